@@ -1,0 +1,1 @@
+"""In-context few-shot geolocation with pretrained diffusion transformers."""

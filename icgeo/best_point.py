@@ -1,0 +1,148 @@
+"""The single location that answers best for a density: largest expected GeoScore, or the median.
+
+Conventions: densities are masses of HEALPix cells, NESTED, uniform inside a cell; both points
+maximise the expectation of `exp(-angle / scale)`, of which the geometric median is the limit of a
+long scale. The search runs on blocks: groups of cells, the mass of each at its mean vector.
+"""
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from einops import einsum, pack, rearrange, unpack
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from icgeo.healpix import cell_xyz
+from icgeo.sphere import EARTH_RADIUS_KM, to_lat_lon
+
+GEOSCORE_SCALE_KM = 1492.7
+"""GeoScore is 5000 exp(-distance / scale)."""
+
+_COARSE_NSIDE = 8
+_NEAR_BLOCKS = 32
+_STARTS = 8
+_BATCH = 16
+
+
+class _Blocks(NamedTuple):
+    mass: Float[Tensor, "batch blocks"]
+    vector: Float[Tensor, "batch blocks 3"]
+    """Mean over the mass of the block, shorter than 1."""
+
+
+def best_points(
+    mass: Float[Tensor, "*batch cells"], scale_km: float = GEOSCORE_SCALE_KM
+) -> Float[Tensor, "*batch 2"]:
+    """Find the locations of largest expected GeoScore, one for each density.
+
+    `mass` need not be normalised, but must be positive somewhere. The point is continuous, not a
+    cell's centre. `scale_km` from 1e9 on gives the geometric median.
+    """
+    rows, batch = pack([mass], "* cells")
+    found = [_best_xyz(part, scale_km / EARTH_RADIUS_KM) for part in torch.split(rows, _BATCH)]
+    return unpack(to_lat_lon(torch.cat(found)), batch, "* side")[0]
+
+
+def _best_xyz(mass: Float[Tensor, "batch cells"], scale: float) -> Float[Tensor, "batch 3"]:
+    nside = math.isqrt(mass.shape[-1] // 12)
+    centre = _mean_vectors(min(nside, _COARSE_NSIDE)).to(mass)
+    vector = _mean_vectors(nside).to(mass)
+    vector = rearrange(vector, "(block cell) side -> block cell side", block=len(centre))
+    mass = mass / mass.sum(-1, keepdim=True)
+    parts = rearrange(mass, "batch (block cell) -> batch block cell", block=len(centre))
+    blocks = _gather(parts, vector, centre)
+    point = _climb(_best(_starts(blocks), blocks, scale, _STARTS), blocks, scale, steps=8)
+    point = _best(point, blocks, scale, 1)
+    return _climb(point, _resolve(point, blocks, parts, vector, centre), scale, steps=30)[:, 0]
+
+
+@lru_cache(maxsize=8)
+def _mean_vectors(nside: int) -> Float[Tensor, "cells 3"]:
+    """Mean vector over each cell, shorter than 1 by half the mean square chord, A / 6."""
+    return cell_xyz(nside) * (1 - 4 * math.pi / (12 * nside**2) / 12)
+
+
+def _gather(
+    parts: Float[Tensor, "batch blocks cells"],
+    vector: Float[Tensor, "blocks cells 3"],
+    centre: Float[Tensor, "blocks 3"],
+) -> _Blocks:
+    """Gather cells into blocks; an empty block keeps the vector of a uniform one."""
+    mass = parts.sum(-1)
+    moment = einsum(parts, vector, "batch block cell, block cell side -> batch block side")
+    # far below any mass that counts, far above numbers too small to be exact
+    empty = 1e-30
+    return _Blocks(mass, (moment + empty * centre) / (mass + empty)[..., None])
+
+
+def _resolve(
+    point: Float[Tensor, "batch 1 3"],
+    blocks: _Blocks,
+    parts: Float[Tensor, "batch blocks cells"],
+    vector: Float[Tensor, "blocks cells 3"],
+    centre: Float[Tensor, "blocks 3"],
+) -> _Blocks:
+    """Replace the blocks near a point by their cells; the others stay, to second order exact."""
+    near = (point[:, 0] @ centre.T).topk(min(_NEAR_BLOCKS, len(centre))).indices
+    mass = rearrange(
+        parts.take_along_dim(near[..., None], dim=1), "batch near cell -> batch (near cell)"
+    )
+    fine = rearrange(vector[near], "batch near cell side -> batch (near cell) side")
+    return _Blocks(
+        torch.cat((blocks.mass.scatter(1, near, 0), mass), dim=1),
+        torch.cat((blocks.vector, fine), dim=1),
+    )
+
+
+def _starts(blocks: _Blocks) -> Float[Tensor, "batch points 3"]:
+    """Direction of the heaviest of each four neighbouring blocks, and of the mean."""
+    mass = rearrange(blocks.mass, "batch (area block) -> batch area block", block=4)
+    vector = rearrange(blocks.vector, "batch (area block) side -> batch area block side", block=4)
+    heaviest = mass.argmax(-1)[..., None, None]
+    start = vector.take_along_dim(heaviest, dim=2).squeeze(2)
+    mean = blocks.mass[:, None] @ blocks.vector
+    # where there is no mean, any point of the right length does
+    return normalize(torch.cat((start, mean + 1e-9 * start[:, :1]), dim=1), dim=-1)
+
+
+def _angles(
+    point: Float[Tensor, "batch points 3"], blocks: _Blocks
+) -> Float[Tensor, "batch points blocks"]:
+    """Angle of the root mean square chord from a point p to the mass x of a block.
+
+    `E |x - p|^2 = 2 - 2 E[x] . p` is exact, and E[x] is shorter than 1, so that `acos` keeps its
+    digits and is never 0.
+    """
+    return torch.acos(point @ blocks.vector.mT)
+
+
+def _best(
+    point: Float[Tensor, "batch points 3"], blocks: _Blocks, scale: float, count: int
+) -> Float[Tensor, "batch best 3"]:
+    # expm1: at a long scale all values of exp are 1 but for their last digits
+    value = torch.expm1(-_angles(point, blocks) / scale) @ blocks.mass[..., None]
+    best = value.topk(min(count, value.shape[1]), dim=1).indices
+    return point.take_along_dim(best, dim=1)
+
+
+def _climb(
+    point: Float[Tensor, "batch points 3"], blocks: _Blocks, scale: float, *, steps: int
+) -> Float[Tensor, "batch points 3"]:
+    """Ascend by Weiszfeld's iteration, weights `mass exp(-angle / scale) / angle`.
+
+    1 / angle is the largest curvature that the angle to a point has in any direction, so that no
+    step overshoots. Wide densities are flat, which Nesterov's momentum crosses four times faster.
+    """
+    before = point
+    for step in range(steps):
+        ahead = normalize(point + step / (step + 3) * (point - before), dim=-1)
+        angle = _angles(ahead, blocks)
+        slope = blocks.mass[:, None, :] * torch.exp(-angle / scale)
+        pull = (slope / torch.sin(angle)) @ blocks.vector
+        pull = pull - (pull * ahead).sum(-1, keepdim=True) * ahead
+        before = point
+        point = normalize(ahead + pull / (slope / angle).sum(-1, keepdim=True), dim=-1)
+    return point

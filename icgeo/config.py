@@ -1,0 +1,168 @@
+"""Typed options of a script: frozen dataclass <- YAML <- command line.
+
+Conventions: the options of a script are one flat frozen dataclass with a docstring under each
+field, which becomes its help. YAML is flat too. A run folder holds the `options.yaml` and
+`versions.json` of what ran there.
+"""
+
+import inspect
+import json
+import logging
+import platform
+import re
+import subprocess
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+
+log = logging.getLogger(__name__)
+
+
+Options = TypeVar("Options")
+
+
+def parse(options_type: type[Options], args: Sequence[str] | None = None) -> Options:
+    """Make the options of a script: command line over the YAML of `--config` over defaults.
+
+    `args` stands in for the command line. `--help` and `--print_config` (the resolved options as
+    YAML) print and exit; what is unknown or of a wrong type exits with code 2 and one line.
+    """
+    parser = _parser(options_type)
+    try:
+        values = parser.parse_args(args)
+        return options_type(**_fields(values))
+    except (ArgumentError, ValueError) as error:
+        parser.exit(2, f"{parser.prog}: error: {_one_line(error)}\n")
+
+
+def save_run(
+    folder: str | Path,
+    options: Any,
+    extra: Mapping[str, Any] | None = None,
+    *,
+    may_differ: Collection[str] = (),
+) -> Path:
+    """Make a run folder, or open the one to continue, and save what runs in it.
+
+    Writes `options.yaml` and `versions.json`: Python, platform, device, the packages that icgeo
+    depends on, the git commit of its checkout and whether tracked files were changed, and what
+    `extra` adds. If they changed since an earlier start, that one is kept under "earlier".
+
+    Raises:
+        ValueError: the folder holds a run with other options, except for those that `may_differ`.
+    """
+    folder = Path(folder)
+    parser = _parser(type(options))
+    resolved = parser.parse_object(asdict(options))
+    saved = folder / "options.yaml"
+    if saved.exists():
+        _refuse_other_options(_read(parser, saved), _fields(resolved), folder, may_differ)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(saved, parser.dump(resolved))
+    _write_versions(folder / "versions.json", {**versions(), **(extra or {})})
+    return folder
+
+
+def versions() -> dict[str, Any]:
+    """Say what runs: Python, platform, device, packages, and the git commit if in a checkout."""
+    commit = _commit()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": _device(),
+        "git_commit": commit and commit.removesuffix("-dirty"),
+        "git_dirty": commit and commit.endswith("-dirty"),
+        "packages": {name: metadata.version(name) for name in ["icgeo", *_dependencies()]},
+    }
+
+
+def _parser(options_type: type[Any]) -> ArgumentParser:
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(
+        description=inspect.getdoc(options_type), allow_abbrev=False, exit_on_error=False
+    )
+    parser.add_argument("--config", action="config", help="YAML file with any of these options.")
+    parser.add_class_arguments(options_type, as_group=False)
+    return parser
+
+
+def _fields(values: Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(values).items() if name != "config"}
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _read(parser: ArgumentParser, path: Path) -> dict[str, Any]:
+    try:
+        return _fields(parser.parse_path(path))
+    except ArgumentError as error:
+        raise ValueError(
+            f"expected options of this script in {path}, got: {_one_line(error)}; "
+            "choose another folder"
+        ) from error
+
+
+def _refuse_other_options(
+    saved: Mapping[str, Any], now: Mapping[str, Any], folder: Path, may_differ: Collection[str]
+) -> None:
+    different = [
+        f"{name} (there {saved[name]!r}, now {now[name]!r})"
+        for name in now
+        if name not in may_differ and saved[name] != now[name]
+    ]
+    if different:
+        raise ValueError(
+            f"expected the options of the run in {folder}, got other {', '.join(different)}; "
+            f"continue it with --config {folder / 'options.yaml'}, or choose another folder"
+        )
+
+
+def _write_versions(path: Path, now: dict[str, Any]) -> None:
+    now = json.loads(json.dumps(now))
+    if path.exists():
+        last = json.loads(path.read_text(encoding="utf-8"))
+        earlier = last.pop("earlier", [])
+        if last != now:
+            log.warning("%s: continuing a run that began with other versions", path)
+            earlier.append(last)
+        now["earlier"] = earlier
+    _write(path, json.dumps(now, indent=2) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write at once, so that a killed run leaves the old file or the new one."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _dependencies() -> list[str]:
+    """Names of the packages that icgeo needs without extras."""
+    required = [text for text in metadata.requires("icgeo") or [] if "extra ==" not in text]
+    return [re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in required]
+
+
+def _device() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def _commit() -> str | None:
+    """Commit of the checkout that tracks this file, "-dirty" behind it if changed; None if none."""
+    try:
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        return _git("describe", "--always", "--dirty", "--exclude=*", "--abbrev=40")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

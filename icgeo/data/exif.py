@@ -1,0 +1,72 @@
+"""The location in a photo's EXIF tags, in every form that cameras write.
+
+Conventions: a location is (latitude, longitude) in degrees, longitude in [-180, 180). What is not
+a location is None and never an exception: a camera without a fix is no error.
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+
+from PIL.ExifTags import GPS
+
+logger = logging.getLogger(__name__)
+
+
+def parse_location(tags: Mapping[int, object]) -> tuple[float, float] | None:
+    """Read the location from the tags of an EXIF GPS directory (CIPA DC-008, section 4.6.6).
+
+    - A coordinate is degrees; degrees and minutes; or degrees, minutes and seconds. Each is a
+      rational, a pair (numerator, denominator), an integer or a float; any may have decimals.
+    - A reference is N, S, E or W, as text or bytes, in either case. A missing one means north or
+      east, and is logged. A negative coordinate is south or west whatever its reference says.
+    - None: a coordinate missing, not a number or out of range, a denominator of zero, minutes or
+      seconds outside [0, 60], an unknown reference, and exactly (0, 0), which is what receivers
+      without a fix write, unless the tag GPSStatus says "A" (measured). A void status ("V") beside
+      other coordinates is the last known place, and counts.
+    """
+    lat = _signed(tags, GPS.GPSLatitude, GPS.GPSLatitudeRef, letters="NS")
+    lon = _signed(tags, GPS.GPSLongitude, GPS.GPSLongitudeRef, letters="EW")
+    if lat is None or lon is None or abs(lat) > 90 or abs(lon) > 180:
+        return None
+    if lat == lon == 0 and _text(tags.get(GPS.GPSStatus)) != "A":
+        return None
+    return lat, lon if lon < 180 else -180.0
+
+
+def _signed(tags: Mapping[int, object], tag: GPS, ref_tag: GPS, *, letters: str) -> float | None:
+    """Give a coordinate in degrees; `letters` are its positive and its negative reference."""
+    if tag not in tags:
+        return None
+    parts = _numbers(tags[tag])
+    reference = _text(tags.get(ref_tag))[:1]
+    if parts is None or (reference and reference not in letters):
+        return None
+    if not reference:
+        logger.warning("EXIF has %s without %s; took it as %s", tag.name, ref_tag.name, letters[0])
+    size = sum(abs(part) / 60**power for power, part in enumerate(parts))
+    return -size if reference == letters[1] or min(parts) < 0 else size
+
+
+def _numbers(value: object) -> list[float] | None:
+    """Split a coordinate into degrees, minutes and seconds, as many as it has."""
+    entries = value if isinstance(value, tuple | list) else (value,)
+    parts = [_number(entry) for entry in entries]
+    is_legal = 1 <= len(parts) <= 3 and all(map(math.isfinite, parts))
+    return parts if is_legal and all(abs(part) <= 60 for part in parts[1:]) else None
+
+
+def _number(value: object) -> float:
+    """Give a number, or the quotient of a pair; NaN for anything else."""
+    try:
+        if isinstance(value, tuple):
+            numerator, denominator = value
+            return float(numerator) / float(denominator)
+        return float(value)  # type: ignore[arg-type]
+    except (ArithmeticError, TypeError, ValueError):
+        return math.nan
+
+
+def _text(value: object) -> str:
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value or "")
+    return text.strip("\0 ").upper()

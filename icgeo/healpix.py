@@ -1,0 +1,148 @@
+"""The HEALPix grid: which cell holds a location, where cells lie, their outlines on a map.
+
+Conventions: cells in NESTED order, `nside` a power of two; HEALPix longitude is that of the Earth.
+"""
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from icgeo.sphere import Values, as_lat_lon, to_xyz, wrap_longitude
+
+_SIDE_DEG = math.degrees(math.sqrt(4 * math.pi / 12))
+"""Side of a cell at nside 1, as the root of its area."""
+
+
+@lru_cache(maxsize=16)
+def grid(nside: int) -> Any:
+    """The `astropy_healpix.HEALPix` grid of this `nside`."""
+    from astropy_healpix import HEALPix
+
+    if nside < 1 or nside & (nside - 1):
+        raise ValueError(f"expected nside to be a power of two, got {nside}")
+    return HEALPix(nside=nside, order="nested")
+
+
+def cell_lat_lon(
+    cells: Int[Tensor, "*batch"], nside: int, offsets: Float[Tensor, "2 *batch"] | None = None
+) -> Float[Tensor, "*batch 2"]:
+    """Locations in cells at `offsets` in [0, 1] along their two sides; without, their centres."""
+    dx, dy = (None, None) if offsets is None else offsets.numpy()
+    lon, lat = grid(nside).healpix_to_lonlat(cells.numpy(), dx=dx, dy=dy)
+    lat_lon = torch.from_numpy(np.stack((lat.deg, lon.deg), axis=-1))
+    return torch.stack((lat_lon[..., 0], wrap_longitude(lat_lon[..., 1])), dim=-1)
+
+
+@lru_cache(maxsize=8)
+def cell_xyz(nside: int) -> Float[Tensor, "cells 3"]:
+    """Unit vectors of the centres of all cells; cached, do not write to it."""
+    grid(nside)
+    return to_xyz(cell_lat_lon(torch.arange(12 * nside**2), nside))
+
+
+def lon_lat_degrees(lat_lon: Values) -> tuple[Any, Any]:
+    """Longitude and latitude as the astropy quantities that astropy-healpix takes."""
+    from astropy import units
+
+    lat, lon = as_lat_lon(lat_lon).detach().cpu().double().unbind(-1)
+    return lon.numpy() * units.deg, lat.numpy() * units.deg
+
+
+def cell_of(lat_lon: Values, nside: int) -> Int[Tensor, "*batch"]:
+    """Index of the cell that holds each location."""
+    cells = grid(nside).lonlat_to_healpix(*lon_lat_degrees(lat_lon))
+    return torch.from_numpy(np.asarray(cells, dtype=np.int64))
+
+
+@lru_cache(maxsize=4)
+def pixel_of_points(nside: int, height: int, width: int) -> Int[Tensor, "cells points"]:
+    """Pixel of an equirectangular map under each point of a regular grid inside each cell.
+
+    Points lie at most half a pixel apart at the equator, unless pixels are finer than a quarter
+    of a cell. Cached, do not write to it.
+    """
+    per_side = min(max(4, math.ceil(2 * _SIDE_DEG / nside * height / 180)), 8)
+    steps = (torch.arange(per_side, dtype=torch.float64) + 0.5) / per_side
+    offsets = rearrange(torch.cartesian_prod(steps, steps), "point side -> side point")
+    cells = repeat(torch.arange(12 * nside**2), "cell -> cell point", point=per_side**2)
+    offsets = repeat(offsets, "side point -> side cell point", cell=len(cells))
+    lat, lon = cell_lat_lon(cells, nside, offsets).unbind(-1)
+    row = ((90 - lat) / 180 * height).long().clamp(0, height - 1)
+    return row * width + ((lon + 180) / 360 * width).long().clamp(0, width - 1)
+
+
+@lru_cache(maxsize=4)
+def cell_of_pixels(nside: int, height: int) -> Int[Tensor, "height width"]:
+    """Cell under the centre of each pixel of an equirectangular map of width 2 height; cached."""
+    lat = 90 - 180 * (torch.arange(height, dtype=torch.float64) + 0.5) / height
+    lon = 180 * (torch.arange(2 * height, dtype=torch.float64) + 0.5) / height - 180
+    return cell_of(torch.stack(torch.meshgrid(lat, lon, indexing="ij"), dim=-1), nside)
+
+
+def connected_parts(cells: Int[Tensor, " chosen"], nside: int) -> Int[np.ndarray, " chosen"]:
+    """Number the parts into which a set of cells falls; cells of one part share sides."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    rank = np.full(12 * nside**2, -1)
+    rank[cells.numpy()] = np.arange(len(cells))
+    # neighbours come as SW, W, NW, N, NE, E, SE, S; every second one shares a side
+    with np.errstate(invalid="ignore"):  # raised by the compiled code for no reason
+        beside = rank[grid(nside).neighbours(cells.numpy())[::2]]
+    here = np.broadcast_to(np.arange(len(cells)), beside.shape)[beside >= 0]
+    links = coo_array((np.ones(len(here)), (here, beside[beside >= 0])), shape=2 * (len(cells),))
+    return connected_components(links, directed=False)[1]
+
+
+def _rings(
+    cells: Int[np.ndarray, " chosen"], nside: int, step: int
+) -> tuple[Float[np.ndarray, "chosen vertices"], Float[np.ndarray, "chosen vertices"]]:
+    """Longitudes, unbroken around each cell, and latitudes of its outline.
+
+    Outlines run counterclockwise from the corner next to the pole and back to it. At the pole
+    itself that corner has a first and a last longitude, those of the sides that leave it.
+    """
+    centre_lon, centre_lat = (x.deg[:, None] for x in grid(nside).healpix_to_lonlat(cells))
+    lon, lat = (x.to_value("deg") for x in grid(nside).boundaries_lonlat(cells, step))
+    centre_lon = (centre_lon + 180) % 360 - 180
+    lon = centre_lon + (lon - centre_lon + 180) % 360 - 180
+    lon, lat = (
+        np.where(centre_lat < 0, np.roll(x, 2 * step, axis=1), x)[:, [*range(4 * step), 0]]
+        for x in (lon, lat)
+    )
+    at_pole = np.abs(lat[:, 0]) > 90 - 1e-9
+    lon[at_pole, 0], lon[at_pole, -1] = lon[at_pole, 1], lon[at_pole, -2]
+    return lon, lat
+
+
+def cell_outlines(
+    cells: Int[Tensor, " chosen"], nside: int
+) -> tuple[Int[np.ndarray, " polygons"], Any]:
+    """Outline cells as shapely polygons in degrees, longitude first: (cell's position, polygon).
+
+    Longitudes stay in [-180, 180]: a cell across the antimeridian gives two polygons. Neighbours
+    share vertices exactly, so that polygons can be dissolved as a coverage.
+    """
+    import shapely
+
+    step = max(2, 32 // nside)
+    lon, lat = _rings(cells.numpy(), nside, step)
+    outline = np.stack((lon, lat), axis=-1)
+    # such cells have two corners on the antimeridian, which halve the ring
+    across = (lon.min(axis=1) < -180 - 1e-9) | (lon.max(axis=1) > 180 + 1e-9)
+    halves = rearrange(
+        np.stack((outline[across, : 2 * step + 1], outline[across, 2 * step :])),
+        "half cell vertex side -> (half cell) vertex side",
+    )
+    middle = halves[..., 0].mean(axis=1, keepdims=True)
+    halves[..., 0] -= 360 * np.round(middle / 360)
+    position = np.arange(len(cells))
+    polygons = [shapely.polygons(np.round(part, 9)) for part in (outline[~across], halves)]
+    owners = (position[~across], position[across], position[across])
+    return np.concatenate(owners), np.concatenate(polygons)

@@ -1,0 +1,190 @@
+"""What a map looks like: projection, extent, size, base and ink, as data.
+
+Conventions: row 0 is the northernmost, column 0 the westernmost; values are taken at pixel centres.
+A pixel is as wide in longitude everywhere, so "an equatorial pixel" is its width in degrees.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from icgeo.sphere import wrap_longitude
+
+Projection = Literal["equirectangular", "web_mercator", "equal_area"]
+Base = Literal["blank", "land"]
+
+MERCATOR_LATITUDE = 85.06
+"""Web Mercator ends here, in degrees: the square world ends at 85.0511, and users write 85.06."""
+
+
+def northing(lat: Float[Tensor, "*batch"], projection: Projection) -> Float[Tensor, "*batch"]:
+    """Height on the map of latitudes in degrees, in units of the projection.
+
+    Equirectangular, spherical Mercator, and Lambert's cylindrical equal-area projection (Snyder
+    1987, "Map projections: a working manual", eqs. 12-2, 7-2 and 10-2).
+    """
+    if projection == "equirectangular":
+        return lat
+    sine = torch.sin(torch.deg2rad(lat))
+    return torch.atanh(sine) if projection == "web_mercator" else sine
+
+
+def latitude(north: Float[Tensor, "*batch"], projection: Projection) -> Float[Tensor, "*batch"]:
+    """Latitude in degrees of heights on the map: the inverse of `northing`."""
+    if projection == "equirectangular":
+        return north
+    sine = torch.tanh(north) if projection == "web_mercator" else north.clamp(-1, 1)
+    return torch.rad2deg(torch.asin(sine))
+
+
+@dataclass(frozen=True)
+class MapStyle:
+    """How locations are drawn on a map.
+
+    Raises:
+        ValueError: an extent, size or ink that cannot be drawn.
+    """
+
+    projection: Projection = "equirectangular"
+    """Rows are spaced evenly in latitude, in Mercator's northing or in the sine of latitude."""
+    extent: tuple[float, float, float, float] = (-180.0, -90.0, 180.0, 90.0)
+    """West, south, east, north in degrees; over the antimeridian, east < west or east > 180."""
+    height: int = 64
+    """Rows of pixels."""
+    width: int = 128
+    """Columns of pixels."""
+    base: Base = "blank"
+    """What lies under the ink: black, or land and borders."""
+    spread_deg: tuple[float, ...] = (40.0, 15.0, 6.0)
+    """Spread of the bump in degrees: one, or one for each colour channel."""
+    colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Colour of the ink in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        self._check_choices()
+        self._check_extent()
+        if len(self.spread_deg) not in (1, 3) or not all(0.01 <= s <= 180 for s in self.spread_deg):
+            raise ValueError(
+                f"expected 1 or 3 spreads in [0.01, 180] degrees, got {self.spread_deg}"
+            )
+        if len(self.colour) != 3 or not all(0 <= c <= 1 for c in self.colour):
+            raise ValueError(f"expected a colour of 3 numbers in [0, 1], got {self.colour}")
+
+    def _check_choices(self) -> None:
+        for name, choices in (
+            ("projection", ("equirectangular", "web_mercator", "equal_area")),
+            ("base", ("blank", "land")),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"expected {name} in {choices}, got {getattr(self, name)!r}")
+        if min(self.height, self.width) < 8:
+            raise ValueError(f"expected at least 8 x 8 pixels, got {self.height} x {self.width}")
+
+    def _check_extent(self) -> None:
+        west, south, east, north = self.extent
+        if not (-90 <= south < north <= 90 and abs(west) <= 180 and -180 <= east <= 540):
+            raise ValueError(
+                f"expected extent (west, south, east, north) in degrees, got {self.extent}; "
+                "are longitude and latitude swapped?"
+            )
+        if not 0 < self.width_deg <= 360:
+            raise ValueError(f"expected 0 to 360 degrees from west to east, got {self.extent}")
+        if self.projection == "web_mercator" and max(-south, north) > MERCATOR_LATITUDE:
+            raise ValueError(
+                f"expected latitudes within 85.05 degrees for Web Mercator, got {self.extent}; "
+                "use equirectangular or equal_area nearer the poles"
+            )
+
+    @classmethod
+    def three_widths(cls, *, height: int = 64, width: int = 128) -> Self:
+        """The world with bumps of 40, 15 and 6 degrees in the three channels, on black."""
+        return cls(height=height, width=width)
+
+    @classmethod
+    def bump(cls, *, height: int = 64, width: int = 128, spread_deg: float = 6.0) -> Self:
+        """The world with one grey bump, on black."""
+        return cls(height=height, width=width, spread_deg=(spread_deg,))
+
+    @classmethod
+    def marker(cls, *, height: int = 256, width: int = 512, spread_deg: float = 3.0) -> Self:
+        """The world with one red marker, on land and borders."""
+        return cls(
+            height=height,
+            width=width,
+            base="land",
+            spread_deg=(spread_deg,),
+            colour=(0.85, 0.05, 0.05),
+        )
+
+    def window(self, west: float, south: float, east: float, north: float) -> Self:
+        """Zoom in to a Web Mercator window; the ink keeps its width in pixels."""
+        wide = replace(self, projection="web_mercator", extent=(west, south, east, north))
+        zoom = wide.width_deg / self.width_deg
+        return replace(wide, spread_deg=tuple(zoom * s for s in self.spread_deg))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the fields as plain values, ready for JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Rebuild a style from `to_dict`, or from the JSON of it.
+
+        Raises:
+            ValueError: a name that is no field of a style.
+        """
+        names = {field.name for field in fields(cls)}
+        if unknown := set(values) - names:
+            raise ValueError(f"expected fields of a map style {sorted(names)}, got {unknown}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    @property
+    def width_deg(self) -> float:
+        """Degrees of longitude from west to east."""
+        west, _, east, _ = self.extent
+        return east - west if east > west else east - west + 360
+
+    @property
+    def pixel_deg(self) -> float:
+        """Width of a pixel at the equator, in degrees."""
+        return self.width_deg / self.width
+
+    @property
+    def kappas(self) -> tuple[float, ...]:
+        """Concentrations of the bumps: the inverse squares of the spreads in radians."""
+        return tuple(math.radians(s) ** -2 for s in self.spread_deg)
+
+    def row_latitudes(self) -> Float[Tensor, " height"]:
+        """Latitude of the pixel centres of each row, in degrees, from north to south."""
+        _, south, _, north = self.extent
+        ends = northing(torch.tensor([north, south], dtype=torch.float64), self.projection)
+        steps = (torch.arange(self.height, dtype=torch.float64) + 0.5) / self.height
+        return latitude(torch.lerp(ends[0], ends[1], steps), self.projection)
+
+    def column_longitudes(self) -> Float[Tensor, " width"]:
+        """Longitude of the pixel centres of each column, in degrees, unbroken from west to east."""
+        steps = torch.arange(self.width, dtype=torch.float64) + 0.5
+        return self.extent[0] + steps * self.pixel_deg
+
+    def pixel_lat_lon(self) -> Float[Tensor, "height width 2"]:
+        """Location of each pixel's centre."""
+        lat, lon = self.row_latitudes(), wrap_longitude(self.column_longitudes())
+        return torch.stack(torch.meshgrid(lat, lon, indexing="ij"), dim=-1)
+
+    def to_pixels(self, lat_lon: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:
+        """Row and column of locations, fractional; pixel (i, j) spans i to i + 1 and j to j + 1.
+
+        Columns go on past both edges of the map, to the side that is nearer.
+        """
+        _, south, _, north = self.extent
+        lat, lon = lat_lon.unbind(-1)
+        ends = northing(lat.new_tensor([north, south]), self.projection)
+        row = (ends[0] - northing(lat, self.projection)) / (ends[0] - ends[1]) * self.height
+        middle = self.extent[0] + self.width_deg / 2
+        column = self.width / 2 + wrap_longitude(lon - middle) / self.pixel_deg
+        return torch.stack((row, column), dim=-1)

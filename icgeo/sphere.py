@@ -1,0 +1,287 @@
+"""Geometry on the unit sphere.
+
+Conventions: `lat_lon` is (latitude, longitude) in degrees, WGS84, latitude first, longitude in
+[-180, 180); `xyz` is a unit vector; distances in km are on a sphere of radius 6371 km, as in
+OSV-5M and Plonk.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+from torch import Generator, Tensor
+
+EARTH_RADIUS_KM = 6371.0
+AREA_KM2 = 4 * math.pi * EARTH_RADIUS_KM**2
+
+# Sequence, because beartype does not take a tuple for numpy's ArrayLike
+Values = Tensor | ArrayLike | Sequence[Any]
+"""Numbers as a tensor, a NumPy array, a table's column or nested lists and tuples."""
+
+
+def as_lat_lon(values: Values) -> Float[Tensor, "*batch 2"]:
+    """Validate locations in degrees and wrap their longitudes to [-180, 180).
+
+    Raises:
+        ValueError: wrong shape, not a number, latitude outside [-90, 90] or longitude outside
+            [-360, 360].
+    """
+    # a copy, because torch warns of arrays that it cannot write to, as those of pandas
+    lat_lon = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values, float))
+    if lat_lon.ndim == 0 or lat_lon.shape[-1] != 2:
+        raise ValueError(
+            f"expected locations (latitude, longitude) with a last dimension of 2, "
+            f"got shape {tuple(lat_lon.shape)}"
+        )
+    lat_lon = lat_lon if lat_lon.is_floating_point() else lat_lon.double()
+    lat, lon = lat_lon.unbind(-1)
+    if (wrong := ~(lat.abs() <= 90)).any():
+        raise ValueError(
+            f"expected latitude in [-90, 90] degrees, got {lat[wrong].flatten()[0].item():g}; "
+            "are latitude and longitude swapped?"
+        )
+    if (wrong := ~(lon.abs() <= 360)).any():
+        raise ValueError(
+            f"expected longitude in [-180, 180] degrees, got {lon[wrong].flatten()[0].item():g}; "
+            "give it in degrees"
+        )
+    return torch.stack((lat, wrap_longitude(lon)), dim=-1)
+
+
+def wrap_longitude(lon: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Bring longitudes in degrees to [-180, 180)."""
+    wrapped = (lon + 180) % 360 - 180
+    # rounding takes the first number below -180 to 180
+    wrapped = torch.where(wrapped < 180, wrapped, -180)
+    return torch.where((lon >= -180) & (lon < 180), lon, wrapped)
+
+
+def to_xyz(lat_lon: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 3"]:
+    """Convert latitude and longitude in degrees to unit vectors."""
+    lat, lon = torch.deg2rad(lat_lon).unbind(-1)
+    return torch.stack(
+        (torch.cos(lat) * torch.cos(lon), torch.cos(lat) * torch.sin(lon), torch.sin(lat)), dim=-1
+    )
+
+
+def to_lat_lon(xyz: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 2"]:
+    """Convert vectors of any positive length to latitude and longitude in degrees."""
+    x, y, z = xyz.unbind(-1)
+    lat = torch.rad2deg(torch.atan2(z, torch.hypot(x, y)))
+    lon = wrap_longitude(torch.rad2deg(torch.atan2(y, x)))
+    return torch.stack((lat, lon), dim=-1)
+
+
+def angle(a: Float[Tensor, "*#batch 3"], b: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "*batch"]:
+    """Angle in radians between unit vectors, exact from coincident to antipodal.
+
+    `2 atan2(|a - b|, |a + b|)` (Kahan 2006, "How futile are mindless assessments of roundoff",
+    section 12): `acos(a . b)` loses half of the digits near 0 and pi.
+    """
+    return 2 * torch.atan2((a - b).norm(dim=-1), (a + b).norm(dim=-1))
+
+
+def distance_km(a: Values, b: Values) -> Tensor:
+    """Great-circle distance in km between locations in degrees, shapes [..., 2] broadcast.
+
+    >>> round(distance_km((48.8566, 2.3522), (51.5074, -0.1278)).item())
+    344
+    """
+    return EARTH_RADIUS_KM * angle(to_xyz(as_lat_lon(a)), to_xyz(as_lat_lon(b)))
+
+
+def north_east(
+    xyz: Float[Tensor, "*batch 3"],
+) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch 3"]]:
+    """Unit tangents to the north and the east; at a pole those of the meridian of longitude 0."""
+    lat, lon = torch.deg2rad(to_lat_lon(xyz)).unbind(-1)
+    zero = torch.zeros_like(lat)
+    north = torch.stack(
+        (-torch.sin(lat) * torch.cos(lon), -torch.sin(lat) * torch.sin(lon), torch.cos(lat)), dim=-1
+    )
+    return north, torch.stack((-torch.sin(lon), torch.cos(lon), zero), dim=-1)
+
+
+def exp_map(
+    base: Float[Tensor, "*#batch 3"], tangent: Float[Tensor, "*#batch 3"]
+) -> Float[Tensor, "*batch 3"]:
+    """Walk from `base` along the great circle of `tangent`, for its length in radians."""
+    length = tangent.norm(dim=-1, keepdim=True)
+    return torch.cos(length) * base + torch.sinc(length / math.pi) * tangent
+
+
+def log_map(
+    base: Float[Tensor, "*#batch 3"], point: Float[Tensor, "*#batch 3"]
+) -> Float[Tensor, "*batch 3"]:
+    """Tangent at `base` that `exp_map` walks to `point`; at the antipode, due north."""
+    across = point - (base * point).sum(-1, keepdim=True) * base
+    # once more: next to the antipode what is left is short, and rounding tilts it
+    across = across - (base * across).sum(-1, keepdim=True) * base
+    length = across.norm(dim=-1, keepdim=True)
+    radians = angle(base, point)[..., None]
+    north = north_east(base)[0].expand_as(across)
+    # at the antipode it is nothing but rounding
+    known = length > 4 * torch.finfo(across.dtype).eps
+    return radians * torch.where(known, across / length.where(known, 1), north)
+
+
+def _log_kappa_over_sinh(kappa: Tensor) -> Tensor:
+    """log(kappa / sinh kappa) + kappa, finite from kappa 0 to infinity."""
+    safe = kappa.clamp_min(1e-12)
+    return torch.where(kappa > 1e-12, torch.log(2 * safe / -torch.expm1(-2 * safe)), kappa)
+
+
+def von_mises_fisher_log_prob(
+    xyz: Float[Tensor, "*#batch 3"],
+    mean: Float[Tensor, "*#batch 3"],
+    kappa: float | Float[Tensor, "*#batch"],
+) -> Float[Tensor, "*batch"]:
+    """Log-density in nats per steradian of the von Mises-Fisher distribution.
+
+    `kappa / (4 pi sinh kappa) exp(kappa mean . x)` (Mardia and Jupp 2000, eq. 9.3.4), written with
+    `mean . x - 1 = -|mean - x|^2 / 2` so that it is stable from kappa 0 (uniform) to 1e6.
+    """
+    kappa = torch.as_tensor(kappa, dtype=xyz.dtype, device=xyz.device)
+    log_norm = _log_kappa_over_sinh(kappa) - math.log(4 * math.pi)
+    return log_norm - kappa * (xyz - mean).square().sum(-1) / 2
+
+
+def sample_von_mises_fisher(
+    mean: Float[Tensor, "*batch 3"],
+    kappa: float | Float[Tensor, "*#batch"],
+    *,
+    generator: Generator | None = None,
+) -> Float[Tensor, "*batch 3"]:
+    """Draw one unit vector around each mean (Ulrich 1984; exact inversion in three dimensions)."""
+    kappa = torch.as_tensor(kappa, dtype=mean.dtype, device=mean.device).expand(mean.shape[:-1])
+    uniform = torch.rand(mean.shape[:-1], generator=generator, dtype=mean.dtype, device=mean.device)
+    azimuth = (
+        2
+        * math.pi
+        * torch.rand(mean.shape[:-1], generator=generator, dtype=mean.dtype, device=mean.device)
+    )
+    # 1 - cos(angle) = -log(1 - u (1 - exp(-2 kappa))) / kappa, with the limit 2 u at kappa = 0
+    safe = kappa.clamp_min(1e-9)
+    fall = torch.where(
+        kappa > 1e-9, -torch.log1p(uniform * torch.expm1(-2 * safe)) / safe, 2 * uniform
+    ).clamp(0, 2)
+    radians = 2 * torch.asin((fall / 2).sqrt())
+    north, east = north_east(mean)
+    direction = torch.cos(azimuth)[..., None] * north + torch.sin(azimuth)[..., None] * east
+    return exp_map(mean, radians[..., None] * direction)
+
+
+def sample_uniform(
+    *shape: int, generator: Generator | None = None, dtype: torch.dtype = torch.float64
+) -> Float[Tensor, "*shape 3"]:
+    """Draw unit vectors uniformly over the sphere (normalised normal vectors; Muller 1959)."""
+    normal = torch.randn(*shape, 3, generator=generator, dtype=dtype)
+    return torch.nn.functional.normalize(normal, dim=-1, eps=1e-30)
+
+
+def sample_cap(
+    centre: Float[Tensor, "*batch 3"],
+    radius_deg: float | Float[Tensor, "*#batch"],
+    *,
+    generator: Generator | None = None,
+) -> Float[Tensor, "*batch 3"]:
+    """Draw one unit vector uniformly over the cap of `radius_deg` around each centre."""
+    radius = torch.deg2rad(torch.as_tensor(radius_deg, dtype=centre.dtype, device=centre.device))
+    draw = torch.rand(
+        *centre.shape[:-1], 2, generator=generator, dtype=centre.dtype, device=centre.device
+    )
+    fall = draw[..., 0] * 2 * torch.sin(radius / 2).square()
+    azimuth = 2 * math.pi * draw[..., 1]
+    north, east = north_east(centre)
+    direction = torch.cos(azimuth)[..., None] * north + torch.sin(azimuth)[..., None] * east
+    return exp_map(centre, 2 * torch.asin((fall / 2).sqrt())[..., None] * direction)
+
+
+def random_rotation(
+    *shape: int, generator: Generator | None = None, dtype: torch.dtype = torch.float64
+) -> Float[Tensor, "*shape 3 3"]:
+    """Draw rotation matrices uniformly (QR of normal matrices; Mezzadri 2007)."""
+    normal = torch.randn(*shape, 3, 3, generator=generator, dtype=dtype)
+    orthogonal, upper = torch.linalg.qr(normal)
+    orthogonal = orthogonal * upper.diagonal(dim1=-2, dim2=-1).sign()[..., None, :]
+    return orthogonal * torch.linalg.det(orthogonal)[..., None, None]
+
+
+def _weights(
+    xyz: Float[Tensor, "*batch points 3"], weights: Float[Tensor, "*batch points"] | None
+) -> Float[Tensor, "*batch points 1"]:
+    if xyz.shape[-2] == 0:
+        raise ValueError("expected at least one location, got none")
+    return (torch.ones_like(xyz[..., 0]) if weights is None else weights)[..., None]
+
+
+def spherical_mean(
+    xyz: Float[Tensor, "*batch points 3"], weights: Float[Tensor, "*batch points"] | None = None
+) -> Float[Tensor, "*batch 3"]:
+    """Mean direction: the normalised (weighted) sum (Mardia and Jupp 2000, eq. 9.2.1).
+
+    Where the sum vanishes (antipodal points) no mean exists; the heaviest point is returned.
+    """
+    weight = _weights(xyz, weights)
+    total = (weight * xyz).sum(-2)
+    heaviest = xyz.take_along_dim(weight.argmax(-2, keepdim=True), dim=-2).squeeze(-2)
+    length = total.norm(dim=-1, keepdim=True)
+    exists = length > 1e-9 * weight.sum(-2)
+    return torch.where(exists, total / length.where(exists, 1), heaviest)
+
+
+def _total_distance(
+    centre: Float[Tensor, "*batch 3"],
+    xyz: Float[Tensor, "*batch points 3"],
+    weight: Float[Tensor, "*batch points 1"],
+) -> Float[Tensor, "*batch 1"]:
+    return (weight[..., 0] * angle(xyz, centre[..., None, :])).sum(-1, keepdim=True)
+
+
+def _weiszfeld_step(
+    centre: Float[Tensor, "*batch 3"],
+    xyz: Float[Tensor, "*batch points 3"],
+    weight: Float[Tensor, "*batch points 1"],
+) -> Float[Tensor, "*batch 3"]:
+    """Move towards the median; off a data point only where the others outweigh it.
+
+    Vardi and Zhang 2000, eq. 2.6: Weiszfeld's own step divides by zero there.
+    """
+    tangent = log_map(centre[..., None, :].expand_as(xyz), xyz)
+    radians = tangent.norm(dim=-1, keepdim=True)
+    apart = radians > 1e-9
+    pull = torch.where(apart, weight / radians.where(apart, 1), 0)
+    force = (pull * tangent).sum(-2)
+    tiny = torch.finfo(force.dtype).tiny
+    held = weight.where(~apart, 0).sum(-2) / force.norm(dim=-1, keepdim=True).clamp_min(tiny)
+    step = (1 - held).clamp_min(0) * force / pull.sum(-2).clamp_min(tiny)
+    return torch.nn.functional.normalize(exp_map(centre, step), dim=-1)
+
+
+def geometric_median(
+    xyz: Float[Tensor, "*batch points 3"],
+    weights: Float[Tensor, "*batch points"] | None = None,
+    *,
+    steps: int = 100,
+) -> Float[Tensor, "*batch 3"]:
+    """Point of least (weighted) sum of great-circle distances (Fletcher et al. 2009, eq. 5).
+
+    Weiszfeld's iteration in the tangent plane from the mean and from the best data point, never
+    uphill. Takes time quadratic in the number of points.
+    """
+    weight = _weights(xyz, weights)
+    costs = [_total_distance(point, xyz, weight) for point in xyz.unbind(-2)]
+    at_best = torch.cat(costs, dim=-1).argmin(-1, keepdim=True)[..., None]
+
+    def better(a: Tensor, b: Tensor) -> Tensor:
+        closer = _total_distance(a, xyz, weight) < _total_distance(b, xyz, weight)
+        return torch.where(closer, a, b)
+
+    centres = [spherical_mean(xyz, weights), xyz.take_along_dim(at_best, dim=-2).squeeze(-2)]
+    for _ in range(steps):
+        centres = [better(_weiszfeld_step(centre, xyz, weight), centre) for centre in centres]
+    return better(*centres)

@@ -1,0 +1,169 @@
+"""Episodes for pretraining: views of one world each, every pair a target.
+
+An episode of n views of one world holds n targets: each view is a query that sees a random subset of
+the others as examples. Two prompts divide the worlds: the Earth upright in its own colours, known
+by heart, and unknown worlds, told by the examples alone.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Bool, Float, Int, UInt8
+from safetensors.torch import load_file, save_file
+from torch import Generator, Tensor
+from tqdm import tqdm
+
+from icgeo import sphere
+from icgeo.data.orbit import (
+    REAL_WORLDS,
+    ViewOptions,
+    draw_between,
+    open_world,
+    take_views,
+    to_uint8,
+)
+from icgeo.data.worlds import TRAINING_FAMILIES, procedural_world
+
+logger = logging.getLogger(__name__)
+
+EARTH, UNKNOWN = "earth", "unknown world"
+PROMPTS = (EARTH, UNKNOWN)
+
+
+@dataclass(frozen=True)
+class WorldBank:
+    """Pictures of worlds in memory; the first `real` of them are layers of the Earth."""
+
+    pictures: UInt8[Tensor, "worlds 3 height width"]
+    real: int = 0
+
+    @classmethod
+    def build(
+        cls,
+        folder: Path,
+        *,
+        families: Sequence[str] = TRAINING_FAMILIES,
+        per_family: int = 120,
+        height: int = 384,
+        seed: int = 0,
+    ) -> "WorldBank":
+        """Draw worlds of each family beside the real layers, or read those drawn before.
+
+        World i of a family always comes from the same seed, so a bank is the same everywhere.
+        """
+        path = folder / f"worlds-{'-'.join(families)}-{per_family}-{height}-{seed}.safetensors"
+        if not path.exists():
+            real = [to_uint8(open_world(name, height=height)) for name in REAL_WORLDS]
+            names = [(family, i) for family in families for i in range(per_family)]
+            drawn = [
+                to_uint8(procedural_world(f, generator=seed + 7919 * i, height=height))
+                for f, i in tqdm(names, desc="drawing worlds", leave=False)
+            ]
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file({"pictures": torch.stack(real + drawn)}, path)
+        return cls(load_file(path)["pictures"], real=len(REAL_WORLDS))
+
+
+@dataclass(frozen=True)
+class EpisodeOptions:
+    """How episodes are drawn; shares are probabilities."""
+
+    worlds: int = 24
+    """Episodes a batch."""
+    views: int = 17
+    """Views an episode: up to 16 shots for each."""
+    earth_share: float = 0.25
+    """Share of episodes on the Earth, upright, in its own colours."""
+    real_share: float = 0.15
+    """Share of the unknown worlds that are real layers, turned and recoloured."""
+    cap_share: float = 0.5
+    """Share of episodes within a cap of 12 to 180 degrees, not over the whole sphere."""
+    near_share: float = 0.5
+    """Share of views placed near another one."""
+    near_deg: float = 30.0
+    """How far such a view lies from the other at most."""
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """A batch of episodes, one world each."""
+
+    photos: Float[Tensor, "worlds views 3 size size"]
+    xyz: Float[Tensor, "worlds views 3"]
+    prompt: Int[Tensor, " worlds"]
+    """Index into `PROMPTS`."""
+    visible: Bool[Tensor, "worlds views views"]
+    """Which views each view is shown as examples."""
+
+
+def random_subsets(
+    worlds: int, views: int, *, generator: Generator
+) -> Bool[Tensor, "worlds views views"]:
+    """Show each view a random number of the others: none up to all, small numbers oftener."""
+    order = torch.rand(worlds, views, views, generator=generator)
+    order = order.masked_fill(torch.eye(views, dtype=torch.bool), torch.inf)
+    rank = order.argsort(dim=-1).argsort(dim=-1)
+    shots = views ** torch.rand(worlds, views, 1, generator=generator) - 1
+    full = torch.rand(worlds, views, 1, generator=generator) < 0.4
+    shots = torch.where(full, torch.tensor(views - 1.0), shots.round())
+    return (rank < shots) & ~torch.eye(views, dtype=torch.bool)
+
+
+def recolour(
+    photos: Float[Tensor, "worlds views 3 size size"], *, generator: Generator
+) -> Float[Tensor, "worlds views 3 size size"]:
+    """Mix the colour channels of each world at random, keeping the range [0, 1]."""
+    worlds = len(photos)
+    turn = sphere.random_rotation(worlds, generator=generator, dtype=torch.float32)
+    mix = torch.lerp(torch.eye(3), turn, torch.rand(worlds, 1, 1, generator=generator))
+    mixed = einsum(photos - 0.5, mix, "w v c y x, w d c -> w v d y x") + 0.5
+    gamma = torch.exp2(draw_between((-0.7, 0.7), worlds, 1, 1, 1, 1, generator=generator))
+    return mixed.clamp(1e-4, 1) ** gamma
+
+
+def place_views(
+    options: EpisodeOptions, *, generator: Generator
+) -> Float[Tensor, "worlds views 3"]:
+    """Draw places: over the whole sphere or a cap, some of them near another."""
+    worlds, views = options.worlds, options.views
+    centre = sphere.sample_uniform(worlds, 1, generator=generator, dtype=torch.float32)
+    radius = draw_between((12, 180), worlds, 1, generator=generator)
+    whole = torch.rand(worlds, 1, generator=generator) >= options.cap_share
+    radius = torch.where(whole, torch.tensor(180.0), radius).expand(worlds, views)
+    xyz = sphere.sample_cap(centre.expand(-1, views, -1), radius, generator=generator)
+    partner = torch.randint(views, (worlds, views, 1), generator=generator)
+    reach = draw_between((0, options.near_deg), worlds, views, generator=generator)
+    near = sphere.sample_cap(xyz.take_along_dim(partner, dim=1), reach, generator=generator)
+    is_near = torch.rand(worlds, views, 1, generator=generator) < options.near_share
+    return torch.where(is_near, near, xyz)
+
+
+def draw_episodes(
+    bank: WorldBank,
+    options: EpisodeOptions,
+    *,
+    generator: Generator,
+    view_options: ViewOptions | None = None,
+) -> Episodes:
+    """Draw a batch of episodes from a bank of worlds."""
+    is_earth = torch.rand(options.worlds, generator=generator) < options.earth_share
+    is_real = torch.rand(options.worlds, generator=generator) < options.real_share
+    real = torch.randint(bank.real, (options.worlds,), generator=generator)
+    made = torch.randint(bank.real, len(bank.pictures), (options.worlds,), generator=generator)
+    worlds = bank.pictures[torch.where(is_earth | is_real, real, made)].float() / 255
+    turn = sphere.random_rotation(options.worlds, generator=generator, dtype=torch.float32)
+    mirror = torch.where(torch.rand(options.worlds, generator=generator) < 0.5, -1.0, 1.0)
+    turn = turn * rearrange(mirror, "w -> w 1 1")
+    turn[is_earth] = torch.eye(3)
+    xyz = place_views(options, generator=generator)
+    photos, _ = take_views(
+        worlds, xyz, generator=generator, options=view_options, rotation=turn
+    )
+    photos[~is_earth] = recolour(photos[~is_earth], generator=generator)
+    prompt = torch.where(is_earth, PROMPTS.index(EARTH), PROMPTS.index(UNKNOWN))
+    visible = random_subsets(options.worlds, options.views, generator=generator)
+    return Episodes(photos, xyz, prompt, visible)

@@ -1,0 +1,429 @@
+"""Densities against closed forms, scipy, astropy-healpix, and files as other tools read them."""
+
+import math
+
+import geopandas
+import numpy as np
+import pytest
+import torch
+from astropy.io import fits
+from astropy_healpix import HEALPix
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import kstest
+
+from icgeo.density import Density
+from icgeo.healpix import cell_xyz
+from icgeo.sphere import (
+    AREA_KM2,
+    as_lat_lon,
+    distance_km,
+    random_rotation,
+    sample_cap,
+    sample_uniform,
+    sample_von_mises_fisher,
+    to_lat_lon,
+    to_xyz,
+    von_mises_fisher_log_prob,
+)
+
+latitudes = st.one_of(st.sampled_from([-90.0, 0.0, 90.0]), st.floats(-90, 90))
+longitudes = st.one_of(st.sampled_from([-180.0, 0.0, 179.9999999]), st.floats(-180, 179.9999999))
+places = st.tuples(latitudes, longitudes)
+seeds = st.integers(0, 2**31)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def random_density(seed, nside=16):
+    rng = generator(seed)
+    mean = to_lat_lon(sample_uniform(3, generator=rng))
+    return Density.from_mixture(mean, [3.0, 20.0, 100.0], [0.5, 0.3, 0.2], nside=nside)
+
+
+def check_is_distribution(density):
+    assert density.mass.dtype == torch.float64
+    assert (density.mass >= 0).all()
+    assert density.mass.sum().item() == pytest.approx(1, abs=1e-12)
+
+
+@given(places, st.floats(0, 1e6), st.sampled_from([1, 4, 32]))
+def test_every_constructor_makes_a_distribution(place, kappa, nside):
+    values = torch.rand(9, 17, generator=generator()).square()
+    check_is_distribution(Density.uniform(nside))
+    check_is_distribution(Density.from_mass(torch.rand(12 * nside**2)))
+    check_is_distribution(Density.from_map(values, nside))
+    check_is_distribution(Density.from_mixture([place, (0, 0)], [kappa, 1.0], nside=nside))
+    check_is_distribution(Density.from_samples([place], kappa=kappa, nside=nside))
+    check_is_distribution(Density.from_samples([place], bandwidth_deg=0.01, nside=nside))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1.0] * 13, r"12 nside\^2 cells .* got shape \(13,\)"),
+        ([1.0] * (12 * 9), "power of two"),
+        (np.ones((12, 12)), "from_map"),
+        ([], r"got shape \(0,\)"),
+        ([0.0] * 12, "at least one positive mass"),
+        ([1.0] * 11 + [-1.0], "not negative, got -1 .1 of 12"),
+        ([1.0] * 11 + [float("nan")], "got nan"),
+        ([1.0] * 11 + [float("inf")], "got inf"),
+    ],
+)
+def test_wrong_masses_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        Density.from_mass(values)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Density.uniform(3), "power of two, got 3"),
+        (lambda: Density.from_map(torch.ones(4)), r"map \[height, width\]"),
+        (lambda: Density.from_map(torch.full((2, 4), float("nan"))), "every pixel"),
+        (lambda: Density.from_map(torch.zeros(2, 4)), "positive pixel"),
+        (lambda: Density.from_mixture([(0, 0)], [-1.0]), "every kappa"),
+        (lambda: Density.from_mixture([(0, 0)], [1.0, 2.0]), "one kappa, or one for each of 1"),
+        (lambda: Density.from_mixture([(0, 0)], [1.0], [0.0]), "positive weight"),
+        (lambda: Density.from_mixture(torch.zeros(0, 2), 1.0), "positive weight"),
+        (lambda: Density.from_mixture([(99, 0)], [1.0]), "latitude"),
+        (lambda: Density.from_samples([(0, 0)]), "kappa=None and bandwidth_deg=None"),
+        (lambda: Density.from_samples([(0, 0)], kappa=1.0, bandwidth_deg=1.0), "give one"),
+        (lambda: Density.from_samples([(0, 0)], bandwidth_deg=0.0), "bandwidth_deg above 0"),
+        (lambda: Density.uniform(2).credible_region(0.0), r"in \(0, 1\], got 0"),
+        (lambda: Density.uniform(2).credible_area_km2(1.5), r"in \(0, 1\], got 1.5"),
+        (lambda: Density.uniform(2).mix(Density.uniform(4), 0.5), "got 2 and 4"),
+        (lambda: Density.uniform(2).mix(Density.uniform(2), 2.0), "weight in"),
+        (lambda: Density.uniform(2).temper(-1.0), "power"),
+        (lambda: Density.uniform(2).save("density.csv"), "'.parquet'.*got 'density.csv'"),
+    ],
+)
+def test_wrong_arguments_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_huge_and_tiny_masses_are_normalised():
+    for scale in (1e308, 1e-310):
+        check_is_distribution(Density.from_mass(np.full(48, scale)))
+
+
+@pytest.mark.parametrize("kappa", [0.0, 1.0, 30.0, 300.0])
+def test_log_prob_of_a_bump_is_von_mises_fishers(kappa):
+    """In the mean over the density; the cell's value replaces that of the place inside the cell."""
+    place = (-17.0, 179.5)
+    density = Density.from_mixture([place], [kappa])
+    mean = to_xyz(as_lat_lon(place))
+    x = sample_von_mises_fisher(mean.expand(4000, 3), kappa, generator=generator())
+    expected = von_mises_fisher_log_prob(x, mean, kappa)
+    # within a cell the density falls linearly, which cancels, and by kappa A / 6, which does not
+    gap = density.log_prob(to_lat_lon(x)) - expected
+    noise = gap.std().item() / math.sqrt(4000)
+    assert abs(gap.mean().item()) < 4 * noise + kappa * density.cell_area / 3 + 1e-12
+
+
+def test_log_prob_of_the_uniform_density():
+    log_prob = Density.uniform().log_prob(to_lat_lon(sample_uniform(5, 2)))
+    torch.testing.assert_close(log_prob, torch.full((5, 2), -math.log(4 * math.pi)).double())
+    assert Density.uniform().log_prob((10, 20)).shape == ()
+
+
+@given(places)
+def test_interpolation_is_smooth_and_exact_at_centres(place):
+    density = random_density(0)
+    centres = to_lat_lon(cell_xyz(16))
+    smooth = density.log_prob(centres, interpolate=True)
+    torch.testing.assert_close(smooth, density.log_prob(centres), atol=1e-6, rtol=0)
+    near = np.clip(np.add(place, (1e-6, 0)), -90, 90)
+    step = density.log_prob([place, near], interpolate=True).diff().abs()
+    assert step.item() < 1e-4
+
+
+@given(places, st.floats(0, 5))
+@settings(max_examples=30)
+def test_mean_and_median_of_a_bump_are_its_centre(place, log_kappa):
+    """At every place, of every width; bumps far narrower than a cell within the cell."""
+    density = Density.from_mixture([place], [10**log_kappa])
+    tolerance = 5.0 if log_kappa < 3 else 60.0
+    for point in (density.mean(), density.median(), density.best_point()):
+        assert distance_km(point, place) < tolerance
+    # the farthest corner of a cell is 0.84 sides of 102 km from its centre, next to the poles
+    assert distance_km(density.mode(), place) < 102
+
+
+@given(seeds)
+@settings(max_examples=20)
+def test_a_rotation_turns_the_mean_and_keeps_the_rest(seed):
+    rng = generator(seed)
+    mean = sample_cap(sample_uniform(generator=rng).expand(3, 3), 60.0, generator=rng)
+    rotation = random_rotation(generator=rng)
+    still = Density.from_mixture(to_lat_lon(mean), [5.0, 20.0, 50.0])
+    turned = Density.from_mixture(to_lat_lon(mean @ rotation.T), [5.0, 20.0, 50.0])
+    check_is_distribution(turned)
+    assert distance_km(to_lat_lon(rotation @ to_xyz(still.mean())), turned.mean()) < 1
+    assert turned.entropy() == pytest.approx(still.entropy(), abs=1e-3)
+    assert turned.credible_area_km2(0.5) == pytest.approx(still.credible_area_km2(0.5), rel=0.02)
+
+
+def test_components_keep_their_weights():
+    """Of 1e6, far narrower than a cell, and of 300; the halves of the sphere part them."""
+    density = Density.from_mixture([(3.3, -80.1), (1.2, 95.7)], [1e6, 300.0], [3.0, 1.0])
+    west = cell_xyz(64)[:, 1] < 0
+    assert density.mass[west].sum().item() == pytest.approx(0.75, abs=1e-12)
+
+
+def test_samples_with_a_kernel_are_a_mixture():
+    lat_lon = to_lat_lon(sample_uniform(40, generator=generator()))
+    weights = torch.rand(40, generator=generator())
+    samples = Density.from_samples(lat_lon, bandwidth_deg=5.0, weights=weights, nside=16)
+    mixture = Density.from_mixture(lat_lon, math.radians(5) ** -2, weights, nside=16)
+    torch.testing.assert_close(samples.mass, mixture.mass)
+
+
+def test_samples_are_uniform_inside_cells():
+    """In Archimedes' coordinates, and with the moments of the density."""
+    x = to_xyz(Density.uniform(1).sample(20_000, generator()))
+    for coordinate in x.T:
+        assert kstest(coordinate.numpy(), "uniform", args=(-1, 2)).pvalue > 1e-3
+
+
+@given(seeds)
+@settings(max_examples=10)
+def test_samples_follow_the_masses(seed):
+    density = random_density(seed, nside=2)
+    lat_lon = density.sample(5000, generator(seed))
+    assert (lat_lon[:, 1] < 180).all()
+    cells = HEALPix(2, order="nested")
+    from astropy import units
+
+    drawn = cells.lonlat_to_healpix(*(lat_lon.flip(-1).T.numpy() * units.deg))
+    expected = 5000 * density.mass.numpy()
+    excess = (np.bincount(drawn, minlength=48) - expected) ** 2 / np.maximum(expected, 1e-9)
+    # chi squared with 47 degrees of freedom exceeds 100 once in 100,000
+    assert excess.sum() < 100
+
+
+def test_cells_without_mass_are_not_drawn():
+    mass = torch.zeros(48)
+    mass[[7, 30]] = 1.0
+    density = Density.from_mass(mass)
+    assert density.log_prob(density.sample(1000, generator())).isfinite().all()
+    assert torch.equal(density.sample(5, generator(1)), density.sample(5, generator(1)))
+
+
+def test_entropy():
+    """Uniform: log(4 pi). Von Mises-Fisher: minus the mean of its log-density."""
+    assert Density.uniform().entropy() == pytest.approx(math.log(4 * math.pi))
+    kappa = 50.0
+    log_norm = math.log(kappa / (2 * math.pi * -math.expm1(-2 * kappa)))
+    expected = -(log_norm - kappa + kappa / math.tanh(kappa) - 1)
+    assert Density.from_mixture([(1, 2)], kappa).entropy() == pytest.approx(expected, abs=1e-2)
+
+
+def test_credible_area_of_a_bump():
+    """A cap that holds p of a narrow bump has area `-4 pi R^2 log(1 - p) / (2 kappa)`."""
+    density = Density.from_mixture([(-90, 0)], [100.0])
+    for p in (0.5, 0.9):
+        expected = AREA_KM2 * -math.log(1 - p) / 200
+        assert density.credible_area_km2(p) == pytest.approx(expected, rel=0.03)
+    assert Density.uniform(4).credible_area_km2(1.0) == pytest.approx(AREA_KM2)
+
+
+@given(seeds, st.floats(0.01, 1))
+def test_credible_sets_are_the_smallest(seed, p):
+    """Against cells added one by one from the heaviest."""
+    density = random_density(seed, nside=4)
+    total, count = 0.0, 0
+    for mass in sorted(density.mass.tolist(), reverse=True):
+        if total >= min(p, 1 - 1e-12):
+            break
+        total, count = total + mass, count + 1
+    assert density.credible_area_km2(p) == pytest.approx(count * AREA_KM2 / 192, rel=0.02)
+
+
+@given(seeds, places)
+@settings(max_examples=25)
+def test_the_region_at_its_level_is_the_first_to_hold_a_place(seed, place):
+    density = random_density(seed, nside=8)
+    level = density.credible_level(place).item()
+    # at the centre of the place's cell, which no outline divides
+    lat, lon = to_lat_lon(
+        cell_xyz(8)[
+            density.log_prob(to_lat_lon(cell_xyz(8))).sub(density.log_prob(place)).abs().argmin()
+        ]
+    ).tolist()
+    held = density.credible_region(level).geometry.intersects(
+        geopandas.points_from_xy([lon], [lat])[0]
+    )
+    assert held.any()
+    smaller = density.credible_region(level - 1e-9).area_km2.sum()
+    assert smaller < density.credible_region(level).area_km2.sum()
+
+
+def test_levels_of_own_samples_are_uniform():
+    """What calibration curves rest on: a P-P plot on the diagonal."""
+    density = Density.from_mixture([(40, 10), (0, -170)], [20.0, 100.0])
+    level = density.credible_level(density.sample(5000, generator()))
+    assert kstest(level.numpy(), "uniform").pvalue > 1e-3
+    uniform = Density.uniform(16)
+    level = uniform.credible_level(uniform.sample(5000, generator()))
+    assert kstest(level.numpy(), "uniform").pvalue > 1e-3
+
+
+@given(places, st.floats(0, 3), st.sampled_from([0.5, 0.9, 1.0]))
+@settings(max_examples=25)
+def test_regions_are_valid_maps(place, log_kappa, p):
+    density = Density.from_mixture([place], [10**log_kappa], nside=32)
+    region = density.credible_region(p)
+    assert region.crs == "EPSG:4326"
+    assert list(region.columns) == ["mass", "area_km2", "geometry"]
+    assert region.is_valid.all()
+    west, south, east, north = region.total_bounds
+    assert -180 <= west < east <= 180
+    assert -90 <= south < north <= 90
+    assert region.area_km2.sum() == pytest.approx(density.credible_area_km2(p))
+    assert region.mass.sum() >= p - 1e-9
+    # the outline's area in the equal-area projection of geopandas, straight sides being 0.5 % off
+    drawn = region.to_crs("+proj=cea +R=6371000").area / 1e6
+    assert drawn.to_numpy() == pytest.approx(region.area_km2.to_numpy(), rel=0.02)
+
+
+def test_regions_over_the_pole_and_the_antimeridian():
+    pole = Density.from_mixture([(90, 0)], [100.0]).credible_region(0.9)
+    assert len(pole) == 1
+    assert pole.total_bounds[[0, 2, 3]].tolist() == [-180, 180, 90]
+    across = Density.from_mixture([(-17, 180)], [100.0]).credible_region(0.9)
+    assert len(across) == 1
+    assert across.geometry[0].geom_type == "MultiPolygon"
+    assert across.total_bounds[[0, 2]].tolist() == [-180, 180]
+    # no polygon runs around the globe
+    assert (across.explode().bounds.maxx - across.explode().bounds.minx < 30).all()
+
+
+def test_regions_come_in_parts_the_heaviest_first():
+    density = Density.from_mixture([(48, 2), (-34, 151)], [1000.0, 1000.0], [0.3, 0.7])
+    region = density.credible_region(0.9)
+    assert region.mass.is_monotonic_decreasing
+    assert region.geometry[0].contains(geopandas.points_from_xy([151], [-34])[0])
+    assert region.geometry[1].contains(geopandas.points_from_xy([2], [48])[0])
+
+
+def test_mixtures_products_and_powers_of_bumps():
+    """Bumps around one place: kappas add in a product and scale with the power."""
+    place = [(20, 30)]
+    one, other = (Density.from_mixture(place, kappa) for kappa in (10.0, 30.0))
+    expected = Density.from_mixture(place, 40.0)
+    # bumps are widened by the cell, 1 / (1 + kappa A / 12), by 1e-3 at kappa 40
+    torch.testing.assert_close(one.product(other).mass, expected.mass, rtol=0.05, atol=1e-9)
+    torch.testing.assert_close(one.temper(4.0).mass, expected.mass, rtol=0.05, atol=1e-9)
+    torch.testing.assert_close(one.mix(other, 0.25).mass, 0.75 * one.mass + 0.25 * other.mass)
+    torch.testing.assert_close(one.temper(0.0).mass, Density.uniform().mass)
+
+
+@given(seeds)
+def test_products_and_powers_obey_their_algebra(seed):
+    a, b = random_density(seed, nside=4), random_density(seed + 1, nside=4)
+    torch.testing.assert_close(a.product(b).mass, b.product(a).mass)
+    torch.testing.assert_close(a.product(a).mass, a.temper(2.0).mass)
+    torch.testing.assert_close(a.product(Density.uniform(4)).mass, a.mass)
+    torch.testing.assert_close(a.temper(0.5).temper(2.0).mass, a.mass)
+
+
+def test_disjoint_densities_have_no_product():
+    halves = torch.eye(2).repeat_interleave(24, dim=1)
+    with pytest.raises(ValueError, match="overlap"):
+        Density.from_mass(halves[0]).product(Density.from_mass(halves[1]))
+
+
+def test_narrow_bumps_far_apart_do_not_underflow():
+    product = Density.from_mixture([(0, 0)], 900.0).product(Density.from_mixture([(0, 40)], 900.0))
+    assert distance_km(product.mean(), (0, 20)) < 20
+
+
+@given(places)
+@settings(max_examples=20)
+def test_maps_there_and_back(place):
+    density = Density.from_mixture([place, (10, 20)], [30.0, 5.0])
+    image = density.to_equirectangular(256)
+    assert image.shape == (256, 512)
+    edges = torch.sin(torch.deg2rad(torch.linspace(90, -90, 257, dtype=torch.float64)))
+    pixel_area = -edges.diff()[:, None] * 2 * math.pi / 512
+    assert (image * pixel_area).sum().item() == pytest.approx(1, abs=3e-3)
+    back = Density.from_map(image)
+    # cells are redrawn through pixels of 0.7 of their side
+    assert (back.mass - density.mass).abs().sum() < 0.03
+    assert distance_km(back.mean(), density.mean()) < 15
+
+
+def test_maps_are_north_up_and_start_at_the_antimeridian():
+    image = torch.zeros(18, 36)
+    image[2, 30] = 1.0
+    density = Density.from_map(image)
+    # a pixel of 10 degrees has more of its area to the south, 0.28 degrees here
+    assert distance_km(density.mean(), (64.72, 125)) < 5
+    assert density.to_equirectangular(18).argmax() == 2 * 36 + 30
+    torch.testing.assert_close(Density.from_map(torch.ones(5, 7)).mass, Density.uniform().mass)
+
+
+def test_fits_is_a_sky_map(tmp_path):
+    """The keywords of LIGO and Virgo's flat sky maps, read by astropy."""
+    density = random_density(0)
+    density.save(tmp_path / "density.fits")
+    with fits.open(tmp_path / "density.fits") as units:
+        header = units[1].header
+        keywords = ("PIXTYPE", "ORDERING", "COORDSYS", "NSIDE", "INDXSCHM", "TTYPE1", "LASTPIX")
+        found = [header[keyword] for keyword in keywords]
+        assert found == ["HEALPIX", "NESTED", "C", 16, "IMPLICIT", "PROB", 3071]
+        assert units[1].data["PROB"].sum() == pytest.approx(1, abs=1e-12)
+        # astropy-healpix finds the heaviest pixel, right ascension for longitude, at the mode
+        lon, lat = HEALPix(16, order=header["ORDERING"].lower()).healpix_to_lonlat(
+            units[1].data["PROB"].argmax()
+        )
+    assert distance_km(density.mode(), (lat.deg, lon.wrap_at("180d").deg)) < 1e-6
+
+
+def test_ring_sky_maps_of_others_are_read(tmp_path):
+    density = random_density(1, nside=8)
+    order = HEALPix(8, order="nested").ring_to_nested(np.arange(768))
+    values = density.mass.numpy()[order].reshape(-1, 256)
+    column = fits.Column("PROB", format="256D", array=values)
+    table = fits.BinTableHDU.from_columns([column])
+    table.header.update(PIXTYPE="HEALPIX", ORDERING="RING", NSIDE=8)
+    table.writeto(tmp_path / "ring.fits")
+    torch.testing.assert_close(Density.load(tmp_path / "ring.fits").mass, density.mass)
+
+
+def test_other_fits_tables_are_refused(tmp_path):
+    column = fits.Column("UNIQ", format="K", array=np.arange(4, 16))
+    table = fits.BinTableHDU.from_columns([column])
+    table.header["ORDERING"] = "NUNIQ"
+    table.writeto(tmp_path / "multi.fits")
+    with pytest.raises(ValueError, match=r"flat HEALPix sky map.*NUNIQ.*multi\.fits"):
+        Density.load(tmp_path / "multi.fits")
+
+
+def test_geoparquet_holds_the_cells_with_mass(tmp_path):
+    mass = torch.zeros(768, dtype=torch.float64)
+    mass[[3, 400]] = torch.tensor([0.25, 0.75], dtype=torch.float64)
+    density = Density.from_mass(mass)
+    density.save(tmp_path / "density.parquet")
+    frame = geopandas.read_parquet(tmp_path / "density.parquet")
+    assert frame.crs == "EPSG:4326"
+    assert frame.uniq.tolist() == [256 + 3, 256 + 400]
+    assert frame.mass.tolist() == [0.25, 0.75]
+    centres = [(point.y, point.x) for point in frame.geometry]
+    assert distance_km(centres, to_lat_lon(cell_xyz(8)[[3, 400]])).max() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["a.fits", "a.fits.gz", "a.b.parquet"])
+@pytest.mark.parametrize("nside", [1, 32])
+def test_files_keep_the_density(tmp_path, name, nside):
+    density = random_density(2, nside)
+    for _ in range(2):
+        density.save(tmp_path / name)
+    back = Density.load(str(tmp_path / name))
+    torch.testing.assert_close(back.mass, density.mass, rtol=1e-14, atol=0)
+    assert back.nside == nside

@@ -1,0 +1,78 @@
+"""The package as installed: light to import, typed, and described alike everywhere."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata, resources
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SLOW = {"accelerate", "astropy", "diffusers", "geopandas", "matplotlib", "scipy", "transformers"}
+
+
+def requirements():
+    """Of the library and of those extras that constraints.txt covers."""
+    extras = PROJECT["optional-dependencies"]
+    wanted = [*PROJECT["dependencies"], *extras["test"], *extras["dev"]]
+    return [Requirement(text) for text in wanted if not text.startswith("icgeo")]
+
+
+def pins():
+    lines = [
+        line.partition("#")[0].strip()
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+    ]
+    return dict(line.split("==") for line in lines if line)
+
+
+def test_importing_icgeo_leaves_slow_libraries_for_later():
+    """Import takes under 2 s only so: each of them costs 0.3 to 3 s."""
+    code = "import sys, icgeo; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert "icgeo" in imported
+    assert not imported & SLOW
+
+
+def test_types_travel_with_the_package():
+    assert (resources.files("icgeo") / "py.typed").is_file()
+
+
+def test_one_version_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert metadata.version("icgeo") == PROJECT["version"] == citation["version"]
+    assert citation["license"] == PROJECT["license"] == "Apache-2.0"
+    assert "Apache License\n" in (ROOT / "LICENSE").read_text()
+
+
+@pytest.mark.parametrize("requirement", requirements(), ids=lambda requirement: requirement.name)
+def test_each_dependency_has_a_lower_bound_and_a_tested_version(requirement):
+    pinned = {canonicalize_name(name): version for name, version in pins().items()}
+    version = pinned[canonicalize_name(requirement.name)]
+    assert any(bound.operator == ">=" for bound in requirement.specifier)
+    assert version in requirement.specifier
+
+
+def test_pins_name_no_build_and_no_host():
+    for name, version in pins().items():
+        assert re.fullmatch(r"[\w.-]+", name)
+        assert re.fullmatch(r"[\d.]+", version), "a local version is of one machine"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "pip install -c constraints.txt -e . && python scripts/zero_shot.py",
+        'pip install -c constraints.txt -e ".[test]" && pytest',
+    ],
+)
+def test_readme_says_how_to_begin_on_one_line(command):
+    lines = [line.strip() for line in (ROOT / "README.md").read_text().splitlines()]
+    assert any(line.startswith(command) for line in lines)
