@@ -26,7 +26,7 @@ from icgeo.healpix import (
     cell_xyz,
     connected_parts,
     grid,
-    lon_lat_degrees,
+    interpolation,
     pixel_of_points,
 )
 from icgeo.sphere import (
@@ -201,11 +201,8 @@ class Density:
         """
         if not interpolate:
             return torch.log(self.mass[cell_of(lat_lon, self.nside)] / self.cell_area)
-        with np.errstate(divide="ignore"):  # astropy-healpix raises it at the poles, harmlessly
-            values = grid(self.nside).interpolate_bilinear_lonlat(
-                *lon_lat_degrees(lat_lon), self.mass.numpy()
-            )
-        return torch.log(torch.as_tensor(values) / self.cell_area)
+        cells, weights = interpolation(lat_lon, self.nside)
+        return torch.log((weights * self.mass[cells]).sum(0) / self.cell_area)
 
     def sample(self, count: int, generator: Generator | None = None) -> Float[Tensor, "count 2"]:
         """Draw locations, uniform inside each cell (HEALPix preserves area, so its offsets are)."""
@@ -251,9 +248,15 @@ class Density:
         return len(self._credible_cells(p)) * AREA_KM2 / len(self.mass)
 
     def credible_level(self, lat_lon: Values) -> Float[Tensor, "*batch"]:
-        """Smallest p whose credible region holds each location, for calibration curves."""
+        """Largest p whose credible region does not yet hold each location; 1 without mass.
+
+        For calibration curves: the share of truths with a level below p is the share that the
+        credible regions of p hold.
+        """
         total, cells = self._ranked()
-        level = torch.empty_like(total).scatter_(0, cells, total)
+        before = torch.cat((torch.zeros(1, dtype=total.dtype), total[:-1]))
+        level = torch.empty_like(total).scatter_(0, cells, before)
+        level = level.where(self.mass > 0, 1)
         return level[cell_of(lat_lon, self.nside)]
 
     def credible_region(self, p: float) -> "geopandas.GeoDataFrame":
@@ -343,8 +346,8 @@ def _save_fits(density: Density, path: Path) -> None:
 def _load_fits(path: Path) -> Density:
     from astropy.io import fits
 
-    with fits.open(path) as units:
-        header, rows = units[1].header, units[1].data
+    with fits.open(path) as tables:
+        header, rows = tables[1].header, tables[1].data
         ordering = header.get("ORDERING", "").upper()
         if ordering not in ("NESTED", "RING") or "PROB" not in rows.names:
             raise ValueError(

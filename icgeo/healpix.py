@@ -46,7 +46,7 @@ def cell_xyz(nside: int) -> Float[Tensor, "cells 3"]:
     return to_xyz(cell_lat_lon(torch.arange(12 * nside**2), nside))
 
 
-def lon_lat_degrees(lat_lon: Values) -> tuple[Any, Any]:
+def _lon_lat_degrees(lat_lon: Values) -> tuple[Any, Any]:
     """Longitude and latitude as the astropy quantities that astropy-healpix takes."""
     from astropy import units
 
@@ -56,8 +56,37 @@ def lon_lat_degrees(lat_lon: Values) -> tuple[Any, Any]:
 
 def cell_of(lat_lon: Values, nside: int) -> Int[Tensor, "*batch"]:
     """Index of the cell that holds each location."""
-    cells = grid(nside).lonlat_to_healpix(*lon_lat_degrees(lat_lon))
+    cells = grid(nside).lonlat_to_healpix(*_lon_lat_degrees(lat_lon))
     return torch.from_numpy(np.asarray(cells, dtype=np.int64))
+
+
+def _neighbours(cells: Int[np.ndarray, "*batch"], nside: int) -> Int[np.ndarray, "8 *batch"]:
+    """Cells to the SW, W, NW, N, NE, E, SE and S, where a side or a corner meets; -1 for none."""
+    with np.errstate(invalid="ignore"):  # raised by the compiled code for no reason
+        return grid(nside).neighbours(cells)
+
+
+def interpolation(
+    lat_lon: Values, nside: int
+) -> tuple[Int[Tensor, "4 *batch"], Float[Tensor, "4 *batch"]]:
+    """Cells around each location and their bilinear weights in the plane of HEALPix.
+
+    Not astropy-healpix's own, which is NaN at centres of cells. At the eight points where only
+    three cells meet, those three share the weight.
+    """
+    lon, lat = _lon_lat_degrees(lat_lon)
+    cell, dx, dy = grid(nside).lonlat_to_healpix(lon, lat, return_offsets=True)
+    southwest, west, northwest, north, northeast, east, southeast, south = _neighbours(cell, nside)
+    # x runs to the northeast, y to the northwest
+    beside_x, beside_y = (
+        np.where(dx < 0.5, southwest, northeast),
+        np.where(dy < 0.5, southeast, northwest),
+    )
+    corner = np.where(dx < 0.5, np.where(dy < 0.5, south, west), np.where(dy < 0.5, east, north))
+    cells = np.stack((cell, beside_x, beside_y, corner))
+    x, y = np.abs(dx - 0.5), np.abs(dy - 0.5)
+    weights = np.stack(((1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y)) * (cells >= 0)
+    return torch.from_numpy(cells.clip(0)), torch.from_numpy(weights / weights.sum(0))
 
 
 @lru_cache(maxsize=4)
@@ -92,9 +121,8 @@ def connected_parts(cells: Int[Tensor, " chosen"], nside: int) -> Int[np.ndarray
 
     rank = np.full(12 * nside**2, -1)
     rank[cells.numpy()] = np.arange(len(cells))
-    # neighbours come as SW, W, NW, N, NE, E, SE, S; every second one shares a side
-    with np.errstate(invalid="ignore"):  # raised by the compiled code for no reason
-        beside = rank[grid(nside).neighbours(cells.numpy())[::2]]
+    # every second neighbour shares a side
+    beside = rank[_neighbours(cells.numpy(), nside)[::2]]
     here = np.broadcast_to(np.arange(len(cells)), beside.shape)[beside >= 0]
     links = coo_array((np.ones(len(here)), (here, beside[beside >= 0])), shape=2 * (len(cells),))
     return connected_components(links, directed=False)[1]

@@ -14,6 +14,7 @@ from pathlib import Path
 import geopandas
 import numpy as np
 import shapely
+import shapely.affinity
 
 ASSET = Path(__file__).parents[1] / "icgeo" / "assets" / "basemap.parquet"
 DEGREES = 0.1  # detail kept; a pixel of a world map 1024 wide is 0.35
@@ -38,7 +39,7 @@ def unrolled(ring: shapely.LinearRing) -> shapely.Polygon:
 
 def wrapped(shape: shapely.Geometry) -> shapely.Geometry:
     """Cut at the antimeridian and bring every part to [-180, 180]."""
-    turns = [shapely.transform(shape, lambda at, d=d: at + [d, 0]) for d in (-360, 0, 360)]
+    turns = [shapely.affinity.translate(shape, degrees) for degrees in (-360, 0, 360)]
     return shapely.union_all(shapely.intersection(turns, shapely.box(-180, -90, 180, 90)))
 
 

@@ -74,12 +74,12 @@ def test_one_cell_is_answered_by_its_centre(nside):
 @given(st.floats(-90, 90), st.floats(-180, 179.99), st.floats(1, 3))
 @settings(max_examples=30)
 def test_a_bump_is_answered_between_the_cells(lat, lon, log_kappa):
-    """Within a thirtieth of a cell's side, at any place."""
+    """Within a twentieth of a cell's side, at any place."""
     place = as_lat_lon((lat, lon))
     mass = mixture(to_xyz(place)[None], 10**log_kappa, torch.ones(1).double(), 64)
     side_km = 6371 * math.sqrt(math.pi / 3) / 64
-    assert distance_km(best_points(mass), place) < side_km / 30
-    assert distance_km(best_points(mass, MEDIAN), place) < side_km / 30
+    assert distance_km(best_points(mass), place) < side_km / 20
+    assert distance_km(best_points(mass, MEDIAN), place) < side_km / 20
 
 
 def test_the_heavier_of_two_far_bumps_wins():

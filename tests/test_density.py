@@ -6,14 +6,16 @@ import geopandas
 import numpy as np
 import pytest
 import torch
+from astropy import units
 from astropy.io import fits
 from astropy_healpix import HEALPix
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
+from shapely import Point
 
 from icgeo.density import Density
-from icgeo.healpix import cell_xyz
+from icgeo.healpix import cell_of, cell_xyz
 from icgeo.sphere import (
     AREA_KM2,
     as_lat_lon,
@@ -131,23 +133,39 @@ def test_log_prob_of_the_uniform_density():
     assert Density.uniform().log_prob((10, 20)).shape == ()
 
 
-@given(places)
-def test_interpolation_is_smooth_and_exact_at_centres(place):
+def test_interpolation_is_the_cells_at_their_centres():
     density = random_density(0)
     centres = to_lat_lon(cell_xyz(16))
     smooth = density.log_prob(centres, interpolate=True)
     torch.testing.assert_close(smooth, density.log_prob(centres), atol=1e-6, rtol=0)
-    near = np.clip(np.add(place, (1e-6, 0)), -90, 90)
-    step = density.log_prob([place, near], interpolate=True).diff().abs()
-    assert step.item() < 1e-4
+
+
+def test_interpolation_follows_a_smooth_density():
+    """Six times closer than the cells' own values; least at the seams of the polar base cells."""
+    mean = to_xyz(as_lat_lon((30.0, -179.0)))
+    density = Density.from_mixture(to_lat_lon(mean)[None], [10.0])
+    poles = to_xyz(as_lat_lon([(90, 0), (-90, -180)]))
+    x = torch.cat((sample_uniform(20_000, generator=generator()), poles))
+    expected = von_mises_fisher_log_prob(x, mean, 10.0)
+    smooth, cell = (
+        (density.log_prob(to_lat_lon(x), interpolate=choice) - expected).abs()
+        for choice in (True, False)
+    )
+    assert smooth.median() < cell.median() / 5
+    assert smooth.max() < 0.1
+    assert smooth[-2:].max() < 0.01
 
 
 @given(places, st.floats(0, 5))
 @settings(max_examples=30)
 def test_mean_and_median_of_a_bump_are_its_centre(place, log_kappa):
-    """At every place, of every width; bumps far narrower than a cell within the cell."""
+    """At every place, of every width; bumps far narrower than a cell within the cell.
+
+    The search knows far cells by blocks, which moves the flat top of a wide bump by up to 1 % of
+    its standard deviation.
+    """
     density = Density.from_mixture([place], [10**log_kappa])
-    tolerance = 5.0 if log_kappa < 3 else 60.0
+    tolerance = 2 + 64 * 10 ** (-log_kappa / 2) if log_kappa < 3 else 60
     for point in (density.mean(), density.median(), density.best_point()):
         assert distance_km(point, place) < tolerance
     # the farthest corner of a cell is 0.84 sides of 102 km from its centre, next to the poles
@@ -196,10 +214,7 @@ def test_samples_follow_the_masses(seed):
     density = random_density(seed, nside=2)
     lat_lon = density.sample(5000, generator(seed))
     assert (lat_lon[:, 1] < 180).all()
-    cells = HEALPix(2, order="nested")
-    from astropy import units
-
-    drawn = cells.lonlat_to_healpix(*(lat_lon.flip(-1).T.numpy() * units.deg))
+    drawn = HEALPix(2, order="nested").lonlat_to_healpix(*(lat_lon.flip(-1).T.numpy() * units.deg))
     expected = 5000 * density.mass.numpy()
     excess = (np.bincount(drawn, minlength=48) - expected) ** 2 / np.maximum(expected, 1e-9)
     # chi squared with 47 degrees of freedom exceeds 100 once in 100,000
@@ -246,21 +261,26 @@ def test_credible_sets_are_the_smallest(seed, p):
 
 @given(seeds, places)
 @settings(max_examples=25)
-def test_the_region_at_its_level_is_the_first_to_hold_a_place(seed, place):
+def test_regions_beyond_its_level_hold_a_place(seed, place):
+    """Asked of the centre of its cell, which no outline divides."""
     density = random_density(seed, nside=8)
+    centre = cell_xyz(8)[cell_of(place, 8)]
+    lat, lon = to_lat_lon(centre).tolist()
     level = density.credible_level(place).item()
-    # at the centre of the place's cell, which no outline divides
-    lat, lon = to_lat_lon(
-        cell_xyz(8)[
-            density.log_prob(to_lat_lon(cell_xyz(8))).sub(density.log_prob(place)).abs().argmin()
-        ]
-    ).tolist()
-    held = density.credible_region(level).geometry.intersects(
-        geopandas.points_from_xy([lon], [lat])[0]
-    )
-    assert held.any()
-    smaller = density.credible_region(level - 1e-9).area_km2.sum()
-    assert smaller < density.credible_region(level).area_km2.sum()
+
+    def holds(p):
+        return density.credible_region(p).geometry.intersects(Point(lon, lat)).any()
+
+    assert holds(min(level + 1e-9, 1.0))
+    assert level < 1e-9 or not holds(level)
+
+
+def test_levels_run_from_zero_to_one():
+    mass = torch.zeros(48)
+    mass[[7, 30]] = torch.tensor([0.75, 0.25])
+    level = Density.from_mass(mass).credible_level(to_lat_lon(cell_xyz(2)))
+    assert level[[7, 30, 0]].tolist() == [0, 0.75, 1]
+    assert (level == 1).sum() == 46
 
 
 def test_levels_of_own_samples_are_uniform():
@@ -307,8 +327,8 @@ def test_regions_come_in_parts_the_heaviest_first():
     density = Density.from_mixture([(48, 2), (-34, 151)], [1000.0, 1000.0], [0.3, 0.7])
     region = density.credible_region(0.9)
     assert region.mass.is_monotonic_decreasing
-    assert region.geometry[0].contains(geopandas.points_from_xy([151], [-34])[0])
-    assert region.geometry[1].contains(geopandas.points_from_xy([2], [48])[0])
+    assert region.geometry[0].contains(Point(151, -34))
+    assert region.geometry[1].contains(Point(2, 48))
 
 
 def test_mixtures_products_and_powers_of_bumps():
@@ -355,7 +375,7 @@ def test_maps_there_and_back(place):
     back = Density.from_map(image)
     # cells are redrawn through pixels of 0.7 of their side
     assert (back.mass - density.mass).abs().sum() < 0.03
-    assert distance_km(back.mean(), density.mean()) < 15
+    assert ((back.mass - density.mass) @ cell_xyz(64)).norm() < 2e-3
 
 
 def test_maps_are_north_up_and_start_at_the_antimeridian():
@@ -372,15 +392,15 @@ def test_fits_is_a_sky_map(tmp_path):
     """The keywords of LIGO and Virgo's flat sky maps, read by astropy."""
     density = random_density(0)
     density.save(tmp_path / "density.fits")
-    with fits.open(tmp_path / "density.fits") as units:
-        header = units[1].header
+    with fits.open(tmp_path / "density.fits") as tables:
+        header = tables[1].header
         keywords = ("PIXTYPE", "ORDERING", "COORDSYS", "NSIDE", "INDXSCHM", "TTYPE1", "LASTPIX")
         found = [header[keyword] for keyword in keywords]
         assert found == ["HEALPIX", "NESTED", "C", 16, "IMPLICIT", "PROB", 3071]
-        assert units[1].data["PROB"].sum() == pytest.approx(1, abs=1e-12)
+        assert tables[1].data["PROB"].sum() == pytest.approx(1, abs=1e-12)
         # astropy-healpix finds the heaviest pixel, right ascension for longitude, at the mode
         lon, lat = HEALPix(16, order=header["ORDERING"].lower()).healpix_to_lonlat(
-            units[1].data["PROB"].argmax()
+            tables[1].data["PROB"].argmax()
         )
     assert distance_km(density.mode(), (lat.deg, lon.wrap_at("180d").deg)) < 1e-6
 

@@ -19,8 +19,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from icgeo import sphere
-def read_photo(p,max_pixels=0):
-    return Image.open(p).convert("RGB")
+from icgeo.data.photos import read_photo
 
 REAL_WORLDS = {
     "blue-marble": "bmng.jpg",

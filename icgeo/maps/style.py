@@ -141,13 +141,21 @@ class MapStyle:
         names = {field.name for field in fields(cls)}
         if unknown := set(values) - names:
             raise ValueError(f"expected fields of a map style {sorted(names)}, got {unknown}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        given: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**given)
 
     @property
     def width_deg(self) -> float:
         """Degrees of longitude from west to east."""
         west, _, east, _ = self.extent
         return east - west if east > west else east - west + 360
+
+    @property
+    def is_world_wide(self) -> bool:
+        """Whether the map goes all around."""
+        return self.width_deg == 360
 
     @property
     def pixel_deg(self) -> float:
@@ -176,15 +184,8 @@ class MapStyle:
         lat, lon = self.row_latitudes(), wrap_longitude(self.column_longitudes())
         return torch.stack(torch.meshgrid(lat, lon, indexing="ij"), dim=-1)
 
-    def to_pixels(self, lat_lon: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:
-        """Row and column of locations, fractional; pixel (i, j) spans i to i + 1 and j to j + 1.
-
-        Columns go on past both edges of the map, to the side that is nearer.
-        """
+    def rows_of(self, lat: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Row of latitudes, fractional: row i spans i to i + 1."""
         _, south, _, north = self.extent
-        lat, lon = lat_lon.unbind(-1)
         ends = northing(lat.new_tensor([north, south]), self.projection)
-        row = (ends[0] - northing(lat, self.projection)) / (ends[0] - ends[1]) * self.height
-        middle = self.extent[0] + self.width_deg / 2
-        column = self.width / 2 + wrap_longitude(lon - middle) / self.pixel_deg
-        return torch.stack((row, column), dim=-1)
+        return (ends[0] - northing(lat, self.projection)) / (ends[0] - ends[1]) * self.height

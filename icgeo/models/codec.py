@@ -8,10 +8,14 @@ are never decoded: a small convolutional network turns each into one feature vec
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+INK_WEIGHTS = (1.0, 1.0, 2.0)
+"""What an error in each colour channel of a map weighs against the others."""
 
 
 class Residual(nn.Module):
@@ -41,19 +45,19 @@ class PatchCodec(ModelMixin, ConfigMixin):
         rows: int = 2,
         columns: int = 4,
         patch_size: int = 16,
-        map_channels: int = 30,
+        map_channels: int = 36,
         photo_size: int = 64,
-        photo_channels: int = 96,
-        width: int = 64,
+        photo_channels: int = 64,
+        width: int = 48,
         descriptor_channels: int = 64,
     ) -> None:
         super().__init__()
         pixels = 3 * patch_size**2
-        self.register_buffer("basis", torch.eye(pixels, map_channels))
-        self.register_buffer("latents_mean", torch.zeros(map_channels))
-        self.register_buffer("latents_std", torch.ones(map_channels))
+        self.register_buffer("encoder", torch.eye(pixels, map_channels))
+        self.register_buffer("decoder", torch.eye(map_channels, pixels))
+        self.register_buffer("offset", torch.zeros(map_channels))
         self.features = nn.Sequential(
-            nn.Conv2d(3, width, 4, stride=4),
+            nn.Conv2d(6, width, 4, stride=4),
             nn.GELU(),
             Residual(width),
             nn.Conv2d(width, 2 * width, 2, stride=2),
@@ -64,6 +68,7 @@ class PatchCodec(ModelMixin, ConfigMixin):
             2 * width * (cells // rows) * (cells // columns), photo_channels, bias=False
         )
         self.norm = nn.RMSNorm(photo_channels, elementwise_affine=False)
+        self.standardise = nn.BatchNorm1d(2 * width, affine=False)
         self.describe = nn.Linear(2 * width, descriptor_channels, bias=False)
 
     def encode_maps(self, maps: Float[Tensor, "*batch 3 height width"]) -> Tensor:
@@ -74,13 +79,12 @@ class PatchCodec(ModelMixin, ConfigMixin):
             r=self.config.rows,
             s=self.config.columns,
         )
-        return (patches @ self.basis - self.latents_mean) / self.latents_std
+        return patches @ self.encoder - self.offset
 
     def decode_maps(self, latents: Tensor) -> Float[Tensor, "*batch 3 height width"]:
         """Decode latents to maps; linear, unclipped, in float32."""
-        scaled = latents.float() * self.latents_std.float() + self.latents_mean.float()
         return rearrange(
-            scaled @ self.basis.float().T,
+            (latents.float() + self.offset.float()) @ self.decoder.float(),
             "... (r s) (c y x) -> ... c (r y) (s x)",
             r=self.config.rows,
             c=3,
@@ -93,28 +97,40 @@ class PatchCodec(ModelMixin, ConfigMixin):
         """Encode photos in [0, 1].
 
         Returns:
-            features of unit mean square, a vector a token; and one descriptor of unit length a
-            photo, alike for overlapping views.
+            features of unit mean square, a vector a token: what is seen there, then the descriptor
+            of the whole photo; and that descriptor at unit length, alike for overlapping views.
         """
-        grid = self.features(photos * 4 - 2)
+        # haze and exposure are affine in each channel: the standardised copy is free of both
+        both = torch.cat((photos * 4 - 2, functional.instance_norm(photos, eps=1e-4)), dim=1)
+        grid = self.features(both)
         patches = rearrange(
             grid,
             "n c (r y) (s x) -> n (r s) (c y x)",
             r=self.config.rows,
             s=self.config.columns,
         )
-        descriptor = functional.normalize(self.describe(grid.mean(dim=(2, 3))), dim=-1)
-        return self.norm(self.gather(patches)), descriptor
+        here = self.norm(self.gather(patches))
+        descriptor = self.describe(self.standardise(grid.mean(dim=(2, 3))))
+        everywhere = repeat(self.norm(descriptor), "n c -> n t c", t=here.shape[1])
+        return torch.cat((here, everywhere), dim=-1), functional.normalize(descriptor, dim=-1)
 
     @torch.no_grad()
     def fit_maps(self, maps: Float[Tensor, "batch 3 height width"]) -> None:
-        """Set the basis to the principal components of the patches of maps, and their scale."""
-        self.latents_mean.zero_()
-        self.latents_std.fill_(1)
+        """Fit the basis of the map codec: the principal components of the patches of maps.
+
+        Narrow ink covers few pixels, so its channel is weighted. Latents are scaled by the root of
+        their standard deviation: coarse components stay larger than fine ones, as in the spectra
+        of pictures, and their mean square is 1.
+        """
         size = self.config.patch_size
         patches = rearrange(maps, "n c (r y) (s x) -> (n r s) (c y x)", y=size, x=size).double()
-        components = torch.linalg.eigh(patches.T @ patches / len(patches)).eigenvectors.flip(-1)
-        self.basis.copy_(components[:, : self.config.map_channels])
-        latents = patches @ self.basis.double()
-        self.latents_mean.copy_(latents.mean(0))
-        self.latents_std.copy_(latents.std(0))
+        weight = torch.tensor(INK_WEIGHTS).double().repeat_interleave(size**2)
+        weighted = patches * weight
+        components = torch.linalg.eigh(weighted.T @ weighted / len(patches)).eigenvectors.flip(-1)
+        chosen = components[:, : self.config.map_channels]
+        latents = weighted @ chosen
+        scale = latents.std(0).sqrt()
+        scale = scale * ((latents - latents.mean(0)) / scale).square().mean().sqrt()
+        self.encoder.copy_(weight[:, None] * chosen / scale)
+        self.decoder.copy_(scale[:, None] * chosen.T / weight)
+        self.offset.copy_(latents.mean(0) / scale)

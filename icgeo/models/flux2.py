@@ -1,22 +1,29 @@
 """FLUX.2 transformers that draw maps from examples.
 
-In the `stacked` layout photo and map patches of a pair are joined in one token's channels; all
+In the `stacked` layout photo and map patches of a pair are joined in one token's channels, and all
 examples share one position on the first axis, so their order means nothing. Examples are encoded
 once, at t = 0, and see only themselves; queries read what was kept of them.
 """
 
-from dataclasses import dataclass
+import copy
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from diffusers import Flux2Transformer2DModel
 from einops import rearrange, repeat
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from icgeo import maps, sampling, sphere
 from icgeo.models.codec import PatchCodec
 from icgeo.models.prefix import ExamplePrefix, install
 
-QUERY_AXIS, EXAMPLE_AXIS = 0, 1
+QUERY_IMAGE, EXAMPLE_IMAGE = 0, 1
 
 
 def grid_ids(rows: int, columns: int, *, image: int) -> Int[Tensor, "tokens 4"]:
@@ -31,10 +38,13 @@ def text_ids(tokens: int) -> Int[Tensor, "tokens 4"]:
 
 
 class StackedFlux2(nn.Module):
-    """A transformer, its codec and its prompts: the parts that learn."""
+    """A transformer, its codec and its prompts: all that is trained, on tensors alone."""
 
     def __init__(
-        self, transformer: Flux2Transformer2DModel, codec: PatchCodec, prompts: Tensor
+        self,
+        transformer: Flux2Transformer2DModel,
+        codec: PatchCodec,
+        prompts: Float[Tensor, "prompts length width"],
     ) -> None:
         super().__init__()
         self.transformer = transformer
@@ -51,12 +61,12 @@ class StackedFlux2(nn.Module):
         image: int,
         prefix: ExamplePrefix,
     ) -> Float[Tensor, "groups count tokens map_channels"]:
-        count = tokens.shape[1]
+        count, size = tokens.shape[1], self.codec.config
         sample = self.transformer(
             hidden_states=rearrange(tokens, "g n t c -> (g n) t c"),
             encoder_hidden_states=repeat(text, "g l d -> (g n) l d", n=count),
             timestep=rearrange(t, "g n -> (g n)"),
-            img_ids=grid_ids(self.codec.config.rows, self.codec.config.columns, image=image).to(tokens.device),
+            img_ids=grid_ids(size.rows, size.columns, image=image).to(tokens.device),
             txt_ids=text_ids(text.shape[1]).to(tokens.device),
             joint_attention_kwargs={"prefix": prefix},
             return_dict=False,
@@ -66,15 +76,15 @@ class StackedFlux2(nn.Module):
     def encode_examples(
         self,
         photos: Float[Tensor, "groups examples tokens features"],
-        maps: Float[Tensor, "groups examples tokens map_channels"],
+        latents: Float[Tensor, "groups examples tokens map_channels"],
     ) -> ExamplePrefix:
         """Keep the keys and values of pairs of photo features and map latents."""
         prefix = ExamplePrefix(groups=len(photos))
         if photos.shape[1]:
             t = torch.zeros(photos.shape[:2], dtype=photos.dtype, device=photos.device)
-            pairs = torch.cat((photos, maps), dim=-1)
-            empty = self.prompts[:1, :0].expand(len(photos), -1, -1)
-            self._forward(pairs, t, empty, image=EXAMPLE_AXIS, prefix=prefix)
+            pairs = torch.cat((photos, latents.to(photos.dtype)), dim=-1)
+            no_text = self.prompts[:1, :0].to(photos.dtype).expand(len(photos), -1, -1)
+            self._forward(pairs, t, no_text, image=EXAMPLE_IMAGE, prefix=prefix)
         return prefix
 
     def velocity(
@@ -88,8 +98,136 @@ class StackedFlux2(nn.Module):
         visible: Bool[Tensor, "groups queries examples"] | None = None,
     ) -> Float[Tensor, "groups queries tokens map_channels"]:
         """Predict noise - data for the maps of queries, given the kept examples."""
-        tokens = torch.cat((photos, noisy), dim=-1)
+        tokens = torch.cat((photos, noisy.to(photos.dtype)), dim=-1)
         text = self.prompts[prompt].to(tokens.dtype)
-        return self._forward(
-            tokens, t, text, image=QUERY_AXIS, prefix=prefix.reading(visible)
+        return self._forward(tokens, t, text, image=QUERY_IMAGE, prefix=prefix.reading(visible))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a checkpoint says of itself in `icgeo.json`."""
+
+    style: maps.MapStyle
+    prompts: tuple[str, ...]
+    default_prompt: str
+    calibration: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Power that calibrates the density, fitted on held-out worlds, by prompt and shots."""
+    layout: str = "stacked"
+    attention: str = "pairwise"
+    steps: int = 1
+    samples: int = 1
+
+    def power(self, prompt: str, shots: int) -> float:
+        """Power that calibrates the density, interpolated in the logarithm of 1 + shots."""
+        fitted = {int(k): power for k, power in self.calibration.get(prompt, {}).items()}
+        if not fitted:
+            return 1.0
+        known = sorted(fitted)
+        return float(np.interp(np.log1p(shots), np.log1p(known), [fitted[k] for k in known]))
+
+    @classmethod
+    def read(cls, path: Path) -> "Settings":
+        """Read the settings of a checkpoint folder."""
+        values = json.loads(path.read_text())
+        style = maps.MapStyle.from_dict(values.pop("style"))
+        return cls(style=style, prompts=tuple(values.pop("prompts")), **values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the fields as plain values, ready for JSON."""
+        return {**self.__dict__, "style": self.style.to_dict(), "prompts": list(self.prompts)}
+
+
+@dataclass(frozen=True)
+class Context:
+    """Examples as the model holds them: keys and values, computed once."""
+
+    prefix: ExamplePrefix
+    shots: int
+
+
+@dataclass(frozen=True)
+class StackedMapModel:
+    """A model that draws maps: the learner with its settings, ready to answer."""
+
+    learner: StackedFlux2
+    settings: Settings
+
+    @classmethod
+    def load(
+        cls, folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> "StackedMapModel":
+        """Load a checkpoint folder: `transformer/`, `codec/`, `prompts.safetensors`, `icgeo.json`."""
+        learner = StackedFlux2(
+            Flux2Transformer2DModel.from_pretrained(folder / "transformer"),
+            PatchCodec.from_pretrained(folder / "codec"),
+            load_file(folder / "prompts.safetensors")["prompts"].float(),
         )
+        learner = learner.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        return cls(learner, Settings.read(folder / "icgeo.json"))
+
+    def save(self, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
+        """Save in the format that `load` reads, safetensors only; the transformer in `dtype`."""
+        transformer = copy.deepcopy(self.learner.transformer).to(dtype)
+        transformer.save_pretrained(folder / "transformer")
+        self.learner.codec.save_pretrained(folder / "codec")
+        prompts = self.learner.prompts.detach().contiguous()
+        save_file({"prompts": prompts}, folder / "prompts.safetensors")
+        (folder / "icgeo.json").write_text(json.dumps(self.settings.to_dict(), indent=2) + "\n")
+
+    @property
+    def photo_size(self) -> int:
+        """Height and width of the photos that the model takes, in pixels."""
+        return self.learner.codec.config.photo_size
+
+    def _photos(self, photos: UInt8[Tensor, "photos 3 size size"]) -> Tensor:
+        weight = self.learner.prompts
+        return photos.to(weight.device, weight.dtype) / 255
+
+    @torch.inference_mode()
+    def encode_context(
+        self,
+        photos: UInt8[Tensor, "examples 3 size size"],
+        lat_lon: Float[Tensor, "examples 2"],
+    ) -> Context:
+        """Encode examples once, for any number of queries, steps and samples."""
+        if not len(photos):
+            return Context(ExamplePrefix(groups=1), shots=0)
+        drawn = maps.draw(lat_lon, self.settings.style).to(self.learner.prompts)
+        latents = self.learner.codec.encode_maps(drawn)
+        features, _ = self.learner.codec.encode_photos(self._photos(photos))
+        return Context(self.learner.encode_examples(features[None], latents[None]), len(photos))
+
+    @torch.inference_mode()
+    def draw_maps(
+        self,
+        context: Context,
+        photos: UInt8[Tensor, "queries 3 size size"],
+        *,
+        prompt: str,
+        samples: int = 1,
+        steps: int = 1,
+        seed: int = 0,
+    ) -> Float[Tensor, "queries samples 3 height width"]:
+        """Draw the maps of query photos, in float, unclipped."""
+        learner, size = self.learner, self.learner.codec.config
+        features, _ = learner.codec.encode_photos(self._photos(photos))
+        features = repeat(features, "q t c -> 1 (q s) t c", s=samples)
+        contents = [photo.numpy().tobytes() for photo in photos.cpu()]
+        shape = (size.rows * size.columns, size.map_channels)
+        noise = sampling.keyed_noise(contents, shape, samples=samples, seed=seed).to(features)
+        index = torch.tensor([self.settings.prompts.index(prompt)], device=features.device)
+
+        def velocity(x: Tensor, t: float) -> Tensor:
+            times = torch.full(x.shape[:2], t, dtype=x.dtype, device=x.device)
+            return learner.velocity(x, times, features, prompt=index, prefix=context.prefix)
+
+        noise = rearrange(noise, "q s t c -> 1 (q s) t c")
+        latents = sampling.euler(velocity, noise, sampling.time_grid(steps))
+        return learner.codec.decode_maps(rearrange(latents[0], "(q s) t c -> q s t c", s=samples))
+
+    def codec_round_trip(
+        self, lat_lon: Float[Tensor, "*batch 2"]
+    ) -> Float[Tensor, "*batch 3 height width"]:
+        """Draw locations and pass them through the codec: what it and the ink alone cost."""
+        drawn = maps.draw(lat_lon, self.settings.style).to(self.learner.prompts)
+        return self.learner.codec.decode_maps(self.learner.codec.encode_maps(drawn))

@@ -7,7 +7,7 @@ by heart, and unknown worlds, told by the examples alone.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from icgeo.data.orbit import (
     take_views,
     to_uint8,
 )
-from icgeo.data.worlds import TRAINING_FAMILIES, procedural_world
+from icgeo.data.worlds import HELD_OUT_FAMILIES, TRAINING_FAMILIES, procedural_world
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,12 @@ class WorldBank:
         return cls(load_file(path)["pictures"], real=len(REAL_WORLDS))
 
 
+    @classmethod
+    def build_held_out(cls, folder: Path, *, per_family: int = 16) -> "WorldBank":
+        """Draw worlds of the families that training never sees."""
+        return cls.build(folder, families=HELD_OUT_FAMILIES, per_family=per_family, seed=10**6)
+
+
 @dataclass(frozen=True)
 class EpisodeOptions:
     """How episodes are drawn; shares are probabilities."""
@@ -86,6 +92,15 @@ class EpisodeOptions:
     """Share of views placed near another one."""
     near_deg: float = 30.0
     """How far such a view lies from the other at most."""
+
+    def at(self, progress: float) -> "EpisodeOptions":
+        """Return the options of a moment in [0, 1] of a run: overlap gives way to the task."""
+        ease = 1 - 0.7 * progress
+        return replace(self, cap_share=ease * self.cap_share, near_share=ease * self.near_share)
+
+    def for_matching(self) -> "EpisodeOptions":
+        """Return the options for the photo encoder alone: fewer worlds, more views of each."""
+        return replace(self, worlds=max(1, self.worlds // 2), views=48, near_share=0.6)
 
 
 @dataclass(frozen=True)

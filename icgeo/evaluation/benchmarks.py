@@ -1,0 +1,178 @@
+"""What locators are measured on: episodes of views from orbit, and a user's own photos.
+
+Conventions: an episode is a bank of examples of one world and queries of the same; its first k
+examples are the k shots, so that more shots only add. Everything follows from names and seeds:
+worlds, places, and for each view its own field of view, exposure and haze.
+"""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float
+from torch import Generator, Tensor
+from tqdm import tqdm
+
+from icgeo.data.manifest import Record, read_manifest
+from icgeo.data.orbit import ViewOptions, land_mask, look_up, open_world, random_views
+from icgeo.data.photos import Photo, PhotoError, read_photo
+from icgeo.data.worlds import FAMILIES, pixel_xyz, procedural_world
+from icgeo.prediction import Example
+from icgeo.sphere import random_rotation
+
+EARTH = "blue-marble"
+TURNED_EARTH = "turned-earth"
+"""Blue Marble turned at random and with its colours mixed, another way in each episode."""
+EARTH_VIEWS = ViewOptions(field_of_view_deg=(30.0, 60.0), min_land=0.2)
+PHOTOS = "photos"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """A photo to locate, and where it was taken if that is known."""
+
+    id: str
+    photo: Photo
+    lat_lon: tuple[float, float] | None = None
+    source: str | None = None
+    """Path of the photo, if it comes from a file."""
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """Queries of one world and the examples that they share."""
+
+    id: str
+    world: str
+    examples: Sequence[Example]
+    queries: Sequence[Query]
+
+    def shots(self, wanted: Sequence[int]) -> list[int]:
+        """Numbers of shots, in order and each once; beyond the examples at hand, all of them."""
+        return sorted({min(shots, len(self.examples)) for shots in wanted})
+
+
+def world_episodes(
+    world: str, episodes: int = 1, *, queries: int = 64, shots: int = 16, seed: int = 0
+) -> list[Episode]:
+    """Take views of a world: a family's name, `EARTH`, `TURNED_EARTH`, or a picture's path.
+
+    Of a family, and of `TURNED_EARTH`, each episode has a world of its own. Views of `EARTH` have a
+    field of view of 30 to 60 degrees and at least 20 % of land, all others 20 to 60 degrees.
+
+    Raises:
+        ValueError: an unknown world, or a picture that does not show a whole planet.
+    """
+    return [
+        _world_episode(world, f"{Path(world).stem}-{seed}-{number}", queries, shots)
+        for number in tqdm(range(episodes), desc=f"views of {Path(world).stem}", leave=False)
+    ]
+
+
+def _world_episode(world: str, episode: str, queries: int, shots: int) -> Episode:
+    picture = _picture(world, _generator(episode, "world"))
+    examples, asked = (
+        _views(world, picture, count, _generator(episode, kind))
+        for kind, count in (("examples", shots), ("queries", queries))
+    )
+    return Episode(
+        episode,
+        Path(world).stem,
+        [Example(image, lat, lon) for image, (lat, lon) in examples],
+        [Query(f"{episode}/{number}", *view) for number, view in enumerate(asked)],
+    )
+
+
+def _generator(*names: str) -> Generator:
+    """Seed by names: far from the small seeds of the worlds that models are trained on."""
+    key = hashlib.blake2b("/".join(names).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
+
+
+def _picture(world: str, generator: Generator) -> Float[Tensor, "3 height width"]:
+    if world in FAMILIES:
+        return procedural_world(world, generator=generator)
+    if world == TURNED_EARTH:
+        return turned(open_world(EARTH), generator=generator)
+    return open_world(world)
+
+
+def turned(
+    world: Float[Tensor, "3 height width"], *, generator: Generator
+) -> Float[Tensor, "3 height width"]:
+    """Turn the sphere of a world at random, and its colours around grey by half of a turn."""
+    rotation = random_rotation(generator=generator, dtype=torch.float32)
+    seen = einsum(pixel_xyz(world.shape[-2]), rotation, "h w i, j i -> h w j")
+    squares = rearrange(seen, "h (v w) i -> 1 v h w i", v=2)
+    picture = rearrange(look_up(world[None], squares), "1 v c h w -> c h (v w)")
+    mix = torch.eye(3).lerp(random_rotation(generator=generator, dtype=torch.float32), 0.5)
+    return (einsum(picture - 0.5, mix, "c h w, d c -> d h w") + 0.5).clamp(0, 1)
+
+
+def _views(
+    world: str, picture: Float[Tensor, "3 height width"], count: int, generator: Generator
+) -> list[tuple[np.ndarray, tuple[float, float]]]:
+    """Take views of a world: arrays [size, size, 3] and their locations."""
+    is_earth = world == EARTH
+    land = land_mask(picture.shape[-2]) if is_earth else None
+    options = EARTH_VIEWS if is_earth else None
+    views = random_views(picture, count, generator=generator, options=options, land=land)
+    images = rearrange(views.images, "n c h w -> n h w c").numpy()
+    places = [(lat, lon) for lat, lon in views.lat_lon.tolist()]
+    return list(zip(images, places, strict=True))
+
+
+def photo_episode(
+    queries: str | Path,
+    examples: str | Path | None = None,
+    *,
+    shots: int = 16,
+    seed: int = 0,
+    allow_outside: bool = False,
+) -> Episode:
+    """Take a user's photos from manifests or folders; bad rows are skipped, with a warning each.
+
+    Of more than `shots` examples that many are drawn. Examples that cannot be read are skipped,
+    with a warning; whether queries can is found out when they are located.
+
+    Raises:
+        ManifestError: a manifest that cannot be used, or with no good row.
+    """
+    asked = read_manifest(queries, allow_outside=allow_outside, errors="skip")
+    return Episode(
+        id=PHOTOS,
+        world=PHOTOS,
+        examples=[] if examples is None else _bank(examples, shots, seed, allow_outside),
+        queries=[
+            Query(record.id, record.path, _location(record), str(record.path)) for record in asked
+        ],
+    )
+
+
+def _location(record: Record) -> tuple[float, float] | None:
+    return None if record.lat is None or record.lon is None else (record.lat, record.lon)
+
+
+def _bank(path: str | Path, shots: int, seed: int, allow_outside: bool) -> list[Example]:
+    """Draw examples that can be read."""
+    records = read_manifest(path, allow_outside=allow_outside, require_location=True, errors="skip")
+    order = torch.randperm(len(records), generator=torch.Generator().manual_seed(seed))
+    bank: list[Example] = []
+    for record in (records[i] for i in order.tolist()):
+        location = _location(record)
+        if location is None or len(bank) == shots:
+            break
+        try:
+            read_photo(record.path, size_hint=1)
+        except PhotoError as error:
+            logger.warning("%s; skipped this example", error)
+        else:
+            bank.append(Example(record.path, *location))
+    return bank

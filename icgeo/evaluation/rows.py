@@ -1,0 +1,88 @@
+"""Rows: one query located once, kept as lines of JSON that survive a kill at any time."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Row:
+    """One query, located once; None for what is not known."""
+
+    locator: str
+    episode: str
+    world: str
+    id: str
+    shots: int
+    source: str | None = None
+    """Path of the photo, if it comes from a file."""
+    lat: float | None = None
+    lon: float | None = None
+    true_lat: float | None = None
+    true_lon: float | None = None
+    distance_km: float | None = None
+    """Great-circle error; None without an answer or without the truth."""
+    nll: float | None = None
+    """Minus the log-density at the truth, in nats per steradian."""
+    level: float | None = None
+    """Smallest credible level whose region holds the truth."""
+    area_90_km2: float | None = None
+    legibility: float | None = None
+    located: bool | None = None
+    seconds: float | None = None
+    error: str | None = None
+    """Why the photo could not be read; then nothing else is known of its prediction."""
+
+    @property
+    def key(self) -> "Key":
+        """What tells rows apart."""
+        return self.locator, self.episode, self.id, self.shots
+
+    def to_json(self) -> str:
+        """Write what is known as one line."""
+        known = {name: value for name, value in asdict(self).items() if value is not None}
+        return json.dumps(known)
+
+
+Key = tuple[str, str, str, int]
+"""Locator, episode, query, number of shots."""
+
+
+class RowFile:
+    """Rows in a file of JSON lines, which survives a kill at any time."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the rows of an earlier start, and cut off a last line that is torn.
+
+        Raises:
+            ValueError: a line that is no row.
+        """
+        self.path = path
+        self.rows: dict[Key, Row] = {}
+        if path.exists():
+            content = path.read_bytes()
+            whole = content.rfind(b"\n") + 1
+            os.truncate(path, whole)
+            lines = content[:whole].decode().splitlines()
+            rows = [_parsed(line, f"{path}, line {n}") for n, line in enumerate(lines, start=1)]
+            self.rows.update((row.key, row) for row in rows)
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Add those that are new, and wait until they are on disk."""
+        new = [row for row in rows if row.key not in self.rows]
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.writelines(row.to_json() + "\n" for row in new)
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.rows.update((row.key, row) for row in new)
+
+
+def _parsed(line: str, place: str) -> Row:
+    try:
+        return Row(**json.loads(line))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{place}: expected a row, got {line[:80]!r}; remove it, or choose another folder"
+        ) from error

@@ -1,0 +1,230 @@
+"""Locate photos by showing a model that draws maps a few solved cases."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from icgeo import maps
+from icgeo.best_point import best_points
+from icgeo.data.photos import Photo, read_photo
+from icgeo.density import Density
+from icgeo.models import Context, MapModel, load
+from icgeo.maps import LEGIBLE
+from icgeo.prediction import Examples, Prediction, as_examples
+
+Point = Literal["best", "mode", "mean", "median"]
+CONTEXTS_KEPT = 8
+
+
+def _best(densities: Sequence[Density]) -> Float[Tensor, "densities 2"]:
+    return best_points(torch.stack([density.mass for density in densities]).float())
+
+
+POINTS: dict[str, Callable[[Sequence[Density]], Float[Tensor, "densities 2"]]] = {
+    "best": _best,
+    "mode": lambda densities: torch.stack([density.mode() for density in densities]),
+    "mean": lambda densities: torch.stack([density.mean() for density in densities]),
+    "median": lambda densities: torch.stack([density.median() for density in densities]),
+}
+
+
+def predict(
+    images: Photo | Sequence[Photo], examples: Examples = None, **options: Any
+) -> list[Prediction]:
+    """Locate photos in one call; `options` are the fields of `Geolocator`, `model` among them.
+
+    Args:
+        images: paths, pictures or arrays (uint8, or float in [0, 1]); one, or a list.
+        examples: `Example`s, (photo, (latitude, longitude)) tuples, the path of a manifest or of a
+            folder of photos with EXIF locations, or None.
+        **options: as `Geolocator` takes them.
+
+    Returns:
+        one prediction for each image, in their order.
+
+    Raises:
+        PhotoError: a photo cannot be read.
+        ValueError: an option, a location or a manifest is wrong.
+    """
+    one = isinstance(images, str | Path | bytes | Image.Image | np.ndarray)
+    return Geolocator(**options).locate([images] if one else list(images), examples)
+
+
+@dataclass(frozen=True, eq=False)
+class Geolocator:
+    """A model with its settings; it keeps contexts, so that examples are encoded once."""
+
+    model: str | Path | MapModel = "tiny"
+    """"tiny", a checkpoint folder, or a model already loaded."""
+    style: maps.MapStyle | None = None
+    """How maps are drawn; None means the checkpoint's own, and tiny knows no other."""
+    steps: int | None = None
+    """Steps of the flow; 1 gives the posterior mean. None means the checkpoint's own."""
+    samples: int | None = None
+    """Maps drawn for each query and averaged; None means the checkpoint's own."""
+    seed: int = 0
+    """Key of the noise."""
+    attention: str | None = None
+    """Who sees whom; None means the checkpoint's own, and tiny knows `pairwise` alone."""
+    prompt: str | None = None
+    """What the model is told: one of the checkpoint's prompts; None means its default."""
+    device: str = "cpu"
+    """Where the model is loaded."""
+    batch_size: int = 64
+    """Queries at a time."""
+    point: Point = "best"
+    """The single answer: largest expected GeoScore, mode, mean or median of the density."""
+    augment: int = 0
+    """Further views of each query (crops and exposures, never flips), averaged on the density."""
+    name: str = "icgeo"
+    """How it is called in tables and figures."""
+
+    def __post_init__(self) -> None:
+        for field, least in (("steps", 1), ("samples", 1), ("batch_size", 1), ("augment", 0)):
+            value = getattr(self, field)
+            if value is not None and value < least:
+                raise ValueError(f"expected {field} of at least {least}, got {value}")
+        if self.point not in POINTS:
+            raise ValueError(f"expected a point of {sorted(POINTS)}, got {self.point!r}")
+        settings = self.loaded.settings
+        for field, known in (
+            ("style", (settings.style,)),
+            ("attention", (settings.attention,)),
+            ("prompt", settings.prompts),
+        ):
+            value = getattr(self, field)
+            if value is not None and value not in known:
+                raise ValueError(f"expected {field} of {known} for this model, got {value!r}")
+
+    @cached_property
+    def loaded(self) -> MapModel:
+        """The model, loaded once."""
+        if isinstance(self.model, str | Path):
+            return load(self.model, device=self.device)
+        return self.model
+
+    @cached_property
+    def _contexts(self) -> dict[bytes, Context]:
+        return {}
+
+    def context(self, examples: Examples) -> Context:
+        """Encode examples, or find them among the contexts kept."""
+        pairs = as_examples(examples)
+        photos = self._pixels([pair.image for pair in pairs])
+        lat_lon = torch.tensor([[p.lat, p.lon] for p in pairs], dtype=torch.float64).reshape(-1, 2)
+        key = blake2b(photos.numpy().tobytes() + lat_lon.numpy().tobytes()).digest()
+        if key not in self._contexts:
+            while len(self._contexts) >= CONTEXTS_KEPT:
+                del self._contexts[next(iter(self._contexts))]
+            self._contexts[key] = self.loaded.encode_context(photos, lat_lon)
+        return self._contexts[key]
+
+    def locate(self, photos: Sequence[Photo], examples: Examples = None) -> list[Prediction]:
+        """Locate photos, given examples.
+
+        Raises:
+            PhotoError: a photo cannot be read.
+            ValueError: an example is wrong.
+        """
+        context = self.context(examples)
+        batches = (
+            photos[start : start + self.batch_size]
+            for start in range(0, len(photos), self.batch_size)
+        )
+        return [prediction for batch in batches for prediction in self._locate(batch, context)]
+
+    def _locate(self, photos: Sequence[Photo], context: Context) -> list[Prediction]:
+        start = time.perf_counter()
+        pixels = self._pixels(photos)
+        views = torch.stack([pixels, *(self._varied(pixels, i) for i in range(self.augment))])
+        drawn = self._draw(rearrange(views, "v q c h w -> (v q) c h w"), context)
+        readings = maps.read(drawn.mean(dim=1), self.loaded.settings.style)
+        drawn = rearrange(drawn, "(v q) s c h w -> q (v s) c h w", v=len(views))
+        prompt = self.prompt or self.loaded.settings.default_prompt
+        power = self.loaded.settings.power(prompt, context.shots)
+        found = [
+            _combine(readings[query :: len(photos)], power=power) for query in range(len(photos))
+        ]
+        points = POINTS[self.point]([density for density, _ in found])
+        seconds = (time.perf_counter() - start) / len(photos)
+        return [
+            _prediction(density, legibility, point, maps=drawn[query], seconds=seconds)
+            for query, ((density, legibility), point) in enumerate(zip(found, points, strict=True))
+        ]
+
+    def _draw(
+        self, pixels: UInt8[Tensor, "photos 3 size size"], context: Context
+    ) -> Float[Tensor, "photos samples 3 height width"]:
+        settings = self.loaded.settings
+        return self.loaded.draw_maps(
+            context,
+            pixels,
+            prompt=self.prompt or settings.default_prompt,
+            samples=self.samples or settings.samples,
+            steps=self.steps or settings.steps,
+            seed=self.seed,
+        ).cpu()
+
+    def _pixels(self, photos: Sequence[Photo]) -> UInt8[Tensor, "photos 3 size size"]:
+        """Read photos, cut the largest square from their middle and scale it to the model's size."""
+        size = self.loaded.photo_size
+        squares = [
+            ImageOps.fit(read_photo(photo, size_hint=size), (size, size), Image.Resampling.BOX)
+            for photo in photos
+        ]
+        pixels = np.stack([np.asarray(s) for s in squares]) if squares else np.empty((0, size, size, 3))
+        return torch.from_numpy(rearrange(pixels.astype(np.uint8), "n h w c -> n c h w").copy())
+
+    def _varied(
+        self, pixels: UInt8[Tensor, "photos 3 size size"], number: int
+    ) -> UInt8[Tensor, "photos 3 size size"]:
+        """Crop and expose each photo otherwise, keyed by its content, never flipped."""
+        return torch.stack([_vary(photo, f"{self.seed}/{number}/".encode()) for photo in pixels])
+
+
+def _vary(photo: UInt8[Tensor, "3 size size"], key: bytes) -> UInt8[Tensor, "3 size size"]:
+    digest = blake2b(key + photo.numpy().tobytes(), digest_size=7).digest()
+    generator = Generator().manual_seed(int.from_bytes(digest, "little"))
+    zoom, right, down, stops = torch.rand(4, generator=generator).tolist()
+    size = photo.shape[-1]
+    side = round(size * (0.8 + 0.2 * zoom))
+    left, top = round(right * (size - side)), round(down * (size - side))
+    cut = photo[None, :, top : top + side, left : left + side].float()
+    scaled = functional.interpolate(cut, (size, size), mode="bilinear", antialias=True)[0]
+    return (scaled * 2 ** (stops - 0.5)).round().clamp(0, 255).to(torch.uint8)
+
+
+def _combine(views: Sequence[maps.Reading], *, power: float) -> tuple[Density, float]:
+    """Average the densities of the views of one query and temper the result."""
+    mass = torch.stack([view.density.mass for view in views]).mean(dim=0)
+    density = Density.from_mass(mass)
+    legibility = sum(view.legibility for view in views) / len(views)
+    return (density if power == 1 else density.temper(power)), legibility
+
+
+def _prediction(
+    density: Density,
+    legibility: float,
+    point: Float[Tensor, "2"],
+    *,
+    maps: Float[Tensor, "samples 3 height width"],
+    seconds: float,
+) -> Prediction:
+    located = legibility >= LEGIBLE
+    lat, lon = point.tolist() if located else (math.nan, math.nan)
+    return Prediction(
+        density, lat, lon, legibility, located, seconds, map=maps.mean(dim=0), samples=maps
+    )

@@ -1,0 +1,111 @@
+"""Draw locations and densities on maps.
+
+Conventions: a location is a bump exp(kappa (cos d - 1)) of the great-circle distance d, taken at
+pixel centres; image = base (1 - bump) + colour bump, so that maps are linear in the density and a
+mixture draws as the mixture of its maps.
+"""
+
+from functools import lru_cache
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from icgeo.density import Density
+from icgeo.healpix import cell_xyz
+from icgeo.maps.basemap import base_image
+from icgeo.maps.style import MERCATOR_LATITUDE, MapStyle
+from icgeo.sphere import Values, as_lat_lon, to_xyz
+
+_LARGEST_MATRIX = 2**29
+"""Numbers in a drawing matrix, 2 GB of them."""
+
+
+@lru_cache(maxsize=16)
+def contrast(style: MapStyle) -> Float[Tensor, "3 height width"]:
+    """Colour of the ink less the base: how the image changes where the bump is 1; cached.
+
+    Raises:
+        ValueError: an ink that cannot be told from its base.
+    """
+    colour = torch.tensor(style.colour)[:, None, None]
+    change = colour - base_image(style)
+    seen = change.abs() if len(style.spread_deg) == 3 else change.norm(dim=0)
+    if seen.min() < 0.1:
+        raise ValueError(
+            f"expected ink that stands out from the base, got colour {style.colour} in "
+            f"{len(style.spread_deg)} widths on base {style.base!r}; three widths need a blank base"
+        )
+    return change
+
+
+@lru_cache(maxsize=16)
+def _pixel_xyz(style: MapStyle) -> Float[Tensor, "3 pixels"]:
+    return rearrange(to_xyz(style.pixel_lat_lon()), "h w xyz -> xyz (h w)").contiguous()
+
+
+def _bumps(xyz: Float[Tensor, "*batch 3"], style: MapStyle) -> Float[Tensor, "*batch 3 pixels"]:
+    """Bumps around unit vectors, in [0, 1], float32."""
+    # in float64 as far as the exponent: kappa is 50,000 for a spread of a quarter degree
+    fall = (xyz.double() @ _pixel_xyz(style).to(xyz.device) - 1).clamp_max(0)
+    bumps = [torch.exp((kappa * fall).float()) for kappa in style.kappas]
+    return torch.stack(bumps if len(bumps) == 3 else 3 * bumps, dim=-2)
+
+
+def _ink(alpha: Float[Tensor, "*batch 3 pixels"], style: MapStyle) -> Tensor:
+    """Lay ink of opacity `alpha` on the base."""
+    opacity = rearrange(alpha, "... c (h w) -> ... c h w", h=style.height)
+    device = alpha.device
+    return base_image(style).to(device) + contrast(style).to(device) * opacity
+
+
+def draw(locations: Values, style: MapStyle) -> Float[Tensor, "*batch 3 height width"]:
+    """Draw each location on its own map, float32 in [0, 1], on the device of the locations.
+
+    A location off the map leaves there what its bump reaches, or nothing.
+
+    Raises:
+        ValueError: no location, or beyond 85.05 degrees of latitude on Web Mercator.
+    """
+    lat_lon = as_lat_lon(locations)
+    if style.projection == "web_mercator" and (lat_lon[..., 0].abs() > MERCATOR_LATITUDE).any():
+        raise ValueError(
+            "expected latitudes within 85.05 degrees for Web Mercator, got "
+            f"{lat_lon[..., 0].abs().max():g}; use equirectangular or equal_area"
+        )
+    return _ink(_bumps(to_xyz(lat_lon.double()), style), style)
+
+
+def draw_density(
+    density: Density | Float[Tensor, "*batch cells"], style: MapStyle
+) -> Float[Tensor, "*batch 3 height width"]:
+    """Draw the mean map of locations that follow the density, or masses of HEALPix cells."""
+    mass = density.mass if isinstance(density, Density) else density
+    cells = cell_xyz(round((mass.shape[-1] / 12) ** 0.5))
+    heavy = mass.reshape(-1, mass.shape[-1]).any(0).nonzero().squeeze(-1)
+    alpha = torch.zeros(*mass.shape[:-1], 3, style.height * style.width, device=mass.device)
+    for part in torch.split(heavy, 512):
+        bumps = _bumps(cells.to(mass.device)[part], style)
+        alpha += torch.einsum("...n,ncp->...cp", mass[..., part].float(), bumps)
+    return _ink(alpha, style)
+
+
+@lru_cache(maxsize=4)
+def drawing_matrix(style: MapStyle, nside: int) -> Float[Tensor, "pixels cells"]:
+    """Map less base of unit mass in each HEALPix cell: `draw_density` as a matrix; cached.
+
+    Pixels run over (channel, row, column).
+
+    Raises:
+        ValueError: a matrix of more than 2 GB.
+    """
+    pixels, cells = 3 * style.height * style.width, 12 * nside**2
+    if pixels * cells > _LARGEST_MATRIX:
+        raise ValueError(f"expected at most 2 GB, got {pixels} x {cells}; take a smaller nside")
+    matrix = torch.empty(pixels, cells)
+    change = rearrange(contrast(style), "c h w -> c (h w)")
+    for part in torch.split(torch.arange(cells), 512):
+        columns = _bumps(cell_xyz(nside)[part], style) * change
+        matrix[:, part] = rearrange(columns, "n c p -> (c p) n")
+    return matrix

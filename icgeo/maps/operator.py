@@ -1,0 +1,294 @@
+"""The drawing operator between a grid of candidate locations and the opacity of the ink.
+
+Turning the world commutes with drawing, so after a Fourier transform along longitude the operator
+falls into one small matrix for each frequency. A window lies on a ring with an unseen gap, long
+enough that bumps do not reach around it.
+
+Conventions: fields are [batch, channel, row, ring]; `ring` counts places of equal spacing in
+longitude, from the west of the map on. A channel is one width of the ink. The noise model and the
+fit are whitened: energies are in units of the expected noise variance.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from einops import rearrange, reduce, repeat
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+from icgeo.maps.style import MapStyle
+
+_SPACING = 0.5
+"""Candidates lie at most this many narrowest spreads apart; finer pixels are averaged to that."""
+_SMOOTHNESS = (1.0, 2.0, 4.0)
+"""Widths of the smooth noise, in spreads of the ink, at most 60 degrees."""
+
+Field = Float[Tensor, "batch channel row ring"]
+Blocks = Complex[Tensor, "frequency channel output input"]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Standard deviations of what maps have beside ink, in units of full ink."""
+
+    white: float = 0.03
+    """Independent in each pixel."""
+    smooth: float = 0.03
+    """Blobs about as wide as the ink, twice and four times as wide."""
+    bias: float = 0.03
+    """Constant over each channel."""
+
+    def __post_init__(self) -> None:
+        if not self.white > 0 or min(self.smooth, self.bias) < 0:
+            raise ValueError(f"expected white noise above 0 and no negative noise, got {self}")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Candidate locations: rows even in latitude, `phases` columns for each place of the ring."""
+
+    lat: Float[Tensor, " rows"]
+    """Latitudes in degrees, from north to south."""
+    area: Float[Tensor, " rows"]
+    """Steradians of one candidate in each row."""
+    west: float
+    """Western edge in degrees."""
+    step_deg: float
+    """Spacing of the columns in degrees."""
+    phases: int
+    places: int
+    """Places of the ring that have candidates."""
+    margin: int
+    """Places of them on either side of the map; none for the world."""
+    ring: int
+    """Places of the ring; more than `places` for a window."""
+
+    @property
+    def lon(self) -> Float[Tensor, " columns"]:
+        """Longitudes of the columns of candidates, in degrees, unbroken."""
+        count = torch.arange(self.places * self.phases, dtype=torch.float64)
+        return self.west + self.step_deg * (count + 0.5)
+
+    def columns(self, mass: Float[Tensor, "batch phased ring"]) -> Float[Tensor, "batch r c"]:
+        """Lay a field of the operator out in rows and columns."""
+        apart = rearrange(mass, "b (r p) ring -> b r (ring p)", p=self.phases)
+        return apart[..., : self.places * self.phases]
+
+    def phased(self, mass: Float[Tensor, "batch r c"]) -> Float[Tensor, "batch phased ring"]:
+        """Bring rows and columns to a field of the operator: the inverse of `columns`."""
+        ring = rearrange(mass, "b r (ring p) -> b (r p) ring", p=self.phases)
+        return torch.nn.functional.pad(ring, (0, self.ring - self.places))
+
+
+def pooling(style: MapStyle) -> int:
+    """Side of the square of pixels to average: what the narrowest ink does not need."""
+    fine = min(style.spread_deg) * _SPACING / style.pixel_deg
+    common = math.gcd(style.height, style.width)
+    return max(side for side in range(1, common + 1) if common % side == 0 and side <= max(fine, 1))
+
+
+def candidate_grid(style: MapStyle) -> Grid:
+    """Lay out the candidates of a style."""
+    west, south, _, north = style.extent
+    spacing = min(style.spread_deg) * _SPACING
+    seen = style.width // pooling(style)
+    place_deg = style.width_deg / seen
+    phases = math.ceil(place_deg / spacing - 1e-9)
+    margin = 0 if style.is_world_wide else 1
+    # a location on the edge of the map lies between candidates, too
+    edges_deg = min(north + spacing, 90.0), max(south - spacing, -90.0)
+    rows = math.ceil((edges_deg[0] - edges_deg[1]) / spacing)
+    edges = torch.linspace(*edges_deg, rows + 1, dtype=torch.float64)
+    gap = 0 if style.is_world_wide else math.ceil(3 * max(style.spread_deg) / place_deg)
+    return Grid(
+        lat=(edges[1:] + edges[:-1]) / 2,
+        area=-torch.sin(torch.deg2rad(edges)).diff() * math.radians(place_deg / phases),
+        west=west - margin * place_deg,
+        step_deg=place_deg / phases,
+        phases=phases,
+        places=seen + 2 * margin,
+        margin=margin,
+        ring=seen + 2 * margin + min(gap, seen),
+    )
+
+
+def _fall(lat: Tensor, other_lat: Tensor, lon: Tensor) -> Tensor:
+    """cos(distance) - 1 between latitudes that lie `lon` apart, in degrees (haversine)."""
+    lat, other_lat, lon = torch.deg2rad(lat), torch.deg2rad(other_lat), torch.deg2rad(lon)
+    across = torch.cos(lat) * torch.cos(other_lat) * torch.sin(lon / 2).square()
+    return -2 * (torch.sin((lat - other_lat) / 2).square() + across)
+
+
+def _ring_lon(grid: Grid) -> Float[Tensor, " ring"]:
+    """Difference in longitude of each place of the ring to its first, the short way around."""
+    places = torch.arange(grid.ring, dtype=torch.float64)
+    signed = places - grid.ring * (places > grid.ring / 2)
+    return signed * grid.step_deg * grid.phases
+
+
+def _drawing_blocks(style: MapStyle, grid: Grid) -> Blocks:
+    """From candidates to averaged pixels."""
+    side = pooling(style)
+    lat = rearrange(style.row_latitudes(), "(row side) -> side row", side=side)
+    lon = (torch.arange(side, dtype=torch.float64) + 0.5) * style.pixel_deg
+    rows = repeat(grid.lat, "row -> (row phase)", phase=grid.phases)
+    phase = (torch.arange(grid.phases, dtype=torch.float64) + 0.5) * grid.step_deg
+    columns = repeat(phase, "phase -> (row phase)", row=len(grid.lat))
+    drawn = torch.zeros(len(style.kappas), lat.shape[1], len(rows), grid.ring, dtype=torch.float64)
+    for one_lat in lat:
+        for one_lon in lon:
+            apart = one_lon - columns[:, None] + _ring_lon(grid)
+            fall = _fall(one_lat[:, None, None], rows[:, None], apart)
+            for channel, kappa in enumerate(style.kappas):
+                drawn[channel] += torch.exp(kappa * fall) / side**2
+    return rearrange(torch.fft.rfft(drawn), "channel pixel other f -> f channel pixel other")
+
+
+def _noise_blocks(style: MapStyle, grid: Grid, noise: Noise) -> Blocks:
+    """Covariance of the noise between averaged pixels."""
+    side = pooling(style)
+    lat = reduce(style.row_latitudes(), "(row side) -> row", "mean", side=side)
+    fall = _fall(lat[:, None, None], lat[:, None], _ring_lon(grid))
+    world = grid.margin == 0
+    channels = []
+    for spread in style.spread_deg:
+        widths = [math.radians(min(spread * factor, 60.0)) for factor in _SMOOTHNESS]
+        smooth = torch.stack([torch.exp(fall / width**2) for width in widths]).mean(0)
+        # in a window the mean of each channel is left out instead, see `InkOperator.seen`
+        channels.append(noise.smooth**2 * smooth + (noise.bias**2 if world else 0.0))
+    covariance = rearrange(
+        torch.fft.rfft(torch.stack(channels)), "channel pixel other f -> f channel pixel other"
+    )
+    white = torch.eye(len(lat)) * (noise.white / side) ** 2
+    return (covariance if world else _floored(covariance)) + white
+
+
+def _floored(blocks: Blocks) -> Blocks:
+    """Without the negative powers that come of cutting bumps off at the gap of a window."""
+    power, waves = torch.linalg.eigh((blocks + blocks.mH) / 2)
+    return (waves * power.clamp_min(0)[..., None, :]) @ waves.mH
+
+
+def _apply(blocks: Blocks, field: Field) -> Field:
+    spectrum = rearrange(torch.fft.rfft(field), "b c row f -> f c row b")
+    product = rearrange(blocks @ spectrum, "f c row b -> b c row f")
+    return torch.fft.irfft(product, n=field.shape[-1])
+
+
+def dot(a: Field, b: Field) -> Float[Tensor, "batch 1 1 1"]:
+    """Sum of the products over all but the batch."""
+    return (a * b).sum((1, 2, 3), keepdim=True)
+
+
+@dataclass(frozen=True)
+class InkOperator:
+    """Drawing, its adjoint and the noise, as matrices for each frequency along longitude."""
+
+    grid: Grid
+    side: int
+    """Side of the square of pixels that is averaged."""
+    drawing: Blocks
+    whitening: Blocks
+    """Inverse covariance of the noise."""
+    normal_blocks: Blocks
+    """Adjoint drawing x whitening x drawing, summed over the channels."""
+    band_inverse: Blocks
+    """Regularised inverse of it: measures what the ink could draw at all."""
+    white_in_band: float
+    """Energy in the band of the ink, and ..."""
+    white_out_of_band: float
+    """... outside it, of white noise of variance 1 in the averaged pixels."""
+
+    def seen(self, field: Field) -> Field:
+        """For a window, drop what is off the map and each channel's mean; the world is all seen."""
+        if self.grid.margin == 0:
+            return field
+        inside = field[..., self.grid.margin : self.grid.places - self.grid.margin]
+        return self._on_ring(inside - inside.mean((-2, -1), keepdim=True))
+
+    def _on_ring(self, inside: Field) -> Field:
+        margin = self.grid.margin
+        after = self.grid.ring - self.grid.places + margin
+        return torch.nn.functional.pad(inside, (margin, after))
+
+    def pool(self, alpha: Float[Tensor, "batch channel height width"]) -> Field:
+        """Average pixels and lay them on the ring."""
+        mean = reduce(
+            alpha, "b c (row h) (place w) -> b c row place", "mean", h=self.side, w=self.side
+        )
+        return self._on_ring(mean)
+
+    def draw(self, mass: Field) -> Field:
+        """Opacity that masses of the candidates draw."""
+        return _apply(self.drawing, mass)
+
+    def adjoint(self, field: Field) -> Field:
+        """Whitened adjoint: how well each candidate alone goes with a field of opacity."""
+        whitened = self.seen(_apply(self.whitening, self.seen(field)))
+        return _apply(self.drawing.mH, whitened).sum(1, keepdim=True)
+
+    def normal(self, mass: Field) -> Field:
+        """`adjoint` of `draw`."""
+        if self.grid.margin == 0:
+            return _apply(self.normal_blocks, mass)
+        return self.adjoint(self.draw(mass))
+
+    def energy(self, field: Field) -> Float[Tensor, "batch 1 1 1"]:
+        """Squared whitened size of a field of opacity."""
+        seen = self.seen(field)
+        return dot(seen, _apply(self.whitening, seen))
+
+    def band_energy(self, adjoint: Field) -> Float[Tensor, "batch 1 1 1"]:
+        """Squared whitened size of the part of a field that ink could draw, from its adjoint."""
+        return dot(adjoint, _apply(self.band_inverse, adjoint))
+
+    def to(self, device: torch.device) -> "InkOperator":
+        """Move the matrices to a device."""
+        blocks: dict[str, Any] = {
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **blocks)
+
+
+def _white_energies(
+    adjoint: Blocks, whitening: Blocks, band_inverse: Blocks, ring: int
+) -> tuple[float, float]:
+    """Expected energies in and out of the band for white noise of variance 1."""
+    times = torch.full((len(adjoint), 1), 2.0)  # a real transform keeps half of the frequencies
+    times[0] = 1
+    if ring % 2 == 0:
+        times[-1] = 1
+    through = torch.einsum("fcik,fcjk->fij", adjoint, adjoint.conj())
+    in_band = torch.einsum("fij,fji->f", band_inverse[:, 0], through).real
+    every = torch.einsum("fcii->f", whitening).real
+    inside, total = ((times[:, 0] * energy).sum().item() for energy in (in_band, every))
+    return inside, total - inside
+
+
+@lru_cache(maxsize=8)
+def ink_operator(style: MapStyle, noise: Noise) -> InkOperator:
+    """Build the operator of a style; cached."""
+    grid = candidate_grid(style)
+    drawing = _drawing_blocks(style, grid)
+    whitening = torch.linalg.inv(_noise_blocks(style, grid, noise))
+    adjoint = drawing.mH @ whitening
+    normal = (adjoint @ drawing).sum(1, keepdim=True)
+    ridge = 1e-3 * normal.diagonal(dim1=-2, dim2=-1).real.mean()
+    band = torch.linalg.inv(normal + ridge * torch.eye(normal.shape[-1]))
+    inside, outside = _white_energies(adjoint, whitening, band, grid.ring)
+    share = (grid.places - 2 * grid.margin) / grid.ring
+    return InkOperator(
+        grid=grid,
+        side=pooling(style),
+        drawing=drawing.to(torch.complex64),
+        whitening=whitening.to(torch.complex64),
+        normal_blocks=normal.to(torch.complex64),
+        band_inverse=band.to(torch.complex64),
+        white_in_band=share * inside,
+        white_out_of_band=share * outside,
+    )

@@ -1,0 +1,230 @@
+"""Read maps back to densities: the inverse of drawing, as a fit of a density to each map.
+
+Conventions: maps are float images as models give them, never clipped, [batch, 3, height, width].
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from icgeo.density import Density
+from icgeo.healpix import cell_lat_lon, cell_of
+from icgeo.maps.drawing import contrast
+from icgeo.maps.entropy import maximum_entropy
+from icgeo.maps.opacity import opacity_of
+from icgeo.maps.operator import (
+    Field,
+    Grid,
+    InkOperator,
+    Noise,
+    candidate_grid,
+    ink_operator,
+)
+from icgeo.maps.style import MapStyle
+from icgeo.sphere import to_lat_lon, to_xyz, wrap_longitude
+
+LEGIBLE = 0.1
+"""Maps of lower legibility are read as the prior."""
+_LEAST_ENERGY = 10.0
+"""Difference to the prior's map, in noise variances, below which no map is fully legible."""
+_CHUNK = 32
+"""Maps that are read at once: what stays in a processor's cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What a map says."""
+
+    density: Density
+    """The density; the prior where the map is illegible."""
+    legibility: float
+    """In [0, 1]: how much better a density explains the map than the prior does. It is the share of
+    what ink could have drawn on the map, beyond white noise, that the density draws."""
+    point: Float[Tensor, "2"]
+    """Location of the heaviest mode, finer than the cells: the mean of the density within 1.5
+    narrowest spreads of it. NaN where the map is illegible."""
+
+
+def read(
+    maps: Float[Tensor, "batch 3 height width"],
+    style: MapStyle,
+    *,
+    noise: Noise | None = None,
+    prior: Density | None = None,
+    floor: float = 1e-3,
+    nside: int = 64,
+    steps: int = 12,
+) -> list[Reading]:
+    """Find the density whose drawing in all channels best explains each map.
+
+    Args:
+        maps: on any device; values may leave [0, 1].
+        style: how the maps were drawn.
+        noise: what maps have beside ink, `Noise()` if not given; a map of larger misfit is taken
+            for noisier.
+        prior: what to believe where the map says nothing; uniform if not given.
+        floor: mass that is spread over the whole sphere, so that no log-density is infinite.
+        nside: of the densities. A location is resolved to half of the narrowest spread.
+        steps: Newton steps of the fit.
+
+    Raises:
+        ValueError: maps of another size than the style's, or not finite.
+    """
+    _check_maps(maps, style)
+    if not 0 < floor < 1:
+        raise ValueError(f"expected a floor above 0 and below 1, got {floor}")
+    operator = ink_operator(style, _in_ink(noise or Noise(), style)).to(maps.device)
+    weights = _grid_weights(operator.grid, prior).to(maps.device)
+    spreading = _to_cells(style, nside).to(maps.device)
+    background = (prior or Density.uniform(nside)).mass
+    readings: list[Reading] = []
+    for part in torch.split(maps, _CHUNK):
+        opacity = operator.pool(opacity_of(part.float(), style))
+        mass = maximum_entropy(operator, opacity, weights, steps=steps)
+        legibility = _legibility(operator, opacity, mass, weights).tolist()
+        candidates = rearrange(operator.grid.columns(mass[:, 0]), "b row column -> b (row column)")
+        cells = torch.sparse.mm(spreading, candidates.T).T.double().cpu()
+        points = _modes(operator.grid, candidates.double().cpu(), 1.5 * min(style.spread_deg))
+        for one, cell_mass, point in zip(legibility, cells, points, strict=True):
+            shown = background if one < LEGIBLE else cell_mass.clamp_min(0) / cell_mass.sum()
+            density = Density.from_mass((1 - floor) * shown + floor / len(shown))
+            readings.append(Reading(density, one, point if one >= LEGIBLE else point * torch.nan))
+    return readings
+
+
+def _check_maps(maps: Tensor, style: MapStyle) -> None:
+    if maps.ndim != 4 or maps.shape[1:] != (3, style.height, style.width):
+        raise ValueError(
+            f"expected maps [batch, 3, {style.height}, {style.width}], got {tuple(maps.shape)}; "
+            "resize them, or read them in the style that they were drawn in"
+        )
+    if not maps.isfinite().all():
+        raise ValueError("expected finite maps, got NaN or infinity; was the model run in float16?")
+
+
+def _in_ink(noise: Noise, style: MapStyle) -> Noise:
+    """Noise of the image in units of full ink."""
+    strength = contrast(style).square().mean().sqrt().item()
+    return Noise(noise.white / strength, noise.smooth / strength, noise.bias / strength)
+
+
+def _candidates(grid: Grid) -> Float[Tensor, "rows columns 2"]:
+    lat_lon = torch.meshgrid(grid.lat, wrap_longitude(grid.lon), indexing="ij")
+    return torch.stack(lat_lon, dim=-1)
+
+
+def _grid_weights(grid: Grid, prior: Density | None) -> Field:
+    """Prior mass of each candidate."""
+    weights = grid.area[:, None].expand(len(grid.lat), len(grid.lon))
+    if prior is not None:
+        weights = weights * prior.mass[cell_of(_candidates(grid), prior.nside)]
+    if not weights.sum() > 0:
+        raise ValueError("expected a prior with mass on the map, got none there")
+    phased = grid.phased((weights / weights.sum())[None])
+    return rearrange(phased, "1 row ring -> 1 1 row ring").float()
+
+
+def _legibility(
+    operator: InkOperator, opacity: Field, mass: Field, prior: Field
+) -> Float[Tensor, " batch"]:
+    """Share of what ink could have drawn, beyond the prior and white noise, that the fit draws.
+
+    White noise is measured outside the band of the ink. A tenth of it within the band is what a
+    density fits to mere noise, and is taken off.
+    """
+    adjoint = operator.adjoint(opacity)
+    unexplained = operator.band_energy(adjoint - operator.normal(mass))
+    before = operator.band_energy(adjoint - operator.normal(prior.expand_as(mass)))
+    outside = (operator.energy(opacity - operator.draw(mass)) - unexplained).clamp_min(0)
+    white = outside / operator.white_out_of_band * operator.white_in_band
+    overfit = 0.1 * white
+    gained = before - unexplained - overfit
+    drawable = torch.maximum(before - white + overfit, gained).clamp_min(_LEAST_ENERGY)
+    return (gained / drawable).clamp(0, 1).flatten()
+
+
+def _modes(
+    grid: Grid, mass: Float[Tensor, "batch candidates"], radius_deg: float
+) -> Float[Tensor, "batch 2"]:
+    """Mean direction of the density around its peak."""
+    xyz = rearrange(to_xyz(_candidates(grid)), "row column xyz -> (row column) xyz")
+    area = grid.area.repeat_interleave(len(grid.lon))
+    mode = xyz[(mass / area).argmax(-1)]
+    for _ in range(3):
+        near = mass * (mode @ xyz.T > math.cos(math.radians(radius_deg)))
+        mode = torch.nn.functional.normalize(near @ xyz, dim=-1)
+    return to_lat_lon(mode)
+
+
+@lru_cache(maxsize=8)
+def _to_cells(style: MapStyle, nside: int) -> Float[Tensor, "cells candidates"]:
+    """Sparse matrix that spreads the mass of candidates over HEALPix cells, bilinearly; cached.
+
+    Candidates are taken as the nodes of a bilinear density, which is integrated over points in each
+    cell; its columns sum to 1, so that no mass is lost.
+    """
+    grid = candidate_grid(style)
+    cells, lat_lon = _points_on_map(style, nside, grid)
+    row = (grid.lat[0] - lat_lon[:, 0]) / (grid.lat[0] - grid.lat[-1]) * (len(grid.lat) - 1)
+    east = (lat_lon[:, 1] - grid.west) % 360
+    column = east / grid.step_deg - 0.5
+    rows, row_share = _neighbours(row, len(grid.lat), around=False)
+    columns, column_share = _neighbours(column, len(grid.lon), around=style.is_world_wide)
+    candidate = rearrange(rows[:, :, None] * len(grid.lon) + columns[:, None], "n i j -> (n i j)")
+    share = rearrange(row_share[:, :, None] * column_share[:, None], "n i j -> (n i j)")
+    place = torch.stack((cells.repeat_interleave(4), candidate))
+    size = (12 * nside**2, len(grid.lat) * len(grid.lon))
+    total = torch.zeros(size[1], dtype=torch.float64).index_add_(0, candidate, share)
+    share = (share / total[candidate]).float()
+    return torch.sparse_coo_tensor(place, share, size, check_invariants=True).coalesce()
+
+
+def _neighbours(
+    at: Float[Tensor, " n"], count: int, *, around: bool
+) -> tuple[Int[Tensor, "n 2"], Float[Tensor, "n 2"]]:
+    """The two nodes on either side of a fractional position, and their shares of it."""
+    below = at.floor()
+    share = at - below
+    nodes = torch.stack((below, below + 1), dim=-1).long()
+    nodes = nodes % count if around else nodes.clamp(0, count - 1)
+    return nodes, torch.stack((1 - share, share), dim=-1)
+
+
+def _points_on_map(
+    style: MapStyle, nside: int, grid: Grid
+) -> tuple[Int[Tensor, " points"], Float[Tensor, "points 2"]]:
+    """Points of HEALPix cells on the map, at most a third of a candidate's spacing apart."""
+    cell_deg = math.degrees(math.sqrt(math.pi / 3)) / nside
+    spacing = min(grid.step_deg, (grid.lat[0] - grid.lat[1]).item())
+    side = math.ceil(3 * cell_deg / spacing)
+    cells = torch.arange(12 * nside**2)
+    if side > 1:
+        cells = cells[_is_on_map(cell_lat_lon(cells, nside), style, margin_deg=2 * cell_deg)]
+    steps = (torch.arange(side, dtype=torch.float64) + 0.5) / side
+    offsets = repeat(
+        torch.cartesian_prod(steps, steps), "point side -> side cell point", cell=len(cells)
+    )
+    cells = repeat(cells, "cell -> cell point", point=side**2)
+    lat_lon = rearrange(cell_lat_lon(cells, nside, offsets), "cell point side -> (cell point) side")
+    inside = _is_on_map(lat_lon, style, margin_deg=0.0)
+    return cells.flatten()[inside], lat_lon[inside]
+
+
+def _is_on_map(
+    lat_lon: Float[Tensor, "n 2"], style: MapStyle, *, margin_deg: float
+) -> Bool[Tensor, " n"]:
+    """Whether locations lie within the extent and a margin around it."""
+    west, south, _, north = style.extent
+    lat, lon = lat_lon.unbind(-1)
+    margin = margin_deg / torch.cos(torch.deg2rad(lat)).clamp_min(0.01)
+    apart = wrap_longitude(lon - west - style.width_deg / 2).abs()
+    return (
+        (lat >= south - margin_deg)
+        & (lat <= north + margin_deg)
+        & (apart <= style.width_deg / 2 + margin)
+    )

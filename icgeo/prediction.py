@@ -1,0 +1,123 @@
+"""Examples in, predictions out: what every locator takes and gives.
+
+Conventions: locations are (latitude, longitude) in degrees, longitudes in [-180, 180). A prediction
+of `located=False` has the prior as its density and NaN as its point, never an invented one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from icgeo.data.manifest import read_manifest
+from icgeo.data.photos import Photo
+from icgeo.density import Density
+from icgeo.sphere import as_lat_lon
+
+if TYPE_CHECKING:
+    import geopandas
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A photo and where it was taken, in degrees.
+
+    Raises:
+        ValueError: a location off the globe.
+    """
+
+    image: Photo
+    lat: float
+    lon: float
+
+    def __post_init__(self) -> None:
+        lat, lon = as_lat_lon([self.lat, self.lon]).tolist()
+        object.__setattr__(self, "lat", lat)
+        object.__setattr__(self, "lon", lon)
+
+
+Examples = Sequence[Example | tuple[Photo, tuple[float, float]]] | str | Path | None
+"""Examples, (photo, (latitude, longitude)) tuples, the path of a manifest or folder, or none."""
+
+
+def as_examples(examples: Examples, *, allow_outside: bool = False) -> list[Example]:
+    """Make a list of examples of whatever stands for them.
+
+    `allow_outside` accepts photos outside the manifest's folder.
+
+    Raises:
+        ValueError: something else, a location off the globe, or a manifest that cannot be used.
+    """
+    if examples is None:
+        return []
+    if isinstance(examples, str | Path):
+        records = read_manifest(examples, allow_outside=allow_outside, require_location=True)
+        return [
+            Example(record.path, record.lat, record.lon)
+            for record in records
+            if record.lat is not None and record.lon is not None
+        ]
+    return [_as_example(number, example) for number, example in enumerate(examples)]
+
+
+def _as_example(number: int, example: Any) -> Example:
+    if isinstance(example, Example):
+        return example
+    try:
+        image, (lat, lon) = example
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "expected examples as Example(image, lat, lon) or (photo, (latitude, longitude)), got "
+            f"{example!r} as number {number}; give a list of them"
+        ) from error
+    return Example(image, lat, lon)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Where a photo was taken, as far as its locator can tell."""
+
+    density: Density
+    lat: float
+    lon: float
+    legibility: float
+    """In [0, 1]: how much better the density explains the map drawn than the prior does."""
+    located: bool
+    seconds: float
+    """Time that the query took, its share where several were located at once."""
+    map: Float[Tensor, "3 height width"] | None = None
+    """Mean of the maps drawn, float and unclipped; None if the locator draws none."""
+    samples: Float[Tensor, "samples 3 height width"] | None = None
+    """The maps drawn, if they were kept."""
+
+    def credible_region(self, p: float) -> "geopandas.GeoDataFrame":
+        """Outline the smallest region of probability `p`, with `area_km2`, in EPSG:4326."""
+        return self.density.credible_region(p)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what fits in a line of JSON; the point is None where there is none."""
+        return {
+            "lat": self.lat if self.located else None,
+            "lon": self.lon if self.located else None,
+            "located": self.located,
+            "legibility": self.legibility,
+            "area_50_km2": self.density.credible_area_km2(0.5),
+            "area_90_km2": self.density.credible_area_km2(0.9),
+            "seconds": self.seconds,
+        }
+
+
+class Locator(Protocol):
+    """Locates photos, given examples; the method and its rivals are alike in that."""
+
+    @property
+    def name(self) -> str:
+        """How it is called in tables and figures."""
+        ...
+
+    def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
+        """Locate each photo; the first examples of a longer list are those of a shorter one."""
+        ...

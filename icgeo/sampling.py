@@ -1,0 +1,61 @@
+"""The flow ordinary differential equation: noise, time grid and steps.
+
+Time: t = 1 is noise, t = 0 is data, x_t = (1 - t) x_0 + t noise, velocity = noise - data (Liu et al.
+2023, "Flow Straight and Fast"; the convention of FLUX).
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+Velocity = Callable[[Float[Tensor, "*batch"], float], Float[Tensor, "*batch"]]
+
+
+def time_grid(steps: int, *, shift: float = 1.0) -> Float[Tensor, " times"]:
+    """Times from 1 to 0, `steps + 1` of them.
+
+    `shift` above 1 spends more of them near the noise: t' = s t / (1 + (s - 1) t) (Esser et al.
+    2024, eq. 23).
+
+    Raises:
+        ValueError: fewer than one step.
+    """
+    if steps < 1:
+        raise ValueError(f"expected at least 1 step, got {steps}")
+    t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    return shift * t / (1 + (shift - 1) * t)
+
+
+def euler(
+    velocity: Velocity, noise: Float[Tensor, "*batch"], times: Float[Tensor, " times"]
+) -> Float[Tensor, "*batch"]:
+    """Follow the flow from noise to data by Euler's steps.
+
+    With one step this is `noise - velocity(noise, 1)`, the mean of all data given the condition:
+    the posterior in one step.
+    """
+    x = noise
+    for now, then in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
+        x = x + (then - now) * velocity(x, now)
+    return x
+
+
+def keyed_noise(
+    contents: Sequence[bytes], shape: Sequence[int], *, samples: int, seed: int
+) -> Float[Tensor, "queries samples *shape"]:
+    """Standard normal noise that depends on (seed, content, sample) alone.
+
+    So that neither the batch size nor the order of the queries changes an answer.
+    """
+
+    def draw(content: bytes, sample: int) -> Tensor:
+        key = hashlib.blake2b(f"{seed}/{sample}/".encode() + content, digest_size=8)
+        generator = torch.Generator().manual_seed(int.from_bytes(key.digest(), "little") >> 1)
+        return torch.randn(*shape, generator=generator)
+
+    noise = torch.stack([draw(content, i) for content in contents for i in range(samples)])
+    return rearrange(noise, "(q s) ... -> q s ...", s=samples)

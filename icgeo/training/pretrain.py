@@ -1,0 +1,259 @@
+"""Pretraining of the tiny model from scratch, on views from orbit.
+
+First the photo encoder learns alone that overlapping views are alike, then all parts learn to draw
+maps. The state is saved as a whole, so that a run killed at any moment continues from its last
+checkpoint with the same draws.
+"""
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from diffusers import Flux2Transformer2DModel
+from torch import Generator, Tensor, nn
+from tqdm import tqdm
+
+from icgeo import maps, sphere
+from icgeo.models.codec import PatchCodec
+from icgeo.models.flux2 import StackedFlux2
+from icgeo.training.episodes import PROMPTS, EpisodeOptions, Episodes, WorldBank, draw_episodes
+from icgeo.training.flow import encode_photos, losses, match_loss, predict_clean
+
+logger = logging.getLogger(__name__)
+
+STYLE = maps.MapStyle(height=32, width=64, spread_deg=(40.0, 16.0, 7.0))
+
+
+def build_learner(
+    *,
+    heads: int = 6,
+    single_layers: int = 5,
+    double_layers: int = 1,
+    style: maps.MapStyle = STYLE,
+    codec: PatchCodec | None = None,
+    seed: int = 0,
+) -> StackedFlux2:
+    """Make an untrained learner whose attention begins as similarity.
+
+    Queries and keys start with equal weights, so that like attends to like; the outputs start
+    small, so that a block begins near the identity.
+    """
+    torch.manual_seed(seed)
+    codec = codec or PatchCodec()
+    generator = torch.Generator().manual_seed(seed)
+    xyz = sphere.sample_uniform(4000, generator=generator)
+    codec.fit_maps(maps.draw(sphere.to_lat_lon(xyz), style).float())
+    size = codec.config
+    transformer = Flux2Transformer2DModel(
+        in_channels=size.photo_channels + size.descriptor_channels + size.map_channels,
+        out_channels=size.map_channels,
+        num_layers=double_layers,
+        num_single_layers=single_layers,
+        attention_head_dim=32,
+        num_attention_heads=heads,
+        joint_attention_dim=64,
+        timestep_guidance_channels=64,
+        axes_dims_rope=(4, 8, 8, 12),
+        guidance_embeds=False,
+    )
+    _tie_queries_to_keys(transformer)
+    return StackedFlux2(transformer, codec, torch.randn(len(PROMPTS), 2, 64))
+
+
+@torch.no_grad()
+def _tie_queries_to_keys(transformer: Flux2Transformer2DModel) -> None:
+    width = transformer.inner_dim
+    for block in transformer.transformer_blocks:
+        block.attn.to_k.weight.copy_(block.attn.to_q.weight)
+    for block in transformer.single_transformer_blocks:
+        weight = block.attn.to_qkv_mlp_proj.weight
+        weight[width : 2 * width] = weight[:width]
+    for name, weight in transformer.named_parameters():
+        if "modulation" in name or "proj_out" in name or "norm_out" in name:
+            weight.mul_(0.1 if "out" in name else 0.3)
+
+
+@dataclass
+class Schedule:
+    """Learning rate: warm-up, constant, then a linear fall to a fiftieth."""
+
+    peak: float
+    steps: int
+    warmup: int = 100
+    fall: float = 0.35
+    """Share of the steps over which it falls."""
+
+    def __call__(self, step: int) -> float:
+        """Return the rate of a step."""
+        left = (self.steps - step) / max(1.0, self.fall * self.steps)
+        return self.peak * min(1.0, (step + 1) / self.warmup) * min(1.0, max(0.02, left))
+
+
+@dataclass
+class Pretraining:
+    """The state of a run: what learns, how, and where it stands."""
+
+    learner: StackedFlux2
+    bank: WorldBank
+    folder: Path
+    schedule: Schedule
+    episodes: EpisodeOptions = field(default_factory=EpisodeOptions)
+    match_steps: int = 400
+    """First steps, in which the photo encoder learns alone."""
+    match_weight: float = 0.05
+    atom: float = 0.6
+    """Share of targets at exactly t = 1."""
+    seed: int = 0
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        self.device = self.learner.prompts.device
+        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0), device=self.device))
+        parameters = [*self.learner.parameters(), self.log_scale]
+        self.optimizer = torch.optim.AdamW(
+            parameters, lr=self.schedule.peak, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+        )
+        self.generator = torch.Generator().manual_seed(self.seed + 1)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Compute in bfloat16, keep weights in float32."""
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def update(self) -> dict[str, float]:
+        """Take one step on a fresh batch of episodes."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule(self.step)
+        matching = self.step < self.match_steps
+        now = self.episodes.at(self.step / self.schedule.steps)
+        options = now.for_matching() if matching else now
+        episodes = draw_episodes(self.bank, options, generator=self.generator)
+        with self.autocast():
+            terms = self._matching(episodes) if matching else self._drawing(episodes)
+        loss = terms["match"] * (1.0 if matching else self.match_weight) + terms.get("flow", 0.0)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.learner.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        return {name: term.item() for name, term in terms.items()}
+
+    def _matching(self, episodes: Episodes) -> dict[str, Tensor]:
+        _, descriptors = encode_photos(self.learner, episodes.photos)
+        return {"match": match_loss(descriptors, episodes.xyz, self.log_scale.exp())}
+
+    def _drawing(self, episodes: Episodes) -> dict[str, Tensor]:
+        found = losses(
+            self.learner,
+            STYLE,
+            episodes,
+            scale=self.log_scale,
+            atom=self.atom,
+            generator=self.generator,
+        )
+        return {"flow": found.flow, "match": found.match}
+
+    def save(self) -> None:
+        """Write the whole state, at once or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "learner": self.learner.state_dict(),
+            "log_scale": self.log_scale.data,
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "step": self.step,
+        }
+        partial = self.folder / "state.partial"
+        torch.save(state, partial)
+        os.replace(partial, self.folder / "state.pt")
+
+    def resume(self) -> bool:
+        """Continue from the last checkpoint, if there is one."""
+        path = self.folder / "state.pt"
+        if not path.exists():
+            return False
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.learner.load_state_dict(state["learner"])
+        self.log_scale.data.copy_(state["log_scale"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"].cpu())
+        self.step = state["step"]
+        return True
+
+    def log(self, record: dict[str, float | str]) -> None:
+        """Append a line to `log.jsonl`."""
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps({"step": self.step, **record}) + "\n")
+
+    def run(self, *, validate_every: int = 500, save_every: int = 250) -> None:
+        """Train to the end of the schedule, validating and saving on the way."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.resume()
+        totals: dict[str, float] = {}
+        start, first = time.perf_counter(), self.step
+        for _ in tqdm(range(self.step, self.schedule.steps), initial=self.step, desc="pretraining"):
+            for name, value in self.update().items():
+                totals[name] = totals.get(name, 0.0) + value
+            ended = self.step == self.schedule.steps
+            if self.step % 100 == 0 or ended:
+                rate = (self.step - first) / (time.perf_counter() - start)
+                self.log({"steps_per_second": rate, **{k: v / 100 for k, v in totals.items()}})
+                totals = {}
+            if self.step % validate_every == 0 or ended:
+                self.log(self.validate())
+            if self.step % save_every == 0 or ended:
+                self.save()
+
+    def validate(self) -> dict[str, float]:
+        """Median error in km of the single best place, by kind of world and shots."""
+        self.learner.eval()
+        found = {}
+        for kind, bank, options, shots in self._validation_sets():
+            generator = torch.Generator().manual_seed(12345)
+            episodes = draw_episodes(bank, options, generator=generator)
+            for k in shots:
+                error = self._median_error(episodes, k, generator)
+                found[f"{kind}, {k} shots"] = round(error)
+        self.learner.train()
+        return found
+
+    def _validation_sets(self) -> Iterator[tuple[str, WorldBank, EpisodeOptions, tuple[int, ...]]]:
+        whole = {"cap_share": 0.0, "near_share": 0.0, "real_share": 0.0, "views": 24}
+        held_out = WorldBank.build_held_out(self.folder)
+        unknown = EpisodeOptions(worlds=24, earth_share=0.0, **whole)
+        yield "seen families", self.bank, unknown, (1, 16)
+        yield "held-out families", held_out, unknown, (1, 4, 16)
+        yield "Earth", self.bank, EpisodeOptions(worlds=12, earth_share=1.0, **whole), (0, 16)
+
+    @torch.no_grad()
+    def _median_error(self, episodes: Episodes, shots: int, generator: Generator) -> float:
+        views = episodes.xyz.shape[1]
+        is_example = torch.arange(views, device=self.device) < shots
+        visible = is_example.expand(*episodes.xyz.shape[:2], views)
+        size = self.learner.codec.config
+        shape = (*episodes.xyz.shape[:2], size.rows * size.columns, size.map_channels)
+        noise = torch.randn(shape, generator=generator).to(self.device)
+        t = torch.ones(shape[:2], device=self.device)
+        shown = Episodes(episodes.photos, episodes.xyz, episodes.prompt, visible)
+        with self.autocast():
+            _, velocity, _ = predict_clean(self.learner, STYLE, shown, noise, t)
+        queries = slice(16, None)
+        found = self._best_place((noise - velocity)[:, queries])
+        radians = sphere.angle(found, episodes.xyz[:, queries])
+        return sphere.EARTH_RADIUS_KM * radians.median().item()
+
+    def _best_place(self, latents: Tensor) -> Tensor:
+        """The single location whose drawing is nearest to the latents."""
+        from icgeo.healpix import cell_xyz
+
+        cells = cell_xyz(16).float()
+        drawn = maps.draw(sphere.to_lat_lon(cells), STYLE).to(latents)
+        templates = self.learner.codec.encode_maps(drawn).flatten(-2)
+        nearest = latents.flatten(-2) @ templates.T - templates.square().sum(-1) / 2
+        return cells.to(latents)[nearest.argmax(-1)]
