@@ -21,8 +21,8 @@ from icgeo import maps
 from icgeo.best_point import best_points
 from icgeo.data.photos import Photo, read_photo
 from icgeo.density import Density
-from icgeo.models import Context, MapModel, load
 from icgeo.maps import LEGIBLE
+from icgeo.models import Context, MapModel, load
 from icgeo.prediction import Examples, Prediction, as_examples
 
 Point = Literal["best", "mode", "mean", "median"]
@@ -151,10 +151,10 @@ class Geolocator:
         pixels = self._pixels(photos)
         views = torch.stack([pixels, *(self._varied(pixels, i) for i in range(self.augment))])
         drawn = self._draw(rearrange(views, "v q c h w -> (v q) c h w"), context)
-        readings = maps.read(drawn.mean(dim=1), self.loaded.settings.style)
+        settings = self.loaded.settings
+        readings = maps.read(drawn.mean(dim=1), settings.style, noise=settings.noise)
         drawn = rearrange(drawn, "(v q) s c h w -> q (v s) c h w", v=len(views))
-        prompt = self.prompt or self.loaded.settings.default_prompt
-        power = self.loaded.settings.power(prompt, context.shots)
+        power = settings.power(self.prompt or settings.default_prompt, context.shots)
         found = [
             _combine(readings[query :: len(photos)], power=power) for query in range(len(photos))
         ]
@@ -185,7 +185,9 @@ class Geolocator:
             ImageOps.fit(read_photo(photo, size_hint=size), (size, size), Image.Resampling.BOX)
             for photo in photos
         ]
-        pixels = np.stack([np.asarray(s) for s in squares]) if squares else np.empty((0, size, size, 3))
+        pixels = (
+            np.stack([np.asarray(s) for s in squares]) if squares else np.empty((0, size, size, 3))
+        )
         return torch.from_numpy(rearrange(pixels.astype(np.uint8), "n h w c -> n c h w").copy())
 
     def _varied(

@@ -8,6 +8,7 @@ apart with any colour vision; world maps are in the Equal Earth projection (Savr
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,11 @@ from torch import Tensor
 
 from icgeo.baselines import Chance, NearestOracle, NearestPixels
 from icgeo.data.photos import Photo, read_photo
-from icgeo.evaluation import RIVALS, Score
+from icgeo.evaluation import RIVALS, Episode, Query, Row, Score, levels_by_world, scores
+from icgeo.maps import MapStyle, draw
 from icgeo.maps.basemap import basemap
 from icgeo.metrics import calibration_error, reliability
-from icgeo.prediction import Example, Prediction
+from icgeo.prediction import Example, Locator, Prediction
 from icgeo.sphere import Values, as_lat_lon, distance_km
 
 BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#767676", "#000000"
@@ -56,6 +58,13 @@ def _drawn(image: Float[Tensor, "3 height width"]) -> np.ndarray:
 
 def _place(lat: float, lon: float) -> str:
     return f"{abs(lat):.0f}° {'N' if lat >= 0 else 'S'}, {abs(lon):.0f}° {'E' if lon >= 0 else 'W'}"
+
+
+def _figure_of(ax: Axes) -> Figure:
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        raise ValueError("expected axes of a figure, got removed ones; make them anew")
+    return figure
 
 
 def _show_image(ax: Axes, image: np.ndarray, *, title: str = "") -> None:
@@ -114,7 +123,8 @@ def _canvas() -> tuple[
     height = round(_CANVAS_WIDTH * top / right)
     x = ((np.arange(_CANVAS_WIDTH) + 0.5) * 2 / _CANVAS_WIDTH - 1) * right
     y = (1 - (np.arange(height) + 0.5) * 2 / height) * top
-    lon, lat = project(*np.meshgrid(x, y), inverse=True)
+    across, up = np.meshgrid(x, y)
+    lon, lat = project(across, up, inverse=True)
     edge = project(np.full(height, 180.0), lat[:, _CANVAS_WIDTH // 2])[0]
     inside = np.abs(x) <= edge[:, None]
     lat_lon = torch.from_numpy(np.where(inside[..., None], np.stack((lat, lon), axis=-1), 0.0))
@@ -180,7 +190,7 @@ def plot_density(
     _mark_points(ax, prediction, truth)
     ax.set_aspect("equal")
     ax.set_axis_off()
-    return ax.get_figure(root=True)
+    return _figure_of(ax)
 
 
 def _mark_points(ax: Axes, prediction: Prediction, truth: Values | None) -> None:
@@ -194,7 +204,7 @@ def _mark_points(ax: Axes, prediction: Prediction, truth: Values | None) -> None
 
 
 def _legend_handles(has_truth: bool) -> list[Line2D]:
-    marks = {"linestyle": "none"}
+    marks: dict[str, Any] = {"linestyle": "none"}
     handles = [
         Line2D([], [], marker="x", color=ORANGE, markeredgewidth=1.8, label="answer", **marks),
         Line2D([], [], color=BLACK, linewidth=0.9, label="90 % region"),
@@ -254,43 +264,46 @@ def plot_gallery(
     return figure
 
 
-def plot_shots(scores: Sequence[Score], *, ax: Axes | None = None) -> Figure:
+def plot_shots(scored: Sequence[Score], *, ax: Axes | None = None) -> Figure:
     """Show the median error against the number of shots, with 95 % intervals; a panel a world.
 
     Raises:
         ValueError: no score, or an `ax` for several worlds.
     """
-    worlds = list(dict.fromkeys(score.world for score in scores))
+    worlds = list(dict.fromkeys(score.world for score in scored))
     if not worlds or (ax is not None and len(worlds) > 1):
         raise ValueError(f"expected scores of one world for each panel, got those of {worlds}")
     if ax is not None:
-        _plot_world(ax, scores)
-        return ax.get_figure(root=True)
+        _plot_world(ax, scored)
+        return _figure_of(ax)
     figure = Figure(figsize=(3.9 * len(worlds) + 0.4, 3.7), layout="constrained")
     axes = figure.subplots(1, len(worlds), squeeze=False, sharey=True)[0]
     for panel, world in zip(axes, worlds, strict=True):
-        _plot_world(panel, [score for score in scores if score.world == world])
+        _plot_world(panel, [score for score in scored if score.world == world])
         panel.label_outer()
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return figure
 
 
-def _plot_world(ax: Axes, scores: Sequence[Score]) -> None:
-    shots = sorted({score.shots for score in scores})
-    for locator in dict.fromkeys(score.locator for score in scores):
-        curve = sorted((s for s in scores if s.locator == locator), key=lambda s: s.shots)
+def _plot_world(ax: Axes, scored: Sequence[Score]) -> None:
+    shots = sorted({score.shots for score in scored})
+    locators = dict.fromkeys(score.locator for score in scored)
+    for locator in sorted(locators, key=RIVALS.__contains__):
+        curve = sorted((s for s in scored if s.locator == locator), key=lambda s: s.shots)
         at = [shots.index(score.shots) for score in curve]
         style = RIVAL_STYLES.get(locator, METHOD_STYLE)
-        ax.plot(at, [score.median_km.estimate for score in curve], label=locator, ms=4, **style)
-        if locator not in RIVALS:
+        is_rival = locator in RIVALS
+        medians = [score.median_km.estimate for score in curve]
+        ax.plot(at, medians, label=locator, markersize=4, zorder=2 if is_rival else 3, **style)
+        if not is_rival:
             low, high = ([getattr(s.median_km, end) for s in curve] for end in ("low", "high"))
             ax.fill_between(at, low, high, color=style["color"], alpha=0.2, linewidth=0)
     ax.set_xticks(range(len(shots)), [str(count) for count in shots])
     ax.set_ylim(bottom=0)
     ax.set_xlabel("shots")
     ax.set_ylabel("median error in km")
-    ax.set_title(scores[0].world, fontsize=10)
+    ax.set_title(scored[0].world, fontsize=10)
     ax.yaxis.set_major_formatter("{x:,.0f}")
     ax.grid(axis="y", color="0.9")
     ax.spines[["top", "right"]].set_visible(False)
@@ -320,4 +333,58 @@ def plot_calibration(
     ax.set_ylabel("fraction of truths inside")
     ax.legend(fontsize=8, frameon=False, loc="upper left")
     ax.spines[["top", "right"]].set_visible(False)
-    return ax.get_figure(root=True)
+    return _figure_of(ax)
+
+
+def save_figures(
+    folder: Path,
+    rows: Sequence[Row],
+    runs: Sequence[tuple[Locator, Episode]],
+    style: MapStyle,
+    *,
+    shown: int = 3,
+) -> None:
+    """Write `context.png`, `gallery.png`, and where the truth is known `shots` and `calibration`.
+
+    Args:
+        folder: where to.
+        rows: what `evaluate` gave.
+        runs: locators and their episodes, whose first `shown` queries are located again.
+        style: in which the model is shown its examples.
+        shown: rows of the gallery for each run.
+    """
+    figures: dict[str, Figure] = {}
+    if examples := runs[0][1].examples:
+        places = [[example.lat, example.lon] for example in examples]
+        figures["context"] = plot_context(examples, draw(places, style))
+    if gallery := _gallery(rows, runs, shown):
+        figures["gallery"] = gallery
+    if scored := scores(rows):
+        figures["shots"] = plot_shots(scored)
+        figures["calibration"] = plot_calibration(levels_by_world(rows))
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=150)
+
+
+def _gallery(
+    rows: Sequence[Row], runs: Sequence[tuple[Locator, Episode]], shown: int
+) -> Figure | None:
+    """Show the first queries of each run that can be read, with all examples."""
+    failed = {(row.episode, row.id) for row in rows if row.error is not None}
+    predictions: list[Prediction] = []
+    queries: list[Query] = []
+    on_earth: list[bool] = []
+    for locator, episode in runs:
+        good = [query for query in episode.queries if (episode.id, query.id) not in failed][:shown]
+        predictions += locator.locate([query.photo for query in good], episode.examples)
+        queries += good
+        on_earth += [episode.is_earth] * len(good)
+    if not queries:
+        return None
+    return plot_gallery(
+        predictions,
+        [query.photo for query in queries],
+        [query.lat_lon for query in queries],
+        titles=[query.id for query in queries],
+        on_earth=on_earth,
+    )

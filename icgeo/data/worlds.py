@@ -36,7 +36,7 @@ def _uniform(low: float, high: float, generator: Generator) -> float:
 
 
 def value_noise(xyz: Points, frequency: float, channels: int, generator: Generator) -> Tensor:
-    """Smooth noise of unit variance, [channels, height, width], about `frequency` bumps a radius."""
+    """Smooth noise of unit variance, [channels, height, width]: `frequency` bumps a radius."""
     lattice = torch.randn(channels, *3 * [LATTICE], generator=generator)
     lattice = functional.pad(lattice[None], 3 * (0, 1), mode="circular")
     turn = sphere.random_rotation(generator=generator, dtype=torch.float32)

@@ -1,6 +1,6 @@
 """Locators on benchmarks: episodes, rows, scores."""
 
-from icgeo.evaluation.benchmarks import Episode, Query, photo_episode, world_episodes
+from icgeo.evaluation.benchmarks import Episode, Query, photo_episode, world_episode
 from icgeo.evaluation.rows import Row, RowFile
 from icgeo.evaluation.run import SHOTS, evaluate
 from icgeo.evaluation.scores import (
@@ -8,6 +8,8 @@ from icgeo.evaluation.scores import (
     Score,
     column,
     compare_medians,
+    levels_by_world,
+    report,
     scores,
     select,
     table,
@@ -24,9 +26,11 @@ __all__ = [
     "column",
     "compare_medians",
     "evaluate",
+    "levels_by_world",
     "photo_episode",
+    "report",
     "scores",
     "select",
     "table",
-    "world_episodes",
+    "world_episode",
 ]

@@ -16,7 +16,6 @@ import torch
 from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Generator, Tensor
-from tqdm import tqdm
 
 from icgeo.data.manifest import Record, read_manifest
 from icgeo.data.orbit import ViewOptions, land_mask, look_up, open_world, random_views
@@ -54,29 +53,40 @@ class Episode:
     examples: Sequence[Example]
     queries: Sequence[Query]
 
+    @property
+    def is_earth(self) -> bool:
+        """Whether it shows the Earth as it is, north up and in its own colours."""
+        return self.world in (EARTH, PHOTOS)
+
+    @property
+    def prompt(self) -> str:
+        """What to tell a model that knows the Earth by heart."""
+        return "earth" if self.is_earth else "unknown world"
+
     def shots(self, wanted: Sequence[int]) -> list[int]:
-        """Numbers of shots, in order and each once; beyond the examples at hand, all of them."""
-        return sorted({min(shots, len(self.examples)) for shots in wanted})
+        """Numbers of shots in order, beyond the examples at hand all of them.
+
+        Where no truth is known there is nothing to compare, and only the largest is given.
+        """
+        counts = sorted({min(shots, len(self.examples)) for shots in wanted})
+        is_known = any(query.lat_lon is not None for query in self.queries)
+        return counts if is_known else counts[-1:]
 
 
-def world_episodes(
-    world: str, episodes: int = 1, *, queries: int = 64, shots: int = 16, seed: int = 0
-) -> list[Episode]:
+def world_episode(
+    world: str, number: int = 0, *, queries: int = 64, shots: int = 16, seed: int = 0
+) -> Episode:
     """Take views of a world: a family's name, `EARTH`, `TURNED_EARTH`, or a picture's path.
 
-    Of a family, and of `TURNED_EARTH`, each episode has a world of its own. Views of `EARTH` have a
-    field of view of 30 to 60 degrees and at least 20 % of land, all others 20 to 60 degrees.
+    Another `number` or `seed` gives other views, and of a family and of `TURNED_EARTH` another
+    world. Views of `EARTH` have a field of view of 30 to 60 degrees and at least 20 % of land, all
+    others 20 to 60 degrees.
 
     Raises:
         ValueError: an unknown world, or a picture that does not show a whole planet.
     """
-    return [
-        _world_episode(world, f"{Path(world).stem}-{seed}-{number}", queries, shots)
-        for number in tqdm(range(episodes), desc=f"views of {Path(world).stem}", leave=False)
-    ]
-
-
-def _world_episode(world: str, episode: str, queries: int, shots: int) -> Episode:
+    name = Path(world).stem
+    episode = f"{name}-{seed}-{number}"
     picture = _picture(world, _generator(episode, "world"))
     examples, asked = (
         _views(world, picture, count, _generator(episode, kind))
@@ -84,7 +94,7 @@ def _world_episode(world: str, episode: str, queries: int, shots: int) -> Episod
     )
     return Episode(
         episode,
-        Path(world).stem,
+        name,
         [Example(image, lat, lon) for image, (lat, lon) in examples],
         [Query(f"{episode}/{number}", *view) for number, view in enumerate(asked)],
     )

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -42,7 +42,7 @@ class Row:
 
     def to_json(self) -> str:
         """Write what is known as one line."""
-        known = {name: value for name, value in asdict(self).items() if value is not None}
+        known = {name: value for name, value in vars(self).items() if value is not None}
         return json.dumps(known)
 
 

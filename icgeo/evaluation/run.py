@@ -7,7 +7,7 @@ located again.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -27,27 +27,26 @@ READ_SIDE = 1024
 
 
 def evaluate(
-    locator: Locator,
-    episodes: Sequence[Episode],
+    runs: Sequence[tuple[Locator, Episode]],
     *,
     folder: Path,
     shots: Sequence[int] = SHOTS,
     batch_size: int = 64,
     rivals: bool = True,
 ) -> list[Row]:
-    """Locate all queries with each number of shots, beside the rivals where the truth is known.
+    """Locate the queries of episodes with each number of shots, beside rivals where truth is known.
 
     A photo that cannot be read becomes a row with an `error`. Stopped at any time and called
     again, it goes on after the last batch that was finished.
 
     Returns:
-        the rows of these episodes; the files in the folder hold those of other calls too.
+        all rows in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = RowFile(folder / "predictions.jsonl")
-    total = sum(len(episode.queries) * len(episode.shots(shots)) for episode in episodes)
-    with tqdm(total=total, desc=locator.name, unit="query") as bar:
-        for episode, queries in _batches(episodes, batch_size):
+    total = sum(len(episode.queries) * len(episode.shots(shots)) for _, episode in runs)
+    with tqdm(total=total, desc="locating", unit="query") as bar:
+        for locator, episode, queries in _batches(runs, batch_size):
             counts = episode.shots(shots)
             left = [k for k in counts if not _is_done(file, locator.name, episode, queries, k)]
             bar.update(len(queries) * (len(counts) - len(left)))
@@ -56,16 +55,15 @@ def evaluate(
                 bar.update(len(queries))
     rows = list(file.rows.values())
     _write(folder, rows)
-    ids = {episode.id for episode in episodes}
-    return [row for row in rows if row.episode in ids]
+    return rows
 
 
 def _batches(
-    episodes: Sequence[Episode], batch_size: int
-) -> Iterator[tuple[Episode, Sequence[Query]]]:
-    for episode in episodes:
+    runs: Sequence[tuple[Locator, Episode]], batch_size: int
+) -> Iterator[tuple[Locator, Episode, Sequence[Query]]]:
+    for locator, episode in runs:
         for start in range(0, len(episode.queries), batch_size):
-            yield episode, episode.queries[start : start + batch_size]
+            yield locator, episode, episode.queries[start : start + batch_size]
 
 
 def _is_done(
@@ -165,7 +163,7 @@ def _write(folder: Path, rows: Sequence[Row]) -> None:
     """Write all rows as Parquet and their scores as JSON."""
     import pandas
 
-    pandas.DataFrame([asdict(row) for row in rows]).to_parquet(
+    pandas.DataFrame([vars(row) for row in rows]).to_parquet(
         folder / "predictions.parquet", index=False
     )
     summary = {"scores": [score.to_dict() for score in scores(rows)]}

@@ -121,6 +121,16 @@ def select(
     ]
 
 
+def levels_by_world(rows: Sequence[Row]) -> dict[str, Tensor]:
+    """Credible levels of the method's truths with most shots, by world: for `plot_calibration`."""
+    levels: dict[str, Tensor] = {}
+    for world in dict.fromkeys(row.world for row in rows):
+        shots = max(row.shots for row in rows if row.world == world)
+        if known := select(rows, shots=shots, world=world):
+            levels[f"{world}, {shots} shots"] = column(known, "level")
+    return levels
+
+
 def compare_medians(a: Sequence[Row], b: Sequence[Row], *, ratio: bool = False) -> Interval:
     """Difference a - b, or ratio a / b, of the median errors in km over the same queries.
 
@@ -189,3 +199,25 @@ def _cells(score: Score) -> tuple[str, ...]:
         f"{(row.median_area_km2 or 0) / AREA_KM2:.1%}",
         f"{row.mean_seconds:.3f}",
     )
+
+
+def report(rows: Sequence[Row], *, most: int = 20) -> str:
+    """Tell what came of a run: the table, answers of unknown truth, photos that failed.
+
+    `most` answers are listed; the rows on disk hold them all.
+    """
+    scored = scores(rows)
+    answers = [row for row in rows if row.true_lat is None and row.error is None]
+    failed = {row.id: row.error for row in rows if row.error is not None}
+    lines = [table(scored)] if scored else []
+    lines += [_answer(row) for row in answers[:most]]
+    if len(answers) > most:
+        lines.append(f"and {len(answers) - most} more in predictions.parquet")
+    lines += [f"skipped {name}: {error}" for name, error in failed.items()]
+    return "\n".join(lines)
+
+
+def _answer(row: Row) -> str:
+    if row.lat is None or row.lon is None:
+        return f"{row.id}: not located"
+    return f"{row.id}: {row.lat:.2f}, {row.lon:.2f}, 90 % within {row.area_90_km2:,.0f} km2"

@@ -56,24 +56,45 @@ def _coverage(style: MapStyle, kind: str) -> Float[Tensor, "height width"]:
 
     canvas = Image.new("L", (_FINER * style.width, _FINER * style.height))
     pen = ImageDraw.Draw(canvas)
-    frame = basemap()
-    for shape in frame.geometry[frame["kind"] == kind]:
-        for turn in (-360, 0, 360):
-            if kind == "borders":
-                pen.line(_outline(shape, style, turn), fill=255, width=_FINER // 2)
+    lines, fills = _lines(kind)
+    around = _FINER * 360 / style.pixel_deg
+    for corners, fill in zip(_on_canvas(lines, style), fills, strict=True):
+        for turn in (-around, 0.0, around):
+            column = corners[:, 0] + turn
+            if column.max() < 0 or column.min() > canvas.width:
                 continue
-            pen.polygon(_outline(shape.exterior, style, turn), fill=255)
-            for hole in shape.interiors:
-                pen.polygon(_outline(hole, style, turn), fill=0)
+            points = np.stack((column, corners[:, 1]), axis=1).flatten().tolist()
+            if kind == "borders":
+                pen.line(points, fill=fill, width=_FINER // 2)
+            else:
+                pen.polygon(points, fill=fill)
     covered = np.asarray(canvas.reduce(_FINER), dtype=np.float32)
     return torch.from_numpy(covered / 255)
 
 
-def _outline(line: Any, style: MapStyle, turn: int) -> list[tuple[float, float]]:
-    """Corners as (column, row) on the finer canvas, turned by whole circles."""
-    lon, lat = torch.from_numpy(np.array(line.coords)).unbind(-1)
+@lru_cache(maxsize=2)
+def _lines(kind: str) -> tuple[Any, list[int]]:
+    """Lines to draw, and what to fill them with: land 255, lakes in it 0, islands in them 255."""
+    import shapely
+
+    frame = basemap()
+    shapes = frame.geometry[frame["kind"] == kind].to_numpy()
+    if kind == "borders":
+        return shapes, [255] * len(shapes)
+    rings = shapely.get_rings(shapes)
+    is_hole = np.concatenate([[0] + [1] * n for n in shapely.get_num_interior_rings(shapes)])
+    largest_first = np.argsort(-shapely.area(shapely.polygons(rings)))
+    return rings[largest_first], [255 * (1 - hole) for hole in is_hole[largest_first].tolist()]
+
+
+def _on_canvas(lines: Any, style: MapStyle) -> list[Any]:
+    """(column, row) of the corners of each line on the finer canvas."""
+    import shapely
+
+    coordinates, line = shapely.get_coordinates(lines, return_index=True)
+    lon, lat = torch.from_numpy(coordinates).unbind(-1)
     if style.projection == "web_mercator":
         lat = lat.clamp(-MERCATOR_LATITUDE, MERCATOR_LATITUDE)
-    column = (lon + turn - style.extent[0]) / style.pixel_deg
+    column = (lon - style.extent[0]) / style.pixel_deg
     corners = _FINER * torch.stack((column, style.rows_of(lat)), dim=-1) - 0.5
-    return [(x, y) for x, y in corners.tolist()]
+    return np.split(corners.numpy(), np.flatnonzero(np.diff(line)) + 1)

@@ -12,7 +12,9 @@ from icgeo.maps.basemap import base_image
 from icgeo.maps.drawing import contrast
 from icgeo.maps.style import MapStyle
 
-_SHIFT_STEPS = 4
+_SHIFT_STEPS = 3
+_LARGEST_SHIFT = 4
+"""In pixels, to either side."""
 _COVERED = 0.05
 """Opacity from which a pixel says nothing about the base."""
 
@@ -49,16 +51,17 @@ def _shared_opacity(ink: Tensor, change: Tensor) -> Float[Tensor, "batch 1 heigh
 
 
 def _registered(maps: Tensor, base: Tensor, change: Tensor) -> Float[Tensor, "b 3 h w"]:
-    """Undo the shift between maps and base: least squares on the slopes of the base.
+    """Undo the shift between maps and base: whole pixels first, then fractions.
 
-    (Lucas and Kanade 1981.) Pixels under the ink and near the upper and lower edge say nothing.
+    Least squares on the slopes of the base (Lucas and Kanade 1981); pixels under the ink and near
+    the upper and lower edge say nothing.
     """
     slopes = torch.stack(torch.gradient(base, dim=(1, 2)))
-    shift = torch.zeros(len(maps), 2, device=maps.device)
+    shift = _whole_shift(maps, base)
     for _ in range(_SHIFT_STEPS):
         moved = _moved(maps, -shift)
         weight = (_shared_opacity(moved - base, change).abs() < _COVERED).float()
-        weight[:, :, :3] = weight[:, :, -3:] = 0
+        weight[:, :, :_LARGEST_SHIFT] = weight[:, :, -_LARGEST_SHIFT:] = 0
         apart = (moved - base) * weight
         normal = einsum(slopes, slopes, weight[:, 0], "i c h w, j c h w, b h w -> b i j")
         slope = einsum(slopes, apart, "i c h w, b c h w -> b i")
@@ -67,11 +70,28 @@ def _registered(maps: Tensor, base: Tensor, change: Tensor) -> Float[Tensor, "b 
     return _moved(maps, -shift)
 
 
-def _moved(maps: Tensor, shift: Float[Tensor, "b 2"]) -> Float[Tensor, "b 3 h w"]:
-    """Move maps down and right by fractions of a pixel, around the edges."""
+def _whole_shift(maps: Tensor, base: Tensor) -> Float[Tensor, "b 2"]:
+    """Shift in whole pixels at which maps go best with the base, in what both have of edges."""
+    rows, columns = _frequencies(maps)
+    edges = (rows.square() + columns.square()).square()
+    both = torch.fft.rfft2(maps) * torch.fft.rfft2(base).conj() * edges
+    match = torch.fft.irfft2(both.sum(1), s=maps.shape[-2:])
+    match = match.roll((_LARGEST_SHIFT, _LARGEST_SHIFT), (1, 2))
+    side = 2 * _LARGEST_SHIFT + 1
+    best = rearrange(match[:, :side, :side], "b h w -> b (h w)").argmax(-1)
+    return torch.stack((best // side, best % side), dim=-1).float() - _LARGEST_SHIFT
+
+
+def _frequencies(maps: Tensor) -> tuple[Float[Tensor, "h 1"], Float[Tensor, " w"]]:
+    """Cycles a pixel of the real Fourier transform."""
     height, width = maps.shape[-2:]
     rows = torch.fft.fftfreq(height, device=maps.device)[:, None]
-    columns = torch.fft.rfftfreq(width, device=maps.device)
+    return rows, torch.fft.rfftfreq(width, device=maps.device)
+
+
+def _moved(maps: Tensor, shift: Float[Tensor, "b 2"]) -> Float[Tensor, "b 3 h w"]:
+    """Move maps down and right by fractions of a pixel, around the edges."""
+    rows, columns = _frequencies(maps)
     turn = shift[:, :1, None] * rows + shift[:, 1:, None] * columns
     spectrum = torch.fft.rfft2(maps) * torch.exp(-2j * torch.pi * turn)[:, None]
-    return torch.fft.irfft2(spectrum, s=(height, width))
+    return torch.fft.irfft2(spectrum, s=maps.shape[-2:])

@@ -5,7 +5,7 @@ falls into one small matrix for each frequency. A window lies on a ring with an 
 enough that bumps do not reach around it.
 
 Conventions: fields are [batch, channel, row, ring]; `ring` counts places of equal spacing in
-longitude, from the west of the map on. A channel is one width of the ink. The noise model and the
+longitude, eastwards. A channel is one width of the ink. The noise model and the
 fit are whitened: energies are in units of the expected noise variance.
 """
 
@@ -23,11 +23,14 @@ from icgeo.maps.style import MapStyle
 
 _SPACING = 0.5
 """Candidates lie at most this many narrowest spreads apart; finer pixels are averaged to that."""
+_MOST_PHASES = 4
+"""Columns of candidates in a pixel."""
+_LEAST_PIXELS = 1 / (_SPACING * _MOST_PHASES)
 _SMOOTHNESS = (1.0, 2.0, 4.0)
 """Widths of the smooth noise, in spreads of the ink, at most 60 degrees."""
 
-Field = Float[Tensor, "batch channel row ring"]
-Blocks = Complex[Tensor, "frequency channel output input"]
+Field = Float[Tensor, "_ _ _ _"]
+Blocks = Complex[Tensor, "_ _ _ _"]
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,21 @@ def pooling(style: MapStyle) -> int:
 
 
 def candidate_grid(style: MapStyle) -> Grid:
-    """Lay out the candidates of a style."""
+    """Lay out the candidates of a style.
+
+    Raises:
+        ValueError: ink so narrow that it falls between the pixels.
+    """
     west, south, _, north = style.extent
     spacing = min(style.spread_deg) * _SPACING
     seen = style.width // pooling(style)
     place_deg = style.width_deg / seen
     phases = math.ceil(place_deg / spacing - 1e-9)
+    if phases > _MOST_PHASES:
+        raise ValueError(
+            f"expected ink of at least {_LEAST_PIXELS} pixels' spread to read, got "
+            f"{min(style.spread_deg):g} degrees on pixels of {style.pixel_deg:g}; widen the ink"
+        )
     margin = 0 if style.is_world_wide else 1
     # a location on the edge of the map lies between candidates, too
     edges_deg = min(north + spacing, 90.0), max(south - spacing, -90.0)

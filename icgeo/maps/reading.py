@@ -51,7 +51,7 @@ class Reading:
 
 
 def read(
-    maps: Float[Tensor, "batch 3 height width"],
+    maps: Tensor,
     style: MapStyle,
     *,
     noise: Noise | None = None,
@@ -63,21 +63,24 @@ def read(
     """Find the density whose drawing in all channels best explains each map.
 
     Args:
-        maps: on any device; values may leave [0, 1].
+        maps: [batch, 3, height, width] on any device; values may leave [0, 1].
         style: how the maps were drawn.
         noise: what maps have beside ink, `Noise()` if not given; a map of larger misfit is taken
             for noisier.
-        prior: what to believe where the map says nothing; uniform if not given.
+        prior: what to believe where the map says nothing, of the same nside; uniform if not given.
         floor: mass that is spread over the whole sphere, so that no log-density is infinite.
         nside: of the densities. A location is resolved to half of the narrowest spread.
         steps: Newton steps of the fit.
 
     Raises:
-        ValueError: maps of another size than the style's, or not finite.
+        ValueError: maps of another size than the style's, or not finite; a floor outside (0, 1);
+            a prior of another nside or without mass on the map.
     """
     _check_maps(maps, style)
     if not 0 < floor < 1:
         raise ValueError(f"expected a floor above 0 and below 1, got {floor}")
+    if prior is not None and prior.nside != nside:
+        raise ValueError(f"expected a prior of nside {nside}, got {prior.nside}")
     operator = ink_operator(style, _in_ink(noise or Noise(), style)).to(maps.device)
     weights = _grid_weights(operator.grid, prior).to(maps.device)
     spreading = _to_cells(style, nside).to(maps.device)

@@ -7,7 +7,7 @@ A pixel is as wide in longitude everywhere, so "an equatorial pixel" is its widt
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -101,17 +101,17 @@ class MapStyle:
             )
 
     @classmethod
-    def three_widths(cls, *, height: int = 64, width: int = 128) -> Self:
+    def three_widths(cls, *, height: int = 64, width: int = 128) -> "MapStyle":
         """The world with bumps of 40, 15 and 6 degrees in the three channels, on black."""
         return cls(height=height, width=width)
 
     @classmethod
-    def bump(cls, *, height: int = 64, width: int = 128, spread_deg: float = 6.0) -> Self:
+    def bump(cls, *, height: int = 64, width: int = 128, spread_deg: float = 6.0) -> "MapStyle":
         """The world with one grey bump, on black."""
         return cls(height=height, width=width, spread_deg=(spread_deg,))
 
     @classmethod
-    def marker(cls, *, height: int = 256, width: int = 512, spread_deg: float = 3.0) -> Self:
+    def marker(cls, *, height: int = 256, width: int = 512, spread_deg: float = 3.0) -> "MapStyle":
         """The world with one red marker, on land and borders."""
         return cls(
             height=height,
@@ -121,7 +121,7 @@ class MapStyle:
             colour=(0.85, 0.05, 0.05),
         )
 
-    def window(self, west: float, south: float, east: float, north: float) -> Self:
+    def window(self, west: float, south: float, east: float, north: float) -> "MapStyle":
         """Zoom in to a Web Mercator window; the ink keeps its width in pixels."""
         wide = replace(self, projection="web_mercator", extent=(west, south, east, north))
         zoom = wide.width_deg / self.width_deg
@@ -132,7 +132,7 @@ class MapStyle:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> "MapStyle":
         """Rebuild a style from `to_dict`, or from the JSON of it.
 
         Raises:

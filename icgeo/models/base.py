@@ -1,20 +1,71 @@
 """What every model that draws maps can do, and how one is loaded."""
 
 import json
+from dataclasses import asdict, dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from icgeo.models.flux2 import Context, Settings, StackedMapModel
+from icgeo import maps
 
 BUILT_IN = ("tiny",)
-LAYOUTS = {"stacked": StackedMapModel}
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What a checkpoint says of itself in `icgeo.json`."""
+
+    style: maps.MapStyle
+    prompts: tuple[str, ...]
+    default_prompt: str
+    noise: maps.Noise = field(default_factory=maps.Noise)
+    """How far the maps that it draws are from ink, for reading them."""
+    calibration: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Power that calibrates the density, fitted on held-out worlds, by prompt and shots."""
+    layout: str = "stacked"
+    attention: str = "pairwise"
+    steps: int = 1
+    samples: int = 1
+
+    def power(self, prompt: str, shots: int) -> float:
+        """Power that calibrates the density, interpolated in the logarithm of 1 + shots."""
+        fitted = {int(k): power for k, power in self.calibration.get(prompt, {}).items()}
+        if not fitted:
+            return 1.0
+        known = sorted(fitted)
+        return float(np.interp(np.log1p(shots), np.log1p(known), [fitted[k] for k in known]))
+
+    @classmethod
+    def read(cls, path: Path) -> "Settings":
+        """Read the settings of a checkpoint folder."""
+        values = json.loads(path.read_text())
+        return cls(
+            style=maps.MapStyle.from_dict(values.pop("style")),
+            prompts=tuple(values.pop("prompts")),
+            noise=maps.Noise(**values.pop("noise")),
+            **values,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the fields as plain values, ready for JSON."""
+        return {**asdict(self), "style": self.style.to_dict(), "prompts": list(self.prompts)}
+
+
+@dataclass(frozen=True)
+class Context:
+    """Examples as the model holds them, computed once."""
+
+    shots: int
+    kept: Any
+    """What the architecture keeps of them: keys and values."""
+
+
+@runtime_checkable
 class MapModel(Protocol):
     """A model that is shown examples and draws the maps of new photos."""
 
@@ -70,6 +121,9 @@ def load_folder(folder: Path, *, device: str | torch.device, dtype: torch.dtype)
             f"expected one of {BUILT_IN} or a folder with icgeo.json, got {str(folder)!r}"
         )
     layout = json.loads(index.read_text())["layout"]
-    if layout not in LAYOUTS:
-        raise ValueError(f"expected a layout of {sorted(LAYOUTS)} in {index}, got {layout!r}")
-    return LAYOUTS[layout].load(folder, device=device, dtype=dtype)
+    if layout != "stacked":
+        raise ValueError(f"expected layout 'stacked' in {index}, got {layout!r}; update icgeo")
+    # diffusers takes seconds to import: only who loads a model waits for it
+    from icgeo.models.flux2 import StackedMapModel
+
+    return StackedMapModel.load(folder, device=device, dtype=dtype)

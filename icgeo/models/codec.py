@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-
 INK_WEIGHTS = (1.0, 1.0, 2.0)
 """What an error in each colour channel of a map weighs against the others."""
 
@@ -49,7 +48,6 @@ class PatchCodec(ModelMixin, ConfigMixin):
         photo_size: int = 64,
         photo_channels: int = 64,
         width: int = 48,
-        descriptor_channels: int = 64,
     ) -> None:
         super().__init__()
         pixels = 3 * patch_size**2
@@ -69,7 +67,7 @@ class PatchCodec(ModelMixin, ConfigMixin):
         )
         self.norm = nn.RMSNorm(photo_channels, elementwise_affine=False)
         self.standardise = nn.BatchNorm1d(2 * width, affine=False)
-        self.describe = nn.Linear(2 * width, descriptor_channels, bias=False)
+        self.describe = nn.Linear(2 * width, photo_channels, bias=False)
 
     def encode_maps(self, maps: Float[Tensor, "*batch 3 height width"]) -> Tensor:
         """Encode maps in [0, 1] to latents, [*batch, rows * columns, map_channels]."""

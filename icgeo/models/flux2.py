@@ -7,19 +7,18 @@ once, at t = 0, and see only themselves; queries read what was kept of them.
 
 import copy
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from diffusers import Flux2Transformer2DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int, UInt8
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from icgeo import maps, sampling, sphere
+from icgeo import maps, sampling
+from icgeo.models.base import Context, Settings
 from icgeo.models.codec import PatchCodec
 from icgeo.models.prefix import ExamplePrefix, install
 
@@ -104,71 +103,38 @@ class StackedFlux2(nn.Module):
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a checkpoint says of itself in `icgeo.json`."""
-
-    style: maps.MapStyle
-    prompts: tuple[str, ...]
-    default_prompt: str
-    calibration: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Power that calibrates the density, fitted on held-out worlds, by prompt and shots."""
-    layout: str = "stacked"
-    attention: str = "pairwise"
-    steps: int = 1
-    samples: int = 1
-
-    def power(self, prompt: str, shots: int) -> float:
-        """Power that calibrates the density, interpolated in the logarithm of 1 + shots."""
-        fitted = {int(k): power for k, power in self.calibration.get(prompt, {}).items()}
-        if not fitted:
-            return 1.0
-        known = sorted(fitted)
-        return float(np.interp(np.log1p(shots), np.log1p(known), [fitted[k] for k in known]))
-
-    @classmethod
-    def read(cls, path: Path) -> "Settings":
-        """Read the settings of a checkpoint folder."""
-        values = json.loads(path.read_text())
-        style = maps.MapStyle.from_dict(values.pop("style"))
-        return cls(style=style, prompts=tuple(values.pop("prompts")), **values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the fields as plain values, ready for JSON."""
-        return {**self.__dict__, "style": self.style.to_dict(), "prompts": list(self.prompts)}
-
-
-@dataclass(frozen=True)
-class Context:
-    """Examples as the model holds them: keys and values, computed once."""
-
-    prefix: ExamplePrefix
-    shots: int
-
-
-@dataclass(frozen=True)
 class StackedMapModel:
     """A model that draws maps: the learner with its settings, ready to answer."""
 
     learner: StackedFlux2
     settings: Settings
+    shift: float = 1.0
+    """How far the time grid of sampling leans to the noise."""
 
     @classmethod
     def load(
         cls, folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> "StackedMapModel":
-        """Load a checkpoint folder: `transformer/`, `codec/`, `prompts.safetensors`, `icgeo.json`."""
+        """Load a checkpoint folder.
+
+        It holds `transformer/`, `codec/`, `scheduler/`, `prompts.safetensors` and `icgeo.json`.
+        """
         learner = StackedFlux2(
             Flux2Transformer2DModel.from_pretrained(folder / "transformer"),
             PatchCodec.from_pretrained(folder / "codec"),
             load_file(folder / "prompts.safetensors")["prompts"].float(),
         )
         learner = learner.to(device=device, dtype=dtype).eval().requires_grad_(False)
-        return cls(learner, Settings.read(folder / "icgeo.json"))
+        scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
+        return cls(learner, Settings.read(folder / "icgeo.json"), scheduler.config.shift)
 
     def save(self, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
         """Save in the format that `load` reads, safetensors only; the transformer in `dtype`."""
-        transformer = copy.deepcopy(self.learner.transformer).to(dtype)
+        transformer = copy.deepcopy(self.learner.transformer)
+        for weight in transformer.parameters():
+            weight.data = weight.data.to(dtype)
         transformer.save_pretrained(folder / "transformer")
+        FlowMatchEulerDiscreteScheduler(shift=self.shift).save_pretrained(folder / "scheduler")
         self.learner.codec.save_pretrained(folder / "codec")
         prompts = self.learner.prompts.detach().contiguous()
         save_file({"prompts": prompts}, folder / "prompts.safetensors")
@@ -191,11 +157,12 @@ class StackedMapModel:
     ) -> Context:
         """Encode examples once, for any number of queries, steps and samples."""
         if not len(photos):
-            return Context(ExamplePrefix(groups=1), shots=0)
+            return Context(0, ExamplePrefix(groups=1))
         drawn = maps.draw(lat_lon, self.settings.style).to(self.learner.prompts)
         latents = self.learner.codec.encode_maps(drawn)
         features, _ = self.learner.codec.encode_photos(self._photos(photos))
-        return Context(self.learner.encode_examples(features[None], latents[None]), len(photos))
+        prefix = self.learner.encode_examples(features[None], latents[None])
+        return Context(len(photos), prefix)
 
     @torch.inference_mode()
     def draw_maps(
@@ -219,10 +186,10 @@ class StackedMapModel:
 
         def velocity(x: Tensor, t: float) -> Tensor:
             times = torch.full(x.shape[:2], t, dtype=x.dtype, device=x.device)
-            return learner.velocity(x, times, features, prompt=index, prefix=context.prefix)
+            return learner.velocity(x, times, features, prompt=index, prefix=context.kept)
 
         noise = rearrange(noise, "q s t c -> 1 (q s) t c")
-        latents = sampling.euler(velocity, noise, sampling.time_grid(steps))
+        latents = sampling.euler(velocity, noise, sampling.time_grid(steps, shift=self.shift))
         return learner.codec.decode_maps(rearrange(latents[0], "(q s) t c -> q s t c", s=samples))
 
     def codec_round_trip(

@@ -105,7 +105,13 @@ class DoubleStreamProcessor:
         image_parts = (attn.to_q, attn.to_k, attn.to_v)
         text_parts = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
         query, key, value = (
-            torch.cat((_heads(of_text(encoder_hidden_states), attn), _heads(of_image(hidden_states), attn)), 1)
+            torch.cat(
+                (
+                    _heads(of_text(encoder_hidden_states), attn),
+                    _heads(of_image(hidden_states), attn),
+                ),
+                1,
+            )
             for of_text, of_image in zip(text_parts, image_parts, strict=True)
         )
         query, key = (

@@ -1,1 +1,1 @@
-"""."""
+"""Training: episodes, flow matching, pretraining, calibration."""

@@ -1,7 +1,7 @@
 """Episodes for pretraining: views of one world each, every pair a target.
 
-An episode of n views of one world holds n targets: each view is a query that sees a random subset of
-the others as examples. Two prompts divide the worlds: the Earth upright in its own colours, known
+An episode of n views of one world holds n targets: each view is a query that sees a random subset
+of the others as examples. Two prompts divide the worlds: the Earth upright in its own colours, known
 by heart, and unknown worlds, told by the examples alone.
 """
 
@@ -67,6 +67,9 @@ class WorldBank:
             save_file({"pictures": torch.stack(real + drawn)}, path)
         return cls(load_file(path)["pictures"], real=len(REAL_WORLDS))
 
+    def to(self, device: str | torch.device) -> "WorldBank":
+        """Move the pictures to a device; episodes are then rendered there."""
+        return WorldBank(self.pictures.to(device), self.real)
 
     @classmethod
     def build_held_out(cls, folder: Path, *, per_family: int = 16) -> "WorldBank":
@@ -94,9 +97,17 @@ class EpisodeOptions:
     """How far such a view lies from the other at most."""
 
     def at(self, progress: float) -> "EpisodeOptions":
-        """Return the options of a moment in [0, 1] of a run: overlap gives way to the task."""
+        """Return the options of a moment in [0, 1] of a run.
+
+        Overlap gives way to the task, and the Earth, soon known by heart, to unknown worlds.
+        """
         ease = 1 - 0.7 * progress
-        return replace(self, cap_share=ease * self.cap_share, near_share=ease * self.near_share)
+        return replace(
+            self,
+            earth_share=ease * self.earth_share,
+            cap_share=ease * self.cap_share,
+            near_share=ease * self.near_share,
+        )
 
     def for_matching(self) -> "EpisodeOptions":
         """Return the options for the photo encoder alone: fewer worlds, more views of each."""
@@ -175,9 +186,7 @@ def draw_episodes(
     turn = turn * rearrange(mirror, "w -> w 1 1")
     turn[is_earth] = torch.eye(3)
     xyz = place_views(options, generator=generator)
-    photos, _ = take_views(
-        worlds, xyz, generator=generator, options=view_options, rotation=turn
-    )
+    photos, _ = take_views(worlds, xyz, generator=generator, options=view_options, rotation=turn)
     photos[~is_earth] = recolour(photos[~is_earth], generator=generator)
     prompt = torch.where(is_earth, PROMPTS.index(EARTH), PROMPTS.index(UNKNOWN))
     visible = random_subsets(options.worlds, options.views, generator=generator)

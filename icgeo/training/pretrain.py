@@ -8,12 +8,12 @@ checkpoint with the same draws.
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from diffusers import Flux2Transformer2DModel
@@ -27,6 +27,8 @@ from icgeo.training.episodes import PROMPTS, EpisodeOptions, Episodes, WorldBank
 from icgeo.training.flow import encode_photos, losses, match_loss, predict_clean
 
 logger = logging.getLogger(__name__)
+
+LOG_EVERY = 100
 
 STYLE = maps.MapStyle(height=32, width=64, spread_deg=(40.0, 16.0, 7.0))
 
@@ -52,7 +54,7 @@ def build_learner(
     codec.fit_maps(maps.draw(sphere.to_lat_lon(xyz), style).float())
     size = codec.config
     transformer = Flux2Transformer2DModel(
-        in_channels=size.photo_channels + size.descriptor_channels + size.map_channels,
+        in_channels=2 * size.photo_channels + size.map_channels,
         out_channels=size.map_channels,
         num_layers=double_layers,
         num_single_layers=single_layers,
@@ -171,7 +173,7 @@ class Pretraining:
         }
         partial = self.folder / "state.partial"
         torch.save(state, partial)
-        os.replace(partial, self.folder / "state.pt")
+        partial.replace(self.folder / "state.pt")
 
     def resume(self) -> bool:
         """Continue from the last checkpoint, if there is one."""
@@ -195,16 +197,19 @@ class Pretraining:
         """Train to the end of the schedule, validating and saving on the way."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.resume()
-        totals: dict[str, float] = {}
+        recent: list[dict[str, float]] = []
         start, first = time.perf_counter(), self.step
         for _ in tqdm(range(self.step, self.schedule.steps), initial=self.step, desc="pretraining"):
-            for name, value in self.update().items():
-                totals[name] = totals.get(name, 0.0) + value
+            recent.append(self.update())
             ended = self.step == self.schedule.steps
-            if self.step % 100 == 0 or ended:
+            if self.step % LOG_EVERY == 0 or ended:
                 rate = (self.step - first) / (time.perf_counter() - start)
-                self.log({"steps_per_second": rate, **{k: v / 100 for k, v in totals.items()}})
-                totals = {}
+                means = {
+                    name: fmean(terms[name] for terms in recent if name in terms)
+                    for name in recent[-1]
+                }
+                self.log({"steps_per_second": rate, **means})
+                recent = []
             if self.step % validate_every == 0 or ended:
                 self.log(self.validate())
             if self.step % save_every == 0 or ended:

@@ -1,0 +1,113 @@
+"""Calibrate a trained model: the noise of its maps and the power of its densities.
+
+Both are the values under which the truth is likeliest, on worlds that are neither trained on nor
+judged.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from icgeo import maps, sphere
+from icgeo.data.orbit import to_uint8
+from icgeo.density import Density
+from icgeo.models.flux2 import StackedMapModel
+from icgeo.training.episodes import EARTH, PROMPTS, EpisodeOptions, WorldBank, draw_episodes
+
+SHOTS = (0, 1, 2, 4, 8, 16)
+NOISES = tuple(maps.Noise(level, level, level) for level in (0.03, 0.05, 0.1, 0.15, 0.2, 0.3))
+POWERS = tuple(torch.logspace(math.log10(0.2), math.log10(3), 28).tolist())
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Maps that a model drew of photos whose places are known."""
+
+    maps: Float[Tensor, "queries 3 height width"]
+    lat_lon: Float[Tensor, "queries 2"]
+
+    def read(self, style: maps.MapStyle, noise: maps.Noise) -> list[Density]:
+        """Read the maps, given how noisy they are."""
+        return [reading.density for reading in maps.read(self.maps, style, noise=noise)]
+
+
+def draw_queries(
+    model: StackedMapModel, worlds: WorldBank, *, prompt: str, episodes: int, seed: int
+) -> dict[int, Drawn]:
+    """Draw the maps of 16 queries of each episode, for each number of shots."""
+    options = EpisodeOptions(
+        worlds=episodes,
+        views=max(SHOTS) + 16,
+        earth_share=float(prompt == EARTH),
+        real_share=0.1,
+        cap_share=0.0,
+        near_share=0.0,
+    )
+    batch = draw_episodes(worlds, options, generator=Generator().manual_seed(seed))
+    photos, lat_lon = to_uint8(batch.photos), sphere.to_lat_lon(batch.xyz.double())
+    examples, queries = slice(None, max(SHOTS)), slice(max(SHOTS), None)
+    found = {}
+    for shots in SHOTS:
+        drawn = [
+            model.draw_maps(
+                model.encode_context(pictures[examples][:shots], places[examples][:shots]),
+                pictures[queries],
+                prompt=prompt,
+            ).mean(dim=1)
+            for pictures, places in zip(photos, lat_lon, strict=True)
+        ]
+        found[shots] = Drawn(torch.cat(drawn).cpu(), lat_lon[:, queries].flatten(0, 1))
+    return found
+
+
+def negative_log_likelihood(
+    densities: Sequence[Density], truth: Float[Tensor, "queries 2"], *, power: float = 1.0
+) -> float:
+    """Mean of -log p(truth), in nats per steradian, with the densities raised to a power."""
+    log_prob = torch.stack(
+        [density.log_prob(place) for density, place in zip(densities, truth, strict=True)]
+    )
+    log_mass = torch.stack([density.mass for density in densities]).log()
+    cell_area = 4 * math.pi / log_mass.shape[-1]
+    log_total = torch.logsumexp(power * (log_mass - math.log(cell_area)), -1) + math.log(cell_area)
+    return (log_total - power * log_prob).mean().item()
+
+
+def best_noise(drawn: Sequence[Drawn], style: maps.MapStyle) -> maps.Noise:
+    """Noise of the maps under which the truth is likeliest, over several sets of queries."""
+
+    def cost(noise: maps.Noise) -> float:
+        return sum(negative_log_likelihood(d.read(style, noise), d.lat_lon) for d in drawn)
+
+    return min(NOISES, key=cost)
+
+
+def best_power(densities: Sequence[Density], truth: Float[Tensor, "queries 2"]) -> float:
+    """Power of the densities under which the truth is likeliest."""
+    costs = [negative_log_likelihood(densities, truth, power=power) for power in POWERS]
+    return round(POWERS[costs.index(min(costs))], 3)
+
+
+def calibrate(
+    model: StackedMapModel, worlds: WorldBank, *, episodes: int = 24, seed: int
+) -> StackedMapModel:
+    """Fit the noise, then the power for each prompt and number of shots."""
+    drawn = {
+        prompt: draw_queries(model, worlds, prompt=prompt, episodes=episodes, seed=seed)
+        for prompt in PROMPTS
+    }
+    style = model.settings.style
+    noise = best_noise([drawn[prompt][max(SHOTS)] for prompt in PROMPTS], style)
+    calibration = {
+        prompt: {
+            str(shots): best_power(known.read(style, noise), known.lat_lon)
+            for shots, known in drawn[prompt].items()
+        }
+        for prompt in PROMPTS
+    }
+    settings = replace(model.settings, noise=noise, calibration=calibration)
+    return replace(model, settings=settings)

@@ -1,0 +1,77 @@
+"""Pretrain the tiny model from scratch, calibrate it and save it as a checkpoint folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from icgeo import config
+from icgeo.models.base import Settings
+from icgeo.models.flux2 import StackedMapModel
+from icgeo.training.calibration import calibrate
+from icgeo.training.episodes import PROMPTS, EpisodeOptions, WorldBank
+from icgeo.training.memory import keep_freed_memory
+from icgeo.training.pretrain import STYLE, Pretraining, Schedule, build_learner
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of pretraining."""
+
+    name: str = "pretrain"
+    """Run folder under runs/; a run that was stopped continues from its last checkpoint."""
+    steps: int = 6000
+    """Batches in all."""
+    match_steps: int = 500
+    """First batches, in which the photo encoder learns alone."""
+    learning_rate: float = 2e-3
+    """Peak of the learning rate."""
+    worlds: int = 16
+    """Episodes a batch."""
+    views: int = 17
+    """Views an episode; each is a target and an example to others."""
+    heads: int = 6
+    """Attention heads of 32 channels."""
+    single_layers: int = 5
+    """Single-stream blocks, after one double-stream block."""
+    worlds_per_family: int = 120
+    """Procedural worlds of each training family."""
+    validate_every: int = 500
+    """Steps between validations."""
+    device: str = "cpu"
+    """Where to train: cpu or cuda."""
+    threads: int = 0
+    """CPU threads; 0 means PyTorch's choice."""
+    seed: int = 0
+    """Key of weights, worlds and episodes."""
+
+
+def main(options: Options) -> None:
+    """Train, calibrate, export."""
+    folder = config.save_run(Path("runs") / options.name, options, may_differ=("device", "threads"))
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    keep_freed_memory()
+    bank = WorldBank.build(folder, per_family=options.worlds_per_family, seed=options.seed)
+    learner = build_learner(
+        heads=options.heads, single_layers=options.single_layers, seed=options.seed
+    )
+    run = Pretraining(
+        learner.to(options.device),
+        bank.to(options.device),
+        folder,
+        Schedule(options.learning_rate, options.steps),
+        EpisodeOptions(worlds=options.worlds, views=options.views),
+        match_steps=options.match_steps,
+        seed=options.seed,
+    )
+    run.run(validate_every=options.validate_every)
+    settings = Settings(STYLE, PROMPTS, default_prompt=PROMPTS[0])
+    model = StackedMapModel(learner.cpu().eval().requires_grad_(False), settings)
+    unseen = WorldBank.build(folder, per_family=8, seed=options.seed + 2_000_000)
+    calibrate(model, unseen, seed=options.seed + 3).save(folder / "checkpoint")
+    print(f"saved {folder / 'checkpoint'}")
+
+
+if __name__ == "__main__":
+    main(config.parse(Options))

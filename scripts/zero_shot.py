@@ -1,0 +1,69 @@
+"""Locate views from orbit, or your own photos, from a few examples and without training."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from icgeo import config, plots
+from icgeo.evaluation import SHOTS, Episode, evaluate, photo_episode, report, world_episode
+from icgeo.evaluation.benchmarks import EARTH
+from icgeo.geolocator import Geolocator
+from icgeo.models import load
+
+
+@dataclass(frozen=True)
+class Options:
+    """Locate fresh views of Blue Marble and of a world never seen, or your own photos."""
+
+    queries: Path | None = None
+    """Your photos (CSV, Parquet or a folder), instead of views of worlds."""
+    examples: Path | None = None
+    """Photos whose locations are known, in the same forms, to show with `queries`."""
+    world: str = "craters"
+    """Beside Blue Marble: a family of procedural worlds, or a picture of a whole planet."""
+    count: int = 64
+    """Views of each world to locate."""
+    shots: tuple[int, ...] = SHOTS
+    """Numbers of examples; where no truth is known, the largest only."""
+    model: str = "tiny"
+    """A name, or a checkpoint folder."""
+    device: str = "cpu"
+    """Where the model runs."""
+    steps: int | None = None
+    """Steps of the flow; by default the checkpoint's own."""
+    samples: int | None = None
+    """Maps drawn for each query; by default the checkpoint's own."""
+    batch_size: int = 64
+    """Queries at a time."""
+    seed: int = 0
+    """Of worlds, views and noise."""
+    allow_outside: bool = False
+    """Accept photos outside the folder of their manifest."""
+    name: str = "zero-shot"
+    """Run folder under runs/; a run that was stopped goes on."""
+
+
+def gather(options: Options) -> list[Episode]:
+    """Gather examples and queries: the user's, or of two worlds."""
+    shots, seed, outside = max(options.shots), options.seed, options.allow_outside
+    if options.queries:
+        take = partial(photo_episode, options.queries, options.examples, allow_outside=outside)
+        return [take(shots=shots, seed=seed)]
+    worlds = dict.fromkeys((EARTH, options.world))
+    return [world_episode(w, queries=options.count, shots=shots, seed=seed) for w in worlds]
+
+
+def main(options: Options) -> None:
+    """Locate, print the table, write the run folder."""
+    episodes = gather(options)
+    folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
+    model = load(options.model, device=options.device)
+    ask = partial(Geolocator, model, steps=options.steps, samples=options.samples)
+    runs = [(ask(prompt=episode.prompt, seed=options.seed), episode) for episode in episodes]
+    rows = evaluate(runs, folder=folder, shots=options.shots, batch_size=options.batch_size)
+    plots.save_figures(folder, rows, runs, model.settings.style)
+    print(report(rows), f"\nwritten to {folder}", sep="\n")
+
+
+if __name__ == "__main__":
+    main(config.parse(Options))

@@ -1,0 +1,70 @@
+"""Tests of the procedural worlds."""
+
+import math
+
+import pytest
+import torch
+
+from icgeo import sphere
+from icgeo.data import worlds
+
+
+@pytest.mark.parametrize("family", worlds.FAMILIES)
+def test_a_world_is_a_picture_that_its_seed_decides(family):
+    first = worlds.procedural_world(family, generator=3, height=64)
+    again = worlds.procedural_world(family, generator=3, height=64)
+    other = worlds.procedural_world(family, generator=4, height=64)
+    assert first.shape == (3, 64, 128)
+    assert torch.equal(first, again)
+    assert (first - other).abs().mean() > 0.02
+    assert first.min() >= 0
+    assert first.max() <= 1
+    assert first.std() > 0.03  # there is something to see
+
+
+@pytest.mark.parametrize("family", worlds.FAMILIES)
+def test_a_world_has_no_seam(family):
+    """Neighbours across the antimeridian differ at most twice as much as neighbours elsewhere."""
+    world = worlds.procedural_world(family, generator=5, height=192)
+    step = (world - world.roll(1, dims=2)).abs().mean(dim=(0, 1))
+    assert step[0] < 2 * step[1:].mean()
+
+
+@pytest.mark.parametrize("family", worlds.FAMILIES)
+def test_a_pole_is_one_place(family):
+    """Around a pole the top row is a circle of half a pixel: nearly one colour."""
+    world = worlds.procedural_world(family, generator=6, height=192)
+    assert world[:, 0].std(dim=1).max() < 0.6 * world.std(dim=(1, 2)).max() + 0.02
+
+
+def test_families_held_out_are_not_trained_on():
+    assert not set(worlds.TRAINING_FAMILIES) & set(worlds.HELD_OUT_FAMILIES)
+    assert set(worlds.TRAINING_FAMILIES) | set(worlds.HELD_OUT_FAMILIES) == set(worlds.FAMILIES)
+
+
+def test_unknown_family_is_named():
+    with pytest.raises(ValueError, match=r"expected a family of .*, got 'swamps'"):
+        worlds.procedural_world("swamps", generator=0)
+
+
+def test_pixel_centres_are_those_of_the_convention():
+    lat_lon = sphere.to_lat_lon(worlds.pixel_xyz(4))
+    expected = torch.tensor([[67.5, -157.5], [-67.5, 157.5]])
+    torch.testing.assert_close(lat_lon[[0, -1], [0, -1]], expected, atol=2e-3, rtol=0)
+    corner = worlds.pixel_xyz(2)[0, 0]
+    assert corner[2] == pytest.approx(math.sin(math.pi / 4), abs=1e-6)
+    assert lat_lon.shape == (4, 8, 2)
+
+
+def test_noise_has_unit_variance():
+    xyz = worlds.pixel_xyz(64)
+    noise = worlds.fractal(xyz, torch.Generator().manual_seed(0), channels=2)
+    torch.testing.assert_close(noise.std(dim=(1, 2)), torch.ones(2), atol=1e-3, rtol=0)
+
+
+def test_colour_ramp_interpolates():
+    values = torch.tensor([[0.0, 0.25, 1.0, 2.0]])
+    ramp = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.5, 0.0], [1.0, 1.0, 1.0]])
+    found = worlds.colour_ramp(values, ramp)[:, 0]
+    expected = torch.tensor([[0.0, 0.5, 1.0, 1.0], [0.0, 0.25, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
+    torch.testing.assert_close(found, expected)

@@ -1,0 +1,192 @@
+"""Tests of the method end to end, with the tiny model of the package."""
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import icgeo
+from icgeo.data.orbit import random_views
+from icgeo.data.photos import PhotoError
+from icgeo.data.worlds import procedural_world
+
+UNKNOWN = "unknown world"
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return icgeo.load("tiny")
+
+
+@pytest.fixture(scope="module")
+def views():
+    world = procedural_world("cells", generator=77, height=256)
+    return random_views(world, 40, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.fixture(scope="module")
+def photos(views):
+    return [image.permute(1, 2, 0).numpy() for image in views.images]
+
+
+@pytest.fixture(scope="module")
+def examples(photos, views):
+    return [
+        icgeo.Example(photo, *place)
+        for photo, place in zip(photos[:16], views.lat_lon[:16].tolist(), strict=True)
+    ]
+
+
+def log_mass(predictions):
+    return torch.stack([prediction.density.mass for prediction in predictions]).log()
+
+
+def test_predict_takes_one_image_or_many(tiny, photos, examples, tmp_path):
+    path = tmp_path / "photo.png"
+    Image.fromarray(photos[20]).save(path)
+    forms = [path, str(path), Image.fromarray(photos[20]), photos[20], [photos[20]]]
+    found = [icgeo.predict(form, examples, model=tiny) for form in forms]
+    assert [len(predictions) for predictions in found] == 5 * [1]
+    for predictions in found[1:]:
+        torch.testing.assert_close(log_mass(predictions), log_mass(found[0]), atol=0, rtol=0)
+
+
+def test_predict_takes_examples_in_every_form(tiny, photos, examples, views, tmp_path):
+    rows = ["image,latitude,longitude"]
+    for i, (lat, lon) in enumerate(views.lat_lon[:3].tolist()):
+        Image.fromarray(photos[i]).save(tmp_path / f"{i}.png")
+        rows.append(f"{i}.png,{lat!r},{lon!r}")
+    (tmp_path / "bank.csv").write_text("\n".join(rows))
+    tuples = [(photos[i], tuple(views.lat_lon[i].tolist())) for i in range(3)]
+    found = [
+        icgeo.predict(photos[20:22], form, model=tiny, prompt=UNKNOWN)
+        for form in (examples[:3], tuples, tmp_path / "bank.csv")
+    ]
+    for predictions in found[1:]:
+        torch.testing.assert_close(log_mass(predictions), log_mass(found[0]), atol=1e-6, rtol=0)
+
+
+def test_a_prediction_holds_what_it_promises(tiny, photos, examples):
+    (found,) = icgeo.predict(photos[20], examples, model=tiny, prompt=UNKNOWN, samples=2, steps=2)
+    assert found.located
+    assert -90 <= found.lat <= 90
+    assert -180 <= found.lon < 180
+    assert 0 <= found.legibility <= 1
+    assert found.map.shape == (3, 32, 64)
+    assert found.samples.shape == (2, 3, 32, 64)
+    assert found.density.mass.sum().item() == pytest.approx(1, abs=1e-6)
+    assert found.credible_region(0.5).area_km2.sum() < found.credible_region(0.9).area_km2.sum()
+    assert found.seconds > 0
+
+
+def test_same_seed_same_answer_for_any_batch_and_order(tiny, photos, examples):
+    queries = photos[16:28]
+    locators = [icgeo.Geolocator(tiny, prompt=UNKNOWN, batch_size=size, samples=2, steps=2, seed=3)
+                for size in (12, 5, 1)]  # fmt: skip
+    whole = log_mass(locators[0].locate(queries, examples))
+    for locator in locators[1:]:
+        torch.testing.assert_close(
+            log_mass(locator.locate(queries, examples)), whole, atol=1e-3, rtol=0
+        )
+    turned = log_mass(locators[0].locate(queries[::-1], examples))
+    torch.testing.assert_close(turned.flip(0), whole, atol=1e-3, rtol=0)
+    shuffled = log_mass(locators[0].locate(queries, examples[::-1]))
+    torch.testing.assert_close(shuffled, whole, atol=1e-3, rtol=0)
+
+
+def test_another_seed_draws_other_samples(tiny, photos):
+    first, second = (
+        icgeo.predict(photos[20], model=tiny, steps=2, seed=seed)[0].samples for seed in (0, 1)
+    )
+    assert (first - second).abs().max() > 1e-3
+
+
+def test_examples_are_encoded_once(tiny, photos, examples, monkeypatch):
+    calls = []
+    original = type(tiny).encode_context
+    monkeypatch.setattr(
+        type(tiny), "encode_context", lambda *args: calls.append(1) or original(*args)
+    )
+    locator = icgeo.Geolocator(tiny)
+    for _ in range(3):
+        locator.locate(photos[20:22], examples)
+    locator.locate(photos[20:22], examples[:3])
+    assert len(calls) == 2
+
+
+def test_tiny_learns_from_examples_of_a_world_it_has_never_seen(tiny):
+    """Median error over three worlds of held-out families falls as shots are added."""
+    locator = icgeo.Geolocator(tiny, prompt=UNKNOWN)
+    errors = {1: [], 16: []}
+    for family, seed in (("cells", 1), ("craters", 2), ("cells", 3)):
+        world = procedural_world(family, generator=seed, height=256)
+        views = random_views(world, 48, generator=torch.Generator().manual_seed(seed))
+        photos = [image.permute(1, 2, 0).numpy() for image in views.images]
+        pairs = list(zip(photos[:16], (tuple(p) for p in views.lat_lon.tolist()), strict=False))
+        for shots, found in errors.items():
+            points = [(p.lat, p.lon) for p in locator.locate(photos[16:], pairs[:shots])]
+            found.append(icgeo.sphere.distance_km(points, views.lat_lon[16:]))
+    medians = {shots: torch.cat(found).median().item() for shots, found in errors.items()}
+    assert medians[16] < 0.75 * medians[1]
+
+
+@pytest.mark.parametrize("point", ["best", "mode", "mean", "median"])
+def test_every_point_is_on_the_globe(tiny, photos, point):
+    for found in icgeo.predict(photos[20:23], model=tiny, point=point):
+        assert abs(found.lat) <= 90
+        assert abs(found.lon) <= 180
+
+
+def test_augmented_views_change_the_answer_a_little(tiny, photos, examples):
+    plain, more, again = (
+        log_mass(icgeo.predict(photos[20:22], examples, model=tiny, prompt=UNKNOWN, augment=n))
+        for n in (0, 3, 3)
+    )
+    assert torch.equal(more, again)
+    assert (more - plain).abs().max() > 1e-3
+    assert (more.exp() - plain.exp()).abs().sum(1).max() < 1.2  # of at most 2
+
+
+def test_a_map_of_nothing_is_not_located(tiny, photos, monkeypatch):
+    monkeypatch.setattr(
+        type(tiny),
+        "draw_maps",
+        lambda self, context, photos, **_: torch.zeros(len(photos), 1, 3, 32, 64),
+    )
+    (found,) = icgeo.predict(photos[20], model=tiny)
+    assert not found.located
+    assert math.isnan(found.lat)
+    assert found.density.entropy() == pytest.approx(math.log(4 * math.pi), abs=1e-3)
+
+
+def test_pictures_of_any_shape_are_cut_square(tiny):
+    wide = np.zeros((50, 200, 3), dtype=np.uint8)
+    assert len(icgeo.predict([wide, wide[:, :20], wide[..., 0]], model=tiny)) == 3
+
+
+def test_bad_input_is_refused_in_plain_words(tiny, photos, tmp_path):
+    with pytest.raises(PhotoError, match=r"absent\.jpg"):
+        icgeo.predict(tmp_path / "absent.jpg", model=tiny)
+    with pytest.raises(ValueError, match="swapped"):
+        icgeo.predict(photos[0], [(photos[1], (139.7, 35.6))], model=tiny)
+    for options, words in (
+        ({"steps": 0}, "expected steps of at least 1, got 0"),
+        ({"prompt": "Mars"}, r"expected prompt of .*unknown world.*, got 'Mars'"),
+        ({"attention": "full"}, "expected attention of .*pairwise"),
+        ({"style": icgeo.maps.MapStyle()}, "expected style of"),
+        ({"point": "corner"}, "expected a point of"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            icgeo.predict(photos[0], model=tiny, **options)
+    assert icgeo.predict([], model=tiny) == []
+
+
+def test_importing_icgeo_loads_no_model_library():
+    heavy = ("diffusers", "geopandas", "matplotlib")
+    code = f"import icgeo, sys; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
