@@ -59,8 +59,9 @@ def predict(
         PhotoError: a photo cannot be read.
         ValueError: an option, a location or a manifest is wrong.
     """
-    one = isinstance(images, str | Path | bytes | Image.Image | np.ndarray)
-    return Geolocator(**options).locate([images] if one else list(images), examples)
+    if isinstance(images, str | Path | bytes | Image.Image | np.ndarray):
+        images = [images]
+    return Geolocator(**options).locate(list(images), examples)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,16 +180,14 @@ class Geolocator:
         ).cpu()
 
     def _pixels(self, photos: Sequence[Photo]) -> UInt8[Tensor, "photos 3 size size"]:
-        """Read photos, cut the largest square from their middle and scale it to the model's size."""
+        """Read photos, cut the middle square of each and scale it to the model's size."""
         size = self.loaded.photo_size
         squares = [
             ImageOps.fit(read_photo(photo, size_hint=size), (size, size), Image.Resampling.BOX)
             for photo in photos
         ]
-        pixels = (
-            np.stack([np.asarray(s) for s in squares]) if squares else np.empty((0, size, size, 3))
-        )
-        return torch.from_numpy(rearrange(pixels.astype(np.uint8), "n h w c -> n c h w").copy())
+        pixels = np.array(squares, dtype=np.uint8).reshape(-1, size, size, 3)
+        return rearrange(torch.from_numpy(pixels), "n h w c -> n c h w").contiguous()
 
     def _varied(
         self, pixels: UInt8[Tensor, "photos 3 size size"], number: int

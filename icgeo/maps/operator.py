@@ -114,7 +114,7 @@ def candidate_grid(style: MapStyle) -> Grid:
     edges_deg = min(north + spacing, 90.0), max(south - spacing, -90.0)
     rows = math.ceil((edges_deg[0] - edges_deg[1]) / spacing)
     edges = torch.linspace(*edges_deg, rows + 1, dtype=torch.float64)
-    gap = 0 if style.is_world_wide else math.ceil(3 * max(style.spread_deg) / place_deg)
+    gap = 0 if style.is_world_wide else math.ceil(5 * max(style.spread_deg) / place_deg)
     return Grid(
         lat=(edges[1:] + edges[:-1]) / 2,
         area=-torch.sin(torch.deg2rad(edges)).diff() * math.radians(place_deg / phases),

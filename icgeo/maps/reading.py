@@ -32,8 +32,8 @@ LEGIBLE = 0.1
 """Maps of lower legibility are read as the prior."""
 _LEAST_ENERGY = 10.0
 """Difference to the prior's map, in noise variances, below which no map is fully legible."""
-_CHUNK = 32
-"""Maps that are read at once: what stays in a processor's cache."""
+_CHUNK = 2**18
+"""Candidates, over all maps, that are fitted at once: what stays in a processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,15 +81,18 @@ def read(
         raise ValueError(f"expected a floor above 0 and below 1, got {floor}")
     if prior is not None and prior.nside != nside:
         raise ValueError(f"expected a prior of nside {nside}, got {prior.nside}")
-    operator = ink_operator(style, _in_ink(noise or Noise(), style)).to(maps.device)
+    in_ink = _in_ink(noise or Noise(), style)
+    operator = ink_operator(style, in_ink).to(maps.device)
     weights = _grid_weights(operator.grid, prior).to(maps.device)
     spreading = _to_cells(style, nside).to(maps.device)
     background = (prior or Density.uniform(nside)).mass
     readings: list[Reading] = []
-    for part in torch.split(maps, _CHUNK):
+    at_once = max(1, _CHUNK // weights.numel())
+    for part in torch.split(maps, at_once):
         opacity = operator.pool(opacity_of(part.float(), style))
         mass = maximum_entropy(operator, opacity, weights, steps=steps)
-        legibility = _legibility(operator, opacity, mass, weights).tolist()
+        overfit = _overfit(style, in_ink)
+        legibility = _legibility(operator, opacity, mass, weights, overfit).tolist()
         candidates = rearrange(operator.grid.columns(mass[:, 0]), "b row column -> b (row column)")
         cells = torch.sparse.mm(spreading, candidates.T).T.double().cpu()
         points = _modes(operator.grid, candidates.double().cpu(), 1.5 * min(style.spread_deg))
@@ -133,22 +136,46 @@ def _grid_weights(grid: Grid, prior: Density | None) -> Field:
 
 
 def _legibility(
-    operator: InkOperator, opacity: Field, mass: Field, prior: Field
+    operator: InkOperator, opacity: Field, mass: Field, prior: Field, overfit: float
 ) -> Float[Tensor, " batch"]:
     """Share of what ink could have drawn, beyond the prior and white noise, that the fit draws.
 
-    White noise is measured outside the band of the ink. A tenth of it within the band is what a
-    density fits to mere noise, and is taken off.
+    White noise is measured outside the band of the ink. A density fits `overfit` of what is within
+    to mere noise: that is no gain, and it takes four times as much to be half legible.
+    """
+    white, gained, before = _energies(operator, opacity, mass, prior)
+    drawable = (before - white).clamp_min(0) + 2 * overfit * white
+    share = (gained - overfit * white) / drawable.clamp_min(_LEAST_ENERGY)
+    return share.clamp(0, 1).flatten()
+
+
+def _energies(
+    operator: InkOperator, opacity: Field, mass: Field, prior: Field
+) -> tuple[Tensor, Tensor, Tensor]:
+    """In the band of the ink: white noise, what the fit explains, and all that it might have.
+
+    Explained is what the prior does not draw, and an empty map does not either.
     """
     adjoint = operator.adjoint(opacity)
-    unexplained = operator.band_energy(adjoint - operator.normal(mass))
-    before = operator.band_energy(adjoint - operator.normal(prior.expand_as(mass)))
-    outside = (operator.energy(opacity - operator.draw(mass)) - unexplained).clamp_min(0)
+    left = operator.band_energy(adjoint - operator.normal(mass))
+    of_prior = operator.band_energy(adjoint - operator.normal(prior.expand_as(mass)))
+    before = torch.minimum(of_prior, operator.band_energy(adjoint))
+    outside = (operator.energy(opacity - operator.draw(mass)) - left).clamp_min(0)
     white = outside / operator.white_out_of_band * operator.white_in_band
-    overfit = 0.1 * white
-    gained = before - unexplained - overfit
-    drawable = torch.maximum(before - white + overfit, gained).clamp_min(_LEAST_ENERGY)
-    return (gained / drawable).clamp(0, 1).flatten()
+    return white, before - left, before
+
+
+@lru_cache(maxsize=8)
+def _overfit(style: MapStyle, noise: Noise) -> float:
+    """Largest share of white noise, within the band of the ink, that a density explains; cached."""
+    operator = ink_operator(style, noise)
+    size = (16, len(style.spread_deg), style.height, style.width)
+    opacity = noise.white * torch.randn(size, generator=torch.Generator().manual_seed(0))
+    prior = _grid_weights(operator.grid, None)
+    noisy = operator.draw(prior) + operator.pool(opacity)
+    mass = maximum_entropy(operator, noisy, prior, steps=12)
+    white, gained, _ = _energies(operator, noisy, mass, prior)
+    return (gained / white).max().clamp(0, 1).item()
 
 
 def _modes(

@@ -22,7 +22,8 @@ from icgeo.models.base import Context, Settings
 from icgeo.models.codec import PatchCodec
 from icgeo.models.prefix import ExamplePrefix, install
 
-QUERY_IMAGE, EXAMPLE_IMAGE = 0, 1
+QUERY_IMAGE, EXAMPLE_IMAGE = 0, 10
+"""Places on the first axis; FLUX.2 spaces images by 10, which turns their keys well apart."""
 
 
 def grid_ids(rows: int, columns: int, *, image: int) -> Int[Tensor, "tokens 4"]:

@@ -8,13 +8,14 @@ query length against the keys of their group, and both parts share one softmax.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from diffusers import Flux2Transformer2DModel
 from diffusers.models.embeddings import apply_rotary_emb
 from einops import einsum, rearrange, repeat
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 Heads = Float[Tensor, "batch tokens heads channels"]
@@ -93,7 +94,7 @@ class DoubleStreamProcessor:
 
     def __call__(
         self,
-        attn: nn.Module,
+        attn: Any,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,
@@ -134,7 +135,7 @@ class SingleStreamProcessor:
 
     def __call__(
         self,
-        attn: nn.Module,
+        attn: Any,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
@@ -152,7 +153,7 @@ class SingleStreamProcessor:
         return attn.to_out(torch.cat((out, attn.mlp_act_fn(feed_forward)), dim=-1))
 
 
-def _heads(x: Tensor, attn: nn.Module) -> Heads:
+def _heads(x: Tensor, attn: Any) -> Heads:
     return rearrange(x, "n t (h c) -> n t h c", c=attn.head_dim)
 
 

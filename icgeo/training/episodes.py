@@ -1,8 +1,8 @@
 """Episodes for pretraining: views of one world each, every pair a target.
 
 An episode of n views of one world holds n targets: each view is a query that sees a random subset
-of the others as examples. Two prompts divide the worlds: the Earth upright in its own colours, known
-by heart, and unknown worlds, told by the examples alone.
+of the others as examples. Two prompts divide the worlds: the Earth upright in its own colours,
+known by heart, and unknown worlds, told by the examples alone.
 """
 
 import logging
@@ -92,7 +92,7 @@ class EpisodeOptions:
     cap_share: float = 0.5
     """Share of episodes within a cap of 12 to 180 degrees, not over the whole sphere."""
     near_share: float = 0.5
-    """Share of views placed near another one."""
+    """Share of views placed near another one, at most a half."""
     near_deg: float = 30.0
     """How far such a view lies from the other at most."""
 
@@ -111,7 +111,7 @@ class EpisodeOptions:
 
     def for_matching(self) -> "EpisodeOptions":
         """Return the options for the photo encoder alone: fewer worlds, more views of each."""
-        return replace(self, worlds=max(1, self.worlds // 2), views=48, near_share=0.6)
+        return replace(self, worlds=max(1, self.worlds // 2), views=48, near_share=0.5)
 
 
 @dataclass(frozen=True)
@@ -161,10 +161,12 @@ def place_views(
     whole = torch.rand(worlds, 1, generator=generator) >= options.cap_share
     radius = torch.where(whole, torch.tensor(180.0), radius).expand(worlds, views)
     xyz = sphere.sample_cap(centre.expand(-1, views, -1), radius, generator=generator)
-    partner = torch.randint(views, (worlds, views, 1), generator=generator)
+    partner = torch.randint(views // 2, (worlds, views, 1), generator=generator)
     reach = draw_between((0, options.near_deg), worlds, views, generator=generator)
     near = sphere.sample_cap(xyz.take_along_dim(partner, dim=1), reach, generator=generator)
-    is_near = torch.rand(worlds, views, 1, generator=generator) < options.near_share
+    # partners stay where they are: else a view would follow one that has moved on
+    is_near = torch.rand(worlds, views, 1, generator=generator) < 2 * options.near_share
+    is_near[:, : views // 2] = False
     return torch.where(is_near, near, xyz)
 
 

@@ -9,9 +9,9 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -29,6 +29,8 @@ from icgeo.training.flow import encode_photos, losses, match_loss, predict_clean
 logger = logging.getLogger(__name__)
 
 LOG_EVERY = 100
+SHARPNESS = 1.2
+"""Weight of normalised queries and keys at the start; the logit of equals is 8."""
 
 STYLE = maps.MapStyle(height=32, width=64, spread_deg=(40.0, 16.0, 7.0))
 
@@ -42,11 +44,7 @@ def build_learner(
     codec: PatchCodec | None = None,
     seed: int = 0,
 ) -> StackedFlux2:
-    """Make an untrained learner whose attention begins as similarity.
-
-    Queries and keys start with equal weights, so that like attends to like; the outputs start
-    small, so that a block begins near the identity.
-    """
+    """Make an untrained learner whose attention begins as similarity."""
     torch.manual_seed(seed)
     codec = codec or PatchCodec()
     generator = torch.Generator().manual_seed(seed)
@@ -65,21 +63,36 @@ def build_learner(
         axes_dims_rope=(4, 8, 8, 12),
         guidance_embeds=False,
     )
-    _tie_queries_to_keys(transformer)
+    _start_as_similarity(transformer, slice(size.photo_channels, 2 * size.photo_channels))
     return StackedFlux2(transformer, codec, torch.randn(len(PROMPTS), 2, 64))
 
 
 @torch.no_grad()
-def _tie_queries_to_keys(transformer: Flux2Transformer2DModel) -> None:
-    width = transformer.inner_dim
-    for block in transformer.transformer_blocks:
-        block.attn.to_k.weight.copy_(block.attn.to_q.weight)
-    for block in transformer.single_transformer_blocks:
-        weight = block.attn.to_qkv_mlp_proj.weight
-        weight[width : 2 * width] = weight[:width]
+def _start_as_similarity(transformer: Flux2Transformer2DModel, descriptor: slice) -> None:
+    """Let attention begin as similarity of photos.
+
+    Tokens enter the residual stream unmixed; queries and keys start equal and read the photo's
+    descriptor alone, so that like attends to like, sharply. What is then copied, and where it is
+    written, is learned. The outputs start small, so that a block begins near the identity.
+    """
+    entry = transformer.x_embedder.weight
+    entry.copy_(torch.eye(*entry.shape))
     for name, weight in transformer.named_parameters():
         if "modulation" in name or "proj_out" in name or "norm_out" in name:
             weight.mul_(0.1 if "out" in name else 0.3)
+        if "norm_q" in name or "norm_k" in name:
+            weight.fill_(SHARPNESS)
+    for block in transformer.transformer_blocks:
+        _read_descriptor(block.attn.to_q.weight, block.attn.to_k.weight, descriptor)
+    for block in transformer.single_transformer_blocks:
+        query, key = block.attn.to_qkv_mlp_proj.weight.split(transformer.inner_dim)[:2]
+        _read_descriptor(query, key, descriptor)
+
+
+def _read_descriptor(query: Tensor, key: Tensor, descriptor: slice) -> None:
+    query.mul_(0.1)
+    query[:, descriptor] = torch.randn_like(query[:, descriptor]) / query.shape[1] ** 0.5
+    key.copy_(query)
 
 
 @dataclass
@@ -188,7 +201,7 @@ class Pretraining:
         self.step = state["step"]
         return True
 
-    def log(self, record: dict[str, float | str]) -> None:
+    def log(self, record: Mapping[str, float]) -> None:
         """Append a line to `log.jsonl`."""
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps({"step": self.step, **record}) + "\n")
@@ -218,7 +231,7 @@ class Pretraining:
     def validate(self) -> dict[str, float]:
         """Median error in km of the single best place, by kind of world and shots."""
         self.learner.eval()
-        found = {}
+        found: dict[str, float] = {}
         for kind, bank, options, shots in self._validation_sets():
             generator = torch.Generator().manual_seed(12345)
             episodes = draw_episodes(bank, options, generator=generator)
@@ -229,12 +242,12 @@ class Pretraining:
         return found
 
     def _validation_sets(self) -> Iterator[tuple[str, WorldBank, EpisodeOptions, tuple[int, ...]]]:
-        whole = {"cap_share": 0.0, "near_share": 0.0, "real_share": 0.0, "views": 24}
+        whole = EpisodeOptions(views=24, real_share=0.0, cap_share=0.0, near_share=0.0)
         held_out = WorldBank.build_held_out(self.folder)
-        unknown = EpisodeOptions(worlds=24, earth_share=0.0, **whole)
+        unknown = replace(whole, worlds=24, earth_share=0.0)
         yield "seen families", self.bank, unknown, (1, 16)
         yield "held-out families", held_out, unknown, (1, 4, 16)
-        yield "Earth", self.bank, EpisodeOptions(worlds=12, earth_share=1.0, **whole), (0, 16)
+        yield "Earth", self.bank, replace(whole, worlds=12, earth_share=1.0), (0, 16)
 
     @torch.no_grad()
     def _median_error(self, episodes: Episodes, shots: int, generator: Generator) -> float:

@@ -60,7 +60,7 @@ def test_a_marker_is_red_at_its_place_and_leaves_the_rest_alone():
 @pytest.mark.parametrize("style", [SMALL, MARKER, WINDOW])
 def test_a_mixture_draws_as_the_mixture_of_its_maps(style: MapStyle):
     here, there = (
-        Density.from_mixture([place], [kappa], nside=8)
+        Density.from_mixture([place], [kappa], [1.0], nside=8)
         for place, kappa in (([-30.0, 178.0], 500.0), ([10.0, 20.0], 50.0))
     )
     mixed = 0.7 * draw_density(here, style) + 0.3 * draw_density(there, style)
