@@ -60,6 +60,10 @@ def _place(lat: float, lon: float) -> str:
     return f"{abs(lat):.0f}° {'N' if lat >= 0 else 'S'}, {abs(lon):.0f}° {'E' if lon >= 0 else 'W'}"
 
 
+def _short(name: str, most: int = 26) -> str:
+    return name if len(name) <= most else "…" + name[1 - most :]
+
+
 def _figure_of(ax: Axes) -> Figure:
     figure = ax.get_figure(root=True)
     if figure is None:
@@ -252,7 +256,7 @@ def plot_gallery(
     for row, (prediction, photo, place, title, is_earth) in zip(
         axes, zip(*columns, strict=True), strict=True
     ):
-        _show_image(row[0], _picture(photo), title=title)
+        _show_image(row[0], _picture(photo), title=_short(title))
         if prediction.map is None:
             row[1].set_axis_off()
         else:

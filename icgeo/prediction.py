@@ -7,7 +7,7 @@ of `located=False` has the prior as its density and NaN as its point, never an i
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -43,8 +43,8 @@ Examples = Sequence[Example | tuple[Photo, tuple[float, float]]] | str | Path | 
 """Examples, (photo, (latitude, longitude)) tuples, the path of a manifest or folder, or none."""
 
 
-def as_examples(examples: Examples, *, allow_outside: bool = False) -> list[Example]:
-    """Make a list of examples of whatever stands for them.
+def as_examples(examples: Any, *, allow_outside: bool = False) -> list[Example]:
+    """Make a list of examples of what stands for them (`Examples`).
 
     `allow_outside` accepts photos outside the manifest's folder.
 
@@ -110,6 +110,7 @@ class Prediction:
         }
 
 
+@runtime_checkable
 class Locator(Protocol):
     """Locates photos, given examples; the method and its rivals are alike in that."""
 

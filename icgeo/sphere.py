@@ -19,7 +19,7 @@ EARTH_RADIUS_KM = 6371.0
 AREA_KM2 = 4 * math.pi * EARTH_RADIUS_KM**2
 
 # Sequence, because beartype does not take a tuple for numpy's ArrayLike
-Values = Tensor | ArrayLike | Sequence[Any]
+Values = Tensor | ArrayLike | Sequence[Any] | float
 """Numbers as a tensor, a NumPy array, a table's column or nested lists and tuples."""
 
 
