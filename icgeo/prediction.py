@@ -71,7 +71,7 @@ def _as_example(number: int, example: Any) -> Example:
     except (TypeError, ValueError) as error:
         raise ValueError(
             "expected examples as Example(image, lat, lon) or (photo, (latitude, longitude)), got "
-            f"{example!r} as number {number}; give a list of them"
+            f"{type(example).__name__} as number {number}; give a list of them"
         ) from error
     return Example(image, lat, lon)
 

@@ -130,6 +130,8 @@ def _views(
     world: str, picture: Float[Tensor, "3 height width"], count: int, generator: Generator
 ) -> list[tuple[np.ndarray, tuple[float, float]]]:
     """Take views of a world: arrays [size, size, 3] and their locations."""
+    if not count:
+        return []
     is_earth = world == EARTH
     land = land_mask(picture.shape[-2]) if is_earth else None
     options = EARTH_VIEWS if is_earth else None

@@ -27,7 +27,7 @@ class Row:
     nll: float | None = None
     """Minus the log-density at the truth, in nats per steradian."""
     level: float | None = None
-    """Smallest credible level whose region holds the truth."""
+    """Credible level of the truth: regions of a larger probability hold it."""
     area_90_km2: float | None = None
     legibility: float | None = None
     located: bool | None = None

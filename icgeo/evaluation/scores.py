@@ -99,7 +99,8 @@ def _score(world: str, locator: str, shots: int, rows: Sequence[Row]) -> Score:
 def column(rows: Sequence[Row], name: str) -> Float[Tensor, " rows"]:
     """Numbers of one field of the rows; NaN for what is not known."""
     values = [getattr(row, name) for row in rows]
-    return torch.tensor([math.nan if value is None else value for value in values]).double()
+    known = [math.nan if value is None else value for value in values]
+    return torch.tensor(known, dtype=torch.float64)
 
 
 def distances(rows: Sequence[Row]) -> Float[Tensor, " rows"]:

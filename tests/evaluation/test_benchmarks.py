@@ -47,11 +47,11 @@ def test_other_worlds_are_unknown():
     assert episode.prompt == "unknown world"
 
 
-def test_turning_is_rigid(generator):
+def test_turning_is_rigid():
     """Colours linear in the direction stay so under rotation and mixing, at poles and seam too."""
     xyz = pixel_xyz(64)
     world = (0.5 + 0.15 * xyz).movedim(-1, 0).contiguous()
-    found = turned(world, generator=generator)
+    found = turned(world, generator=torch.Generator().manual_seed(0))
     design = torch.cat((xyz, torch.ones(64, 128, 1)), dim=-1).reshape(-1, 4).double()
     values = found.reshape(3, -1).T.double()
     fit = torch.linalg.lstsq(design, values).solution

@@ -1,0 +1,135 @@
+"""Tests of scores, on rows whose numbers are known by hand."""
+
+import math
+
+import pytest
+import torch
+
+from icgeo.baselines import Chance
+from icgeo.evaluation import (
+    Row,
+    compare_medians,
+    levels_by_world,
+    report,
+    scores,
+    select,
+    table,
+)
+from icgeo.sphere import AREA_KM2
+
+
+def row(number, distance, *, locator="icgeo", world="moon", shots=4, **values):
+    known = {"nll": 1.0, "level": 0.5, "area_90_km2": AREA_KM2 / 4, "seconds": 0.02}
+    return Row(
+        locator=locator,
+        episode=f"episode {number % 3}",
+        world=world,
+        id=str(number),
+        shots=shots,
+        lat=1.0,
+        lon=2.0,
+        true_lat=1.0,
+        true_lon=2.0,
+        distance_km=distance,
+        **(known | values),
+    )
+
+
+ERRORS = (100.0, 500.0, 1000.0, 2000.0, 9000.0)
+
+
+def test_a_score_has_the_numbers_of_its_rows():
+    levels = (0.1, 0.5, 0.85, 0.95, 1.0)
+    rows = [row(i, ERRORS[i], level=level) for i, level in enumerate(levels)]
+    (score,) = scores(rows)
+    assert score.summary.median_km == score.median_km.estimate == 1000
+    assert score.summary.within_750 == pytest.approx(2 / 5)
+    assert score.coverage_90 == pytest.approx(3 / 5)
+    assert (score.located, score.failed) == (1, 0)
+    assert 100 <= score.median_km.low <= 1000 <= score.median_km.high <= 9000
+
+
+def test_a_missing_answer_is_infinitely_far():
+    (score,) = scores([row(0, 10.0), row(1, None), row(2, None)])
+    assert math.isinf(score.summary.median_km)
+    assert score.located == pytest.approx(1 / 3)
+    assert score.summary.within_200 == pytest.approx(1 / 3)
+    assert score.to_dict()["median_km"] is None
+
+
+def test_photos_that_failed_are_counted_only():
+    failed = Row("icgeo", "episode 0", "moon", "bad.jpg", 4, error="empty file")
+    (score,) = scores([row(0, 10.0), failed])
+    assert (score.summary.queries, score.failed) == (1, 1)
+    assert scores([failed]) == []
+    assert report([failed]) == "skipped bad.jpg: empty file"
+
+
+def test_the_table_is_markdown_with_the_rivals_beside():
+    rows = [row(i, km) for i, km in enumerate(ERRORS)]
+    rows += [row(i, 10 * km, locator=Chance.name) for i, km in enumerate(ERRORS)]
+    lines = table(scores(rows)).splitlines()
+    assert len(lines) == 3
+    assert len({len(line) for line in lines}) == 1
+    header, rule, cells = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
+    assert set("".join(rule)) == {"-", ":"}
+    found = dict(zip(header, cells, strict=True))
+    assert found["world"] == "moon"
+    assert found["median km"] == "1000"
+    assert found["< 750 km"] == "40%"
+    assert found["NLL"] == "1.00"
+    assert found["90 % area"] == "25.0%"
+    assert found["chance"] == "10000"
+    assert found["nearest by pixels"] == ""
+
+
+def test_comparing_resamples_both_alike():
+    """What is twice as far everywhere is so in every resample, so the interval has no width."""
+    near = [row(i, 100.0 + 37 * i) for i in range(30)]
+    far = [row(i, 2 * (100.0 + 37 * i)) for i in range(30)]
+    ratio = compare_medians(near, far[::-1], ratio=True)
+    assert (ratio.estimate, ratio.low, ratio.high) == pytest.approx((0.5, 0.5, 0.5))
+    difference = compare_medians(near, far)
+    assert difference.estimate == pytest.approx(-torch.arange(30).mul(37.0).add(100).mean().item())
+    assert difference.high < 0
+
+
+def test_a_missing_answer_compares_as_a_guess():
+    """The median distance of a uniform guess is a quarter of a great circle, 10,007.5 km."""
+    nobody = [row(i, None) for i in range(9)]
+    somebody = [row(i, 10_007.5) for i in range(9)]
+    assert compare_medians(nobody, somebody).estimate == pytest.approx(0, abs=0.1)
+
+
+def test_only_the_same_queries_compare():
+    with pytest.raises(ValueError, match="expected rows of the same queries, got 2 and 3"):
+        compare_medians([row(0, 1.0), row(5, 1.0)], [row(i, 1.0) for i in range(3)])
+
+
+def test_rows_are_picked_by_locator_shots_and_world():
+    rows = [row(0, 1.0), row(1, 2.0, shots=8), row(2, 3.0, locator=Chance.name)]
+    rows += [row(3, 4.0, world="mars"), Row("icgeo", "e", "mars", "unknown", 4)]
+    assert [one.id for one in select(rows, shots=4)] == ["0", "3"]
+    assert [one.id for one in select(rows, shots=4, world="mars")] == ["3"]
+    assert [one.id for one in select(rows, shots=4, locator=Chance.name)] == ["2"]
+
+
+def test_levels_are_those_of_the_method_with_most_shots():
+    rows = [row(0, 1.0, level=0.1), row(0, 1.0, shots=8, level=0.2)]
+    rows += [row(0, 1.0, shots=8, level=0.9, locator=Chance.name)]
+    rows += [row(1, 1.0, world="mars", level=0.3)]
+    found = {name: levels.tolist() for name, levels in levels_by_world(rows).items()}
+    assert found == {"moon, 8 shots": [0.2], "mars, 4 shots": [0.3]}
+
+
+def test_the_report_lists_answers_whose_truth_is_unknown():
+    def answer(number, lat=12.3):
+        return Row(
+            "icgeo", "photos", "photos", f"{number}.jpg", 4, lat=lat, lon=-70.0, area_90_km2=1234.5
+        )
+
+    lines = report([answer(i) for i in range(5)], most=3).splitlines()
+    assert lines[0] == "0.jpg: 12.30, -70.00, 90 % within 1,234 km2"
+    assert lines[-1] == "and 2 more in predictions.parquet"
+    assert len(lines) == 4
+    assert report([answer(0, lat=None)]) == "0.jpg: not located"

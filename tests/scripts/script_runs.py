@@ -1,0 +1,38 @@
+"""Scripts as functions, and an untrained checkpoint, small and quick."""
+
+import importlib.util
+import sys
+from functools import lru_cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import torch
+
+from icgeo import config, maps
+from icgeo.models.base import Settings
+from icgeo.models.flux2 import StackedMapModel
+from icgeo.training.episodes import PROMPTS
+from icgeo.training.pretrain import STYLE, build_learner
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@lru_cache(maxsize=1)
+def untrained() -> Path:
+    """Make a checkpoint folder, once a process."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        learner = build_learner(heads=1, single_layers=1).eval().requires_grad_(False)
+    noise = maps.Noise(0.1, 0.2, 0.05)
+    settings = Settings(STYLE, PROMPTS, default_prompt=PROMPTS[0], noise=noise, calibration={})
+    folder = Path(mkdtemp())
+    StackedMapModel(learner, settings, shift=2.0).save(folder)
+    return folder
+
+
+def run(name: str, *options: object) -> None:
+    """Run a script in the working directory, with options as on its command line."""
+    spec = importlib.util.spec_from_file_location(f"scripts_{name}", SCRIPTS / f"{name}.py")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(config.parse(module.Options, [str(option) for option in options]))

@@ -1,0 +1,87 @@
+"""Tests of the main job end to end: worlds, a user's photos, and being killed."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from script_runs import run, untrained
+
+FIGURES = {"context.png", "gallery.png", "shots.png", "calibration.png"}
+FILES = {"options.yaml", "versions.json", "predictions.jsonl", "predictions.parquet"}
+FILES |= {"summary.json"}
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """A planet of noise, 2 : 1."""
+    noise = np.random.default_rng(0).integers(256, size=(8, 16, 3), dtype=np.uint8)
+    path = tmp_path / "mars.png"
+    Image.fromarray(noise).resize((128, 64)).save(path)
+    return path
+
+
+def test_worlds_are_located_and_a_killed_run_goes_on(picture, tmp_path, capsys):
+    options = ("--model", untrained(), "--world", picture, "--count", 4, "--shots", "[0,1,3]")
+    run("zero_shot", *options)
+    out = capsys.readouterr().out
+    lines = [line.split("|") for line in out.splitlines() if line.startswith("|")]
+    assert [(line[1].strip(), line[2].strip()) for line in lines[2:]] == [
+        (world, shots) for world in ("blue-marble", "mars") for shots in ("0", "1", "3")
+    ]
+    folder = tmp_path / "runs" / "zero-shot"
+    assert {path.name for path in folder.iterdir()} == FILES | FIGURES
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 * 4 * 3 * 4
+    assert {"id", "world", "shots", "true_lat", "nll", "seconds"} <= rows[-1].keys()
+
+    whole = (folder / "predictions.jsonl").read_bytes()
+    (folder / "predictions.jsonl").write_bytes(whole[: len(whole) // 2])
+    run("zero_shot", *options)
+    again = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert {row.pop("seconds") > 0 for row in rows + again} == {True}
+    assert again == rows
+
+
+def test_other_options_need_another_folder(picture):
+    options = ("--model", untrained(), "--world", picture, "--count", 2, "--shots", "[0]")
+    run("zero_shot", *options)
+    with pytest.raises(ValueError, match="seed"):
+        run("zero_shot", *options, "--seed", 1)
+
+
+@pytest.fixture
+def album(tmp_path):
+    """Photos of which one is empty, and examples with known places."""
+    generator = np.random.default_rng(1)
+    folder = tmp_path / "album"
+    folder.mkdir()
+    for name in ("a", "b", "c", "d"):
+        pixels = generator.integers(256, size=(32, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.jpg")
+    (folder / "empty.jpg").touch()
+    (folder / "queries.csv").write_text("image\na.jpg\nempty.jpg\nb.jpg\n")
+    (folder / "examples.csv").write_text("image,lat,lng\nc.jpg,48.8,2.3\nd.jpg,-33.9,151.2\n")
+    return folder
+
+
+def test_a_users_photos_are_located_and_the_unreadable_listed(album, tmp_path, capsys):
+    manifests = ("--queries", album / "queries.csv", "--examples", album / "examples.csv")
+    run("zero_shot", "--model", untrained(), *manifests, "--name", "mine")
+    out = capsys.readouterr().out
+    assert "skipped empty.jpg: photo" in out
+    assert all(any(line.startswith(f"{n}.jpg: ") for line in out.splitlines()) for n in "ab")
+    folder = tmp_path / "runs" / "mine"
+    rows = {
+        row["id"]: row
+        for row in map(json.loads, (folder / "predictions.jsonl").read_text().splitlines())
+    }
+    assert {row["shots"] for row in rows.values()} == {2}
+    assert "error" in rows["empty.jpg"]
+    assert rows["a.jpg"]["source"] == str(album / "a.jpg")
+    assert {path.name for path in folder.iterdir()} == FILES | {"context.png", "gallery.png"}

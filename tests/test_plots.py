@@ -1,0 +1,186 @@
+"""Tests of figures: nothing clipped, coastlines where they belong, the numbers that were given."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from pyproj import Proj
+
+from icgeo import maps, plots
+from icgeo.baselines import Chance
+from icgeo.density import Density
+from icgeo.evaluation import Row, scores
+from icgeo.prediction import Example, Prediction
+
+STYLE = maps.MapStyle.three_widths(height=16, width=32)
+PHOTO = np.random.default_rng(0).integers(256, size=(16, 16, 3), dtype=np.uint8)
+
+
+def assert_nothing_clipped(figure):
+    """Every text lies within the figure, and no two titles over each other."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    texts = figure.findobj(Text)
+    shown = [text for text in texts if text.get_text() and text.get_visible()]
+    assert shown
+    for text in shown:
+        box = text.get_window_extent(renderer)
+        assert box.x0 >= -1, text
+        assert box.y0 >= -1, text
+        assert box.x1 <= figure.bbox.width + 1, text
+        assert box.y1 <= figure.bbox.height + 1, text
+    titles = [ax.title.get_window_extent(renderer) for ax in figure.axes if ax.get_title()]
+    for number, box in enumerate(titles):
+        assert not any(box.overlaps(other) for other in titles[:number])
+
+
+def prediction(lat=48.9, lon=2.4, *, kappa=200.0, located=True):
+    return Prediction(
+        Density.from_mixture([lat, lon], kappa, nside=32),
+        lat if located else math.nan,
+        lon if located else math.nan,
+        legibility=0.9,
+        located=located,
+        seconds=0.01,
+        map=maps.draw([lat, lon], STYLE),
+    )
+
+
+@pytest.mark.parametrize("count", [1, 3, 16])
+def test_the_context_shows_pairs_in_order(count):
+    places = [(80.0 - 10 * i, -170.0 + 20 * i) for i in range(count)]
+    examples = [Example(PHOTO, *place) for place in places]
+    figure = plots.plot_context(examples, maps.draw(places, STYLE))
+    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert len(titles) == 2 * count
+    assert titles[0] == "photo 1"
+    assert titles[1] == "map 1: 80° N, 170° W"
+    assert_nothing_clipped(figure)
+
+
+def test_the_context_needs_a_map_for_each_example():
+    with pytest.raises(ValueError, match="got 1 examples and 2 maps"):
+        plots.plot_context([Example(PHOTO, 0, 0)], torch.zeros(2, 3, 16, 32))
+
+
+def test_the_gallery_says_how_far_off_each_answer_is():
+    predictions = [prediction(), prediction(located=False), prediction(-75, 179.9, kappa=20.0)]
+    figure = plots.plot_gallery(
+        predictions,
+        3 * [PHOTO],
+        [(48.9, 2.4), (0.0, 0.0), None],
+        titles=["a", "b" * 60, "c"],
+        on_earth=[True, False, True],
+    )
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles[2::3] == ["0 km off", "not located", "75° S, 180° E"]
+    assert titles[0] == "a"
+    assert len(titles[3]) == 26
+    assert_nothing_clipped(figure)
+
+
+def test_the_gallery_does_without_maps_and_truth():
+    figure = plots.plot_gallery([replace(prediction(), map=None)], [PHOTO])
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["answer", "90 % region"]
+
+
+def test_the_gallery_refuses_other_lengths():
+    with pytest.raises(ValueError, match=r"got \[1, 2, 1, 1, 1\]"):
+        plots.plot_gallery([prediction()], 2 * [PHOTO])
+    with pytest.raises(ValueError, match="at least one prediction"):
+        plots.plot_gallery([], [])
+
+
+def lines_of(figure):
+    return [c for c in figure.axes[0].collections if type(c) is LineCollection]
+
+
+def test_coastlines_are_where_they_belong_and_only_on_earth():
+    """Cape Agulhas and Cape Comorin, known points of the coast, within a degree."""
+    coast = lines_of(plots.plot_density(prediction()))[1]
+    points = np.concatenate([path.vertices for path in coast.get_paths()])
+    for lat, lon in ((-34.83, 20.0), (8.08, 77.55)):
+        place = np.array(Proj("+proj=eqearth +R=1")(lon, lat))
+        assert np.linalg.norm(points - place, axis=1).min() < math.radians(1)
+    assert len(lines_of(plots.plot_density(prediction(), on_earth=False))) == 1
+
+
+@pytest.mark.parametrize("place", [(48.9, 2.4), (-60.0, 150.0), (5.0, -179.0), (80.0, -30.0)])
+def test_the_density_is_drawn_where_it_is(place):
+    """The darkest pixel is at the point, as pyproj projects it, within a cell and a pixel."""
+    ax = plots.plot_density(prediction(*place, kappa=3000.0), place).axes[0]
+    (image,) = ax.images
+    values = np.ma.filled(image.get_array(), np.nan)
+    row, column = np.unravel_index(np.nanargmax(values), values.shape)
+    west, east, south, north = image.get_extent()
+    x = west + (column + 0.5) / values.shape[1] * (east - west)
+    y = north - (row + 0.5) / values.shape[0] * (north - south)
+    expected = Proj("+proj=eqearth +R=1")(place[1], place[0])
+    assert (x, y) == pytest.approx(expected, abs=math.radians(2))
+
+
+def test_a_uniform_density_has_no_edge():
+    uniform = Prediction(Density.uniform(8), 0.0, 0.0, legibility=0.0, located=True, seconds=0.0)
+    figure = plots.plot_density(uniform)
+    figure.canvas.draw()
+    assert len(figure.axes[0].collections) == len(lines_of(figure))
+
+
+def rows(world, *, unanswered=False):
+    return [
+        Row(
+            locator=locator,
+            episode=f"e{number % 2}",
+            world=world,
+            id=str(number),
+            shots=shots,
+            true_lat=0.0,
+            true_lon=0.0,
+            distance_km=None if unanswered and not shots else 9000.0 / (1 + shots) + number,
+            nll=1.0,
+            level=number / 8,
+            area_90_km2=1e6,
+            seconds=0.01,
+        )
+        for locator in (Chance.name, "icgeo")
+        for shots in (0, 1, 16)
+        for number in range(8)
+    ]
+
+
+def test_shots_have_a_panel_for_each_world():
+    figure = plots.plot_shots(scores(rows("moon") + rows("mars", unanswered=True)))
+    assert [ax.get_title() for ax in figure.axes] == ["moon", "mars"]
+    (own,) = (line for line in figure.axes[0].lines if line.get_label() == "icgeo")
+    np.testing.assert_allclose(own.get_ydata(), [9003.5, 4503.5, 9000 / 17 + 3.5])
+    assert figure.axes[0].get_ylim()[0] == 0
+    assert_nothing_clipped(figure)
+
+
+def test_figures_draw_into_given_axes():
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    first, second, third = figure.subplots(1, 3)
+    assert plots.plot_shots(scores(rows("moon")), ax=first) is figure
+    assert plots.plot_calibration({"moon": [0.1, 0.5]}, ax=second) is figure
+    assert plots.plot_density(prediction(), ax=third) is figure
+    assert all(ax.lines for ax in figure.axes)
+    with pytest.raises(ValueError, match="one world for each panel"):
+        plots.plot_shots(scores(rows("moon") + rows("mars")), ax=first)
+
+
+def test_calibration_is_the_share_of_truths_inside():
+    levels = np.random.default_rng(0).uniform(size=200) ** 2
+    figure = plots.plot_calibration({"moon, 16 shots": torch.from_numpy(levels), "mars": [0.2]})
+    curve = figure.axes[0].lines[1]
+    at = np.asarray(curve.get_xdata())
+    shares = [(levels <= p).mean() for p in at]
+    np.testing.assert_allclose(curve.get_ydata(), shares)
+    assert_nothing_clipped(figure)
