@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ from icgeo.maps import LEGIBLE
 from icgeo.models import Context, MapModel, load
 from icgeo.prediction import Examples, Prediction, as_examples
 
-Point = Literal["best", "mode", "mean", "median"]
 CONTEXTS_KEPT = 8
 
 
@@ -86,7 +85,7 @@ class Geolocator:
     """Where the model is loaded."""
     batch_size: int = 64
     """Queries at a time."""
-    point: Point = "best"
+    point: str = "best"
     """The single answer: largest expected GeoScore, mode, mean or median of the density."""
     augment: int = 0
     """Further views of each query (crops and exposures, never flips), averaged on the density."""

@@ -279,12 +279,14 @@ def plot_shots(scored: Sequence[Score], *, ax: Axes | None = None) -> Figure:
         raise ValueError(f"expected scores of one world for each panel, got those of {worlds}")
     if ax is not None:
         _plot_world(ax, scored)
+        ax.set_ylim(bottom=0)
         return _figure_of(ax)
     figure = Figure(figsize=(3.9 * len(worlds) + 0.4, 3.7), layout="constrained")
     axes = figure.subplots(1, len(worlds), squeeze=False, sharey=True)[0]
     for panel, world in zip(axes, worlds, strict=True):
         _plot_world(panel, [score for score in scored if score.world == world])
         panel.label_outer()
+    axes[0].set_ylim(bottom=0)  # for all, and last: it ends the scaling to what is drawn
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return figure
@@ -304,7 +306,6 @@ def _plot_world(ax: Axes, scored: Sequence[Score]) -> None:
             low, high = ([getattr(s.median_km, end) for s in curve] for end in ("low", "high"))
             ax.fill_between(at, low, high, color=style["color"], alpha=0.2, linewidth=0)
     ax.set_xticks(range(len(shots)), [str(count) for count in shots])
-    ax.set_ylim(bottom=0)
     ax.set_xlabel("shots")
     ax.set_ylabel("median error in km")
     ax.set_title(scored[0].world, fontsize=10)
@@ -324,7 +325,7 @@ def plot_calibration(
         levels: credible levels of the truths (`Density.credible_level`), by name of the curve.
         ax: where to draw.
     """
-    ax = ax or Figure(figsize=(4.4, 4.6), layout="constrained").subplots()
+    ax = ax or Figure(figsize=(4.6, 5.4), layout="constrained").subplots()
     grid = torch.linspace(0, 1, 201, dtype=torch.float64)
     ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
     for number, (name, values) in enumerate(levels.items()):
@@ -335,7 +336,7 @@ def plot_calibration(
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     ax.set_xlabel("probability of the credible region")
     ax.set_ylabel("fraction of truths inside")
-    ax.legend(fontsize=8, frameon=False, loc="upper left")
+    ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     ax.spines[["top", "right"]].set_visible(False)
     return _figure_of(ax)
 

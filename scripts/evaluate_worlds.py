@@ -12,13 +12,10 @@ from icgeo.evaluation.benchmarks import EARTH, TURNED_EARTH
 from icgeo.geolocator import Geolocator
 from icgeo.models import load
 
-QUERIES = 12
-"""Of an episode."""
-
 
 @dataclass(frozen=True)
 class Options:
-    """Evaluate on episodes of 12 queries; a run that was stopped goes on."""
+    """Evaluate on many episodes; a run that was stopped goes on."""
 
     model: str = "tiny"
     """A name, or a checkpoint folder."""
@@ -30,6 +27,8 @@ class Options:
     """Episodes of families that were trained on, in worlds that were not."""
     turned: int = 8
     """Episodes of the Earth, turned and recoloured."""
+    queries: int = 12
+    """Queries of an episode."""
     by_heart: int = 256
     """Views of the Earth to locate without examples."""
     settings: int = 10
@@ -48,7 +47,7 @@ def main(options: Options) -> None:
     counts = {
         of.HELD_OUT: options.held_out, of.SEEN: options.seen, TURNED_EARTH: options.turned
     }  # fmt: skip
-    take = partial(of.family_episodes, queries=QUERIES, seed=options.seed)
+    take = partial(of.family_episodes, queries=options.queries, seed=options.seed)
     episodes = [episode for group, count in counts.items() for episode in take(group, count)]
     rows = of.by_group(evaluate([(ask(), episode) for episode in episodes], folder=folder))
 

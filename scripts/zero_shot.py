@@ -19,7 +19,7 @@ class Options:
     """Your photos (CSV, Parquet or a folder), instead of views of worlds."""
     examples: Path | None = None
     """Photos whose locations are known, in the same forms, to show with `queries`."""
-    world: str = "craters"
+    world: str = "cells"
     """Beside Blue Marble: a family of procedural worlds, or a picture of a whole planet."""
     count: int = 64
     """Views of each world to locate."""

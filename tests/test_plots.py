@@ -27,7 +27,10 @@ def assert_nothing_clipped(figure):
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
-    texts = figure.findobj(Text)
+    texts = [
+        *(text for ax in figure.axes for text in (ax.findobj(Text) if ax.axison else [ax.title])),
+        *(text for legend in figure.legends for text in legend.get_texts()),
+    ]
     shown = [text for text in texts if text.get_text() and text.get_visible()]
     assert shown
     for text in shown:
@@ -113,7 +116,7 @@ def test_coastlines_are_where_they_belong_and_only_on_earth():
     assert len(lines_of(plots.plot_density(prediction(), on_earth=False))) == 1
 
 
-@pytest.mark.parametrize("place", [(48.9, 2.4), (-60.0, 150.0), (5.0, -179.0), (80.0, -30.0)])
+@pytest.mark.parametrize("place", [(48.9, 2.4), (-60.0, 150.0), (5.0, -179.0), (65.0, -30.0)])
 def test_the_density_is_drawn_where_it_is(place):
     """The darkest pixel is at the point, as pyproj projects it, within a cell and a pixel."""
     ax = plots.plot_density(prediction(*place, kappa=3000.0), place).axes[0]
@@ -134,7 +137,7 @@ def test_a_uniform_density_has_no_edge():
     assert len(figure.axes[0].collections) == len(lines_of(figure))
 
 
-def rows(world, *, unanswered=False):
+def rows(world, *, scale=1.0, unanswered=False):
     return [
         Row(
             locator=locator,
@@ -144,7 +147,7 @@ def rows(world, *, unanswered=False):
             shots=shots,
             true_lat=0.0,
             true_lon=0.0,
-            distance_km=None if unanswered and not shots else 9000.0 / (1 + shots) + number,
+            distance_km=None if unanswered and not shots else scale * 9000 / (1 + shots) + number,
             nll=1.0,
             level=number / 8,
             area_90_km2=1e6,
@@ -157,11 +160,16 @@ def rows(world, *, unanswered=False):
 
 
 def test_shots_have_a_panel_for_each_world():
-    figure = plots.plot_shots(scores(rows("moon") + rows("mars", unanswered=True)))
-    assert [ax.get_title() for ax in figure.axes] == ["moon", "mars"]
+    figure = plots.plot_shots(
+        scores(rows("moon") + rows("mars", scale=2.0) + rows("io", unanswered=True))
+    )
+    assert [ax.get_title() for ax in figure.axes] == ["moon", "mars", "io"]
     (own,) = (line for line in figure.axes[0].lines if line.get_label() == "icgeo")
     np.testing.assert_allclose(own.get_ydata(), [9003.5, 4503.5, 9000 / 17 + 3.5])
-    assert figure.axes[0].get_ylim()[0] == 0
+    for ax in figure.axes:
+        low, high = ax.get_ylim()
+        assert low == 0
+        assert all(np.ma.masked_invalid(line.get_ydata()).max() <= high for line in ax.lines)
     assert_nothing_clipped(figure)
 
 

@@ -4,7 +4,6 @@ Conventions: families are held out of training or seen (`icgeo.data.worlds`); th
 recoloured stands apart, for its coastlines were seen. Each episode has a world of its own.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from icgeo.baselines import NearestPixels
 from icgeo.data.worlds import HELD_OUT_FAMILIES, TRAINING_FAMILIES
 from icgeo.evaluation.benchmarks import TURNED_EARTH, Episode, world_episode
 from icgeo.evaluation.rows import Row
-from icgeo.evaluation.scores import compare_medians, scores, select, table
+from icgeo.evaluation.scores import compare_medians, scores, select, table, to_json
 from icgeo.metrics import median_error
 from icgeo.sphere import AREA_KM2, distance_km, sample_uniform, to_lat_lon
 
@@ -105,8 +104,8 @@ def write_evidence(folder: Path, rows: Sequence[Row], extra: Mapping[str, Any]) 
         if {1, 16} <= {row.shots for row in group}
     }
     values = {"groups": found, **extra}
-    text = json.dumps(values, indent=2, allow_nan=False)
-    (folder / "evidence.json").write_text(text + "\n", encoding="utf-8")
-    markdown = f"{tables}\n\n```json\n{text}\n```\n"
+    text = to_json(values)
+    (folder / "evidence.json").write_text(text, encoding="utf-8")
+    markdown = f"{tables}\n\n```json\n{text}```\n"
     (folder / "evidence.md").write_text(markdown, encoding="utf-8")
     return markdown

@@ -5,7 +5,6 @@ locator, and in the end `predictions.parquet` and `summary.json`. What is there 
 located again.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from icgeo.baselines import Chance, NearestOracle, NearestPixels
 from icgeo.data.photos import PhotoError, read_photo
 from icgeo.evaluation.benchmarks import Episode, Query
 from icgeo.evaluation.rows import Row, RowFile
-from icgeo.evaluation.scores import scores
+from icgeo.evaluation.scores import scores, to_json
 from icgeo.prediction import Locator, Prediction
 from icgeo.sphere import distance_km
 
@@ -167,5 +166,4 @@ def _write(folder: Path, rows: Sequence[Row]) -> None:
         folder / "predictions.parquet", index=False
     )
     summary = {"scores": [score.to_dict() for score in scores(rows)]}
-    text = json.dumps(summary, indent=2, allow_nan=False)
-    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "summary.json").write_text(to_json(summary), encoding="utf-8")

@@ -1,9 +1,11 @@
 """Scores of rows: by world, locator and number of shots, as a table, and against each other.
 
-Conventions: a query without an answer is infinitely far; a photo that could not be read is in no
-score, but counted. Intervals hold 95 %, by the bootstrap over episodes.
+Conventions: a query without an answer counts as a guess, a quarter of the way around the sphere; a
+photo that could not be read is in no score, but counted. Intervals hold 95 %, by the bootstrap over
+episodes.
 """
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +28,8 @@ from icgeo.metrics import (
 )
 from icgeo.sphere import AREA_KM2, EARTH_RADIUS_KM
 
+GUESS_KM = math.pi / 2 * EARTH_RADIUS_KM
+"""Median error of guesses at random."""
 RIVALS = (Chance.name, NearestPixels.name, NearestOracle.name)
 
 
@@ -47,14 +51,24 @@ class Score:
     """Photos that could not be read."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Give one flat dictionary, ready for JSON: None for what is not finite."""
+        """Give one flat dictionary."""
         values = asdict(self)
         summary, interval = values.pop("summary"), values.pop("median_km")
-        values |= summary | {"median_km_low": interval["low"], "median_km_high": interval["high"]}
-        return {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in values.items()
-        }
+        ends = {"median_km_low": interval["low"], "median_km_high": interval["high"]}
+        return values | summary | ends
+
+
+def to_json(values: Any) -> str:
+    """Write values as JSON, with null for numbers that are not finite, which JSON has not."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [plain(part) for part in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(plain(values), indent=2, allow_nan=False) + "\n"
 
 
 def scores(rows: Sequence[Row]) -> list[Score]:
@@ -90,7 +104,7 @@ def _score(world: str, locator: str, shots: int, rows: Sequence[Row]) -> Score:
             clusters=episodes if len(set(episodes)) > 1 else None,
             generator=torch.Generator().manual_seed(0),
         ),
-        located=distance.isfinite().double().mean().item(),
+        located=column(known, "distance_km").isfinite().double().mean().item(),
         coverage_90=coverage(column(known, "level"), 0.9),
         failed=sum(row.error is not None for row in rows),
     )
@@ -104,8 +118,12 @@ def column(rows: Sequence[Row], name: str) -> Float[Tensor, " rows"]:
 
 
 def distances(rows: Sequence[Row]) -> Float[Tensor, " rows"]:
-    """Errors in km of rows whose truth is known: infinite without an answer."""
-    return column(rows, "distance_km").nan_to_num(math.inf)
+    """Errors in km of rows whose truth is known.
+
+    Without an answer a row counts as a guess: a quarter of the way around, half of the sphere is
+    nearer.
+    """
+    return column(rows, "distance_km").nan_to_num(GUESS_KM)
 
 
 def select(
@@ -135,8 +153,7 @@ def levels_by_world(rows: Sequence[Row]) -> dict[str, Tensor]:
 def compare_medians(a: Sequence[Row], b: Sequence[Row], *, ratio: bool = False) -> Interval:
     """Difference a - b, or ratio a / b, of the median errors in km over the same queries.
 
-    Episodes are resampled whole. A query without an answer counts as a guess: a quarter of the
-    way around, half of the sphere is nearer.
+    Episodes are resampled whole.
 
     Raises:
         ValueError: rows of different queries.
@@ -147,11 +164,7 @@ def compare_medians(a: Sequence[Row], b: Sequence[Row], *, ratio: bool = False) 
             f"expected rows of the same queries, got {len(first)} and {len(second)} of which "
             f"{len(first.keys() & second.keys())} are the same"
         )
-    guess = math.pi / 2 * EARTH_RADIUS_KM
-    errors = [
-        column([rows[key] for key in first], "distance_km").nan_to_num(guess)
-        for rows in (first, second)
-    ]
+    errors = [distances([rows[key] for key in first]) for rows in (first, second)]
     return paired_bootstrap(
         *errors,
         statistic=weighted_median,

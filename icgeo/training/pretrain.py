@@ -41,18 +41,28 @@ def build_learner(
     single_layers: int = 5,
     double_layers: int = 1,
     style: maps.MapStyle = STYLE,
-    codec: PatchCodec | None = None,
+    photo_channels: int = 64,
     seed: int = 0,
 ) -> StackedFlux2:
-    """Make an untrained learner whose attention begins as similarity."""
+    """Make an untrained learner whose attention begins as similarity.
+
+    Raises:
+        ValueError: tokens have more channels than the transformer is wide.
+    """
     torch.manual_seed(seed)
-    codec = codec or PatchCodec()
+    codec = PatchCodec(photo_channels=photo_channels)
     generator = torch.Generator().manual_seed(seed)
     xyz = sphere.sample_uniform(4000, generator=generator)
     codec.fit_maps(maps.draw(sphere.to_lat_lon(xyz), style).float())
     size = codec.config
+    channels = 2 * size.photo_channels + size.map_channels
+    if channels > 32 * heads:
+        raise ValueError(
+            f"expected at most {32 * heads} channels a token for {heads} heads, got {channels}; "
+            "take more heads or fewer photo_channels"
+        )
     transformer = Flux2Transformer2DModel(
-        in_channels=2 * size.photo_channels + size.map_channels,
+        in_channels=channels,
         out_channels=size.map_channels,
         num_layers=double_layers,
         num_single_layers=single_layers,

@@ -1,5 +1,6 @@
 """Tests of scores, on rows whose numbers are known by hand."""
 
+import json
 import math
 
 import pytest
@@ -15,6 +16,7 @@ from icgeo.evaluation import (
     select,
     table,
 )
+from icgeo.evaluation.scores import to_json
 from icgeo.sphere import AREA_KM2
 
 
@@ -49,12 +51,12 @@ def test_a_score_has_the_numbers_of_its_rows():
     assert 100 <= score.median_km.low <= 1000 <= score.median_km.high <= 9000
 
 
-def test_a_missing_answer_is_infinitely_far():
+def test_a_missing_answer_counts_as_a_guess():
     (score,) = scores([row(0, 10.0), row(1, None), row(2, None)])
-    assert math.isinf(score.summary.median_km)
+    assert score.summary.median_km == pytest.approx(math.pi / 2 * 6371)
     assert score.located == pytest.approx(1 / 3)
     assert score.summary.within_200 == pytest.approx(1 / 3)
-    assert score.to_dict()["median_km"] is None
+    assert json.loads(to_json([score.to_dict()]))[0]["located"] == pytest.approx(1 / 3)
 
 
 def test_photos_that_failed_are_counted_only():

@@ -15,7 +15,7 @@ from icgeo.training.pretrain import STYLE, build_learner
 
 @pytest.fixture(scope="module")
 def model():
-    learner = build_learner(heads=2, single_layers=1).eval().requires_grad_(False)
+    learner = build_learner(heads=2, single_layers=1, photo_channels=8).eval().requires_grad_(False)
     settings = Settings(
         STYLE,
         PROMPTS,
@@ -70,29 +70,30 @@ def test_drawing_gives_one_map_a_query_and_sample(model, photos):
     torch.testing.assert_close(alone, drawn[1:2], atol=1e-5, rtol=0)
 
 
-def test_prompt_and_examples_matter(model, photos):
-    nothing = model.encode_context(photos[:0], LAT_LON[:0])
-    something = model.encode_context(photos[:3], LAT_LON)
+def test_prompt_and_examples_matter(photos):
+    tiny = models.load("tiny")
+    nothing = tiny.encode_context(photos[:0], LAT_LON[:0])
+    something = tiny.encode_context(photos[:3], LAT_LON)
     assert (nothing.shots, something.shots) == (0, 3)
-    drawn = [
-        model.draw_maps(context, photos[3:], prompt=prompt)
+    blind, told, shown = (
+        tiny.draw_maps(context, photos[3:], prompt=prompt)
         for context, prompt in (
             (nothing, PROMPTS[0]),
             (nothing, PROMPTS[1]),
             (something, PROMPTS[1]),
         )
-    ]
-    assert (drawn[0] - drawn[1]).abs().max() > 1e-3
-    assert (drawn[1] - drawn[2]).abs().max() > 1e-3
+    )
+    assert (blind - told).abs().max() > 0.1
+    assert (told - shown).abs().max() > 0.01
 
 
 def test_codec_and_ink_alone_cost_little(model):
-    """Locations drawn, coded, decoded and read: within a pixel of 5.6 degrees, 625 km."""
+    """Locations drawn, coded, decoded and read: within a third of a pixel of 5.6 degrees."""
     xyz = sphere.sample_uniform(60, generator=torch.Generator().manual_seed(1))
     lat_lon = sphere.to_lat_lon(xyz)
     readings = maps.read(model.codec_round_trip(lat_lon), STYLE)
     found = torch.stack([reading.point for reading in readings])
-    assert sphere.distance_km(found, lat_lon).median() < 150
+    assert sphere.distance_km(found, lat_lon).median() < 210
 
 
 def test_power_is_interpolated_and_defaults_to_one(model):

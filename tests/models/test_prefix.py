@@ -16,7 +16,7 @@ from icgeo.training.pretrain import build_learner
 
 @pytest.fixture
 def learner():
-    return build_learner(heads=2, single_layers=2, seed=1).double().eval()
+    return build_learner(heads=2, single_layers=2, photo_channels=8, seed=1).double().eval()
 
 
 def draw(*shape, seed=0):
@@ -24,7 +24,7 @@ def draw(*shape, seed=0):
 
 
 def features(groups, count, seed):
-    return draw(groups, count, 8, 128, seed=seed)
+    return draw(groups, count, 8, 16, seed=seed)
 
 
 def latents(groups, count, seed):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from icgeo import maps, sphere
+from icgeo.data.orbit import ViewOptions
 from icgeo.density import Density
 from icgeo.models.base import Settings
 from icgeo.models.flux2 import StackedMapModel
@@ -69,7 +70,10 @@ def test_the_earth_is_upright_and_other_worlds_are_not(bank):
     shares = {}
     for name, share in (("earth", 1.0), ("unknown", 0.0)):
         episodes = draw_episodes(
-            graded, replace(options, earth_share=share), generator=generator(1)
+            graded,
+            replace(options, earth_share=share),
+            generator=generator(1),
+            view_options=ViewOptions(haze=(0, 0), exposure_stops=(0, 0)),
         )
         rank = [
             torch.corrcoef(torch.stack((photos[:, 0].mean((1, 2)), xyz[:, 2])))[0, 1].item()
@@ -117,7 +121,7 @@ def test_match_loss_is_that_of_a_hand_computed_case():
 
 def small_run(bank, folder, steps=6):
     return Pretraining(
-        build_learner(heads=2, single_layers=1),
+        build_learner(heads=2, single_layers=1, photo_channels=8),
         bank,
         folder,
         Schedule(1e-3, steps, warmup=2),
@@ -140,8 +144,8 @@ def test_a_killed_run_ends_with_the_weights_of_one_never_killed(bank, tmp_path, 
     assert resumed.step == whole.step == 6
     for name, weight in whole.learner.state_dict().items():
         assert torch.equal(weight, resumed.learner.state_dict()[name]), name
-    lines = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").open()]
-    assert lines[-1]["step"] == 6
+    log = (tmp_path / "whole" / "log.jsonl").read_text().splitlines()
+    assert json.loads(log[-1])["step"] == 6
 
 
 def test_validation_reports_each_kind_of_world(bank, tmp_path, monkeypatch):
@@ -179,6 +183,11 @@ def test_the_learner_learns(bank, tmp_path):
     assert sum(found[-5:]) < 0.5 * sum(found[:5])
 
 
+def test_tokens_must_fit_the_width():
+    with pytest.raises(ValueError, match="at most 64 channels a token for 2 heads, got 164"):
+        build_learner(heads=2)
+
+
 def test_schedule_warms_up_and_falls():
     schedule = Schedule(1.0, 1000, warmup=100, fall=0.5)
     assert schedule(0) == pytest.approx(0.01)
@@ -201,7 +210,7 @@ def test_the_best_power_undoes_overconfidence():
 
 
 def test_calibration_fills_the_settings(bank):
-    learner = build_learner(heads=2, single_layers=1).eval().requires_grad_(False)
+    learner = build_learner(heads=2, single_layers=1, photo_channels=8).eval().requires_grad_(False)
     model = StackedMapModel(learner, Settings(STYLE, PROMPTS, default_prompt=EARTH))
     settings = calibration.calibrate(model, bank, episodes=1, seed=0).settings
     assert settings.noise in calibration.NOISES
