@@ -146,9 +146,9 @@ def recolour(
     worlds = len(photos)
     turn = sphere.random_rotation(worlds, generator=generator, dtype=torch.float32)
     mix = torch.lerp(torch.eye(3), turn, torch.rand(worlds, 1, 1, generator=generator))
-    mixed = einsum(photos - 0.5, mix, "w v c y x, w d c -> w v d y x") + 0.5
+    mixed = einsum(photos - 0.5, mix.to(photos), "w v c y x, w d c -> w v d y x") + 0.5
     gamma = torch.exp2(draw_between((-0.7, 0.7), worlds, 1, 1, 1, 1, generator=generator))
-    return mixed.clamp(1e-4, 1) ** gamma
+    return mixed.clamp(1e-4, 1) ** gamma.to(photos)
 
 
 def place_views(
@@ -177,7 +177,8 @@ def draw_episodes(
     generator: Generator,
     view_options: ViewOptions | None = None,
 ) -> Episodes:
-    """Draw a batch of episodes from a bank of worlds."""
+    """Draw a batch of episodes from a bank of worlds, on the device of the bank."""
+    device = bank.pictures.device
     is_earth = torch.rand(options.worlds, generator=generator) < options.earth_share
     is_real = torch.rand(options.worlds, generator=generator) < options.real_share
     real = torch.randint(bank.real, (options.worlds,), generator=generator)
@@ -187,9 +188,12 @@ def draw_episodes(
     mirror = torch.where(torch.rand(options.worlds, generator=generator) < 0.5, -1.0, 1.0)
     turn = turn * rearrange(mirror, "w -> w 1 1")
     turn[is_earth] = torch.eye(3)
-    xyz = place_views(options, generator=generator)
-    photos, _ = take_views(worlds, xyz, generator=generator, options=view_options, rotation=turn)
-    photos[~is_earth] = recolour(photos[~is_earth], generator=generator)
+    is_unknown = (~is_earth).to(device)
+    xyz = place_views(options, generator=generator).to(device)
+    photos, _ = take_views(
+        worlds, xyz, generator=generator, options=view_options, rotation=turn.to(device)
+    )
+    photos[is_unknown] = recolour(photos[is_unknown], generator=generator)
     prompt = torch.where(is_earth, PROMPTS.index(EARTH), PROMPTS.index(UNKNOWN))
     visible = random_subsets(options.worlds, options.views, generator=generator)
-    return Episodes(photos, xyz, prompt, visible)
+    return Episodes(photos, xyz, prompt.to(device), visible.to(device))

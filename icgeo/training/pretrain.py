@@ -253,7 +253,7 @@ class Pretraining:
 
     def _validation_sets(self) -> Iterator[tuple[str, WorldBank, EpisodeOptions, tuple[int, ...]]]:
         whole = EpisodeOptions(views=24, real_share=0.0, cap_share=0.0, near_share=0.0)
-        held_out = WorldBank.build_held_out(self.folder)
+        held_out = WorldBank.build_held_out(self.folder).to(self.device)
         unknown = replace(whole, worlds=24, earth_share=0.0)
         yield "seen families", self.bank, unknown, (1, 16)
         yield "held-out families", held_out, unknown, (1, 4, 16)
