@@ -173,7 +173,7 @@ def plot_density(
     on_earth: bool = True,
     ax: Axes | None = None,
 ) -> Figure:
-    """Show a density on the world: darker is denser; truth, point and the edge of its 90 % region.
+    """Show a density on the world: bluer is denser, grey beyond the 90 % region; truth, point.
 
     `on_earth` draws coastlines; on other worlds there is only the graticule.
     """
@@ -190,6 +190,7 @@ def plot_density(
     mass = prediction.density.mass
     if mass.max() > mass.min():
         levels = np.where(inside, prediction.density.credible_level(lat_lon).numpy(), np.nan)
+        ax.contourf(levels, [0.9, 2], colors="0.5", alpha=0.2, **image)
         ax.contour(levels, [0.9], colors=BLACK, linewidths=0.9, **image)
     _mark_points(ax, prediction, truth)
     ax.set_aspect("equal")
@@ -211,7 +212,7 @@ def _legend_handles(has_truth: bool) -> list[Line2D]:
     marks: dict[str, Any] = {"linestyle": "none"}
     handles = [
         Line2D([], [], marker="x", color=ORANGE, markeredgewidth=1.8, label="answer", **marks),
-        Line2D([], [], color=BLACK, linewidth=0.9, label="90 % region"),
+        Line2D([], [], color=BLACK, linewidth=0.9, label="90 % region (grey: outside)"),
     ]
     if has_truth:
         handles.insert(0, Line2D([], [], marker="*", color=GREEN, ms=10, label="truth", **marks))

@@ -20,6 +20,8 @@ class Options:
 
     name: str = "pretrain"
     """Run folder under runs/; a run that was stopped continues from its last checkpoint."""
+    start: Path | None = None
+    """Checkpoint folder whose weights to start from, of the same sizes; None means from scratch."""
     steps: int = 6000
     """Batches in all."""
     match_steps: int = 500
@@ -56,6 +58,8 @@ def main(options: Options) -> None:
     learner = build_learner(
         heads=options.heads, single_layers=options.single_layers, seed=options.seed
     )
+    if options.start:
+        learner.load_state_dict(StackedMapModel.load(options.start).learner.state_dict())
     run = Pretraining(
         learner.to(options.device),
         bank.to(options.device),

@@ -92,7 +92,7 @@ def test_the_gallery_says_how_far_off_each_answer_is():
 def test_the_gallery_does_without_maps_and_truth():
     figure = plots.plot_gallery([replace(prediction(), map=None)], [PHOTO])
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["answer", "90 % region"]
+    assert labels == ["answer", "90 % region (grey: outside)"]
 
 
 def test_the_gallery_refuses_other_lengths():
