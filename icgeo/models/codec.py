@@ -69,6 +69,11 @@ class PatchCodec(ModelMixin, ConfigMixin):
         self.standardise = nn.BatchNorm1d(2 * width, affine=False)
         self.describe = nn.Linear(2 * width, photo_channels, bias=False)
 
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """Tokens of a map, and numbers in each."""
+        return self.config.rows * self.config.columns, self.config.map_channels
+
     def encode_maps(self, maps: Float[Tensor, "*batch 3 height width"]) -> Tensor:
         """Encode maps in [0, 1] to latents, [*batch, rows * columns, map_channels]."""
         patches = rearrange(

@@ -177,11 +177,11 @@ class StackedMapModel:
         seed: int = 0,
     ) -> Float[Tensor, "queries samples 3 height width"]:
         """Draw the maps of query photos, in float, unclipped."""
-        learner, size = self.learner, self.learner.codec.config
+        learner = self.learner
         features, _ = learner.codec.encode_photos(self._photos(photos))
         features = repeat(features, "q t c -> 1 (q s) t c", s=samples)
         contents = [photo.numpy().tobytes() for photo in photos.cpu()]
-        shape = (size.rows * size.columns, size.map_channels)
+        shape = learner.codec.latent_shape
         noise = sampling.keyed_noise(contents, shape, samples=samples, seed=seed).to(features)
         index = torch.tensor([self.settings.prompts.index(prompt)], device=features.device)
 

@@ -62,7 +62,7 @@ def encode_photos(
     return features.unflatten(0, shape), descriptor.float().unflatten(0, shape)
 
 
-def predict_clean(
+def predict_velocity(
     learner: StackedFlux2,
     style: maps.MapStyle,
     episodes: Episodes,
@@ -102,12 +102,11 @@ def losses(
     generator: Generator,
 ) -> Losses:
     """Flow-matching and matching loss of a batch of episodes."""
-    size = learner.codec.config
     shape = episodes.xyz.shape[:2]
     device = episodes.xyz.device
     t = draw_times(*shape, atom=atom, generator=generator).to(device)
-    noise = torch.randn(*shape, size.rows * size.columns, size.map_channels, generator=generator)
+    noise = torch.randn(*shape, *learner.codec.latent_shape, generator=generator)
     noise = noise.to(device)
-    latents, velocity, descriptors = predict_clean(learner, style, episodes, noise, t)
+    latents, velocity, descriptors = predict_velocity(learner, style, episodes, noise, t)
     flow = (velocity - (noise - latents)).square().mean()
     return Losses(flow, match_loss(descriptors, episodes.xyz, scale.exp()))

@@ -21,10 +21,11 @@ from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from icgeo import maps, sphere
+from icgeo.healpix import cell_xyz
 from icgeo.models.codec import PatchCodec
 from icgeo.models.flux2 import StackedFlux2
 from icgeo.training.episodes import PROMPTS, EpisodeOptions, Episodes, WorldBank, draw_episodes
-from icgeo.training.flow import encode_photos, losses, match_loss, predict_clean
+from icgeo.training.flow import encode_photos, losses, match_loss, predict_velocity
 
 logger = logging.getLogger(__name__)
 
@@ -264,13 +265,12 @@ class Pretraining:
         views = episodes.xyz.shape[1]
         is_example = torch.arange(views, device=self.device) < shots
         visible = is_example.expand(*episodes.xyz.shape[:2], views)
-        size = self.learner.codec.config
-        shape = (*episodes.xyz.shape[:2], size.rows * size.columns, size.map_channels)
+        shape = (*episodes.xyz.shape[:2], *self.learner.codec.latent_shape)
         noise = torch.randn(shape, generator=generator).to(self.device)
         t = torch.ones(shape[:2], device=self.device)
         shown = Episodes(episodes.photos, episodes.xyz, episodes.prompt, visible)
         with self.autocast():
-            _, velocity, _ = predict_clean(self.learner, STYLE, shown, noise, t)
+            _, velocity, _ = predict_velocity(self.learner, STYLE, shown, noise, t)
         queries = slice(16, None)
         found = self._best_place((noise - velocity)[:, queries])
         radians = sphere.angle(found, episodes.xyz[:, queries])
@@ -278,8 +278,6 @@ class Pretraining:
 
     def _best_place(self, latents: Tensor) -> Tensor:
         """The single location whose drawing is nearest to the latents."""
-        from icgeo.healpix import cell_xyz
-
         cells = cell_xyz(16).float()
         drawn = maps.draw(sphere.to_lat_lon(cells), STYLE).to(latents)
         templates = self.learner.codec.encode_maps(drawn).flatten(-2)
