@@ -1,7 +1,8 @@
 """Scores of predictions: arrays in, numbers out.
 
 Conventions: one row a query; `distance_km` is the great-circle error, infinite for a query without
-an answer (score 0, within no radius); `nll` is minus the log-density at the truth, in nats per
+an answer (score 0, within no radius) unless the caller puts the error of a guess, as
+`icgeo.evaluation` does; `nll` is minus the log-density at the truth, in nats per
 steradian; `levels` are the credible levels of the truths (`Density.credible_level`). Fractions are
 in [0, 1]. NaN and inputs without a row raise `ValueError`.
 """

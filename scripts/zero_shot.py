@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from icgeo import config, plots
+from icgeo.data.worlds import HELD_OUT_FAMILIES
 from icgeo.evaluation import SHOTS, Episode, evaluate, photo_episode, report, world_episode
 from icgeo.evaluation.benchmarks import EARTH
 from icgeo.geolocator import Geolocator
@@ -19,8 +20,9 @@ class Options:
     """Your photos (CSV, Parquet or a folder), instead of views of worlds."""
     examples: Path | None = None
     """Photos whose locations are known, in the same forms, to show with `queries`."""
-    world: str = "cells"
-    """Beside Blue Marble: a family of procedural worlds, or a picture of a whole planet."""
+    world: str | None = None
+    """Beside Blue Marble: a family of procedural worlds, or a picture of a whole planet; by default
+    one world of each family that the model in the box has never seen."""
     count: int = 64
     """Views of each world to locate."""
     shots: tuple[int, ...] = SHOTS
@@ -44,13 +46,16 @@ class Options:
 
 
 def gather(options: Options) -> list[Episode]:
-    """Gather examples and queries: the user's, or of two worlds."""
+    """Gather examples and queries: the user's, or of some worlds."""
     shots, seed, outside = max(options.shots), options.seed, options.allow_outside
     if options.queries:
         take = partial(photo_episode, options.queries, options.examples, allow_outside=outside)
         return [take(shots=shots, seed=seed)]
-    worlds = dict.fromkeys((EARTH, options.world))
-    return [world_episode(w, queries=options.count, shots=shots, seed=seed) for w in worlds]
+    worlds = (EARTH, options.world) if options.world else (EARTH, *HELD_OUT_FAMILIES)
+    return [
+        world_episode(w, queries=options.count, shots=shots, seed=seed)
+        for w in dict.fromkeys(worlds)
+    ]
 
 
 def main(options: Options) -> None:

@@ -137,6 +137,13 @@ def develop(
     return (veiled * torch.exp2(exposure_stops)[..., None, None, None]).clamp(0, 1)
 
 
+def mix_colours(
+    images: Float[Tensor, "*batch 3 height width"], mix: Float[Tensor, "#*batch 3 3"]
+) -> Float[Tensor, "*batch 3 height width"]:
+    """Mix the colour channels about grey by matrices [to, from]; the result is not clipped."""
+    return einsum(images - 0.5, mix.to(images), "... c h w, ... d c -> ... d h w") + 0.5
+
+
 def draw_between(
     limits: tuple[float, float], *shape: int, generator: Generator
 ) -> Float[Tensor, "*shape"]:

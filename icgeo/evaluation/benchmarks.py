@@ -18,7 +18,14 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from icgeo.data.manifest import Record, read_manifest
-from icgeo.data.orbit import ViewOptions, land_mask, look_up, open_world, random_views
+from icgeo.data.orbit import (
+    ViewOptions,
+    land_mask,
+    look_up,
+    mix_colours,
+    open_world,
+    random_views,
+)
 from icgeo.data.photos import Photo, PhotoError, read_photo
 from icgeo.data.worlds import FAMILIES, pixel_xyz, procedural_world
 from icgeo.prediction import Example
@@ -123,7 +130,7 @@ def turned(
     squares = rearrange(seen, "h (v w) i -> 1 v h w i", v=2)
     picture = rearrange(look_up(world[None], squares), "1 v c h w -> c h (v w)")
     mix = torch.eye(3).lerp(random_rotation(generator=generator, dtype=torch.float32), 0.5)
-    return (einsum(picture - 0.5, mix, "c h w, d c -> d h w") + 0.5).clamp(0, 1)
+    return mix_colours(picture, mix).clamp(0, 1)
 
 
 def _views(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from einops import einsum, rearrange
+from einops import rearrange
 from jaxtyping import Bool, Float, Int, UInt8
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor
@@ -22,6 +22,7 @@ from icgeo.data.orbit import (
     REAL_WORLDS,
     ViewOptions,
     draw_between,
+    mix_colours,
     open_world,
     take_views,
     to_uint8,
@@ -146,7 +147,7 @@ def recolour(
     worlds = len(photos)
     turn = sphere.random_rotation(worlds, generator=generator, dtype=torch.float32)
     mix = torch.lerp(torch.eye(3), turn, torch.rand(worlds, 1, 1, generator=generator))
-    mixed = einsum(photos - 0.5, mix.to(photos), "w v c y x, w d c -> w v d y x") + 0.5
+    mixed = mix_colours(photos, mix[:, None])
     gamma = torch.exp2(draw_between((-0.7, 0.7), worlds, 1, 1, 1, 1, generator=generator))
     return mixed.clamp(1e-4, 1) ** gamma.to(photos)
 
