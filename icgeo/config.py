@@ -11,7 +11,8 @@ import logging
 import platform
 import re
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +38,20 @@ def parse(options_type: type[Options], args: Sequence[str] | None = None) -> Opt
         return options_type(**_fields(values))
     except (ArgumentError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: error: {_one_line(error)}\n")
+
+
+class UsageError(ValueError):
+    """What was asked for cannot be done; the message says why in one line, and what to do."""
+
+
+def run(main: Callable[[Options], None], options_type: type[Options]) -> None:
+    """Run a script on its command line; a `UsageError` exits with code 2 and one line."""
+    options = parse(options_type)
+    try:
+        main(options)
+    except UsageError as error:
+        sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {_one_line(error)}\n")
+        sys.exit(2)
 
 
 def save_run(

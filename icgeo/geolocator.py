@@ -68,9 +68,9 @@ class Geolocator:
     """A model with its settings; it keeps contexts, so that examples are encoded once."""
 
     model: str | Path | MapModel = "tiny"
-    """"tiny", a checkpoint folder, or a model already loaded."""
+    """"tiny", a checkpoint folder, a hub id, or a model already loaded."""
     style: maps.MapStyle | None = None
-    """How maps are drawn; None means the checkpoint's own, and tiny knows no other."""
+    """How maps are drawn; None means the model's own, and tiny knows no other."""
     steps: int | None = None
     """Steps of the flow; 1 gives the posterior mean. None means the checkpoint's own."""
     samples: int | None = None
@@ -78,7 +78,8 @@ class Geolocator:
     seed: int = 0
     """Key of the noise."""
     attention: str | None = None
-    """Who sees whom; None means the checkpoint's own, and tiny knows `pairwise` alone."""
+    """Who sees whom: "full", "joint" or "pairwise"; None means the model's own, and tiny knows
+    `pairwise` alone."""
     prompt: str | None = None
     """What the model is told: one of the checkpoint's prompts; None means its default."""
     device: str = "cpu"
@@ -113,7 +114,7 @@ class Geolocator:
     def loaded(self) -> MapModel:
         """The model, loaded once."""
         if isinstance(self.model, str | Path):
-            return load(self.model, device=self.device)
+            return load(self.model, device=self.device, attention=self.attention, style=self.style)
         return self.model
 
     @cached_property

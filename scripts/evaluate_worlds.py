@@ -72,4 +72,4 @@ def save_figures(folder: Path, rows: Sequence[Row]) -> None:
 
 
 if __name__ == "__main__":
-    main(config.parse(Options))
+    config.run(main, Options)

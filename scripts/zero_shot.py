@@ -28,7 +28,9 @@ class Options:
     shots: tuple[int, ...] = SHOTS
     """Numbers of examples; where no truth is known, the largest only."""
     model: str = "tiny"
-    """A name, or a checkpoint folder."""
+    """A name, a checkpoint folder, or a hub id."""
+    attention: str | None = None
+    """Who sees whom: full, joint or pairwise; by default the model's own."""
     device: str = "cpu"
     """Where the model runs."""
     steps: int | None = None
@@ -60,9 +62,9 @@ def gather(options: Options) -> list[Episode]:
 
 def main(options: Options) -> None:
     """Locate, print the table, write the run folder."""
+    model = load(options.model, device=options.device, attention=options.attention)
     episodes = gather(options)
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
-    model = load(options.model, device=options.device)
     ask = partial(Geolocator, model, steps=options.steps, samples=options.samples)
     runs = [(ask(prompt=episode.prompt, seed=options.seed), episode) for episode in episodes]
     rows = evaluate(runs, folder=folder, shots=options.shots, batch_size=options.batch_size)
@@ -71,4 +73,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(config.parse(Options))
+    config.run(main, Options)

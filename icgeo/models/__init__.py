@@ -1,5 +1,5 @@
 """Diffusion transformers that draw maps, one file per architecture."""
 
-from icgeo.models.base import Context, MapModel, load
+from icgeo.models.base import Context, LoadError, MapModel, load
 
-__all__ = ["Context", "MapModel", "load"]
+__all__ = ["Context", "LoadError", "MapModel", "load"]

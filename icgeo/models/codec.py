@@ -31,10 +31,15 @@ class Residual(nn.Module):
         return x + self.mix(functional.gelu(self.spread(self.norm(x))))
 
 
+def _unit_mean_square(x: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch c"]:
+    return functional.rms_norm(x, x.shape[-1:])
+
+
 class PatchCodec(ModelMixin, ConfigMixin):
     """Linear patch codec for maps and a convolutional encoder for photos.
 
-    Both give `rows x columns` tokens, in row order. Saved and loaded as any diffusers model.
+    Both give `rows x columns` tokens, in row order; a photo's hold `photo_channels` numbers of what
+    is seen there and twice as many of the whole photo. Saved and loaded as any diffusers model.
     """
 
     @register_to_config
@@ -46,7 +51,7 @@ class PatchCodec(ModelMixin, ConfigMixin):
         patch_size: int = 16,
         map_channels: int = 36,
         photo_size: int = 64,
-        photo_channels: int = 64,
+        photo_channels: int = 48,
         width: int = 48,
     ) -> None:
         super().__init__()
@@ -60,14 +65,18 @@ class PatchCodec(ModelMixin, ConfigMixin):
             Residual(width),
             nn.Conv2d(width, 2 * width, 2, stride=2),
             Residual(2 * width),
+            Residual(2 * width),
         )
         cells = photo_size // 8
         self.gather = nn.Linear(
             2 * width * (cells // rows) * (cells // columns), photo_channels, bias=False
         )
-        self.norm = nn.RMSNorm(photo_channels, elementwise_affine=False)
-        self.standardise = nn.BatchNorm1d(2 * width, affine=False)
-        self.describe = nn.Linear(2 * width, photo_channels, bias=False)
+        word_channels = 8 * width
+        self.words = nn.Sequential(
+            nn.GroupNorm(1, 2 * width), nn.Conv2d(2 * width, word_channels, 1), nn.GELU()
+        )
+        self.standardise = nn.BatchNorm1d(2 * word_channels, affine=False)
+        self.describe = nn.Linear(2 * word_channels, 2 * photo_channels, bias=False)
 
     @property
     def latent_shape(self) -> tuple[int, int]:
@@ -112,10 +121,14 @@ class PatchCodec(ModelMixin, ConfigMixin):
             r=self.config.rows,
             s=self.config.columns,
         )
-        here = self.norm(self.gather(patches))
-        descriptor = self.describe(self.standardise(grid.mean(dim=(2, 3))))
-        everywhere = repeat(self.norm(descriptor), "n c -> n t c", t=here.shape[1])
-        return torch.cat((here, everywhere), dim=-1), functional.normalize(descriptor, dim=-1)
+        here = self.gather(patches)
+        words = self.words(grid)
+        # a bag of visual words: how much of each there is, and how clearly it is seen anywhere
+        bag = torch.cat((words.mean(dim=(2, 3)), words.amax(dim=(2, 3))), dim=1)
+        descriptor = self.describe(self.standardise(bag))
+        everywhere = repeat(descriptor, "n c -> n t c", t=here.shape[1])
+        features = torch.cat([_unit_mean_square(part) for part in (here, everywhere)], dim=-1)
+        return features, functional.normalize(descriptor, dim=-1)
 
     @torch.no_grad()
     def fit_maps(self, maps: Float[Tensor, "batch 3 height width"]) -> None:

@@ -6,6 +6,7 @@ once, at t = 0, and see only themselves; queries read what was kept of them.
 """
 
 import copy
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from icgeo import maps, sampling
 from icgeo.models.base import Context, Settings
 from icgeo.models.codec import PatchCodec
-from icgeo.models.prefix import ExamplePrefix, install
+from icgeo.models.prefix import Kept, Sight, install
 
 QUERY_IMAGE, EXAMPLE_IMAGE = 0, 10
 """Places on the first axis; FLUX.2 spaces images by 10, which turns their keys well apart."""
@@ -52,6 +53,10 @@ class StackedFlux2(nn.Module):
         self.prompts = nn.Parameter(prompts)
         install(transformer)
 
+    def _ids(self, image: int) -> Int[Tensor, "tokens 4"]:
+        size = self.codec.config
+        return grid_ids(size.rows, size.columns, image=image).to(self.prompts.device)
+
     def _forward(
         self,
         tokens: Float[Tensor, "groups count tokens channels"],
@@ -59,16 +64,16 @@ class StackedFlux2(nn.Module):
         text: Float[Tensor, "groups length width"],
         *,
         image: int,
-        prefix: ExamplePrefix,
+        sight: Sight,
     ) -> Float[Tensor, "groups count tokens map_channels"]:
-        count, size = tokens.shape[1], self.codec.config
+        count = tokens.shape[1]
         sample = self.transformer(
             hidden_states=rearrange(tokens, "g n t c -> (g n) t c"),
             encoder_hidden_states=repeat(text, "g l d -> (g n) l d", n=count),
             timestep=rearrange(t, "g n -> (g n)"),
-            img_ids=grid_ids(size.rows, size.columns, image=image).to(tokens.device),
+            img_ids=self._ids(image),
             txt_ids=text_ids(text.shape[1]).to(tokens.device),
-            joint_attention_kwargs={"prefix": prefix},
+            joint_attention_kwargs={"sight": sight},
             return_dict=False,
         )[0]
         return rearrange(sample, "(g n) t c -> g n t c", n=count)
@@ -77,15 +82,29 @@ class StackedFlux2(nn.Module):
         self,
         photos: Float[Tensor, "groups examples tokens features"],
         latents: Float[Tensor, "groups examples tokens map_channels"],
-    ) -> ExamplePrefix:
-        """Keep the keys and values of pairs of photo features and map latents."""
-        prefix = ExamplePrefix(groups=len(photos))
+    ) -> Kept:
+        """Keep the keys and values of pairs of photo features and map latents, group by group."""
+        kept = Kept()
         if photos.shape[1]:
             t = torch.zeros(photos.shape[:2], dtype=photos.dtype, device=photos.device)
             pairs = torch.cat((photos, latents.to(photos.dtype)), dim=-1)
             no_text = self.prompts[:1, :0].to(photos.dtype).expand(len(photos), -1, -1)
-            self._forward(pairs, t, no_text, image=EXAMPLE_IMAGE, prefix=prefix)
-        return prefix
+            self._forward(pairs, t, no_text, image=EXAMPLE_IMAGE, sight=Sight(kept=kept))
+        return kept
+
+    def place_examples(
+        self,
+        kept: Kept,
+        *,
+        groups: int,
+        visible: Bool[Tensor, "groups queries examples"] | None = None,
+    ) -> Sight:
+        """Let queries see the examples of their group; all share one place, so order is free."""
+        if not kept.keys:
+            return Sight()
+        pairs = len(kept.keys[0]) // groups
+        rotary = self.transformer.pos_embed(self._ids(EXAMPLE_IMAGE).repeat(pairs, 1))
+        return Sight((kept.placed(rotary, groups=groups, visible=visible),))
 
     def velocity(
         self,
@@ -94,13 +113,12 @@ class StackedFlux2(nn.Module):
         photos: Float[Tensor, "groups queries tokens features"],
         *,
         prompt: Int[Tensor, " groups"],
-        prefix: ExamplePrefix,
-        visible: Bool[Tensor, "groups queries examples"] | None = None,
+        sight: Sight,
     ) -> Float[Tensor, "groups queries tokens map_channels"]:
         """Predict noise - data for the maps of queries, given the kept examples."""
         tokens = torch.cat((photos, noisy.to(photos.dtype)), dim=-1)
         text = self.prompts[prompt].to(tokens.dtype)
-        return self._forward(tokens, t, text, image=QUERY_IMAGE, prefix=prefix.reading(visible))
+        return self._forward(tokens, t, text, image=QUERY_IMAGE, sight=sight)
 
 
 @dataclass(frozen=True)
@@ -146,6 +164,19 @@ class StackedMapModel:
         """Height and width of the photos that the model takes, in pixels."""
         return self.learner.codec.config.photo_size
 
+    def made_by(self) -> dict[str, str]:
+        """What a context depends on beside its examples."""
+        weights = hashlib.blake2b(digest_size=8)
+        for tensor in (self.learner.prompts, self.learner.codec.gather.weight):
+            weights.update(tensor.detach().float().cpu().numpy().tobytes())
+        return {
+            "model": weights.hexdigest(),
+            "dtype": str(self.learner.prompts.dtype),
+            "style": json.dumps(self.settings.style.to_dict()),
+            "layout": self.settings.layout,
+            "attention": self.settings.attention,
+        }
+
     def _photos(self, photos: UInt8[Tensor, "photos 3 size size"]) -> Tensor:
         weight = self.learner.prompts
         return photos.to(weight.device, weight.dtype) / 255
@@ -158,12 +189,12 @@ class StackedMapModel:
     ) -> Context:
         """Encode examples once, for any number of queries, steps and samples."""
         if not len(photos):
-            return Context(0, ExamplePrefix(groups=1))
+            return Context(0, {}, self.made_by())
         drawn = maps.draw(lat_lon, self.settings.style).to(self.learner.prompts)
         latents = self.learner.codec.encode_maps(drawn)
         features, _ = self.learner.codec.encode_photos(self._photos(photos))
-        prefix = self.learner.encode_examples(features[None], latents[None])
-        return Context(len(photos), prefix)
+        kept = self.learner.encode_examples(features[None], latents[None])
+        return Context(len(photos), kept.tensors(), self.made_by())
 
     @torch.inference_mode()
     def draw_maps(
@@ -176,8 +207,14 @@ class StackedMapModel:
         steps: int = 1,
         seed: int = 0,
     ) -> Float[Tensor, "queries samples 3 height width"]:
-        """Draw the maps of query photos, in float, unclipped."""
+        """Draw the maps of query photos, in float, unclipped.
+
+        Raises:
+            ValueError: a context that another model, dtype or style has made.
+        """
+        context.require(self.made_by())
         learner = self.learner
+        sight = learner.place_examples(Kept.from_tensors(context.kept), groups=1)
         features, _ = learner.codec.encode_photos(self._photos(photos))
         features = repeat(features, "q t c -> 1 (q s) t c", s=samples)
         contents = [photo.numpy().tobytes() for photo in photos.cpu()]
@@ -187,7 +224,7 @@ class StackedMapModel:
 
         def velocity(x: Tensor, t: float) -> Tensor:
             times = torch.full(x.shape[:2], t, dtype=x.dtype, device=x.device)
-            return learner.velocity(x, times, features, prompt=index, prefix=context.kept)
+            return learner.velocity(x, times, features, prompt=index, sight=sight)
 
         noise = rearrange(noise, "q s t c -> 1 (q s) t c")
         latents = sampling.euler(velocity, noise, sampling.time_grid(steps, shift=self.shift))

@@ -1,89 +1,208 @@
-"""Attention that keeps the examples: keys and values computed once, read by every query.
+"""Attention over kept tokens: keys and values computed once, seen by every query.
 
-Works on the stock `forward` of diffusers' `Flux2Transformer2DModel`. An `ExamplePrefix` travels
-through `joint_attention_kwargs`; while it records, each example sees its own pair only (mode
-`pairwise` of DESIGN.md) and its rotated keys and values are kept; while it is read, queries see the
-kept examples and themselves. The prefix is never copied per query: queries are folded into the
-query length against the keys of their group, and both parts share one softmax.
+Works on the stock `forward` of diffusers' `Flux2Transformer2DModel`. A `Sight` travels through
+`joint_attention_kwargs` and says what the tokens of a pass see beside their own sequence, and where
+their keys and values are kept for later passes. The modes of DESIGN.md follow from passes:
+
+- `pairwise`: each pair is a sequence; it is kept before the rotary embedding, so that any subset
+  takes any places (`Kept.placed`);
+- `joint`: all pairs are one sequence;
+- `full`: nothing is kept, and everything is one sequence.
+
+What is seen is never copied: queries and samples are folded into the query length against the keys
+of their group, and all parts share one softmax.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from diffusers import Flux2Transformer2DModel
 from diffusers.models.embeddings import apply_rotary_emb
-from einops import einsum, rearrange, repeat
+from einops import einsum, rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
 Heads = Float[Tensor, "batch tokens heads channels"]
+Rotary = tuple[Float[Tensor, "tokens channels"], Float[Tensor, "tokens channels"]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Rotated keys and values that a pass may look at, one entry a layer.
+
+    Sequences of a pass belong to groups, in order: `batch = groups x queries`.
+    """
+
+    keys: list[Float[Tensor, "groups tokens heads channels"]]
+    values: list[Float[Tensor, "groups tokens heads channels"]]
+    visible: Bool[Tensor, "groups queries tokens"] | None = None
+    """Which tokens each sequence sees; None means all."""
 
 
 @dataclass
-class ExamplePrefix:
-    """Keys and values of groups of examples, one entry a layer, and who may see them.
+class Kept:
+    """Keys, before the rotary embedding, and values of sequences, one entry a layer."""
 
-    A group is a set of examples that several queries share (an episode, a bank).
-    """
+    keys: dict[int, Heads] = field(default_factory=dict)
+    values: dict[int, Heads] = field(default_factory=dict)
 
-    groups: int
-    """How many groups the batch holds; the batch of examples or queries is `groups x count`."""
-    keys: list[Float[Tensor, "groups tokens heads channels"]] = field(default_factory=list)
-    values: list[Float[Tensor, "groups tokens heads channels"]] = field(default_factory=list)
-    visible: Bool[Tensor, "groups queries examples"] | None = None
-    """Which examples each query sees; None means all."""
-    recording: bool = True
+    def keep(self, layer: int, key: Heads, value: Heads) -> None:
+        """Keep a layer, once: gradient checkpointing computes it again."""
+        self.keys.setdefault(layer, key)
+        self.values.setdefault(layer, value)
 
-    def record(self, key: Heads, value: Heads) -> None:
-        """Keep the keys and values of the next layer."""
-        for kept, new in ((self.keys, key), (self.values, value)):
-            kept.append(rearrange(new, "(g k) t h c -> g (k t) h c", g=self.groups))
+    def tensors(self) -> dict[str, Tensor]:
+        """Give all layers by name, as a file holds them."""
+        names = ("keys", "values")
+        return {
+            f"{name}.{layer}": x
+            for name, kept in zip(names, self._both, strict=True)
+            for layer, x in kept.items()
+        }
 
-    def reading(self, visible: Bool[Tensor, "groups queries examples"] | None) -> "ExamplePrefix":
-        """Return the same prefix, to be read by queries."""
-        return ExamplePrefix(self.groups, self.keys, self.values, visible, recording=False)
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "Kept":
+        """Take what `tensors` gave."""
+        kept = cls()
+        for layer in range(len(tensors) // 2):
+            kept.keep(layer, tensors[f"keys.{layer}"], tensors[f"values.{layer}"])
+        return kept
+
+    def __getitem__(self, sequences: Any) -> "Kept":
+        """Choose sequences, in any order."""
+        return Kept(*({n: x[sequences] for n, x in kept.items()} for kept in self._both))
+
+    def __add__(self, other: "Kept") -> "Kept":
+        """Put the sequences of another behind these."""
+        pairs = zip(self._both, other._both, strict=True)
+        return Kept(
+            *({n: torch.cat((x, more[n])) for n, x in kept.items()} for kept, more in pairs)
+        )
+
+    @property
+    def _both(self) -> tuple[dict[int, Heads], dict[int, Heads]]:
+        return self.keys, self.values
+
+    def placed(
+        self,
+        rotary: Rotary,
+        *,
+        groups: int,
+        visible: Bool[Tensor, "groups queries sequences"] | None = None,
+    ) -> Seen:
+        """Give the sequences of each group their places, one behind the other.
+
+        Args:
+            rotary: cosine and sine at the places of the tokens of a group.
+            groups: how many groups there are, of as many sequences each, in order.
+            visible: which of its group's sequences each query sees; None means all.
+        """
+        keys, values = (
+            [rearrange(kept[n], "(g k) t h c -> g (k t) h c", g=groups) for n in sorted(kept)]
+            for kept in self._both
+        )
+        if visible is not None:
+            visible = visible.repeat_interleave(self.keys[0].shape[1], dim=-1)
+        rotated = [apply_rotary_emb(key, rotary, sequence_dim=1) for key in keys]
+        return Seen(rotated, values, visible)
 
 
-def attend_prefix(
-    query: Heads, key: Heads, value: Heads, *, prefix: ExamplePrefix, layer: int
-) -> Heads:
-    """Attend to the kept examples of the own group and to the own tokens, in one softmax."""
-    groups, own = prefix.groups, query.shape[1]
-    scale = query.shape[-1] ** -0.5
-    kept_key, kept_value = prefix.keys[layer], prefix.values[layer]
-    folded = rearrange(query * scale, "(g q) t h c -> g h (q t) c", g=groups)
-    scores = folded @ rearrange(kept_key, "g s h c -> g h c s")
-    scores = rearrange(scores, "g h (q t) s -> g q h t s", t=own)
-    if prefix.visible is not None:
-        tokens = kept_key.shape[1] // prefix.visible.shape[-1]
-        hidden = repeat(~prefix.visible, "g q k -> g q 1 1 (k s)", s=tokens)
-        scores = scores.masked_fill(hidden, -torch.inf)
-    own_scores = einsum(query * scale, key, "n t h c, n s h c -> n h t s")
-    own_scores = rearrange(own_scores, "(g q) h t s -> g q h t s", g=groups)
-    weights = torch.cat((scores, own_scores), dim=-1).softmax(dim=-1)
-    from_kept, from_own = weights.split((scores.shape[-1], own), dim=-1)
-    folded_weights = rearrange(from_kept, "g q h t s -> g h (q t) s")
-    seen = folded_weights @ rearrange(kept_value, "g s h c -> g h s c")
-    seen = rearrange(seen, "g h (q t) c -> (g q) t h c", t=own)
-    return seen + einsum(
-        rearrange(from_own, "g q h t s -> (g q) h t s"), value, "n h t s, n s h c -> n t h c"
-    )
+@dataclass(frozen=True)
+class Sight:
+    """What the tokens of a pass see beside their own sequence, and where they are kept."""
+
+    seen: Sequence[Seen] = ()
+    kept: Kept | None = None
 
 
 def attend(
-    query: Heads, key: Heads, value: Heads, *, prefix: ExamplePrefix | None, layer: int
+    query: Heads,
+    key: Heads,
+    value: Heads,
+    *,
+    rotary: Rotary | None,
+    sight: Sight | None,
+    layer: int,
 ) -> Float[Tensor, "batch tokens width"]:
-    """Attend within the sequence, and record or read the prefix where there is one."""
-    if prefix is not None and prefix.recording:
-        prefix.record(key, value)
-    if prefix is None or prefix.recording or not prefix.keys:
+    """Attend within the sequence and to what is seen; keep keys and values if asked to."""
+    sight = sight or Sight()
+    if sight.kept is not None:
+        sight.kept.keep(layer, key, value)
+    if rotary is not None:
+        query, key = (apply_rotary_emb(x, rotary, sequence_dim=1) for x in (query, key))
+    if not sight.seen:
         q, k, v = (rearrange(x, "n t h c -> n h t c") for x in (query, key, value))
         out = rearrange(functional.scaled_dot_product_attention(q, k, v), "n h t c -> n t h c")
+    elif torch.is_grad_enabled() or any(seen.visible is not None for seen in sight.seen):
+        out = one_softmax(query, key, value, seen=sight.seen, layer=layer)
     else:
-        out = attend_prefix(query, key, value, prefix=prefix, layer=layer)
+        out = merged(query, key, value, seen=sight.seen, layer=layer)
     return rearrange(out, "n t h c -> n t (h c)")
+
+
+def one_softmax(
+    query: Heads, key: Heads, value: Heads, *, seen: Sequence[Seen], layer: int
+) -> Heads:
+    """Attend by explicit scores: differentiable, and may hide tokens from some queries."""
+    query = query * query.shape[-1] ** -0.5
+    scores = [_scores(query, part, layer) for part in seen]
+    scores.append(einsum(query, key, "n t h c, n s h c -> n h t s"))
+    weights = torch.cat(scores, dim=-1).softmax(dim=-1)
+    *of_seen, of_own = weights.split([part.shape[-1] for part in scores], dim=-1)
+    out = einsum(of_own, value, "n h t s, n s h c -> n t h c")
+    for part, weight in zip(seen, of_seen, strict=True):
+        kept = rearrange(part.values[layer], "g s h c -> g h s c")
+        folded = rearrange(weight, "(g q) h t s -> g h (q t) s", g=len(kept))
+        out = out + rearrange(folded @ kept, "g h (q t) c -> (g q) t h c", t=query.shape[1])
+    return out
+
+
+def _scores(query: Heads, seen: Seen, layer: int) -> Float[Tensor, "batch heads tokens seen"]:
+    keys = rearrange(seen.keys[layer], "g s h c -> g h c s")
+    scores = rearrange(query, "(g q) t h c -> g h (q t) c", g=len(keys)) @ keys
+    scores = rearrange(scores, "g h (q t) s -> (g q) h t s", t=query.shape[1])
+    if seen.visible is None:
+        return scores
+    return scores.masked_fill(~rearrange(seen.visible, "g q s -> (g q) 1 1 s"), -torch.inf)
+
+
+def merged(query: Heads, key: Heads, value: Heads, *, seen: Sequence[Seen], layer: int) -> Heads:
+    """Attend to each part alone and merge by log-sum-exp, as Hydragen does (Juravsky et al. 2024).
+
+    Each part runs in the fused kernel of the device; scores are never written out.
+    """
+    tokens = query.shape[1]
+    folded = rearrange(query, "n t h c -> n h t c")
+    parts = [_flash(folded, *(rearrange(x, "n s h c -> n h s c") for x in (key, value)))]
+    for part in seen:
+        kept = [rearrange(x[layer], "g s h c -> g h s c") for x in (part.keys, part.values)]
+        queries = rearrange(query, "(g q) t h c -> g h (q t) c", g=len(kept[0]))
+        out, log_total = _flash(queries, *kept)
+        out = rearrange(out, "g h (q t) c -> (g q) h t c", t=tokens)
+        parts.append((out, rearrange(log_total, "g h (q t) -> (g q) h t", t=tokens)))
+    shares = torch.stack([log_total for _, log_total in parts]).softmax(dim=0)[..., None]
+    total = sum(out * share.to(out.dtype) for (out, _), share in zip(parts, shares, strict=True))
+    return rearrange(total, "n h t c -> n t h c")
+
+
+def _flash(
+    query: Float[Tensor, "n heads tokens channels"],
+    key: Float[Tensor, "n heads seen channels"],
+    value: Float[Tensor, "n heads seen channels"],
+) -> tuple[Tensor, Float[Tensor, "n heads tokens"]]:
+    """Attend with the fused kernel, and return the log of the sum of exponentials too."""
+    if query.device.type == "cpu":
+        out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)
+    elif query.dtype in (torch.float16, torch.bfloat16):
+        out, total = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[:2]
+    else:
+        out, total = torch.ops.aten._scaled_dot_product_efficient_attention(
+            query, key, value, attn_bias=None, compute_log_sumexp=True
+        )[:2]
+    return out, total[..., : query.shape[2]]
 
 
 class DoubleStreamProcessor:
@@ -98,8 +217,8 @@ class DoubleStreamProcessor:
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,
-        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
-        prefix: ExamplePrefix | None = None,
+        image_rotary_emb: Rotary | None = None,
+        sight: Sight | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the outputs of the image and of the text stream."""
         text = encoder_hidden_states.shape[1]
@@ -122,8 +241,7 @@ class DoubleStreamProcessor:
                 (key, attn.norm_added_k, attn.norm_k),
             )
         )
-        query, key = (apply_rotary_emb(x, image_rotary_emb, sequence_dim=1) for x in (query, key))
-        out = attend(query, key, value, prefix=prefix, layer=self.layer)
+        out = attend(query, key, value, rotary=image_rotary_emb, sight=sight, layer=self.layer)
         return attn.to_out[1](attn.to_out[0](out[:, text:])), attn.to_add_out(out[:, :text])
 
 
@@ -138,18 +256,15 @@ class SingleStreamProcessor:
         attn: Any,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
-        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
-        prefix: ExamplePrefix | None = None,
+        image_rotary_emb: Rotary | None = None,
+        sight: Sight | None = None,
     ) -> Tensor:
         """Return the output of the block."""
         sizes = (3 * attn.inner_dim, attn.mlp_hidden_dim * attn.mlp_mult_factor)
         mixed, feed_forward = attn.to_qkv_mlp_proj(hidden_states).split(sizes, dim=-1)
         query, key, value = (_heads(x, attn) for x in mixed.chunk(3, dim=-1))
-        query, key = (
-            apply_rotary_emb(norm(x), image_rotary_emb, sequence_dim=1)
-            for norm, x in ((attn.norm_q, query), (attn.norm_k, key))
-        )
-        out = attend(query, key, value, prefix=prefix, layer=self.layer)
+        query, key = attn.norm_q(query), attn.norm_k(key)
+        out = attend(query, key, value, rotary=image_rotary_emb, sight=sight, layer=self.layer)
         return attn.to_out(torch.cat((out, attn.mlp_act_fn(feed_forward)), dim=-1))
 
 
@@ -158,9 +273,15 @@ def _heads(x: Tensor, attn: Any) -> Heads:
 
 
 def install(transformer: Flux2Transformer2DModel) -> None:
-    """Give every block of the transformer the processor that keeps and reads examples."""
+    """Give every block of the transformer the processor that keeps tokens and sees kept ones."""
     double = list(transformer.transformer_blocks)
     for layer, block in enumerate(double):
         block.attn.set_processor(DoubleStreamProcessor(layer))
     for layer, block in enumerate(transformer.single_transformer_blocks, start=len(double)):
         block.attn.set_processor(SingleStreamProcessor(layer))
+
+
+def uninstall(transformer: Flux2Transformer2DModel) -> None:
+    """Give every block the processor that diffusers gives it."""
+    for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
+        block.attn.set_processor(block.attn._default_processor_cls())

@@ -79,15 +79,14 @@ def predict_velocity(
         lat_lon = sphere.to_lat_lon(episodes.xyz)
         latents = learner.codec.encode_maps(maps.draw(lat_lon, style).to(noise))
     features, descriptors = encode_photos(learner, episodes.photos)
-    prefix = learner.encode_examples(features, latents)
+    kept = learner.encode_examples(features, latents)
     mix = t[..., None, None]
     velocity = learner.velocity(
         (1 - mix) * latents + mix * noise,
         t,
         features,
         prompt=episodes.prompt,
-        prefix=prefix,
-        visible=episodes.visible,
+        sight=learner.place_examples(kept, groups=len(latents), visible=episodes.visible),
     )
     return latents, velocity.float(), descriptors
 

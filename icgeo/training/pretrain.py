@@ -42,7 +42,7 @@ def build_learner(
     single_layers: int = 5,
     double_layers: int = 1,
     style: maps.MapStyle = STYLE,
-    photo_channels: int = 64,
+    photo_channels: int = 48,
     seed: int = 0,
 ) -> StackedFlux2:
     """Make an untrained learner whose attention begins as similarity.
@@ -56,7 +56,8 @@ def build_learner(
     xyz = sphere.sample_uniform(4000, generator=generator)
     codec.fit_maps(maps.draw(sphere.to_lat_lon(xyz), style).float())
     size = codec.config
-    channels = 2 * size.photo_channels + size.map_channels
+    features = 3 * size.photo_channels
+    channels = features + size.map_channels
     if channels > 32 * heads:
         raise ValueError(
             f"expected at most {32 * heads} channels a token for {heads} heads, got {channels}; "
@@ -74,7 +75,7 @@ def build_learner(
         axes_dims_rope=(4, 8, 8, 12),
         guidance_embeds=False,
     )
-    _start_as_similarity(transformer, slice(size.photo_channels, 2 * size.photo_channels))
+    _start_as_similarity(transformer, slice(size.photo_channels, features))
     return StackedFlux2(transformer, codec, torch.randn(len(PROMPTS), 2, 64))
 
 
@@ -137,6 +138,8 @@ class Pretraining:
     atom: float = 0.6
     """Share of targets at exactly t = 1."""
     seed: int = 0
+    compiled: bool = False
+    """Compile the blocks: a minute or two at the start, then faster steps."""
     step: int = 0
 
     def __post_init__(self) -> None:
@@ -147,6 +150,10 @@ class Pretraining:
             parameters, lr=self.schedule.peak, betas=(0.9, 0.98), weight_decay=0.01, fused=True
         )
         self.generator = torch.Generator().manual_seed(self.seed + 1)
+        if self.compiled:
+            # one variant a layer, for examples and for queries
+            torch._dynamo.config.recompile_limit = 64
+            self.learner.transformer.compile_repeated_blocks(dynamic=False)
 
     def autocast(self) -> AbstractContextManager[None]:
         """Compute in bfloat16, keep weights in float32."""
@@ -247,7 +254,8 @@ class Pretraining:
             generator = torch.Generator().manual_seed(12345)
             episodes = draw_episodes(bank, options, generator=generator)
             for k in shots:
-                error = self._median_error(episodes, k, generator)
+                with torch.compiler.set_stance("force_eager"):
+                    error = self._median_error(episodes, k, generator)
                 found[f"{kind}, {k} shots"] = round(error)
         self.learner.train()
         return found

@@ -51,7 +51,7 @@ def test_the_codec_is_linear_so_means_commute_with_it(codec):
 def test_photo_features_and_descriptor(codec):
     photos = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(4))
     features, descriptor = codec.encode_photos(photos)
-    assert features.shape == (3, 8, 128)
+    assert features.shape == (3, 8, 144)
     torch.testing.assert_close(descriptor.norm(dim=-1), torch.ones(3))
     alone, _ = codec.encode_photos(photos[1:2])
     torch.testing.assert_close(alone, features[1:2], atol=1e-5, rtol=0)

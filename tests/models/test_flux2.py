@@ -1,8 +1,5 @@
 """Tests of the stacked FLUX.2 model and of loading it."""
 
-import json
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -103,13 +100,3 @@ def test_power_is_interpolated_and_defaults_to_one(model):
     assert 0.5 < settings.power(PROMPTS[0], 4) < 1.0
     assert settings.power(PROMPTS[0], 100) == 1.0
     assert settings.power(PROMPTS[1], 4) == 1.0
-
-
-def test_loading_says_what_is_wrong(model, tmp_path):
-    with pytest.raises(ValueError, match=r"one of \('tiny',\) or a folder with icgeo.json"):
-        models.load(tmp_path / "absent")
-    model.save(tmp_path)
-    values = replace(model.settings, layout="panel").to_dict()
-    (tmp_path / "icgeo.json").write_text(json.dumps(values))
-    with pytest.raises(ValueError, match=r"expected layout 'stacked'.*got 'panel'"):
-        models.load(tmp_path)

@@ -10,7 +10,7 @@ from diffusers.models.transformers.transformer_flux2 import (
 )
 
 from icgeo.models.flux2 import EXAMPLE_IMAGE, QUERY_IMAGE, grid_ids, text_ids
-from icgeo.models.prefix import ExamplePrefix, attend_prefix, install
+from icgeo.models.prefix import Seen, Sight, install, merged, one_softmax
 from icgeo.training.pretrain import build_learner
 
 
@@ -24,7 +24,7 @@ def draw(*shape, seed=0):
 
 
 def features(groups, count, seed):
-    return draw(groups, count, 8, 16, seed=seed)
+    return draw(groups, count, 8, 24, seed=seed)
 
 
 def latents(groups, count, seed):
@@ -38,29 +38,39 @@ def set_stock(transformer, double, single):
         block.attn.set_processor(single())
 
 
-def test_attention_to_the_prefix_is_one_softmax_over_all_keys():
+def test_attention_is_one_softmax_over_all_that_is_seen():
     query, key, value = (draw(6, 5, 2, 4, seed=s) for s in (1, 2, 3))
-    prefix = ExamplePrefix(groups=2)
-    prefix.record(draw(6, 4, 2, 4, seed=4), draw(6, 4, 2, 4, seed=5))
-    visible = torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0], [1, 1, 0], [0, 0, 1]])
-    visible = visible.bool().unflatten(0, (2, 3))
-    found = attend_prefix(query, key, value, prefix=prefix.reading(visible), layer=0)
+    hidden = torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0], [1, 1, 0], [0, 0, 1]])
+    visible = hidden.bool().repeat_interleave(4, dim=-1).unflatten(0, (2, 3))
+    seen = Seen([draw(2, 12, 2, 4, seed=4)], [draw(2, 12, 2, 4, seed=5)], visible)
+    found = one_softmax(query, key, value, seen=[seen], layer=0)
     for n in range(6):
         group, place = divmod(n, 3)
-        seen = visible[group, place].repeat_interleave(4)
-        keys = torch.cat((prefix.keys[0][group, seen], key[n]))
-        values = torch.cat((prefix.values[0][group, seen], value[n]))
+        shown = visible[group, place]
+        keys = torch.cat((seen.keys[0][group, shown], key[n]))
+        values = torch.cat((seen.values[0][group, shown], value[n]))
         expected = torch.nn.functional.scaled_dot_product_attention(
             *(x.transpose(0, 1) for x in (query[n], keys, values))
         ).transpose(0, 1)
         torch.testing.assert_close(found[n], expected, atol=1e-12, rtol=0)
 
 
+def test_fused_parts_merge_to_one_softmax():
+    query, key, value = (draw(6, 5, 2, 4, seed=s) for s in (1, 2, 3))
+    seen = [
+        Seen([draw(groups, 7, 2, 4, seed=4 + groups)], [draw(groups, 7, 2, 4, seed=9 + groups)])
+        for groups in (1, 2, 6)
+    ]
+    found = merged(query, key, value, seen=seen, layer=0)
+    expected = one_softmax(query, key, value, seen=seen, layer=0)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
 @torch.no_grad()
 def test_without_examples_it_is_the_stock_transformer(learner):
     noisy, photos, t = latents(1, 3, 1), features(1, 3, 2), torch.full((1, 3), 0.7).double()
     prompt = torch.tensor([1])
-    found = learner.velocity(noisy, t, photos, prompt=prompt, prefix=ExamplePrefix(groups=1))
+    found = learner.velocity(noisy, t, photos, prompt=prompt, sight=Sight())
     set_stock(learner.transformer, Flux2AttnProcessor, Flux2ParallelSelfAttnProcessor)
     stock = learner.transformer(
         hidden_states=torch.cat((photos, noisy), -1)[0],
@@ -78,8 +88,8 @@ def test_with_one_example_it_is_the_kv_mode_of_diffusers(learner):
     noisy, photos = latents(1, 1, 3), features(1, 1, 4)
     example, drawn = features(1, 1, 5), latents(1, 1, 6)
     t, prompt = torch.full((1, 1), 0.6).double(), torch.tensor([0])
-    prefix = learner.encode_examples(example, drawn)
-    found = learner.velocity(noisy, t, photos, prompt=prompt, prefix=prefix)
+    sight = learner.place_examples(learner.encode_examples(example, drawn), groups=1)
+    found = learner.velocity(noisy, t, photos, prompt=prompt, sight=sight)
     set_stock(learner.transformer, Flux2KVAttnProcessor, Flux2KVParallelSelfAttnProcessor)
     ids = [grid_ids(2, 4, image=image) for image in (EXAMPLE_IMAGE, QUERY_IMAGE)]
     tokens = [torch.cat((example, drawn), -1)[0], torch.cat((photos, noisy), -1)[0]]
@@ -104,13 +114,14 @@ def test_order_of_examples_and_company_of_queries_change_nothing(learner):
         latents(1, 4, 4),
     )
     t, prompt = torch.ones(1, 4).double(), torch.tensor([0])
-    prefix = learner.encode_examples(examples, drawn)
-    found = learner.velocity(noisy, t, photos, prompt=prompt, prefix=prefix)
+    sight = learner.place_examples(learner.encode_examples(examples, drawn), groups=1)
+    found = learner.velocity(noisy, t, photos, prompt=prompt, sight=sight)
     order = torch.tensor([3, 1, 4, 0, 2])
-    turned = learner.encode_examples(examples[:, order], drawn[:, order])
-    again = learner.velocity(noisy, t, photos, prompt=prompt, prefix=turned)
+    kept = learner.encode_examples(examples[:, order], drawn[:, order])
+    turned = learner.place_examples(kept, groups=1)
+    again = learner.velocity(noisy, t, photos, prompt=prompt, sight=turned)
     torch.testing.assert_close(again, found, atol=1e-10, rtol=0)
-    alone = learner.velocity(noisy[:, :1], t[:, :1], photos[:, :1], prompt=prompt, prefix=prefix)
+    alone = learner.velocity(noisy[:, :1], t[:, :1], photos[:, :1], prompt=prompt, sight=sight)
     torch.testing.assert_close(alone, found[:, :1], atol=1e-10, rtol=0)
 
 
@@ -120,20 +131,11 @@ def test_examples_that_are_not_visible_are_as_if_absent(learner):
     photos, noisy, t = features(1, 2, 3), latents(1, 2, 4), torch.ones(1, 2).double()
     prompt = torch.tensor([1])
     visible = torch.tensor([[[True, False, True, False], [True, False, True, False]]])
-    masked = learner.velocity(
-        noisy,
-        t,
-        photos,
-        prompt=prompt,
-        prefix=learner.encode_examples(examples, drawn),
-        visible=visible,
-    )
-    absent = learner.velocity(
-        noisy,
-        t,
-        photos,
-        prompt=prompt,
-        prefix=learner.encode_examples(examples[:, ::2], drawn[:, ::2]),
+    kept = learner.encode_examples(examples, drawn)
+    all_kept = learner.place_examples(kept, groups=1, visible=visible)
+    some = learner.place_examples(kept[::2], groups=1)
+    masked, absent = (
+        learner.velocity(noisy, t, photos, prompt=prompt, sight=sight) for sight in (all_kept, some)
     )
     torch.testing.assert_close(masked, absent, atol=1e-10, rtol=0)
 
@@ -143,14 +145,13 @@ def test_gradients_flow_to_visible_examples_alone(learner):
     photos = features(1, 3, 1)
     drawn = latents(1, 3, 2).requires_grad_()
     visible = ~torch.eye(3, dtype=torch.bool)[None]
-    prefix = learner.encode_examples(photos, drawn)
+    kept = learner.encode_examples(photos, drawn)
     velocity = learner.velocity(
         latents(1, 3, 3),
         torch.ones(1, 3).double(),
         photos,
         prompt=torch.tensor([1]),
-        prefix=prefix,
-        visible=visible,
+        sight=learner.place_examples(kept, groups=1, visible=visible),
     )
     velocity[0, 1].sum().backward()
     assert drawn.grad[0, 1].abs().max() == 0

@@ -184,7 +184,7 @@ def test_the_learner_learns(bank, tmp_path):
 
 
 def test_tokens_must_fit_the_width():
-    with pytest.raises(ValueError, match="at most 64 channels a token for 2 heads, got 164"):
+    with pytest.raises(ValueError, match="at most 64 channels a token for 2 heads, got 180"):
         build_learner(heads=2)
 
 

@@ -1,0 +1,85 @@
+"""Tests of `icgeo.load`: what is found, and what is said when nothing is."""
+
+import json
+from dataclasses import replace
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+import twins
+from huggingface_hub import errors
+
+import icgeo
+from icgeo.maps import MapStyle
+from icgeo.models import base
+from icgeo.models.flux2 import StackedMapModel
+from icgeo.models.references import ReferenceMapModel
+
+
+@pytest.fixture(scope="module")
+def klein(tmp_path_factory):
+    return twins.klein(tmp_path_factory.mktemp("klein"))
+
+
+def test_the_checkpoint_names_the_architecture(klein):
+    assert isinstance(icgeo.load("tiny"), StackedMapModel)
+    style = MapStyle.marker(height=64, width=128)
+    model = icgeo.load(klein, attention="pairwise", style=style, dtype=torch.bfloat16)
+    assert isinstance(model, ReferenceMapModel)
+    assert (model.settings.attention, model.settings.style) == ("pairwise", style)
+    assert model.pipeline.transformer.dtype == torch.bfloat16
+    assert model.pipeline.vae.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ({"attention": "causal"}, "expected attention of .*'pairwise'.*, got 'causal'"),
+        ({"style": MapStyle(height=40, width=80)}, "multiples of 16 pixels, got 40 x 80"),
+    ],
+)
+def test_impossible_choices_are_refused(klein, choice, words):
+    with pytest.raises(icgeo.LoadError, match=words):
+        icgeo.load(klein, **choice)
+
+
+def test_a_model_that_knows_one_style_refuses_others():
+    with pytest.raises(icgeo.LoadError, match="attention of 'pairwise', which this model knows"):
+        icgeo.load("tiny", attention="full")
+
+
+def test_folders_that_hold_no_model(tmp_path):
+    with pytest.raises(icgeo.LoadError, match=r"'tiny'.*a folder, or a hub id .*, got '.*absent'"):
+        icgeo.load(tmp_path / "absent")
+    with pytest.raises(icgeo.LoadError, match=r"expected model_index\.json, or icgeo.json"):
+        icgeo.load(tmp_path)
+    model = icgeo.load("tiny")
+    values = replace(model.settings, layout="panel").to_dict()
+    (tmp_path / "icgeo.json").write_text(json.dumps(values))
+    with pytest.raises(icgeo.LoadError, match="with layout 'stacked', in"):
+        icgeo.load(tmp_path)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "AudioPipeline"}')
+    with pytest.raises(icgeo.LoadError, match=r"Flux2KleinPipeline.* got 'AudioPipeline'"):
+        icgeo.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (errors.GatedRepoError, "gated on the hub; accept its licence"),
+        (errors.RepositoryNotFoundError, "no some/model on the hub; check the spelling"),
+        (errors.RevisionNotFoundError, "no revision 'v9'"),
+        (errors.EntryNotFoundError, "no pipeline of diffusers"),
+        (errors.LocalEntryNotFoundError, "cannot be reached for some/model; connect"),
+    ],
+)
+def test_hub_troubles_are_one_clear_line(monkeypatch, error, words):
+    def download(*_, **__):
+        if error in (errors.LocalEntryNotFoundError, errors.EntryNotFoundError):
+            raise error("trouble")
+        raise error("trouble", response=MagicMock())
+
+    monkeypatch.setattr(base, "hf_hub_download", download)
+    with pytest.raises(icgeo.LoadError, match=words) as raised:
+        icgeo.load("some/model", revision="v9")
+    assert "\n" not in str(raised.value)
