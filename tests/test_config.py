@@ -230,3 +230,14 @@ def test_the_commit_is_that_of_the_checkout_of_this_file(checkout):
 def test_without_git_there_is_no_commit(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert config.versions()["git_commit"] is None
+
+
+def test_what_cannot_be_done_exits_with_2_and_one_line(monkeypatch, capsys):
+    def main(options):
+        raise config.UsageError("expected a model,\ngot none")
+
+    monkeypatch.setattr("sys.argv", ["locate.py"])
+    with pytest.raises(SystemExit) as stopped:
+        config.run(main, Options)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "locate.py: error: expected a model, got none\n"

@@ -32,7 +32,7 @@ from icgeo.models.references import SETTINGS, ReferenceMapModel
 SIZES: dict[str, dict[str, Any]] = {
     "small": {
         "num_layers": 2,
-        "num_single_layers": 6,
+        "num_single_layers": 4,
         "num_attention_heads": 6,
         "attention_head_dim": 48,
         "axes_dims_rope": (12, 12, 12, 12),
@@ -131,6 +131,7 @@ class Case:
         """Call a pipeline of diffusers for some of the queries, one by one."""
         uninstall(self.model.pipeline.transformer)
         pipeline = pipeline_type(**self.model.pipeline.components)
+        pipeline.register_to_config(is_distilled=True)
         pipeline.set_progress_bar_config(disable=True)
         style = self.model.settings.style
         for asked in self.asked[:queries]:

@@ -1,0 +1,25 @@
+"""Tests of the benchmark: every way runs on the same latents, and shared work is not repeated."""
+
+import torch
+
+from icgeo.models import benchmark
+
+
+@torch.inference_mode()
+def test_three_ways_are_timed_on_the_same_case():
+    model = benchmark.build("small", device="cpu", dtype=torch.float32)
+    row = benchmark.compare(model, 1, samples=1, steps=1, queries=2, stock_queries=1, repeats=1)
+    assert (row["shots"], row["samples"]) == (1, 1)
+    for way in ("shared", "key-value", "stock"):
+        assert row[f"{way} s"] > 0
+    assert row["times faster than stock"] == row["stock s"] / row["shared s"]
+    assert row["by operations, than key-value"] > 1
+
+
+def test_the_small_model_has_about_ten_million_parameters():
+    model = benchmark.build("small", device="cpu", dtype=torch.float32)
+    assert 9e6 < model.pipeline.transformer.num_parameters() < 11e6
+
+
+def test_reading_is_timed():
+    assert benchmark.reading_rate(32, 64, count=2) > 0
