@@ -28,7 +28,7 @@ def byte_tokenizer():
     )
 
 
-def klein(folder, *, distilled=True, seed=0):
+def klein(folder, *, distilled=True, layers=2, seed=0):
     """A FLUX.2 klein whose hidden states 9, 18 and 27 exist, saved to a folder."""
     torch.manual_seed(seed)
     text_encoder = Qwen3ForCausalLM(
@@ -54,8 +54,8 @@ def klein(folder, *, distilled=True, seed=0):
     vae.bn.running_var.uniform_(0.5, 2)
     transformer = Flux2Transformer2DModel(
         in_channels=16,
-        num_layers=2,
-        num_single_layers=2,
+        num_layers=layers,
+        num_single_layers=layers,
         attention_head_dim=16,
         num_attention_heads=4,
         joint_attention_dim=48,
