@@ -17,6 +17,7 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from icgeo import layout
 from icgeo.data.manifest import Record, read_manifest
 from icgeo.data.orbit import (
     ViewOptions,
@@ -68,7 +69,7 @@ class Episode:
     @property
     def prompt(self) -> str:
         """What to tell a model that knows the Earth by heart."""
-        return "earth" if self.is_earth else "unknown world"
+        return layout.EARTH if self.is_earth else layout.UNKNOWN
 
     def shots(self, wanted: Sequence[int]) -> list[int]:
         """Numbers of shots in order, beyond the examples at hand all of them.

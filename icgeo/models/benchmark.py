@@ -119,7 +119,7 @@ class Case:
         """Draw the maps of all queries with one context."""
         model, tokens = self.model, self.drawn.shape[1]
         install(model.pipeline.transformer)
-        context = Context(0, {}, model.made_by())
+        context = Context(0, {}, model.made_by)
         if len(self.photos):
             context = model.encode_pairs(self.photos, self.drawn)
         times = model.times(tokens, self.steps)

@@ -9,6 +9,7 @@ import copy
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -164,6 +165,7 @@ class StackedMapModel:
         """Height and width of the photos that the model takes, in pixels."""
         return self.learner.codec.config.photo_size
 
+    @cached_property
     def made_by(self) -> dict[str, str]:
         """What a context depends on beside its examples."""
         weights = hashlib.blake2b(digest_size=8)
@@ -189,12 +191,12 @@ class StackedMapModel:
     ) -> Context:
         """Encode examples once, for any number of queries, steps and samples."""
         if not len(photos):
-            return Context(0, {}, self.made_by())
+            return Context(0, {}, self.made_by)
         drawn = maps.draw(lat_lon, self.settings.style).to(self.learner.prompts)
         latents = self.learner.codec.encode_maps(drawn)
         features, _ = self.learner.codec.encode_photos(self._photos(photos))
         kept = self.learner.encode_examples(features[None], latents[None])
-        return Context(len(photos), kept.tensors(), self.made_by())
+        return Context(len(photos), kept.tensors(), self.made_by)
 
     @torch.inference_mode()
     def draw_maps(
@@ -212,7 +214,7 @@ class StackedMapModel:
         Raises:
             ValueError: a context that another model, dtype or style has made.
         """
-        context.require(self.made_by())
+        context.require(self.made_by)
         learner = self.learner
         sight = learner.place_examples(Kept.from_tensors(context.kept), groups=1)
         features, _ = learner.codec.encode_photos(self._photos(photos))

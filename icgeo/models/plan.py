@@ -16,7 +16,7 @@ import torch
 from diffusers import Flux2Transformer2DModel
 
 from icgeo.models.base import Settings, located, pipeline_part
-from icgeo.models.references import SETTINGS
+from icgeo.models.references import SETTINGS, ReferenceMapModel
 
 PATCH = 16
 """Pixels a token, in each direction, behind the VAE of FLUX.2."""
@@ -166,7 +166,7 @@ def plan(
             pair, photo_tokens, text_tokens = map_tokens, 0, 2
         else:
             map_tokens = settings.style.height * settings.style.width // PATCH**2
-            photo_tokens = (256 // PATCH) ** 2
+            photo_tokens = (ReferenceMapModel.photo_size // PATCH) ** 2
             pair = photo_tokens + map_tokens
     with torch.device("meta"):
         transformer = Flux2Transformer2DModel.from_config(config)

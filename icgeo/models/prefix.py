@@ -75,13 +75,6 @@ class Kept:
         """Choose sequences, in any order."""
         return Kept(*({n: x[sequences] for n, x in kept.items()} for kept in self._both))
 
-    def __add__(self, other: "Kept") -> "Kept":
-        """Put the sequences of another behind these."""
-        pairs = zip(self._both, other._both, strict=True)
-        return Kept(
-            *({n: torch.cat((x, more[n])) for n, x in kept.items()} for kept, more in pairs)
-        )
-
     @property
     def _both(self) -> tuple[dict[int, Heads], dict[int, Heads]]:
         return self.keys, self.values

@@ -9,6 +9,7 @@ batch different queries.
 
 import json
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ class ReferenceMapModel:
             )
         return replace(self, settings=replace(self.settings, attention=attention, style=style))
 
+    @cached_property
     def made_by(self) -> dict[str, str]:
         """What a context depends on beside its examples."""
         return {
@@ -193,7 +195,7 @@ class ReferenceMapModel:
     ) -> Context:
         """Encode examples once, for any number of queries, steps and samples."""
         if not len(photos):
-            return Context(0, {}, self.made_by())
+            return Context(0, {}, self.made_by)
         drawn = maps.draw(lat_lon, self.settings.style)
         return self.encode_pairs(self.encode_images(photos / 255), self.encode_images(drawn))
 
@@ -206,13 +208,13 @@ class ReferenceMapModel:
         shots, mode, kept = len(photos), self.settings.attention, Kept()
         pairs = torch.cat((photos, drawn), dim=1)
         if mode == "full":
-            return Context(shots, {"tokens": pairs}, self.made_by())
+            return Context(shots, {"tokens": pairs}, self.made_by)
         if mode == "pairwise":
             self._forward(pairs, 0.0, self._pair_ids(1), sight=Sight(kept=kept))
         else:
             joined = rearrange(pairs, "k n c -> 1 (k n) c")
             self._forward(joined, 0.0, self._pair_ids(shots), sight=Sight(kept=kept))
-        return Context(shots, kept.tensors(), self.made_by())
+        return Context(shots, kept.tensors(), self.made_by)
 
     def _examples(self, context: Context) -> list[Seen]:
         if not context.shots:
@@ -236,7 +238,7 @@ class ReferenceMapModel:
         Raises:
             ValueError: a context that another model, dtype, style, layout or mode has made.
         """
-        context.require(self.made_by())
+        context.require(self.made_by)
         ids = self._ids(0, of_map=True)
         contents = [photo.numpy().tobytes() for photo in photos.cpu()]
         channels = self.pipeline.transformer.config.in_channels

@@ -15,8 +15,9 @@ from torch import Generator, Tensor
 from icgeo import maps, sphere
 from icgeo.data.orbit import to_uint8
 from icgeo.density import Density
+from icgeo.layout import EARTH
 from icgeo.models.flux2 import StackedMapModel
-from icgeo.training.episodes import EARTH, PROMPTS, EpisodeOptions, WorldBank, draw_episodes
+from icgeo.training.episodes import PROMPTS, EpisodeOptions, WorldBank, draw_episodes
 
 SHOTS = (0, 1, 2, 4, 8, 16)
 NOISES = tuple(maps.Noise(level, level, level) for level in (0.03, 0.05, 0.1, 0.15, 0.2, 0.3))

@@ -28,10 +28,10 @@ from icgeo.data.orbit import (
     to_uint8,
 )
 from icgeo.data.worlds import HELD_OUT_FAMILIES, TRAINING_FAMILIES, procedural_world
+from icgeo.layout import EARTH, UNKNOWN
 
 logger = logging.getLogger(__name__)
 
-EARTH, UNKNOWN = "earth", "unknown world"
 PROMPTS = (EARTH, UNKNOWN)
 
 

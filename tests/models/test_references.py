@@ -48,7 +48,7 @@ def pictures(images):
 def denoise(model, shots, steps=3):
     """Latents of one map, from 8 bit pictures of pairs and photo, and the same for diffusers."""
     photos, drawn, asked = pixels(shots, 1), pixels(shots, 2, width=128), pixels(1, 3)
-    context = Context(0, {}, model.made_by())
+    context = Context(0, {}, model.made_by)
     if shots:
         encoded = (model.encode_images(x / 255) for x in (photos, drawn))
         context = model.encode_pairs(*encoded)
