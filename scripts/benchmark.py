@@ -16,8 +16,8 @@ from icgeo.models import benchmark
 class Options:
     """Time models of random weights; every way in turn, medians of several repetitions."""
 
-    preset: Literal["small", "klein-4b"] = "small"
-    """Dimensions: some 10 million parameters, or those of FLUX.2 klein 4B."""
+    preset: Literal["small", "klein-4b", "kontext"] = "small"
+    """Dimensions: some 10 million parameters, or those of FLUX.2 klein 4B or FLUX.1 Kontext."""
     shots: tuple[int, ...] = (0, 1, 2, 4, 8, 16)
     """Numbers of examples."""
     samples: tuple[int, ...] = (1, 8)

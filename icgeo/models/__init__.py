@@ -1,5 +1,7 @@
-"""Diffusion transformers that draw maps, one file per architecture."""
+"""Models that draw maps."""
 
-from icgeo.models.base import Context, LoadError, MapModel, load
+from icgeo.models.base import Context, MapModel
+from icgeo.models.hub import LoadError
+from icgeo.models.loading import LoadOptions, load
 
-__all__ = ["Context", "LoadError", "MapModel", "load"]
+__all__ = ["Context", "LoadError", "LoadOptions", "MapModel", "load"]

@@ -8,16 +8,20 @@ import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import (
+    AutoencoderKL,
     AutoencoderKLFlux2,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinKVPipeline,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
+    FluxKontextPipeline,
+    FluxTransformer2DModel,
 )
 from einops import rearrange
 from PIL import Image
@@ -25,9 +29,14 @@ from torch import Tensor
 
 from icgeo import layout, maps, sampling
 from icgeo.models.base import Context
-from icgeo.models.plan import Plan, device_memory
+from icgeo.models.klein import Flux2Backbone
+from icgeo.models.kontext import KontextBackbone
+from icgeo.models.loading import ARCHITECTURES
+from icgeo.models.pipelines import PipelineMapModel
+from icgeo.models.plan import Plan, plan_loaded
 from icgeo.models.prefix import install, uninstall
-from icgeo.models.references import SETTINGS, ReferenceMapModel
+from icgeo.models.prompts import Prompts
+from icgeo.models.references import References
 
 SIZES: dict[str, dict[str, Any]] = {
     "small": {
@@ -46,9 +55,10 @@ SIZES: dict[str, dict[str, Any]] = {
         "attention_head_dim": 128,
         "joint_attention_dim": 7680,
     },
+    "kontext": {"guidance_embeds": True},
 }
-"""Dimensions of transformers: about 10 million parameters, and FLUX.2 klein 4B."""
-PIXELS = {"small": (64, 128, 64), "klein-4b": (256, 512, 256)}
+"""Dimensions of transformers: about 10 million parameters, FLUX.2 klein 4B, and FLUX.1 Kontext."""
+PIXELS = {"small": (64, 128, 64), "klein-4b": (256, 512, 256), "kontext": (256, 512, 256)}
 """Height and width of maps, and side of photos."""
 TEXT_TOKENS = 32
 
@@ -70,32 +80,58 @@ class Timing:
         return (max(self.seconds) - min(self.seconds)) / self.median
 
 
-def build(size: str, *, device: str, dtype: torch.dtype) -> ReferenceMapModel:
-    """Make a klein of random weights, without a text encoder."""
+def build(size: str, *, device: str, dtype: torch.dtype) -> PipelineMapModel:
+    """Make a klein or a Kontext of random weights, without text encoders."""
     torch.manual_seed(0)
     with torch.device(device):
-        transformer = Flux2Transformer2DModel(
-            in_channels=128, guidance_embeds=False, **SIZES[size]
-        ).to(dtype)
-        vae = AutoencoderKLFlux2(
-            block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4
-        ).to(dtype)
-    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
-    pipeline = Flux2KleinPipeline(scheduler, vae, None, None, transformer, is_distilled=True)
-    for part in (transformer, vae):
+        pipeline = (_kontext if size == "kontext" else _klein)(SIZES[size])
+    pipeline.transformer.to(dtype)
+    for part in (pipeline.transformer, pipeline.vae):
         part.eval().requires_grad_(False)
+    config = pipeline.transformer.config
+    text = {"encoder_hidden_states": torch.randn(1, TEXT_TOKENS, config.joint_attention_dim)}
+    if size == "kontext":
+        text["pooled_projections"] = torch.randn(1, config.pooled_projection_dim)
+    told = ["", *(layout.words(layout.EARTH, shots=shots) for shots in (0, 1))]
+    prompts = Prompts(lambda words: [text for _ in words], None, dict.fromkeys(told, text))
+    kind = KontextBackbone if size == "kontext" else Flux2Backbone
     height, width, side = PIXELS[size]
-    style = maps.MapStyle.marker(height=height, width=width)
-    text = torch.randn(1, TEXT_TOKENS, transformer.config.joint_attention_dim).to(device, dtype)
-    texts = {layout.words(layout.EARTH, shots=shots): text for shots in (0, 1)}
-    return ReferenceMapModel(pipeline, replace(SETTINGS, style=style), "random", side, texts)
+    settings = replace(
+        ARCHITECTURES[type(pipeline).__name__].settings({"is_distilled": True}),
+        style=maps.MapStyle.marker(height=height, width=width),
+        photo_size=side,
+        layout="references",
+        attention="joint",
+    )
+    return PipelineMapModel(kind(pipeline, prompts), settings, "random")
+
+
+def _klein(size: Mapping[str, Any]) -> Flux2KleinPipeline:
+    transformer = Flux2Transformer2DModel(in_channels=128, guidance_embeds=False, **size)
+    vae = AutoencoderKLFlux2(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4)
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    return Flux2KleinPipeline(scheduler, vae, None, None, transformer, is_distilled=True)
+
+
+def _kontext(size: Mapping[str, Any]) -> FluxKontextPipeline:
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=4 * ("DownEncoderBlock2D",),
+        up_block_types=4 * ("UpDecoderBlock2D",),
+        latent_channels=16,
+        norm_num_groups=4,
+        shift_factor=0.1,
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    transformer = FluxTransformer2DModel(**size)
+    return FluxKontextPipeline(scheduler, vae, None, None, None, None, transformer)
 
 
 @dataclass(frozen=True)
 class Case:
     """Encoded examples and queries, and how many steps and samples."""
 
-    model: ReferenceMapModel
+    model: PipelineMapModel
     photos: Tensor
     drawn: Tensor
     asked: Tensor
@@ -104,59 +140,83 @@ class Case:
 
     @classmethod
     def random(
-        cls, model: ReferenceMapModel, shots: int, *, queries: int, steps: int, samples: int
+        cls, model: PipelineMapModel, shots: int, *, queries: int, steps: int, samples: int
     ) -> "Case":
         """Draw latents at random."""
-        style, weight = model.settings.style, model.pipeline.transformer.x_embedder.weight
-        tokens = [model.photo_size**2 // 256, style.height * style.width // 256]
+        settings, patch = model.settings, model.backbone.patch
+        weight = model.backbone.pipeline.transformer.x_embedder.weight
+        of_photo = (settings.photo_size // patch) ** 2
+        of_map = settings.style.height * settings.style.width // patch**2
         photos, drawn, asked = (
-            torch.randn(n, size, 128).to(weight)
-            for n, size in ((shots, tokens[0]), (shots, tokens[1]), (queries, tokens[0]))
+            torch.randn(n, tokens, weight.shape[1]).to(weight)
+            for n, tokens in ((shots, of_photo), (shots, of_map), (queries, of_photo))
         )
         return cls(model, photos, drawn, asked, steps, samples)
 
+    @property
+    def laid(self) -> References:
+        """How the examples are shown."""
+        return cast(References, self.model.layout)
+
     def shared(self, *, batch_size: int = 8) -> None:
         """Draw the maps of all queries with one context."""
-        model, tokens = self.model, self.drawn.shape[1]
-        install(model.pipeline.transformer)
-        context = Context(0, {}, model.made_by)
-        if len(self.photos):
-            context = model.encode_pairs(self.photos, self.drawn)
-        times = model.times(tokens, self.steps)
+        model, shots = self.model, len(self.photos)
+        install(model.backbone.pipeline.transformer)
+        kept = self.laid.keep(self.photos, self.drawn) if shots else {}
+        context = Context(shots, kept, model.made_by)
+        times = model.layout.times(shots, self.steps)
         for asked in self.asked.split(batch_size):
-            noise = torch.randn(len(asked), self.samples, tokens, 128, device=asked.device)
+            shape = (len(asked), self.samples, *self.laid.latent_shape(len(self.photos)))
+            noise = torch.randn(shape, device=asked.device)
             sampling.euler(model.velocity(context, asked, layout.EARTH), noise, times)
 
     def stock(self, pipeline_type: type[Any], *, queries: int) -> None:
         """Call a pipeline of diffusers for some of the queries, one by one."""
-        uninstall(self.model.pipeline.transformer)
-        pipeline = pipeline_type(**self.model.pipeline.components)
-        pipeline.register_to_config(is_distilled=True)
+        model = self.model
+        uninstall(model.backbone.pipeline.transformer)
+        pipeline = pipeline_type(**model.backbone.pipeline.components)
         pipeline.set_progress_bar_config(disable=True)
-        style = self.model.settings.style
+        told = model.backbone.prompts(layout.words(layout.EARTH, shots=len(self.photos)))
+        words: dict[str, Any] = {"prompt_embeds": told["encoder_hidden_states"].to(self.asked)}
+        if "pooled_projections" in told:
+            words["pooled_prompt_embeds"] = told["pooled_projections"].to(self.asked)
+            words |= {"_auto_resize": False, "max_area": self._area}
+        else:
+            pipeline.register_to_config(is_distilled=True)
+        style = model.settings.style
         for asked in self.asked[:queries]:
-            _give_latents(pipeline, self, asked)
+            self._give_latents(pipeline, asked)
             pipeline(
                 image=[Image.new("RGB", (64, 64))],
-                prompt_embeds=self.model.text(layout.EARTH, shots=len(self.photos)),
                 num_images_per_prompt=self.samples,
                 num_inference_steps=self.steps,
                 height=style.height,
                 width=style.width,
                 output_type="latent",
+                **words,
             )
 
+    @property
+    def _area(self) -> int:
+        return self.model.settings.style.height * self.model.settings.style.width
 
-def _give_latents(pipeline: Any, case: Case, asked: Tensor) -> None:
-    """Let a pipeline take the encoded images instead of encoding its own."""
-    pairs = torch.cat((case.photos, case.drawn), dim=1)
-    tokens = torch.cat((rearrange(pairs, "k n c -> (k n) c"), asked))[None]
-    ids = case.model.reference_ids(len(case.photos))[None]
+    def _give_latents(self, pipeline: Any, asked: Tensor) -> None:
+        """Let a pipeline take the encoded images instead of encoding its own."""
+        pairs = torch.cat((self.photos, self.drawn), dim=1)
+        tokens = torch.cat((rearrange(pairs, "k n c -> (k n) c"), asked))[None]
+        ids = self.laid.reference_ids(len(self.photos))
 
-    def prepare(*_: Any, batch_size: int, **__: Any) -> tuple[Tensor, Tensor]:
-        return tokens.repeat(batch_size, 1, 1), ids.repeat(batch_size, 1, 1)
+        def references(*_: Any, batch_size: int, **__: Any) -> tuple[Tensor, Tensor]:
+            return tokens.repeat(batch_size, 1, 1), ids[None].repeat(batch_size, 1, 1)
 
-    pipeline.prepare_image_latents = prepare
+        def latents(_: Any, batch_size: int, *__: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            noise = torch.randn(batch_size, *self.laid.latent_shape(len(self.photos))).to(tokens)
+            return noise, tokens.repeat(batch_size, 1, 1), self.laid.map_ids, ids
+
+        if isinstance(pipeline, FluxKontextPipeline):
+            pipeline.prepare_latents = latents
+        else:
+            pipeline.prepare_image_latents = references
 
 
 def timed(
@@ -197,29 +257,16 @@ def reading_rate(height: int, width: int, *, count: int = 64, device: str = "cpu
 
 def plan_of(case: Case, queries: int) -> Plan:
     """Return the operations of a case."""
-    transformer = case.model.pipeline.transformer
-    config = transformer.config
-    return Plan(
-        parameters=transformer.num_parameters(),
-        width=transformer.inner_dim,
-        blocks=config.num_layers + config.num_single_layers,
-        shots=len(case.photos),
-        example_tokens=len(case.photos) * (case.photos.shape[1] + case.drawn.shape[1]),
-        photo_tokens=case.asked.shape[1],
-        map_tokens=case.drawn.shape[1],
-        text_tokens=TEXT_TOKENS,
-        queries=queries,
-        batch_size=8,
-        steps=case.steps,
-        samples=case.samples,
-        bytes_a_number=transformer.dtype.itemsize,
-        memory_bytes=device_memory(transformer.device),
+    settings = replace(case.model.settings, samples=case.samples, steps=case.steps)
+    model = replace(case.model, settings=settings)
+    return plan_loaded(
+        model, len(case.photos), batch_size=8, queries=queries, text_tokens=TEXT_TOKENS
     )
 
 
 @torch.inference_mode()
 def compare(
-    model: ReferenceMapModel,
+    model: PipelineMapModel,
     shots: int,
     *,
     samples: int,
@@ -230,14 +277,12 @@ def compare(
 ) -> dict[str, float]:
     """Time the shared context and both stock pipelines on one number of shots."""
     case = Case.random(model, shots, queries=queries, steps=steps, samples=samples)
-    ways: dict[str, tuple[Callable[[], object], int]] = {
-        "shared": (case.shared, queries),
-        "key-value": (
-            lambda: case.stock(Flux2KleinKVPipeline, queries=stock_queries),
-            stock_queries,
-        ),
-        "stock": (lambda: case.stock(Flux2KleinPipeline, queries=stock_queries), stock_queries),
-    }
+    kinds: dict[str, type[Any]] = {"stock": type(model.backbone.pipeline)}
+    if kinds["stock"] is Flux2KleinPipeline:
+        kinds["key-value"] = Flux2KleinKVPipeline
+    ways: dict[str, tuple[Callable[[], object], int]] = {"shared": (case.shared, queries)}
+    for name, kind in kinds.items():
+        ways[name] = (partial(case.stock, kind, queries=stock_queries), stock_queries)
     found = timed(ways, repeats=repeats)
     flop = plan_of(case, queries)
     row = {f"{name} s": timing.median for name, timing in found.items()}
@@ -247,8 +292,7 @@ def compare(
         "shots": shots,
         "samples": samples,
         **row,
-        "times faster than stock": found["stock"].median / shared,
-        "times faster than key-value": found["key-value"].median / shared,
+        **{f"times faster than {name}": found[name].median / shared for name in kinds},
         "by operations, than key-value": flop.stock_flop / flop.shared_flop,
         "FLOP/s": flop.shared_flop / shared,
     }

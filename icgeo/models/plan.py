@@ -1,69 +1,130 @@
 """What a run will cost, from the checkpoint's configuration alone: no weight is loaded.
 
-Operations follow DESIGN.md: with d the width and n the blocks, a token costs 26 d^2 n and a (query,
-key) pair 4 d n floating-point operations. `naive` recomputes everything for every step and sample,
-`stock` is diffusers' key-value pipeline, called for each query, and `shared` keeps the examples for
-all queries and each photo for all steps and samples.
+With d the width and n the blocks, a token of FLUX.2 costs 26 d^2 n, one of FLUX.1 24 d^2 n, and a
+(query, key) pair 4 d n floating-point operations. `naive` recomputes everything for every step and
+sample, `stock` is diffusers' key-value pipeline, called for each query, and `shared` keeps the
+examples for all queries and each photo for all steps and samples. Where nothing is kept, in the
+mode `full`, all three are the same.
 """
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import torch
-from diffusers import Flux2Transformer2DModel
 
-from icgeo.models.base import Settings, located, pipeline_part
-from icgeo.models.references import SETTINGS, ReferenceMapModel
+from icgeo.models.base import MapModel, Settings
+from icgeo.models.hub import LoadError, located, pipeline_index, pipeline_part
+from icgeo.models.loading import QUANTIZATIONS, architecture_of, own_settings
 
-PATCH = 16
-"""Pixels a token, in each direction, behind the VAE of FLUX.2."""
 ACTIVATIONS = 14
 """Numbers a token at once, in widths: residual, queries, keys, values, both halves of the MLP."""
+BYTES_QUANTIZED = {"nf4": 0.53, "fp8": 1.0, "int8": 1.0}
+"""A weight, scales included: a scale of 8 bits for 64 weights of 4 bits."""
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """What a transformer costs."""
+
+    parameters: int
+    width: int
+    blocks: int
+    token_flop: float
+    """Operations a token, without attention."""
+
+    @classmethod
+    def of(cls, transformer: Any) -> "Dimensions":
+        """Read them from a transformer, on the meta device or a real one."""
+        config, parameters = transformer.config, transformer.num_parameters()
+        width = config.num_attention_heads * config.attention_head_dim
+        if "ffn_dim" in config:  # Wan: cross-attention too, and in VACE a branch of control
+            blocks = config.num_layers + len(config.get("vace_layers", ()))
+            return cls(
+                parameters, width, blocks, blocks * width * (12 * width + 4 * config.ffn_dim)
+            )
+        blocks = config.num_layers + config.num_single_layers
+        each = 26 if "timestep_guidance_channels" in config else 24
+        return cls(parameters, width, blocks, each * width**2 * blocks)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Lengths of sequences in a layout."""
+
+    example: int
+    """A pair."""
+    photo: int
+    """What else of the query is not noise."""
+    drawn: int
+    text: int
+
+    @classmethod
+    def of(cls, settings: Settings, shots: int, *, patch: int, text: int) -> "Tokens":
+        """Count those of a pipeline's layout, with tokens of so many pixels."""
+        style = settings.style
+        one_map = style.height * style.width // patch**2
+        if settings.layout == "panel":
+            panel = (shots + 1) * (style.height + style.width) * style.height // patch**2
+            return cls(0, panel, panel, text)
+        if settings.layout == "frames":  # the instruction is attended to apart
+            return cls(0, 0, (2 * shots + 2) * one_map, 0)
+        photo = (settings.photo_size // patch) ** 2
+        return cls(photo + one_map, photo, one_map, text)
 
 
 @dataclass(frozen=True)
 class Plan:
     """Parameters, bytes and operations of a run."""
 
-    parameters: int
-    """Of the transformer."""
-    width: int
-    blocks: int
+    dimensions: Dimensions
+    tokens: Tokens
     shots: int
-    example_tokens: int
-    """Of all examples."""
-    photo_tokens: int
-    map_tokens: int
-    text_tokens: int
+    keeps: bool
+    """Whether examples are kept, as in the modes `joint` and `pairwise`."""
     queries: int
     """That share the context."""
     batch_size: int
     """Queries at a time."""
     steps: int
     samples: int
+    weight_bytes: int
+    """Of the transformer."""
     bytes_a_number: int
+    """Of what is computed."""
     memory_bytes: int
     """What the device has."""
 
     @property
-    def weight_bytes(self) -> int:
-        """Weights of the transformer."""
-        return self.parameters * self.bytes_a_number
+    def parameters(self) -> int:
+        """Of the transformer."""
+        return self.dimensions.parameters
+
+    @property
+    def example_tokens(self) -> int:
+        """Of all examples."""
+        return self.shots * self.tokens.example
 
     @property
     def context_bytes(self) -> int:
         """Keys and values of the examples, and of the photos of one batch."""
-        tokens = self.example_tokens + self.batch_size * self.photo_tokens
-        return 2 * self.blocks * self.width * tokens * self.bytes_a_number
+        if not self.keeps:
+            return 0
+        tokens = self.example_tokens + self.batch_size * self.tokens.photo
+        return 2 * self.dimensions.blocks * self.dimensions.width * tokens * self.bytes_a_number
 
     @property
     def activation_bytes(self) -> int:
         """Estimate of the largest activations: of the maps of a batch, or of the examples."""
-        maps = self.batch_size * self.samples * (self.text_tokens + self.map_tokens)
-        return ACTIVATIONS * self.width * max(maps, self.example_tokens) * self.bytes_a_number
+        sequence = self.tokens.text + self.tokens.drawn
+        if not self.keeps:
+            sequence += self.example_tokens + self.tokens.photo
+        most = max(self.batch_size * self.samples * sequence, self.example_tokens)
+        return ACTIVATIONS * self.dimensions.width * most * self.bytes_a_number
 
     @property
     def total_bytes(self) -> int:
@@ -75,23 +136,40 @@ class Plan:
         """Whether a tenth of the memory would be left."""
         return self.total_bytes < 0.9 * self.memory_bytes
 
+    def require(self) -> None:
+        """Refuse a run that does not fit.
+
+        Raises:
+            LoadError: with what is needed, and what could be changed.
+        """
+        if not self.fits:
+            giga = 2**30
+            raise LoadError(
+                f"{self.shots} shots, {self.batch_size} queries at a time and {self.samples} "
+                f"samples need about {self.total_bytes / giga:.1f} GiB, and the device has "
+                f"{self.memory_bytes / giga:.1f}; show fewer examples, take a smaller batch or "
+                "fewer samples, or quantize"
+            )
+
     @property
-    def _costs(self) -> tuple[int, int]:
-        return 26 * self.width**2 * self.blocks, 4 * self.width * self.blocks
+    def _costs(self) -> tuple[float, float]:
+        return self.dimensions.token_flop, 4 * self.dimensions.width * self.dimensions.blocks
 
     @cached_property
     def naive_flop(self) -> float:
         """Operations a query if nothing is kept."""
         token, pair = self._costs
-        n = self.text_tokens + self.example_tokens + self.photo_tokens + self.map_tokens
+        n = self.tokens.text + self.example_tokens + self.tokens.photo + self.tokens.drawn
         return self.steps * self.samples * (token * n + pair * n**2)
 
     @cached_property
     def stock_flop(self) -> float:
         """Operations a query of diffusers' key-value pipeline."""
+        if not self.keeps:
+            return self.naive_flop
         token, pair = self._costs
-        shown = self.example_tokens + self.photo_tokens
-        drawn = self.text_tokens + self.map_tokens
+        shown = self.example_tokens + self.tokens.photo
+        drawn = self.tokens.text + self.tokens.drawn
         first = token * (shown + drawn) + pair * (shown**2 + drawn * (shown + drawn))
         later = token * drawn + pair * drawn * (shown + drawn)
         return self.samples * (first + (self.steps - 1) * later)
@@ -99,9 +177,11 @@ class Plan:
     @cached_property
     def shared_flop(self) -> float:
         """Operations a query when the examples are kept."""
+        if not self.keeps:
+            return self.naive_flop
         token, pair = self._costs
-        examples, photo = self.example_tokens, self.photo_tokens
-        drawn = self.text_tokens + self.map_tokens
+        examples, photo = self.example_tokens, self.tokens.photo
+        drawn = self.tokens.text + self.tokens.drawn
         once = (token * examples + pair * examples**2) / self.queries
         asked = token * photo + pair * photo * (examples + photo)
         each = token * drawn + pair * drawn * (drawn + examples + photo)
@@ -137,52 +217,107 @@ def plan(
     *,
     queries: int = 64,
     batch_size: int = 8,
-    text_tokens: int = 128,
     dtype: torch.dtype = torch.bfloat16,
     device: str | torch.device = "cpu",
+    **choices: Any,
 ) -> Plan:
-    """Plan a run of a model of FLUX.2's architecture, without loading weights.
+    """Plan a run, without loading weights.
 
     Args:
         model: as `icgeo.load` takes it.
         shots: number of examples.
         queries: how many share them.
         batch_size: queries at a time.
-        text_tokens: length of the instruction, of models that take one in words.
         dtype: of the weights.
         device: whose memory it should fit.
+        **choices: `quantization` of `icgeo.load`; `text_tokens`, 128 if not given; and any of the
+            checkpoint's settings: attention, layout, style, photo_size, steps, samples.
 
     Raises:
-        LoadError: no such model.
+        LoadError: no such model, or no such quantization.
     """
+    quantization, text = choices.pop("quantization", None), choices.pop("text_tokens", 128)
+    if quantization not in (None, *QUANTIZATIONS):
+        raise LoadError(f"expected quantization of {QUANTIZATIONS}, got {quantization!r}")
     with located(model) as folder:
         source = folder or str(model)
-        config = json.loads(pipeline_part(source, "transformer", "config.json").read_text())
-        own = folder / "icgeo.json" if folder else None
-        settings = Settings.read(own) if own and own.is_file() else SETTINGS
-        if settings.layout == "stacked":
-            size = json.loads(pipeline_part(source, "codec", "config.json").read_text())
-            map_tokens = size["rows"] * size["columns"]
-            pair, photo_tokens, text_tokens = map_tokens, 0, 2
-        else:
-            map_tokens = settings.style.height * settings.style.width // PATCH**2
-            photo_tokens = (ReferenceMapModel.photo_size // PATCH) ** 2
-            pair = photo_tokens + map_tokens
+        own = own_settings(folder)
+        if own is None:
+            index = pipeline_index(source)
+            own = architecture_of(index, source).settings(index)
+        chosen = {name: value for name, value in choices.items() if value is not None}
+        settings = replace(own, **chosen)
+        tokens = _tokens(source, settings, shots, text=text)
+        config = _read(source, "transformer")
     with torch.device("meta"):
-        transformer = Flux2Transformer2DModel.from_config(config)
+        transformer = getattr(diffusers, config["_class_name"]).from_config(config)
+    dimensions = Dimensions.of(transformer)
+    each = BYTES_QUANTIZED[quantization] if quantization else dtype.itemsize
     return Plan(
-        parameters=transformer.num_parameters(),
-        width=transformer.inner_dim,
-        blocks=config["num_layers"] + config["num_single_layers"],
+        dimensions=dimensions,
+        tokens=tokens,
         shots=shots,
-        example_tokens=shots * pair,
-        photo_tokens=photo_tokens,
-        map_tokens=map_tokens,
-        text_tokens=text_tokens,
+        keeps=settings.attention != "full",
         queries=queries,
         batch_size=batch_size,
         steps=settings.steps,
         samples=settings.samples,
+        weight_bytes=round(each * dimensions.parameters),
         bytes_a_number=dtype.itemsize,
         memory_bytes=device_memory(device),
+    )
+
+
+def _read(source: str | Path, part: str) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads(pipeline_part(source, part, "config.json").read_text())
+    return config
+
+
+def _tokens(source: str | Path, settings: Settings, shots: int, *, text: int) -> Tokens:
+    if settings.layout == "stacked":
+        size = _read(source, "codec")
+        one = size["rows"] * size["columns"]
+        return Tokens(one, 0, one, text=2)
+    vae = _read(source, "vae")
+    scale = vae.get("scale_factor_spatial") or 2 ** (
+        len(vae.get("block_out_channels", 4 * [0])) - 1
+    )
+    return Tokens.of(settings, shots, patch=2 * scale, text=text)
+
+
+def plan_loaded(
+    model: MapModel,
+    shots: int,
+    *,
+    batch_size: int,
+    samples: int | None = None,
+    queries: int = 64,
+    text_tokens: int = 128,
+) -> Plan:
+    """Plan a run of a model that is loaded."""
+    from icgeo.models.flux2 import StackedMapModel
+    from icgeo.models.pipelines import PipelineMapModel
+
+    settings = model.settings
+    if isinstance(model, StackedMapModel):
+        transformer = model.learner.transformer
+        one = model.learner.codec.latent_shape[0]
+        tokens = Tokens(one, 0, one, text=model.learner.prompts.shape[1])
+    elif isinstance(model, PipelineMapModel):
+        transformer = model.backbone.pipeline.transformer
+        tokens = Tokens.of(settings, shots, patch=model.backbone.patch, text=text_tokens)
+    else:
+        raise TypeError(f"expected a model that icgeo.load gives, got {type(model).__name__}")
+    return Plan(
+        dimensions=Dimensions.of(transformer),
+        tokens=tokens,
+        shots=shots,
+        keeps=settings.attention != "full",
+        queries=queries,
+        batch_size=batch_size,
+        steps=settings.steps,
+        samples=samples or settings.samples,
+        weight_bytes=sum(p.numel() * p.element_size() for p in transformer.parameters()),
+        bytes_a_number=transformer.dtype.itemsize,
+        memory_bytes=device_memory(transformer.device),
     )

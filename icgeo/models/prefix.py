@@ -1,8 +1,9 @@
 """Attention over kept tokens: keys and values computed once, seen by every query.
 
-Works on the stock `forward` of diffusers' `Flux2Transformer2DModel`. A `Sight` travels through
-`joint_attention_kwargs` and says what the tokens of a pass see beside their own sequence, and where
-their keys and values are kept for later passes. The modes of DESIGN.md follow from passes:
+Works on the stock `forward` of diffusers' `Flux2Transformer2DModel` and `FluxTransformer2DModel`.
+A `Sight` travels through `joint_attention_kwargs` and says what the tokens of a pass see beside
+their own sequence, and where their keys and values are kept for later passes. The modes of
+DESIGN.md follow from passes:
 
 - `pairwise`: each pair is a sequence; it is kept before the rotary embedding, so that any subset
   takes any places (`Kept.placed`);
@@ -18,12 +19,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import Flux2Transformer2DModel
+from diffusers import Flux2Transformer2DModel, FluxTransformer2DModel
+from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from diffusers.models.embeddings import apply_rotary_emb
 from einops import einsum, rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional
+
+BACKENDS = ("native", "xformers", "flash")
+"""Kernels of attention that tell the log of the sum of exponentials too; all but the first need a
+GPU and their own package."""
 
 Heads = Float[Tensor, "batch tokens heads channels"]
 Rotary = tuple[Float[Tensor, "tokens channels"], Float[Tensor, "tokens channels"]]
@@ -119,6 +124,7 @@ def attend(
     rotary: Rotary | None,
     sight: Sight | None,
     layer: int,
+    backend: str = "native",
 ) -> Float[Tensor, "batch tokens width"]:
     """Attend within the sequence and to what is seen; keep keys and values if asked to."""
     sight = sight or Sight()
@@ -127,12 +133,11 @@ def attend(
     if rotary is not None:
         query, key = (apply_rotary_emb(x, rotary, sequence_dim=1) for x in (query, key))
     if not sight.seen:
-        q, k, v = (rearrange(x, "n t h c -> n h t c") for x in (query, key, value))
-        out = rearrange(functional.scaled_dot_product_attention(q, k, v), "n h t c -> n t h c")
+        out = dispatch_attention_fn(query, key, value, backend=AttentionBackendName(backend))
     elif torch.is_grad_enabled() or any(seen.visible is not None for seen in sight.seen):
         out = one_softmax(query, key, value, seen=sight.seen, layer=layer)
     else:
-        out = merged(query, key, value, seen=sight.seen, layer=layer)
+        out = merged(query, key, value, seen=sight.seen, layer=layer, backend=backend)
     return rearrange(out, "n t h c -> n t (h c)")
 
 
@@ -162,18 +167,27 @@ def _scores(query: Heads, seen: Seen, layer: int) -> Float[Tensor, "batch heads 
     return scores.masked_fill(~rearrange(seen.visible, "g q s -> (g q) 1 1 s"), -torch.inf)
 
 
-def merged(query: Heads, key: Heads, value: Heads, *, seen: Sequence[Seen], layer: int) -> Heads:
+def merged(
+    query: Heads,
+    key: Heads,
+    value: Heads,
+    *,
+    seen: Sequence[Seen],
+    layer: int,
+    backend: str = "native",
+) -> Heads:
     """Attend to each part alone and merge by log-sum-exp, as Hydragen does (Juravsky et al. 2024).
 
     Each part runs in the fused kernel of the device; scores are never written out.
     """
     tokens = query.shape[1]
     folded = rearrange(query, "n t h c -> n h t c")
-    parts = [_flash(folded, *(rearrange(x, "n s h c -> n h s c") for x in (key, value)))]
+    own = (rearrange(x, "n s h c -> n h s c") for x in (key, value))
+    parts = [_fused(folded, *own, backend=backend)]
     for part in seen:
         kept = [rearrange(x[layer], "g s h c -> g h s c") for x in (part.keys, part.values)]
         queries = rearrange(query, "(g q) t h c -> g h (q t) c", g=len(kept[0]))
-        out, log_total = _flash(queries, *kept)
+        out, log_total = _fused(queries, *kept, backend=backend)
         out = rearrange(out, "g h (q t) c -> (g q) h t c", t=tokens)
         parts.append((out, rearrange(log_total, "g h (q t) -> (g q) h t", t=tokens)))
     shares = torch.stack([log_total for _, log_total in parts]).softmax(dim=0)[..., None]
@@ -181,12 +195,29 @@ def merged(query: Heads, key: Heads, value: Heads, *, seen: Sequence[Seen], laye
     return rearrange(total, "n h t c -> n t h c")
 
 
-def _flash(
+def _fused(
     query: Float[Tensor, "n heads tokens channels"],
     key: Float[Tensor, "n heads seen channels"],
     value: Float[Tensor, "n heads seen channels"],
+    *,
+    backend: str,
 ) -> tuple[Tensor, Float[Tensor, "n heads tokens"]]:
-    """Attend with the fused kernel, and return the log of the sum of exponentials too."""
+    """Attend with a fused kernel, and return the log of the sum of exponentials too."""
+    if backend == "native":
+        return _native(query, key, value)
+    parts = (rearrange(x, "n h t c -> n t h c") for x in (query, key, value))
+    if backend == "xformers":
+        from xformers.ops import memory_efficient_attention_forward_requires_grad as forward
+
+        out, log_total = forward(*parts)
+    else:
+        from flash_attn import flash_attn_func
+
+        out, log_total, _ = flash_attn_func(*parts, return_attn_probs=True)
+    return rearrange(out, "n t h c -> n h t c"), log_total[..., : query.shape[2]]
+
+
+def _native(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     if query.device.type == "cpu":
         out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)
     elif query.dtype in (torch.float16, torch.bfloat16):
@@ -198,11 +229,12 @@ def _flash(
     return out, total[..., : query.shape[2]]
 
 
+@dataclass(frozen=True)
 class DoubleStreamProcessor:
-    """Attention of the double-stream blocks (`Flux2Attention`)."""
+    """Attention of the double-stream blocks (`Flux2Attention`, `FluxAttention`)."""
 
-    def __init__(self, layer: int) -> None:
-        self.layer = layer
+    layer: int
+    backend: str = "native"
 
     def __call__(
         self,
@@ -234,15 +266,46 @@ class DoubleStreamProcessor:
                 (key, attn.norm_added_k, attn.norm_k),
             )
         )
-        out = attend(query, key, value, rotary=image_rotary_emb, sight=sight, layer=self.layer)
+        out = attend(
+            query, key, value,
+            rotary=image_rotary_emb, sight=sight, layer=self.layer, backend=self.backend,
+        )  # fmt: skip
         return attn.to_out[1](attn.to_out[0](out[:, text:])), attn.to_add_out(out[:, :text])
 
 
+@dataclass(frozen=True)
 class SingleStreamProcessor:
-    """Attention and feed-forward of the single-stream blocks (`Flux2ParallelSelfAttention`)."""
+    """Attention of the single-stream blocks of FLUX.1 (`FluxAttention`)."""
 
-    def __init__(self, layer: int) -> None:
-        self.layer = layer
+    layer: int
+    backend: str = "native"
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: Rotary | None = None,
+        sight: Sight | None = None,
+    ) -> Tensor:
+        """Return the attention's output; the block adds its feed-forward."""
+        query, key, value = (
+            _heads(part(hidden_states), attn) for part in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        query, key = attn.norm_q(query), attn.norm_k(key)
+        return attend(
+            query, key, value,
+            rotary=image_rotary_emb, sight=sight, layer=self.layer, backend=self.backend,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ParallelStreamProcessor:
+    """Attention and feed-forward of the single-stream blocks of FLUX.2."""
+
+    layer: int
+    backend: str = "native"
 
     def __call__(
         self,
@@ -257,7 +320,10 @@ class SingleStreamProcessor:
         mixed, feed_forward = attn.to_qkv_mlp_proj(hidden_states).split(sizes, dim=-1)
         query, key, value = (_heads(x, attn) for x in mixed.chunk(3, dim=-1))
         query, key = attn.norm_q(query), attn.norm_k(key)
-        out = attend(query, key, value, rotary=image_rotary_emb, sight=sight, layer=self.layer)
+        out = attend(
+            query, key, value,
+            rotary=image_rotary_emb, sight=sight, layer=self.layer, backend=self.backend,
+        )  # fmt: skip
         return attn.to_out(torch.cat((out, attn.mlp_act_fn(feed_forward)), dim=-1))
 
 
@@ -265,16 +331,20 @@ def _heads(x: Tensor, attn: Any) -> Heads:
     return rearrange(x, "n t (h c) -> n t h c", c=attn.head_dim)
 
 
-def install(transformer: Flux2Transformer2DModel) -> None:
+def install(
+    transformer: Flux2Transformer2DModel | FluxTransformer2DModel, *, backend: str = "native"
+) -> None:
     """Give every block of the transformer the processor that keeps tokens and sees kept ones."""
     double = list(transformer.transformer_blocks)
     for layer, block in enumerate(double):
-        block.attn.set_processor(DoubleStreamProcessor(layer))
+        block.attn.set_processor(DoubleStreamProcessor(layer, backend))
     for layer, block in enumerate(transformer.single_transformer_blocks, start=len(double)):
-        block.attn.set_processor(SingleStreamProcessor(layer))
+        is_flux2 = hasattr(block.attn, "to_qkv_mlp_proj")
+        single = ParallelStreamProcessor if is_flux2 else SingleStreamProcessor
+        block.attn.set_processor(single(layer, backend))
 
 
-def uninstall(transformer: Flux2Transformer2DModel) -> None:
+def uninstall(transformer: Flux2Transformer2DModel | FluxTransformer2DModel) -> None:
     """Give every block the processor that diffusers gives it."""
     for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
         block.attn.set_processor(block.attn._default_processor_cls())

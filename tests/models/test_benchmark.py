@@ -18,7 +18,7 @@ def test_three_ways_are_timed_on_the_same_case():
 
 def test_the_small_model_has_about_ten_million_parameters():
     model = benchmark.build("small", device="cpu", dtype=torch.float32)
-    assert 9e6 < model.pipeline.transformer.num_parameters() < 11e6
+    assert 9e6 < model.backbone.pipeline.transformer.num_parameters() < 11e6
 
 
 def test_reading_is_timed():

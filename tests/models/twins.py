@@ -2,17 +2,44 @@
 
 import torch
 from diffusers import (
+    AutoencoderKL,
     AutoencoderKLFlux2,
+    AutoencoderKLWan,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
+    Flux2Pipeline,
     Flux2Transformer2DModel,
+    FluxKontextPipeline,
+    FluxTransformer2DModel,
+    WanPipeline,
+    WanTransformer3DModel,
+    WanVACEPipeline,
+    WanVACETransformer3DModel,
 )
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import Qwen2TokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    Qwen2TokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    T5Config,
+    T5EncoderModel,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+MISTRAL_CHAT = (
+    "{% for message in messages %}[{{ message['role'] }}]"
+    "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endfor %}"
 )
 
 
@@ -25,6 +52,51 @@ def byte_tokenizer():
         pad_token="<|endoftext|>",
         additional_special_tokens=["<|im_start|>", "<|im_end|>"],
         chat_template=CHAT,
+    )
+
+
+def plain_tokenizer(length):
+    """A byte-level tokenizer as CLIP's and T5's are used: text in, numbers out."""
+    names = [*sorted(ByteLevel.alphabet()), "<pad>", "</s>", "[IMG]"]
+    tokenizer = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing("$A </s>", None, [("</s>", 257)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        additional_special_tokens=["[IMG]"],
+        model_max_length=length,
+        chat_template=MISTRAL_CHAT,
+    )
+
+
+def flux2_vae():
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=4 * ("DownEncoderBlock2D",),
+        up_block_types=4 * ("UpDecoderBlock2D",),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+    )
+    vae.bn.running_mean.normal_(0, 0.1)
+    vae.bn.running_var.uniform_(0.5, 2)
+    return vae
+
+
+def flux2_transformer(layers, text_width, *, guidance, channels=16):
+    return Flux2Transformer2DModel(
+        in_channels=channels,
+        num_layers=layers,
+        num_single_layers=layers,
+        attention_head_dim=16,
+        num_attention_heads=4,
+        joint_attention_dim=text_width,
+        timestep_guidance_channels=16,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=guidance,
     )
 
 
@@ -42,34 +114,152 @@ def klein(folder, *, distilled=True, layers=2, seed=0):
             head_dim=8,
         )
     )
-    vae = AutoencoderKLFlux2(
+    pipeline = Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=flux2_vae(),
+        text_encoder=text_encoder,
+        tokenizer=byte_tokenizer(),
+        transformer=flux2_transformer(layers, 48, guidance=False),
+        is_distilled=distilled,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def dev(folder, *, layers=2, seed=0):
+    """A FLUX.2 dev whose hidden states 10, 20 and 30 exist, saved to a folder.
+
+    Its tokenizer is plain: the real one, for images too, wants torchvision.
+    """
+    torch.manual_seed(seed)
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "head_dim": 8}
+    config = Mistral3Config(
+        text_config={
+            "model_type": "mistral",
+            "vocab_size": 260,
+            "num_hidden_layers": 31,
+            "num_key_value_heads": 2,
+            **small,
+        },
+        vision_config={
+            "model_type": "pixtral",
+            "num_hidden_layers": 1,
+            "image_size": 28,
+            "patch_size": 14,
+            **small,
+        },
+    )
+    pipeline = Flux2Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=flux2_vae(),
+        text_encoder=Mistral3ForConditionalGeneration(config),
+        tokenizer=plain_tokenizer(4096),
+        transformer=flux2_transformer(layers, 48, guidance=True),
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def kontext(folder, *, layers=2, seed=0):
+    """A FLUX.1 Kontext, saved to a folder."""
+    torch.manual_seed(seed)
+    clip = CLIPTextConfig(
+        vocab_size=259,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        projection_dim=16,
+        max_position_embeddings=77,
+        eos_token_id=257,
+        pad_token_id=256,
+        bos_token_id=256,
+    )
+    t5 = T5Config(vocab_size=259, d_model=24, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    vae = AutoencoderKL(
         block_out_channels=(8, 8, 8, 8),
         down_block_types=4 * ("DownEncoderBlock2D",),
         up_block_types=4 * ("UpDecoderBlock2D",),
-        layers_per_block=1,
         latent_channels=4,
         norm_num_groups=4,
+        shift_factor=0.1,
+        scaling_factor=2.0,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
     )
-    vae.bn.running_mean.normal_(0, 0.1)
-    vae.bn.running_var.uniform_(0.5, 2)
-    transformer = Flux2Transformer2DModel(
+    transformer = FluxTransformer2DModel(
         in_channels=16,
         num_layers=layers,
         num_single_layers=layers,
         attention_head_dim=16,
         num_attention_heads=4,
-        joint_attention_dim=48,
-        timestep_guidance_channels=16,
-        axes_dims_rope=(4, 4, 4, 4),
-        guidance_embeds=False,
+        joint_attention_dim=24,
+        pooled_projection_dim=16,
+        guidance_embeds=True,
+        axes_dims_rope=(4, 6, 6),
     )
-    pipeline = Flux2KleinPipeline(
+    pipeline = FluxKontextPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
         vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=byte_tokenizer(),
+        text_encoder=CLIPTextModel(clip),
+        tokenizer=plain_tokenizer(77),
+        text_encoder_2=T5EncoderModel(t5),
+        tokenizer_2=plain_tokenizer(512),
         transformer=transformer,
-        is_distilled=distilled,
     )
     pipeline.save_pretrained(folder)
     return folder
+
+
+WAN = {
+    "num_attention_heads": 4,
+    "attention_head_dim": 16,
+    "text_dim": 16,
+    "freq_dim": 16,
+    "ffn_dim": 64,
+}
+
+
+def _wan_parts(latent_channels):
+    vae = AutoencoderKLWan(
+        base_dim=4,
+        z_dim=latent_channels,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        latents_mean=[0.1] * latent_channels,
+        latents_std=[0.5] * latent_channels,
+    )
+    umt5 = UMT5Config(vocab_size=259, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    return {
+        "vae": vae,
+        "text_encoder": UMT5EncoderModel(umt5),
+        "tokenizer": plain_tokenizer(512),
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
+    }
+
+
+def vace(folder, *, layers=2, seed=0):
+    """A Wan 2.1 VACE, saved to a folder."""
+    torch.manual_seed(seed)
+    transformer = WanVACETransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_layers=layers,
+        vace_layers=[0],
+        vace_in_channels=2 * 4 + 64,
+        **WAN,
+    )
+    WanVACEPipeline(transformer=transformer, **_wan_parts(4)).save_pretrained(folder)
+    return folder
+
+
+def ti2v(folder, *, layers=2, seed=0):
+    """A Wan 2.2 that takes a time for each token, as TI2V-5B, saved to a folder."""
+    torch.manual_seed(seed)
+    transformer = WanTransformer3DModel(in_channels=4, out_channels=4, num_layers=layers, **WAN)
+    pipeline = WanPipeline(transformer=transformer, expand_timesteps=True, **_wan_parts(4))
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+ALL = {"klein": klein, "dev": dev, "kontext": kontext, "vace": vace, "ti2v": ti2v}

@@ -1,0 +1,198 @@
+"""Load a model by the architecture that its checkpoint names."""
+
+import importlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from icgeo import maps
+from icgeo.layout import EARTH, UNKNOWN
+from icgeo.models.base import MapModel, Settings
+from icgeo.models.hub import LoadError, located, pipeline_index
+
+QUANTIZATIONS = ("nf4", "fp8", "int8")
+OFFLOADS = ("model", "group")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a model is loaded; `icgeo.load` takes these by name."""
+
+    device: str | torch.device = "cpu"
+    """Where it runs."""
+    dtype: torch.dtype | None = None
+    """Of the transformer; None means float32 on the CPU, bfloat16 elsewhere."""
+    revision: str | None = None
+    """Of the hub id."""
+    adapter: str | Path | None = None
+    """A LoRA, as diffusers stores it: a folder, a safetensors file, or a hub id."""
+    offload: str | None = None
+    """What waits in the memory of the CPU: "model" by model, or "group" by group of blocks."""
+    quantization: str | None = None
+    """Of the transformer's weights: "nf4", "fp8" or "int8"."""
+    attention_backend: str = "native"
+    """Kernel of attention: "native", "xformers" or "flash"; of this model alone."""
+    vae_tiling: bool = False
+    """Encode and decode images by tiles: slower, for less memory."""
+    attention: str | None = None
+    """Who sees whom, where the model can choose: "full", "joint" or "pairwise"."""
+    style: maps.MapStyle | None = None
+    """How maps are drawn, where the model can choose."""
+    layout: str | None = None
+    """How examples are shown, where the model can choose: "references" or "panel"."""
+    photo_size: int | None = None
+    """Height and width of photos in pixels, where the model can choose."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("quantization", QUANTIZATIONS), ("offload", OFFLOADS)):
+            value = getattr(self, name)
+            if value not in (None, *known):
+                raise LoadError(f"expected {name} of {known}, got {value!r}")
+        if self.dtype not in (None, *DTYPES):
+            raise LoadError(f"expected a dtype of {DTYPES}, got {self.dtype!r}")
+        if self.offload and torch.device(self.device).type == "cpu":
+            raise LoadError(f"expected an accelerator as device to offload from, got {self.device}")
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype, or that of the device."""
+        on_cpu = torch.device(self.device).type == "cpu"
+        return self.dtype or (torch.float32 if on_cpu else torch.bfloat16)
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """Settings that are chosen."""
+        names = ("attention", "style", "layout", "photo_size")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a class of diffusers' pipelines is loaded as; names are imported only when needed."""
+
+    pipeline: str
+    """The class that loads it."""
+    module: str
+    backbone: str
+    embed: str
+    layout: str = "references"
+    attention: str = "joint"
+    steps: int = 28
+    guidance_scale: float = 1.0
+    embedded_guidance: float = 1.0
+
+    def settings(self, index: dict[str, Any]) -> Settings:
+        """Give what a checkpoint without `icgeo.json` is taken for; not calibrated."""
+        distilled = bool(index.get("is_distilled"))
+        return Settings(
+            style=maps.MapStyle.marker(),
+            prompts=(EARTH, UNKNOWN),
+            default_prompt=EARTH,
+            layout=self.layout,
+            attention=self.attention,
+            steps=4 if distilled else self.steps,
+            samples=4,
+            guidance_scale=1.0 if distilled else self.guidance_scale,
+            embedded_guidance=self.embedded_guidance,
+        )
+
+
+_KLEIN = Architecture(
+    "Flux2KleinPipeline", "klein", "Flux2Backbone", "embed_klein", guidance_scale=4.0
+)
+_WAN = Architecture(
+    "WanVACEPipeline", "wan", "WanBackbone", "embed_wan",
+    layout="frames", attention="full", guidance_scale=5.0,
+)  # fmt: skip
+ARCHITECTURES = {
+    "Flux2KleinPipeline": _KLEIN,
+    "Flux2KleinKVPipeline": _KLEIN,
+    "Flux2Pipeline": Architecture(
+        "Flux2Pipeline", "klein", "Flux2Backbone", "embed_dev", embedded_guidance=4.0
+    ),
+    "FluxKontextPipeline": Architecture(
+        "FluxKontextPipeline", "kontext", "KontextBackbone", "embed_kontext",
+        layout="panel", attention="full", embedded_guidance=2.5,
+    ),
+    "WanVACEPipeline": _WAN,
+    "WanPipeline": replace(_WAN, pipeline="WanPipeline"),
+    "WanImageToVideoPipeline": replace(_WAN, pipeline="WanImageToVideoPipeline"),
+}  # fmt: skip
+"""By the class that a checkpoint names."""
+
+
+def load(model: str | Path, **options: Any) -> MapModel:
+    """Load a model, by the architecture that its checkpoint names.
+
+    Args:
+        model: "tiny", which is in the package; a folder of ours, or of a diffusers pipeline; or the
+            id of a pipeline on the hub, such as "black-forest-labs/FLUX.2-klein-4B".
+        **options: the fields of `icgeo.models.LoadOptions`: device, dtype, revision, adapter,
+            offload, quantization, attention_backend, attention, style, layout and more.
+
+    Raises:
+        LoadError: no such model, no access, an unknown architecture, a missing package, or a
+            choice that the model has not.
+    """
+    chosen = LoadOptions(**options)
+    with located(model) as folder:
+        settings = own_settings(folder)
+        if folder and settings and settings.layout == "stacked":
+            return _load_stacked(folder, settings, chosen)
+        source = folder or str(model)
+        index = pipeline_index(source, revision=chosen.revision)
+        architecture = architecture_of(index, source)
+        # diffusers takes seconds to import: only who loads a model waits for it
+        from icgeo.models.pipelines import PipelineMapModel
+        from icgeo.models.weights import load_pipeline
+
+        own = settings or architecture.settings(index)
+        pipeline, prompts = load_pipeline(source, architecture, chosen)
+        module = importlib.import_module(f"icgeo.models.{architecture.module}")
+        backbone = getattr(module, architecture.backbone)(pipeline, prompts)
+        if hasattr(backbone, "guidance"):
+            backbone = replace(backbone, guidance=own.embedded_guidance)
+        told = (str(model), chosen.revision, chosen.adapter, chosen.quantization)
+        name = " ".join(str(part) for part in told if part)
+        loaded = PipelineMapModel(backbone, own, name, chosen.attention_backend)
+        return loaded.choosing(**chosen.choices)
+
+
+def own_settings(folder: Path | None) -> Settings | None:
+    """Read the `icgeo.json` of a folder, if it has one."""
+    path = folder / "icgeo.json" if folder else None
+    return Settings.read(path) if path and path.is_file() else None
+
+
+def architecture_of(index: dict[str, Any], source: str | Path) -> Architecture:
+    """Find what loads a pipeline.
+
+    Raises:
+        LoadError: it is of an unknown class, or a Wan of two transformers.
+    """
+    name = index["_class_name"]
+    if name not in ARCHITECTURES:
+        raise LoadError(f"expected a pipeline of {sorted(ARCHITECTURES)} in {source}, got {name!r}")
+    if index.get("boundary_ratio") is not None:
+        raise LoadError(f"expected a Wan of one transformer in {source}, got one of two")
+    if name in ("WanPipeline", "WanImageToVideoPipeline") and not index.get("expand_timesteps"):
+        raise LoadError(
+            f"expected a Wan that takes known frames, VACE or 2.2 TI2V-5B, in {source}, got "
+            "one that does not"
+        )
+    return ARCHITECTURES[name]
+
+
+def _load_stacked(folder: Path, settings: Settings, options: LoadOptions) -> MapModel:
+    from icgeo.models.flux2 import StackedMapModel
+
+    for name, value in options.choices.items():
+        own = getattr(settings, name)
+        if value not in (None, own):
+            raise LoadError(
+                f"expected {name} of {own!r}, which this model knows alone, got {value!r}"
+            )
+    return StackedMapModel.load(folder, device=options.device, dtype=options.torch_dtype)

@@ -1,0 +1,99 @@
+"""Pairs stitched to one panel: the one reference image that FLUX.1 Kontext takes.
+
+A row of the panel is a photo and its map; in the last row the map is blank. The model draws the
+whole panel again, and the last map is read. Nothing can be kept, for every query is in the panel.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor
+
+from icgeo import layout, maps
+from icgeo.maps.basemap import base_image
+from icgeo.models.backbone import Backbone
+from icgeo.models.prefix import install
+from icgeo.models.prompts import Embedding
+from icgeo.models.references import Predict
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The layout `panel`; photos are as high as maps."""
+
+    backbone: Backbone
+    style: maps.MapStyle
+    attention: str
+    photo_size: int
+    backend: str = "native"
+
+    modes: ClassVar = ("full",)
+
+    def __post_init__(self) -> None:
+        install(self.backbone.pipeline.transformer, backend=self.backend)
+
+    def _grid(self, shots: int) -> tuple[int, int]:
+        height, width = self.style.height, self.style.width
+        patch = self.backbone.patch
+        return (shots + 1) * height // patch, (height + width) // patch
+
+    def latent_shape(self, shots: int) -> tuple[int, int]:
+        """Tokens and channels of a panel."""
+        rows, columns = self._grid(shots)
+        return rows * columns, self.backbone.pipeline.transformer.config.in_channels
+
+    def times(self, shots: int, steps: int) -> Float[Tensor, " times"]:
+        """Return the time grid for a panel."""
+        return self.backbone.times(self.latent_shape(shots)[0], steps)
+
+    def encode_pairs(
+        self,
+        photos: Float[Tensor, "examples 3 size size"],
+        drawn: Float[Tensor, "examples 3 height width"],
+    ) -> dict[str, Tensor]:
+        """Keep the rows of examples, in pixels."""
+        return {"rows": layout.panel_rows(photos, drawn.to(photos))}
+
+    def encode_queries(
+        self, kept: dict[str, Tensor], photos: Float[Tensor, "queries 3 size size"]
+    ) -> Float[Tensor, "queries tokens channels"]:
+        """Encode the panels of queries, with blank maps."""
+        blank = base_image(self.style).to(photos)
+        return self.encode_answers(kept, photos, blank.expand(len(photos), -1, -1, -1))
+
+    def encode_answers(
+        self,
+        kept: dict[str, Tensor],
+        photos: Float[Tensor, "queries 3 size size"],
+        drawn: Float[Tensor, "queries 3 height width"],
+    ) -> Float[Tensor, "queries tokens channels"]:
+        """Encode the panels of queries with their maps, as targets."""
+        asked = layout.panel_rows(photos, drawn.to(photos))
+        return self.backbone.encode(layout.panels(kept.get("rows", asked[:0]), asked))
+
+    def decode(
+        self, latents: Float[Tensor, "queries samples tokens channels"]
+    ) -> Float[Tensor, "queries samples 3 height width"]:
+        """Decode panels, and cut out the last maps."""
+        rows = latents.shape[2] // self._grid(0)[1]
+        images = self.backbone.decode(rearrange(latents, "q s n c -> (q s) n c"), rows=rows)
+        drawn = images[..., -self.style.height :, self.style.height :]
+        return rearrange(drawn, "(q s) c h w -> q s c h w", q=len(latents))
+
+    def predictor(
+        self, kept: dict[str, Tensor], shots: int, asked: Float[Tensor, "queries tokens channels"]
+    ) -> Predict:
+        """Return the velocity of noisy panels, each beside its panel with a blank map."""
+        grid = self._grid(shots)
+        ids = torch.cat((self.backbone.ids(0, *grid), self.backbone.ids(1, *grid)))
+
+        def predict(x: Tensor, t: float, text: Embedding) -> Tensor:
+            noisy = rearrange(x, "q s n c -> (q s) n c").to(asked.dtype)
+            shown = repeat(asked, "q n c -> (q s) n c", s=x.shape[1])
+            found = self.backbone.forward(torch.cat((noisy, shown), dim=1), t, ids, text=text)
+            return found[:, : noisy.shape[1]].unflatten(0, x.shape[:2]).float()
+
+        return predict

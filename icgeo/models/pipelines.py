@@ -1,0 +1,192 @@
+"""Models that draw maps, made of a pipeline of diffusers and a layout of examples.
+
+The pipeline loads, encodes and schedules. The denoising is here, for theirs can neither keep a
+context nor batch different queries.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from icgeo import layout as instructions
+from icgeo import maps, sampling
+from icgeo.models.backbone import Backbone
+from icgeo.models.base import Context, Settings
+from icgeo.models.hub import LoadError
+from icgeo.models.panel import Panel
+from icgeo.models.references import Predict, References
+from icgeo.models.wan import Frames, WanBackbone
+
+
+@runtime_checkable
+class Layout(Protocol):
+    """How examples and query are shown to a backbone, and what it draws."""
+
+    modes: ClassVar[tuple[str, ...]]
+
+    def latent_shape(self, shots: int) -> tuple[int, ...]:
+        """Shape of the latents of what is drawn."""
+        ...
+
+    def times(self, shots: int, steps: int) -> Float[Tensor, " times"]:
+        """Return the time grid for what is drawn."""
+        ...
+
+    def encode_pairs(self, photos: Tensor, drawn: Tensor) -> dict[str, Tensor]:
+        """Encode examples, in [0, 1], to what is kept of them."""
+        ...
+
+    def encode_queries(self, kept: dict[str, Tensor], photos: Tensor) -> Tensor:
+        """Encode query photos in [0, 1]."""
+        ...
+
+    def encode_answers(self, kept: dict[str, Tensor], photos: Tensor, drawn: Tensor) -> Tensor:
+        """Encode what should be drawn of queries, as targets of training."""
+        ...
+
+    def predictor(self, kept: dict[str, Tensor], shots: int, asked: Tensor) -> Predict:
+        """Return the velocity of what is drawn, from encoded queries."""
+        ...
+
+    def decode(self, latents: Tensor) -> Float[Tensor, "queries samples 3 height width"]:
+        """Decode what was drawn to maps; in float32, unclipped."""
+        ...
+
+
+LAYOUTS: dict[str, Any] = {"references": References, "panel": Panel, "frames": Frames}
+
+
+@dataclass(frozen=True)
+class PipelineMapModel:
+    """A pretrained transformer that draws maps."""
+
+    backbone: Backbone | WanBackbone
+    settings: Settings
+    name: str = ""
+    """Which weights: source, revision, adapter, quantization."""
+    backend: str = "native"
+    """Of attention."""
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        known = ("frames",) if isinstance(self.backbone, WanBackbone) else ("references", "panel")
+        if settings.layout not in known:
+            raise LoadError(f"expected a layout of {known}, got {settings.layout!r}")
+        modes = LAYOUTS[settings.layout].modes
+        if settings.attention not in modes:
+            raise LoadError(
+                f"expected attention of {modes} in the layout {settings.layout!r}, "
+                f"got {settings.attention!r}"
+            )
+        patch, style = self.backbone.patch, settings.style
+        if style.height % patch or style.width % patch or settings.photo_size % patch:
+            raise LoadError(
+                f"expected maps and photos of multiples of {patch} pixels, got {style.height} x "
+                f"{style.width} and {settings.photo_size}"
+            )
+
+    def choosing(self, **choices: Any) -> "PipelineMapModel":
+        """Return the same model with other settings; None leaves one as it is.
+
+        Raises:
+            LoadError: an unknown mode or layout, or maps that are no whole number of tokens.
+        """
+        given = {name: value for name, value in choices.items() if value is not None}
+        if given.get("layout", self.settings.layout) != self.settings.layout:
+            given.setdefault("attention", "full")  # what every layout knows
+        return replace(self, settings=replace(self.settings, **given))
+
+    @cached_property
+    def layout(self) -> Layout:
+        """How examples are shown to it."""
+        settings = self.settings
+        return LAYOUTS[settings.layout](
+            self.backbone,
+            settings.style,
+            settings.attention,
+            settings.photo_size,
+            self.backend,
+        )
+
+    @property
+    def photo_size(self) -> int:
+        """Height and width of the photos that it takes, in pixels."""
+        return self.settings.photo_size
+
+    @cached_property
+    def made_by(self) -> dict[str, str]:
+        """What a context depends on beside its examples."""
+        return {
+            "model": self.name,
+            "dtype": str(self.backbone.pipeline.transformer.dtype),
+            "style": json.dumps(self.settings.style.to_dict()),
+            "layout": self.settings.layout,
+            "attention": self.settings.attention,
+        }
+
+    @torch.no_grad()
+    def encode_context(
+        self,
+        photos: UInt8[Tensor, "examples 3 size size"],
+        lat_lon: Float[Tensor, "examples 2"],
+    ) -> Context:
+        """Encode examples once, for any number of queries, steps and samples."""
+        if not len(photos):
+            return Context(0, {}, self.made_by)
+        drawn = maps.draw(lat_lon, self.settings.style)
+        return Context(len(photos), self.layout.encode_pairs(photos / 255, drawn), self.made_by)
+
+    @torch.no_grad()
+    def draw_maps(
+        self,
+        context: Context,
+        photos: UInt8[Tensor, "queries 3 size size"],
+        *,
+        prompt: str,
+        samples: int = 1,
+        steps: int = 4,
+        seed: int = 0,
+    ) -> Float[Tensor, "queries samples 3 height width"]:
+        """Draw the maps of query photos, in float, unclipped.
+
+        Raises:
+            ValueError: a context that another model, dtype, style, layout or mode has made.
+        """
+        context.require(self.made_by)
+        contents = [photo.numpy().tobytes() for photo in photos.cpu()]
+        shape = self.layout.latent_shape(context.shots)
+        noise = sampling.keyed_noise(contents, shape, samples=samples, seed=seed)
+        asked = self.layout.encode_queries(context.kept, photos / 255)
+        velocity = self.velocity(context, asked, prompt)
+        noise = noise.to(asked.device, torch.float32)
+        return self.layout.decode(
+            sampling.euler(velocity, noise, self.layout.times(context.shots, steps))
+        )
+
+    def velocity(self, context: Context, asked: Tensor, prompt: str) -> sampling.Velocity:
+        """Return the velocity of latents [queries, samples, ...]; differentiable.
+
+        Args:
+            context: the examples.
+            asked: the queries, as the layout encodes them.
+            prompt: what the world is.
+        """
+        scale = self.settings.guidance_scale
+        words = instructions.words(prompt, shots=context.shots, layout=self.settings.layout)
+        told = self.backbone.prompts(words)
+        untold = self.backbone.prompts("") if scale > 1 else None
+        predict = self.layout.predictor(context.kept, context.shots, asked)
+
+        def velocity(x: Tensor, t: float) -> Tensor:
+            found = predict(x, t, told)
+            if untold is None:
+                return found
+            base = predict(x, t, untold)
+            return base + scale * (found - base)
+
+        return velocity

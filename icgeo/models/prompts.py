@@ -1,0 +1,112 @@
+"""Embeddings of instructions: computed once, kept on disk; text encoders do not stay in memory."""
+
+import gc
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import cached_assets_path
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+Embedding = dict[str, Tensor]
+"""What the transformer is told, by the names of its arguments, each of batch 1."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Embeddings of instructions, from memory, from disk, or from the text encoder."""
+
+    encode: Callable[[Sequence[str]], list[Embedding]]
+    """Loads the text encoder, embeds, and forgets it."""
+    folder: Path | None = None
+    """Where they are kept on disk; None keeps them in memory alone."""
+    kept: dict[str, Embedding] = field(default_factory=dict)
+
+    def __call__(self, words: str) -> Embedding:
+        """Give the embedding of an instruction; "" is none."""
+        if words not in self.kept:
+            self._find(("", words))
+        return self.kept[words]
+
+    def _find(self, wanted: Sequence[str]) -> None:
+        for words in wanted:
+            path = self._path(words)
+            if path and path.is_file():
+                self.kept[words] = load_file(path)
+        missing = [words for words in dict.fromkeys(wanted) if words not in self.kept]
+        if not missing:
+            return
+        for words, embedding in zip(missing, self.encode(missing), strict=True):
+            self.kept[words] = embedding
+            self._save(words, embedding)
+
+    def _path(self, words: str) -> Path | None:
+        name = hashlib.blake2b(words.encode(), digest_size=16).hexdigest()
+        return self.folder / f"{name}.safetensors" if self.folder else None
+
+    def _save(self, words: str, embedding: Embedding) -> None:
+        path = self._path(words)
+        if not path:
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            save_file({name: x.contiguous().cpu() for name, x in embedding.items()}, partial)
+            partial.replace(path)
+        except OSError as error:
+            log.warning("cannot keep the embedding of an instruction in %s: %s", path, error)
+
+
+def text_encoder(
+    source: str | Path,
+    pipeline: type[Any],
+    embed: Callable[[Any, str], Embedding],
+    **options: Any,
+) -> Callable[[Sequence[str]], list[Embedding]]:
+    """Return what embeds instructions with the text encoders of a pipeline, loaded for the call.
+
+    Args:
+        source: folder or hub id.
+        pipeline: its class.
+        embed: embeds one instruction with a pipeline of tokenizers and text encoders alone.
+        **options: `device`, and what `from_pretrained` takes beside.
+    """
+    device = options.pop("device", "cpu")
+
+    @torch.no_grad()
+    def encode(wanted: Sequence[str]) -> list[Embedding]:
+        loaded = pipeline.from_pretrained(source, **without(pipeline, text=False), **options)
+        found = [embed(loaded.to(device), words) for words in wanted]
+        del loaded
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return found
+
+    return encode
+
+
+def without(pipeline: type[Any], *, text: bool) -> dict[str, None]:
+    """Name the components that are not loaded: those for text, or all others."""
+    required, _ = pipeline._get_signature_keys(pipeline)
+    names = {*required, *pipeline._optional_components} - {"scheduler"}
+    return {n: None for n in names if n.startswith(("text_encoder", "tokenizer")) is text}
+
+
+def folder_of(source: str | Path, index: Path, *, dtype: torch.dtype) -> Path:
+    """Give the folder that keeps the embeddings of a checkpoint; another for changed files."""
+    if isinstance(source, str):
+        told = f"{source}@{index.parent.name}"  # the commit, in the hub's cache
+    else:
+        parts = [p for p in source.rglob("*") if p.parent.name.startswith(("text_", "token"))]
+        stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(parts)]
+        told = f"{source.resolve()} {stats}"
+    key = hashlib.blake2b(f"{told} {dtype}".encode(), digest_size=16).hexdigest()
+    return cached_assets_path("icgeo", namespace="prompts", subfolder=key)

@@ -1,0 +1,137 @@
+"""Load the weights of a pipeline as asked: quantized, adapted, offloaded, without text encoders."""
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import diffusers
+import torch
+from diffusers import BitsAndBytesConfig, PipelineQuantizationConfig, TorchAoConfig
+
+from icgeo.models.hub import LoadError, pipeline_part
+from icgeo.models.prompts import Prompts, folder_of, text_encoder, without
+
+if TYPE_CHECKING:
+    from icgeo.models.loading import Architecture, LoadOptions
+
+PACKAGES = {"nf4": "bitsandbytes", "fp8": "torchao", "int8": "torchao"}
+GROUP_BLOCKS = 2
+"""Blocks that are on the device at a time when groups are offloaded."""
+
+
+def load_pipeline(
+    source: str | Path, architecture: "Architecture", options: "LoadOptions"
+) -> tuple[Any, Prompts]:
+    """Load a pipeline without its text encoders, and what embeds instructions when needed.
+
+    The VAE stays in float32, for maps are measured.
+
+    Raises:
+        LoadError: files that cannot be read, or a package that is not installed.
+    """
+    require_backend(options.attention_backend)
+    quantized = quantization_config(options.quantization, dtype=options.torch_dtype)
+    kind = getattr(diffusers, architecture.pipeline)
+    try:
+        pipeline = kind.from_pretrained(
+            source,
+            dtype={"default": options.torch_dtype, "vae": torch.float32},
+            revision=options.revision,
+            quantization_config=quantized,
+            **without(kind, text=True),
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise LoadError(f"{source} cannot be loaded: {_first_line(error)}") from error
+    if options.adapter:
+        load_adapter(pipeline, options.adapter)
+    for part in (pipeline.transformer, pipeline.vae):
+        part.eval().requires_grad_(False)
+    if options.vae_tiling:
+        pipeline.vae.enable_tiling()
+    place(pipeline, offload=options.offload, device=options.device)
+    module = importlib.import_module(f"icgeo.models.{architecture.module}")
+    encode = text_encoder(
+        source,
+        kind,
+        getattr(module, architecture.embed),
+        device=options.device,
+        dtype=options.torch_dtype,
+        revision=options.revision,
+    )
+    index = pipeline_part(source, "model_index.json", revision=options.revision)
+    return pipeline, Prompts(encode, folder_of(source, index, dtype=options.torch_dtype))
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
+
+
+def require_backend(name: str) -> None:
+    """Check that a kernel of attention can be used here.
+
+    Raises:
+        LoadError: it is unknown, or its package is missing.
+    """
+    from icgeo.models.prefix import BACKENDS
+
+    if name not in BACKENDS:
+        raise LoadError(f"expected an attention backend of {BACKENDS}, got {name!r}")
+    try:
+        with diffusers.attention_backend(name):
+            pass
+    except RuntimeError as error:
+        raise LoadError(f"attention backend {name!r} cannot be used: {error}") from error
+
+
+def quantization_config(
+    name: str | None, *, dtype: torch.dtype
+) -> PipelineQuantizationConfig | None:
+    """Return how the weights of the transformer are quantized; computation stays in `dtype`.
+
+    Raises:
+        LoadError: its package is not installed.
+    """
+    if name is None:
+        return None
+    package = PACKAGES[name]
+    if importlib.util.find_spec(package) is None:
+        raise LoadError(f"quantization {name!r} needs {package}: pip install 'icgeo[quantization]'")
+    if name == "nf4":
+        config = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+        )
+    else:
+        kinds = importlib.import_module("torchao.quantization")
+        kind = kinds.Float8WeightOnlyConfig if name == "fp8" else kinds.Int8WeightOnlyConfig
+        config = TorchAoConfig(kind())
+    return PipelineQuantizationConfig(quant_mapping={"transformer": config})
+
+
+def load_adapter(pipeline: Any, adapter: str | Path) -> None:
+    """Load a LoRA into the transformer.
+
+    Raises:
+        LoadError: it cannot be found, or is of another architecture.
+    """
+    try:
+        pipeline.load_lora_weights(adapter)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise LoadError(f"adapter {adapter} cannot be loaded: {_first_line(error)}") from error
+    if not pipeline.get_active_adapters():
+        raise LoadError(f"adapter {adapter} has no weights for this model's transformer")
+
+
+def place(pipeline: Any, *, offload: str | None, device: str | torch.device) -> None:
+    """Move a pipeline to a device, or let its parts come there when they are needed."""
+    if offload == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+    elif offload == "group":
+        pipeline.enable_group_offload(
+            onload_device=torch.device(device),
+            offload_type="block_level",
+            num_blocks_per_group=GROUP_BLOCKS,
+            use_stream=torch.device(device).type == "cuda",
+        )
+    else:
+        pipeline.to(device)

@@ -1,0 +1,340 @@
+"""Tests of pretrained pipelines: parity with diffusers in every layout, and contexts."""
+
+from dataclasses import replace
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+import twins
+from diffusers import Flux2KleinKVPipeline, FluxKontextPipeline, WanImageToVideoPipeline
+from einops import rearrange
+from PIL import Image
+
+import icgeo
+from icgeo import layout, maps, sampling
+from icgeo.models.base import Context
+from icgeo.models.prefix import uninstall
+
+STYLE = maps.MapStyle.marker(height=64, width=128, spread_deg=10.0)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Twins of all architectures, made when asked for."""
+
+    class Folders(dict):
+        def __missing__(self, name):
+            self[name] = twins.ALL[name](tmp_path_factory.mktemp(name))
+            return self[name]
+
+    return Folders()
+
+
+@pytest.fixture
+def folder(folders):
+    return folders["klein"]
+
+
+def load(folder, mode="joint", **settings):
+    model = icgeo.load(folder, style=STYLE, photo_size=64, attention=mode, layout="references")
+    return replace(model, settings=replace(model.settings, **settings))
+
+
+def pixels(count, seed, width=64):
+    return torch.randint(
+        256, (count, 3, 64, width), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8
+    )
+
+
+def places(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, 2, generator=generator) * 100 - 50
+
+
+def pictures(images):
+    return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
+
+
+def shown(model, shots):
+    """A context of random pairs, a random query, and all of them as pictures for diffusers."""
+    photos, drawn, asked = pixels(shots, 1), pixels(shots, 2, width=128), pixels(1, 3)
+    kept = model.layout.encode_pairs(photos / 255, drawn / 255) if shots else {}
+    pairs = [
+        image for pair in zip(pictures(photos), pictures(drawn), strict=True) for image in pair
+    ]
+    return Context(shots, kept, model.made_by), asked / 255, [*pairs, *pictures(asked)]
+
+
+def denoise(model, shots, steps=3):
+    """Latents of one query, and what diffusers needs to find the same."""
+    context, asked, images = shown(model, shots)
+    shape = model.layout.latent_shape(shots)
+    noise = torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(4))
+    queries = model.layout.encode_queries(context.kept, asked)
+    velocity = model.velocity(context, queries, "earth")
+    found = sampling.euler(velocity, noise, model.layout.times(shots, steps))
+    words = layout.words("earth", shots=shots, layout=model.settings.layout)
+    text = model.backbone.prompts(words)
+    given = {
+        "image": images,
+        "prompt_embeds": text["encoder_hidden_states"],
+        "latents": noise[0],
+        "num_inference_steps": steps,
+        "height": 64,
+        "width": 128,
+        "output_type": "latent",
+    }
+    return found, given
+
+
+def stock(model, kind, given):
+    """Call a pipeline of diffusers with processors of its own."""
+    pipeline = kind(**model.backbone.pipeline.components)
+    if "is_distilled" in model.backbone.pipeline.config:
+        pipeline.register_to_config(is_distilled=model.backbone.pipeline.config.is_distilled)
+    pipeline.set_progress_bar_config(disable=True)
+    if kind is not Flux2KleinKVPipeline and hasattr(pipeline.transformer, "transformer_blocks"):
+        uninstall(pipeline.transformer)
+    return pipeline(**given)
+
+
+def flux2_latents(model, kind, given):
+    """What a pipeline of FLUX.2 finds, as tokens; it undoes the normalisation."""
+    given |= {"latents": rearrange(given["latents"], "1 (h w) c -> 1 c h w", h=4)}
+    found = stock(model, kind, given).images
+    if found.ndim == 3:  # dev gives tokens
+        return found[None]
+    vae = model.backbone.pipeline.vae
+    deviation = (vae.bn.running_var + vae.config.batch_norm_eps).sqrt()
+    patches = model.backbone.pipeline._patchify_latents(found)
+    normal = (patches - vae.bn.running_mean[:, None, None]) / deviation[:, None, None]
+    return rearrange(normal, "1 c h w -> 1 1 (h w) c")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "shots"), [("klein", 0), ("klein", 2), ("dev", 0), ("dev", 1)])
+def test_full_is_the_stock_pipeline_of_flux2(folders, name, shots):
+    model = load(folders[name], "full")
+    found, given = denoise(model, shots)
+    if name == "dev":
+        given["guidance_scale"] = model.settings.embedded_guidance
+    expected = flux2_latents(model, type(model.backbone.pipeline), given)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_full_with_guidance_is_the_stock_pipeline(tmp_path):
+    model = load(twins.klein(tmp_path, distilled=False), "full", guidance_scale=3.0)
+    found, given = denoise(model, 1)
+    negative = model.backbone.prompts("")["encoder_hidden_states"]
+    given |= {"guidance_scale": 3.0, "negative_prompt_embeds": negative}
+    expected = flux2_latents(model, type(model.backbone.pipeline), given)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_without_examples_joint_is_the_key_value_pipeline(folder):
+    model = load(folder, "joint")
+    found, given = denoise(model, 0)
+    expected = flux2_latents(model, Flux2KleinKVPipeline, given)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def kontext_latents(model, given, size, image, true_cfg_scale=1.0):
+    """What `FluxKontextPipeline` finds of one image, unresized."""
+    words = layout.words("earth", shots=0, layout=model.settings.layout)
+    told = [model.backbone.prompts(text) for text in (words, "")]
+    longest = max(each["encoder_hidden_states"].shape[1] for each in told)
+    assert true_cfg_scale == 1 or longest == told[1]["encoder_hidden_states"].shape[1]
+    given |= {
+        "image": image,
+        "pooled_prompt_embeds": told[0]["pooled_projections"],
+        "negative_prompt_embeds": told[1]["encoder_hidden_states"],
+        "negative_pooled_prompt_embeds": told[1]["pooled_projections"],
+        "true_cfg_scale": true_cfg_scale,
+        "guidance_scale": model.settings.embedded_guidance,
+        "_auto_resize": False,
+        "max_area": size[0] * size[1],
+        "height": size[0],
+        "width": size[1],
+    }
+    return stock(model, FluxKontextPipeline, given).images[None]
+
+
+@torch.no_grad()
+def test_one_reference_is_the_stock_pipeline_of_kontext(folders):
+    model = load(folders["kontext"], "full")
+    found, given = denoise(model, 0)
+    expected = kontext_latents(model, given, (64, 128), given["image"][0])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_true_guidance_is_that_of_kontext(folders):
+    """Diffusers asks for a negative embedding as long as the other."""
+    model = load(folders["kontext"], "full", guidance_scale=2.0)
+    words, kept = layout.words("earth", shots=0), model.backbone.prompts
+    short = {name: x[:, :1] if x.ndim == 3 else x for name, x in kept(words).items()}
+    kept.kept[words] = short
+    found, given = denoise(model, 0)
+    expected = kontext_latents(model, given, (64, 128), given["image"][0], true_cfg_scale=2.0)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_panel_is_the_stock_pipeline_of_kontext(folders):
+    model = icgeo.load(folders["kontext"], style=STYLE)
+    assert (model.settings.layout, model.settings.attention) == ("panel", "full")
+    photos, drawn = pixels(2, 1) / 255, pixels(2, 2, width=128) / 255
+    context = Context(2, model.layout.encode_pairs(photos, drawn), model.made_by)
+    asked = pixels(1, 3) / 255
+    noise = torch.randn(1, 1, *model.layout.latent_shape(2))
+    velocity = model.velocity(context, model.layout.encode_queries(context.kept, asked), "earth")
+    found = sampling.euler(velocity, noise, model.layout.times(2, 2))
+    blank = maps.basemap.base_image(STYLE)[None]
+    last = layout.panel_rows(asked, blank)
+    panel = layout.panels(layout.panel_rows(photos, drawn), last)
+    assert panel.shape == (1, 3, 3 * 64, 64 + 128)
+    torch.testing.assert_close(panel[0, :, :64, :64], photos[0])
+    torch.testing.assert_close(panel[0, :, 128:, 64:], blank[0])
+    words = layout.words("earth", shots=2, layout="panel")
+    text = model.backbone.prompts(words)
+    given = {
+        "prompt_embeds": text["encoder_hidden_states"],
+        "pooled_prompt_embeds": text["pooled_projections"],
+        "image": panel,
+        "latents": noise[0],
+        "num_inference_steps": 2,
+        "guidance_scale": 2.5,
+        "_auto_resize": False,
+        "max_area": panel[0, 0].numel(),
+        "height": panel.shape[2],
+        "width": panel.shape[3],
+        "output_type": "latent",
+    }
+    expected = stock(model, FluxKontextPipeline, given).images[None]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def frames_of(images):
+    """The same images on frames of a map's size, four of each but one of the first."""
+    square = [
+        image if image.shape[-1] == 128 else layout.framed(image, 64, 128) for image in images
+    ]
+    frames = [square[0], *(x for image in square[1:] for x in 4 * [image])]
+    return [frame[0] for frame in frames]
+
+
+@torch.no_grad()
+def test_frames_are_the_stock_pipeline_of_vace(folders):
+    model = icgeo.load(folders["vace"], style=STYLE)
+    model = replace(model, settings=replace(model.settings, guidance_scale=2.0))
+    found, given = denoise(model, 1)
+    photo, drawn, asked = (
+        torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255 for image in given["image"]
+    )
+    known = torch.stack([*frames_of([photo, drawn, asked]), *4 * [torch.full((3, 64, 128), 0.5)]])
+    mask = torch.zeros_like(known)
+    mask[-4:] = 1
+    expected = stock(
+        model,
+        diffusers.WanVACEPipeline,
+        {
+            "video": known[None],
+            "mask": 2 * mask[None] - 1,
+            "prompt_embeds": given["prompt_embeds"],
+            "negative_prompt_embeds": model.backbone.prompts("")["encoder_hidden_states"],
+            "latents": given["latents"],
+            "num_frames": 13,
+            "num_inference_steps": 3,
+            "guidance_scale": 2.0,
+            "height": 64,
+            "width": 128,
+            "output_type": "latent",
+        },
+    ).frames
+    torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_frames_are_the_stock_pipeline_of_ti2v(folders):
+    model = icgeo.load(folders["ti2v"], style=STYLE)
+    model = replace(model, settings=replace(model.settings, guidance_scale=1.0))
+    found, given = denoise(model, 0)
+    photo = torch.from_numpy(np.array(given["image"][0])).permute(2, 0, 1)[None] / 255
+    words = {"prompt_embeds": given["prompt_embeds"], "guidance_scale": 1.0}
+    components = {**model.backbone.pipeline.components, "image_encoder": None}
+    components |= {"image_processor": None}
+    pipeline = WanImageToVideoPipeline(**components, expand_timesteps=True)
+    pipeline.set_progress_bar_config(disable=True)
+    expected = pipeline(
+        image=frames_of([photo])[0][None],
+        latents=given["latents"],
+        num_frames=5,
+        num_inference_steps=3,
+        height=64,
+        width=128,
+        output_type="latent",
+        **words,
+    ).frames
+    torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=0)
+
+
+def test_instructions_are_trimmed(folder):
+    model = load(folder)
+    words = layout.words("earth", shots=1)
+    text = model.backbone.prompts(words)["encoder_hidden_states"]
+    whole = diffusers.Flux2KleinPipeline.from_pretrained(folder)
+    padded, _ = whole.encode_prompt(words)
+    assert text.shape[1] < padded.shape[1] == 512
+    torch.testing.assert_close(text, padded[:, : text.shape[1]], atol=1e-5, rtol=0)
+
+
+def test_pairwise_contexts_grow_and_survive_disk(folder, tmp_path):
+    model = load(folder, "pairwise")
+    photos, lat_lon, asked = pixels(3, 1), places(3), pixels(2, 2)
+
+    def draw(context):
+        return model.draw_maps(context, asked, prompt="earth", steps=2)
+
+    whole = model.encode_context(photos, lat_lon)
+    first = model.encode_context(photos[:2], lat_lon[:2])
+    grown = first.extended(model.encode_context(photos[2:], lat_lon[2:]))
+    grown.save(tmp_path / "context.safetensors")
+    again = Context.load(tmp_path / "context.safetensors")
+    assert again.shots == 3
+    torch.testing.assert_close(draw(again), draw(whole), atol=1e-5, rtol=0)
+
+
+def test_joint_contexts_do_not_grow(folder):
+    context = load(folder, "joint").encode_context(pixels(1, 1), places(1))
+    with pytest.raises(ValueError, match="'pairwise' to extend a context, got 'joint'"):
+        context.extended(context)
+
+
+def test_contexts_of_another_mode_are_refused(folder):
+    context = load(folder, "joint").encode_context(pixels(1, 1), places(1))
+    with pytest.raises(ValueError, match="attention 'joint', not 'full'; encode its examples"):
+        load(folder, "full").draw_maps(context, pixels(1, 2), prompt="earth")
+
+
+@pytest.mark.parametrize("mode", ["full", "joint", "pairwise"])
+def test_neither_company_nor_samples_change_a_map(folder, mode):
+    model = load(folder, mode)
+    context, asked = model.encode_context(pixels(2, 1), places(2)), pixels(3, 2)
+    together = model.draw_maps(context, asked, prompt="earth", samples=2, steps=2)
+    alone = model.draw_maps(context, asked[1:2], prompt="earth", samples=1, steps=2)
+    assert together.shape == (3, 2, 3, 64, 128)
+    torch.testing.assert_close(alone[0, 0], together[1, 0], atol=1e-5, rtol=0)
+    assert not np.allclose(together[0, 0], together[0, 1], atol=1e-3)
+
+
+def test_predict_locates_with_a_pipeline(folder):
+    """End to end; random weights know nothing, so only the way of the data is tested."""
+    shown = [(pixels(1, i)[0].permute(1, 2, 0).numpy(), (10.0 * i, 20.0 * i)) for i in range(2)]
+    asked = [pixels(1, 9)[0].permute(1, 2, 0).numpy()]
+    model = load(folder, "pairwise")
+    (found,) = icgeo.predict(asked, shown, model=model, steps=2, samples=2)
+    assert found.map.shape == (3, 64, 128)
+    assert found.density.mass.sum().item() == pytest.approx(1, abs=1e-6)
