@@ -142,7 +142,8 @@ def episodes_of(model):
     found = []
     for i in range(EPISODES):
         generator = torch.Generator().manual_seed(i)
-        photos = torch.rand(SHOTS + 1, 3, 1, 1, generator=generator).repeat(1, 1, 32, 32)
+        seen = torch.rand(SHOTS + 1, 2, generator=generator) * 120 - torch.tensor([60.0, 150.0])
+        photos = maps.draw(seen, STYLE).float()[..., :32]  # what tiny's codec can code
         lat_lon = torch.rand(SHOTS + 1, 2, generator=generator) * 120 - 60
         drawn = maps.draw(lat_lon, STYLE).float()
         shown, asked = (photos[:SHOTS], drawn[:SHOTS]), photos[SHOTS:]
@@ -159,22 +160,23 @@ def context_of(model, shown):
 
 
 def velocity_loss(model, episode, generator):
-    """Flow matching, four noises, times of 0.3 to 1."""
+    """Flow matching, four noises, times of 0.6 to 1."""
     shown, queries, target, _ = episode
     velocity = model.velocity(context_of(model, shown), queries, "earth")
-    t = 0.3 + 0.7 * torch.rand((), generator=generator).item()
+    t = 0.6 + 0.4 * torch.rand((), generator=generator).item()
     noise = torch.randn(1, 4, *target.shape[1:], generator=generator)
     found = velocity((1 - t) * target[:, None] + t * noise, t)
     return (found - (noise - target[:, None])).square().mean()
 
 
-def train(model, episodes, steps):
+def train(model, episodes, *, steps, rate=1e-2):
     weights = list(model.backbone.pipeline.transformer.parameters())
-    optimizer = torch.optim.AdamW(weights, lr=3e-3)
+    optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.95), weight_decay=0.0)
     generator = torch.Generator().manual_seed(0)
     losses = []
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = 4e-3 * min(1.0, (steps - step) / (0.6 * steps))
+        scale = min(1.0, (step + 1) / 20, (steps - step) / (0.6 * steps))
+        optimizer.param_groups[0]["lr"] = rate * scale
         loss = velocity_loss(model, episodes[step % EPISODES], generator)
         optimizer.zero_grad()
         loss.backward()
@@ -184,23 +186,24 @@ def train(model, episodes, steps):
     return losses
 
 
-@pytest.mark.parametrize("name", ["klein", "kontext", "vace", "ti2v"])
-def test_an_architecture_learns(name):
+@pytest.mark.parametrize(
+    ("name", "steps"), [("klein", 300), ("kontext", 600), ("vace", 600), ("ti2v", 300)]
+)
+def test_an_architecture_learns(name, steps):
     """8 fixed episodes by heart: the loss, the nearest map in latents, the place in km."""
     model = build(name)
     episodes = episodes_of(model)
-    losses = train(model, episodes, 400)
-    print(name, np.mean(losses[:8]), np.mean(losses[-40:]))
+    losses = train(model, episodes, steps=steps)
     assert np.mean(losses[-40:]) < np.mean(losses[:8]) / 10
     truths, errors = torch.cat([target for *_, target, _ in episodes]), []
+    generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for i, (shown, queries, target, place) in enumerate(episodes):
             velocity = model.velocity(context_of(model, shown), queries, "earth")
-            noise = torch.randn(1, 1, *target.shape[1:])
-            latents = sampling.euler(velocity, noise, model.layout.times(SHOTS, 8))
-            distances = (latents[0] - truths).square().flatten(1).mean(dim=1)
+            noise = torch.randn(1, 4, *target.shape[1:], generator=generator)
+            latents = sampling.euler(velocity, noise, model.layout.times(SHOTS, 4))
+            distances = (latents.mean(1) - truths).square().flatten(1).mean(dim=1)
             assert distances.argmin() == i
-            (reading,) = maps.read(model.layout.decode(latents)[0], STYLE)
+            (reading,) = maps.read(model.layout.decode(latents).mean(1), STYLE)
             errors.append(sphere.distance_km(reading.point[None], place).item())
-    print(errors)
     assert np.median(errors) < 300

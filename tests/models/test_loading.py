@@ -11,9 +11,9 @@ from huggingface_hub import errors
 
 import icgeo
 from icgeo.maps import MapStyle
-from icgeo.models import base
+from icgeo.models import hub, weights
 from icgeo.models.flux2 import StackedMapModel
-from icgeo.models.references import ReferenceMapModel
+from icgeo.models.pipelines import PipelineMapModel
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +25,10 @@ def test_the_checkpoint_names_the_architecture(klein):
     assert isinstance(icgeo.load("tiny"), StackedMapModel)
     style = MapStyle.marker(height=64, width=128)
     model = icgeo.load(klein, attention="pairwise", style=style, dtype=torch.bfloat16)
-    assert isinstance(model, ReferenceMapModel)
+    assert isinstance(model, PipelineMapModel)
     assert (model.settings.attention, model.settings.style) == ("pairwise", style)
-    assert model.pipeline.transformer.dtype == torch.bfloat16
-    assert model.pipeline.vae.dtype == torch.float32
+    assert model.backbone.pipeline.transformer.dtype == torch.bfloat16
+    assert model.backbone.pipeline.vae.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_hub_troubles_are_one_clear_line(monkeypatch, error, words):
             raise error("trouble")
         raise error("trouble", response=MagicMock())
 
-    monkeypatch.setattr(base, "hf_hub_download", download)
+    monkeypatch.setattr(hub, "hf_hub_download", download)
     with pytest.raises(icgeo.LoadError, match=words) as raised:
         icgeo.load("some/model", revision="v9")
     assert "\n" not in str(raised.value)
