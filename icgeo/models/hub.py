@@ -74,7 +74,8 @@ def pipeline_part(source: str | Path, *names: str, revision: str | None = None) 
 def _download(model: str, name: str, revision: str | None) -> Path:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
         raise LoadError(
-            f"expected a name of {BUILT_IN}, a folder, or a hub id (owner/name), got {model!r}"
+            f"expected a file or folder, or a hub id (owner/name), got {model!r}; models that are "
+            f"in the package: {BUILT_IN}"
         )
     try:
         return Path(hf_hub_download(model, name, revision=revision))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from icgeo.models.loading import Architecture, LoadOptions
 
 PACKAGES = {"nf4": "bitsandbytes", "fp8": "torchao", "int8": "torchao"}
+LORA = "pytorch_lora_weights.safetensors"
+"""How diffusers names a LoRA."""
 GROUP_BLOCKS = 2
 """Blocks that are on the device at a time when groups are offloaded."""
 
@@ -114,8 +116,11 @@ def load_adapter(pipeline: Any, adapter: str | Path) -> None:
     Raises:
         LoadError: it cannot be found, or is of another architecture.
     """
+    found = Path(adapter)
+    if not found.exists():
+        found = pipeline_part(str(adapter), LORA)
     try:
-        pipeline.load_lora_weights(adapter)
+        pipeline.load_lora_weights(found)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise LoadError(f"adapter {adapter} cannot be loaded: {_first_line(error)}") from error
     if not pipeline.get_active_adapters():
