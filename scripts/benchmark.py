@@ -65,11 +65,14 @@ def main(options: Options) -> None:
         for h, w in ((64, 128), (128, 256))
     }
     memory = benchmark.memory_peak(options.device)
+    growth = benchmark.memory_growth(model)
     result = {"rows": table.to_dict("records"), "matrix FLOP/s": rate}
     result |= {"maps read a second": reading, "memory peak, bytes": memory}
+    result |= {"memory after 500 queries, over 100": growth}
     (folder / "benchmark.json").write_text(json.dumps(result, indent=2) + "\n")
     print(table.round(4).to_string(index=False))
     print(f"matrix product {rate / 1e9:.0f} GFLOP/s; memory peak {memory / 2**30:.1f} GiB")
+    print(f"memory held after 500 queries: {growth:.3f} of that after 100")
     print("maps read a second:", {size: round(each) for size, each in reading.items()})
 
 

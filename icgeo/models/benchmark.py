@@ -12,6 +12,7 @@ from functools import partial
 from statistics import median
 from typing import Any, cast
 
+import psutil
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -296,6 +297,28 @@ def compare(
         "by operations, than key-value": flop.stock_flop / flop.shared_flop,
         "FLOP/s": flop.shared_flop / shared,
     }
+
+
+def memory_growth(model: PipelineMapModel, *, queries: int = 500) -> float:
+    """Run many queries; return the bytes held after the last over those after the first fifth."""
+    style, side = model.settings.style, model.photo_size
+    context = model.encode_context(
+        torch.zeros(4, 3, side, side, dtype=torch.uint8), torch.zeros(4, 2)
+    )
+    held = []
+    for _ in range(0, queries, 20):
+        photos = torch.randint(256, (20, 3, side, side), dtype=torch.uint8)
+        drawn = model.draw_maps(context, photos, prompt=layout.EARTH, steps=1)
+        maps.read(drawn[:, 0].float().cpu(), style)
+        held.append(memory_held(str(drawn.device)))
+    return held[-1] / held[len(held) // 5]
+
+
+def memory_held(device: str) -> int:
+    """Bytes that this process holds now, on the device."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return int(psutil.Process().memory_info().rss)
 
 
 def memory_peak(device: str) -> int:

@@ -2,6 +2,7 @@
 
 import torch
 
+from icgeo.maps import MapStyle
 from icgeo.models import benchmark
 
 
@@ -23,3 +24,9 @@ def test_the_small_model_has_about_ten_million_parameters():
 
 def test_reading_is_timed():
     assert benchmark.reading_rate(32, 64, count=2) > 0
+
+
+def test_memory_is_flat_over_many_queries():
+    model = benchmark.build("small", device="cpu", dtype=torch.float32)
+    style = MapStyle.marker(height=32, width=64, spread_deg=15.0)
+    assert benchmark.memory_growth(model.choosing(style=style, photo_size=32), queries=100) < 1.05

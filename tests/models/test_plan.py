@@ -112,9 +112,7 @@ def test_memory_decides_whether_it_fits():
 
 def test_what_does_not_fit_is_refused():
     PLAN.require()
-    with pytest.raises(
-        icgeo.LoadError, match=r"8 shots, 8 queries .* need .* has 8\.0; show"
-    ):
+    with pytest.raises(icgeo.LoadError, match=r"8 shots, 8 queries .* need .* has 8\.0; show"):
         replace(PLAN, memory_bytes=8 * 2**30).require()
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_flux2 import (
     Flux2AttnProcessor,
     Flux2KVAttnProcessor,
@@ -10,7 +11,7 @@ from diffusers.models.transformers.transformer_flux2 import (
 )
 
 from icgeo.models.flux2 import EXAMPLE_IMAGE, QUERY_IMAGE, grid_ids, text_ids
-from icgeo.models.prefix import Seen, Sight, install, merged, one_softmax
+from icgeo.models.prefix import Seen, Sight, install, merged, one_softmax, rotate
 from icgeo.training.pretrain import build_learner
 
 
@@ -162,3 +163,13 @@ def test_installing_twice_is_installing_once(learner):
     install(learner.transformer)
     layers = [block.attn.processor.layer for block in learner.transformer.single_transformer_blocks]
     assert layers == [1, 2]
+
+
+def test_rotation_is_that_of_diffusers():
+    x = draw(2, 5, 3, 8, seed=1).float()
+    angles = draw(5, 4, seed=2).repeat_interleave(2, dim=-1).float()
+    rotary = (angles.cos(), angles.sin())
+    expected = apply_rotary_emb(x, rotary, sequence_dim=1)
+    torch.testing.assert_close(rotate(x, rotary), expected, atol=1e-6, rtol=0)
+    halved = rotate(x.bfloat16(), rotary)
+    torch.testing.assert_close(halved, apply_rotary_emb(x.bfloat16(), rotary, sequence_dim=1))

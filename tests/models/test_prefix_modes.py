@@ -9,7 +9,6 @@ from einops import rearrange, repeat
 from peft import LoraConfig
 from torch.nn import functional
 
-from icgeo.models import prefix
 from icgeo.models.prefix import Kept, Sight, install, uninstall
 
 SHOTS, PHOTO, MAP, TEXT = 3, 4, 6, 5
@@ -37,7 +36,7 @@ def _rotate_in_float64(monkeypatch):
         even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
         return x * cos + torch.stack((-odd, even), dim=-1).flatten(-2) * sin
 
-    for module in (prefix, stock, stock1):
+    for module in (stock, stock1):
         monkeypatch.setattr(module, "apply_rotary_emb", rotate)
 
 
