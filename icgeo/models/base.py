@@ -32,6 +32,10 @@ PIPELINES = ("Flux2KleinPipeline", "Flux2KleinKVPipeline")
 """Classes of diffusers whose checkpoints can be loaded."""
 
 
+MODES = ("full", "joint", "pairwise")
+"""Who sees whom among examples, query and map: see DESIGN.md and `icgeo.models.prefix`."""
+
+
 class LoadError(UsageError):
     """A model that cannot be loaded as asked; the message says why, and what to do."""
 
@@ -53,6 +57,8 @@ class Settings:
     samples: int = 1
     guidance_scale: float = 1.0
     """Classifier-free guidance by the instruction; 1 is none."""
+    example_guidance: float = 1.0
+    """Classifier-free guidance by the examples; 1 is none, and without examples it does nothing."""
 
     def power(self, prompt: str, shots: int) -> float:
         """Power that calibrates the density, interpolated in the logarithm of 1 + shots."""
@@ -195,11 +201,11 @@ def load(
         if folder is not None and (folder / "icgeo.json").is_file():
             settings = Settings.read(folder / "icgeo.json")
             if settings.layout == "stacked":
-                _refuse_choices(settings, attention=attention, style=style)
                 # diffusers takes seconds to import: only who loads a model waits for it
                 from icgeo.models.flux2 import StackedMapModel
 
-                return StackedMapModel.load(folder, device=device, dtype=dtype)
+                stacked = StackedMapModel.load(folder, device=device, dtype=dtype)
+                return stacked.choosing(attention=attention, style=style)
         pipeline = pipeline_name(folder or str(model), revision=revision)
         if pipeline not in PIPELINES:
             raise LoadError(f"expected a pipeline of {PIPELINES} in {model}, got {pipeline!r}")
@@ -219,15 +225,6 @@ def located(model: str | Path) -> Iterator[Path | None]:
             yield folder
     else:
         yield Path(model) if Path(model).is_dir() else None
-
-
-def _refuse_choices(settings: Settings, **choices: Any) -> None:
-    for name, value in choices.items():
-        own = getattr(settings, name)
-        if value not in (None, own):
-            raise LoadError(
-                f"expected {name} of {own!r}, which this model knows alone, got {value!r}"
-            )
 
 
 def pipeline_name(source: str | Path, *, revision: str | None = None) -> str:
