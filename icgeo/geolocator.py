@@ -96,8 +96,8 @@ class Geolocator:
     """How it is called in tables and figures."""
 
     def __post_init__(self) -> None:
-        counts = {"steps": 1, "samples": 1, "batch_size": 1, "augment": 0, "example_guidance": 0}
-        for field, least in counts.items():
+        least_of = {"steps": 1, "samples": 1, "batch_size": 1, "augment": 0, "example_guidance": 0}
+        for field, least in least_of.items():
             value = getattr(self, field)
             if value is not None and not least <= value < math.inf:
                 raise ValueError(f"expected {field} of at least {least}, got {value}")

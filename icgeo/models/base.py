@@ -30,8 +30,6 @@ from icgeo.config import UsageError
 BUILT_IN = ("tiny",)
 PIPELINES = ("Flux2KleinPipeline", "Flux2KleinKVPipeline")
 """Classes of diffusers whose checkpoints can be loaded."""
-
-
 MODES = ("full", "joint", "pairwise")
 """Who sees whom among examples, query and map: see DESIGN.md and `icgeo.models.prefix`."""
 
