@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -78,8 +78,10 @@ class Geolocator:
     seed: int = 0
     """Key of the noise."""
     attention: str | None = None
-    """Who sees whom: "full", "joint" or "pairwise"; None means the model's own, and tiny knows
-    `pairwise` alone."""
+    """Who sees whom: "full", "joint" or "pairwise"; None means the model's own."""
+    example_guidance: float | None = None
+    """How far to lean towards what the examples say, by a second pass without them; 1 is none, None
+    means the checkpoint's own."""
     prompt: str | None = None
     """What the model is told: one of the checkpoint's prompts; None means its default."""
     device: str = "cpu"
@@ -94,9 +96,10 @@ class Geolocator:
     """How it is called in tables and figures."""
 
     def __post_init__(self) -> None:
-        for field, least in (("steps", 1), ("samples", 1), ("batch_size", 1), ("augment", 0)):
+        least_of = {"steps": 1, "samples": 1, "batch_size": 1, "augment": 0, "example_guidance": 0}
+        for field, least in least_of.items():
             value = getattr(self, field)
-            if value is not None and value < least:
+            if value is not None and not least <= value < math.inf:
                 raise ValueError(f"expected {field} of at least {least}, got {value}")
         if self.point not in POINTS:
             raise ValueError(f"expected a point of {sorted(POINTS)}, got {self.point!r}")
@@ -112,10 +115,14 @@ class Geolocator:
 
     @cached_property
     def loaded(self) -> MapModel:
-        """The model, loaded once."""
-        if isinstance(self.model, str | Path):
-            return load(self.model, device=self.device, attention=self.attention, style=self.style)
-        return self.model
+        """The model, loaded once, with the guidance chosen."""
+        model: Any = self.model
+        if isinstance(model, str | Path):
+            model = load(model, device=self.device, attention=self.attention, style=self.style)
+        if self.example_guidance is None:
+            return model
+        settings = replace(model.settings, example_guidance=self.example_guidance)
+        return replace(model, settings=settings)
 
     @cached_property
     def _contexts(self) -> dict[bytes, Context]:

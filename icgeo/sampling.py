@@ -44,6 +44,22 @@ def euler(
     return x
 
 
+def guided(velocity: Velocity, base: Velocity, scale: float) -> Velocity:
+    """Lean away from a velocity that is told less: base + scale (velocity - base).
+
+    Classifier-free guidance (Ho and Salimans 2022, eq. 6, whose w is scale - 1); what `base` is not
+    told may be the instruction or the examples. With scale 1 it is not asked.
+    """
+    if scale == 1:
+        return velocity
+
+    def leaning(x: Float[Tensor, "*batch"], t: float) -> Float[Tensor, "*batch"]:
+        untold = base(x, t)
+        return untold + scale * (velocity(x, t) - untold)
+
+    return leaning
+
+
 def keyed_noise(
     contents: Sequence[bytes], shape: Sequence[int], *, samples: int, seed: int
 ) -> Float[Tensor, "queries samples *shape"]:

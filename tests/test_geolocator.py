@@ -179,10 +179,21 @@ def test_bad_input_is_refused_in_plain_words(tiny, photos, tmp_path):
         ({"attention": "full"}, "expected attention of .*pairwise"),
         ({"style": icgeo.maps.MapStyle()}, "expected style of"),
         ({"point": "corner"}, "expected a point of"),
+        ({"example_guidance": -1.0}, "expected example_guidance of at least 0, got -1.0"),
+        ({"example_guidance": math.nan}, "expected example_guidance of at least 0, got nan"),
     ):
         with pytest.raises(ValueError, match=words):
             icgeo.predict(photos[0], model=tiny, **options)
     assert icgeo.predict([], model=tiny) == []
+
+
+def test_mode_and_guidance_are_options(photos, examples):
+    """Without examples they do nothing; with examples they matter."""
+    options = ({}, {"attention": "joint"}, {"attention": "full"}, {"example_guidance": 2.0})
+    for shown, differ in ((None, False), (examples[:2], True)):
+        found = [icgeo.predict(photos[20], shown, prompt=UNKNOWN, **given) for given in options]
+        own, *others = (prediction.map for (prediction,) in found)
+        assert all(((other - own).abs().max() > 1e-3) == differ for other in others)
 
 
 def test_importing_icgeo_loads_no_model_library():

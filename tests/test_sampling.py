@@ -55,6 +55,27 @@ def test_euler_converges_on_the_flow_of_a_gaussian():
     assert errors[0] / errors[1] == pytest.approx(2, rel=0.15)
 
 
+def test_guidance_of_gaussians_is_their_sharpened_quotient():
+    """Of N(m, 1) the velocity at t = 1 is noise - m; p(x|c)^w / p(x)^(w-1) has mean w m - (w-1) m0.
+
+    That is the distribution that guidance aims at (Ho and Salimans 2022, section 3.2).
+    """
+    noise, told, untold = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    guided = sampling.guided(lambda x, t: x - told, lambda x, t: x - untold, 3.0)
+    found = sampling.euler(guided, noise, sampling.time_grid(1))
+    torch.testing.assert_close(found, 3 * told - 2 * untold)
+
+
+def test_no_guidance_asks_the_base_nothing():
+    def velocity(x, t):
+        return x
+
+    def base(x, t):
+        raise AssertionError
+
+    assert sampling.guided(velocity, base, 1.0)(torch.ones(2), 1.0).tolist() == [1, 1]
+
+
 def test_noise_is_keyed_by_content_seed_and_sample():
     def draw(contents, samples=2, seed=0):
         return sampling.keyed_noise(contents, (3, 4), samples=samples, seed=seed)

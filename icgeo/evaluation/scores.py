@@ -7,7 +7,7 @@ episodes.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -158,19 +158,29 @@ def compare_medians(a: Sequence[Row], b: Sequence[Row], *, ratio: bool = False) 
     Raises:
         ValueError: rows of different queries.
     """
+    return _compare(a, b, distances, statistic=weighted_median, ratio=ratio)
+
+
+def compare_nll(a: Sequence[Row], b: Sequence[Row]) -> Interval:
+    """Difference a - b of the mean NLL in nats per steradian, as `compare_medians`."""
+    return _compare(a, b, lambda rows: column(rows, "nll"))
+
+
+def _compare(
+    a: Sequence[Row], b: Sequence[Row], values: Callable[[Sequence[Row]], Tensor], **options: Any
+) -> Interval:
     first, second = ({(row.episode, row.id): row for row in rows} for rows in (a, b))
     if first.keys() != second.keys():
         raise ValueError(
             f"expected rows of the same queries, got {len(first)} and {len(second)} of which "
             f"{len(first.keys() & second.keys())} are the same"
         )
-    errors = [distances([rows[key] for key in first]) for rows in (first, second)]
+    systems = [values([rows[key] for key in first]) for rows in (first, second)]
     return paired_bootstrap(
-        *errors,
-        statistic=weighted_median,
-        ratio=ratio,
+        *systems,
         clusters=[episode for episode, _ in first],
         generator=torch.Generator().manual_seed(0),
+        **options,
     )
 
 
@@ -191,6 +201,11 @@ def table(scores: Sequence[Score]) -> str:
         if score.locator not in RIVALS:
             beside = [medians.get((score.world, score.shots, name)) for name in RIVALS]
             lines.append((*_cells(score), *("" if km is None else f"{km:.0f}" for km in beside)))
+    return markdown(lines)
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Lay out lines of cells, the header first, as a Markdown table; names to the left."""
     widths = [max(len(cell) for cell in cells) for cells in zip(*lines, strict=True)]
     rule = ["-" * (width - 1) + ":" for width in widths]
     rule[0] = "-" * widths[0]

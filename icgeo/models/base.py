@@ -14,6 +14,9 @@ from torch import Tensor
 
 from icgeo import maps
 
+MODES = ("full", "joint", "pairwise")
+"""Who sees whom among examples, query and map: see DESIGN.md and `icgeo.models.prefix`."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -32,6 +35,8 @@ class Settings:
     samples: int = 1
     guidance_scale: float = 1.0
     """Classifier-free guidance by the instruction; 1 is none."""
+    example_guidance: float = 1.0
+    """Classifier-free guidance by the examples; 1 is none, and without examples it does nothing."""
     embedded_guidance: float = 1.0
     """Guidance that a distilled model takes as an input, as FLUX.1 Kontext and FLUX.2 dev do."""
     photo_size: int = 256

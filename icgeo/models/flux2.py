@@ -1,16 +1,18 @@
 """FLUX.2 transformers that draw maps from examples.
 
 In the `stacked` layout photo and map patches of a pair are joined in one token's channels, and all
-examples share one position on the first axis, so their order means nothing. Examples are encoded
-once, at t = 0, and see only themselves; queries read what was kept of them.
+examples share one position on the first axis, so their order means nothing. In the modes `pairwise`
+and `joint` examples are encoded once, at t = 0, and see only themselves or each other; queries read
+what was kept of them. In `full` they are tokens of the query's own sequence.
 """
 
 import copy
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
@@ -20,8 +22,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from icgeo import maps, sampling
-from icgeo.models.base import Context, Settings
+from icgeo.models.base import MODES, Context, Settings
 from icgeo.models.codec import PatchCodec
+from icgeo.models.hub import LoadError
 from icgeo.models.prefix import Kept, Sight, install
 
 QUERY_IMAGE, EXAMPLE_IMAGE = 0, 10
@@ -58,13 +61,17 @@ class StackedFlux2(nn.Module):
         size = self.codec.config
         return grid_ids(size.rows, size.columns, image=image).to(self.prompts.device)
 
+    def _example_ids(self, tokens: int) -> Int[Tensor, "tokens 4"]:
+        ids = self._ids(EXAMPLE_IMAGE)
+        return ids.repeat(tokens // len(ids), 1)
+
     def _forward(
         self,
         tokens: Float[Tensor, "groups count tokens channels"],
         t: Float[Tensor, "groups count"],
         text: Float[Tensor, "groups length width"],
         *,
-        image: int,
+        ids: Int[Tensor, "tokens 4"],
         sight: Sight,
     ) -> Float[Tensor, "groups count tokens map_channels"]:
         count = tokens.shape[1]
@@ -72,7 +79,7 @@ class StackedFlux2(nn.Module):
             hidden_states=rearrange(tokens, "g n t c -> (g n) t c"),
             encoder_hidden_states=repeat(text, "g l d -> (g n) l d", n=count),
             timestep=rearrange(t, "g n -> (g n)"),
-            img_ids=self._ids(image),
+            img_ids=ids,
             txt_ids=text_ids(text.shape[1]).to(tokens.device),
             joint_attention_kwargs={"sight": sight},
             return_dict=False,
@@ -83,14 +90,22 @@ class StackedFlux2(nn.Module):
         self,
         photos: Float[Tensor, "groups examples tokens features"],
         latents: Float[Tensor, "groups examples tokens map_channels"],
+        *,
+        joint: bool = False,
     ) -> Kept:
-        """Keep the keys and values of pairs of photo features and map latents, group by group."""
+        """Keep the keys and values of pairs of photo features and map latents, group by group.
+
+        Each pair is a sequence; if `joint`, all pairs of a group are one.
+        """
         kept = Kept()
         if photos.shape[1]:
-            t = torch.zeros(photos.shape[:2], dtype=photos.dtype, device=photos.device)
             pairs = torch.cat((photos, latents.to(photos.dtype)), dim=-1)
+            if joint:
+                pairs = rearrange(pairs, "g k n c -> g 1 (k n) c")
             no_text = self.prompts[:1, :0].to(photos.dtype).expand(len(photos), -1, -1)
-            self._forward(pairs, t, no_text, image=EXAMPLE_IMAGE, sight=Sight(kept=kept))
+            ids = self._example_ids(pairs.shape[2])
+            t = pairs.new_zeros(pairs.shape[:2])
+            self._forward(pairs, t, no_text, ids=ids, sight=Sight(kept=kept))
         return kept
 
     def place_examples(
@@ -103,8 +118,8 @@ class StackedFlux2(nn.Module):
         """Let queries see the examples of their group; all share one place, so order is free."""
         if not kept.keys:
             return Sight()
-        pairs = len(kept.keys[0]) // groups
-        rotary = self.transformer.pos_embed(self._ids(EXAMPLE_IMAGE).repeat(pairs, 1))
+        sequences, length = kept.keys[0].shape[:2]
+        rotary = self.transformer.pos_embed(self._example_ids(sequences * length // groups))
         return Sight((kept.placed(rotary, groups=groups, visible=visible),))
 
     def velocity(
@@ -115,11 +130,22 @@ class StackedFlux2(nn.Module):
         *,
         prompt: Int[Tensor, " groups"],
         sight: Sight,
+        shown: Float[Tensor, "groups shown_tokens channels"] | None = None,
     ) -> Float[Tensor, "groups queries tokens map_channels"]:
-        """Predict noise - data for the maps of queries, given the kept examples."""
+        """Predict noise - data for the maps of queries, given the kept examples.
+
+        In the mode `full` nothing is kept: `shown` are the tokens of a group's examples, which join
+        the sequence of each of its queries.
+        """
         tokens = torch.cat((photos, noisy.to(photos.dtype)), dim=-1)
         text = self.prompts[prompt].to(tokens.dtype)
-        return self._forward(tokens, t, text, image=QUERY_IMAGE, sight=sight)
+        ids = self._ids(QUERY_IMAGE)
+        if shown is not None:
+            shown = shown.to(tokens.dtype)
+            tokens = torch.cat((tokens, repeat(shown, "g n c -> g q n c", q=tokens.shape[1])), 2)
+            ids = torch.cat((ids, self._example_ids(shown.shape[1])))
+        found = self._forward(tokens, t, text, ids=ids, sight=sight)
+        return found[:, :, : noisy.shape[2]]
 
 
 @dataclass(frozen=True)
@@ -130,6 +156,8 @@ class StackedMapModel:
     settings: Settings
     shift: float = 1.0
     """How far the time grid of sampling leans to the noise."""
+    adapter: str = ""
+    """The LoRA in the transformer."""
 
     @classmethod
     def load(
@@ -160,6 +188,23 @@ class StackedMapModel:
         save_file({"prompts": prompts}, folder / "prompts.safetensors")
         (folder / "icgeo.json").write_text(json.dumps(self.settings.to_dict(), indent=2) + "\n")
 
+    def choosing(self, *, attention: str | None = None, **others: Any) -> "StackedMapModel":
+        """Return the same model with another mode of attention; its style is its codec's.
+
+        Raises:
+            LoadError: an unknown mode, or another style, layout or photo size than its own.
+        """
+        attention = attention or self.settings.attention
+        if attention not in MODES:
+            raise LoadError(f"expected attention of {MODES}, got {attention!r}")
+        own = {**vars(self.settings), "photo_size": self.photo_size}
+        for name, value in others.items():
+            if value not in (None, own[name]):
+                raise LoadError(
+                    f"expected {name} of {own[name]!r}, which this model knows alone, got {value!r}"
+                )
+        return replace(self, settings=replace(self.settings, attention=attention))
+
     @property
     def photo_size(self) -> int:
         """Height and width of the photos that the model takes, in pixels."""
@@ -172,7 +217,7 @@ class StackedMapModel:
         for tensor in (self.learner.prompts, self.learner.codec.gather.weight):
             weights.update(tensor.detach().float().cpu().numpy().tobytes())
         return {
-            "model": weights.hexdigest(),
+            "model": f"{weights.hexdigest()} {self.adapter}".strip(),
             "dtype": str(self.learner.prompts.dtype),
             "style": json.dumps(self.settings.style.to_dict()),
             "layout": self.settings.layout,
@@ -195,8 +240,38 @@ class StackedMapModel:
         drawn = maps.draw(lat_lon, self.settings.style).to(self.learner.prompts)
         latents = self.learner.codec.encode_maps(drawn)
         features, _ = self.learner.codec.encode_photos(self._photos(photos))
-        kept = self.learner.encode_examples(features[None], latents[None])
+        if self.settings.attention == "full":
+            pairs = torch.cat((features, latents), dim=-1)
+            return Context(len(photos), {"tokens": pairs}, self.made_by)
+        joint = self.settings.attention == "joint"
+        kept = self.learner.encode_examples(features[None], latents[None], joint=joint)
         return Context(len(photos), kept.tensors(), self.made_by)
+
+    def velocity(
+        self,
+        context: Context,
+        features: Float[Tensor, "1 queries tokens features"],
+        prompt: str,
+    ) -> sampling.Velocity:
+        """Return the velocity of noisy maps [1, queries, tokens, channels], given examples."""
+        alone = Context(0, {}, self.made_by)
+        scale = self.settings.example_guidance if context.shots else 1.0
+        given, base = (self._velocity(c, features, prompt) for c in (context, alone))
+        return sampling.guided(given, base, scale)
+
+    def _velocity(self, context: Context, features: Tensor, prompt: str) -> sampling.Velocity:
+        learner, shown, sight = self.learner, None, Sight()
+        if "tokens" in context.kept:
+            shown = rearrange(context.kept["tokens"], "k n c -> 1 (k n) c")
+        else:
+            sight = learner.place_examples(Kept.from_tensors(context.kept), groups=1)
+        index = torch.tensor([self.settings.prompts.index(prompt)], device=features.device)
+
+        def velocity(x: Tensor, t: float) -> Tensor:
+            times = x.new_full(x.shape[:2], t)
+            return learner.velocity(x, times, features, prompt=index, sight=sight, shown=shown)
+
+        return velocity
 
     @torch.inference_mode()
     def draw_maps(
@@ -212,23 +287,17 @@ class StackedMapModel:
         """Draw the maps of query photos, in float, unclipped.
 
         Raises:
-            ValueError: a context that another model, dtype or style has made.
+            ValueError: a context that another model, dtype, style or mode has made.
         """
         context.require(self.made_by)
         learner = self.learner
-        sight = learner.place_examples(Kept.from_tensors(context.kept), groups=1)
         features, _ = learner.codec.encode_photos(self._photos(photos))
         features = repeat(features, "q t c -> 1 (q s) t c", s=samples)
         contents = [photo.numpy().tobytes() for photo in photos.cpu()]
         shape = learner.codec.latent_shape
         noise = sampling.keyed_noise(contents, shape, samples=samples, seed=seed).to(features)
-        index = torch.tensor([self.settings.prompts.index(prompt)], device=features.device)
-
-        def velocity(x: Tensor, t: float) -> Tensor:
-            times = torch.full(x.shape[:2], t, dtype=x.dtype, device=x.device)
-            return learner.velocity(x, times, features, prompt=index, sight=sight)
-
         noise = rearrange(noise, "q s t c -> 1 (q s) t c")
+        velocity = self.velocity(context, features, prompt)
         latents = sampling.euler(velocity, noise, sampling.time_grid(steps, shift=self.shift))
         return learner.codec.decode_maps(rearrange(latents[0], "(q s) t c -> q s t c", s=samples))
 

@@ -141,7 +141,7 @@ def load(model: str | Path, **options: Any) -> MapModel:
     with located(model) as folder:
         settings = own_settings(folder)
         if folder and settings and settings.layout == "stacked":
-            return _load_stacked(folder, settings, chosen)
+            return _load_stacked(folder, chosen)
         source = folder or str(model)
         index = pipeline_index(source, revision=chosen.revision)
         architecture = architecture_of(index, source)
@@ -186,13 +186,15 @@ def architecture_of(index: dict[str, Any], source: str | Path) -> Architecture:
     return ARCHITECTURES[name]
 
 
-def _load_stacked(folder: Path, settings: Settings, options: LoadOptions) -> MapModel:
+def _load_stacked(folder: Path, options: LoadOptions) -> MapModel:
     from icgeo.models.flux2 import StackedMapModel
+    from icgeo.models.weights import load_adapter
 
-    for name, value in options.choices.items():
-        own = getattr(settings, name)
-        if value not in (None, own):
-            raise LoadError(
-                f"expected {name} of {own!r}, which this model knows alone, got {value!r}"
-            )
-    return StackedMapModel.load(folder, device=options.device, dtype=options.torch_dtype)
+    for name in ("offload", "quantization"):
+        if getattr(options, name):
+            raise LoadError(f"expected no {name} for a model of this size, got one")
+    loaded = StackedMapModel.load(folder, device=options.device, dtype=options.torch_dtype)
+    if options.adapter:
+        load_adapter(loaded.learner.transformer, options.adapter)
+        loaded = replace(loaded, adapter=str(options.adapter))
+    return loaded.choosing(**options.choices)

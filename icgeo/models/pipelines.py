@@ -83,6 +83,11 @@ class PipelineMapModel:
                 f"expected attention of {modes} in the layout {settings.layout!r}, "
                 f"got {settings.attention!r}"
             )
+        if settings.example_guidance != 1 and settings.layout != "references":
+            raise LoadError(
+                "expected example_guidance of 1 where examples and query are one picture, "
+                f"got {settings.example_guidance}"
+            )
         patch, style = self.backbone.patch, settings.style
         if style.height % patch or style.width % patch or settings.photo_size % patch:
             raise LoadError(
@@ -176,17 +181,20 @@ class PipelineMapModel:
             asked: the queries, as the layout encodes them.
             prompt: what the world is.
         """
-        scale = self.settings.guidance_scale
-        words = instructions.words(prompt, shots=context.shots, layout=self.settings.layout)
-        told = self.backbone.prompts(words)
-        untold = self.backbone.prompts("") if scale > 1 else None
-        predict = self.layout.predictor(context.kept, context.shots, asked)
+        given = self._velocity(context, asked, prompt)
+        scale = self.settings.example_guidance
+        if scale == 1 or not context.shots:
+            return given
+        alone = Context(0, {}, self.made_by)
+        return sampling.guided(given, self._velocity(alone, asked, prompt), scale)
 
-        def velocity(x: Tensor, t: float) -> Tensor:
-            found = predict(x, t, told)
-            if untold is None:
-                return found
-            base = predict(x, t, untold)
-            return base + scale * (found - base)
-
-        return velocity
+    def _velocity(self, context: Context, asked: Tensor, prompt: str) -> sampling.Velocity:
+        prompts, shots = self.backbone.prompts, context.shots
+        words = instructions.words(prompt, shots=shots, layout=self.settings.layout)
+        told = prompts(words)
+        predict = self.layout.predictor(context.kept, shots, asked)
+        return sampling.guided(
+            lambda x, t: predict(x, t, told),
+            lambda x, t: predict(x, t, prompts("")),
+            self.settings.guidance_scale,
+        )

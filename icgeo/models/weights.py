@@ -110,8 +110,8 @@ def quantization_config(
     return PipelineQuantizationConfig(quant_mapping={"transformer": config})
 
 
-def load_adapter(pipeline: Any, adapter: str | Path) -> None:
-    """Load a LoRA into the transformer.
+def load_adapter(model: Any, adapter: str | Path) -> None:
+    """Load a LoRA into a pipeline, or into a transformer alone.
 
     Raises:
         LoadError: it cannot be found, or is of another architecture.
@@ -119,11 +119,13 @@ def load_adapter(pipeline: Any, adapter: str | Path) -> None:
     found = Path(adapter)
     if not found.exists():
         found = pipeline_part(str(adapter), LORA)
+    is_pipeline = hasattr(model, "load_lora_weights")
     try:
-        pipeline.load_lora_weights(found)
+        load = model.load_lora_weights if is_pipeline else model.load_lora_adapter
+        load(found, use_safetensors=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise LoadError(f"adapter {adapter} cannot be loaded: {_first_line(error)}") from error
-    if not pipeline.get_active_adapters():
+    if not getattr(model.transformer if is_pipeline else model, "peft_config", None):
         raise LoadError(f"adapter {adapter} has no weights for this model's transformer")
 
 

@@ -11,7 +11,7 @@ from huggingface_hub import errors
 
 import icgeo
 from icgeo.maps import MapStyle
-from icgeo.models import hub
+from icgeo.models import base, hub
 from icgeo.models.flux2 import StackedMapModel
 from icgeo.models.pipelines import PipelineMapModel
 
@@ -44,8 +44,15 @@ def test_impossible_choices_are_refused(klein, choice, words):
 
 
 def test_a_model_that_knows_one_style_refuses_others():
-    with pytest.raises(icgeo.LoadError, match="attention of 'pairwise', which this model knows"):
-        icgeo.load("tiny", attention="full")
+    with pytest.raises(icgeo.LoadError, match="which this model knows alone"):
+        icgeo.load("tiny", style=MapStyle.marker())
+
+
+@pytest.mark.parametrize("mode", base.MODES)
+def test_tiny_knows_every_mode(mode):
+    assert icgeo.load("tiny", attention=mode).settings.attention == mode
+    with pytest.raises(icgeo.LoadError, match=r"expected attention of .* got 'causal'"):
+        icgeo.load("tiny").choosing(attention="causal")
 
 
 def test_folders_that_hold_no_model(tmp_path):

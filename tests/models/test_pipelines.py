@@ -338,3 +338,20 @@ def test_predict_locates_with_a_pipeline(folder):
     (found,) = icgeo.predict(asked, shown, model=model, steps=2, samples=2)
     assert found.map.shape == (3, 64, 128)
     assert found.density.mass.sum().item() == pytest.approx(1, abs=1e-6)
+
+
+def test_guidance_by_examples_leans_away_from_none(folder):
+    model = load(folder, "pairwise")
+    context, asked = model.encode_context(pixels(2, 1), places(2)), pixels(1, 2)
+    x = torch.randn(1, 1, *model.layout.latent_shape(2))
+    queries = model.layout.encode_queries(context.kept, asked / 255)
+
+    def velocity(scale, context):
+        chosen = replace(model, settings=replace(model.settings, example_guidance=scale))
+        return chosen.velocity(context, queries, "earth")(x, 0.7)
+
+    with_, without = velocity(1.0, context), velocity(2.5, Context(0, {}, model.made_by))
+    expected = without + 2.5 * (with_ - without)
+    torch.testing.assert_close(velocity(2.5, context), expected, atol=1e-5, rtol=0)
+    with pytest.raises(icgeo.LoadError, match=r"example_guidance of 1 where .* one picture"):
+        model.choosing(layout="panel", example_guidance=2.0)

@@ -9,7 +9,8 @@ import pytest
 import torch
 import twins
 from diffusers.models import attention_dispatch
-from peft import LoraConfig
+from diffusers.training_utils import _collate_lora_metadata
+from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file
 
 import icgeo
@@ -35,7 +36,7 @@ def pixels(count, seed=0):
 
 def draw(model, **options):
     context = model.encode_context(pixels(2), torch.tensor([[0.0, 10.0], [20.0, 30.0]]))
-    return model.draw_maps(context, pixels(1, 5), prompt="earth", steps=2, **options)
+    return model.draw_maps(context, pixels(1, 5), **{"prompt": "earth", "steps": 2, **options})
 
 
 def test_weights_of_eight_bits_draw_nearly_the_same(klein):
@@ -107,25 +108,26 @@ def test_damaged_weights_are_one_clear_line(tmp_path):
     assert "\n" not in str(raised.value)
 
 
+def save_adapter(transformer, kind, folder):
+    """Save a random LoRA as diffusers does."""
+    torch.manual_seed(1)
+    transformer.add_adapter(
+        LoraConfig(r=2, lora_alpha=6, target_modules=["to_q", "to_v"], init_lora_weights=False)
+    )
+    kind.save_lora_weights(
+        folder,
+        transformer_lora_layers=get_peft_model_state_dict(transformer),
+        **_collate_lora_metadata({"transformer": transformer}),
+    )
+
+
 @pytest.mark.parametrize("name", ["klein", "kontext", "vace"])
 def test_adapters_change_the_maps_and_the_contexts(tmp_path, name):
     folder = twins.ALL[name](tmp_path / name)
     kind = getattr(diffusers, icgeo.models.loading.ARCHITECTURES[{
         "klein": "Flux2KleinPipeline", "kontext": "FluxKontextPipeline", "vace": "WanVACEPipeline"
     }[name]].pipeline)  # fmt: skip
-    pipeline = kind.from_pretrained(folder)
-    torch.manual_seed(1)
-    pipeline.transformer.add_adapter(
-        LoraConfig(r=2, lora_alpha=6, target_modules=["to_q", "to_v"], init_lora_weights=False)
-    )
-    layers = diffusers.training_utils._collate_lora_metadata
-    from peft import get_peft_model_state_dict
-
-    pipeline.save_lora_weights(
-        tmp_path / "lora",
-        transformer_lora_layers=get_peft_model_state_dict(pipeline.transformer),
-        **layers({"transformer": pipeline.transformer}),
-    )
+    save_adapter(kind.from_pretrained(folder).transformer, kind, tmp_path / "lora")
     plain, adapted = load(folder), load(folder, adapter=tmp_path / "lora")
     difference = draw(plain, samples=1) - draw(adapted, samples=1)
     assert difference.abs().max() > 1e-3
@@ -136,6 +138,15 @@ def test_adapters_change_the_maps_and_the_contexts(tmp_path, name):
         if hasattr(module, "scaling")
     )
     assert scaling == 3  # alpha over rank survives
+
+
+def test_tiny_takes_an_adapter_too(tmp_path):
+    save_adapter(icgeo.load("tiny").learner.transformer, diffusers.Flux2KleinPipeline, tmp_path)
+    plain, adapted = icgeo.load("tiny"), icgeo.load("tiny", adapter=tmp_path)
+    assert not torch.equal(draw(plain), draw(adapted))
+    assert plain.made_by != adapted.made_by
+    with pytest.raises(icgeo.LoadError, match=r"no quantization for a model of this size"):
+        icgeo.load("tiny", quantization="int8")
 
 
 def test_an_adapter_of_another_architecture_is_refused(klein, tmp_path):

@@ -1,0 +1,78 @@
+"""Measure modes of attention and guidance by examples against the model's own way, by shots."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from icgeo import config
+from icgeo.evaluation import SHOTS, compare, comparison_table, evaluate
+from icgeo.evaluation import evidence as of
+from icgeo.evaluation.scores import to_json
+from icgeo.geolocator import Geolocator
+from icgeo.layout import UNKNOWN
+from icgeo.models import load
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compare on worlds of held-out families; a run that was stopped goes on."""
+
+    model: str = "tiny"
+    """A name, or a checkpoint folder."""
+    device: str = "cpu"
+    """Where the model runs."""
+    attention: tuple[str, ...] = ("joint", "full")
+    """Modes beside the model's own."""
+    guidance: tuple[float, ...] = (1.5, 2.0, 3.0)
+    """Scales of guidance by examples, in the model's own mode; 1 is none."""
+    episodes: int = 20
+    """Episodes, each in a world of its own."""
+    queries: int = 12
+    """Queries of an episode."""
+    shots: tuple[int, ...] = SHOTS
+    """Numbers of examples."""
+    steps: int | None = None
+    """Steps of the flow; by default the checkpoint's own."""
+    samples: int | None = None
+    """Maps drawn for each query; by default the checkpoint's own."""
+    seed: int = 0
+    """Of worlds and views."""
+    name: str = "modes"
+    """Run folder under runs/."""
+
+
+def main(options: Options) -> None:
+    """Locate the same queries in every way; print and write `modes.md` and `modes.json`."""
+    folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
+    model = load(options.model, device=options.device)
+    own = model.settings.attention
+    ways = [
+        (own, 1.0),
+        *((own, w) for w in options.guidance),
+        *((m, 1.0) for m in options.attention),
+    ]
+    locators = [
+        Geolocator(
+            options.model,
+            prompt=UNKNOWN,
+            steps=options.steps,
+            samples=options.samples,
+            attention=attention,
+            device=options.device,
+            example_guidance=scale,
+            name=f"{attention}, w = {scale:g}",
+        )
+        for attention, scale in ways
+    ]
+    taken = of.family_episodes(
+        of.HELD_OUT, options.episodes, queries=options.queries, seed=options.seed
+    )
+    runs = [(locator, episode) for episode in taken for locator in locators]
+    rows = evaluate(runs, folder=folder, shots=options.shots, rivals=False)
+    found = compare(rows, locators[0].name)
+    (folder / "modes.json").write_text(to_json([asdict(one) for one in found]), encoding="utf-8")
+    (folder / "modes.md").write_text(comparison_table(found) + "\n", encoding="utf-8")
+    print(comparison_table(found))
+
+
+if __name__ == "__main__":
+    config.run(main, Options)

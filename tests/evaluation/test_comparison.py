@@ -1,0 +1,63 @@
+"""Tests of comparing locators, on rows whose numbers are known by hand."""
+
+import pytest
+
+from icgeo.evaluation import Row, compare, comparison_table
+
+
+def row(locator, number, *, shots, distance, nll):
+    return Row(
+        locator,
+        f"episode {number % 3}",
+        "moon",
+        str(number),
+        shots,
+        lat=1.0,
+        lon=2.0,
+        true_lat=1.0,
+        true_lon=2.0,
+        distance_km=distance,
+        nll=nll,
+    )
+
+
+@pytest.fixture
+def rows():
+    """What "b" finds is 50 km farther and 0.25 nats worse in every query of 4 shots, not of 0."""
+    return [
+        row(
+            name,
+            number,
+            shots=shots,
+            distance=100.0 * number + 50 * (name == "b" and shots == 4),
+            nll=number / 10 + 0.25 * (name == "b" and shots == 4),
+        )
+        for number in range(9)
+        for name in ("a", "b")
+        for shots in (4, 0)
+    ]
+
+
+def test_a_shift_of_every_query_is_the_difference_and_its_interval(rows):
+    found = {(one.locator, one.shots): one for one in compare(rows, "a")}
+    assert list(found) == [("a", 0), ("b", 0), ("a", 4), ("b", 4)]
+    own, other = found["a", 4], found["b", 4]
+    assert (own.median_km, other.median_km) == (400, 450)
+    assert (own.mean_nll, other.mean_nll) == pytest.approx((0.4, 0.65))
+    above = other.km_above
+    assert (above.estimate, above.low, above.high) == pytest.approx((50, 50, 50))
+    above = other.nll_above
+    assert (above.estimate, above.low, above.high) == pytest.approx((0.25, 0.25, 0.25))
+    assert own.km_above.high == found["b", 0].nll_above.high == 0
+
+
+def test_the_table_is_markdown(rows):
+    lines = comparison_table(compare(rows, "a")).splitlines()
+    assert len(lines) == 6
+    cells = [cell.strip() for cell in lines[-1].split("|")[1:-1]]
+    assert cells == ["b", "4", "450", "+50 (+50 to +50)", "0.65", "+0.25 (+0.25 to +0.25)"]
+
+
+def test_only_the_same_queries_compare(rows):
+    with pytest.raises(ValueError, match="expected rows of the same queries"):
+        compare(rows[:-1], "a")
