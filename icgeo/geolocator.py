@@ -128,9 +128,26 @@ class Geolocator:
     def _contexts(self) -> dict[bytes, Context]:
         return {}
 
+    def require_memory(self, shots: int) -> None:
+        """Refuse more examples than the memory of the device holds.
+
+        Raises:
+            LoadError: with what is needed, and what could be changed.
+        """
+        from icgeo.models.plan import plan_loaded  # with diffusers, which `loaded` has imported
+
+        plan = plan_loaded(self.loaded, shots, batch_size=self.batch_size, samples=self.samples)
+        if plan:
+            plan.require()
+
     def context(self, examples: Examples) -> Context:
-        """Encode examples, or find them among the contexts kept."""
+        """Encode examples, or find them among the contexts kept.
+
+        Raises:
+            LoadError: they do not fit the memory.
+        """
         pairs = as_examples(examples)
+        self.require_memory(len(pairs))
         photos = self._pixels([pair.image for pair in pairs])
         lat_lon = torch.tensor([[p.lat, p.lon] for p in pairs], dtype=torch.float64).reshape(-1, 2)
         key = blake2b(photos.numpy().tobytes() + lat_lon.numpy().tobytes()).digest()

@@ -260,9 +260,10 @@ def plan_of(case: Case, queries: int) -> Plan:
     """Return the operations of a case."""
     settings = replace(case.model.settings, samples=case.samples, steps=case.steps)
     model = replace(case.model, settings=settings)
-    return plan_loaded(
+    found = plan_loaded(
         model, len(case.photos), batch_size=8, queries=queries, text_tokens=TEXT_TOKENS
     )
+    return cast(Plan, found)
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ from icgeo.models.hub import LoadError, located, pipeline_index
 
 QUANTIZATIONS = ("nf4", "fp8", "int8")
 OFFLOADS = ("model", "group")
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class LoadOptions:
 
     device: str | torch.device = "cpu"
     """Where it runs."""
-    dtype: torch.dtype | None = None
-    """Of the transformer; None means float32 on the CPU, bfloat16 elsewhere."""
+    dtype: torch.dtype | str | None = None
+    """Of the transformer, or its name; None means float32 on the CPU, bfloat16 elsewhere."""
     revision: str | None = None
     """Of the hub id."""
     adapter: str | Path | None = None
@@ -51,16 +51,18 @@ class LoadOptions:
             value = getattr(self, name)
             if value not in (None, *known):
                 raise LoadError(f"expected {name} of {known}, got {value!r}")
-        if self.dtype not in (None, *DTYPES):
-            raise LoadError(f"expected a dtype of {DTYPES}, got {self.dtype!r}")
+        if self.dtype not in (None, *DTYPES, *DTYPES.values()):
+            raise LoadError(f"expected a dtype of {tuple(DTYPES)}, got {self.dtype!r}")
         if self.offload and torch.device(self.device).type == "cpu":
             raise LoadError(f"expected an accelerator as device to offload from, got {self.device}")
 
     @property
     def torch_dtype(self) -> torch.dtype:
         """The dtype, or that of the device."""
-        on_cpu = torch.device(self.device).type == "cpu"
-        return self.dtype or (torch.float32 if on_cpu else torch.bfloat16)
+        if self.dtype is None:
+            on_cpu = torch.device(self.device).type == "cpu"
+            return torch.float32 if on_cpu else torch.bfloat16
+        return DTYPES[self.dtype] if isinstance(self.dtype, str) else self.dtype
 
     @property
     def choices(self) -> dict[str, Any]:

@@ -293,8 +293,8 @@ def plan_loaded(
     samples: int | None = None,
     queries: int = 64,
     text_tokens: int = 128,
-) -> Plan:
-    """Plan a run of a model that is loaded."""
+) -> Plan | None:
+    """Plan a run of a model that is loaded; None for one that this package did not make."""
     from icgeo.models.flux2 import StackedMapModel
     from icgeo.models.pipelines import PipelineMapModel
 
@@ -307,7 +307,7 @@ def plan_loaded(
         transformer = model.backbone.pipeline.transformer
         tokens = Tokens.of(settings, shots, patch=model.backbone.patch, text=text_tokens)
     else:
-        raise TypeError(f"expected a model that icgeo.load gives, got {type(model).__name__}")
+        return None
     return Plan(
         dimensions=Dimensions.of(transformer),
         tokens=tokens,

@@ -24,7 +24,7 @@ def klein(tmp_path_factory):
 def test_the_checkpoint_names_the_architecture(klein):
     assert isinstance(icgeo.load("tiny"), StackedMapModel)
     style = MapStyle.marker(height=64, width=128)
-    model = icgeo.load(klein, attention="pairwise", style=style, dtype=torch.bfloat16)
+    model = icgeo.load(klein, attention="pairwise", style=style, dtype="bfloat16")
     assert isinstance(model, PipelineMapModel)
     assert (model.settings.attention, model.settings.style) == ("pairwise", style)
     assert model.backbone.pipeline.transformer.dtype == torch.bfloat16

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import twins
@@ -13,6 +14,7 @@ from diffusers import (
 )
 
 import icgeo
+from icgeo.models import plan as plan_module
 from icgeo.models.plan import Dimensions, Plan, Tokens, plan_loaded
 
 KLEIN_4B = {
@@ -114,6 +116,20 @@ def test_what_does_not_fit_is_refused():
     PLAN.require()
     with pytest.raises(icgeo.LoadError, match=r"8 shots, 8 queries .* need .* has 8\.0; show"):
         replace(PLAN, memory_bytes=8 * 2**30).require()
+
+
+def test_too_many_shots_are_refused_before_anything_is_computed(tmp_path, monkeypatch):
+    model = icgeo.load(twins.klein(tmp_path))
+    locator = icgeo.Geolocator(model)
+    monkeypatch.setattr(plan_module, "device_memory", lambda _: 2**30)
+    photo = np.zeros((8, 8, 3), dtype=np.uint8)
+
+    def compute(*_, **__):
+        raise AssertionError("examples are encoded")
+
+    monkeypatch.setattr(type(model), "encode_context", compute)
+    with pytest.raises(icgeo.LoadError, match=r"400 shots, .* GiB, .* fewer examples"):
+        locator.locate([photo], [(photo, (0.0, 0.0))] * 400)
 
 
 def test_layouts_that_keep_nothing_cost_the_same_in_every_way(tmp_path):
