@@ -52,9 +52,6 @@ def build_learner(
     """
     torch.manual_seed(seed)
     codec = PatchCodec(photo_channels=photo_channels)
-    generator = torch.Generator().manual_seed(seed)
-    xyz = sphere.sample_uniform(4000, generator=generator)
-    codec.fit_maps(maps.draw(sphere.to_lat_lon(xyz), style).float())
     size = codec.config
     features = 3 * size.photo_channels
     channels = features + size.map_channels
@@ -63,6 +60,9 @@ def build_learner(
             f"expected at most {32 * heads} channels a token for {heads} heads, got {channels}; "
             "take more heads or fewer photo_channels"
         )
+    generator = torch.Generator().manual_seed(seed)
+    xyz = sphere.sample_uniform(4000, generator=generator)
+    codec.fit_maps(maps.draw(sphere.to_lat_lon(xyz), style).float())
     transformer = Flux2Transformer2DModel(
         in_channels=channels,
         out_channels=size.map_channels,

@@ -1,5 +1,7 @@
 """Tests of the attention that keeps examples: exact against single passes, in float64."""
 
+import copy
+
 import pytest
 import torch
 from diffusers.models.embeddings import apply_rotary_emb
@@ -15,9 +17,14 @@ from icgeo.models.prefix import Seen, Sight, install, merged, one_softmax, rotat
 from icgeo.training.pretrain import build_learner
 
 
-@pytest.fixture
-def learner():
+@pytest.fixture(scope="module")
+def built():
     return build_learner(heads=2, single_layers=2, photo_channels=8, seed=1).double().eval()
+
+
+@pytest.fixture
+def learner(built):
+    return copy.deepcopy(built)
 
 
 def draw(*shape, seed=0):

@@ -209,7 +209,9 @@ def test_the_best_power_undoes_overconfidence():
     assert plain == pytest.approx(expected, rel=1e-6)
 
 
-def test_calibration_fills_the_settings(bank):
+def test_calibration_fills_the_settings(bank, monkeypatch):
+    monkeypatch.setattr(calibration, "SHOTS", (0, 2))  # for time
+    monkeypatch.setattr(calibration, "NOISES", calibration.NOISES[::4])
     learner = build_learner(heads=2, single_layers=1, photo_channels=8).eval().requires_grad_(False)
     model = StackedMapModel(learner, Settings(STYLE, PROMPTS, default_prompt=EARTH))
     settings = calibration.calibrate(model, bank, episodes=1, seed=0).settings
