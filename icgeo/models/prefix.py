@@ -201,7 +201,10 @@ def merged(
         out = rearrange(out, "g h (q t) c -> (g q) h t c", t=tokens)
         parts.append((out, rearrange(log_total, "g h (q t) -> (g q) h t", t=tokens)))
     shares = torch.stack([log_total for _, log_total in parts]).softmax(dim=0)[..., None]
-    total = sum(out * share.to(out.dtype) for (out, _), share in zip(parts, shares, strict=True))
+    (total, _), *others = parts
+    total = total * shares[0].to(total.dtype)
+    for (out, _), share in zip(others, shares[1:].to(total.dtype), strict=True):
+        total = torch.addcmul(total, out, share)
     return rearrange(total, "n h t c -> n t h c")
 
 
