@@ -209,6 +209,20 @@ def dot(a: Field, b: Field) -> Float[Tensor, "batch 1 1 1"]:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What fields of opacity say of the candidates: enough to fit masses to them."""
+
+    adjoint: Field
+    """How well each candidate alone goes with the field."""
+    energy: Float[Tensor, "batch 1 1 1"]
+    """Squared whitened size of the field."""
+
+    def misfit(self, mass: Field, drawn: Field) -> Float[Tensor, "batch 1 1 1"]:
+        """Squared whitened size of what is left of the field, given `InkOperator.normal(mass)`."""
+        return self.energy - dot(2 * self.adjoint - drawn, mass)
+
+
+@dataclass(frozen=True)
 class InkOperator:
     """Drawing, its adjoint and the noise, as matrices for each frequency along longitude."""
 
@@ -239,6 +253,11 @@ class InkOperator:
         after = self.grid.ring - self.grid.places + margin
         return torch.nn.functional.pad(inside, (margin, after))
 
+    @property
+    def pixels(self) -> int:
+        """Averaged pixels on the map, in all channels."""
+        return self.drawing[0, :, :, 0].numel() * (self.grid.places - 2 * self.grid.margin)
+
     def pool(self, alpha: Float[Tensor, "batch channel height width"]) -> Field:
         """Average pixels and lay them on the ring."""
         mean = reduce(
@@ -250,21 +269,22 @@ class InkOperator:
         """Opacity that masses of the candidates draw."""
         return _apply(self.drawing, mass)
 
-    def adjoint(self, field: Field) -> Field:
-        """Whitened adjoint: how well each candidate alone goes with a field of opacity."""
-        whitened = self.seen(_apply(self.whitening, self.seen(field)))
+    def evidence(self, field: Field) -> Evidence:
+        """What fields of opacity say of the candidates."""
+        whitened = self._whitened(field)
+        return Evidence(self._adjoint(whitened), dot(self.seen(field), whitened))
+
+    def _whitened(self, field: Field) -> Field:
+        return self.seen(_apply(self.whitening, self.seen(field)))
+
+    def _adjoint(self, whitened: Field) -> Field:
         return _apply(self.drawing.mH, whitened).sum(1, keepdim=True)
 
     def normal(self, mass: Field) -> Field:
-        """`adjoint` of `draw`."""
+        """`Evidence.adjoint` of `draw`."""
         if self.grid.margin == 0:
             return _apply(self.normal_blocks, mass)
-        return self.adjoint(self.draw(mass))
-
-    def energy(self, field: Field) -> Float[Tensor, "batch 1 1 1"]:
-        """Squared whitened size of a field of opacity."""
-        seen = self.seen(field)
-        return dot(seen, _apply(self.whitening, seen))
+        return self._adjoint(self._whitened(self.draw(mass)))
 
     def band_energy(self, adjoint: Field) -> Float[Tensor, "batch 1 1 1"]:
         """Squared whitened size of the part of a field that ink could draw, from its adjoint."""

@@ -288,9 +288,9 @@ def test_the_operator_is_adjoint_and_its_energy_positive(style: MapStyle):
     )
     there = dot(operator.normal(one), other)
     assert torch.allclose(there, dot(one, operator.normal(other)), rtol=1e-3)
-    drawn = operator.draw(one)
-    assert torch.allclose(operator.energy(drawn), dot(operator.adjoint(drawn), one), rtol=1e-3)
-    assert (operator.energy(drawn) > 0).all()
+    evidence = operator.evidence(operator.draw(one))
+    assert torch.allclose(evidence.energy, dot(evidence.adjoint, one), rtol=1e-3)
+    assert (evidence.energy > 0).all()
 
 
 @pytest.mark.parametrize("style", STYLES)
