@@ -11,7 +11,7 @@ variance of a map turned out than the noise model says, never below 1.
 import torch
 from torch import Tensor
 
-from icgeo.maps.operator import Field, InkOperator, dot
+from icgeo.maps.operator import Evidence, Field, InkOperator, dot
 
 _LONGEST_STEP = 4.0
 """Masses grow or shrink at most this many nats an iteration."""
@@ -28,38 +28,34 @@ def _newton_step(operator: InkOperator, mass: Field, slope: Field, scale: Tensor
     def centred(field: Field) -> Field:
         return field - dot(mass, field)
 
-    change = torch.zeros_like(slope)
-    residual = direction = centred(slope)
-    moved = mass * direction
-    size = dot(residual, moved)
+    change = direction = torch.zeros_like(slope)
+    residual, before = centred(slope), torch.full_like(scale, torch.inf)
     for _ in range(_INNER_STEPS):
-        image = centred(scale * direction + operator.normal(moved))
+        size = dot(residual, mass * residual)
+        kept = torch.where(before > 1e-20, size / before, 0.0)
+        direction = torch.addcmul(residual, kept, direction)
+        moved = mass * direction
+        image = centred(torch.addcmul(operator.normal(moved), scale, direction))
         curvature = dot(moved, image)
         step = torch.where(curvature > 1e-20, size / curvature, 0.0)
-        change = change + step * direction
-        residual = residual - step * image
-        before, size = size, dot(residual, mass * residual)
-        direction = residual + torch.where(before > 1e-20, size / before, 0.0) * direction
-        moved = mass * direction
+        change = torch.addcmul(change, step, direction)
+        residual, before = torch.addcmul(residual, -step, image), size
     return change
 
 
-def maximum_entropy(operator: InkOperator, opacity: Field, prior: Field, *, steps: int) -> Field:
-    """Find the masses of the candidates for fields of opacity.
+def maximum_entropy(
+    operator: InkOperator, evidence: Evidence, prior: Field, *, steps: int
+) -> Field:
+    """Find the masses of the candidates from what fields of opacity say of them.
 
     Newton's method on the log masses; `scale` follows the misfit, so that the fit starts stiff,
     loosens as it improves, and stays stiff for a map that no density explains.
     """
-    adjoint, energy = operator.adjoint(opacity), operator.energy(opacity)
-    grid = operator.grid
-    pixels = opacity.shape[1] * opacity.shape[2] * (grid.places - 2 * grid.margin)
-    mass, log_ratio = prior.expand_as(adjoint), torch.zeros_like(adjoint)
-    scale = torch.ones_like(energy)
+    mass, log_ratio = prior.expand_as(evidence.adjoint), torch.zeros_like(evidence.adjoint)
     for _ in range(steps):
         drawn = operator.normal(mass)
-        misfit = energy - 2 * dot(adjoint, mass) + dot(drawn, mass)
-        scale = (misfit / pixels).clamp_min(1)
-        slope = adjoint - drawn - scale * log_ratio
+        scale = (evidence.misfit(mass, drawn) / operator.pixels).clamp_min(1)
+        slope = evidence.adjoint - drawn - scale * log_ratio
         change = _newton_step(operator, mass, slope, scale)
         log_ratio = log_ratio + change.clamp(-_LONGEST_STEP, _LONGEST_STEP)
         log_ratio = log_ratio - log_ratio.amax((1, 2, 3), keepdim=True)

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from einops import rearrange, reduce, repeat
+from einops import einsum, rearrange, reduce, repeat
 from jaxtyping import Complex, Float
 from torch import Tensor
 
@@ -26,6 +26,8 @@ _SPACING = 0.5
 _MOST_PHASES = 4
 """Columns of candidates in a pixel."""
 _LEAST_PIXELS = 1 / (_SPACING * _MOST_PHASES)
+_NEGLIGIBLE = 1e-9
+"""Share of the largest entry of the matrices below which others are dropped."""
 _SMOOTHNESS = (1.0, 2.0, 4.0)
 """Widths of the smooth noise, in spreads of the ink, at most 60 degrees."""
 
@@ -185,14 +187,39 @@ def _floored(blocks: Blocks) -> Blocks:
 
 
 def _apply(blocks: Blocks, field: Field) -> Field:
-    spectrum = rearrange(torch.fft.rfft(field), "b c row f -> f c row b")
-    product = rearrange(blocks @ spectrum, "f c row b -> b c row f")
+    spectrum = torch.fft.rfft(field)[..., : len(blocks)]
+    product = einsum(blocks, spectrum, "f c to of, b c of f -> b c to f")
     return torch.fft.irfft(product, n=field.shape[-1])
+
+
+def _single(blocks: Blocks) -> Blocks:
+    """In single precision, without what is negligible: denormal numbers take many times as long.
+
+    The highest frequencies go altogether where the ink has none.
+    """
+    parts = torch.view_as_real(blocks)
+    kept = parts.abs() > _NEGLIGIBLE * parts.abs().max()
+    highest = kept.nonzero()[:, 0].max()
+    return torch.view_as_complex(parts * kept)[: highest + 1].to(torch.complex64)
 
 
 def dot(a: Field, b: Field) -> Float[Tensor, "batch 1 1 1"]:
     """Sum of the products over all but the batch."""
     return (a * b).sum((1, 2, 3), keepdim=True)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What fields of opacity say of the candidates: enough to fit masses to them."""
+
+    adjoint: Field
+    """How well each candidate alone goes with the field."""
+    energy: Float[Tensor, "batch 1 1 1"]
+    """Squared whitened size of the field."""
+
+    def misfit(self, mass: Field, drawn: Field) -> Float[Tensor, "batch 1 1 1"]:
+        """Squared whitened size of what is left of the field, given `InkOperator.normal(mass)`."""
+        return self.energy - dot(2 * self.adjoint - drawn, mass)
 
 
 @dataclass(frozen=True)
@@ -226,6 +253,11 @@ class InkOperator:
         after = self.grid.ring - self.grid.places + margin
         return torch.nn.functional.pad(inside, (margin, after))
 
+    @property
+    def pixels(self) -> int:
+        """Averaged pixels on the map, in all channels."""
+        return self.drawing[0, :, :, 0].numel() * (self.grid.places - 2 * self.grid.margin)
+
     def pool(self, alpha: Float[Tensor, "batch channel height width"]) -> Field:
         """Average pixels and lay them on the ring."""
         mean = reduce(
@@ -237,21 +269,22 @@ class InkOperator:
         """Opacity that masses of the candidates draw."""
         return _apply(self.drawing, mass)
 
-    def adjoint(self, field: Field) -> Field:
-        """Whitened adjoint: how well each candidate alone goes with a field of opacity."""
-        whitened = self.seen(_apply(self.whitening, self.seen(field)))
+    def evidence(self, field: Field) -> Evidence:
+        """What fields of opacity say of the candidates."""
+        whitened = self._whitened(field)
+        return Evidence(self._adjoint(whitened), dot(self.seen(field), whitened))
+
+    def _whitened(self, field: Field) -> Field:
+        return self.seen(_apply(self.whitening, self.seen(field)))
+
+    def _adjoint(self, whitened: Field) -> Field:
         return _apply(self.drawing.mH, whitened).sum(1, keepdim=True)
 
     def normal(self, mass: Field) -> Field:
-        """`adjoint` of `draw`."""
+        """`Evidence.adjoint` of `draw`."""
         if self.grid.margin == 0:
             return _apply(self.normal_blocks, mass)
-        return self.adjoint(self.draw(mass))
-
-    def energy(self, field: Field) -> Float[Tensor, "batch 1 1 1"]:
-        """Squared whitened size of a field of opacity."""
-        seen = self.seen(field)
-        return dot(seen, _apply(self.whitening, seen))
+        return self._adjoint(self._whitened(self.draw(mass)))
 
     def band_energy(self, adjoint: Field) -> Float[Tensor, "batch 1 1 1"]:
         """Squared whitened size of the part of a field that ink could draw, from its adjoint."""
@@ -297,10 +330,10 @@ def ink_operator(style: MapStyle, noise: Noise) -> InkOperator:
     return InkOperator(
         grid=grid,
         side=pooling(style),
-        drawing=drawing.to(torch.complex64),
-        whitening=whitening.to(torch.complex64),
-        normal_blocks=normal.to(torch.complex64),
-        band_inverse=band.to(torch.complex64),
+        drawing=_single(drawing),
+        whitening=_single(whitening),
+        normal_blocks=_single(normal),
+        band_inverse=_single(band),
         white_in_band=share * inside,
         white_out_of_band=share * outside,
     )

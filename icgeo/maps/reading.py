@@ -18,6 +18,7 @@ from icgeo.maps.drawing import contrast
 from icgeo.maps.entropy import maximum_entropy
 from icgeo.maps.opacity import opacity_of
 from icgeo.maps.operator import (
+    Evidence,
     Field,
     Grid,
     InkOperator,
@@ -89,12 +90,12 @@ def read(
     readings: list[Reading] = []
     at_once = max(1, _CHUNK // weights.numel())
     for part in torch.split(maps, at_once):
-        opacity = operator.pool(opacity_of(part.float(), style))
-        mass = maximum_entropy(operator, opacity, weights, steps=steps)
+        evidence = operator.evidence(operator.pool(opacity_of(part.float(), style)))
+        mass = maximum_entropy(operator, evidence, weights, steps=steps)
         overfit = _overfit(style, in_ink)
-        legibility = _legibility(operator, opacity, mass, weights, overfit).tolist()
+        legibility = _legibility(operator, evidence, mass, weights, overfit).tolist()
         candidates = rearrange(operator.grid.columns(mass[:, 0]), "b row column -> b (row column)")
-        cells = torch.sparse.mm(spreading, candidates.T).T.double().cpu()
+        cells = torch.sparse.mm(spreading, candidates.T).T.contiguous().double().cpu()
         points = _modes(operator.grid, candidates.double().cpu(), 1.5 * min(style.spread_deg))
         for one, cell_mass, point in zip(legibility, cells, points, strict=True):
             shown = background if one < LEGIBLE else cell_mass.clamp_min(0) / cell_mass.sum()
@@ -136,31 +137,31 @@ def _grid_weights(grid: Grid, prior: Density | None) -> Field:
 
 
 def _legibility(
-    operator: InkOperator, opacity: Field, mass: Field, prior: Field, overfit: float
+    operator: InkOperator, evidence: Evidence, mass: Field, prior: Field, overfit: float
 ) -> Float[Tensor, " batch"]:
     """Share of what ink could have drawn, beyond the prior and white noise, that the fit draws.
 
     White noise is measured outside the band of the ink. A density fits `overfit` of what is within
     to mere noise: that is no gain, and it takes four times as much to be half legible.
     """
-    white, gained, before = _energies(operator, opacity, mass, prior)
+    white, gained, before = _energies(operator, evidence, mass, prior)
     drawable = (before - white).clamp_min(0) + 2 * overfit * white
     share = (gained - overfit * white) / drawable.clamp_min(_LEAST_ENERGY)
     return share.clamp(0, 1).flatten()
 
 
 def _energies(
-    operator: InkOperator, opacity: Field, mass: Field, prior: Field
+    operator: InkOperator, evidence: Evidence, mass: Field, prior: Field
 ) -> tuple[Tensor, Tensor, Tensor]:
     """In the band of the ink: white noise, what the fit explains, and all that it might have.
 
     Explained is what the prior does not draw, and an empty map does not either.
     """
-    adjoint = operator.adjoint(opacity)
-    left = operator.band_energy(adjoint - operator.normal(mass))
-    of_prior = operator.band_energy(adjoint - operator.normal(prior.expand_as(mass)))
-    before = torch.minimum(of_prior, operator.band_energy(adjoint))
-    outside = (operator.energy(opacity - operator.draw(mass)) - left).clamp_min(0)
+    drawn = operator.normal(mass)
+    left = operator.band_energy(evidence.adjoint - drawn)
+    of_prior = operator.band_energy(evidence.adjoint - operator.normal(prior))
+    before = torch.minimum(of_prior, operator.band_energy(evidence.adjoint))
+    outside = (evidence.misfit(mass, drawn) - left).clamp_min(0)
     white = outside / operator.white_out_of_band * operator.white_in_band
     return white, before - left, before
 
@@ -172,9 +173,9 @@ def _overfit(style: MapStyle, noise: Noise) -> float:
     size = (16, len(style.spread_deg), style.height, style.width)
     opacity = noise.white * torch.randn(size, generator=torch.Generator().manual_seed(0))
     prior = _grid_weights(operator.grid, None)
-    noisy = operator.draw(prior) + operator.pool(opacity)
-    mass = maximum_entropy(operator, noisy, prior, steps=12)
-    white, gained, _ = _energies(operator, noisy, mass, prior)
+    evidence = operator.evidence(operator.draw(prior) + operator.pool(opacity))
+    mass = maximum_entropy(operator, evidence, prior, steps=12)
+    white, gained, _ = _energies(operator, evidence, mass, prior)
     return (gained / white).max().clamp(0, 1).item()
 
 
