@@ -30,6 +30,8 @@ from icgeo.config import UsageError
 BUILT_IN = ("tiny",)
 PIPELINES = ("Flux2KleinPipeline", "Flux2KleinKVPipeline")
 """Classes of diffusers whose checkpoints can be loaded."""
+UNFITTED_FRAME_POWER = 0.25
+"""For a model whose clips nobody has calibrated: many frames then count as a few."""
 
 
 class LoadError(UsageError):
@@ -47,6 +49,8 @@ class Settings:
     """How far the maps that it draws are from ink, for reading them."""
     calibration: dict[str, dict[str, float]] = field(default_factory=dict)
     """Power that calibrates the density, fitted on held-out worlds, by prompt and shots."""
+    frame_power: dict[str, float] = field(default_factory=dict)
+    """Power of the likelihood of each frame of a clip, fitted likewise, by prompt."""
     layout: str = "stacked"
     attention: str = "pairwise"
     steps: int = 1
@@ -61,6 +65,10 @@ class Settings:
             return 1.0
         known = sorted(fitted)
         return float(np.interp(np.log1p(shots), np.log1p(known), [fitted[k] for k in known]))
+
+    def power_in_clip(self, prompt: str) -> float:
+        """Power of the likelihood of each frame of a clip; frames are wrong together."""
+        return self.frame_power.get(prompt, UNFITTED_FRAME_POWER)
 
     @classmethod
     def read(cls, path: Path) -> "Settings":
