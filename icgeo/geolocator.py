@@ -194,7 +194,8 @@ class Geolocator:
         densities = [prediction.density for prediction in alone]
         if limit < math.inf:
             settings = self.loaded.settings
-            power = settings.power_in_clip(self.prompt or settings.default_prompt)
+            prompt = self.prompt or settings.default_prompt
+            power = settings.power_in_clip(prompt, len(frames))
             densities = smooth(densities, times, speed_kmh=limit, power=power)
         return self._clip(alone, densities)
 

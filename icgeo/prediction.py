@@ -134,3 +134,19 @@ class Locator(Protocol):
     def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
         """Locate each photo; the first examples of a longer list are those of a shorter one."""
         ...
+
+
+@runtime_checkable
+class ClipLocator(Locator, Protocol):
+    """Locates clips as well."""
+
+    def locate_clip(
+        self,
+        frames: Sequence[Photo],
+        examples: Sequence[Example],
+        *,
+        speed_kmh: float | None,
+        seconds: float | Sequence[float] | None = None,
+    ) -> Clip:
+        """Locate the frames of a clip, each given all of them, and the whole."""
+        ...

@@ -21,6 +21,8 @@ from icgeo.sphere import EARTH_RADIUS_KM, angle
 
 CELLS_WITHIN_REACH = 3
 """Sides of a cell within the reach, at least, where the grid allows; twice as many at most."""
+FRAMES_ALIKE = 8
+"""Frames of the clips on which correlations are fitted."""
 _TINY = 1e-290
 """Share of the largest likelihood below which numbers are no longer told apart."""
 
@@ -66,6 +68,15 @@ def smooth(
         _density(log_prior + sum(messages))
         for messages in zip(before, evidence, after, strict=True)
     ]
+
+
+def frame_power(correlation: float, frames: int) -> float:
+    """Power for frames whose errors are correlated: together they count as `frames * power`.
+
+    One over the design effect, `1 + (frames - 1) correlation` (Kish 1965, section 5.4). Frames
+    beyond `FRAMES_ALIKE` are far from the first and not taken for alike.
+    """
+    return 1 / (1 + (min(frames, FRAMES_ALIKE) - 1) * correlation)
 
 
 def mixture(densities: Sequence[Density]) -> Density:

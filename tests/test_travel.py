@@ -14,7 +14,7 @@ from scipy.special import ndtr
 from icgeo.density import Density
 from icgeo.healpix import cell_xyz
 from icgeo.sphere import EARTH_RADIUS_KM, distance_km, sample_uniform, to_lat_lon
-from icgeo.travel import mixture, smooth
+from icgeo.travel import frame_power, mixture, smooth
 
 HOUR = 3600.0
 
@@ -168,6 +168,12 @@ def test_an_outlier_is_put_right_by_its_neighbours():
     frames[2] = near((60.0, -120.0), nside=16, kappa=100.0)
     found = smooth(frames, [HOUR * i for i in range(5)], speed_kmh=1500.0)
     assert distance_km(found[2].median(), places[2]).item() < 300
+
+
+def test_frames_wrong_together_count_as_fewer():
+    assert [n * frame_power(1.0, n) for n in (1, 4, 8, 16)] == [1, 1, 1, 2]
+    assert [n * frame_power(0.0, n) for n in (1, 4, 8)] == [1, 4, 8]
+    assert frame_power(0.5, 3) == 0.5
 
 
 def test_a_mixture_holds_the_mass_of_its_frames():

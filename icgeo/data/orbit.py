@@ -30,6 +30,8 @@ HAZE_COLOUR = (0.82, 0.88, 0.95)
 MAX_WORLD_PIXELS = 300_000_000
 ORBITAL_SPEED_KMH = 27_600.0
 """Speed over the ground of what flies some hundred kilometres high."""
+ESCAPE_SPEED_KMH = 40_300.0
+"""Nothing that stays with the Earth is faster: a speed limit with room for what orbits it."""
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,11 @@ from torch import Tensor
 
 from icgeo import maps
 from icgeo.config import UsageError
+from icgeo.travel import frame_power
 
 BUILT_IN = ("tiny",)
 PIPELINES = ("Flux2KleinPipeline", "Flux2KleinKVPipeline")
 """Classes of diffusers whose checkpoints can be loaded."""
-UNFITTED_FRAME_POWER = 0.25
-"""For a model whose clips nobody has calibrated: many frames then count as a few."""
 
 
 class LoadError(UsageError):
@@ -49,8 +48,8 @@ class Settings:
     """How far the maps that it draws are from ink, for reading them."""
     calibration: dict[str, dict[str, float]] = field(default_factory=dict)
     """Power that calibrates the density, fitted on held-out worlds, by prompt and shots."""
-    frame_power: dict[str, float] = field(default_factory=dict)
-    """Power of the likelihood of each frame of a clip, fitted likewise, by prompt."""
+    frame_correlation: dict[str, float] = field(default_factory=dict)
+    """How far frames of a clip are wrong together, from 0 to 1, fitted likewise, by prompt."""
     layout: str = "stacked"
     attention: str = "pairwise"
     steps: int = 1
@@ -66,9 +65,9 @@ class Settings:
         known = sorted(fitted)
         return float(np.interp(np.log1p(shots), np.log1p(known), [fitted[k] for k in known]))
 
-    def power_in_clip(self, prompt: str) -> float:
-        """Power of the likelihood of each frame of a clip; frames are wrong together."""
-        return self.frame_power.get(prompt, UNFITTED_FRAME_POWER)
+    def power_in_clip(self, prompt: str, frames: int) -> float:
+        """Power of the likelihood of each frame of a clip; if not fitted, all count as one."""
+        return frame_power(self.frame_correlation.get(prompt, 1.0), frames)
 
     @classmethod
     def read(cls, path: Path) -> "Settings":
