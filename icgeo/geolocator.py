@@ -191,13 +191,15 @@ class Geolocator:
         limit = math.inf if speed_kmh is None else speed_kmh
         times = _times(seconds, len(frames), limit)
         alone = self.locate(frames, examples)
+        start = time.perf_counter()
         densities = [prediction.density for prediction in alone]
-        if limit < math.inf:
+        if limit != math.inf:
             settings = self.loaded.settings
             prompt = self.prompt or settings.default_prompt
             power = settings.power_in_clip(prompt, len(frames))
             densities = smooth(densities, times, speed_kmh=limit, power=power)
-        return self._clip(alone, densities)
+        share = (time.perf_counter() - start) / len(frames)
+        return self._clip([replace(p, seconds=p.seconds + share) for p in alone], densities)
 
     def _clip(self, frames: Sequence[Prediction], densities: Sequence[Density]) -> Clip:
         """Give frames their densities and points, and sum them up."""
@@ -329,6 +331,6 @@ def _times(
             f"expected seconds with a speed_kmh of {speed_kmh}, got None; give the gap between "
             "frames or the time of each"
         )
-    if seconds is None or isinstance(seconds, int | float):
-        return [number * (seconds or 0.0) for number in range(count)]
+    if seconds is None or isinstance(seconds, int | float | np.number):
+        return [number * float(seconds or 0) for number in range(count)]
     return seconds

@@ -4,18 +4,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from icgeo import config, plots
+from icgeo import config, evaluation, plots
 from icgeo.data.worlds import HELD_OUT_FAMILIES
-from icgeo.evaluation import (
-    SHOTS,
-    Episode,
-    evaluate,
-    evaluate_clips,
-    photo_episode,
-    report,
-    video_episode,
-    world_episode,
-)
+from icgeo.evaluation import SHOTS, Episode
 from icgeo.evaluation.benchmarks import EARTH
 from icgeo.geolocator import Geolocator
 from icgeo.models import load
@@ -70,14 +61,18 @@ def gather(options: Options) -> list[Episode]:
             raise config.UsageError(
                 "expected --speed_kmh with --video: the speed limit of its camera"
             )
-        take = partial(video_episode, options.video, options.examples, allow_outside=outside)
+        take = partial(
+            evaluation.video_episode, options.video, options.examples, allow_outside=outside
+        )
         return [take(every_seconds=options.every_seconds, shots=shots, seed=seed)]
     if options.queries:
-        take = partial(photo_episode, options.queries, options.examples, allow_outside=outside)
+        take = partial(
+            evaluation.photo_episode, options.queries, options.examples, allow_outside=outside
+        )
         return [take(shots=shots, seed=seed)]
     worlds = (EARTH, options.world) if options.world else (EARTH, *HELD_OUT_FAMILIES)
     return [
-        world_episode(w, queries=options.count, shots=shots, seed=seed)
+        evaluation.world_episode(w, queries=options.count, shots=shots, seed=seed)
         for w in dict.fromkeys(worlds)
     ]
 
@@ -90,11 +85,15 @@ def main(options: Options) -> None:
     ask = partial(Geolocator, model, steps=options.steps, samples=options.samples)
     runs = [(ask(prompt=episode.prompt, seed=options.seed), episode) for episode in episodes]
     if options.video and options.speed_kmh is not None:
-        rows = evaluate_clips(runs, folder=folder, speed_kmh=options.speed_kmh, frames_alone=False)
+        rows = evaluation.evaluate_clips(
+            runs, folder=folder, speed_kmh=options.speed_kmh, frames_alone=False
+        )
     else:
-        rows = evaluate(runs, folder=folder, shots=options.shots, batch_size=options.batch_size)
+        rows = evaluation.evaluate(
+            runs, folder=folder, shots=options.shots, batch_size=options.batch_size
+        )
         plots.save_figures(folder, rows, runs, model.settings.style)
-    print(report(rows), f"\nwritten to {folder}", sep="\n")
+    print(evaluation.report(rows), f"\nwritten to {folder}", sep="\n")
 
 
 if __name__ == "__main__":

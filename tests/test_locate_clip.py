@@ -115,3 +115,5 @@ def test_bad_input_is_refused_in_plain_words(locator, frames):
         locator.locate_clip(frames, speed_kmh=5, seconds=[0, 1])
     with pytest.raises(ValueError, match="speed_kmh of at least 0"):
         locator.locate_clip(frames, speed_kmh=-5, seconds=1)
+    with pytest.raises(ValueError, match="speed_kmh of at least 0"):
+        locator.locate_clip(frames, speed_kmh=math.nan)
