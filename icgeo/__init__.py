@@ -4,11 +4,12 @@ from typing import Any
 
 from icgeo import maps, metrics, sphere
 from icgeo.density import Density
-from icgeo.geolocator import Geolocator, predict
+from icgeo.geolocator import Geolocator, predict, predict_clip
 from icgeo.models import LoadError, load
-from icgeo.prediction import Example, Locator, Prediction
+from icgeo.prediction import Clip, Example, Locator, Prediction
 
 __all__ = [
+    "Clip",
     "Density",
     "Example",
     "Geolocator",
@@ -20,6 +21,7 @@ __all__ = [
     "metrics",
     "plan",
     "predict",
+    "predict_clip",
     "sphere",
 ]
 

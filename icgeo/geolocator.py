@@ -1,4 +1,4 @@
-"""Locate photos by showing a model that draws maps a few solved cases."""
+"""Locate photos, and clips of them, by showing a model that draws maps a few solved cases."""
 
 import math
 import time
@@ -23,9 +23,12 @@ from icgeo.data.photos import Photo, read_photo
 from icgeo.density import Density
 from icgeo.maps import LEGIBLE
 from icgeo.models import Context, MapModel, load
-from icgeo.prediction import Examples, Prediction, as_examples
+from icgeo.prediction import Clip, Examples, Prediction, as_examples
+from icgeo.travel import mixture, smooth
 
 CONTEXTS_KEPT = 8
+INFORMED = 0.1
+"""Nats that the density of an illegible frame says at least where it is still located."""
 
 
 def _best(densities: Sequence[Density]) -> Float[Tensor, "densities 2"]:
@@ -61,6 +64,22 @@ def predict(
     if isinstance(images, str | Path | bytes | Image.Image | np.ndarray):
         images = [images]
     return Geolocator(**options).locate(list(images), examples)
+
+
+def predict_clip(
+    frames: Sequence[Photo],
+    examples: Examples = None,
+    *,
+    speed_kmh: float | None,
+    seconds: float | Sequence[float] | None = None,
+    **options: Any,
+) -> Clip:
+    """Locate a video or an album in one call; `options` are the fields of `Geolocator`.
+
+    As `Geolocator.locate_clip` does it; `icgeo.data.video.read_video` gives the frames of a file.
+    """
+    locator = Geolocator(**options)
+    return locator.locate_clip(frames, examples, speed_kmh=speed_kmh, seconds=seconds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +190,58 @@ class Geolocator:
         )
         return [prediction for batch in batches for prediction in self._locate(batch, context)]
 
+    def locate_clip(
+        self,
+        frames: Sequence[Photo],
+        examples: Examples = None,
+        *,
+        speed_kmh: float | None,
+        seconds: float | Sequence[float] | None = None,
+    ) -> Clip:
+        """Locate a video or an album: each photo given all others, and the whole.
+
+        Args:
+            frames: photos in the order in which they were taken.
+            examples: as for `locate`.
+            speed_kmh: speed limit of the camera along the ground, with room: one that goes straight
+                ahead at exactly the limit is taken for slower. 0 means one place. None means
+                an album from anywhere: each photo is located alone.
+            seconds: the gap between frames, or the time of each; needed for any limit but 0.
+
+        Raises:
+            PhotoError: a photo cannot be read.
+            ValueError: an example is wrong, no frame, frames out of order, a limit without times.
+        """
+        limit = math.inf if speed_kmh is None else speed_kmh
+        times = _times(seconds, len(frames), limit)
+        alone = self.locate(frames, examples)
+        start = time.perf_counter()
+        densities = [prediction.density for prediction in alone]
+        if limit != math.inf:
+            settings = self.loaded.settings
+            prompt = self.prompt or settings.default_prompt
+            power = settings.power_in_clip(prompt, len(frames))
+            densities = smooth(densities, times, speed_kmh=limit, power=power)
+        share = (time.perf_counter() - start) / len(frames)
+        return self._clip([replace(p, seconds=p.seconds + share) for p in alone], densities)
+
+    def _clip(self, frames: Sequence[Prediction], densities: Sequence[Density]) -> Clip:
+        """Give frames their densities and points, and sum them up."""
+        whole = Prediction(
+            mixture(densities),
+            math.nan,
+            math.nan,
+            legibility=max(frame.legibility for frame in frames),
+            located=any(frame.located for frame in frames),
+            seconds=sum(frame.seconds for frame in frames),
+        )
+        points = POINTS[self.point]([*densities, whole.density])
+        parts = [
+            _placed(frame, density, point, located=frame.located or _informs(density))
+            for frame, density, point in zip(frames, densities, points[:-1], strict=True)
+        ]
+        return Clip(parts, _placed(whole, whole.density, points[-1], located=whole.located))
+
     def _locate(self, photos: Sequence[Photo], context: Context) -> list[Prediction]:
         start = time.perf_counter()
         pixels = self._pixels(photos)
@@ -248,8 +319,42 @@ def _prediction(
     maps: Float[Tensor, "samples 3 height width"],
     seconds: float,
 ) -> Prediction:
-    located = legibility >= LEGIBLE
-    lat, lon = point.tolist() if located else (math.nan, math.nan)
-    return Prediction(
-        density, lat, lon, legibility, located, seconds, map=maps.mean(dim=0), samples=maps
+    prediction = Prediction(
+        density,
+        math.nan,
+        math.nan,
+        legibility,
+        located=legibility >= LEGIBLE,
+        seconds=seconds,
+        map=maps.mean(dim=0),
+        samples=maps,
     )
+    return _placed(prediction, density, point, located=prediction.located)
+
+
+def _placed(
+    prediction: Prediction, density: Density, point: Float[Tensor, "2"], *, located: bool
+) -> Prediction:
+    """Change what is said of the place."""
+    lat, lon = point.tolist() if located else (math.nan, math.nan)
+    return replace(prediction, density=density, lat=lat, lon=lon, located=located)
+
+
+def _informs(density: Density) -> bool:
+    return math.log(4 * math.pi) - density.entropy() >= INFORMED
+
+
+def _times(
+    seconds: float | Sequence[float] | None, count: int, speed_kmh: float
+) -> Sequence[float]:
+    """Times of frames; any will do where they are at one place, or anywhere."""
+    if not count:
+        raise ValueError("expected at least one frame, got none")
+    if seconds is None and 0 < speed_kmh < math.inf:
+        raise ValueError(
+            f"expected seconds with a speed_kmh of {speed_kmh}, got None; give the gap between "
+            "frames or the time of each"
+        )
+    if seconds is None or isinstance(seconds, int | float | np.number):
+        return [number * float(seconds or 0) for number in range(count)]
+    return seconds

@@ -110,6 +110,18 @@ class Prediction:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """Where a video or an album was taken: frame by frame, and as a whole."""
+
+    frames: list[Prediction]
+    """One for each frame, in order, given all of them. Legibility, map and samples are its own; it
+    is located if it is legible or the others tell enough of it."""
+    whole: Prediction
+    """Where a frame at random was taken: the mixture of the frames, as legible as the most legible
+    of them, and without a map."""
+
+
 @runtime_checkable
 class Locator(Protocol):
     """Locates photos, given examples; the method and its rivals are alike in that."""
@@ -121,4 +133,20 @@ class Locator(Protocol):
 
     def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
         """Locate each photo; the first examples of a longer list are those of a shorter one."""
+        ...
+
+
+@runtime_checkable
+class ClipLocator(Locator, Protocol):
+    """Locates clips as well."""
+
+    def locate_clip(
+        self,
+        frames: Sequence[Photo],
+        examples: Sequence[Example],
+        *,
+        speed_kmh: float | None,
+        seconds: float | Sequence[float] | None = None,
+    ) -> Clip:
+        """Locate the frames of a clip, each given all of them, and the whole."""
         ...

@@ -1,12 +1,12 @@
-"""Locate views from orbit, or your own photos, from a few examples and without training."""
+"""Locate views from orbit, your photos or a video, from a few examples and without training."""
 
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from icgeo import config, plots
+from icgeo import config, evaluation, plots
 from icgeo.data.worlds import HELD_OUT_FAMILIES
-from icgeo.evaluation import SHOTS, Episode, evaluate, photo_episode, report, world_episode
+from icgeo.evaluation import SHOTS, Episode
 from icgeo.evaluation.benchmarks import EARTH
 from icgeo.geolocator import Geolocator
 from icgeo.models import load
@@ -19,7 +19,13 @@ class Options:
     queries: Path | None = None
     """Your photos (CSV, Parquet or a folder), instead of views of worlds."""
     examples: Path | None = None
-    """Photos whose locations are known, in the same forms, to show with `queries`."""
+    """Photos whose locations are known, in the same forms, to show with `queries` or `video`."""
+    video: Path | None = None
+    """A video instead: where each frame was taken, given all of them, and the whole."""
+    speed_kmh: float | None = None
+    """Speed limit of the camera of `video`, with room; inf for none."""
+    every_seconds: float = 1.0
+    """Time between the frames taken from `video`."""
     world: str | None = None
     """Beside Blue Marble: a family of procedural worlds, or a picture of a whole planet; by default
     one world of each family that the model in the box has never seen."""
@@ -50,12 +56,23 @@ class Options:
 def gather(options: Options) -> list[Episode]:
     """Gather examples and queries: the user's, or of some worlds."""
     shots, seed, outside = max(options.shots), options.seed, options.allow_outside
+    if options.video:
+        if options.speed_kmh is None:
+            raise config.UsageError(
+                "expected --speed_kmh with --video: the speed limit of its camera"
+            )
+        take = partial(
+            evaluation.video_episode, options.video, options.examples, allow_outside=outside
+        )
+        return [take(every_seconds=options.every_seconds, shots=shots, seed=seed)]
     if options.queries:
-        take = partial(photo_episode, options.queries, options.examples, allow_outside=outside)
+        take = partial(
+            evaluation.photo_episode, options.queries, options.examples, allow_outside=outside
+        )
         return [take(shots=shots, seed=seed)]
     worlds = (EARTH, options.world) if options.world else (EARTH, *HELD_OUT_FAMILIES)
     return [
-        world_episode(w, queries=options.count, shots=shots, seed=seed)
+        evaluation.world_episode(w, queries=options.count, shots=shots, seed=seed)
         for w in dict.fromkeys(worlds)
     ]
 
@@ -67,9 +84,16 @@ def main(options: Options) -> None:
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
     ask = partial(Geolocator, model, steps=options.steps, samples=options.samples)
     runs = [(ask(prompt=episode.prompt, seed=options.seed), episode) for episode in episodes]
-    rows = evaluate(runs, folder=folder, shots=options.shots, batch_size=options.batch_size)
-    plots.save_figures(folder, rows, runs, model.settings.style)
-    print(report(rows), f"\nwritten to {folder}", sep="\n")
+    if options.video and options.speed_kmh is not None:
+        rows = evaluation.evaluate_clips(
+            runs, folder=folder, speed_kmh=options.speed_kmh, frames_alone=False
+        )
+    else:
+        rows = evaluation.evaluate(
+            runs, folder=folder, shots=options.shots, batch_size=options.batch_size
+        )
+        plots.save_figures(folder, rows, runs, model.settings.style)
+    print(evaluation.report(rows), f"\nwritten to {folder}", sep="\n")
 
 
 if __name__ == "__main__":

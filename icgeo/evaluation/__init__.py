@@ -1,6 +1,14 @@
 """Locators on benchmarks: episodes, rows, scores."""
 
-from icgeo.evaluation.benchmarks import Episode, Query, photo_episode, world_episode
+from icgeo.evaluation.benchmarks import (
+    Episode,
+    Query,
+    clip_episode,
+    photo_episode,
+    video_episode,
+    world_episode,
+)
+from icgeo.evaluation.clips import evaluate_clips
 from icgeo.evaluation.comparison import Comparison, compare, comparison_table
 from icgeo.evaluation.rows import Row, RowFile
 from icgeo.evaluation.run import SHOTS, evaluate
@@ -26,17 +34,20 @@ __all__ = [
     "Row",
     "RowFile",
     "Score",
+    "clip_episode",
     "column",
     "compare",
     "compare_medians",
     "compare_nll",
     "comparison_table",
     "evaluate",
+    "evaluate_clips",
     "levels_by_world",
     "photo_episode",
     "report",
     "scores",
     "select",
     "table",
+    "video_episode",
     "world_episode",
 ]

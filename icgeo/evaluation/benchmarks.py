@@ -1,4 +1,4 @@
-"""What locators are measured on: episodes of views from orbit, and a user's own photos.
+"""What locators are measured on: views from orbit, clips of them, a user's own photos and videos.
 
 Conventions: an episode is a bank of examples of one world and queries of the same; its first k
 examples are the k shots, so that more shots only add. Everything follows from names and seeds:
@@ -21,13 +21,16 @@ from icgeo import layout
 from icgeo.data.manifest import Record, read_manifest
 from icgeo.data.orbit import (
     ViewOptions,
+    Views,
     land_mask,
     look_up,
     mix_colours,
     open_world,
     random_views,
+    track_views,
 )
 from icgeo.data.photos import Photo, PhotoError, read_photo
+from icgeo.data.video import read_video
 from icgeo.data.worlds import FAMILIES, pixel_xyz, procedural_world
 from icgeo.prediction import Example
 from icgeo.sphere import random_rotation
@@ -37,6 +40,7 @@ TURNED_EARTH = "turned-earth"
 """Blue Marble turned at random and with its colours mixed, another way in each episode."""
 EARTH_VIEWS = ViewOptions(field_of_view_deg=(30.0, 60.0), min_land=0.2)
 PHOTOS = "photos"
+CLIP_GAP_SECONDS = 60.0
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +54,8 @@ class Query:
     lat_lon: tuple[float, float] | None = None
     source: str | None = None
     """Path of the photo, if it comes from a file."""
+    seconds: float | None = None
+    """When it was taken, if it is a frame of a clip."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +114,34 @@ def world_episode(
     )
 
 
+def clip_episode(
+    world: str, number: int = 0, *, frames: int = 8, shots: int = 16, seed: int = 0
+) -> Episode:
+    """Take views of a world along an orbit, a minute apart, beside examples anywhere.
+
+    Worlds as in `world_episode`, but `EARTH` is seen over land and sea.
+
+    Raises:
+        ValueError: an unknown world, or a picture that does not show a whole planet.
+    """
+    name = Path(world).stem
+    episode = f"{name}-clip-{seed}-{number}"
+    picture = _picture(world, _generator(episode, "world"))
+    examples = _views(world, picture, shots, _generator(episode, "examples"))
+    track = track_views(
+        picture, frames, gap_seconds=CLIP_GAP_SECONDS, generator=_generator(episode, "track")
+    )
+    return Episode(
+        episode,
+        name,
+        [Example(image, lat, lon) for image, (lat, lon) in examples],
+        [
+            Query(f"{episode}/{number}", *view, seconds=number * CLIP_GAP_SECONDS)
+            for number, view in enumerate(_pairs(track))
+        ],
+    )
+
+
 def _generator(*names: str) -> Generator:
     """Seed by names: far from the small seeds of the worlds that models are trained on."""
     key = hashlib.blake2b("/".join(names).encode(), digest_size=8).digest()
@@ -143,7 +177,10 @@ def _views(
     is_earth = world == EARTH
     land = land_mask(picture.shape[-2]) if is_earth else None
     options = EARTH_VIEWS if is_earth else None
-    views = random_views(picture, count, generator=generator, options=options, land=land)
+    return _pairs(random_views(picture, count, generator=generator, options=options, land=land))
+
+
+def _pairs(views: Views) -> list[tuple[np.ndarray, tuple[float, float]]]:
     images = rearrange(views.images, "n c h w -> n h w c").numpy()
     places = [(lat, lon) for lat, lon in views.lat_lon.tolist()]
     return list(zip(images, places, strict=True))
@@ -172,6 +209,33 @@ def photo_episode(
         examples=[] if examples is None else _bank(examples, shots, seed, allow_outside),
         queries=[
             Query(record.id, record.path, _location(record), str(record.path)) for record in asked
+        ],
+    )
+
+
+def video_episode(
+    video: str | Path,
+    examples: str | Path | None = None,
+    *,
+    every_seconds: float = 1.0,
+    shots: int = 16,
+    seed: int = 0,
+    allow_outside: bool = False,
+) -> Episode:
+    """Take frames of a video, and examples as for `photo_episode`.
+
+    Raises:
+        UsageError: a video that cannot be read.
+        ManifestError: a manifest that cannot be used, or with no good row.
+    """
+    images, times = read_video(video, every_seconds=every_seconds)
+    return Episode(
+        id=str(video),
+        world=PHOTOS,
+        examples=[] if examples is None else _bank(examples, shots, seed, allow_outside),
+        queries=[
+            Query(f"{seconds:.2f} s", image, source=str(video), seconds=seconds)
+            for image, seconds in zip(images, times, strict=True)
         ],
     )
 

@@ -53,7 +53,7 @@ def evaluate(
                 file.append(new)
                 bar.update(len(queries))
     rows = list(file.rows.values())
-    _write(folder, rows)
+    write_results(folder, rows)
     return rows
 
 
@@ -85,10 +85,10 @@ def _locate(
     for count in shots:
         rows: list[Row] = []
         for rival in _rivals(known) if rivals else ():
-            rows += _rows(rival, episode, known, count)
+            rows += rows_of(rival, episode, known, count)
         # the locator's own rows last: where they are on disk, so are those of its rivals
-        rows += _rows(locator, episode, photos, count)
-        rows += [_row(locator.name, episode, query, count, error) for query, error in errors]
+        rows += rows_of(locator, episode, photos, count)
+        rows += [new_row(locator.name, episode, query, count, error) for query, error in errors]
         yield rows
 
 
@@ -111,17 +111,21 @@ def _read(queries: Sequence[Query]) -> tuple[list[Query], list[tuple[Query, str]
     return photos, errors
 
 
-def _rows(locator: Locator, episode: Episode, queries: Sequence[Query], shots: int) -> list[Row]:
+def rows_of(locator: Locator, episode: Episode, queries: Sequence[Query], shots: int) -> list[Row]:
+    """Locate queries and score them as far as their truth is known."""
     if not queries:
         return []
     predictions = locator.locate([query.photo for query in queries], episode.examples[:shots])
     return [
-        _scored(_row(locator.name, episode, query, shots), prediction)
+        scored(new_row(locator.name, episode, query, shots), prediction)
         for query, prediction in zip(queries, predictions, strict=True)
     ]
 
 
-def _row(locator: str, episode: Episode, query: Query, shots: int, error: str | None = None) -> Row:
+def new_row(
+    locator: str, episode: Episode, query: Query, shots: int, error: str | None = None
+) -> Row:
+    """Say what is known before a query is located."""
     lat, lon = query.lat_lon or (None, None)
     return Row(
         locator=locator,
@@ -136,7 +140,8 @@ def _row(locator: str, episode: Episode, query: Query, shots: int, error: str | 
     )
 
 
-def _scored(row: Row, prediction: Prediction) -> Row:
+def scored(row: Row, prediction: Prediction) -> Row:
+    """Add what a prediction says, and how far it is from the truth of the row."""
     density = prediction.density
     row = replace(
         row,
@@ -158,7 +163,7 @@ def _scored(row: Row, prediction: Prediction) -> Row:
     return replace(row, distance_km=distance_km([row.lat, row.lon], truth).item())
 
 
-def _write(folder: Path, rows: Sequence[Row]) -> None:
+def write_results(folder: Path, rows: Sequence[Row]) -> None:
     """Write all rows as Parquet and their scores as JSON."""
     import pandas
 

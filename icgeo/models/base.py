@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from icgeo import maps
+from icgeo.travel import frame_power
 
 MODES = ("full", "joint", "pairwise")
 """Who sees whom among examples, query and map: see DESIGN.md and `icgeo.models.prefix`."""
@@ -29,6 +30,8 @@ class Settings:
     """How far the maps that it draws are from ink, for reading them."""
     calibration: dict[str, dict[str, float]] = field(default_factory=dict)
     """Power that calibrates the density, fitted on held-out worlds, by prompt and shots."""
+    frame_correlation: dict[str, float] = field(default_factory=dict)
+    """How far frames of a clip are wrong together, from 0 to 1, fitted likewise, by prompt."""
     layout: str = "stacked"
     attention: str = "pairwise"
     steps: int = 1
@@ -49,6 +52,10 @@ class Settings:
             return 1.0
         known = sorted(fitted)
         return float(np.interp(np.log1p(shots), np.log1p(known), [fitted[k] for k in known]))
+
+    def power_in_clip(self, prompt: str, frames: int) -> float:
+        """Power of the likelihood of each frame of a clip; if not fitted, all count as one."""
+        return frame_power(self.frame_correlation.get(prompt, 1.0), frames)
 
     @classmethod
     def read(cls, path: Path) -> "Settings":

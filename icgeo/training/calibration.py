@@ -1,6 +1,6 @@
-"""Calibrate a trained model: the noise of its maps and the power of its densities.
+"""Calibrate a trained model: the noise of its maps, the power of its densities, frames.
 
-Both are the values under which the truth is likeliest, on worlds that are neither trained on nor
+All are the values under which the truth is likeliest, on worlds that are neither trained on nor
 judged.
 """
 
@@ -8,20 +8,27 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from icgeo import maps, sphere
-from icgeo.data.orbit import to_uint8
+from icgeo.data.orbit import ESCAPE_SPEED_KMH, Views, random_views, to_uint8, track_views
 from icgeo.density import Density
+from icgeo.geolocator import Geolocator
 from icgeo.layout import EARTH
 from icgeo.models.flux2 import StackedMapModel
+from icgeo.prediction import Example
 from icgeo.training.episodes import PROMPTS, EpisodeOptions, WorldBank, draw_episodes
+from icgeo.travel import FRAMES_ALIKE, frame_power, smooth
 
 SHOTS = (0, 1, 2, 4, 8, 16)
 NOISES = tuple(maps.Noise(level, level, level) for level in (0.03, 0.05, 0.1, 0.15, 0.2, 0.3))
 POWERS = tuple(torch.logspace(math.log10(0.2), math.log10(3), 28).tolist())
+CORRELATIONS = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0)
+GAP_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -94,9 +101,9 @@ def best_power(densities: Sequence[Density], truth: Float[Tensor, "queries 2"]) 
 
 
 def calibrate(
-    model: StackedMapModel, worlds: WorldBank, *, episodes: int = 24, seed: int
+    model: StackedMapModel, worlds: WorldBank, *, episodes: int = 24, clips: int = 40, seed: int
 ) -> StackedMapModel:
-    """Fit the noise, then the power for each prompt and number of shots."""
+    """Fit the noise, then the power for each prompt and number of shots, then frames."""
     drawn = {
         prompt: draw_queries(model, worlds, prompt=prompt, episodes=episodes, seed=seed)
         for prompt in PROMPTS
@@ -111,4 +118,69 @@ def calibrate(
         for prompt in PROMPTS
     }
     settings = replace(model.settings, noise=noise, calibration=calibration)
-    return replace(model, settings=settings)
+    return calibrate_clips(replace(model, settings=settings), worlds, clips=clips, seed=seed)
+
+
+@dataclass(frozen=True, eq=False)
+class LocatedClip:
+    """Frames of a track, each located alone, and where they were taken."""
+
+    densities: list[Density]
+    lat_lon: Float[Tensor, "frames 2"]
+
+    def negative_log_likelihood(self, correlation: float) -> float:
+        """Mean over its frames, each given all of them, if they are so far wrong together."""
+        smoothed = smooth(
+            self.densities,
+            [GAP_SECONDS * number for number in range(len(self.densities))],
+            speed_kmh=ESCAPE_SPEED_KMH,
+            power=frame_power(correlation, len(self.densities)),
+        )
+        return negative_log_likelihood(smoothed, self.lat_lon)
+
+
+def locate_clips(
+    model: StackedMapModel, worlds: WorldBank, *, prompt: str, clips: int, seed: int
+) -> list[LocatedClip]:
+    """Locate the frames of tracks: of the Earth without examples, of other worlds with 16."""
+    locator = Geolocator(model, prompt=prompt)
+    generator = Generator().manual_seed(seed)
+    first, end = (0, worlds.real) if prompt == EARTH else (worlds.real, len(worlds.pictures))
+    found = []
+    for number in torch.randint(first, end, (clips,), generator=generator).tolist():
+        picture = worlds.pictures[number].cpu().float() / 255
+        track = track_views(picture, FRAMES_ALIKE, gap_seconds=GAP_SECONDS, generator=generator)
+        known = None if prompt == EARTH else random_views(picture, max(SHOTS), generator=generator)
+        located = locator.locate(_arrays(track), _examples(known))
+        found.append(LocatedClip([prediction.density for prediction in located], track.lat_lon))
+    return found
+
+
+def _examples(views: Views | None) -> list[Example]:
+    if views is None:
+        return []
+    places = views.lat_lon.tolist()
+    return [Example(image, *place) for image, place in zip(_arrays(views), places, strict=True)]
+
+
+def _arrays(views: Views) -> list[np.ndarray]:
+    return list(rearrange(views.images, "n c h w -> n h w c").numpy())
+
+
+def best_correlation(clips: Sequence[LocatedClip]) -> float:
+    """Correlation of frames under which their true places are likeliest."""
+    costs = [sum(clip.negative_log_likelihood(known) for clip in clips) for known in CORRELATIONS]
+    return CORRELATIONS[costs.index(min(costs))]
+
+
+def calibrate_clips(
+    model: StackedMapModel, worlds: WorldBank, *, clips: int = 40, seed: int
+) -> StackedMapModel:
+    """Fit how far frames of a clip are wrong together, for each prompt."""
+    correlation = {
+        prompt: best_correlation(
+            locate_clips(model, worlds, prompt=prompt, clips=clips, seed=seed + 1)
+        )
+        for prompt in PROMPTS
+    }
+    return replace(model, settings=replace(model.settings, frame_correlation=correlation))

@@ -149,3 +149,24 @@ def test_any_picture_of_a_planet_is_a_world(tmp_path):
         orbit.open_world(tmp_path / "square.png")
     with pytest.raises(ValueError, match=r"expected a world of .* got 'pluto'"):
         orbit.open_world("pluto")
+
+
+def test_a_track_is_a_great_circle_at_constant_speed():
+    """460 km a minute at 27,600 km/h, along one plane, and each view shows its own place."""
+    views = orbit.track_views(xyz_world(), 8, generator=generator(3), options=CLEAR)
+    xyz = sphere.to_xyz(views.lat_lon)
+    steps_km = sphere.EARTH_RADIUS_KM * sphere.angle(xyz[1:], xyz[:-1])
+    torch.testing.assert_close(steps_km, torch.full_like(steps_km, 460.0), atol=0.5, rtol=0)
+    assert torch.linalg.svdvals(xyz)[-1] < 1e-6
+    assert views.field_of_view_deg.unique().numel() == 1
+    middle = views.images[..., 31:33, 31:33].double().mean(dim=(-2, -1)) / 255
+    torch.testing.assert_close(middle, xyz / 2 + 0.5, atol=0.01, rtol=0)
+
+
+def test_tracks_differ_in_place_and_course():
+    first, second = (
+        orbit.track_views(xyz_world(64), 2, generator=generator(seed), speed_kmh=900.0)
+        for seed in (0, 1)
+    )
+    assert sphere.distance_km(first.lat_lon[0], second.lat_lon[0]).item() > 100
+    assert sphere.distance_km(*first.lat_lon).item() == pytest.approx(15, abs=0.5)

@@ -2,10 +2,13 @@
 
 import json
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 from script_runs import run, untrained
+
+from icgeo.config import UsageError
 
 FIGURES = {"context.png", "gallery.png", "shots.png", "calibration.png"}
 FILES = {"options.yaml", "versions.json", "predictions.jsonl", "predictions.parquet"}
@@ -85,3 +88,30 @@ def test_a_users_photos_are_located_and_the_unreadable_listed(album, tmp_path, c
     assert "error" in rows["empty.jpg"]
     assert rows["a.jpg"]["source"] == str(album / "a.jpg")
     assert {path.name for path in folder.iterdir()} == FILES | {"context.png", "gallery.png"}
+
+
+@pytest.fixture
+def video(tmp_path):
+    """Two seconds of noise, three frames in each."""
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mpeg4", rate=3)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for noise in np.random.default_rng(2).integers(256, size=(6, 48, 64, 3), dtype=np.uint8):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        file.mux(stream.encode())
+    return path
+
+
+def test_a_video_is_located_frame_by_frame_and_as_a_whole(video, album, tmp_path, capsys):
+    options = ("--model", untrained(), "--video", video, "--examples", album / "examples.csv")
+    with pytest.raises(UsageError, match="--speed_kmh"):
+        run("zero_shot", *options)
+    run("zero_shot", *options, "--speed_kmh", 900, "--every_seconds", 0.6, "--name", "flight")
+    lines = capsys.readouterr().out.splitlines()
+    names = ["whole clip", "0.00 s", "0.67 s", "1.33 s"]
+    assert [line.partition(":")[0] for line in lines[: len(names)]] == names
+    text = (tmp_path / "runs" / "flight" / "predictions.jsonl").read_text()
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert [row["id"] for row in rows] == names
+    assert {row["source"] for row in rows} == {str(video)}

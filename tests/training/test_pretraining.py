@@ -214,12 +214,29 @@ def test_calibration_fills_the_settings(bank, monkeypatch):
     monkeypatch.setattr(calibration, "NOISES", calibration.NOISES[::4])
     learner = build_learner(heads=2, single_layers=1, photo_channels=8).eval().requires_grad_(False)
     model = StackedMapModel(learner, Settings(STYLE, PROMPTS, default_prompt=EARTH))
-    settings = calibration.calibrate(model, bank, episodes=1, seed=0).settings
+    monkeypatch.setattr(calibration, "CORRELATIONS", (0.0, 1.0))
+    settings = calibration.calibrate(model, bank, episodes=1, clips=1, seed=0).settings
     assert settings.noise in calibration.NOISES
     assert set(settings.calibration) == set(PROMPTS)
     assert set(settings.calibration[EARTH]) == {str(shots) for shots in calibration.SHOTS}
+    assert set(settings.frame_correlation) == set(PROMPTS)
+    assert settings.power_in_clip(EARTH, 8) in (1 / 8, 1.0)
     assert isinstance(settings.noise, maps.Noise)
 
 
 def test_memory_is_kept_where_glibc_is():
     assert keep_freed_memory() in (True, False)
+
+
+@pytest.mark.parametrize(("shared", "correlation"), [(True, 1.0), (False, 0.0)])
+def test_frames_that_are_wrong_together_count_as_one(shared, correlation, monkeypatch):
+    """Eight frames of one place, off by 12 degrees as they say: all alike, or each in its way."""
+    monkeypatch.setattr(calibration, "CORRELATIONS", (0.0, 0.3, 1.0))
+    kappa, draws = math.radians(12) ** -2, generator(0)
+    clips = []
+    for truth in sphere.sample_uniform(16, 1, generator=draws):
+        said = truth.expand(1 if shared else 8, 3)
+        said = sphere.to_lat_lon(sphere.sample_von_mises_fisher(said, kappa, generator=draws))
+        frames = [Density.from_mixture(place, kappa, nside=8) for place in said.expand(8, 2)]
+        clips.append(calibration.LocatedClip(frames, sphere.to_lat_lon(truth).expand(8, 2)))
+    assert calibration.best_correlation(clips) == correlation

@@ -1,0 +1,102 @@
+"""Frames of video files, at even intervals, upright; needs PyAV (`pip install icgeo[video]`)."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from icgeo.config import UsageError
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
+
+MAX_SIDE = 1024
+"""Frames are kept no larger than this many pixels, so that hundreds of them fit in memory."""
+
+logger = logging.getLogger(__name__)
+
+
+def read_video(
+    path: str | Path, *, every_seconds: float = 1.0, max_frames: int = 256
+) -> tuple[list[Image.Image], list[float]]:
+    """Read frames of a video that lie at least `every_seconds` apart, and their times.
+
+    One frame at a time is decoded and the file is read no further than needed. Of a longer video
+    the first `max_frames` are taken, and of a broken one those before the break, with a warning in
+    the log.
+
+    Returns:
+        upright RGB pictures, and for each the seconds since the first.
+
+    Raises:
+        UsageError: missing, broken from the start, without pictures, or PyAV is not installed.
+        ValueError: `every_seconds` or `max_frames` not above 0.
+    """
+    if not every_seconds > 0 or max_frames < 1:
+        raise ValueError(
+            f"expected every_seconds and max_frames above 0, got {every_seconds} and {max_frames}"
+        )
+    images: list[Image.Image] = []
+    seconds: list[float] = []
+    with _opened(Path(path)) as video:
+        for moment, frame in _timed(video, Path(path)):
+            # half a millisecond: times are rounded to the ticks of the file's clock
+            if seconds and moment < seconds[-1] + every_seconds - 5e-4:
+                continue
+            if len(images) == max_frames:
+                logger.warning("%s: took the first %d frames alone", path, max_frames)
+                break
+            images.append(_picture(frame))
+            seconds.append(moment)
+    if not images:
+        raise UsageError(f"expected a video in {path}, got no frame that can be decoded")
+    return images, seconds
+
+
+def _av() -> ModuleType:
+    try:
+        import av
+    except ImportError as error:
+        raise UsageError("reading a video needs PyAV: pip install 'icgeo[video]'") from error
+    return av
+
+
+@contextmanager
+def _opened(path: Path) -> "Iterator[InputContainer]":
+    av = _av()
+    if not path.is_file():
+        raise UsageError(f"there is no video {path}")
+    try:
+        video = av.open(str(path))
+    except av.FFmpegError as error:
+        raise UsageError(f"expected a video in {path}, got {error.strerror}") from error
+    with video:
+        if not video.streams.video:
+            raise UsageError(f"expected a video in {path}, got a file without pictures")
+        video.streams.video[0].thread_type = "AUTO"
+        yield video
+
+
+def _timed(video: "InputContainer", path: Path) -> "Iterator[tuple[float, VideoFrame]]":
+    """Decode frames in order, with the seconds since the first, as far as it goes."""
+    stream = video.streams.video[0]
+    rate = float(stream.guessed_rate or 25)
+    start = None
+    try:
+        for number, frame in enumerate(video.decode(stream)):
+            moment = number / rate if frame.time is None else frame.time
+            start = moment if start is None else start
+            yield moment - start, frame
+    except _av().FFmpegError as error:
+        logger.warning("%s breaks off: %s", path, error.strerror)
+
+
+def _picture(frame: "VideoFrame") -> Image.Image:
+    image: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
+    image.thumbnail((MAX_SIDE, MAX_SIDE))
+    return image.rotate(frame.rotation, expand=True) if frame.rotation else image

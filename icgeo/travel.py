@@ -1,0 +1,202 @@
+"""Densities of frames in order, smoothed: a traveller of limited speed was at each of them.
+
+A hidden Markov model over HEALPix cells. Conventions: `reach` is the farthest way between two
+frames in radians; frames without evidence have the prior, wherever in the sequence they stand.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from einops import rearrange, reduce, repeat
+from jaxtyping import Float
+from torch import Tensor
+
+from icgeo.density import Density
+from icgeo.healpix import cell_xyz
+from icgeo.sphere import EARTH_RADIUS_KM, angle
+
+CELLS_WITHIN_REACH = 3
+"""Sides of a cell within the reach, at least, where the grid allows; twice as many at most."""
+FRAMES_ALIKE = 8
+"""Frames of the clips on which correlations are fitted."""
+_TINY = 1e-290
+"""Share of the largest likelihood below which numbers are no longer told apart."""
+
+Message = Float[Tensor, " cells"]
+"""Logarithm of a likelihood ratio to the prior, up to a constant."""
+
+
+def smooth(
+    densities: Sequence[Density],
+    seconds: Sequence[float],
+    *,
+    speed_kmh: float,
+    power: float = 1.0,
+    prior: Density | None = None,
+) -> list[Density]:
+    """Find where each frame of a clip was taken, given all of its frames.
+
+    Forward-backward smoothing (Rabiner 1989, eqs. 19-20, 24-25 and 27) with likelihoods
+    `(density / prior) ** power`. Between two frames the traveller goes to any place within reach,
+    as likely as the prior has it, or stays. Speed 0 means one place: the product of the
+    likelihoods. Where half of the way around is within reach, frames do not inform each other; a
+    `speed_kmh` of infinity leaves each as it is, tempered.
+
+    Args:
+        densities: of the frames in order, each from its own frame alone, of one nside.
+        seconds: when they were taken, from any moment on.
+        speed_kmh: speed limit along the ground.
+        power: of each likelihood; below 1 for frames that are wrong together.
+        prior: what the densities say where a frame says nothing; uniform if not given.
+
+    Raises:
+        ValueError: no density, other numbers of times, times out of order, a speed below 0, another
+            nside, a prior with empty cells, or densities with such that contradict each other.
+    """
+    reaches = _reaches(seconds, len(densities), speed_kmh)
+    prior = _uniform(densities[0].nside) if prior is None else prior
+    log_prior = _log_prior(prior, densities)
+    evidence = [power * (density.mass.log() - log_prior) for density in densities]
+    steps = [partial(_spread, prior=prior, reach=reach) for reach in reaches]
+    before = _messages(evidence, steps)
+    after = _messages(evidence[::-1], steps[::-1])[::-1]
+    return [
+        _density(log_prior + sum(messages))
+        for messages in zip(before, evidence, after, strict=True)
+    ]
+
+
+def frame_power(correlation: float, frames: int) -> float:
+    """Power for frames whose errors are correlated: together they count as `frames * power`.
+
+    One over the design effect, `1 + (frames - 1) correlation` (Kish 1965, section 5.4). Frames
+    beyond `FRAMES_ALIKE` are far from the first and not taken for alike.
+    """
+    return 1 / (1 + (min(frames, FRAMES_ALIKE) - 1) * correlation)
+
+
+def mixture(densities: Sequence[Density]) -> Density:
+    """Average densities: of the frames of a clip, where a moment at random of it was."""
+    return Density(torch.stack([density.mass for density in densities]).mean(dim=0))
+
+
+def _reaches(seconds: Sequence[float], count: int, speed_kmh: float) -> list[float]:
+    """How far the next frame may be, in radians; infinite without a limit."""
+    if not count or len(seconds) != count:
+        raise ValueError(f"expected a time for each of some frames, got {len(seconds)} for {count}")
+    if not speed_kmh >= 0:
+        raise ValueError(f"expected a speed_kmh of at least 0, got {speed_kmh}")
+    gaps = [later - sooner for sooner, later in pairwise(seconds)]
+    if not all(0 <= gap < math.inf for gap in gaps):
+        raise ValueError("expected frames in the order of their seconds, got a step back")
+    if speed_kmh == math.inf:
+        return [math.inf] * len(gaps)
+    return [gap / 3600 * speed_kmh / EARTH_RADIUS_KM for gap in gaps]
+
+
+@lru_cache(maxsize=4)
+def _uniform(nside: int) -> Density:
+    """The same object each time, so that what depends on it is found again."""
+    return Density.uniform(nside)
+
+
+def _log_prior(prior: Density, densities: Sequence[Density]) -> Message:
+    if different := {density.nside for density in densities} - {prior.nside}:
+        raise ValueError(
+            f"expected densities and prior of one nside, got {prior.nside} and {different.pop()}; "
+            "build all with the same nside"
+        )
+    if not prior.mass.all():
+        raise ValueError("expected a prior with mass in every cell; mix in a floor")
+    return prior.mass.log()
+
+
+def _density(log_mass: Message) -> Density:
+    if log_mass.max() == -math.inf:
+        raise ValueError("expected densities that overlap, got disjoint ones; mix in a floor")
+    return Density(torch.exp(log_mass - log_mass.max()))
+
+
+def _messages(
+    evidence: Sequence[Message], steps: Sequence[Callable[[Message], Message]]
+) -> list[Message]:
+    """What each frame is told by those before it.
+
+    The chain is reversible, so that ratios to the prior travel by one operator both ways.
+    """
+    told = [torch.zeros_like(evidence[0])]
+    for own, step in zip(evidence, steps, strict=False):
+        told.append(step(told[-1] + own))
+    return told
+
+
+def _spread(message: Message, *, prior: Density, reach: float) -> Message:
+    """Average a likelihood over the places within reach.
+
+    Within one cell a place is known no better than by the cell. So below the size of a cell the
+    traveller leaves it now and then, in proportion to the reach, and else stays.
+    """
+    if reach == 0:
+        return message
+    if reach >= math.pi:
+        return torch.zeros_like(message)
+    nside = min(prior.nside, 2 ** math.ceil(math.log2(CELLS_WITHIN_REACH * _side(1) / reach)))
+    sides = reach / _side(nside)
+    parts = 4 ** int(math.log2(prior.nside // nside))
+    matrix = _transition(prior, nside, max(1.0, round(sides, 1)))
+    largest = message.max()
+    mass = rearrange(prior.mass, "(cell part) -> cell part", part=parts)
+    ratio = rearrange(torch.exp(message - largest), "(cell part) -> cell part", part=parts)
+    coarse = reduce(mass * ratio, "cell part -> cell", "sum") / mass.sum(1)
+    moved = torch.from_numpy(matrix @ coarse.numpy()).clamp_min(_TINY).log() + largest
+    moved = repeat(moved, "cell -> (cell part)", part=parts)
+    if sides >= 1:
+        return moved
+    return torch.logaddexp(math.log1p(-sides) + message, math.log(sides) + moved)
+
+
+def _side(nside: int) -> float:
+    """Side of a cell in radians, as the root of its area."""
+    return math.sqrt(4 * math.pi / 12) / nside
+
+
+@lru_cache(maxsize=8)
+def _transition(prior: Density, nside: int, sides: float) -> Any:
+    """Chances [from, to] between cells for a reach of so many of their sides, as a sparse matrix.
+
+    Rows and columns are scaled alike until the joint chances of two frames sum to the prior
+    (Knight, Ruiz and Ucar 2014, in the 1-norm): cells have unequal neighbourhoods, and else a long
+    clip without evidence would drift to those that have many. Cached.
+    """
+    from scipy.sparse import diags_array
+
+    near = _within_reach(nside, sides)
+    mass = reduce(prior.mass, "(cell part) -> cell", "sum", cell=12 * nside**2).numpy()
+    scale = mass**0.5
+    for _ in range(20):
+        scale = (scale * mass / (near @ scale)) ** 0.5
+    return diags_array(scale / mass) @ near @ diags_array(scale)
+
+
+def _within_reach(nside: int, sides: float) -> Any:
+    """Chance that places drawn from two cells are within reach, as a sparse matrix.
+
+    Along the line between them each place has a variance of A / 12 in its cell of area A, so that
+    their distance has A / 6.
+    """
+    from scipy.sparse import coo_array, eye_array
+    from scipy.spatial import KDTree
+
+    spread = _side(nside) / math.sqrt(6)
+    reach = sides * _side(nside)
+    xyz = cell_xyz(nside)
+    farthest = 2 * math.sin(min(reach + 4 * spread, math.pi) / 2)
+    pairs = KDTree(xyz.numpy()).query_pairs(farthest, output_type="ndarray")
+    one, other = torch.from_numpy(pairs).unbind(-1)
+    chance = torch.special.ndtr((reach - angle(xyz[one], xyz[other])) / spread)
+    half = coo_array((chance.numpy(), (one.int().numpy(), other.int().numpy())), 2 * (len(xyz),))
+    return (half + half.T + eye_array(len(xyz))).tocsr()
