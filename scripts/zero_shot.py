@@ -35,10 +35,24 @@ class Options:
     """Numbers of examples; where no truth is known, the largest only."""
     model: str = "tiny"
     """A name, a checkpoint folder, or a hub id."""
+    revision: str | None = None
+    """Of a hub id."""
+    adapter: str | None = None
+    """A LoRA: a folder, a safetensors file, or a hub id."""
     attention: str | None = None
     """Who sees whom: full, joint or pairwise; by default the model's own."""
+    layout: str | None = None
+    """How examples are shown: references or panel; by default the model's own."""
     device: str = "cpu"
     """Where the model runs."""
+    dtype: str | None = None
+    """float32, bfloat16 or float16; by default float32 on the CPU, bfloat16 elsewhere."""
+    quantization: str | None = None
+    """Of the weights: nf4, fp8 or int8."""
+    offload: str | None = None
+    """What waits in the memory of the CPU: model by model, or group by group of blocks."""
+    attention_backend: str = "native"
+    """Kernel of attention: native, xformers or flash."""
     steps: int | None = None
     """Steps of the flow; by default the checkpoint's own."""
     samples: int | None = None
@@ -51,6 +65,12 @@ class Options:
     """Accept photos outside the folder of their manifest."""
     name: str = "zero-shot"
     """Run folder under runs/; a run that was stopped goes on."""
+
+
+LOADING = (
+    "revision", "adapter", "attention", "layout", "device", "dtype", "quantization", "offload",
+    "attention_backend",
+)  # fmt: skip
 
 
 def gather(options: Options) -> list[Episode]:
@@ -79,8 +99,11 @@ def gather(options: Options) -> list[Episode]:
 
 def main(options: Options) -> None:
     """Locate, print the table, write the run folder."""
-    model = load(options.model, device=options.device, attention=options.attention)
+    model = load(options.model, **{name: getattr(options, name) for name in LOADING})
     episodes = gather(options)
+    Geolocator(model, samples=options.samples, batch_size=options.batch_size).require_memory(
+        max(len(episode.examples) for episode in episodes)
+    )
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
     ask = partial(Geolocator, model, steps=options.steps, samples=options.samples)
     runs = [(ask(prompt=episode.prompt, seed=options.seed), episode) for episode in episodes]

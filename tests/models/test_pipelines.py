@@ -355,3 +355,18 @@ def test_guidance_by_examples_leans_away_from_none(folder):
     torch.testing.assert_close(velocity(2.5, context), expected, atol=1e-5, rtol=0)
     with pytest.raises(icgeo.LoadError, match=r"example_guidance of 1 where .* one picture"):
         model.choosing(layout="panel", example_guidance=2.0)
+
+
+@pytest.mark.parametrize("name", sorted(twins.ALL))
+def test_every_architecture_locates_a_clip(folders, name):
+    """End to end; random weights know nothing, so only the way of the data is tested."""
+    model = icgeo.load(folders[name], style=STYLE, photo_size=64)
+    shown = [(pixels(1, i)[0].permute(1, 2, 0).numpy(), (10.0 * i, 20.0 * i)) for i in range(2)]
+    frames = [pixels(1, 7 + i)[0].permute(1, 2, 0).numpy() for i in range(2)]
+    locator = icgeo.Geolocator(model, steps=1, samples=1)
+    clip = locator.locate_clip(frames, shown, speed_kmh=900.0, seconds=60.0)
+    assert len(clip.frames) == 2
+    for prediction in (*clip.frames, clip.whole):
+        assert prediction.density.mass.sum().item() == pytest.approx(1, abs=1e-6)
+    alone = [found.density.mass for found in locator.locate(frames, shown)]
+    assert not torch.equal(clip.frames[0].density.mass, alone[0])

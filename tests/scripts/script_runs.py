@@ -5,6 +5,7 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
+from types import ModuleType
 
 import torch
 
@@ -30,9 +31,15 @@ def untrained() -> Path:
     return folder
 
 
-def run(name: str, *options: object) -> None:
-    """Run a script in the working directory, with options as on its command line."""
+def load_script(name: str) -> ModuleType:
+    """Import a script."""
     spec = importlib.util.spec_from_file_location(f"scripts_{name}", SCRIPTS / f"{name}.py")
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def run(name: str, *options: object) -> None:
+    """Run a script in the working directory, with options as on its command line."""
+    module = load_script(name)
     module.main(config.parse(module.Options, [str(option) for option in options]))

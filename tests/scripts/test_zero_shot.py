@@ -1,14 +1,20 @@
 """Tests of the main job end to end: worlds, a user's photos, and being killed."""
 
 import json
+import re
+import sys
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
-from script_runs import run, untrained
+from script_runs import load_script, run, untrained
 
+from icgeo import config
 from icgeo.config import UsageError
+from icgeo.evaluation import Episode
+from icgeo.prediction import Example
 
 FIGURES = {"context.png", "gallery.png", "shots.png", "calibration.png"}
 FILES = {"options.yaml", "versions.json", "predictions.jsonl", "predictions.parquet"}
@@ -71,6 +77,31 @@ def album(tmp_path):
     (folder / "queries.csv").write_text("image\na.jpg\nempty.jpg\nb.jpg\n")
     (folder / "examples.csv").write_text("image,lat,lng\nc.jpg,48.8,2.3\nd.jpg,-33.9,151.2\n")
     return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--model", "nowhere"), "a file or folder, or a hub id .*, got 'nowhere'"),
+        (("--attention", "causal"), "expected attention of .*, got 'causal'"),
+        (("--dtype", "float8"), "expected a dtype of .*, got 'float8'"),
+        (("--quantization", "int8"), "no quantization for a model of this size"),
+        (("--adapter", "lost"), "a file or folder, or a hub id .*, got 'lost'"),
+        (("--shots", "[0,1000000]"), "1000000 shots, .* GiB, .* fewer examples"),
+    ],
+)
+def test_what_cannot_be_exits_with_2_and_one_line(options, words, monkeypatch, capsys):
+    module = load_script("zero_shot")
+    monkeypatch.setattr(sys, "argv", ["zero_shot.py", *options])
+    photo = np.zeros((8, 8, 3), dtype=np.uint8)
+    many = [Example(photo, 0.0, 0.0)] * 1_000_000
+    monkeypatch.setattr(module, "gather", lambda _: [Episode("x", "earth", many, [])])
+    with pytest.raises(SystemExit) as stopped:
+        config.run(module.main, module.Options)
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(words, line)
+    assert not Path("runs").exists()
 
 
 def test_a_users_photos_are_located_and_the_unreadable_listed(album, tmp_path, capsys):
