@@ -175,6 +175,7 @@ def test_kernels_of_attention_do_not_leak(klein, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_compiled_blocks_draw_the_same(klein, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # checks do not compile
     plain, compiled = load(klein, attention="joint"), load(klein, attention="joint")
