@@ -97,8 +97,9 @@ def build(size: str, *, device: str, dtype: torch.dtype) -> PipelineMapModel:
     prompts = Prompts(lambda words: [text for _ in words], None, dict.fromkeys(told, text))
     kind = KontextBackbone if size == "kontext" else Flux2Backbone
     height, width, side = PIXELS[size]
+    name = type(pipeline).__name__
     settings = replace(
-        ARCHITECTURES[type(pipeline).__name__].settings({"is_distilled": True}),
+        ARCHITECTURES[name].settings({"_class_name": name, "is_distilled": True}),
         style=maps.MapStyle.marker(height=height, width=width),
         photo_size=side,
         layout="references",

@@ -88,7 +88,8 @@ class Architecture:
 
     def settings(self, index: dict[str, Any]) -> Settings:
         """Give what a checkpoint without `icgeo.json` is taken for; not calibrated."""
-        distilled = bool(index.get("is_distilled"))
+        is_cached = index["_class_name"] == "Flux2KleinKVPipeline"  # its index does not say
+        distilled = bool(index.get("is_distilled", is_cached))
         return Settings(
             style=maps.MapStyle.marker(),
             prompts=(EARTH, UNKNOWN),

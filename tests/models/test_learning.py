@@ -132,7 +132,7 @@ def build(name):
     if name == "kontext":
         text["pooled_projections"] = torch.zeros(1, TEXT)
     prompts = Prompts(lambda words: [text for _ in words])
-    settings = ARCHITECTURES[pipeline].settings({})
+    settings = ARCHITECTURES[pipeline].settings({"_class_name": pipeline})
     settings = replace(settings, style=STYLE, photo_size=32, guidance_scale=1.0)
     return PipelineMapModel(backbone(pipeline_parts, prompts), settings, name)
 

@@ -13,6 +13,7 @@ import icgeo
 from icgeo.maps import MapStyle
 from icgeo.models import base, hub
 from icgeo.models.flux2 import StackedMapModel
+from icgeo.models.loading import architecture_of
 from icgeo.models.pipelines import PipelineMapModel
 
 
@@ -90,3 +91,29 @@ def test_hub_troubles_are_one_clear_line(monkeypatch, error, words):
     with pytest.raises(icgeo.LoadError, match=words) as raised:
         icgeo.load("some/model", revision="v9")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("index", "steps", "guidance"),
+    [
+        ({"_class_name": "Flux2KleinPipeline", "is_distilled": True}, 4, 1.0),
+        ({"_class_name": "Flux2KleinPipeline", "is_distilled": False}, 28, 4.0),
+        ({"_class_name": "Flux2KleinKVPipeline"}, 4, 1.0),
+        ({"_class_name": "FluxKontextPipeline"}, 28, 1.0),
+    ],
+)
+def test_steps_and_guidance_follow_the_checkpoint(index, steps, guidance):
+    found = architecture_of(index, "x").settings(index)
+    assert (found.steps, found.guidance_scale) == (steps, guidance)
+
+
+@pytest.mark.parametrize(
+    ("index", "words"),
+    [
+        ({"_class_name": "WanVACEPipeline", "boundary_ratio": 0.9}, "a Wan of one transformer"),
+        ({"_class_name": "WanPipeline"}, "a Wan that takes known frames"),
+    ],
+)
+def test_wans_that_cannot_be_shown_frames_are_refused(index, words):
+    with pytest.raises(icgeo.LoadError, match=words):
+        architecture_of(index, "x")
