@@ -25,6 +25,7 @@ from torch import nn
 from tqdm import tqdm
 
 from icgeo.config import UsageError
+from icgeo.models.base import MapModel
 from icgeo.training.adapters import (
     add_lora,
     averaged,
@@ -33,9 +34,9 @@ from icgeo.training.adapters import (
     write_state,
 )
 from icgeo.training.draws import Draw, DrawOptions, Gallery, draw_episode
-from icgeo.training.judging import Judgement, judge
-from icgeo.training.objectives import Latents, Objective
-from icgeo.training.pools import Pool
+from icgeo.training.judging import Judgement, judge, pool_episodes
+from icgeo.training.objectives import Latents, Objective, encoded, objective_of
+from icgeo.training.pools import Division, Pool
 
 logger = logging.getLogger(__name__)
 
@@ -193,6 +194,40 @@ class LoraTraining:
             model: Any = self.transformer
             model.enable_gradient_checkpointing()
         self._prepare()
+
+    @classmethod
+    def of(
+        cls,
+        model: MapModel,
+        division: Division,
+        prompt: str,
+        folder: Path,
+        options: LoraOptions,
+        accelerator: Accelerator,
+    ) -> "LoraTraining":
+        """Make a run for the photos of a division.
+
+        Raises:
+            UsageError: as the constructor, or a model or prompt that cannot be trained.
+        """
+        objective = objective_of(model, prompt)
+        with accelerator.main_process_first():
+            latents = encoded(objective, division.training, folder / "latents")
+        gallery = Gallery.of(division.training.lat_lon, latents["features"])
+        shots = options.views - 1
+        pools = pool_episodes(
+            division.training, division.validation, shots=shots, queries_each=16, seed=options.seed
+        )
+        exam = Exam(list(pools), prompt, (0, shots))
+        return cls(
+            objective,
+            latents,
+            gallery,
+            exam=exam,
+            folder=folder,
+            options=options,
+            accelerator=accelerator,
+        )
 
     def _check(self) -> None:
         options, shares = self.options, self.accelerator.num_processes * self.options.accumulate

@@ -171,9 +171,7 @@ class PipelineObjective(nn.Module):
         shift = self.model.layout.shift(shots, self.model.settings.steps)
         return sampling.shifted(draw.t[0], shift).item()
 
-    def _leave_one_out(
-        self, shown: References, latents: Latents, draw: Draw
-    ) -> Float[Tensor, ""]:
+    def _leave_one_out(self, shown: References, latents: Latents, draw: Draw) -> Float[Tensor, ""]:
         """Ask for all pairs at once; those without examples apart, for they are told otherwise."""
         device = next(self.transformer.parameters()).device
         photos, data = (latents[name][draw.pairs].to(device) for name in ("photos", "maps"))
@@ -253,4 +251,6 @@ def encoded(objective: Objective, pool: Pool, folder: Path) -> Latents:
 def _codec_weights(model: Any) -> list[Tensor]:
     is_stacked = isinstance(model, StackedMapModel)
     codec = model.learner.codec if is_stacked else model.backbone.pipeline.vae
-    return list(cast(nn.Module, codec).state_dict().values()) if hasattr(codec, "state_dict") else []
+    return (
+        list(cast(nn.Module, codec).state_dict().values()) if hasattr(codec, "state_dict") else []
+    )

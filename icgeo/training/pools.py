@@ -5,7 +5,6 @@ into training (examples, and targets of training), validation (early stop and te
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,7 +112,20 @@ def photo_pool(
     return Pool(torch.cat(photos), torch.tensor(places, dtype=torch.float64)), skipped
 
 
-def write_skipped(folder: Path, skipped: Sequence[str]) -> None:
-    """List the photos that could not be read in `skipped.txt`."""
-    if skipped:
-        (folder / "skipped.txt").write_text("\n".join(skipped) + "\n", encoding="utf-8")
+def photo_division(
+    manifest: str | Path,
+    *,
+    size: int,
+    seed: int,
+    skipped: Path | None = None,
+    allow_outside: bool = False,
+) -> Division:
+    """Read and divide a user's photos; those that cannot be read are listed in a file.
+
+    Raises:
+        UsageError: a manifest that cannot be used, or of which no photo can be read.
+    """
+    pool, lines = photo_pool(manifest, size=size, allow_outside=allow_outside)
+    if skipped and lines:
+        skipped.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return divide(pool, generator=torch.Generator().manual_seed(seed))
