@@ -153,18 +153,25 @@ def compare_adapted(
     Returns:
         the report.
     """
-    episodes, rows, old, drawn = trial.tests, [], [], {}
+    episodes, drawn = trial.tests, {}
+    rows: list[Row] = []
+    before = old_episodes() if with_old else {}
+    old: list[Row] = []
     for name, chosen in ((ZERO, None), (LORA, adapter)):
         model = load(chosen)
-        if with_old:
-            old = _locate_old(model, name, folder)
-        ready = tempered(model, trial)
-        locator = Geolocator(ready, prompt=trial.prompt, name=name, batch_size=batch_size)
+        old = [
+            row
+            for shots, asked in before.items()
+            for row in _locate_old(model, name, asked, shots, folder / "old" / f"{shots}-shots")
+        ]
+        locator = Geolocator(
+            tempered(model, trial), prompt=trial.prompt, name=name, batch_size=batch_size
+        )
         runs = [(locator, episode) for episode in episodes]
         rows = evaluate(runs, folder=folder, shots=trial.shots, batch_size=batch_size, rivals=False)
         drawn[name] = _drawn(locator, episodes[0])
         style = model.settings.style
-        del model, ready, locator, runs
+        del model, locator, runs
     first = episodes[0].queries[: len(drawn[ZERO])]
     truth = draw([query.lat_lon or (0.0, 0.0) for query in first], style)
     figure = plots.plot_maps([query.photo for query in first], {"truth": truth, **drawn})
@@ -181,18 +188,20 @@ def _drawn(locator: Geolocator, episode: Episode, *, shown: int = 4) -> Tensor:
     return torch.stack([one for one in maps if one is not None])
 
 
-def _locate_old(model: MapModel, name: str, folder: Path) -> list[Row]:
-    """Locate, with its own calibration, on what the model was trained for and judged on."""
+def old_episodes() -> dict[int, list[Episode]]:
+    """Take what tiny was trained for, the Earth by heart, and judged on; by number of shots."""
     earth = [
         world_episode(EARTH, number, queries=OLD_QUERIES, shots=0) for number in range(OLD_EPISODES)
     ]
-    unknown = family_episodes(HELD_OUT, OLD_EPISODES, queries=OLD_QUERIES)
-    rows: list[Row] = []
-    for part, episodes, shots in (("earth", earth, 0), ("families", unknown, OLD_SHOTS)):
-        locators = [Geolocator(model, prompt=one.prompt, name=name) for one in episodes]
-        runs = list(zip(locators, episodes, strict=True))
-        rows += evaluate(runs, folder=folder / "old" / part, shots=(shots,), rivals=False)
-    return rows
+    return {0: earth, OLD_SHOTS: family_episodes(HELD_OUT, OLD_EPISODES, queries=OLD_QUERIES)}
+
+
+def _locate_old(
+    model: MapModel, name: str, episodes: Sequence[Episode], shots: int, folder: Path
+) -> list[Row]:
+    """Locate with the model's own calibration."""
+    runs = [(Geolocator(model, prompt=one.prompt, name=name), one) for one in episodes]
+    return evaluate(runs, folder=folder, shots=(shots,), rivals=False)
 
 
 def without_examples(rows: Sequence[Row]) -> list[Row]:

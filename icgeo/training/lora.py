@@ -57,33 +57,33 @@ class LoraOptions(DrawOptions):
     """Multiply by alpha / sqrt(rank) instead."""
     targets: tuple[str, ...] = ()
     """Modules to adapt, as regular expressions of their names; none means the table's."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     """Peak of the learning rate."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """How the learning rate goes after its warm-up."""
-    warmup: int = 20
+    warmup: int = 10
     """Steps over which the learning rate rises."""
-    steps: int = 400
+    steps: int = 160
     """Steps in all."""
-    episodes: int = 16
+    episodes: int = 4
     """Episodes a step, over all processes and accumulated parts."""
     accumulate: int = 1
     """Parts of a step whose gradients are added up."""
     clip: float = 1.0
     """Largest norm of the gradient."""
-    average: float = 0.98
+    average: float = 0.95
     """Decay of the running average of the adapter, which is what is saved."""
     eight_bit: bool = False
     """Keep the state of AdamW in 8 bits, with bitsandbytes, on a GPU."""
     checkpointing: bool = False
     """Compute activations again in the backward pass, for less memory."""
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
     """Of the computation; adapters stay in float32."""
     tracker: Literal["none", "tensorboard", "wandb"] = "tensorboard"
     """Where losses go beside log.jsonl, if it is installed."""
-    validate_every: int = 100
+    validate_every: int = 40
     """Steps between validations."""
-    save_every: int = 50
+    save_every: int = 20
     """Steps between checkpoints."""
     patience: int = 0
     """Validations without improvement after which to stop; 0 means never."""

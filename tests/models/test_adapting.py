@@ -51,7 +51,7 @@ def test_each_architecture_learns_by_a_lora(name, settings, tmp_path):
     latents = objective.encode(pool)
     options = LoraOptions(
         views=3, episodes=2, rank=8, alpha=16, steps=40, warmup=3, learning_rate=1e-2, drop_text=0,
-        tracker="none",
+        tracker="none", mixed_precision="no",
     )  # fmt: skip
     run = LoraTraining(
         objective,

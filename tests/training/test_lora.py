@@ -1,12 +1,15 @@
 """Tests of adapting tiny: resuming, accumulation, round trip, overfitting, errors."""
 
+import copy
 import json
 import math
 import shutil
 from dataclasses import replace
+from functools import lru_cache
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional
 
 import icgeo
@@ -27,15 +30,20 @@ from icgeo.training.targets import target_modules
 
 FEW = LoraOptions(
     views=3, episodes=4, rank=2, alpha=6, steps=6, warmup=2, validate_every=3, save_every=2,
-    tracker="none",
+    tracker="none", mixed_precision="no",
 )  # fmt: skip
 UNKNOWN = PROMPTS[1]
 
 
+@lru_cache(maxsize=2)
+def built(seed):
+    with torch.random.fork_rng():
+        return build_learner(heads=2, single_layers=1, photo_channels=8, seed=seed).eval()
+
+
 def small_model(seed=0):
-    learner = build_learner(heads=2, single_layers=1, photo_channels=8, seed=seed)
     settings = Settings(STYLE, PROMPTS, default_prompt=PROMPTS[0])
-    return StackedMapModel(learner.eval().requires_grad_(False), settings)
+    return StackedMapModel(copy.deepcopy(built(seed)).requires_grad_(False), settings)
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +98,11 @@ def test_a_killed_run_ends_with_the_same_weights_bit_by_bit(pool, tmp_path, monk
     assert [line["step"] for line in logs[1]] == [3, 6]
     assert logs[0][1]["2 shots, NLL"] == logs[1][1]["2 shots, NLL"]
     assert [path.name for path in resumed.checkpoints] == ["00000006"]
-    adapters = [(tmp_path / n / "adapter" / "pytorch_lora_weights.safetensors") for n in
-                ("whole", "killed")]  # fmt: skip
-    assert adapters[0].read_bytes() == adapters[1].read_bytes()
+    one, other = (
+        load_file(tmp_path / name / "adapter" / "pytorch_lora_weights.safetensors")
+        for name in ("whole", "killed")
+    )
+    assert all(torch.equal(weight, other[name]) for name, weight in one.items())
 
 
 def test_gradients_in_parts_are_those_of_the_whole(pool, tmp_path):
@@ -158,7 +168,7 @@ def adapted(folder, **options):
     add_lora(model.learner.transformer, **{"rank": 3, "alpha": 12, **options})
     generator = torch.Generator().manual_seed(1)
     for weight in learned(model.learner.transformer):
-        weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
+        weight.data += torch.randn(weight.shape, generator=generator)
     return model
 
 
@@ -177,7 +187,7 @@ def test_an_adapter_comes_back_from_disk_exactly(checkpoint, tmp_path, options):
     again = icgeo.load(checkpoint, adapter=tmp_path / "adapter")
     assert torch.equal(draw_maps(model), draw_maps(again))
     plain = draw_maps(icgeo.load(checkpoint))
-    assert (draw_maps(model) - plain).abs().max() > 1e-2
+    assert (draw_maps(model) - plain).abs().max() > 1e-3
 
 
 def test_merged_maps_are_those_unmerged(checkpoint):
@@ -222,7 +232,7 @@ def test_rank_8_learns_8_episodes_by_heart(tmp_path):
     model, pool = icgeo.load("tiny"), Pool(photos, places)
     options = LoraOptions(
         views=2, episodes=8, rank=8, alpha=16, steps=150, atom=1.0, learning_rate=1e-2, average=0.9,
-        warmup=10, tracker="none",
+        warmup=10, tracker="none", mixed_precision="no",
     )  # fmt: skip
     run = training(pool, tmp_path, options, model=model, exam=False)
     draws = [
