@@ -101,14 +101,12 @@ def planet(world: str, *, seed: int) -> Float[Tensor, "3 height width"]:
     return open_world(world)
 
 
-def planet_views(
-    world: str, *, training: int, validation: int, test: int, size: int, seed: int
-) -> Division:
-    """Take views of one world, all at random places of their own."""
+def planet_views(world: str, counts: tuple[int, int, int], *, size: int, seed: int) -> Division:
+    """Take views of one world for training, validation and test, each at places of its own."""
     picture = planet(world, seed=seed)
     pools = [
         view_pool(picture, count, size=size, generator=Generator().manual_seed(1000 * seed + part))
-        for part, count in enumerate((training, validation, test), start=1)
+        for part, count in enumerate(counts, start=1)
     ]
     return Division(*pools)
 

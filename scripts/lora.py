@@ -1,17 +1,21 @@
 """Adapt a model by a LoRA to a planet or to your photos, and compare it with zero-shot."""
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
 from icgeo import adaptation, config
 from icgeo.adaptation import Trial
 from icgeo.layout import EARTH, UNKNOWN
-from icgeo.models import LoadOptions, load
+from icgeo.models import MapModel, load
 from icgeo.training.cards import push_to_hub, write_card
 from icgeo.training.lora import LoraOptions, LoraTraining, make_accelerator
 from icgeo.training.memory import keep_freed_memory
-from icgeo.training.pools import Division, photo_division
+from icgeo.training.pools import photo_division
+
+CHOICES = ("attention", "layout", "photo_size", "quantization", "dtype")
+"""Options that `icgeo.load` takes."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +58,21 @@ class Options(LoraOptions):
     """Run folder under runs/; a run that was stopped goes on."""
 
 
-def gather(options: Options, size: int, folder: Path) -> Division:
+def gather(options: Options, size: int, folder: Path) -> Trial:
     """Take the user's photos, or views of a planet."""
+    seed = options.seed
     if options.data:
-        return photo_division(
-            options.data,
-            size=size,
-            seed=options.seed,
-            skipped=folder / "skipped.txt",
-            allow_outside=options.allow_outside,
+        outside, skipped = options.allow_outside, folder / "skipped.txt"
+        found = photo_division(
+            options.data, size=size, seed=seed, skipped=skipped, allow_outside=outside
         )
-    counts = {
-        "training": options.photos, "validation": options.validation, "test": options.queries
-    }  # fmt: skip
-    return adaptation.planet_views(options.world, size=size, seed=options.seed, **counts)
+        trial = Trial(found, EARTH, options.shots, world=str(options.data), seed=seed)
+    else:
+        counts = (options.photos, options.validation, options.queries)
+        found = adaptation.planet_views(options.world, counts, size=size, seed=seed)
+        trial = Trial(found, UNKNOWN, options.shots, world=options.world, seed=seed)
+    found.require(max(options.shots))
+    return trial
 
 
 def main(options: Options) -> None:
@@ -77,42 +82,39 @@ def main(options: Options) -> None:
     accelerator = make_accelerator(options, folder)
     if accelerator.is_main_process:
         config.save_run(folder, options, may_differ=("push_to_hub", "tracker"))
-    chosen = {
-        f.name: getattr(options, f.name) for f in fields(LoadOptions) if hasattr(options, f.name)
-    }
+    chosen = {name: getattr(options, name) for name in CHOICES}
     take = partial(load, options.model, device=accelerator.device, **chosen)
     model = take()
-    division = gather(options, model.photo_size, folder)
-    division.require(max(options.shots))
-    prompt = EARTH if options.data else UNKNOWN
-    world = str(options.data or options.world)
-    trial = Trial(division, prompt, options.shots, world=Path(world).stem, seed=options.seed)
-    run = LoraTraining.of(model, trial.division, prompt, folder, options, accelerator)
-    run.run()
-    if not accelerator.is_main_process:
-        return
-    del run, model
+    trial = gather(options, model.photo_size, folder)
+    LoraTraining.of(model, trial.division, trial.prompt, folder, options, accelerator).run()
+    del model
+    if accelerator.is_main_process:
+        compare(options, trial, folder, take)
+
+
+def compare(options: Options, trial: Trial, folder: Path, take: Callable[..., MapModel]) -> None:
+    """Compare with zero-shot, write the model card, and put both on the hub if asked to."""
+    adapter = folder / "adapter"
     report = adaptation.compare_adapted(
-        lambda adapter: take(adapter=adapter),
-        folder / "adapter",
+        lambda lora: take(adapter=lora),
+        adapter,
         trial,
         folder / "comparison",
         with_old=options.model == "tiny",
         batch_size=options.batch_size,
     )
-    print(report)
-    settings = {f.name: asdict(options)[f.name] for f in fields(LoraOptions)}
     write_card(
-        folder / "adapter",
+        adapter,
         base=options.model,
-        data=f"{len(division.training)} photos of {world}.",
-        settings=settings,
+        data=f"{len(trial.division.training)} photos of {trial.world}.",
+        settings={field.name: getattr(options, field.name) for field in fields(LoraOptions)},
         results=report,
         licence=options.licence,
-        choices={name: value for name, value in chosen.items() if value is not None},
+        choices={n: getattr(options, n) for n in CHOICES if getattr(options, n) is not None},
     )
+    print(report)
     if options.push_to_hub:
-        print(push_to_hub(folder / "adapter", options.push_to_hub))
+        print(push_to_hub(adapter, options.push_to_hub))
 
 
 if __name__ == "__main__":

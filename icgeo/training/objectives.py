@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 import torch
 from einops import rearrange
@@ -36,23 +36,7 @@ REST = 0.1
 but is no answer."""
 
 
-@runtime_checkable
-class Objective(Protocol):
-    """What a LoRA minimises."""
-
-    model: Any
-    transformer: nn.Module
-
-    def encode(self, pool: Pool) -> Latents:
-        """Encode photos and maps, with `features` of the photos to choose episodes by."""
-        ...
-
-    def __call__(self, latents: Latents, draws: Sequence[Draw]) -> Float[Tensor, ""]:
-        """Return the mean loss of episodes."""
-        ...
-
-
-def objective_of(model: MapModel, prompt: str) -> "StackedObjective | PipelineObjective":
+def objective_of(model: MapModel, prompt: str) -> "Objective":
     """Return the loss of a model.
 
     Raises:
@@ -223,6 +207,10 @@ class PipelineObjective(nn.Module):
             kept = shown.encode_pairs(photos[:-1], drawn[:-1]) if len(examples) else {}
             queries = shown.encode_queries(kept, photos[-1:])
             return kept, queries, shown.encode_answers(kept, photos[-1:], drawn[-1:])
+
+
+Objective = StackedObjective | PipelineObjective
+"""What a LoRA minimises; `transformer` is what is adapted."""
 
 
 def encoded(objective: Objective, pool: Pool, folder: Path) -> Latents:
