@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from icgeo import plots
+from icgeo.config import UsageError
 from icgeo.data.orbit import open_world
 from icgeo.data.worlds import FAMILIES, procedural_world
 from icgeo.evaluation import (
@@ -94,11 +95,14 @@ def planet(world: str, *, seed: int) -> Float[Tensor, "3 height width"]:
     """Give one fixed world: of a family of procedural ones, or a picture's.
 
     Raises:
-        ValueError: an unknown world, or a picture that does not show a whole planet.
+        UsageError: an unknown world, or a picture that does not show a whole planet.
     """
     if world in FAMILIES:
         return procedural_world(world, generator=_WORLD_SEED + seed)
-    return open_world(world)
+    try:
+        return open_world(world)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def planet_views(world: str, counts: tuple[int, int, int], *, size: int, seed: int) -> Division:
