@@ -275,20 +275,27 @@ class Geolocator:
         ).cpu()
 
     def _pixels(self, photos: Sequence[Photo]) -> UInt8[Tensor, "photos 3 size size"]:
-        """Read photos, cut the middle square of each and scale it to the model's size."""
-        size = self.loaded.photo_size
-        squares = [
-            ImageOps.fit(read_photo(photo, size_hint=size), (size, size), Image.Resampling.BOX)
-            for photo in photos
-        ]
-        pixels = np.array(squares, dtype=np.uint8).reshape(-1, size, size, 3)
-        return rearrange(torch.from_numpy(pixels), "n h w c -> n c h w").contiguous()
+        return square_pixels(photos, self.loaded.photo_size)
 
     def _varied(
         self, pixels: UInt8[Tensor, "photos 3 size size"], number: int
     ) -> UInt8[Tensor, "photos 3 size size"]:
         """Crop and expose each photo otherwise, keyed by its content, never flipped."""
         return torch.stack([_vary(photo, f"{self.seed}/{number}/".encode()) for photo in pixels])
+
+
+def square_pixels(photos: Sequence[Photo], size: int) -> UInt8[Tensor, "photos 3 size size"]:
+    """Read photos, cut the middle square of each and scale it to the model's size.
+
+    Raises:
+        PhotoError: a photo cannot be read.
+    """
+    squares = [
+        ImageOps.fit(read_photo(photo, size_hint=size), (size, size), Image.Resampling.BOX)
+        for photo in photos
+    ]
+    pixels = np.array(squares, dtype=np.uint8).reshape(-1, size, size, 3)
+    return rearrange(torch.from_numpy(pixels), "n h w c -> n c h w").contiguous()
 
 
 def _vary(photo: UInt8[Tensor, "3 size size"], key: bytes) -> UInt8[Tensor, "3 size size"]:

@@ -113,6 +113,30 @@ def plot_context(
     return figure
 
 
+def plot_maps(
+    photos: Sequence[Photo], maps: Mapping[str, Float[Tensor, "photos 3 height width"]]
+) -> Figure:
+    """Show a row for each photo: the photo, and its maps side by side, under their names.
+
+    Raises:
+        ValueError: no photo, or another number of maps.
+    """
+    counts = {name: len(images) for name, images in maps.items()}
+    if not photos or set(counts.values()) != {len(photos)}:
+        raise ValueError(f"expected a map for each of {len(photos)} photos, got {counts}")
+    aspect = next(iter(maps.values())).shape[-1] / next(iter(maps.values())).shape[-2]
+    figure = Figure(
+        figsize=(1.5 * (1 + aspect * len(maps)), 1.6 * len(photos)), layout="constrained"
+    )
+    widths = [1.0, *len(maps) * [aspect]]
+    axes = figure.subplots(len(photos), len(widths), squeeze=False, width_ratios=widths)
+    for number, (row, photo) in enumerate(zip(axes, photos, strict=True)):
+        _show_image(row[0], _picture(photo), title="" if number else "photo")
+        for ax, (name, images) in zip(row[1:], maps.items(), strict=True):
+            _show_image(ax, _drawn(images[number]), title="" if number else name)
+    return figure
+
+
 @lru_cache(maxsize=1)
 def _canvas() -> tuple[
     Float[Tensor, "height width 2"],

@@ -15,19 +15,23 @@ from torch import Tensor
 Velocity = Callable[[Float[Tensor, "*batch"], float], Float[Tensor, "*batch"]]
 
 
-def time_grid(steps: int, *, shift: float = 1.0) -> Float[Tensor, " times"]:
-    """Times from 1 to 0, `steps + 1` of them.
+def shifted(t: Float[Tensor, "*batch"], shift: float) -> Float[Tensor, "*batch"]:
+    """Move times towards the noise: t' = s t / (1 + (s - 1) t) (Esser et al. 2024, eq. 23).
 
-    `shift` above 1 spends more of them near the noise: t' = s t / (1 + (s - 1) t) (Esser et al.
-    2024, eq. 23).
+    For the times of sampling and of training alike; above 1 it leans to the noise.
+    """
+    return t / (t + (1 - t) / shift)  # the same, exact at both ends
+
+
+def time_grid(steps: int, *, shift: float = 1.0) -> Float[Tensor, " times"]:
+    """Times from 1 to 0, `steps + 1` of them, even before they are shifted.
 
     Raises:
         ValueError: fewer than one step.
     """
     if steps < 1:
         raise ValueError(f"expected at least 1 step, got {steps}")
-    t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-    return t / (t + (1 - t) / shift)  # the same, exact at both ends
+    return shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift)
 
 
 def euler(

@@ -62,3 +62,7 @@ class Backbone(Protocol):
     def times(self, tokens: int, steps: int) -> Float[Tensor, " times"]:
         """Return the time grid of the checkpoint's scheduler for so many tokens to draw."""
         ...
+
+    def shift(self, tokens: int, steps: int) -> float:
+        """Return how far that grid leans to the noise, as `icgeo.sampling.shifted` takes it."""
+        ...

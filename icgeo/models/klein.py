@@ -1,5 +1,6 @@
 """FLUX.2 klein and dev, from pipelines of diffusers."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +94,13 @@ class Flux2Backbone:
         mu = compute_empirical_mu(image_seq_len=tokens, num_steps=steps)
         scheduler.set_timesteps(None if given else steps, mu=mu, **given)
         return scheduler.sigmas.cpu()
+
+    def shift(self, tokens: int, steps: int) -> float:
+        """Return how far that grid leans to the noise."""
+        config = self.pipeline.scheduler.config
+        if not config.use_dynamic_shifting:
+            return float(config.shift)
+        return math.exp(compute_empirical_mu(image_seq_len=tokens, num_steps=steps))
 
 
 def embed_klein(pipeline: Any, words: str) -> Embedding:

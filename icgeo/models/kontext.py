@@ -4,6 +4,7 @@ Its checkpoint takes guidance as an input and a pooled embedding of the instruct
 modulation. Examples that see no instruction are modulated by that of the empty one.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,10 +92,18 @@ class KontextBackbone:
     def times(self, tokens: int, steps: int) -> Float[Tensor, " times"]:
         """Return the scheduler's times, shifted by the number of tokens."""
         scheduler = self.pipeline.scheduler
-        names = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
-        mu = calculate_shift(tokens, *(scheduler.config.get(name) for name in names))
-        scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), mu=mu)
+        scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), mu=self._mu(tokens))
         return scheduler.sigmas.cpu()
+
+    def shift(self, tokens: int, steps: int) -> float:
+        """Return how far that grid leans to the noise."""
+        config = self.pipeline.scheduler.config
+        return math.exp(self._mu(tokens)) if config.use_dynamic_shifting else float(config.shift)
+
+    def _mu(self, tokens: int) -> float:
+        config = self.pipeline.scheduler.config
+        names = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
+        return float(calculate_shift(tokens, *(config.get(name) for name in names)))
 
 
 def embed_kontext(pipeline: Any, words: str) -> Embedding:

@@ -49,6 +49,16 @@ class Panel:
         """Return the time grid for a panel."""
         return self.backbone.times(self.latent_shape(shots)[0], steps)
 
+    def shift(self, shots: int, steps: int) -> float:
+        """Return how far that grid leans to the noise."""
+        return self.backbone.shift(self.latent_shape(shots)[0], steps)
+
+    def answer(self, latents: Float[Tensor, "*batch tokens channels"]) -> Tensor:
+        """Cut out the map of what is drawn: right in the last row of the panel."""
+        rows, columns = self._grid(0)
+        last = rearrange(latents[..., -rows * columns :, :], "... (r s) c -> ... r s c", r=rows)
+        return last[..., self.style.height // self.backbone.patch :, :]
+
     def encode_pairs(
         self,
         photos: Float[Tensor, "examples 3 size size"],

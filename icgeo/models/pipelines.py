@@ -37,6 +37,14 @@ class Layout(Protocol):
         """Return the time grid for what is drawn."""
         ...
 
+    def shift(self, shots: int, steps: int) -> float:
+        """Return how far that grid leans to the noise, as `icgeo.sampling.shifted` takes it."""
+        ...
+
+    def answer(self, latents: Tensor) -> Tensor:
+        """Cut out the map of what is drawn, still encoded."""
+        ...
+
     def encode_pairs(self, photos: Tensor, drawn: Tensor) -> dict[str, Tensor]:
         """Encode examples, in [0, 1], to what is kept of them."""
         ...

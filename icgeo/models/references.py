@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icgeo import maps
@@ -70,6 +70,14 @@ class References:
         """Return the time grid for what is drawn."""
         return self.backbone.times(self.latent_shape(shots)[0], steps)
 
+    def shift(self, shots: int, steps: int) -> float:
+        """Return how far that grid leans to the noise."""
+        return self.backbone.shift(self.latent_shape(shots)[0], steps)
+
+    def answer(self, latents: Tensor) -> Tensor:
+        """Cut out the map of what is drawn: it is nothing else."""
+        return latents
+
     def encode_pairs(
         self,
         photos: Float[Tensor, "examples 3 size size"],
@@ -123,18 +131,35 @@ class References:
         self, kept: dict[str, Tensor], shots: int, asked: Float[Tensor, "queries tokens channels"]
     ) -> Predict:
         """Return the velocity of noisy maps; what depends on neither noise nor time is done now."""
-        attend = self._full if self.attention == "full" else self._shared
+        attend = self._full if self.attention == "full" else self.sharing
         return attend(kept, shots, asked)
 
-    def _examples(self, kept: dict[str, Tensor], shots: int) -> list[Seen]:
+    def _examples(
+        self, kept: dict[str, Tensor], shots: int, visible: Bool[Tensor, "queries shots"] | None
+    ) -> list[Seen]:
         if not shots:
             return []
         rotary = self.backbone.pipeline.transformer.pos_embed(self._pair_ids(shots))
-        return [Kept.from_tensors(kept).placed(rotary, groups=1)]
+        shown = None if visible is None else visible[None]
+        return [Kept.from_tensors(kept).placed(rotary, groups=1, visible=shown)]
 
-    def _shared(self, kept: dict[str, Tensor], shots: int, asked: Tensor) -> Predict:
-        """Encode the query photos once; examples and photos are then seen by every step."""
-        examples, kept_photos = self._examples(kept, shots), Kept()
+    def sharing(
+        self,
+        kept: dict[str, Tensor],
+        shots: int,
+        asked: Float[Tensor, "queries tokens channels"],
+        *,
+        visible: Bool[Tensor, "queries shots"] | None = None,
+    ) -> Predict:
+        """Encode the query photos once; examples and photos are then seen by every step.
+
+        Args:
+            kept: keys and values of examples.
+            shots: how many they are.
+            asked: the query photos.
+            visible: which examples each query sees, in the mode `pairwise`; None means all.
+        """
+        examples, kept_photos = self._examples(kept, shots, visible), Kept()
         ids = self._ids(2 * shots + 1, of_map=False)
         self.backbone.forward(asked, 0.0, ids, sight=Sight(examples, kept_photos))
         rotary = self.backbone.pipeline.transformer.pos_embed(ids)

@@ -98,6 +98,12 @@ class WanBackbone:
         scheduler.set_timesteps(steps)
         return scheduler.sigmas.cpu()
 
+    @property
+    def shift(self) -> float:
+        """How far that grid leans to the noise."""
+        config = self.pipeline.scheduler.config
+        return float(config.get("flow_shift") or config.get("shift") or 1.0)
+
 
 @dataclass(frozen=True)
 class Frames:
@@ -126,6 +132,14 @@ class Frames:
     def times(self, shots: int, steps: int) -> Float[Tensor, " times"]:
         """Return the time grid."""
         return self.backbone.times(steps)
+
+    def shift(self, shots: int, steps: int) -> float:
+        """Return how far that grid leans to the noise."""
+        return self.backbone.shift
+
+    def answer(self, latents: Tensor) -> Tensor:
+        """Cut out the map of what is drawn: the last frame."""
+        return latents[..., -1:, :, :]
 
     def encode_pairs(
         self,

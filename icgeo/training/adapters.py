@@ -1,0 +1,130 @@
+"""LoRAs in a transformer: add, average, save as diffusers does, merge.
+
+Conventions: adapters are float32 or finer, whatever the base is; they are saved with their metadata
+(alpha, rank, targets), without which diffusers would take alpha for the rank.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.training_utils import EMAModel, _collate_lora_metadata
+from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from icgeo.training.targets import pipeline_class, target_modules
+
+
+def add_lora(
+    transformer: nn.Module,
+    *,
+    rank: int,
+    alpha: int,
+    targets: Sequence[str] = (),
+    dora: bool = False,
+    rslora: bool = False,
+    seed: int = 0,
+) -> list[nn.Parameter]:
+    """Freeze a transformer and add a LoRA that changes nothing yet.
+
+    Args:
+        transformer: a model of diffusers.
+        rank: of the change of each weight.
+        alpha: the change is scaled by alpha / rank, or alpha / sqrt(rank) with `rslora`.
+        targets: as `target_modules` takes them.
+        dora: learn direction and magnitude apart (Liu et al. 2024, "DoRA").
+        rslora: scale that is stable in the rank (Kalajdzievski 2023).
+        seed: of the first weights.
+
+    Returns:
+        the weights that learn.
+
+    Raises:
+        UsageError: a target that matches nothing.
+    """
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=target_modules(transformer, targets),
+        use_dora=dora,
+        use_rslora=rslora,
+    )
+    model: Any = transformer.requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model.add_adapter(config)
+    for weight in learned(transformer):
+        weight.data = weight.data.to(torch.promote_types(weight.dtype, torch.float32))
+    return learned(transformer)
+
+
+def learned(transformer: nn.Module) -> list[nn.Parameter]:
+    """Give the weights that learn, in order."""
+    return [weight for weight in transformer.parameters() if weight.requires_grad]
+
+
+def write_state(transformer: nn.Module, path: Path) -> None:
+    """Write the adapter's weights alone, exactly as they are."""
+    state = get_peft_model_state_dict(transformer)
+    save_file({name: x.contiguous() for name, x in state.items()}, path)
+
+
+def read_state(transformer: nn.Module, path: Path) -> None:
+    """Take what `write_state` wrote."""
+    set_peft_model_state_dict(transformer, load_file(path))
+
+
+def save_adapter(transformer: nn.Module, folder: Path) -> None:
+    """Save the adapter as a folder in the format of diffusers, at once or not at all."""
+
+    def write(partial: Path) -> None:
+        kind: Any = pipeline_class(transformer)
+        state: dict[str, Tensor] = get_peft_model_state_dict(transformer)
+        kind.save_lora_weights(
+            partial,
+            transformer_lora_layers=state,
+            **_collate_lora_metadata({"transformer": transformer}),
+        )
+
+    replace_folder(folder, write)
+
+
+def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write a folder beside the one of that name, then take its place."""
+    partial, old = (folder.with_name(f"{folder.name}.{end}") for end in ("partial", "old"))
+    for left in (partial, old):
+        shutil.rmtree(left, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write(partial)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def merge(transformer: nn.Module) -> None:
+    """Add the change to the weights of the base, and forget the adapter."""
+    model: Any = transformer
+    model.fuse_lora()
+    model.unload_lora()
+
+
+def has_adapter(transformer: nn.Module) -> bool:
+    """Tell whether a LoRA is in a transformer."""
+    return any(isinstance(part, BaseTunerLayer) for part in transformer.modules())
+
+
+@contextmanager
+def averaged(average: EMAModel, weights: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Let the weights be their average for a while."""
+    average.store(weights)
+    average.copy_to(weights)
+    try:
+        yield
+    finally:
+        average.restore(weights)

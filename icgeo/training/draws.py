@@ -1,0 +1,174 @@
+"""Episodes of a pool for adapting a model: which pairs, who sees whom, and at which times.
+
+Conventions: everything of an episode follows from (seed, step, number), so that neither a restart
+nor the number of processes changes it. Times are drawn before the shift that sampling applies too.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from icgeo import sphere
+from icgeo.config import UsageError
+from icgeo.training.episodes import random_subsets
+
+FAR_KM = 2500.0
+"""Beyond this a photo that looks alike is a hard negative."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What episodes are chosen by."""
+
+    xyz: Float[Tensor, "photos 3"]
+    features: Float[Tensor, "photos channels"]
+    """Of photos, of unit length; alike for photos that look alike."""
+
+    @classmethod
+    def of(
+        cls, lat_lon: Float[Tensor, "photos 2"], features: Float[Tensor, "photos channels"]
+    ) -> "Gallery":
+        """Take places in degrees and features of any length."""
+        centred = features.double() - features.double().mean(0)
+        return cls(sphere.to_xyz(lat_lon.double()), functional.normalize(centred, dim=-1))
+
+    def __len__(self) -> int:
+        return len(self.xyz)
+
+    def km_from(self, photo: int) -> Float[Tensor, " photos"]:
+        """Great-circle distances."""
+        return sphere.EARTH_RADIUS_KM * sphere.angle(self.xyz, self.xyz[photo])
+
+    def likeness_to(self, photo: int) -> Float[Tensor, " photos"]:
+        """Cosine of the features."""
+        return self.features @ self.features[photo]
+
+
+Choose = Callable[[Gallery, int, Generator], Int[Tensor, " chosen"]]
+
+
+def _anchor(gallery: Gallery, generator: Generator) -> int:
+    return int(torch.randint(len(gallery), (), generator=generator))
+
+
+def choose_random(gallery: Gallery, count: int, generator: Generator) -> Int[Tensor, " chosen"]:
+    """Choose any photos."""
+    return torch.randperm(len(gallery), generator=generator)[:count]
+
+
+def choose_alike(gallery: Gallery, count: int, generator: Generator) -> Int[Tensor, " chosen"]:
+    """Choose a photo and those that look most alike, as retrieval would."""
+    likeness = gallery.likeness_to(_anchor(gallery, generator))
+    return likeness.argsort(descending=True)[:count]
+
+
+def choose_near(gallery: Gallery, count: int, generator: Generator) -> Int[Tensor, " chosen"]:
+    """Choose a photo, the nearest on the ground up to a half, and distractors from anywhere."""
+    order = gallery.km_from(_anchor(gallery, generator)).argsort()
+    near = (count + 1) // 2
+    rest = order[near:][torch.randperm(len(order) - near, generator=generator)]
+    return torch.cat((order[:near], rest[: count - near]))
+
+
+def choose_confusing(gallery: Gallery, count: int, generator: Generator) -> Int[Tensor, " chosen"]:
+    """Choose a photo and hard negatives: alike but far. Where too few are far, the farthest."""
+    anchor = _anchor(gallery, generator)
+    km = gallery.km_from(anchor)
+    reach = min(FAR_KM, km.sort().values[-(count - 1)].item()) if count > 1 else FAR_KM
+    likeness = gallery.likeness_to(anchor).masked_fill(km < reach, -2)
+    likeness[anchor] = 3
+    return likeness.argsort(descending=True)[:count]
+
+
+CHOICES: dict[str, Choose] = {
+    "random": choose_random,
+    "alike": choose_alike,
+    "near": choose_near,
+    "confusing": choose_confusing,
+}
+"""How the pairs of an episode are chosen, by name."""
+
+
+@dataclass(frozen=True)
+class DrawOptions:
+    """How episodes are drawn; shares are probabilities."""
+
+    views: int = 17
+    """Pairs an episode."""
+    choices: Sequence[str] = ("random",)
+    """Of `CHOICES`, one for each episode at random."""
+    atom: float = 0.6
+    """Share of targets at exactly t = 1, which one step reads."""
+    time_mean: float = 0.5
+    """Mean of the logit of the other times; above 0 it leans to the noise."""
+    time_scale: float = 1.0
+    """Deviation of the logit of the other times."""
+    drop_examples: float = 0.1
+    """Share of targets that see no example, for guidance by examples and answers without any."""
+    drop_text: float = 0.1
+    """Share of episodes that are told nothing, for guidance by the instruction."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.choices if name not in CHOICES]
+        if unknown or not self.choices:
+            raise UsageError(f"expected choices of {sorted(CHOICES)}, got {list(self.choices)}")
+        if self.views < 2:
+            raise UsageError(f"expected at least 2 views an episode, got {self.views}")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """An episode: pairs of a pool, each a target and an example to others."""
+
+    pairs: Int[Tensor, " views"]
+    visible: Bool[Tensor, "views views"]
+    """Which pairs each target sees."""
+    t: Float[Tensor, " views"]
+    """Times before the shift."""
+    is_told: bool
+    """Whether the instruction is given."""
+    seed: int
+    """Of the noise."""
+
+    def noise(self, *shape: int) -> Float[Tensor, "*shape"]:
+        """Draw standard normal noise, always the same."""
+        return torch.randn(*shape, generator=Generator().manual_seed(self.seed))
+
+
+def draw_times(
+    count: int, *, atom: float, mean: float, scale: float, generator: Generator
+) -> Float[Tensor, " count"]:
+    """Draw times from a logit-normal (Esser et al. 2024, eq. 19), exactly 1 with a share `atom`."""
+    t = torch.sigmoid(mean + scale * torch.randn(count, generator=generator))
+    return torch.where(torch.rand(count, generator=generator) < atom, torch.ones(()), t)
+
+
+def draw_episode(gallery: Gallery, options: DrawOptions, *key: int) -> Draw:
+    """Draw an episode; the same key gives the same."""
+    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=7).digest()
+    seed = int.from_bytes(digest, "little")
+    generator = torch.Generator().manual_seed(seed)
+    views = options.views
+    choice = options.choices[int(torch.randint(len(options.choices), (), generator=generator))]
+    chosen = CHOICES[choice](gallery, views, generator)
+    pairs = chosen[torch.randperm(len(chosen), generator=generator)]
+    visible = random_subsets(1, views, generator=generator)[0]
+    is_alone = torch.rand(views, 1, generator=generator) < options.drop_examples
+    return Draw(
+        pairs=pairs,
+        visible=visible & ~is_alone,
+        t=draw_times(
+            views,
+            atom=options.atom,
+            mean=options.time_mean,
+            scale=options.time_scale,
+            generator=generator,
+        ),
+        is_told=bool(torch.rand((), generator=generator) >= options.drop_text),
+        seed=seed + 1,
+    )

@@ -1,0 +1,420 @@
+"""Adapt a model to photos by a LoRA, with Accelerate.
+
+A run is the same on any number of processes: episodes follow from (seed, step, number) and are
+divided among them. Its state is saved at once or not at all, so that one killed at any moment goes
+on from its last checkpoint and ends with the same weights.
+"""
+
+import importlib.util
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
+from torch import nn
+from tqdm import tqdm
+
+from icgeo.config import UsageError
+from icgeo.models.base import MapModel
+from icgeo.training.adapters import (
+    add_lora,
+    averaged,
+    read_state,
+    save_adapter,
+    write_state,
+)
+from icgeo.training.draws import Draw, DrawOptions, Gallery, draw_episode
+from icgeo.training.judging import Judgement, judge, pool_episodes
+from icgeo.training.objectives import Latents, Objective, encoded, objective_of
+from icgeo.training.pools import Division, Pool
+
+logger = logging.getLogger(__name__)
+
+ADAPTER, BEST = "adapter.safetensors", "adapter"
+
+
+@dataclass(frozen=True)
+class LoraOptions(DrawOptions):
+    """What is learned, and how fast."""
+
+    rank: int = 16
+    """Rank of the LoRA."""
+    alpha: int = 32
+    """Scale of the LoRA: its change is multiplied by alpha / rank."""
+    dora: bool = False
+    """Learn direction and magnitude apart (DoRA)."""
+    rslora: bool = False
+    """Multiply by alpha / sqrt(rank) instead."""
+    targets: tuple[str, ...] = ()
+    """Modules to adapt, as regular expressions of their names; none means the table's."""
+    learning_rate: float = 3e-3
+    """Peak of the learning rate."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """How the learning rate goes after its warm-up."""
+    warmup: int = 10
+    """Steps over which the learning rate rises."""
+    steps: int = 160
+    """Steps in all."""
+    episodes: int = 4
+    """Episodes a step, over all processes and accumulated parts."""
+    accumulate: int = 1
+    """Parts of a step whose gradients are added up."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    average: float = 0.95
+    """Decay of the running average of the adapter, which is what is saved."""
+    eight_bit: bool = False
+    """Keep the state of AdamW in 8 bits, with bitsandbytes, on a GPU."""
+    checkpointing: bool = False
+    """Compute activations again in the backward pass, for less memory."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
+    """Of the computation; adapters stay in float32."""
+    tracker: Literal["none", "tensorboard", "wandb"] = "tensorboard"
+    """Where losses go beside log.jsonl, if it is installed."""
+    validate_every: int = 40
+    """Steps between validations."""
+    save_every: int = 20
+    """Steps between checkpoints."""
+    patience: int = 0
+    """Validations without improvement after which to stop; 0 means never."""
+    seed: int = 0
+    """Of everything that is drawn."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("rank", "alpha", "steps", "episodes", "accumulate", "validate_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        if not 0 <= self.average < 1:
+            raise UsageError(f"expected an average decay in [0, 1), got {self.average}")
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        if self.schedule == "constant":
+            return self.learning_rate * rise
+        done = max(0.0, (step - self.warmup) / max(1, self.steps - self.warmup))
+        return self.learning_rate * rise * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+
+
+def make_accelerator(options: LoraOptions, folder: Path) -> Accelerator:
+    """Set up device, processes, precision and trackers, as `accelerate launch` was told."""
+    packages = {"tensorboard": "tensorboard", "wandb": "wandb"}
+    package = packages.get(options.tracker)
+    if package and importlib.util.find_spec(package) is None:
+        logger.warning("%s is not installed: losses go to log.jsonl alone", package)
+        package = None
+    return Accelerator(
+        gradient_accumulation_steps=options.accumulate,
+        mixed_precision=options.mixed_precision,
+        log_with=package,
+        project_dir=folder,
+    )
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    step: int = 0
+    best: float = math.inf
+    """Lowest NLL so far, over the validated numbers of shots."""
+    since: int = 0
+    """Validations since then."""
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give all of it."""
+        return asdict(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take what `state_dict` gave."""
+        self.__dict__.update(state)
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What a run is validated on."""
+
+    episodes: Sequence[tuple[Pool, Pool]]
+    """Examples and queries, which it is not trained on."""
+    prompt: str
+    shots: Sequence[int]
+
+    def __call__(self, model: Any) -> dict[int, Judgement]:
+        """Judge a model by one step of the flow."""
+        return judge(model, self.episodes, shots=self.shots, prompt=self.prompt)
+
+
+class LoraTraining:
+    """A run: what learns, from what, and where it stands."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        latents: Latents,
+        gallery: Gallery,
+        *,
+        exam: Exam | None,
+        folder: Path,
+        options: LoraOptions,
+        accelerator: Accelerator | None = None,
+    ) -> None:
+        """Add a LoRA to the transformer of an objective.
+
+        Raises:
+            UsageError: targets that match nothing, too few pairs, or a batch that processes and
+                parts cannot share evenly.
+        """
+        self.objective, self.latents, self.gallery = objective, latents, gallery
+        self.exam, self.folder, self.options = exam, folder, options
+        self.accelerator = accelerator or make_accelerator(options, folder)
+        self.transformer = objective.transformer
+        self._check()
+        self.weights = add_lora(
+            self.transformer,
+            rank=options.rank,
+            alpha=options.alpha,
+            targets=options.targets,
+            dora=options.dora,
+            rslora=options.rslora,
+            seed=options.seed,
+        )
+        if options.checkpointing:
+            model: Any = self.transformer
+            model.enable_gradient_checkpointing()
+        self._prepare()
+
+    @classmethod
+    def of(
+        cls,
+        model: MapModel,
+        division: Division,
+        prompt: str,
+        folder: Path,
+        options: LoraOptions,
+        accelerator: Accelerator,
+    ) -> "LoraTraining":
+        """Make a run for the photos of a division.
+
+        Raises:
+            UsageError: as the constructor, or a model or prompt that cannot be trained.
+        """
+        objective = objective_of(model, prompt)
+        with accelerator.main_process_first():
+            latents = encoded(objective, division.training, folder / "latents")
+        gallery = Gallery.of(division.training.lat_lon, latents["features"])
+        shots = options.views - 1
+        pools = pool_episodes(
+            division.training, division.validation, shots=shots, queries_each=16, seed=options.seed
+        )
+        exam = Exam(list(pools), prompt, (0, shots))
+        return cls(
+            objective,
+            latents,
+            gallery,
+            exam=exam,
+            folder=folder,
+            options=options,
+            accelerator=accelerator,
+        )
+
+    def _check(self) -> None:
+        options, shares = self.options, self.accelerator.num_processes * self.options.accumulate
+        if options.episodes % shares:
+            raise UsageError(
+                f"expected episodes a step that {shares} processes and parts share evenly, got "
+                f"{options.episodes}"
+            )
+        if len(self.gallery) < options.views:
+            raise UsageError(
+                f"expected at least {options.views} pairs to train on, the views of an episode, "
+                f"got {len(self.gallery)}; add photos, or take fewer views"
+            )
+
+    def _prepare(self) -> None:
+        optimizer = make_optimizer(self.weights, eight_bit=self.options.eight_bit)
+        # no evaluation_mode: only gradients make the processes one
+        self.prepared, self.optimizer = self.accelerator.prepare(self.objective, optimizer)
+        self.average = EMAModel(self.weights, decay=self.options.average)
+        self.progress = Progress()
+        self.accelerator.register_for_checkpointing(self.average, self.progress)
+        self.accelerator.register_save_state_pre_hook(self._save_weights)
+        self.accelerator.register_load_state_pre_hook(self._load_weights)
+
+    def _save_weights(self, models: list[Any], weights: list[Any], folder: str) -> None:
+        """Save the adapter in place of the whole model."""
+        if self.accelerator.is_main_process:
+            write_state(self.transformer, Path(folder) / ADAPTER)
+        weights.clear()
+
+    def _load_weights(self, models: list[Any], folder: str) -> None:
+        read_state(self.transformer, Path(folder) / ADAPTER)
+        models.clear()
+
+    def parts(self, step: int) -> Iterator[list[Draw]]:
+        """Draw this process's share of the episodes of a step, part by part."""
+        options, accelerator = self.options, self.accelerator
+        share = options.episodes // (accelerator.num_processes * options.accumulate)
+        for part in range(options.accumulate):
+            first = (part * accelerator.num_processes + accelerator.process_index) * share
+            yield [
+                draw_episode(self.gallery, options, options.seed, step, number)
+                for number in range(first, first + share)
+            ]
+
+    def update(self) -> float:
+        """Take one step; return this process's loss."""
+        accelerator, options = self.accelerator, self.options
+        for group in self.optimizer.param_groups:
+            group["lr"] = options.rate(self.progress.step)
+        total = 0.0
+        for part in self.parts(self.progress.step):
+            with accelerator.accumulate(self.prepared):
+                loss = self.prepared(self.latents, part)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(self.weights, options.clip)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            total += loss.item() / options.accumulate
+        self.average.step(self.weights)
+        self.progress.step += 1
+        return total
+
+    def run(self) -> dict[str, float]:
+        """Train to the end, validating and saving on the way; return the last validation.
+
+        The best adapter is then in `adapter/`.
+        """
+        options, progress = self.options, self.progress
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.accelerator.init_trackers("lora")
+        self.resume()
+        shown = self.accelerator.is_main_process
+        bar = tqdm(total=options.steps, initial=progress.step, desc="adapting", disable=not shown)
+        start, losses = time.perf_counter(), []
+        while progress.step < options.steps and not self.has_stopped:
+            losses.append(self.update())
+            bar.update()
+            has_ended = progress.step == options.steps
+            if progress.step % options.validate_every == 0 or has_ended:
+                seconds = (time.perf_counter() - start) / len(losses)
+                self.validate({"loss": math.fsum(losses) / len(losses), "seconds": seconds})
+                start, losses = time.perf_counter(), []
+                bar.set_postfix(progress.history[-1])
+            if progress.step % options.save_every == 0 or has_ended or self.has_stopped:
+                self.save()
+        bar.close()
+        self.accelerator.end_training()
+        return progress.history[-1]
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether validation has not improved for too long."""
+        return 0 < self.options.patience <= self.progress.since
+
+    def validate(self, also: Mapping[str, float]) -> None:
+        """Judge the averaged adapter, and keep it if it is the best so far."""
+        progress = self.progress
+        with averaged(self.average, self.weights):
+            found = self.exam(self.objective.model) if self.exam else {}
+            nll = math.fsum(one.nll for one in found.values()) / max(1, len(found))
+            # of one process for all, lest they part
+            (nll,) = broadcast_object_list([nll])
+            is_best = nll < progress.best or not found
+            progress.best = min(nll, progress.best)
+            progress.since = 0 if is_best else progress.since + 1
+            if is_best and self.accelerator.is_main_process:
+                save_adapter(self.transformer, self.folder / BEST)
+        told = {f"{shots} shots, NLL": one.nll for shots, one in found.items()}
+        told |= {f"{shots} shots, km": one.median_km for shots, one in found.items()}
+        progress.history.append({"step": float(progress.step), **also, **told})
+        self.accelerator.log(progress.history[-1], step=progress.step)
+        if self.accelerator.is_main_process:
+            lines = "".join(json.dumps(line) + "\n" for line in progress.history)
+            (self.folder / "log.jsonl").write_text(lines)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint belongs to."""
+        shapes = [list(weight.shape) for weight in self.weights]
+        return {"model": self.objective.model.made_by["model"], "shapes": shapes}
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """Whole checkpoints, the newest last."""
+        found = (self.folder / "checkpoints").glob("*")
+        return sorted(path for path in found if path.name.isdigit())
+
+    def save(self) -> None:
+        """Write the whole state, at once or not at all, then forget the one before.
+
+        Raises:
+            UsageError: the disk is full or cannot be written; the one before is kept.
+        """
+        path = self.folder / "checkpoints" / f"{self.progress.step:08d}"
+        partial, accelerator = path.with_suffix(".partial"), self.accelerator
+        try:
+            if accelerator.is_main_process:
+                shutil.rmtree(partial, ignore_errors=True)
+            accelerator.wait_for_everyone()
+            accelerator.save_state(str(partial))
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                (partial / "identity.json").write_text(json.dumps(self.identity))
+                shutil.rmtree(path, ignore_errors=True)
+                partial.rename(path)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise UsageError(
+                f"cannot write {path}: {error}; make room and start again, it continues from "
+                "the checkpoint before"
+            ) from error
+        if accelerator.is_main_process:
+            for old in self.checkpoints[:-1]:
+                shutil.rmtree(old)
+
+    def resume(self) -> bool:
+        """Go on from the last checkpoint, if there is one.
+
+        Raises:
+            UsageError: it is of another model or adapter.
+        """
+        if not self.checkpoints:
+            return False
+        path = self.checkpoints[-1]
+        saved = json.loads((path / "identity.json").read_text())
+        if saved != json.loads(json.dumps(self.identity)):
+            raise UsageError(
+                f"expected a checkpoint of {self.identity['model']!r} with this adapter in {path}, "
+                f"got one of {saved['model']!r}; choose another run folder"
+            )
+        self.accelerator.load_state(str(path))
+        return True
+
+
+def make_optimizer(weights: Sequence[nn.Parameter], *, eight_bit: bool) -> torch.optim.Optimizer:
+    """Make AdamW; the learning rate is set at each step.
+
+    Raises:
+        UsageError: 8 bits without bitsandbytes.
+    """
+    options: dict[str, Any] = {"lr": 0.0, "betas": (0.9, 0.99), "weight_decay": 0.0}
+    if not eight_bit:
+        return torch.optim.AdamW(weights, **options)
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError("eight_bit needs bitsandbytes: pip install 'icgeo[quantization]'")
+    bitsandbytes: Any = importlib.import_module("bitsandbytes")
+    optimizer: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(weights, **options)
+    return optimizer

@@ -1,0 +1,379 @@
+"""Tests of adapting tiny: resuming, accumulation, round trip, overfitting, errors."""
+
+import copy
+import json
+import math
+import shutil
+from dataclasses import replace
+from functools import lru_cache
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional
+
+import icgeo
+from icgeo import maps, sphere
+from icgeo.config import UsageError
+from icgeo.models.base import Settings
+from icgeo.models.flux2 import StackedMapModel
+from icgeo.training import lora
+from icgeo.training.adapters import add_lora, learned, merge, save_adapter
+from icgeo.training.cards import push_to_hub, write_card
+from icgeo.training.draws import Gallery
+from icgeo.training.episodes import PROMPTS
+from icgeo.training.lora import Exam, LoraOptions, LoraTraining
+from icgeo.training.objectives import encoded, objective_of
+from icgeo.training.pools import Pool, view_pool
+from icgeo.training.pretrain import STYLE, build_learner
+from icgeo.training.targets import target_modules
+
+FEW = LoraOptions(
+    views=3, episodes=4, rank=2, alpha=6, steps=6, warmup=2, validate_every=3, save_every=2,
+    tracker="none", mixed_precision="no",
+)  # fmt: skip
+UNKNOWN = PROMPTS[1]
+
+
+@lru_cache(maxsize=2)
+def built(seed):
+    with torch.random.fork_rng():
+        return build_learner(heads=2, single_layers=1, photo_channels=8, seed=seed).eval()
+
+
+def small_model(seed=0):
+    settings = Settings(STYLE, PROMPTS, default_prompt=PROMPTS[0])
+    return StackedMapModel(copy.deepcopy(built(seed)).requires_grad_(False), settings)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    generator = torch.Generator().manual_seed(0)
+    world = torch.rand(3, 24, 48, generator=generator)
+    return view_pool(world, 12, size=64, generator=generator)
+
+
+def training(pool, folder, options=FEW, *, model=None, exam=True):
+    objective = objective_of(model or small_model(), UNKNOWN)
+    latents = encoded(objective, pool, folder / "latents")
+    return LoraTraining(
+        objective,
+        latents,
+        Gallery.of(pool.lat_lon, latents["features"]),
+        exam=Exam([(pool[:2], pool[2:4])], UNKNOWN, (0, 2)) if exam else None,
+        folder=folder,
+        options=options,
+    )
+
+
+def weights_of(run):
+    return [weight.detach().clone() for weight in run.weights] + run.average.shadow_params
+
+
+def test_a_killed_run_ends_with_the_same_weights_bit_by_bit(pool, tmp_path, monkeypatch):
+    whole = training(pool, tmp_path / "whole")
+    whole.run()
+    killed = training(pool, tmp_path / "killed")
+    update = killed.update
+
+    def until_five():
+        if killed.progress.step == 5:
+            raise KeyboardInterrupt
+        return update()
+
+    monkeypatch.setattr(killed, "update", until_five)
+    with pytest.raises(KeyboardInterrupt):
+        killed.run()
+    (tmp_path / "killed" / "checkpoints" / "00000006.partial").mkdir()  # torn while written
+    resumed = training(pool, tmp_path / "killed")
+    resumed.run()
+    assert resumed.progress.step == 6
+    for one, other in zip(weights_of(whole), weights_of(resumed), strict=True):
+        assert torch.equal(one, other)
+    assert any(weight.abs().max() > 0 for weight in whole.weights)
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("whole", "killed")
+    ]
+    assert [line["step"] for line in logs[1]] == [3, 6]
+    assert logs[0][1]["2 shots, NLL"] == logs[1][1]["2 shots, NLL"]
+    assert [path.name for path in resumed.checkpoints] == ["00000006"]
+    one, other = (
+        load_file(tmp_path / name / "adapter" / "pytorch_lora_weights.safetensors")
+        for name in ("whole", "killed")
+    )
+    assert all(torch.equal(weight, other[name]) for name, weight in one.items())
+
+
+def test_gradients_in_parts_are_those_of_the_whole(pool, tmp_path):
+    found = []
+    for accumulate in (1, 2):
+        options = replace(FEW, accumulate=accumulate)
+        run = training(pool, tmp_path / str(accumulate), options, exam=False)
+        run.update()
+        run.update()
+        found.append([weight.detach().clone() for weight in run.weights])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def test_latents_are_computed_once_and_anew_for_other_photos(pool, tmp_path, monkeypatch):
+    objective = objective_of(small_model(), UNKNOWN)
+    first = encoded(objective, pool, tmp_path)
+    calls = []
+    monkeypatch.setattr(objective, "encode", lambda photos: calls.append(len(photos)) or first)
+    again = encoded(objective, pool, tmp_path)
+    assert not calls
+    assert all(torch.equal(again[name], first[name]) for name in first)
+    encoded(objective, pool[:5], tmp_path)
+    encoded(objective_of(small_model(seed=1), UNKNOWN), pool[:6], tmp_path)
+    assert calls == [5]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_hidden_pairs_and_the_own_map_do_not_matter(pool, tmp_path):
+    """The loss of a target alone changes with what it sees, and with nothing else."""
+    run = training(pool, tmp_path, exam=False)
+    (draw, *_), = run.parts(0)  # fmt: skip
+    visible = torch.zeros(3, 3, dtype=torch.bool)
+    visible[0, 1] = True
+    draw = replace(draw, visible=visible, t=torch.ones(3))
+
+    def velocity(latents):
+        found = []
+        learner = run.objective.learner
+        hook = learner.transformer.register_forward_hook(lambda *args: found.append(args[-1][0]))
+        run.objective(latents, [draw])
+        hook.remove()
+        return found[-1][0].detach()
+
+    expected = velocity(run.latents)
+    for pair, changes in ((0, False), (1, True), (2, False)):
+        other = {name: x.clone() for name, x in run.latents.items()}
+        other["maps"][draw.pairs[pair]] += 1
+        same = torch.equal(velocity(other), expected)
+        assert same is not changes, pair
+
+
+def draw_maps(model):
+    photos = torch.randint(256, (3, 3, 64, 64), generator=torch.Generator().manual_seed(0))
+    photos = photos.to(torch.uint8)
+    context = model.encode_context(photos[:2], torch.tensor([[0.0, 10.0], [20.0, 30.0]]))
+    return model.draw_maps(context, photos[2:], prompt=UNKNOWN)
+
+
+def adapted(folder, **options):
+    """The model of a folder with a LoRA that does change it."""
+    model = icgeo.load(folder)
+    add_lora(model.learner.transformer, **{"rank": 3, "alpha": 12, **options})
+    generator = torch.Generator().manual_seed(1)
+    for weight in learned(model.learner.transformer):
+        weight.data += torch.randn(weight.shape, generator=generator)
+    return model
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    small_model().save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("options", [{}, {"rslora": True}, {"dora": True}])
+def test_an_adapter_comes_back_from_disk_exactly(checkpoint, tmp_path, options):
+    """With alpha four times the rank, which files without metadata would lose."""
+    model = adapted(checkpoint, **options)
+    save_adapter(model.learner.transformer, tmp_path / "adapter")
+    again = icgeo.load(checkpoint, adapter=tmp_path / "adapter")
+    assert torch.equal(draw_maps(model), draw_maps(again))
+    plain = draw_maps(icgeo.load(checkpoint))
+    assert (draw_maps(model) - plain).abs().max() > 1e-3
+
+
+def test_merged_maps_are_those_unmerged(checkpoint):
+    model = adapted(checkpoint)
+    expected = draw_maps(model)
+    merge(model.learner.transformer)
+    assert not any("lora" in name for name, _ in model.learner.transformer.named_parameters())
+    torch.testing.assert_close(draw_maps(model), expected, atol=2e-5, rtol=0)
+
+
+def test_adapters_are_float32_on_a_base_of_bfloat16(checkpoint):
+    model = icgeo.load(checkpoint, dtype="bfloat16")
+    weights = add_lora(model.learner.transformer, rank=2, alpha=2)
+    assert {weight.dtype for weight in weights} == {torch.float32}
+    assert model.learner.transformer.x_embedder.weight.dtype == torch.bfloat16
+    assert draw_maps(model).isfinite().all()
+
+
+def nearest_place(model, latents):
+    """The place whose coded map is nearest to latents: over a grid of 5 degrees, then finer."""
+    codec = model.learner.codec
+
+    def best(grid):
+        coded = codec.encode_maps(maps.draw(grid, model.settings.style).float())
+        return grid[(coded - latents).square().sum((1, 2)).argmin()]
+
+    steps = torch.arange(-90.0, 90.1, 5), torch.arange(-180.0, 180.0, 5)
+    place = best(torch.cartesian_prod(*steps).double())
+    for width in (4.0, 0.8):
+        near = torch.linspace(-width, width, 11).double()
+        grid = place + torch.cartesian_prod(near, near)
+        place = best(torch.stack((grid[:, 0].clamp(-90, 90), grid[:, 1]), dim=-1))
+    return place
+
+
+def test_rank_8_learns_8_episodes_by_heart(tmp_path):
+    """One photo that is asked for in each; the map drawn in one step decodes within 100 km."""
+    generator = torch.Generator().manual_seed(3)
+    places = torch.rand(16, 2, generator=generator).double() * 120 - 60
+    photos = torch.randint(256, (16, 3, 8, 8), generator=generator).float()
+    photos = functional.interpolate(photos, size=64, mode="bilinear").to(torch.uint8)
+    model, pool = icgeo.load("tiny"), Pool(photos, places)
+    options = LoraOptions(
+        views=2, episodes=8, rank=8, alpha=16, steps=150, atom=1.0, learning_rate=1e-2, average=0.9,
+        warmup=10, tracker="none", mixed_precision="no",
+    )  # fmt: skip
+    run = training(pool, tmp_path, options, model=model, exam=False)
+    draws = [
+        replace(
+            next(run.parts(0))[0],
+            pairs=torch.tensor([2 * i, 2 * i + 1]),
+            visible=torch.tensor([[False, True], [False, False]]),
+            seed=i,
+        )
+        for i in range(8)
+    ]
+    run.parts = lambda step: [[replace(d, seed=8 * step + d.pairs[0].item()) for d in draws]]
+    for _ in range(options.steps):
+        run.update()
+    errors = []
+    for i in range(8):
+        context = model.encode_context(photos[2 * i + 1 : 2 * i + 2], places[2 * i + 1, None])
+        drawn = model.draw_maps(context, photos[2 * i : 2 * i + 1], prompt=UNKNOWN, samples=4)
+        place = nearest_place(model, model.learner.codec.encode_maps(drawn[0].mean(0)))
+        errors.append(sphere.distance_km(place, places[2 * i]).item())
+    assert sorted(errors)[4] < 100
+
+
+def test_the_learning_rate_rises_and_falls():
+    options = LoraOptions(steps=100, warmup=10, learning_rate=1.0)
+    assert options.rate(0) == pytest.approx(0.1)
+    assert options.rate(9) == options.rate(10) == 1
+    assert options.rate(55) == pytest.approx(0.01 + 0.99 / 2)
+    assert options.rate(99) < 0.02
+    assert replace(options, schedule="constant").rate(99) == 1
+
+
+def test_it_stops_where_validation_does_not_improve(pool, tmp_path, monkeypatch):
+    options = replace(FEW, steps=8, validate_every=1, patience=2)
+    run = training(pool, tmp_path, options)
+    nll = iter([3.0, 1.0, 2.0, 1.5, 0.0])
+    judged = lora.Judgement(100.0, 0.0, 1.0)
+    monkeypatch.setattr(Exam, "__call__", lambda *_: {0: replace(judged, nll=next(nll))})
+    saved = []
+    monkeypatch.setattr(lora, "save_adapter", lambda *_: saved.append(run.progress.step))
+    run.run()
+    assert run.progress.step == 4
+    assert saved == [1, 2]
+    assert run.progress.best == 1
+
+
+def test_a_full_disk_loses_nothing(pool, tmp_path, monkeypatch):
+    run = training(pool, tmp_path, exam=False)
+    run.update()
+    run.save()
+
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run.accelerator, "save_state", full)
+    run.update()
+    with pytest.raises(UsageError, match=r"No space left on device.*make room and start again"):
+        run.save()
+    assert [path.name for path in run.checkpoints] == ["00000001"]
+    resumed = training(pool, tmp_path, exam=False)
+    assert resumed.resume()
+    assert resumed.progress.step == 1
+
+
+def test_a_checkpoint_of_another_model_is_refused(pool, tmp_path):
+    run = training(pool, tmp_path, exam=False)
+    run.save()
+    other = training(pool, tmp_path, model=small_model(seed=1), exam=False)
+    with pytest.raises(UsageError, match=r"expected a checkpoint of .* choose another run folder"):
+        other.resume()
+    shutil.rmtree(tmp_path / "checkpoints")
+    assert not other.resume()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"targets": ("to_z",)}, "target modules of Flux2Transformer2DModel, got 'to_z', which"),
+        ({"targets": ("(",)}, "expected a regular expression, got"),
+        ({"views": 13}, "at least 13 pairs to train on, the views of an episode, got 12"),
+        ({"accumulate": 3}, "that 3 processes and parts share evenly, got 4"),
+        ({"eight_bit": True}, "bitsandbytes"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(pool, tmp_path, options, words):
+    with pytest.raises(UsageError, match=words) as raised:
+        training(pool, tmp_path, replace(FEW, **options), exam=False)
+    assert "\n" not in str(raised.value)
+
+
+def test_options_out_of_range():
+    with pytest.raises(UsageError, match="rank of at least 1, got 0"):
+        LoraOptions(rank=0)
+    with pytest.raises(UsageError, match=r"average decay in \[0, 1\), got 1"):
+        LoraOptions(average=1)
+
+
+def test_models_and_prompts_that_cannot_be_adapted():
+    with pytest.raises(UsageError, match=r"a prompt of .*, got 'mars'"):
+        objective_of(small_model(), "mars")
+    with pytest.raises(UsageError, match="'pairwise' to adapt this model, got 'full'"):
+        objective_of(small_model().choosing(attention="full"), UNKNOWN)
+    with pytest.raises(UsageError, match=r"a transformer of .* to adapt, got Linear"):
+        target_modules(torch.nn.Linear(2, 2))
+
+
+def test_targets_can_be_chosen():
+    transformer = small_model().learner.transformer
+    found = target_modules(transformer, ("to_q", r"add_[kv]_proj"))
+    assert [name.rsplit(".", 1)[-1] for name in found] == ["to_q", "add_k_proj", "add_v_proj"]
+
+
+def test_the_card_is_pushed_with_the_adapter(tmp_path, monkeypatch):
+    calls = []
+
+    class Hub:
+        def create_repo(self, repository, **options):
+            calls.append((repository, options))
+
+        def upload_folder(self, **options):
+            calls.append(options)
+
+    monkeypatch.setattr("icgeo.training.cards.HfApi", Hub)
+    with pytest.raises(UsageError, match="expected a model card"):
+        push_to_hub(tmp_path, "someone/lora")
+    write_card(tmp_path, base="tiny", data="12 photos of x.", settings={"rank": 2}, results="| a |")
+    assert push_to_hub(tmp_path, "someone/lora") == "https://huggingface.co/someone/lora"
+    assert calls[0] == ("someone/lora", {"private": True, "exist_ok": True})
+    assert calls[1] == {"repo_id": "someone/lora", "folder_path": tmp_path}
+    text = (tmp_path / "README.md").read_text()
+    for part in ("base_model: tiny", "12 photos of x.", "- rank: 2", "| a |", "license: apache"):
+        assert part in text
+
+    def fail(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(Hub, "create_repo", fail)
+    with pytest.raises(UsageError, match="cannot push to someone/lora: no network; the adapter is"):
+        push_to_hub(tmp_path, "someone/lora")
+
+
+def test_a_run_ends_without_numbers_that_are_not(pool, tmp_path):
+    last = training(pool, tmp_path, replace(FEW, steps=1)).run()
+    assert all(math.isfinite(value) for value in last.values())

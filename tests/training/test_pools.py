@@ -1,0 +1,71 @@
+"""Tests of pools: views of a world, a user's photos, division, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from icgeo.config import UsageError
+from icgeo.training.pools import Pool, divide, photo_division, photo_pool, view_pool
+
+
+@pytest.fixture
+def album(tmp_path):
+    """Twelve photos, whose red tells their latitude, and a broken one."""
+    rows = ["image,lat,lon"]
+    for i in range(12):
+        Image.new("RGB", (40, 30), (20 * i, 0, 0)).save(tmp_path / f"{i}.png")
+        rows.append(f"{i}.png,{5 * i},{-10 * i}")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "album.csv").write_text("\n".join([*rows, "broken.png,1,2"]) + "\n")
+    return tmp_path / "album.csv"
+
+
+def test_photos_are_read_and_the_unreadable_listed(album, tmp_path):
+    division = photo_division(album, size=16, seed=0, skipped=tmp_path / "skipped.txt")
+    pools = (division.training, division.validation, division.test)
+    assert [len(pool) for pool in pools] == [7, 2, 3]
+    for pool in pools:
+        expected = 20 * pool.lat_lon[:, 0] / 5
+        torch.testing.assert_close(pool.photos[:, 0, 0, 0].double(), expected, atol=1, rtol=0)
+    places = torch.cat([pool.lat_lon for pool in pools])
+    assert sorted(places[:, 0].tolist()) == [5.0 * i for i in range(12)]
+    lines = (tmp_path / "skipped.txt").read_text().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("broken.png: ")
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("image,lat,lon\n", "expected photos, found none"),
+        ("image,lat,lon\n0.png,95,3\n1.png,3,4\n", "row 2: .*95"),
+        ("image,lat,lon\n0.png,,\n", "expected a location, found none"),
+        ("image,lat,lon\nbroken.png,1,2\n", "photos that can be read, got none; broken.png: "),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(album, table, words):
+    album.write_text(table)
+    with pytest.raises(UsageError, match=words) as raised:
+        photo_pool(album, size=16)
+    assert "\n" not in str(raised.value)
+
+
+def test_too_few_pairs_for_the_shots():
+    pool = Pool(torch.zeros(8, 3, 4, 4, dtype=torch.uint8), torch.zeros(8, 2).double())
+    division = divide(pool, generator=torch.Generator().manual_seed(0))
+    division.require(4)
+    with pytest.raises(UsageError, match="at least 6 pairs to train on for 5 shots, got 5; add"):
+        division.require(5)
+    with pytest.raises(UsageError, match="photos for validation and for the comparison"):
+        divide(pool[:1], generator=torch.Generator()).require(0)
+
+
+def test_views_are_the_same_for_the_same_seed():
+    world = torch.rand(3, 24, 48, generator=torch.Generator().manual_seed(0))
+    first, again = (
+        view_pool(world, 3, size=8, generator=torch.Generator().manual_seed(5)) for _ in range(2)
+    )
+    assert first.photos.shape == (3, 3, 8, 8)
+    assert torch.equal(first.photos, again.photos)
+    assert np.abs(first.lat_lon[:, 0].numpy()).max() <= 90
