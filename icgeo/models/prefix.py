@@ -107,12 +107,15 @@ class Kept:
         return Seen(rotated, values, visible)
 
 
-@dataclass(frozen=True)
 class Sight:
-    """What the tokens of a pass see beside their own sequence, and where they are kept."""
+    """What the tokens of a pass see beside their own sequence, and where they are kept.
 
-    seen: Sequence[Seen] = ()
-    kept: Kept | None = None
+    No dataclass: FSDP looks into those for tensors and makes them anew for each block.
+    """
+
+    def __init__(self, seen: Sequence[Seen] = (), kept: Kept | None = None) -> None:
+        """Take what is seen, and where to keep keys and values."""
+        self.seen, self.kept = seen, kept
 
 
 def rotate(x: Heads, rotary: Rotary) -> Heads:

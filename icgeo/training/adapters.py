@@ -17,6 +17,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from icgeo.training.sharding import divided, forget_gathered, whole
 from icgeo.training.targets import pipeline_class, target_modules
 
 
@@ -79,19 +80,26 @@ def read_state(transformer: nn.Module, path: Path) -> None:
     set_peft_model_state_dict(transformer, load_file(path))
 
 
-def save_adapter(transformer: nn.Module, folder: Path) -> None:
-    """Save the adapter as a folder in the format of diffusers, at once or not at all."""
+def save_adapter(transformer: nn.Module, folder: Path, *, is_main: bool = True) -> None:
+    """Save the adapter as a folder in the format of diffusers, at once or not at all.
+
+    Args:
+        transformer: holds the adapter, in parts if it is sharded: then all processes must call.
+        folder: where to.
+        is_main: whether this process writes.
+    """
+    state = {name: whole(x) for name, x in get_peft_model_state_dict(transformer).items()}
 
     def write(partial: Path) -> None:
         kind: Any = pipeline_class(transformer)
-        state: dict[str, Tensor] = get_peft_model_state_dict(transformer)
         kind.save_lora_weights(
             partial,
             transformer_lora_layers=state,
             **_collate_lora_metadata({"transformer": transformer}),
         )
 
-    replace_folder(folder, write)
+    if is_main:
+        replace_folder(folder, write)
 
 
 def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
@@ -119,12 +127,33 @@ def has_adapter(transformer: nn.Module) -> bool:
     return any(isinstance(part, BaseTunerLayer) for part in transformer.modules())
 
 
+class Average(EMAModel):  # type: ignore[misc]  # diffusers is not followed
+    """A running average of weights; its state is whole where each process holds a part."""
+
+    shadow_params: list[Tensor]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the state, to all processes."""
+        return {**super().state_dict(), "shadow_params": [whole(x) for x in self.shadow_params]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take what `state_dict` gave, whatever the number of processes was."""
+        parts = self.shadow_params
+        super().load_state_dict(state_dict)
+        self.shadow_params = [
+            divided(x, part) for x, part in zip(self.shadow_params, parts, strict=True)
+        ]
+
+
 @contextmanager
-def averaged(average: EMAModel, weights: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Let the weights be their average for a while."""
+def averaged(
+    average: EMAModel, weights: Sequence[nn.Parameter], transformer: nn.Module
+) -> Iterator[None]:
+    """Let the weights of a transformer be their average for a while."""
     average.store(weights)
     average.copy_to(weights)
     try:
         yield
     finally:
         average.restore(weights)
+        forget_gathered(transformer)

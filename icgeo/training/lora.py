@@ -18,8 +18,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
-from diffusers.training_utils import EMAModel
+from accelerate.utils import DistributedType, broadcast_object_list
 from safetensors import SafetensorError
 from torch import nn
 from tqdm import tqdm
@@ -27,8 +26,10 @@ from tqdm import tqdm
 from icgeo.config import UsageError
 from icgeo.models.base import MapModel
 from icgeo.training.adapters import (
+    Average,
     add_lora,
     averaged,
+    learned,
     read_state,
     save_adapter,
     write_state,
@@ -37,6 +38,7 @@ from icgeo.training.draws import Draw, DrawOptions, Gallery, draw_episode
 from icgeo.training.judging import Judgement, judge, pool_episodes
 from icgeo.training.objectives import Latents, Objective, encoded, objective_of
 from icgeo.training.pools import Division, Pool
+from icgeo.training.sharding import tie_kept
 
 logger = logging.getLogger(__name__)
 
@@ -243,14 +245,23 @@ class LoraTraining:
             )
 
     def _prepare(self) -> None:
+        accelerator = self.accelerator
         optimizer = make_optimizer(self.weights, eight_bit=self.options.eight_bit)
-        # no evaluation_mode: only gradients make the processes one
-        self.prepared, self.optimizer = self.accelerator.prepare(self.objective, optimizer)
-        self.average = EMAModel(self.weights, decay=self.options.average)
+        # sharded weights are gathered where the transformer is called; gradients of processes with
+        # whole weights are averaged where the loss is
+        is_sharded = accelerator.distributed_type == DistributedType.FSDP
+        learner = self.transformer if is_sharded else self.objective
+        self.prepared, self.optimizer = accelerator.prepare(learner, optimizer)
+        self.loss = self.objective if is_sharded else self.prepared
+        self.weights = learned(self.transformer)
+        self.average = Average(self.weights, decay=self.options.average)
         self.progress = Progress()
-        self.accelerator.register_for_checkpointing(self.average, self.progress)
-        self.accelerator.register_save_state_pre_hook(self._save_weights)
-        self.accelerator.register_load_state_pre_hook(self._load_weights)
+        accelerator.register_for_checkpointing(self.average, self.progress)
+        if is_sharded:
+            self.transformer.register_forward_hook(tie_kept, with_kwargs=True)
+        else:
+            accelerator.register_save_state_pre_hook(self._save_weights)
+            accelerator.register_load_state_pre_hook(self._load_weights)
 
     def _save_weights(self, models: list[Any], weights: list[Any], folder: str) -> None:
         """Save the adapter in place of the whole model."""
@@ -281,7 +292,7 @@ class LoraTraining:
         total = 0.0
         for part in self.parts(self.progress.step):
             with accelerator.accumulate(self.prepared):
-                loss = self.prepared(self.latents, part)
+                loss = self.loss(self.latents, part)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(self.weights, options.clip)
@@ -327,7 +338,7 @@ class LoraTraining:
     def validate(self, also: Mapping[str, float]) -> None:
         """Judge the averaged adapter, and keep it if it is the best so far."""
         progress = self.progress
-        with averaged(self.average, self.weights):
+        with averaged(self.average, self.weights, self.transformer):
             found = self.exam(self.objective.model) if self.exam else {}
             nll = math.fsum(one.nll for one in found.values()) / max(1, len(found))
             # of one process for all, lest they part
@@ -335,8 +346,9 @@ class LoraTraining:
             is_best = nll < progress.best or not found
             progress.best = min(nll, progress.best)
             progress.since = 0 if is_best else progress.since + 1
-            if is_best and self.accelerator.is_main_process:
-                save_adapter(self.transformer, self.folder / BEST)
+            if is_best:
+                is_main = self.accelerator.is_main_process
+                save_adapter(self.transformer, self.folder / BEST, is_main=is_main)
         told = {f"{shots} shots, NLL": one.nll for shots, one in found.items()}
         told |= {f"{shots} shots, km": one.median_km for shots, one in found.items()}
         progress.history.append({"step": float(progress.step), **also, **told})

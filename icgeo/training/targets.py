@@ -46,10 +46,11 @@ def target_of(transformer: nn.Module) -> Target:
     Raises:
         UsageError: an architecture without an entry.
     """
-    name = type(transformer).__name__
-    if name not in TARGETS:
-        raise UsageError(f"expected a transformer of {sorted(TARGETS)} to adapt, got {name}")
-    return TARGETS[name]
+    names = [kind.__name__ for kind in type(transformer).mro()]  # FSDP makes a class of its own
+    for name in names:
+        if name in TARGETS:
+            return TARGETS[name]
+    raise UsageError(f"expected a transformer of {sorted(TARGETS)} to adapt, got {names[0]}")
 
 
 def target_modules(transformer: nn.Module, wanted: Sequence[str] = ()) -> list[str]:

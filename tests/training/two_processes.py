@@ -1,43 +1,88 @@
-"""Gradients of one step in float64, written by the main process; run by `accelerate launch`."""
+"""Gradients and weights of a run in float64, written by the main process; run by a launcher."""
 
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import save_file
 from test_lora import FEW, UNKNOWN, small_model
 
 from icgeo.training.draws import Gallery
-from icgeo.training.lora import LoraTraining
+from icgeo.training.lora import Exam, LoraTraining
 from icgeo.training.objectives import objective_of
 from icgeo.training.pools import view_pool
+from icgeo.training.sharding import whole
 
 
-def main(folder: Path) -> None:
+def shard():
+    """Let accelerate shard on CPUs too, which it (1.15) does on accelerators alone."""
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        transformer_cls_names_to_wrap=["Flux2TransformerBlock", "Flux2SingleTransformerBlock"],
+        cpu_ram_efficient_loading=False,
+        reshard_after_forward=True,
+        state_dict_type="SHARDED_STATE_DICT",
+    )
+    for state in (AcceleratorState._shared_state, PartialState._shared_state):
+        state["distributed_type"] = DistributedType.FSDP
+    AcceleratorState._shared_state["fsdp_plugin"] = plugin
+
+
+def new_run(folder, accelerator):
     generator = torch.Generator().manual_seed(0)
     pool = view_pool(torch.rand(3, 24, 48, generator=generator), 12, size=64, generator=generator)
     model = small_model()
     model.learner.double()
     objective = objective_of(model, UNKNOWN)
     latents = objective.encode(pool)
-    gallery = Gallery.of(pool.lat_lon, latents["features"])
-    options = replace(FEW, average=0.5)
-    run = LoraTraining(objective, latents, gallery, exam=None, folder=folder, options=options)
-    for weight in run.weights:
-        weight.data += 0.1 * torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
-    (part,) = run.parts(0)
-    run.accelerator.backward(run.prepared(run.latents, part))
-    grads = {str(i): weight.grad.clone() for i, weight in enumerate(run.weights)}
+    return LoraTraining(
+        objective,
+        latents,
+        Gallery.of(pool.lat_lon, latents["features"]),
+        exam=Exam([(pool[:2], pool[2:4])], UNKNOWN, (0, 2)),
+        folder=folder,
+        options=replace(FEW, average=0.5, learning_rate=0.1),
+        accelerator=accelerator,
+    )
+
+
+def state_of(run):
+    """Weights, then their average."""
+    both = (*run.weights, *run.average.shadow_params)
+    return {str(i): whole(x.detach()).clone() for i, x in enumerate(both)}
+
+
+def main(folder: Path, kind: str) -> None:
+    accelerator = Accelerator(cpu=True)
+    if kind == "fsdp":
+        shard()
+    run = new_run(folder, accelerator)
+    run.update()
+    (part,) = run.parts(1)
+    run.accelerator.backward(run.loss(run.latents, part))
+    grads = {f"grad {i}": whole(x.grad).clone() for i, x in enumerate(run.weights)}
     run.optimizer.zero_grad()
     run.update()
+    run.validate({})
+    run.save()
+    saved = state_of(run)
     run.update()
-    if run.accelerator.is_main_process:
-        weights = {f"after {i}": weight.detach() for i, weight in enumerate(run.weights)}
-        told = {"processes": torch.tensor(run.accelerator.num_processes), **weights}
-        save_file({**grads, **told}, folder / "found.safetensors")
-    run.accelerator.end_training()
+    run.resume()
+    again = state_of(run)
+    if accelerator.is_main_process:
+        told = {
+            "processes": torch.tensor(accelerator.num_processes),
+            "is_sharded": torch.tensor(run.loss is run.objective),
+            "comes_back": torch.tensor(all(torch.equal(x, again[i]) for i, x in saved.items())),
+        }
+        save_file({**grads, **saved, **told}, folder / "found.safetensors")
+    accelerator.end_training()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])
