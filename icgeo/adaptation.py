@@ -179,7 +179,8 @@ def compare_adapted(
     figure = plots.plot_maps([query.photo for query in first], {"truth": truth, **drawn})
     figure.savefig(folder / "maps.png", dpi=150)
     text = report(rows, old, trial)
-    (folder / "comparison.md").write_text(text, encoding="utf-8")
+    title = "# Zero-shot against LoRA\n\n"
+    (folder / "comparison.md").write_text(title + text, encoding="utf-8")
     return text
 
 
@@ -214,12 +215,10 @@ def without_examples(rows: Sequence[Row]) -> list[Row]:
 
 
 def report(rows: Sequence[Row], old: Sequence[Row], trial: Trial) -> str:
-    """Lay out the comparison as Markdown."""
+    """Lay out the comparison as Markdown, without a heading."""
     new = compare([*rows, *without_examples(rows)], ZERO)
     division = trial.division
     lines = [
-        "# Zero-shot against LoRA",
-        "",
         f"{len(division.test)} queries of {trial.world} in episodes of {trial.each}, examples out "
         f"of {len(division.training)} training photos, both tempered on "
         f"{len(division.validation)} validation photos. A query is {trial.nearest_km:.0f} km from "

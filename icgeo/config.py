@@ -12,6 +12,7 @@ import platform
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
@@ -47,11 +48,20 @@ class UsageError(ValueError):
 def run(main: Callable[[Options], None], options_type: type[Options]) -> None:
     """Run a script on its command line; a `UsageError` exits with code 2 and one line."""
     options = parse(options_type)
+    _silence()
     try:
         main(options)
     except UsageError as error:
         sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {_one_line(error)}\n")
         sys.exit(2)
+
+
+def _silence() -> None:
+    """Keep from the user's screen what dependencies say of parts that icgeo does not use."""
+    for name in ("torchao", "diffusers.quantizers.torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # a norm in float32 under autocast, which is right and not slower than the rest
+    warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
 
 
 def save_run(

@@ -17,7 +17,7 @@ tags: [lora, geolocation, icgeo]
 ---
 # A LoRA of {base} that locates photos
 
-It draws the map of a photo from solved cases, with [icgeo](https://pypi.org/project/icgeo/):
+It draws the map of a photo from solved cases, with `icgeo`:
 
 ```python
 import icgeo
@@ -62,7 +62,7 @@ def write_card(
         base: the model that it belongs to.
         data: what it was trained on, in a sentence.
         settings: of the run.
-        results: a table.
+        results: a table, without a heading.
         licence: of the adapter.
         choices: what `icgeo.load` must be told beside it.
     """

@@ -65,7 +65,7 @@ class LoraOptions(DrawOptions):
     """How the learning rate goes after its warm-up."""
     warmup: int = 10
     """Steps over which the learning rate rises."""
-    steps: int = 160
+    steps: int = 300
     """Steps in all."""
     episodes: int = 4
     """Episodes a step, over all processes and accumulated parts."""
@@ -82,8 +82,8 @@ class LoraOptions(DrawOptions):
     mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
     """Of the computation; adapters stay in float32."""
     tracker: Literal["none", "tensorboard", "wandb"] = "tensorboard"
-    """Where losses go beside log.jsonl, if it is installed."""
-    validate_every: int = 40
+    """Where losses go beside log.jsonl, if it is installed: pip install 'icgeo[trackers]'."""
+    validate_every: int = 60
     """Steps between validations."""
     save_every: int = 20
     """Steps between checkpoints."""
@@ -114,7 +114,7 @@ def make_accelerator(options: LoraOptions, folder: Path) -> Accelerator:
     packages = {"tensorboard": "tensorboard", "wandb": "wandb"}
     package = packages.get(options.tracker)
     if package and importlib.util.find_spec(package) is None:
-        logger.warning("%s is not installed: losses go to log.jsonl alone", package)
+        logger.info("%s is not installed: losses go to log.jsonl alone", package)
         package = None
     return Accelerator(
         gradient_accumulation_steps=options.accumulate,

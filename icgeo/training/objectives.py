@@ -8,7 +8,8 @@ the first pair of an episode is the target, and the pairs that it sees are its e
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,12 +29,25 @@ from icgeo.models.references import References
 from icgeo.training.draws import Draw
 from icgeo.training.pools import Pool
 
-Latents = dict[str, Tensor]
 AT_ONCE = 64
 """Photos encoded at a time."""
 REST = 0.1
 """Weight of what is drawn beside the map, where examples are drawn again: it must stay in place,
 but is no answer."""
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Encoded photos and maps of a pool, by name; on the CPU, from where each step takes its own.
+
+    Wrapped, because data-parallel training would move a bare dict to the GPU whole at each step.
+    """
+
+    tensors: Mapping[str, Tensor]
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Give what is encoded of all photos: `photos`, `maps` or `places`, and `features`."""
+        return self.tensors[name]
 
 
 def objective_of(model: MapModel, prompt: str) -> "Objective":
@@ -65,7 +79,7 @@ def _error(found: Tensor, noise: Tensor, data: Tensor) -> Float[Tensor, ""]:
     return (found.to(exact) - (noise - data).to(exact)).square().mean()
 
 
-def _in_parts(encode: Callable[[Pool], Latents], pool: Pool) -> Latents:
+def _in_parts(encode: Callable[[Pool], dict[str, Tensor]], pool: Pool) -> dict[str, Tensor]:
     parts = [encode(pool[start : start + AT_ONCE]) for start in range(0, len(pool), AT_ONCE)]
     return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
 
@@ -86,9 +100,9 @@ class StackedObjective(nn.Module):
     @torch.no_grad()
     def encode(self, pool: Pool) -> Latents:
         """Encode photos and maps."""
-        return _in_parts(self._encode, pool)
+        return Latents(_in_parts(self._encode, pool))
 
-    def _encode(self, pool: Pool) -> Latents:
+    def _encode(self, pool: Pool) -> dict[str, Tensor]:
         codec, weight = self.learner.codec, self.learner.prompts
         photos, features = codec.encode_photos(pool.photos.to(weight.device, weight.dtype) / 255)
         drawn = maps.draw(pool.lat_lon, self.model.settings.style).to(weight)
@@ -129,10 +143,10 @@ class PipelineObjective(nn.Module):
         """
         small = functional.adaptive_avg_pool2d(pool.photos.float() / 255, 8).flatten(1)
         if not isinstance(self.model.layout, References):
-            return {"photos": pool.photos, "places": pool.lat_lon, "features": small}
-        return {**_in_parts(self._encode, pool), "features": small}
+            return Latents({"photos": pool.photos, "places": pool.lat_lon, "features": small})
+        return Latents({**_in_parts(self._encode, pool), "features": small})
 
-    def _encode(self, pool: Pool) -> Latents:
+    def _encode(self, pool: Pool) -> dict[str, Tensor]:
         encode = self.model.backbone.encode
         drawn = maps.draw(pool.lat_lon, self.model.settings.style)
         return {"photos": encode(pool.photos / 255), "maps": encode(drawn)}
@@ -192,7 +206,7 @@ class PipelineObjective(nn.Module):
 
     def _shown(
         self, latents: Latents, examples: Tensor, target: Tensor
-    ) -> tuple[Latents, Tensor, Tensor]:
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Give what is kept of the examples, the encoded query and its encoded answer."""
         shown = self.model.layout
         if isinstance(shown, References):
@@ -229,11 +243,11 @@ def encoded(objective: Objective, pool: Pool, folder: Path) -> Latents:
     path = folder / f"latents-{key.hexdigest()}.safetensors"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        latents = {name: x.contiguous() for name, x in objective.encode(pool).items()}
+        latents = {name: x.contiguous() for name, x in objective.encode(pool).tensors.items()}
         partial = path.with_name(f"{path.name}.{id(latents)}.partial")
         save_file(latents, partial)
         partial.replace(path)
-    return load_file(path)
+    return Latents(load_file(path))
 
 
 def _codec_weights(model: Any) -> list[Tensor]:

@@ -10,6 +10,7 @@ from functools import lru_cache
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional
 
 import icgeo
@@ -23,7 +24,7 @@ from icgeo.training.cards import push_to_hub, write_card
 from icgeo.training.draws import Gallery
 from icgeo.training.episodes import PROMPTS
 from icgeo.training.lora import Exam, LoraOptions, LoraTraining
-from icgeo.training.objectives import encoded, objective_of
+from icgeo.training.objectives import Latents, encoded, objective_of
 from icgeo.training.pools import Pool, view_pool
 from icgeo.training.pretrain import STYLE, build_learner
 from icgeo.training.targets import target_modules
@@ -124,7 +125,7 @@ def test_latents_are_computed_once_and_anew_for_other_photos(pool, tmp_path, mon
     monkeypatch.setattr(objective, "encode", lambda photos: calls.append(len(photos)) or first)
     again = encoded(objective, pool, tmp_path)
     assert not calls
-    assert all(torch.equal(again[name], first[name]) for name in first)
+    assert all(torch.equal(again[name], x) for name, x in first.tensors.items())
     encoded(objective, pool[:5], tmp_path)
     encoded(objective_of(small_model(seed=1), UNKNOWN), pool[:6], tmp_path)
     assert calls == [5]
@@ -149,8 +150,9 @@ def test_hidden_pairs_and_the_own_map_do_not_matter(pool, tmp_path):
 
     expected = velocity(run.latents)
     for pair, changes in ((0, False), (1, True), (2, False)):
-        other = {name: x.clone() for name, x in run.latents.items()}
-        other["maps"][draw.pairs[pair]] += 1
+        maps_of = run.latents["maps"].clone()
+        maps_of[draw.pairs[pair]] += 1
+        other = Latents({**run.latents.tensors, "maps": maps_of})
         same = torch.equal(velocity(other), expected)
         assert same is not changes, pair
 
@@ -273,11 +275,21 @@ def test_it_stops_where_validation_does_not_improve(pool, tmp_path, monkeypatch)
     judged = lora.Judgement(100.0, 0.0, 1.0)
     monkeypatch.setattr(Exam, "__call__", lambda *_: {0: replace(judged, nll=next(nll))})
     saved = []
-    monkeypatch.setattr(lora, "save_adapter", lambda *_: saved.append(run.progress.step))
+    monkeypatch.setattr(lora, "save_adapter", lambda *_, **__: saved.append(run.progress.step))
     run.run()
     assert run.progress.step == 4
     assert saved == [1, 2]
     assert run.progress.best == 1
+
+
+def test_losses_go_to_tensorboard(pool, tmp_path):
+    training(pool, tmp_path, replace(FEW, tracker="tensorboard")).run()
+    events = EventAccumulator(str(tmp_path / "lora"))
+    events.Reload()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    for name in ("loss", "2 shots, NLL"):
+        told = [(event.step, event.value) for event in events.Scalars(name)]
+        assert told == [(line["step"], pytest.approx(line[name])) for line in lines]
 
 
 def test_a_full_disk_loses_nothing(pool, tmp_path, monkeypatch):
