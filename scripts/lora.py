@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from icgeo import adaptation, config
 from icgeo.adaptation import Trial
 from icgeo.layout import EARTH, UNKNOWN
@@ -12,6 +14,7 @@ from icgeo.models import MapModel, load
 from icgeo.training.cards import push_to_hub, write_card
 from icgeo.training.lora import LoraOptions, LoraTraining, make_accelerator
 from icgeo.training.memory import keep_freed_memory
+from icgeo.training.plan import plan_lora
 from icgeo.training.pools import photo_division
 
 CHOICES = ("attention", "layout", "photo_size", "quantization", "dtype")
@@ -54,6 +57,8 @@ class Options(LoraOptions):
     """Repository of the hub (owner/name), private, that gets the adapter."""
     allow_outside: bool = False
     """Accept photos outside the folder of their manifest."""
+    plan: bool = False
+    """Say what memory and time the run would take, and stop."""
     name: str = "lora"
     """Run folder under runs/; a run that was stopped goes on."""
 
@@ -77,12 +82,16 @@ def gather(options: Options, size: int, folder: Path) -> Trial:
 
 def main(options: Options) -> None:
     """Train, compare, write the card."""
+    chosen = {name: getattr(options, name) for name in CHOICES}
+    if options.plan:
+        dtype = getattr(torch, chosen.pop("dtype") or "bfloat16")
+        print(plan_lora(options.model, options, dtype=dtype, **chosen))
+        return
     keep_freed_memory()
     folder = Path("runs") / options.name
     accelerator = make_accelerator(options, folder)
     if accelerator.is_main_process:
         config.save_run(folder, options, may_differ=("push_to_hub", "tracker"))
-    chosen = {name: getattr(options, name) for name in CHOICES}
     take = partial(load, options.model, device=accelerator.device, **chosen)
     model = take()
     trial = gather(options, model.photo_size, folder)

@@ -32,6 +32,7 @@ class Dimensions:
     """What a transformer costs."""
 
     parameters: int
+    heads: int
     width: int
     blocks: int
     token_flop: float
@@ -41,15 +42,15 @@ class Dimensions:
     def of(cls, transformer: Any) -> "Dimensions":
         """Read them from a transformer, on the meta device or a real one."""
         config, parameters = transformer.config, transformer.num_parameters()
-        width = config.num_attention_heads * config.attention_head_dim
+        heads = config.num_attention_heads
+        width = heads * config.attention_head_dim
         if "ffn_dim" in config:  # Wan: cross-attention too, and in VACE a branch of control
             blocks = config.num_layers + len(config.get("vace_layers", ()))
-            return cls(
-                parameters, width, blocks, blocks * width * (12 * width + 4 * config.ffn_dim)
-            )
+            token_flop = blocks * width * (12 * width + 4 * config.ffn_dim)
+            return cls(parameters, heads, width, blocks, token_flop)
         blocks = config.num_layers + config.num_single_layers
         each = 26 if "timestep_guidance_channels" in config else 24
-        return cls(parameters, width, blocks, each * width**2 * blocks)
+        return cls(parameters, heads, width, blocks, each * width**2 * blocks)
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ class Plan:
     dimensions: Dimensions
     tokens: Tokens
     shots: int
-    keeps: bool
-    """Whether examples are kept, as in the modes `joint` and `pairwise`."""
+    attention: str
+    """Who sees whom: full, joint or pairwise."""
     queries: int
     """That share the context."""
     batch_size: int
@@ -98,6 +99,11 @@ class Plan:
     """Of what is computed."""
     memory_bytes: int
     """What the device has."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether examples are kept, as in the modes `joint` and `pairwise`."""
+        return self.attention != "full"
 
     @property
     def parameters(self) -> int:
@@ -248,16 +254,13 @@ def plan(
         chosen = {name: value for name, value in choices.items() if value is not None}
         settings = replace(own, **chosen)
         tokens = _tokens(source, settings, shots, text=text)
-        config = _read(source, "transformer")
-    with torch.device("meta"):
-        transformer = getattr(diffusers, config["_class_name"]).from_config(config)
-    dimensions = Dimensions.of(transformer)
+        dimensions = Dimensions.of(transformer_of(_read(source, "transformer")))
     each = BYTES_QUANTIZED[quantization] if quantization else dtype.itemsize
     return Plan(
         dimensions=dimensions,
         tokens=tokens,
         shots=shots,
-        keeps=settings.attention != "full",
+        attention=settings.attention,
         queries=queries,
         batch_size=batch_size,
         steps=settings.steps,
@@ -266,6 +269,22 @@ def plan(
         bytes_a_number=dtype.itemsize,
         memory_bytes=device_memory(device),
     )
+
+
+def transformer_of(config: dict[str, Any]) -> Any:
+    """Make a transformer on the meta device."""
+    with torch.device("meta"):
+        return getattr(diffusers, config["_class_name"]).from_config(config)
+
+
+def config_of(model: str | Path, part: str) -> dict[str, Any]:
+    """Read the configuration of a part of a model.
+
+    Raises:
+        LoadError: no such model.
+    """
+    with located(model) as folder:
+        return _read(folder or str(model), part)
 
 
 def _read(source: str | Path, part: str) -> dict[str, Any]:
@@ -312,7 +331,7 @@ def plan_loaded(
         dimensions=Dimensions.of(transformer),
         tokens=tokens,
         shots=shots,
-        keeps=settings.attention != "full",
+        attention=settings.attention,
         queries=queries,
         batch_size=batch_size,
         steps=settings.steps,

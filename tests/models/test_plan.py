@@ -55,10 +55,10 @@ TI2V_5B = {
     "out_channels": 48,
 }
 PLAN = Plan(
-    dimensions=Dimensions(3_900_000_000, 3072, 25, 26 * 3072**2 * 25),
+    dimensions=Dimensions(3_900_000_000, 24, 3072, 25, 26 * 3072**2 * 25),
     tokens=Tokens(example=768, photo=256, drawn=512, text=64),
     shots=8,
-    keeps=True,
+    attention="joint",
     queries=10**9,
     batch_size=8,
     steps=4,

@@ -53,6 +53,12 @@ def test_a_planet_is_adapted_to_and_compared(tmp_path, capsys):
     assert capsys.readouterr().out == out
 
 
+def test_a_plan_starts_nothing(tmp_path, capsys):
+    run("lora", "--plan", True, "--rank", 4)
+    assert "4.1 million parameters frozen" in capsys.readouterr().out
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_a_run_killed_in_the_middle_ends_with_the_same_weights(tmp_path):
     """SIGKILL as soon as a checkpoint is there; bit by bit, on one process."""
