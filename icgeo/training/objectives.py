@@ -74,7 +74,8 @@ def _mixed(data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     return (1 - t) * data + t * noise
 
 
-def _error(found: Tensor, noise: Tensor, data: Tensor) -> Float[Tensor, ""]:
+def flow_error(found: Tensor, noise: Tensor, data: Tensor) -> Float[Tensor, ""]:
+    """Return the mean squared error of velocities, in float32 at least."""
     exact = torch.promote_types(found.dtype, torch.float32)
     return (found.to(exact) - (noise - data).to(exact)).square().mean()
 
@@ -124,7 +125,7 @@ class StackedObjective(nn.Module):
             prompt=torch.full((len(draws),), self.prompt, device=weight.device),
             sight=learner.place_examples(kept, groups=len(draws), visible=visible),
         )
-        return _error(found, noise, data)
+        return flow_error(found, noise, data)
 
 
 class PipelineObjective(nn.Module):
@@ -188,7 +189,7 @@ class PipelineObjective(nn.Module):
                 )
                 x = _mixed(data[rows], noise[rows], data.new_tensor(t))
                 found = predict(x[:, None], t, self._told(draw, count))[:, 0]
-                errors.append(_error(found, noise[rows], data[rows]) * rows.sum())
+                errors.append(flow_error(found, noise[rows], data[rows]) * rows.sum())
         return torch.stack(errors).sum() / shots
 
     def _one_target(self, latents: Latents, draw: Draw) -> Float[Tensor, ""]:
@@ -199,10 +200,10 @@ class PipelineObjective(nn.Module):
         predict = shown.predictor(kept, shots, asked)
         x = _mixed(data, noise, data.new_tensor(t))
         found = predict(x[:, None], t, self._told(draw, shots))[:, 0]
-        of_map = _error(*(shown.answer(part) for part in (found, noise, data)))
+        of_map = flow_error(*(shown.answer(part) for part in (found, noise, data)))
         if isinstance(shown, References):
             return of_map
-        return of_map + REST * _error(found, noise, data)
+        return of_map + REST * flow_error(found, noise, data)
 
     def _shown(
         self, latents: Latents, examples: Tensor, target: Tensor

@@ -1,0 +1,53 @@
+"""Tests of the comparison with diffusers' loop: that its loss is the stock one, and both learn."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from icgeo.models.prefix import uninstall
+from icgeo.training import throughput
+from icgeo.training.draws import draw_episode
+from icgeo.training.lora import LoraOptions
+from icgeo.training.objectives import PipelineObjective
+
+OPTIONS = LoraOptions(views=3, rank=2, tracker="none", mixed_precision="no", learning_rate=1e-2)
+
+
+@pytest.fixture(scope="module")
+def run():
+    return throughput.random_run("small", OPTIONS, device="cpu", dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def draw(run):
+    found = draw_episode(run.gallery, OPTIONS, 0)
+    return replace(found, visible=~torch.eye(3, dtype=torch.bool), is_told=True)
+
+
+def test_the_stock_loss_is_that_of_the_mode_full(run, draw):
+    """One sequence of the noisy map, all examples and the photo; here by the model's own way."""
+    model = run.objective.model
+    full = replace(model, settings=replace(model.settings, attention="full"))
+    uninstall(run.transformer)
+    with torch.no_grad():
+        expected = PipelineObjective(full, run.objective.prompt)(run.latents, [draw])
+        found = throughput.stock_loss(run, draw, torch.tensor([0]))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_pass_of_several_targets_is_several_passes(run, draw):
+    uninstall(run.transformer)
+    with torch.no_grad():
+        alone = [throughput.stock_loss(run, draw, torch.tensor([i])) for i in range(3)]
+        together = throughput.stock_loss(run, draw, torch.arange(3))
+    torch.testing.assert_close(together, torch.stack(alone).mean(), atol=1e-5, rtol=1e-5)
+
+
+def test_each_way_takes_a_step(run, draw):
+    run.optimizer.param_groups[0]["lr"] = 1e-3
+    for step in (throughput.shared_step, throughput.stock_step):
+        before = [weight.detach().clone() for weight in run.weights]
+        step(run, draw, **({"at_once": 2} if step is throughput.stock_step else {}))
+        moved = [(x - y).abs().max().item() for x, y in zip(run.weights, before, strict=True)]
+        assert max(moved) > 1e-5
