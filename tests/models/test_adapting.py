@@ -158,3 +158,30 @@ def test_the_public_call_takes_a_pipelines_lora(tmp_path):
         context = one.encode_context(photos[:1], torch.zeros(1, 2))
         found.append(one.draw_maps(context, photos[1:], prompt="earth", steps=2))
     assert torch.equal(*found)
+
+
+@pytest.mark.slow
+def test_a_lora_learns_on_a_base_of_8_bits(tmp_path):
+    style = maps.MapStyle.marker(height=64, width=128, spread_deg=10.0)
+    choices = {"style": style, "photo_size": 64, "attention": "pairwise", "dtype": "bfloat16"}
+    model = icgeo.load(twins.klein(tmp_path / "klein"), quantization="int8", **choices)
+    generator = torch.Generator().manual_seed(0)
+    photos = torch.randint(256, (6, 3, 64, 64), generator=generator).to(torch.uint8)
+    pool = Pool(photos, torch.rand(6, 2, generator=generator).double() * 50)
+    objective = PipelineObjective(model, "earth")
+    latents = objective.encode(pool)
+    run = LoraTraining(
+        objective,
+        latents,
+        Gallery.of(pool.lat_lon, latents["features"]),
+        exam=None,
+        folder=tmp_path,
+        options=LoraOptions(views=3, episodes=2, rank=4, tracker="none", learning_rate=2e-2),
+    )
+    draws = next(iter(run.parts(0)))
+    run.parts = lambda step: [draws]
+    losses = [run.update() for _ in range(5)]
+    assert losses[-1] < losses[0] - 1e-3
+    assert {weight.dtype for weight in run.weights} == {torch.float32}
+    base = objective.transformer.transformer_blocks[0].attn.to_q.base_layer.weight
+    assert type(base).__name__ == "Int8Tensor"
