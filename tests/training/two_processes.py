@@ -23,7 +23,6 @@ def shard():
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2,
         auto_wrap_policy="transformer_based_wrap",
-        transformer_cls_names_to_wrap=["Flux2TransformerBlock", "Flux2SingleTransformerBlock"],
         cpu_ram_efficient_loading=False,
         reshard_after_forward=True,
         state_dict_type="SHARDED_STATE_DICT",
