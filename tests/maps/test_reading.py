@@ -86,6 +86,7 @@ def modes() -> tuple[Tensor, Tensor]:
     return lat_lon + turns[:, None], torch.tensor([0.5, 0.3, 0.2])
 
 
+@pytest.mark.slow
 def test_ten_thousand_locations_are_read_back():
     """Within 0.1 of an equatorial pixel, the promise of the package."""
     style = MapStyle.bump(height=32, width=64, spread_deg=30.0)

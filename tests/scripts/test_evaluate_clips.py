@@ -2,9 +2,11 @@
 
 import json
 
+import pytest
 from script_runs import run, untrained
 
 
+@pytest.mark.slow
 def test_clips_are_evaluated(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     few = ("--clips", 1, "--frames", 3, "--shots", 2)

@@ -2,9 +2,11 @@
 
 import json
 
+import pytest
 from script_runs import run, untrained
 
 
+@pytest.mark.slow
 def test_evidence_is_gathered(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     few = (

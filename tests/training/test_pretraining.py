@@ -165,6 +165,7 @@ def test_validation_reports_each_kind_of_world(bank, tmp_path, monkeypatch):
     assert run.learner.training
 
 
+@pytest.mark.slow
 def test_the_learner_learns(bank, tmp_path):
     """On one batch over and over the flow loss falls well under that of an untrained model."""
     run = small_run(bank, tmp_path)
