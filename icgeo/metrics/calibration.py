@@ -75,7 +75,7 @@ def recall_by_area(
 
     The recall-against-area curve (Bianco et al. 2024, arXiv 2407.13862): for ranked regions, the
     share of queries whose truth lies within those that together cover the area. The areas to
-    search until each truth is found come from `score_densities`.
+    search until each truth is found come from `DensityScores`.
     """
     ordered = column(searched_area_km2, "searched area", low=0).sort().values
     areas = column(areas_km2, "area", low=0).to(ordered.device)

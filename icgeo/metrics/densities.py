@@ -4,7 +4,6 @@ Conventions: one row a query; areas in km2 on a sphere of 6371 km, energy in km,
 nats.
 """
 
-import math
 from array import array
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields

