@@ -40,7 +40,8 @@ def main(options: Options) -> None:
         for densities, peak in benchmark.score_densities(
             options.densities, options.nside, generator=generator
         ):
-            print(f"{len(densities)} densities: {time.perf_counter() - start:.1f} s, {peak:.0f} MB")
+            seconds = time.perf_counter() - start
+            print(f"{len(densities)} densities: {seconds:.1f} s, {peak:.0f} MB", flush=True)
         print(densities.summary())
 
 

@@ -32,8 +32,8 @@ def energy_score(
 ) -> Float[Tensor, "*batch"]:
     """Energy score in km of a density for each truth, cells taken as uniform.
 
-    The spread is summed over patches of cells, split until they hold less than `resolution` of the
-    mass: within 1 % of all cells at 1 / 128. None sums over all cells, in time quadratic in them.
+    Distances are summed over patches of cells, split until they hold less than `resolution` of the
+    mass: within 1 % of all cells at 1 / 128. None takes all cells, in time quadratic in them.
 
     Raises:
         ValueError: a resolution outside (0, 1), a truth that is not a location.
@@ -44,7 +44,7 @@ def energy_score(
     mass, vector = density.mass.numpy(), _mean_vectors(density.nside)
     held, middle = _patches(mass, vector, 0 if resolution is None else resolution)
     rows = rearrange(truth, "... side -> (...) side").numpy()
-    far = _mean_distance(rows, vector, mass)
+    far = _mean_distance(rows, middle, held)
     spread = _mean_distance(middle, middle, held) @ held
     score = EARTH_RADIUS_KM * (far - spread / 2)
     return torch.from_numpy(score).reshape(truth.shape[:-1])
@@ -65,18 +65,18 @@ def _patches(
     its whole.
     """
     finest = math.isqrt(len(mass) // 12)
-    start = min(finest, _COARSE_NSIDE)
-    powers = range(start.bit_length() - 1, finest.bit_length())
-    undecided = np.ones(12 * start**2, bool)
+    patch = np.arange(12 * min(finest, _COARSE_NSIDE) ** 2)
+    parts = len(mass) // len(patch)
     found = []
-    for nside in (2**power for power in powers):
-        cells = rearrange(mass, "(patch cell) -> patch cell", patch=12 * nside**2)
-        sides = rearrange(vector, "(patch cell) side -> patch cell side", patch=12 * nside**2)
+    while parts:
+        cells = rearrange(mass, "(patch cell) -> patch cell", cell=parts)[patch]
+        sides = rearrange(vector, "(patch cell) side -> patch cell side", cell=parts)[patch]
         held = cells.sum(1)
-        chosen = undecided & (held > _NOTHING) & ((held <= most) | (nside == finest))
-        moment = einsum(cells[chosen], sides[chosen], "patch cell, patch cell side -> patch side")
-        found.append(np.column_stack((held[chosen], moment / held[chosen, None])))
-        undecided = repeat(undecided & (held > most), "patch -> (patch part)", part=4)
+        kept = (held > _NOTHING) & ((held <= most) | (parts == 1))
+        moment = einsum(cells[kept], sides[kept], "patch cell, patch cell side -> patch side")
+        found.append(np.column_stack((held[kept], moment / held[kept, None])))
+        patch = (4 * patch[held > max(most, _NOTHING)][:, None] + np.arange(4)).ravel()
+        parts //= 4
     patches = np.concatenate(found)
     return patches[:, 0], patches[:, 1:]
 
