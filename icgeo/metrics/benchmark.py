@@ -16,7 +16,7 @@ from icgeo.metrics.errors import THRESHOLDS_KM, accuracies, distances, geoscore,
 from icgeo.metrics.groups import errors_by_group, errors_by_training_density, training_counts
 from icgeo.metrics.intervals import bootstrap_interval, weighted_median
 from icgeo.metrics.locations import LEVELS, bundled_gazetteer, hits
-from icgeo.sphere import sample_von_mises_fisher, to_lat_lon, to_xyz
+from icgeo.sphere import sample_uniform, sample_von_mises_fisher, to_lat_lon, to_xyz
 
 
 def peak_megabytes() -> float:
@@ -69,7 +69,7 @@ def score_densities(
     for part in range(10):
         for _ in range(count * part // 10, count * (part + 1) // 10):
             kappa = 10 ** (1 + 2 * torch.rand(1, generator=generator, dtype=torch.float64))
-            mode = _cities(1, generator)
+            mode = sample_uniform(1, generator=generator)
             bump = torch.softmax(kappa * (cells @ mode[0]), dim=0)
             truth = sample_von_mises_fisher(mode, kappa, generator=generator)
             scores.add([Density(0.9 * bump + 0.1 / len(cells))], to_lat_lon(truth))

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from einops import einsum, rearrange, repeat
+from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -86,9 +86,11 @@ def _mean_distance(
 ) -> Float[np.ndarray, "a"]:
     """Mean angle from each patch of mean vector a to the patches b."""
     at_once = max(1, _PAIRS_AT_ONCE // len(b))
-    return np.concatenate(
-        [_angles(a[row : row + at_once], b) @ weight for row in range(0, len(a), at_once)]
-    )
+    mean = np.empty(len(a))
+    for start in range(0, len(a), at_once):
+        rows = slice(start, start + at_once)
+        mean[rows] = _angles(a[rows], b) @ weight
+    return mean
 
 
 def _angles(a: Float[np.ndarray, "a 3"], b: Float[np.ndarray, "b 3"]) -> Float[np.ndarray, "a b"]:

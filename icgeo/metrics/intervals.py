@@ -37,7 +37,10 @@ class Interval:
 def weighted_mean(
     values: Float[Tensor, "rows"], weights: Float[Tensor, "*resamples rows"]
 ) -> Float[Tensor, "*resamples"]:
-    """Mean of the values, each counted `weights` times; a weight of 0 leaves even infinity out."""
+    """Mean of the values, each counted `weights` times; a weight of 0 leaves even infinity out.
+
+    NaN of NaN, and where nothing has a weight.
+    """
     if values.isfinite().all():
         return weights.to(values) @ values / weights.sum(-1)
     counted = torch.where(weights > 0, values, 0)
@@ -47,7 +50,10 @@ def weighted_mean(
 def weighted_median(
     values: Float[Tensor, "rows"], weights: Float[Tensor, "*resamples rows"]
 ) -> Float[Tensor, "*resamples"]:
-    """Median of the values, each repeated a whole number `weights` of times."""
+    """Median of the values, each repeated a whole number `weights` of times.
+
+    NaN where no value is left; NaN counts as the largest value.
+    """
     ordered, order = values.sort()
     upto = weights[..., order].cumsum(-1)
     total = upto[..., -1:]

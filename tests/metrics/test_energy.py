@@ -51,12 +51,12 @@ def test_von_mises_fisher_at_its_mean_against_an_integral():
 def test_equals_the_mean_over_hemispheres():
     """Crofton: pi R E_h (F(h) - [y in h])^2, the CRPS with half-spaces for half-lines."""
     density, truth = bump(nside=8), to_xyz(torch.tensor(PLACES, dtype=torch.float64))
-    drawn = to_xyz(density.sample(3000, torch.Generator().manual_seed(0)))
-    poles = sample_uniform(20_000, generator=torch.Generator().manual_seed(1))
+    drawn = to_xyz(density.sample(2000, torch.Generator().manual_seed(0)))
+    poles = sample_uniform(8_000, generator=torch.Generator().manual_seed(1))
     inside = torch.cat([(part @ drawn.T > 0).double().mean(1) for part in poles.split(2000)])
     gaps = (inside[:, None] - (poles @ truth.T > 0).double()).square()
     expected = math.pi * RADIUS * gaps.mean(0)
-    assert energy_score(density, PLACES).tolist() == pytest.approx(expected.tolist(), rel=0.03)
+    assert energy_score(density, PLACES).tolist() == pytest.approx(expected.tolist(), rel=0.04)
 
 
 @pytest.mark.parametrize("density", [bump(), bump(300, floor=0.5), bump(3, floor=0)])
@@ -107,9 +107,9 @@ def test_expected_score_of_a_wrong_forecast_exceeds_that_of_the_truth_exactly():
 
 def test_samples_estimate_the_density_without_bias():
     density = bump(nside=16)
-    samples = density.sample(40_000, torch.Generator().manual_seed(0)).reshape(2000, 20, 2)
+    samples = density.sample(10_000, torch.Generator().manual_seed(0)).reshape(1000, 10, 2)
     fair, of_samples = (
-        energy_score_of_samples(samples, [PLACES[0]] * 2000, fair=fair).mean()
+        energy_score_of_samples(samples, [PLACES[0]] * 1000, fair=fair).mean()
         for fair in (True, False)
     )
     exact = energy_score(density, PLACES[0]).item()
