@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Generator
 
@@ -17,31 +18,38 @@ class Options:
     """Point predictions: accuracies, by place, continent and training density, intervals."""
     densities: int = 100_000
     """Densities, scored one by one as they are made."""
-    nside: int = 64
-    """Of the densities; a power of two."""
-    protocol: str = "osv5m"
-    """By which points are scored: osv5m, geoclip or pigeon."""
+    nside: Literal[16, 32, 64, 128] = 64
+    """Of the densities."""
+    protocol: Literal["osv5m", "geoclip", "pigeon"] = "osv5m"
+    """By which points are scored."""
+
+
+def report(count: int, what: str, start: tuple[float, float]) -> None:
+    """Print the time since `start`, as it passed and of the processor, and the memory."""
+    wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
+    peak = benchmark.peak_megabytes()
+    print(f"{count} {what}: {wall:.1f} s, of CPU {cpu:.1f} s, peak {peak:.0f} MB", flush=True)
 
 
 def main(options: Options) -> None:
     """Score points, then densities; memory is shown after each tenth of them."""
+    if min(options.points, options.densities) < 0:
+        raise config.UsageError("expected numbers of at least 0; 0 leaves a part out")
     generator = Generator().manual_seed(0)
-    start = time.perf_counter()
+    start = time.perf_counter(), time.process_time()
     if options.points:
         scores = benchmark.score_points(
             options.points, protocol=options.protocol, generator=generator
         )
         for name, value in scores.items():
             print(f"{name}: {value}")
-        seconds = time.perf_counter() - start
-        print(f"{options.points} points: {seconds:.1f} s, {benchmark.peak_megabytes():.0f} MB")
-    start = time.perf_counter()
+        report(options.points, "points", start)
+    start = time.perf_counter(), time.process_time()
+    for densities in benchmark.score_densities(
+        options.densities, options.nside, generator=generator
+    ):
+        report(len(densities), "densities", start)
     if options.densities:
-        for densities, peak in benchmark.score_densities(
-            options.densities, options.nside, generator=generator
-        ):
-            seconds = time.perf_counter() - start
-            print(f"{len(densities)} densities: {seconds:.1f} s, {peak:.0f} MB", flush=True)
         print(densities.summary())
 
 

@@ -58,13 +58,8 @@ def score_points(
     }
 
 
-def score_densities(
-    count: int, nside: int, *, generator: Generator
-) -> Iterator[tuple[DensityScores, float]]:
-    """Score bumps of random widths on a uniform floor as they are made, in ten parts.
-
-    Yields the scores so far and the peak memory in MB after each part.
-    """
+def score_densities(count: int, nside: int, *, generator: Generator) -> Iterator[DensityScores]:
+    """Score bumps of random widths on a uniform floor as they are made; show ten times how far."""
     scores, cells = DensityScores(), cell_xyz(nside)
     for part in range(10):
         for _ in range(count * part // 10, count * (part + 1) // 10):
@@ -73,4 +68,4 @@ def score_densities(
             bump = torch.softmax(kappa * (cells @ mode[0]), dim=0)
             truth = sample_von_mises_fisher(mode, kappa, generator=generator)
             scores.add([Density(0.9 * bump + 0.1 / len(cells))], to_lat_lon(truth))
-        yield scores, peak_megabytes()
+        yield scores

@@ -32,8 +32,8 @@ class DensityScore:
     searched_area_km2: float
     """Area to search until the truth is found, most probable cells first, its own cell included.
 
-    Cells as probable as the truth's are half found before it (LIGO's searched area: Singer et al.
-    2014, section 5.1, which counts cells above the truth's)."""
+    Of cells as probable as the truth's, half are found before it on average. Searched area of
+    gravitational-wave alerts (Singer et al. 2014), and of recall against area."""
     area_50_km2: float
     """Area of the smallest region of half of the mass."""
     area_90_km2: float

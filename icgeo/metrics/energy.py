@@ -1,10 +1,11 @@
 """The energy score, which is the CRPS on the sphere: distance to the truth less half the spread.
 
 `E d(X, y) - E d(X, X') / 2` in km, with X and X' drawn from the prediction, y the truth and d the
-great-circle distance on a sphere of 6371 km (Gneiting and Raftery 2007, section 5.1; negative
-there, here smaller is better). For a point it is the error. d is of negative type (Gangolli 1967),
-so the score is proper. Not strictly: it equals pi times the mean, over hemispheres, of
-(probability - whether the truth is inside)^2, and symmetric antipodal masses fill all alike.
+great-circle distance on a sphere of 6371 km (Gneiting and Raftery 2007, section 4.3, with the
+kernel d as in section 5.1; negative there, here smaller is better). For a point it is the error.
+d is of negative type (Gangolli 1967), so the score is proper. Not strictly: it equals pi R times
+the mean, over hemispheres, of (probability - whether the truth is inside)^2, and masses that are
+symmetric about the centre fill all hemispheres alike.
 """
 
 import math

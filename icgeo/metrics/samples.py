@@ -17,13 +17,13 @@ class SampleQuality:
     """Fidelity and diversity of samples, 1 if they are as the data (density may exceed it)."""
 
     precision: float
-    """Fraction of the samples inside the ball of a real point (Kynkaanniemi et al. 2019, eq. 1)."""
+    """Fraction of the samples inside the ball of a real point (Kynkäänniemi et al. 2019)."""
     recall: float
     """Fraction of the real points inside the ball of a sample."""
     density: float
-    """Mean number of real balls around a sample, over `nearest` (Naeem et al. 2020, eq. 4)."""
+    """Mean number of real balls around a sample, over `nearest` (Naeem et al. 2020)."""
     coverage: float
-    """Fraction of the real points whose ball holds a sample (Naeem et al. 2020, eq. 5)."""
+    """Fraction of the real points whose ball holds a sample (Naeem et al. 2020)."""
 
 
 def sample_quality(real: Values, generated: Values, *, nearest: int = 5) -> SampleQuality:
