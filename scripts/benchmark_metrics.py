@@ -44,12 +44,12 @@ def main(options: Options) -> None:
         for name, value in scores.items():
             print(f"{name}: {value}")
         report(options.points, "points", start)
-    start = time.perf_counter(), time.process_time()
-    for densities in benchmark.score_densities(
-        options.densities, options.nside, generator=generator
-    ):
-        report(len(densities), "densities", start)
     if options.densities:
+        start = time.perf_counter(), time.process_time()
+        for densities in benchmark.score_densities(
+            options.densities, options.nside, generator=generator
+        ):
+            report(len(densities), "densities", start)
         print(densities.summary())
 
 
