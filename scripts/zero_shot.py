@@ -93,8 +93,11 @@ def gather(options: Options) -> list[Episode]:
         return [take(every_seconds=options.every_seconds, shots=shots, seed=seed)]
     if options.benchmark:
         benchmark = data.open(options.benchmark, options.root, split=options.split)
-        take = partial(evaluation.benchmark_episodes, benchmark, options.examples)
-        return list(take(shots=shots, seed=seed, allow_outside=outside))
+        return list(
+            evaluation.benchmark_episodes(
+                benchmark, options.examples, shots=shots, seed=seed, allow_outside=outside
+            )
+        )
     if options.queries:
         take = partial(
             evaluation.photo_episode, options.queries, options.examples, allow_outside=outside

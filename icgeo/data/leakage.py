@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ _PAIRS = 1 << 22
 logger = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class Placed(Protocol):
     """A photo that may have a place, as `Example` and `BenchmarkRecord`."""
 
