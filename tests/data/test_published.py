@@ -142,6 +142,8 @@ class TestSchema:
             icgeo.data.open("osv5m", tmp_path)
         benchmark = icgeo.data.open("osv5m", tmp_path, images=tmp_path / "images")
         assert {row.kind for row in benchmark.rows() if isinstance(row, Skipped)} == {"no image"}
+        with pytest.raises(BenchmarkError, match=r"skipped all rows: \{'no image': 3\}; get it"):
+            list(benchmark)
 
     def test_another_column(self, tmp_path: Path):
         samples.street_view(tmp_path)

@@ -131,6 +131,8 @@ def broken(tmp_path: Path) -> Path:
     return tmp_path
 
 
+# Pillow warns of damaged EXIF, and the tests make errors of warnings
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_each_of_300_is_located_or_has_a_reason(broken: Path):
     benchmark = icgeo.data.open("im2gps", broken)
     rows = list(benchmark.rows())

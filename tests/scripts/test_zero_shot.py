@@ -121,6 +121,25 @@ def test_a_users_photos_are_located_and_the_unreadable_listed(album, tmp_path, c
     assert {path.name for path in folder.iterdir()} == FILES | {"context.png", "gallery.png"}
 
 
+def test_a_benchmark_is_located(album, tmp_path, capsys):
+    places = "".join(f"{name}.jpg,{n},{n}\n" for n, name in enumerate("abcd"))
+    (album / "im2gps_places365.csv").write_text(f"IMG_ID,LAT,LON\n{places}")
+    (album / "images").mkdir()
+    for name in "abc":
+        (album / f"{name}.jpg").rename(album / "images" / f"{name}.jpg")
+    (album / "examples.csv").write_text("image,lat,lng\nd.jpg,-33.9,151.2\n")
+    options = ("--model", untrained(), "--benchmark", "im2gps", "--root", album)
+    run("zero_shot", *options, "--examples", album / "examples.csv", "--shots", "[0,1]")
+    lines = [line.split("|") for line in capsys.readouterr().out.splitlines() if line[:1] == "|"]
+    assert [(line[1].strip(), line[2].strip()) for line in lines[2:]] == [
+        ("im2gps", shots) for shots in ("0", "1")
+    ]
+    text = (tmp_path / "runs" / "zero-shot" / "predictions.jsonl").read_text()
+    assert {json.loads(line)["id"] for line in text.splitlines()} == {f"{n}.jpg" for n in "abc"}
+    with pytest.raises(UsageError, match="expected a folder of im2gps or the id"):
+        run("zero_shot", "--model", untrained(), "--benchmark", "im2gps")
+
+
 @pytest.fixture
 def video(tmp_path):
     """Two seconds of noise, three frames in each."""

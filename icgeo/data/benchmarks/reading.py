@@ -48,7 +48,11 @@ class OpenBenchmark:
         return self.layout.split
 
     def __iter__(self) -> Iterator[BenchmarkRecord]:
-        """Give the good rows; the others are counted, and in the end summed up in the log."""
+        """Give the good rows; the others are counted, and in the end summed up in the log.
+
+        Raises:
+            BenchmarkError: in the end, if there was no good row.
+        """
         self.skipped.clear()
         count = 0
         for row in self.rows():
@@ -94,6 +98,11 @@ class OpenBenchmark:
         return BenchmarkRecord(id, image, *where, labels(row, names))
 
     def _report(self, count: int) -> None:
+        if not count:
+            raise BenchmarkError(
+                f"expected photos of {self.name} ({self.split}) with places, skipped all rows: "
+                f"{dict(self.skipped)}; get it from: {self.about.source}"
+            )
         if self.skipped:
             logger.warning(
                 "%s (%s): %d photos, skipped %s", self.name, self.split, count, dict(self.skipped)
