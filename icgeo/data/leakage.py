@@ -26,8 +26,8 @@ MAX_BITS = 10
 """Of 64; on views of the Earth those shifted by 2 % differed in up to 8, other ones in 18 or more.
 """
 CHUNK = 1024
-_PAIRS = 1 << 22
-"""Hashes compared at once: 32 MB of them."""
+_PAIRS = 1 << 18
+"""Hashes compared at once: 2 MB of them, which stay in the cache."""
 
 logger = logging.getLogger(__name__)
 

@@ -117,7 +117,7 @@ class TestPictures:
         ]
         leaks = list(guard.leaks(examples))
         assert [(leak.example, leak.query) for leak in leaks] == [
-            (str(i), str(i)) for i in range(12)
+            (str(i), str(i)) for i in range(6)
         ]
         assert all(leak.bits <= MAX_BITS and leak.distance_km > 5000 for leak in leaks)
 

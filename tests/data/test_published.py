@@ -257,8 +257,8 @@ class TestMemory:
     @pytest.mark.parametrize(
         ("kind", "few", "many"),
         [
-            ("table", 100, 1000),
-            ("shards", 40, 300),
+            ("table", 60, 600),
+            ("shards", 20, 200),
             pytest.param("table", 1000, 20_000, marks=pytest.mark.slow),
             pytest.param("shards", 500, 5000, marks=pytest.mark.slow),
         ],
