@@ -179,6 +179,8 @@ class LeakageGuard:
             part = slice(start, start + size)
             differ = known.hashes[hashed, None] ^ self._queries.hashes[part]
             is_alike = np.bitwise_count(differ) <= self.max_bits
+            if not is_alike.any():  # as a rule, and much quicker to see
+                continue
             i, j = np.nonzero(is_alike & self._queries.is_hashed[part])
             found.append(np.stack([hashed[i], j + start], axis=1))
         return np.concatenate(found)
