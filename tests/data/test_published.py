@@ -259,8 +259,8 @@ class TestMemory:
         [
             ("table", 60, 600),
             ("shards", 20, 200),
-            pytest.param("table", 1000, 20_000, marks=pytest.mark.slow),
-            pytest.param("shards", 500, 5000, marks=pytest.mark.slow),
+            pytest.param("table", 400, 4000, marks=pytest.mark.slow),
+            pytest.param("shards", 200, 2000, marks=pytest.mark.slow),
         ],
     )
     def test_it_does_not_grow_with_the_data_set(
