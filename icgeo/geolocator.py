@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from icgeo import maps
 from icgeo.best_point import best_points
-from icgeo.data.photos import Photo, read_photo
+from icgeo.data.photos import Photo, StoredPhoto, read_photo
 from icgeo.density import Density
 from icgeo.maps import LEGIBLE
 from icgeo.models import Context, MapModel, load
@@ -61,7 +61,7 @@ def predict(
         PhotoError: a photo cannot be read.
         ValueError: an option, a location or a manifest is wrong.
     """
-    if isinstance(images, str | Path | bytes | Image.Image | np.ndarray):
+    if isinstance(images, str | Path | bytes | StoredPhoto | Image.Image | np.ndarray):
         images = [images]
     return Geolocator(**options).locate(list(images), examples)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from icgeo import config, evaluation, plots
+from icgeo import config, data, evaluation, plots
 from icgeo.data.worlds import HELD_OUT_FAMILIES
 from icgeo.evaluation import SHOTS, Episode
 from icgeo.evaluation.benchmarks import EARTH
@@ -18,8 +18,14 @@ class Options:
 
     queries: Path | None = None
     """Your photos (CSV, Parquet or a folder), instead of views of worlds."""
+    benchmark: str | None = None
+    """A published benchmark instead, such as osv5m or im2gps3k."""
+    root: Path | None = None
+    """The folder that `benchmark` was unpacked to."""
+    split: str | None = None
+    """Of `benchmark`; by default its first."""
     examples: Path | None = None
-    """Photos whose locations are known, in the same forms, to show with `queries` or `video`."""
+    """Photos whose locations are known, in the forms of `queries`, to show with other photos."""
     video: Path | None = None
     """A video instead: where each frame was taken, given all of them, and the whole."""
     speed_kmh: float | None = None
@@ -85,6 +91,13 @@ def gather(options: Options) -> list[Episode]:
             evaluation.video_episode, options.video, options.examples, allow_outside=outside
         )
         return [take(every_seconds=options.every_seconds, shots=shots, seed=seed)]
+    if options.benchmark:
+        benchmark = data.open(options.benchmark, options.root, split=options.split)
+        return list(
+            evaluation.benchmark_episodes(
+                benchmark, options.examples, shots=shots, seed=seed, allow_outside=outside
+            )
+        )
     if options.queries:
         take = partial(
             evaluation.photo_episode, options.queries, options.examples, allow_outside=outside

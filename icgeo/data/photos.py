@@ -7,6 +7,7 @@ what was transparent lies on `BACKGROUND`. Nothing here changes a setting of the
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,26 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from icgeo.data.exif import parse_location
 
-Photo = str | Path | bytes | Image.Image | np.ndarray
-"""A file, its contents, a Pillow image, or an array [height, width(, 3 or 4)]."""
+
+@dataclass(frozen=True)
+class StoredPhoto:
+    """A photo inside a larger file, such as a shard: where it lies, not its contents."""
+
+    path: Path
+    offset: int
+    """In bytes from the start of the file."""
+    size: int
+    """In bytes."""
+
+    def read(self) -> bytes:
+        """Read the contents of the photo's file."""
+        with self.path.open("rb") as stream:
+            stream.seek(self.offset)
+            return stream.read(self.size)
+
+
+Photo = str | Path | bytes | StoredPhoto | Image.Image | np.ndarray
+"""A file, its contents, where they lie, a Pillow image, or an array [height, width(, 3 or 4)]."""
 
 MAX_PIXELS = 200_000_000
 """The largest sensor of a phone has 16320 x 12240."""
@@ -60,7 +79,7 @@ def read_photo(
     profile is ignored, with a warning. Arrays are uint8, or floating point in [0, 1].
 
     Args:
-        source: a path, the contents of a file, a Pillow image or an array.
+        source: a path, the contents of a file or where they lie, a Pillow image or an array.
         max_pixels: most pixels allowed, checked from the header before anything is decoded.
         size_hint: the shorter side that is enough in pixels; a JPEG may then be decoded at a half,
             a quarter or an eighth of its size, never with a side below the hint.
@@ -114,13 +133,15 @@ def _name(source: Photo) -> str:
         return f"photo {source}"
     if isinstance(source, bytes):
         return f"photo of {len(source)} bytes"
+    if isinstance(source, StoredPhoto):
+        return f"photo in {source.path} at byte {source.offset}"
     if isinstance(source, np.ndarray):
         return f"photo in an array of {source.dtype} {source.shape}"
     return f"photo {getattr(source, 'filename', '') or source!r}"
 
 
 def _load(
-    source: str | Path | bytes | Image.Image, max_pixels: int, size_hint: int | None
+    source: str | Path | bytes | StoredPhoto | Image.Image, max_pixels: int, size_hint: int | None
 ) -> Image.Image:
     """Decode a photo, as far as it goes if it is a JPEG that breaks off."""
     if isinstance(source, Image.Image):
@@ -165,9 +186,9 @@ def _decode(
     return image
 
 
-def _stream(source: str | Path | bytes) -> BufferedReader | BytesIO:
-    if isinstance(source, bytes):
-        return BytesIO(source)
+def _stream(source: str | Path | bytes | StoredPhoto) -> BufferedReader | BytesIO:
+    if isinstance(source, bytes | StoredPhoto):
+        return BytesIO(source if isinstance(source, bytes) else source.read())
     path = Path(source)
     if not path.exists():
         raise PhotoError("expected a photo, found no such file; check the path")

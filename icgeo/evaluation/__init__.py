@@ -3,6 +3,8 @@
 from icgeo.evaluation.benchmarks import (
     Episode,
     Query,
+    benchmark_episodes,
+    benchmark_queries,
     clip_episode,
     photo_episode,
     video_episode,
@@ -34,6 +36,8 @@ __all__ = [
     "Row",
     "RowFile",
     "Score",
+    "benchmark_episodes",
+    "benchmark_queries",
     "clip_episode",
     "column",
     "compare",

@@ -7,8 +7,9 @@ worlds, places, and for each view its own field of view, exposure and haze.
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from icgeo import layout
+from icgeo.data.benchmarks import BENCHMARKS, BenchmarkRecord, OpenBenchmark
 from icgeo.data.manifest import Record, read_manifest
 from icgeo.data.orbit import (
     ViewOptions,
@@ -70,7 +72,7 @@ class Episode:
     @property
     def is_earth(self) -> bool:
         """Whether it shows the Earth as it is, north up and in its own colours."""
-        return self.world in (EARTH, PHOTOS)
+        return self.world in (EARTH, PHOTOS, *BENCHMARKS)
 
     @property
     def prompt(self) -> str:
@@ -211,6 +213,35 @@ def photo_episode(
             Query(record.id, record.path, _location(record), str(record.path)) for record in asked
         ],
     )
+
+
+def benchmark_queries(benchmark: Iterable[BenchmarkRecord]) -> Iterator[Query]:
+    """Make queries of the records of a benchmark, as they are asked for."""
+    for record in benchmark:
+        source = str(record.image) if isinstance(record.image, str | Path) else None
+        yield Query(record.id, record.image, (record.lat, record.lon), source)
+
+
+def benchmark_episodes(
+    benchmark: OpenBenchmark,
+    examples: str | Path | None = None,
+    *,
+    chunk: int = 100_000,
+    shots: int = 16,
+    seed: int = 0,
+    allow_outside: bool = False,
+) -> Iterator[Episode]:
+    """Take the photos of a benchmark, `chunk` at a time, and examples as for `photo_episode`.
+
+    All of its episodes have one id and the same examples, so that rows do not depend on `chunk`.
+
+    Raises:
+        ManifestError: a manifest of examples that cannot be used, or with no good row.
+    """
+    bank = [] if examples is None else _bank(examples, shots, seed, allow_outside)
+    queries = benchmark_queries(benchmark)
+    while part := list(islice(queries, chunk)):
+        yield Episode(f"{benchmark.name}-{benchmark.split}", benchmark.name, bank, part)
 
 
 def video_episode(
