@@ -8,7 +8,7 @@ shots, locators and queries, whoever located them in which order.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def locate_share(
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = RowFile(folder / shard.file_name)
-    known = known_rows(folder)
+    file.rows.update(known_rows(folder))
     order: Order = {}
     total = _total(runs, shots)
     with tqdm(
@@ -87,19 +87,19 @@ def locate_share(
         unit="query",
         disable=not shard.is_main,
     ) as bar:
-        for number, (locator, episode, queries) in enumerate(batches(runs, batch_size)):
-            for query in queries:
-                order.setdefault((episode.id, query.id), len(order))
+        work = batches([episode for _, episode in runs], batch_size, order)
+        for number, (run, queries) in enumerate(work):
             if not shard.takes(number):
                 continue
+            locator, episode = runs[run]
             counts = episode.shots(shots)
-            left = missing(known, locator.name, episode, queries, counts)
+            left = missing(file.rows, locator.name, episode, queries, counts)
             bar.update(len(queries) * (len(counts) - len(left)))
-            photos = read(queries) if left else None
-            if photos:
-                for new in locate(locator, episode, photos, shots=left, rivals=rivals):
-                    file.append([row for row in new if row.key not in known])
-                    bar.update(len(queries))
+            if not left:
+                continue
+            for new in locate(locator, episode, read(queries), shots=left, rivals=rivals):
+                file.append(new)
+                bar.update(len(queries))
     return order
 
 
@@ -114,13 +114,15 @@ def _total(runs: Sequence[tuple[Locator, Benchmark]], shots: Sequence[int]) -> i
 
 
 def batches(
-    runs: Sequence[tuple[Locator, Benchmark]], batch_size: int
-) -> Iterator[tuple[Locator, Benchmark, Sequence[Query]]]:
-    """Take queries of each benchmark, a batch at a time."""
-    for locator, episode in runs:
-        queries = iter(episode.queries)
-        while batch := list(islice(queries, batch_size)):
-            yield locator, episode, batch
+    benchmarks: Sequence[Benchmark], size: int, order: Order
+) -> Iterator[tuple[int, Sequence[Query]]]:
+    """Take queries a batch at a time, with the number of their benchmark; note their order."""
+    for number, benchmark in enumerate(benchmarks):
+        queries = iter(benchmark.queries)
+        while batch := list(islice(queries, size)):
+            for query in batch:
+                order.setdefault((benchmark.id, query.id), len(order))
+            yield number, batch
 
 
 def missing(
@@ -138,7 +140,9 @@ def missing(
     ]
 
 
-def finish(folder: Path, order: Order, locators: Sequence[str]) -> list[Row]:
+def finish(
+    folder: Path, order: Order, locators: Sequence[str], *, also: Iterable[Row] = ()
+) -> list[Row]:
     """Merge the rows of all processes in the order of the queries, and write their scores.
 
     Killed within, it finds everything again when it is called again.
@@ -147,6 +151,7 @@ def finish(folder: Path, order: Order, locators: Sequence[str]) -> list[Row]:
         folder: of the run.
         order: of the queries.
         locators: names, in the order in which they are told.
+        also: rows kept elsewhere.
 
     Returns:
         all rows in the folder; those of other benchmarks and locators last.
@@ -162,7 +167,8 @@ def finish(folder: Path, order: Order, locators: Sequence[str]) -> list[Row]:
             order.get((row.episode, row.id), math.inf),
         )
 
-    rows = sorted(known_rows(folder).values(), key=place)
+    known = {row.key: row for row in also} | known_rows(folder)
+    rows = sorted(known.values(), key=place)
     write_rows(folder, rows)
     write_results(folder, rows)
     return rows
