@@ -10,7 +10,7 @@ from icgeo.evaluation.benchmarks import (
 )
 from icgeo.evaluation.clips import evaluate_clips
 from icgeo.evaluation.comparison import Comparison, compare, comparison_table
-from icgeo.evaluation.rows import Row, RowFile
+from icgeo.evaluation.rows import Row, RowFile, known_rows
 from icgeo.evaluation.run import SHOTS, evaluate, finish, locate_share
 from icgeo.evaluation.scores import (
     RIVALS,
@@ -48,6 +48,7 @@ __all__ = [
     "evaluate",
     "evaluate_clips",
     "finish",
+    "known_rows",
     "levels_by_world",
     "locate_share",
     "photo_episode",

@@ -1,6 +1,6 @@
 """The main script killed at random and divided: its tables against that of an undisturbed run.
 
-At full size: python tests/evaluation/kill_runs.py FOLDER --queries 2000 --kills 5
+At full size: python tests/scripts/kill_runs.py FOLDER --queries 2000 --kills 5
 """
 
 import json
