@@ -52,6 +52,13 @@ class Options:
     """Run folder under runs/, which all machines see; a run that was stopped goes on."""
 
 
+MACHINES = (
+    "device", "fewest", "most", "cpus_per_actor", "gpus_per_actor", "cluster", "cpus",
+    "object_store_mb",
+)  # fmt: skip
+"""What may change before a run goes on."""
+
+
 def gather(options: Options) -> evaluation.Episode:
     """Gather examples and queries."""
     shots, seed = max(options.shots), options.seed
@@ -70,13 +77,9 @@ def open_locators(options: Options, prompt: str) -> list[Geolocator]:
 def main(options: Options) -> None:
     """Locate, print the table, write the run folder."""
     episode = gather(options)
-    folder = config.save_run(Path("runs") / options.name, options)
-    pool = Pool(
-        fewest=options.fewest,
-        most=options.most,
-        cpus=options.cpus_per_actor,
-        gpus=options.gpus_per_actor,
-    )
+    folder = config.save_run(Path("runs") / options.name, options, may_differ=MACHINES)
+    cpus, gpus = options.cpus_per_actor, options.gpus_per_actor
+    pool = Pool(fewest=options.fewest, most=options.most, cpus=cpus, gpus=gpus)
     here = local_ray(cpus=options.cpus, object_store_mb=options.object_store_mb)
     with nullcontext() if options.cluster else here:
         rows = evaluate_on_ray(
