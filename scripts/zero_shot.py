@@ -121,7 +121,11 @@ def main(options: Options) -> None:
         )
     else:
         rows = evaluation.evaluate(
-            runs, folder=folder, shots=options.shots, batch_size=options.batch_size
+            runs,
+            folder=folder,
+            shots=options.shots,
+            batch_size=options.batch_size,
+            shard=shard,
         )
         if shard.is_main:
             plots.save_figures(folder, rows, runs, model.settings.style)

@@ -18,7 +18,7 @@ from icgeo.evaluation.benchmarks import Query
 from icgeo.evaluation.locating import locate, read
 from icgeo.evaluation.rows import Key, Row, RowFile, known_rows, write_rows
 from icgeo.evaluation.scores import RIVALS, scores, to_json
-from icgeo.evaluation.shards import Shard
+from icgeo.evaluation.shards import ALONE, Shard
 from icgeo.evaluation.streams import Benchmark
 from icgeo.prediction import Locator
 
@@ -35,13 +35,21 @@ def evaluate(
     shots: Sequence[int] = SHOTS,
     batch_size: int = 64,
     rivals: bool = True,
+    shard: Shard = ALONE,
 ) -> list[Row]:
     """Locate the queries of benchmarks with each number of shots, beside rivals if truth is known.
 
     A photo that cannot be read, or at which the locator fails, becomes a row with an `error`; to
     try it again, remove its line. Stopped at any time and called again, it goes on after the last
-    batch that was finished. Under `accelerate launch` the batches are divided among the processes;
-    answers are the same for any number of them.
+    batch that was finished. Answers are the same for any number of processes.
+
+    Args:
+        runs: locators, and what they locate.
+        folder: where the rows are kept.
+        shots: numbers of examples.
+        batch_size: queries at a time.
+        rivals: whether to locate by rivals too.
+        shard: `Shard.here()` where all processes of `accelerate launch` divide the work.
 
     Returns:
         all rows in the folder.
@@ -49,7 +57,6 @@ def evaluate(
     Raises:
         UsageError: what was asked of the locator cannot be done.
     """
-    shard = Shard.here()
     order = locate_share(
         runs, folder=folder, shard=shard, shots=shots, batch_size=batch_size, rivals=rivals
     )

@@ -73,6 +73,9 @@ class Shard:
             _state().wait_for_everyone()
 
 
+ALONE = Shard()
+
+
 def _state() -> Any:
     import torch
     from accelerate import PartialState
