@@ -32,12 +32,12 @@ def table(folder):
 def test_any_number_of_shards_gives_the_table_of_one_process(runs, tmp_path):
     evaluate(runs, folder=tmp_path / "one", **FEW)
     asked = sum(runs[0][0].asked)
-    for count in (1, 2, 3, 20):
+    for count in (1, 2, 3):
         runs[0][0].asked.clear()
         folder = tmp_path / str(count)
         shares(runs, folder, count)
         files = {path.name for path in folder.glob("*.jsonl")}
-        assert files == {Shard(i, count).file_name for i in range(min(count, 6))}
+        assert files == {Shard(i, count).file_name for i in range(count)}
         evaluate(runs, folder=folder, **FEW)
         assert sum(runs[0][0].asked) == asked, "what shards had located was located again"
         pandas.testing.assert_frame_equal(table(folder), table(tmp_path / "one"))

@@ -25,13 +25,14 @@ def start(folder: Path, options: tuple[object, ...], processes: int = 1) -> subp
     many = (*LAUNCH, "--rdzv_endpoint", "localhost:0", "--nproc_per_node", processes)
     script = (ROOT / "scripts" / "zero_shot.py", *options)
     command = (sys.executable, *(many if processes > 1 else ()), *script)
-    return subprocess.Popen(
-        [str(part) for part in command],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=(folder / "errors.txt").open("w"),
-    )
+    with (folder / "errors.txt").open("w") as errors:
+        return subprocess.Popen(
+            [str(part) for part in command],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
 
 
 def finished(folder: Path, options: tuple[object, ...], processes: int = 1) -> pandas.DataFrame:
