@@ -111,25 +111,39 @@ def gather(options: Options) -> list[Episode]:
 
 
 def main(options: Options) -> None:
-    """Locate, print the table, write the run folder."""
+    """Locate, print the table, write the run folder; `accelerate launch` divides the queries."""
+    shard = evaluation.Shard.here()
     model = load(options.model, **{name: getattr(options, name) for name in LOADING})
     episodes = gather(options)
     Geolocator(model, samples=options.samples, batch_size=options.batch_size).require_memory(
         max(len(episode.examples) for episode in episodes)
     )
-    folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
+    folder = Path("runs") / options.name
+    if shard.is_main:
+        config.save_run(folder, options, may_differ=("device",))
+    shard.wait()
     ask = partial(Geolocator, model, steps=options.steps, samples=options.samples)
     runs = [(ask(prompt=episode.prompt, seed=options.seed), episode) for episode in episodes]
     if options.video and options.speed_kmh is not None:
+        if shard.count > 1:
+            raise config.UsageError(
+                f"expected one process for --video, got {shard.count}; run it without a launcher"
+            )
         rows = evaluation.evaluate_clips(
             runs, folder=folder, speed_kmh=options.speed_kmh, frames_alone=False
         )
     else:
         rows = evaluation.evaluate(
-            runs, folder=folder, shots=options.shots, batch_size=options.batch_size
+            runs,
+            folder=folder,
+            shots=options.shots,
+            batch_size=options.batch_size,
+            shard=shard,
         )
-        plots.save_figures(folder, rows, runs, model.settings.style)
-    print(evaluation.report(rows), f"\nwritten to {folder}", sep="\n")
+        if shard.is_main:
+            plots.save_figures(folder, rows, runs, model.settings.style)
+    if shard.is_main:
+        print(evaluation.report(rows), f"\nwritten to {folder}", sep="\n")
 
 
 if __name__ == "__main__":
