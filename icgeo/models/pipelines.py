@@ -172,7 +172,12 @@ class PipelineMapModel:
         """
         context.require(self.made_by)
         if context.chosen is not None:
-            options = {"prompt": prompt, "samples": samples, "steps": steps, "seed": seed}
+            options: dict[str, Any] = {
+                "prompt": prompt,
+                "samples": samples,
+                "steps": steps,
+                "seed": seed,
+            }
             alone = zip(context.by_query(), photos.split(1), strict=True)
             return torch.cat([self.draw_maps(own, photo, **options) for own, photo in alone])
         contents = [photo.numpy().tobytes() for photo in photos.cpu()]
