@@ -6,7 +6,7 @@ are cut to their middle square. Nothing here is trained.
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -194,12 +194,20 @@ def _open_transformers(name: str, options: FeatureOptions) -> FrozenFeatures:
     where = {"revision": options.revision, "local_files_only": options.local_files_only}
     try:
         processor: Any = AutoImageProcessor.from_pretrained(name, **where)  # type: ignore[no-untyped-call]
-        module = AutoModel.from_pretrained(name, use_safetensors=True, **where)
+        module, told = AutoModel.from_pretrained(
+            name, use_safetensors=True, output_loading_info=True, **where
+        )
     except (OSError, ValueError) as error:
         raise LoadError(
             f"expected features of {sorted(OPENERS)}, or the folder or hub id of a vision model of "
             f"transformers, got {name!r}: {str(error).splitlines()[0]}"
         ) from error
+    missing = set(told["missing_keys"])
+    if lacking := sorted(key for key in missing if "pooler" not in key):
+        raise LoadError(
+            f"expected all weights in {name!r}, got none for {lacking[0]} and {len(lacking) - 1} "
+            "others, which would be random; is it a checkpoint of this architecture?"
+        )
     frozen = options.frozen(module)
 
     def prepare(photos: Sequence[Photo]) -> Tensor:
@@ -207,7 +215,8 @@ def _open_transformers(name: str, options: FeatureOptions) -> FrozenFeatures:
         pixels: Tensor = processor(images, return_tensors="pt")["pixel_values"]
         return pixels
 
-    return options.features(name, digest(module), prepare, lambda x: _pooled(frozen, x))
+    version = digest(module, without=missing)
+    return options.features(name, version, prepare, lambda x: _pooled(frozen, x))
 
 
 def _pooled(module: Any, pixels: Tensor) -> Tensor:
@@ -235,10 +244,12 @@ def _squares(size: int) -> Callable[[Sequence[Photo]], Tensor]:
     return lambda photos: square_pixels(photos, size)
 
 
-def digest(module: nn.Module) -> str:
-    """Tell weights apart."""
+def digest(module: nn.Module, *, without: Collection[str] = ()) -> str:
+    """Tell weights apart, by all `without` some."""
     found = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(module.state_dict().items()):
+        if name in without:
+            continue
         found.update(name.encode())
         found.update(tensor.detach().float().cpu().numpy().tobytes())
     return found.hexdigest()

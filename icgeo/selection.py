@@ -33,7 +33,7 @@ class Bank:
 
     examples: Sequence[Example]
     features: Features | None = None
-    path: Path | None = None
+    path: str | Path | None = None
     """Where the index is kept; None keeps it in memory alone."""
     ids: Sequence[str] | None = None
     """Which photos they are, for the index on disk."""
