@@ -115,7 +115,10 @@ class FeatureOptions:
 
     def frozen(self, module: nn.Module) -> nn.Module:
         """Move a network; batch statistics are those of its training."""
-        return module.to(device=self.device, dtype=self.dtype).eval().requires_grad_(False)
+        moved = module.to(device=self.device)
+        if self.dtype != torch.float32:  # diffusers warns of any cast, even of none
+            moved = moved.to(dtype=self.dtype)
+        return moved.eval().requires_grad_(False)
 
 
 def open(name: str | Path = "tiny", **options: Any) -> FrozenFeatures:
