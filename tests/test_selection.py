@@ -314,14 +314,3 @@ def test_the_method_is_shown_what_was_chosen(bank):
     for photo, numbers, found in zip(images[8:], chosen.tolist(), own, strict=True):
         (alone,) = locator.locate([photo], [small.examples[n] for n in numbers])
         torch.testing.assert_close(found.map, alone.map, atol=2e-5, rtol=0)
-
-
-@pytest.mark.parametrize("count", [12, 101])
-def test_points_of_a_fibonacci_grid_are_evenly_apart(count):
-    """No point's nearest neighbour is closer than 0.75 or farther than 1.1 of sqrt(4 pi / n)."""
-    xyz = fibonacci_grid(count)
-    torch.testing.assert_close(xyz.norm(dim=-1), torch.ones(count).double())
-    angles = torch.cdist(xyz, xyz) + 9 * torch.eye(count)
-    spacing = angles.min(dim=-1).values / math.sqrt(4 * math.pi / count)
-    assert spacing.min() > 0.75
-    assert spacing.max() < 1.1
