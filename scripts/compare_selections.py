@@ -52,9 +52,9 @@ def main(options: Options) -> None:
     take = partial(world_episode, queries=options.queries, shots=options.bank, seed=options.seed)
     counts = {HELD_OUT: options.held_out, EARTH: options.earth}
     episodes = (take(*world) for world in banks.numbered(counts))
-    rows = banks.compare_ways(locator, opened, episodes, folder=folder, shots=options.shots)
-    print(banks.write_comparison(folder, rows, name="strategies"))
-    plots.plot_shots(scores(rows)).savefig(folder / "strategies.png", dpi=150)
+    if rows := banks.compare_ways(locator, opened, episodes, folder=folder, shots=options.shots):
+        print(banks.write_comparison(folder, rows, name="strategies"))
+        plots.plot_shots(scores(rows)).savefig(folder / "strategies.png", dpi=150)
 
     fill = partial(
         banks.world_with_banks, queries=options.bank_queries, sizes=options.banks, seed=options.seed
