@@ -19,6 +19,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 from icgeo.baselines import Chance, NearestOracle, NearestPixels
@@ -303,10 +304,13 @@ def plot_gallery(
     return figure
 
 
-def plot_shots(scored: Sequence[Score], *, ax: Axes | None = None, label: str = "shots") -> Figure:
+def plot_shots(
+    scored: Sequence[Score], *, ax: Axes | None = None, label: str = "shots", log: bool = False
+) -> Figure:
     """Show the median error against the number of shots, with 95 % intervals; a panel a world.
 
-    `label` says what the shots of these scores stand for, if it is something else.
+    `label` says what the shots of these scores stand for, if it is something else; `log` makes the
+    scale of errors logarithmic.
 
     Raises:
         ValueError: no score, or an `ax` for several worlds.
@@ -316,17 +320,27 @@ def plot_shots(scored: Sequence[Score], *, ax: Axes | None = None, label: str = 
         raise ValueError(f"expected scores of one world for each panel, got those of {worlds}")
     if ax is not None:
         _plot_world(ax, scored, label)
-        ax.set_ylim(bottom=0)
+        _scale_errors(ax, log)
         return _figure_of(ax)
     figure = Figure(figsize=(3.9 * len(worlds) + 0.4, 3.7), layout="constrained")
     axes = figure.subplots(1, len(worlds), squeeze=False, sharey=True)[0]
     for panel, world in zip(axes, worlds, strict=True):
         _plot_world(panel, [score for score in scored if score.world == world], label)
         panel.label_outer()
-    axes[0].set_ylim(bottom=0)  # for all, and last: it ends the scaling to what is drawn
+    _scale_errors(axes[0], log)  # for all, and last: it ends the scaling to what is drawn
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return figure
+
+
+def _scale_errors(ax: Axes, log: bool) -> None:
+    if not log:
+        ax.set_ylim(bottom=0)
+        return
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter("{x:,.0f}")
 
 
 def _plot_world(ax: Axes, scored: Sequence[Score], label: str) -> None:

@@ -54,7 +54,7 @@ def main(options: Options) -> None:
     episodes = (take(*world) for world in banks.numbered(counts))
     if rows := banks.compare_ways(locator, opened, episodes, folder=folder, shots=options.shots):
         print(banks.write_comparison(folder, rows, name="strategies"))
-        plots.plot_shots(scores(rows)).savefig(folder / "strategies.png", dpi=150)
+        plots.plot_shots(scores(rows), log=True).savefig(folder / "strategies.png", dpi=150)
 
     fill = partial(
         banks.world_with_banks, queries=options.bank_queries, sizes=options.banks, seed=options.seed
@@ -63,7 +63,7 @@ def main(options: Options) -> None:
     worlds = (fill(*world) for world in banks.numbered(counts))
     if rows := banks.compare_banks(locator, opened, worlds, folder=folder / "banks"):
         print(banks.write_comparison(folder, rows, name="banks"))
-        figure = plots.plot_shots(scores(rows), label="examples in the bank")
+        figure = plots.plot_shots(scores(rows), label="examples in the bank", log=True)
         figure.savefig(folder / "banks.png", dpi=150)
 
 

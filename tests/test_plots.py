@@ -175,8 +175,9 @@ def test_shots_have_a_panel_for_each_world():
 
 def test_methods_are_told_apart_and_shots_may_be_something_else():
     both = rows("moon") + [replace(row, locator="other") for row in rows("moon")]
-    figure = plots.plot_shots(scores(both), label="examples in the bank")
+    figure = plots.plot_shots(scores(both), label="examples in the bank", log=True)
     (ax,) = figure.axes
+    assert ax.get_yscale() == "log"
     assert ax.get_xlabel() == "examples in the bank"
     looks = {line.get_label(): (line.get_color(), line.get_marker()) for line in ax.lines}
     assert len(set(looks.values())) == len(looks) > 2

@@ -45,7 +45,7 @@ Banks = Mapping[tuple[str, int], Sequence[Example]]
 def ways(
     locator: Locator, examples: Sequence[Example], features: Mapping[str, Features]
 ) -> list[Selecting]:
-    """Ways to choose from examples by some features; the first of these serve where one will do.
+    """Ways to choose from examples in some features; the first of these serve where one will do.
 
     `retrieval` answers with the example most alike, without the locator.
     """
@@ -56,12 +56,12 @@ def ways(
         choose(Random(), name=RANDOM),
         choose(Stratified(), name="stratified"),
         *(
-            Selecting(locator, own, Nearest(), name=f"nearest by {called}")
+            Selecting(locator, own, Nearest(), name=f"nearest in {called}")
             for called, own in banks.items()
         ),
-        choose(Diverse(), name=f"diverse by {name}"),
+        choose(Diverse(), name=f"diverse in {name}"),
         choose(TwoStage(locator), name="two-stage"),
-        Selecting(NearestPixels(), bank, Nearest(), shots=1, name=f"retrieval by {name}"),
+        Selecting(NearestPixels(), bank, Nearest(), shots=1, name=f"retrieval in {name}"),
     ]
 
 

@@ -9,7 +9,7 @@ import torch
 from icgeo import features
 from icgeo.baselines import NearestPixels
 from icgeo.data.worlds import procedural_world
-from icgeo.evaluation import banks, benchmarks
+from icgeo.evaluation import RIVALS, banks, benchmarks
 from icgeo.evaluation.banks import GROUPS, RANDOM, numbered, ways, world_with_banks
 from icgeo.evaluation.benchmarks import EARTH, world_episode
 from icgeo.evaluation.evidence import HELD_OUT
@@ -63,10 +63,11 @@ def test_ways_are_compared_with_chance_choices(tmp_path):
     episodes = [world_episode("cells", number, queries=2, shots=12) for number in range(2)]
     rows = banks.compare_ways(NearestPixels(), opened, episodes, folder=tmp_path, shots=(1, 4))
     names = [
-        RANDOM, "stratified", "nearest by pixels", "diverse by pixels", "two-stage",
-        "retrieval by pixels",
+        RANDOM, "stratified", "nearest in pixels", "diverse in pixels", "two-stage",
+        "retrieval in pixels",
     ]  # fmt: skip
     assert sorted({row.locator for row in rows}) == sorted(names)
+    assert not set(names) & set(RIVALS)  # which other tables set apart by their names
     assert len(rows) == 2 * 2 * 2 * len(names)
     assert {row.world for row in rows} == {HELD_OUT}
     text = banks.write_comparison(tmp_path, rows, name="strategies")
@@ -77,7 +78,7 @@ def test_ways_are_compared_with_chance_choices(tmp_path):
     assert (table[table.locator == RANDOM]["km_above.estimate"] == 0).all()
     of = table.set_index(["locator", "shots"]).median_km
     # the nearest example answers for NearestPixels, whatever else it is shown
-    assert of["nearest by pixels", 4] == of["retrieval by pixels", 4] == of["nearest by pixels", 1]
+    assert of["nearest in pixels", 4] == of["retrieval in pixels", 4] == of["nearest in pixels", 1]
 
 
 def test_banks_are_compared_by_size_and_places(tmp_path):
