@@ -19,7 +19,6 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 from icgeo.baselines import Chance, NearestOracle, NearestPixels
@@ -338,9 +337,11 @@ def _scale_errors(ax: Axes, log: bool) -> None:
         ax.set_ylim(bottom=0)
         return
     ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter("{x:,.0f}")
+    low, high = ax.get_ylim()
+    ticks = [digit * 10**power for power in range(5) for digit in (1, 2, 5)]
+    inside = [tick for tick in ticks if low <= tick <= high]
+    ax.set_yticks(inside, [f"{tick:,}" for tick in inside])
+    ax.minorticks_off()
 
 
 def _plot_world(ax: Axes, scored: Sequence[Score], label: str) -> None:
