@@ -103,9 +103,9 @@ def world_episode(
     """
     name = Path(world).stem
     episode = f"{name}-{seed}-{number}"
-    picture = _picture(world, _generator(episode, "world"))
+    picture = world_picture(world, named_generator(episode, "world"))
     examples, asked = (
-        _views(world, picture, count, _generator(episode, kind))
+        world_views(world, picture, count, named_generator(episode, kind))
         for kind, count in (("examples", shots), ("queries", queries))
     )
     return Episode(
@@ -128,10 +128,10 @@ def clip_episode(
     """
     name = Path(world).stem
     episode = f"{name}-clip-{seed}-{number}"
-    picture = _picture(world, _generator(episode, "world"))
-    examples = _views(world, picture, shots, _generator(episode, "examples"))
+    picture = world_picture(world, named_generator(episode, "world"))
+    examples = world_views(world, picture, shots, named_generator(episode, "examples"))
     track = track_views(
-        picture, frames, gap_seconds=CLIP_GAP_SECONDS, generator=_generator(episode, "track")
+        picture, frames, gap_seconds=CLIP_GAP_SECONDS, generator=named_generator(episode, "track")
     )
     return Episode(
         episode,
@@ -139,18 +139,19 @@ def clip_episode(
         [Example(image, lat, lon) for image, (lat, lon) in examples],
         [
             Query(f"{episode}/{number}", *view, seconds=number * CLIP_GAP_SECONDS)
-            for number, view in enumerate(_pairs(track))
+            for number, view in enumerate(as_pairs(track))
         ],
     )
 
 
-def _generator(*names: str) -> Generator:
+def named_generator(*names: str) -> Generator:
     """Seed by names: far from the small seeds of the worlds that models are trained on."""
     key = hashlib.blake2b("/".join(names).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
 
 
-def _picture(world: str, generator: Generator) -> Float[Tensor, "3 height width"]:
+def world_picture(world: str, generator: Generator) -> Float[Tensor, "3 height width"]:
+    """Paint a world: a family's name, `EARTH`, `TURNED_EARTH`, or a picture's path."""
     if world in FAMILIES:
         return procedural_world(world, generator=generator)
     if world == TURNED_EARTH:
@@ -170,7 +171,7 @@ def turned(
     return mix_colours(picture, mix).clamp(0, 1)
 
 
-def _views(
+def world_views(
     world: str, picture: Float[Tensor, "3 height width"], count: int, generator: Generator
 ) -> list[tuple[np.ndarray, tuple[float, float]]]:
     """Take views of a world: arrays [size, size, 3] and their locations."""
@@ -179,10 +180,11 @@ def _views(
     is_earth = world == EARTH
     land = land_mask(picture.shape[-2]) if is_earth else None
     options = EARTH_VIEWS if is_earth else None
-    return _pairs(random_views(picture, count, generator=generator, options=options, land=land))
+    return as_pairs(random_views(picture, count, generator=generator, options=options, land=land))
 
 
-def _pairs(views: Views) -> list[tuple[np.ndarray, tuple[float, float]]]:
+def as_pairs(views: Views) -> list[tuple[np.ndarray, tuple[float, float]]]:
+    """Give arrays [size, size, 3] and their locations."""
     images = rearrange(views.images, "n c h w -> n h w c").numpy()
     places = [(lat, lon) for lat, lon in views.lat_lon.tolist()]
     return list(zip(images, places, strict=True))
