@@ -283,8 +283,11 @@ class StackedMapModel:
         samples: int = 1,
         steps: int = 1,
         seed: int = 0,
+        watch: sampling.Watch | None = None,
     ) -> Float[Tensor, "queries samples 3 height width"]:
         """Draw the maps of query photos, in float, unclipped.
+
+        `watch` is told at each step the maps as they look from there, and the time, from 1 down.
 
         Raises:
             ValueError: a context that another model, dtype, style or mode has made.
@@ -298,8 +301,14 @@ class StackedMapModel:
         noise = sampling.keyed_noise(contents, shape, samples=samples, seed=seed).to(features)
         noise = rearrange(noise, "q s t c -> 1 (q s) t c")
         velocity = self.velocity(context, features, prompt)
-        latents = sampling.euler(velocity, noise, sampling.time_grid(steps, shift=self.shift))
-        return learner.codec.decode_maps(rearrange(latents[0], "(q s) t c -> q s t c", s=samples))
+
+        def decode(latents: Float[Tensor, "1 count tokens channels"]) -> Tensor:
+            split = rearrange(latents, "1 (q s) t c -> q s t c", s=samples)
+            return learner.codec.decode_maps(split)
+
+        times = sampling.time_grid(steps, shift=self.shift)
+        seen = sampling.decoded(watch, decode)
+        return decode(sampling.euler(velocity, noise, times, watch=seen))
 
     def codec_round_trip(
         self, lat_lon: Float[Tensor, "*batch 2"]
