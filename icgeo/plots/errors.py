@@ -57,7 +57,7 @@ def plot_errors(
     if not located.all():
         missed = view.project(truth[~located].numpy())
         ax.plot(*missed.T, "o", mfc="none", mec=GREY, ms=4, label="truth, not located", zorder=4)
-    _label(ax, segments, error)
+    _label(ax, segments, error, len(truth))
     return figure_of(ax)
 
 
@@ -82,11 +82,13 @@ def great_circle(start: Float[Tensor, "2"], end: Float[Tensor, "2"]) -> Points:
     return cut(to_lat_lon(exp_map(first, share * log_map(first, last))).numpy())
 
 
-def _label(ax: Axes, segments: LineCollection, error: Float[Tensor, " located"]) -> None:
-    middle = f", median error {error.median().item():,.0f} km" if len(error) else ""
-    ax.set_title(f"{len(error)} located{middle}", fontsize=TITLE)
+def _label(
+    ax: Axes, segments: LineCollection, error: Float[Tensor, " located"], count: int
+) -> None:
+    middle = f", median error {np.median(error):,.0f} km" if len(error) else ""
+    ax.set_title(f"{len(error)} of {count} located{middle}", fontsize=TITLE)
     bar = figure_of(ax).colorbar(
-        segments, ax=ax, location="bottom", shrink=0.5, aspect=40, pad=0.02
+        segments, ax=ax, location="bottom", shrink=0.5, aspect=40, pad=0.02, panchor=False
     )
     bar.set_label("error in km", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)

@@ -24,7 +24,6 @@ from icgeo.plots.style import (
     ORANGE,
     SMALL,
     TEXT,
-    TITLE,
     drawn_image,
     figure_of,
     picture,
@@ -32,7 +31,7 @@ from icgeo.plots.style import (
     short,
     show_image,
 )
-from icgeo.plots.world import View, edge, graticule, outline, shapes, whole_world, window
+from icgeo.plots.world import View, edge, outline, shapes, whole_world, window, world_lines
 from icgeo.prediction import Prediction
 from icgeo.sphere import EARTH_RADIUS_KM, Values, angle, as_lat_lon, distance_km, to_xyz
 
@@ -61,10 +60,9 @@ def plot_density(
 def draw_globe(ax: Axes, *, on_earth: bool) -> View:
     """Draw the lines of the whole world into axes without any other decoration."""
     view = whole_world()
-    ax.add_collection(LineCollection(view.lines(graticule()), colors="0.8", linewidths=0.4))
+    ax.add_collection(LineCollection(world_lines("graticule"), colors="0.8", linewidths=0.4))
     if on_earth:
-        coast = view.lines(shapes("land"))
-        ax.add_collection(LineCollection(coast, colors="0.35", linewidths=0.5))
+        ax.add_collection(LineCollection(world_lines("land"), colors="0.35", linewidths=0.5))
     ax.plot(*view.project(outline()).T, color="0.35", linewidth=0.8)
     left, right, bottom, top = view.extent
     ax.set(xlim=(1.01 * left, 1.01 * right), ylim=(1.01 * bottom, 1.01 * top), aspect="equal")
@@ -116,26 +114,20 @@ def _mark_points(ax: Axes, view: View, prediction: Prediction, truth: Values | N
         ax.plot(x, y, "*", color=GREEN, markersize=10, markeredgecolor="white")
 
 
-def _legend_handles(has_truth: bool, levels: tuple[float, ...] = (0.9,)) -> list[Line2D]:
+def _legend_handles(
+    *, has_truth: bool, has_answer: bool = True, levels: tuple[float, ...] = (0.9,)
+) -> list[Line2D]:
     marks: dict[str, Any] = {"linestyle": "none"}
-    handles = [
-        Line2D([], [], marker="x", color=ORANGE, markeredgewidth=1.8, label="answer", **marks)
-    ]
-    for level in levels:
-        note = " (grey: outside)" if level == levels[-1] else ""
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=BLACK,
-                linewidth=0.9,
-                linestyle=_LEVEL_STYLES[level],
-                label=f"{level:.0%} region".replace("%", " %") + note,
-            )
+    truth = Line2D([], [], marker="*", color=GREEN, ms=10, label="truth", **marks)
+    answer = Line2D([], [], marker="x", color=ORANGE, markeredgewidth=1.8, label="answer", **marks)
+    notes = [""] * (len(levels) - 1) + [" (grey: outside)"]
+    outlines = [
+        Line2D(
+            [], [], color=BLACK, lw=0.9, ls=_LEVEL_STYLES[p], label=f"{100 * p:.0f} % region{note}"
         )
-    if has_truth:
-        handles.insert(0, Line2D([], [], marker="*", color=GREEN, ms=10, label="truth", **marks))
-    return handles
+        for p, note in zip(levels, notes, strict=True)
+    ]
+    return [truth] * has_truth + [answer] * has_answer + outlines
 
 
 def _verdict(prediction: Prediction, truth: Values | None) -> str:
@@ -183,7 +175,7 @@ def plot_gallery(
             show_image(row[1], drawn_image(prediction.map), title="map drawn")
         plot_density(prediction, place, on_earth=is_earth, ax=row[2])
         row[2].set_title(_verdict(prediction, place), fontsize=TEXT, pad=3)
-    handles = _legend_handles(any(place is not None for place in truth))
+    handles = _legend_handles(has_truth=any(place is not None for place in truth))
     figure.legend(
         handles=handles, loc="outside lower center", ncols=3, fontsize=TEXT, frameon=False
     )
@@ -213,7 +205,8 @@ def plot_prediction(
         ValueError: an `ax` that is not one of a grid.
     """
     ax = ax or Figure(figsize=(10.5, 3.5), layout="constrained").subplots()
-    figure, panels = figure_of(ax), _panels(ax)
+    figure = figure_of(ax)
+    panels = _panels(ax)
     show_image(panels["photo"], picture(photo), title=short(title) or "photo")
     panels["map"].set_axis_off()
     if prediction.map is not None:
@@ -221,14 +214,16 @@ def plot_prediction(
         show_image(panels["map"], drawn_image(prediction.map), title="map drawn")
     levels = (0.5, 0.9)
     image = _draw_world(panels["world"], prediction, truth, on_earth=on_earth, levels=levels)
-    panels["world"].set_title(_summary(prediction, truth), fontsize=TITLE)
+    panels["world"].set_title(_summary(prediction, truth), fontsize=TEXT)
     bar = figure.colorbar(
-        image, ax=panels["world"], location="bottom", shrink=0.5, aspect=40, pad=0.02
+        image, ax=panels["world"], location="bottom", shrink=0.5, aspect=40, pad=0.02, panchor=False
     )
     bar.set_label("probability per steradian", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
     _draw_zoom(panels, prediction, truth, on_earth=on_earth)
-    handles = _legend_handles(truth is not None, levels)
+    handles = _legend_handles(
+        has_truth=truth is not None, has_answer=prediction.located, levels=levels
+    )
     panels["world"].legend(
         handles=handles,
         loc="upper center",
@@ -247,23 +242,24 @@ def _panels(ax: Axes) -> dict[str, Axes]:
     place = ax.get_subplotspec()
     if place is None:
         raise ValueError("expected axes of a grid, got free ones; make them with Figure.subplots")
-    ax.set_axis_off()
-    grid = place.subgridspec(2, 3, width_ratios=[1.25, 3.6, 1.75])
     figure = figure_of(ax)
+    ax.remove()
+    grid = place.subgridspec(2, 3, width_ratios=[1.25, 3.6, 1.75])
     spots: dict[str, Any] = {
         "photo": grid[0, 0],
         "map": grid[1, 0],
         "world": grid[:, 1],
         "zoom": grid[:, 2],
     }
-    return {name: figure.add_subplot(spot) for name, spot in spots.items()}
+    # what is left of a slot is below, so that the layout keeps room for titles
+    return {name: figure.add_subplot(spot, anchor="N") for name, spot in spots.items()}
 
 
 def _summary(prediction: Prediction, truth: Values | None) -> str:
     if not prediction.located:
         return f"not located, legibility {prediction.legibility:.2f}"
     off = "" if truth is None else f", {_verdict(prediction, truth)}"
-    area = prediction.density.credible_area_km2(0.9)
+    area = float(f"{prediction.density.credible_area_km2(0.9):.2g}")
     place = place_name(prediction.lat, prediction.lon)
     return f"{place}{off}, 90 % region of {area:,.0f} km²"
 
@@ -273,8 +269,9 @@ def _zoom_radius_km(density: Density, truth: Values | None) -> float:
     mode = density.mode()
     least = _LEAST_CELLS * EARTH_RADIUS_KM * math.sqrt(density.cell_area)
     away, order = (EARTH_RADIUS_KM * angle(to_xyz(mode), cell_xyz(density.nside))).sort()
-    within = torch.searchsorted(density.mass[order].cumsum(0), 0.9).clamp(max=len(away) - 1)
-    radius = min(max(least, 1.2 * away[within].item()), _WIDEST_KM)
+    total = density.mass[order][away < _WIDEST_KM].cumsum(0)
+    within = away[torch.searchsorted(total, 0.9 * total[-1])].item()
+    radius = min(max(least, 1.4 * within), _WIDEST_KM)
     if truth is not None and (off := 1.2 * distance_km(mode, truth).item()) < _WIDEST_KM:
         return max(radius, off)
     return radius

@@ -56,7 +56,8 @@ def place_name(lat: float, lon: float) -> str:
     >>> place_name(-33.9, 151.2)
     '34° S, 151° E'
     """
-    return f"{abs(lat):.0f}° {'N' if lat >= 0 else 'S'}, {abs(lon):.0f}° {'E' if lon >= 0 else 'W'}"
+    lat, lon = round(lat), round(lon)
+    return f"{abs(lat)}° {'N' if lat >= 0 else 'S'}, {abs(lon)}° {'E' if lon >= 0 else 'W'}"
 
 
 def short(name: str, most: int = 26) -> str:

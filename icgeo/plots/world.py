@@ -154,6 +154,12 @@ def graticule() -> Points:
     return np.concatenate([part for line in (*parallels, *meridians) for part in (line, _BREAK)])
 
 
+@lru_cache(maxsize=2)
+def world_lines(kind: str) -> list[Points]:
+    """Project the coastlines ("land") or the graticule to the whole world; cached."""
+    return whole_world().lines(graticule() if kind == "graticule" else shapes(kind))
+
+
 def outline() -> Points:
     """Locations along the edge of the whole world."""
     lat = np.linspace(-90, 90, 91)
