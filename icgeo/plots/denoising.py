@@ -23,7 +23,7 @@ _COLUMNS = 4
 _HELD_SECONDS = 2.0
 """How long the last step of a moving picture stays."""
 
-Steps = Sequence[tuple[Float[Tensor, "queries samples 3 height width"], float]]
+Steps = Sequence[tuple[Float[Tensor, "_queries _samples 3 height width"], float]]
 
 
 def _map(steps: Steps, number: int, query: int) -> np.ndarray:
@@ -83,7 +83,7 @@ def save_denoising(steps: Steps, path: str | Path, *, query: int = 0, seconds: f
     writers[suffix](frames, Path(path), seconds)
 
 
-def _frame(steps: Steps, number: int, query: int) -> UInt8[np.ndarray, "height width 3"]:
+def _frame(steps: Steps, number: int, query: int) -> UInt8[np.ndarray, "rows columns 3"]:
     height, width = steps[0][0].shape[-2:]
     figure = Figure(figsize=(5.12, 5.12 * height / width + 0.4), dpi=100, layout="constrained")
     ax = figure.subplots()
