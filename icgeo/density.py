@@ -350,7 +350,7 @@ class Density:
 
         Args:
             path: where to, ending in .tif or .tiff.
-            height: rows; the width is twice that. By default 8 nside, a third of a cell a pixel.
+            height: rows; the width is twice that. By default 16 nside, a sixth of a cell a pixel.
             quantity: "mass" (probability of the pixel; all sum to 1) or "density" (per steradian).
         """
         formats.save_geotiff(self.mass, path, height=height, quantity=quantity)

@@ -119,14 +119,14 @@ def save_geotiff(
     Args:
         mass: of each cell, in NESTED order.
         path: where to, ending in .tif or .tiff.
-        height: rows; by default 8 nside, pixels of a third of a cell.
+        height: rows; by default 16 nside, pixels of a sixth of a cell.
         quantity: "mass" (probability of the pixel; all sum to 1) or "density" (per steradian).
 
     Raises:
         UsageError: rasterio is not installed.
         ValueError: another ending, height or quantity.
     """
-    height = 8 * math.isqrt(len(mass) // 12) if height is None else height
+    height = 16 * math.isqrt(len(mass) // 12) if height is None else height
     if Path(path).suffix.lower() not in (".tif", ".tiff"):
         raise ValueError(f"expected a file name ending in .tif or .tiff, got {str(path)!r}")
     if height < 1:
