@@ -38,6 +38,10 @@ from icgeo.sphere import EARTH_RADIUS_KM, Values, angle, as_lat_lon, distance_km
 _WIDEST_KM = 3000.0
 """Half of the side of a window on a mode, at most; at least, it is this many cells."""
 _LEAST_CELLS = 5
+_FARTHEST = 4
+"""A window is widened to show the truth by this factor at most."""
+_LEAST_DARK = 1 / math.pi
+"""Density that is painted darkest at least: four times the uniform one."""
 _LEVEL_STYLES: dict[float, Any] = {0.5: "dashed", 0.9: "solid"}
 
 
@@ -90,7 +94,9 @@ def _draw_density(
     """Colour a density, shade what lies beyond the last of its levels, and outline them."""
     values = np.where(view.inside, density.log_prob(view.lat_lon).exp().numpy(), np.nan)
     place: dict[str, Any] = {"extent": view.extent, "origin": "upper"}
-    image = ax.imshow(values, cmap=DENSITY_MAP, vmin=0, interpolation="nearest", **place)
+    # alike in every view, and pale where nothing is known
+    most = max(density.mass.max().item() / density.cell_area, _LEAST_DARK)
+    image = ax.imshow(values, cmap=DENSITY_MAP, vmin=0, vmax=most, interpolation="nearest", **place)
     if density.mass.max() > density.mass.min():
         reached = np.where(view.inside, density.credible_level(view.lat_lon).numpy(), np.nan)
         ax.contourf(reached, [levels[-1], 2], colors="0.5", alpha=0.2, **place)
@@ -272,9 +278,8 @@ def _zoom_radius_km(density: Density, truth: Values | None) -> float:
     total = density.mass[order][away < _WIDEST_KM].cumsum(0)
     within = away[torch.searchsorted(total, 0.9 * total[-1])].item()
     radius = min(max(least, 1.4 * within), _WIDEST_KM)
-    if truth is not None and (off := 1.2 * distance_km(mode, truth).item()) < _WIDEST_KM:
-        return max(radius, off)
-    return radius
+    off = 0.0 if truth is None else 1.2 * distance_km(mode, truth).item()
+    return max(radius, off) if off < min(_FARTHEST * radius, _WIDEST_KM) else radius
 
 
 def _draw_zoom(

@@ -61,7 +61,7 @@ def test_the_window_fits_what_is_around_the_mode(kappa, least, most):
 
 
 def test_a_truth_near_by_is_in_the_window():
-    place = (48.9, 24.0)
+    place = (48.9, 20.0)
     zoom = plots.plot_prediction(predicted(kappa=1e5), PHOTO, place).axes[3]
     assert zoom.get_xlim()[1] > distance_km(place, (48.9, 2.4)).item() * 0.99
 
