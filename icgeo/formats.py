@@ -120,7 +120,8 @@ def save_geotiff(
         mass: of each cell, in NESTED order.
         path: where to, ending in .tif or .tiff.
         height: rows; by default 16 nside, pixels of a sixth of a cell.
-        quantity: "mass" (probability of the pixel; all sum to 1) or "density" (per steradian).
+        quantity: "mass" (probability of the pixel; sums over cells are exact), or "density" (per
+            steradian, that of the cell; integrates to 1 within 1 %).
 
     Raises:
         UsageError: rasterio is not installed.
@@ -138,7 +139,7 @@ def save_geotiff(
     except ImportError as error:
         raise UsageError("writing a GeoTIFF needs rasterio: pip install 'icgeo[gis]'") from error
 
-    values = mass_of_pixels(mass, height)
+    values = mass_of_pixels(mass, height, keep_mass=quantity == "mass")
     if quantity == "density":
         values = values / pixel_areas(height)[:, None]
     side = 180 / height

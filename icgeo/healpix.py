@@ -119,23 +119,32 @@ def pixel_areas(height: int) -> Float[Tensor, " height"]:
     return -edges.diff() * math.pi / height
 
 
-def mass_of_pixels(mass: Float[Tensor, " cells"], height: int) -> Float[Tensor, "height width"]:
-    """Integrate the cells over the pixels of an equirectangular map of width 2 height; sums to 1.
+def mass_of_pixels(
+    mass: Float[Tensor, " cells"], height: int, *, keep_mass: bool = True
+) -> Float[Tensor, "height width"]:
+    """Spread the mass of cells over the pixels of an equirectangular map of width 2 height.
 
-    By a regular grid of points in each pixel, at most a third of a cell apart.
+    By a regular grid of points in each pixel, at most a third of a cell apart. `keep_mass` shares
+    the mass of each cell out among its points, so that sums over whole cells are exact; otherwise
+    points have the density of their cell, and sums are not.
     """
     nside = math.isqrt(len(mass) // 12)
     per_side = math.ceil(3 * 180 / height / (_SIDE_DEG / nside))
-    fine = per_side * height
-    areas = pixel_areas(fine)[:, None]
-    rows = [
-        reduce(mass[cells] * area, "r (w s) -> w", "sum", s=per_side)
-        for cells, area in zip(
-            _cells_by_row(nside, fine, per_side), areas.split(per_side), strict=True
-        )
-    ]
-    pixels = torch.stack(rows)
-    return pixels / pixels.sum() * mass.sum()
+    areas = pixel_areas(per_side * height).split(per_side)
+    rows = list(_cells_by_row(nside, per_side * height, per_side))
+    cell_area = torch.full_like(mass, 4 * math.pi / len(mass))
+    if keep_mass:
+        cell_area = torch.zeros_like(mass)
+        for cells, area in zip(rows, areas, strict=True):
+            weights = repeat(area, "r -> (r w)", w=cells.shape[1])
+            cell_area += torch.bincount(cells.flatten(), weights, minlength=len(mass))
+    density = mass / cell_area
+    return torch.stack(
+        [
+            reduce(density[cells] * area[:, None], "r (w s) -> w", "sum", s=per_side)
+            for cells, area in zip(rows, areas, strict=True)
+        ]
+    )
 
 
 def _cells_by_row(nside: int, height: int, together: int) -> Iterator[Int[Tensor, "rows width"]]:

@@ -151,7 +151,7 @@ def test_regions_and_rasters_agree_at_the_default_resolution(tmp_path):
             inside = shapely.intersects_xy(row.geometry, lon, lat)
             assert mass[inside].sum() == pytest.approx(row.mass, rel=1e-9)
             chosen = geometry_mask([row.geometry], pixels.shape, transform, invert=True)
-            assert pixels[chosen].sum() == pytest.approx(row.mass, abs=0.005)
+            assert pixels[chosen].sum() == pytest.approx(row.mass, rel=0.01)
 
 
 def test_a_geotiff_of_densities_integrates_to_one(tmp_path):
@@ -164,9 +164,9 @@ def test_a_geotiff_of_densities_integrates_to_one(tmp_path):
     # a pixel is a sixth of a cell
     assert distance_km((lat, lon), density.mode()) < 500
     assert values.max() == pytest.approx(density.log_prob(density.mode()).exp().item(), rel=3e-3)
-    # areas of pixels by their middle latitude, right to 1e-4 at this height
+    # points keep their density, so that cells lose or gain some area
     area = np.cos(np.radians(90 - (np.arange(256) + 0.5) * 180 / 256)) * (np.pi / 256) ** 2
-    assert (values * area[:, None]).sum() == pytest.approx(1, abs=1e-3)
+    assert (values * area[:, None]).sum() == pytest.approx(1, abs=3e-3)
 
 
 @pytest.mark.parametrize(
