@@ -351,8 +351,8 @@ class Density:
         Args:
             path: where to, ending in .tif or .tiff.
             height: rows; the width is twice that. By default 16 nside, a sixth of a cell a pixel.
-            quantity: "mass" (probability of the pixel; sums over cells are exact), or "density" (per
-                steradian, that of the cell; integrates to 1 within 1 %).
+            quantity: "mass" (probability of the pixel; no cell loses any, and all sum to 1), or
+                "density" (per steradian, that of the cell; integrates to 1 within 1 %).
         """
         formats.save_geotiff(self.mass, path, height=height, quantity=quantity)
 

@@ -120,8 +120,8 @@ def save_geotiff(
         mass: of each cell, in NESTED order.
         path: where to, ending in .tif or .tiff.
         height: rows; by default 16 nside, pixels of a sixth of a cell.
-        quantity: "mass" (probability of the pixel; sums over cells are exact), or "density" (per
-            steradian, that of the cell; integrates to 1 within 1 %).
+        quantity: "mass" (probability of the pixel; no cell loses any, and all sum to 1), or
+            "density" (per steradian, that of the cell; integrates to 1 within 1 %).
 
     Raises:
         UsageError: rasterio is not installed.
