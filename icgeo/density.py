@@ -6,7 +6,7 @@ longitude and declination latitude. Tensors are float64 on the CPU.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from icgeo import formats
 from icgeo.best_point import best_points
 from icgeo.healpix import (
     cell_lat_lon,
@@ -25,7 +26,6 @@ from icgeo.healpix import (
     cell_outlines,
     cell_xyz,
     connected_parts,
-    grid,
     interpolation,
     pixel_of_points,
 )
@@ -277,6 +277,27 @@ class Density:
         frame = frame.sort_values("mass", ascending=False, ignore_index=True)
         return frame[["mass", "area_km2", "geometry"]]
 
+    def contours(self, levels: Sequence[float] = (0.5, 0.9)) -> "geopandas.GeoDataFrame":
+        """Outline the credible region of each probability, one row for each, as one geometry.
+
+        Columns `probability`, `mass` (of its cells, at least that), `area_km2` and `geometry`: a
+        valid polygon or several in EPSG:4326, cut at the antimeridian and drawn up to the poles.
+        """
+        import geopandas
+        import shapely
+
+        regions = [self.credible_region(p) for p in levels]
+        outlines = [shapely.coverage_union_all(region.geometry) for region in regions]
+        return geopandas.GeoDataFrame(
+            {
+                "probability": list(levels),
+                "mass": [region.mass.sum() for region in regions],
+                "area_km2": [region.area_km2.sum() for region in regions],
+            },
+            geometry=shapely.orient_polygons(outlines),  # as RFC 7946 wants it
+            crs="EPSG:4326",
+        )
+
     def _check_same_grid(self, other: "Density") -> None:
         if self.nside != other.nside:
             raise ValueError(
@@ -316,82 +337,26 @@ class Density:
         positive mass as rows of `uniq` = 4 nside^2 + cell (the multi-order index), `mass` and
         `geometry`, the centre.
         """
-        save, _ = _format(path)
-        save(self, Path(path))
+        formats.save(self.mass, path)
+
+    def to_geotiff(
+        self,
+        path: str | Path,
+        *,
+        height: int | None = None,
+        quantity: str = "mass",
+    ) -> None:
+        """Write an equirectangular GeoTIFF in EPSG:4326, for GIS (needs `icgeo[gis]`).
+
+        Args:
+            path: where to, ending in .tif or .tiff.
+            height: rows; the width is twice that. By default 16 nside, a sixth of a cell a pixel.
+            quantity: "mass" (probability of the pixel; no cell loses any, and all sum to 1), or
+                "density" (per steradian, that of the cell; integrates to 1 within 1 %).
+        """
+        formats.save_geotiff(self.mass, path, height=height, quantity=quantity)
 
     @classmethod
     def load(cls, path: str | Path) -> "Density":
         """Read what `save` writes, and any flat FITS sky map, NESTED or RING."""
-        _, load = _format(path)
-        return load(Path(path))
-
-
-def _save_fits(density: Density, path: Path) -> None:
-    from astropy.io import fits
-
-    column = fits.Column("PROB", format="D", unit="pix-1", array=density.mass.numpy())
-    table = fits.BinTableHDU.from_columns([column])
-    table.header.update(
-        PIXTYPE="HEALPIX",
-        ORDERING="NESTED",
-        COORDSYS="C",
-        NSIDE=density.nside,
-        INDXSCHM="IMPLICIT",
-        FIRSTPIX=0,
-        LASTPIX=len(density.mass) - 1,
-    )
-    table.writeto(path, overwrite=True)
-
-
-def _load_fits(path: Path) -> Density:
-    from astropy.io import fits
-
-    with fits.open(path) as tables:
-        header, rows = tables[1].header, tables[1].data
-        ordering = header.get("ORDERING", "").upper()
-        if ordering not in ("NESTED", "RING") or "PROB" not in rows.names:
-            raise ValueError(
-                f"expected a flat HEALPix sky map with a column PROB, NESTED or RING, got columns "
-                f"{rows.names} with ordering {ordering!r} in {path}; flatten multi-order maps first"
-            )
-        mass = np.array(rows["PROB"], dtype=np.float64).ravel()
-    if ordering == "RING":
-        nside = math.isqrt(len(mass) // 12)
-        mass = mass[grid(nside).nested_to_ring(np.arange(len(mass)))]
-    return Density.from_mass(mass)
-
-
-def _save_parquet(density: Density, path: Path) -> None:
-    import geopandas
-
-    cells = density.mass.nonzero().squeeze(-1)
-    lat, lon = cell_lat_lon(cells, density.nside).unbind(-1)
-    geopandas.GeoDataFrame(
-        {"uniq": (4 * density.nside**2 + cells).numpy(), "mass": density.mass[cells].numpy()},
-        geometry=geopandas.points_from_xy(lon, lat),
-        crs="EPSG:4326",
-    ).to_parquet(path)
-
-
-def _load_parquet(path: Path) -> Density:
-    import pandas
-
-    rows = pandas.read_parquet(path, columns=["uniq", "mass"])
-    uniq = torch.tensor(rows["uniq"].to_numpy())
-    nside = math.isqrt(int(uniq.min()) // 4)
-    mass = torch.zeros(12 * nside**2, dtype=torch.float64)
-    return Density(mass.scatter_(0, uniq - 4 * nside**2, torch.tensor(rows["mass"].to_numpy())))
-
-
-_FORMATS: dict[str, tuple[Callable[[Density, Path], None], Callable[[Path], Density]]] = {
-    ".fits": (_save_fits, _load_fits),
-    ".fits.gz": (_save_fits, _load_fits),
-    ".parquet": (_save_parquet, _load_parquet),
-}
-
-
-def _format(path: str | Path) -> tuple[Callable[[Density, Path], None], Callable[[Path], Density]]:
-    for suffix, functions in _FORMATS.items():
-        if Path(path).name.lower().endswith(suffix):
-            return functions
-    raise ValueError(f"expected a file name ending in one of {[*_FORMATS]}, got {str(path)!r}")
+        return cls(formats.load(path))

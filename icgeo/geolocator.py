@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from icgeo import maps
+from icgeo import maps, sampling
 from icgeo.best_point import best_points
 from icgeo.data.photos import Photo, StoredPhoto, square_pixels
 from icgeo.density import Density
@@ -191,8 +191,21 @@ class Geolocator:
         places = torch.tensor([[p.lat, p.lon] for p in pairs], dtype=torch.float64)
         return photos, places.reshape(-1, 2)
 
-    def locate(self, photos: Sequence[Photo], examples: Examples = None) -> list[Prediction]:
+    def locate(
+        self,
+        photos: Sequence[Photo],
+        examples: Examples = None,
+        *,
+        watch: sampling.Watch | None = None,
+    ) -> list[Prediction]:
         """Locate photos, given examples.
+
+        Args:
+            photos: paths, pictures or arrays.
+            examples: as `predict` takes them.
+            watch: told at each step of each batch the maps [queries, samples, 3, height, width] as
+                they look from there, and the time, from 1 (noise) down. What it raises ends the
+                call, as to cancel it.
 
         Raises:
             PhotoError: a photo cannot be read.
@@ -200,7 +213,7 @@ class Geolocator:
         """
         context = self.context(examples)
         batches = _batched(photos, self.batch_size)
-        return [prediction for batch in batches for prediction in self._locate(batch, context)]
+        return [found for batch in batches for found in self._locate(batch, context, watch)]
 
     def locate_chosen(
         self,
@@ -282,16 +295,22 @@ class Geolocator:
         ]
         return Clip(parts, _placed(whole, whole.density, points[-1], located=whole.located))
 
-    def _locate(self, photos: Sequence[Photo], context: Context) -> list[Prediction]:
+    def _locate(
+        self, photos: Sequence[Photo], context: Context, watch: sampling.Watch | None
+    ) -> list[Prediction]:
         start = time.perf_counter()
         pixels = self._pixels(photos)
         views = torch.stack([pixels, *(self._varied(pixels, i) for i in range(self.augment))])
-        drawn = self._draw(
-            rearrange(views, "v q c h w -> (v q) c h w"), context.repeated(len(views))
-        )
+
+        def by_query(drawn: Tensor) -> Tensor:
+            return rearrange(drawn, "(v q) s c h w -> q (v s) c h w", v=len(views))
+
+        seen = sampling.decoded(watch, by_query)
+        shown = context.repeated(len(views))
+        drawn = self._draw(rearrange(views, "v q c h w -> (v q) c h w"), shown, seen)
         settings = self.loaded.settings
         readings = maps.read(drawn.mean(dim=1), settings.style, noise=settings.noise)
-        drawn = rearrange(drawn, "(v q) s c h w -> q (v s) c h w", v=len(views))
+        drawn = by_query(drawn)
         power = settings.power(self.prompt or settings.default_prompt, context.shots)
         found = [
             _combine(readings[query :: len(photos)], power=power) for query in range(len(photos))
@@ -304,7 +323,10 @@ class Geolocator:
         ]
 
     def _draw(
-        self, pixels: UInt8[Tensor, "photos 3 size size"], context: Context
+        self,
+        pixels: UInt8[Tensor, "photos 3 size size"],
+        context: Context,
+        watch: sampling.Watch | None,
     ) -> Float[Tensor, "photos samples 3 height width"]:
         settings = self.loaded.settings
         return self.loaded.draw_maps(
@@ -314,6 +336,7 @@ class Geolocator:
             samples=self.samples or settings.samples,
             steps=self.steps or settings.steps,
             seed=self.seed,
+            watch=watch,
         ).cpu()
 
     def _pixels(self, photos: Sequence[Photo]) -> UInt8[Tensor, "photos 3 size size"]:

@@ -4,12 +4,13 @@ Conventions: cells in NESTED order, `nside` a power of two; HEALPix longitude is
 """
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange, repeat
+from einops import rearrange, reduce, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -109,9 +110,49 @@ def pixel_of_points(nside: int, height: int, width: int) -> Int[Tensor, "cells p
 @lru_cache(maxsize=4)
 def cell_of_pixels(nside: int, height: int) -> Int[Tensor, "height width"]:
     """Cell under the centre of each pixel of an equirectangular map of width 2 height; cached."""
+    return next(_cells_by_row(nside, height, height))
+
+
+def pixel_areas(height: int) -> Float[Tensor, " height"]:
+    """Area in steradians of a pixel in each row of an equirectangular map [height, 2 height]."""
+    edges = torch.linspace(math.pi / 2, -math.pi / 2, height + 1, dtype=torch.float64).sin()
+    return -edges.diff() * math.pi / height
+
+
+def mass_of_pixels(
+    mass: Float[Tensor, " cells"], height: int, *, keep_mass: bool = True
+) -> Float[Tensor, "height width"]:
+    """Spread the mass of cells over the pixels of an equirectangular map of width 2 height.
+
+    By a regular grid of points in each pixel, at most a third of a cell apart. `keep_mass` shares
+    the mass of each cell out among its points, so that sums over whole cells are exact; otherwise
+    points have the density of their cell, and sums are not.
+    """
+    nside = math.isqrt(len(mass) // 12)
+    per_side = math.ceil(3 * 180 / height / (_SIDE_DEG / nside))
+    areas = pixel_areas(per_side * height).split(per_side)
+    rows = list(_cells_by_row(nside, per_side * height, per_side))
+    cell_area = torch.full_like(mass, 4 * math.pi / len(mass))
+    if keep_mass:
+        cell_area = torch.zeros_like(mass)
+        for cells, area in zip(rows, areas, strict=True):
+            weights = repeat(area, "r -> (r w)", w=cells.shape[1])
+            cell_area += torch.bincount(cells.flatten(), weights, minlength=len(mass))
+    density = mass / cell_area
+    return torch.stack(
+        [
+            reduce(density[cells] * area[:, None], "r (w s) -> w", "sum", s=per_side)
+            for cells, area in zip(rows, areas, strict=True)
+        ]
+    )
+
+
+def _cells_by_row(nside: int, height: int, together: int) -> Iterator[Int[Tensor, "rows width"]]:
+    """Cell under the centre of each pixel, some rows at a time, for maps too large to hold."""
     lat = 90 - 180 * (torch.arange(height, dtype=torch.float64) + 0.5) / height
     lon = 180 * (torch.arange(2 * height, dtype=torch.float64) + 0.5) / height - 180
-    return cell_of(torch.stack(torch.meshgrid(lat, lon, indexing="ij"), dim=-1), nside)
+    for some in lat.split(together):
+        yield cell_of(torch.stack(torch.meshgrid(some, lon, indexing="ij"), dim=-1), nside)
 
 
 def connected_parts(cells: Int[Tensor, " chosen"], nside: int) -> Int[np.ndarray, " chosen"]:

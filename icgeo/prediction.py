@@ -97,6 +97,32 @@ class Prediction:
         """Outline the smallest region of probability `p`, with `area_km2`, in EPSG:4326."""
         return self.density.credible_region(p)
 
+    def to_geodataframe(self, levels: Sequence[float] = (0.5, 0.9)) -> "geopandas.GeoDataFrame":
+        """Give the point and the credible regions as rows of a table in EPSG:4326.
+
+        Columns `kind` ("point" or "region"), `probability`, `mass` and `area_km2` of regions,
+        `located`, `legibility`, `geometry`. A prediction that is not located has no point.
+        """
+        import geopandas
+        import pandas
+
+        frame = self.density.contours(levels).assign(kind="region")
+        if self.located:
+            point = geopandas.points_from_xy([self.lon], [self.lat], crs="EPSG:4326")
+            rows = geopandas.GeoDataFrame({"kind": ["point"]}, geometry=point)
+            frame = pandas.concat([rows, frame], ignore_index=True)
+        frame = frame.assign(located=self.located, legibility=self.legibility)
+        columns = ["kind", "probability", "mass", "area_km2", "located", "legibility", "geometry"]
+        return frame[columns]
+
+    def to_geojson(self, levels: Sequence[float] = (0.5, 0.9)) -> str:
+        """Write `to_geodataframe` as the text of a GeoJSON FeatureCollection (RFC 7946).
+
+        Longitude first, polygons cut at the antimeridian; properties that do not apply are left
+        out. For a `dict`: `to_geodataframe().to_geo_dict()`.
+        """
+        return self.to_geodataframe(levels).to_json(na="drop", drop_id=True)
+
     def to_dict(self) -> dict[str, Any]:
         """Give what fits in a line of JSON; the point is None where there is none."""
         return {

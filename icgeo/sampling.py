@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 Velocity = Callable[[Float[Tensor, "*batch"], float], Float[Tensor, "*batch"]]
+Watch = Callable[[Tensor, float], None]
+"""Is told after each step what the data look like from there, and the time before the step."""
 
 
 def shifted(t: Float[Tensor, "*batch"], shift: float) -> Float[Tensor, "*batch"]:
@@ -35,17 +37,36 @@ def time_grid(steps: int, *, shift: float = 1.0) -> Float[Tensor, " times"]:
 
 
 def euler(
-    velocity: Velocity, noise: Float[Tensor, "*batch"], times: Float[Tensor, " times"]
+    velocity: Velocity,
+    noise: Float[Tensor, "*batch"],
+    times: Float[Tensor, " times"],
+    *,
+    watch: Watch | None = None,
 ) -> Float[Tensor, "*batch"]:
     """Follow the flow from noise to data by Euler's steps.
 
     With one step this is `noise - velocity(noise, 1)`, the mean of all data given the condition:
     the posterior in one step.
+
+    Args:
+        velocity: of a noisy state at a time.
+        noise: where it starts.
+        times: from 1 to 0.
+        watch: told at each time t, in order, the estimate x_t - t velocity(x_t, t) of the data; the
+            last one is what is returned. What it raises ends the sampling.
     """
     x = noise
     for now, then in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
-        x = x + (then - now) * velocity(x, now)
+        v = velocity(x, now)
+        if watch is not None:
+            watch(x - now * v, now)
+        x = x + (then - now) * v
     return x
+
+
+def decoded(watch: Watch | None, decode: Callable[[Tensor], Tensor]) -> Watch | None:
+    """Tell `watch` what `decode` makes of each estimate; nothing is decoded for nobody."""
+    return None if watch is None else lambda estimate, t: watch(decode(estimate), t)
 
 
 def guided(velocity: Velocity, base: Velocity, scale: float) -> Velocity:

@@ -2,12 +2,10 @@
 
 import math
 
-import geopandas
 import numpy as np
 import pytest
 import torch
 from astropy import units
-from astropy.io import fits
 from astropy_healpix import HEALPix
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -386,64 +384,3 @@ def test_maps_are_north_up_and_start_at_the_antimeridian():
     assert distance_km(density.mean(), (64.72, 125)) < 5
     assert density.to_equirectangular(18).argmax() == 2 * 36 + 30
     torch.testing.assert_close(Density.from_map(torch.ones(5, 7)).mass, Density.uniform().mass)
-
-
-def test_fits_is_a_sky_map(tmp_path):
-    """The keywords of LIGO and Virgo's flat sky maps, read by astropy."""
-    density = random_density(0)
-    density.save(tmp_path / "density.fits")
-    with fits.open(tmp_path / "density.fits") as tables:
-        header = tables[1].header
-        keywords = ("PIXTYPE", "ORDERING", "COORDSYS", "NSIDE", "INDXSCHM", "TTYPE1", "LASTPIX")
-        found = [header[keyword] for keyword in keywords]
-        assert found == ["HEALPIX", "NESTED", "C", 16, "IMPLICIT", "PROB", 3071]
-        assert tables[1].data["PROB"].sum() == pytest.approx(1, abs=1e-12)
-        # astropy-healpix finds the heaviest pixel, right ascension for longitude, at the mode
-        lon, lat = HEALPix(16, order=header["ORDERING"].lower()).healpix_to_lonlat(
-            tables[1].data["PROB"].argmax()
-        )
-    assert distance_km(density.mode(), (lat.deg, lon.wrap_at("180d").deg)) < 1e-6
-
-
-def test_ring_sky_maps_of_others_are_read(tmp_path):
-    density = random_density(1, nside=8)
-    order = HEALPix(8, order="nested").ring_to_nested(np.arange(768))
-    values = density.mass.numpy()[order].reshape(-1, 256)
-    column = fits.Column("PROB", format="256D", array=values)
-    table = fits.BinTableHDU.from_columns([column])
-    table.header.update(PIXTYPE="HEALPIX", ORDERING="RING", NSIDE=8)
-    table.writeto(tmp_path / "ring.fits")
-    torch.testing.assert_close(Density.load(tmp_path / "ring.fits").mass, density.mass)
-
-
-def test_other_fits_tables_are_refused(tmp_path):
-    column = fits.Column("UNIQ", format="K", array=np.arange(4, 16))
-    table = fits.BinTableHDU.from_columns([column])
-    table.header["ORDERING"] = "NUNIQ"
-    table.writeto(tmp_path / "multi.fits")
-    with pytest.raises(ValueError, match=r"flat HEALPix sky map.*NUNIQ.*multi\.fits"):
-        Density.load(tmp_path / "multi.fits")
-
-
-def test_geoparquet_holds_the_cells_with_mass(tmp_path):
-    mass = torch.zeros(768, dtype=torch.float64)
-    mass[[3, 400]] = torch.tensor([0.25, 0.75], dtype=torch.float64)
-    density = Density.from_mass(mass)
-    density.save(tmp_path / "density.parquet")
-    frame = geopandas.read_parquet(tmp_path / "density.parquet")
-    assert frame.crs == "EPSG:4326"
-    assert frame.uniq.tolist() == [256 + 3, 256 + 400]
-    assert frame.mass.tolist() == [0.25, 0.75]
-    centres = [(point.y, point.x) for point in frame.geometry]
-    assert distance_km(centres, to_lat_lon(cell_xyz(8)[[3, 400]])).max() < 1e-6
-
-
-@pytest.mark.parametrize("name", ["a.fits", "a.fits.gz", "a.b.parquet"])
-@pytest.mark.parametrize("nside", [1, 32])
-def test_files_keep_the_density(tmp_path, name, nside):
-    density = random_density(2, nside)
-    for _ in range(2):
-        density.save(tmp_path / name)
-    back = Density.load(str(tmp_path / name))
-    torch.testing.assert_close(back.mass, density.mass, rtol=1e-14, atol=0)
-    assert back.nside == nside

@@ -151,6 +151,32 @@ def test_augmented_views_change_the_answer_a_little(tiny, photos, examples):
     assert (more.exp() - plain.exp()).abs().sum(1).max() < 1.2  # of at most 2
 
 
+def test_maps_can_be_watched_as_they_are_drawn(tiny, photos, examples):
+    locator = icgeo.Geolocator(model=tiny, prompt=UNKNOWN, samples=2, steps=3, augment=1)
+    told = []
+    found = locator.locate(photos[30:32], examples, watch=lambda *step: told.append(step))
+    times = [t for _, t in told]
+    assert len(told) == 3
+    assert times[0] == 1
+    assert times == sorted(times, reverse=True)
+    for query, prediction in enumerate(found):
+        assert torch.equal(told[-1][0][query], prediction.samples)
+    assert not torch.allclose(told[0][0], told[-1][0], atol=0.01)
+    unwatched = locator.locate(photos[30:32], examples)
+    assert torch.equal(unwatched[1].map, found[1].map)
+
+
+def test_a_watcher_can_cancel(tiny, photos):
+    class Cancelled(Exception):
+        pass
+
+    def watch(maps, t):
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        icgeo.Geolocator(model=tiny, steps=4).locate(photos[:1], watch=watch)
+
+
 def test_a_map_of_nothing_is_not_located(tiny, photos, monkeypatch):
     monkeypatch.setattr(
         type(tiny),

@@ -55,6 +55,26 @@ def test_euler_converges_on_the_flow_of_a_gaussian():
     assert errors[0] / errors[1] == pytest.approx(2, rel=0.15)
 
 
+@given(steps=st.integers(1, 20))
+def test_the_watcher_is_told_the_data_as_they_look_from_each_step(steps):
+    """On straight flows always the same; the flow of N(0, s^2) ends where the last look was."""
+    told = []
+    times = sampling.time_grid(steps, shift=2.0)
+    noise = torch.tensor([1.0, -2.0], dtype=torch.float64)
+
+    def watch(estimate, t):
+        told.append((estimate, t))
+
+    sampling.euler(lambda x, t: noise - 3, noise, times, watch=watch)
+    assert [t for _, t in told] == times[:-1].tolist()
+    for estimate, _ in told:
+        torch.testing.assert_close(estimate, torch.full_like(noise, 3))
+    found = sampling.euler(lambda x, t: x / (t + 0.5), noise, times, watch=watch)
+    assert torch.equal(told[-1][0], found)
+    plain = sampling.euler(lambda x, t: x / (t + 0.5), noise, times)
+    torch.testing.assert_close(found, plain)
+
+
 def test_guidance_of_gaussians_is_their_sharpened_quotient():
     """Of N(m, 1) the velocity at t = 1 is noise - m; p(x|c)^w / p(x)^(w-1) has mean w m - (w-1) m0.
 

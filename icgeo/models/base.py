@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from icgeo import maps
+from icgeo.sampling import Watch
 from icgeo.travel import frame_power
 
 MODES = ("full", "joint", "pairwise")
@@ -185,6 +186,10 @@ class MapModel(Protocol):
         samples: int = 1,
         steps: int = 1,
         seed: int = 0,
+        watch: Watch | None = None,
     ) -> Float[Tensor, "queries samples 3 height width"]:
-        """Draw the maps of query photos, in float, unclipped."""
+        """Draw the maps of query photos, in float, unclipped.
+
+        `watch` is told at each step the maps as they look from there, and the time, from 1 down.
+        """
         ...

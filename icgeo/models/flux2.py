@@ -290,8 +290,11 @@ class StackedMapModel:
         samples: int = 1,
         steps: int = 1,
         seed: int = 0,
+        watch: sampling.Watch | None = None,
     ) -> Float[Tensor, "queries samples 3 height width"]:
         """Draw the maps of query photos, in float, unclipped.
+
+        `watch` is told at each step the maps as they look from there, and the time, from 1 down.
 
         Raises:
             ValueError: a context that another model, dtype, style or mode has made.
@@ -307,9 +310,14 @@ class StackedMapModel:
         noise = sampling.keyed_noise(contents, shape, samples=samples, seed=seed).to(features)
         noise = rearrange(noise, "(g q) s t c -> g (q s) t c", g=groups)
         velocity = self.velocity(context, features, prompt)
-        latents = sampling.euler(velocity, noise, sampling.time_grid(steps, shift=self.shift))
-        latents = rearrange(latents, "g (q s) t c -> (g q) s t c", s=samples)
-        return learner.codec.decode_maps(latents)
+
+        def decode(latents: Float[Tensor, "groups count tokens channels"]) -> Tensor:
+            split = rearrange(latents, "g (q s) t c -> (g q) s t c", s=samples)
+            return learner.codec.decode_maps(split)
+
+        times = sampling.time_grid(steps, shift=self.shift)
+        seen = sampling.decoded(watch, decode)
+        return decode(sampling.euler(velocity, noise, times, watch=seen))
 
     def codec_round_trip(
         self, lat_lon: Float[Tensor, "*batch 2"]

@@ -164,8 +164,11 @@ class PipelineMapModel:
         samples: int = 1,
         steps: int = 4,
         seed: int = 0,
+        watch: sampling.Watch | None = None,
     ) -> Float[Tensor, "queries samples 3 height width"]:
         """Draw the maps of query photos, in float, unclipped.
+
+        `watch` is told at each step the maps as they look from there, and the time, from 1 down.
 
         Raises:
             ValueError: a context that another model, dtype, style, layout or mode has made.
@@ -186,9 +189,9 @@ class PipelineMapModel:
         asked = self.layout.encode_queries(context.kept, photos / 255)
         velocity = self.velocity(context, asked, prompt)
         noise = noise.to(asked.device, torch.float32)
-        return self.layout.decode(
-            sampling.euler(velocity, noise, self.layout.times(context.shots, steps))
-        )
+        times, decode = self.layout.times(context.shots, steps), self.layout.decode
+        seen = sampling.decoded(watch, decode)
+        return decode(sampling.euler(velocity, noise, times, watch=seen))
 
     def velocity(self, context: Context, asked: Tensor, prompt: str) -> sampling.Velocity:
         """Return the velocity of latents [queries, samples, ...]; differentiable.

@@ -324,7 +324,12 @@ def test_neither_company_nor_samples_change_a_map(folder, mode):
     model = load(folder, mode)
     context, asked = model.encode_context(pixels(2, 1), places(2)), pixels(3, 2)
     together = model.draw_maps(context, asked, prompt="earth", samples=2, steps=2)
-    alone = model.draw_maps(context, asked[1:2], prompt="earth", samples=1, steps=2)
+    told = []
+    alone = model.draw_maps(
+        context, asked[1:2], prompt="earth", steps=2, watch=lambda *step: told.append(step)
+    )
+    assert len(told) == 2
+    assert torch.equal(told[-1][0], alone)
     assert together.shape == (3, 2, 3, 64, 128)
     torch.testing.assert_close(alone[0, 0], together[1, 0], atol=1e-5, rtol=0)
     assert not np.allclose(together[0, 0], together[0, 1], atol=1e-3)

@@ -6,10 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.text import Text
+from pictures import assert_nothing_clipped
 from pyproj import Proj
 
 from icgeo import maps, plots
@@ -20,28 +19,6 @@ from icgeo.prediction import Example, Prediction
 
 STYLE = maps.MapStyle.three_widths(height=16, width=32)
 PHOTO = np.random.default_rng(0).integers(256, size=(16, 16, 3), dtype=np.uint8)
-
-
-def assert_nothing_clipped(figure):
-    """Every text lies within the figure, and no two titles over each other."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    renderer = canvas.get_renderer()
-    texts = [
-        *(text for ax in figure.axes for text in (ax.findobj(Text) if ax.axison else [ax.title])),
-        *(text for legend in figure.legends for text in legend.get_texts()),
-    ]
-    shown = [text for text in texts if text.get_text() and text.get_visible()]
-    assert shown
-    for text in shown:
-        box = text.get_window_extent(renderer)
-        assert box.x0 >= -1, text
-        assert box.y0 >= -1, text
-        assert box.x1 <= figure.bbox.width + 1, text
-        assert box.y1 <= figure.bbox.height + 1, text
-    titles = [ax.title.get_window_extent(renderer) for ax in figure.axes if ax.get_title()]
-    for number, box in enumerate(titles):
-        assert not any(box.overlaps(other) for other in titles[:number])
 
 
 def prediction(lat=48.9, lon=2.4, *, kappa=200.0, located=True):

@@ -1,0 +1,161 @@
+"""Densities in files: FITS sky maps, GeoParquet and GeoTIFF.
+
+Conventions: mass per HEALPix cell in NESTED order, float64; in FITS right ascension is longitude
+and declination latitude; pixels of a GeoTIFF are areas in EPSG:4326, north up, the first at the
+antimeridian.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from icgeo.config import UsageError
+from icgeo.healpix import cell_lat_lon, grid, mass_of_pixels, pixel_areas
+
+Mass = Float[Tensor, " cells"]
+QUANTITIES = ("mass", "density")
+"""What a pixel of a GeoTIFF holds: probability, or probability per steradian."""
+
+
+def save(mass: Mass, path: str | Path) -> None:
+    """Write to a file of any format that `load` reads.
+
+    Raises:
+        ValueError: another ending.
+    """
+    _format(path)[0](mass, Path(path))
+
+
+def load(path: str | Path) -> Mass:
+    """Read the mass of each cell, in NESTED order.
+
+    Raises:
+        ValueError: another ending, or a FITS file that is no flat sky map.
+    """
+    return _format(path)[1](Path(path))
+
+
+def _save_fits(mass: Mass, path: Path) -> None:
+    from astropy.io import fits
+
+    column = fits.Column("PROB", format="D", unit="pix-1", array=mass.numpy())
+    table = fits.BinTableHDU.from_columns([column])
+    table.header.update(
+        PIXTYPE="HEALPIX",
+        ORDERING="NESTED",
+        COORDSYS="C",
+        NSIDE=math.isqrt(len(mass) // 12),
+        INDXSCHM="IMPLICIT",
+        FIRSTPIX=0,
+        LASTPIX=len(mass) - 1,
+    )
+    table.writeto(path, overwrite=True)
+
+
+def _load_fits(path: Path) -> Mass:
+    from astropy.io import fits
+
+    with fits.open(path) as tables:
+        header, rows = tables[1].header, tables[1].data
+        ordering = header.get("ORDERING", "").upper()
+        if ordering not in ("NESTED", "RING") or "PROB" not in rows.names:
+            raise ValueError(
+                f"expected a flat HEALPix sky map with a column PROB, NESTED or RING, got columns "
+                f"{rows.names} with ordering {ordering!r} in {path}; flatten multi-order maps first"
+            )
+        mass = np.array(rows["PROB"], dtype=np.float64).ravel()
+    if ordering == "RING":
+        nside = math.isqrt(len(mass) // 12)
+        mass = mass[grid(nside).nested_to_ring(np.arange(len(mass)))]
+    return torch.from_numpy(mass)
+
+
+def _save_parquet(mass: Mass, path: Path) -> None:
+    import geopandas
+
+    nside, cells = math.isqrt(len(mass) // 12), mass.nonzero().squeeze(-1)
+    lat, lon = cell_lat_lon(cells, nside).unbind(-1)
+    geopandas.GeoDataFrame(
+        {"uniq": (4 * nside**2 + cells).numpy(), "mass": mass[cells].numpy()},
+        geometry=geopandas.points_from_xy(lon, lat),
+        crs="EPSG:4326",
+    ).to_parquet(path)
+
+
+def _load_parquet(path: Path) -> Mass:
+    import pandas
+
+    rows = pandas.read_parquet(path, columns=["uniq", "mass"])
+    uniq = torch.tensor(rows["uniq"].to_numpy())
+    nside = math.isqrt(int(uniq.min()) // 4)
+    mass = torch.zeros(12 * nside**2, dtype=torch.float64)
+    return mass.scatter_(0, uniq - 4 * nside**2, torch.tensor(rows["mass"].to_numpy()))
+
+
+_FORMATS: dict[str, tuple[Callable[[Mass, Path], None], Callable[[Path], Mass]]] = {
+    ".fits": (_save_fits, _load_fits),
+    ".fits.gz": (_save_fits, _load_fits),
+    ".parquet": (_save_parquet, _load_parquet),
+}
+
+
+def _format(path: str | Path) -> tuple[Callable[[Mass, Path], None], Callable[[Path], Mass]]:
+    for suffix, functions in _FORMATS.items():
+        if Path(path).name.lower().endswith(suffix):
+            return functions
+    raise ValueError(f"expected a file name ending in one of {[*_FORMATS]}, got {str(path)!r}")
+
+
+def save_geotiff(
+    mass: Mass, path: str | Path, *, height: int | None = None, quantity: str = "mass"
+) -> None:
+    """Write an equirectangular GeoTIFF of the world [height, 2 height] (needs `icgeo[gis]`).
+
+    Args:
+        mass: of each cell, in NESTED order.
+        path: where to, ending in .tif or .tiff.
+        height: rows; by default 16 nside, pixels of a sixth of a cell.
+        quantity: "mass" (probability of the pixel; no cell loses any, and all sum to 1), or
+            "density" (per steradian, that of the cell; integrates to 1 within 1 %).
+
+    Raises:
+        UsageError: rasterio is not installed.
+        ValueError: another ending, height or quantity.
+    """
+    height = 16 * math.isqrt(len(mass) // 12) if height is None else height
+    if Path(path).suffix.lower() not in (".tif", ".tiff"):
+        raise ValueError(f"expected a file name ending in .tif or .tiff, got {str(path)!r}")
+    if height < 1:
+        raise ValueError(f"expected a height of at least 1 pixel, got {height}")
+    if quantity not in QUANTITIES:
+        raise ValueError(f"expected a quantity of {QUANTITIES}, got {quantity!r}")
+    try:
+        import rasterio
+    except ImportError as error:
+        raise UsageError("writing a GeoTIFF needs rasterio: pip install 'icgeo[gis]'") from error
+
+    values = mass_of_pixels(mass, height, keep_mass=quantity == "mass")
+    if quantity == "density":
+        values = values / pixel_areas(height)[:, None]
+    side = 180 / height
+    layout = {
+        "driver": "GTiff",
+        "height": height,
+        "width": 2 * height,
+        "count": 1,
+        "dtype": "float32",
+        "crs": "EPSG:4326",
+        "transform": rasterio.Affine(side, 0, -180, 0, -side, 90),
+        "compress": "deflate",
+        "predictor": 3,
+    }
+    with rasterio.open(path, "w", **layout) as raster:
+        raster.write(values.float().numpy(), 1)
+        raster.set_band_description(1, quantity)
+        raster.set_band_unit(1, "1" if quantity == "mass" else "sr-1")
+        raster.update_tags(AREA_OR_POINT="Area")

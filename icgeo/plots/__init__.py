@@ -1,0 +1,26 @@
+"""Figures: contexts, maps, predictions and their errors, the steps of drawing, curves.
+
+Conventions: every function returns a `Figure` and shows nothing, needs no display and no download,
+and draws into the `ax` or `figure` that it is given. The look stands in `icgeo.plots.style`.
+"""
+
+from icgeo.plots.context import plot_context, plot_maps
+from icgeo.plots.curves import plot_calibration, plot_shots
+from icgeo.plots.denoising import plot_denoising, save_denoising
+from icgeo.plots.errors import plot_errors
+from icgeo.plots.predictions import plot_density, plot_gallery, plot_prediction
+from icgeo.plots.runs import save_figures
+
+__all__ = [
+    "plot_calibration",
+    "plot_context",
+    "plot_denoising",
+    "plot_density",
+    "plot_errors",
+    "plot_gallery",
+    "plot_maps",
+    "plot_prediction",
+    "plot_shots",
+    "save_denoising",
+    "save_figures",
+]

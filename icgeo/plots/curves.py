@@ -1,0 +1,113 @@
+"""Curves of an evaluation: error against shots, calibration."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from icgeo.evaluation import RIVALS, Score
+from icgeo.metrics import calibration_error, reliability
+from icgeo.plots.style import (
+    CALIBRATION_STYLES,
+    GREY,
+    METHOD_STYLES,
+    RIVAL_STYLES,
+    TEXT,
+    TITLE,
+    figure_of,
+)
+
+
+def plot_shots(
+    scored: Sequence[Score], *, ax: Axes | None = None, label: str = "shots", log: bool = False
+) -> Figure:
+    """Show the median error against the number of shots, with 95 % intervals; a panel a world.
+
+    `label` says what the shots of these scores stand for, if it is something else; `log` makes the
+    scale of errors logarithmic.
+
+    Raises:
+        ValueError: no score, or an `ax` for several worlds.
+    """
+    worlds = list(dict.fromkeys(score.world for score in scored))
+    if not worlds or (ax is not None and len(worlds) > 1):
+        raise ValueError(f"expected scores of one world for each panel, got those of {worlds}")
+    if ax is not None:
+        _plot_world(ax, scored, label)
+        _scale_errors(ax, log)
+        return figure_of(ax)
+    figure = Figure(figsize=(3.9 * len(worlds) + 0.4, 3.7), layout="constrained")
+    axes = figure.subplots(1, len(worlds), squeeze=False, sharey=True)[0]
+    for panel, world in zip(axes, worlds, strict=True):
+        _plot_world(panel, [score for score in scored if score.world == world], label)
+        panel.label_outer()
+    _scale_errors(axes[0], log)  # for all, and last: it ends the scaling to what is drawn
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=4, fontsize=TEXT, frameon=False
+    )
+    return figure
+
+
+def _scale_errors(ax: Axes, log: bool) -> None:
+    if not log:
+        ax.set_ylim(bottom=0)
+        return
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    ticks = [digit * 10**power for power in range(5) for digit in (1, 2, 5)]
+    inside = [tick for tick in ticks if low <= tick <= high]
+    ax.set_yticks(inside, [f"{tick:,}" for tick in inside])
+    ax.minorticks_off()
+
+
+def _plot_world(ax: Axes, scored: Sequence[Score], label: str) -> None:
+    shots = sorted({score.shots for score in scored})
+    locators = sorted(dict.fromkeys(s.locator for s in scored), key=RIVALS.__contains__)
+    for number, locator in enumerate(locators):
+        curve = sorted((s for s in scored if s.locator == locator), key=lambda s: s.shots)
+        at = [shots.index(score.shots) for score in curve]
+        style = RIVAL_STYLES.get(locator, METHOD_STYLES[number % len(METHOD_STYLES)])
+        is_rival = locator in RIVALS
+        medians = [score.median_km.estimate for score in curve]
+        ax.plot(at, medians, label=locator, markersize=4, zorder=2 if is_rival else 3, **style)
+        if not is_rival:
+            low, high = ([getattr(s.median_km, end) for s in curve] for end in ("low", "high"))
+            alpha = 0.2 if len(locators) < 4 + len(RIVALS) else 0.1
+            ax.fill_between(at, low, high, color=style["color"], alpha=alpha, linewidth=0)
+    ax.set_xticks(range(len(shots)), [f"{count:,}" for count in shots])
+    ax.set_xlabel(label)
+    ax.set_ylabel("median error in km")
+    ax.set_title(scored[0].world, fontsize=TITLE)
+    ax.yaxis.set_major_formatter("{x:,.0f}")
+    ax.grid(axis="y", color="0.9")
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def plot_calibration(
+    levels: Mapping[str, Sequence[float] | Tensor], *, ax: Axes | None = None
+) -> Figure:
+    """Show P-P curves: how often the truth lies in the credible region of each probability.
+
+    Calibrated densities follow the diagonal; above it they are too wide, below it too narrow.
+
+    Args:
+        levels: credible levels of the truths (`Density.credible_level`), by name of the curve.
+        ax: where to draw.
+    """
+    ax = ax or Figure(figsize=(4.6, 5.4), layout="constrained").subplots()
+    grid = torch.linspace(0, 1, 201, dtype=torch.float64)
+    ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
+    for number, (name, values) in enumerate(levels.items()):
+        style = CALIBRATION_STYLES[number % len(CALIBRATION_STYLES)]
+        label = f"{name} (largest gap {calibration_error(values):.2f}, n = {len(values)})"
+        ax.plot(grid, reliability(values, grid), label=label, linewidth=1.8, **style)
+    ax.axvline(0.9, color=GREY, linewidth=0.8, linestyle=":")
+    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    ax.set_xlabel("probability of the credible region")
+    ax.set_ylabel("fraction of truths inside")
+    ax.legend(fontsize=TEXT, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    ax.spines[["top", "right"]].set_visible(False)
+    return figure_of(ax)

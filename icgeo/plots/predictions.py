@@ -1,0 +1,307 @@
+"""Predictions: the photo, the map drawn, and the density on the world."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+
+from icgeo.data.photos import Photo
+from icgeo.density import Density
+from icgeo.healpix import cell_xyz
+from icgeo.plots.style import (
+    BLACK,
+    DENSITY_MAP,
+    GREEN,
+    GREY,
+    HALO,
+    ORANGE,
+    SMALL,
+    TEXT,
+    drawn_image,
+    figure_of,
+    picture,
+    place_name,
+    short,
+    show_image,
+)
+from icgeo.plots.world import View, edge, outline, shapes, whole_world, window, world_lines
+from icgeo.prediction import Prediction
+from icgeo.sphere import EARTH_RADIUS_KM, Values, angle, as_lat_lon, distance_km, to_xyz
+
+_WIDEST_KM = 3000.0
+"""Half of the side of a window on a mode, at most; at least, it is this many cells."""
+_LEAST_CELLS = 5
+_FARTHEST = 4
+"""A window is widened to show the truth by this factor at most."""
+_LEAST_DARK = 1 / math.pi
+"""Density that is painted darkest at least: four times the uniform one."""
+_LEVEL_STYLES: dict[float, Any] = {0.5: "dashed", 0.9: "solid"}
+
+
+def plot_density(
+    prediction: Prediction,
+    truth: Values | None = None,
+    *,
+    on_earth: bool = True,
+    ax: Axes | None = None,
+) -> Figure:
+    """Show a density on the world: bluer is denser, grey beyond the 90 % region; truth, point.
+
+    `on_earth` draws coastlines; on other worlds there is only the graticule.
+    """
+    ax = ax or Figure(figsize=(6, 3.1), layout="constrained").subplots()
+    _draw_world(ax, prediction, truth, on_earth=on_earth, levels=(0.9,))
+    return figure_of(ax)
+
+
+def draw_globe(ax: Axes, *, on_earth: bool) -> View:
+    """Draw the lines of the whole world into axes without any other decoration."""
+    view = whole_world()
+    ax.add_collection(LineCollection(world_lines("graticule"), colors="0.8", linewidths=0.4))
+    if on_earth:
+        ax.add_collection(LineCollection(world_lines("land"), colors="0.35", linewidths=0.5))
+    ax.plot(*view.project(outline()).T, color="0.35", linewidth=0.8)
+    left, right, bottom, top = view.extent
+    ax.set(xlim=(1.01 * left, 1.01 * right), ylim=(1.01 * bottom, 1.01 * top), aspect="equal")
+    ax.set_axis_off()
+    return view
+
+
+def _draw_world(
+    ax: Axes,
+    prediction: Prediction,
+    truth: Values | None,
+    *,
+    on_earth: bool,
+    levels: tuple[float, ...],
+) -> AxesImage:
+    image = _draw_density(ax, whole_world(), prediction.density, levels=levels)
+    view = draw_globe(ax, on_earth=on_earth)
+    _mark_points(ax, view, prediction, truth)
+    return image
+
+
+def _draw_density(
+    ax: Axes, view: View, density: Density, *, levels: tuple[float, ...]
+) -> AxesImage:
+    """Colour a density, shade what lies beyond the last of its levels, and outline them."""
+    values = np.where(view.inside, density.log_prob(view.lat_lon).exp().numpy(), np.nan)
+    place: dict[str, Any] = {"extent": view.extent, "origin": "upper"}
+    # alike in every view, and pale where nothing is known
+    most = max(density.mass.max().item() / density.cell_area, _LEAST_DARK)
+    image = ax.imshow(values, cmap=DENSITY_MAP, vmin=0, vmax=most, interpolation="nearest", **place)
+    if density.mass.max() > density.mass.min():
+        reached = np.where(view.inside, density.credible_level(view.lat_lon).numpy(), np.nan)
+        ax.contourf(reached, [levels[-1], 2], colors="0.5", alpha=0.2, **place)
+        styles = [_LEVEL_STYLES[level] for level in levels]
+        present = [
+            (level, style)
+            for level, style in zip(levels, styles, strict=True)
+            if np.nanmin(reached) < level < np.nanmax(reached)
+        ]
+        for level, style in present:
+            ax.contour(reached, [level], colors=BLACK, linewidths=0.9, linestyles=style, **place)
+    return image
+
+
+def _mark_points(ax: Axes, view: View, prediction: Prediction, truth: Values | None) -> None:
+    if prediction.located:
+        x, y = view.project(np.array([prediction.lat, prediction.lon]))
+        ax.plot(x, y, "x", color=ORANGE, markersize=7, markeredgewidth=1.8, path_effects=HALO)
+    if truth is not None:
+        x, y = view.project(as_lat_lon(truth).double().numpy())
+        ax.plot(x, y, "*", color=GREEN, markersize=10, markeredgecolor="white")
+
+
+def _legend_handles(
+    *, has_truth: bool, has_answer: bool = True, levels: tuple[float, ...] = (0.9,)
+) -> list[Line2D]:
+    marks: dict[str, Any] = {"linestyle": "none"}
+    truth = Line2D([], [], marker="*", color=GREEN, ms=10, label="truth", **marks)
+    answer = Line2D([], [], marker="x", color=ORANGE, markeredgewidth=1.8, label="answer", **marks)
+    notes = [""] * (len(levels) - 1) + [" (grey: outside)"]
+    outlines = [
+        Line2D(
+            [], [], color=BLACK, lw=0.9, ls=_LEVEL_STYLES[p], label=f"{100 * p:.0f} % region{note}"
+        )
+        for p, note in zip(levels, notes, strict=True)
+    ]
+    return [truth] * has_truth + [answer] * has_answer + outlines
+
+
+def _verdict(prediction: Prediction, truth: Values | None) -> str:
+    if not prediction.located:
+        return "not located"
+    if truth is None:
+        return place_name(prediction.lat, prediction.lon)
+    return f"{distance_km([prediction.lat, prediction.lon], truth).item():,.0f} km off"
+
+
+def plot_gallery(
+    predictions: Sequence[Prediction],
+    photos: Sequence[Photo],
+    truth: Sequence[tuple[float, float] | None] | None = None,
+    *,
+    titles: Sequence[str] = (),
+    on_earth: Sequence[bool] = (),
+    figure: Figure | None = None,
+) -> Figure:
+    """Show a row for each prediction: the photo, the map drawn, the density on the world.
+
+    `titles` stand over the photos; `on_earth` says in which rows coastlines belong, by default all.
+
+    Raises:
+        ValueError: no prediction, or sequences of other lengths.
+    """
+    count = len(predictions)
+    truth, titles = truth or [None] * count, titles or [""] * count
+    columns = (predictions, photos, truth, titles, on_earth or [True] * count)
+    lengths = [len(column) for column in columns]
+    if not count or set(lengths) != {count}:
+        raise ValueError(
+            f"expected a photo, truth, title and on_earth for each of at least one prediction, "
+            f"got {lengths}"
+        )
+    figure = figure or Figure(figsize=(10, 2.15 * count + 0.5), layout="constrained")
+    axes = figure.subplots(count, 3, squeeze=False, width_ratios=[1, 2, 2.06])
+    for row, (prediction, photo, place, title, is_earth) in zip(
+        axes, zip(*columns, strict=True), strict=True
+    ):
+        show_image(row[0], picture(photo), title=short(title))
+        if prediction.map is None:
+            row[1].set_axis_off()
+        else:
+            show_image(row[1], drawn_image(prediction.map), title="map drawn")
+        plot_density(prediction, place, on_earth=is_earth, ax=row[2])
+        row[2].set_title(_verdict(prediction, place), fontsize=TEXT, pad=3)
+    handles = _legend_handles(has_truth=any(place is not None for place in truth))
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=3, fontsize=TEXT, frameon=False
+    )
+    return figure
+
+
+def plot_prediction(
+    prediction: Prediction,
+    photo: Photo,
+    truth: Values | None = None,
+    *,
+    title: str = "",
+    on_earth: bool = True,
+    ax: Axes | None = None,
+) -> Figure:
+    """Show all of a prediction: photo, map drawn, density on the world, and a window on its mode.
+
+    Args:
+        prediction: what was found.
+        photo: of what.
+        truth: where it was taken, in degrees, if that is known.
+        title: stands over the photo.
+        on_earth: whether coastlines and borders belong on it.
+        ax: one of a grid of axes (`Figure.subplots`), whose place is taken.
+
+    Raises:
+        ValueError: an `ax` that is not one of a grid.
+    """
+    ax = ax or Figure(figsize=(10.5, 3.5), layout="constrained").subplots()
+    figure = figure_of(ax)
+    panels = _panels(ax)
+    show_image(panels["photo"], picture(photo), title=short(title) or "photo")
+    panels["map"].set_axis_off()
+    if prediction.map is not None:
+        panels["map"].set_axis_on()
+        show_image(panels["map"], drawn_image(prediction.map), title="map drawn")
+    levels = (0.5, 0.9)
+    image = _draw_world(panels["world"], prediction, truth, on_earth=on_earth, levels=levels)
+    panels["world"].set_title(_summary(prediction, truth), fontsize=TEXT)
+    bar = figure.colorbar(
+        image, ax=panels["world"], location="bottom", shrink=0.5, aspect=40, pad=0.02, panchor=False
+    )
+    bar.set_label("probability per steradian", fontsize=SMALL)
+    bar.ax.tick_params(labelsize=SMALL)
+    _draw_zoom(panels, prediction, truth, on_earth=on_earth)
+    handles = _legend_handles(
+        has_truth=truth is not None, has_answer=prediction.located, levels=levels
+    )
+    panels["world"].legend(
+        handles=handles,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        ncols=len(handles),
+        fontsize=SMALL,
+        frameon=False,
+        handletextpad=0.4,
+        columnspacing=1.2,
+    )
+    return figure
+
+
+def _panels(ax: Axes) -> dict[str, Axes]:
+    """Divide the place of axes among those of a prediction."""
+    place = ax.get_subplotspec()
+    if place is None:
+        raise ValueError("expected axes of a grid, got free ones; make them with Figure.subplots")
+    figure = figure_of(ax)
+    ax.remove()
+    grid = place.subgridspec(2, 3, width_ratios=[1.25, 3.6, 1.75])
+    spots: dict[str, Any] = {
+        "photo": grid[0, 0],
+        "map": grid[1, 0],
+        "world": grid[:, 1],
+        "zoom": grid[:, 2],
+    }
+    # what is left of a slot is below, so that the layout keeps room for titles
+    return {name: figure.add_subplot(spot, anchor="N") for name, spot in spots.items()}
+
+
+def _summary(prediction: Prediction, truth: Values | None) -> str:
+    if not prediction.located:
+        return f"not located, legibility {prediction.legibility:.2f}"
+    off = "" if truth is None else f", {_verdict(prediction, truth)}"
+    area = float(f"{prediction.density.credible_area_km2(0.9):.2g}")
+    place = place_name(prediction.lat, prediction.lon)
+    return f"{place}{off}, 90 % region of {area:,.0f} km²"
+
+
+def _zoom_radius_km(density: Density, truth: Values | None) -> float:
+    """Half of the side of a window that shows most of what lies around the mode."""
+    mode = density.mode()
+    least = _LEAST_CELLS * EARTH_RADIUS_KM * math.sqrt(density.cell_area)
+    away, order = (EARTH_RADIUS_KM * angle(to_xyz(mode), cell_xyz(density.nside))).sort()
+    total = density.mass[order][away < _WIDEST_KM].cumsum(0)
+    within = away[torch.searchsorted(total, 0.9 * total[-1])].item()
+    radius = min(max(least, 1.4 * within), _WIDEST_KM)
+    off = 0.0 if truth is None else 1.2 * distance_km(mode, truth).item()
+    return max(radius, off) if off < min(_FARTHEST * radius, _WIDEST_KM) else radius
+
+
+def _draw_zoom(
+    panels: dict[str, Axes], prediction: Prediction, truth: Values | None, *, on_earth: bool
+) -> None:
+    """Show a window on the mode in axes of km, and where it lies on the world."""
+    ax, world = panels["zoom"], panels["world"]
+    if not prediction.located:
+        ax.set_axis_off()
+        return
+    lat, lon = prediction.density.mode().tolist()
+    view = window(lat, lon, _zoom_radius_km(prediction.density, truth))
+    _draw_density(ax, view, prediction.density, levels=(0.5, 0.9))
+    for kind, colour in (("borders", "0.7"), ("land", "0.35")) if on_earth else ():
+        ax.add_collection(LineCollection(view.lines(shapes(kind)), colors=colour, linewidths=0.6))
+    _mark_points(ax, view, prediction, truth)
+    left, right, bottom, top = view.extent
+    ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
+    ax.set_title(f"around the mode, {place_name(lat, lon)}", fontsize=TEXT)
+    ax.set_xlabel("km to the east", fontsize=SMALL)
+    ax.set_ylabel("km to the north", fontsize=SMALL, labelpad=0)
+    ax.tick_params(labelsize=SMALL)
+    ax.locator_params(nbins=4)
+    frame = whole_world().lines(edge(view))
+    world.add_collection(LineCollection(frame, colors=GREY, linewidths=0.8))

@@ -1,0 +1,67 @@
+"""The figures of a run of an evaluation, written to its folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from icgeo.evaluation import Episode, Query, Row, levels_by_world, scores
+from icgeo.maps import MapStyle, draw
+from icgeo.plots.context import plot_context
+from icgeo.plots.curves import plot_calibration, plot_shots
+from icgeo.plots.predictions import plot_gallery
+from icgeo.prediction import Locator, Prediction
+
+
+def save_figures(
+    folder: Path,
+    rows: Sequence[Row],
+    runs: Sequence[tuple[Locator, Episode]],
+    style: MapStyle,
+    *,
+    shown: int = 3,
+) -> None:
+    """Write `context.png`, `gallery.png`, and where the truth is known `shots` and `calibration`.
+
+    Args:
+        folder: where to.
+        rows: what `evaluate` gave.
+        runs: locators and their episodes, whose first `shown` queries are located again.
+        style: in which the model is shown its examples.
+        shown: rows of the gallery for each run.
+    """
+    figures: dict[str, Figure] = {}
+    if examples := runs[0][1].examples:
+        places = [[example.lat, example.lon] for example in examples]
+        figures["context"] = plot_context(examples, draw(places, style))
+    if gallery := _gallery(rows, runs, shown):
+        figures["gallery"] = gallery
+    if scored := scores(rows):
+        figures["shots"] = plot_shots(scored)
+        figures["calibration"] = plot_calibration(levels_by_world(rows))
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=150)
+
+
+def _gallery(
+    rows: Sequence[Row], runs: Sequence[tuple[Locator, Episode]], shown: int
+) -> Figure | None:
+    """Show the first queries of each run that can be read, with all examples."""
+    failed = {(row.episode, row.id) for row in rows if row.error is not None}
+    predictions: list[Prediction] = []
+    queries: list[Query] = []
+    on_earth: list[bool] = []
+    for locator, episode in runs:
+        good = [query for query in episode.queries if (episode.id, query.id) not in failed][:shown]
+        predictions += locator.locate([query.photo for query in good], episode.examples)
+        queries += good
+        on_earth += [episode.is_earth] * len(good)
+    if not queries:
+        return None
+    return plot_gallery(
+        predictions,
+        [query.photo for query in queries],
+        [query.lat_lon for query in queries],
+        titles=[query.id for query in queries],
+        on_earth=on_earth,
+    )

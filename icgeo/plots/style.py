@@ -1,0 +1,94 @@
+"""One look for all figures: colours, sizes of text, pictures in panels.
+
+Conventions: colours are those of Okabe and Ito (2008), told apart with any colour vision; colour
+maps rise evenly in lightness, so that they also survive a grey printer.
+"""
+
+from typing import Any
+
+import numpy as np
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from torch import Tensor
+
+from icgeo.baselines import Chance, NearestOracle, NearestPixels
+from icgeo.data.photos import Photo, read_photo
+
+BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#767676", "#000000"
+METHOD_STYLES: tuple[dict[str, Any], ...] = (
+    {"color": BLUE, "marker": "o", "linewidth": 2},
+    {"color": ORANGE, "marker": "s", "linewidth": 1.5},
+    {"color": GREEN, "marker": "^", "linewidth": 1.5},
+    {"color": "#CC79A7", "marker": "D", "linewidth": 1.5},
+    {"color": "#E69F00", "marker": "v", "linewidth": 1.5},
+    {"color": "#56B4E9", "marker": "P", "linewidth": 1.5},
+    {"color": BLACK, "marker": "x", "linewidth": 1, "linestyle": ":"},
+)
+"""Of several methods, in turn."""
+RIVAL_STYLES: dict[str, dict[str, Any]] = {
+    NearestPixels.name: {"color": ORANGE, "marker": "s", "linestyle": "--"},
+    NearestOracle.name: {"color": GREEN, "marker": "^", "linestyle": "-."},
+    Chance.name: {"color": GREY, "marker": None, "linestyle": ":"},
+}
+CALIBRATION_STYLES: tuple[dict[str, Any], ...] = (
+    {"color": BLUE, "linestyle": "-"},
+    {"color": ORANGE, "linestyle": "--"},
+    {"color": GREEN, "linestyle": "-."},
+    {"color": BLACK, "linestyle": (0, (1, 1))},
+)
+DENSITY_MAP, ERROR_MAP = "Blues", "cividis_r"
+"""Colour maps: white to blue for densities, yellow to blue for errors."""
+SMALL, TEXT, TITLE = 7, 8, 10
+"""Sizes of text in points: ticks, labels and titles of panels, titles of figures."""
+HALO = (withStroke(linewidth=2.5, foreground="white"),)
+"""Around marks on maps, so that they are seen on any colour."""
+
+
+def picture(photo: Photo) -> UInt8[np.ndarray, "height width 3"]:
+    """Read a photo to be shown, at no more pixels than a panel has."""
+    return np.asarray(read_photo(photo, size_hint=256))
+
+
+def drawn_image(
+    image: Float[Tensor, "3 height width"],
+) -> Float[np.ndarray, "height width 3"]:
+    """Clip a map drawn, which is float and unclipped, to what can be shown."""
+    return rearrange(image.detach().cpu().float().clamp(0, 1), "c h w -> h w c").numpy()
+
+
+def place_name(lat: float, lon: float) -> str:
+    """Write a location, to a degree.
+
+    >>> place_name(-33.9, 151.2)
+    '34° S, 151° E'
+    """
+    lat, lon = round(lat), round(lon)
+    return f"{abs(lat)}° {'N' if lat >= 0 else 'S'}, {abs(lon)}° {'E' if lon >= 0 else 'W'}"
+
+
+def short(name: str, most: int = 26) -> str:
+    """Keep the end of a long name, which is what tells files apart."""
+    return name if len(name) <= most else "…" + name[1 - most :]
+
+
+def figure_of(ax: Axes) -> Figure:
+    """Find the figure of axes.
+
+    Raises:
+        ValueError: axes that were removed from theirs.
+    """
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        raise ValueError("expected axes of a figure, got removed ones; make them anew")
+    return figure
+
+
+def show_image(ax: Axes, image: np.ndarray, *, title: str = "") -> None:
+    """Show a picture without axes, under its title."""
+    ax.imshow(image, interpolation="nearest")
+    ax.set_title(title, fontsize=TEXT, pad=3)
+    ax.set_xticks([])
+    ax.set_yticks([])

@@ -1,0 +1,153 @@
+"""Figures of predictions, errors and steps: what they say, and where they may be drawn."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from pictures import assert_nothing_clipped
+from PIL import Image
+
+from icgeo import maps, plots
+from icgeo.data.video import read_video
+from icgeo.density import Density
+from icgeo.prediction import Prediction
+from icgeo.sphere import distance_km
+
+STYLE = maps.MapStyle.three_widths(height=16, width=32)
+PHOTO = np.random.default_rng(0).integers(256, size=(16, 16, 3), dtype=np.uint8)
+STEPS = [(torch.rand(2, 3, 3, 16, 32) + t, t) for t in (1.0, 0.7, 0.5, 0.2, 0.1)]
+
+
+def predicted(lat=48.9, lon=2.4, *, kappa=2000.0, located=True):
+    place = (lat, lon) if located else (math.nan, math.nan)
+    drawn = maps.draw([lat, lon], STYLE)
+    density = Density.from_mixture([lat, lon], kappa, nside=32)
+    return Prediction(density, *place, legibility=0.9, located=located, seconds=0.01, map=drawn)
+
+
+def titles(figure):
+    return [ax.get_title() for ax in figure.axes if ax.get_title()]
+
+
+def test_a_prediction_is_told_whole():
+    figure = plots.plot_prediction(predicted(), PHOTO, (48.9, 5.0), title="x" * 60)
+    photo, drawn, world, zoom = titles(figure)
+    assert len(photo) == 26
+    assert drawn == "map drawn"
+    assert world.startswith("49° N, 2° E, 190 km off, 90 % region of ")
+    assert zoom == "around the mode, 48° N, 2° E"  # the middle of a cell
+    labels = [text.get_text() for text in figure.axes[2].get_legend().get_texts()]
+    assert labels == ["truth", "answer", "50 % region", "90 % region (grey: outside)"]
+    assert_nothing_clipped(figure)
+
+
+def test_an_answer_that_is_none_has_no_window():
+    figure = plots.plot_prediction(replace(predicted(located=False), map=None), PHOTO)
+    assert titles(figure) == ["photo", "not located, legibility 0.90"]
+    labels = [text.get_text() for text in figure.axes[2].get_legend().get_texts()]
+    assert "answer" not in labels
+    assert_nothing_clipped(figure)
+
+
+@pytest.mark.parametrize(("kappa", "least", "most"), [(1e5, 800, 1000), (20.0, 2900, 3000)])
+def test_the_window_fits_what_is_around_the_mode(kappa, least, most):
+    """Five cells of 204 km at least, 3000 km at most."""
+    zoom = plots.plot_prediction(predicted(kappa=kappa), PHOTO, on_earth=False).axes[3]
+    assert least <= zoom.get_xlim()[1] * (1 if kappa < 100 else 0.9) <= most
+
+
+def test_a_truth_near_by_is_in_the_window():
+    place = (48.9, 20.0)
+    zoom = plots.plot_prediction(predicted(kappa=1e5), PHOTO, place).axes[3]
+    assert zoom.get_xlim()[1] > distance_km(place, (48.9, 2.4)).item() * 0.99
+
+
+def test_figures_take_a_place_in_a_grid():
+    figure = Figure(figsize=(16, 8), layout="constrained")
+    axes = figure.subplots(2, 2)
+    assert plots.plot_prediction(predicted(), PHOTO, ax=axes[0, 0]) is figure
+    assert plots.plot_errors([[0, 0]], [[1, 1]], ax=axes[0, 1]) is figure
+    assert_nothing_clipped(figure)
+    with pytest.raises(ValueError, match=r"axes of a grid.*Figure\.subplots"):
+        plots.plot_prediction(predicted(), PHOTO, ax=figure.add_axes((0, 0, 1, 1)))
+
+
+def test_errors_are_coloured_by_their_length():
+    guesses, truths = [[0, 170], [10, 10], [math.nan, math.nan]], [[0, -170], [10, 10], [5, 5]]
+    figure = plots.plot_errors(guesses, torch.tensor(truths), on_earth=False)
+    arcs = figure.axes[0].collections[-1]
+    assert isinstance(arcs, LineCollection)
+    # 20 degrees in two parts, and none
+    np.testing.assert_allclose(arcs.get_array(), [2223.9, 2223.9, 0], atol=0.1)
+    assert arcs.get_clim() == pytest.approx((0, 2223.9), abs=0.1)
+    assert titles(figure) == ["2 of 3 located, median error 1,112 km"]
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["guess", "truth", "truth, not located"]
+    assert_nothing_clipped(figure)
+
+
+def test_none_located_is_no_error():
+    figure = plots.plot_errors([[math.nan] * 2], [[5, 5]])
+    assert titles(figure) == ["0 of 1 located"]
+    figure.canvas.draw()
+
+
+@pytest.mark.parametrize(
+    ("guesses", "truths", "message"),
+    [
+        ([[0, 0]], [[0, 0], [1, 1]], r"shapes \(1, 2\) and \(2, 2\)"),
+        ([0, 0], [0, 0], r"\[n, 2\]"),
+        (np.zeros((0, 2)), np.zeros((0, 2)), "at least one query"),
+        ([[139.7, 35.7]], [[0, 0]], "swapped"),
+    ],
+)
+def test_wrong_pairs_are_refused(guesses, truths, message):
+    with pytest.raises(ValueError, match=message):
+        plots.plot_errors(guesses, truths)
+
+
+def test_steps_are_shown_in_order_and_averaged_over_samples():
+    figure = plots.plot_denoising(STEPS, query=1)
+    assert titles(figure)[::4] == ["step 1, from t = 1.00", "step 5, from t = 0.10"]
+    (image,) = figure.axes[3].images
+    expected = STEPS[3][0][1].mean(dim=0).clamp(0, 1)
+    np.testing.assert_allclose(np.moveaxis(image.get_array(), -1, 0), expected, atol=1e-6)
+    assert_nothing_clipped(figure)
+
+
+def test_a_gif_has_a_frame_for_each_step_and_holds_the_last(tmp_path):
+    plots.save_denoising(STEPS, tmp_path / "steps.GIF", seconds=0.25)
+    with Image.open(tmp_path / "steps.GIF") as picture:
+        durations = []
+        for number in range(picture.n_frames):
+            picture.seek(number)
+            durations.append(picture.info["duration"])
+    assert durations == [250, 250, 250, 250, 2000]
+
+
+def test_a_film_shows_each_step_as_long_as_told(tmp_path):
+    pytest.importorskip("av")
+    plots.save_denoising(STEPS, str(tmp_path / "steps.mp4"), seconds=0.4)
+    images, seconds = read_video(tmp_path / "steps.mp4", every_seconds=0.01)
+    assert seconds == pytest.approx([0.4 * i for i in range(9)])
+    reds = [np.asarray(image)[..., 0].mean() for image in images]
+    assert reds[0] > reds[1] > reds[2] > reds[3]
+    np.testing.assert_allclose(reds[5:], reds[4], atol=2)  # held
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda path: plots.plot_denoising([]), "at least one step, got none"),
+        (lambda path: plots.plot_denoising(STEPS, query=2), "from 0 to 1, got 2"),
+        (lambda path: plots.save_denoising(STEPS, path / "a.avi"), r"'\.gif', '\.mp4'.*a\.avi"),
+        (lambda path: plots.save_denoising(STEPS, path / "a.gif", seconds=0.0), "above 0, got 0"),
+    ],
+)
+def test_wrong_steps_are_refused(call, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        call(tmp_path)

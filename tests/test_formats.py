@@ -1,0 +1,273 @@
+"""Densities in files, as healpy, astropy, GDAL and geopandas read them."""
+
+import builtins
+import json
+import math
+
+import geopandas
+import healpy
+import numpy as np
+import pyogrio
+import pytest
+import rasterio
+import shapely
+import torch
+from astropy.io import fits
+from astropy_healpix import HEALPix
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.features import geometry_mask
+from rasterio.windows import from_bounds
+
+from icgeo.config import UsageError
+from icgeo.density import Density
+from icgeo.healpix import cell_xyz
+from icgeo.prediction import Prediction
+from icgeo.sphere import distance_km, sample_uniform, to_lat_lon
+
+HARD_PLACES = [(48.9, 2.4), (-17.0, 179.9), (89.7, 40.0), (-90.0, 0.0), (0.0, -180.0)]
+
+
+WINDOWS = [(-180, 62, 180, 90), (-8, 38, 16, 62), (152, -42, 180, 6)]
+"""West, south, east and north, of whole pixels of 4 degrees."""
+
+
+def random_density(seed, nside=16):
+    mean = to_lat_lon(sample_uniform(3, generator=torch.Generator().manual_seed(seed)))
+    return Density.from_mixture(mean, [3.0, 20.0, 100.0], [0.5, 0.3, 0.2], nside=nside)
+
+
+def predicted(density, *, located=True):
+    lat, lon = density.mode().tolist() if located else (math.nan, math.nan)
+    return Prediction(density, lat, lon, legibility=0.8, located=located, seconds=0.01)
+
+
+def fine_points(density, finer=8):
+    """Points and masses of healpy's pixels, `finer` times finer than the cells: (lon, lat, mass).
+
+    healpy's own arithmetic throughout, so that it can judge ours.
+    """
+    nside = density.nside * finer
+    lon, lat = healpy.pix2ang(nside, np.arange(12 * nside**2), nest=True, lonlat=True)
+    mass = np.repeat(density.mass.numpy(), finer**2) / finer**2
+    return (lon + 180) % 360 - 180, lat, mass
+
+
+@pytest.mark.parametrize("place", HARD_PLACES)
+def test_geojson_opened_by_gdal_agrees_with_the_density(place, tmp_path):
+    """The mass inside each polygon that GDAL reads is the one that it tells, within 1 %."""
+    density = Density.from_mixture([place, (10, 20)], [60.0, 8.0], [0.8, 0.2], nside=16)
+    path = tmp_path / "prediction.geojson"
+    path.write_text(predicted(density).to_geojson())
+    assert pyogrio.read_info(path)["driver"] == "GeoJSON"
+    frame = geopandas.read_file(path, engine="pyogrio")
+    assert frame.crs == "EPSG:4326"
+    assert frame.geometry.is_valid.all()
+    assert frame.kind.tolist() == ["point", "region", "region"]
+    point = frame.geometry[0]
+    assert distance_km((point.y, point.x), density.mode()) < 1e-3
+    lon, lat, mass = fine_points(density)
+    for row in frame[1:].itertuples():
+        found = mass[shapely.intersects_xy(row.geometry, lon, lat)].sum()
+        assert found == pytest.approx(row.mass, rel=0.01)
+        assert row.probability <= row.mass < row.probability + density.mass.max()
+        assert row.area_km2 == pytest.approx(density.credible_area_km2(row.probability))
+
+
+@given(st.integers(0, 2**31), st.sampled_from([1, 4, 16]))
+@settings(max_examples=8)
+def test_contours_are_valid_nested_and_turned_as_geojson_wants_them(seed, nside):
+    frame = random_density(seed, nside).contours((0.3, 0.5, 0.9, 1.0))
+    assert frame.geometry.is_valid.all()
+    parts = shapely.get_parts(frame.geometry.array)
+    assert shapely.is_ccw(shapely.get_exterior_ring(parts)).all()
+    assert (np.abs(frame.total_bounds) <= [180, 90, 180, 90]).all()
+    whole = frame.geometry.iloc[-1]
+    assert whole.area == pytest.approx(360 * 180, rel=1e-3 if nside > 1 else 0.05)
+    for inner, outer in zip(frame.geometry[:-1], frame.geometry[1:], strict=True):
+        assert inner.difference(outer).area < 1e-6
+
+
+def test_geojson_tells_what_applies_and_is_strict_json():
+    features = json.loads(
+        predicted(random_density(3)).to_geojson((0.9,)), parse_constant=pytest.fail
+    )["features"]
+    point, region = (feature["properties"] for feature in features)
+    assert point == {"kind": "point", "located": True, "legibility": 0.8}
+    assert set(region) == {"kind", "probability", "mass", "area_km2", "located", "legibility"}
+
+
+def test_without_an_answer_there_are_regions_alone():
+    """All masses of an unlocated photo's prior are alike, and its regions are still valid."""
+    frame = predicted(Density.uniform(8), located=False).to_geodataframe()
+    assert frame.kind.tolist() == ["region", "region"]
+    assert not frame.located.any()
+    assert frame.geometry.is_valid.all()
+
+
+@pytest.mark.parametrize("height", [None, 45, 400])
+def test_a_geotiff_opened_by_gdal_agrees_with_the_density(height, tmp_path):
+    """Against healpy's finer pixels: in all, in windows and in the 90 % region, within 1 %."""
+    density = Density.from_mixture(HARD_PLACES[:3], [100.0, 60.0, 200.0], nside=16)
+    density.to_geotiff(tmp_path / "density.tif", height=height)
+    lon, lat, mass = fine_points(density)
+    with rasterio.open(tmp_path / "density.tif") as raster:
+        assert raster.crs.to_epsg() == 4326
+        assert raster.bounds == (-180, -90, 180, 90)
+        assert raster.shape == (height or 256, 2 * (height or 256))
+        pixels = raster.read(1).astype(float)
+        assert pixels.sum() == pytest.approx(1, abs=1e-6)
+        for west, south, east, north in WINDOWS:
+            inside = (lon >= west) & (lon < east) & (lat >= south) & (lat < north)
+            window = from_bounds(west, south, east, north, raster.transform)
+            window = window.round_offsets().round_lengths()
+            assert raster.read(1, window=window).sum() == pytest.approx(
+                mass[inside].sum(), abs=0.01
+            )
+        region = density.contours((0.9,))
+        chosen = geometry_mask(
+            region.geometry, raster.shape, raster.transform, invert=True, all_touched=False
+        )
+    if height != 45:  # whose pixels are larger than cells
+        assert pixels[chosen].sum() == pytest.approx(region.mass[0], abs=0.01)
+
+
+@pytest.mark.slow
+def test_regions_and_rasters_agree_at_the_default_resolution(tmp_path):
+    """25 random densities, five at poles and on the antimeridian: masses by GDAL within 1 %."""
+    generator = torch.Generator().manual_seed(0)
+    means = to_lat_lon(sample_uniform(50, generator=generator)).unflatten(0, (25, 2))
+    means[:5, 0] = torch.tensor(HARD_PLACES)
+    kappas = 10 ** (1 + 2.5 * torch.rand(25, 2, generator=generator))
+    for mean, kappa in zip(means, kappas, strict=True):
+        density = Density.from_mixture(mean, kappa, [0.7, 0.3])
+        (tmp_path / "a.geojson").write_text(predicted(density).to_geojson())
+        density.to_geotiff(tmp_path / "a.tif")
+        lon, lat, mass = fine_points(density)
+        with rasterio.open(tmp_path / "a.tif") as raster:
+            pixels, transform = raster.read(1).astype(float), raster.transform
+        assert pixels.sum() == pytest.approx(1, abs=1e-6)
+        for row in geopandas.read_file(tmp_path / "a.geojson")[1:].itertuples():
+            inside = shapely.intersects_xy(row.geometry, lon, lat)
+            assert mass[inside].sum() == pytest.approx(row.mass, rel=1e-9)
+            chosen = geometry_mask([row.geometry], pixels.shape, transform, invert=True)
+            assert pixels[chosen].sum() == pytest.approx(row.mass, rel=0.01)
+
+
+def test_a_geotiff_of_densities_integrates_to_one(tmp_path):
+    density = random_density(5)
+    density.to_geotiff(tmp_path / "a.tif", quantity="density")
+    with rasterio.open(tmp_path / "a.tif") as raster:
+        values = raster.read(1).astype(float)
+        assert (raster.descriptions, raster.units) == (("density",), ("sr-1",))
+        lon, lat = raster.xy(*np.unravel_index(values.argmax(), values.shape))
+    # a pixel is a sixth of a cell
+    assert distance_km((lat, lon), density.mode()) < 500
+    assert values.max() == pytest.approx(density.log_prob(density.mode()).exp().item(), rel=3e-3)
+    # points keep their density, so that cells lose or gain some area
+    area = np.cos(np.radians(90 - (np.arange(256) + 0.5) * 180 / 256)) * (np.pi / 256) ** 2
+    assert (values * area[:, None]).sum() == pytest.approx(1, abs=3e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("a.png", {}, r"ending in \.tif or \.tiff, got .*a\.png"),
+        ("a.tif", {"height": 0}, "at least 1 pixel, got 0"),
+        ("a.tif", {"quantity": "mss"}, "got 'mss'"),
+    ],
+)
+def test_wrong_geotiffs_are_refused(name, options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        Density.uniform(1).to_geotiff(tmp_path / name, **options)
+
+
+def test_without_rasterio_the_extra_is_named(monkeypatch, tmp_path):
+    real = builtins.__import__
+
+    def refuse(name, *rest, **options):
+        if name == "rasterio":
+            raise ImportError(name)
+        return real(name, *rest, **options)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(UsageError, match=r"icgeo\[gis\]"):
+        Density.uniform(1).to_geotiff(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("nside", [1, 16])
+def test_healpy_reads_the_fits_file(tmp_path, nside):
+    density = random_density(4, nside)
+    density.save(tmp_path / "density.fits")
+    mass, header = healpy.read_map(tmp_path / "density.fits", nest=True, dtype=float, h=True)
+    np.testing.assert_array_equal(mass, density.mass)
+    assert dict(header)["TUNIT1"] == "pix-1"
+    ring = healpy.read_map(tmp_path / "density.fits", nest=False, dtype=float)
+    lon, lat = healpy.pix2ang(nside, ring.argmax(), lonlat=True)
+    peaks = torch.isclose(density.mass, density.mass.max(), rtol=1e-12, atol=0)
+    centres = to_lat_lon(cell_xyz(nside)[peaks])
+    assert distance_km(centres, (lat, (lon + 180) % 360 - 180)).min() < 1e-3
+
+
+def test_fits_is_a_sky_map(tmp_path):
+    """The keywords of LIGO and Virgo's flat sky maps, read by astropy.
+
+    ligo.skymap 2.5.4 reads such a file to the last bit (tried by hand; it needs lalsuite).
+    """
+    density = random_density(0)
+    density.save(tmp_path / "density.fits")
+    with fits.open(tmp_path / "density.fits") as tables:
+        header = tables[1].header
+        keywords = ("PIXTYPE", "ORDERING", "COORDSYS", "NSIDE", "INDXSCHM", "TTYPE1", "LASTPIX")
+        found = [header[keyword] for keyword in keywords]
+        assert found == ["HEALPIX", "NESTED", "C", 16, "IMPLICIT", "PROB", 3071]
+        assert tables[1].data["PROB"].sum() == pytest.approx(1, abs=1e-12)
+        # astropy-healpix finds the heaviest pixel, right ascension for longitude, at the mode
+        lon, lat = HEALPix(16, order=header["ORDERING"].lower()).healpix_to_lonlat(
+            tables[1].data["PROB"].argmax()
+        )
+    assert distance_km(density.mode(), (lat.deg, lon.wrap_at("180d").deg)) < 1e-6
+
+
+def test_ring_sky_maps_of_others_are_read(tmp_path):
+    density = random_density(1, nside=8)
+    order = HEALPix(8, order="nested").ring_to_nested(np.arange(768))
+    values = density.mass.numpy()[order].reshape(-1, 256)
+    column = fits.Column("PROB", format="256D", array=values)
+    table = fits.BinTableHDU.from_columns([column])
+    table.header.update(PIXTYPE="HEALPIX", ORDERING="RING", NSIDE=8)
+    table.writeto(tmp_path / "ring.fits")
+    torch.testing.assert_close(Density.load(tmp_path / "ring.fits").mass, density.mass)
+
+
+def test_other_fits_tables_are_refused(tmp_path):
+    column = fits.Column("UNIQ", format="K", array=np.arange(4, 16))
+    table = fits.BinTableHDU.from_columns([column])
+    table.header["ORDERING"] = "NUNIQ"
+    table.writeto(tmp_path / "multi.fits")
+    with pytest.raises(ValueError, match=r"flat HEALPix sky map.*NUNIQ.*multi\.fits"):
+        Density.load(tmp_path / "multi.fits")
+
+
+def test_geoparquet_holds_the_cells_with_mass(tmp_path):
+    mass = torch.zeros(768, dtype=torch.float64)
+    mass[[3, 400]] = torch.tensor([0.25, 0.75], dtype=torch.float64)
+    density = Density.from_mass(mass)
+    density.save(tmp_path / "density.parquet")
+    frame = geopandas.read_parquet(tmp_path / "density.parquet")
+    assert frame.crs == "EPSG:4326"
+    assert frame.uniq.tolist() == [256 + 3, 256 + 400]
+    assert frame.mass.tolist() == [0.25, 0.75]
+    centres = [(point.y, point.x) for point in frame.geometry]
+    assert distance_km(centres, to_lat_lon(cell_xyz(8)[[3, 400]])).max() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["a.fits", "a.fits.gz", "a.b.parquet"])
+@pytest.mark.parametrize("nside", [1, 32])
+def test_files_keep_the_density(tmp_path, name, nside):
+    density = random_density(2, nside)
+    for _ in range(2):
+        density.save(tmp_path / name)
+    back = Density.load(str(tmp_path / name))
+    torch.testing.assert_close(back.mass, density.mass, rtol=1e-14, atol=0)
+    assert back.nside == nside
