@@ -296,7 +296,7 @@ class Geolocator:
         return Clip(parts, _placed(whole, whole.density, points[-1], located=whole.located))
 
     def _locate(
-        self, photos: Sequence[Photo], context: Context, watch: sampling.Watch | None
+        self, photos: Sequence[Photo], context: Context, watch: sampling.Watch | None = None
     ) -> list[Prediction]:
         start = time.perf_counter()
         pixels = self._pixels(photos)
