@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
@@ -12,18 +12,26 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
 from torch import Generator, Tensor
 from torch.nn import functional
 
 from icgeo import maps
 from icgeo.best_point import best_points
-from icgeo.data.photos import Photo, read_photo
+from icgeo.data.photos import Photo, StoredPhoto, square_pixels
 from icgeo.density import Density
 from icgeo.maps import LEGIBLE
 from icgeo.models import Context, MapModel, load
-from icgeo.prediction import Clip, Examples, Prediction, as_examples
+from icgeo.prediction import (
+    Clip,
+    Example,
+    Examples,
+    Prediction,
+    as_examples,
+    check_choices,
+    locate_by_sets,
+)
 from icgeo.travel import mixture, smooth
 
 CONTEXTS_KEPT = 8
@@ -61,7 +69,7 @@ def predict(
         PhotoError: a photo cannot be read.
         ValueError: an option, a location or a manifest is wrong.
     """
-    if isinstance(images, str | Path | bytes | Image.Image | np.ndarray):
+    if isinstance(images, str | Path | bytes | StoredPhoto | Image.Image | np.ndarray):
         images = [images]
     return Geolocator(**options).locate(list(images), examples)
 
@@ -166,15 +174,22 @@ class Geolocator:
             LoadError: they do not fit the memory.
         """
         pairs = as_examples(examples)
-        self.require_memory(len(pairs))
-        photos = self._pixels([pair.image for pair in pairs])
-        lat_lon = torch.tensor([[p.lat, p.lon] for p in pairs], dtype=torch.float64).reshape(-1, 2)
+        photos, lat_lon = self._pairs(pairs)
         key = blake2b(photos.numpy().tobytes() + lat_lon.numpy().tobytes()).digest()
         if key not in self._contexts:
             while len(self._contexts) >= CONTEXTS_KEPT:
                 del self._contexts[next(iter(self._contexts))]
             self._contexts[key] = self.loaded.encode_context(photos, lat_lon)
         return self._contexts[key]
+
+    def _pairs(
+        self, pairs: Sequence[Example]
+    ) -> tuple[UInt8[Tensor, "examples 3 size size"], Float[Tensor, "examples 2"]]:
+        """Give photos and places of as many examples as the memory holds."""
+        self.require_memory(len(pairs))
+        photos = self._pixels([pair.image for pair in pairs])
+        places = torch.tensor([[p.lat, p.lon] for p in pairs], dtype=torch.float64)
+        return photos, places.reshape(-1, 2)
 
     def locate(self, photos: Sequence[Photo], examples: Examples = None) -> list[Prediction]:
         """Locate photos, given examples.
@@ -184,11 +199,36 @@ class Geolocator:
             ValueError: an example is wrong.
         """
         context = self.context(examples)
-        batches = (
-            photos[start : start + self.batch_size]
-            for start in range(0, len(photos), self.batch_size)
-        )
+        batches = _batched(photos, self.batch_size)
         return [prediction for batch in batches for prediction in self._locate(batch, context)]
+
+    def locate_chosen(
+        self,
+        photos: Sequence[Photo],
+        bank: Sequence[Example],
+        chosen: Int[Tensor, "photos shots"],
+    ) -> list[Prediction]:
+        """Locate photos, each given examples of its own: those of these numbers in the bank.
+
+        In the mode `pairwise` what a batch of queries is shown is encoded once, however many of
+        them see it; in the others each set of examples is.
+
+        Raises:
+            PhotoError: a photo cannot be read.
+            ValueError: another number of photos than of choices, or a number outside the bank.
+        """
+        check_choices(photos, bank, chosen)
+        if self.loaded.settings.attention != "pairwise" or (chosen == chosen[:1]).all():
+            return locate_by_sets(self, photos, bank, chosen)
+        batches = zip(_batched(photos, self.batch_size), chosen.split(self.batch_size), strict=True)
+        found = [self._locate(batch, self._chosen(bank, own)) for batch, own in batches]
+        return [prediction for batch in found for prediction in batch]
+
+    def _chosen(self, bank: Sequence[Example], chosen: Int[Tensor, "photos shots"]) -> Context:
+        """Encode what a batch is shown, each example once."""
+        used, numbers = chosen.unique(return_inverse=True)
+        photos, lat_lon = self._pairs([bank[i] for i in used.tolist()])
+        return self.loaded.encode_context(photos, lat_lon).choosing(numbers)
 
     def locate_clip(
         self,
@@ -246,7 +286,9 @@ class Geolocator:
         start = time.perf_counter()
         pixels = self._pixels(photos)
         views = torch.stack([pixels, *(self._varied(pixels, i) for i in range(self.augment))])
-        drawn = self._draw(rearrange(views, "v q c h w -> (v q) c h w"), context)
+        drawn = self._draw(
+            rearrange(views, "v q c h w -> (v q) c h w"), context.repeated(len(views))
+        )
         settings = self.loaded.settings
         readings = maps.read(drawn.mean(dim=1), settings.style, noise=settings.noise)
         drawn = rearrange(drawn, "(v q) s c h w -> q (v s) c h w", v=len(views))
@@ -284,18 +326,8 @@ class Geolocator:
         return torch.stack([_vary(photo, f"{self.seed}/{number}/".encode()) for photo in pixels])
 
 
-def square_pixels(photos: Sequence[Photo], size: int) -> UInt8[Tensor, "photos 3 size size"]:
-    """Read photos, cut the middle square of each and scale it to the model's size.
-
-    Raises:
-        PhotoError: a photo cannot be read.
-    """
-    squares = [
-        ImageOps.fit(read_photo(photo, size_hint=size), (size, size), Image.Resampling.BOX)
-        for photo in photos
-    ]
-    pixels = np.array(squares, dtype=np.uint8).reshape(-1, size, size, 3)
-    return rearrange(torch.from_numpy(pixels), "n h w c -> n c h w").contiguous()
+def _batched(photos: Sequence[Photo], size: int) -> Iterator[Sequence[Photo]]:
+    return (photos[start : start + size] for start in range(0, len(photos), size))
 
 
 def _vary(photo: UInt8[Tensor, "3 size size"], key: bytes) -> UInt8[Tensor, "3 size size"]:

@@ -32,6 +32,16 @@ from icgeo.sphere import Values, as_lat_lon, distance_km
 
 BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#767676", "#000000"
 METHOD_STYLE: dict[str, Any] = {"color": BLUE, "marker": "o", "linewidth": 2}
+METHOD_STYLES: tuple[dict[str, Any], ...] = (
+    METHOD_STYLE,
+    {"color": ORANGE, "marker": "s", "linewidth": 1.5},
+    {"color": GREEN, "marker": "^", "linewidth": 1.5},
+    {"color": "#CC79A7", "marker": "D", "linewidth": 1.5},
+    {"color": "#E69F00", "marker": "v", "linewidth": 1.5},
+    {"color": "#56B4E9", "marker": "P", "linewidth": 1.5},
+    {"color": BLACK, "marker": "x", "linewidth": 1, "linestyle": ":"},
+)
+"""Of several methods, in turn."""
 RIVAL_STYLES: dict[str, dict[str, Any]] = {
     NearestPixels.name: {"color": ORANGE, "marker": "s", "linestyle": "--"},
     NearestOracle.name: {"color": GREEN, "marker": "^", "linestyle": "-."},
@@ -293,8 +303,13 @@ def plot_gallery(
     return figure
 
 
-def plot_shots(scored: Sequence[Score], *, ax: Axes | None = None) -> Figure:
+def plot_shots(
+    scored: Sequence[Score], *, ax: Axes | None = None, label: str = "shots", log: bool = False
+) -> Figure:
     """Show the median error against the number of shots, with 95 % intervals; a panel a world.
+
+    `label` says what the shots of these scores stand for, if it is something else; `log` makes the
+    scale of errors logarithmic.
 
     Raises:
         ValueError: no score, or an `ax` for several worlds.
@@ -303,35 +318,54 @@ def plot_shots(scored: Sequence[Score], *, ax: Axes | None = None) -> Figure:
     if not worlds or (ax is not None and len(worlds) > 1):
         raise ValueError(f"expected scores of one world for each panel, got those of {worlds}")
     if ax is not None:
-        _plot_world(ax, scored)
-        ax.set_ylim(bottom=0)
+        _plot_world(ax, scored, label)
+        _scale_errors(ax, log)
         return _figure_of(ax)
     figure = Figure(figsize=(3.9 * len(worlds) + 0.4, 3.7), layout="constrained")
     axes = figure.subplots(1, len(worlds), squeeze=False, sharey=True)[0]
     for panel, world in zip(axes, worlds, strict=True):
-        _plot_world(panel, [score for score in scored if score.world == world])
+        _plot_world(panel, [score for score in scored if score.world == world], label)
         panel.label_outer()
-    axes[0].set_ylim(bottom=0)  # for all, and last: it ends the scaling to what is drawn
+    _scale_errors(axes[0], log)  # for all, and last: it ends the scaling to what is drawn
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return figure
 
 
-def _plot_world(ax: Axes, scored: Sequence[Score]) -> None:
+def _scale_errors(ax: Axes, log: bool) -> None:
+    if not log:
+        ax.set_ylim(bottom=0)
+        return
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    ticks = [digit * 10**power for power in range(5) for digit in (1, 2, 5)]
+    inside = [tick for tick in ticks if low <= tick <= high]
+    ax.set_yticks(inside, [f"{tick:,}" for tick in inside])
+    ax.minorticks_off()
+
+
+def _plot_world(ax: Axes, scored: Sequence[Score], label: str) -> None:
     shots = sorted({score.shots for score in scored})
-    locators = dict.fromkeys(score.locator for score in scored)
-    for locator in sorted(locators, key=RIVALS.__contains__):
+    locators = sorted(dict.fromkeys(s.locator for s in scored), key=RIVALS.__contains__)
+    for number, locator in enumerate(locators):
         curve = sorted((s for s in scored if s.locator == locator), key=lambda s: s.shots)
         at = [shots.index(score.shots) for score in curve]
-        style = RIVAL_STYLES.get(locator, METHOD_STYLE)
+        style = RIVAL_STYLES.get(locator, METHOD_STYLES[number % len(METHOD_STYLES)])
         is_rival = locator in RIVALS
         medians = [score.median_km.estimate for score in curve]
         ax.plot(at, medians, label=locator, markersize=4, zorder=2 if is_rival else 3, **style)
         if not is_rival:
             low, high = ([getattr(s.median_km, end) for s in curve] for end in ("low", "high"))
-            ax.fill_between(at, low, high, color=style["color"], alpha=0.2, linewidth=0)
-    ax.set_xticks(range(len(shots)), [str(count) for count in shots])
-    ax.set_xlabel("shots")
+            ax.fill_between(
+                at,
+                low,
+                high,
+                color=style["color"],
+                alpha=0.2 if len(locators) < 4 + len(RIVALS) else 0.1,
+                linewidth=0,
+            )
+    ax.set_xticks(range(len(shots)), [f"{count:,}" for count in shots])
+    ax.set_xlabel(label)
     ax.set_ylabel("median error in km")
     ax.set_title(scored[0].world, fontsize=10)
     ax.yaxis.set_major_formatter("{x:,.0f}")

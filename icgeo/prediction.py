@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from icgeo.data.manifest import read_manifest
@@ -134,6 +134,59 @@ class Locator(Protocol):
     def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
         """Locate each photo; the first examples of a longer list are those of a shorter one."""
         ...
+
+
+@runtime_checkable
+class ChoosingLocator(Locator, Protocol):
+    """Locates photos that are each given examples of their own, too."""
+
+    def locate_chosen(
+        self,
+        photos: Sequence[Photo],
+        bank: Sequence[Example],
+        chosen: Int[Tensor, "photos shots"],
+    ) -> list[Prediction]:
+        """Locate each photo, given the examples of these numbers in the bank, in this order."""
+        ...
+
+
+def check_choices(
+    photos: Sequence[Photo], bank: Sequence[Example], chosen: Int[Tensor, "rows shots"]
+) -> None:
+    """Refuse choices that do not fit the photos or the bank.
+
+    Raises:
+        ValueError: another number of photos than of choices, or a number outside the bank.
+    """
+    if len(chosen) != len(photos):
+        raise ValueError(f"expected a choice for each of {len(photos)} photos, got {len(chosen)}")
+    if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(bank):
+        raise ValueError(
+            f"expected examples numbered 0 to {len(bank) - 1}, as many as the bank holds, got "
+            f"{int(chosen.min())} to {int(chosen.max())}"
+        )
+
+
+def locate_by_sets(
+    locator: Locator,
+    photos: Sequence[Photo],
+    bank: Sequence[Example],
+    chosen: Int[Tensor, "photos shots"],
+) -> list[Prediction]:
+    """Locate photos, each given examples of its own; those with the same set, in order, at once.
+
+    Raises:
+        ValueError: as `check_choices`.
+    """
+    check_choices(photos, bank, chosen)
+    members: dict[tuple[int, ...], list[int]] = {}
+    for number, own in enumerate(chosen.tolist()):
+        members.setdefault(tuple(own), []).append(number)
+    located: dict[int, Prediction] = {}
+    for own, numbers in members.items():
+        found = locator.locate([photos[i] for i in numbers], [bank[i] for i in own])
+        located.update(zip(numbers, found, strict=True))
+    return [located[number] for number in range(len(photos))]
 
 
 @runtime_checkable

@@ -183,6 +183,18 @@ def sample_uniform(
     return torch.nn.functional.normalize(normal, dim=-1, eps=1e-30)
 
 
+def fibonacci_grid(count: int) -> Float[Tensor, "count 3"]:
+    """Spread unit vectors evenly, each with the same area to itself (Gonzalez 2010).
+
+    They lie along a spiral from pole to pole, turned by the golden ratio.
+    """
+    number = torch.arange(count, dtype=torch.float64)
+    z = 1 - (2 * number + 1) / count
+    turn = 2 * math.pi * number / ((1 + math.sqrt(5)) / 2)
+    across = (1 - z.square()).sqrt()
+    return torch.stack((across * turn.cos(), across * turn.sin(), z), dim=-1)
+
+
 def sample_cap(
     centre: Float[Tensor, "*batch 3"],
     radius_deg: float | Float[Tensor, "*#batch"],

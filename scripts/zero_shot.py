@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from icgeo import config, evaluation, plots
+from icgeo import config, data, evaluation, plots
 from icgeo.data.worlds import HELD_OUT_FAMILIES
 from icgeo.evaluation import SHOTS, Episode
 from icgeo.evaluation.benchmarks import EARTH
@@ -18,8 +18,14 @@ class Options:
 
     queries: Path | None = None
     """Your photos (CSV, Parquet or a folder), instead of views of worlds."""
+    benchmark: str | None = None
+    """A published benchmark instead, such as osv5m or im2gps3k."""
+    root: Path | None = None
+    """The folder that `benchmark` was unpacked to."""
+    split: str | None = None
+    """Of `benchmark`; by default its first."""
     examples: Path | None = None
-    """Photos whose locations are known, in the same forms, to show with `queries` or `video`."""
+    """Photos whose locations are known, in the forms of `queries`, to show with other photos."""
     video: Path | None = None
     """A video instead: where each frame was taken, given all of them, and the whole."""
     speed_kmh: float | None = None
@@ -85,6 +91,13 @@ def gather(options: Options) -> list[Episode]:
             evaluation.video_episode, options.video, options.examples, allow_outside=outside
         )
         return [take(every_seconds=options.every_seconds, shots=shots, seed=seed)]
+    if options.benchmark:
+        benchmark = data.open(options.benchmark, options.root, split=options.split)
+        return list(
+            evaluation.benchmark_episodes(
+                benchmark, options.examples, shots=shots, seed=seed, allow_outside=outside
+            )
+        )
     if options.queries:
         take = partial(
             evaluation.photo_episode, options.queries, options.examples, allow_outside=outside
@@ -98,25 +111,39 @@ def gather(options: Options) -> list[Episode]:
 
 
 def main(options: Options) -> None:
-    """Locate, print the table, write the run folder."""
+    """Locate, print the table, write the run folder; `accelerate launch` divides the queries."""
+    shard = evaluation.Shard.here()
     model = load(options.model, **{name: getattr(options, name) for name in LOADING})
     episodes = gather(options)
     Geolocator(model, samples=options.samples, batch_size=options.batch_size).require_memory(
         max(len(episode.examples) for episode in episodes)
     )
-    folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
+    folder = Path("runs") / options.name
+    if shard.is_main:
+        config.save_run(folder, options, may_differ=("device",))
+    shard.wait()
     ask = partial(Geolocator, model, steps=options.steps, samples=options.samples)
     runs = [(ask(prompt=episode.prompt, seed=options.seed), episode) for episode in episodes]
     if options.video and options.speed_kmh is not None:
+        if shard.count > 1:
+            raise config.UsageError(
+                f"expected one process for --video, got {shard.count}; run it without a launcher"
+            )
         rows = evaluation.evaluate_clips(
             runs, folder=folder, speed_kmh=options.speed_kmh, frames_alone=False
         )
     else:
         rows = evaluation.evaluate(
-            runs, folder=folder, shots=options.shots, batch_size=options.batch_size
+            runs,
+            folder=folder,
+            shots=options.shots,
+            batch_size=options.batch_size,
+            shard=shard,
         )
-        plots.save_figures(folder, rows, runs, model.settings.style)
-    print(evaluation.report(rows), f"\nwritten to {folder}", sep="\n")
+        if shard.is_main:
+            plots.save_figures(folder, rows, runs, model.settings.style)
+    if shard.is_main:
+        print(evaluation.report(rows), f"\nwritten to {folder}", sep="\n")
 
 
 if __name__ == "__main__":

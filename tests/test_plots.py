@@ -173,6 +173,17 @@ def test_shots_have_a_panel_for_each_world():
     assert_nothing_clipped(figure)
 
 
+def test_methods_are_told_apart_and_shots_may_be_something_else():
+    both = rows("moon") + [replace(row, locator="other") for row in rows("moon")]
+    figure = plots.plot_shots(scores(both), label="examples in the bank", log=True)
+    (ax,) = figure.axes
+    assert ax.get_yscale() == "log"
+    assert ax.get_xlabel() == "examples in the bank"
+    looks = {line.get_label(): (line.get_color(), line.get_marker()) for line in ax.lines}
+    assert len(set(looks.values())) == len(looks) > 2
+    assert_nothing_clipped(figure)
+
+
 def test_figures_draw_into_given_axes():
     figure = Figure(figsize=(9, 4), layout="constrained")
     first, second, third = figure.subplots(1, 3)

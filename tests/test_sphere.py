@@ -19,6 +19,7 @@ from icgeo.sphere import (
     as_lat_lon,
     distance_km,
     exp_map,
+    fibonacci_grid,
     geometric_median,
     log_map,
     north_east,
@@ -345,3 +346,14 @@ def test_medians_of_a_batch_are_those_of_its_rows():
 def test_area_of_the_earth():
     """5.101e8 km2 (CIA World Factbook: 510,072,000 km2)."""
     assert pytest.approx(510_072_000, rel=1e-4) == AREA_KM2
+
+
+@pytest.mark.parametrize("count", [12, 101])
+def test_points_of_a_fibonacci_grid_are_evenly_apart(count):
+    """No point's nearest neighbour is closer than 0.75 or farther than 1.1 of sqrt(4 pi / n)."""
+    xyz = fibonacci_grid(count)
+    torch.testing.assert_close(xyz.norm(dim=-1), torch.ones(count).double())
+    angles = torch.cdist(xyz, xyz) + 9 * torch.eye(count)
+    spacing = angles.min(dim=-1).values / math.sqrt(4 * math.pi / count)
+    assert spacing.min() > 0.75
+    assert spacing.max() < 1.1

@@ -253,11 +253,16 @@ def _from_cells(cells: list[str], columns: _Columns, inside: Callable[[str], Pat
     image = cell(columns.image)
     if not image:
         raise ManifestError("expected the path of a photo, got an empty cell; fill it")
-    lat, lon = _location(cell(columns.lat), cell(columns.lon))
+    lat, lon = to_location(cell(columns.lat), cell(columns.lon))
     return Record(cell(columns.id) or image, inside(image), lat, lon)
 
 
-def _location(lat_text: str, lon_text: str) -> tuple[float, float] | tuple[None, None]:
+def to_location(lat_text: str, lon_text: str) -> tuple[float, float] | tuple[None, None]:
+    """Read a location from two cells, (None, None) of two empty ones.
+
+    Raises:
+        ManifestError: one alone, not a number, or outside the globe.
+    """
     is_missing = [text.lower() in _MISSING for text in (lat_text, lon_text)]
     if all(is_missing):
         return None, None

@@ -5,22 +5,45 @@ what was transparent lies on `BACKGROUND`. Nothing here changes a setting of the
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import UInt8
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 from PIL.ExifTags import IFD, Base
 from PIL.JpegImagePlugin import JpegImageFile
+from torch import Tensor
 
 from icgeo.data.exif import parse_location
 
-Photo = str | Path | bytes | Image.Image | np.ndarray
-"""A file, its contents, a Pillow image, or an array [height, width(, 3 or 4)]."""
+
+@dataclass(frozen=True)
+class StoredPhoto:
+    """A photo inside a larger file, such as a shard: where it lies, not its contents."""
+
+    path: Path
+    offset: int
+    """In bytes from the start of the file."""
+    size: int
+    """In bytes."""
+
+    def read(self) -> bytes:
+        """Read the contents of the photo's file."""
+        with self.path.open("rb") as stream:
+            stream.seek(self.offset)
+            return stream.read(self.size)
+
+
+Photo = str | Path | bytes | StoredPhoto | Image.Image | np.ndarray
+"""A file, its contents, where they lie, a Pillow image, or an array [height, width(, 3 or 4)]."""
 
 MAX_PIXELS = 200_000_000
 """The largest sensor of a phone has 16320 x 12240."""
@@ -60,7 +83,7 @@ def read_photo(
     profile is ignored, with a warning. Arrays are uint8, or floating point in [0, 1].
 
     Args:
-        source: a path, the contents of a file, a Pillow image or an array.
+        source: a path, the contents of a file or where they lie, a Pillow image or an array.
         max_pixels: most pixels allowed, checked from the header before anything is decoded.
         size_hint: the shorter side that is enough in pixels; a JPEG may then be decoded at a half,
             a quarter or an eighth of its size, never with a side below the hint.
@@ -75,6 +98,20 @@ def read_photo(
         method = _UPRIGHT.get(_tags(image).get(Base.Orientation, 1))
         photo = _to_srgb(_to_8_bit(image))
         return photo if method is None else photo.transpose(method)
+
+
+def square_pixels(photos: Sequence[Photo], size: int) -> UInt8[Tensor, "photos 3 size size"]:
+    """Read photos, cut the middle square of each and scale it to the model's size.
+
+    Raises:
+        PhotoError: a photo cannot be read.
+    """
+    squares = [
+        ImageOps.fit(read_photo(photo, size_hint=size), (size, size), Image.Resampling.BOX)
+        for photo in photos
+    ]
+    pixels = np.array(squares, dtype=np.uint8).reshape(-1, size, size, 3)
+    return rearrange(torch.from_numpy(pixels), "n h w c -> n c h w").contiguous()
 
 
 def read_location(source: Photo, *, max_pixels: int = MAX_PIXELS) -> tuple[float, float] | None:
@@ -114,13 +151,15 @@ def _name(source: Photo) -> str:
         return f"photo {source}"
     if isinstance(source, bytes):
         return f"photo of {len(source)} bytes"
+    if isinstance(source, StoredPhoto):
+        return f"photo in {source.path} at byte {source.offset}"
     if isinstance(source, np.ndarray):
         return f"photo in an array of {source.dtype} {source.shape}"
     return f"photo {getattr(source, 'filename', '') or source!r}"
 
 
 def _load(
-    source: str | Path | bytes | Image.Image, max_pixels: int, size_hint: int | None
+    source: str | Path | bytes | StoredPhoto | Image.Image, max_pixels: int, size_hint: int | None
 ) -> Image.Image:
     """Decode a photo, as far as it goes if it is a JPEG that breaks off."""
     if isinstance(source, Image.Image):
@@ -165,9 +204,9 @@ def _decode(
     return image
 
 
-def _stream(source: str | Path | bytes) -> BufferedReader | BytesIO:
-    if isinstance(source, bytes):
-        return BytesIO(source)
+def _stream(source: str | Path | bytes | StoredPhoto) -> BufferedReader | BytesIO:
+    if isinstance(source, bytes | StoredPhoto):
+        return BytesIO(source if isinstance(source, bytes) else source.read())
     path = Path(source)
     if not path.exists():
         raise PhotoError("expected a photo, found no such file; check the path")

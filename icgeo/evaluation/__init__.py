@@ -3,6 +3,8 @@
 from icgeo.evaluation.benchmarks import (
     Episode,
     Query,
+    benchmark_episodes,
+    benchmark_queries,
     clip_episode,
     photo_episode,
     video_episode,
@@ -10,8 +12,8 @@ from icgeo.evaluation.benchmarks import (
 )
 from icgeo.evaluation.clips import evaluate_clips
 from icgeo.evaluation.comparison import Comparison, compare, comparison_table
-from icgeo.evaluation.rows import Row, RowFile
-from icgeo.evaluation.run import SHOTS, evaluate
+from icgeo.evaluation.rows import Row, RowFile, known_rows
+from icgeo.evaluation.run import SHOTS, evaluate, finish, locate_share
 from icgeo.evaluation.scores import (
     RIVALS,
     Score,
@@ -24,16 +26,23 @@ from icgeo.evaluation.scores import (
     select,
     table,
 )
+from icgeo.evaluation.shards import Shard
+from icgeo.evaluation.streams import Benchmark, Stream
 
 __all__ = [
     "RIVALS",
     "SHOTS",
+    "Benchmark",
     "Comparison",
     "Episode",
     "Query",
     "Row",
     "RowFile",
     "Score",
+    "Shard",
+    "Stream",
+    "benchmark_episodes",
+    "benchmark_queries",
     "clip_episode",
     "column",
     "compare",
@@ -42,7 +51,10 @@ __all__ = [
     "comparison_table",
     "evaluate",
     "evaluate_clips",
+    "finish",
+    "known_rows",
     "levels_by_world",
+    "locate_share",
     "photo_episode",
     "report",
     "scores",

@@ -7,8 +7,9 @@ worlds, places, and for each view its own field of view, exposure and haze.
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from icgeo import layout
+from icgeo.data.benchmarks import BENCHMARKS, BenchmarkRecord, OpenBenchmark
 from icgeo.data.manifest import Record, read_manifest
 from icgeo.data.orbit import (
     ViewOptions,
@@ -70,7 +72,7 @@ class Episode:
     @property
     def is_earth(self) -> bool:
         """Whether it shows the Earth as it is, north up and in its own colours."""
-        return self.world in (EARTH, PHOTOS)
+        return self.world in (EARTH, PHOTOS, *BENCHMARKS)
 
     @property
     def prompt(self) -> str:
@@ -101,9 +103,9 @@ def world_episode(
     """
     name = Path(world).stem
     episode = f"{name}-{seed}-{number}"
-    picture = _picture(world, _generator(episode, "world"))
+    picture = world_picture(world, named_generator(episode, "world"))
     examples, asked = (
-        _views(world, picture, count, _generator(episode, kind))
+        world_views(world, picture, count, named_generator(episode, kind))
         for kind, count in (("examples", shots), ("queries", queries))
     )
     return Episode(
@@ -126,10 +128,10 @@ def clip_episode(
     """
     name = Path(world).stem
     episode = f"{name}-clip-{seed}-{number}"
-    picture = _picture(world, _generator(episode, "world"))
-    examples = _views(world, picture, shots, _generator(episode, "examples"))
+    picture = world_picture(world, named_generator(episode, "world"))
+    examples = world_views(world, picture, shots, named_generator(episode, "examples"))
     track = track_views(
-        picture, frames, gap_seconds=CLIP_GAP_SECONDS, generator=_generator(episode, "track")
+        picture, frames, gap_seconds=CLIP_GAP_SECONDS, generator=named_generator(episode, "track")
     )
     return Episode(
         episode,
@@ -137,18 +139,19 @@ def clip_episode(
         [Example(image, lat, lon) for image, (lat, lon) in examples],
         [
             Query(f"{episode}/{number}", *view, seconds=number * CLIP_GAP_SECONDS)
-            for number, view in enumerate(_pairs(track))
+            for number, view in enumerate(as_pairs(track))
         ],
     )
 
 
-def _generator(*names: str) -> Generator:
+def named_generator(*names: str) -> Generator:
     """Seed by names: far from the small seeds of the worlds that models are trained on."""
     key = hashlib.blake2b("/".join(names).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
 
 
-def _picture(world: str, generator: Generator) -> Float[Tensor, "3 height width"]:
+def world_picture(world: str, generator: Generator) -> Float[Tensor, "3 height width"]:
+    """Paint a world: a family's name, `EARTH`, `TURNED_EARTH`, or a picture's path."""
     if world in FAMILIES:
         return procedural_world(world, generator=generator)
     if world == TURNED_EARTH:
@@ -168,7 +171,7 @@ def turned(
     return mix_colours(picture, mix).clamp(0, 1)
 
 
-def _views(
+def world_views(
     world: str, picture: Float[Tensor, "3 height width"], count: int, generator: Generator
 ) -> list[tuple[np.ndarray, tuple[float, float]]]:
     """Take views of a world: arrays [size, size, 3] and their locations."""
@@ -177,10 +180,11 @@ def _views(
     is_earth = world == EARTH
     land = land_mask(picture.shape[-2]) if is_earth else None
     options = EARTH_VIEWS if is_earth else None
-    return _pairs(random_views(picture, count, generator=generator, options=options, land=land))
+    return as_pairs(random_views(picture, count, generator=generator, options=options, land=land))
 
 
-def _pairs(views: Views) -> list[tuple[np.ndarray, tuple[float, float]]]:
+def as_pairs(views: Views) -> list[tuple[np.ndarray, tuple[float, float]]]:
+    """Give arrays [size, size, 3] and their locations."""
     images = rearrange(views.images, "n c h w -> n h w c").numpy()
     places = [(lat, lon) for lat, lon in views.lat_lon.tolist()]
     return list(zip(images, places, strict=True))
@@ -211,6 +215,35 @@ def photo_episode(
             Query(record.id, record.path, _location(record), str(record.path)) for record in asked
         ],
     )
+
+
+def benchmark_queries(benchmark: Iterable[BenchmarkRecord]) -> Iterator[Query]:
+    """Make queries of the records of a benchmark, as they are asked for."""
+    for record in benchmark:
+        source = str(record.image) if isinstance(record.image, str | Path) else None
+        yield Query(record.id, record.image, (record.lat, record.lon), source)
+
+
+def benchmark_episodes(
+    benchmark: OpenBenchmark,
+    examples: str | Path | None = None,
+    *,
+    chunk: int = 100_000,
+    shots: int = 16,
+    seed: int = 0,
+    allow_outside: bool = False,
+) -> Iterator[Episode]:
+    """Take the photos of a benchmark, `chunk` at a time, and examples as for `photo_episode`.
+
+    All of its episodes have one id and the same examples, so that rows do not depend on `chunk`.
+
+    Raises:
+        ManifestError: a manifest of examples that cannot be used, or with no good row.
+    """
+    bank = [] if examples is None else _bank(examples, shots, seed, allow_outside)
+    queries = benchmark_queries(benchmark)
+    while part := list(islice(queries, chunk)):
+        yield Episode(f"{benchmark.name}-{benchmark.split}", benchmark.name, bank, part)
 
 
 def video_episode(

@@ -13,8 +13,9 @@ import torch
 from tqdm import tqdm
 
 from icgeo.evaluation.benchmarks import Episode
+from icgeo.evaluation.locating import new_row, rows_of, scored
 from icgeo.evaluation.rows import Row, RowFile
-from icgeo.evaluation.run import new_row, rows_of, scored, write_results
+from icgeo.evaluation.run import write_results
 from icgeo.evaluation.scores import column, distances
 from icgeo.metrics import Interval, paired_bootstrap
 from icgeo.prediction import ClipLocator

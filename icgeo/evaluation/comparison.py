@@ -32,12 +32,12 @@ class Comparison:
 
 
 def compare(rows: Sequence[Row], base: str) -> list[Comparison]:
-    """Compare each locator with the one named `base`, over all worlds together.
+    """Compare each locator with the one named `base`, which comes first, over all worlds together.
 
     Raises:
         ValueError: a locator was not asked the same queries as the base.
     """
-    locators = dict.fromkeys(row.locator for row in rows)
+    locators = dict.fromkeys((base, *(row.locator for row in rows)))
     shots = sorted({row.shots for row in rows})
     return [_compared(rows, base, locator, count) for count in shots for locator in locators]
 

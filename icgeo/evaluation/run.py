@@ -1,166 +1,184 @@
-"""A locator on episodes: rows on disk as they come, then their scores.
+"""A locator on benchmarks: rows on disk as they come, then their scores.
 
 Conventions: a run folder holds `predictions.jsonl`, one row for each query, number of shots and
-locator, and in the end `predictions.parquet` and `summary.json`. What is there is not
-located again.
+locator, and in the end `predictions.parquet` and `summary.json`. Of several processes each writes
+`predictions-<index>-of-<count>.jsonl`, which are merged in the end. What is in any of them is not
+located again, however many processes go on. The final rows stand in the order of benchmarks,
+shots, locators and queries, whoever located them in which order.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
-from icgeo.baselines import Chance, NearestOracle, NearestPixels
-from icgeo.data.photos import PhotoError, read_photo
-from icgeo.evaluation.benchmarks import Episode, Query
-from icgeo.evaluation.rows import Row, RowFile
-from icgeo.evaluation.scores import scores, to_json
-from icgeo.prediction import Locator, Prediction
-from icgeo.sphere import distance_km
+from icgeo.evaluation.benchmarks import Query
+from icgeo.evaluation.locating import locate, read
+from icgeo.evaluation.rows import Key, Row, RowFile, known_rows, write_rows
+from icgeo.evaluation.scores import RIVALS, scores, to_json
+from icgeo.evaluation.shards import ALONE, Shard
+from icgeo.evaluation.streams import Benchmark
+from icgeo.prediction import Locator
 
 SHOTS = (0, 1, 2, 4, 8, 16)
-READ_SIDE = 1024
-"""Photos are decoded once for all locators, JPEGs at a fraction of their size if still so large."""
+
+Order = dict[tuple[str, str], int]
+"""The place of each query, named by benchmark and id, among all."""
 
 
 def evaluate(
-    runs: Sequence[tuple[Locator, Episode]],
+    runs: Sequence[tuple[Locator, Benchmark]],
     *,
     folder: Path,
     shots: Sequence[int] = SHOTS,
     batch_size: int = 64,
     rivals: bool = True,
+    shard: Shard = ALONE,
 ) -> list[Row]:
-    """Locate the queries of episodes with each number of shots, beside rivals where truth is known.
+    """Locate the queries of benchmarks with each number of shots, beside rivals if truth is known.
 
-    A photo that cannot be read becomes a row with an `error`. Stopped at any time and called
-    again, it goes on after the last batch that was finished.
+    A photo that cannot be read, or at which the locator fails, becomes a row with an `error`; to
+    try it again, remove its line. Stopped at any time and called again, it goes on after the last
+    batch that was finished. Answers are the same for any number of processes.
+
+    Args:
+        runs: locators, and what they locate.
+        folder: where the rows are kept.
+        shots: numbers of examples.
+        batch_size: queries at a time.
+        rivals: whether to locate by rivals too.
+        shard: `Shard.here()` where all processes of `accelerate launch` divide the work.
 
     Returns:
         all rows in the folder.
+
+    Raises:
+        UsageError: what was asked of the locator cannot be done.
+    """
+    order = locate_share(
+        runs, folder=folder, shard=shard, shots=shots, batch_size=batch_size, rivals=rivals
+    )
+    shard.wait()
+    if shard.is_main:
+        rows = finish(folder, order, [locator.name for locator, _ in runs])
+        shard.wait()
+        return rows
+    shard.wait()
+    return list(known_rows(folder).values())
+
+
+def locate_share(
+    runs: Sequence[tuple[Locator, Benchmark]],
+    *,
+    folder: Path,
+    shard: Shard,
+    shots: Sequence[int] = SHOTS,
+    batch_size: int = 64,
+    rivals: bool = True,
+) -> Order:
+    """Locate what is missing of the share of one process.
+
+    Returns:
+        the order of all queries, for `finish`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file = RowFile(folder / "predictions.jsonl")
-    total = sum(len(episode.queries) * len(episode.shots(shots)) for _, episode in runs)
-    with tqdm(total=total, desc="locating", unit="query") as bar:
-        for locator, episode, queries in _batches(runs, batch_size):
+    file = RowFile(folder / shard.file_name)
+    file.rows.update(known_rows(folder))
+    order: Order = {}
+    total = _total(runs, shots)
+    with tqdm(
+        total=total and total / shard.count,
+        desc="locating" if shard.count == 1 else f"locating, share 1 of {shard.count}",
+        unit="query",
+        disable=not shard.is_main,
+    ) as bar:
+        work = batches([episode for _, episode in runs], batch_size, order)
+        for number, (run, queries) in enumerate(work):
+            if not shard.takes(number):
+                continue
+            locator, episode = runs[run]
             counts = episode.shots(shots)
-            left = [k for k in counts if not _is_done(file, locator.name, episode, queries, k)]
+            left = missing(file.rows, locator.name, episode, queries, counts)
             bar.update(len(queries) * (len(counts) - len(left)))
-            for new in _locate(locator, episode, queries, shots=left, rivals=rivals):
+            if not left:
+                continue
+            for new in locate(locator, episode, read(queries), shots=left, rivals=rivals):
                 file.append(new)
                 bar.update(len(queries))
-    rows = list(file.rows.values())
-    write_results(folder, rows)
-    return rows
+    return order
 
 
-def _batches(
-    runs: Sequence[tuple[Locator, Episode]], batch_size: int
-) -> Iterator[tuple[Locator, Episode, Sequence[Query]]]:
-    for locator, episode in runs:
-        for start in range(0, len(episode.queries), batch_size):
-            yield locator, episode, episode.queries[start : start + batch_size]
+def _total(runs: Sequence[tuple[Locator, Benchmark]], shots: Sequence[int]) -> int | None:
+    """Count queries with each number of shots, unless a stream does not tell how many."""
+    total = 0
+    for _, episode in runs:
+        if not isinstance(episode.queries, Sequence):
+            return None
+        total += len(episode.queries) * len(episode.shots(shots))
+    return total
 
 
-def _is_done(
-    file: RowFile, locator: str, episode: Episode, queries: Sequence[Query], shots: int
-) -> bool:
-    return all((locator, episode.id, query.id, shots) in file.rows for query in queries)
+def batches(
+    benchmarks: Sequence[Benchmark], size: int, order: Order
+) -> Iterator[tuple[int, Sequence[Query]]]:
+    """Take queries a batch at a time, with the number of their benchmark; note their order."""
+    for number, benchmark in enumerate(benchmarks):
+        queries = iter(benchmark.queries)
+        while batch := list(islice(queries, size)):
+            for query in batch:
+                order.setdefault((benchmark.id, query.id), len(order))
+            yield number, batch
 
 
-def _locate(
-    locator: Locator,
-    episode: Episode,
+def missing(
+    known: Mapping[Key, Row],
+    locator: str,
+    episode: Benchmark,
     queries: Sequence[Query],
-    *,
     shots: Sequence[int],
-    rivals: bool,
-) -> Iterator[list[Row]]:
-    """Give the rows of a batch for each number of shots."""
-    photos, errors = _read(queries) if shots else ([], [])
-    known = [query for query in photos if query.lat_lon is not None]
-    for count in shots:
-        rows: list[Row] = []
-        for rival in _rivals(known) if rivals else ():
-            rows += rows_of(rival, episode, known, count)
-        # the locator's own rows last: where they are on disk, so are those of its rivals
-        rows += rows_of(locator, episode, photos, count)
-        rows += [new_row(locator.name, episode, query, count, error) for query, error in errors]
-        yield rows
-
-
-def _rivals(known: Sequence[Query]) -> tuple[Locator, ...]:
-    if not known:
-        return ()
-    truth = torch.tensor([query.lat_lon for query in known], dtype=torch.float64)
-    return Chance(), NearestPixels(), NearestOracle(truth)
-
-
-def _read(queries: Sequence[Query]) -> tuple[list[Query], list[tuple[Query, str]]]:
-    """Decode photos; give apart those that cannot be, and why."""
-    photos: list[Query] = []
-    errors: list[tuple[Query, str]] = []
-    for query in queries:
-        try:
-            photos.append(replace(query, photo=read_photo(query.photo, size_hint=READ_SIDE)))
-        except PhotoError as error:
-            errors.append((query, str(error)))
-    return photos, errors
-
-
-def rows_of(locator: Locator, episode: Episode, queries: Sequence[Query], shots: int) -> list[Row]:
-    """Locate queries and score them as far as their truth is known."""
-    if not queries:
-        return []
-    predictions = locator.locate([query.photo for query in queries], episode.examples[:shots])
+) -> list[int]:
+    """Say for which numbers of shots not all rows of a batch are known."""
     return [
-        scored(new_row(locator.name, episode, query, shots), prediction)
-        for query, prediction in zip(queries, predictions, strict=True)
+        count
+        for count in shots
+        if not all((locator, episode.id, query.id, count) in known for query in queries)
     ]
 
 
-def new_row(
-    locator: str, episode: Episode, query: Query, shots: int, error: str | None = None
-) -> Row:
-    """Say what is known before a query is located."""
-    lat, lon = query.lat_lon or (None, None)
-    return Row(
-        locator=locator,
-        episode=episode.id,
-        world=episode.world,
-        id=query.id,
-        shots=shots,
-        source=query.source,
-        true_lat=lat,
-        true_lon=lon,
-        error=error,
-    )
+def finish(
+    folder: Path, order: Order, locators: Sequence[str], *, also: Iterable[Row] = ()
+) -> list[Row]:
+    """Merge the rows of all processes in the order of the queries, and write their scores.
 
+    Killed within, it finds everything again when it is called again.
 
-def scored(row: Row, prediction: Prediction) -> Row:
-    """Add what a prediction says, and how far it is from the truth of the row."""
-    density = prediction.density
-    row = replace(
-        row,
-        area_90_km2=density.credible_area_km2(0.9),
-        legibility=prediction.legibility,
-        located=prediction.located,
-        seconds=prediction.seconds,
-    )
-    if prediction.located:
-        row = replace(row, lat=prediction.lat, lon=prediction.lon)
-    if row.true_lat is None or row.true_lon is None:
-        return row
-    truth = [row.true_lat, row.true_lon]
-    row = replace(
-        row, nll=-density.log_prob(truth).item(), level=density.credible_level(truth).item()
-    )
-    if row.lat is None or row.lon is None:
-        return row
-    return replace(row, distance_km=distance_km([row.lat, row.lon], truth).item())
+    Args:
+        folder: of the run.
+        order: of the queries.
+        locators: names, in the order in which they are told.
+        also: rows kept elsewhere.
+
+    Returns:
+        all rows in the folder; those of other benchmarks and locators last.
+    """
+    episodes = {name: i for i, name in enumerate(dict.fromkeys(name for name, _ in order))}
+    names = {name: i for i, name in enumerate(dict.fromkeys((*RIVALS, *locators)))}
+
+    def place(row: Row) -> tuple[float, ...]:
+        return (
+            episodes.get(row.episode, math.inf),
+            row.shots,
+            names.get(row.locator, math.inf),
+            order.get((row.episode, row.id), math.inf),
+        )
+
+    known = {row.key: row for row in also} | known_rows(folder)
+    rows = sorted(known.values(), key=place)
+    write_rows(folder, rows)
+    write_results(folder, rows)
+    return rows
 
 
 def write_results(folder: Path, rows: Sequence[Row]) -> None:

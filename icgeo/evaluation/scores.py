@@ -153,7 +153,7 @@ def levels_by_world(rows: Sequence[Row]) -> dict[str, Tensor]:
 def compare_medians(a: Sequence[Row], b: Sequence[Row], *, ratio: bool = False) -> Interval:
     """Difference a - b, or ratio a / b, of the median errors in km over the same queries.
 
-    Episodes are resampled whole.
+    Episodes are resampled whole; of a single one, its queries.
 
     Raises:
         ValueError: rows of different queries.
@@ -176,9 +176,10 @@ def _compare(
             f"{len(first.keys() & second.keys())} are the same"
         )
     systems = [values([rows[key] for key in first]) for rows in (first, second)]
+    episodes = [episode for episode, _ in first]
     return paired_bootstrap(
         *systems,
-        clusters=[episode for episode, _ in first],
+        clusters=episodes if len(set(episodes)) > 1 else None,
         generator=torch.Generator().manual_seed(0),
         **options,
     )

@@ -1,13 +1,14 @@
 """What every model that draws maps can do."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -82,6 +83,33 @@ class Context:
     """What the architecture keeps of them: keys and values of each layer."""
     made_by: dict[str, str] = field(default_factory=dict)
     """What it depends on beside the examples: model, dtype, style, layout, attention."""
+    chosen: Int[Tensor, "queries shots"] | None = None
+    """Which of the kept pairs each query sees, in order; None means all of them."""
+
+    def choosing(self, chosen: Int[Tensor, "queries shots"]) -> "Context":
+        """Show each query pairs of its own, by their number; nothing is computed or copied.
+
+        Raises:
+            ValueError: a mode in which pairs are not kept each alone.
+        """
+        if self.made_by["attention"] != "pairwise":
+            raise ValueError(
+                "expected attention 'pairwise' to choose among the pairs of a context, got "
+                f"{self.made_by['attention']!r}"
+            )
+        return replace(self, shots=chosen.shape[1], chosen=chosen)
+
+    def repeated(self, times: int) -> "Context":
+        """Serve as many queries again and again, behind each other."""
+        if self.chosen is None:
+            return self
+        return replace(self, chosen=self.chosen.repeat(times, 1))
+
+    def by_query(self) -> Iterator["Context"]:
+        """Give the context of each query alone, after `choosing`."""
+        for row in () if self.chosen is None else self.chosen:
+            kept = {name: tensor[row.to(tensor.device)] for name, tensor in self.kept.items()}
+            yield Context(len(row), kept, self.made_by)
 
     def require(self, made_by: dict[str, str]) -> None:
         """Refuse to be used by anything else than what made it.

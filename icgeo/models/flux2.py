@@ -250,10 +250,13 @@ class StackedMapModel:
     def velocity(
         self,
         context: Context,
-        features: Float[Tensor, "1 queries tokens features"],
+        features: Float[Tensor, "groups queries tokens features"],
         prompt: str,
     ) -> sampling.Velocity:
-        """Return the velocity of noisy maps [1, queries, tokens, channels], given examples."""
+        """Return the velocity of noisy maps [groups, queries, tokens, channels], given examples.
+
+        There is one group, or one for each query where they were given examples of their own.
+        """
         alone = Context(0, {}, self.made_by)
         scale = self.settings.example_guidance if context.shots else 1.0
         given, base = (self._velocity(c, features, prompt) for c in (context, alone))
@@ -264,8 +267,12 @@ class StackedMapModel:
         if "tokens" in context.kept:
             shown = rearrange(context.kept["tokens"], "k n c -> 1 (k n) c")
         else:
-            sight = learner.place_examples(Kept.from_tensors(context.kept), groups=1)
-        index = torch.tensor([self.settings.prompts.index(prompt)], device=features.device)
+            kept = Kept.from_tensors(context.kept)
+            if context.chosen is not None:
+                kept = kept[context.chosen.flatten().to(features.device)]
+            sight = learner.place_examples(kept, groups=len(features))
+        number = self.settings.prompts.index(prompt)
+        index = torch.full((len(features),), number, device=features.device)
 
         def velocity(x: Tensor, t: float) -> Tensor:
             times = x.new_full(x.shape[:2], t)
@@ -292,14 +299,17 @@ class StackedMapModel:
         context.require(self.made_by)
         learner = self.learner
         features, _ = learner.codec.encode_photos(self._photos(photos))
-        features = repeat(features, "q t c -> 1 (q s) t c", s=samples)
+        # queries with examples of their own are a group each
+        groups = 1 if context.chosen is None else len(photos)
+        features = repeat(features, "(g q) t c -> g (q s) t c", g=groups, s=samples)
         contents = [photo.numpy().tobytes() for photo in photos.cpu()]
         shape = learner.codec.latent_shape
         noise = sampling.keyed_noise(contents, shape, samples=samples, seed=seed).to(features)
-        noise = rearrange(noise, "q s t c -> 1 (q s) t c")
+        noise = rearrange(noise, "(g q) s t c -> g (q s) t c", g=groups)
         velocity = self.velocity(context, features, prompt)
         latents = sampling.euler(velocity, noise, sampling.time_grid(steps, shift=self.shift))
-        return learner.codec.decode_maps(rearrange(latents[0], "(q s) t c -> q s t c", s=samples))
+        latents = rearrange(latents, "g (q s) t c -> (g q) s t c", s=samples)
+        return learner.codec.decode_maps(latents)
 
     def codec_round_trip(
         self, lat_lon: Float[Tensor, "*batch 2"]

@@ -171,6 +171,15 @@ class PipelineMapModel:
             ValueError: a context that another model, dtype, style, layout or mode has made.
         """
         context.require(self.made_by)
+        if context.chosen is not None:
+            options: dict[str, Any] = {
+                "prompt": prompt,
+                "samples": samples,
+                "steps": steps,
+                "seed": seed,
+            }
+            alone = zip(context.by_query(), photos.split(1), strict=True)
+            return torch.cat([self.draw_maps(own, photo, **options) for own, photo in alone])
         contents = [photo.numpy().tobytes() for photo in photos.cpu()]
         shape = self.layout.latent_shape(context.shots)
         noise = sampling.keyed_noise(contents, shape, samples=samples, seed=seed)

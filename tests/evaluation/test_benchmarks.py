@@ -1,13 +1,25 @@
 """Tests of episodes: reproducible, nested, and robust to a user's files."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import icgeo.data
+from icgeo.baselines import Chance
 from icgeo.data.orbit import land_mask
 from icgeo.data.worlds import pixel_xyz
-from icgeo.evaluation import Episode, Query, photo_episode, world_episode
+from icgeo.evaluation import (
+    Episode,
+    Query,
+    benchmark_episodes,
+    benchmark_queries,
+    evaluate,
+    photo_episode,
+    world_episode,
+)
 from icgeo.evaluation.benchmarks import EARTH, TURNED_EARTH, turned
 
 
@@ -113,3 +125,37 @@ def test_of_many_examples_some_are_drawn_by_seed(folder):
 
 def test_photos_need_no_examples(folder):
     assert photo_episode(folder / "queries.csv").examples == []
+
+
+@pytest.fixture
+def benchmark(tmp_path):
+    """Im2GPS with five photos, of which one is broken and one is lost."""
+    rows = ["IMG_ID,LAT,LON"]
+    (tmp_path / "images").mkdir()
+    for number in range(5):
+        rows.append(f"{number}.png,{10 * number},{20 * number}")
+        Image.new("RGB", (16, 16), (40 * number, 0, 0)).save(tmp_path / "images" / f"{number}.png")
+    (tmp_path / "images" / "2.png").write_bytes(b"broken")
+    (tmp_path / "images" / "4.png").unlink()
+    (tmp_path / "im2gps_places365.csv").write_text("\n".join(rows))
+    return icgeo.data.open("im2gps", tmp_path)
+
+
+def test_a_benchmark_gives_queries_as_they_are_asked_for(benchmark):
+    first, second = islice(benchmark_queries(benchmark), 2)
+    assert (first.id, first.lat_lon, second.lat_lon) == ("0.png", (0, 0), (10, 20))
+    assert first.source == str(first.photo)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_rows_of_a_benchmark_do_not_depend_on_the_chunk(benchmark, folder, tmp_path, chunk):
+    runs = [
+        (Chance(), episode)
+        for episode in benchmark_episodes(benchmark, folder / "examples.csv", chunk=chunk, shots=2)
+    ]
+    assert {episode.prompt for _, episode in runs} == {"earth"}
+    rows = evaluate(runs, folder=tmp_path / "run", shots=(0, 2), rivals=False)
+    assert {(row.id, row.shots, row.true_lat, row.error is None) for row in rows} == {
+        (f"{n}.png", shots, 10 * n, n != 2) for n in range(4) for shots in (0, 2)
+    }
+    assert {(row.episode, row.world) for row in rows} == {("im2gps-test", "im2gps")}

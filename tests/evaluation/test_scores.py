@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -94,6 +95,13 @@ def test_comparing_resamples_both_alike():
     difference = compare_medians(near, far)
     assert difference.estimate == pytest.approx(-torch.arange(30).mul(37.0).add(100).mean().item())
     assert difference.high < 0
+
+
+def test_of_a_single_episode_queries_are_resampled():
+    near = [replace(row(i, 100.0 + 37 * i), episode="one") for i in range(30)]
+    far = [replace(one, distance_km=one.distance_km + 50 * (n % 3)) for n, one in enumerate(near)]
+    found = compare_medians(far, near)
+    assert 0 <= found.low < found.high <= 100
 
 
 def test_a_missing_answer_compares_as_a_guess():

@@ -162,7 +162,7 @@ CASES: dict[str, dict[str, tuple[Any, Any]]] = {
         "nan": (lambda: metrics.sample_quality(NAN, ONE), "latitude in"),
     },
 }  # fmt: skip
-ROWS = [(name, what) for name, whats in CASES.items() for what in whats]
+ROWS = [(name, what) for name, cases in CASES.items() for what in cases]
 
 
 @pytest.mark.parametrize(("name", "what"), ROWS, ids=[" ".join(row) for row in ROWS])

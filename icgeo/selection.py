@@ -1,0 +1,363 @@
+"""Which examples to show for a photo, and in which order.
+
+Conventions: a bank holds more examples than are shown; choices are numbers of its examples, the
+most wanted first. What is drawn at random follows from the bank and a seed, never from the batch.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from icgeo.best_point import best_points
+from icgeo.data.photos import Photo
+from icgeo.density import Density
+from icgeo.features import Features, Index
+from icgeo.healpix import cell_of
+from icgeo.maps import LEGIBLE
+from icgeo.prediction import ChoosingLocator, Example, Locator, Prediction, locate_by_sets
+
+Chosen = Int[Tensor, "photos shots"]
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """Examples to choose from, with features of their photos where a strategy needs them."""
+
+    examples: Sequence[Example]
+    features: Features | None = None
+    path: str | Path | None = None
+    """Where the index is kept; None keeps it in memory alone."""
+    ids: Sequence[str] | None = None
+    """Which photos they are, for the index on disk."""
+
+    def __post_init__(self) -> None:
+        if self.path is not None and self.ids is None:
+            raise ValueError("expected ids of the photos to keep their index on disk, got None")
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @cached_property
+    def lat_lon(self) -> Float[Tensor, "examples 2"]:
+        """Where the examples were taken, in degrees."""
+        places = [[example.lat, example.lon] for example in self.examples]
+        return torch.tensor(places, dtype=torch.float64).reshape(-1, 2)
+
+    @cached_property
+    def index(self) -> Index:
+        """Features of the examples; encoded when first asked for.
+
+        Raises:
+            ValueError: a bank without features, or a kept index of something else.
+        """
+        photos = [example.image for example in self.examples]
+        if self.path is not None and self.ids is not None:
+            return Index.kept(self.path, self._encoder, photos, self.ids)
+        return Index.build(self._encoder, photos, [str(n) for n in range(len(photos))])
+
+    @property
+    def _encoder(self) -> Features:
+        if self.features is None:
+            raise ValueError(
+                "expected a bank with features for this choice, got none; give "
+                "Bank(examples, icgeo.features.open('tiny'))"
+            )
+        return self.features
+
+    @cached_property
+    def _last(self) -> dict[str, Any]:
+        return {}
+
+    def encode(self, photos: Sequence[Photo]) -> Float[Tensor, "photos channels"]:
+        """Encode queries; the last ones are remembered, for several strategies ask for them."""
+        last = self._last.get("photos", ())
+        if len(last) != len(photos) or any(a is not b for a, b in zip(last, photos, strict=True)):
+            self._last.update(photos=list(photos), vectors=self._encoder.encode(photos))
+        vectors: Tensor = self._last["vectors"]
+        return vectors
+
+    def cosines(self, photos: Sequence[Photo], chosen: Chosen) -> Float[Tensor, "photos shots"]:
+        """How alike each photo and what is chosen for it are."""
+        vectors = rearrange(self.encode(photos), "q c -> q c 1")
+        return rearrange(self.index.vectors[chosen] @ vectors, "q k 1 -> q k")
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """A way to choose examples."""
+
+    def choose(self, bank: Bank, photos: Sequence[Photo], shots: int) -> Chosen:
+        """Choose different examples for each photo; 1 <= shots <= len(bank)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Random:
+    """The same examples for all photos, drawn without looking."""
+
+    seed: int = 0
+
+    def choose(self, bank: Bank, photos: Sequence[Photo], shots: int) -> Chosen:
+        """Choose the first of one shuffled order."""
+        return _for_all(photos, _shuffled(len(bank), self.seed)[:shots])
+
+
+@dataclass(frozen=True)
+class Stratified:
+    """The same examples for all photos, spread over the world.
+
+    Of HEALPix cells of equal area, as many as there are shots or fewer, each gives one in turn.
+    """
+
+    seed: int = 0
+
+    def choose(self, bank: Bank, photos: Sequence[Photo], shots: int) -> Chosen:
+        """Choose from the cells in a random order, going round until there are enough."""
+        nside = 1
+        while 12 * (2 * nside) ** 2 <= shots:
+            nside *= 2
+        order = _shuffled(len(bank), self.seed)
+        cells = cell_of(bank.lat_lon[order], nside)
+        # how many of the same cell come earlier: the round in which each is chosen
+        by_cell = cells.argsort(stable=True)
+        counts = torch.bincount(cells, minlength=12 * nside**2)
+        first = (counts.cumsum(0) - counts)[cells[by_cell]]
+        rounds = torch.empty_like(cells).scatter_(0, by_cell, torch.arange(len(cells)) - first)
+        return _for_all(photos, order[rounds.argsort(stable=True)[:shots]])
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """For each photo the examples most alike in features."""
+
+    def choose(self, bank: Bank, photos: Sequence[Photo], shots: int) -> Chosen:
+        """Choose by cosine, the most alike first."""
+        return bank.index.search(bank.encode(photos), shots)[1]
+
+
+@dataclass(frozen=True)
+class Diverse:
+    """For each photo examples that are alike to it and not to each other.
+
+    Maximal marginal relevance (Carbonell and Goldstein 1998) among the nearest.
+    """
+
+    relevance: float = 0.7
+    """Weight in [0, 1] of likeness to the photo; 1 is `Nearest`."""
+    pool: int = 4
+    """Candidates for each shot: so many of the nearest are looked at."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.relevance <= 1 or self.pool < 1:
+            raise ValueError(
+                "expected a relevance in [0, 1] and a pool of at least 1, got "
+                f"{self.relevance} and {self.pool}"
+            )
+
+    def choose(self, bank: Bank, photos: Sequence[Photo], shots: int) -> Chosen:
+        """Choose one by one the largest relevance x likeness - (1 - relevance) x redundance."""
+        count = min(len(bank), self.pool * shots)
+        cosines, numbers = bank.index.search(bank.encode(photos), count)
+        vectors = bank.index.vectors[numbers]
+        rows = torch.arange(len(numbers))
+        redundance = torch.zeros_like(cosines)
+        taken = torch.zeros_like(cosines, dtype=torch.bool)
+        picks: list[Tensor] = []
+        for shot in range(shots):
+            gain = self.relevance * cosines - (1 - self.relevance) * redundance
+            pick = gain.masked_fill(taken, -torch.inf).argmax(dim=-1)
+            taken[rows, pick] = True
+            picks.append(numbers[rows, pick])
+            alike = (vectors @ vectors[rows, pick, :, None]).squeeze(-1)
+            redundance = alike if shot == 0 else redundance.maximum(alike)
+        return torch.stack(picks, dim=-1)
+
+
+@dataclass(frozen=True)
+class TwoStage:
+    """Locate each photo roughly with few examples, then show examples from the likely regions.
+
+    They are drawn without replacement, each with a chance in proportion to the rough density at
+    its place (Efraimidis and Spirakis 2006). Locating costs twice.
+    """
+
+    locator: Locator
+    first: Strategy = field(default_factory=Stratified)
+    """How the few are chosen."""
+    few: int = 8
+    seed: int = 0
+
+    def choose(self, bank: Bank, photos: Sequence[Photo], shots: int) -> Chosen:
+        """Choose the largest of log-density + Gumbel noise, the same for all photos."""
+        rough = Selecting(self.locator, bank, self.first, shots=min(self.few, len(bank)))
+        densities = [prediction.density for prediction in rough.locate(photos)]
+        log_density = torch.stack([density.log_prob(bank.lat_lon) for density in densities])
+        generator = Generator().manual_seed(self.seed)
+        draws = torch.rand(len(bank), generator=generator, dtype=torch.float64)
+        return (log_density - (-draws.log()).log()).topk(shots, dim=-1).indices
+
+
+STRATEGIES: dict[str, Callable[..., Strategy]] = {
+    "random": Random,
+    "stratified": Stratified,
+    "nearest": Nearest,
+    "diverse": Diverse,
+    "two-stage": TwoStage,
+}
+"""By name; `two-stage` is made with a locator, the others need nothing."""
+
+
+def _for_all(photos: Sequence[Photo], chosen: Int[Tensor, " shots"]) -> Chosen:
+    return repeat(chosen, "k -> q k", q=len(photos))
+
+
+def _shuffled(count: int, seed: int) -> Int[Tensor, " count"]:
+    return torch.randperm(count, generator=Generator().manual_seed(seed))
+
+
+def _as_chosen(bank: Bank, photos: Sequence[Photo], chosen: Chosen) -> Chosen:
+    return chosen
+
+
+def _reversed(bank: Bank, photos: Sequence[Photo], chosen: Chosen) -> Chosen:
+    return chosen.flip(-1)
+
+
+def _at_random(bank: Bank, photos: Sequence[Photo], chosen: Chosen) -> Chosen:
+    return chosen[:, _shuffled(chosen.shape[1], 0)]
+
+
+def _nearest_first(bank: Bank, photos: Sequence[Photo], chosen: Chosen) -> Chosen:
+    order = bank.cosines(photos, chosen).argsort(dim=-1, descending=True, stable=True)
+    return chosen.gather(-1, order)
+
+
+def _nearest_last(bank: Bank, photos: Sequence[Photo], chosen: Chosen) -> Chosen:
+    return _nearest_first(bank, photos, chosen).flip(-1)
+
+
+ORDERS: dict[str, Callable[[Bank, Sequence[Photo], Chosen], Chosen]] = {
+    "as chosen": _as_chosen,
+    "reversed": _reversed,
+    "random": _at_random,
+    "nearest first": _nearest_first,
+    "nearest last": _nearest_last,
+}
+"""In which order examples are shown. It means nothing to `tiny`, whose examples share one place,
+and something to models that give each image its own, in every mode of attention."""
+
+
+def locate_chosen(
+    locator: Locator, photos: Sequence[Photo], bank: Sequence[Example], chosen: Chosen
+) -> list[Prediction]:
+    """Locate photos, each given its own examples, as well as the locator can."""
+    if isinstance(locator, ChoosingLocator):
+        return locator.locate_chosen(photos, bank, chosen)
+    return locate_by_sets(locator, photos, bank, chosen)
+
+
+@dataclass(frozen=True, eq=False)
+class Selecting:
+    """A locator that is shown what a strategy chooses from a bank, for each photo anew."""
+
+    locator: Locator
+    bank: Bank
+    strategy: Strategy = field(default_factory=Nearest)
+    shots: int | None = None
+    """How many are shown; None means as many as `locate` is given, so that `evaluate` can say."""
+    order: str = "as chosen"
+    """In which order: one of `ORDERS`."""
+    name: str = "selecting"
+
+    def __post_init__(self) -> None:
+        if self.order not in ORDERS:
+            raise ValueError(f"expected an order of {sorted(ORDERS)}, got {self.order!r}")
+        if self.shots is not None:
+            self._check(self.shots)
+
+    def _check(self, shots: int) -> None:
+        if not 0 <= shots <= len(self.bank):
+            raise ValueError(
+                f"expected 0 to {len(self.bank)} shots, as many as the bank holds, got {shots}"
+            )
+
+    def locate(self, photos: Sequence[Photo], examples: Sequence[Example] = ()) -> list[Prediction]:
+        """Locate photos; of `examples` only the number counts, for the bank has its own.
+
+        Raises:
+            PhotoError: a photo cannot be read.
+            ValueError: more shots than the bank holds.
+        """
+        shots = len(examples) if self.shots is None else self.shots
+        self._check(shots)
+        if not (photos and shots):
+            return self.locator.locate(photos, [])
+        start = time.perf_counter()
+        chosen = self.strategy.choose(self.bank, photos, shots)
+        chosen = ORDERS[self.order](self.bank, photos, chosen)
+        share = (time.perf_counter() - start) / len(photos)
+        found = locate_chosen(self.locator, photos, self.bank.examples, chosen)
+        return [replace(prediction, seconds=prediction.seconds + share) for prediction in found]
+
+
+@dataclass(frozen=True, eq=False)
+class Permuting:
+    """A locator asked several times, its examples in another order each time; densities average."""
+
+    locator: Locator
+    orders: int = 4
+    seed: int = 0
+    name: str = "permuting"
+
+    def __post_init__(self) -> None:
+        if self.orders < 1:
+            raise ValueError(f"expected at least 1 order, got {self.orders}")
+
+    def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
+        """Locate photos; the first order is that of the examples."""
+        return self.locate_chosen(photos, examples, _for_all(photos, torch.arange(len(examples))))
+
+    def locate_chosen(
+        self, photos: Sequence[Photo], bank: Sequence[Example], chosen: Chosen
+    ) -> list[Prediction]:
+        """Locate photos, each given its own examples; the first order is the one given."""
+        asked = [
+            locate_chosen(self.locator, photos, bank, chosen[:, order])
+            for order in self._orders(chosen.shape[1])
+        ]
+        return [average(parts) for parts in zip(*asked, strict=True)]
+
+    def _orders(self, shots: int) -> list[Int[Tensor, " shots"]]:
+        generator = Generator().manual_seed(self.seed)
+        others = [torch.randperm(shots, generator=generator) for _ in range(self.orders - 1)]
+        return [torch.arange(shots), *others]
+
+
+def average(predictions: Sequence[Prediction]) -> Prediction:
+    """Average predictions of one photo: densities, maps and legibility; the best point of these.
+
+    Seconds add up.
+    """
+    density = Density.from_mass(torch.stack([p.density.mass for p in predictions]).mean(dim=0))
+    legibility = sum(p.legibility for p in predictions) / len(predictions)
+    located = legibility >= LEGIBLE
+    point = best_points(density.mass) if located else torch.full((2,), torch.nan)
+    lat, lon = point.tolist()
+    drawn = [p.map for p in predictions if p.map is not None]
+    return Prediction(
+        density,
+        lat,
+        lon,
+        legibility,
+        located=located,
+        seconds=sum(p.seconds for p in predictions),
+        map=torch.stack(drawn).mean(dim=0) if drawn else None,
+    )

@@ -1,0 +1,125 @@
+"""Tests of evaluation on Ray: the answers of one process, whatever dies."""
+
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+from pyarrow import parquet
+from test_run import Matcher, episode, without_times
+
+from icgeo.config import UsageError
+from icgeo.evaluation import Row, evaluate
+from icgeo.evaluation import ray_pipeline as on_ray
+from icgeo.evaluation.ray_pipeline import SCHEMA, Pool, evaluate_on_ray
+
+FEW = {"shots": (0, 2), "batch_size": 2}
+POOL = Pool(name="matcher", fewest=2, most=2, rivals=False)
+
+
+def open_matchers(count):
+    return [Matcher()] * count
+
+
+@pytest.fixture
+def episodes():
+    return [episode("a", queries=5, seed=1), episode("b", queries=5, seed=2)]
+
+
+def by_hand(episodes, folder, *, keep=None):
+    """Do what Ray does with the items, all or the first `keep`; give how many there were."""
+    (folder / "parts").mkdir(parents=True, exist_ok=True)
+    known = on_ray.part_rows(folder)
+    items = list(on_ray._items(episodes, known, {}, shots=(0, 2), size=2, name="matcher"))
+    actor = on_ray._Actor(partial(open_matchers, len(episodes)), episodes, POOL)
+    for number, item in enumerate(items[:keep]):
+        located = actor({"work": [on_ray._read(item)["work"]]})
+        parquet.write_table(located, folder / "parts" / f"{len(known)}-{number}.parquet")
+    return len(items)
+
+
+@pytest.fixture
+def whole(episodes, tmp_path):
+    runs = [(Matcher(), one) for one in episodes]
+    return without_times(evaluate(runs, folder=tmp_path / "whole", rivals=False, **FEW))
+
+
+def test_a_stopped_run_goes_on_with_the_answers_of_one_process(episodes, whole, tmp_path):
+    folder = tmp_path / "ray"
+    assert by_hand(episodes, folder, keep=2) == 6
+    torn = next((folder / "parts").glob("*.parquet"))
+    torn.write_bytes(torn.read_bytes()[:-10])
+    assert by_hand(episodes, folder) == 5
+    # nothing is left to locate: no Ray is needed
+    rows = evaluate_on_ray(list, episodes, folder=folder, pool=POOL, **FEW)
+    assert without_times(rows) == whole
+    assert not (folder / "parts").exists()
+    again = evaluate([(Matcher(), one) for one in episodes], folder=folder, rivals=False, **FEW)
+    assert again == rows
+
+
+def test_what_one_process_has_located_is_known(episodes, whole, tmp_path):
+    evaluate([(Matcher(), episodes[0])], folder=tmp_path / "ray", rivals=False, **FEW)
+    known = on_ray.known_rows(tmp_path / "ray")
+    items = list(on_ray._items(episodes, known, {}, shots=(0, 2), size=2, name="matcher"))
+    assert len(items) == 3
+
+
+def test_rows_come_back_from_parquet_to_the_bit(tmp_path):
+    rows = [
+        Row("a", "e", "w", "é/1", 3, lat=0.1, lon=-1 / 3, nll=1e-17, located=True),
+        Row("a", "e", "w", "2", 0, error="empty"),
+    ]
+    (tmp_path / "parts").mkdir()
+    table = on_ray.pyarrow.Table.from_pylist([vars(row) for row in rows], SCHEMA)
+    parquet.write_table(table, tmp_path / "parts" / "0.parquet")
+    assert list(on_ray.part_rows(tmp_path).values()) == rows
+
+
+def test_locators_of_another_name_are_refused(episodes):
+    with pytest.raises(UsageError, match="expected locators named 'icgeo' as the pool"):
+        on_ray._Actor(partial(open_matchers, 2), episodes, Pool())
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"pip install 'icgeo\[ray\]'"), on_ray.local_ray():
+        pass
+
+
+@dataclass(frozen=True)
+class Mortal(Matcher):
+    """Kills its process in the middle of the run, once."""
+
+    flag: Path = Path()
+
+    def locate(self, photos, examples):
+        self.asked.append(len(photos))
+        if len(self.asked) == 3 and not self.flag.exists():
+            self.flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().locate(photos, examples)
+
+
+def open_mortals(flag):
+    return [Mortal(flag=flag)] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_an_actor_killed_on_ray_loses_nothing(episodes, whole, tmp_path, monkeypatch):
+    """Two actors on this machine; one dies by SIGKILL with its third batch in hand."""
+    pytest.importorskip("ray")
+    here = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (here.parents[1], here))))
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    flag = tmp_path / "killed"
+    with on_ray.local_ray():
+        rows = evaluate_on_ray(
+            partial(open_mortals, flag), episodes, folder=tmp_path / "ray", pool=POOL, **FEW
+        )
+    assert flag.exists()
+    assert without_times(rows) == whole
