@@ -1,7 +1,6 @@
 """The script that locates photos at those that look alike."""
 
 import pytest
-
 from script_runs import run
 
 
@@ -16,7 +15,7 @@ def rows(text):
 
 
 def test_chance_is_every_other_photo_alike(capsys, tmp_path):
-    """Of three photos, two in one place: one error of 0 km in three pairs, two of a quarter of the globe."""
+    """Of three photos two are in one place: a pair 0 km apart, and two pairs a quarter round."""
     pixels = "P3 2 1 255 {} 0 0 0 0 255"
     for name, red in (("a", 255), ("b", 250), ("c", 10)):
         (tmp_path / f"{name}.ppm").write_text(pixels.format(red))
