@@ -20,7 +20,7 @@ SLOW = {"accelerate", "astropy", "diffusers", "geopandas", "matplotlib", "scipy"
 def requirements():
     """Of the library and of those extras that constraints.txt covers."""
     extras = PROJECT["optional-dependencies"]
-    wanted = [*PROJECT["dependencies"], *extras["test"], *extras["dev"]]
+    wanted = [*PROJECT["dependencies"], *extras["test"], *extras["dev"], *extras["docs"]]
     return [Requirement(text) for text in wanted if not text.startswith("icgeo")]
 
 
