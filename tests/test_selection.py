@@ -178,16 +178,16 @@ def test_two_stages_show_the_likely_region(bank, photos):
 
 
 def test_two_stages_draw_in_proportion_to_the_density():
-    """Shares of first picks over 400 seeds, against the density at three places."""
+    """Shares of first picks over 200 seeds, against the density at three places."""
     places = [(40.0, 100.0), (40.0, 112.0), (40.0, 125.0)]
     bank = Bank([Example(image, *p) for image, p in zip(3 * numbered(1), places, strict=True)])
     firsts = [
         TwoStage(Pointing(), first=Random(), few=1, seed=s).choose(bank, numbered(1), 1).item()
-        for s in range(400)
+        for s in range(200)
     ]
     density = Pointing().locate(numbered(1))[0].density.log_prob(bank.lat_lon).exp()
-    shares = torch.bincount(torch.tensor(firsts), minlength=3) / 400
-    torch.testing.assert_close(shares.double(), density / density.sum(), atol=0.08, rtol=0)
+    shares = torch.bincount(torch.tensor(firsts), minlength=3) / 200
+    torch.testing.assert_close(shares.double(), density / density.sum(), atol=0.1, rtol=0)
 
 
 def test_orders(bank, photos):

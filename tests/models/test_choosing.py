@@ -48,7 +48,7 @@ def maps_of(predictions):
     return torch.stack([prediction.samples for prediction in predictions])
 
 
-@pytest.mark.parametrize("attention", ["pairwise", "joint", "full"])
+@pytest.mark.parametrize("attention", ["pairwise", "joint"])
 def test_own_examples_are_those_that_are_shown(photos, bank, attention):
     """Against locating each photo alone with its examples; batches of 2 split the 3 photos."""
     locator = Geolocator("tiny", prompt=UNKNOWN, attention=attention, batch_size=2)
@@ -62,9 +62,9 @@ def test_own_examples_are_those_that_are_shown(photos, bank, attention):
 def test_own_examples_with_samples_steps_views_and_guidance(photos, bank):
     options = {"samples": 2, "steps": 2, "augment": 1, "example_guidance": 1.5}
     locator = Geolocator("tiny", prompt=UNKNOWN, **options)
-    chosen = choices(3, 4)
-    found = locator.locate_chosen(photos[:3], bank, chosen)
-    expected = locate_by_sets(locator, photos[:3], bank, chosen)
+    chosen = choices(2, 4)
+    found = locator.locate_chosen(photos[:2], bank, chosen)
+    expected = locate_by_sets(locator, photos[:2], bank, chosen)
     torch.testing.assert_close(maps_of(found), maps_of(expected), atol=1e-4, rtol=0)
 
 
