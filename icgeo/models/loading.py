@@ -26,7 +26,9 @@ class LoadOptions:
     dtype: torch.dtype | str | None = None
     """Of the transformer, or its name; None means float32 on the CPU, bfloat16 elsewhere."""
     revision: str | None = None
-    """Of the hub id."""
+    """Of the hub id: a branch, a tag or a commit; None means its main branch."""
+    local_files_only: bool = False
+    """Download nothing: take a hub id from the cache, or fail."""
     adapter: str | Path | None = None
     """A LoRA, as diffusers stores it: a folder, a safetensors file, or a hub id."""
     offload: str | None = None
