@@ -96,14 +96,14 @@ def fetch(
     allowed += [] if text else _OF_ROOT
     ignored = [] if text else [f"{part}*" for part in TEXT_PARTS]
     with explained(model, revision):
-        if not local_files_only:
-            listed = _listed(model, revision)
+        listed = None if local_files_only else _listed(model, revision)
+        if listed is not None:
             refuse_pickles([file.filename for file in listed if "/" in file.filename], model)
             announce(model, [f for f in listed if _fits(f.filename, allowed, ignored)])
         found = snapshot_download(
             model,
             revision=revision,
-            local_files_only=local_files_only,
+            local_files_only=listed is None,
             allow_patterns=allowed,
             ignore_patterns=ignored,
         )
@@ -122,16 +122,16 @@ class _Silent(tqdm):  # type: ignore[type-arg]
         super().__init__(*args, **{**options, "disable": True})
 
 
-def _listed(model: str, revision: str | None) -> list[DryRunFileInfo]:
-    """List the files of a checkpoint; nothing if the hub is out of reach, and the cache is left."""
+def _listed(model: str, revision: str | None) -> list[DryRunFileInfo] | None:
+    """List the files of a checkpoint; None if the hub is out of reach, and the cache is left."""
     try:
         asking: dict[str, Any] = {"dry_run": True, "tqdm_class": _Silent}
         listed = snapshot_download(model, revision=revision, **asking)
     except DryRunError as error:
         if isinstance(error.__cause__, HfHubHTTPError):
             raise error.__cause__ from error
-        return []
-    return listed if isinstance(listed, list) else []
+        return None
+    return listed if isinstance(listed, list) else None
 
 
 def announce(model: str, listed: Iterable[DryRunFileInfo]) -> None:
@@ -211,19 +211,19 @@ def pipeline_part(
 
 def _download(model: str, name: str, revision: str | None, *, local_files_only: bool) -> Path:
     with explained(model, revision):
-        if not local_files_only:
-            told = _asked(model, name, revision)
-            announce(f"{model}/{name}", told)
-        found = hf_hub_download(model, name, revision=revision, local_files_only=local_files_only)
+        asked = None if local_files_only else _asked(model, name, revision)
+        if asked is not None:
+            announce(f"{model}/{name}", [asked])
+        found = hf_hub_download(model, name, revision=revision, local_files_only=asked is None)
         return Path(found)
 
 
-def _asked(model: str, name: str, revision: str | None) -> list[DryRunFileInfo]:
-    """Ask for the size of a file; nothing if the hub is out of reach, and the cache is left."""
+def _asked(model: str, name: str, revision: str | None) -> DryRunFileInfo | None:
+    """Ask for the size of a file; None if the hub is out of reach, and the cache is left."""
     try:
-        return [hf_hub_download(model, name, revision=revision, dry_run=True)]
+        return hf_hub_download(model, name, revision=revision, dry_run=True)
     except (DryRunError, LocalEntryNotFoundError):
-        return []
+        return None
 
 
 @contextmanager
