@@ -1,12 +1,19 @@
-"""In-context few-shot geolocation with pretrained diffusion transformers."""
+"""In-context few-shot geolocation with pretrained diffusion transformers.
 
-from typing import Any
+What it holds is imported when it is asked for (PEP 562): torch alone takes a second, and whoever
+wants the help of a command needs none of it.
+"""
 
-from icgeo import maps, metrics, sphere
-from icgeo.density import Density
-from icgeo.geolocator import Geolocator, predict, predict_clip
-from icgeo.models import LoadError, load
-from icgeo.prediction import Clip, Example, Locator, Prediction
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from icgeo import maps, metrics, sphere
+    from icgeo.density import Density
+    from icgeo.geolocator import Geolocator, predict, predict_clip
+    from icgeo.models import LoadError, load
+    from icgeo.models.plan import plan
+    from icgeo.prediction import Clip, Example, Locator, Prediction
 
 __all__ = [
     "Clip",
@@ -25,11 +32,28 @@ __all__ = [
     "sphere",
 ]
 
+_HOMES = {
+    "density": ("Density",),
+    "geolocator": ("Geolocator", "predict", "predict_clip"),
+    "models": ("LoadError", "load"),
+    "models.plan": ("plan",),
+    "prediction": ("Clip", "Example", "Locator", "Prediction"),
+}
+"""Modules of what is no module itself."""
+
 
 def __getattr__(name: str) -> Any:
-    """Import `plan` when it is asked for: diffusers takes seconds to import."""
-    if name == "plan":
-        from icgeo.models.plan import plan
+    """Import what is public when it is asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = next((home for home, names in _HOMES.items() if name in names), None)
+    found = (
+        getattr(import_module(f"icgeo.{home}"), name) if home else import_module(f"icgeo.{name}")
+    )
+    globals()[name] = found
+    return found
 
-        return plan
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -14,11 +14,12 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
+from docstring_parser import parse_from_object
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class UsageError(ValueError):
 def run(main: Callable[[Options], None], options_type: type[Options]) -> None:
     """Run a script on its command line; a `UsageError` exits with code 2 and one line."""
     options = parse(options_type)
-    _silence()
+    prepare_screen()
     try:
         main(options)
     except UsageError as error:
@@ -56,8 +57,74 @@ def run(main: Callable[[Options], None], options_type: type[Options]) -> None:
         sys.exit(2)
 
 
-def _silence() -> None:
-    """Keep from the user's screen what dependencies say of parts that icgeo does not use."""
+@dataclass(frozen=True)
+class Command:
+    """One of several commands of a program: what it does with its options."""
+
+    main: Callable[[Any], int]
+    """Returns the exit code."""
+    options: type[Any]
+    """As of a script; switches, which are off by default, take no value."""
+    positional: str | None = None
+    """The field that takes what is no option."""
+
+
+def run_commands(
+    commands: Mapping[str, Command],
+    args: Sequence[str] | None = None,
+    *,
+    prog: str,
+    description: str,
+) -> int:
+    """Run the command that the command line names; return its exit code.
+
+    Wrong usage is one line and code 2, as for a script.
+    """
+    parser = ArgumentParser(
+        prog=prog, description=description, allow_abbrev=False, exit_on_error=False
+    )
+    choices = parser.add_subcommands(dest="command")
+    for name, command in commands.items():
+        choices.add_subcommand(name, _command_parser(command), help=_summary(command.options))
+    try:
+        name = (values := parser.parse_args(args)).command
+        options = commands[name].options(**_fields(values[name]))
+        prepare_screen()
+        return commands[name].main(options)
+    except (ArgumentError, UsageError) as error:
+        sys.stderr.write(f"{prog}: error: {_one_line(error)}\n")
+        return 2
+
+
+def _command_parser(command: Command) -> ArgumentParser:
+    switches = {field.name for field in fields(command.options) if field.type is bool}
+    apart = {*switches, *({command.positional} if command.positional else ())}
+    parser = _parser(command.options, skip=apart)
+    told = _documented(command.options)
+    if command.positional:
+        parser.add_argument(command.positional, nargs="*", type=str, help=told[command.positional])
+    for name in sorted(switches):
+        parser.add_argument(f"--{name}", action="store_true", help=told[name])
+    return parser
+
+
+def _documented(options_type: type[Any]) -> dict[str, str]:
+    """Give the docstrings of the fields, those of the bases included."""
+    bases = [base for base in reversed(options_type.__mro__) if base is not object]
+    found = [one for base in bases for one in parse_from_object(base).params]
+    return {one.arg_name: one.description or "" for one in found}
+
+
+def _summary(options_type: type[Any]) -> str:
+    return (inspect.getdoc(options_type) or "").partition("\n")[0]
+
+
+def prepare_screen() -> None:
+    """Say downloads on stderr, and keep away what is said of parts that icgeo does not use."""
+    downloads = logging.getLogger("icgeo.models.hub")
+    downloads.setLevel(logging.INFO)
+    if not downloads.handlers:
+        downloads.addHandler(logging.StreamHandler())
     for name in ("torchao", "diffusers.quantizers.torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # a norm in float32 under autocast, which is right and not slower than the rest
@@ -105,13 +172,13 @@ def versions() -> dict[str, Any]:
     }
 
 
-def _parser(options_type: type[Any]) -> ArgumentParser:
+def _parser(options_type: type[Any], *, skip: Collection[str] = ()) -> ArgumentParser:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(
         description=inspect.getdoc(options_type), allow_abbrev=False, exit_on_error=False
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these options.")
-    parser.add_class_arguments(options_type, as_group=False)
+    parser.add_class_arguments(options_type, as_group=False, skip={*skip})
     return parser
 
 

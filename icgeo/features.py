@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from icgeo.data.photos import Photo, read_photo, square_pixels
+from icgeo.data.photos import Photo, read_photo
+from icgeo.data.squares import square_pixels
 from icgeo.models import LoadError, load
 
 Photos = UInt8[Tensor, "photos 3 height width"] | Sequence[Photo]

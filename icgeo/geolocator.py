@@ -2,11 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,16 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
-from torch import Generator, Tensor
-from torch.nn import functional
+from torch import Tensor
 
-from icgeo import maps, sampling
+from icgeo import maps, pretrained, sampling
 from icgeo.best_point import best_points
-from icgeo.data.photos import Photo, StoredPhoto, square_pixels
+from icgeo.data.photos import Photo, StoredPhoto
+from icgeo.data.squares import square_pixels, varied
 from icgeo.density import Density
 from icgeo.maps import LEGIBLE
 from icgeo.models import Context, MapModel, load
+from icgeo.models.hub import upload
 from icgeo.prediction import (
     Clip,
     Example,
@@ -32,9 +34,11 @@ from icgeo.prediction import (
     check_choices,
     locate_by_sets,
 )
-from icgeo.travel import mixture, smooth
+from icgeo.travel import frame_times, mixture, smooth
 
 CONTEXTS_KEPT = 8
+SAVED = ("steps", "samples", "seed", "prompt", "batch_size", "point", "augment", "name")
+"""Fields that `save_pretrained` writes; the rest is in the settings of the model."""
 INFORMED = 0.1
 """Nats that the density of an illegible frame says at least where it is still located."""
 
@@ -54,16 +58,13 @@ POINTS: dict[str, Callable[[Sequence[Density]], Float[Tensor, "densities 2"]]] =
 def predict(
     images: Photo | Sequence[Photo], examples: Examples = None, **options: Any
 ) -> list[Prediction]:
-    """Locate photos in one call; `options` are the fields of `Geolocator`, `model` among them.
+    """Locate photos in one call, in their order; `options` are the fields of `Geolocator`.
 
     Args:
         images: paths, pictures or arrays (uint8, or float in [0, 1]); one, or a list.
         examples: `Example`s, (photo, (latitude, longitude)) tuples, the path of a manifest or of a
             folder of photos with EXIF locations, or None.
         **options: as `Geolocator` takes them.
-
-    Returns:
-        one prediction for each image, in their order.
 
     Raises:
         PhotoError: a photo cannot be read.
@@ -121,6 +122,8 @@ class Geolocator:
     """Further views of each query (crops and exposures, never flips), averaged on the density."""
     name: str = "icgeo"
     """How it is called in tables and figures."""
+    examples: Examples = None
+    """What is shown where `locate` is given None; [] shows nothing."""
 
     def __post_init__(self) -> None:
         least_of = {"steps": 1, "samples": 1, "batch_size": 1, "augment": 0, "example_guidance": 0}
@@ -155,6 +158,83 @@ class Geolocator:
     def _contexts(self) -> dict[bytes, Context]:
         return {}
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        loading: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> "Geolocator":
+        """Read a locator that `save_pretrained` wrote, from a folder or from the hub.
+
+        Args:
+            source: folder, or hub id.
+            revision: of the hub id: branch, tag or commit.
+            local_files_only: download nothing.
+            loading: what `icgeo.load` takes, in place of what was saved: device, attention, ...
+            **options: fields of `Geolocator` in place of those saved.
+
+        Raises:
+            LoadError: no such locator, or a model that cannot be loaded.
+        """
+        told = {"revision": revision, "local_files_only": local_files_only, **(loading or {})}
+        found = pretrained.read(source, **told)
+        return cls(found.model, **{**found.fields, "examples": found.examples, **options})
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        examples: Examples = None,
+        *,
+        base: str | None = None,
+        licence: str = "apache-2.0",
+    ) -> Path:
+        """Write model, settings and examples to a folder, with a model card.
+
+        Weights of a local folder are copied, those of the hub named with their commit. Examples
+        are written as the model sees them: whoever gets the folder sees them too.
+
+        Args:
+            folder: new, or empty.
+            examples: in place of the locator's own; [] saves none.
+            base: the hub id of the same weights, to name in place of a copy.
+            licence: of what is saved.
+
+        Raises:
+            PhotoError: an example cannot be read.
+            UsageError: a folder that holds something, or a model that cannot be saved.
+        """
+        pairs = as_examples(self.examples if examples is None else examples)
+        photos = rearrange(self._pixels([pair.image for pair in pairs]), "n c h w -> n h w c")
+        places = [(pair.lat, pair.lon) for pair in pairs]
+        shown = [*zip(map(Image.fromarray, photos.numpy()), places, strict=True)]
+        fields, path = {name: getattr(self, name) for name in SAVED}, Path(folder)
+        pretrained.save(path, self.loaded, fields, shown, base=base, licence=licence)
+        return path
+
+    def push_to_hub(
+        self,
+        repository: str,
+        examples: Examples = None,
+        *,
+        private: bool = True,
+        revision: str | None = None,
+        **options: Any,
+    ) -> str:
+        """Put what `save_pretrained` writes on the hub (owner/name); return the address.
+
+        A new repository is private; `revision` is the branch to write to, None the main one.
+
+        Raises:
+            UsageError: no access, or no network.
+        """
+        with TemporaryDirectory() as folder:
+            path = self.save_pretrained(Path(folder) / "locator", examples, **options)
+            return upload(path, repository, private=private, revision=revision)
+
     def require_memory(self, shots: int) -> None:
         """Refuse more examples than the memory of the device holds.
 
@@ -173,7 +253,7 @@ class Geolocator:
         Raises:
             LoadError: they do not fit the memory.
         """
-        pairs = as_examples(examples)
+        pairs = as_examples(self.examples if examples is None else examples)
         photos, lat_lon = self._pairs(pairs)
         key = blake2b(photos.numpy().tobytes() + lat_lon.numpy().tobytes()).digest()
         if key not in self._contexts:
@@ -266,7 +346,7 @@ class Geolocator:
             ValueError: an example is wrong, no frame, frames out of order, a limit without times.
         """
         limit = math.inf if speed_kmh is None else speed_kmh
-        times = _times(seconds, len(frames), limit)
+        times = frame_times(seconds, len(frames), limit)
         alone = self.locate(frames, examples)
         start = time.perf_counter()
         densities = [prediction.density for prediction in alone]
@@ -300,7 +380,8 @@ class Geolocator:
     ) -> list[Prediction]:
         start = time.perf_counter()
         pixels = self._pixels(photos)
-        views = torch.stack([pixels, *(self._varied(pixels, i) for i in range(self.augment))])
+        others = (varied(pixels, f"{self.seed}/{number}/") for number in range(self.augment))
+        views = torch.stack([pixels, *others])
 
         def by_query(drawn: Tensor) -> Tensor:
             return rearrange(drawn, "(v q) s c h w -> q (v s) c h w", v=len(views))
@@ -342,27 +423,9 @@ class Geolocator:
     def _pixels(self, photos: Sequence[Photo]) -> UInt8[Tensor, "photos 3 size size"]:
         return square_pixels(photos, self.loaded.photo_size)
 
-    def _varied(
-        self, pixels: UInt8[Tensor, "photos 3 size size"], number: int
-    ) -> UInt8[Tensor, "photos 3 size size"]:
-        """Crop and expose each photo otherwise, keyed by its content, never flipped."""
-        return torch.stack([_vary(photo, f"{self.seed}/{number}/".encode()) for photo in pixels])
-
 
 def _batched(photos: Sequence[Photo], size: int) -> Iterator[Sequence[Photo]]:
     return (photos[start : start + size] for start in range(0, len(photos), size))
-
-
-def _vary(photo: UInt8[Tensor, "3 size size"], key: bytes) -> UInt8[Tensor, "3 size size"]:
-    digest = blake2b(key + photo.numpy().tobytes(), digest_size=7).digest()
-    generator = Generator().manual_seed(int.from_bytes(digest, "little"))
-    zoom, right, down, stops = torch.rand(4, generator=generator).tolist()
-    size = photo.shape[-1]
-    side = round(size * (0.8 + 0.2 * zoom))
-    left, top = round(right * (size - side)), round(down * (size - side))
-    cut = photo[None, :, top : top + side, left : left + side].float()
-    scaled = functional.interpolate(cut, (size, size), mode="bilinear", antialias=True)[0]
-    return (scaled * 2 ** (stops - 0.5)).round().clamp(0, 255).to(torch.uint8)
 
 
 def _combine(views: Sequence[maps.Reading], *, power: float) -> tuple[Density, float]:
@@ -404,19 +467,3 @@ def _placed(
 
 def _informs(density: Density) -> bool:
     return math.log(4 * math.pi) - density.entropy() >= INFORMED
-
-
-def _times(
-    seconds: float | Sequence[float] | None, count: int, speed_kmh: float
-) -> Sequence[float]:
-    """Times of frames; any will do where they are at one place, or anywhere."""
-    if not count:
-        raise ValueError("expected at least one frame, got none")
-    if seconds is None and 0 < speed_kmh < math.inf:
-        raise ValueError(
-            f"expected seconds with a speed_kmh of {speed_kmh}, got None; give the gap between "
-            "frames or the time of each"
-        )
-    if seconds is None or isinstance(seconds, int | float | np.number):
-        return [number * float(seconds or 0) for number in range(count)]
-    return seconds

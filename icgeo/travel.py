@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange, reduce, repeat
 from jaxtyping import Float
@@ -200,3 +201,28 @@ def _within_reach(nside: int, sides: float) -> Any:
     chance = torch.special.ndtr((reach - angle(xyz[one], xyz[other])) / spread)
     half = coo_array((chance.numpy(), (one.int().numpy(), other.int().numpy())), 2 * (len(xyz),))
     return (half + half.T + eye_array(len(xyz))).tocsr()
+
+
+def frame_times(
+    seconds: float | Sequence[float] | None, count: int, speed_kmh: float
+) -> Sequence[float]:
+    """Give the time of each frame; any will do where they are at one place, or anywhere.
+
+    Args:
+        seconds: the gap between frames, or the time of each.
+        count: of frames.
+        speed_kmh: speed limit, 0 or inf among others.
+
+    Raises:
+        ValueError: no frames, or a limit without times.
+    """
+    if not count:
+        raise ValueError("expected at least one frame, got none")
+    if seconds is None and 0 < speed_kmh < math.inf:
+        raise ValueError(
+            f"expected seconds with a speed_kmh of {speed_kmh}, got None; give the gap between "
+            "frames or the time of each"
+        )
+    if seconds is None or isinstance(seconds, int | float | np.number):
+        return [number * float(seconds or 0) for number in range(count)]
+    return seconds

@@ -5,11 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
-import torch
-
 from icgeo import config
-from icgeo.models import benchmark
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,11 @@ class Options:
 
 def main(options: Options) -> None:
     """Time, print a table, write it with all else as JSON."""
+    import pandas as pd
+    import torch
+
+    from icgeo.models import benchmark
+
     folder = config.save_run(Path("runs") / options.name, options)
     dtype = getattr(torch, options.dtype)
     model = benchmark.build(options.preset, device=options.device, dtype=dtype)

@@ -5,12 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from icgeo import config
-from icgeo.models.benchmark import memory_peak
-from icgeo.training import throughput
-from icgeo.training.lora import LoraOptions
+from icgeo.training.options import LoraOptions
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,11 @@ class Options:
 
 def main(options: Options) -> None:
     """Time, print a table, write it as JSON."""
+    import torch
+
+    from icgeo.models.benchmark import memory_peak
+    from icgeo.training import throughput
+
     folder = config.save_run(Path("runs") / options.name, options)
     precision: Literal["no", "bf16"] = "bf16" if options.dtype == "bfloat16" else "no"
     rows = []

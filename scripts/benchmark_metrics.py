@@ -4,10 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Generator
-
 from icgeo import config
-from icgeo.metrics import benchmark
 
 
 @dataclass(frozen=True)
@@ -26,13 +23,19 @@ class Options:
 
 def report(count: int, what: str, start: tuple[float, float]) -> None:
     """Print the time since `start`, as it passed and of the processor, and the memory."""
+    from icgeo.metrics.benchmark import peak_megabytes
+
     wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
-    peak = benchmark.peak_megabytes()
+    peak = peak_megabytes()
     print(f"{count} {what}: {wall:.1f} s, of CPU {cpu:.1f} s, peak {peak:.0f} MB", flush=True)
 
 
 def main(options: Options) -> None:
     """Score points, then densities; memory is shown after each tenth of them."""
+    from torch import Generator
+
+    from icgeo.metrics import benchmark
+
     if min(options.points, options.densities) < 0:
         raise config.UsageError("expected numbers of at least 0; 0 leaves a part out")
     generator = Generator().manual_seed(0)

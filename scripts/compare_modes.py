@@ -4,12 +4,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from icgeo import config
-from icgeo.evaluation import SHOTS, compare, comparison_table, evaluate
-from icgeo.evaluation import evidence as of
-from icgeo.evaluation.scores import to_json
-from icgeo.geolocator import Geolocator
-from icgeo.layout import UNKNOWN
-from icgeo.models import load
 
 
 @dataclass(frozen=True)
@@ -28,7 +22,7 @@ class Options:
     """Episodes, each in a world of its own."""
     queries: int = 12
     """Queries of an episode."""
-    shots: tuple[int, ...] = SHOTS
+    shots: tuple[int, ...] = (0, 1, 2, 4, 8, 16)
     """Numbers of examples."""
     steps: int | None = None
     """Steps of the flow; by default the checkpoint's own."""
@@ -42,6 +36,13 @@ class Options:
 
 def main(options: Options) -> None:
     """Locate the same queries in every way; print and write `modes.md` and `modes.json`."""
+    from icgeo.evaluation import compare, comparison_table, evaluate
+    from icgeo.evaluation import evidence as of
+    from icgeo.evaluation.scores import to_json
+    from icgeo.geolocator import Geolocator
+    from icgeo.layout import UNKNOWN
+    from icgeo.models import load
+
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
     model = load(options.model, device=options.device)
     own = model.settings.attention

@@ -3,17 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from icgeo import config
-from icgeo.data.orbit import ESCAPE_SPEED_KMH
-from icgeo.data.worlds import HELD_OUT_FAMILIES
-from icgeo.evaluation import clip_episode, evaluate_clips
-from icgeo.evaluation.benchmarks import EARTH
-from icgeo.evaluation.clips import clip_table, score_clips
-from icgeo.evaluation.evidence import by_group
-from icgeo.geolocator import Geolocator
-from icgeo.models import load
 
 
 @dataclass(frozen=True)
@@ -30,8 +20,8 @@ class Options:
     """Of a clip."""
     shots: int = 16
     """Examples of each unknown world."""
-    speed_kmh: float = ESCAPE_SPEED_KMH
-    """Speed limit that the filter is told."""
+    speed_kmh: float = 40_300.0
+    """Speed limit that the filter is told, in km/h; by default what escapes the Earth."""
     seed: int = 0
     """Of worlds and tracks."""
     name: str = "clips"
@@ -40,6 +30,16 @@ class Options:
 
 def main(options: Options) -> None:
     """Locate, print and write `clips.md`."""
+    from tqdm import tqdm
+
+    from icgeo.data.worlds import HELD_OUT_FAMILIES
+    from icgeo.evaluation import clip_episode, evaluate_clips
+    from icgeo.evaluation.benchmarks import EARTH
+    from icgeo.evaluation.clips import clip_table, score_clips
+    from icgeo.evaluation.evidence import by_group
+    from icgeo.geolocator import Geolocator
+    from icgeo.models import load
+
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
     model = load(options.model, device=options.device)
     families = (EARTH, *HELD_OUT_FAMILIES)

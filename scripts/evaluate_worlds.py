@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from icgeo import config, plots
-from icgeo.evaluation import Row, evaluate, levels_by_world, scores, world_episode
-from icgeo.evaluation import evidence as of
-from icgeo.evaluation.benchmarks import EARTH, TURNED_EARTH
-from icgeo.geolocator import Geolocator
-from icgeo.models import load
+from icgeo import config
+
+if TYPE_CHECKING:
+    from icgeo.evaluation import Row
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,12 @@ class Options:
 
 def main(options: Options) -> None:
     """Locate, print and write `evidence.md`, `evidence.json` and figures."""
+    from icgeo.evaluation import evaluate, world_episode
+    from icgeo.evaluation import evidence as of
+    from icgeo.evaluation.benchmarks import EARTH, TURNED_EARTH
+    from icgeo.geolocator import Geolocator
+    from icgeo.models import load
+
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
     model = load(options.model, device=options.device)
     ask = partial(Geolocator, model, prompt="unknown world")
@@ -64,9 +69,13 @@ def main(options: Options) -> None:
     print(of.write_evidence(folder, rows, {"codec_and_ink_median_km": codec}))
 
 
-def save_figures(folder: Path, rows: Sequence[Row]) -> None:
+def save_figures(folder: Path, rows: "Sequence[Row]") -> None:
     """Write error against shots, and calibration with most shots."""
-    shown = scores([row for row in rows if row.world in of.FAMILIES])
+    from icgeo import plots
+    from icgeo.evaluation import levels_by_world, scores
+    from icgeo.evaluation.evidence import FAMILIES
+
+    shown = scores([row for row in rows if row.world in FAMILIES])
     plots.plot_shots(shown).savefig(folder / "shots.png", dpi=150)
     plots.plot_calibration(levels_by_world(rows)).savefig(folder / "calibration.png", dpi=150)
 

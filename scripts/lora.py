@@ -4,18 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
+from icgeo import config
+from icgeo.training.options import LoraOptions
 
-from icgeo import adaptation, config
-from icgeo.adaptation import Trial
-from icgeo.layout import EARTH, UNKNOWN
-from icgeo.models import MapModel, load
-from icgeo.training.cards import push_to_hub, write_card
-from icgeo.training.lora import LoraOptions, LoraTraining, make_accelerator
-from icgeo.training.memory import keep_freed_memory
-from icgeo.training.plan import plan_lora
-from icgeo.training.pools import photo_division
+if TYPE_CHECKING:
+    from icgeo.adaptation import Trial
+    from icgeo.models import MapModel
+    from icgeo.training.plan import LoraPlan
 
 CHOICES = ("attention", "layout", "photo_size", "quantization", "dtype")
 """Options that `icgeo.load` takes."""
@@ -63,8 +60,12 @@ class Options(LoraOptions):
     """Run folder under runs/; a run that was stopped goes on."""
 
 
-def gather(options: Options, size: int, folder: Path) -> Trial:
+def gather(options: Options, size: int, folder: Path) -> "Trial":
     """Take the user's photos, or views of a planet."""
+    from icgeo.adaptation import Trial, planet_views
+    from icgeo.layout import EARTH, UNKNOWN
+    from icgeo.training.pools import photo_division
+
     seed = options.seed
     if options.data:
         outside, skipped = options.allow_outside, folder / "skipped.txt"
@@ -74,18 +75,30 @@ def gather(options: Options, size: int, folder: Path) -> Trial:
         trial = Trial(found, EARTH, options.shots, world=str(options.data), seed=seed)
     else:
         counts = (options.photos, options.validation, options.queries)
-        found = adaptation.planet_views(options.world, counts, size=size, seed=seed)
+        found = planet_views(options.world, counts, size=size, seed=seed)
         trial = Trial(found, UNKNOWN, options.shots, world=options.world, seed=seed)
     found.require(max(options.shots))
     return trial
 
 
+def planned(options: Options, *, dtype: str | None, **chosen: Any) -> "LoraPlan":
+    """Plan the run."""
+    import torch
+
+    from icgeo.training.plan import plan_lora
+
+    return plan_lora(options.model, options, dtype=getattr(torch, dtype or "bfloat16"), **chosen)
+
+
 def main(options: Options) -> None:
     """Train, compare, write the card."""
+    from icgeo.models import load
+    from icgeo.training.lora import LoraTraining, make_accelerator
+    from icgeo.training.memory import keep_freed_memory
+
     chosen = {name: getattr(options, name) for name in CHOICES}
     if options.plan:
-        dtype = getattr(torch, chosen.pop("dtype") or "bfloat16")
-        print(plan_lora(options.model, options, dtype=dtype, **chosen))
+        print(planned(options, **chosen))
         return
     keep_freed_memory()
     folder = Path("runs") / options.name
@@ -101,10 +114,15 @@ def main(options: Options) -> None:
         compare(options, trial, folder, take)
 
 
-def compare(options: Options, trial: Trial, folder: Path, take: Callable[..., MapModel]) -> None:
+def compare(
+    options: Options, trial: "Trial", folder: Path, take: "Callable[..., MapModel]"
+) -> None:
     """Compare with zero-shot, write the model card, and put both on the hub if asked to."""
+    from icgeo.adaptation import compare_adapted
+    from icgeo.training.cards import push_to_hub, write_card
+
     adapter = folder / "adapter"
-    report = adaptation.compare_adapted(
+    report = compare_adapted(
         lambda lora: take(adapter=lora),
         adapter,
         trial,

@@ -3,15 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from icgeo import config
-from icgeo.models.base import Settings
-from icgeo.models.flux2 import StackedMapModel
-from icgeo.training.calibration import calibrate
-from icgeo.training.episodes import PROMPTS, EpisodeOptions, WorldBank
-from icgeo.training.memory import keep_freed_memory
-from icgeo.training.pretrain import STYLE, Pretraining, Schedule, build_learner
 
 
 @dataclass(frozen=True)
@@ -52,6 +44,15 @@ class Options:
 
 def main(options: Options) -> None:
     """Train, calibrate, export."""
+    import torch
+
+    from icgeo.models.base import Settings
+    from icgeo.models.flux2 import StackedMapModel
+    from icgeo.training.calibration import calibrate
+    from icgeo.training.episodes import PROMPTS, EpisodeOptions, WorldBank
+    from icgeo.training.memory import keep_freed_memory
+    from icgeo.training.pretrain import STYLE, Pretraining, Schedule, build_learner
+
     folder = config.save_run(
         Path("runs") / options.name, options, may_differ=("device", "threads", "compiled")
     )

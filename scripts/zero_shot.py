@@ -3,17 +3,17 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from icgeo import config, data, evaluation, plots
-from icgeo.data.worlds import HELD_OUT_FAMILIES
-from icgeo.evaluation import SHOTS, Episode
-from icgeo.evaluation.benchmarks import EARTH
-from icgeo.geolocator import Geolocator
-from icgeo.models import load
+from icgeo import config
+from icgeo.options import ModelOptions
+
+if TYPE_CHECKING:
+    from icgeo.evaluation import Episode
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(ModelOptions):
     """Locate fresh views of Blue Marble and of a world never seen, or your own photos."""
 
     queries: Path | None = None
@@ -29,36 +29,16 @@ class Options:
     video: Path | None = None
     """A video instead: where each frame was taken, given all of them, and the whole."""
     speed_kmh: float | None = None
-    """Speed limit of the camera of `video`, with room; inf for none."""
+    """Speed limit of the camera of `video` in km/h, with room; inf for none."""
     every_seconds: float = 1.0
-    """Time between the frames taken from `video`."""
+    """Time between the frames taken from `video`, in seconds."""
     world: str | None = None
     """Beside Blue Marble: a family of procedural worlds, or a picture of a whole planet; by default
     one world of each family that the model in the box has never seen."""
     count: int = 64
     """Views of each world to locate."""
-    shots: tuple[int, ...] = SHOTS
+    shots: tuple[int, ...] = (0, 1, 2, 4, 8, 16)
     """Numbers of examples; where no truth is known, the largest only."""
-    model: str = "tiny"
-    """A name, a checkpoint folder, or a hub id."""
-    revision: str | None = None
-    """Of a hub id."""
-    adapter: str | None = None
-    """A LoRA: a folder, a safetensors file, or a hub id."""
-    attention: str | None = None
-    """Who sees whom: full, joint or pairwise; by default the model's own."""
-    layout: str | None = None
-    """How examples are shown: references or panel; by default the model's own."""
-    device: str = "cpu"
-    """Where the model runs."""
-    dtype: str | None = None
-    """float32, bfloat16 or float16; by default float32 on the CPU, bfloat16 elsewhere."""
-    quantization: str | None = None
-    """Of the weights: nf4, fp8 or int8."""
-    offload: str | None = None
-    """What waits in the memory of the CPU: model by model, or group by group of blocks."""
-    attention_backend: str = "native"
-    """Kernel of attention: native, xformers or flash."""
     steps: int | None = None
     """Steps of the flow; by default the checkpoint's own."""
     samples: int | None = None
@@ -73,14 +53,12 @@ class Options:
     """Run folder under runs/; a run that was stopped goes on."""
 
 
-LOADING = (
-    "revision", "adapter", "attention", "layout", "device", "dtype", "quantization", "offload",
-    "attention_backend",
-)  # fmt: skip
-
-
-def gather(options: Options) -> list[Episode]:
+def gather(options: Options) -> "list[Episode]":
     """Gather examples and queries: the user's, or of some worlds."""
+    from icgeo import data, evaluation
+    from icgeo.data.worlds import HELD_OUT_FAMILIES
+    from icgeo.evaluation.benchmarks import EARTH
+
     shots, seed, outside = max(options.shots), options.seed, options.allow_outside
     if options.video:
         if options.speed_kmh is None:
@@ -112,8 +90,12 @@ def gather(options: Options) -> list[Episode]:
 
 def main(options: Options) -> None:
     """Locate, print the table, write the run folder; `accelerate launch` divides the queries."""
+    from icgeo import evaluation, plots
+    from icgeo.geolocator import Geolocator
+    from icgeo.models import load
+
     shard = evaluation.Shard.here()
-    model = load(options.model, **{name: getattr(options, name) for name in LOADING})
+    model = load(options.model, **options.loading)
     episodes = gather(options)
     Geolocator(model, samples=options.samples, batch_size=options.batch_size).require_memory(
         max(len(episode.examples) for episode in episodes)

@@ -12,7 +12,7 @@ from PIL import Image
 from icgeo import features
 from icgeo.baselines import NearestPixels
 from icgeo.data.orbit import develop, random_views, to_uint8
-from icgeo.data.photos import square_pixels
+from icgeo.data.squares import square_pixels
 from icgeo.data.worlds import procedural_world
 from icgeo.features import Index
 from icgeo.models import LoadError

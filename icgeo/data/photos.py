@@ -5,7 +5,7 @@ what was transparent lies on `BACKGROUND`. Nothing here changes a setting of the
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO
@@ -13,14 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from einops import rearrange
-from jaxtyping import UInt8
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 from PIL.ExifTags import IFD, Base
 from PIL.JpegImagePlugin import JpegImageFile
-from torch import Tensor
 
 from icgeo.data.exif import parse_location
 
@@ -98,20 +94,6 @@ def read_photo(
         method = _UPRIGHT.get(_tags(image).get(Base.Orientation, 1))
         photo = _to_srgb(_to_8_bit(image))
         return photo if method is None else photo.transpose(method)
-
-
-def square_pixels(photos: Sequence[Photo], size: int) -> UInt8[Tensor, "photos 3 size size"]:
-    """Read photos, cut the middle square of each and scale it to the model's size.
-
-    Raises:
-        PhotoError: a photo cannot be read.
-    """
-    squares = [
-        ImageOps.fit(read_photo(photo, size_hint=size), (size, size), Image.Resampling.BOX)
-        for photo in photos
-    ]
-    pixels = np.array(squares, dtype=np.uint8).reshape(-1, size, size, 3)
-    return rearrange(torch.from_numpy(pixels), "n h w c -> n c h w").contiguous()
 
 
 def read_location(source: Photo, *, max_pixels: int = MAX_PIXELS) -> tuple[float, float] | None:

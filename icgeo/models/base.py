@@ -1,7 +1,7 @@
 """What every model that draws maps can do."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -62,7 +62,12 @@ class Settings:
     @classmethod
     def read(cls, path: Path) -> "Settings":
         """Read the settings of a checkpoint folder."""
-        values = json.loads(path.read_text())
+        return cls.from_dict(json.loads(path.read_text()))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
+        """Take what `to_dict` gave."""
+        values = dict(values)
         return cls(
             style=maps.MapStyle.from_dict(values.pop("style")),
             prompts=tuple(values.pop("prompts")),
@@ -73,6 +78,19 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, ready for JSON."""
         return {**asdict(self), "style": self.style.to_dict(), "prompts": list(self.prompts)}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model was loaded from, so that it can be had again."""
+
+    model: str
+    """A name, a folder, or a hub id."""
+    revision: str | None = None
+    """The commit that the hub id meant."""
+    adapter: str | None = None
+    """The LoRA in it: a folder, a file, or a hub id."""
+    quantization: str | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from icgeo import maps, sampling
-from icgeo.models.base import MODES, Context, Settings
+from icgeo.models.base import MODES, Context, Origin, Settings
 from icgeo.models.codec import PatchCodec
 from icgeo.models.hub import LoadError
 from icgeo.models.prefix import Kept, Sight, install
@@ -158,6 +158,8 @@ class StackedMapModel:
     """How far the time grid of sampling leans to the noise."""
     adapter: str = ""
     """The LoRA in the transformer."""
+    origin: Origin | None = None
+    """Where it was loaded from."""
 
     @classmethod
     def load(
@@ -168,7 +170,7 @@ class StackedMapModel:
         It holds `transformer/`, `codec/`, `scheduler/`, `prompts.safetensors` and `icgeo.json`.
         """
         learner = StackedFlux2(
-            Flux2Transformer2DModel.from_pretrained(folder / "transformer"),
+            Flux2Transformer2DModel.from_pretrained(folder / "transformer", use_safetensors=True),
             PatchCodec.from_pretrained(folder / "codec"),
             load_file(folder / "prompts.safetensors")["prompts"].float(),
         )

@@ -1,25 +1,39 @@
 """Find the files of a model: in the package, in a folder, or on the hub."""
 
 import json
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from importlib.resources import as_file, files
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import DryRunFileInfo, HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
+    DryRunError,
     EntryNotFoundError,
     GatedRepoError,
+    HfHubHTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from tqdm import tqdm
 
 from icgeo.config import UsageError
 
+log = logging.getLogger(__name__)
+
 BUILT_IN = ("tiny",)
+TEXT_PARTS = ("text_encoder*/", "tokenizer*/")
+"""Folders of a pipeline that are read only where an instruction is new."""
+_TYPES = ("safetensors", "json", "txt", "model", "jinja", "png", "csv")
+"""What is downloaded of folders; code and pickles are not."""
+_OF_ROOT = ("*.json", "*.md", "prompts.safetensors")
+"""What is downloaded beside them; other weights there are for other programs."""
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
 class LoadError(UsageError):
@@ -36,8 +50,128 @@ def located(model: str | Path) -> Iterator[Path | None]:
         yield Path(model) if Path(model).is_dir() else None
 
 
-def pipeline_index(source: str | Path, *, revision: str | None = None) -> dict[str, Any]:
+def refuse_pickles(names: Iterable[str | Path], source: str | Path) -> None:
+    """Refuse weights that are there as pickles alone, which run any program when they are opened.
+
+    Args:
+        names: files of a model, relative to it.
+        source: of the model, for the message.
+
+    Raises:
+        LoadError: with the file, and what to do.
+    """
+    paths = [PurePosixPath(name) for name in names]
+    safe = {path.parent for path in paths if path.suffix == ".safetensors"}
+    for path in paths:
+        if path.suffix in _PICKLES and path.parent not in safe:
+            raise LoadError(
+                f"expected safetensors in {source}, got {path}, a pickle, which can run any "
+                "program when it is opened; ask its authors for safetensors"
+            )
+
+
+def files_in(folder: Path) -> list[Path]:
+    """List the files of a folder and its folders, relative to it."""
+    return [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def fetch(
+    model: str, *, text: bool = False, revision: str | None = None, local_files_only: bool = False
+) -> Path:
+    """Download what is missing of a checkpoint on the hub, and give its folder in the cache.
+
+    Source and size are logged before the first byte of it. Code and pickles stay where they are.
+
+    Args:
+        model: hub id.
+        text: fetch text encoders and tokenizers, instead of all else.
+        revision: branch, tag or commit; None means the main branch.
+        local_files_only: download nothing, as with `HF_HUB_OFFLINE`.
+
+    Raises:
+        LoadError: it cannot be reached, is not there, or has weights as pickles alone.
+    """
+    parts = TEXT_PARTS if text else ("*/",)
+    allowed = [f"{part}*.{kind}" for part in parts for kind in _TYPES]
+    allowed += [] if text else _OF_ROOT
+    ignored = [] if text else [f"{part}*" for part in TEXT_PARTS]
+    with explained(model, revision):
+        listed = None if local_files_only else _listed(model, revision)
+        if listed is not None:
+            refuse_pickles([file.filename for file in listed if "/" in file.filename], model)
+            announce(model, [f for f in listed if _fits(f.filename, allowed, ignored)])
+        found = snapshot_download(
+            model,
+            revision=revision,
+            local_files_only=listed is None,
+            allow_patterns=allowed,
+            ignore_patterns=ignored,
+        )
+    return Path(found)
+
+
+def _fits(name: str, allowed: Iterable[str], ignored: Iterable[str]) -> bool:
+    """Say whether the hub's client will fetch a file."""
+    return any(fnmatch(name, p) for p in allowed) and not any(fnmatch(name, p) for p in ignored)
+
+
+class _Silent(tqdm):  # type: ignore[type-arg]
+    """A bar that is not shown: asking about files is quick."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "disable": True})
+
+
+def _listed(model: str, revision: str | None) -> list[DryRunFileInfo] | None:
+    """List the files of a checkpoint; None if the hub is out of reach, and the cache is left."""
+    try:
+        asking: dict[str, Any] = {"dry_run": True, "tqdm_class": _Silent}
+        listed = snapshot_download(model, revision=revision, **asking)
+    except DryRunError as error:
+        if isinstance(error.__cause__, HfHubHTTPError):
+            raise error.__cause__ from error
+        return None
+    return listed if isinstance(listed, list) else None
+
+
+def announce(model: str, listed: Iterable[DryRunFileInfo]) -> None:
+    """Log what is about to be downloaded: files, bytes, source and commit."""
+    missing = [file for file in listed if file.will_download]
+    if missing:
+        size = sum(file.file_size or 0 for file in missing)
+        log.info(
+            "downloading %d files, %s, of %s (commit %s) from %s to %s",
+            len(missing),
+            in_words(size),
+            model,
+            missing[0].commit_hash[:8],
+            constants.ENDPOINT,
+            constants.HF_HUB_CACHE,
+        )
+
+
+def in_words(size: float) -> str:
+    """Give a number of bytes with its unit.
+
+    >>> in_words(8_589_934_592)
+    '8.0 GiB'
+    """
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def pipeline_index(
+    source: str | Path, *, revision: str | None = None, with_text: bool = True
+) -> dict[str, Any]:
     """Read which pipeline of diffusers a folder or a hub id holds, and its components.
+
+    Args:
+        source: folder or hub id.
+        revision: of a hub id.
+        with_text: whether text encoders should be there too.
 
     Raises:
         LoadError: there is none, it cannot be reached, or a component of a folder is missing.
@@ -46,6 +180,8 @@ def pipeline_index(source: str | Path, *, revision: str | None = None) -> dict[s
     index: dict[str, Any] = json.loads(path.read_text())
     if isinstance(source, Path):
         parts = [name for name, kind in index.items() if isinstance(kind, list) and kind[0]]
+        if not with_text:
+            parts = [name for name in parts if not name.startswith(("text_encoder", "tokenizer"))]
         missing = [name for name in parts if not (source / name).is_dir()]
         if missing:
             raise LoadError(
@@ -55,14 +191,16 @@ def pipeline_index(source: str | Path, *, revision: str | None = None) -> dict[s
     return index
 
 
-def pipeline_part(source: str | Path, *names: str, revision: str | None = None) -> Path:
+def pipeline_part(
+    source: str | Path, *names: str, revision: str | None = None, local_files_only: bool = False
+) -> Path:
     """Find one file of a pipeline, in its folder or on the hub.
 
     Raises:
         LoadError: there is none, or it cannot be reached.
     """
     if isinstance(source, str):
-        return _download(source, "/".join(names), revision)
+        return _download(source, "/".join(names), revision, local_files_only=local_files_only)
     path = source.joinpath(*names)
     if not path.is_file():
         raise LoadError(
@@ -71,14 +209,37 @@ def pipeline_part(source: str | Path, *names: str, revision: str | None = None) 
     return path
 
 
-def _download(model: str, name: str, revision: str | None) -> Path:
+def _download(model: str, name: str, revision: str | None, *, local_files_only: bool) -> Path:
+    with explained(model, revision):
+        asked = None if local_files_only else _asked(model, name, revision)
+        if asked is not None:
+            announce(f"{model}/{name}", [asked])
+        found = hf_hub_download(model, name, revision=revision, local_files_only=asked is None)
+        return Path(found)
+
+
+def _asked(model: str, name: str, revision: str | None) -> DryRunFileInfo | None:
+    """Ask for the size of a file; None if the hub is out of reach, and the cache is left."""
+    try:
+        return hf_hub_download(model, name, revision=revision, dry_run=True)
+    except (DryRunError, LocalEntryNotFoundError):
+        return None
+
+
+@contextmanager
+def explained(model: str, revision: str | None = None) -> Iterator[None]:
+    """Say in one line why a model of the hub cannot be had.
+
+    Raises:
+        LoadError: with the reason, and what to do.
+    """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
         raise LoadError(
             f"expected a file or folder, or a hub id (owner/name), got {model!r}; models that are "
             f"in the package: {BUILT_IN}"
         )
     try:
-        return Path(hf_hub_download(model, name, revision=revision))
+        yield
     except GatedRepoError as error:
         remedy = "accept its licence on its page, then log in with `hf auth login`"
         raise LoadError(f"{model} is gated on the hub; {remedy}") from error
@@ -87,8 +248,37 @@ def _download(model: str, name: str, revision: str | None) -> Path:
         raise LoadError(f"there is no {model} on the hub; {remedy}") from error
     except RevisionNotFoundError as error:
         raise LoadError(f"{model} has no revision {revision!r} on the hub") from error
+    except LocalEntryNotFoundError as error:
+        remedy = "connect to the network, or download it elsewhere and give its folder"
+        raise LoadError(
+            f"the hub cannot be reached for {model}, or must not be, and the cache has not all of "
+            f"it; {remedy}"
+        ) from error
     except EntryNotFoundError as error:
-        if isinstance(error, LocalEntryNotFoundError):
-            remedy = "connect to the network, or download it elsewhere and give its folder"
-            raise LoadError(f"the hub cannot be reached for {model}; {remedy}") from error
-        raise LoadError(f"{model} is no pipeline of diffusers: no {name}") from error
+        raise LoadError(f"{model} is no model of this kind: {_first_line(error)}") from error
+    except HfHubHTTPError as error:
+        raise LoadError(f"the hub does not give {model}: {_first_line(error)}") from error
+
+
+def upload(folder: Path, repository: str, *, private: bool, revision: str | None = None) -> str:
+    """Put a folder on the hub, and give the address.
+
+    Raises:
+        UsageError: no access, or no network.
+    """
+    api = HfApi()
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        if revision:
+            api.create_branch(repository, branch=revision, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder, revision=revision)
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise UsageError(
+            f"cannot push to {repository}: {_first_line(error)}; it is in {folder}; "
+            "log in with `hf auth login`"
+        ) from error
+    return f"{constants.ENDPOINT}/{repository}"
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

@@ -9,8 +9,15 @@ import torch
 
 from icgeo import maps
 from icgeo.layout import EARTH, UNKNOWN
-from icgeo.models.base import MapModel, Settings
-from icgeo.models.hub import LoadError, located, pipeline_index
+from icgeo.models.base import MapModel, Origin, Settings
+from icgeo.models.hub import (
+    LoadError,
+    fetch,
+    files_in,
+    located,
+    pipeline_index,
+    refuse_pickles,
+)
 
 QUANTIZATIONS = ("nf4", "fp8", "int8")
 OFFLOADS = ("model", "group")
@@ -26,7 +33,9 @@ class LoadOptions:
     dtype: torch.dtype | str | None = None
     """Of the transformer, or its name; None means float32 on the CPU, bfloat16 elsewhere."""
     revision: str | None = None
-    """Of the hub id."""
+    """Of the hub id: a branch, a tag or a commit; None means its main branch."""
+    local_files_only: bool = False
+    """Download nothing: take a hub id from the cache, or fail."""
     adapter: str | Path | None = None
     """A LoRA, as diffusers stores it: a folder, a safetensors file, or a hub id."""
     offload: str | None = None
@@ -141,27 +150,49 @@ def load(model: str | Path, **options: Any) -> MapModel:
             choice that the model has not.
     """
     chosen = LoadOptions(**options)
-    with located(model) as folder:
+    with located(model) as found:
+        folder = found or fetch(
+            str(model), revision=chosen.revision, local_files_only=chosen.local_files_only
+        )
+        refuse_pickles([path for path in files_in(folder) if len(path.parts) > 1], model)
         settings = own_settings(folder)
-        if folder and settings and settings.layout == "stacked":
-            return _load_stacked(folder, chosen)
-        source = folder or str(model)
-        index = pipeline_index(source, revision=chosen.revision)
-        architecture = architecture_of(index, source)
-        # diffusers takes seconds to import: only who loads a model waits for it
-        from icgeo.models.pipelines import PipelineMapModel
-        from icgeo.models.weights import load_pipeline
+        if settings and settings.layout == "stacked":
+            loaded: Any = _load_stacked(folder, chosen)
+        else:
+            hub_id = None if found else str(model)
+            loaded = _load_pipeline(folder, settings, chosen, model=model, hub_id=hub_id)
+        origin = Origin(
+            str(model),
+            revision=None if found else folder.name,
+            adapter=str(chosen.adapter) if chosen.adapter else None,
+            quantization=chosen.quantization,
+        )
+        return replace(loaded, origin=origin).choosing(**chosen.choices)
 
-        own = settings or architecture.settings(index)
-        pipeline, prompts = load_pipeline(source, architecture, chosen)
-        module = importlib.import_module(f"icgeo.models.{architecture.module}")
-        backbone = getattr(module, architecture.backbone)(pipeline, prompts)
-        if hasattr(backbone, "guidance"):
-            backbone = replace(backbone, guidance=own.embedded_guidance)
-        told = (str(model), chosen.revision, chosen.adapter, chosen.quantization)
-        name = " ".join(str(part) for part in told if part)
-        loaded = PipelineMapModel(backbone, own, name, chosen.attention_backend)
-        return loaded.choosing(**chosen.choices)
+
+def _load_pipeline(
+    folder: Path,
+    settings: Settings | None,
+    options: LoadOptions,
+    *,
+    model: str | Path,
+    hub_id: str | None,
+) -> Any:
+    index = pipeline_index(folder, with_text=not hub_id)
+    architecture = architecture_of(index, model)
+    # diffusers takes seconds to import: only who loads a model waits for it
+    from icgeo.models.pipelines import PipelineMapModel
+    from icgeo.models.weights import load_pipeline
+
+    own = settings or architecture.settings(index)
+    pipeline, prompts = load_pipeline(folder, architecture, options, hub_id=hub_id)
+    module = importlib.import_module(f"icgeo.models.{architecture.module}")
+    backbone = getattr(module, architecture.backbone)(pipeline, prompts)
+    if hasattr(backbone, "guidance"):
+        backbone = replace(backbone, guidance=own.embedded_guidance)
+    told = (str(model), options.revision, options.adapter, options.quantization)
+    name = " ".join(str(part) for part in told if part)
+    return PipelineMapModel(backbone, own, name, options.attention_backend)
 
 
 def own_settings(folder: Path | None) -> Settings | None:
@@ -198,6 +229,6 @@ def _load_stacked(folder: Path, options: LoadOptions) -> MapModel:
             raise LoadError(f"expected no {name} for a model of this size, got one")
     loaded = StackedMapModel.load(folder, device=options.device, dtype=options.torch_dtype)
     if options.adapter:
-        load_adapter(loaded.learner.transformer, options.adapter)
+        load_adapter(loaded.learner.transformer, options)
         loaded = replace(loaded, adapter=str(options.adapter))
-    return loaded.choosing(**options.choices)
+    return loaded

@@ -16,7 +16,7 @@ from torch import Tensor
 from icgeo import layout as instructions
 from icgeo import maps, sampling
 from icgeo.models.backbone import Backbone
-from icgeo.models.base import Context, Settings
+from icgeo.models.base import Context, Origin, Settings
 from icgeo.models.hub import LoadError
 from icgeo.models.panel import Panel
 from icgeo.models.references import Predict, References
@@ -79,6 +79,8 @@ class PipelineMapModel:
     """Which weights: source, revision, adapter, quantization."""
     backend: str = "native"
     """Of attention."""
+    origin: Origin | None = None
+    """Where it was loaded from."""
 
     def __post_init__(self) -> None:
         settings = self.settings

@@ -65,7 +65,7 @@ class Prompts:
 
 
 def text_encoder(
-    source: str | Path,
+    find: Callable[[], Path],
     pipeline: type[Any],
     embed: Callable[[Any, str], Embedding],
     **options: Any,
@@ -73,7 +73,7 @@ def text_encoder(
     """Return what embeds instructions with the text encoders of a pipeline, loaded for the call.
 
     Args:
-        source: folder or hub id.
+        find: gives the folder of the pipeline, text encoders included.
         pipeline: its class.
         embed: embeds one instruction with a pipeline of tokenizers and text encoders alone.
         **options: `device`, and what `from_pretrained` takes beside.
@@ -82,7 +82,7 @@ def text_encoder(
 
     @torch.no_grad()
     def encode(wanted: Sequence[str]) -> list[Embedding]:
-        loaded = pipeline.from_pretrained(source, **without(pipeline, text=False), **options)
+        loaded = pipeline.from_pretrained(find(), **without(pipeline, text=False), **options)
         found = [embed(loaded.to(device), words) for words in wanted]
         del loaded
         gc.collect()
@@ -100,10 +100,16 @@ def without(pipeline: type[Any], *, text: bool) -> dict[str, None]:
     return {n: None for n in names if n.startswith(("text_encoder", "tokenizer")) is text}
 
 
-def folder_of(source: str | Path, index: Path, *, dtype: torch.dtype) -> Path:
-    """Give the folder that keeps the embeddings of a checkpoint; another for changed files."""
+def folder_of(source: str | Path, commit: str, *, dtype: torch.dtype) -> Path:
+    """Give the folder that keeps the embeddings of a checkpoint; another for changed files.
+
+    Args:
+        source: folder, or hub id.
+        commit: of a hub id.
+        dtype: of the embeddings.
+    """
     if isinstance(source, str):
-        told = f"{source}@{index.parent.name}"  # the commit, in the hub's cache
+        told = f"{source}@{commit}"
     else:
         parts = [p for p in source.rglob("*") if p.parent.name.startswith(("text_", "token"))]
         stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(parts)]

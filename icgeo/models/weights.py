@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import diffusers
 import torch
 from diffusers import BitsAndBytesConfig, PipelineQuantizationConfig, TorchAoConfig
 
-from icgeo.models.hub import LoadError, pipeline_part
+from icgeo.models.hub import LoadError, fetch, files_in, pipeline_part, refuse_pickles
 from icgeo.models.prompts import Prompts, folder_of, text_encoder, without
 
 if TYPE_CHECKING:
@@ -23,11 +24,12 @@ GROUP_BLOCKS = 2
 
 
 def load_pipeline(
-    source: str | Path, architecture: "Architecture", options: "LoadOptions"
+    folder: Path, architecture: "Architecture", options: "LoadOptions", *, hub_id: str | None = None
 ) -> tuple[Any, Prompts]:
     """Load a pipeline without its text encoders, and what embeds instructions when needed.
 
-    The VAE stays in float32, for maps are measured.
+    The VAE stays in float32, for maps are measured. Text encoders of a checkpoint on the hub are
+    fetched when an instruction is new.
 
     Raises:
         LoadError: files that cannot be read, or a package that is not installed.
@@ -37,16 +39,16 @@ def load_pipeline(
     kind = getattr(diffusers, architecture.pipeline)
     try:
         pipeline = kind.from_pretrained(
-            source,
+            folder,
             dtype={"default": options.torch_dtype, "vae": torch.float32},
-            revision=options.revision,
+            use_safetensors=True,
             quantization_config=quantized,
             **without(kind, text=True),
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise LoadError(f"{source} cannot be loaded: {_first_line(error)}") from error
+        raise LoadError(f"{hub_id or folder} cannot be loaded: {_first_line(error)}") from error
     if options.adapter:
-        load_adapter(pipeline, options.adapter)
+        load_adapter(pipeline, options)
     for part in (pipeline.transformer, pipeline.vae):
         part.eval().requires_grad_(False)
     if options.vae_tiling:
@@ -54,15 +56,22 @@ def load_pipeline(
     place(pipeline, offload=options.offload, device=options.device)
     module = importlib.import_module(f"icgeo.models.{architecture.module}")
     encode = text_encoder(
-        source,
+        partial(_with_text, folder, hub_id, local_files_only=options.local_files_only),
         kind,
         getattr(module, architecture.embed),
         device=options.device,
         dtype=options.torch_dtype,
-        revision=options.revision,
+        use_safetensors=True,
     )
-    index = pipeline_part(source, "model_index.json", revision=options.revision)
-    return pipeline, Prompts(encode, folder_of(source, index, dtype=options.torch_dtype))
+    kept = folder_of(hub_id or folder, folder.name, dtype=options.torch_dtype)
+    return pipeline, Prompts(encode, kept)
+
+
+def _with_text(folder: Path, hub_id: str | None, *, local_files_only: bool) -> Path:
+    """Give the folder that has the text encoders too; of the same commit, if it is in the cache."""
+    if hub_id is None:
+        return folder
+    return fetch(hub_id, text=True, revision=folder.name, local_files_only=local_files_only)
 
 
 def _first_line(error: Exception) -> str:
@@ -110,15 +119,17 @@ def quantization_config(
     return PipelineQuantizationConfig(quant_mapping={"transformer": config})
 
 
-def load_adapter(model: Any, adapter: str | Path) -> None:
-    """Load a LoRA into a pipeline, or into a transformer alone.
+def load_adapter(model: Any, options: "LoadOptions") -> None:
+    """Load the LoRA of some options into a pipeline, or into a transformer alone.
 
     Raises:
-        LoadError: it cannot be found, or is of another architecture.
+        LoadError: it cannot be found, is a pickle, or is of another architecture.
     """
-    found = Path(adapter)
+    adapter = options.adapter
+    found = Path(str(adapter))
     if not found.exists():
-        found = pipeline_part(str(adapter), LORA)
+        found = pipeline_part(str(adapter), LORA, local_files_only=options.local_files_only)
+    refuse_pickles(files_in(found) if found.is_dir() else [found.name], found)
     is_pipeline = hasattr(model, "load_lora_weights")
     try:
         load = model.load_lora_weights if is_pipeline else model.load_lora_adapter

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCard
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import ModelCard
 
 from icgeo.config import UsageError
+from icgeo.models.hub import upload
 
 _CARD = """---
 base_model: {base}
@@ -83,13 +83,4 @@ def push_to_hub(folder: Path, repository: str, *, private: bool = True) -> str:
     if not (folder / "README.md").is_file():
         raise UsageError(f"expected a model card in {folder}, found none; finish the run first")
     ModelCard.load(folder / "README.md")  # a card that cannot be read is refused here
-    api = HfApi()
-    try:
-        api.create_repo(repository, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repository, folder_path=folder)
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise UsageError(
-            f"cannot push to {repository}: {str(error).splitlines()[0]}; the adapter is in "
-            f"{folder}; log in with `hf auth login`"
-        ) from error
-    return f"https://huggingface.co/{repository}"
+    return upload(folder, repository, private=private)

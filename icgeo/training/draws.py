@@ -5,7 +5,7 @@ nor the number of processes changes it. Times are drawn before the shift that sa
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +14,8 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from icgeo import sphere
-from icgeo.config import UsageError
 from icgeo.training.episodes import random_subsets
+from icgeo.training.options import DrawOptions
 
 FAR_KM = 2500.0
 """Beyond this a photo that looks alike is a hard negative."""
@@ -92,33 +92,6 @@ CHOICES: dict[str, Choose] = {
     "confusing": choose_confusing,
 }
 """How the pairs of an episode are chosen, by name."""
-
-
-@dataclass(frozen=True)
-class DrawOptions:
-    """How episodes are drawn; shares are probabilities."""
-
-    views: int = 17
-    """Pairs an episode."""
-    choices: Sequence[str] = ("random",)
-    """Of `CHOICES`, one for each episode at random."""
-    atom: float = 0.6
-    """Share of targets at exactly t = 1, which one step reads."""
-    time_mean: float = 0.5
-    """Mean of the logit of the other times; above 0 it leans to the noise."""
-    time_scale: float = 1.0
-    """Deviation of the logit of the other times."""
-    drop_examples: float = 0.1
-    """Share of targets that see no example, for guidance by examples and answers without any."""
-    drop_text: float = 0.1
-    """Share of episodes that are told nothing, for guidance by the instruction."""
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.choices if name not in CHOICES]
-        if unknown or not self.choices:
-            raise UsageError(f"expected choices of {sorted(CHOICES)}, got {list(self.choices)}")
-        if self.views < 2:
-            raise UsageError(f"expected at least 2 views an episode, got {self.views}")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -34,79 +34,16 @@ from icgeo.training.adapters import (
     save_adapter,
     write_state,
 )
-from icgeo.training.draws import Draw, DrawOptions, Gallery, draw_episode
+from icgeo.training.draws import Draw, Gallery, draw_episode
 from icgeo.training.judging import Judgement, judge, pool_episodes
 from icgeo.training.objectives import Latents, Objective, encoded, objective_of
+from icgeo.training.options import LoraOptions
 from icgeo.training.pools import Division, Pool
 from icgeo.training.sharding import tie_kept
 
 logger = logging.getLogger(__name__)
 
 ADAPTER, BEST = "adapter.safetensors", "adapter"
-
-
-@dataclass(frozen=True)
-class LoraOptions(DrawOptions):
-    """What is learned, and how fast."""
-
-    rank: int = 16
-    """Rank of the LoRA."""
-    alpha: int = 32
-    """Scale of the LoRA: its change is multiplied by alpha / rank."""
-    dora: bool = False
-    """Learn direction and magnitude apart (DoRA)."""
-    rslora: bool = False
-    """Multiply by alpha / sqrt(rank) instead."""
-    targets: tuple[str, ...] = ()
-    """Modules to adapt, as regular expressions of their names; none means the table's."""
-    learning_rate: float = 3e-3
-    """Peak of the learning rate."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """How the learning rate goes after its warm-up."""
-    warmup: int = 10
-    """Steps over which the learning rate rises."""
-    steps: int = 300
-    """Steps in all."""
-    episodes: int = 4
-    """Episodes a step, over all processes and accumulated parts."""
-    accumulate: int = 1
-    """Parts of a step whose gradients are added up."""
-    clip: float = 1.0
-    """Largest norm of the gradient."""
-    average: float = 0.95
-    """Decay of the running average of the adapter, which is what is saved."""
-    eight_bit: bool = False
-    """Keep the state of AdamW in 8 bits, with bitsandbytes, on a GPU."""
-    checkpointing: bool = False
-    """Compute activations again in the backward pass, for less memory."""
-    mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
-    """Of the computation; adapters stay in float32."""
-    tracker: Literal["none", "tensorboard", "wandb"] = "tensorboard"
-    """Where losses go beside log.jsonl, if it is installed: pip install 'icgeo[trackers]'."""
-    validate_every: int = 60
-    """Steps between validations."""
-    save_every: int = 20
-    """Steps between checkpoints."""
-    patience: int = 0
-    """Validations without improvement after which to stop; 0 means never."""
-    seed: int = 0
-    """Of everything that is drawn."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("rank", "alpha", "steps", "episodes", "accumulate", "validate_every"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"expected {name} of at least 1, got {getattr(self, name)}")
-        if not 0 <= self.average < 1:
-            raise UsageError(f"expected an average decay in [0, 1), got {self.average}")
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step."""
-        rise = min(1.0, (step + 1) / max(1, self.warmup))
-        if self.schedule == "constant":
-            return self.learning_rate * rise
-        done = max(0.0, (step - self.warmup) / max(1, self.steps - self.warmup))
-        return self.learning_rate * rise * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
 
 
 def make_accelerator(options: LoraOptions, folder: Path) -> Accelerator:

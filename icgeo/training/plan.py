@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from icgeo.models.plan import ACTIVATIONS, Plan, config_of, plan, transformer_of
-from icgeo.training.lora import LoraOptions
+from icgeo.training.options import LoraOptions
 from icgeo.training.targets import target_modules
 
 BYTES_LEARNED = 20

@@ -24,8 +24,9 @@ from icgeo.models.pipelines import PipelineMapModel
 from icgeo.models.prefix import install, uninstall
 from icgeo.models.references import References
 from icgeo.training.draws import Draw, Gallery, draw_episode
-from icgeo.training.lora import LoraOptions, LoraTraining
+from icgeo.training.lora import LoraTraining
 from icgeo.training.objectives import Latents, PipelineObjective, flow_error
+from icgeo.training.options import LoraOptions
 
 
 def random_run(size: str, options: LoraOptions, *, device: str, dtype: torch.dtype) -> LoraTraining:

@@ -9,7 +9,6 @@ from icgeo.config import UsageError
 from icgeo.training.draws import (
     CHOICES,
     FAR_KM,
-    DrawOptions,
     Gallery,
     choose_alike,
     choose_confusing,
@@ -17,6 +16,7 @@ from icgeo.training.draws import (
     draw_episode,
     draw_times,
 )
+from icgeo.training.options import EPISODE_CHOICES, DrawOptions
 
 
 def generator(seed=0):
@@ -110,6 +110,10 @@ def test_targets_never_see_themselves_and_some_see_nothing(gallery):
     assert sum(not one.is_told for one in drawn) / 400 == pytest.approx(0.4, abs=0.07)
     everyone = DrawOptions(views=6, drop_examples=0.0, drop_text=0.0)
     assert all(draw_episode(gallery, everyone, i).is_told for i in range(20))
+
+
+def test_options_name_the_choices_that_there_are():
+    assert list(EPISODE_CHOICES) == list(CHOICES)
 
 
 @pytest.mark.parametrize(

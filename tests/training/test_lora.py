@@ -368,13 +368,13 @@ def test_the_card_is_pushed_with_the_adapter(tmp_path, monkeypatch):
         def upload_folder(self, **options):
             calls.append(options)
 
-    monkeypatch.setattr("icgeo.training.cards.HfApi", Hub)
+    monkeypatch.setattr("icgeo.models.hub.HfApi", Hub)
     with pytest.raises(UsageError, match="expected a model card"):
         push_to_hub(tmp_path, "someone/lora")
     write_card(tmp_path, base="tiny", data="12 photos of x.", settings={"rank": 2}, results="| a |")
     assert push_to_hub(tmp_path, "someone/lora") == "https://huggingface.co/someone/lora"
     assert calls[0] == ("someone/lora", {"private": True, "exist_ok": True})
-    assert calls[1] == {"repo_id": "someone/lora", "folder_path": tmp_path}
+    assert calls[1] == {"repo_id": "someone/lora", "folder_path": tmp_path, "revision": None}
     text = (tmp_path / "README.md").read_text()
     for part in ("base_model: tiny", "12 photos of x.", "- rank: 2", "| a |", "license: apache"):
         assert part in text
@@ -383,7 +383,7 @@ def test_the_card_is_pushed_with_the_adapter(tmp_path, monkeypatch):
         raise OSError("no network")
 
     monkeypatch.setattr(Hub, "create_repo", fail)
-    with pytest.raises(UsageError, match="cannot push to someone/lora: no network; the adapter is"):
+    with pytest.raises(UsageError, match="cannot push to someone/lora: no network; it is in"):
         push_to_hub(tmp_path, "someone/lora")
 
 

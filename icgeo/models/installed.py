@@ -1,0 +1,67 @@
+"""What is installed here: versions, devices, kernels of attention, extras, the hub's cache."""
+
+import re
+from importlib import metadata
+from typing import Any
+
+import torch
+from huggingface_hub import constants
+
+from icgeo import config
+from icgeo.models.hub import BUILT_IN, LoadError
+
+_NAME = re.compile(r"[\w.-]+")
+
+
+def installed() -> dict[str, Any]:
+    """Say it in plain values, ready for JSON."""
+    from icgeo.models.prefix import BACKENDS
+
+    return {
+        "icgeo": metadata.version("icgeo"),
+        **{name: value for name, value in config.versions().items() if name != "device"},
+        "devices": devices(),
+        "attention backends": {name: _usable(name) for name in BACKENDS},
+        "extras": extras(),
+        "models in the package": list(BUILT_IN),
+        "hub": {"cache": constants.HF_HUB_CACHE, "offline": bool(constants.HF_HUB_OFFLINE)},
+    }
+
+
+def devices() -> dict[str, str]:
+    """Name what models can run on, as `device` takes it."""
+    found = {"cpu": f"{torch.get_num_threads()} threads"}
+    for number in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(number)
+        found[f"cuda:{number}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    return found
+
+
+def _usable(backend: str) -> str:
+    from icgeo.models.weights import require_backend
+
+    try:
+        require_backend(backend)
+    except LoadError as error:
+        return f"no: {error}"
+    return "yes"
+
+
+def extras() -> dict[str, str]:
+    """Say of each extra of the package whether what it needs is there."""
+    found: dict[str, str] = {}
+    required = metadata.requires("icgeo") or []
+    for extra in metadata.metadata("icgeo").get_all("Provides-Extra") or []:
+        marked = [text for text in required if re.search(rf"extra == ['\"]{extra}['\"]", text)]
+        names = [match.group() for text in marked if (match := _NAME.match(text))]
+        missing = [name for name in names if not _is_installed(name)]
+        found[extra] = f"no: {', '.join(missing)}" if missing else "yes"
+    return found
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,38 @@
+"""Options that commands share, as data: their help is shown without waiting for torch."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model, and how it is loaded; `icgeo.load` explains and checks them."""
+
+    model: str = "tiny"
+    """A name, a checkpoint folder, or a hub id."""
+    revision: str | None = None
+    """Of a hub id: a branch, a tag or a commit; by default its main branch."""
+    local_files_only: bool = False
+    """Download nothing: take a hub id from the cache, or fail."""
+    adapter: str | None = None
+    """A LoRA: a folder, a safetensors file, or a hub id."""
+    attention: str | None = None
+    """Who sees whom: full, joint or pairwise; by default the model's own."""
+    layout: str | None = None
+    """How examples are shown: references or panel; by default the model's own."""
+    device: str = "cpu"
+    """Where the model runs: cpu, cuda or cuda:1."""
+    dtype: str | None = None
+    """float32, bfloat16 or float16; by default float32 on the CPU, bfloat16 elsewhere."""
+    quantization: str | None = None
+    """Of the weights: nf4, fp8 or int8."""
+    offload: str | None = None
+    """What waits in the memory of the CPU: model by model, or group by group of blocks."""
+    attention_backend: str = "native"
+    """Kernel of attention: native, xformers or flash."""
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """What `icgeo.load` takes beside the model."""
+        names = [field.name for field in fields(ModelOptions)]
+        return {name: getattr(self, name) for name in names if name != "model"}

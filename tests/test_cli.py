@@ -1,0 +1,177 @@
+"""Tests of the command `icgeo`: answers, files, lists on standard input, exit codes."""
+
+import csv
+import io
+import json
+import sys
+from types import ModuleType, SimpleNamespace
+
+import geopandas
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from shapely.geometry import Point
+
+import icgeo
+from icgeo import cli
+from icgeo.data.orbit import open_world, random_views
+from icgeo.results import COLUMNS
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory):
+    """Four views of the Earth, two of them in a bank, and a file that is no photo."""
+    folder = tmp_path_factory.mktemp("album")
+    generator = torch.Generator().manual_seed(1)
+    views = random_views(open_world("blue-marble"), 4, generator=generator)
+    rows = ["image,latitude,longitude"]
+    for i, (image, place) in enumerate(zip(views.images, views.lat_lon.tolist(), strict=True)):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i}.png")
+        rows += [f"{i}.png,{place[0]},{place[1]}"] if i < 2 else []
+    (folder / "bank.csv").write_text("\n".join(rows))
+    (folder / "broken.jpg").write_text("no photo")
+    return folder
+
+
+@pytest.fixture
+def typed(monkeypatch):
+    """Type something on standard input."""
+
+    def write(*lines):
+        data = io.BytesIO("".join(f"{line}\n" for line in lines).encode())
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=data))
+
+    return write
+
+
+def rows_of(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_photos_are_located_as_by_the_library(album, capsys):
+    bank, photos = album / "bank.csv", [str(album / "2.png"), str(album / "3.png")]
+    assert cli.main(["predict", *photos, "--examples", str(bank), "--json"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == "", "progress is for a terminal"
+    rows = rows_of(shown.out)
+    expected = icgeo.predict(photos, bank)
+    for row, prediction, source in zip(rows, expected, photos, strict=True):
+        told = {"source": source, **prediction.to_dict()}
+        assert row.pop("seconds") > 0
+        assert row == {name: value for name, value in told.items() if name != "seconds"}
+
+
+def test_a_list_from_find_is_read_and_what_is_broken_is_code_1(album, typed, capsys):
+    typed(album, album / "broken.jpg", album / "0.png", "", album / "lost.png")
+    assert cli.main(["predict", "--json", "-", "--batch_size=2"]) == 1
+    rows = rows_of(capsys.readouterr().out)
+    assert [row["source"].rpartition("/")[2] for row in rows] == ["broken.jpg", "0.png", "lost.png"]
+    assert ["error" in row for row in rows] == [True, False, True]
+
+
+def test_words_for_people_and_errors_aside(album, capsys):
+    assert cli.main(["predict", str(album / "0.png"), str(album / "broken.jpg")]) == 1
+    shown = capsys.readouterr()
+    source, place, area, legibility = shown.out.rstrip("\n").split("\t")
+    assert source == str(album / "0.png")
+    lat, lon = map(float, place.split(","))
+    assert abs(lat) <= 90
+    assert -180 <= lon < 180
+    assert area.endswith(" km2")
+    assert legibility.startswith("legibility 0.")
+    assert "broken.jpg: expected a photo" in shown.err
+
+
+@pytest.mark.parametrize("suffix", [".geojson", ".csv", ".parquet", ".jsonl"])
+def test_every_format_says_what_json_says(album, suffix, tmp_path, capsys):
+    path = tmp_path / f"out{suffix}"
+    sources = [str(album / "0.png"), str(album / "broken.jpg")]
+    assert cli.main(["predict", *sources, "--json", "--save", str(path)]) == 1
+    (located, broken) = rows_of(capsys.readouterr().out)
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+    if suffix == ".jsonl":
+        assert rows_of(path.read_text()) == [located, broken]
+    elif suffix == ".csv":
+        first, second = csv.DictReader(path.read_text().splitlines())
+        assert tuple(first) == COLUMNS
+        assert float(first["lat"]) == located["lat"]
+        assert second["error"] == broken["error"]
+    elif suffix == ".parquet":
+        frame = geopandas.read_parquet(path)
+        assert frame.crs == "EPSG:4326"
+        assert frame["error"].notna().tolist() == [False, True]
+        assert frame.geometry[0] == Point(located["lon"], located["lat"])
+    else:
+        frame = geopandas.read_file(path)
+        point, region, missing = frame.geometry
+        assert (point.x, point.y) == pytest.approx((located["lon"], located["lat"]))
+        assert missing is None
+        area = geopandas.GeoSeries([region], crs="EPSG:4326").to_crs("ESRI:54034").area.item() / 1e6
+        assert area == pytest.approx(located["area_90_km2"], rel=0.02), "another projection's area"
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((), 'expected "command" to be one of'),
+        (("predict",), "expected photos, or - for a list"),
+        (("predict", "a.png", "--save", "out.txt"), "ends in .csv, .geojson"),
+        (("predict", "a.png", "--save", "no/where/out.csv"), "expected a folder"),
+        (("predict", "a.png", "--examples", "lost.csv"), "lost.csv: expected a manifest"),
+        (("predict", "a.png", "--examples", "{album}/bad.csv"), "expected a photo"),
+        (("predict", "a.png", "--model", "lost"), "expected a file or folder, or a hub id"),
+        (("predict", "a.png", "--prompt", "Mars"), "expected prompt of"),
+        (("predict", "a.png", "--steps", "0"), "steps of at least 1, got 0"),
+        (("predict", "a.png", "--stepz", "1"), "stepz"),
+        (("plan", "--quantization", "int3"), "expected quantization of"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_code_2(args, words, album, capsys):
+    (album / "bad.csv").write_text("image,latitude,longitude\nbroken.jpg,1,2")
+    assert cli.main([arg.format(album=album) for arg in args]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("icgeo: error: ")
+    assert words in line
+
+
+def test_a_plan_is_that_of_the_library(capsys):
+    assert cli.main(["plan", "--shots", "3", "--dtype", "float32", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    plan = icgeo.plan(shots=3, dtype=torch.float32)
+    assert told == {name: getattr(plan, name) for name in cli.COSTS}
+    assert cli.main(["plan", "--shots", "3", "--dtype", "float32"]) == 0
+    assert capsys.readouterr().out == f"{plan}\n"
+
+
+def test_info_says_what_is_here(capsys):
+    assert cli.main(["info", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["packages"]["torch"] == torch.__version__
+    assert told["devices"]["cpu"] == f"{torch.get_num_threads()} threads"
+    assert told["attention backends"]["native"] == "yes"
+    assert told["packages"]["numpy"] == np.__version__
+
+
+def test_the_demo_is_told_its_options(monkeypatch, capsys):
+    told = {}
+    page = ModuleType("icgeo.app")
+    page.launch = lambda **options: told.update(options)
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "icgeo.app", page)
+    assert cli.main(["demo", "--port", "9000", "--share"]) == 0
+    assert told == {"model": "tiny", "host": "127.0.0.1", "port": 9000, "share": True}
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    assert cli.main(["demo"]) == 2
+    assert "pip install 'icgeo[demo]'" in capsys.readouterr().err
+
+
+def test_help_shows_every_option_with_its_default(capsys):
+    for name, command in cli.COMMANDS.items():
+        with pytest.raises(SystemExit, match="0"):
+            cli.main([name, "--help"])
+        shown = " ".join(capsys.readouterr().out.split())
+        for field in command.options.__dataclass_fields__.values():
+            if field.name != command.positional:
+                _, _, rest = shown.partition("options: -h")[2].partition(f" --{field.name} ")
+                assert "default:" in rest
