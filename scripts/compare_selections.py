@@ -4,12 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from icgeo import config, features, plots
-from icgeo.evaluation import banks, scores, world_episode
-from icgeo.evaluation.benchmarks import EARTH
-from icgeo.evaluation.evidence import HELD_OUT
-from icgeo.geolocator import Geolocator
-from icgeo.layout import UNKNOWN
+from icgeo import config
 
 
 @dataclass(frozen=True)
@@ -46,6 +41,13 @@ class Options:
 
 def main(options: Options) -> None:
     """Locate; print and write tables as Markdown and Parquet, and figures."""
+    from icgeo import features, plots
+    from icgeo.evaluation import banks, scores, world_episode
+    from icgeo.evaluation.benchmarks import EARTH
+    from icgeo.evaluation.evidence import HELD_OUT
+    from icgeo.geolocator import Geolocator
+    from icgeo.layout import UNKNOWN
+
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
     locator = Geolocator(options.model, prompt=UNKNOWN, device=options.device)
     opened = {name: features.open(name, device=options.device) for name in options.features}

@@ -4,12 +4,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from icgeo import config, evaluation
-from icgeo.evaluation import SHOTS
-from icgeo.evaluation.ray_pipeline import Pool, evaluate_on_ray, local_ray
-from icgeo.geolocator import Geolocator
-from icgeo.models import load
+from icgeo import config
+
+if TYPE_CHECKING:
+    from icgeo.evaluation import Episode
+    from icgeo.geolocator import Geolocator
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Options:
     """A family of procedural worlds, or a picture of a whole planet."""
     count: int = 64
     """Views to locate."""
-    shots: tuple[int, ...] = SHOTS
+    shots: tuple[int, ...] = (0, 1, 2, 4, 8, 16)
     """Numbers of examples."""
     model: str = "tiny"
     """A name, a checkpoint folder, or a hub id."""
@@ -59,8 +60,10 @@ MACHINES = (
 """What may change before a run goes on."""
 
 
-def gather(options: Options) -> evaluation.Episode:
+def gather(options: Options) -> "Episode":
     """Gather examples and queries."""
+    from icgeo import evaluation
+
     shots, seed = max(options.shots), options.seed
     if options.queries:
         take = partial(evaluation.photo_episode, options.queries, options.examples)
@@ -68,14 +71,20 @@ def gather(options: Options) -> evaluation.Episode:
     return evaluation.world_episode(options.world, queries=options.count, shots=shots, seed=seed)
 
 
-def open_locators(options: Options, prompt: str) -> list[Geolocator]:
+def open_locators(options: Options, prompt: str) -> "list[Geolocator]":
     """Load the model of one actor."""
+    from icgeo.geolocator import Geolocator
+    from icgeo.models import load
+
     model = load(options.model, device=options.device)
     return [Geolocator(model, seed=options.seed, prompt=prompt, batch_size=options.batch_size)]
 
 
 def main(options: Options) -> None:
     """Locate, print the table, write the run folder."""
+    from icgeo import evaluation
+    from icgeo.evaluation.ray_pipeline import Pool, evaluate_on_ray, local_ray
+
     episode = gather(options)
     folder = config.save_run(Path("runs") / options.name, options, may_differ=MACHINES)
     cpus, gpus = options.cpus_per_actor, options.gpus_per_actor

@@ -17,8 +17,6 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from icgeo.data.photos import read_photo
-
 FOLDER = Path(__file__).parents[1] / "assets" / "photos"
 LICENCES = {"Public Domain": "public domain", "CC0-1.0": "CC0-1.0"}
 SIZE = 512  # pixels on the long side; smaller photos stay as they are
@@ -64,6 +62,8 @@ def credits(readme: str) -> dict[str, dict[str, str]]:
 
 def make(row: dict[str, str], files: dict[PurePosixPath, bytes]) -> dict[str, str]:
     """Write a photo and complete its row, unless its licence is another."""
+    from icgeo.data.photos import read_photo
+
     path = PurePosixPath("gcompris/src/activities", row["resource"])
     readme = next(folder / "README" for folder in path.parents if folder / "README" in files)
     said = credits(files[readme].decode())[str(path.relative_to(readme.parent))]

@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from icgeo import config
 
-from icgeo import config, features, metrics
-from icgeo.data.manifest import read_manifest
-from icgeo.sphere import distance_km
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PHOTOS = Path(__file__).parents[1] / "assets" / "photos" / "photos.csv"
 
@@ -28,10 +26,15 @@ class Options:
     """Accept photos outside the folder of their manifest."""
 
 
-def row(
-    name: str, errors: Float[Tensor, "photos others"], answers: Bool[Tensor, "photos others"]
-) -> str:
-    """Score the answers: one for each photo, or by chance all that count, with 95 % over photos."""
+def row(name: str, errors: "Tensor", answers: "Tensor") -> str:
+    """Score the answers: one for each photo, or by chance all that count, with 95 % over photos.
+
+    `errors` in km and whether they are an answer's are of each photo at each other one.
+    """
+    import torch
+
+    from icgeo import metrics
+
     km = errors[answers]
     score = metrics.bootstrap_interval(
         metrics.geoscore(km),
@@ -45,6 +48,12 @@ def row(
 
 def main(options: Options) -> None:
     """Print a table."""
+    import torch
+
+    from icgeo import features
+    from icgeo.data.manifest import read_manifest
+    from icgeo.sphere import distance_km
+
     records = read_manifest(
         options.photos, require_location=True, allow_outside=options.allow_outside
     )

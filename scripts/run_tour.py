@@ -1,15 +1,30 @@
 """Run assets/tour.ipynb and keep what it shows, but for warnings; needs the extra [test]."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nbformat
-from nbclient import NotebookClient
+from icgeo import config
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 TOUR = Path(__file__).parents[1] / "assets" / "tour.ipynb"
 
 
-def run(path: Path) -> nbformat.NotebookNode:
+@dataclass(frozen=True)
+class Options:
+    """Run a notebook and keep what it shows, but for warnings."""
+
+    notebook: Path = TOUR
+    """Which one."""
+
+
+def run(path: Path) -> "NotebookNode":
     """Run a notebook in its own folder; the first cell that fails raises."""
+    import nbformat
+    from nbclient import NotebookClient
+
     notebook = nbformat.read(path, as_version=4)
     folder = {"metadata": {"path": str(path.parent)}}
     NotebookClient(notebook, timeout=600, record_timing=False, resources=folder).execute()
@@ -19,10 +34,14 @@ def run(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
-def main() -> None:
-    nbformat.write(run(TOUR), TOUR)
-    print(f"{TOUR}: {TOUR.stat().st_size / 1e3:.0f} kB")
+def main(options: Options) -> None:
+    """Run it, and write it over."""
+    import nbformat
+
+    path = options.notebook
+    nbformat.write(run(path), path)
+    print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":
-    main()
+    config.run(main, Options)
