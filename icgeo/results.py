@@ -55,16 +55,8 @@ def features_of(row: dict[str, Any], prediction: Prediction) -> list[dict[str, A
     """
     if not prediction.located:
         return [{"type": "Feature", "geometry": None, "properties": row}]
-    point = {"type": "Point", "coordinates": [prediction.lon, prediction.lat]}
-    (region,) = prediction.credible_region(REGION).iterfeatures()
-    return [
-        {"type": "Feature", "geometry": point, "properties": {**row, "kind": "point"}},
-        {
-            "type": "Feature",
-            "geometry": region["geometry"],
-            "properties": {**row, "kind": "region", "probability": REGION},
-        },
-    ]
+    found = prediction.to_geodataframe((REGION,)).iterfeatures(na="drop")
+    return [{**feature, "properties": {**row, **feature["properties"]}} for feature in found]
 
 
 def _save_csv(results: Sequence[Result], path: Path) -> None:
