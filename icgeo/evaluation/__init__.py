@@ -10,7 +10,7 @@ from icgeo.evaluation.benchmarks import (
 )
 from icgeo.evaluation.clips import evaluate_clips
 from icgeo.evaluation.comparison import Comparison, compare, comparison_table
-from icgeo.evaluation.rows import Row, RowFile
+from icgeo.evaluation.rows import Row, RowFile, known_rows
 from icgeo.evaluation.run import SHOTS, evaluate
 from icgeo.evaluation.scores import (
     RIVALS,
@@ -42,6 +42,7 @@ __all__ = [
     "comparison_table",
     "evaluate",
     "evaluate_clips",
+    "known_rows",
     "levels_by_world",
     "photo_episode",
     "report",

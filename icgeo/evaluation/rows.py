@@ -2,9 +2,12 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
+
+ROW_FILES = "predictions*.jsonl"
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,13 @@ class Row:
     level: float | None = None
     """Credible level of the truth: regions of a larger probability hold it."""
     area_90_km2: float | None = None
+    searched_area_km2: float | None = None
+    """Area to search until the truth is found, most probable cells first."""
     legibility: float | None = None
     located: bool | None = None
     seconds: float | None = None
     error: str | None = None
-    """Why the photo could not be read; then nothing else is known of its prediction."""
+    """Why the photo could not be read or located; then nothing else is known of its prediction."""
 
     @property
     def key(self) -> "Key":
@@ -51,7 +56,7 @@ Key = tuple[str, str, str, int]
 
 
 class RowFile:
-    """Rows in a file of JSON lines, which survives a kill at any time."""
+    """Rows in a file of JSON lines, which survives a kill at any time; one process writes it."""
 
     def __init__(self, path: Path) -> None:
         """Read the rows of an earlier start, and cut off a last line that is torn.
@@ -62,21 +67,43 @@ class RowFile:
         self.path = path
         self.rows: dict[Key, Row] = {}
         if path.exists():
-            content = path.read_bytes()
-            whole = content.rfind(b"\n") + 1
+            whole, rows = _read(path)
             os.truncate(path, whole)
-            lines = content[:whole].decode().splitlines()
-            rows = [_parsed(line, f"{path}, line {n}") for n, line in enumerate(lines, start=1)]
             self.rows.update((row.key, row) for row in rows)
 
-    def append(self, rows: Sequence[Row]) -> None:
+    def append(self, rows: Iterable[Row]) -> None:
         """Add those that are new, and wait until they are on disk."""
         new = [row for row in rows if row.key not in self.rows]
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.writelines(row.to_json() + "\n" for row in new)
-            stream.flush()
-            os.fsync(stream.fileno())
+            _write(stream, new)
         self.rows.update((row.key, row) for row in new)
+
+
+def known_rows(folder: Path) -> dict[Key, Row]:
+    """Read the rows that all processes of all starts have left, without what is torn.
+
+    Raises:
+        ValueError: a line that is no row.
+    """
+    rows: dict[Key, Row] = {}
+    for path in sorted(folder.glob(ROW_FILES)):
+        for row in _read(path)[1]:
+            rows.setdefault(row.key, row)
+    return rows
+
+
+def _write(stream: TextIO, rows: Iterable[Row]) -> None:
+    stream.writelines(row.to_json() + "\n" for row in rows)
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def _read(path: Path) -> tuple[int, list[Row]]:
+    """Give the bytes up to the last whole line, and the rows in them."""
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    lines = content[:whole].decode().splitlines()
+    return whole, [_parsed(line, f"{path}, line {n}") for n, line in enumerate(lines, start=1)]
 
 
 def _parsed(line: str, place: str) -> Row:
