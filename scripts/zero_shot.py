@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from icgeo import config, evaluation, plots
+from icgeo import config, evaluation, plots, report
 from icgeo.data.worlds import HELD_OUT_FAMILIES
 from icgeo.evaluation import SHOTS, Episode
 from icgeo.evaluation.benchmarks import EARTH
@@ -116,6 +116,7 @@ def main(options: Options) -> None:
             runs, folder=folder, shots=options.shots, batch_size=options.batch_size
         )
         plots.save_figures(folder, rows, runs, model.settings.style)
+        report.save_cases(folder, rows, runs)
     print(evaluation.report(rows), f"\nwritten to {folder}", sep="\n")
 
 
