@@ -35,7 +35,6 @@ from icgeo.sphere import AREA_KM2, Values, exp_map, log_map, to_lat_lon, to_xyz
 PHOTO_SIDE = 240
 LINES_SHOWN = 400
 """Of a map of errors: more lines hide each other."""
-_COLOURS = 64
 _TYPES = {".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg"}
 
 
@@ -68,7 +67,9 @@ def _svg(figure: Figure) -> Picture:
 def _png(figure: Figure, dpi: float) -> Picture:
     stream = BytesIO()
     figure.savefig(stream, format="png", dpi=dpi)
-    return _encoded(Image.open(stream).convert("RGB").quantize(_COLOURS), ".png")
+    # median cut, Pillow's default, would drop the colours of the few pixels of a mark
+    image = Image.open(stream).convert("RGB").quantize(64, Image.Quantize.MAXCOVERAGE)
+    return _encoded(image, ".png")
 
 
 def _encoded(image: Image.Image, suffix: str) -> Picture:
@@ -97,8 +98,10 @@ def map_picture(image: Float[Tensor, "3 height width"]) -> Picture:
 def density_picture(
     prediction: Prediction, truth: Values | None = None, *, on_earth: bool
 ) -> Picture:
-    """Show a density on the world, as `icgeo.plots.plot_density` does."""
-    return _png(plots.plot_density(prediction, truth, on_earth=on_earth), dpi=90)
+    """Show a density on the world, as `icgeo.plots.plot_density` does, small and with large marks."""
+    figure = Figure(figsize=(3.2, 1.65), layout="constrained")
+    plots.plot_density(prediction, truth, on_earth=on_earth, ax=figure.subplots())
+    return _png(figure, dpi=170)
 
 
 def shots_curve(scored: Sequence[Score]) -> Picture:
@@ -118,8 +121,8 @@ def radius_curve(rows: Sequence[Row]) -> Picture:
         ax.plot(radii, torch.searchsorted(ordered, radii) / len(part), label=label, **style)
     for km in THRESHOLDS_KM:
         ax.axvline(km, color="0.85", linewidth=0.8, zorder=0)
-    ax.set_xticks(THRESHOLDS_KM, [f"{km:,.0f}" for km in THRESHOLDS_KM])
     _set_shares(ax, "answer within radius, km", "share of queries")
+    ax.set_xticks(THRESHOLDS_KM, [f"{km:,.0f}" for km in THRESHOLDS_KM])
     return _finished(figure, ax)
 
 
@@ -198,7 +201,7 @@ def error_map(rows: Sequence[Row], *, on_earth: bool) -> Picture:
 
     Truths without an answer are hollow.
     """
-    figure = Figure(figsize=(7.5, 4.1), layout="constrained")
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
     ax = figure.subplots()
     _globe(ax, on_earth=on_earth)
     known = [row for row in rows if row.true_lat is not None]
@@ -212,14 +215,14 @@ def error_map(rows: Sequence[Row], *, on_earth: bool) -> Picture:
     _scatter(ax, truths, label="truth", color=plots.GREEN)
     _scatter(ax, _places(silent, *_SIDES[0]), label="truth, not located", **hollow)
     _scatter(ax, answers, label="answer", marker="x", color=plots.ORANGE)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
-    return _png(figure, dpi=120)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=11, frameon=False)
+    return _png(figure, dpi=160)
 
 
 def _scatter(ax: Axes, lat_lon: Float[Tensor, "rows 2"], **style: Any) -> None:
     if len(lat_lon):
         x, y = _projected(lat_lon.numpy()).T
-        ax.scatter(x, y, s=14, linewidths=1, **style)
+        ax.scatter(x, y, s=12, linewidths=1, **style)
 
 
 _SIDES = (("true_lat", "true_lon"), ("lat", "lon"))
@@ -251,7 +254,7 @@ def _great_circles(
 def _globe(ax: Axes, *, on_earth: bool) -> None:
     """Draw the edge, a graticule, and land if it is the Earth's."""
     lat, lon = np.linspace(-90, 90, 91), np.linspace(-180, 180, 181)
-    lines = [np.stack((np.full_like(lon, at), lon), axis=-1) for at in range(-60, 90, 30)]
+    lines = [np.stack((np.full_like(lon, at), lon), axis=-1) for at in range(-90, 91, 30)]
     lines += [np.stack((lat, np.full_like(lat, at)), axis=-1) for at in range(-180, 181, 60)]
     ax.add_collection(
         LineCollection([_projected(line) for line in lines], colors="0.8", linewidths=0.5)

@@ -29,6 +29,7 @@ from icgeo.report.tables import (
     Cell,
     Table,
     answer_table,
+    area,
     calibration_table,
     failure_table,
     groups_of,
@@ -40,9 +41,9 @@ from icgeo.report.tables import (
     values_table,
 )
 
-MOST_BYTES = 5_000_000
 WORLDS_SHOWN = 6
-"""Worlds of a run with figures and cases of their own; the tables hold all."""
+"""Worlds with figures and cases of their own, over all runs, so that the page stays below 5 MB; the
+tables hold all."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Section:
     results: list[Table]
     compared: list[Table]
     notes: list[str]
+    left_out: int
+    """Worlds without figures and cases."""
     curves: list[Shown]
     calibration: list[Shown | Table]
     maps: list[Shown]
@@ -86,8 +89,12 @@ def write_report(folders: Sequence[Path], path: Path, *, title: str = "Geolocati
     Raises:
         UsageError: no run folder, or one that cannot be read.
     """
-    runs = [read_run(folder) for folder in folders]
-    page = render([section(run) for run in runs], title=title)
+    each = max(1, WORLDS_SHOWN // max(1, len(folders)))
+    sections = [
+        section(read_run(folder), worlds=each if number < WORLDS_SHOWN else 0)
+        for number, folder in enumerate(folders)
+    ]
+    page = render(sections, title=title)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     return path
@@ -111,20 +118,25 @@ def render(sections: Sequence[Section], *, title: str) -> str:
     )
 
 
-def section(run: Run) -> Section:
-    """Make the tables and pictures of a run."""
+def section(run: Run, *, worlds: int = WORLDS_SHOWN) -> Section:
+    """Make the tables of a run, and the pictures of its first `worlds`."""
     compared, notes = comparison_tables(run.rows)
     results = [results_table(world, run.of_world(world)) for world in run.worlds]
     unknown = [row for row in run.rows if row.true_lat is None and row.error is None]
-    shown = set(run.worlds[:WORLDS_SHOWN])
+    shown = {world: run.of_world(world) for world in run.worlds[:worlds]}
+    known = {
+        world: rows for world, rows in shown.items() if any(row.nll is not None for row in rows)
+    }
+    left_out = len(run.worlds) - len(shown)
     return Section(
         run=run,
         results=[table for table in results if table.rows],
         compared=compared,
         notes=notes,
-        curves=[one for world in shown_worlds(run) for one in _curves(world, run.of_world(world))],
-        calibration=_calibration(run),
-        maps=[_map(world, run.of_world(world)) for world in shown_worlds(run)],
+        left_out=left_out,
+        curves=[one for world, rows in known.items() for one in _curves(world, rows)],
+        calibration=_calibration([row for rows in known.values() for row in rows]),
+        maps=[_map(world, rows) for world, rows in known.items()],
         cases=[case for case in run.cases if case.row.world in shown],
         failures=failure_table(run.failures) if run.failures else None,
         answers=answer_table(unknown) if unknown else None,
@@ -134,12 +146,6 @@ def section(run: Run) -> Section:
             values_table("Versions", run.versions, ("what", "version")),
         ],
     )
-
-
-def shown_worlds(run: Run) -> list[str]:
-    """Worlds with figures of their own: the first ones of known truth."""
-    known = dict.fromkeys(row.world for row in run.rows if row.nll is not None)
-    return list(known)[:WORLDS_SHOWN]
 
 
 def _curves(world: str, rows: Sequence[Row]) -> list[Shown]:
@@ -160,14 +166,14 @@ def _curves(world: str, rows: Sequence[Row]) -> list[Shown]:
             f"Line chart, {world}: share of queries against radius in km. {within}",
         ),
     ]
-    if area := area_curve(rows):
+    if found := area_curve(rows):
         text = f"{world}: truths found by a search of each area, most probable cells first"
-        shown.append(Shown(area, text, f"Line chart, {text}; numbers are in the tables."))
+        shown.append(Shown(found, text, f"Line chart, {text}; numbers are in the tables."))
     return shown
 
 
-def _calibration(run: Run) -> list[Shown | Table]:
-    levels = levels_by_world([row for row in run.rows if row.world in shown_worlds(run)])
+def _calibration(rows: Sequence[Row]) -> list[Shown | Table]:
+    levels = levels_by_world(rows)
     if not levels:
         return []
     table = calibration_table(levels)
@@ -218,11 +224,11 @@ def verdict(row: Row) -> str:
     """Say in words how a case went."""
     answer = "not located" if row.lat is None else f"answer {place(row.lat, row.lon)}"
     if row.nll is None:
-        return f"{answer}; 90 % area {number(row.area_90_km2)} km²"
+        return f"{answer}; 90\N{NO-BREAK SPACE}% area {area(row.area_90_km2)}"
     error = f"{number(row.distance_km)} km off" if row.distance_km is not None else (
         f"counts as {GUESS_KM:,.0f} km off"
     )  # fmt: skip
     return (
         f"{error}; {answer}, truth {place(row.true_lat, row.true_lon)}; "
-        f"90 % area {number(row.area_90_km2)} km²; NLL {number(row.nll, '.2f')} nats/sr"
+        f"90\N{NO-BREAK SPACE}% area {area(row.area_90_km2)}; NLL {number(row.nll, '.2f')} nats/sr"
     )

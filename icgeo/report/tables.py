@@ -82,6 +82,17 @@ def place(lat: float | None, lon: float | None) -> str:
     return f"{number(lat, '.2f')}°, {number(lon, '.2f')}°"
 
 
+def area(km2: float | None) -> str:
+    """Format an area to three digits.
+
+    >>> area(86733375.0)
+    '86,700,000 km²'
+    """
+    if km2 is None or not km2 > 0:
+        return DASH
+    return f"{round(km2, 2 - math.floor(math.log10(km2))):,.0f} km²"
+
+
 def _within(km: float) -> Column:
     return Column(
         f"< {km:,.0f} km, %", lambda rows: 100 * (distances(rows) < km).double(), weighted_mean,
@@ -136,26 +147,24 @@ def scored(rows: Sequence[Row], one: Column) -> Cell:
 
 
 def results_table(world: str, rows: Sequence[Row]) -> Table:
-    """Score each locator with each number of shots on one world."""
+    """Score each locator with each number of shots on one world.
+
+    Rows of one locator that are the same for several numbers of shots, as chance's, are one.
+    """
+    folded: dict[tuple[str, tuple[Cell, ...]], list[int]] = {}
+    for (locator, shots), part in groups_of(rows).items():
+        located = 100 * column(part, "lat").isfinite().double().mean().item()
+        counts = (Cell(f"{len(part):,}"), Cell(number(located, ".0f")))
+        cells = (*counts, *(scored(part, one) for one in COLUMNS))
+        folded.setdefault((locator, cells), []).append(shots)
     return Table(
         f"{world}: scores, and their 95 % intervals below",
         ("locator", "shots", "queries", "located, %", *(one.title for one in COLUMNS)),
         [
-            [
-                Cell(locator),
-                Cell(str(shots)),
-                Cell(f"{len(part):,}"),
-                Cell(number(100 * _share(row.distance_km is not None for row in part), ".0f")),
-                *(scored(part, one) for one in COLUMNS),
-            ]
-            for (locator, shots), part in groups_of(rows).items()
+            [Cell(locator), Cell(", ".join(map(str, shots))), *cells]
+            for (locator, cells), shots in folded.items()
         ],
     )
-
-
-def _share(flags: Any) -> float:
-    known = [float(flag) for flag in flags]
-    return sum(known) / len(known)
 
 
 def calibration_table(levels: Mapping[str, Tensor]) -> Table:
@@ -213,13 +222,13 @@ def answer_table(rows: Sequence[Row]) -> Table:
     """List answers whose truth is not known."""
     shown = rows[:MOST_LISTED]
     more = len(rows) - len(shown)
-    header = ("photo", "locator", "shots", "answer, latitude and longitude", "90 % area, km²",
+    header = ("photo", "locator", "shots", "answer, latitude and longitude", "90 % area",
               "legibility, 0 to 1")  # fmt: skip
     cells = [
         [Cell(text) for text in (
             row.id, row.locator, str(row.shots),
             "not located" if row.lat is None else place(row.lat, row.lon),
-            number(row.area_90_km2), number(row.legibility, ".2f"),
+            area(row.area_90_km2), number(row.legibility, ".2f"),
         )]
         for row in shown
     ]  # fmt: skip
