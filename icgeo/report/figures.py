@@ -67,9 +67,7 @@ def _svg(figure: Figure) -> Picture:
 def _png(figure: Figure, dpi: float) -> Picture:
     stream = BytesIO()
     figure.savefig(stream, format="png", dpi=dpi)
-    # median cut, Pillow's default, would drop the colours of the few pixels of a mark
-    image = Image.open(stream).convert("RGB").quantize(64, Image.Quantize.MAXCOVERAGE)
-    return _encoded(image, ".png")
+    return _encoded(Image.open(stream).convert("RGB"), ".png")
 
 
 def _encoded(image: Image.Image, suffix: str) -> Picture:
@@ -98,10 +96,10 @@ def map_picture(image: Float[Tensor, "3 height width"]) -> Picture:
 def density_picture(
     prediction: Prediction, truth: Values | None = None, *, on_earth: bool
 ) -> Picture:
-    """Show a density on the world, as `icgeo.plots.plot_density` does, small and with large marks."""
-    figure = Figure(figsize=(3.2, 1.65), layout="constrained")
+    """Show a density as `icgeo.plots.plot_density` does, small and with large marks."""
+    figure = Figure(figsize=(2.6, 1.35), layout="constrained")
     plots.plot_density(prediction, truth, on_earth=on_earth, ax=figure.subplots())
-    return _png(figure, dpi=170)
+    return _png(figure, dpi=160)
 
 
 def shots_curve(scored: Sequence[Score]) -> Picture:
@@ -216,7 +214,7 @@ def error_map(rows: Sequence[Row], *, on_earth: bool) -> Picture:
     _scatter(ax, _places(silent, *_SIDES[0]), label="truth, not located", **hollow)
     _scatter(ax, answers, label="answer", marker="x", color=plots.ORANGE)
     figure.legend(loc="outside lower center", ncols=3, fontsize=11, frameon=False)
-    return _png(figure, dpi=160)
+    return _png(figure, dpi=130)
 
 
 def _scatter(ax: Axes, lat_lon: Float[Tensor, "rows 2"], **style: Any) -> None:

@@ -149,26 +149,18 @@ def section(run: Run, *, worlds: int = WORLDS_SHOWN) -> Section:
 
 
 def _curves(world: str, rows: Sequence[Row]) -> list[Shown]:
-    scored_rows = scores(rows)
-    most = max(score.shots for score in scored_rows)
-    own = [s for s in scored_rows if s.shots == most and s.locator not in RIVALS]
-    ends = " ".join(f"With {most} shots {s.locator}: {s.summary.median_km:,.0f} km." for s in own)
-    within = " ".join(f"{s.locator}: {s.summary.within_2500:.0%} within 2500 km." for s in own)
-    shown = [
-        Shown(
-            shots_curve(scored_rows),
-            f"{world}: median error against shots, with 95 % intervals of the method",
-            f"Line chart, {world}: median error in km against the number of shots. {ends}",
-        ),
-        Shown(
-            radius_curve(rows),
-            f"{world}: queries answered within each radius",
-            f"Line chart, {world}: share of queries against radius in km. {within}",
-        ),
-    ]
+    shown: list[Shown] = []
+    if scored_rows := scores([row for row in rows if None not in (row.area_90_km2, row.seconds)]):
+        most = max(score.shots for score in scored_rows)
+        own = [s for s in scored_rows if s.shots == most and s.locator not in RIVALS]
+        ends = " ".join(f"{s.locator}, {most} shots: {s.summary.median_km:,.0f} km." for s in own)
+        text = f"{world}: median error against shots, with 95 % intervals of the method"
+        shown.append(Shown(shots_curve(scored_rows), text, f"Line chart, {text}. {ends}"))
+    text = f"{world}: share of queries answered within each radius"
+    shown.append(Shown(radius_curve(rows), text, f"Line chart, {text}; numbers are in the tables."))
     if found := area_curve(rows):
         text = f"{world}: truths found by a search of each area, most probable cells first"
-        shown.append(Shown(found, text, f"Line chart, {text}; numbers are in the tables."))
+        shown.append(Shown(found, text, f"Line chart, {text}."))
     return shown
 
 
