@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from icgeo.evaluation import RIVALS, Episode, Row, levels_by_world, scores
 from icgeo.evaluation.scores import GUESS_KM
-from icgeo.report.cases import Case
+from icgeo.report.cases import EACH, Case
 from icgeo.report.figures import (
     LINES_SHOWN,
     Picture,
@@ -41,6 +41,7 @@ from icgeo.report.tables import (
     values_table,
 )
 
+CASES_EACH = 2 * EACH
 WORLDS_SHOWN = 6
 """Worlds with figures and cases of their own, over all runs, so that the page stays below 5 MB; the
 tables hold all."""
@@ -137,7 +138,7 @@ def section(run: Run, *, worlds: int = WORLDS_SHOWN) -> Section:
         curves=[one for world, rows in known.items() for one in _curves(world, rows)],
         calibration=_calibration([row for rows in known.values() for row in rows]),
         maps=[_map(world, rows) for world, rows in known.items()],
-        cases=[case for case in run.cases if case.row.world in shown],
+        cases=[case for case in run.cases if case.row.world in shown][: CASES_EACH * worlds],
         failures=failure_table(run.failures) if run.failures else None,
         answers=answer_table(unknown) if unknown else None,
         timing=timing_table(run.rows),

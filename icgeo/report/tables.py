@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
@@ -73,6 +74,17 @@ def number(value: float | None, form: str = ",.0f") -> str:
     if math.isinf(value):
         return "∞" if value > 0 else "\N{MINUS SIGN}∞"
     return f"{value:{form}}".replace("-", "\N{MINUS SIGN}")
+
+
+def seconds_of(value: float | None) -> str:
+    """Format a time to three digits, however short.
+
+    >>> seconds_of(0.0000453219), seconds_of(12.3456)
+    ('0.0000453', '12.3')
+    """
+    if value is None or not math.isfinite(value):
+        return number(value)
+    return np.format_float_positional(value, precision=3, fractional=False, trim="-")
 
 
 def place(lat: float | None, lon: float | None) -> str:
@@ -198,7 +210,7 @@ def timing_table(rows: Sequence[Row]) -> Table:
         seconds = column(part, "seconds")
         at = seconds.quantile(torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
         mean = seconds.mean().item()
-        cells = (str(shots), f"{len(part):,}", *(number(x, ".4f") for x in (mean, *at)))
+        cells = (str(shots), f"{len(part):,}", *map(seconds_of, (mean, *at)))
         rate = number(1 / mean if mean else None, ",.1f")
         lines.append([Cell(locator), *map(Cell, (*cells, rate))])
     header = (

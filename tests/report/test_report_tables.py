@@ -76,7 +76,7 @@ def test_calibration_is_judged():
 def test_times_are_seconds_and_their_inverse():
     (own, *_) = timing_table(rows(count=4)).rows
     assert [cell.text for cell in own] == [
-        "icgeo", "0", "4", "0.0200", "0.0200", "0.0200", "50.0",
+        "icgeo", "0", "4", "0.02", "0.02", "0.02", "50.0",
     ]  # fmt: skip
 
 
