@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,15 +47,27 @@ class UsageError(ValueError):
     """What was asked for cannot be done; the message says why in one line, and what to do."""
 
 
-def run(main: Callable[[Options], None], options_type: type[Options]) -> None:
-    """Run a script on its command line; a `UsageError` exits with code 2 and one line."""
-    options = parse(options_type)
+def run(
+    main: Callable[[Options], None], options_type: type[Options], *, words: str | None = None
+) -> None:
+    """Run a script on its command line; a `UsageError` exits with code 2 and one line.
+
+    `words` names the option, a list, that the words before the first option are for.
+    """
+    options = parse(options_type, words and _with_words(sys.argv[1:], words))
     prepare_screen()
     try:
         main(options)
     except UsageError as error:
         sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {_one_line(error)}\n")
         sys.exit(2)
+
+
+def _with_words(args: Sequence[str], name: str) -> list[str]:
+    """Gather the words before the first option into the list that is named."""
+    words = list(takewhile(lambda word: not word.startswith("-"), args))
+    given = [f"--{name}", json.dumps(words)] if words else []
+    return [*given, *args[len(words) :]]
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def gather(options: Options) -> "list[Episode]":
 
 def main(options: Options) -> None:
     """Locate, print the table, write the run folder; `accelerate launch` divides the queries."""
-    from icgeo import evaluation, plots
+    from icgeo import evaluation, plots, report
     from icgeo.geolocator import Geolocator
     from icgeo.models import load
 
@@ -124,6 +124,7 @@ def main(options: Options) -> None:
         )
         if shard.is_main:
             plots.save_figures(folder, rows, runs, model.settings.style)
+            report.save_cases(folder, rows, runs)
     if shard.is_main:
         print(evaluation.report(rows), f"\nwritten to {folder}", sep="\n")
 

@@ -15,6 +15,7 @@ from icgeo.data.photos import PhotoError, read_photo
 from icgeo.evaluation.benchmarks import Query
 from icgeo.evaluation.rows import Row
 from icgeo.evaluation.streams import Benchmark
+from icgeo.metrics import searched_area_km2
 from icgeo.prediction import Locator, Prediction
 from icgeo.sphere import distance_km
 
@@ -138,7 +139,10 @@ def scored(row: Row, prediction: Prediction) -> Row:
         return row
     truth = [row.true_lat, row.true_lon]
     row = replace(
-        row, nll=-density.log_prob(truth).item(), level=density.credible_level(truth).item()
+        row,
+        nll=-density.log_prob(truth).item(),
+        level=density.credible_level(truth).item(),
+        searched_area_km2=searched_area_km2(density, truth),
     )
     if row.lat is None or row.lon is None:
         return row

@@ -32,6 +32,8 @@ class Row:
     level: float | None = None
     """Credible level of the truth: regions of a larger probability hold it."""
     area_90_km2: float | None = None
+    searched_area_km2: float | None = None
+    """Area to search until the truth is found, most probable cells first."""
     legibility: float | None = None
     located: bool | None = None
     seconds: float | None = None

@@ -13,7 +13,13 @@ from icgeo.metrics.calibration import (
     recall_by_area,
     reliability,
 )
-from icgeo.metrics.densities import DensityScore, DensityScores, DensitySummary, score_density
+from icgeo.metrics.densities import (
+    DensityScore,
+    DensityScores,
+    DensitySummary,
+    score_density,
+    searched_area_km2,
+)
 from icgeo.metrics.energy import energy_score, energy_score_of_samples
 from icgeo.metrics.errors import (
     PROTOCOLS,
@@ -95,6 +101,7 @@ __all__ = [
     "reliability",
     "sample_quality",
     "score_density",
+    "searched_area_km2",
     "summarise",
     "training_counts",
     "weighted_mean",

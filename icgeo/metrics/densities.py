@@ -59,6 +59,13 @@ class DensitySummary:
     calibration_error: float
 
 
+def searched_area_km2(density: Density, lat_lon: Values) -> float:
+    """Area to search until the truth is found, as `DensityScore` has it."""
+    own = density.mass[cell_of(lat_lon, density.nside)]
+    above, equal = ((density.mass > own).sum().item(), (density.mass == own).sum().item())
+    return (above + (equal + 1) / 2) * AREA_KM2 / len(density.mass)
+
+
 def score_density(density: Density, lat_lon: Values) -> DensityScore:
     """Score a density by the location of its truth in degrees."""
     truth = places([lat_lon] if np.ndim(lat_lon) == 1 else lat_lon, "truth")
@@ -70,7 +77,6 @@ def score_density(density: Density, lat_lon: Values) -> DensityScore:
     upto = np.minimum(ordered.cumsum(), 1)
     above = int((mass > mass[cell]).sum())
     before = above + int((mass[:cell] == mass[cell]).sum())
-    equal = int((mass == mass[cell]).sum())
     cell_km2 = AREA_KM2 / len(mass)
     with np.errstate(divide="ignore"):
         log_prob = np.log(mass[cell] / density.cell_area)
@@ -78,7 +84,7 @@ def score_density(density: Density, lat_lon: Values) -> DensityScore:
         nll=-float(log_prob),
         entropy=density.entropy(),
         level=1.0 if mass[cell] == 0 else float(upto[before - 1]) if before else 0.0,
-        searched_area_km2=(above + (equal + 1) / 2) * cell_km2,
+        searched_area_km2=searched_area_km2(density, truth[0]),
         area_50_km2=(int((upto < 0.5).sum()) + 1) * cell_km2,
         area_90_km2=(int((upto < 0.9).sum()) + 1) * cell_km2,
         energy_km=energy_score(density, truth[0]).item(),

@@ -13,6 +13,7 @@ from PIL import Image
 
 from icgeo.baselines import NearestPixels
 from icgeo.evaluation import RIVALS, Episode, Query, evaluate
+from icgeo.metrics import score_density
 from icgeo.prediction import Example, Prediction
 
 TIMES = {"seconds"}
@@ -86,6 +87,7 @@ def test_rows_hold_the_scores_of_the_prediction(matcher, episodes, tmp_path):
         assert row.nll == -found.density.log_prob(truth).item()
         assert row.level == found.density.credible_level(truth).item()
         assert row.area_90_km2 == found.density.credible_area_km2(0.9)
+        assert row.searched_area_km2 == score_density(found.density, truth).searched_area_km2
         assert (row.lat, row.lon) == (found.lat, found.lon)
 
 

@@ -18,7 +18,7 @@ from icgeo.prediction import Example
 
 FIGURES = {"context.png", "gallery.png", "shots.png", "calibration.png"}
 FILES = {"options.yaml", "versions.json", "predictions.jsonl", "predictions.parquet"}
-FILES |= {"summary.json"}
+FILES |= {"summary.json", "cases"}
 
 
 @pytest.fixture(autouse=True)
