@@ -18,7 +18,6 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -27,10 +26,10 @@ from icgeo import plots
 from icgeo.data.photos import Photo, read_photo
 from icgeo.evaluation import RIVALS, Row, Score, column
 from icgeo.evaluation.scores import distances
-from icgeo.maps.basemap import basemap
 from icgeo.metrics import THRESHOLDS_KM, recall_by_area
+from icgeo.plots.style import RIVAL_STYLES
 from icgeo.prediction import Prediction
-from icgeo.sphere import AREA_KM2, Values, exp_map, log_map, to_lat_lon, to_xyz
+from icgeo.sphere import AREA_KM2, Values
 
 PHOTO_SIDE = 240
 LINES_SHOWN = 400
@@ -189,79 +188,20 @@ def _curves(rows: Sequence[Row]) -> list[tuple[str, list[Row], dict[str, Any]]]:
         if key in colours:
             curves.append((f"{key[0]}, {key[1]} shots", groups[key], {"color": colours[key]}))
         else:
-            style = {**plots.RIVAL_STYLES[key[0]], "marker": None}
+            style = {**RIVAL_STYLES[key[0]], "marker": None}
             curves.append((key[0], groups[key], {**style, "linewidth": 1.2}))
     return curves
 
 
 def error_map(rows: Sequence[Row], *, on_earth: bool) -> Picture:
-    """Draw a great circle from each truth to its answer, of at most `LINES_SHOWN` rows.
-
-    Truths without an answer are hollow.
-    """
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
-    ax = figure.subplots()
-    _globe(ax, on_earth=on_earth)
+    """Draw a great circle from each answer to its truth, of at most `LINES_SHOWN` rows."""
     known = [row for row in rows if row.true_lat is not None]
     chosen = np.linspace(0, len(known) - 1, min(len(known), LINES_SHOWN)).round().astype(int)
     shown = [known[number] for number in chosen]
-    answered, silent = ([r for r in shown if (r.lat is None) == is_silent] for is_silent in (0, 1))
-    truths, answers = (_places(answered, *names) for names in _SIDES)
-    lines = _great_circles(truths, answers)
-    ax.add_collection(LineCollection(lines, colors=plots.BLUE, linewidths=0.7, alpha=0.6))
-    hollow = {"edgecolors": plots.GREEN, "facecolors": "none"}
-    _scatter(ax, truths, label="truth", color=plots.GREEN)
-    _scatter(ax, _places(silent, *_SIDES[0]), label="truth, not located", **hollow)
-    _scatter(ax, answers, label="answer", marker="x", color=plots.ORANGE)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=11, frameon=False)
+    places = [
+        torch.stack((column(shown, lat), column(shown, lon)), dim=-1).numpy()
+        for lat, lon in (("lat", "lon"), ("true_lat", "true_lon"))
+    ]
+    figure = Figure(figsize=(6, 3.7), layout="constrained")
+    plots.plot_errors(*places, on_earth=on_earth, ax=figure.subplots())
     return _png(figure, dpi=130)
-
-
-def _scatter(ax: Axes, lat_lon: Float[Tensor, "rows 2"], **style: Any) -> None:
-    if len(lat_lon):
-        x, y = _projected(lat_lon.numpy()).T
-        ax.scatter(x, y, s=12, linewidths=1, **style)
-
-
-_SIDES = (("true_lat", "true_lon"), ("lat", "lon"))
-
-
-def _places(rows: Sequence[Row], lat: str, lon: str) -> Float[Tensor, "rows 2"]:
-    return torch.stack((column(rows, lat), column(rows, lon)), dim=-1)
-
-
-def _projected(lat_lon: np.ndarray) -> np.ndarray:
-    """Project degrees [..., 2] to x and y."""
-    from pyproj import Proj
-
-    return np.stack(Proj(plots.EQUAL_EARTH)(lat_lon[..., 1], lat_lon[..., 0]), axis=-1)
-
-
-def _great_circles(
-    start: Float[Tensor, "rows 2"], end: Float[Tensor, "rows 2"], steps: int = 33
-) -> list[np.ndarray]:
-    """Project great circles in short pieces, without those that cross the antimeridian."""
-    a, b = (to_xyz(places)[:, None] for places in (start, end))
-    along = torch.linspace(0, 1, steps, dtype=torch.float64)[:, None]
-    points = to_lat_lon(exp_map(a, along * log_map(a, b))).numpy()
-    pieces = np.stack((points[:, :-1], points[:, 1:]), axis=-2).reshape(-1, 2, 2)
-    whole = np.abs(pieces[:, 0, 1] - pieces[:, 1, 1]) < 180
-    return list(_projected(pieces[whole]))
-
-
-def _globe(ax: Axes, *, on_earth: bool) -> None:
-    """Draw the edge, a graticule, and land if it is the Earth's."""
-    lat, lon = np.linspace(-90, 90, 91), np.linspace(-180, 180, 181)
-    lines = [np.stack((np.full_like(lon, at), lon), axis=-1) for at in range(-90, 91, 30)]
-    lines += [np.stack((lat, np.full_like(lat, at)), axis=-1) for at in range(-180, 181, 60)]
-    ax.add_collection(
-        LineCollection([_projected(line) for line in lines], colors="0.8", linewidths=0.5)
-    )
-    if on_earth:
-        frame = basemap()
-        shapes = frame.geometry[frame["kind"] == "land"].set_crs(None, allow_override=True)
-        land = shapes.transform(lambda lon_lat: _projected(lon_lat[:, ::-1]))
-        land.plot(ax=ax, facecolor="0.93", edgecolor="0.55", linewidth=0.4, zorder=0)
-    ax.set_aspect("equal")
-    ax.autoscale_view()
-    ax.set_axis_off()

@@ -2,12 +2,10 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from report_rows import rows
 
-from icgeo.report.figures import _great_circles
 from icgeo.report.tables import (
     DASH,
     answer_table,
@@ -92,13 +90,3 @@ def test_values_within_values_stand_under_their_name():
     assert [[cell.text for cell in row] for row in table.rows] == [
         ["a: b", DASH], ["a: c", "1"], ["d", "[2]"],
     ]  # fmt: skip
-
-
-def test_great_circles_join_the_ends_and_never_cross_the_map():
-    """Lengths of the pieces on the equator, where Equal Earth is evenly spaced along longitude."""
-    start = torch.tensor([[0.0, 170.0], [0.0, 0.0]], dtype=torch.float64)
-    end = torch.tensor([[0.0, -170.0], [0.0, 40.0]], dtype=torch.float64)
-    pieces = np.array(_great_circles(start, end))
-    widths = np.abs(pieces[:, 0, 0] - pieces[:, 1, 0])
-    assert widths.max() < 0.1
-    assert len(pieces) in (63, 64)
