@@ -1,0 +1,5 @@
+"""A page on which photos are located with a mouse: `launch` serves it, `build` makes it."""
+
+from icgeo.app.page import build, launch
+
+__all__ = ["build", "launch"]

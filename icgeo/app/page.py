@@ -1,0 +1,376 @@
+"""The page: its parts, what each does, and the server.
+
+Conventions: what a visitor gives or gets lives in the `gr.State` of the session; all visitors share
+the models and nothing else. Nothing is fetched from the network, and temporary files are removed
+an hour after they were made, and when the server stops.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from torch import Tensor
+
+from icgeo.app import figures, session
+from icgeo.app.locating import CancelledError, steps_of
+from icgeo.geolocator import Geolocator
+from icgeo.models import LoadError, MapModel, load
+from icgeo.prediction import Prediction
+
+KEPT_SECONDS = 3600
+MAX_SHOTS, MAX_STEPS, MAX_SAMPLES = 32, 50, 16
+_FONTS = ("system-ui", "sans-serif")
+_CSS = "footer {display: none !important} .gradio-container {max-width: 1400px !important}"
+_INTRO = """# icgeo
+Give photos to locate, and examples: photos whose places are known. The model draws a map for each.
+The model in the box knows **views from orbit**, not street photos. Do not locate people's photos
+without their consent. Nothing leaves this server, which forgets all of it within the hour."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What one visitor was told, and how to stop telling."""
+
+    cancelled: Event = field(default_factory=Event)
+    folder: tempfile.TemporaryDirectory[str] = field(
+        default_factory=lambda: tempfile.TemporaryDirectory(prefix="icgeo-")
+    )
+    found: tuple[tuple[session.Shot, Prediction], ...] = ()
+
+    def adding(self, shot: session.Shot, prediction: Prediction) -> "Answers":
+        """Add an answer."""
+        return Answers(self.cancelled, self.folder, (*self.found, (shot, prediction)))
+
+
+def forget(answers: Answers | None) -> None:
+    """Stop what still runs for a visitor, and remove the files."""
+    if answers is not None:
+        answers.cancelled.set()
+        answers.folder.cleanup()
+
+
+def _gradio() -> Any:
+    try:
+        import gradio
+        import plotly  # noqa: F401
+    except ImportError as error:
+        raise LoadError("the page needs gradio and plotly: pip install 'icgeo[demo]'") from error
+    return gradio
+
+
+def launch(
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    share: bool = False,
+    model: str | Path | Sequence[str] = "tiny",
+    device: str = "cpu",
+) -> None:
+    """Serve the page until it is interrupted.
+
+    Args:
+        host: the address to listen on; "0.0.0.0" lets in everyone who can reach this machine.
+        port: 0 takes any that is free.
+        share: open a public tunnel through gradio's servers, to which all then goes.
+        model: what `icgeo.load` takes, or several to choose from.
+        device: where models run.
+
+    Raises:
+        LoadError: no such model, or gradio is not installed.
+        OSError: the port is taken.
+    """
+    gradio = _gradio()
+    build(model, device=device).queue(api_open=False).launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        max_file_size=session.MAX_UPLOAD,
+        theme=gradio.themes.Default(font=_FONTS, font_mono=("ui-monospace", "monospace")),
+        css=_CSS,
+        footer_links=[],
+        ssr_mode=False,
+    )
+
+
+def build(model: str | Path | Sequence[str] = "tiny", *, device: str = "cpu") -> Any:
+    """Make the page, a `gradio.Blocks`; the first model is loaded at once.
+
+    Raises:
+        LoadError: no such model, or gradio is not installed.
+    """
+    gradio = _gradio()
+    names = [str(model)] if isinstance(model, str | Path) else list(model)
+    opened = lru_cache(maxsize=None)(lambda name: load(name, device=device))
+    with gradio.Blocks(
+        title="icgeo", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)
+    ) as page:
+        gradio.Markdown(_INTRO)
+        with gradio.Row(equal_height=False):
+            with gradio.Column(min_width=320):
+                queries = _photos_part(gradio)
+                bank = _bank_part(gradio)
+            with gradio.Column(min_width=320, scale=2):
+                settings = _settings_part(gradio, names, opened(names[0]))
+                _answer_part(gradio, queries, bank, settings, opened)
+    return page
+
+
+@contextmanager
+def _explained(gradio: Any) -> Iterator[None]:
+    """Show what is wrong with an input as a message on the page."""
+    try:
+        yield
+    except (ValueError, LoadError) as error:
+        raise gradio.Error(" ".join(str(error).split())) from error
+
+
+def _warn(gradio: Any, problems: Sequence[str]) -> str:
+    for problem in problems:
+        gradio.Warning(problem)
+    return "\n".join(f"- ⚠ {problem}" for problem in problems)
+
+
+def _on(event: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    return event(*arguments, api_visibility="private", show_progress="minimal", **options)
+
+
+def _gallery(gradio: Any, label: str, name: str) -> Any:
+    return gradio.Gallery(
+        label=label, columns=4, height=180, elem_id=name, interactive=False, buttons=[]
+    )
+
+
+def _captioned(shots: Sequence[session.Shot]) -> list[tuple[Any, str]]:
+    return [(shot.photo, shot.name) for shot in shots]
+
+
+def _photos_part(gradio: Any) -> Any:
+    """Photos to locate: uploaded, or taken from orbit."""
+    queries = gradio.State((), time_to_live=KEPT_SECONDS)
+    gradio.Markdown("### 1. Photos to locate")
+    files = gradio.File(label="Photos", file_count="multiple", elem_id="photos", height=120)
+    with gradio.Row():
+        view = gradio.Button("Try a view from orbit", size="sm", elem_id="try")
+        clear = gradio.Button("Clear", size="sm")
+    notice = gradio.Markdown(elem_id="photos-notice")
+    gallery = _gallery(gradio, "To locate", "queries")
+    shown = [queries, gallery, notice]
+
+    def show(shots: Any, problems: Sequence[str] = ()) -> list[Any]:
+        session.check_count(len(shots))
+        return [shots, _captioned(shots), _warn(gradio, problems)]
+
+    def take(paths: list[str], known: Any) -> list[Any]:
+        with _explained(gradio):
+            shots, problems = session.read_uploads(paths)
+            return [None, *show((*known, *shots), problems)]
+
+    def look(known: Any) -> list[Any]:
+        with _explained(gradio):
+            seed = 1000 + len(known)
+            shots = session.built_in_views("Blue Marble", seed=seed, count=1)
+            return show((*known, *shots))
+
+    _on(files.upload, take, [files, queries], [files, *shown])
+    _on(view.click, look, queries, shown)
+    _on(clear.click, lambda: show(()), None, shown)
+    return queries
+
+
+def _bank_part(gradio: Any) -> Any:
+    """Examples: uploaded and placed, listed in a manifest, or views from orbit."""
+    bank = gradio.State(session.Bank(), time_to_live=KEPT_SECONDS)
+    gradio.Markdown("### 2. Examples")
+    with gradio.Row():
+        name = gradio.Dropdown(
+            [*session.BUILT_IN], label=f"{session.VIEWS_IN_SET} views from orbit", min_width=140
+        )
+        with gradio.Column(min_width=100):
+            add = gradio.Button("Add them", size="sm", elem_id="add-set")
+            clear = gradio.Button("Clear", size="sm")
+    files = gradio.File(
+        label="Photos, or a manifest (CSV, Parquet) with its photos",
+        file_count="multiple",
+        elem_id="examples",
+        height=120,
+    )
+    notice = gradio.Markdown(elem_id="bank-notice")
+    world = gradio.Image(
+        figures.world_with(()),
+        label="Where they were taken",
+        type="pil",
+        interactive=False,
+        elem_id="world",
+        buttons=[],
+    )
+    place = _place_row(gradio)
+    gallery = _gallery(gradio, "Examples", "bank")
+    shown = [bank, gallery, world, notice]
+    show = _show_bank(gradio)
+
+    def take(paths: list[str], known: session.Bank) -> list[Any]:
+        with _explained(gradio):
+            shots, problems = session.read_uploads(paths)
+            return [None, *show(known.adding(shots), problems)]
+
+    def take_set(chosen: str, known: session.Bank) -> list[Any]:
+        with _explained(gradio):
+            seed = len(known.examples)
+            return show(known.adding(session.built_in_views(chosen, seed=seed)))
+
+    def put(lat: float, lon: float, known: session.Bank) -> list[Any]:
+        with _explained(gradio):
+            return show(known.placing(lat, lon))
+
+    def click(known: session.Bank, event: gradio.SelectData) -> list[Any]:
+        return put(*figures.clicked(*event.index), known)
+
+    _on(files.upload, take, [files, bank], [files, *shown])
+    _on(add.click, take_set, [name, bank], shown)
+    _on(clear.click, lambda: show(session.Bank()), None, shown)
+    _on(world.select, click, bank, shown)
+    _on(place[2].click, put, [*place[:2], bank], shown)
+    return bank
+
+
+def _place_row(gradio: Any) -> tuple[Any, Any, Any]:
+    with gradio.Row():
+        lat = gradio.Number(label="Latitude", value=0, minimum=-90, maximum=90, min_width=90)
+        lon = gradio.Number(label="Longitude", value=0, minimum=-180, maximum=180, min_width=90)
+        button = gradio.Button("Place it there", size="sm", min_width=90, elem_id="place")
+    return lat, lon, button
+
+
+def _show_bank(gradio: Any) -> Callable[..., list[Any]]:
+    def show(bank: session.Bank, problems: Sequence[str] = ()) -> list[Any]:
+        pictures = [
+            (example.image, f"{example.lat:.1f}°, {example.lon:.1f}°") for example in bank.examples
+        ]
+        lines = [_warn(gradio, problems)]
+        if bank.waiting:
+            count, name = len(bank.waiting), bank.waiting[0].name
+            lines.append(
+                f"**{count} without a place.** Click on the map where `{name}` was taken, or type "
+                "latitude and longitude."
+            )
+        pictures += [(shot.photo, "where?") for shot in bank.waiting]
+        return [bank, pictures, figures.world_with(bank.examples), "\n\n".join(lines)]
+
+    return show
+
+
+def _settings_part(gradio: Any, names: Sequence[str], first: MapModel) -> list[Any]:
+    gradio.Markdown("### 3. Locate")
+    own = first.settings
+    with gradio.Row():
+        return [
+            gradio.Dropdown([*names], value=names[0], label="Model", min_width=140),
+            gradio.Slider(
+                0, MAX_SHOTS, value=16, step=1, label="Shots: examples shown", min_width=140
+            ),
+            gradio.Slider(1, MAX_STEPS, value=own.steps, step=1, label="Steps", min_width=140),
+            gradio.Slider(
+                1, MAX_SAMPLES, value=own.samples, step=1, label="Samples", min_width=140
+            ),
+        ]
+
+
+def _answer_part(
+    gradio: Any, queries: Any, bank: Any, settings: Sequence[Any], opened: Any
+) -> None:
+    """Locate, watch, stop; and all that is shown of an answer."""
+    answers = gradio.State(None, time_to_live=KEPT_SECONDS, delete_callback=forget)
+    with gradio.Row():
+        start = gradio.Button("Locate", variant="primary", elem_id="locate")
+        stop = gradio.Button("Cancel", elem_id="cancel")
+    status = gradio.Markdown(elem_id="status")
+    choice = gradio.Dropdown(label="Photo", visible=False, elem_id="choice")
+    with gradio.Row():
+        drawn = gradio.Image(label="Map drawn", elem_id="drawn", interactive=False, buttons=[])
+        table = gradio.Markdown(elem_id="summary")
+    density = gradio.Plot(label="Density", elem_id="density")
+    files = gradio.File(
+        label="GeoJSON, GeoParquet, FITS, PNG",
+        elem_id="files",
+        file_count="multiple",
+        interactive=False,
+    )
+    context = gradio.Image(label="Context shown", interactive=False, buttons=[], elem_id="context")
+    parts = {
+        "answers": answers, "status": status, "choice": choice, "drawn": drawn,
+        "context": context, "table": table, "density": density, "files": files,
+    }  # fmt: skip
+
+    def run(*given: Any) -> Iterator[dict[Any, Any]]:
+        with _explained(gradio):
+            for update in _locate(gradio, opened, *given):
+                yield {parts[name]: value for name, value in update.items()}
+
+    def show(number: int, told: Answers) -> list[Any]:
+        return [*_shown(told, number).values()]
+
+    def cancel(told: Answers | None) -> None:
+        if told is not None:
+            told.cancelled.set()
+
+    inputs = [answers, queries, bank, *settings]
+    _on(start.click, run, inputs, [*parts.values()], concurrency_limit=1)
+    _on(stop.click, cancel, answers, None, queue=False)
+    _on(choice.input, show, [choice, answers], [parts[name] for name in _SHOWN])
+
+
+_SHOWN = ("drawn", "table", "density", "files")
+
+
+def _shown(told: Answers, number: int) -> dict[str, Any]:
+    """What the parts of the page show of one answer."""
+    shot, prediction = told.found[number]
+    rows = figures.summary(prediction, shot.place)
+    values = (
+        None if prediction.map is None else figures.picture(prediction.map),
+        "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]),
+        figures.density_map(prediction, shot.place),
+        figures.save_files(prediction, shot, Path(told.folder.name)),
+    )
+    return dict(zip(_SHOWN, values, strict=True))
+
+
+def _locate(
+    gradio: Any,
+    opened: Callable[[str], MapModel],
+    before: Answers | None,
+    queries: Sequence[session.Shot],
+    bank: session.Bank,
+    name: str,
+    *counts: float,
+) -> Iterator[dict[str, Any]]:
+    """Give what changes on the page while photos are located, one after the other."""
+    forget(before)
+    if not queries:
+        raise ValueError("expected a photo to locate, got none; upload one, or try a view")
+    shots, steps, samples = (int(count) for count in counts)
+    told, examples = Answers(), bank.examples[:shots]
+    locator = Geolocator(opened(name), steps=steps, samples=samples)
+    context = figures.context_picture(examples, locator.loaded.settings.style)
+    hidden = gradio.update(visible=False)
+    yield {"answers": told, "context": context, "choice": hidden, "status": "Encoding …"}
+    try:
+        for number, shot in enumerate(queries):
+            title = f"Photo {number + 1} of {len(queries)}, {len(examples)} examples"
+            found = steps_of(locator, shot.photo, examples, cancelled=told.cancelled)
+            for step, seen in enumerate(found, start=1):
+                if isinstance(seen, Tensor):
+                    text = f"{title}: step {step} of {steps}"
+                    yield {"drawn": figures.picture(seen), "status": text}
+                else:
+                    told = told.adding(shot, seen)
+            yield {"answers": told, "status": f"{title}: done", **_shown(told, number)}
+    except CancelledError:
+        yield {"status": "Cancelled."}
+    options = [(shot.name, number) for number, (shot, _) in enumerate(told.found)]
+    last = len(options) - 1
+    yield {"choice": gradio.update(choices=options, value=last, visible=last > 0)}
