@@ -118,12 +118,12 @@ def density_map(prediction: Prediction, truth: tuple[float, float] | None = None
         xaxis={"range": [-180, 180], "title": None, "ticksuffix": "°", "constrain": "domain"},
         yaxis={"range": [-90, 90], "ticksuffix": "°", "scaleanchor": "x", "constrain": "domain"},
         legend={"orientation": "h", "y": -0.12},
-        margin={"l": 40, "r": 10, "t": 30, "b": 10},
+        margin={"l": 34, "r": 8, "t": 34, "b": 10},
         dragmode="pan",
         template="plotly_white",
         font={"family": "system-ui, sans-serif"},
         colorway=[BLUE],
-        height=420,
+        height=380,
     )
 
 

@@ -5,6 +5,8 @@ the models and nothing else. Nothing is fetched from the network, and temporary 
 an hour after they were made, and when the server stops.
 """
 
+import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +26,7 @@ from icgeo.prediction import Prediction
 
 KEPT_SECONDS = 3600
 MAX_SHOTS, MAX_STEPS, MAX_SAMPLES = 32, 50, 16
+_FOLDER = "GRADIO_TEMP_DIR"
 _FONTS = ("system-ui", "sans-serif")
 _CSS = "footer {display: none !important} .gradio-container {max-width: 1400px !important}"
 _INTRO = """# icgeo
@@ -84,16 +87,39 @@ def launch(
         OSError: the port is taken.
     """
     gradio = _gradio()
-    build(model, device=device).queue(api_open=False).launch(
-        server_name=host,
-        server_port=port,
-        share=share,
-        max_file_size=session.MAX_UPLOAD,
-        theme=gradio.themes.Default(font=_FONTS, font_mono=("ui-monospace", "monospace")),
-        css=_CSS,
-        footer_links=[],
-        ssr_mode=False,
-    )
+    theme = gradio.themes.Default(font=_FONTS, font_mono=("ui-monospace", "monospace"))
+    with _own_folder():
+        build(model, device=device).queue(api_open=False).launch(
+            server_name=host,
+            server_port=port,
+            share=share,
+            max_file_size=session.MAX_UPLOAD,
+            theme=theme,
+            css=_CSS,
+            footer_links=[],
+            ssr_mode=False,
+            run_history=False,  # it would keep photos in the browser
+        )
+
+
+@contextmanager
+def _own_folder() -> Iterator[None]:
+    """Keep all temporary files in a folder that goes when the server stops, also by a signal."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt  # on which gradio closes the server
+
+    before = signal.signal(signal.SIGTERM, stop), os.environ.get(_FOLDER), tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="icgeo-") as folder:
+        os.environ[_FOLDER] = tempfile.tempdir = folder
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before[0])
+            tempfile.tempdir = before[2]
+            os.environ.pop(_FOLDER)
+            if before[1] is not None:
+                os.environ[_FOLDER] = before[1]
 
 
 def build(model: str | Path | Sequence[str] = "tiny", *, device: str = "cpu") -> Any:
@@ -140,7 +166,21 @@ def _on(event: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
 
 def _gallery(gradio: Any, label: str, name: str) -> Any:
     return gradio.Gallery(
-        label=label, columns=4, height=180, elem_id=name, interactive=False, buttons=[]
+        label=label, columns=3, height=200, elem_id=name, interactive=False, buttons=[]
+    )
+
+
+def _picture(gradio: Any, title: str, name: str, value: Any = None) -> Any:
+    """Show a picture under its title: gradio's own label would cover a corner of it."""
+    gradio.Markdown(title)
+    return gradio.Image(
+        value,
+        show_label=False,
+        alt_text=title,
+        type="pil",
+        interactive=False,
+        elem_id=name,
+        buttons=[],
     )
 
 
@@ -152,7 +192,7 @@ def _photos_part(gradio: Any) -> Any:
     """Photos to locate: uploaded, or taken from orbit."""
     queries = gradio.State((), time_to_live=KEPT_SECONDS)
     gradio.Markdown("### 1. Photos to locate")
-    files = gradio.File(label="Photos", file_count="multiple", elem_id="photos", height=120)
+    files = gradio.File(label="Photos", file_count="multiple", elem_id="photos", height=150)
     with gradio.Row():
         view = gradio.Button("Try a view from orbit", size="sm", elem_id="try")
         clear = gradio.Button("Clear", size="sm")
@@ -196,17 +236,10 @@ def _bank_part(gradio: Any) -> Any:
         label="Photos, or a manifest (CSV, Parquet) with its photos",
         file_count="multiple",
         elem_id="examples",
-        height=120,
+        height=170,
     )
     notice = gradio.Markdown(elem_id="bank-notice")
-    world = gradio.Image(
-        figures.world_with(()),
-        label="Where they were taken",
-        type="pil",
-        interactive=False,
-        elem_id="world",
-        buttons=[],
-    )
+    world = _picture(gradio, "Where they were taken", "world", figures.world_with(()))
     place = _place_row(gradio)
     gallery = _gallery(gradio, "Examples", "bank")
     shown = [bank, gallery, world, notice]
@@ -270,11 +303,11 @@ def _settings_part(gradio: Any, names: Sequence[str], first: MapModel) -> list[A
         return [
             gradio.Dropdown([*names], value=names[0], label="Model", min_width=140),
             gradio.Slider(
-                0, MAX_SHOTS, value=16, step=1, label="Shots: examples shown", min_width=140
+                0, MAX_SHOTS, value=16, step=1, label="Shots", min_width=140, elem_id="shots"
             ),
-            gradio.Slider(1, MAX_STEPS, value=own.steps, step=1, label="Steps", min_width=140),
+            gradio.Slider(1, MAX_STEPS, value=own.steps, step=1, label="Steps", min_width=140, elem_id="steps"),
             gradio.Slider(
-                1, MAX_SAMPLES, value=own.samples, step=1, label="Samples", min_width=140
+                1, MAX_SAMPLES, value=own.samples, step=1, label="Samples", min_width=140, elem_id="samples"
             ),
         ]
 
@@ -288,21 +321,24 @@ def _answer_part(
         start = gradio.Button("Locate", variant="primary", elem_id="locate")
         stop = gradio.Button("Cancel", elem_id="cancel")
     status = gradio.Markdown(elem_id="status")
-    choice = gradio.Dropdown(label="Photo", visible=False, elem_id="choice")
-    with gradio.Row():
-        drawn = gradio.Image(label="Map drawn", elem_id="drawn", interactive=False, buttons=[])
-        table = gradio.Markdown(elem_id="summary")
-    density = gradio.Plot(label="Density", elem_id="density")
-    files = gradio.File(
-        label="GeoJSON, GeoParquet, FITS, PNG",
-        elem_id="files",
-        file_count="multiple",
-        interactive=False,
-    )
-    context = gradio.Image(label="Context shown", interactive=False, buttons=[], elem_id="context")
+    with gradio.Column(visible=False) as outcome:
+        choice = gradio.Dropdown(label="Photo", visible=False, elem_id="choice")
+        with gradio.Row():
+            with gradio.Column(min_width=320):
+                drawn = _picture(gradio, "Map drawn", "drawn")
+            with gradio.Column(min_width=320):
+                table = gradio.Markdown(elem_id="summary")
+        density = gradio.Plot(label="Density", elem_id="density")
+        files = gradio.File(
+            label="GeoJSON, GeoParquet, FITS, PNG",
+            elem_id="files",
+            file_count="multiple",
+            interactive=False,
+        )
+        context = _picture(gradio, "Context: what the model was shown", "context")
     parts = {
         "answers": answers, "status": status, "choice": choice, "drawn": drawn,
-        "context": context, "table": table, "density": density, "files": files,
+        "context": context, "table": table, "density": density, "files": files, "outcome": outcome,
     }  # fmt: skip
 
     def run(*given: Any) -> Iterator[dict[Any, Any]]:
@@ -332,11 +368,16 @@ def _shown(told: Answers, number: int) -> dict[str, Any]:
     rows = figures.summary(prediction, shot.place)
     values = (
         None if prediction.map is None else figures.picture(prediction.map),
-        "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]),
+        _table(rows),
         figures.density_map(prediction, shot.place),
         figures.save_files(prediction, shot, Path(told.folder.name)),
     )
     return dict(zip(_SHOWN, values, strict=True))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    first, *others = (f"| {name} | {value} |" for name, value in rows)
+    return "\n".join([first, "|---|---|", *others])
 
 
 def _locate(
@@ -356,8 +397,9 @@ def _locate(
     told, examples = Answers(), bank.examples[:shots]
     locator = Geolocator(opened(name), steps=steps, samples=samples)
     context = figures.context_picture(examples, locator.loaded.settings.style)
-    hidden = gradio.update(visible=False)
-    yield {"answers": told, "context": context, "choice": hidden, "status": "Encoding …"}
+    hidden, visible = gradio.update(visible=False), gradio.update(visible=True)
+    blank = dict.fromkeys(_SHOWN)
+    yield {"answers": told, "context": context, "choice": hidden, "outcome": visible, **blank}
     try:
         for number, shot in enumerate(queries):
             title = f"Photo {number + 1} of {len(queries)}, {len(examples)} examples"
