@@ -8,12 +8,14 @@ import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from einops import rearrange
 from jaxtyping import Float
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -62,12 +64,10 @@ def context_picture(examples: Sequence[Example], style: MapStyle) -> Image.Image
     return _rendered(plot_context(examples, maps))
 
 
-def _rendered(figure: Any) -> Image.Image:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+def _rendered(figure: Figure) -> Image.Image:
+    buffer = BytesIO()
+    figure.savefig(buffer, dpi=150)
+    return Image.open(buffer).convert("RGB")
 
 
 @lru_cache(maxsize=1)

@@ -5,8 +5,6 @@ the models and nothing else. Nothing is fetched from the network, and temporary 
 an hour after they were made, and when the server stops.
 """
 
-import os
-import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,9 +24,6 @@ from icgeo.prediction import Prediction
 
 KEPT_SECONDS = 3600
 MAX_SHOTS, MAX_STEPS, MAX_SAMPLES = 32, 50, 16
-_FOLDER = "GRADIO_TEMP_DIR"
-_FONTS = ("system-ui", "sans-serif")
-_CSS = "footer {display: none !important} .gradio-container {max-width: 1400px !important}"
 _INTRO = """# icgeo
 Give photos to locate, and examples: photos whose places are known. The model draws a map for each.
 The model in the box knows **views from orbit**, not street photos. Do not locate people's photos
@@ -50,6 +45,22 @@ class Answers:
         return Answers(self.cancelled, self.folder, (*self.found, (shot, prediction)))
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What one visitor asks: the values of the page's parts, in this order."""
+
+    queries: Sequence[session.Shot]
+    bank: session.Bank
+    model: str
+    shots: float
+    steps: float
+    samples: float
+
+
+_Update = dict[str, Any]
+"""New values of parts of the page, by name."""
+
+
 def forget(answers: Answers | None) -> None:
     """Stop what still runs for a visitor, and remove the files."""
     if answers is not None:
@@ -57,7 +68,12 @@ def forget(answers: Answers | None) -> None:
         answers.folder.cleanup()
 
 
-def _gradio() -> Any:
+def gradio_or_refuse() -> Any:
+    """Import gradio, which is an extra.
+
+    Raises:
+        LoadError: it, or plotly, is not installed.
+    """
     try:
         import gradio
         import plotly  # noqa: F401
@@ -66,69 +82,13 @@ def _gradio() -> Any:
     return gradio
 
 
-def launch(
-    host: str = "127.0.0.1",
-    port: int = 7860,
-    share: bool = False,
-    model: str | Path | Sequence[str] = "tiny",
-    device: str = "cpu",
-) -> None:
-    """Serve the page until it is interrupted.
-
-    Args:
-        host: the address to listen on; "0.0.0.0" lets in everyone who can reach this machine.
-        port: 0 takes any that is free.
-        share: open a public tunnel through gradio's servers, to which all then goes.
-        model: what `icgeo.load` takes, or several to choose from.
-        device: where models run.
-
-    Raises:
-        LoadError: no such model, or gradio is not installed.
-        OSError: the port is taken.
-    """
-    gradio = _gradio()
-    theme = gradio.themes.Default(font=_FONTS, font_mono=("ui-monospace", "monospace"))
-    with _own_folder():
-        build(model, device=device).queue(api_open=False).launch(
-            server_name=host,
-            server_port=port,
-            share=share,
-            max_file_size=session.MAX_UPLOAD,
-            theme=theme,
-            css=_CSS,
-            footer_links=[],
-            ssr_mode=False,
-            run_history=False,  # it would keep photos in the browser
-        )
-
-
-@contextmanager
-def _own_folder() -> Iterator[None]:
-    """Keep all temporary files in a folder that goes when the server stops, also by a signal."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt  # on which gradio closes the server
-
-    before = signal.signal(signal.SIGTERM, stop), os.environ.get(_FOLDER), tempfile.tempdir
-    with tempfile.TemporaryDirectory(prefix="icgeo-") as folder:
-        os.environ[_FOLDER] = tempfile.tempdir = folder
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before[0])
-            tempfile.tempdir = before[2]
-            os.environ.pop(_FOLDER)
-            if before[1] is not None:
-                os.environ[_FOLDER] = before[1]
-
-
 def build(model: str | Path | Sequence[str] = "tiny", *, device: str = "cpu") -> Any:
     """Make the page, a `gradio.Blocks`; the first model is loaded at once.
 
     Raises:
         LoadError: no such model, or gradio is not installed.
     """
-    gradio = _gradio()
+    gradio = gradio_or_refuse()
     names = [str(model)] if isinstance(model, str | Path) else list(model)
     opened = lru_cache(maxsize=None)(lambda name: load(name, device=device))
     with gradio.Blocks(
@@ -225,13 +185,7 @@ def _bank_part(gradio: Any) -> Any:
     """Examples: uploaded and placed, listed in a manifest, or views from orbit."""
     bank = gradio.State(session.Bank(), time_to_live=KEPT_SECONDS)
     gradio.Markdown("### 2. Examples")
-    with gradio.Row():
-        name = gradio.Dropdown(
-            [*session.BUILT_IN], label=f"{session.VIEWS_IN_SET} views from orbit", min_width=140
-        )
-        with gradio.Column(min_width=100):
-            add = gradio.Button("Add them", size="sm", elem_id="add-set")
-            clear = gradio.Button("Clear", size="sm")
+    name, add, clear = _set_row(gradio)
     files = gradio.File(
         label="Photos, or a manifest (CSV, Parquet) with its photos",
         file_count="multiple",
@@ -240,34 +194,50 @@ def _bank_part(gradio: Any) -> Any:
     )
     notice = gradio.Markdown(elem_id="bank-notice")
     world = _picture(gradio, "Where they were taken", "world", figures.world_with(()))
-    place = _place_row(gradio)
-    gallery = _gallery(gradio, "Examples", "bank")
-    shown = [bank, gallery, world, notice]
-    show = _show_bank(gradio)
-
-    def take(paths: list[str], known: session.Bank) -> list[Any]:
-        with _explained(gradio):
-            shots, problems = session.read_uploads(paths)
-            return [None, *show(known.adding(shots), problems)]
-
-    def take_set(chosen: str, known: session.Bank) -> list[Any]:
-        with _explained(gradio):
-            seed = len(known.examples)
-            return show(known.adding(session.built_in_views(chosen, seed=seed)))
-
-    def put(lat: float, lon: float, known: session.Bank) -> list[Any]:
-        with _explained(gradio):
-            return show(known.placing(lat, lon))
+    *place, put_there = _place_row(gradio)
+    shown = [bank, _gallery(gradio, "Examples", "bank"), world, notice]
+    take, take_set, put = _bank_actions(gradio)
 
     def click(known: session.Bank, event: gradio.SelectData) -> list[Any]:
         return put(*figures.clicked(*event.index), known)
 
     _on(files.upload, take, [files, bank], [files, *shown])
     _on(add.click, take_set, [name, bank], shown)
-    _on(clear.click, lambda: show(session.Bank()), None, shown)
+    _on(clear.click, lambda: _show_bank(gradio, session.Bank()), None, shown)
     _on(world.select, click, bank, shown)
-    _on(place[2].click, put, [*place[:2], bank], shown)
+    _on(put_there.click, put, [*place, bank], shown)
     return bank
+
+
+def _bank_actions(gradio: Any) -> tuple[Callable[..., list[Any]], ...]:
+    """What uploading, adding a set and placing do to a bank."""
+
+    def take(paths: list[str], known: session.Bank) -> list[Any]:
+        with _explained(gradio):
+            shots, problems = session.read_uploads(paths)
+            return [None, *_show_bank(gradio, known.adding(shots), problems)]
+
+    def take_set(chosen: str, known: session.Bank) -> list[Any]:
+        with _explained(gradio):
+            views = session.built_in_views(chosen, seed=len(known.examples))
+            return _show_bank(gradio, known.adding(views))
+
+    def put(lat: float, lon: float, known: session.Bank) -> list[Any]:
+        with _explained(gradio):
+            return _show_bank(gradio, known.placing(lat, lon))
+
+    return take, take_set, put
+
+
+def _set_row(gradio: Any) -> tuple[Any, Any, Any]:
+    with gradio.Row():
+        name = gradio.Dropdown(
+            [*session.BUILT_IN], label=f"{session.VIEWS_IN_SET} views from orbit", min_width=140
+        )
+        with gradio.Column(min_width=100):
+            add = gradio.Button("Add them", size="sm", elem_id="add-set")
+            clear = gradio.Button("Clear", size="sm")
+    return name, add, clear
 
 
 def _place_row(gradio: Any) -> tuple[Any, Any, Any]:
@@ -278,22 +248,19 @@ def _place_row(gradio: Any) -> tuple[Any, Any, Any]:
     return lat, lon, button
 
 
-def _show_bank(gradio: Any) -> Callable[..., list[Any]]:
-    def show(bank: session.Bank, problems: Sequence[str] = ()) -> list[Any]:
-        pictures = [
-            (example.image, f"{example.lat:.1f}°, {example.lon:.1f}°") for example in bank.examples
-        ]
-        lines = [_warn(gradio, problems)]
-        if bank.waiting:
-            count, name = len(bank.waiting), bank.waiting[0].name
-            lines.append(
-                f"**{count} without a place.** Click on the map where `{name}` was taken, or type "
-                "latitude and longitude."
-            )
-        pictures += [(shot.photo, "where?") for shot in bank.waiting]
-        return [bank, pictures, figures.world_with(bank.examples), "\n\n".join(lines)]
-
-    return show
+def _show_bank(gradio: Any, bank: session.Bank, problems: Sequence[str] = ()) -> list[Any]:
+    pictures = [
+        (example.image, f"{example.lat:.1f}°, {example.lon:.1f}°") for example in bank.examples
+    ]
+    lines = [_warn(gradio, problems)]
+    if bank.waiting:
+        count, name = len(bank.waiting), bank.waiting[0].name
+        lines.append(
+            f"**{count} without a place.** Click on the map where `{name}` was taken, or type "
+            "latitude and longitude."
+        )
+    pictures += [(shot.photo, "where?") for shot in bank.waiting]
+    return [bank, pictures, figures.world_with(bank.examples), "\n\n".join(lines)]
 
 
 def _settings_part(gradio: Any, names: Sequence[str], first: MapModel) -> list[Any]:
@@ -305,9 +272,17 @@ def _settings_part(gradio: Any, names: Sequence[str], first: MapModel) -> list[A
             gradio.Slider(
                 0, MAX_SHOTS, value=16, step=1, label="Shots", min_width=140, elem_id="shots"
             ),
-            gradio.Slider(1, MAX_STEPS, value=own.steps, step=1, label="Steps", min_width=140, elem_id="steps"),
             gradio.Slider(
-                1, MAX_SAMPLES, value=own.samples, step=1, label="Samples", min_width=140, elem_id="samples"
+                1, MAX_STEPS, value=own.steps, step=1, label="Steps", min_width=140, elem_id="steps"
+            ),
+            gradio.Slider(
+                1,
+                MAX_SAMPLES,
+                value=own.samples,
+                step=1,
+                label="Samples",
+                min_width=140,
+                elem_id="samples",
             ),
         ]
 
@@ -341,9 +316,10 @@ def _answer_part(
         "context": context, "table": table, "density": density, "files": files, "outcome": outcome,
     }  # fmt: skip
 
-    def run(*given: Any) -> Iterator[dict[Any, Any]]:
+    def run(before: Answers | None, *given: Any) -> Iterator[dict[Any, Any]]:
+        forget(before)
         with _explained(gradio):
-            for update in _locate(gradio, opened, *given):
+            for update in _locate(gradio, opened, Asked(*given)):
                 yield {parts[name]: value for name, value in update.items()}
 
     def show(number: int, told: Answers) -> list[Any]:
@@ -380,33 +356,23 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([first, "|---|---|", *others])
 
 
-def _locate(
-    gradio: Any,
-    opened: Callable[[str], MapModel],
-    before: Answers | None,
-    queries: Sequence[session.Shot],
-    bank: session.Bank,
-    name: str,
-    *counts: float,
-) -> Iterator[dict[str, Any]]:
+def _locate(gradio: Any, opened: Callable[[str], MapModel], asked: Asked) -> Iterator[_Update]:
     """Give what changes on the page while photos are located, one after the other."""
-    forget(before)
-    if not queries:
+    if not asked.queries:
         raise ValueError("expected a photo to locate, got none; upload one, or try a view")
-    shots, steps, samples = (int(count) for count in counts)
-    told, examples = Answers(), bank.examples[:shots]
-    locator = Geolocator(opened(name), steps=steps, samples=samples)
+    told, examples = Answers(), asked.bank.examples[: int(asked.shots)]
+    locator = Geolocator(opened(asked.model), steps=int(asked.steps), samples=int(asked.samples))
     context = figures.context_picture(examples, locator.loaded.settings.style)
     hidden, visible = gradio.update(visible=False), gradio.update(visible=True)
     blank = dict.fromkeys(_SHOWN)
     yield {"answers": told, "context": context, "choice": hidden, "outcome": visible, **blank}
     try:
-        for number, shot in enumerate(queries):
-            title = f"Photo {number + 1} of {len(queries)}, {len(examples)} examples"
+        for number, shot in enumerate(asked.queries):
+            title = f"Photo {number + 1} of {len(asked.queries)}, {len(examples)} examples"
             found = steps_of(locator, shot.photo, examples, cancelled=told.cancelled)
             for step, seen in enumerate(found, start=1):
                 if isinstance(seen, Tensor):
-                    text = f"{title}: step {step} of {steps}"
+                    text = f"{title}: step {step} of {int(asked.steps)}"
                     yield {"drawn": figures.picture(seen), "status": text}
                 else:
                     told = told.adding(shot, seen)
@@ -414,5 +380,6 @@ def _locate(
     except CancelledError:
         yield {"status": "Cancelled."}
     options = [(shot.name, number) for number, (shot, _) in enumerate(told.found)]
-    last = len(options) - 1
-    yield {"choice": gradio.update(choices=options, value=last, visible=last > 0)}
+    if len(options) > 1:
+        last = options[-1][1]
+        yield {"choice": gradio.update(choices=options, value=last, visible=True)}

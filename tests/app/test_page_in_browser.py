@@ -71,7 +71,8 @@ def server(chromium, tmp_path_factory):
             process.send_signal(signal.SIGTERM)
             process.wait(30)
     assert "OUTSIDE" not in (folder / "log").read_text()
-    assert not [*(folder / "tmp").iterdir()], "temporary files are removed"
+    left = [path.name for path in (folder / "tmp").iterdir()]
+    assert not left, "temporary files are removed"
 
 
 def _wait_for(url, process, log):
@@ -149,20 +150,18 @@ def test_locate_and_download(visit, upload, tmp_path):
     pictures(page, "bank", 4)
     upload(page, "examples", "known.png", seed=1)
     page.wait_for_selector("#bank-notice:has-text('known.png')")
-    box = page.locator("#world img").bounding_box()
-    page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 0.25 * box["height"])
+    world = page.locator("#world img")
+    box = world.bounding_box()
+    world.click(position={"x": 0.75 * box["width"], "y": 0.25 * box["height"]})
     page.wait_for_selector("#bank-notice:has-text('known.png')", state="hidden")
     page.wait_for_selector("#bank :text-matches('^4[45]\\.[0-9]°, (89|90)\\.[0-9]°')")
     set_to(page, "shots", 17)
     set_to(page, "steps", 4)
     locate(page)
     assert "Photo 1 of 1, 17 examples" in page.inner_text("#status")
-    summary = page.inner_text("#summary")
-    assert "90% region" in summary
-    assert "Legibility" in summary
-    assert page.locator("#density .js-plotly-plot .heatmaplayer image").count() == 1
-    assert page.locator("#drawn img").count() == 1
-    assert page.locator("#context img").count() == 1
+    assert "90% region" in page.inner_text("#summary")
+    for part in ("#density .heatmaplayer image", "#drawn img", "#context img"):
+        assert page.locator(part).count() == 1
     files = {}
     for suffix in ("geojson", "parquet", "fits", "png"):
         with page.expect_download() as download:
@@ -172,7 +171,8 @@ def test_locate_and_download(visit, upload, tmp_path):
     assert set(geopandas.read_file(files["geojson"])["kind"]) >= {"region"}
     masses = [Density.load(files[suffix]).mass for suffix in ("parquet", "fits")]
     assert (masses[0] - masses[1]).abs().max() < 1e-12
-    assert Image.open(files["png"]).width > 500
+    with Image.open(files["png"]) as picture:
+        assert picture.width > 500
 
 
 def test_a_broken_file_is_told_and_the_page_goes_on(visit, upload):
@@ -193,19 +193,19 @@ def test_too_large_a_file_is_refused(visit, upload):
 
 def test_two_visitors_do_not_mix(visit, upload):
     one, two = visit(), visit()
-    upload(one, "photos", "first.png", seed=1)
-    upload(two, "photos", "second.png", seed=2)
+    upload(one, "photos", "harbour.png", seed=1)
+    upload(two, "photos", "glacier.png", seed=2)
     for page in (one, two):
         pictures(page, "queries", 1)
         set_to(page, "steps", 10)
-    upload(two, "examples", "second-example.png", seed=3)
-    two.wait_for_selector("#bank-notice:has-text('second-example.png')")
+    upload(two, "examples", "orchard.png", seed=3)
+    two.wait_for_selector("#bank-notice:has-text('orchard.png')")
     one.click("#locate")
     two.click("#locate")
-    for page, own, other in ((one, "first", "second"), (two, "second", "first")):
+    for page, own, other in ((one, "harbour", "glacier"), (two, "glacier", "harbour")):
         page.wait_for_selector(f"#files a[download$='{own}.geojson']")
-        assert other not in page.content().replace("second-example", "")
-    assert "second-example" not in one.content()
+        assert other not in page.content()
+    assert "orchard" not in one.content()
     assert two.locator("#bank img").count() == 1
     assert one.locator("#bank img").count() == 0
 
