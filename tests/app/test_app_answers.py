@@ -85,6 +85,7 @@ def test_a_click_on_an_example_gives_its_place():
 
 
 def test_the_map_shows_the_density_where_it_is(prediction):
+    pytest.importorskip("plotly", reason="needs the extra [demo]")
     figure = figures.density_map(prediction, truth=(40.0, 0.0))
     heat = figure.data[0]
     row, column = np.unravel_index(np.argmax(heat.z), heat.z.shape)
