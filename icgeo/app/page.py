@@ -1,0 +1,385 @@
+"""The page: its parts, what each does, and the server.
+
+Conventions: what a visitor gives or gets lives in the `gr.State` of the session; all visitors share
+the models and nothing else. Nothing is fetched from the network, and temporary files are removed
+an hour after they were made, and when the server stops.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from torch import Tensor
+
+from icgeo.app import figures, session
+from icgeo.app.locating import CancelledError, steps_of
+from icgeo.geolocator import Geolocator
+from icgeo.models import LoadError, MapModel, load
+from icgeo.prediction import Prediction
+
+KEPT_SECONDS = 3600
+MAX_SHOTS, MAX_STEPS, MAX_SAMPLES = 32, 50, 16
+_INTRO = """# icgeo
+Give photos to locate, and examples: photos whose places are known. The model draws a map for each.
+The model in the box knows **views from orbit**, not street photos. Do not locate people's photos
+without their consent. Nothing leaves this server, which forgets all of it within the hour."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What one visitor was told, and how to stop telling."""
+
+    cancelled: Event = field(default_factory=Event)
+    folder: tempfile.TemporaryDirectory[str] = field(
+        default_factory=lambda: tempfile.TemporaryDirectory(prefix="icgeo-")
+    )
+    found: tuple[tuple[session.Shot, Prediction], ...] = ()
+
+    def adding(self, shot: session.Shot, prediction: Prediction) -> "Answers":
+        """Add an answer."""
+        return Answers(self.cancelled, self.folder, (*self.found, (shot, prediction)))
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What one visitor asks: the values of the page's parts, in this order."""
+
+    queries: Sequence[session.Shot]
+    bank: session.Bank
+    model: str
+    shots: float
+    steps: float
+    samples: float
+
+
+_Update = dict[str, Any]
+"""New values of parts of the page, by name."""
+
+
+def forget(answers: Answers | None) -> None:
+    """Stop what still runs for a visitor, and remove the files."""
+    if answers is not None:
+        answers.cancelled.set()
+        answers.folder.cleanup()
+
+
+def gradio_or_refuse() -> Any:
+    """Import gradio, which is an extra.
+
+    Raises:
+        LoadError: it, or plotly, is not installed.
+    """
+    try:
+        import gradio
+        import plotly  # noqa: F401
+    except ImportError as error:
+        raise LoadError("the page needs gradio and plotly: pip install 'icgeo[demo]'") from error
+    return gradio
+
+
+def build(model: str | Path | Sequence[str] = "tiny", *, device: str = "cpu") -> Any:
+    """Make the page, a `gradio.Blocks`; the first model is loaded at once.
+
+    Raises:
+        LoadError: no such model, or gradio is not installed.
+    """
+    gradio = gradio_or_refuse()
+    names = [str(model)] if isinstance(model, str | Path) else list(model)
+    opened = lru_cache(maxsize=None)(lambda name: load(name, device=device))
+    with gradio.Blocks(
+        title="icgeo", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)
+    ) as page:
+        gradio.Markdown(_INTRO)
+        with gradio.Row(equal_height=False):
+            with gradio.Column(min_width=320):
+                queries = _photos_part(gradio)
+                bank = _bank_part(gradio)
+            with gradio.Column(min_width=320, scale=2):
+                settings = _settings_part(gradio, names, opened(names[0]))
+                _answer_part(gradio, queries, bank, settings, opened)
+    return page
+
+
+@contextmanager
+def _explained(gradio: Any) -> Iterator[None]:
+    """Show what is wrong with an input as a message on the page."""
+    try:
+        yield
+    except (ValueError, LoadError) as error:
+        raise gradio.Error(" ".join(str(error).split())) from error
+
+
+def _warn(gradio: Any, problems: Sequence[str]) -> str:
+    for problem in problems:
+        gradio.Warning(problem)
+    return "\n".join(f"- ⚠ {problem}" for problem in problems)
+
+
+def _on(event: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    return event(*arguments, api_visibility="private", show_progress="minimal", **options)
+
+
+def _gallery(gradio: Any, label: str, name: str) -> Any:
+    return gradio.Gallery(
+        label=label, columns=3, height=200, elem_id=name, interactive=False, buttons=[]
+    )
+
+
+def _picture(gradio: Any, title: str, name: str, value: Any = None) -> Any:
+    """Show a picture under its title: gradio's own label would cover a corner of it."""
+    gradio.Markdown(title)
+    return gradio.Image(
+        value,
+        show_label=False,
+        alt_text=title,
+        type="pil",
+        interactive=False,
+        elem_id=name,
+        buttons=[],
+    )
+
+
+def _captioned(shots: Sequence[session.Shot]) -> list[tuple[Any, str]]:
+    return [(shot.photo, shot.name) for shot in shots]
+
+
+def _photos_part(gradio: Any) -> Any:
+    """Photos to locate: uploaded, or taken from orbit."""
+    queries = gradio.State((), time_to_live=KEPT_SECONDS)
+    gradio.Markdown("### 1. Photos to locate")
+    files = gradio.File(label="Photos", file_count="multiple", elem_id="photos", height=150)
+    with gradio.Row():
+        view = gradio.Button("Try a view from orbit", size="sm", elem_id="try")
+        clear = gradio.Button("Clear", size="sm")
+    notice = gradio.Markdown(elem_id="photos-notice")
+    gallery = _gallery(gradio, "To locate", "queries")
+    shown = [queries, gallery, notice]
+
+    def show(shots: Any, problems: Sequence[str] = ()) -> list[Any]:
+        session.check_count(len(shots))
+        return [shots, _captioned(shots), _warn(gradio, problems)]
+
+    def take(paths: list[str], known: Any) -> list[Any]:
+        with _explained(gradio):
+            shots, problems = session.read_uploads(paths)
+            return [None, *show((*known, *shots), problems)]
+
+    def look(known: Any) -> list[Any]:
+        with _explained(gradio):
+            seed = 1000 + len(known)
+            shots = session.built_in_views("Blue Marble", seed=seed, count=1)
+            return show((*known, *shots))
+
+    _on(files.upload, take, [files, queries], [files, *shown])
+    _on(view.click, look, queries, shown)
+    _on(clear.click, lambda: show(()), None, shown)
+    return queries
+
+
+def _bank_part(gradio: Any) -> Any:
+    """Examples: uploaded and placed, listed in a manifest, or views from orbit."""
+    bank = gradio.State(session.Bank(), time_to_live=KEPT_SECONDS)
+    gradio.Markdown("### 2. Examples")
+    name, add, clear = _set_row(gradio)
+    files = gradio.File(
+        label="Photos, or a manifest (CSV, Parquet) with its photos",
+        file_count="multiple",
+        elem_id="examples",
+        height=170,
+    )
+    notice = gradio.Markdown(elem_id="bank-notice")
+    world = _picture(gradio, "Where they were taken", "world", figures.world_with(()))
+    *place, put_there = _place_row(gradio)
+    shown = [bank, _gallery(gradio, "Examples", "bank"), world, notice]
+    take, take_set, put = _bank_actions(gradio)
+
+    def click(known: session.Bank, event: gradio.SelectData) -> list[Any]:
+        return put(*figures.clicked(*event.index), known)
+
+    _on(files.upload, take, [files, bank], [files, *shown])
+    _on(add.click, take_set, [name, bank], shown)
+    _on(clear.click, lambda: _show_bank(gradio, session.Bank()), None, shown)
+    _on(world.select, click, bank, shown)
+    _on(put_there.click, put, [*place, bank], shown)
+    return bank
+
+
+def _bank_actions(gradio: Any) -> tuple[Callable[..., list[Any]], ...]:
+    """What uploading, adding a set and placing do to a bank."""
+
+    def take(paths: list[str], known: session.Bank) -> list[Any]:
+        with _explained(gradio):
+            shots, problems = session.read_uploads(paths)
+            return [None, *_show_bank(gradio, known.adding(shots), problems)]
+
+    def take_set(chosen: str, known: session.Bank) -> list[Any]:
+        with _explained(gradio):
+            views = session.built_in_views(chosen, seed=len(known.examples))
+            return _show_bank(gradio, known.adding(views))
+
+    def put(lat: float, lon: float, known: session.Bank) -> list[Any]:
+        with _explained(gradio):
+            return _show_bank(gradio, known.placing(lat, lon))
+
+    return take, take_set, put
+
+
+def _set_row(gradio: Any) -> tuple[Any, Any, Any]:
+    with gradio.Row():
+        name = gradio.Dropdown(
+            [*session.BUILT_IN], label=f"{session.VIEWS_IN_SET} views from orbit", min_width=140
+        )
+        with gradio.Column(min_width=100):
+            add = gradio.Button("Add them", size="sm", elem_id="add-set")
+            clear = gradio.Button("Clear", size="sm")
+    return name, add, clear
+
+
+def _place_row(gradio: Any) -> tuple[Any, Any, Any]:
+    with gradio.Row():
+        lat = gradio.Number(label="Latitude", value=0, minimum=-90, maximum=90, min_width=90)
+        lon = gradio.Number(label="Longitude", value=0, minimum=-180, maximum=180, min_width=90)
+        button = gradio.Button("Place it there", size="sm", min_width=90, elem_id="place")
+    return lat, lon, button
+
+
+def _show_bank(gradio: Any, bank: session.Bank, problems: Sequence[str] = ()) -> list[Any]:
+    pictures = [
+        (example.image, f"{example.lat:.1f}°, {example.lon:.1f}°") for example in bank.examples
+    ]
+    lines = [_warn(gradio, problems)]
+    if bank.waiting:
+        count, name = len(bank.waiting), bank.waiting[0].name
+        lines.append(
+            f"**{count} without a place.** Click on the map where `{name}` was taken, or type "
+            "latitude and longitude."
+        )
+    pictures += [(shot.photo, "where?") for shot in bank.waiting]
+    return [bank, pictures, figures.world_with(bank.examples), "\n\n".join(lines)]
+
+
+def _settings_part(gradio: Any, names: Sequence[str], first: MapModel) -> list[Any]:
+    gradio.Markdown("### 3. Locate")
+    own = first.settings
+    with gradio.Row():
+        return [
+            gradio.Dropdown([*names], value=names[0], label="Model", min_width=140),
+            gradio.Slider(
+                0, MAX_SHOTS, value=16, step=1, label="Shots", min_width=140, elem_id="shots"
+            ),
+            gradio.Slider(
+                1, MAX_STEPS, value=own.steps, step=1, label="Steps", min_width=140, elem_id="steps"
+            ),
+            gradio.Slider(
+                1,
+                MAX_SAMPLES,
+                value=own.samples,
+                step=1,
+                label="Samples",
+                min_width=140,
+                elem_id="samples",
+            ),
+        ]
+
+
+def _answer_part(
+    gradio: Any, queries: Any, bank: Any, settings: Sequence[Any], opened: Any
+) -> None:
+    """Locate, watch, stop; and all that is shown of an answer."""
+    answers = gradio.State(None, time_to_live=KEPT_SECONDS, delete_callback=forget)
+    with gradio.Row():
+        start = gradio.Button("Locate", variant="primary", elem_id="locate")
+        stop = gradio.Button("Cancel", elem_id="cancel")
+    status = gradio.Markdown(elem_id="status")
+    with gradio.Column(visible=False) as outcome:
+        choice = gradio.Dropdown(label="Photo", visible=False, elem_id="choice")
+        with gradio.Row():
+            with gradio.Column(min_width=320):
+                drawn = _picture(gradio, "Map drawn", "drawn")
+            with gradio.Column(min_width=320):
+                table = gradio.Markdown(elem_id="summary")
+        density = gradio.Plot(label="Density", elem_id="density")
+        files = gradio.File(
+            label="GeoJSON, GeoParquet, FITS, PNG",
+            elem_id="files",
+            file_count="multiple",
+            interactive=False,
+        )
+        context = _picture(gradio, "Context: what the model was shown", "context")
+    parts = {
+        "answers": answers, "status": status, "choice": choice, "drawn": drawn,
+        "context": context, "table": table, "density": density, "files": files, "outcome": outcome,
+    }  # fmt: skip
+
+    def run(before: Answers | None, *given: Any) -> Iterator[dict[Any, Any]]:
+        forget(before)
+        with _explained(gradio):
+            for update in _locate(gradio, opened, Asked(*given)):
+                yield {parts[name]: value for name, value in update.items()}
+
+    def show(number: int, told: Answers) -> list[Any]:
+        return [*_shown(told, number).values()]
+
+    def cancel(told: Answers | None) -> None:
+        if told is not None:
+            told.cancelled.set()
+
+    inputs = [answers, queries, bank, *settings]
+    _on(start.click, run, inputs, [*parts.values()], concurrency_limit=1)
+    _on(stop.click, cancel, answers, None, queue=False)
+    _on(choice.input, show, [choice, answers], [parts[name] for name in _SHOWN])
+
+
+_SHOWN = ("drawn", "table", "density", "files")
+
+
+def _shown(told: Answers, number: int) -> dict[str, Any]:
+    """What the parts of the page show of one answer."""
+    shot, prediction = told.found[number]
+    rows = figures.summary(prediction, shot.place)
+    values = (
+        None if prediction.map is None else figures.picture(prediction.map),
+        _table(rows),
+        figures.density_map(prediction, shot.place),
+        figures.save_files(prediction, shot, Path(told.folder.name)),
+    )
+    return dict(zip(_SHOWN, values, strict=True))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    first, *others = (f"| {name} | {value} |" for name, value in rows)
+    return "\n".join([first, "|---|---|", *others])
+
+
+def _locate(gradio: Any, opened: Callable[[str], MapModel], asked: Asked) -> Iterator[_Update]:
+    """Give what changes on the page while photos are located, one after the other."""
+    if not asked.queries:
+        raise ValueError("expected a photo to locate, got none; upload one, or try a view")
+    told, examples = Answers(), asked.bank.examples[: int(asked.shots)]
+    locator = Geolocator(opened(asked.model), steps=int(asked.steps), samples=int(asked.samples))
+    context = figures.context_picture(examples, locator.loaded.settings.style)
+    hidden, visible = gradio.update(visible=False), gradio.update(visible=True)
+    blank = dict.fromkeys(_SHOWN)
+    yield {"answers": told, "context": context, "choice": hidden, "outcome": visible, **blank}
+    try:
+        for number, shot in enumerate(asked.queries):
+            title = f"Photo {number + 1} of {len(asked.queries)}, {len(examples)} examples"
+            found = steps_of(locator, shot.photo, examples, cancelled=told.cancelled)
+            for step, seen in enumerate(found, start=1):
+                if isinstance(seen, Tensor):
+                    text = f"{title}: step {step} of {int(asked.steps)}"
+                    yield {"drawn": figures.picture(seen), "status": text}
+                else:
+                    told = told.adding(shot, seen)
+            yield {"answers": told, "status": f"{title}: done", **_shown(told, number)}
+    except CancelledError:
+        yield {"status": "Cancelled."}
+    options = [(shot.name, number) for number, (shot, _) in enumerate(told.found)]
+    if len(options) > 1:
+        last = options[-1][1]
+        yield {"choice": gradio.update(choices=options, value=last, visible=True)}

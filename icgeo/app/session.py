@@ -1,0 +1,168 @@
+"""What one visitor of the page holds: photos to locate, and a bank of examples.
+
+Conventions: everything is a value that is replaced, never changed, so that visitors cannot mix;
+photos are kept in memory and no larger than `KEPT_SIDE`; locations are (latitude, longitude).
+"""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from einops import rearrange
+from jaxtyping import Float
+from PIL import Image
+from torch import Generator, Tensor
+
+from icgeo.data import read_location, read_manifest, read_photo
+from icgeo.data.orbit import ViewOptions, land_mask, open_world, random_views
+from icgeo.prediction import Example
+
+MAX_UPLOAD = "20mb"
+"""Of one file."""
+MAX_PIXELS = 50_000_000
+"""Of one photo; phones take 12 to 50 million by default."""
+MAX_PHOTOS = 256
+"""In a bank, and to locate."""
+KEPT_SIDE = 1024
+BUILT_IN = {
+    "Blue Marble": "blue-marble",
+    "ETOPO1 relief": "etopo1",
+    "Shaded relief": "shaded-relief",
+}
+"""Views from orbit of these worlds can be had without a photo of one's own."""
+VIEWS_IN_SET = 16
+_VIEWS = ViewOptions(size=192, field_of_view_deg=(30.0, 60.0), min_land=0.3)
+_TABLES = (".csv", ".tsv", ".parquet")
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """A photo that a visitor gave, and where it was taken if that is known."""
+
+    name: str
+    photo: Image.Image
+    place: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """Examples, and photos that still need a place."""
+
+    examples: tuple[Example, ...] = ()
+    waiting: tuple[Shot, ...] = ()
+
+    def adding(self, shots: Sequence[Shot]) -> "Bank":
+        """Add photos: with a place they are examples, without one they wait for it.
+
+        Raises:
+            ValueError: more than the bank may hold.
+        """
+        placed = [Example(s.photo, *s.place) for s in shots if s.place is not None]
+        waiting = [shot for shot in shots if shot.place is None]
+        check_count(len(self.examples) + len(self.waiting) + len(shots))
+        return Bank((*self.examples, *placed), (*self.waiting, *waiting))
+
+    def placing(self, lat: float, lon: float) -> "Bank":
+        """Make the first photo that waits an example, taken there.
+
+        Raises:
+            ValueError: no photo waits, or a place off the globe.
+        """
+        if not self.waiting:
+            raise ValueError("expected a photo that waits for its place, found none; upload one")
+        first, *others = self.waiting
+        return Bank((*self.examples, Example(first.photo, lat, lon)), tuple(others))
+
+
+def check_count(count: int) -> None:
+    """Refuse more photos than one visitor may hold."""
+    if count > MAX_PHOTOS:
+        raise ValueError(f"expected at most {MAX_PHOTOS} photos, got {count}; remove some first")
+
+
+def read_uploads(paths: Sequence[str | Path]) -> tuple[list[Shot], list[str]]:
+    """Read photos, and manifests together with the photos that they name.
+
+    Returns:
+        what could be read, with the place of EXIF or manifest, and a line for each file that
+        could not.
+    """
+    files = [Path(path) for path in paths]
+    tables = [path for path in files if path.suffix.lower() in _TABLES]
+    shots: list[Shot] = []
+    problems: list[str] = []
+    named: set[str] = set()
+    for table in tables:
+        try:
+            listed = _read_table(table, files)
+            named |= {shot.name for shot in listed}
+            shots += listed
+        except ValueError as error:
+            problems.append(_told(error, table))
+    for path in files:
+        if path in tables or path.name in named:
+            continue
+        try:
+            place = read_location(path, max_pixels=MAX_PIXELS)
+            shots.append(Shot(path.name, _read(path), place))
+        except ValueError as error:
+            problems.append(_told(error, path))
+    return shots, problems
+
+
+def _read(path: Path) -> Image.Image:
+    photo = read_photo(path, max_pixels=MAX_PIXELS, size_hint=KEPT_SIDE)
+    photo.thumbnail((KEPT_SIDE, KEPT_SIDE))
+    return photo
+
+
+def _read_table(table: Path, files: Sequence[Path]) -> list[Shot]:
+    """Read the rows of a manifest whose photos were uploaded beside it, by their file names."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        records = read_manifest(shutil.copy(table, folder))
+        uploaded = {path.name: path for path in files}
+        if missing := [r.path.name for r in records if r.path.name not in uploaded]:
+            raise ValueError(
+                f"{table.name}: expected its photos beside it, {len(missing)} of {len(records)} "
+                f"are missing, {missing[0]} first; choose the table and its photos together"
+            )
+    return [
+        Shot(
+            record.path.name,
+            _read(uploaded[record.path.name]),
+            None if record.lat is None or record.lon is None else (record.lat, record.lon),
+        )
+        for record in records
+    ]
+
+
+def _told(error: ValueError, path: Path) -> str:
+    """Say what is wrong with a file by its name: where the server keeps it is no one's business."""
+    text = str(error)
+    for part in (str(path), f"{path.parent}/"):
+        text = text.replace(part, path.name if part == str(path) else "")
+    text = text.replace("raise max_pixels", "upload another")
+    return text if path.name in text else f"{path.name}: {text}"
+
+
+@lru_cache(maxsize=len(BUILT_IN))
+def _world(name: str) -> tuple[Float[Tensor, "3 height width"], Float[Tensor, "1 height width"]]:
+    return open_world(BUILT_IN[name], height=1024), land_mask(height=1024)
+
+
+def built_in_views(name: str, *, seed: int, count: int = VIEWS_IN_SET) -> list[Shot]:
+    """Take views from orbit at known places of one of the worlds that come with the package."""
+    world, land = _world(name)
+    generator = Generator().manual_seed(seed)
+    views = random_views(world, count, generator=generator, options=_VIEWS, land=land)
+    pictures = rearrange(views.images, "n c h w -> n h w c").numpy()
+    return [
+        Shot(f"{name} {number + 1}", Image.fromarray(pixels), (lat, lon))
+        for number, (pixels, (lat, lon)) in enumerate(
+            zip(pictures, views.lat_lon.tolist(), strict=True)
+        )
+    ]

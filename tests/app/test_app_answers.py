@@ -1,0 +1,132 @@
+"""What the page shows: steps of the drawing, maps, files."""
+
+import json
+from threading import Event
+
+import geopandas
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from icgeo import Density, Example, Geolocator, Prediction
+from icgeo.app import figures
+from icgeo.app.locating import CancelledError, locate_watched, steps_of
+from icgeo.app.session import Shot
+
+PARIS = (48.8566, 2.3522)
+
+
+def photo(seed=0):
+    values = np.random.default_rng(seed).integers(0, 255, (48, 48, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+@pytest.fixture(scope="module")
+def locator():
+    return Geolocator(steps=3, samples=2)
+
+
+@pytest.fixture(scope="module")
+def prediction():
+    density = Density.from_samples([[*PARIS]], bandwidth_deg=5, nside=16)
+    return Prediction(density, *PARIS, legibility=0.8, located=True, seconds=0.5)
+
+
+def test_steps_end_in_what_the_locator_says_alone(locator):
+    examples = [Example(photo(1), 10, 20)]
+    *maps, answer = steps_of(locator, photo(), examples, cancelled=Event())
+    alone = locator.locate([photo()], examples)[0]
+    assert len(maps) == 3
+    assert torch.allclose(maps[-1], alone.map, atol=1e-5), "the last step is what is read"
+    assert not torch.allclose(maps[0], maps[-1], atol=1e-3)
+    assert torch.equal(answer.map, alone.map)
+    assert (answer.lat, answer.lon) == (alone.lat, alone.lon)
+
+
+def test_cancelling_stops_between_two_steps(locator):
+    cancelled, seen = Event(), []
+
+    def drawing():
+        for step in steps_of(locator, photo(), [], cancelled=cancelled):
+            seen.append(step)
+            cancelled.set()
+
+    cancelled.set()
+    with pytest.raises(CancelledError):
+        drawing()
+    assert not seen
+
+
+def test_whoever_stops_listening_stops_the_drawing(locator):
+    cancelled = Event()
+    steps = steps_of(locator, photo(), [], cancelled=cancelled)
+    next(steps)
+    steps.close()
+    assert cancelled.is_set()
+
+
+def test_what_the_watcher_raises_ends_the_call(locator):
+    def watch(maps, t):
+        raise CancelledError
+
+    with pytest.raises(CancelledError):
+        locate_watched(locator, photo(), [], watch)
+
+
+def test_a_click_on_an_example_gives_its_place():
+    """The dots are found by their colour, which is nowhere else on the map."""
+    place = (-33.9, 151.2)
+    values = np.asarray(figures.world_with([Example(photo(), *place)])).astype(int)
+    is_dot = np.abs(values - [0xD5, 0x5E, 0x00]).sum(-1) < 30
+    row, column = (round(axis.mean()) for axis in np.nonzero(is_dot))
+    assert figures.clicked(column, row) == pytest.approx(place, abs=0.4)
+    assert figures.clicked(0, 0) == pytest.approx((90, -180), abs=0.2)
+
+
+def test_the_map_shows_the_density_where_it_is(prediction):
+    pytest.importorskip("plotly", reason="needs the extra [demo]")
+    figure = figures.density_map(prediction, truth=(40.0, 0.0))
+    heat = figure.data[0]
+    row, column = np.unravel_index(np.argmax(heat.z), heat.z.shape)
+    assert (heat.y[row], heat.x[column]) == pytest.approx(PARIS, abs=3)
+    names = [trace.name for trace in figure.data[1:]]
+    assert names == ["coastlines", "50% region", "90% region", "answer", "truth"]
+    assert "http" not in figure.to_json(), "nothing is fetched"
+
+
+def test_the_summary_names_the_city(prediction):
+    rows = dict(figures.summary(prediction, truth=(48.8566, 3.3522)))
+    assert rows["Nearest city"] == "Paris 04 Hôtel-de-Ville, France (0 km away)"
+    assert rows["Distance to the truth"] == "73 km", "a degree of longitude there: 111.2 cos(lat)"
+    assert rows["90% region"] == f"{prediction.density.credible_area_km2(0.9):,.0f} km²"
+
+
+def test_no_place_is_invented():
+    nowhere = Prediction(
+        Density.uniform(16), float("nan"), float("nan"), 0.0, located=False, seconds=0.1
+    )
+    rows = dict(figures.summary(nowhere))
+    assert rows["Located"].startswith("no")
+    assert "Place" not in rows
+    kinds = [f["properties"]["kind"] for f in json.loads(figures.to_geojson(nowhere))["features"]]
+    assert set(kinds) == {"region"}
+
+
+def test_files_hold_the_answer(prediction, tmp_path):
+    paths = figures.save_files(prediction, Shot("../a b<c>.jpg", photo()), tmp_path)
+    assert [path.removeprefix(f"{tmp_path}/") for path in paths] == [
+        "a-b-c.geojson",
+        "a-b-c.parquet",
+        "a-b-c.fits",
+        "a-b-c.png",
+    ]
+    frame = geopandas.read_file(paths[0])
+    point = frame[frame["kind"] == "point"].geometry.iloc[0]
+    assert (point.y, point.x) == pytest.approx(PARIS)
+    areas = frame[frame["probability"] == 0.9].to_crs("EPSG:6933").area.sum()
+    assert areas / 1e6 == pytest.approx(prediction.density.credible_area_km2(0.9), rel=0.02)
+    for path in paths[1:3]:
+        assert torch.allclose(Density.load(path).mass, prediction.density.mass)
+    with Image.open(paths[3]) as picture:
+        assert picture.format == "PNG"

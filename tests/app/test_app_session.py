@@ -1,0 +1,105 @@
+"""What a visitor gives: uploads, manifests, places."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.ExifTags import GPS, IFD
+
+from icgeo.app import session
+from icgeo.app.session import Bank, Shot, read_uploads
+from icgeo.sphere import distance_km
+
+
+@pytest.fixture
+def photo(tmp_path):
+    def save(name, *, place=None, folder="a"):
+        path = tmp_path / folder / name
+        path.parent.mkdir(exist_ok=True)
+        picture = Image.fromarray(np.full((30, 40, 3), 90, dtype=np.uint8))
+        exif = Image.Exif()
+        if place:
+            exif.get_ifd(IFD.GPSInfo).update(
+                {
+                    GPS.GPSLatitudeRef: "N",
+                    GPS.GPSLatitude: (place[0], 0, 0),
+                    GPS.GPSLongitudeRef: "E",
+                    GPS.GPSLongitude: (place[1], 0, 0),
+                }
+            )
+        picture.save(path, exif=exif)
+        return path
+
+    return save
+
+
+def test_a_broken_file_is_told_by_its_name_and_the_others_are_taken(photo, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"not a photo")
+    shots, problems = read_uploads([photo("one.jpg"), broken, photo("two.jpg", place=(48, 2))])
+    assert [(shot.name, shot.place) for shot in shots] == [("one.jpg", None), ("two.jpg", (48, 2))]
+    assert len(problems) == 1
+    assert "broken.jpg: expected a photo" in problems[0]
+    assert str(tmp_path) not in problems[0], "where the server keeps files is no one's business"
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded(photo, monkeypatch):
+    monkeypatch.setattr(session, "MAX_PIXELS", 1000)
+    shots, problems = read_uploads([photo("large.png")])
+    assert not shots
+    assert "at most 1000 pixels, found 40 x 30" in problems[0]
+
+
+def test_a_manifest_finds_its_photos_by_name_wherever_they_were_uploaded(photo, tmp_path):
+    table = tmp_path / "bank.csv"
+    table.write_text("image,lat,lon\nphotos/one.jpg,10,20\nphotos/two.jpg,,\n")
+    uploads = [table, photo("one.jpg"), photo("two.jpg", folder="b"), photo("three.jpg")]
+    shots, problems = read_uploads(uploads)
+    assert not problems
+    places = {shot.name: shot.place for shot in shots}
+    assert places == {"one.jpg": (10, 20), "two.jpg": None, "three.jpg": None}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("image,lat,lon\none.jpg,10,20\ngone.jpg,1,2\n", "1 of 2 are missing, gone.jpg first"),
+        ("image,lat,lon\none.jpg,100,20\n", "expected latitude in"),
+        ("image,lat,lon\n../../etc/passwd,1,2\n", "in the manifest's folder"),
+    ],
+)
+def test_a_wrong_manifest_is_told(photo, tmp_path, rows, message):
+    table = tmp_path / "bank.csv"
+    table.write_text(rows)
+    shots, problems = read_uploads([table, photo("one.jpg")])
+    assert [shot.name for shot in shots] == ["one.jpg"]
+    assert message in problems[0]
+    assert str(tmp_path) not in problems[0]
+
+
+def test_photos_wait_for_their_place_in_order():
+    picture = Image.new("RGB", (8, 8))
+    bank = Bank().adding([Shot("a", picture), Shot("b", picture, (1.0, 2.0)), Shot("c", picture)])
+    assert [shot.name for shot in bank.waiting] == ["a", "c"]
+    placed = bank.placing(10, 20)
+    assert [(e.lat, e.lon) for e in placed.examples] == [(1, 2), (10, 20)]
+    assert [shot.name for shot in placed.waiting] == ["c"]
+    assert len(bank.examples) == 1, "a bank is replaced, never changed"
+    with pytest.raises(ValueError, match="latitude"):
+        placed.placing(91, 0)
+    with pytest.raises(ValueError, match="waits"):
+        Bank().placing(0, 0)
+
+
+def test_a_bank_has_an_end():
+    with pytest.raises(ValueError, match="at most 256 photos, got 257"):
+        Bank().adding([Shot("a", Image.new("RGB", (8, 8)))] * 257)
+
+
+@pytest.mark.slow
+def test_views_from_orbit_are_the_same_for_a_seed_and_others_for_another():
+    first, again, other = (
+        session.built_in_views("Blue Marble", seed=seed, count=2) for seed in (0, 0, 1)
+    )
+    assert first[0].photo.tobytes() == again[0].photo.tobytes()
+    assert first[0].place == again[0].place
+    assert distance_km([*first[0].place], [*other[0].place]) > 100
