@@ -15,7 +15,7 @@ import torch
 from icgeo.evaluation import RIVALS, Row, column
 from icgeo.evaluation.scores import GUESS_KM
 from icgeo.metrics import accuracies, distances, geoscore, mean_error, median_error
-from icgeo.report.tables import Cell, Table, number
+from icgeo.report.tables import DASH, Cell, Table, number
 
 SETS = {
     "osv5m-test": ("osv5m", 210_122),
@@ -112,32 +112,37 @@ def comparison_tables(rows: Sequence[Row]) -> tuple[list[Table], list[str]]:
 def _tables(benchmark: str, rows: Sequence[Row]) -> list[Table]:
     here = [one for one in published() if one.benchmark == benchmark]
     same = [one for one in here if one.protocol is not None]
-    other = [one for one in here if one.protocol is None]
-    header = ("system", "metric", "published", "this run", "protocol", "source")
-    beside = [
-        [*_cells(one), Cell(number(_own(rows, one), _form(one))), Cell(one.protocol or ""),
-         Cell(one.source)]
-        for one in same
-    ]  # fmt: skip
-    first = Table(
-        f"{benchmark}: published, and this run ({rows[0].locator}, {rows[0].shots} shots, "
-        f"{len(rows):,} queries) counted by the same protocol",
-        header,
-        beside,
+    apart = [one for one in here if one.protocol is None]
+    own = f"{rows[0].locator}, {rows[0].shots} shots, {len(rows):,} queries"
+    titles = (
+        f"{benchmark}: published, and below it this run ({own}) counted by the same protocol",
+        f"{benchmark}: published by a protocol that is not known, so not compared",
     )
-    if not other:
-        return [first]
-    apart = [[*_cells(one), Cell(one.source)] for one in other]
-    title = f"{benchmark}: published by a protocol that is not known, so not compared"
-    return [first, Table(title, ("system", "metric", "published", "source"), apart)]
-
-
-def _cells(one: Published) -> list[Cell]:
     return [
-        Cell(one.system),
-        Cell(f"{one.metric}, {one.unit}"),
-        Cell(number(one.value, _form(one))),
+        _table(title, part, own=rows if part is same else None)
+        for title, part in zip(titles, (same, apart), strict=True)
+        if part
     ]
+
+
+def _table(title: str, part: Sequence[Published], *, own: Sequence[Row] | None) -> Table:
+    """Lay out a line for each system, with its own number below if it is to be compared."""
+    metrics = list(dict.fromkeys(f"{one.metric}, {one.unit}" for one in part))
+    lines = []
+    for system in dict.fromkeys(one.system for one in part):
+        found = {f"{one.metric}, {one.unit}": one for one in part if one.system == system}
+        cells = [_cell(found.get(metric), own) for metric in metrics]
+        sources = "; ".join(dict.fromkeys(one.source for one in found.values()))
+        protocol = PROTOCOL_OF.get(system) or "not known"
+        lines.append([Cell(system), *cells, Cell(protocol), Cell(sources)])
+    return Table(title, ("system", *metrics, "protocol", "source"), lines)
+
+
+def _cell(one: Published | None, own: Sequence[Row] | None) -> Cell:
+    if one is None:
+        return Cell(DASH)
+    below = "" if own is None else f"this run {number(_own(own, one), _form(one))}"
+    return Cell(number(one.value, _form(one)), below)
 
 
 def _form(one: Published) -> str:
