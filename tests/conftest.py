@@ -1,6 +1,13 @@
-"""Shared settings of the tests: hypothesis is deterministic, torch is reproducible."""
+"""Shared settings of the tests: hypothesis is deterministic, a process has a thread.
+
+Tests run in a process a core, and torch's threads would wait for each other.
+"""
+
+import os
 
 from hypothesis import settings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("icgeo", derandomize=True, deadline=None)
 settings.load_profile("icgeo")

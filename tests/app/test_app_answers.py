@@ -1,6 +1,5 @@
 """What the page shows: steps of the drawing, maps, files."""
 
-import json
 from threading import Event
 
 import geopandas
@@ -11,7 +10,7 @@ from PIL import Image
 
 from icgeo import Density, Example, Geolocator, Prediction
 from icgeo.app import figures
-from icgeo.app.locating import CancelledError, locate_watched, steps_of
+from icgeo.app.locating import CancelledError, steps_of
 from icgeo.app.session import Shot
 
 PARIS = (48.8566, 2.3522)
@@ -66,14 +65,6 @@ def test_whoever_stops_listening_stops_the_drawing(locator):
     assert cancelled.is_set()
 
 
-def test_what_the_watcher_raises_ends_the_call(locator):
-    def watch(maps, t):
-        raise CancelledError
-
-    with pytest.raises(CancelledError):
-        locate_watched(locator, photo(), [], watch)
-
-
 def test_a_click_on_an_example_gives_its_place():
     """The dots are found by their colour, which is nowhere else on the map."""
     place = (-33.9, 151.2)
@@ -109,8 +100,6 @@ def test_no_place_is_invented():
     rows = dict(figures.summary(nowhere))
     assert rows["Located"].startswith("no")
     assert "Place" not in rows
-    kinds = [f["properties"]["kind"] for f in json.loads(figures.to_geojson(nowhere))["features"]]
-    assert set(kinds) == {"region"}
 
 
 def test_files_hold_the_answer(prediction, tmp_path):

@@ -12,6 +12,7 @@ import torch
 from icgeo import metrics
 from icgeo.density import Density
 from icgeo.metrics import DensityScores, Gazetteer
+from icgeo.sphere import AREA_KM2
 
 ONE, NONE, NAN = [(10.0, 20.0)], np.zeros((0, 2)), [(math.nan, math.nan)]
 BAD = [(math.nan, 20.0)]
@@ -139,6 +140,11 @@ CASES: dict[str, dict[str, tuple[Any, Any]]] = {
         "single": (lambda: metrics.score_density(FLAT, ONE[0]).nll, metrics.UNIFORM_NLL),
         "empty": (lambda: metrics.score_density(FLAT, NONE), "at least one query"),
         "nan": (lambda: metrics.score_density(FLAT, NAN[0]), "latitude in"),
+    },
+    "searched_area_km2": {
+        "single": (lambda: metrics.searched_area_km2(FLAT, ONE[0]), 6.5 * AREA_KM2 / 12),
+        "empty": (lambda: metrics.searched_area_km2(FLAT, ()), "last dimension of 2"),
+        "nan": (lambda: metrics.searched_area_km2(FLAT, NAN[0]), "latitude in"),
     },
     "DensityScores": {
         "single": (lambda: streamed(ONE, 1), 1),

@@ -189,7 +189,7 @@ def train(model, episodes, *, steps, rate=1e-2):
 @pytest.mark.parametrize(
     ("name", "steps"),
     [
-        ("klein", 300),
+        pytest.param("klein", 300, marks=pytest.mark.slow),
         pytest.param("kontext", 800, marks=pytest.mark.slow),
         pytest.param("vace", 1200, marks=pytest.mark.slow),
         pytest.param("ti2v", 500, marks=pytest.mark.slow),
