@@ -91,7 +91,8 @@ def comparison_tables(rows: Sequence[Row]) -> tuple[list[Table], list[str]]:
     notes: list[str] = []
     for episode, (benchmark, size) in SETS.items():
         own = [r for r in rows if r.episode == episode and r.locator not in RIVALS]
-        known = [r for r in own if r.nll is not None and r.shots == max(r.shots for r in own)]
+        most = max((r.shots for r in own), default=0)
+        known = [r for r in own if r.nll is not None and r.shots == most]
         if known and len(known) < WHOLE * size:
             notes.append(
                 f"{benchmark}: {len(known):,} of its {size:,} queries were answered; a part of a "
