@@ -219,8 +219,8 @@ def _bank_actions(gradio: Any) -> tuple[Callable[..., list[Any]], ...]:
 
     def take_set(chosen: str, known: session.Bank) -> list[Any]:
         with _explained(gradio):
-            views = session.built_in_views(chosen, seed=len(known.examples))
-            return _show_bank(gradio, known.adding(views))
+            shots = session.built_in_set(chosen, seed=len(known.examples))
+            return _show_bank(gradio, known.adding(shots))
 
     def put(lat: float, lon: float, known: session.Bank) -> list[Any]:
         with _explained(gradio):
@@ -232,7 +232,9 @@ def _bank_actions(gradio: Any) -> tuple[Callable[..., list[Any]], ...]:
 def _set_row(gradio: Any) -> tuple[Any, Any, Any]:
     with gradio.Row():
         name = gradio.Dropdown(
-            [*session.BUILT_IN], label=f"{session.VIEWS_IN_SET} views from orbit", min_width=140
+            session.set_names(),
+            label=f"{session.VIEWS_IN_SET} views from orbit, or photos",
+            min_width=140,
         )
         with gradio.Column(min_width=100):
             add = gradio.Button("Add them", size="sm", elem_id="add-set")

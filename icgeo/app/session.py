@@ -33,6 +33,9 @@ BUILT_IN = {
     "Shaded relief": "shaded-relief",
 }
 """Views from orbit of these worlds can be had without a photo of one's own."""
+PHOTOS = Path(__file__).parents[2] / "assets" / "photos" / "photos.csv"
+"""Real photos of known places, which a clone has and a wheel has not."""
+REAL = "Photos of known places"
 VIEWS_IN_SET = 16
 _VIEWS = ViewOptions(size=192, field_of_view_deg=(30.0, 60.0), min_land=0.3)
 _TABLES = (".csv", ".tsv", ".parquet")
@@ -147,6 +150,22 @@ def _told(error: ValueError, path: Path) -> str:
         text = text.replace(part, path.name if part == str(path) else "")
     text = text.replace("raise max_pixels", "upload another")
     return text if path.name in text else f"{path.name}: {text}"
+
+
+def set_names() -> list[str]:
+    """Name the sets that are there."""
+    return [*BUILT_IN, *([REAL] if PHOTOS.is_file() else [])]
+
+
+def built_in_set(name: str, *, seed: int) -> list[Shot]:
+    """Take a set by its name: real photos of places, or views from orbit by a seed."""
+    if name != REAL:
+        return built_in_views(name, seed=seed)
+    return [
+        Shot(record.path.name, _read(record.path), (record.lat, record.lon))
+        for record in read_manifest(PHOTOS, require_location=True)
+        if record.lat is not None and record.lon is not None
+    ]
 
 
 @lru_cache(maxsize=len(BUILT_IN))

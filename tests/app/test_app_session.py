@@ -103,3 +103,11 @@ def test_views_from_orbit_are_the_same_for_a_seed_and_others_for_another():
     assert first[0].photo.tobytes() == again[0].photo.tobytes()
     assert first[0].place == again[0].place
     assert distance_km([*first[0].place], [*other[0].place]) > 100
+
+
+def test_real_photos_of_known_places_are_a_set():
+    assert session.REAL in session.set_names()
+    shots = session.built_in_set(session.REAL, seed=0)
+    assert len(shots) == 72
+    assert all(-90 <= shot.place[0] <= 90 for shot in shots)
+    assert len(Bank().adding(shots).examples) == 72
