@@ -112,6 +112,8 @@ def main(options: Options) -> None:
     del model
     if accelerator.is_main_process:
         compare(options, trial, folder, take)
+    accelerator.wait_for_everyone()  # a launcher ends all processes where one ends badly
+    accelerator.end_training()
 
 
 def compare(

@@ -13,12 +13,13 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast_object_list
 from safetensors import SafetensorError
 from torch import nn
 from tqdm import tqdm
@@ -43,6 +44,8 @@ from icgeo.training.sharding import tie_kept
 
 logger = logging.getLogger(__name__)
 
+PATIENCE = timedelta(days=1)
+"""How long the other processes wait while the main one compares."""
 ADAPTER, BEST = "adapter.safetensors", "adapter"
 
 
@@ -58,6 +61,7 @@ def make_accelerator(options: LoraOptions, folder: Path) -> Accelerator:
         mixed_precision=options.mixed_precision,
         log_with=package,
         project_dir=folder,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
 
 
@@ -264,7 +268,8 @@ class LoraTraining:
             if progress.step % options.save_every == 0 or has_ended or self.has_stopped:
                 self.save()
         bar.close()
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
         return progress.history[-1]
 
     @property

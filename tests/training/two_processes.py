@@ -1,5 +1,6 @@
 """Gradients and weights of a run in float64, written by the main process; run by a launcher."""
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +81,9 @@ def main(folder: Path, kind: str) -> None:
             "comes_back": torch.tensor(all(torch.equal(x, again[i]) for i, x in saved.items())),
         }
         save_file({**grads, **saved, **told}, folder / "found.safetensors")
+    accelerator.wait_for_everyone()
     accelerator.end_training()
+    os._exit(0)  # torch has been seen to abort when threads of gloo outlive the interpreter
 
 
 if __name__ == "__main__":
