@@ -24,6 +24,8 @@ class Options(ModelOptions):
     """The folder that `benchmark` was unpacked to."""
     split: str | None = None
     """Of `benchmark`; by default its first."""
+    leakage_km: float | None = None
+    """Leave out examples within so many km of a query of `benchmark`, and its near duplicates."""
     examples: Path | None = None
     """Photos whose locations are known, in the forms of `queries`, to show with other photos."""
     video: Path | None = None
@@ -56,6 +58,7 @@ class Options(ModelOptions):
 def gather(options: Options) -> "list[Episode]":
     """Gather examples and queries: the user's, or of some worlds."""
     from icgeo import data, evaluation
+    from icgeo.data.leakage import LeakageGuard
     from icgeo.data.worlds import HELD_OUT_FAMILIES
     from icgeo.evaluation.benchmarks import EARTH
 
@@ -71,11 +74,10 @@ def gather(options: Options) -> "list[Episode]":
         return [take(every_seconds=options.every_seconds, shots=shots, seed=seed)]
     if options.benchmark:
         benchmark = data.open(options.benchmark, options.root, split=options.split)
-        return list(
-            evaluation.benchmark_episodes(
-                benchmark, options.examples, shots=shots, seed=seed, allow_outside=outside
-            )
-        )
+        near = options.leakage_km
+        guard = None if near is None else LeakageGuard(benchmark, within_km=near)
+        parts = partial(evaluation.benchmark_episodes, benchmark, options.examples, guard=guard)
+        return list(parts(shots=shots, seed=seed, allow_outside=outside))
     if options.queries:
         take = partial(
             evaluation.photo_episode, options.queries, options.examples, allow_outside=outside

@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 
 from icgeo import layout
 from icgeo.data.benchmarks import BENCHMARKS, BenchmarkRecord, OpenBenchmark
+from icgeo.data.leakage import LeakageGuard
 from icgeo.data.manifest import Record, read_manifest
 from icgeo.data.orbit import (
     ViewOptions,
@@ -232,15 +233,17 @@ def benchmark_episodes(
     shots: int = 16,
     seed: int = 0,
     allow_outside: bool = False,
+    guard: LeakageGuard | None = None,
 ) -> Iterator[Episode]:
     """Take the photos of a benchmark, `chunk` at a time, and examples as for `photo_episode`.
 
     All of its episodes have one id and the same examples, so that rows do not depend on `chunk`.
+    Examples that give a query of `guard` away are logged and left out.
 
     Raises:
         ManifestError: a manifest of examples that cannot be used, or with no good row.
     """
-    bank = [] if examples is None else _bank(examples, shots, seed, allow_outside)
+    bank = [] if examples is None else _bank(examples, shots, seed, allow_outside, guard)
     queries = benchmark_queries(benchmark)
     while part := list(islice(queries, chunk)):
         yield Episode(f"{benchmark.name}-{benchmark.split}", benchmark.name, bank, part)
@@ -277,8 +280,14 @@ def _location(record: Record) -> tuple[float, float] | None:
     return None if record.lat is None or record.lon is None else (record.lat, record.lon)
 
 
-def _bank(path: str | Path, shots: int, seed: int, allow_outside: bool) -> list[Example]:
-    """Draw examples that can be read."""
+def _bank(
+    path: str | Path,
+    shots: int,
+    seed: int,
+    allow_outside: bool,
+    guard: LeakageGuard | None = None,
+) -> list[Example]:
+    """Draw examples that can be read and give no query away."""
     records = read_manifest(path, allow_outside=allow_outside, require_location=True, errors="skip")
     order = torch.randperm(len(records), generator=torch.Generator().manual_seed(seed))
     bank: list[Example] = []
@@ -286,10 +295,15 @@ def _bank(path: str | Path, shots: int, seed: int, allow_outside: bool) -> list[
         location = _location(record)
         if location is None or len(bank) == shots:
             break
+        example = Example(record.path, *location)
         try:
             read_photo(record.path, size_hint=1)
         except PhotoError as error:
             logger.warning("%s; skipped this example", error)
+            continue
+        leaks = list(guard.leaks([example])) if guard else []
+        if leaks:
+            logger.warning("%s gives query %s away; skipped it", record.path, leaks[0].query)
         else:
-            bank.append(Example(record.path, *location))
+            bank.append(example)
     return bank

@@ -9,6 +9,7 @@ from PIL import Image
 
 import icgeo.data
 from icgeo.baselines import Chance
+from icgeo.data.leakage import LeakageGuard
 from icgeo.data.orbit import land_mask
 from icgeo.data.worlds import pixel_xyz
 from icgeo.evaluation import (
@@ -159,3 +160,20 @@ def test_rows_of_a_benchmark_do_not_depend_on_the_chunk(benchmark, folder, tmp_p
         (f"{n}.png", shots, 10 * n, n != 2) for n in range(4) for shots in (0, 2)
     }
     assert {(row.episode, row.world) for row in rows} == {("im2gps-test", "im2gps")}
+
+
+def test_examples_that_give_a_query_away_are_left_out_and_named(benchmark, folder, caplog):
+    """One at the place of a query, one that is the picture of another, one that is neither."""
+    noise = np.random.default_rng(0).integers(256, size=(3, 32, 32, 3), dtype=np.uint8)
+    for name, pixels in zip(("near.png", "copy.png", "other.png"), noise, strict=True):
+        Image.fromarray(pixels).save(folder / name)
+    Image.fromarray(noise[1]).save(folder / "images" / "3.png")
+    rows = ("near.png,0.001,0.001", "copy.png,-40,5", "other.png,-50,5")
+    (folder / "bank.csv").write_text("\n".join(["image,lat,lon", *rows]) + "\n")
+    guard = LeakageGuard(benchmark, within_km=1)
+    (episode,) = benchmark_episodes(benchmark, folder / "bank.csv", guard=guard)
+    assert [example.lat for example in episode.examples] == [-50]
+    messages = [record.getMessage() for record in caplog.records]
+    assert sum("away; skipped it" in message for message in messages) == 2
+    (episode,) = benchmark_episodes(benchmark, folder / "bank.csv")
+    assert len(episode.examples) == 3
