@@ -3,6 +3,9 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
+SHOTS = (0, 1, 2, 4, 8, 16)
+"""Numbers of examples to try and to calibrate for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:

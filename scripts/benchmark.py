@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from icgeo import config
+from icgeo.options import SHOTS
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Options:
 
     preset: Literal["small", "klein-4b", "kontext"] = "small"
     """Dimensions: some 10 million parameters, or those of FLUX.2 klein 4B or FLUX.1 Kontext."""
-    shots: tuple[int, ...] = (0, 1, 2, 4, 8, 16)
+    shots: tuple[int, ...] = SHOTS
     """Numbers of examples."""
     samples: tuple[int, ...] = (1, 8)
     """Maps drawn for each query."""

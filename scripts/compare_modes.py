@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from icgeo import config
+from icgeo.options import SHOTS
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Options:
     """Episodes, each in a world of its own."""
     queries: int = 12
     """Queries of an episode."""
-    shots: tuple[int, ...] = (0, 1, 2, 4, 8, 16)
+    shots: tuple[int, ...] = SHOTS
     """Numbers of examples."""
     steps: int | None = None
     """Steps of the flow; by default the checkpoint's own."""

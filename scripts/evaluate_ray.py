@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icgeo import config
+from icgeo.options import SHOTS
 
 if TYPE_CHECKING:
     from icgeo.evaluation import Episode
@@ -25,7 +26,7 @@ class Options:
     """A family of procedural worlds, or a picture of a whole planet."""
     count: int = 64
     """Views to locate."""
-    shots: tuple[int, ...] = (0, 1, 2, 4, 8, 16)
+    shots: tuple[int, ...] = SHOTS
     """Numbers of examples."""
     model: str = "tiny"
     """A name, a checkpoint folder, or a hub id."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icgeo import config
-from icgeo.options import ModelOptions
+from icgeo.options import SHOTS, ModelOptions
 
 if TYPE_CHECKING:
     from icgeo.evaluation import Episode
@@ -39,7 +39,7 @@ class Options(ModelOptions):
     one world of each family that the model in the box has never seen."""
     count: int = 64
     """Views of each world to locate."""
-    shots: tuple[int, ...] = (0, 1, 2, 4, 8, 16)
+    shots: tuple[int, ...] = SHOTS
     """Numbers of examples; where no truth is known, the largest only."""
     steps: int | None = None
     """Steps of the flow; by default the checkpoint's own."""

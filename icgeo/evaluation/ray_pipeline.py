@@ -22,8 +22,9 @@ from pyarrow import parquet
 from icgeo.config import UsageError
 from icgeo.evaluation.locating import locate, read
 from icgeo.evaluation.rows import Key, Row, known_rows
-from icgeo.evaluation.run import SHOTS, Order, batches, finish, missing
+from icgeo.evaluation.run import Order, batches, finish, missing
 from icgeo.evaluation.streams import Benchmark, Stream
+from icgeo.options import SHOTS
 from icgeo.prediction import Locator
 
 PARTS = "parts"

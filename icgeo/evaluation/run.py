@@ -20,9 +20,8 @@ from icgeo.evaluation.rows import Key, Row, RowFile, known_rows, write_rows
 from icgeo.evaluation.scores import RIVALS, scores, to_json
 from icgeo.evaluation.shards import ALONE, Shard
 from icgeo.evaluation.streams import Benchmark
+from icgeo.options import SHOTS
 from icgeo.prediction import Locator
-
-SHOTS = (0, 1, 2, 4, 8, 16)
 
 Order = dict[tuple[str, str], int]
 """The place of each query, named by benchmark and id, among all."""

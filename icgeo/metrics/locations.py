@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from icgeo.metrics.checks import answers, same_rows
 from icgeo.sphere import EARTH_RADIUS_KM, Values, as_lat_lon, to_xyz
@@ -90,12 +91,18 @@ class Gazetteer:
         if not max_km > 0:
             raise ValueError(f"expected max_km above 0, got {max_km:g}")
         places, known = answers(lat_lon, "location")
-        chord, city = self._tree.query(to_xyz(places).numpy())
-        near = EARTH_RADIUS_KM * 2 * np.arcsin(np.minimum(chord / 2, 1)) <= max_km
+        city, away_km = self.nearest(places)
         labels = self.labels.take(city).reset_index(drop=True)
-        if not (kept := known.numpy() & near).all():
+        if not (kept := known.numpy() & (away_km <= max_km)).all():
             labels.loc[~kept] = None
         return labels
+
+    def nearest(
+        self, places: Float[Tensor, "rows 2"]
+    ) -> tuple[Int[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+        """Number of the nearest city of each location in degrees, and how far it is in km."""
+        chord, city = self._tree.query(to_xyz(places).numpy())
+        return city, EARTH_RADIUS_KM * 2 * np.arcsin(np.minimum(chord / 2, 1))
 
 
 @lru_cache(maxsize=1)

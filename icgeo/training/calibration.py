@@ -20,11 +20,11 @@ from icgeo.density import Density
 from icgeo.geolocator import Geolocator
 from icgeo.layout import EARTH
 from icgeo.models.flux2 import StackedMapModel
+from icgeo.options import SHOTS
 from icgeo.prediction import Example
 from icgeo.training.episodes import PROMPTS, EpisodeOptions, WorldBank, draw_episodes
 from icgeo.travel import FRAMES_ALIKE, frame_power, smooth
 
-SHOTS = (0, 1, 2, 4, 8, 16)
 NOISES = tuple(maps.Noise(level, level, level) for level in (0.03, 0.05, 0.1, 0.15, 0.2, 0.3))
 POWERS = tuple(torch.logspace(math.log10(0.2), math.log10(3), 28).tolist())
 CORRELATIONS = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0)

@@ -34,6 +34,16 @@ def objective_of(name, **settings):
     return PipelineObjective(replace(model, settings=replace(model.settings, **settings)), "earth")
 
 
+def run_of(objective, pool, folder, options):
+    """A run whose every step is on the same episodes."""
+    latents = objective.encode(pool)
+    gallery = Gallery.of(pool.lat_lon, latents["features"])
+    run = LoraTraining(objective, latents, gallery, exam=None, folder=folder, options=options)
+    draws = next(iter(run.parts(0)))
+    run.parts = lambda step: [draws]
+    return run
+
+
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
@@ -47,22 +57,12 @@ def objective_of(name, **settings):
 def test_each_architecture_learns_by_a_lora(name, settings, tmp_path):
     """The loss of fixed episodes falls by a tenth; the base stays as it is."""
     objective, pool = objective_of(name, **settings), pool_of()
-    latents = objective.encode(pool)
     options = LoraOptions(
         views=3, episodes=2, rank=8, alpha=16, steps=12, warmup=2, learning_rate=2e-2, drop_text=0,
         tracker="none", mixed_precision="no",
     )  # fmt: skip
-    run = LoraTraining(
-        objective,
-        latents,
-        Gallery.of(pool.lat_lon, latents["features"]),
-        exam=None,
-        folder=tmp_path,
-        options=options,
-    )
+    run = run_of(objective, pool, tmp_path, options)
     before = {n: x.clone() for n, x in objective.transformer.named_parameters() if "lora" not in n}
-    draws = next(iter(run.parts(0)))
-    run.parts = lambda step: [draws]
     losses = [run.update() for _ in range(options.steps)]
     assert losses[-1] < 0.9 * losses[0]
     after = dict(objective.transformer.named_parameters())
@@ -169,17 +169,8 @@ def test_a_lora_learns_on_a_base_of_8_bits(tmp_path):
     photos = torch.randint(256, (6, 3, 64, 64), generator=generator).to(torch.uint8)
     pool = Pool(photos, torch.rand(6, 2, generator=generator).double() * 50)
     objective = PipelineObjective(model, "earth")
-    latents = objective.encode(pool)
-    run = LoraTraining(
-        objective,
-        latents,
-        Gallery.of(pool.lat_lon, latents["features"]),
-        exam=None,
-        folder=tmp_path,
-        options=LoraOptions(views=3, episodes=2, rank=4, tracker="none", learning_rate=2e-2),
-    )
-    draws = next(iter(run.parts(0)))
-    run.parts = lambda step: [draws]
+    options = LoraOptions(views=3, episodes=2, rank=4, tracker="none", learning_rate=2e-2)
+    run = run_of(objective, pool, tmp_path, options)
     losses = [run.update() for _ in range(5)]
     assert losses[-1] < losses[0] - 1e-3
     assert {weight.dtype for weight in run.weights} == {torch.float32}
