@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from icgeo import config
-from icgeo.options import ModelOptions
+from icgeo.options import Choice, ModelOptions
 
 if TYPE_CHECKING:
     from icgeo.geolocator import Geolocator
@@ -33,6 +33,13 @@ class PredictOptions(ModelOptions):
     examples: Path | None = None
     """Photos whose locations are known: a CSV or Parquet file with columns image, latitude and
     longitude in degrees, or a folder of photos with GPS tags; by default none."""
+    shots: int | None = None
+    """Examples that each photo is shown, chosen for it; by default all of them."""
+    choose: Choice = "nearest"
+    """How they are chosen: those most alike, alike but diverse, or without looking at the photo."""
+    features: str = "tiny"
+    """By what photos are alike: tiny (views from orbit), pixels, efficientnet-lite0, or a model of
+    transformers."""
     save: Path | None = None
     """File to write, by its suffix: .geojson, .csv, .parquet (GeoParquet) or .jsonl."""
     json: bool = False
@@ -152,11 +159,13 @@ def _locator(options: PredictOptions, examples: "Sequence[Example]") -> "Geoloca
     from icgeo.geolocator import Geolocator
     from icgeo.models import load
 
-    names = ("prompt", "steps", "samples", "point", "batch_size", "seed")
+    names = (
+        "prompt", "steps", "samples", "point", "batch_size", "seed", "shots", "choose", "features",
+    )  # fmt: skip
     try:
         model = load(options.model, **options.loading)
         locator = Geolocator(model, **{name: getattr(options, name) for name in names})
-        locator.context(examples)
+        locator.prepare(examples)
     except ValueError as error:
         raise config.UsageError(str(error)) from error
     return locator

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from icgeo import maps, pretrained, sampling
+from icgeo import features, maps, pretrained, sampling
 from icgeo.best_point import best_points
 from icgeo.data.photos import Photo, StoredPhoto
 from icgeo.data.squares import square_pixels, varied
@@ -34,10 +34,14 @@ from icgeo.prediction import (
     check_choices,
     locate_by_sets,
 )
+from icgeo.selection import STRATEGIES, Bank, make_strategy
 from icgeo.travel import frame_times, mixture, smooth
 
 CONTEXTS_KEPT = 8
-SAVED = ("steps", "samples", "seed", "prompt", "batch_size", "point", "augment", "name")
+SAVED = (
+    "steps", "samples", "seed", "prompt", "batch_size", "point", "augment", "name", "shots",
+    "choose", "features",
+)  # fmt: skip
 """Fields that `save_pretrained` writes; the rest is in the settings of the model."""
 INFORMED = 0.1
 """Nats that the density of an illegible frame says at least where it is still located."""
@@ -124,15 +128,24 @@ class Geolocator:
     """How it is called in tables and figures."""
     examples: Examples = None
     """What is shown where `locate` is given None; [] shows nothing."""
+    shots: int | None = None
+    """How many of the examples each photo is shown, chosen for it; None shows all of them."""
+    choose: str = "nearest"
+    """How they are chosen: one of `icgeo.selection.STRATEGIES`."""
+    features: str = "tiny"
+    """By what photos are alike: what `icgeo.features.open` takes."""
 
     def __post_init__(self) -> None:
-        least_of = {"steps": 1, "samples": 1, "batch_size": 1, "augment": 0, "example_guidance": 0}
+        least_of = {"steps": 1, "samples": 1, "batch_size": 1} | dict.fromkeys(
+            ("augment", "example_guidance", "shots"), 0
+        )
         for field, least in least_of.items():
             value = getattr(self, field)
             if value is not None and not least <= value < math.inf:
                 raise ValueError(f"expected {field} of at least {least}, got {value}")
-        if self.point not in POINTS:
-            raise ValueError(f"expected a point of {sorted(POINTS)}, got {self.point!r}")
+        for field, names in (("point", POINTS), ("choose", STRATEGIES)):
+            if (value := getattr(self, field)) not in names:
+                raise ValueError(f"expected {field} to be one of {sorted(names)}, got {value!r}")
         settings = self.loaded.settings
         for field, known in (
             ("style", (settings.style,)),
@@ -271,6 +284,50 @@ class Geolocator:
         places = torch.tensor([[p.lat, p.lon] for p in pairs], dtype=torch.float64)
         return photos, places.reshape(-1, 2)
 
+    def prepare(self, examples: Examples = None) -> None:
+        """Encode examples now, so that the first photo does not wait; what is wrong is told now.
+
+        Raises:
+            LoadError: they do not fit the memory, or no such features.
+            PhotoError: an example cannot be read.
+        """
+        pairs = as_examples(self.examples if examples is None else examples)
+        if self._chooses(pairs):
+            self.require_memory(self.shots or 0)
+            _ = self._bank(pairs).index
+        else:
+            self.context(pairs)
+
+    def _chooses(self, pairs: Sequence[Example]) -> bool:
+        return self.shots is not None and self.shots < len(pairs)
+
+    @cached_property
+    def _banks(self) -> list[Bank]:
+        return []
+
+    def _bank(self, pairs: Sequence[Example]) -> Bank:
+        """Keep the features of examples as long as the same are given."""
+        known = self._banks[-1].examples if self._banks else ()
+        if len(known) != len(pairs) or any(a is not b for a, b in zip(known, pairs, strict=True)):
+            encoder = features.open(self.features, device=self.device)
+            self._banks[:] = [Bank(pairs, encoder)]
+        return self._banks[-1]
+
+    def choose_for(
+        self, photos: Sequence[Photo], examples: Examples = None
+    ) -> Int[Tensor, "photos shots"]:
+        """Say which of the examples each photo is shown, by their numbers.
+
+        Raises:
+            PhotoError: a photo cannot be read.
+            ValueError: an example is wrong.
+        """
+        pairs = as_examples(self.examples if examples is None else examples)
+        if not (self._chooses(pairs) and photos and self.shots):
+            count = min(len(pairs), len(pairs) if self.shots is None else self.shots)
+            return repeat(torch.arange(count), "k -> q k", q=len(photos))
+        return make_strategy(self.choose, self).choose(self._bank(pairs), photos, self.shots)
+
     def locate(
         self,
         photos: Sequence[Photo],
@@ -278,7 +335,7 @@ class Geolocator:
         *,
         watch: sampling.Watch | None = None,
     ) -> list[Prediction]:
-        """Locate photos, given examples.
+        """Locate photos, given examples: all of them, or for each photo as many as `shots` says.
 
         Args:
             photos: paths, pictures or arrays.
@@ -291,7 +348,24 @@ class Geolocator:
             PhotoError: a photo cannot be read.
             ValueError: an example is wrong.
         """
-        context = self.context(examples)
+        pairs = as_examples(self.examples if examples is None else examples)
+        if not self._chooses(pairs):
+            return self._locate_alike(photos, pairs, watch=watch)
+        start = time.perf_counter()
+        chosen = self.choose_for(photos, pairs)
+        share = (time.perf_counter() - start) / max(1, len(photos))
+        found = self.locate_chosen(photos, pairs, chosen, watch=watch)
+        return [replace(prediction, seconds=prediction.seconds + share) for prediction in found]
+
+    def _locate_alike(
+        self,
+        photos: Sequence[Photo],
+        pairs: Sequence[Example],
+        *,
+        watch: sampling.Watch | None = None,
+    ) -> list[Prediction]:
+        """Locate photos that are shown the same."""
+        context = self.context(pairs)
         batches = _batched(photos, self.batch_size)
         return [found for batch in batches for found in self._locate(batch, context, watch)]
 
@@ -300,6 +374,8 @@ class Geolocator:
         photos: Sequence[Photo],
         bank: Sequence[Example],
         chosen: Int[Tensor, "photos shots"],
+        *,
+        watch: sampling.Watch | None = None,
     ) -> list[Prediction]:
         """Locate photos, each given examples of its own: those of these numbers in the bank.
 
@@ -312,9 +388,10 @@ class Geolocator:
         """
         check_choices(photos, bank, chosen)
         if self.loaded.settings.attention != "pairwise" or (chosen == chosen[:1]).all():
-            return locate_by_sets(self, photos, bank, chosen)
+            locate = partial(self._locate_alike, watch=watch)
+            return locate_by_sets(locate, photos, bank, chosen)
         batches = zip(_batched(photos, self.batch_size), chosen.split(self.batch_size), strict=True)
-        found = [self._locate(batch, self._chosen(bank, own)) for batch, own in batches]
+        found = [self._locate(batch, self._chosen(bank, own), watch) for batch, own in batches]
         return [prediction for batch in found for prediction in batch]
 
     def _chosen(self, bank: Sequence[Example], chosen: Int[Tensor, "photos shots"]) -> Context:

@@ -1,10 +1,14 @@
 """Options that commands share, as data: their help is shown without waiting for torch."""
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 SHOTS = (0, 1, 2, 4, 8, 16)
 """Numbers of examples to try and to calibrate for."""
+
+
+Choice = Literal["nearest", "diverse", "random", "stratified", "two-stage"]
+"""How examples are chosen for each photo: the names of `icgeo.selection.STRATEGIES`."""
 
 
 @dataclass(frozen=True, kw_only=True)

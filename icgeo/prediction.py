@@ -4,7 +4,7 @@ Conventions: locations are (latitude, longitude) in degrees, longitudes in [-180
 of `located=False` has the prior as its density and NaN as its point, never an invented one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -194,7 +194,7 @@ def check_choices(
 
 
 def locate_by_sets(
-    locator: Locator,
+    locate: Callable[[Sequence[Photo], Sequence[Example]], list[Prediction]],
     photos: Sequence[Photo],
     bank: Sequence[Example],
     chosen: Int[Tensor, "photos shots"],
@@ -210,7 +210,7 @@ def locate_by_sets(
         members.setdefault(tuple(own), []).append(number)
     located: dict[int, Prediction] = {}
     for own, numbers in members.items():
-        found = locator.locate([photos[i] for i in numbers], [bank[i] for i in own])
+        found = locate([photos[i] for i in numbers], [bank[i] for i in own])
         located.update(zip(numbers, found, strict=True))
     return [located[number] for number in range(len(photos))]
 

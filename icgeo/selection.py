@@ -215,6 +215,18 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
 """By name; `two-stage` is made with a locator, the others need nothing."""
 
 
+def make_strategy(name: str, locator: Locator) -> Strategy:
+    """Make a strategy by its name for a locator.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(f"expected a choice of {sorted(STRATEGIES)}, got {name!r}")
+    make = STRATEGIES[name]
+    return make(locator) if make is TwoStage else make()
+
+
 def _for_all(photos: Sequence[Photo], chosen: Int[Tensor, " shots"]) -> Chosen:
     return repeat(chosen, "k -> q k", q=len(photos))
 
@@ -261,7 +273,7 @@ def locate_chosen(
     """Locate photos, each given its own examples, as well as the locator can."""
     if isinstance(locator, ChoosingLocator):
         return locator.locate_chosen(photos, bank, chosen)
-    return locate_by_sets(locator, photos, bank, chosen)
+    return locate_by_sets(locator.locate, photos, bank, chosen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,6 +301,11 @@ class Selecting:
                 f"expected 0 to {len(self.bank)} shots, as many as the bank holds, got {shots}"
             )
 
+    def choose(self, photos: Sequence[Photo], shots: int) -> Chosen:
+        """Choose examples for each photo, in the order in which they are shown."""
+        chosen = self.strategy.choose(self.bank, photos, shots)
+        return ORDERS[self.order](self.bank, photos, chosen)
+
     def locate(self, photos: Sequence[Photo], examples: Sequence[Example] = ()) -> list[Prediction]:
         """Locate photos; of `examples` only the number counts, for the bank has its own.
 
@@ -301,8 +318,7 @@ class Selecting:
         if not (photos and shots):
             return self.locator.locate(photos, [])
         start = time.perf_counter()
-        chosen = self.strategy.choose(self.bank, photos, shots)
-        chosen = ORDERS[self.order](self.bank, photos, chosen)
+        chosen = self.choose(photos, shots)
         share = (time.perf_counter() - start) / len(photos)
         found = locate_chosen(self.locator, photos, self.bank.examples, chosen)
         return [replace(prediction, seconds=prediction.seconds + share) for prediction in found]

@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icgeo import config
-from icgeo.options import SHOTS, ModelOptions
+from icgeo.options import SHOTS, Choice, ModelOptions
 
 if TYPE_CHECKING:
-    from icgeo.evaluation import Episode
+    from collections.abc import Sequence
+
+    from icgeo.evaluation import Episode, Row, Shard
+    from icgeo.geolocator import Geolocator
+    from icgeo.prediction import Locator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,13 @@ class Options(ModelOptions):
     """Views of each world to locate."""
     shots: tuple[int, ...] = SHOTS
     """Numbers of examples; where no truth is known, the largest only."""
+    choose: Choice | None = None
+    """How examples are chosen for each photo, out of `bank`; by default all see the same."""
+    bank: int = 256
+    """Examples to choose from; of your own, at most so many."""
+    features: str = "tiny"
+    """By what photos are alike: tiny (views from orbit), pixels, efficientnet-lite0, or a model of
+    transformers."""
     steps: int | None = None
     """Steps of the flow; by default the checkpoint's own."""
     samples: int | None = None
@@ -62,11 +73,12 @@ def gather(options: Options) -> "list[Episode]":
     from icgeo.data.worlds import HELD_OUT_FAMILIES
     from icgeo.evaluation.benchmarks import EARTH
 
-    shots, seed, outside = max(options.shots), options.seed, options.allow_outside
+    shots = options.bank if options.choose else max(options.shots)
+    seed, outside = options.seed, options.allow_outside
     if options.video:
-        if options.speed_kmh is None:
+        if options.speed_kmh is None or options.choose:
             raise config.UsageError(
-                "expected --speed_kmh with --video: the speed limit of its camera"
+                "expected --speed_kmh with --video, the speed limit of its camera, and no --choose"
             )
         take = partial(
             evaluation.video_episode, options.video, options.examples, allow_outside=outside
@@ -90,24 +102,52 @@ def gather(options: Options) -> "list[Episode]":
     ]
 
 
+def locate(
+    options: Options, runs: "Sequence[tuple[Geolocator, Episode]]", folder: Path, shard: "Shard"
+) -> "list[Row]":
+    """Locate all queries; the main process draws figures and keeps cases for the report."""
+    from icgeo import evaluation, features, plots, report
+    from icgeo.evaluation.banks import choosing
+
+    asked: list[tuple[Locator, Episode]] = [*runs]
+    rivals: list[tuple[Locator, Episode]] = []
+    if options.choose:
+        seen_by = features.open(options.features, device=options.device)
+        asked, rivals = choosing(runs, options.choose, seen_by, shots=max(options.shots))
+    rows = evaluation.evaluate(
+        [*asked, *rivals],
+        folder=folder,
+        shots=options.shots,
+        batch_size=options.batch_size,
+        rivals=not options.choose,
+        shard=shard,
+    )
+    if shard.is_main:
+        plots.save_figures(folder, rows, asked, runs[0][0].loaded.settings.style)
+        report.save_cases(folder, rows, asked)
+    return rows
+
+
 def main(options: Options) -> None:
     """Locate, print the table, write the run folder; `accelerate launch` divides the queries."""
-    from icgeo import evaluation, plots, report
+    from icgeo import evaluation
     from icgeo.geolocator import Geolocator
     from icgeo.models import load
 
     shard = evaluation.Shard.here()
     model = load(options.model, **options.loading)
     episodes = gather(options)
-    Geolocator(model, samples=options.samples, batch_size=options.batch_size).require_memory(
-        max(len(episode.examples) for episode in episodes)
-    )
+    most = min(max(options.shots), max(len(episode.examples) for episode in episodes))
+    asking = partial(Geolocator, model, samples=options.samples, batch_size=options.batch_size)
+    asking().require_memory(most)
     folder = Path("runs") / options.name
     if shard.is_main:
         config.save_run(folder, options, may_differ=("device",))
     shard.wait()
-    ask = partial(Geolocator, model, steps=options.steps, samples=options.samples)
-    runs = [(ask(prompt=episode.prompt, seed=options.seed), episode) for episode in episodes]
+    runs = [
+        (asking(steps=options.steps, prompt=episode.prompt, seed=options.seed), episode)
+        for episode in episodes
+    ]
     if options.video and options.speed_kmh is not None:
         if shard.count > 1:
             raise config.UsageError(
@@ -117,16 +157,7 @@ def main(options: Options) -> None:
             runs, folder=folder, speed_kmh=options.speed_kmh, frames_alone=False
         )
     else:
-        rows = evaluation.evaluate(
-            runs,
-            folder=folder,
-            shots=options.shots,
-            batch_size=options.batch_size,
-            shard=shard,
-        )
-        if shard.is_main:
-            plots.save_figures(folder, rows, runs, model.settings.style)
-            report.save_cases(folder, rows, runs)
+        rows = locate(options, runs, folder, shard)
     if shard.is_main:
         print(evaluation.report(rows), f"\nwritten to {folder}", sep="\n")
 

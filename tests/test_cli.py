@@ -49,6 +49,27 @@ def rows_of(text):
     return [json.loads(line) for line in text.splitlines()]
 
 
+def test_as_many_examples_are_chosen_as_asked(album, capsys):
+    bank, photos = str(album / "bank.csv"), [str(album / "2.png"), str(album / "3.png")]
+    told = [
+        "predict",
+        *photos,
+        "--examples",
+        bank,
+        "--json",
+        "--shots",
+        "1",
+        "--features",
+        "pixels",
+    ]
+    assert cli.main(told) == 0
+    rows = rows_of(capsys.readouterr().out)
+    expected = icgeo.predict(photos, bank, shots=1, features="pixels")
+    assert [row["lat"] for row in rows] == [p.to_dict()["lat"] for p in expected]
+    assert cli.main([*told, "--choose", "best"]) == 2
+    assert "nearest" in capsys.readouterr().err
+
+
 def test_photos_are_located_as_by_the_library(album, capsys):
     bank, photos = album / "bank.csv", [str(album / "2.png"), str(album / "3.png")]
     assert cli.main(["predict", *photos, "--examples", str(bank), "--json"]) == 0

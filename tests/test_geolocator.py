@@ -204,7 +204,9 @@ def test_bad_input_is_refused_in_plain_words(tiny, photos, tmp_path):
         ({"prompt": "Mars"}, r"expected prompt of .*unknown world.*, got 'Mars'"),
         ({"attention": "full"}, "expected attention of .*pairwise"),
         ({"style": icgeo.maps.MapStyle()}, "expected style of"),
-        ({"point": "corner"}, "expected a point of"),
+        ({"point": "corner"}, "expected point to be one of"),
+        ({"choose": "best"}, "expected choose to be one of .*'nearest'"),
+        ({"shots": -1}, "expected shots of at least 0, got -1"),
         ({"example_guidance": -1.0}, "expected example_guidance of at least 0, got -1.0"),
         ({"example_guidance": math.nan}, "expected example_guidance of at least 0, got nan"),
     ):
@@ -220,6 +222,46 @@ def test_mode_and_guidance_are_options(photos, examples):
         found = [icgeo.predict(photos[20], shown, prompt=UNKNOWN, **given) for given in options]
         own, *others = (prediction.map for (prediction,) in found)
         assert all(((other - own).abs().max() > 1e-3) == differ for other in others)
+
+
+def test_examples_are_chosen_for_each_photo(tiny, photos, examples):
+    """As many as asked, the most alike; a photo that is in the bank is its own nearest."""
+    photos = photos[16:20]
+    bank = [*examples, *(icgeo.Example(photo, 10 * i, 20) for i, photo in enumerate(photos))]
+    locator = icgeo.Geolocator(tiny, shots=2)
+    locator.prepare(bank)
+    chosen = locator.choose_for(photos, bank)
+    assert chosen.shape == (len(photos), 2)
+    assert chosen[:, 0].tolist() == [len(examples) + i for i in range(len(photos))]
+    found = locator.locate(photos, bank)
+    for photo, numbers, one in zip(photos, chosen.tolist(), found, strict=True):
+        (alone,) = icgeo.Geolocator(tiny).locate([photo], [bank[n] for n in numbers])
+        torch.testing.assert_close(one.map, alone.map, atol=2e-5, rtol=0)
+        assert one.seconds > 0
+
+
+@pytest.mark.parametrize("choose", ["two-stage", "random", "diverse"])
+def test_choices_by_name_can_be_watched(tiny, photos, examples, choose):
+    photos, seen = photos[16:20], []
+    locator = icgeo.Geolocator(tiny, shots=1, choose=choose, steps=2)
+    found = locator.locate(photos, examples, watch=lambda maps, t: seen.append((len(maps), t)))
+    assert len(found) == len(photos)
+    assert {t for _, t in seen[-2:]} == {1.0, 0.5}
+    assert sum(count for count, t in seen if t == 0.5) >= len(photos)
+
+
+def test_fewer_shots_than_none_or_more_than_all_change_nothing(tiny, photos, examples):
+    photos = photos[16:20]
+    everything = icgeo.Geolocator(tiny).locate(photos, examples)
+    many = icgeo.Geolocator(tiny, shots=99)
+    assert many.choose_for(photos, examples).shape == (len(photos), len(examples))
+    nothing = icgeo.Geolocator(tiny, shots=0)
+    for a, b in zip(many.locate(photos, examples), everything, strict=True):
+        assert torch.equal(a.map, b.map)
+    for a, b in zip(nothing.locate(photos, examples), many.locate(photos, []), strict=True):
+        assert torch.equal(a.map, b.map)
+    assert nothing.locate([], examples) == []
+    assert icgeo.Geolocator(tiny, shots=1).locate([], examples) == []
 
 
 def test_importing_icgeo_loads_no_model_library():

@@ -296,9 +296,7 @@ def test_an_average_of_nothing_legible_is_not_located():
     found = average([nothing, nothing])
     assert not found.located
     assert math.isnan(found.lat)
-    assert (
-        found.entropy if False else found.density.entropy() == pytest.approx(math.log(4 * math.pi))
-    )
+    assert found.density.entropy() == pytest.approx(math.log(4 * math.pi))
 
 
 def test_the_method_is_shown_what_was_chosen(bank):

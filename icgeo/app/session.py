@@ -173,15 +173,20 @@ def _world(name: str) -> tuple[Float[Tensor, "3 height width"], Float[Tensor, "1
     return open_world(BUILT_IN[name], height=1024), land_mask(height=1024)
 
 
-def built_in_views(name: str, *, seed: int, count: int = VIEWS_IN_SET) -> list[Shot]:
-    """Take views from orbit at known places of one of the worlds that come with the package."""
+def built_in_views(
+    name: str, *, seed: int, count: int = VIEWS_IN_SET, first: int = 1
+) -> list[Shot]:
+    """Take views from orbit at known places of one of the worlds that come with the package.
+
+    They are numbered from `first`.
+    """
     world, land = _world(name)
     generator = Generator().manual_seed(seed)
     views = random_views(world, count, generator=generator, options=_VIEWS, land=land)
     pictures = rearrange(views.images, "n c h w -> n h w c").numpy()
     return [
-        Shot(f"{name} {number + 1}", Image.fromarray(pixels), (lat, lon))
+        Shot(f"{name} {number}", Image.fromarray(pixels), (lat, lon))
         for number, (pixels, (lat, lon)) in enumerate(
-            zip(pictures, views.lat_lon.tolist(), strict=True)
+            zip(pictures, views.lat_lon.tolist(), strict=True), start=first
         )
     ]

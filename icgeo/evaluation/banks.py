@@ -29,9 +29,19 @@ from icgeo.evaluation.comparison import compare, comparison_table
 from icgeo.evaluation.evidence import HELD_OUT, by_group
 from icgeo.evaluation.rows import Row
 from icgeo.evaluation.run import evaluate
+from icgeo.evaluation.scores import RETRIEVAL
 from icgeo.features import Features
 from icgeo.prediction import Example, Locator
-from icgeo.selection import Bank, Diverse, Nearest, Random, Selecting, Stratified, TwoStage
+from icgeo.selection import (
+    Bank,
+    Diverse,
+    Nearest,
+    Random,
+    Selecting,
+    Stratified,
+    TwoStage,
+    make_strategy,
+)
 from icgeo.sphere import fibonacci_grid, to_lat_lon
 
 VIEWS_AT_ONCE = 1024
@@ -40,6 +50,29 @@ RANDOM = "random"
 GROUPS: dict[str, tuple[str, ...]] = {HELD_OUT: ("craters", "cells"), EARTH: (EARTH,)}
 Banks = Mapping[tuple[str, int], Sequence[Example]]
 """By how their places are taken, "drawn" or "grid", and by their size."""
+
+
+def choosing(
+    runs: Iterable[tuple[Locator, Episode]], choice: str, features: Features, *, shots: int
+) -> tuple[list[tuple[Locator, Episode]], list[tuple[Locator, Episode]]]:
+    """Let locators choose from all examples of their episodes, of which `shots` are left to count.
+
+    Returns:
+        runs of these locators, and runs of their rival where the truth is known: `RETRIEVAL`, the
+        place of the example most alike in the same features.
+    """
+    banks: dict[int, Bank] = {}  # episodes of a benchmark share their examples
+    chosen: list[tuple[Locator, Episode]] = []
+    rivals: list[tuple[Locator, Episode]] = []
+    for locator, episode in runs:
+        bank = banks.setdefault(id(episode.examples), Bank(episode.examples, features))
+        shown = replace(episode, examples=episode.examples[:shots])
+        strategy = make_strategy(choice, locator)
+        chosen.append((Selecting(locator, bank, strategy, name=locator.name), shown))
+        if len(bank) and any(query.lat_lon is not None for query in episode.queries):
+            nearest = Selecting(NearestPixels(), bank, Nearest(), shots=1, name=RETRIEVAL)
+            rivals.append((nearest, shown))
+    return chosen, rivals
 
 
 def ways(

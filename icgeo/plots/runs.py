@@ -5,12 +5,14 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from icgeo.data.photos import PhotoError
 from icgeo.evaluation import Episode, Query, Row, levels_by_world, scores
 from icgeo.maps import MapStyle, draw
 from icgeo.plots.context import plot_context
 from icgeo.plots.curves import plot_calibration, plot_shots
 from icgeo.plots.predictions import plot_gallery
-from icgeo.prediction import Locator, Prediction
+from icgeo.prediction import Example, Locator, Prediction
+from icgeo.selection import Selecting
 
 
 def save_figures(
@@ -31,7 +33,7 @@ def save_figures(
         shown: rows of the gallery for each run.
     """
     figures: dict[str, Figure] = {}
-    if examples := runs[0][1].examples:
+    if examples := _shown(*runs[0]):
         places = [[example.lat, example.lon] for example in examples]
         figures["context"] = plot_context(examples, draw(places, style))
     if gallery := _gallery(rows, runs, shown):
@@ -41,6 +43,17 @@ def save_figures(
         figures["calibration"] = plot_calibration(levels_by_world(rows))
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=150)
+
+
+def _shown(locator: Locator, episode: Episode) -> Sequence[Example]:
+    """Give the examples of the first query."""
+    if not (isinstance(locator, Selecting) and episode.examples):
+        return episode.examples
+    try:
+        chosen = locator.choose([episode.queries[0].photo], len(episode.examples))
+    except PhotoError:
+        return ()
+    return [locator.bank.examples[number] for number in chosen[0].tolist()]
 
 
 def _gallery(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from icgeo.baselines import Chance, NearestOracle, NearestPixels
 from icgeo.data.photos import Photo, read_photo
+from icgeo.evaluation.scores import RETRIEVAL
 
 BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#767676", "#000000"
 METHOD_STYLES: tuple[dict[str, Any], ...] = (
@@ -31,6 +32,7 @@ METHOD_STYLES: tuple[dict[str, Any], ...] = (
 RIVAL_STYLES: dict[str, dict[str, Any]] = {
     NearestPixels.name: {"color": ORANGE, "marker": "s", "linestyle": "--"},
     NearestOracle.name: {"color": GREEN, "marker": "^", "linestyle": "-."},
+    RETRIEVAL: {"color": "#CC79A7", "marker": "D", "linestyle": "--"},
     Chance.name: {"color": GREY, "marker": None, "linestyle": ":"},
 }
 CALIBRATION_STYLES: tuple[dict[str, Any], ...] = (
@@ -59,14 +61,15 @@ def drawn_image(
     return rearrange(image.detach().cpu().float().clamp(0, 1), "c h w -> h w c").numpy()
 
 
-def place_name(lat: float, lon: float) -> str:
-    """Write a location, to a degree.
+def place_name(lat: float, lon: float, *, digits: int = 0) -> str:
+    """Write a location, to a degree or to so many digits of it.
 
     >>> place_name(-33.9, 151.2)
     '34° S, 151° E'
     """
-    lat, lon = round(lat), round(lon)
-    return f"{abs(lat)}° {'N' if lat >= 0 else 'S'}, {abs(lon)}° {'E' if lon >= 0 else 'W'}"
+    north, east = round(lat, digits) >= 0, round(lon, digits) >= 0
+    sides = "N" if north else "S", "E" if east else "W"
+    return f"{abs(lat):.{digits}f}° {sides[0]}, {abs(lon):.{digits}f}° {sides[1]}"
 
 
 def short(name: str, most: int = 26) -> str:

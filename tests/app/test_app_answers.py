@@ -10,8 +10,17 @@ from PIL import Image
 
 from icgeo import Density, Example, Geolocator, Prediction
 from icgeo.app import figures
-from icgeo.app.locating import CancelledError, steps_of
-from icgeo.app.session import Shot
+from icgeo.app.locating import (
+    CHOICES,
+    FIRST,
+    Asked,
+    CancelledError,
+    locator_of,
+    shown_examples,
+    steps_of,
+)
+from icgeo.app.session import Bank, Shot
+from icgeo.models import load
 
 PARIS = (48.8566, 2.3522)
 
@@ -41,6 +50,19 @@ def test_steps_end_in_what_the_locator_says_alone(locator):
     assert not torch.allclose(maps[0], maps[-1], atol=1e-3)
     assert torch.equal(answer.map, alone.map)
     assert (answer.lat, answer.lon) == (alone.lat, alone.lon)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_each_photo_is_shown_what_is_chosen_for_it(choice):
+    if "efficientnet" in CHOICES[choice][1]:
+        pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra [selection]")
+    bank = Bank(tuple(Example(photo(seed), 10, seed) for seed in range(6)))
+    asked = Asked([], bank, "tiny", choice, shots=2, steps=1, samples=1)
+    locator = locator_of(load("tiny"), asked)
+    shown = shown_examples(locator, photo(4), asked)
+    assert len(shown) == 2
+    expected = bank.examples[0] if choice == FIRST else bank.examples[4]
+    assert shown[0] is expected, "the same photo is the most alike"
 
 
 def test_cancelling_stops_between_two_steps(locator):
@@ -90,7 +112,9 @@ def test_the_summary_names_the_city(prediction):
     rows = dict(figures.summary(prediction, truth=(48.8566, 3.3522)))
     assert rows["Nearest city"] == "Paris 04 Hôtel-de-Ville, France (0 km away)"
     assert rows["Distance to the truth"] == "73 km", "a degree of longitude there: 111.2 cos(lat)"
-    assert rows["90% region"] == f"{prediction.density.credible_area_km2(0.9):,.0f} km²"
+    assert rows["Place"] == "48.86° N, 2.35° E"
+    area = float(rows["90% region"].removesuffix(" km²").replace(",", ""))
+    assert area == pytest.approx(prediction.density.credible_area_km2(0.9), rel=5e-3)
 
 
 def test_no_place_is_invented():

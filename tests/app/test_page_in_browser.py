@@ -154,7 +154,7 @@ def test_locate_and_download(visit, upload, tmp_path):
     box = world.bounding_box()
     world.click(position={"x": 0.75 * box["width"], "y": 0.25 * box["height"]})
     page.wait_for_selector("#bank-notice:has-text('known.png')", state="hidden")
-    page.wait_for_selector("#bank :text-matches('^4[45]\\.[0-9]°, (89|90)\\.[0-9]°')")
+    page.wait_for_selector("#bank :text-matches('^4[45]° N, (89|90)° E')")
     set_to(page, "shots", 17)
     set_to(page, "steps", 4)
     locate(page)
@@ -173,6 +173,27 @@ def test_locate_and_download(visit, upload, tmp_path):
     assert (masses[0] - masses[1]).abs().max() < 1e-12
     with Image.open(files["png"]) as picture:
         assert picture.width > 500
+
+
+def test_each_photo_has_a_context_of_its_own(visit):
+    """What is chosen for one photo is not what is chosen for another."""
+    page = visit()
+    for count in (1, 2, 3):
+        page.click("#try")
+        pictures(page, "queries", count)
+    page.click("#add-set")
+    pictures(page, "bank", 4)
+    set_to(page, "shots", 2)
+    page.click("#locate")
+    page.wait_for_selector("#status:has-text('Photo 3 of 3, 2 examples: done')")
+    page.wait_for_selector("#choice input")
+    third = page.get_attribute("#context img", "src")
+    page.click("#choice input")
+    page.get_by_role("option").first.click()
+    page.wait_for_selector("#files a[download$='-1.geojson']")
+    page.wait_for_function(
+        "third => document.querySelector('#context img').src != third", arg=third
+    )
 
 
 def test_a_broken_file_is_told_and_the_page_goes_on(visit, upload):

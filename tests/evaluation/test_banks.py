@@ -1,5 +1,6 @@
 """Tests of banks of any size, and of comparing the ways to choose from them."""
 
+from dataclasses import replace
 from functools import partial
 
 import pandas
@@ -13,6 +14,7 @@ from icgeo.evaluation import RIVALS, banks, benchmarks
 from icgeo.evaluation.banks import GROUPS, RANDOM, numbered, ways, world_with_banks
 from icgeo.evaluation.benchmarks import EARTH, world_episode
 from icgeo.evaluation.evidence import HELD_OUT
+from icgeo.evaluation.scores import RETRIEVAL
 from icgeo.sphere import distance_km, fibonacci_grid, to_lat_lon
 
 
@@ -89,3 +91,39 @@ def test_banks_are_compared_by_size_and_places(tmp_path):
         (f"{HELD_OUT}, {how}", size) for how in ("drawn", "grid") for size in (4, 9)
     }
     assert (tmp_path / "grid-9" / "predictions.jsonl").is_file()
+
+
+def test_locators_choose_beside_retrieval_from_the_same_bank():
+    episode = world_episode("cells", queries=3, shots=20)
+    runs, rivals = banks.choosing(
+        [(NearestPixels(), episode), (NearestPixels(), episode)],
+        "nearest",
+        features.open("pixels"),
+        shots=2,
+    )
+    assert [locator.name for locator, _ in runs] == 2 * [NearestPixels.name]
+    assert {locator.name for locator, _ in rivals} == {RETRIEVAL} <= {*RIVALS}
+    for locator, shown in (*runs, *rivals):
+        assert len(shown.examples) == 2
+        assert len(locator.bank) == 20
+        assert locator.bank is runs[0][0].bank or locator.name == RETRIEVAL
+    photos = [query.photo for query in episode.queries]
+    (chooser, shown), (retrieval, _) = runs[0], rivals[0]
+    for a, b in zip(
+        chooser.locate(photos, shown.examples[:1]), retrieval.locate(photos), strict=True
+    ):
+        assert (a.lat, a.lon) == (b.lat, b.lon)
+    with pytest.raises(ValueError, match="expected a choice of"):
+        banks.choosing([(NearestPixels(), episode)], "best", features.open("pixels"), shots=2)
+
+
+def test_unknown_truths_have_no_rival():
+    episode = world_episode("cells", queries=1, shots=2)
+    asked = [replace(query, lat_lon=None) for query in episode.queries]
+    _, rivals = banks.choosing(
+        [(NearestPixels(), replace(episode, queries=asked))],
+        "random",
+        features.open("pixels"),
+        shots=2,
+    )
+    assert rivals == []

@@ -57,6 +57,25 @@ def test_worlds_are_located_and_a_killed_run_goes_on(picture, tmp_path, capsys):
     assert again == rows
 
 
+def test_examples_are_chosen_out_of_a_bank(picture, tmp_path, capsys):
+    options = ("--world", picture, "--count", 3, "--shots", "[0,2]", "--bank", 6)
+    run(
+        "zero_shot", "--model", untrained(), *options, "--choose", "nearest", "--features", "pixels"
+    )
+    header, *lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("|")]
+    assert header.split("|")[-2].strip() == "retrieval"
+    assert len(lines) == 1 + 2 * 2
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "runs/zero-shot/predictions.jsonl").read_text().splitlines()
+    ]
+    answers = {(row["locator"], row["id"], row["shots"]): row["lat"] for row in rows}
+    assert {name for name, *_ in answers} == {"icgeo", "retrieval"}
+    assert len(answers) == 2 * 2 * 3 * 2
+    with pytest.raises(UsageError, match="and no --choose"):
+        run("zero_shot", "--video", "clip.mp4", "--speed_kmh", 9, "--choose", "nearest")
+
+
 def test_other_options_need_another_folder(picture):
     options = ("--model", untrained(), "--world", picture, "--count", 2, "--shots", "[0]")
     run("zero_shot", *options)
