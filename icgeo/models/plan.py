@@ -193,6 +193,10 @@ class Plan:
         each = token * drawn + pair * drawn * (drawn + examples + photo)
         return once + asked + self.steps * self.samples * each
 
+    def seconds(self, rate: float) -> float:
+        """Time of a query at a rate in operations a second, beside reading the map."""
+        return self.shared_flop / rate
+
     def __str__(self) -> str:
         """Say it in a few lines."""
         giga = 2**30
@@ -205,7 +209,8 @@ class Plan:
                 f"{self.activation_bytes / giga:.2f} GiB: "
                 f"{'fits' if self.fits else 'does not fit'} {self.memory_bytes / giga:.1f} GiB",
                 f"TFLOP a query: naive {self.naive_flop / 1e12:.3g}, stock key-value pipeline "
-                f"{self.stock_flop / 1e12:.3g}, shared context {self.shared_flop / 1e12:.3g}",
+                f"{self.stock_flop / 1e12:.3g}, shared context {self.shared_flop / 1e12:.3g}; "
+                f"{self.seconds(1e14):.2g} s at 100 TFLOP/s",
             )
         )
 
