@@ -66,6 +66,10 @@ class PlanOptions:
 
     model: str = "tiny"
     """A name, a checkpoint folder, or a hub id."""
+    revision: str | None = None
+    """Of a hub id: a branch, a tag or a commit; by default its main branch."""
+    local_files_only: bool = False
+    """Download nothing: take a hub id from the cache, or fail."""
     shots: int = 16
     """Number of examples."""
     queries: int = 64

@@ -164,19 +164,25 @@ def in_words(size: float) -> str:
 
 
 def pipeline_index(
-    source: str | Path, *, revision: str | None = None, with_text: bool = True
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    with_text: bool = True,
 ) -> dict[str, Any]:
     """Read which pipeline of diffusers a folder or a hub id holds, and its components.
 
     Args:
         source: folder or hub id.
         revision: of a hub id.
+        local_files_only: download nothing.
         with_text: whether text encoders should be there too.
 
     Raises:
         LoadError: there is none, it cannot be reached, or a component of a folder is missing.
     """
-    path = pipeline_part(source, "model_index.json", revision=revision)
+    hub: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
+    path = pipeline_part(source, "model_index.json", **hub)
     index: dict[str, Any] = json.loads(path.read_text())
     if isinstance(source, Path):
         parts = [name for name, kind in index.items() if isinstance(kind, list) and kind[0]]

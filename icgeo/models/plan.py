@@ -9,6 +9,7 @@ mode `full`, all three are the same.
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -241,25 +242,31 @@ def plan(
         batch_size: queries at a time.
         dtype: of the weights.
         device: whose memory it should fit.
-        **choices: `quantization` of `icgeo.load`; `text_tokens`, 128 if not given; and any of the
-            checkpoint's settings: attention, layout, style, photo_size, steps, samples.
+        **choices: `quantization`, `revision` and `local_files_only` of `icgeo.load`; `text_tokens`,
+            128 if not given; and any of the checkpoint's settings: attention, layout, style,
+            photo_size, steps, samples.
 
     Raises:
         LoadError: no such model, or no such quantization.
     """
     quantization, text = choices.pop("quantization", None), choices.pop("text_tokens", 128)
+    hub = {name: choices.pop(name) for name in ("revision", "local_files_only") if name in choices}
     if quantization not in (None, *QUANTIZATIONS):
         raise LoadError(f"expected quantization of {QUANTIZATIONS}, got {quantization!r}")
     with located(model) as folder:
         source = folder or str(model)
+
+        def read(part: str) -> dict[str, Any]:
+            return _read(source, part, **hub)
+
         own = own_settings(folder)
         if own is None:
-            index = pipeline_index(source)
+            index = pipeline_index(source, **hub)
             own = architecture_of(index, source).settings(index)
         chosen = {name: value for name, value in choices.items() if value is not None}
         settings = replace(own, **chosen)
-        tokens = _tokens(source, settings, shots, text=text)
-        dimensions = Dimensions.of(transformer_of(_read(source, "transformer")))
+        tokens = _tokens(read, settings, shots, text=text)
+        dimensions = Dimensions.of(transformer_of(read("transformer")))
     each = BYTES_QUANTIZED[quantization] if quantization else dtype.itemsize
     return Plan(
         dimensions=dimensions,
@@ -292,17 +299,20 @@ def config_of(model: str | Path, part: str) -> dict[str, Any]:
         return _read(folder or str(model), part)
 
 
-def _read(source: str | Path, part: str) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads(pipeline_part(source, part, "config.json").read_text())
+def _read(source: str | Path, part: str, **hub: Any) -> dict[str, Any]:
+    path = pipeline_part(source, part, "config.json", **hub)
+    config: dict[str, Any] = json.loads(path.read_text())
     return config
 
 
-def _tokens(source: str | Path, settings: Settings, shots: int, *, text: int) -> Tokens:
+def _tokens(
+    read: Callable[[str], dict[str, Any]], settings: Settings, shots: int, *, text: int
+) -> Tokens:
     if settings.layout == "stacked":
-        size = _read(source, "codec")
+        size = read("codec")
         one = size["rows"] * size["columns"]
         return Tokens(one, 0, one, text=2)
-    vae = _read(source, "vae")
+    vae = read("vae")
     scale = vae.get("scale_factor_spatial") or 2 ** (
         len(vae.get("block_out_channels", 4 * [0])) - 1
     )

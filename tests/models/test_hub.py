@@ -156,6 +156,18 @@ def test_a_plain_checkpoint_is_loaded_from_the_hub_with_its_commit(server):
     assert hub.pipeline_part(REPOSITORY, "icgeo.json").is_file()
 
 
+def test_a_plan_fetches_configurations_alone(server, tmp_path):
+    server.folder = twins.klein(tmp_path / "klein")
+    with pytest.raises(icgeo.LoadError, match="or must not be"):
+        icgeo.plan(REPOSITORY, local_files_only=True)
+    plan = icgeo.plan(REPOSITORY, shots=2, revision="v1")
+    assert plan == icgeo.plan(server.folder, shots=2)
+    assert set(server.given) == {"model_index.json", "transformer/config.json", "vae/config.json"}
+    server.given.clear()
+    assert icgeo.plan(REPOSITORY, shots=2, revision="v1", local_files_only=True) == plan
+    assert not server.given
+
+
 def test_text_encoders_are_fetched_when_an_instruction_is_new(server, tmp_path, caplog):
     server.folder = twins.klein(tmp_path / "klein")
     caplog.set_level(logging.INFO, "icgeo.models.hub")
