@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from icgeo import config
-from icgeo.options import Choice, ModelOptions
+from icgeo.options import ONLY_ORBIT, Choice, ModelOptions, knows_orbit_alone
 
 if TYPE_CHECKING:
     from icgeo.geolocator import Geolocator
@@ -29,7 +29,8 @@ class PredictOptions(ModelOptions):
     """Locate photos, given examples; exit code 1 where some of them cannot be read."""
 
     photos: Sequence[str] = ()
-    """Paths of photos, or - for a list of paths on standard input, one on a line."""
+    """Paths of photos or of folders of them, or - for a list of paths on standard input, one on a
+    line."""
     examples: Path | None = None
     """Photos whose locations are known: a CSV or Parquet file with columns image, latitude and
     longitude in degrees, or a folder of photos with GPS tags; by default none."""
@@ -41,7 +42,8 @@ class PredictOptions(ModelOptions):
     """By what photos are alike: tiny (views from orbit), pixels, efficientnet-lite0, or a model of
     transformers."""
     save: Path | None = None
-    """File to write, by its suffix: .geojson, .csv, .parquet (GeoParquet) or .jsonl."""
+    """File to write, by its suffix: .geojson (points, and the regions that hold half and 90 % of
+    the probability), .parquet (GeoParquet of the points), .csv or .jsonl (a row a photo)."""
     json: bool = False
     """Print an object of JSON a line, areas in km2."""
     prompt: str | None = None
@@ -131,15 +133,17 @@ def predict(options: PredictOptions) -> int:
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     examples = _examples(options)
     locator = _locator(options, examples)
-    found, failed = [], 0
+    found, failed, count = [], 0, 0
     with tqdm(desc="locating", unit="photo", disable=None) as bar:
         for batch in _batches(_sources(options.photos), options.batch_size):
             for result in _locate(locator, batch, examples, with_features=_is_map(options.save)):
                 with bar.external_write_mode(file=sys.stdout):
                     _show(result, as_json=options.json)
-                failed += result.error is not None
+                count, failed = count + 1, failed + (result.error is not None)
                 found += [result] if options.save else []
             bar.update(len(batch))
+    if not count:
+        sys.stderr.write("icgeo: no photo was given\n")
     if options.save:
         save_results(found, options.save)
     return 1 if failed else 0
@@ -155,7 +159,8 @@ def _examples(options: PredictOptions) -> "list[Example]":
     try:
         return as_examples(options.examples, allow_outside=options.allow_outside)
     except (OSError, ValueError) as error:
-        raise config.UsageError(str(error)) from error
+        told = str(error).replace("(allow_outside)", "(--allow_outside)")
+        raise config.UsageError(told) from error
 
 
 def _locator(options: PredictOptions, examples: "Sequence[Example]") -> "Geolocator":
@@ -172,15 +177,21 @@ def _locator(options: PredictOptions, examples: "Sequence[Example]") -> "Geoloca
         locator.prepare(examples)
     except ValueError as error:
         raise config.UsageError(str(error)) from error
+    if knows_orbit_alone(options):
+        sys.stderr.write(f"icgeo: {ONLY_ORBIT}\n")
     return locator
 
 
 def _sources(photos: Iterable[str]) -> Iterator[str]:
     """Give paths as they come; a list names folders too, as `find` does, which are no photos."""
+    from icgeo.data.manifest import photos_in
+
     for photo in photos:
         if photo == "-":
             lines = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
             yield from (line for line in lines if line and not Path(line).is_dir())
+        elif Path(photo).is_dir():
+            yield from map(str, photos_in(photo))
         else:
             yield photo
 
@@ -198,14 +209,14 @@ def _locate(
     with_features: bool,
 ) -> "Iterator[Result]":
     """Locate what can be read; results come in the order of the sources."""
-    from icgeo.data.photos import PhotoError, read_photo
+    from icgeo.data.photos import READ_SIDE, PhotoError, read_photo
     from icgeo.results import Result
 
     read: dict[int, Any] = {}
     failed: dict[int, Result] = {}
     for number, source in enumerate(sources):
         try:
-            read[number] = read_photo(source, size_hint=locator.loaded.photo_size)
+            read[number] = read_photo(source, size_hint=max(READ_SIDE, locator.loaded.photo_size))
         except PhotoError as error:
             failed[number] = Result.failed(source, error)
     predictions = iter(locator.locate([*read.values()], examples) if read else ())
@@ -228,8 +239,8 @@ def _show(result: "Result", *, as_json: bool) -> None:
 
 
 def _words(row: dict[str, Any]) -> tuple[str, str, str]:
-    place = f"{row['lat']:.4f}, {row['lon']:.4f}" if row["located"] else "not located"
-    area = f"90 % in {row['area_90_km2']:,.0f} km2"
+    place = f"{row['lat']:.2f}, {row['lon']:.2f}" if row["located"] else "not located"
+    area = f"90 % in {float(format(row['area_90_km2'], '.3g')):,.0f} km2"
     return place, area, f"legibility {row['legibility']:.2f}"
 
 

@@ -94,7 +94,11 @@ def run_commands(
     Wrong usage is one line and code 2, as for a script.
     """
     parser = ArgumentParser(
-        prog=prog, description=description, allow_abbrev=False, exit_on_error=False
+        prog=prog,
+        description=description,
+        allow_abbrev=False,
+        exit_on_error=False,
+        version=metadata.version("icgeo"),
     )
     choices = parser.add_subcommands(dest="command")
     for name, command in commands.items():
@@ -105,7 +109,8 @@ def run_commands(
         prepare_screen()
         return commands[name].main(options)
     except (ArgumentError, UsageError) as error:
-        sys.stderr.write(f"{prog}: error: {_one_line(error)}\n")
+        remedy = f"; see {prog} --help" if isinstance(error, ArgumentError) else ""
+        sys.stderr.write(f"{prog}: error: {_one_line(error).rstrip('.')}{remedy}\n")
         return 2
 
 
@@ -158,7 +163,7 @@ def save_run(
     `extra` adds. If they changed since an earlier start, that one is kept under "earlier".
 
     Raises:
-        ValueError: the folder holds a run with other options, except for those that `may_differ`.
+        UsageError: the folder holds a run with other options, except for those that `may_differ`.
     """
     folder = Path(folder)
     parser = _parser(type(options))
@@ -207,7 +212,7 @@ def _read(parser: ArgumentParser, path: Path) -> dict[str, Any]:
     try:
         return _fields(parser.parse_path(path))
     except ArgumentError as error:
-        raise ValueError(
+        raise UsageError(
             f"expected options of this script in {path}, got: {_one_line(error)}; "
             "choose another folder"
         ) from error
@@ -222,9 +227,9 @@ def _refuse_other_options(
         if name not in may_differ and saved[name] != now[name]
     ]
     if different:
-        raise ValueError(
+        raise UsageError(
             f"expected the options of the run in {folder}, got other {', '.join(different)}; "
-            f"continue it with --config {folder / 'options.yaml'}, or choose another folder"
+            f"continue it with --config {folder / 'options.yaml'}, or choose another --name"
         )
 
 

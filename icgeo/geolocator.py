@@ -10,7 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int, UInt8
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from icgeo import features, maps, pretrained, sampling
 from icgeo.best_point import best_points
-from icgeo.data.photos import Photo, StoredPhoto
+from icgeo.data.photos import Photo, as_photos
 from icgeo.data.squares import square_pixels, varied
 from icgeo.density import Density
 from icgeo.maps import LEGIBLE
@@ -74,9 +73,7 @@ def predict(
         PhotoError: a photo cannot be read.
         ValueError: an option, a location or a manifest is wrong.
     """
-    if isinstance(images, str | Path | bytes | StoredPhoto | Image.Image | np.ndarray):
-        images = [images]
-    return Geolocator(**options).locate(list(images), examples)
+    return Geolocator(**options).locate(images, examples)
 
 
 def predict_clip(
@@ -134,6 +131,8 @@ class Geolocator:
     """How they are chosen: one of `icgeo.selection.STRATEGIES`."""
     features: str = "tiny"
     """By what photos are alike: what `icgeo.features.open` takes."""
+    allow_outside: bool = False
+    """Accept examples outside the folder of their manifest."""
 
     def __post_init__(self) -> None:
         least_of = {"steps": 1, "samples": 1, "batch_size": 1} | dict.fromkeys(
@@ -166,6 +165,10 @@ class Geolocator:
             return model
         settings = replace(model.settings, example_guidance=self.example_guidance)
         return replace(model, settings=settings)
+
+    def _examples(self, examples: Examples) -> list[Example]:
+        given = self.examples if examples is None else examples
+        return as_examples(given, allow_outside=self.allow_outside)
 
     @cached_property
     def _contexts(self) -> dict[bytes, Context]:
@@ -220,7 +223,7 @@ class Geolocator:
             PhotoError: an example cannot be read.
             UsageError: a folder that holds something, or a model that cannot be saved.
         """
-        pairs = as_examples(self.examples if examples is None else examples)
+        pairs = self._examples(examples)
         photos = rearrange(self._pixels([pair.image for pair in pairs]), "n c h w -> n h w c")
         places = [(pair.lat, pair.lon) for pair in pairs]
         shown = [*zip(map(Image.fromarray, photos.numpy()), places, strict=True)]
@@ -266,7 +269,7 @@ class Geolocator:
         Raises:
             LoadError: they do not fit the memory.
         """
-        pairs = as_examples(self.examples if examples is None else examples)
+        pairs = self._examples(examples)
         photos, lat_lon = self._pairs(pairs)
         key = blake2b(photos.numpy().tobytes() + lat_lon.numpy().tobytes()).digest()
         if key not in self._contexts:
@@ -291,7 +294,7 @@ class Geolocator:
             LoadError: they do not fit the memory, or no such features.
             PhotoError: an example cannot be read.
         """
-        pairs = as_examples(self.examples if examples is None else examples)
+        pairs = self._examples(examples)
         if self._chooses(pairs):
             self.require_memory(self.shots or 0)
             _ = self._bank(pairs).index
@@ -322,7 +325,7 @@ class Geolocator:
             PhotoError: a photo cannot be read.
             ValueError: an example is wrong.
         """
-        pairs = as_examples(self.examples if examples is None else examples)
+        pairs = self._examples(examples)
         if not (self._chooses(pairs) and photos and self.shots):
             count = min(len(pairs), len(pairs) if self.shots is None else self.shots)
             return repeat(torch.arange(count), "k -> q k", q=len(photos))
@@ -330,7 +333,7 @@ class Geolocator:
 
     def locate(
         self,
-        photos: Sequence[Photo],
+        photos: Photo | Sequence[Photo],
         examples: Examples = None,
         *,
         watch: sampling.Watch | None = None,
@@ -338,7 +341,7 @@ class Geolocator:
         """Locate photos, given examples: all of them, or for each photo as many as `shots` says.
 
         Args:
-            photos: paths, pictures or arrays.
+            photos: a path, a picture or an array, or a list of them.
             examples: as `predict` takes them.
             watch: told at each step of each batch the maps [queries, samples, 3, height, width] as
                 they look from there, and the time, from 1 (noise) down. What it raises ends the
@@ -348,7 +351,7 @@ class Geolocator:
             PhotoError: a photo cannot be read.
             ValueError: an example is wrong.
         """
-        pairs = as_examples(self.examples if examples is None else examples)
+        photos, pairs = as_photos(photos), self._examples(examples)
         if not self._chooses(pairs):
             return self._locate_alike(photos, pairs, watch=watch)
         start = time.perf_counter()

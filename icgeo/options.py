@@ -11,6 +11,12 @@ Choice = Literal["nearest", "diverse", "random", "stratified", "two-stage"]
 """How examples are chosen for each photo: the names of `icgeo.selection.STRATEGIES`."""
 
 
+ONLY_ORBIT = (
+    "the model in the box knows views of planets from orbit alone; of other photos its answers "
+    "mean nothing, however sure they look"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """Which model, and how it is loaded; `icgeo.load` explains and checks them."""
@@ -43,3 +49,8 @@ class ModelOptions:
         """What `icgeo.load` takes beside the model."""
         names = [field.name for field in fields(ModelOptions)]
         return {name: getattr(self, name) for name in names if name != "model"}
+
+
+def knows_orbit_alone(options: ModelOptions) -> bool:
+    """Say whether the model in the box is asked as it is, to which photographs mean nothing."""
+    return options.model == "tiny" and options.adapter is None

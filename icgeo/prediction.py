@@ -60,6 +60,11 @@ def as_examples(examples: Any, *, allow_outside: bool = False) -> list[Example]:
             for record in records
             if record.lat is not None and record.lon is not None
         ]
+    if not isinstance(examples, Sequence) or isinstance(examples, bytes):
+        raise ValueError(
+            "expected a list of examples or the path of a manifest, got "
+            f"{type(examples).__name__}; give [Example(image, lat, lon), ...]"
+        )
     return [_as_example(number, example) for number, example in enumerate(examples)]
 
 

@@ -20,8 +20,8 @@ COLUMNS = (
     "source", "lat", "lon", "located", "legibility", "area_50_km2", "area_90_km2", "seconds",
     "error",
 )  # fmt: skip
-REGION = 0.9
-"""Probability of the region that is saved beside a point."""
+LEVELS = (0.5, 0.9)
+"""Probabilities of the regions that are saved beside a point."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,21 @@ class Result:
 
 
 def features_of(row: dict[str, Any], prediction: Prediction) -> list[dict[str, Any]]:
-    """Give the point and the 90 % region of a prediction as features, in WGS84.
+    """Give the point and the regions of a prediction as features, in WGS84.
 
-    Who is not located has no point, and the region is most of the sphere: it has neither.
+    Who is not located has no point, and the regions are most of the sphere: it has neither.
     """
     if not prediction.located:
         return [{"type": "Feature", "geometry": None, "properties": row}]
-    found = prediction.to_geodataframe((REGION,)).iterfeatures(na="drop")
-    return [{**feature, "properties": {**row, **feature["properties"]}} for feature in found]
+    found = prediction.to_geodataframe(LEVELS).iterfeatures(na="drop")
+    return [
+        {
+            "type": "Feature",
+            "geometry": feature["geometry"],
+            "properties": {**row, **feature["properties"]},
+        }
+        for feature in found
+    ]
 
 
 def _save_csv(results: Sequence[Result], path: Path) -> None:

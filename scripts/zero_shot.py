@@ -1,12 +1,13 @@
 """Locate views from orbit, your photos or a video, from a few examples and without training."""
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icgeo import config
-from icgeo.options import SHOTS, Choice, ModelOptions
+from icgeo.options import ONLY_ORBIT, SHOTS, Choice, ModelOptions, knows_orbit_alone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(ModelOptions):
-    """Locate fresh views of Blue Marble and of a world never seen, or your own photos."""
+    """Locate fresh views of Blue Marble and of two worlds never seen, or your own photos."""
 
     queries: Path | None = None
     """Your photos (CSV, Parquet or a folder), instead of views of worlds."""
@@ -135,6 +136,8 @@ def main(options: Options) -> None:
     from icgeo.models import load
 
     shard = evaluation.Shard.here()
+    if shard.is_main and (options.queries or options.video) and knows_orbit_alone(options):
+        logging.getLogger("icgeo").warning(ONLY_ORBIT)
     model = load(options.model, **options.loading)
     episodes = gather(options)
     most = min(max(options.shots), max(len(episode.examples) for episode in episodes))

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sys
+from importlib import metadata
 from types import ModuleType, SimpleNamespace
 
 import geopandas
@@ -16,6 +17,7 @@ from shapely.geometry import Point
 import icgeo
 from icgeo import cli
 from icgeo.data.orbit import open_world, random_views
+from icgeo.options import ONLY_ORBIT
 from icgeo.results import COLUMNS
 
 
@@ -51,17 +53,7 @@ def rows_of(text):
 
 def test_as_many_examples_are_chosen_as_asked(album, capsys):
     bank, photos = str(album / "bank.csv"), [str(album / "2.png"), str(album / "3.png")]
-    told = [
-        "predict",
-        *photos,
-        "--examples",
-        bank,
-        "--json",
-        "--shots",
-        "1",
-        "--features",
-        "pixels",
-    ]
+    told = ["predict", *photos, "--examples", bank, "--shots=1", "--features=pixels", "--json"]
     assert cli.main(told) == 0
     rows = rows_of(capsys.readouterr().out)
     expected = icgeo.predict(photos, bank, shots=1, features="pixels")
@@ -74,7 +66,7 @@ def test_photos_are_located_as_by_the_library(album, capsys):
     bank, photos = album / "bank.csv", [str(album / "2.png"), str(album / "3.png")]
     assert cli.main(["predict", *photos, "--examples", str(bank), "--json"]) == 0
     shown = capsys.readouterr()
-    assert shown.err == "", "progress is for a terminal"
+    assert shown.err == f"icgeo: {ONLY_ORBIT}\n", "progress is for a terminal"
     rows = rows_of(shown.out)
     expected = icgeo.predict(photos, bank)
     for row, prediction, source in zip(rows, expected, photos, strict=True):
@@ -104,6 +96,29 @@ def test_words_for_people_and_errors_aside(album, capsys):
     assert "broken.jpg: expected a photo" in shown.err
 
 
+def test_a_folder_stands_for_its_photos(album, capsys):
+    assert cli.main(["predict", str(album), "--json"]) == 1
+    sources = [row["source"] for row in rows_of(capsys.readouterr().out)]
+    assert sources == [
+        str(album / name) for name in ("0.png", "1.png", "2.png", "3.png", "broken.jpg")
+    ]
+
+
+def test_an_empty_list_is_told(typed, capsys):
+    typed()
+    assert cli.main(["predict", "-"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err.endswith("icgeo: no photo was given\n")
+    assert shown.out == ""
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.strip() == f"icgeo {metadata.version('icgeo')}"
+
+
 @pytest.mark.parametrize("suffix", [".geojson", ".csv", ".parquet", ".jsonl"])
 def test_every_format_says_what_json_says(album, suffix, tmp_path, capsys):
     path = tmp_path / f"out{suffix}"
@@ -125,7 +140,9 @@ def test_every_format_says_what_json_says(album, suffix, tmp_path, capsys):
         assert frame.geometry[0] == Point(located["lon"], located["lat"])
     else:
         frame = geopandas.read_file(path)
-        point, region, missing = frame.geometry
+        point, _, region, missing = frame.geometry
+        assert frame["probability"].iloc[1:3].tolist() == [0.5, 0.9]
+        assert not any("id" in feature for feature in json.loads(path.read_text())["features"])
         assert (point.x, point.y) == pytest.approx((located["lon"], located["lat"]))
         assert missing is None
         area = geopandas.GeoSeries([region], crs="EPSG:4326").to_crs("ESRI:54034").area.item() / 1e6
@@ -146,6 +163,10 @@ def test_every_format_says_what_json_says(album, suffix, tmp_path, capsys):
         (("predict", "a.png", "--steps", "0"), "steps of at least 1, got 0"),
         (("predict", "a.png", "--stepz", "1"), "stepz"),
         (("plan", "--quantization", "int3"), "expected quantization of"),
+        (("plan", "--shots", "-1"), "expected shots of at least 0, got -1"),
+        (("plan", "--batch_size", "0"), "expected batch_size of at least 1, got 0"),
+        (("predict", "a.png", "--device", "cuda:99"), "GPUs that torch .* sees, got cuda:99"),
+        (("predict", "a.png", "--device", "abacus"), "expected a device such as cpu or cuda"),
     ],
 )
 def test_wrong_usage_is_one_line_and_code_2(args, words, album, capsys):

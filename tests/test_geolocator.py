@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 
 import icgeo
+from icgeo import evaluation
 from icgeo.data.orbit import random_views
-from icgeo.data.photos import PhotoError
+from icgeo.data.photos import PhotoError, as_photos
 from icgeo.data.worlds import procedural_world
+from icgeo.evaluation.locating import read
 
 UNKNOWN = "unknown world"
 
@@ -192,6 +194,30 @@ def test_a_map_of_nothing_is_not_located(tiny, photos, monkeypatch):
 def test_pictures_of_any_shape_are_cut_square(tiny):
     wide = np.zeros((50, 200, 3), dtype=np.uint8)
     assert len(icgeo.predict([wide, wide[:, :20], wide[..., 0]], model=tiny)) == 3
+
+
+def test_a_photo_has_the_same_pixels_whoever_reads_it(tiny, tmp_path):
+    """A large JPEG, which the decoder could reduce: by its path, as a picture, in an evaluation."""
+    noise = np.random.default_rng(0).integers(256, size=(40, 60, 3), dtype=np.uint8)
+    path = tmp_path / "large.jpg"
+    Image.fromarray(noise).resize((1500, 1000), Image.Resampling.NEAREST).save(path)
+    episode = evaluation.photo_episode(tmp_path)
+    (query,) = read(episode.queries).queries
+    maps = [icgeo.Geolocator(tiny).locate(p)[0].map for p in (path, Image.open(path), query.photo)]
+    assert torch.equal(maps[0], maps[1])
+    assert torch.equal(maps[0], maps[2])
+
+
+def test_one_photo_need_not_be_a_list(tiny, photos, examples):
+    locator = icgeo.Geolocator(tiny)
+    (one,), (listed,) = (locator.locate(given, examples) for given in (photos[0], [photos[0]]))
+    assert torch.equal(one.map, listed.map)
+
+
+@pytest.mark.parametrize("given", [None, 3, torch.zeros(3, 8, 8)])
+def test_what_is_no_photo_is_named(given):
+    with pytest.raises(PhotoError, match=f"expected a path.* got {type(given).__name__}"):
+        as_photos(given)
 
 
 def test_bad_input_is_refused_in_plain_words(tiny, photos, tmp_path):

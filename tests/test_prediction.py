@@ -69,6 +69,12 @@ def test_a_manifest_of_examples_needs_locations_and_stays_in_its_folder(manifest
         as_examples(manifest)
 
 
+@pytest.mark.parametrize("wrong", [Example(PHOTO, 1, 2), {"image": PHOTO}, 3])
+def test_what_is_no_list_is_named(wrong):
+    with pytest.raises(ValueError, match=f"expected a list of examples.*{type(wrong).__name__}"):
+        as_examples(wrong)
+
+
 @pytest.mark.parametrize("wrong", [(PHOTO, (1.0, 2.0)), [(PHOTO, 1.0, 2.0)], [(PHOTO, (1.0,))]])
 def test_what_is_no_list_of_examples_is_refused(wrong):
     with pytest.raises(ValueError, match=r"expected examples as Example.*number"):

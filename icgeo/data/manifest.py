@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from icgeo.config import UsageError
 from icgeo.data.photos import read_location
 
 IMAGE_COLUMNS = (
@@ -35,7 +36,7 @@ _MISSING = frozenset(("", "nan", "na", "n/a", "null", "none"))
 logger = logging.getLogger(__name__)
 
 
-class ManifestError(ValueError):
+class ManifestError(UsageError):
     """A manifest that cannot be used; the message names file, row, value and remedy."""
 
 
@@ -147,17 +148,23 @@ def _inside(text: str, *, folder: Path, root: Path | None) -> Path:
     if not is_inside:
         raise ManifestError(
             f"expected a photo in the manifest's folder, got {text!r}, which leaves it; move it "
-            "there, or pass allow_outside=True if you trust the manifest"
+            "there, or allow it (allow_outside) if you trust the manifest"
         )
     return path
 
 
 def _folder_rows(folder: Path, inside: Callable[[str], Path]) -> Iterator[_Row]:
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        is_hidden = any(part.startswith(".") for part in name.parts)
+    for path in photos_in(folder):
+        name = path.relative_to(folder).as_posix()
+        yield name, partial(_from_photo, name, inside)
+
+
+def photos_in(folder: str | Path) -> Iterator[Path]:
+    """List the photos of a folder and its folders, in order, but for hidden ones."""
+    for path in sorted(Path(folder).rglob("*")):
+        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.suffix.lower() in PHOTO_SUFFIXES and not is_hidden and not path.is_dir():
-            yield name.as_posix(), partial(_from_photo, name.as_posix(), inside)
+            yield path
 
 
 def _from_photo(name: str, inside: Callable[[str], Path]) -> Record:

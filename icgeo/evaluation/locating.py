@@ -11,7 +11,7 @@ import torch
 
 from icgeo.baselines import Chance, NearestOracle, NearestPixels
 from icgeo.config import UsageError
-from icgeo.data.photos import PhotoError, read_photo
+from icgeo.data.photos import READ_SIDE, PhotoError, read_photo
 from icgeo.evaluation.benchmarks import Query
 from icgeo.evaluation.rows import Row
 from icgeo.evaluation.streams import Benchmark
@@ -19,8 +19,6 @@ from icgeo.metrics import searched_area_km2
 from icgeo.prediction import Locator, Prediction
 from icgeo.sphere import distance_km
 
-READ_SIDE = 1024
-"""Photos are decoded once for all locators, JPEGs at a fraction of their size if still so large."""
 LONGEST_REASON = 500
 
 logger = logging.getLogger(__name__)

@@ -208,6 +208,11 @@ def pipeline_part(
     if isinstance(source, str):
         return _download(source, "/".join(names), revision, local_files_only=local_files_only)
     path = source.joinpath(*names)
+    if (source / "geolocator.json").is_file():
+        raise LoadError(
+            f"expected a model, got {source}, which holds a whole locator; open it with "
+            "icgeo.Geolocator.from_pretrained, or give the folder model in it"
+        )
     if not path.is_file():
         raise LoadError(
             f"expected {'/'.join(names)}, or icgeo.json with layout 'stacked', in {source}"

@@ -150,6 +150,7 @@ def load(model: str | Path, **options: Any) -> MapModel:
             choice that the model has not.
     """
     chosen = LoadOptions(**options)
+    require_device(chosen.device)
     with located(model) as found:
         folder = found or fetch(
             str(model), revision=chosen.revision, local_files_only=chosen.local_files_only
@@ -168,6 +169,23 @@ def load(model: str | Path, **options: Any) -> MapModel:
             quantization=chosen.quantization,
         )
         return replace(loaded, origin=origin).choosing(**chosen.choices)
+
+
+def require_device(device: torch.device | str) -> None:
+    """Refuse a GPU that is not there.
+
+    Raises:
+        LoadError: torch knows no such device, or sees no GPU of that number.
+    """
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise LoadError(f"expected a device such as cpu or cuda, got {str(device)!r}") from error
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise LoadError(
+            f"expected one of the {torch.cuda.device_count()} GPUs that torch {torch.__version__} "
+            f"sees, got {device}; leave the device at cpu, or install a build of torch for the GPU"
+        )
 
 
 def _load_pipeline(

@@ -267,6 +267,9 @@ def plan(
         settings = replace(own, **chosen)
         tokens = _tokens(read, settings, shots, text=text)
         dimensions = Dimensions.of(transformer_of(read("transformer")))
+    for name, value in {"shots": shots, "queries": queries, "batch_size": batch_size}.items():
+        if value < (name != "shots"):
+            raise LoadError(f"expected {name} of at least {int(name != 'shots')}, got {value}")
     each = BYTES_QUANTIZED[quantization] if quantization else dtype.itemsize
     return Plan(
         dimensions=dimensions,

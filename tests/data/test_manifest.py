@@ -280,7 +280,7 @@ class TestOutside:
         path = write_csv(folder, rows=[(name, 1, 2)])
         assert message(path) == (
             f"{path}, row 2: expected a photo in the manifest's folder, got {name!r}, which leaves "
-            "it; move it there, or pass allow_outside=True if you trust the manifest"
+            "it; move it there, or allow it (allow_outside) if you trust the manifest"
         )
         assert read_manifest(path, allow_outside=True)[0].path == folder / name
 

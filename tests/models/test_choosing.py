@@ -64,7 +64,7 @@ def test_own_examples_with_samples_steps_views_and_guidance(photos, bank):
     locator = Geolocator("tiny", prompt=UNKNOWN, **options)
     chosen = choices(2, 4)
     found = locator.locate_chosen(photos[:2], bank, chosen)
-    expected = locate_by_sets(locator, photos[:2], bank, chosen)
+    expected = locate_by_sets(locator.locate, photos[:2], bank, chosen)
     torch.testing.assert_close(maps_of(found), maps_of(expected), atol=1e-4, rtol=0)
 
 
