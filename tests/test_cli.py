@@ -165,7 +165,7 @@ def test_every_format_says_what_json_says(album, suffix, tmp_path, capsys):
         (("plan", "--quantization", "int3"), "expected quantization of"),
         (("plan", "--shots", "-1"), "expected shots of at least 0, got -1"),
         (("plan", "--batch_size", "0"), "expected batch_size of at least 1, got 0"),
-        (("predict", "a.png", "--device", "cuda:99"), "GPUs that torch .* sees, got cuda:99"),
+        (("predict", "a.png", "--device", "cuda:99"), "sees, got cuda:99"),
         (("predict", "a.png", "--device", "abacus"), "expected a device such as cpu or cuda"),
     ],
 )
