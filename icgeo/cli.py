@@ -4,7 +4,6 @@ Conventions: answers go to standard output, all else to standard error. Exit cod
 photo could not be read, 2 for wrong usage. The library is imported by the command that needs it.
 """
 
-import importlib
 import importlib.util
 import json
 import os
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from icgeo import config
-from icgeo.options import ONLY_ORBIT, Choice, ModelOptions, knows_orbit_alone
+from icgeo.options import ONLY_ORBIT, Choice, DemoOptions, ModelOptions, knows_orbit_alone
 
 if TYPE_CHECKING:
     from icgeo.geolocator import Geolocator
@@ -96,20 +95,6 @@ class PlanOptions:
     """Maps drawn for each photo; by default the checkpoint's own."""
     json: bool = False
     """Print one object of JSON, in bytes and floating-point operations a photo."""
-
-
-@dataclass(frozen=True)
-class DemoOptions:
-    """Open the page on which photos are located with a mouse (needs the extra [demo])."""
-
-    model: str = "tiny"
-    """A name, a checkpoint folder, or a hub id."""
-    host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 lets in the whole network."""
-    port: int = 7860
-    """Port to listen on."""
-    share: bool = False
-    """Make a public link through the servers of Gradio."""
 
 
 @dataclass(frozen=True)
@@ -268,11 +253,14 @@ def plan(options: PlanOptions) -> int:
 
 def demo(options: DemoOptions) -> int:
     """Start the page, until it is stopped."""
-    if importlib.util.find_spec("gradio") is None:
-        raise config.UsageError("the demo needs gradio: pip install 'icgeo[demo]'")
-    if importlib.util.find_spec("icgeo.app") is None:
-        raise config.UsageError("this version of icgeo has no demo; install a later one")
-    importlib.import_module("icgeo.app").launch(**vars(options))
+    if not all(importlib.util.find_spec(name) for name in ("gradio", "plotly")):
+        raise config.UsageError("the page needs gradio and plotly: pip install 'icgeo[demo]'")
+    from icgeo.app import launch
+
+    try:
+        launch(**vars(options))
+    except OSError as error:
+        raise config.UsageError(str(error)) from error
     return 0
 
 

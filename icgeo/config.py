@@ -48,7 +48,7 @@ class UsageError(ValueError):
 
 
 def run(
-    main: Callable[[Options], None], options_type: type[Options], *, words: str | None = None
+    main: Callable[[Options], object], options_type: type[Options], *, words: str | None = None
 ) -> None:
     """Run a script on its command line; a `UsageError` exits with code 2 and one line.
 

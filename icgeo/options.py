@@ -51,6 +51,22 @@ class ModelOptions:
         return {name: getattr(self, name) for name in names if name != "model"}
 
 
+@dataclass(frozen=True)
+class DemoOptions:
+    """Open the page on which photos are located with a mouse; it needs the extra [demo]."""
+
+    model: str | tuple[str, ...] = "tiny"
+    """A name, a checkpoint folder or a hub id, or a list of them to choose from."""
+    device: str = "cpu"
+    """Where they run."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 lets in everyone who can reach this machine."""
+    port: int = 7860
+    """Port to listen on; 0 takes any that is free."""
+    share: bool = False
+    """Open a public tunnel through gradio's servers, to which all photos then go."""
+
+
 def knows_orbit_alone(options: ModelOptions) -> bool:
     """Say whether the model in the box is asked as it is, to which photographs mean nothing."""
     return options.model == "tiny" and options.adapter is None

@@ -202,7 +202,8 @@ def test_the_demo_is_told_its_options(monkeypatch, capsys):
     monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setitem(sys.modules, "icgeo.app", page)
     assert cli.main(["demo", "--port", "9000", "--share"]) == 0
-    assert told == {"model": "tiny", "host": "127.0.0.1", "port": 9000, "share": True}
+    local = {"host": "127.0.0.1", "port": 9000, "share": True}
+    assert told == {"model": "tiny", "device": "cpu", **local}
     monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
     assert cli.main(["demo"]) == 2
     assert "pip install 'icgeo[demo]'" in capsys.readouterr().err

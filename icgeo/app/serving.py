@@ -5,10 +5,13 @@ Conventions: nothing is fetched from the network, and nothing stays on disk when
 
 import os
 import signal
+import socket
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from icgeo.app.page import build, gradio_or_refuse
@@ -37,12 +40,14 @@ def launch(
 
     Raises:
         LoadError: no such model, or gradio is not installed.
-        OSError: the port is taken.
+        OSError: the port is taken, or there is none of this number.
     """
+    _require_port(host, port)
     with _own_folder():
         gradio = gradio_or_refuse()  # it makes a folder as it is imported
         theme = gradio.themes.Default(font=_FONTS, font_mono=("ui-monospace", "monospace"))
-        build(model, device=device).queue(api_open=False).launch(
+        page = build(model, device=device).queue(api_open=False)
+        _, here, shared = page.launch(
             server_name=host,
             server_port=port,
             share=share,
@@ -52,7 +57,30 @@ def launch(
             footer_links=[],
             ssr_mode=False,
             run_history=False,  # it would keep photos in the browser
+            quiet=True,
+            prevent_thread_lock=True,
         )
+        sys.stderr.write(f"icgeo: the page is at {shared or here}; Ctrl-C stops it\n")
+        try:
+            Event().wait()
+        except KeyboardInterrupt:
+            page.close(verbose=False)
+
+
+def _require_port(host: str, port: int) -> None:
+    """Refuse a port before the model is loaded.
+
+    Raises:
+        OSError: with the remedy.
+    """
+    remedy = "give another with --port; 0 takes any that is free"
+    if not 0 <= port < 2**16:
+        raise OSError(f"cannot listen on port {port} of {host}, there is none; {remedy}")
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise OSError(f"cannot listen on port {port} of {host} ({error}); {remedy}") from error
 
 
 @contextmanager
@@ -60,7 +88,7 @@ def _own_folder() -> Iterator[None]:
     """Keep all temporary files in a folder that goes when the server stops, also by a signal."""
 
     def stop(*_: Any) -> None:
-        raise KeyboardInterrupt  # on which gradio closes the server
+        raise KeyboardInterrupt  # as Ctrl-C does
 
     before = signal.signal(signal.SIGTERM, stop), os.environ.get(_FOLDER), tempfile.tempdir
     with tempfile.TemporaryDirectory(prefix="icgeo-") as folder:

@@ -1,11 +1,13 @@
 """What a visitor gives: uploads, manifests, places."""
 
+import socket
+
 import numpy as np
 import pytest
 from PIL import Image
 from PIL.ExifTags import GPS, IFD
 
-from icgeo.app import session
+from icgeo.app import launch, session
 from icgeo.app.session import Bank, Shot, read_uploads
 from icgeo.sphere import distance_km
 
@@ -111,3 +113,11 @@ def test_real_photos_of_known_places_are_a_set():
     assert len(shots) == 72
     assert all(-90 <= shot.place[0] <= 90 for shot in shots)
     assert len(Bank().adding(shots).examples) == 72
+
+
+@pytest.mark.parametrize("port", [None, 99_999])
+def test_a_port_that_cannot_be_had_is_told_before_anything_is_loaded(port):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = port or taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"cannot listen on port {number} .*give another"):
+            launch(port=number, model="no such model")
