@@ -8,8 +8,9 @@ mode `full`, all three are the same.
 """
 
 import json
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +20,9 @@ import diffusers
 import torch
 
 from icgeo.models.base import MapModel, Settings
-from icgeo.models.hub import LoadError, located, pipeline_index, pipeline_part
+from icgeo.models.hub import LoadError, in_words, located, pipeline_index, pipeline_part
 from icgeo.models.loading import QUANTIZATIONS, architecture_of, own_settings
+from icgeo.models.public import CONFIGURATIONS
 
 ACTIVATIONS = 14
 """Numbers a token at once, in widths: residual, queries, keys, values, both halves of the MLP."""
@@ -150,11 +152,10 @@ class Plan:
             LoadError: with what is needed, and what could be changed.
         """
         if not self.fits:
-            giga = 2**30
             raise LoadError(
                 f"{self.shots} shots, {self.batch_size} queries at a time and {self.samples} "
-                f"samples need about {self.total_bytes / giga:.1f} GiB, and the device has "
-                f"{self.memory_bytes / giga:.1f}; show fewer examples, take a smaller batch or "
+                f"samples need about {in_words(self.total_bytes)}, and the device has "
+                f"{in_words(self.memory_bytes)}; show fewer examples, take a smaller batch or "
                 "fewer samples, or quantize"
             )
 
@@ -200,20 +201,29 @@ class Plan:
 
     def __str__(self) -> str:
         """Say it in a few lines."""
-        giga = 2**30
         return "\n".join(
             (
                 f"{self.parameters / 1e6:,.1f} million parameters, {self.shots} shots: "
                 f"{self.example_tokens} tokens",
-                f"weights {self.weight_bytes / giga:.2f} GiB, context "
-                f"{self.context_bytes / giga:.2f} GiB, activations about "
-                f"{self.activation_bytes / giga:.2f} GiB: "
-                f"{'fits' if self.fits else 'does not fit'} {self.memory_bytes / giga:.1f} GiB",
-                f"TFLOP a query: naive {self.naive_flop / 1e12:.3g}, stock key-value pipeline "
-                f"{self.stock_flop / 1e12:.3g}, shared context {self.shared_flop / 1e12:.3g}; "
+                f"weights {in_words(self.weight_bytes)}, context {in_words(self.context_bytes)}, "
+                f"activations about {in_words(self.activation_bytes)}: "
+                f"{'fits' if self.fits else 'does not fit'} {in_words(self.memory_bytes)}",
+                f"a query with {self.steps} x {self.samples} steps and samples: naive "
+                f"{in_flop(self.naive_flop)}, stock key-value pipeline "
+                f"{in_flop(self.stock_flop)}, shared context {in_flop(self.shared_flop)}; "
                 f"{self.seconds(1e14):.2g} s at 100 TFLOP/s",
             )
         )
+
+
+def in_flop(operations: float) -> str:
+    """Give a number of floating-point operations with its unit.
+
+    >>> in_flop(2.148e15)
+    '2.15 PFLOP'
+    """
+    power = min(max(int(math.log10(max(operations, 1)) // 3), 2), 5)
+    return f"{operations / 1000**power:.3g} {'MGTP'[power - 2]}FLOP"
 
 
 def device_memory(device: str | torch.device) -> int:
@@ -236,7 +246,8 @@ def plan(
     """Plan a run, without loading weights.
 
     Args:
-        model: as `icgeo.load` takes it.
+        model: as `icgeo.load` takes it. Public checkpoints are known (`icgeo.models.public`), and
+            the hub is not asked about them, unless for a `revision`.
         shots: number of examples.
         queries: how many share them.
         batch_size: queries at a time.
@@ -250,20 +261,18 @@ def plan(
         LoadError: no such model, or no such quantization.
     """
     quantization, text = choices.pop("quantization", None), choices.pop("text_tokens", 128)
-    hub = {name: choices.pop(name) for name in ("revision", "local_files_only") if name in choices}
+    hub: dict[str, Any] = {
+        name: choices.pop(name) for name in ("revision", "local_files_only") if name in choices
+    }
     if quantization not in (None, *QUANTIZATIONS):
         raise LoadError(f"expected quantization of {QUANTIZATIONS}, got {quantization!r}")
+    chosen = {name: value for name, value in choices.items() if value is not None}
     with located(model) as folder:
-        source = folder or str(model)
-
-        def read(part: str) -> dict[str, Any]:
-            return _read(source, part, **hub)
-
+        read = _reader(folder, str(model), hub)
         own = own_settings(folder)
         if own is None:
-            index = pipeline_index(source, **hub)
-            own = architecture_of(index, source).settings(index)
-        chosen = {name: value for name, value in choices.items() if value is not None}
+            index = read("model_index")
+            own = architecture_of(index, model).settings(index)
         settings = replace(own, **chosen)
         tokens = _tokens(read, settings, shots, text=text)
         dimensions = Dimensions.of(transformer_of(read("transformer")))
@@ -299,18 +308,29 @@ def config_of(model: str | Path, part: str) -> dict[str, Any]:
         LoadError: no such model.
     """
     with located(model) as folder:
-        return _read(folder or str(model), part)
+        return _reader(folder, str(model), {})(part)
 
 
-def _read(source: str | Path, part: str, **hub: Any) -> dict[str, Any]:
-    path = pipeline_part(source, part, "config.json", **hub)
-    config: dict[str, Any] = json.loads(path.read_text())
-    return config
+_Reader = Callable[[str], dict[str, Any]]
+"""Gives the configuration of a part, or the index, "model_index"."""
 
 
-def _tokens(
-    read: Callable[[str], dict[str, Any]], settings: Settings, shots: int, *, text: int
-) -> Tokens:
+def _reader(folder: Path | None, model: str, hub: Mapping[str, Any]) -> _Reader:
+    """Read from a folder, from what is known of public checkpoints, or from the hub."""
+    if folder is None and model in CONFIGURATIONS and not hub.get("revision"):
+        return CONFIGURATIONS[model].__getitem__
+
+    def read(part: str) -> dict[str, Any]:
+        if part == "model_index":
+            return pipeline_index(folder or model, **hub)
+        path = pipeline_part(folder or model, part, "config.json", **hub)
+        config: dict[str, Any] = json.loads(path.read_text())
+        return config
+
+    return read
+
+
+def _tokens(read: _Reader, settings: Settings, shots: int, *, text: int) -> Tokens:
     if settings.layout == "stacked":
         size = read("codec")
         one = size["rows"] * size["columns"]

@@ -1,13 +1,16 @@
 """What adapting a model will cost, from the checkpoint's configuration alone."""
 
+import math
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from icgeo.models.plan import ACTIVATIONS, Plan, config_of, plan, transformer_of
+from icgeo.models.hub import in_words
+from icgeo.models.plan import ACTIVATIONS, Plan, config_of, in_flop, plan, transformer_of
 from icgeo.training.options import LoraOptions
 from icgeo.training.targets import target_modules
 
@@ -103,18 +106,18 @@ class LoraPlan:
 
     def __str__(self) -> str:
         """Say it in a few lines."""
-        giga, found = 2**30, self.inference
+        found = self.inference
         return "\n".join(
             (
                 f"{found.parameters / 1e6:,.1f} million parameters frozen, "
                 f"{self.adapter_parameters / 1e6:,.2f} million learned",
-                f"base {found.weight_bytes / giga:.1f} GiB, adapter "
-                f"{self.adapter_bytes / giga:.1f} GiB, activations about "
-                f"{self.activation_bytes / giga:.1f} GiB: {self.total_bytes / giga:.1f} GiB, "
-                f"{'fits' if self.fits else 'does not fit'} {found.memory_bytes / giga:.1f} GiB",
-                f"{self.episode_flop / 1e12:.3g} TFLOP an episode of {self.targets} targets; "
+                f"base {in_words(found.weight_bytes)}, adapter {in_words(self.adapter_bytes)}, "
+                f"activations about {in_words(self.activation_bytes)}: "
+                f"{in_words(self.total_bytes)}, "
+                f"{'fits' if self.fits else 'does not fit'} {in_words(found.memory_bytes)}",
+                f"{in_flop(self.episode_flop)} an episode of {self.targets} targets; "
                 f"{self.options.steps} steps of {self.options.episodes}: "
-                f"{self.seconds(1e14) / 3600:.1f} h at 100 TFLOP/s",
+                f"{timedelta(seconds=math.ceil(self.seconds(1e14)))} at 100 TFLOP/s",
             )
         )
 

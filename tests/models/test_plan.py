@@ -6,54 +6,13 @@ import numpy as np
 import pytest
 import torch
 import twins
-from diffusers import (
-    Flux2Transformer2DModel,
-    FluxTransformer2DModel,
-    WanTransformer3DModel,
-    WanVACETransformer3DModel,
-)
 
 import icgeo
+from icgeo.models import hub
 from icgeo.models import plan as plan_module
-from icgeo.models.plan import Dimensions, Plan, Tokens, plan_loaded
+from icgeo.models.plan import Dimensions, Plan, Tokens, plan_loaded, transformer_of
+from icgeo.models.public import CONFIGURATIONS
 
-KLEIN_4B = {
-    "num_layers": 5,
-    "num_single_layers": 20,
-    "num_attention_heads": 24,
-    "attention_head_dim": 128,
-    "joint_attention_dim": 7680,
-    "in_channels": 128,
-    "guidance_embeds": False,
-}
-KLEIN_9B = {
-    **KLEIN_4B,
-    "num_layers": 8,
-    "num_single_layers": 24,
-    "num_attention_heads": 32,
-    "joint_attention_dim": 12288,
-}
-DEV = {
-    **KLEIN_4B,
-    "num_layers": 8,
-    "num_single_layers": 48,
-    "num_attention_heads": 48,
-    "joint_attention_dim": 15360,
-    "guidance_embeds": True,
-}
-VACE_1_3B = {
-    "num_attention_heads": 12,
-    "ffn_dim": 8960,
-    "num_layers": 30,
-    "vace_layers": [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28],
-}
-TI2V_5B = {
-    "num_attention_heads": 24,
-    "ffn_dim": 14336,
-    "num_layers": 30,
-    "in_channels": 48,
-    "out_channels": 48,
-}
 PLAN = Plan(
     dimensions=Dimensions(3_900_000_000, 24, 3072, 25, 26 * 3072**2 * 25),
     tokens=Tokens(example=768, photo=256, drawn=512, text=64),
@@ -70,32 +29,42 @@ PLAN = Plan(
 
 
 @pytest.mark.parametrize(
-    ("kind", "config", "billions"),
+    ("model", "billions"),
     [
-        (Flux2Transformer2DModel, KLEIN_4B, 3.9),
-        (Flux2Transformer2DModel, KLEIN_9B, 9.1),
-        (Flux2Transformer2DModel, DEV, 32.2),
-        (FluxTransformer2DModel, {"guidance_embeds": True}, 11.9),
-        (WanVACETransformer3DModel, VACE_1_3B, 2.15),
-        (WanVACETransformer3DModel, {}, 17.3),
-        (WanTransformer3DModel, TI2V_5B, 5.0),
+        ("black-forest-labs/FLUX.2-klein-4B", 3.9),
+        ("black-forest-labs/FLUX.2-klein-base-9B", 9.1),
+        ("black-forest-labs/FLUX.2-dev", 32.2),
+        ("black-forest-labs/FLUX.1-Kontext-dev", 11.9),
+        ("Wan-AI/Wan2.1-VACE-1.3B-diffusers", 2.15),
+        ("Wan-AI/Wan2.1-VACE-14B-diffusers", 17.3),
+        ("Wan-AI/Wan2.2-TI2V-5B-Diffusers", 5.0),
     ],
 )
-def test_public_checkpoints_have_their_parameters(kind, config, billions):
+def test_public_checkpoints_have_their_parameters(model, billions):
     """Counts as published: FLUX.2 of 4, 9 and 32 billion, Kontext of 12, TI2V of 5.
 
     VACE's names count the base model: the branch of control comes on top of 1.3 and 14 billion.
     """
-    with torch.device("meta"):
-        transformer = kind(**config)
+    config = CONFIGURATIONS[model]["transformer"]
+    transformer = transformer_of(config)
     assert transformer.num_parameters() / 1e9 == pytest.approx(billions, abs=0.06)
     found = Dimensions.of(transformer)
     assert found.parameters == transformer.num_parameters()
-    assert found.width == 128 * config.get(
-        "num_attention_heads", 40 - 16 * ("guidance_embeds" in config)
-    )
+    assert found.width == 128 * transformer.config.num_attention_heads
     # but for embeddings and modulation, each weight is a product and a sum for each token
     assert 0.4 < found.token_flop / (2 * found.parameters) < 1.05
+
+
+@pytest.mark.parametrize("model", CONFIGURATIONS)
+def test_public_checkpoints_are_planned_without_the_hub(model, monkeypatch):
+    def ask(*_, **__):
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr(hub, "hf_hub_download", ask)
+    plan = icgeo.plan(model, shots=4)
+    assert plan.shared_flop <= plan.stock_flop <= plan.naive_flop
+    with pytest.raises(AssertionError, match="was asked"):
+        icgeo.plan(model, shots=4, revision="v1")
 
 
 @pytest.mark.parametrize(("shots", "tflop"), [(8, (1848, 567, 155)), (16, (4268, 1190, 190))])
@@ -114,7 +83,7 @@ def test_memory_decides_whether_it_fits():
 
 def test_what_does_not_fit_is_refused():
     PLAN.require()
-    with pytest.raises(icgeo.LoadError, match=r"8 shots, 8 queries .* need .* has 8\.0; show"):
+    with pytest.raises(icgeo.LoadError, match=r"8 shots, 8 queries .* need .* has 8\.0 GiB; show"):
         replace(PLAN, memory_bytes=8 * 2**30).require()
 
 
