@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ print(prediction.lat, prediction.lon, prediction.credible_region(0.9))
 - examples: {examples}
 
 ## Settings
+
+Saved by icgeo {version}; what is not listed is the checkpoint's own.
 
 {settings}
 
@@ -179,11 +182,12 @@ def _card(index: Mapping[str, Any], licence: str) -> str:
         model=f"`{index['model']}`{commit}" if named else "the weights in `model/`",
         adapter=index["adapter"] or "none",
         examples=index["examples"] or "none: give your own to `locate`",
-        settings="\n".join(f"- {name}: {value}" for name, value in told.items()),
+        settings="\n".join(f"- {name}: {v}" for name, v in told.items() if v is not None),
+        version=version("icgeo"),
     )
 
 
-_SHOWN = ("layout", "attention", "guidance_scale", "example_guidance", "photo_size")
+_SHOWN = ("layout", "attention", "guidance_scale", "example_guidance")
 
 
 def read(

@@ -70,6 +70,15 @@ def test_its_examples_can_be_left_out_and_its_options_changed(saved, photos):
     assert not torch.equal(answers(again, photos), answers(alone, photos))
 
 
+def test_how_examples_are_chosen_is_kept(locator, photos, tmp_path):
+    own = replace(locator, shots=1, choose="diverse", features="pixels")
+    again = icgeo.Geolocator.from_pretrained(own.save_pretrained(tmp_path / "own"))
+    assert (again.shots, again.choose, again.features) == (1, "diverse", "pixels")
+    assert torch.equal(again.choose_for(photos), own.choose_for(photos))
+    with pytest.raises(icgeo.LoadError, match="holds a whole locator; open it with"):
+        icgeo.load(tmp_path / "own")
+
+
 def test_the_folder_holds_safetensors_and_a_card(saved):
     files = {path.relative_to(saved).as_posix() for path in saved.rglob("*") if path.is_file()}
     assert {INDEX, "README.md", EXAMPLES, "examples/0001.png", "model/icgeo.json"} <= files

@@ -88,7 +88,7 @@ def locate_share(
     order: Order = {}
     total = _total(runs, shots)
     with tqdm(
-        total=total and total / shard.count,
+        total=total and math.ceil(total / shard.count),
         desc="locating" if shard.count == 1 else f"locating, share 1 of {shard.count}",
         unit="query",
         disable=not shard.is_main,
