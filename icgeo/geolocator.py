@@ -317,7 +317,7 @@ class Geolocator:
         return self._banks[-1]
 
     def choose_for(
-        self, photos: Sequence[Photo], examples: Examples = None
+        self, photos: Photo | Sequence[Photo], examples: Examples = None
     ) -> Int[Tensor, "photos shots"]:
         """Say which of the examples each photo is shown, by their numbers.
 
@@ -325,7 +325,7 @@ class Geolocator:
             PhotoError: a photo cannot be read.
             ValueError: an example is wrong.
         """
-        pairs = self._examples(examples)
+        photos, pairs = as_photos(photos), self._examples(examples)
         if not (self._chooses(pairs) and photos and self.shots):
             count = min(len(pairs), len(pairs) if self.shots is None else self.shots)
             return repeat(torch.arange(count), "k -> q k", q=len(photos))
