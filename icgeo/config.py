@@ -77,7 +77,7 @@ class Command:
     main: Callable[[Any], int]
     """Returns the exit code."""
     options: type[Any]
-    """As of a script; switches, which are off by default, take no value."""
+    """As of a script; beside words, switches take no value."""
     positional: str | None = None
     """The field that takes what is no option."""
 
@@ -115,14 +115,11 @@ def run_commands(
 
 
 def _command_parser(command: Command) -> ArgumentParser:
-    switches = {field.name for field in fields(command.options) if field.type is bool}
-    apart = {*switches, *({command.positional} if command.positional else ())}
-    parser = _parser(command.options, skip=apart)
-    told = _documented(command.options)
-    if command.positional:
-        parser.add_argument(command.positional, nargs="*", type=str, help=told[command.positional])
-    for name in sorted(switches):
-        parser.add_argument(f"--{name}", action="store_true", help=told[name])
+    if command.positional is None:
+        return _parser(command.options)
+    parser = _parser(command.options, skip={command.positional}, bare_switches=True)
+    told = _documented(command.options)[command.positional]
+    parser.add_argument(command.positional, nargs="*", type=str, help=told)
     return parser
 
 
@@ -190,14 +187,25 @@ def versions() -> dict[str, Any]:
     }
 
 
-def _parser(options_type: type[Any], *, skip: Collection[str] = ()) -> ArgumentParser:
+def _parser(
+    options_type: type[Any], *, skip: Collection[str] = (), bare_switches: bool = False
+) -> ArgumentParser:
+    """Make a parser; `--switch` means true, as does `--switch true` unless they must be bare."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(
         description=inspect.getdoc(options_type), allow_abbrev=False, exit_on_error=False
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these options.")
-    parser.add_class_arguments(options_type, as_group=False, skip={*skip})
+    switches = [f.name for f in fields(options_type) if f.type is bool and f.default is False]
+    parser.add_class_arguments(options_type, as_group=False, skip={*skip, *switches})
+    told = _documented(options_type)
+    for name in switches:
+        how = {"action": "store_true"} if bare_switches else _SWITCH
+        parser.add_argument(f"--{name}", help=told[name], **how)
     return parser
+
+
+_SWITCH: dict[str, Any] = {"type": bool, "nargs": "?", "const": True, "default": False}
 
 
 def _fields(values: Namespace) -> dict[str, Any]:

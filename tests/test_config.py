@@ -54,6 +54,19 @@ def test_defaults_run():
     assert parse(Options, []) == Options()
 
 
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ([], False),
+        (["--compiled"], True),
+        (["--compiled", "true"], True),
+        (["--compiled=false"], False),
+    ],
+)
+def test_a_switch_may_stand_alone(args, expected):
+    assert parse(Options, [*args, "--steps", "2"]) == Options(steps=2, compiled=expected)
+
+
 def test_command_line_is_over_yaml_is_over_defaults(tmp_path):
     path = write_yaml(tmp_path, "rate: 3e-4\nsteps: 7\nworld: mars.jpg\n")
     options = parse(Options, ["--config", path, "--steps=9", "--shots=[2]", "--compiled=true"])
