@@ -91,7 +91,11 @@ def _per_component(values: Values, name: str, count: int) -> Float[Tensor, " cou
 
 @dataclass(frozen=True, eq=False)
 class Density:
-    """A distribution on the sphere; build it with one of the `from_` constructors."""
+    """A distribution on the sphere; build it with one of the `from_` constructors.
+
+    >>> Density.from_mixture([48.9, 2.4], kappas=300)
+    Density(nside=64, entropy -2.86 nats)
+    """
 
     mass: Float[Tensor, " cells"]
     """Probability of each cell; whatever is given is validated and normalised to sum to 1."""
@@ -102,6 +106,9 @@ class Density:
         _check_positive_total(mass, "mass")
         mass = mass / mass.max()
         object.__setattr__(self, "mass", mass / mass.sum())
+
+    def __repr__(self) -> str:
+        return f"Density(nside={self.nside}, entropy {self.entropy():z.2f} nats)"
 
     @classmethod
     def from_mass(cls, values: Values) -> "Density":

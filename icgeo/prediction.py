@@ -83,7 +83,12 @@ def _as_example(number: int, example: Any) -> Example:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Where a photo was taken, as far as its locator can tell."""
+    """Where a photo was taken, as far as its locator can tell.
+
+    >>> here = Density.from_mixture([48.9, 2.4], kappas=300)
+    >>> Prediction(here, 48.9, 2.4, legibility=0.98, located=True, seconds=0.1)
+    Prediction(48.90, 2.40, 90 % in 1,970,000 km², legibility 0.98)
+    """
 
     density: Density
     lat: float
@@ -97,6 +102,13 @@ class Prediction:
     """Mean of the maps drawn, float and unclipped; None if the locator draws none."""
     samples: Float[Tensor, "samples 3 height width"] | None = None
     """The maps drawn, if they were kept."""
+
+    def __repr__(self) -> str:
+        if not self.located:
+            return f"Prediction(not located, legibility {self.legibility:.2f})"
+        area = float(f"{self.density.credible_area_km2(0.9):.3g}")
+        place = f"{self.lat:z.2f}, {self.lon:z.2f}"
+        return f"Prediction({place}, 90 % in {area:,.0f} km², legibility {self.legibility:.2f})"
 
     def credible_region(self, p: float) -> "geopandas.GeoDataFrame":
         """Outline the smallest region of probability `p`, with `area_km2`, in EPSG:4326."""

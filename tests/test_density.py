@@ -49,6 +49,12 @@ def check_is_distribution(density):
     assert density.mass.sum().item() == pytest.approx(1, abs=1e-12)
 
 
+@pytest.mark.parametrize("nside", [1, 64])
+def test_its_text_is_a_line(nside):
+    """log(4 pi) = 2.53 nats."""
+    assert repr(Density.uniform(nside)) == f"Density(nside={nside}, entropy 2.53 nats)"
+
+
 @given(places, st.floats(0, 1e6), st.sampled_from([1, 4, 32]))
 def test_every_constructor_makes_a_distribution(place, kappa, nside):
     values = torch.rand(9, 17, generator=generator()).square()

@@ -106,6 +106,12 @@ def test_without_an_answer_there_is_no_point():
     assert values["located"] is False
 
 
+def test_its_text_is_short_and_invents_no_point():
+    assert repr(prediction(located=False)) == "Prediction(not located, legibility 0.80)"
+    assert repr(prediction()).startswith("Prediction(20.00, 30.00, 90 % in 14,")
+    assert len(repr([prediction(), prediction()])) < 200
+
+
 def test_the_region_has_the_area_that_the_line_tells():
     found = prediction()
     region = found.credible_region(0.9)
