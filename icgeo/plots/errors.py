@@ -26,6 +26,8 @@ def plot_errors(
 ) -> Figure:
     """Show the great circle from each guess to its truth, coloured by its length in km.
 
+    The median in the title is that of the located; tables count the others as guesses, 10,008 km.
+
     Args:
         guesses: locations [n, 2] in degrees; a row of NaN was not located, and only its truth is
             marked.
@@ -45,7 +47,7 @@ def plot_errors(
         [line for lines in parts for line in lines],
         array=lengths,
         cmap=ERROR_MAP,
-        linewidths=1.1,
+        linewidths=1.3,
         zorder=3,
     )
     segments.set_clim(0, max(1.0, error.max().item()) if len(error) else 1.0)
@@ -85,12 +87,18 @@ def great_circle(start: Float[Tensor, "2"], end: Float[Tensor, "2"]) -> Points:
 def _label(
     ax: Axes, segments: LineCollection, error: Float[Tensor, " located"], count: int
 ) -> None:
-    middle = f", median error {np.median(error):,.0f} km" if len(error) else ""
-    ax.set_title(f"{len(error)} of {count} located{middle}", fontsize=TITLE)
+    title = f"{len(error):,} of {count:,} located"
+    if len(error):
+        whose = "" if len(error) == count else " of the located"
+        title += f", median error{whose} {np.median(error):,.0f} km"
+    ax.set_title(title, fontsize=TITLE)
     bar = figure_of(ax).colorbar(
         segments, ax=ax, location="bottom", shrink=0.5, aspect=40, pad=0.02, panchor=False
     )
     bar.set_label("error in km", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
     bar.ax.xaxis.set_major_formatter("{x:,.0f}")
-    ax.legend(fontsize=SMALL, frameon=False, loc="lower left", bbox_to_anchor=(-0.02, -0.04))
+    legend = ax.legend(
+        fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(-0.02, 0.04)
+    )
+    legend.set_in_layout(False)  # there is room beside the colours

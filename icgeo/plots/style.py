@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from einops import rearrange
 from jaxtyping import Float, UInt8
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
@@ -41,8 +43,10 @@ CALIBRATION_STYLES: tuple[dict[str, Any], ...] = (
     {"color": GREEN, "linestyle": "-."},
     {"color": BLACK, "linestyle": (0, (1, 1))},
 )
-DENSITY_MAP, ERROR_MAP = "Blues", "cividis_r"
-"""Colour maps: white to blue for densities, yellow to blue for errors."""
+DENSITY_MAP = "Blues"
+"""White to blue, for densities."""
+ERROR_MAP = ListedColormap(colormaps["viridis_r"](np.linspace(0.41, 1, 256)), "errors")
+"""Green to purple, for errors: without the pale end, as a short line is seen at a contrast of 3."""
 SMALL, TEXT, TITLE = 7, 8, 10
 """Sizes of text in points: ticks, labels and titles of panels, titles of figures."""
 HALO = (withStroke(linewidth=2.5, foreground="white"),)

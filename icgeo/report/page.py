@@ -188,9 +188,13 @@ def _map(world: str, rows: Sequence[Row]) -> Shown:
     most = max(row.shots for row in first)
     last = [row for row in first if row.shots == most]
     silent = sum(row.lat is None for row in last)
-    count = f"{min(len(last), LINES_SHOWN):,} of {len(last):,}" if len(last) > LINES_SHOWN else ""
-    text = f"{world}, {last[0].locator}, {most} shots: {count or len(last)} truths and answers, "
+    count = f"{LINES_SHOWN:,} of {len(last):,}" if len(last) > LINES_SHOWN else f"{len(last)}"
+    text = f"{world}, {last[0].locator}, {most} shots: {count} truths and answers, "
     text += f"joined by great circles; {silent:,} of {len(last):,} were not located"
+    if silent:
+        text += (
+            f"; the tables count them as {GUESS_KM:,.0f} km, the median on the map leaves them out"
+        )
     is_earth = Episode("", world, (), ()).is_earth
     return Shown(error_map(last, on_earth=is_earth), text, f"World map, {text}.")
 

@@ -14,6 +14,7 @@ from PIL import Image
 from icgeo import maps, plots
 from icgeo.data.video import read_video
 from icgeo.density import Density
+from icgeo.plots.style import ERROR_MAP
 from icgeo.prediction import Prediction
 from icgeo.sphere import distance_km
 
@@ -84,10 +85,24 @@ def test_errors_are_coloured_by_their_length():
     # 20 degrees in two parts, and none
     np.testing.assert_allclose(arcs.get_array(), [2223.9, 2223.9, 0], atol=0.1)
     assert arcs.get_clim() == pytest.approx((0, 2223.9), abs=0.1)
-    assert titles(figure) == ["2 of 3 located, median error 1,112 km"]
+    assert titles(figure) == ["2 of 3 located, median error of the located 1,112 km"]
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == ["guess", "truth", "truth, not located"]
     assert_nothing_clipped(figure)
+
+
+def test_a_short_arc_is_seen_on_white():
+    """A contrast of 3 at least, which WCAG 2.2 (1.4.11) asks of lines."""
+    rgb = ERROR_MAP(np.arange(256))[:, :3]
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    assert (1.05 / (luminance + 0.05)).min() >= 3
+    assert (np.diff(luminance) <= 0).all()
+
+
+def test_all_located_needs_no_word_on_the_others():
+    figure = plots.plot_errors([[0, 0]], [[0, 1]], on_earth=False)
+    assert titles(figure) == ["1 of 1 located, median error 111 km"]
 
 
 def test_none_located_is_no_error():
