@@ -12,7 +12,9 @@ from importlib.resources import files
 
 import torch
 
+from icgeo.data.benchmarks import BENCHMARKS
 from icgeo.evaluation import RIVALS, Row, column
+from icgeo.evaluation.benchmarks import PHOTOS
 from icgeo.evaluation.scores import GUESS_KM
 from icgeo.metrics import accuracies, distances, geoscore, mean_error, median_error
 from icgeo.report.tables import DASH, Cell, Table, number
@@ -105,9 +107,20 @@ def comparison_tables(rows: Sequence[Row]) -> tuple[list[Table], list[str]]:
             "None of the published systems (PLONK, GeoCLIP, PIGEON, OSV-5M baselines, LocDiff, "
             "HierLoc, GeoRanker) is set beside this run: their numbers hold for photos taken on "
             "the ground, on OSV-5M, Im2GPS3k, YFCC4k, GWS15k and iNat21, and this run has none of "
-            "these. A view of a planet from orbit is another task."
+            f"these.{_why_apart({row.world for row in rows})}"
         )
     return tables, notes
+
+
+def _why_apart(worlds: set[str]) -> str:
+    """Say in sentences why what a run was measured on is none of the published sets."""
+    photos, splits = worlds & {PHOTOS}, worlds & set(BENCHMARKS)
+    reasons = (
+        (photos, "On photos of your own those systems were not measured."),
+        (splits, "Another split of a benchmark is another test."),
+        (worlds - photos - splits, "A view of a planet from orbit is another task."),
+    )
+    return "".join(f" {reason}" for found, reason in reasons if found)
 
 
 def _tables(benchmark: str, rows: Sequence[Row]) -> list[Table]:

@@ -7,6 +7,7 @@ import pytest
 from pyproj import Geod
 from report_rows import rows
 
+from icgeo.evaluation.benchmarks import PHOTOS
 from icgeo.report import published
 from icgeo.report.published import comparison_tables
 from icgeo.sphere import distance_km
@@ -49,7 +50,16 @@ def test_the_numbers_are_those_of_the_file():
 def test_views_from_orbit_are_compared_with_none():
     tables, (note,) = comparison_tables(rows("blue-marble"))
     assert tables == []
-    assert "from orbit is another task" in note
+    assert note.endswith("these. A view of a planet from orbit is another task.")
+
+
+def test_own_photos_are_no_views_from_orbit():
+    tables, (note,) = comparison_tables(rows(PHOTOS))
+    assert tables == []
+    assert note.endswith("these. On photos of your own those systems were not measured.")
+    both = comparison_tables(rows(PHOTOS) + rows("moon"))[1][0]
+    assert "On photos of your own" in both
+    assert "from orbit" in both
 
 
 def test_a_part_of_a_benchmark_is_not_compared():
@@ -61,7 +71,7 @@ def test_a_part_of_a_benchmark_is_not_compared():
 def test_another_split_is_not_compared(small):
     tables, (note,) = comparison_tables(benchmark_rows("osv5m", episode="osv5m-human"))
     assert tables == []
-    assert "none of these" in note
+    assert note.endswith("these. Another split of a benchmark is another test.")
 
 
 def test_each_system_is_counted_by_its_own_protocol(small):
