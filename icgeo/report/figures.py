@@ -26,7 +26,7 @@ from icgeo import plots
 from icgeo.data.photos import Photo, read_photo
 from icgeo.evaluation import RIVALS, Row, Score, column
 from icgeo.evaluation.scores import distances
-from icgeo.metrics import THRESHOLDS_KM, recall_by_area
+from icgeo.metrics import THRESHOLDS_KM, UNIFORM_NLL, recall_by_area
 from icgeo.plots.style import RIVAL_STYLES
 from icgeo.prediction import Prediction
 from icgeo.sphere import AREA_KM2, Values
@@ -126,7 +126,8 @@ def radius_curve(rows: Sequence[Row]) -> Picture:
 def area_curve(rows: Sequence[Row]) -> Picture | None:
     """Show which share of the truths of one world a search of each area finds.
 
-    None if the rows do not hold the area searched, as those of earlier versions.
+    A flat density is searched blindly; where all are flat the curve is left out, as the dotted line
+    is the same. None if the rows do not hold the area searched, as those of earlier versions.
     """
     rows = [row for row in rows if row.searched_area_km2 is not None]
     if not rows:
@@ -134,12 +135,29 @@ def area_curve(rows: Sequence[Row]) -> Picture | None:
     figure, ax = _curve()
     shares = torch.logspace(-5, 0, 160, dtype=torch.float64)
     for label, part, style in _curves(rows):
-        found = recall_by_area(column(part, "searched_area_km2"), (shares * AREA_KM2).clamp(min=0))
-        ax.plot(100 * shares, found, label=label, **style)
+        if not all(map(_is_flat, part)):
+            ax.plot(100 * shares, found_within(shares, part), label=label, **style)
     ax.plot(100 * shares, shares, color="0.6", linewidth=1, linestyle=":", label="searched blindly")
     _set_shares(ax, "area searched, % of the sphere", "share of truths found")
     ax.xaxis.set_major_formatter("{x:g}")
     return _finished(figure, ax)
+
+
+def found_within(shares: Float[Tensor, " areas"], rows: Sequence[Row]) -> Float[Tensor, " areas"]:
+    """Give the share of truths that a search of each share of the sphere finds.
+
+    In a flat density all cells are tied: searched in any order, as many are found as are searched.
+    """
+    told = [row for row in rows if not _is_flat(row)]
+    found = shares * (len(rows) - len(told))
+    if told:
+        areas = column(told, "searched_area_km2")
+        found += len(told) * recall_by_area(areas, shares * AREA_KM2)
+    return found / len(rows)
+
+
+def _is_flat(row: Row) -> bool:
+    return row.nll is not None and math.isclose(row.nll, UNIFORM_NLL, abs_tol=1e-9)
 
 
 def calibration_curve(levels: Mapping[str, Tensor]) -> Picture:

@@ -160,7 +160,10 @@ def _curves(world: str, rows: Sequence[Row]) -> list[Shown]:
     text = f"{world}: share of queries answered within each radius"
     shown.append(Shown(radius_curve(rows), text, f"Line chart, {text}; numbers are in the tables."))
     if found := area_curve(rows):
-        text = f"{world}: truths found by a search of each area, most probable cells first"
+        text = (
+            f"{world}: truths found by a search of each area, most probable cells first; flat "
+            "densities, which tell nothing, are searched blindly"
+        )
         shown.append(Shown(found, text, f"Line chart, {text}."))
     return shown
 
