@@ -1,5 +1,6 @@
 """Curves of an evaluation: error against shots, calibration."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -19,6 +20,8 @@ from icgeo.plots.style import (
     figure_of,
 )
 
+_LEGEND_COLUMNS = 5
+
 
 def plot_shots(
     scored: Sequence[Score], *, ax: Axes | None = None, label: str = "shots", log: bool = False
@@ -26,7 +29,7 @@ def plot_shots(
     """Show the median error against the number of shots, with 95 % intervals; a panel a world.
 
     `label` says what the shots of these scores stand for, if it is something else; `log` makes the
-    scale of errors logarithmic.
+    scale of errors logarithmic. A given `ax` gets no legend; `ax.legend()` makes one.
 
     Raises:
         ValueError: no score, or an `ax` for several worlds.
@@ -38,15 +41,17 @@ def plot_shots(
         _plot_world(ax, scored, label)
         _scale_errors(ax, log)
         return figure_of(ax)
-    figure = Figure(figsize=(3.9 * len(worlds) + 0.4, 3.7), layout="constrained")
+    figure = Figure(figsize=(3.9 * len(worlds) + 0.4, 3.5), layout="constrained")
     axes = figure.subplots(1, len(worlds), squeeze=False, sharey=True)[0]
     for panel, world in zip(axes, worlds, strict=True):
         _plot_world(panel, [score for score in scored if score.world == world], label)
         panel.label_outer()
     _scale_errors(axes[0], log)  # for all, and last: it ends the scaling to what is drawn
     handles, labels = axes[0].get_legend_handles_labels()
+    columns = min(2 * len(worlds), _LEGEND_COLUMNS)
+    figure.set_figheight(3.3 + 0.2 * math.ceil(len(labels) / columns))
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=4, fontsize=TEXT, frameon=False
+        handles, labels, loc="outside lower center", ncols=columns, fontsize=TEXT, frameon=False
     )
     return figure
 
@@ -76,7 +81,10 @@ def _plot_world(ax: Axes, scored: Sequence[Score], label: str) -> None:
         if not is_rival:
             low, high = ([getattr(s.median_km, end) for s in curve] for end in ("low", "high"))
             alpha = 0.2 if len(locators) < 4 + len(RIVALS) else 0.1
-            ax.fill_between(at, low, high, color=style["color"], alpha=alpha, linewidth=0)
+            name = "" if number else "95 % interval"
+            ax.fill_between(
+                at, low, high, color=style["color"], alpha=alpha, linewidth=0, label=name
+            )
     ax.set_xticks(range(len(shots)), [f"{count:,}" for count in shots])
     ax.set_xlabel(label)
     ax.set_ylabel("median error in km")

@@ -14,7 +14,7 @@ from pyproj import Proj
 from icgeo import maps, plots
 from icgeo.baselines import Chance
 from icgeo.density import Density
-from icgeo.evaluation import Row, scores
+from icgeo.evaluation import RIVALS, Row, scores
 from icgeo.prediction import Example, Prediction
 
 STYLE = maps.MapStyle.three_widths(height=16, width=32)
@@ -158,6 +158,16 @@ def test_methods_are_told_apart_and_shots_may_be_something_else():
     assert ax.get_xlabel() == "examples in the bank"
     looks = {line.get_label(): (line.get_color(), line.get_marker()) for line in ax.lines}
     assert len(set(looks.values())) == len(looks) > 2
+    assert_nothing_clipped(figure)
+
+
+@pytest.mark.parametrize("worlds", [("moon",), ("moon", "mars"), ("moon", "mars", "io")])
+def test_the_legend_fits_and_tells_what_the_band_is(worlds):
+    some = [row for world in worlds for row in rows(world)]
+    some += [replace(row, locator=name) for name in RIVALS[1:] for row in some]
+    figure = plots.plot_shots(scores(some))
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sorted(labels) == sorted(["icgeo", "95 % interval", *RIVALS])
     assert_nothing_clipped(figure)
 
 
