@@ -99,23 +99,42 @@ def plot_calibration(
 ) -> Figure:
     """Show P-P curves: how often the truth lies in the credible region of each probability.
 
-    Calibrated densities follow the diagonal; above it they are too wide, below it too narrow.
+    Calibrated densities follow the diagonal; above it they are too wide, below it too narrow. Of 20
+    calibrated curves 19 stay within the band around it (Massart 1990), if queries are independent;
+    it is wide where there are few.
 
     Args:
         levels: credible levels of the truths (`Density.credible_level`), by name of the curve.
         ax: where to draw.
     """
-    ax = ax or Figure(figsize=(4.6, 5.4), layout="constrained").subplots()
+    counts = sorted({len(values) for values in levels.values()})
+    if ax is None:
+        height = 4.75 + 0.18 * len(levels)
+        ax = Figure(figsize=(4.6, height), layout="constrained").subplots()
     grid = torch.linspace(0, 1, 201, dtype=torch.float64)
     ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
     for number, (name, values) in enumerate(levels.items()):
         style = CALIBRATION_STYLES[number % len(CALIBRATION_STYLES)]
         label = f"{name} (largest gap {calibration_error(values):.2f}, n = {len(values)})"
         ax.plot(grid, reliability(values, grid), label=label, linewidth=1.8, **style)
+    whose = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else ""
+    for count in counts:
+        low, high = ((grid + sign * calibration_band(count)).clamp(0, 1) for sign in (-1, 1))
+        label = f"95 % of calibrated curves, n = {whose}" if count == counts[0] else ""
+        ax.fill_between(grid, low, high, color=GREY, alpha=0.15, linewidth=0, label=label)
     ax.axvline(0.9, color=GREY, linewidth=0.8, linestyle=":")
-    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", anchor="N")
     ax.set_xlabel("probability of the credible region")
     ax.set_ylabel("fraction of truths inside")
     ax.legend(fontsize=TEXT, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     ax.spines[["top", "right"]].set_visible(False)
     return figure_of(ax)
+
+
+def calibration_band(count: int) -> float:
+    """Half of the height of the band that holds 95 % of calibrated curves (Massart 1990).
+
+    >>> round(calibration_band(6), 2), round(calibration_band(600), 2)
+    (0.55, 0.06)
+    """
+    return math.sqrt(math.log(2 / 0.05) / (2 * count))

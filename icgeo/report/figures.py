@@ -162,9 +162,7 @@ def _is_flat(row: Row) -> bool:
 
 def calibration_curve(levels: Mapping[str, Tensor]) -> Picture:
     """Show how often the truth lies in the credible region of each probability."""
-    figure = Figure(figsize=(4.6, 4.9), layout="constrained")
-    plots.plot_calibration(levels, ax=figure.subplots())
-    return _svg(figure)
+    return _svg(plots.plot_calibration(levels))
 
 
 def _curve() -> tuple[Figure, Axes]:

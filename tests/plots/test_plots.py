@@ -15,6 +15,8 @@ from icgeo import maps, plots
 from icgeo.baselines import Chance
 from icgeo.density import Density
 from icgeo.evaluation import RIVALS, Row, scores
+from icgeo.metrics import calibration_error
+from icgeo.plots.curves import calibration_band
 from icgeo.prediction import Example, Prediction
 
 STYLE = maps.MapStyle.three_widths(height=16, width=32)
@@ -189,4 +191,19 @@ def test_calibration_is_the_share_of_truths_inside():
     at = np.asarray(curve.get_xdata())
     shares = [(levels <= p).mean() for p in at]
     np.testing.assert_allclose(curve.get_ydata(), shares)
+    assert_nothing_clipped(figure)
+
+
+def test_of_20_calibrated_curves_19_stay_within_the_band():
+    """The exact bound for n = 6 is 0.519 (Massey 1951, table 1); Massart's is a little wider."""
+    levels = np.random.default_rng(0).uniform(size=(2000, 6))
+    inside = np.mean([calibration_error(row) <= calibration_band(6) for row in levels])
+    assert 0.95 <= inside <= 0.98
+
+
+def test_the_band_is_named_once():
+    figure = plots.plot_calibration({"photos": [0.1, 0.5, 0.9], "mars": [0.2, 0.3]})
+    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert texts[2:] == ["95 % of calibrated curves, n = 2 to 3"]
+    assert len(figure.axes[0].collections) == 2
     assert_nothing_clipped(figure)
