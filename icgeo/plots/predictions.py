@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from icgeo.data.photos import Photo
 from icgeo.density import Density
@@ -24,6 +27,7 @@ from icgeo.plots.style import (
     ORANGE,
     SMALL,
     TEXT,
+    TITLE,
     drawn_image,
     figure_of,
     picture,
@@ -42,6 +46,7 @@ _FARTHEST = 4
 """A window is widened to show the truth by this factor at most."""
 _LEAST_DARK = 1 / math.pi
 """Density that is painted darkest at least: four times the uniform one."""
+_LEGEND: dict[str, Any] = {"fontsize": TEXT, "frameon": False}
 _LEVEL_STYLES: dict[float, Any] = {0.5: "dashed", 0.9: "solid"}
 
 
@@ -54,11 +59,19 @@ def plot_density(
 ) -> Figure:
     """Show a density on the world: bluer is denser, grey beyond the 90 % region; truth, point.
 
-    `on_earth` draws coastlines; on other worlds there is only the graticule.
+    `on_earth` draws coastlines; on other worlds there is only the graticule. A given `ax` gets
+    neither title nor legend.
     """
-    ax = ax or Figure(figsize=(6, 3.1), layout="constrained").subplots()
+    if ax is not None:
+        _draw_world(ax, prediction, truth, on_earth=on_earth, levels=(0.9,))
+        return figure_of(ax)
+    figure = Figure(figsize=(6, 3.55), layout="constrained")
+    ax = figure.subplots()
     _draw_world(ax, prediction, truth, on_earth=on_earth, levels=(0.9,))
-    return figure_of(ax)
+    ax.set_title(_summary(prediction, truth), fontsize=TEXT)
+    handles = _legend_handles([prediction], [truth])
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, **_LEGEND)
+    return figure
 
 
 def draw_globe(ax: Axes, *, on_earth: bool) -> View:
@@ -97,7 +110,7 @@ def _draw_density(
     # alike in every view, and pale where nothing is known
     most = max(density.mass.max().item() / density.cell_area, _LEAST_DARK)
     image = ax.imshow(values, cmap=DENSITY_MAP, vmin=0, vmax=most, interpolation="nearest", **place)
-    if density.mass.max() > density.mass.min():
+    if not _is_flat(density):
         reached = np.where(view.inside, density.credible_level(view.lat_lon).numpy(), np.nan)
         ax.contourf(reached, [levels[-1], 2], colors="0.5", alpha=0.2, **place)
         styles = [_LEVEL_STYLES[level] for level in levels]
@@ -111,6 +124,10 @@ def _draw_density(
     return image
 
 
+def _is_flat(density: Density) -> bool:
+    return bool(density.mass.max() == density.mass.min())
+
+
 def _mark_points(ax: Axes, view: View, prediction: Prediction, truth: Values | None) -> None:
     if prediction.located:
         x, y = view.project(np.array([prediction.lat, prediction.lon]))
@@ -121,10 +138,14 @@ def _mark_points(ax: Axes, view: View, prediction: Prediction, truth: Values | N
 
 
 def _legend_handles(
-    *, has_truth: bool, has_answer: bool = True, levels: tuple[float, ...] = (0.9,)
-) -> list[Line2D]:
+    predictions: Sequence[Prediction],
+    truth: Sequence[Values | None],
+    *,
+    levels: tuple[float, ...] = (0.9,),
+) -> list[Artist]:
+    """Name what is drawn of any of these predictions."""
     marks: dict[str, Any] = {"linestyle": "none"}
-    truth = Line2D([], [], marker="*", color=GREEN, ms=10, label="truth", **marks)
+    star = Line2D([], [], marker="*", color=GREEN, ms=10, label="truth", **marks)
     answer = Line2D([], [], marker="x", color=ORANGE, markeredgewidth=1.8, label="answer", **marks)
     notes = [""] * (len(levels) - 1) + [" (grey: outside)"]
     outlines = [
@@ -133,7 +154,11 @@ def _legend_handles(
         )
         for p, note in zip(levels, notes, strict=True)
     ]
-    return [truth] * has_truth + [answer] * has_answer + outlines
+    handles: list[Artist] = [star] * any(place is not None for place in truth)
+    handles += [answer] * any(one.located for one in predictions)
+    if not all(_is_flat(one.density) for one in predictions):
+        handles += outlines
+    return [*handles, Patch(color=colormaps[DENSITY_MAP](0.75), label="bluer: denser")]
 
 
 def _verdict(prediction: Prediction, truth: Values | None) -> str:
@@ -175,17 +200,32 @@ def plot_gallery(
         axes, zip(*columns, strict=True), strict=True
     ):
         show_image(row[0], picture(photo), title=short(title))
+        row[0].set_anchor("N")  # heads of columns in a line
         if prediction.map is None:
             row[1].set_axis_off()
         else:
-            show_image(row[1], drawn_image(prediction.map), title="map drawn")
+            show_image(row[1], drawn_image(prediction.map))
         plot_density(prediction, place, on_earth=is_earth, ax=row[2])
         row[2].set_title(_verdict(prediction, place), fontsize=TEXT, pad=3)
-    handles = _legend_handles(has_truth=any(place is not None for place in truth))
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=3, fontsize=TEXT, frameon=False
-    )
+    for ax, head in zip(axes[0], ("photo", "map drawn", "density on the world"), strict=True):
+        if ax.axison or ax is axes[0, 2]:
+            _head(ax, head)
+    handles = _legend_handles(predictions, truth)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, **_LEGEND)
     return figure
+
+
+def _head(ax: Axes, text: str) -> None:
+    """Write the name of a column above the title of its first panel."""
+    ax.annotate(
+        text,
+        (0.5, 1),
+        xytext=(0, 1.9 * TEXT),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha="center",
+        fontsize=TITLE,
+    )
 
 
 def plot_prediction(
@@ -199,6 +239,8 @@ def plot_prediction(
 ) -> Figure:
     """Show all of a prediction: photo, map drawn, density on the world, and a window on its mode.
 
+    One that is not located has no window.
+
     Args:
         prediction: what was found.
         photo: of what.
@@ -210,9 +252,11 @@ def plot_prediction(
     Raises:
         ValueError: an `ax` that is not one of a grid.
     """
-    ax = ax or Figure(figsize=(10.5, 3.5), layout="constrained").subplots()
+    if ax is None:
+        width = 10.5 if prediction.located else 7.7
+        ax = Figure(figsize=(width, 3.5), layout="constrained").subplots()
     figure = figure_of(ax)
-    panels = _panels(ax)
+    panels = _panels(ax, has_window=prediction.located)
     show_image(panels["photo"], picture(photo), title=short(title) or "photo")
     panels["map"].set_axis_off()
     if prediction.map is not None:
@@ -226,44 +270,45 @@ def plot_prediction(
     )
     bar.set_label("probability per steradian", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
-    _draw_zoom(panels, prediction, truth, on_earth=on_earth)
-    handles = _legend_handles(
-        has_truth=truth is not None, has_answer=prediction.located, levels=levels
-    )
-    panels["world"].legend(
-        handles=handles,
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0),
-        ncols=len(handles),
-        fontsize=SMALL,
-        frameon=False,
-        handletextpad=0.4,
-        columnspacing=1.2,
-    )
+    handles = _legend_handles([prediction], [truth], levels=levels)[:-1]  # the bar tells of blue
+    if "zoom" in panels:
+        _draw_zoom(panels, prediction, truth, on_earth=on_earth)
+        handles.append(Line2D([], [], color=GREY, lw=0.8, label="window on the right"))
+    if handles:
+        panels["world"].legend(
+            handles=handles,
+            loc="upper center",
+            bbox_to_anchor=(0.5, 0),
+            ncols=len(handles),
+            fontsize=SMALL,
+            frameon=False,
+            handletextpad=0.4,
+            handlelength=1.5,
+            columnspacing=0.9,
+        )
     return figure
 
 
-def _panels(ax: Axes) -> dict[str, Axes]:
+def _panels(ax: Axes, *, has_window: bool) -> dict[str, Axes]:
     """Divide the place of axes among those of a prediction."""
     place = ax.get_subplotspec()
     if place is None:
         raise ValueError("expected axes of a grid, got free ones; make them with Figure.subplots")
     figure = figure_of(ax)
     ax.remove()
-    grid = place.subgridspec(2, 3, width_ratios=[1.25, 3.6, 1.75])
-    spots: dict[str, Any] = {
-        "photo": grid[0, 0],
-        "map": grid[1, 0],
-        "world": grid[:, 1],
-        "zoom": grid[:, 2],
-    }
+    widths = [1.25, 3.6, 1.75] if has_window else [1.25, 3.6]
+    grid = place.subgridspec(2, len(widths), width_ratios=widths)
+    spots: dict[str, Any] = {"photo": grid[0, 0], "map": grid[1, 0], "world": grid[:, 1]}
+    if has_window:
+        spots["zoom"] = grid[:, 2]
     # what is left of a slot is below, so that the layout keeps room for titles
     return {name: figure.add_subplot(spot, anchor="N") for name, spot in spots.items()}
 
 
 def _summary(prediction: Prediction, truth: Values | None) -> str:
     if not prediction.located:
-        return f"not located, legibility {prediction.legibility:.2f}"
+        flat = ": all places are as likely" if _is_flat(prediction.density) else ""
+        return f"not located, legibility {prediction.legibility:.2f}{flat}"
     off = "" if truth is None else f", {_verdict(prediction, truth)}"
     area = float(f"{prediction.density.credible_area_km2(0.9):.2g}")
     place = place_name(prediction.lat, prediction.lon)
@@ -287,9 +332,6 @@ def _draw_zoom(
 ) -> None:
     """Show a window on the mode in axes of km, and where it lies on the world."""
     ax, world = panels["zoom"], panels["world"]
-    if not prediction.located:
-        ax.set_axis_off()
-        return
     lat, lon = prediction.density.mode().tolist()
     view = window(lat, lon, _zoom_radius_km(prediction.density, truth))
     _draw_density(ax, view, prediction.density, levels=(0.5, 0.9))

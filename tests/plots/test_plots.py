@@ -63,6 +63,8 @@ def test_the_gallery_says_how_far_off_each_answer_is():
     )
     titles = [ax.get_title() for ax in figure.axes]
     assert titles[2::3] == ["0 km off", "not located", "75° S, 180° E"]
+    heads = [text.get_text() for ax in figure.axes for text in ax.texts]
+    assert heads == ["photo", "map drawn", "density on the world"]
     assert titles[0] == "a"
     assert len(titles[3]) == 26
     assert_nothing_clipped(figure)
@@ -71,7 +73,10 @@ def test_the_gallery_says_how_far_off_each_answer_is():
 def test_the_gallery_does_without_maps_and_truth():
     figure = plots.plot_gallery([replace(prediction(), map=None)], [PHOTO])
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["answer", "90 % region (grey: outside)"]
+    assert labels == ["answer", "90 % region (grey: outside)", "bluer: denser"]
+    assert [text.get_text() for ax in figure.axes for text in ax.texts][1:] == [
+        "density on the world"
+    ]
 
 
 def test_the_gallery_refuses_other_lengths():
@@ -79,6 +84,14 @@ def test_the_gallery_refuses_other_lengths():
         plots.plot_gallery([prediction()], 2 * [PHOTO])
     with pytest.raises(ValueError, match="at least one prediction"):
         plots.plot_gallery([], [])
+
+
+def test_a_density_alone_says_what_it_shows():
+    figure = plots.plot_density(prediction(), (48.9, 5.0))
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["truth", "answer", "90 % region (grey: outside)", "bluer: denser"]
+    assert figure.axes[0].get_title().startswith("49° N, 2° E, 190 km off, 90 % region of")
+    assert_nothing_clipped(figure)
 
 
 def lines_of(figure):

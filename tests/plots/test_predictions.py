@@ -42,7 +42,9 @@ def test_a_prediction_is_told_whole():
     assert world.startswith("49° N, 2° E, 190 km off, 90 % region of ")
     assert zoom == "around the mode, 48° N, 2° E"  # the middle of a cell
     labels = [text.get_text() for text in figure.axes[2].get_legend().get_texts()]
-    assert labels == ["truth", "answer", "50 % region", "90 % region (grey: outside)"]
+    assert labels == [
+        "truth", "answer", "50 % region", "90 % region (grey: outside)", "window on the right",
+    ]  # fmt: skip
     assert_nothing_clipped(figure)
 
 
@@ -50,7 +52,18 @@ def test_an_answer_that_is_none_has_no_window():
     figure = plots.plot_prediction(replace(predicted(located=False), map=None), PHOTO)
     assert titles(figure) == ["photo", "not located, legibility 0.90"]
     labels = [text.get_text() for text in figure.axes[2].get_legend().get_texts()]
-    assert "answer" not in labels
+    assert labels == ["50 % region", "90 % region (grey: outside)"]
+    assert len(figure.axes) == 4  # the last is of the colours
+    assert_nothing_clipped(figure)
+
+
+@pytest.mark.parametrize("truth", [None, (48.9, 5.0)])
+def test_of_a_flat_density_nothing_is_named_that_is_not_drawn(truth):
+    blank = replace(predicted(located=False), density=Density.uniform(8))
+    figure = plots.plot_prediction(blank, PHOTO, truth)
+    assert titles(figure)[2] == "not located, legibility 0.90: all places are as likely"
+    legend = figure.axes[2].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["truth"] if truth else not legend
     assert_nothing_clipped(figure)
 
 
