@@ -3,11 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from icgeo.data.photos import Photo
+from icgeo.maps import MapStyle, draw
 from icgeo.plots.style import drawn_image, picture, place_name, show_image
 from icgeo.prediction import Example
 
@@ -16,15 +18,26 @@ _CONTEXT_COLUMNS = 4
 
 def plot_context(
     examples: Sequence[Example],
-    maps: Float[Tensor, "examples 3 height width"],
+    maps: Float[Tensor, "examples 3 height width"] | None = None,
     *,
+    style: MapStyle | None = None,
     figure: Figure | None = None,
 ) -> Figure:
-    """Show the context as the model sees it: pairs of photo and map, in order.
+    """Show the context that the model is given: pairs of photo and map, in order.
+
+    Args:
+        examples: what it is shown.
+        maps: theirs, as drawn; by default they are drawn here.
+        style: in which they are then drawn. That of a `Geolocator`, which its model sees, is
+            `locator.loaded.settings.style`; by default `MapStyle()`, which has other sizes.
+        figure: where to draw.
 
     Raises:
         ValueError: no example, or another number of maps.
     """
+    if maps is None:
+        places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
+        maps = draw(places.reshape(-1, 2), style or MapStyle())
     if not examples or len(examples) != len(maps):
         raise ValueError(
             f"expected a map for each of at least one example, got {len(examples)} examples and "

@@ -41,6 +41,16 @@ def _check(steps: Steps, query: int) -> None:
 def plot_denoising(steps: Steps, *, query: int = 0, figure: Figure | None = None) -> Figure:
     """Show the map of one query as it is drawn, the mean of its samples, step by step.
 
+    Collect the steps of a photo as it is located; a model of one step gives one panel:
+
+        steps = []
+        locator.locate([photo], examples, watch=lambda maps, t: steps.append((maps, t)))
+
+    Args:
+        steps: what a watcher was told.
+        query: whose map.
+        figure: where to draw.
+
     Raises:
         ValueError: no step, or no such query.
     """
@@ -61,6 +71,11 @@ def plot_denoising(steps: Steps, *, query: int = 0, figure: Figure | None = None
 
 def save_denoising(steps: Steps, path: str | Path, *, query: int = 0, seconds: float = 0.5) -> None:
     """Write the map of one query as it is drawn to a moving picture.
+
+    Collect the steps of a photo as it is located; a model of one step gives a still:
+
+        steps = []
+        locator.locate([photo], examples, watch=lambda maps, t: steps.append((maps, t)))
 
     Args:
         steps: what a watcher was told.

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from icgeo.data.photos import PhotoError
 from icgeo.evaluation import Episode, Query, Row, levels_by_world, scores
-from icgeo.maps import MapStyle, draw
+from icgeo.maps import MapStyle
 from icgeo.plots.context import plot_context
 from icgeo.plots.curves import plot_calibration, plot_shots
 from icgeo.plots.predictions import plot_gallery
@@ -34,8 +34,7 @@ def save_figures(
     """
     figures: dict[str, Figure] = {}
     if examples := _shown(*runs[0]):
-        places = [[example.lat, example.lon] for example in examples]
-        figures["context"] = plot_context(examples, draw(places, style))
+        figures["context"] = plot_context(examples, style=style)
     if gallery := _gallery(rows, runs, shown):
         figures["gallery"] = gallery
     if scored := scores(rows):

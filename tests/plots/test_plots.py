@@ -47,6 +47,18 @@ def test_the_context_shows_pairs_in_order(count):
     assert_nothing_clipped(figure)
 
 
+def test_the_context_draws_its_maps_itself():
+    places = [(48.9, 2.4), (-33.9, 151.2)]
+    examples = [Example(PHOTO, *place) for place in places]
+    for style in (None, STYLE):
+        figure = plots.plot_context(examples, style=style)
+        expected = maps.draw(places, style or maps.MapStyle())[1].clamp(0, 1)
+        (image,) = figure.axes[3].images
+        np.testing.assert_allclose(np.moveaxis(image.get_array(), -1, 0), expected, atol=1e-6)
+    with pytest.raises(ValueError, match="got 0 examples"):
+        plots.plot_context([])
+
+
 def test_the_context_needs_a_map_for_each_example():
     with pytest.raises(ValueError, match="got 1 examples and 2 maps"):
         plots.plot_context([Example(PHOTO, 0, 0)], torch.zeros(2, 3, 16, 32))
