@@ -178,8 +178,8 @@ def _calibration(rows: Sequence[Row]) -> list[Shown | Table]:
         Shown(
             calibration_curve(levels),
             "How often the truth lies in the credible region of each probability; above the "
-            "diagonal densities are too wide, below it too narrow, and in the band of the fewest "
-            "queries that may be chance",
+            "diagonal densities are too wide, below it too narrow; within the shaded band that may "
+            "be chance",
             f"Reliability curves; largest distance from the diagonal: {alt}.",
         ),
         table,
