@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from icgeo.app.session import Shot
-from icgeo.maps import MapStyle, draw
+from icgeo.maps import MapStyle
 from icgeo.maps.basemap import base_image, basemap
 from icgeo.metrics.locations import bundled_gazetteer
 from icgeo.plots import plot_context, plot_prediction
@@ -61,8 +61,7 @@ def context_picture(examples: Sequence[Example], style: MapStyle) -> Image.Image
     """Draw the pairs that the model is shown, in order."""
     if not examples:
         return None
-    maps = draw([[example.lat, example.lon] for example in examples], style)
-    return _rendered(plot_context(examples, maps))
+    return _rendered(plot_context(examples, style=style))
 
 
 def _rendered(figure: Figure) -> Image.Image:
