@@ -3,12 +3,15 @@
 import json
 import logging
 import re
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from importlib.resources import as_file, files
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from huggingface_hub import DryRunFileInfo, HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
@@ -124,6 +127,8 @@ class _Silent(tqdm):  # type: ignore[type-arg]
 
 def _listed(model: str, revision: str | None) -> list[DryRunFileInfo] | None:
     """List the files of a checkpoint; None if the hub is out of reach, and the cache is left."""
+    if _is_unknown():
+        return None
     try:
         asking: dict[str, Any] = {"dry_run": True, "tqdm_class": _Silent}
         listed = snapshot_download(model, revision=revision, **asking)
@@ -231,10 +236,23 @@ def _download(model: str, name: str, revision: str | None, *, local_files_only: 
 
 def _asked(model: str, name: str, revision: str | None) -> DryRunFileInfo | None:
     """Ask for the size of a file; None if the hub is out of reach, and the cache is left."""
+    if _is_unknown():
+        return None
     try:
         return hf_hub_download(model, name, revision=revision, dry_run=True)
     except (DryRunError, LocalEntryNotFoundError):
         return None
+
+
+def _is_unknown() -> bool:
+    """Say whether this machine does not know the hub's address; its client would retry for long."""
+    if getproxies():  # which may know it
+        return False
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
+    except OSError:
+        return True
+    return False
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import logging
+import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from urllib.parse import urlsplit
@@ -154,6 +156,20 @@ def test_a_plain_checkpoint_is_loaded_from_the_hub_with_its_commit(server):
     assert loaded.origin.revision == COMMIT
     assert loaded.made_by == icgeo.load("tiny").made_by
     assert hub.pipeline_part(REPOSITORY, "icgeo.json").is_file()
+
+
+def test_an_unknown_address_is_not_tried_again_and_again(monkeypatch, tmp_path):
+    def look_up(*_):
+        raise socket.gaierror("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(hub, "getproxies", dict)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    start = time.monotonic()
+    for get in (icgeo.load, icgeo.plan):
+        with pytest.raises(icgeo.LoadError, match="cannot be reached for some/model"):
+            get("some/model")
+    assert time.monotonic() - start < 1, "its client would wait for 23 seconds"
 
 
 def test_a_plan_fetches_configurations_alone(server, tmp_path):
