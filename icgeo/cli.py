@@ -37,9 +37,9 @@ class PredictOptions(ModelOptions):
     """Examples that each photo is shown, chosen for it; by default all of them."""
     choose: Choice = "nearest"
     """How they are chosen: those most alike, alike but diverse, or without looking at the photo."""
-    features: str = "tiny"
+    features: str | None = None
     """By what photos are alike: tiny (views from orbit), pixels, efficientnet-lite0, or a model of
-    transformers."""
+    transformers; by default what suits the model."""
     save: Path | None = None
     """File to write, by its suffix: .geojson (points, and the regions that hold half and 90 % of
     the probability), .parquet (GeoParquet of the points), .csv or .jsonl (a row a photo)."""

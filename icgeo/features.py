@@ -24,6 +24,7 @@ from torch.nn import functional
 from icgeo.data.photos import Photo, read_photo
 from icgeo.data.squares import square_pixels
 from icgeo.models import LoadError, load
+from icgeo.models.base import Settings
 
 Photos = UInt8[Tensor, "photos 3 height width"] | Sequence[Photo]
 
@@ -141,6 +142,14 @@ def open(name: str | Path = "tiny", **options: Any) -> FrozenFeatures:
     if (Path(name) / "icgeo.json").is_file():
         return _open_tiny(str(name), chosen)
     return _open_transformers(str(name), chosen)
+
+
+def suited(settings: Settings) -> str:
+    """Name the features by which to choose examples for a model, by what it knows.
+
+    A model like the one in the box has those of its views from orbit, others see photographs.
+    """
+    return "tiny" if settings.layout == "stacked" else EFFICIENTNET
 
 
 def _open_pixels(name: str, options: FeatureOptions) -> FrozenFeatures:

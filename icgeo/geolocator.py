@@ -129,8 +129,9 @@ class Geolocator:
     """How many of the examples each photo is shown, chosen for it; None shows all of them."""
     choose: str = "nearest"
     """How they are chosen: one of `icgeo.selection.STRATEGIES`."""
-    features: str = "tiny"
-    """By what photos are alike: what `icgeo.features.open` takes."""
+    features: str | None = None
+    """By what photos are alike: what `icgeo.features.open` takes; None means what suits the model,
+    its own for tiny, efficientnet-lite0 for those of photographs."""
     allow_outside: bool = False
     """Accept examples outside the folder of their manifest."""
 
@@ -312,7 +313,8 @@ class Geolocator:
         """Keep the features of examples as long as the same are given."""
         known = self._banks[-1].examples if self._banks else ()
         if len(known) != len(pairs) or any(a is not b for a, b in zip(known, pairs, strict=True)):
-            encoder = features.open(self.features, device=self.device)
+            name = self.features or features.suited(self.loaded.settings)
+            encoder = features.open(name, device=self.device)
             self._banks[:] = [Bank(pairs, encoder)]
         return self._banks[-1]
 

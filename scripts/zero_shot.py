@@ -50,9 +50,9 @@ class Options(ModelOptions):
     """How examples are chosen for each photo, out of `bank`; by default all see the same."""
     bank: int = 256
     """Examples to choose from; of your own, at most so many."""
-    features: str = "tiny"
+    features: str | None = None
     """By what photos are alike: tiny (views from orbit), pixels, efficientnet-lite0, or a model of
-    transformers."""
+    transformers; by default what suits the model."""
     steps: int | None = None
     """Steps of the flow; by default the checkpoint's own."""
     samples: int | None = None
@@ -110,10 +110,12 @@ def locate(
     from icgeo import evaluation, features, plots, report
     from icgeo.evaluation.banks import choosing
 
+    settings = runs[0][0].loaded.settings
     asked: list[tuple[Locator, Episode]] = [*runs]
     rivals: list[tuple[Locator, Episode]] = []
     if options.choose:
-        seen_by = features.open(options.features, device=options.device)
+        name = options.features or features.suited(settings)
+        seen_by = features.open(name, device=options.device)
         asked, rivals = choosing(runs, options.choose, seen_by, shots=max(options.shots))
     rows = evaluation.evaluate(
         [*asked, *rivals],
@@ -124,7 +126,7 @@ def locate(
         shard=shard,
     )
     if shard.is_main:
-        plots.save_figures(folder, rows, asked, runs[0][0].loaded.settings.style)
+        plots.save_figures(folder, rows, asked, settings.style)
         report.save_cases(folder, rows, asked)
     return rows
 

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import icgeo
 from icgeo import features
 from icgeo.baselines import NearestPixels
 from icgeo.data.orbit import develop, random_views, to_uint8
@@ -205,3 +207,9 @@ def test_thumbnails_do_not_mind_exposure(photos):
     dark = (photos / 2).to(torch.uint8)
     cosines = (own.encode(photos) * own.encode(dark)).sum(-1)
     assert math.isclose(cosines.min().item(), 1, abs_tol=2e-3)
+
+
+def test_features_suit_the_model():
+    settings = icgeo.load("tiny").settings
+    assert features.suited(settings) == "tiny"
+    assert features.suited(replace(settings, layout="references")) == "efficientnet-lite0"
