@@ -127,7 +127,7 @@ def _photos_part(gradio: Any) -> Any:
     files = gradio.File(label="Photos", file_count="multiple", elem_id="photos", height=150)
     with gradio.Row():
         view = gradio.Button("Try a view from orbit", size="sm", elem_id="try")
-        clear = gradio.Button("Clear", size="sm")
+        clear = gradio.Button("Clear photos", size="sm")
     notice = gradio.Markdown(elem_id="photos-notice")
     gallery = _gallery(gradio, "To locate", "queries")
     shown = [queries, gallery, notice]
@@ -210,7 +210,7 @@ def _set_row(gradio: Any) -> tuple[Any, Any, Any]:
         )
         with gradio.Column(min_width=100):
             add = gradio.Button("Add them", size="sm", elem_id="add-set")
-            clear = gradio.Button("Clear", size="sm")
+            clear = gradio.Button("Clear examples", size="sm")
     return name, add, clear
 
 

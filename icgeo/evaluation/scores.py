@@ -201,7 +201,7 @@ def table(scores: Sequence[Score]) -> str:
     """
     medians = {(s.world, s.shots, s.locator): s.summary.median_km for s in scores}
     rivals = [name for name in RIVALS if any(score.locator == name for score in scores)]
-    lines: list[tuple[str, ...]] = [(*HEADER, *rivals)]
+    lines: list[tuple[str, ...]] = [(*HEADER, *(f"{name}, km" for name in rivals))]
     for score in scores:
         if score.locator not in RIVALS:
             beside = [medians.get((score.world, score.shots, name)) for name in rivals]

@@ -50,7 +50,7 @@ def located(model: str | Path) -> Iterator[Path | None]:
         with as_file(files("icgeo") / "assets" / str(model)) as folder:
             yield folder
     else:
-        yield Path(model) if Path(model).is_dir() else None
+        yield Path(model) if str(model) and Path(model).is_dir() else None
 
 
 def refuse_pickles(names: Iterable[str | Path], source: str | Path) -> None:

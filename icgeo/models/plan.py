@@ -19,7 +19,7 @@ from typing import Any
 import diffusers
 import torch
 
-from icgeo.models.base import MapModel, Settings
+from icgeo.models.base import MODES, MapModel, Settings
 from icgeo.models.hub import LoadError, in_words, located, pipeline_index, pipeline_part
 from icgeo.models.loading import QUANTIZATIONS, architecture_of, own_settings
 from icgeo.models.public import CONFIGURATIONS
@@ -273,6 +273,7 @@ def plan(
         if own is None:
             index = read("model_index")
             own = architecture_of(index, model).settings(index)
+        _require_known(own, chosen)
         settings = replace(own, **chosen)
         tokens = _tokens(read, settings, shots, text=text)
         dimensions = Dimensions.of(transformer_of(read("transformer")))
@@ -293,6 +294,20 @@ def plan(
         bytes_a_number=dtype.itemsize,
         memory_bytes=device_memory(device),
     )
+
+
+def _require_known(own: Settings, chosen: Mapping[str, Any]) -> None:
+    """Refuse choices that no model of this kind has; `icgeo.load` knows which go together."""
+    is_stacked = own.layout == "stacked"
+    layouts = (own.layout,) if is_stacked else ("references", "panel", "frames")
+    for name, known in {"attention": MODES, "layout": layouts}.items():
+        if chosen.get(name, getattr(own, name)) not in known:
+            raise LoadError(f"expected {name} of {known}, got {chosen[name]!r}")
+    if is_stacked and "photo_size" in chosen:
+        raise LoadError(f"expected no photo_size, which is fixed here, got {chosen['photo_size']}")
+    for name in ("steps", "samples"):
+        if chosen.get(name, 1) < 1:
+            raise LoadError(f"expected {name} of at least 1, got {chosen[name]}")
 
 
 def transformer_of(config: dict[str, Any]) -> Any:

@@ -82,8 +82,8 @@ def test_the_table_is_markdown_with_the_rivals_beside():
     assert found["< 750 km"] == "40%"
     assert found["NLL"] == "1.00"
     assert found["90 % area"] == "25.0%"
-    assert found["chance"] == "10000"
-    assert "nearest by pixels" not in found, "there is no row of it"
+    assert found["chance, km"] == "10000"
+    assert "nearest by pixels, km" not in found, "there is no row of it"
 
 
 def test_comparing_resamples_both_alike():

@@ -63,7 +63,7 @@ def test_examples_are_chosen_out_of_a_bank(picture, tmp_path, capsys):
         "zero_shot", "--model", untrained(), *options, "--choose", "nearest", "--features", "pixels"
     )
     header, *lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("|")]
-    assert header.split("|")[-2].strip() == "retrieval"
+    assert header.split("|")[-2].strip() == "retrieval, km"
     assert len(lines) == 1 + 2 * 2
     rows = [
         json.loads(line)
