@@ -190,14 +190,14 @@ def _compare(
 
 HEADER = (
     "world", "shots", "median km", "GeoScore", "< 200 km", "< 750 km", "< 2500 km", "NLL",
-    "90 % area", "s/query",
+    "90 % area", "covered", "s/query",
 )  # fmt: skip
 
 
 def table(scores: Sequence[Score]) -> str:
     """Lay out the scores of the method as Markdown, beside the median errors of its rivals in km.
 
-    The 90 % area is the median one, as a share of the sphere.
+    The 90 % area is the median one, as a share of the sphere; covered are the truths inside.
     """
     medians = {(s.world, s.shots, s.locator): s.summary.median_km for s in scores}
     rivals = [name for name in RIVALS if any(score.locator == name for score in scores)]
@@ -231,6 +231,7 @@ def _cells(score: Score) -> tuple[str, ...]:
         *(f"{share:.0%}" for share in within),
         f"{row.mean_nll:.2f}",
         f"{(row.median_area_km2 or 0) / AREA_KM2:.1%}",
+        f"{score.coverage_90:.0%}",
         f"{row.mean_seconds:.3f}",
     )
 

@@ -82,6 +82,7 @@ def test_the_table_is_markdown_with_the_rivals_beside():
     assert found["< 750 km"] == "40%"
     assert found["NLL"] == "1.00"
     assert found["90 % area"] == "25.0%"
+    assert found["covered"] == "100%", "all levels are 0.5"
     assert found["chance, km"] == "10000"
     assert "nearest by pixels, km" not in found, "there is no row of it"
 
