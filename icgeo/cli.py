@@ -113,6 +113,8 @@ def predict(options: PredictOptions) -> int:
 
     if not options.photos:
         raise config.UsageError("expected photos, or - for a list of paths on standard input")
+    if options.shots is None and (options.features or options.choose != "nearest"):
+        raise config.UsageError("expected --shots with --choose and --features: how many to choose")
     if options.save:
         require_format(options.save)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -158,7 +160,8 @@ def _locator(options: PredictOptions, examples: "Sequence[Example]") -> "Geoloca
     )  # fmt: skip
     try:
         model = load(options.model, **options.loading)
-        locator = Geolocator(model, **{name: getattr(options, name) for name in names})
+        chosen = {name: getattr(options, name) for name in names}
+        locator = Geolocator(model, device=options.device, **chosen)
         locator.prepare(examples)
     except ValueError as error:
         raise config.UsageError(str(error)) from error
@@ -175,7 +178,7 @@ def _sources(photos: Iterable[str]) -> Iterator[str]:
         if photo == "-":
             lines = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
             yield from (line for line in lines if line and not Path(line).is_dir())
-        elif Path(photo).is_dir():
+        elif photo and Path(photo).is_dir():
             yield from map(str, photos_in(photo))
         else:
             yield photo

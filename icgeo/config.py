@@ -109,7 +109,9 @@ def run_commands(
         prepare_screen()
         return commands[name].main(options)
     except (ArgumentError, UsageError) as error:
-        remedy = f"; see {prog} --help" if isinstance(error, ArgumentError) else ""
+        words = sys.argv[1:2] if args is None else [*args[:1]]
+        name = " ".join([prog, *(word for word in words if word in commands)])
+        remedy = f"; see {name} --help" if isinstance(error, ArgumentError) else ""
         sys.stderr.write(f"{prog}: error: {_one_line(error).rstrip('.')}{remedy}\n")
         return 2
 

@@ -21,10 +21,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from icgeo.data.photos import Photo, read_photo
+from icgeo.data.photos import READ_SIDE, Photo, read_photo
 from icgeo.data.squares import square_pixels
 from icgeo.models import LoadError, load
 from icgeo.models.base import Settings
+from icgeo.models.loading import require_device
 
 Photos = UInt8[Tensor, "photos 3 height width"] | Sequence[Photo]
 
@@ -137,6 +138,7 @@ def open(name: str | Path = "tiny", **options: Any) -> FrozenFeatures:
         LoadError: no such model, no access, or a missing package.
     """
     chosen = FeatureOptions(**options)
+    require_device(chosen.device)
     if str(name) in OPENERS:
         return OPENERS[str(name)](str(name), chosen)
     if (Path(name) / "icgeo.json").is_file():
@@ -224,7 +226,7 @@ def _open_transformers(name: str, options: FeatureOptions) -> FrozenFeatures:
     frozen = options.frozen(module)
 
     def prepare(photos: Sequence[Photo]) -> Tensor:
-        images = [read_photo(photo, size_hint=1024) for photo in photos]
+        images = [read_photo(photo, size_hint=READ_SIDE) for photo in photos]
         pixels: Tensor = processor(images, return_tensors="pt")["pixel_values"]
         return pixels
 

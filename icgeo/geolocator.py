@@ -18,9 +18,10 @@ from torch import Tensor
 
 from icgeo import features, maps, pretrained, sampling
 from icgeo.best_point import best_points
-from icgeo.data.photos import Photo, as_photos
+from icgeo.data.photos import Photo, as_photos, fingerprint
 from icgeo.data.squares import square_pixels, varied
 from icgeo.density import Density
+from icgeo.features import Features
 from icgeo.maps import LEGIBLE
 from icgeo.models import Context, MapModel, load
 from icgeo.models.hub import upload
@@ -33,7 +34,7 @@ from icgeo.prediction import (
     check_choices,
     locate_by_sets,
 )
-from icgeo.selection import STRATEGIES, Bank, make_strategy
+from icgeo.selection import BY_FEATURES, STRATEGIES, Bank, make_strategy
 from icgeo.travel import frame_times, mixture, smooth
 
 CONTEXTS_KEPT = 8
@@ -114,7 +115,7 @@ class Geolocator:
     prompt: str | None = None
     """What the model is told: one of the checkpoint's prompts; None means its default."""
     device: str = "cpu"
-    """Where the model is loaded."""
+    """Where the model is loaded, if it is not yet, and features."""
     batch_size: int = 64
     """Queries at a time."""
     point: str = "best"
@@ -296,27 +297,41 @@ class Geolocator:
             PhotoError: an example cannot be read.
         """
         pairs = self._examples(examples)
-        if self._chooses(pairs):
-            self.require_memory(self.shots or 0)
-            _ = self._bank(pairs).index
-        else:
+        if not self._chooses(pairs):
             self.context(pairs)
+            return
+        self.require_memory(self.shown_at_once(len(pairs)))
+        if self.shots and self.choose in BY_FEATURES:
+            _ = self._bank(pairs).index
+
+    def shown_at_once(self, count: int) -> int:
+        """Say how many of so many examples are kept at a time: those of a batch at most."""
+        if self.shots is None or self.shots >= count:
+            return count
+        is_shared = self.loaded.settings.attention != "pairwise" or self.choose not in BY_FEATURES
+        return self.shots if is_shared else min(count, self.shots * self.batch_size)
 
     def _chooses(self, pairs: Sequence[Example]) -> bool:
         return self.shots is not None and self.shots < len(pairs)
 
     @cached_property
-    def _banks(self) -> list[Bank]:
-        return []
+    def _encoder(self) -> Features:
+        name = self.features or features.suited(self.loaded.settings)
+        return features.open(name, device=self.device)
+
+    @cached_property
+    def _banks(self) -> dict[tuple[Any, ...], Bank]:
+        return {}
 
     def _bank(self, pairs: Sequence[Example]) -> Bank:
         """Keep the features of examples as long as the same are given."""
-        known = self._banks[-1].examples if self._banks else ()
-        if len(known) != len(pairs) or any(a is not b for a, b in zip(known, pairs, strict=True)):
-            name = self.features or features.suited(self.loaded.settings)
-            encoder = features.open(name, device=self.device)
-            self._banks[:] = [Bank(pairs, encoder)]
-        return self._banks[-1]
+        if self.choose not in BY_FEATURES:
+            return Bank(pairs)
+        key = tuple((fingerprint(pair.image), pair.lat, pair.lon) for pair in pairs)
+        if key not in self._banks:
+            self._banks.clear()
+            self._banks[key] = Bank(pairs, self._encoder)
+        return self._banks[key]
 
     def choose_for(
         self, photos: Photo | Sequence[Photo], examples: Examples = None
@@ -368,9 +383,10 @@ class Geolocator:
         pairs: Sequence[Example],
         *,
         watch: sampling.Watch | None = None,
+        keep: bool = True,
     ) -> list[Prediction]:
         """Locate photos that are shown the same."""
-        context = self.context(pairs)
+        context = self.context(pairs) if keep else self.loaded.encode_context(*self._pairs(pairs))
         batches = _batched(photos, self.batch_size)
         return [found for batch in batches for found in self._locate(batch, context, watch)]
 
@@ -392,8 +408,9 @@ class Geolocator:
             ValueError: another number of photos than of choices, or a number outside the bank.
         """
         check_choices(photos, bank, chosen)
-        if self.loaded.settings.attention != "pairwise" or (chosen == chosen[:1]).all():
-            locate = partial(self._locate_alike, watch=watch)
+        is_one = bool((chosen == chosen[:1]).all())
+        if is_one or self.loaded.settings.attention != "pairwise":
+            locate = partial(self._locate_alike, watch=watch, keep=is_one)
             return locate_by_sets(locate, photos, bank, chosen)
         batches = zip(_batched(photos, self.batch_size), chosen.split(self.batch_size), strict=True)
         found = [self._locate(batch, self._chosen(bank, own), watch) for batch, own in batches]

@@ -55,7 +55,7 @@ print(prediction.lat, prediction.lon, prediction.credible_region(0.9))
 
 ## Settings
 
-Saved by icgeo {version}; what is not listed is the checkpoint's own.
+Saved by icgeo {version}.
 
 {settings}
 

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from icgeo.best_point import best_points
-from icgeo.data.photos import Photo
+from icgeo.data.photos import Photo, fingerprint
 from icgeo.density import Density
 from icgeo.features import Features, Index
 from icgeo.healpix import cell_of
@@ -78,9 +78,9 @@ class Bank:
 
     def encode(self, photos: Sequence[Photo]) -> Float[Tensor, "photos channels"]:
         """Encode queries; the last ones are remembered, for several strategies ask for them."""
-        last = self._last.get("photos", ())
-        if len(last) != len(photos) or any(a is not b for a, b in zip(last, photos, strict=True)):
-            self._last.update(photos=list(photos), vectors=self._encoder.encode(photos))
+        prints = [*map(fingerprint, photos)]
+        if self._last.get("prints") != prints:
+            self._last.update(prints=prints, vectors=self._encoder.encode(photos))
         vectors: Tensor = self._last["vectors"]
         return vectors
 
@@ -213,6 +213,8 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "two-stage": TwoStage,
 }
 """By name; `two-stage` is made with a locator, the others need nothing."""
+BY_FEATURES = frozenset({"nearest", "diverse"})
+"""Those that look at the photo, and so need features."""
 
 
 def make_strategy(name: str, locator: Locator) -> Strategy:

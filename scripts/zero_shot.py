@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from icgeo.evaluation import Episode, Row, Shard
+    from icgeo.features import Features
     from icgeo.geolocator import Geolocator
+    from icgeo.models.base import Settings
     from icgeo.prediction import Locator
 
 
@@ -103,19 +105,33 @@ def gather(options: Options) -> "list[Episode]":
     ]
 
 
+def open_features(options: Options, settings: "Settings") -> "Features | None":
+    """Open what examples are chosen by, if they are chosen by their looks."""
+    from icgeo import features
+    from icgeo.selection import BY_FEATURES
+
+    if options.features and options.choose not in BY_FEATURES:
+        raise config.UsageError(f"expected --choose of {sorted(BY_FEATURES)} with --features")
+    if options.choose not in BY_FEATURES:
+        return None
+    return features.open(options.features or features.suited(settings), device=options.device)
+
+
 def locate(
-    options: Options, runs: "Sequence[tuple[Geolocator, Episode]]", folder: Path, shard: "Shard"
+    options: Options,
+    runs: "Sequence[tuple[Geolocator, Episode]]",
+    folder: Path,
+    shard: "Shard",
+    seen_by: "Features | None",
 ) -> "list[Row]":
     """Locate all queries; the main process draws figures and keeps cases for the report."""
-    from icgeo import evaluation, features, plots, report
+    from icgeo import evaluation, plots, report
     from icgeo.evaluation.banks import choosing
 
     settings = runs[0][0].loaded.settings
     asked: list[tuple[Locator, Episode]] = [*runs]
     rivals: list[tuple[Locator, Episode]] = []
     if options.choose:
-        name = options.features or features.suited(settings)
-        seen_by = features.open(name, device=options.device)
         asked, rivals = choosing(runs, options.choose, seen_by, shots=max(options.shots))
     rows = evaluation.evaluate(
         [*asked, *rivals],
@@ -138,12 +154,16 @@ def main(options: Options) -> None:
     from icgeo.models import load
 
     shard = evaluation.Shard.here()
-    if shard.is_main and (options.queries or options.video) and knows_orbit_alone(options):
+    is_own = options.queries or options.video or options.benchmark
+    if shard.is_main and is_own and knows_orbit_alone(options):
         logging.getLogger("icgeo").warning(ONLY_ORBIT)
     model = load(options.model, **options.loading)
     episodes = gather(options)
-    most = min(max(options.shots), max(len(episode.examples) for episode in episodes))
+    seen_by = open_features(options, model.settings)
     asking = partial(Geolocator, model, samples=options.samples, batch_size=options.batch_size)
+    most = asking(shots=max(options.shots), choose=options.choose or "random").shown_at_once(
+        max(len(episode.examples) for episode in episodes)
+    )
     asking().require_memory(most)
     folder = Path("runs") / options.name
     if shard.is_main:
@@ -162,7 +182,7 @@ def main(options: Options) -> None:
             runs, folder=folder, speed_kmh=options.speed_kmh, frames_alone=False
         )
     else:
-        rows = locate(options, runs, folder, shard)
+        rows = locate(options, runs, folder, shard, seen_by)
     if shard.is_main:
         print(evaluation.report(rows), f"\nwritten to {folder}", sep="\n")
 

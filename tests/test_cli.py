@@ -58,6 +58,10 @@ def test_as_many_examples_are_chosen_as_asked(album, capsys):
     rows = rows_of(capsys.readouterr().out)
     expected = icgeo.predict(photos, bank, shots=1, features="pixels")
     assert [row["lat"] for row in rows] == [p.to_dict()["lat"] for p in expected]
+    assert cli.main([*told, "--choose", "random"]) == 0
+    rows = rows_of(capsys.readouterr().out)
+    expected = icgeo.predict(photos, bank, shots=1, choose="random")
+    assert [row["lat"] for row in rows] == [p.to_dict()["lat"] for p in expected]
     assert cli.main([*told, "--choose", "best"]) == 2
     assert "nearest" in capsys.readouterr().err
 
@@ -102,6 +106,13 @@ def test_a_folder_stands_for_its_photos(album, capsys):
     assert sources == [
         str(album / name) for name in ("0.png", "1.png", "2.png", "3.png", "broken.jpg")
     ]
+
+
+def test_an_empty_path_is_not_the_current_folder(album, monkeypatch, capsys):
+    monkeypatch.chdir(album)
+    assert cli.main(["predict", "", "--json"]) == 1
+    (row,) = rows_of(capsys.readouterr().out)
+    assert "expected a photo" in row["error"]
 
 
 def test_an_empty_list_is_told(typed, capsys):
@@ -161,7 +172,10 @@ def test_every_format_says_what_json_says(album, suffix, tmp_path, capsys):
         (("predict", "a.png", "--model", "lost"), "expected a file or folder, or a hub id"),
         (("predict", "a.png", "--prompt", "Mars"), "expected prompt of"),
         (("predict", "a.png", "--steps", "0"), "steps of at least 1, got 0"),
-        (("predict", "a.png", "--stepz", "1"), "stepz"),
+        (("predict", "a.png", "--stepz", "1"), "see icgeo predict --help"),
+        (("predict", "a.png", "--choose", "diverse"), "expected --shots with --choose"),
+        (("plan", "--quantization", "nf4"), "expected no quantization for a model of this size"),
+        (("plan", "--device", "cuda:99"), "sees, got cuda:99"),
         (("plan", "--quantization", "int3"), "expected quantization of"),
         (("plan", "--shots", "-1"), "expected shots of at least 0, got -1"),
         (("plan", "--layout", "frames"), "expected layout of ('stacked',), got 'frames'"),

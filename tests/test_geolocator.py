@@ -10,13 +10,15 @@ import torch
 from PIL import Image
 
 import icgeo
-from icgeo import evaluation
+from icgeo import evaluation, features
 from icgeo.data.orbit import random_views
 from icgeo.data.photos import PhotoError, as_photos
 from icgeo.data.worlds import procedural_world
 from icgeo.evaluation.locating import read
+from icgeo.selection import STRATEGIES, Bank, make_strategy
 
 UNKNOWN = "unknown world"
+real = features.open
 
 
 @pytest.fixture(scope="module")
@@ -197,13 +199,15 @@ def test_pictures_of_any_shape_are_cut_square(tiny):
 
 
 def test_a_photo_has_the_same_pixels_whoever_reads_it(tiny, tmp_path):
-    """A large JPEG, which the decoder could reduce: by its path, as a picture, in an evaluation."""
+    """A JPEG that the decoder does reduce: by its path, as a picture, in an evaluation."""
     noise = np.random.default_rng(0).integers(256, size=(40, 60, 3), dtype=np.uint8)
     path = tmp_path / "large.jpg"
-    Image.fromarray(noise).resize((1500, 1000), Image.Resampling.NEAREST).save(path)
+    Image.fromarray(noise).resize((3300, 2200), Image.Resampling.NEAREST).save(path)
     episode = evaluation.photo_episode(tmp_path)
     (query,) = read(episode.queries).queries
-    maps = [icgeo.Geolocator(tiny).locate(p)[0].map for p in (path, Image.open(path), query.photo)]
+    with Image.open(path) as opened:
+        given = (path, opened, query.photo)
+        maps = [icgeo.Geolocator(tiny).locate(photo)[0].map for photo in given]
     assert torch.equal(maps[0], maps[1])
     assert torch.equal(maps[0], maps[2])
 
@@ -266,14 +270,65 @@ def test_examples_are_chosen_for_each_photo(tiny, photos, examples):
         assert one.seconds > 0
 
 
-@pytest.mark.parametrize("choose", ["two-stage", "random", "diverse"])
-def test_choices_by_name_can_be_watched(tiny, photos, examples, choose):
+@pytest.mark.parametrize("choose", STRATEGIES)
+@pytest.mark.parametrize("name", [None, "pixels"])
+def test_examples_are_chosen_as_asked(tiny, photos, examples, choose, name):
     photos, seen = photos[16:20], []
-    locator = icgeo.Geolocator(tiny, shots=1, choose=choose, steps=2)
+    locator = icgeo.Geolocator(tiny, shots=3, choose=choose, features=name, steps=2)
     found = locator.locate(photos, examples, watch=lambda maps, t: seen.append((len(maps), t)))
-    assert len(found) == len(photos)
+    bank = Bank(examples, features.open(name or "tiny"))
+    chosen = make_strategy(choose, locator).choose(bank, photos, 3)
+    assert torch.equal(locator.choose_for(photos, examples), chosen)
+    for photo, numbers, one in zip(photos, chosen.tolist(), found, strict=True):
+        (alone,) = icgeo.Geolocator(tiny, steps=2).locate([photo], [examples[n] for n in numbers])
+        torch.testing.assert_close(one.map, alone.map, atol=5e-5, rtol=0)
     assert {t for _, t in seen[-2:]} == {1.0, 0.5}
-    assert sum(count for count, t in seen if t == 0.5) >= len(photos)
+
+
+def test_a_choice_follows_what_changes_in_place(tiny, photos, examples):
+    """A buffer of frames that is used again, an example that is drawn over, a place that moves."""
+    locator, frame = icgeo.Geolocator(tiny, shots=2, features="pixels"), photos[16].copy()
+    first = locator.choose_for([frame], examples)
+    frame[:] = photos[17]
+    second = locator.choose_for([frame], examples)
+    assert torch.equal(second, locator.choose_for([photos[17]], examples))
+    assert not torch.equal(first, second)
+    drawn = examples[first[0, 0]].image
+    kept = drawn.copy()
+    try:
+        drawn[:] = 0
+        assert not torch.equal(locator.choose_for([photos[16]], examples), first)
+    finally:
+        drawn[:] = kept
+
+
+def test_features_of_the_same_examples_are_kept(tiny, photos, examples, monkeypatch):
+    opened = []
+    monkeypatch.setattr(features, "open", lambda *a, **b: opened.append(a) or real(*a, **b))
+    locator = icgeo.Geolocator(tiny, shots=2, features="pixels")
+    pairs = [(example.image, (example.lat, example.lon)) for example in examples]
+    locator.choose_for(photos[:2], pairs)
+    bank = locator._bank(examples)
+    locator.choose_for(photos[2:4], pairs)
+    assert locator._bank(examples) is bank
+    assert len(opened) == 1
+
+
+def test_choices_that_look_at_nothing_need_no_features(tiny, photos, examples):
+    for choose in ("random", "stratified", "two-stage"):
+        locator = icgeo.Geolocator(tiny, shots=2, choose=choose, features="no/such")
+        locator.prepare(examples)
+        assert len(locator.locate(photos[:2], examples)) == 2
+
+
+def test_contexts_of_one_photo_are_not_kept(photos, examples):
+    locator = icgeo.Geolocator(icgeo.load("tiny", attention="joint"), shots=2)
+    locator.locate(photos[16:19], examples)
+    assert not locator._contexts
+    assert locator.shown_at_once(16) == 2
+    assert icgeo.Geolocator("tiny", shots=2, batch_size=4).shown_at_once(16) == 8
+    assert icgeo.Geolocator("tiny", shots=2, batch_size=4).shown_at_once(5) == 5
+    assert icgeo.Geolocator("tiny", shots=2, choose="random").shown_at_once(16) == 2
 
 
 def test_fewer_shots_than_none_or_more_than_all_change_nothing(tiny, photos, examples):

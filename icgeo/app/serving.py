@@ -42,7 +42,7 @@ def launch(
         LoadError: no such model, or gradio is not installed.
         OSError: the port is taken, or there is none of this number.
     """
-    _require_port(host, port)
+    port = _free_port(host, port)
     with _own_folder():
         gradio = gradio_or_refuse()  # it makes a folder as it is imported
         theme = gradio.themes.Default(font=_FONTS, font_mono=("ui-monospace", "monospace"))
@@ -67,20 +67,28 @@ def launch(
             page.close(verbose=False)
 
 
-def _require_port(host: str, port: int) -> None:
-    """Refuse a port before the model is loaded.
+def _free_port(host: str, port: int) -> int:
+    """Refuse a port before the model is loaded; give a free one for 0.
 
     Raises:
         OSError: with the remedy.
     """
-    remedy = "give another with --port; 0 takes any that is free"
     if not 0 <= port < 2**16:
-        raise OSError(f"cannot listen on port {port} of {host}, there is none; {remedy}")
+        raise OSError(f"there is no port {port}; give another with --port")
     try:
-        with socket.create_server((host, port)):
-            pass
+        family, _, _, _, address = socket.getaddrinfo(host.strip("[]"), port)[0]
     except OSError as error:
-        raise OSError(f"cannot listen on port {port} of {host} ({error}); {remedy}") from error
+        raise OSError(f"there is no {host} to listen on; give another --host") from error
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise OSError(
+            f"cannot listen on port {port} of {host} ({error}); give another with --port; 0 takes "
+            "any that is free"
+        ) from error
 
 
 @contextmanager
@@ -90,14 +98,17 @@ def _own_folder() -> Iterator[None]:
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt  # as Ctrl-C does
 
-    before = signal.signal(signal.SIGTERM, stop), os.environ.get(_FOLDER), tempfile.tempdir
+    stopped_by = (signal.SIGTERM, signal.SIGINT)  # who starts it with & ignores the second
+    handlers = [(number, signal.signal(number, stop)) for number in stopped_by]
+    before = os.environ.get(_FOLDER), tempfile.tempdir
     with tempfile.TemporaryDirectory(prefix="icgeo-") as folder:
         os.environ[_FOLDER] = tempfile.tempdir = folder
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before[0])
-            tempfile.tempdir = before[2]
+            for number, handler in handlers:
+                signal.signal(number, handler)
             os.environ.pop(_FOLDER)
-            if before[1] is not None:
-                os.environ[_FOLDER] = before[1]
+            if before[0] is not None:
+                os.environ[_FOLDER] = before[0]
+            tempfile.tempdir = before[1]

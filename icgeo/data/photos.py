@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,8 @@ def read_photo(
     with _explained(_checked_kind(source)):
         if isinstance(source, np.ndarray):
             return _to_srgb(_from_array(source))
+        if isinstance(source, Image.Image):  # so that it has the pixels that its file has
+            source = _unread(source) or source
         image = _load(source, max_pixels, size_hint)
         method = _UPRIGHT.get(_tags(image).get(Base.Orientation, 1))
         photo = _to_srgb(_to_8_bit(image))
@@ -118,6 +121,27 @@ def _checked_kind(source: Any) -> Photo:
             "tensor.permute(1, 2, 0).numpy()"
         )
     return source
+
+
+def fingerprint(photo: Photo) -> str:
+    """Tell photos apart by their content, files by their path, time and size: equal is the same."""
+    if isinstance(photo, Image.Image) and (path := _unread(photo)) is not None:
+        photo = path
+    if isinstance(photo, str | Path | StoredPhoto):
+        path = photo.path if isinstance(photo, StoredPhoto) else Path(photo)
+        state = path.stat() if path.exists() else None
+        return repr((photo, state and (state.st_mtime_ns, state.st_size)))
+    kind = "" if isinstance(photo, bytes) else repr((photo.size, str(getattr(photo, "dtype", ""))))
+    content = photo if isinstance(photo, bytes) else photo.tobytes()
+    return kind + blake2b(content, digest_size=16).hexdigest()
+
+
+def _unread(image: Image.Image) -> Path | None:
+    """Find the file of a picture that was opened and not read yet."""
+    if not isinstance(image, ImageFile.ImageFile) or image.fp is None or image.tell():
+        return None
+    path = Path(str(image.filename or ""))
+    return path if path.is_file() else None
 
 
 def read_location(source: Photo, *, max_pixels: int = MAX_PIXELS) -> tuple[float, float] | None:

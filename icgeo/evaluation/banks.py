@@ -53,13 +53,14 @@ Banks = Mapping[tuple[str, int], Sequence[Example]]
 
 
 def choosing(
-    runs: Iterable[tuple[Locator, Episode]], choice: str, features: Features, *, shots: int
+    runs: Iterable[tuple[Locator, Episode]], choice: str, features: Features | None, *, shots: int
 ) -> tuple[list[tuple[Locator, Episode]], list[tuple[Locator, Episode]]]:
     """Let locators choose from all examples of their episodes, of which `shots` are left to count.
 
     Returns:
         runs of these locators, and runs of their rival where the truth is known: `RETRIEVAL`, the
-        place of the example most alike in the same features.
+        place of the example most alike in the same features, which choices without features need
+        not have.
     """
     banks: dict[int, Bank] = {}  # episodes of a benchmark share their examples
     chosen: list[tuple[Locator, Episode]] = []
@@ -69,9 +70,10 @@ def choosing(
         shown = replace(episode, examples=episode.examples[:shots])
         strategy = make_strategy(choice, locator)
         chosen.append((Selecting(locator, bank, strategy, name=locator.name), shown))
-        if len(bank) and any(query.lat_lon is not None for query in episode.queries):
+        known = [query for query in episode.queries if query.lat_lon is not None]
+        if known and len(bank) and features:
             nearest = Selecting(NearestPixels(), bank, Nearest(), shots=1, name=RETRIEVAL)
-            rivals.append((nearest, shown))
+            rivals.append((nearest, replace(shown, queries=known)))
     return chosen, rivals
 
 

@@ -246,7 +246,7 @@ def _asked(model: str, name: str, revision: str | None) -> DryRunFileInfo | None
 
 def _is_unknown() -> bool:
     """Say whether this machine does not know the hub's address; its client would retry for long."""
-    if getproxies():  # which may know it
+    if getproxies().keys() - {"no"}:  # which may know it
         return False
     try:
         socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)

@@ -21,7 +21,12 @@ import torch
 
 from icgeo.models.base import MODES, MapModel, Settings
 from icgeo.models.hub import LoadError, in_words, located, pipeline_index, pipeline_part
-from icgeo.models.loading import QUANTIZATIONS, architecture_of, own_settings
+from icgeo.models.loading import (
+    QUANTIZATIONS,
+    architecture_of,
+    own_settings,
+    require_device,
+)
 from icgeo.models.public import CONFIGURATIONS
 
 ACTIVATIONS = 14
@@ -70,15 +75,20 @@ class Tokens:
     @classmethod
     def of(cls, settings: Settings, shots: int, *, patch: int, text: int) -> "Tokens":
         """Count those of a pipeline's layout, with tokens of so many pixels."""
-        style = settings.style
+        style, photo = settings.style, settings.photo_size
+        if photo < 1 or photo % patch or style.height % patch or style.width % patch:
+            raise LoadError(
+                f"expected maps and photos of multiples of {patch} pixels, got {style.height} x "
+                f"{style.width} and {photo}"
+            )
         one_map = style.height * style.width // patch**2
         if settings.layout == "panel":
             panel = (shots + 1) * (style.height + style.width) * style.height // patch**2
             return cls(0, panel, panel, text)
         if settings.layout == "frames":  # the instruction is attended to apart
             return cls(0, 0, (2 * shots + 2) * one_map, 0)
-        photo = (settings.photo_size // patch) ** 2
-        return cls(photo + one_map, photo, one_map, text)
+        tokens = (photo // patch) ** 2
+        return cls(tokens + one_map, tokens, one_map, text)
 
 
 @dataclass(frozen=True)
@@ -266,6 +276,7 @@ def plan(
     }
     if quantization not in (None, *QUANTIZATIONS):
         raise LoadError(f"expected quantization of {QUANTIZATIONS}, got {quantization!r}")
+    require_device(device)
     chosen = {name: value for name, value in choices.items() if value is not None}
     with located(model) as folder:
         read = _reader(folder, str(model), hub)
@@ -273,7 +284,9 @@ def plan(
         if own is None:
             index = read("model_index")
             own = architecture_of(index, model).settings(index)
-        _require_known(own, chosen)
+        _require_known(own, chosen, quantization)
+        if chosen.get("layout", own.layout) != own.layout:
+            chosen.setdefault("attention", "full")  # what every layout knows
         settings = replace(own, **chosen)
         tokens = _tokens(read, settings, shots, text=text)
         dimensions = Dimensions.of(transformer_of(read("transformer")))
@@ -296,10 +309,12 @@ def plan(
     )
 
 
-def _require_known(own: Settings, chosen: Mapping[str, Any]) -> None:
-    """Refuse choices that no model of this kind has; `icgeo.load` knows which go together."""
+def _require_known(own: Settings, chosen: Mapping[str, Any], quantization: str | None) -> None:
+    """Refuse choices that no model of this kind has, as `icgeo.load` does."""
     is_stacked = own.layout == "stacked"
-    layouts = (own.layout,) if is_stacked else ("references", "panel", "frames")
+    layouts = (own.layout,) if own.layout in ("stacked", "frames") else ("references", "panel")
+    if is_stacked and quantization:
+        raise LoadError(f"expected no quantization for a model of this size, got {quantization}")
     for name, known in {"attention": MODES, "layout": layouts}.items():
         if chosen.get(name, getattr(own, name)) not in known:
             raise LoadError(f"expected {name} of {known}, got {chosen[name]!r}")

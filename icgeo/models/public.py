@@ -53,6 +53,7 @@ CONFIGURATIONS = {
             "4B": KLEIN_4B, "base-4B": KLEIN_4B, "9B": KLEIN_9B, "base-9B": KLEIN_9B,
         }.items()
     },
+    "black-forest-labs/FLUX.2-klein-9b-kv": _parts("Flux2KleinKVPipeline", KLEIN_9B, _FOUR_LEVELS),
     "black-forest-labs/FLUX.2-dev": _parts("Flux2Pipeline", DEV, _FOUR_LEVELS),
     "black-forest-labs/FLUX.1-Kontext-dev": _parts("FluxKontextPipeline", KONTEXT, _FOUR_LEVELS),
     **{

@@ -8,6 +8,7 @@ from PIL import Image
 from PIL.ExifTags import GPS, IFD
 
 from icgeo.app import launch, session
+from icgeo.app.serving import _free_port
 from icgeo.app.session import Bank, Shot, read_uploads
 from icgeo.sphere import distance_km
 
@@ -119,5 +120,14 @@ def test_real_photos_of_known_places_are_a_set():
 def test_a_port_that_cannot_be_had_is_told_before_anything_is_loaded(port):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = port or taken.getsockname()[1]
-        with pytest.raises(OSError, match=f"cannot listen on port {number} .*give another"):
+        with pytest.raises(OSError, match=f"port {number}.*give another"):
             launch(port=number, model="no such model")
+
+
+def test_a_host_that_is_not_there_is_told():
+    with pytest.raises(OSError, match=r"there is no no\.such\.host .*give another --host"):
+        launch(host="no.such.host", model="no such model")
+
+
+def test_any_free_port_can_be_asked_for():
+    assert _free_port("127.0.0.1", 0) > 0

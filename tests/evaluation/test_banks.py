@@ -117,6 +117,18 @@ def test_locators_choose_beside_retrieval_from_the_same_bank():
         banks.choosing([(NearestPixels(), episode)], "best", features.open("pixels"), shots=2)
 
 
+def test_rivals_answer_for_known_truths_alone():
+    episode = world_episode("cells", queries=3, shots=4)
+    first, *others = episode.queries
+    asked = replace(episode, queries=[replace(first, lat_lon=None), *others])
+    told = [(NearestPixels(), asked)], "nearest", features.open("pixels")
+    (((_, every),), ((_, known),)) = banks.choosing(*told, shots=2)
+    assert [query.id for query in every.queries] == [query.id for query in asked.queries]
+    assert [query.id for query in known.queries] == [query.id for query in others]
+    runs, rivals = banks.choosing(told[0], "random", None, shots=2)
+    assert (len(runs), rivals) == (1, [])
+
+
 def test_unknown_truths_have_no_rival():
     episode = world_episode("cells", queries=1, shots=2)
     asked = [replace(query, lat_lon=None) for query in episode.queries]

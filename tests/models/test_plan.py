@@ -13,6 +13,7 @@ from icgeo.models import plan as plan_module
 from icgeo.models.plan import Dimensions, Plan, Tokens, plan_loaded, transformer_of
 from icgeo.models.public import CONFIGURATIONS
 
+KLEIN = "black-forest-labs/FLUX.2-klein-4B"
 PLAN = Plan(
     dimensions=Dimensions(3_900_000_000, 24, 3072, 25, 26 * 3072**2 * 25),
     tokens=Tokens(example=768, photo=256, drawn=512, text=64),
@@ -85,6 +86,21 @@ def test_what_does_not_fit_is_refused():
     PLAN.require()
     with pytest.raises(icgeo.LoadError, match=r"8 shots, 8 queries .* need .* has 8\.0 GiB; show"):
         replace(PLAN, memory_bytes=8 * 2**30).require()
+
+
+@pytest.mark.parametrize(
+    ("model", "choices", "words"),
+    [
+        (KLEIN, {"layout": "frames"}, r"expected layout of \('references', 'panel'\)"),
+        (KLEIN, {"photo_size": 100}, "expected maps and photos of multiples of 16 pixels"),
+        (KLEIN, {"photo_size": -64}, "expected maps and photos of multiples"),
+        ("Wan-AI/Wan2.1-VACE-1.3B-diffusers", {"layout": "references"}, "expected layout of"),
+    ],
+)
+def test_what_cannot_be_loaded_is_not_planned(model, choices, words):
+    with pytest.raises(icgeo.LoadError, match=words):
+        icgeo.plan(model, **choices)
+    assert icgeo.plan(KLEIN, layout="panel").attention == "full"
 
 
 def test_too_many_shots_are_refused_before_anything_is_computed(tmp_path, monkeypatch):
