@@ -30,6 +30,8 @@ from icgeo.sphere import distance_km
 
 LEVELS = (0.5, 0.9)
 _CLICK_MAP = MapStyle.marker(height=512, width=1024)
+_MARGIN = 30.0
+"""Degrees of latitude that the map shows around an answer."""
 _ROWS = 180
 """Of the density on the interactive map: one a degree."""
 
@@ -107,16 +109,21 @@ def density_map(prediction: Prediction, truth: tuple[float, float] | None = None
         hovertemplate="%{y:.1f}°, %{x:.1f}°<br>%{z:.3g} per steradian<extra></extra>",
     )
     _add_line(figure, _coastlines(), "coastlines", color=GREY, width=1)
-    for level, dash in zip(LEVELS, ("solid", "dot"), strict=True):
+    for level, dash in zip(LEVELS, ("dash", "solid"), strict=True):
         region = prediction.credible_region(level).geometry.to_numpy()
-        _add_line(figure, _outline(region), f"{level:.0%} region", color=BLACK, width=2, dash=dash)
+        _add_line(
+            figure, _outline(region), f"{level:.0%} region", color=BLACK, width=1.5, dash=dash
+        )
     if prediction.located:
         _add_point(figure, (prediction.lat, prediction.lon), "answer", color=ORANGE, symbol="x")
     if truth is not None:
         _add_point(figure, truth, "truth", color=GREEN, symbol="star")
+    east, north = _window(prediction)
+    degrees_of: dict[str, Any] = {"ticksuffix": "°", "constrain": "domain"}
     return figure.update_layout(
-        xaxis={"range": [-180, 180], "title": None, "ticksuffix": "°", "constrain": "domain"},
-        yaxis={"range": [-90, 90], "ticksuffix": "°", "scaleanchor": "x", "constrain": "domain"},
+        xaxis={"range": east, "minallowed": -180, "maxallowed": 180, **degrees_of},
+        yaxis={"range": north, "minallowed": -90, "maxallowed": 90, "scaleanchor": "x"}
+        | degrees_of,
         legend={"orientation": "h", "y": -0.12},
         margin={"l": 34, "r": 8, "t": 34, "b": 10},
         dragmode="pan",
@@ -127,13 +134,24 @@ def density_map(prediction: Prediction, truth: tuple[float, float] | None = None
     )
 
 
+def _window(prediction: Prediction) -> tuple[list[float], list[float]]:
+    """Show what lies around the 90 % region, or the world if that is wide or nothing is known."""
+    west, south, east, north = prediction.credible_region(LEVELS[-1]).total_bounds
+    if not prediction.located or east - west > 120:
+        return [-180, 180], [-90, 90]
+    return (
+        [max(-180, west - 2 * _MARGIN), min(180, east + 2 * _MARGIN)],
+        [max(-90, south - _MARGIN), min(90, north + _MARGIN)],
+    )
+
+
 def _add_line(figure: Any, line: tuple[Any, Any], name: str, **style: Any) -> None:
     lon, lat = line
     figure.add_scatter(x=lon, y=lat, mode="lines", name=name, line=style, hoverinfo="skip")
 
 
 def _add_point(figure: Any, place: tuple[float, float], name: str, **style: Any) -> None:
-    marker = {"size": 14, "line": {"color": "white", "width": 1.5}, **style}
+    marker = {"size": 11, "line": {"color": "white", "width": 1.5}, **style}
     lat, lon = place
     hover = f"{name}: {lat:.2f}°, {lon:.2f}°<extra></extra>"
     figure.add_scatter(
@@ -143,7 +161,7 @@ def _add_point(figure: Any, place: tuple[float, float], name: str, **style: Any)
 
 def summary(prediction: Prediction, truth: tuple[float, float] | None = None) -> list[list[str]]:
     """Say where, near what, how sure and how long, as rows of name and value."""
-    rows = [["Located", "yes" if prediction.located else "no: the map drawn is not legible"]]
+    rows = [["Map", "legible" if prediction.located else "not legible: no place"]]
     if prediction.located:
         place = (prediction.lat, prediction.lon)
         rows += [["Place", place_name(*place, digits=2)], ["Nearest city", _near(place)]]
@@ -155,7 +173,7 @@ def summary(prediction: Prediction, truth: tuple[float, float] | None = None) ->
         for level in LEVELS
     ]
     legibility, seconds = f"{prediction.legibility:.2f} of 1", f"{prediction.seconds:.2f} s"
-    return [*rows, ["Legibility", legibility], ["Time", seconds]]
+    return [*rows, ["Legibility", legibility], ["Time of the model", seconds]]
 
 
 def _area(km2: float) -> str:
@@ -184,7 +202,8 @@ def save_files(prediction: Prediction, shot: Shot, folder: Path) -> list[str]:
     """Write the answer as GeoJSON, GeoParquet, FITS and PNG, named after the photo."""
     stem = re.sub(r"[^\w-]+", "-", Path(shot.name).stem).strip("-")[:60] or "photo"
     paths = [folder / f"{stem}.{suffix}" for suffix in ("geojson", "parquet", "fits", "png")]
-    paths[0].write_text(prediction.to_geojson(LEVELS), encoding="utf-8")
+    frame = prediction.to_geodataframe(LEVELS).assign(photo=shot.name)
+    paths[0].write_text(frame.to_json(na="drop", drop_id=True), encoding="utf-8")
     prediction.density.save(paths[1])
     prediction.density.save(paths[2])
     plot_prediction(prediction, shot.photo, shot.place).savefig(paths[3], dpi=150)

@@ -22,12 +22,13 @@ from icgeo.prediction import Example, Prediction
 
 FIRST = "First"
 CHOICES = {
-    "Most alike (views from orbit)": ("nearest", "tiny"),
-    "Most alike (photographs)": ("nearest", "efficientnet-lite0"),
-    "Alike but diverse": ("diverse", "tiny"),
-    FIRST: ("nearest", "tiny"),
+    "Most alike": ("nearest", None),
+    "Alike, as photographs": ("nearest", "efficientnet-lite0"),
+    "Alike but diverse": ("diverse", None),
+    FIRST: ("nearest", None),
 }
-"""Ways to choose, and by which features; the first ones are cut off before there is a choice."""
+"""Ways to choose, and by which features if not by those that suit the model; the first ones are cut
+off before there is a choice."""
 
 
 class CancelledError(Exception):
@@ -54,6 +55,8 @@ class Answer:
     shot: Shot
     prediction: Prediction
     context: Image.Image | None
+    files: list[str]
+    """Where its files are, in a folder of their own."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,9 +6,9 @@ an hour after they were made, and when the server stops.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import lru_cache, partial, wraps
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from torch import Tensor
@@ -77,18 +77,21 @@ def build(model: str | Path | Sequence[str] = "tiny", *, device: str = "cpu") ->
     return page
 
 
-@contextmanager
-def _explained(gradio: Any) -> Iterator[None]:
-    """Show what is wrong with an input as a message on the page."""
-    try:
-        yield
-    except (ValueError, LoadError) as error:
-        raise gradio.Error(" ".join(str(error).split())) from error
+def _explained(gradio: Any, action: Callable[..., Any]) -> Callable[..., Any]:
+    """Show what is wrong with an input as a message, and leave the page as it is."""
+
+    @wraps(action)
+    def explained(*given: Any) -> Any:
+        try:
+            return action(*given)
+        except (ValueError, LoadError) as error:
+            gradio.Warning(" ".join(str(error).split()))
+            return gradio.skip()
+
+    return explained
 
 
-def _warn(gradio: Any, problems: Sequence[str]) -> str:
-    for problem in problems:
-        gradio.Warning(problem)
+def _told(problems: Sequence[str]) -> str:
     return "\n".join(f"- ⚠ {problem}" for problem in problems)
 
 
@@ -98,7 +101,14 @@ def _on(event: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
 
 def _gallery(gradio: Any, label: str, name: str) -> Any:
     return gradio.Gallery(
-        label=label, columns=3, height=200, elem_id=name, interactive=False, buttons=[]
+        label=label,
+        show_label=False,  # it would cover the first photo
+        columns=3,
+        height=260,
+        object_fit="contain",
+        elem_id=name,
+        interactive=False,
+        buttons=[],
     )
 
 
@@ -127,28 +137,31 @@ def _photos_part(gradio: Any) -> Any:
     files = gradio.File(label="Photos", file_count="multiple", elem_id="photos", height=150)
     with gradio.Row():
         view = gradio.Button("Try a view from orbit", size="sm", elem_id="try")
-        clear = gradio.Button("Clear photos", size="sm")
+        clear = gradio.Button("Clear photos", size="sm", elem_id="clear-photos")
     notice = gradio.Markdown(elem_id="photos-notice")
     gallery = _gallery(gradio, "To locate", "queries")
     shown = [queries, gallery, notice]
 
     def show(shots: Any, problems: Sequence[str] = ()) -> list[Any]:
-        session.check_count(len(shots))
-        return [shots, _captioned(shots), _warn(gradio, problems)]
+        return [shots, _captioned(shots), _told(problems)]
 
     def take(paths: list[str], known: Any) -> list[Any]:
-        with _explained(gradio):
-            shots, problems = session.read_uploads(paths)
-            return [None, *show((*known, *shots), problems)]
+        shots, problems = session.read_uploads(paths)
+        try:
+            session.check_count(len(known) + len(shots))
+        except ValueError as error:  # or what was uploaded would be sent again with the next
+            shots, problems = [], [str(error)]
+        return [None, *show((*known, *shots), problems)]
 
     def look(known: Any) -> list[Any]:
-        with _explained(gradio):
-            number = len(known) + 1
-            shots = session.built_in_views("Blue Marble", seed=999 + number, count=1, first=number)
-            return show((*known, *shots))
+        number = len(known) + 1
+        session.check_count(number)
+        world = [*session.BUILT_IN][(number - 1) % len(session.BUILT_IN)]
+        shots = session.built_in_views(world, seed=999 + number, count=1, first=number)
+        return show((*known, *shots))
 
-    _on(files.upload, take, [files, queries], [files, *shown])
-    _on(view.click, look, queries, shown)
+    _on(files.upload, _explained(gradio, take), [files, queries], [files, *shown])
+    _on(view.click, _explained(gradio, look), queries, shown)
     _on(clear.click, lambda: show(()), None, shown)
     return queries
 
@@ -170,35 +183,37 @@ def _bank_part(gradio: Any) -> Any:
     shown = [bank, _gallery(gradio, "Examples", "bank"), world, notice]
     take, take_set, put = _bank_actions(gradio)
 
-    def click(known: session.Bank, event: gradio.SelectData) -> list[Any]:
+    def click(known: session.Bank, event: gradio.SelectData) -> Any:
         return put(*figures.clicked(*event.index), known)
 
     _on(files.upload, take, [files, bank], [files, *shown])
     _on(add.click, take_set, [name, bank], shown)
-    _on(clear.click, lambda: _show_bank(gradio, session.Bank()), None, shown)
+    _on(clear.click, lambda: _show_bank(session.Bank()), None, shown)
     _on(world.select, click, bank, shown)
-    _on(put_there.click, put, [*place, bank], shown)
+    for ask in (put_there.click, *(box.submit for box in place)):
+        _on(ask, put, [*place, bank], shown)
     return bank
 
 
-def _bank_actions(gradio: Any) -> tuple[Callable[..., list[Any]], ...]:
+def _bank_actions(gradio: Any) -> tuple[Callable[..., Any], ...]:
     """What uploading, adding a set and placing do to a bank."""
 
     def take(paths: list[str], known: session.Bank) -> list[Any]:
-        with _explained(gradio):
-            shots, problems = session.read_uploads(paths)
-            return [None, *_show_bank(gradio, known.adding(shots), problems)]
+        shots, problems = session.read_uploads(paths)
+        try:
+            known = known.adding(shots)
+        except ValueError as error:  # or what was uploaded would be sent again with the next
+            problems = [str(error)]
+        return [None, *_show_bank(known, problems)]
 
     def take_set(chosen: str, known: session.Bank) -> list[Any]:
-        with _explained(gradio):
-            shots = session.built_in_set(chosen, seed=len(known.examples))
-            return _show_bank(gradio, known.adding(shots))
+        shots = session.built_in_set(chosen, seed=len(known.examples))
+        return _show_bank(known.adding(shots))
 
-    def put(lat: float, lon: float, known: session.Bank) -> list[Any]:
-        with _explained(gradio):
-            return _show_bank(gradio, known.placing(lat, lon))
+    def put(lat: float | None, lon: float | None, known: session.Bank) -> list[Any]:
+        return _show_bank(known.placing(lat, lon))
 
-    return take, take_set, put
+    return tuple(_explained(gradio, action) for action in (take, take_set, put))
 
 
 def _set_row(gradio: Any) -> tuple[Any, Any, Any]:
@@ -216,22 +231,23 @@ def _set_row(gradio: Any) -> tuple[Any, Any, Any]:
 
 def _place_row(gradio: Any) -> tuple[Any, Any, Any]:
     with gradio.Row():
-        lat = gradio.Number(label="Latitude", value=0, minimum=-90, maximum=90, min_width=90)
-        lon = gradio.Number(label="Longitude", value=0, minimum=-180, maximum=180, min_width=90)
+        lat = gradio.Number(label="Latitude", value=None, min_width=90, elem_id="lat")
+        lon = gradio.Number(label="Longitude", value=None, min_width=90, elem_id="lon")
         button = gradio.Button("Place it there", size="sm", min_width=90, elem_id="place")
     return lat, lon, button
 
 
-def _show_bank(gradio: Any, bank: session.Bank, problems: Sequence[str] = ()) -> list[Any]:
-    pictures = [(example.image, place_name(example.lat, example.lon)) for example in bank.examples]
-    lines = [_warn(gradio, problems)]
+def _show_bank(bank: session.Bank, problems: Sequence[str] = ()) -> list[Any]:
+    pictures: list[tuple[Any, str]] = []
+    pictures += [(shot.photo, f"where? {shot.name}") for shot in bank.waiting]
+    pictures += [(one.image, place_name(one.lat, one.lon)) for one in bank.examples]
+    lines = [_told(problems)]
     if bank.waiting:
         count, name = len(bank.waiting), bank.waiting[0].name
         lines.append(
             f"**{count} without a place.** Click on the map where `{name}` was taken, or type "
             "latitude and longitude."
         )
-    pictures += [(shot.photo, "where?") for shot in bank.waiting]
     return [bank, pictures, figures.world_with(bank.examples), "\n\n".join(lines)]
 
 
@@ -239,31 +255,25 @@ def _settings_part(gradio: Any, names: Sequence[str], first: MapModel) -> list[A
     gradio.Markdown("### 3. Locate")
     own, slider = first.settings, partial(gradio.Slider, step=1, min_width=140)
     with gradio.Row():
-        return [
+        which = [
             gradio.Dropdown([*names], value=names[0], label="Model", min_width=140),
             gradio.Dropdown(
-                [*CHOICES],
-                label="Examples shown",
-                min_width=220,
-                elem_id="choice-of-examples",
+                [*CHOICES], label="Examples shown", min_width=140, elem_id="choice-of-examples"
             ),
+        ]
+    with gradio.Row():
+        return [
+            *which,
             slider(0, MAX_SHOTS, value=16, label="Shots", elem_id="shots"),
             slider(1, MAX_STEPS, value=own.steps, label="Steps", elem_id="steps"),
             slider(1, MAX_SAMPLES, value=own.samples, label="Samples", elem_id="samples"),
         ]
 
 
-def _answer_part(
-    gradio: Any, queries: Any, bank: Any, settings: Sequence[Any], opened: Any
-) -> None:
-    """Locate, watch, stop; and all that is shown of an answer."""
-    answers = gradio.State(None, time_to_live=KEPT_SECONDS, delete_callback=forget)
-    with gradio.Row():
-        start = gradio.Button("Locate", variant="primary", elem_id="locate")
-        stop = gradio.Button("Cancel", elem_id="cancel")
-    status = gradio.Markdown(elem_id="status")
+def _outcome_part(gradio: Any) -> dict[str, Any]:
+    """All that is shown of an answer, by name; hidden until there is one."""
     with gradio.Column(visible=False) as outcome:
-        choice = gradio.Dropdown(label="Photo", visible=False, elem_id="choice")
+        choice = gradio.Dropdown(label="Photo", visible=False, elem_id="choice", filterable=False)
         with gradio.Row():
             with gradio.Column(min_width=320):
                 drawn = _picture(gradio, "Map drawn", "drawn")
@@ -277,28 +287,48 @@ def _answer_part(
             file_count="multiple",
             interactive=False,
         )
-    parts = {
-        "answers": answers, "status": status, "choice": choice, "drawn": drawn,
-        "context": context, "table": table, "density": density, "files": files, "outcome": outcome,
+    return {
+        "choice": choice, "drawn": drawn, "context": context, "table": table, "density": density,
+        "files": files, "outcome": outcome,
     }  # fmt: skip
 
-    def run(before: Answers | None, *given: Any) -> Iterator[dict[Any, Any]]:
-        forget(before)
-        with _explained(gradio):
-            for update in _locate(gradio, opened, Asked(*given)):
+
+def _answer_part(
+    gradio: Any, queries: Any, bank: Any, settings: Sequence[Any], opened: Any
+) -> None:
+    """Locate, watch, stop."""
+    answers = gradio.State(None, time_to_live=KEPT_SECONDS, delete_callback=forget)
+    ticket = gradio.State(None)
+    with gradio.Row():
+        start = gradio.Button("Locate", variant="primary", elem_id="locate")
+        stop = gradio.Button("Cancel", elem_id="cancel")
+    status = gradio.Markdown(elem_id="status", min_height=32)
+    parts = {"answers": answers, "status": status, **_outcome_part(gradio)}
+
+    def run(asking: Event, before: Answers | None, *given: Any) -> Iterator[dict[Any, Any]]:
+        try:
+            for number, update in enumerate(_locate(gradio, opened, Asked(*given), asking)):
+                if not number:
+                    forget(before)  # what was asked is right, and answers take the place of others
                 yield {parts[name]: value for name, value in update.items()}
+        except (ValueError, LoadError) as error:
+            gradio.Warning(" ".join(str(error).split()))
+            yield {status: ""}
 
     def show(number: int, told: Answers) -> list[Any]:
         return [*_shown(told, number).values()]
 
-    def cancel(told: Answers | None) -> None:
-        if told is not None:
-            told.cancelled.set()
+    def cancel(asking: Event | None) -> None:
+        if asking is not None:
+            asking.set()
 
-    inputs = [answers, queries, bank, *settings]
-    _on(start.click, run, inputs, [*parts.values()], concurrency_limit=1)
-    _on(stop.click, cancel, answers, None, queue=False)
-    _on(choice.input, show, [choice, answers], [parts[name] for name in _SHOWN])
+    inputs = [ticket, answers, queries, bank, *settings]
+    waiting = _on(start.click, lambda: (Event(), "Waiting …"), None, [ticket, status], queue=False)
+    _on(waiting.then, run, inputs, [*parts.values()], concurrency_limit=1)
+    _on(stop.click, cancel, ticket, None, queue=False)
+    changed = [parts[name] for name in _SHOWN]
+    choice = parts["choice"]
+    _on(choice.input, show, [choice, answers], changed, trigger_mode="always_last")
 
 
 _SHOWN = ("drawn", "table", "density", "files", "context")
@@ -312,7 +342,7 @@ def _shown(told: Answers, number: int) -> dict[str, Any]:
         None if prediction.map is None else figures.picture(prediction.map),
         _table(figures.summary(prediction, shot.place)),
         figures.density_map(prediction, shot.place),
-        figures.save_files(prediction, shot, Path(told.folder.name)),
+        answer.files,
         answer.context,
     )
     return dict(zip(_SHOWN, values, strict=True))
@@ -323,11 +353,13 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([first, "|---|---|", *others])
 
 
-def _locate(gradio: Any, opened: Callable[[str], MapModel], asked: Asked) -> Iterator[_Update]:
+def _locate(
+    gradio: Any, opened: Callable[[str], MapModel], asked: Asked, asking: Event
+) -> Iterator[_Update]:
     """Give what changes on the page while photos are located, one after the other."""
     if not asked.queries:
         raise ValueError("expected a photo to locate, got none; upload one, or try a view")
-    told, locator = Answers(), locator_of(opened(asked.model), asked)
+    told, locator = Answers(asking), locator_of(opened(asked.model), asked)
     hidden, visible = gradio.update(visible=False), gradio.update(visible=True)
     blank = dict.fromkeys(_SHOWN)
     yield {"answers": told, "choice": hidden, "outcome": visible, **blank}
@@ -335,19 +367,30 @@ def _locate(gradio: Any, opened: Callable[[str], MapModel], asked: Asked) -> Ite
         for number, shot in enumerate(asked.queries):
             examples = shown_examples(locator, shot.photo, asked)
             context = figures.context_picture(examples, locator.loaded.settings.style)
-            title = f"Photo {number + 1} of {len(asked.queries)}, {len(examples)} examples"
-            yield {"context": context}
-            found = steps_of(locator, shot.photo, examples, cancelled=told.cancelled)
+            title = _title(asked, number, len(examples))
+            yield {**blank, "context": context, "status": title}
+            found = steps_of(locator, shot.photo, examples, cancelled=asking)
             for step, seen in enumerate(found, start=1):
                 if isinstance(seen, Tensor):
                     text = f"{title}: step {step} of {int(asked.steps)}"
                     yield {"drawn": figures.picture(seen), "status": text}
                 else:
-                    told = told.adding(Answer(shot, seen, context))
+                    folder = Path(told.folder.name) / str(number)
+                    folder.mkdir()
+                    files = figures.save_files(seen, shot, folder)
+                    told = told.adding(Answer(shot, seen, context, files))
             yield {"answers": told, "status": f"{title}: done", **_shown(told, number)}
     except CancelledError:
-        yield {"status": "Cancelled."}
-    options = [(answer.shot.name, number) for number, answer in enumerate(told.found)]
-    if len(options) > 1:
-        last = options[-1][1]
-        yield {"choice": gradio.update(choices=options, value=last, visible=True)}
+        last = _shown(told, len(told.found) - 1) if told.found else blank
+        yield {"status": "Cancelled.", **last}
+    options = [(f"{i + 1}. {answer.shot.name}", i) for i, answer in enumerate(told.found)]
+    if len(asked.queries) > 1 and options:
+        yield {"choice": gradio.update(choices=options, value=options[-1][1], visible=True)}
+
+
+def _title(asked: Asked, number: int, shown: int) -> str:
+    """Say which photo it is, and how many examples it is shown."""
+    waiting = len(asked.bank.waiting)
+    left_out = f" ({waiting} without a place left out)" if waiting else ""
+    examples = f"{shown} example{'' if shown == 1 else 's'}"
+    return f"Photo {number + 1} of {len(asked.queries)}, {examples}{left_out}"

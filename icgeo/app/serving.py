@@ -19,7 +19,8 @@ from icgeo.app.session import MAX_UPLOAD
 
 _FOLDER = "GRADIO_TEMP_DIR"
 _FONTS = ("system-ui", "sans-serif")
-_CSS = "footer {display: none !important} .gradio-container {max-width: 1400px !important}"
+_CSS = """footer {display: none !important} .gradio-container {max-width: 1400px !important}
+#files button[aria-label="Remove this file"] {display: none !important}"""
 
 
 def launch(

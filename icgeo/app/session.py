@@ -68,7 +68,7 @@ class Bank:
         check_count(len(self.examples) + len(self.waiting) + len(shots))
         return Bank((*self.examples, *placed), (*self.waiting, *waiting))
 
-    def placing(self, lat: float, lon: float) -> "Bank":
+    def placing(self, lat: float | None, lon: float | None) -> "Bank":
         """Make the first photo that waits an example, taken there.
 
         Raises:
@@ -76,6 +76,11 @@ class Bank:
         """
         if not self.waiting:
             raise ValueError("expected a photo that waits for its place, found none; upload one")
+        if lat is None or lon is None:
+            raise ValueError(
+                "expected a latitude from -90 to 90 and a longitude from -180 to 180, in degrees; "
+                "type both"
+            )
         first, *others = self.waiting
         return Bank((*self.examples, Example(first.photo, lat, lon)), tuple(others))
 
@@ -83,7 +88,7 @@ class Bank:
 def check_count(count: int) -> None:
     """Refuse more photos than one visitor may hold."""
     if count > MAX_PHOTOS:
-        raise ValueError(f"expected at most {MAX_PHOTOS} photos, got {count}; remove some first")
+        raise ValueError(f"expected at most {MAX_PHOTOS} photos, got {count}; clear them first")
 
 
 def read_uploads(paths: Sequence[str | Path]) -> tuple[list[Shot], list[str]]:
@@ -91,7 +96,7 @@ def read_uploads(paths: Sequence[str | Path]) -> tuple[list[Shot], list[str]]:
 
     Returns:
         what could be read, with the place of EXIF or manifest, and a line for each file that
-        could not.
+        could not; nothing where a manifest could not, for its photos would have no place.
     """
     files = [Path(path) for path in paths]
     tables = [path for path in files if path.suffix.lower() in _TABLES]
@@ -105,6 +110,8 @@ def read_uploads(paths: Sequence[str | Path]) -> tuple[list[Shot], list[str]]:
             shots += listed
         except ValueError as error:
             problems.append(_told(error, table))
+    if problems:  # its photos alone would have no place
+        return [], problems
     for path in files:
         if path in tables or path.name in named:
             continue
@@ -126,7 +133,10 @@ def _read_table(table: Path, files: Sequence[Path]) -> list[Shot]:
     """Read the rows of a manifest whose photos were uploaded beside it, by their file names."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        records = read_manifest(shutil.copy(table, folder))
+        try:
+            records = read_manifest(shutil.copy(table, folder))
+        except ValueError as error:
+            raise ValueError(str(error).replace(f"{folder}/", "")) from error
         uploaded = {path.name: path for path in files}
         if missing := [r.path.name for r in records if r.path.name not in uploaded]:
             raise ValueError(

@@ -74,9 +74,9 @@ def test_a_wrong_manifest_is_told(photo, tmp_path, rows, message):
     table = tmp_path / "bank.csv"
     table.write_text(rows)
     shots, problems = read_uploads([table, photo("one.jpg")])
-    assert [shot.name for shot in shots] == ["one.jpg"]
+    assert not shots, "its photos would have no place"
     assert message in problems[0]
-    assert str(tmp_path) not in problems[0]
+    assert "/tmp" not in problems[0]
 
 
 def test_photos_wait_for_their_place_in_order():

@@ -248,6 +248,39 @@ def test_cancel_stops(visit):
     locate(page)
 
 
+def test_whoever_waits_can_cancel(visit):
+    first, second = visit(), visit()
+    for page in (first, second):
+        page.click("#try")
+        pictures(page, "queries", 1)
+    set_to(first, "steps", 50)
+    set_to(first, "samples", 16)
+    first.click("#locate")
+    first.wait_for_selector("#status:has-text('step')")
+    second.click("#locate")
+    second.wait_for_selector("#status:has-text('Waiting')")
+    second.click("#cancel")
+    first.click("#cancel")
+    for page in (first, second):
+        page.wait_for_selector("#status:has-text('Cancelled')")
+        assert page.locator("#files a").count() == 0
+
+
+def test_answers_outlive_a_locate_that_fails(visit, tmp_path):
+    page = visit()
+    page.click("#try")
+    pictures(page, "queries", 1)
+    locate(page)
+    page.click("#clear-photos")
+    page.wait_for_selector("#queries img", state="detached")
+    page.click("#locate")
+    page.wait_for_selector(".toast-body:has-text('expected a photo to locate, got none')")
+    with page.expect_download() as download:
+        page.click("#files a[download$='1.geojson']")
+    download.value.save_as(tmp_path / "kept.geojson")
+    assert set(geopandas.read_file(tmp_path / "kept.geojson")["photo"]) == {"Blue Marble 1"}
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_is_wider_than_the_window(visit, width):
     page = visit(width)
