@@ -306,7 +306,7 @@ def _from_array(values: NDArray[Any]) -> Image.Image:
     if not is_image:
         raise PhotoError(
             "expected shape [height, width], [height, width, 3] or [height, width, 4]; "
-            "move the channels last"
+            "move the channels last, and of several photos give a list"
         )
     if values.dtype != np.uint8:
         if not np.issubdtype(values.dtype, np.floating):
