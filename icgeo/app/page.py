@@ -137,7 +137,8 @@ def _photos_part(gradio: Any) -> Any:
     files = gradio.File(label="Photos", file_count="multiple", elem_id="photos", height=150)
     with gradio.Row():
         view = gradio.Button("Try a view from orbit", size="sm", elem_id="try")
-        clear = gradio.Button("Clear photos", size="sm", elem_id="clear-photos")
+        back = gradio.Button("Remove last", size="sm", elem_id="remove-photo", min_width=90)
+        clear = gradio.Button("Clear photos", size="sm", elem_id="clear-photos", min_width=90)
     notice = gradio.Markdown(elem_id="photos-notice")
     gallery = _gallery(gradio, "To locate", "queries")
     shown = [queries, gallery, notice]
@@ -162,6 +163,7 @@ def _photos_part(gradio: Any) -> Any:
 
     _on(files.upload, _explained(gradio, take), [files, queries], [files, *shown])
     _on(view.click, _explained(gradio, look), queries, shown)
+    _on(back.click, lambda known: show(known[:-1]), queries, shown)
     _on(clear.click, lambda: show(()), None, shown)
     return queries
 
@@ -170,7 +172,7 @@ def _bank_part(gradio: Any) -> Any:
     """Examples: uploaded and placed, listed in a manifest, or views from orbit."""
     bank = gradio.State(session.Bank(), time_to_live=KEPT_SECONDS)
     gradio.Markdown("### 2. Examples")
-    name, add, clear = _set_row(gradio)
+    name, add, back, clear = _set_row(gradio)
     files = gradio.File(
         label="Photos, or a manifest (CSV, Parquet) with its photos",
         file_count="multiple",
@@ -188,6 +190,7 @@ def _bank_part(gradio: Any) -> Any:
 
     _on(files.upload, take, [files, bank], [files, *shown])
     _on(add.click, take_set, [name, bank], shown)
+    _on(back.click, lambda known: _show_bank(known.without_last()), bank, shown)
     _on(clear.click, lambda: _show_bank(session.Bank()), None, shown)
     _on(world.select, click, bank, shown)
     for ask in (put_there.click, *(box.submit for box in place)):
@@ -216,7 +219,7 @@ def _bank_actions(gradio: Any) -> tuple[Callable[..., Any], ...]:
     return tuple(_explained(gradio, action) for action in (take, take_set, put))
 
 
-def _set_row(gradio: Any) -> tuple[Any, Any, Any]:
+def _set_row(gradio: Any) -> tuple[Any, ...]:
     with gradio.Row():
         name = gradio.Dropdown(
             session.set_names(),
@@ -225,8 +228,9 @@ def _set_row(gradio: Any) -> tuple[Any, Any, Any]:
         )
         with gradio.Column(min_width=100):
             add = gradio.Button("Add them", size="sm", elem_id="add-set")
+            back = gradio.Button("Remove last", size="sm", elem_id="remove-example")
             clear = gradio.Button("Clear examples", size="sm")
-    return name, add, clear
+    return name, add, back, clear
 
 
 def _place_row(gradio: Any) -> tuple[Any, Any, Any]:

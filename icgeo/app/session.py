@@ -68,6 +68,12 @@ class Bank:
         check_count(len(self.examples) + len(self.waiting) + len(shots))
         return Bank((*self.examples, *placed), (*self.waiting, *waiting))
 
+    def without_last(self) -> "Bank":
+        """Take back what was added or placed last."""
+        if self.waiting:
+            return Bank(self.examples, self.waiting[:-1])
+        return Bank(self.examples[:-1])
+
     def placing(self, lat: float | None, lon: float | None) -> "Bank":
         """Make the first photo that waits an example, taken there.
 

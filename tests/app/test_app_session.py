@@ -116,6 +116,16 @@ def test_real_photos_of_known_places_are_a_set():
     assert len(Bank().adding(shots).examples) == 72
 
 
+def test_what_was_added_last_is_taken_back():
+    picture = Image.new("RGB", (8, 8))
+    bank = Bank().adding([Shot("a", picture, (1.0, 2.0)), Shot("b", picture), Shot("c", picture)])
+    assert [shot.name for shot in bank.without_last().waiting] == ["b"]
+    assert len(bank.without_last().examples) == 1
+    placed = bank.placing(3, 4).placing(5, 6)
+    assert [example.lat for example in placed.without_last().examples] == [1, 3]
+    assert Bank().without_last().examples == ()
+
+
 @pytest.mark.parametrize("port", [None, 99_999])
 def test_a_port_that_cannot_be_had_is_told_before_anything_is_loaded(port):
     with socket.create_server(("127.0.0.1", 0)) as taken:
