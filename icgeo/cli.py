@@ -197,14 +197,14 @@ def _locate(
     with_features: bool,
 ) -> "Iterator[Result]":
     """Locate what can be read; results come in the order of the sources."""
-    from icgeo.data.photos import READ_SIDE, PhotoError, read_photo
+    from icgeo.data.photos import PhotoError, read_for_model
     from icgeo.results import Result
 
     read: dict[int, Any] = {}
     failed: dict[int, Result] = {}
     for number, source in enumerate(sources):
         try:
-            read[number] = read_photo(source, size_hint=max(READ_SIDE, locator.loaded.photo_size))
+            read[number] = read_for_model(source, locator.loaded.photo_size)
         except PhotoError as error:
             failed[number] = Result.failed(source, error)
     predictions = iter(locator.locate([*read.values()], examples) if read else ())
@@ -227,8 +227,10 @@ def _show(result: "Result", *, as_json: bool) -> None:
 
 
 def _words(row: dict[str, Any]) -> tuple[str, str, str]:
+    from icgeo.prediction import rounded
+
     place = f"{row['lat']:.2f}, {row['lon']:.2f}" if row["located"] else "not located"
-    area = f"90 % in {float(format(row['area_90_km2'], '.3g')):,.0f} km2"
+    area = f"90 % in {rounded(row['area_90_km2'])} km2"
     return place, area, f"legibility {row['legibility']:.2f}"
 
 

@@ -32,6 +32,7 @@ from icgeo.prediction import (
     Prediction,
     as_examples,
     check_choices,
+    later,
     locate_by_sets,
 )
 from icgeo.selection import BY_FEATURES, STRATEGIES, Bank, make_strategy
@@ -373,9 +374,8 @@ class Geolocator:
             return self._locate_alike(photos, pairs, watch=watch)
         start = time.perf_counter()
         chosen = self.choose_for(photos, pairs)
-        share = (time.perf_counter() - start) / max(1, len(photos))
-        found = self.locate_chosen(photos, pairs, chosen, watch=watch)
-        return [replace(prediction, seconds=prediction.seconds + share) for prediction in found]
+        seconds = time.perf_counter() - start
+        return later(self.locate_chosen(photos, pairs, chosen, watch=watch), seconds)
 
     def _locate_alike(
         self,
@@ -454,8 +454,7 @@ class Geolocator:
             prompt = self.prompt or settings.default_prompt
             power = settings.power_in_clip(prompt, len(frames))
             densities = smooth(densities, times, speed_kmh=limit, power=power)
-        share = (time.perf_counter() - start) / len(frames)
-        return self._clip([replace(p, seconds=p.seconds + share) for p in alone], densities)
+        return self._clip(later(alone, time.perf_counter() - start), densities)
 
     def _clip(self, frames: Sequence[Prediction], densities: Sequence[Density]) -> Clip:
         """Give frames their densities and points, and sum them up."""

@@ -5,7 +5,7 @@ of `located=False` has the prior as its density and NaN as its point, never an i
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -81,6 +81,19 @@ def _as_example(number: int, example: Any) -> Example:
     return Example(image, lat, lon)
 
 
+LEVELS = (0.5, 0.9)
+"""Probabilities of the regions that are told of a prediction."""
+
+
+def rounded(km2: float, *, digits: int = 3) -> str:
+    """Write an area with the digits that it is good for at most.
+
+    >>> rounded(1_968_412.0)
+    '1,970,000'
+    """
+    return f"{float(f'{km2:.{digits}g}'):,.0f}"
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """Where a photo was taken, as far as its locator can tell.
@@ -106,15 +119,15 @@ class Prediction:
     def __repr__(self) -> str:
         if not self.located:
             return f"Prediction(not located, legibility {self.legibility:.2f})"
-        area = float(f"{self.density.credible_area_km2(0.9):.3g}")
+        area = rounded(self.density.credible_area_km2(0.9))
         place = f"{self.lat:z.2f}, {self.lon:z.2f}"
-        return f"Prediction({place}, 90 % in {area:,.0f} km², legibility {self.legibility:.2f})"
+        return f"Prediction({place}, 90 % in {area} km², legibility {self.legibility:.2f})"
 
     def credible_region(self, p: float) -> "geopandas.GeoDataFrame":
         """Outline the smallest region of probability `p`, with `area_km2`, in EPSG:4326."""
         return self.density.credible_region(p)
 
-    def to_geodataframe(self, levels: Sequence[float] = (0.5, 0.9)) -> "geopandas.GeoDataFrame":
+    def to_geodataframe(self, levels: Sequence[float] = LEVELS) -> "geopandas.GeoDataFrame":
         """Give the point and the credible regions as rows of a table in EPSG:4326.
 
         Columns `kind` ("point" or "region"), `probability`, `mass` and `area_km2` of regions,
@@ -132,7 +145,7 @@ class Prediction:
         columns = ["kind", "probability", "mass", "area_km2", "located", "legibility", "geometry"]
         return frame[columns]
 
-    def to_geojson(self, levels: Sequence[float] = (0.5, 0.9)) -> str:
+    def to_geojson(self, levels: Sequence[float] = LEVELS) -> str:
         """Write `to_geodataframe` as the text of a GeoJSON FeatureCollection (RFC 7946).
 
         Longitude first, polygons cut at the antimeridian; properties that do not apply are left
@@ -151,6 +164,12 @@ class Prediction:
             "area_90_km2": self.density.credible_area_km2(0.9),
             "seconds": self.seconds,
         }
+
+
+def later(predictions: Sequence[Prediction], seconds: float) -> list[Prediction]:
+    """Add to the time of predictions, each its share of what was done for all of them."""
+    share = seconds / max(1, len(predictions))
+    return [replace(one, seconds=one.seconds + share) for one in predictions]
 
 
 @dataclass(frozen=True, eq=False)

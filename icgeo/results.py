@@ -20,8 +20,6 @@ COLUMNS = (
     "source", "lat", "lon", "located", "legibility", "area_50_km2", "area_90_km2", "seconds",
     "error",
 )  # fmt: skip
-LEVELS = (0.5, 0.9)
-"""Probabilities of the regions that are saved beside a point."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +53,8 @@ def features_of(row: dict[str, Any], prediction: Prediction) -> list[dict[str, A
     """
     if not prediction.located:
         return [{"type": "Feature", "geometry": None, "properties": row}]
-    found = prediction.to_geodataframe(LEVELS).iterfeatures(na="drop")
-    return [
-        {
-            "type": "Feature",
-            "geometry": feature["geometry"],
-            "properties": {**row, **feature["properties"]},
-        }
-        for feature in found
-    ]
+    found = prediction.to_geodataframe().iterfeatures(na="drop", drop_id=True)
+    return [{**feature, "properties": {**row, **feature["properties"]}} for feature in found]
 
 
 def _save_csv(results: Sequence[Result], path: Path) -> None:

@@ -6,7 +6,7 @@ most wanted first. What is drawn at random follows from the bank and a seed, nev
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -22,7 +22,7 @@ from icgeo.density import Density
 from icgeo.features import Features, Index
 from icgeo.healpix import cell_of
 from icgeo.maps import LEGIBLE
-from icgeo.prediction import ChoosingLocator, Example, Locator, Prediction, locate_by_sets
+from icgeo.prediction import ChoosingLocator, Example, Locator, Prediction, later, locate_by_sets
 
 Chosen = Int[Tensor, "photos shots"]
 
@@ -321,9 +321,8 @@ class Selecting:
             return self.locator.locate(photos, [])
         start = time.perf_counter()
         chosen = self.choose(photos, shots)
-        share = (time.perf_counter() - start) / len(photos)
-        found = locate_chosen(self.locator, photos, self.bank.examples, chosen)
-        return [replace(prediction, seconds=prediction.seconds + share) for prediction in found]
+        seconds = time.perf_counter() - start
+        return later(locate_chosen(self.locator, photos, self.bank.examples, chosen), seconds)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,10 +25,9 @@ from icgeo.maps.basemap import base_image, basemap
 from icgeo.metrics.locations import bundled_gazetteer
 from icgeo.plots import plot_context, plot_prediction
 from icgeo.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, place_name
-from icgeo.prediction import Example, Prediction
+from icgeo.prediction import LEVELS, Example, Prediction, rounded
 from icgeo.sphere import distance_km
 
-LEVELS = (0.5, 0.9)
 _CLICK_MAP = MapStyle.marker(height=512, width=1024)
 _MARGIN = 30.0
 """Degrees of latitude that the map shows around an answer."""
@@ -169,16 +168,11 @@ def summary(prediction: Prediction, truth: tuple[float, float] | None = None) ->
             off = distance_km([*place], [*truth]).item()
             rows.append(["Distance to the truth", f"{off:,.0f} km"])
     rows += [
-        [f"{level:.0%} region", _area(prediction.density.credible_area_km2(level))]
+        [f"{level:.0%} region", f"{rounded(prediction.density.credible_area_km2(level))} km²"]
         for level in LEVELS
     ]
     legibility, seconds = f"{prediction.legibility:.2f} of 1", f"{prediction.seconds:.2f} s"
     return [*rows, ["Legibility", legibility], ["Time of the model", seconds]]
-
-
-def _area(km2: float) -> str:
-    """Write an area to three digits, which is more than it is good for."""
-    return f"{float(f'{km2:.3g}'):,.0f} km²"
 
 
 @lru_cache(maxsize=1)

@@ -63,7 +63,7 @@ class Answer:
 class Answers:
     """What one visitor was told, and how to stop telling."""
 
-    cancelled: Event = field(default_factory=Event)
+    cancelled: Event
     folder: tempfile.TemporaryDirectory[str] = field(
         default_factory=lambda: tempfile.TemporaryDirectory(prefix="icgeo-")
     )

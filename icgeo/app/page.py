@@ -84,11 +84,15 @@ def _explained(gradio: Any, action: Callable[..., Any]) -> Callable[..., Any]:
     def explained(*given: Any) -> Any:
         try:
             return action(*given)
-        except (ValueError, LoadError) as error:
-            gradio.Warning(" ".join(str(error).split()))
+        except ValueError as error:
+            _warn(gradio, error)
             return gradio.skip()
 
     return explained
+
+
+def _warn(gradio: Any, error: ValueError) -> None:
+    gradio.Warning(" ".join(str(error).split()))
 
 
 def _told(problems: Sequence[str]) -> str:
@@ -315,8 +319,8 @@ def _answer_part(
                 if not number:
                     forget(before)  # what was asked is right, and answers take the place of others
                 yield {parts[name]: value for name, value in update.items()}
-        except (ValueError, LoadError) as error:
-            gradio.Warning(" ".join(str(error).split()))
+        except ValueError as error:
+            _warn(gradio, error)
             yield {status: ""}
 
     def show(number: int, told: Answers) -> list[Any]:

@@ -103,6 +103,15 @@ def read_photo(
         return photo if method is None else photo.transpose(method)
 
 
+def read_for_model(source: Photo, side: int) -> Image.Image:
+    """Read a photo for a model that takes it at so many pixels; all who locate read alike.
+
+    Raises:
+        PhotoError: as `read_photo`.
+    """
+    return read_photo(source, size_hint=max(READ_SIDE, side))
+
+
 def as_photos(photos: Any) -> list[Photo]:
     """Make a list of one photo or of several.
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from icgeo.data.photos import READ_SIDE, Photo, read_photo
+from icgeo.data.photos import Photo, read_for_model
 
 
 def square_pixels(photos: Sequence[Photo], size: int) -> UInt8[Tensor, "photos 3 size size"]:
@@ -21,9 +21,7 @@ def square_pixels(photos: Sequence[Photo], size: int) -> UInt8[Tensor, "photos 3
         PhotoError: a photo cannot be read.
     """
     squares = [
-        ImageOps.fit(
-            read_photo(photo, size_hint=max(READ_SIDE, size)), (size, size), Image.Resampling.BOX
-        )
+        ImageOps.fit(read_for_model(photo, size), (size, size), Image.Resampling.BOX)
         for photo in photos
     ]
     pixels = np.array(squares, dtype=np.uint8).reshape(-1, size, size, 3)

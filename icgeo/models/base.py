@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from icgeo import maps
+from icgeo.models.hub import LoadError
 from icgeo.sampling import Watch
 from icgeo.travel import frame_power
 
@@ -46,6 +47,26 @@ class Settings:
     """Guidance that a distilled model takes as an input, as FLUX.1 Kontext and FLUX.2 dev do."""
     photo_size: int = 256
     """Height and width of photos beside maps in pixels, where the model can choose."""
+
+    def choosing(self, **choices: Any) -> "Settings":
+        """Change what is not None; another layout is seen in `full`, which every one knows."""
+        given = {name: value for name, value in choices.items() if value is not None}
+        if given.get("layout", self.layout) != self.layout:
+            given.setdefault("attention", "full")
+        return replace(self, **given)
+
+    def require_multiples(self, patch: int) -> None:
+        """Refuse maps and photos that are no whole number of tokens of so many pixels.
+
+        Raises:
+            LoadError: with their sizes.
+        """
+        style, photo = self.style, self.photo_size
+        if photo < 1 or photo % patch or style.height % patch or style.width % patch:
+            raise LoadError(
+                f"expected maps and photos of multiples of {patch} pixels, got {style.height} x "
+                f"{style.width} and {photo}"
+            )
 
     def power(self, prompt: str, shots: int) -> float:
         """Power that calibrates the density, interpolated in the logarithm of 1 + shots."""

@@ -37,10 +37,13 @@ from icgeo.models.pipelines import PipelineMapModel
 from icgeo.models.plan import Plan, plan_loaded
 from icgeo.models.prefix import install, uninstall
 from icgeo.models.prompts import Prompts
+from icgeo.models.public import KLEIN_4B, KONTEXT
 from icgeo.models.references import References
 
 SIZES: dict[str, dict[str, Any]] = {
     "small": {
+        "in_channels": 128,
+        "guidance_embeds": False,
         "num_layers": 2,
         "num_single_layers": 4,
         "num_attention_heads": 6,
@@ -49,16 +52,10 @@ SIZES: dict[str, dict[str, Any]] = {
         "joint_attention_dim": 192,
         "timestep_guidance_channels": 64,
     },
-    "klein-4b": {
-        "num_layers": 5,
-        "num_single_layers": 20,
-        "num_attention_heads": 24,
-        "attention_head_dim": 128,
-        "joint_attention_dim": 7680,
-    },
-    "kontext": {"guidance_embeds": True},
+    "klein-4b": KLEIN_4B,
+    "kontext": KONTEXT,
 }
-"""Dimensions of transformers: about 10 million parameters, FLUX.2 klein 4B, and FLUX.1 Kontext."""
+"""Configurations of transformers: about 10 million parameters, FLUX.2 klein 4B, FLUX.1 Kontext."""
 PIXELS = {"small": (64, 128, 64), "klein-4b": (256, 512, 256), "kontext": (256, 512, 256)}
 """Height and width of maps, and side of photos."""
 TEXT_TOKENS = 32
@@ -109,7 +106,7 @@ def build(size: str, *, device: str, dtype: torch.dtype) -> PipelineMapModel:
 
 
 def _klein(size: Mapping[str, Any]) -> Flux2KleinPipeline:
-    transformer = Flux2Transformer2DModel(in_channels=128, guidance_embeds=False, **size)
+    transformer = Flux2Transformer2DModel.from_config(size)
     vae = AutoencoderKLFlux2(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4)
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     return Flux2KleinPipeline(scheduler, vae, None, None, transformer, is_distilled=True)
@@ -125,7 +122,7 @@ def _kontext(size: Mapping[str, Any]) -> FluxKontextPipeline:
         shift_factor=0.1,
     )
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
-    transformer = FluxTransformer2DModel(**size)
+    transformer = FluxTransformer2DModel.from_config(size)
     return FluxKontextPipeline(scheduler, vae, None, None, None, None, transformer)
 
 

@@ -98,12 +98,7 @@ class PipelineMapModel:
                 "expected example_guidance of 1 where examples and query are one picture, "
                 f"got {settings.example_guidance}"
             )
-        patch, style = self.backbone.patch, settings.style
-        if style.height % patch or style.width % patch or settings.photo_size % patch:
-            raise LoadError(
-                f"expected maps and photos of multiples of {patch} pixels, got {style.height} x "
-                f"{style.width} and {settings.photo_size}"
-            )
+        settings.require_multiples(self.backbone.patch)
 
     def choosing(self, **choices: Any) -> "PipelineMapModel":
         """Return the same model with other settings; None leaves one as it is.
@@ -111,10 +106,7 @@ class PipelineMapModel:
         Raises:
             LoadError: an unknown mode or layout, or maps that are no whole number of tokens.
         """
-        given = {name: value for name, value in choices.items() if value is not None}
-        if given.get("layout", self.settings.layout) != self.settings.layout:
-            given.setdefault("attention", "full")  # what every layout knows
-        return replace(self, settings=replace(self.settings, **given))
+        return replace(self, settings=self.settings.choosing(**choices))
 
     @cached_property
     def layout(self) -> Layout:

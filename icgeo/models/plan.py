@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -75,20 +75,16 @@ class Tokens:
     @classmethod
     def of(cls, settings: Settings, shots: int, *, patch: int, text: int) -> "Tokens":
         """Count those of a pipeline's layout, with tokens of so many pixels."""
-        style, photo = settings.style, settings.photo_size
-        if photo < 1 or photo % patch or style.height % patch or style.width % patch:
-            raise LoadError(
-                f"expected maps and photos of multiples of {patch} pixels, got {style.height} x "
-                f"{style.width} and {photo}"
-            )
+        settings.require_multiples(patch)
+        style = settings.style
         one_map = style.height * style.width // patch**2
         if settings.layout == "panel":
             panel = (shots + 1) * (style.height + style.width) * style.height // patch**2
             return cls(0, panel, panel, text)
         if settings.layout == "frames":  # the instruction is attended to apart
             return cls(0, 0, (2 * shots + 2) * one_map, 0)
-        tokens = (photo // patch) ** 2
-        return cls(tokens + one_map, tokens, one_map, text)
+        photo = (settings.photo_size // patch) ** 2
+        return cls(photo + one_map, photo, one_map, text)
 
 
 @dataclass(frozen=True)
@@ -285,9 +281,7 @@ def plan(
             index = read("model_index")
             own = architecture_of(index, model).settings(index)
         _require_known(own, chosen, quantization)
-        if chosen.get("layout", own.layout) != own.layout:
-            chosen.setdefault("attention", "full")  # what every layout knows
-        settings = replace(own, **chosen)
+        settings = own.choosing(**chosen)
         tokens = _tokens(read, settings, shots, text=text)
         dimensions = Dimensions.of(transformer_of(read("transformer")))
     for name, value in {"shots": shots, "queries": queries, "batch_size": batch_size}.items():

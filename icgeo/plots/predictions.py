@@ -36,7 +36,7 @@ from icgeo.plots.style import (
     show_image,
 )
 from icgeo.plots.world import View, edge, outline, shapes, whole_world, window, world_lines
-from icgeo.prediction import Prediction
+from icgeo.prediction import LEVELS, Prediction, rounded
 from icgeo.sphere import EARTH_RADIUS_KM, Values, angle, as_lat_lon, distance_km, to_xyz
 
 _WIDEST_KM = 3000.0
@@ -262,15 +262,14 @@ def plot_prediction(
     if prediction.map is not None:
         panels["map"].set_axis_on()
         show_image(panels["map"], drawn_image(prediction.map), title="map drawn")
-    levels = (0.5, 0.9)
-    image = _draw_world(panels["world"], prediction, truth, on_earth=on_earth, levels=levels)
+    image = _draw_world(panels["world"], prediction, truth, on_earth=on_earth, levels=LEVELS)
     panels["world"].set_title(_summary(prediction, truth), fontsize=TEXT)
     bar = figure.colorbar(
         image, ax=panels["world"], location="bottom", shrink=0.5, aspect=40, pad=0.02, panchor=False
     )
     bar.set_label("probability per steradian", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
-    handles = _legend_handles([prediction], [truth], levels=levels)[:-1]  # the bar tells of blue
+    handles = _legend_handles([prediction], [truth], levels=LEVELS)[:-1]  # the bar tells of blue
     if "zoom" in panels:
         _draw_zoom(panels, prediction, truth, on_earth=on_earth)
         handles.append(Line2D([], [], color=GREY, lw=0.8, label="window on the right"))
@@ -310,9 +309,9 @@ def _summary(prediction: Prediction, truth: Values | None) -> str:
         flat = ": all places are as likely" if _is_flat(prediction.density) else ""
         return f"not located, legibility {prediction.legibility:.2f}{flat}"
     off = "" if truth is None else f", {_verdict(prediction, truth)}"
-    area = float(f"{prediction.density.credible_area_km2(0.9):.2g}")
+    area = rounded(prediction.density.credible_area_km2(0.9), digits=2)
     place = place_name(prediction.lat, prediction.lon)
-    return f"{place}{off}, 90 % region of {area:,.0f} km²"
+    return f"{place}{off}, 90 % region of {area} km²"
 
 
 def _zoom_radius_km(density: Density, truth: Values | None) -> float:
@@ -334,7 +333,7 @@ def _draw_zoom(
     ax, world = panels["zoom"], panels["world"]
     lat, lon = prediction.density.mode().tolist()
     view = window(lat, lon, _zoom_radius_km(prediction.density, truth))
-    _draw_density(ax, view, prediction.density, levels=(0.5, 0.9))
+    _draw_density(ax, view, prediction.density, levels=LEVELS)
     for kind, colour in (("borders", "0.7"), ("land", "0.35")) if on_earth else ():
         ax.add_collection(LineCollection(view.lines(shapes(kind)), colors=colour, linewidths=0.6))
     _mark_points(ax, view, prediction, truth)
