@@ -9,35 +9,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from icgeo import maps, metrics, sphere
-    from icgeo.density import Density
-    from icgeo.geolocator import Geolocator, predict, predict_clip
+    from icgeo.geolocator import Geolocator, predict, predict_sequence
     from icgeo.models import LoadError, load
     from icgeo.models.plan import plan
-    from icgeo.prediction import Clip, Example, Locator, Prediction
+    from icgeo.prediction import Example, Locator, Prediction, SequencePrediction
+    from icgeo.sphere.density import Density
 
 __all__ = [
-    "Clip",
     "Density",
     "Example",
     "Geolocator",
     "LoadError",
     "Locator",
     "Prediction",
+    "SequencePrediction",
     "load",
     "maps",
     "metrics",
     "plan",
     "predict",
-    "predict_clip",
+    "predict_sequence",
     "sphere",
 ]
 
 _HOMES = {
-    "density": ("Density",),
-    "geolocator": ("Geolocator", "predict", "predict_clip"),
+    "sphere.density": ("Density",),
+    "geolocator": ("Geolocator", "predict", "predict_sequence"),
     "models": ("LoadError", "load"),
     "models.plan": ("plan",),
-    "prediction": ("Clip", "Example", "Locator", "Prediction"),
+    "prediction": ("SequencePrediction", "Example", "Locator", "Prediction"),
 }
 """Modules of what is no module itself."""
 

@@ -34,8 +34,8 @@ from icgeo.maps import draw
 from icgeo.models import MapModel
 from icgeo.prediction import Example
 from icgeo.sphere import distance_km
-from icgeo.training.judging import judge, pool_episodes
-from icgeo.training.pools import Division, Pool, view_pool
+from icgeo.training.photo_sets import PhotoSet, Splits, view_set
+from icgeo.training.validation import judge, validation_episodes
 
 ZERO, LORA, ALONE = "zero-shot", "LoRA", "LoRA, no examples"
 OLD_EPISODES, OLD_QUERIES, OLD_SHOTS = 8, 12, 16
@@ -47,7 +47,7 @@ _WORLD_SEED = 5_000_000
 class Trial:
     """What a model is compared on."""
 
-    division: Division
+    division: Splits
     prompt: str
     shots: Sequence[int] = (0, 1, 4, 8, 16)
     each: int = 16
@@ -55,11 +55,13 @@ class Trial:
     world: str = "new domain"
     seed: int = 0
 
-    def episodes(self, queries: Pool, *, seed: int) -> list[tuple[Pool, Pool]]:
+    def episodes(self, queries: PhotoSet, *, seed: int) -> list[tuple[PhotoSet, PhotoSet]]:
         """Divide queries into episodes, each with examples drawn from the training photos."""
         most = max(self.shots)
         bank = self.division.training
-        return list(pool_episodes(bank, queries, shots=most, queries_each=self.each, seed=seed))
+        return list(
+            validation_episodes(bank, queries, shots=most, queries_each=self.each, seed=seed)
+        )
 
     @property
     def tests(self) -> list[Episode]:
@@ -78,8 +80,8 @@ class Trial:
         return torch.stack(nearest).median().item()
 
 
-def _episode(name: str, world: str, bank: Pool, queries: Pool) -> Episode:
-    def parts(pool: Pool) -> list[tuple[Any, tuple[float, float]]]:
+def _episode(name: str, world: str, bank: PhotoSet, queries: PhotoSet) -> Episode:
+    def parts(pool: PhotoSet) -> list[tuple[Any, tuple[float, float]]]:
         places = [(lat, lon) for lat, lon in pool.lat_lon.tolist()]
         return list(zip(pool.photos.movedim(1, -1).numpy(), places, strict=True))
 
@@ -105,14 +107,14 @@ def planet(world: str, *, seed: int) -> Float[Tensor, "3 height width"]:
         raise UsageError(str(error)) from error
 
 
-def planet_views(world: str, counts: tuple[int, int, int], *, size: int, seed: int) -> Division:
+def planet_views(world: str, counts: tuple[int, int, int], *, size: int, seed: int) -> Splits:
     """Take views of one world for training, validation and test, each at places of its own."""
     picture = planet(world, seed=seed)
     pools = [
-        view_pool(picture, count, size=size, generator=Generator().manual_seed(1000 * seed + part))
+        view_set(picture, count, size=size, generator=Generator().manual_seed(1000 * seed + part))
         for part, count in enumerate(counts, start=1)
     ]
-    return Division(*pools)
+    return Splits(*pools)
 
 
 def tempered(model: Any, trial: Trial) -> MapModel:
@@ -157,7 +159,7 @@ def compare_adapted(
     """
     episodes, drawn = trial.tests, {}
     rows: list[Row] = []
-    before = old_episodes() if with_old else {}
+    before = forgetting_episodes() if with_old else {}
     old: list[Row] = []
     for name, chosen in ((ZERO, None), (LORA, adapter)):
         model = load(chosen)
@@ -170,7 +172,9 @@ def compare_adapted(
             tempered(model, trial), prompt=trial.prompt, name=name, batch_size=batch_size
         )
         runs = [(locator, episode) for episode in episodes]
-        rows = evaluate(runs, folder=folder, shots=trial.shots, batch_size=batch_size, rivals=False)
+        rows = evaluate(
+            runs, folder=folder, shots=trial.shots, batch_size=batch_size, baselines=False
+        )
         drawn[name] = _drawn(locator, episodes[0])
         style = model.settings.style
         del model, locator, runs
@@ -185,14 +189,14 @@ def compare_adapted(
 
 
 def _drawn(locator: Geolocator, episode: Episode, *, shown: int = 4) -> Tensor:
-    """Draw the maps of the first queries of an episode with all its examples."""
+    """EpisodeSample the maps of the first queries of an episode with all its examples."""
     photos = [query.photo for query in episode.queries[:shown]]
     maps = [one.map for one in locator.locate(photos, episode.examples)]
     return torch.stack([one for one in maps if one is not None])
 
 
-def old_episodes() -> dict[int, list[Episode]]:
-    """Take what tiny was trained for, the Earth by heart, and judged on; by number of shots."""
+def forgetting_episodes() -> dict[int, list[Episode]]:
+    """Take what tiny was trained for, the Earth from memory, and judged on; by number of shots."""
     earth = [
         world_episode(EARTH, number, queries=OLD_QUERIES, shots=0) for number in range(OLD_EPISODES)
     ]
@@ -204,7 +208,7 @@ def _locate_old(
 ) -> list[Row]:
     """Locate with the model's own calibration."""
     runs = [(Geolocator(model, prompt=one.prompt, name=name), one) for one in episodes]
-    return evaluate(runs, folder=folder, shots=(shots,), rivals=False)
+    return evaluate(runs, folder=folder, shots=(shots,), baselines=False)
 
 
 def without_examples(rows: Sequence[Row]) -> list[Row]:

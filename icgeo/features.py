@@ -279,7 +279,7 @@ class Index:
     """
 
     vectors: Float[Tensor, "photos channels"]
-    made_by: dict[str, str]
+    fingerprint: dict[str, str]
     """What they depend on: features, version, photos."""
 
     @classmethod
@@ -295,7 +295,7 @@ class Index:
 
     def save(self, path: str | Path) -> None:
         """Write one file."""
-        save_file({"vectors": self.vectors.contiguous()}, path, metadata=self.made_by)
+        save_file({"vectors": self.vectors.contiguous()}, path, metadata=self.fingerprint)
 
     @classmethod
     def load(cls, path: str | Path, features: Features, ids: Sequence[str]) -> "Index":
@@ -305,12 +305,12 @@ class Index:
             ValueError: it was made with other features, weights or photos, with what differs.
         """
         with safe_open(path, framework="pt") as file:
-            made_by = dict(file.metadata() or {})
+            fingerprint = dict(file.metadata() or {})
             expected = key(features, ids)
             different = [
-                f"{name} {made_by.get(name)!r}, not {value!r}"
+                f"{name} {fingerprint.get(name)!r}, not {value!r}"
                 for name, value in expected.items()
-                if made_by.get(name) != value
+                if fingerprint.get(name) != value
             ]
             if different:
                 raise ValueError(

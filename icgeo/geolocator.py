@@ -16,26 +16,26 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from icgeo import features, maps, pretrained, sampling
-from icgeo.best_point import best_points
-from icgeo.data.photos import Photo, as_photos, fingerprint
+from icgeo import checkpoint, features, maps, sampling
+from icgeo.data.photos import Photo, as_photos, content_key
 from icgeo.data.squares import square_pixels, varied
-from icgeo.density import Density
 from icgeo.features import Features
 from icgeo.maps import LEGIBLE
 from icgeo.models import Context, MapModel, load
 from icgeo.models.hub import upload
 from icgeo.prediction import (
-    Clip,
     Example,
     Examples,
     Prediction,
+    SequencePrediction,
+    add_seconds,
     as_examples,
     check_choices,
-    later,
     locate_by_sets,
 )
 from icgeo.selection import BY_FEATURES, STRATEGIES, Bank, make_strategy
+from icgeo.sphere.best_point import best_points
+from icgeo.sphere.density import Density
 from icgeo.travel import frame_times, mixture, smooth
 
 CONTEXTS_KEPT = 8
@@ -78,20 +78,20 @@ def predict(
     return Geolocator(**options).locate(images, examples)
 
 
-def predict_clip(
+def predict_sequence(
     frames: Sequence[Photo],
     examples: Examples = None,
     *,
     speed_kmh: float | None,
     seconds: float | Sequence[float] | None = None,
     **options: Any,
-) -> Clip:
+) -> SequencePrediction:
     """Locate a video or an album in one call; `options` are the fields of `Geolocator`.
 
-    As `Geolocator.locate_clip` does it; `icgeo.data.video.read_video` gives the frames of a file.
+    As `Geolocator.locate_sequence` does it; `icgeo.data.video.read_video` gives the frames of a file.
     """
     locator = Geolocator(**options)
-    return locator.locate_clip(frames, examples, speed_kmh=speed_kmh, seconds=seconds)
+    return locator.locate_sequence(frames, examples, speed_kmh=speed_kmh, seconds=seconds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +200,7 @@ class Geolocator:
             LoadError: no such locator, or a model that cannot be loaded.
         """
         told = {"revision": revision, "local_files_only": local_files_only, **(loading or {})}
-        found = pretrained.read(source, **told)
+        found = checkpoint.read(source, **told)
         return cls(found.model, **{**found.fields, "examples": found.examples, **options})
 
     def save_pretrained(
@@ -231,7 +231,7 @@ class Geolocator:
         places = [(pair.lat, pair.lon) for pair in pairs]
         shown = [*zip(map(Image.fromarray, photos.numpy()), places, strict=True)]
         fields, path = {name: getattr(self, name) for name in SAVED}, Path(folder)
-        pretrained.save(path, self.loaded, fields, shown, base=base, licence=licence)
+        checkpoint.save(path, self.loaded, fields, shown, base=base, licence=licence)
         return path
 
     def push_to_hub(
@@ -328,7 +328,7 @@ class Geolocator:
         """Keep the features of examples as long as the same are given."""
         if self.choose not in BY_FEATURES:
             return Bank(pairs)
-        key = tuple((fingerprint(pair.image), pair.lat, pair.lon) for pair in pairs)
+        key = tuple((content_key(pair.image), pair.lat, pair.lon) for pair in pairs)
         if key not in self._banks:
             self._banks.clear()
             self._banks[key] = Bank(pairs, self._encoder)
@@ -354,14 +354,14 @@ class Geolocator:
         photos: Photo | Sequence[Photo],
         examples: Examples = None,
         *,
-        watch: sampling.Watch | None = None,
+        callback_on_step_end: sampling.StepCallback | None = None,
     ) -> list[Prediction]:
         """Locate photos, given examples: all of them, or for each photo as many as `shots` says.
 
         Args:
             photos: a path, a picture or an array, or a list of them.
             examples: as `predict` takes them.
-            watch: told at each step of each batch the maps [queries, samples, 3, height, width] as
+            callback_on_step_end: told at each step of each batch the maps [queries, samples, 3, height, width] as
                 they look from there, and the time, from 1 (noise) down. What it raises ends the
                 call, as to cancel it.
 
@@ -371,24 +371,31 @@ class Geolocator:
         """
         photos, pairs = as_photos(photos), self._examples(examples)
         if not self._chooses(pairs):
-            return self._locate_alike(photos, pairs, watch=watch)
+            return self._locate_alike(photos, pairs, callback_on_step_end=callback_on_step_end)
         start = time.perf_counter()
         chosen = self.choose_for(photos, pairs)
         seconds = time.perf_counter() - start
-        return later(self.locate_chosen(photos, pairs, chosen, watch=watch), seconds)
+        return add_seconds(
+            self.locate_chosen(photos, pairs, chosen, callback_on_step_end=callback_on_step_end),
+            seconds,
+        )
 
     def _locate_alike(
         self,
         photos: Sequence[Photo],
         pairs: Sequence[Example],
         *,
-        watch: sampling.Watch | None = None,
+        callback_on_step_end: sampling.StepCallback | None = None,
         keep: bool = True,
     ) -> list[Prediction]:
         """Locate photos that are shown the same."""
         context = self.context(pairs) if keep else self.loaded.encode_context(*self._pairs(pairs))
         batches = _batched(photos, self.batch_size)
-        return [found for batch in batches for found in self._locate(batch, context, watch)]
+        return [
+            found
+            for batch in batches
+            for found in self._locate(batch, context, callback_on_step_end)
+        ]
 
     def locate_chosen(
         self,
@@ -396,7 +403,7 @@ class Geolocator:
         bank: Sequence[Example],
         chosen: Int[Tensor, "photos shots"],
         *,
-        watch: sampling.Watch | None = None,
+        callback_on_step_end: sampling.StepCallback | None = None,
     ) -> list[Prediction]:
         """Locate photos, each given examples of its own: those of these numbers in the bank.
 
@@ -410,10 +417,15 @@ class Geolocator:
         check_choices(photos, bank, chosen)
         is_one = bool((chosen == chosen[:1]).all())
         if is_one or self.loaded.settings.attention != "pairwise":
-            locate = partial(self._locate_alike, watch=watch, keep=is_one)
+            locate = partial(
+                self._locate_alike, callback_on_step_end=callback_on_step_end, keep=is_one
+            )
             return locate_by_sets(locate, photos, bank, chosen)
         batches = zip(_batched(photos, self.batch_size), chosen.split(self.batch_size), strict=True)
-        found = [self._locate(batch, self._chosen(bank, own), watch) for batch, own in batches]
+        found = [
+            self._locate(batch, self._chosen(bank, own), callback_on_step_end)
+            for batch, own in batches
+        ]
         return [prediction for batch in found for prediction in batch]
 
     def _chosen(self, bank: Sequence[Example], chosen: Int[Tensor, "photos shots"]) -> Context:
@@ -422,14 +434,14 @@ class Geolocator:
         photos, lat_lon = self._pairs([bank[i] for i in used.tolist()])
         return self.loaded.encode_context(photos, lat_lon).choosing(numbers)
 
-    def locate_clip(
+    def locate_sequence(
         self,
         frames: Sequence[Photo],
         examples: Examples = None,
         *,
         speed_kmh: float | None,
         seconds: float | Sequence[float] | None = None,
-    ) -> Clip:
+    ) -> SequencePrediction:
         """Locate a video or an album: each photo given all others, and the whole.
 
         Args:
@@ -452,11 +464,13 @@ class Geolocator:
         if limit != math.inf:
             settings = self.loaded.settings
             prompt = self.prompt or settings.default_prompt
-            power = settings.power_in_clip(prompt, len(frames))
+            power = settings.power_in_sequence(prompt, len(frames))
             densities = smooth(densities, times, speed_kmh=limit, power=power)
-        return self._clip(later(alone, time.perf_counter() - start), densities)
+        return self._clip(add_seconds(alone, time.perf_counter() - start), densities)
 
-    def _clip(self, frames: Sequence[Prediction], densities: Sequence[Density]) -> Clip:
+    def _clip(
+        self, frames: Sequence[Prediction], densities: Sequence[Density]
+    ) -> SequencePrediction:
         """Give frames their densities and points, and sum them up."""
         whole = Prediction(
             mixture(densities),
@@ -471,10 +485,15 @@ class Geolocator:
             _placed(frame, density, point, located=frame.located or _informs(density))
             for frame, density, point in zip(frames, densities, points[:-1], strict=True)
         ]
-        return Clip(parts, _placed(whole, whole.density, points[-1], located=whole.located))
+        return SequencePrediction(
+            parts, _placed(whole, whole.density, points[-1], located=whole.located)
+        )
 
     def _locate(
-        self, photos: Sequence[Photo], context: Context, watch: sampling.Watch | None = None
+        self,
+        photos: Sequence[Photo],
+        context: Context,
+        callback_on_step_end: sampling.StepCallback | None = None,
     ) -> list[Prediction]:
         start = time.perf_counter()
         pixels = self._pixels(photos)
@@ -484,7 +503,7 @@ class Geolocator:
         def by_query(drawn: Tensor) -> Tensor:
             return rearrange(drawn, "(v q) s c h w -> q (v s) c h w", v=len(views))
 
-        seen = sampling.decoded(watch, by_query)
+        seen = sampling.decoded(callback_on_step_end, by_query)
         shown = context.repeated(len(views))
         drawn = self._draw(rearrange(views, "v q c h w -> (v q) c h w"), shown, seen)
         settings = self.loaded.settings
@@ -505,7 +524,7 @@ class Geolocator:
         self,
         pixels: UInt8[Tensor, "photos 3 size size"],
         context: Context,
-        watch: sampling.Watch | None,
+        callback_on_step_end: sampling.StepCallback | None,
     ) -> Float[Tensor, "photos samples 3 height width"]:
         settings = self.loaded.settings
         return self.loaded.draw_maps(
@@ -515,7 +534,7 @@ class Geolocator:
             samples=self.samples or settings.samples,
             steps=self.steps or settings.steps,
             seed=self.seed,
-            watch=watch,
+            callback_on_step_end=callback_on_step_end,
         ).cpu()
 
     def _pixels(self, photos: Sequence[Photo]) -> UInt8[Tensor, "photos 3 size size"]:

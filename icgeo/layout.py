@@ -38,7 +38,7 @@ _WORLD = {
 }
 
 
-def words(prompt: str, *, shots: int, layout: str = "references") -> str:
+def instruction(prompt: str, *, shots: int, layout: str = "references") -> str:
     """Return the instruction for a model that is shown pairs in a layout.
 
     Raises:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from icgeo.data.manifest import read_manifest
 from icgeo.data.photos import Photo
-from icgeo.density import Density
 from icgeo.sphere import as_lat_lon
+from icgeo.sphere.density import Density
 
 if TYPE_CHECKING:
     import geopandas
@@ -166,14 +166,14 @@ class Prediction:
         }
 
 
-def later(predictions: Sequence[Prediction], seconds: float) -> list[Prediction]:
+def add_seconds(predictions: Sequence[Prediction], seconds: float) -> list[Prediction]:
     """Add to the time of predictions, each its share of what was done for all of them."""
     share = seconds / max(1, len(predictions))
     return [replace(one, seconds=one.seconds + share) for one in predictions]
 
 
 @dataclass(frozen=True, eq=False)
-class Clip:
+class SequencePrediction:
     """Where a video or an album was taken: frame by frame, and as a whole."""
 
     frames: list[Prediction]
@@ -186,7 +186,7 @@ class Clip:
 
 @runtime_checkable
 class Locator(Protocol):
-    """Locates photos, given examples; the method and its rivals are alike in that."""
+    """Locates photos, given examples; the method and its baselines are alike in that."""
 
     @property
     def name(self) -> str:
@@ -252,16 +252,16 @@ def locate_by_sets(
 
 
 @runtime_checkable
-class ClipLocator(Locator, Protocol):
+class SequenceLocator(Locator, Protocol):
     """Locates clips as well."""
 
-    def locate_clip(
+    def locate_sequence(
         self,
         frames: Sequence[Photo],
         examples: Sequence[Example],
         *,
         speed_kmh: float | None,
         seconds: float | Sequence[float] | None = None,
-    ) -> Clip:
+    ) -> SequencePrediction:
         """Locate the frames of a clip, each given all of them, and the whole."""
         ...

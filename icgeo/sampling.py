@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Velocity = Callable[[Float[Tensor, "*batch"], float], Float[Tensor, "*batch"]]
-Watch = Callable[[Tensor, float], None]
+StepCallback = Callable[[Tensor, float], None]
 """Is told after each step what the data look like from there, and the time before the step."""
 
 
@@ -41,7 +41,7 @@ def euler(
     noise: Float[Tensor, "*batch"],
     times: Float[Tensor, " times"],
     *,
-    watch: Watch | None = None,
+    callback_on_step_end: StepCallback | None = None,
 ) -> Float[Tensor, "*batch"]:
     """Follow the flow from noise to data by Euler's steps.
 
@@ -52,21 +52,27 @@ def euler(
         velocity: of a noisy state at a time.
         noise: where it starts.
         times: from 1 to 0.
-        watch: told at each time t, in order, the estimate x_t - t velocity(x_t, t) of the data; the
+        callback_on_step_end: told at each time t, in order, the estimate x_t - t velocity(x_t, t) of the data; the
             last one is what is returned. What it raises ends the sampling.
     """
     x = noise
     for now, then in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
         v = velocity(x, now)
-        if watch is not None:
-            watch(x - now * v, now)
+        if callback_on_step_end is not None:
+            callback_on_step_end(x - now * v, now)
         x = x + (then - now) * v
     return x
 
 
-def decoded(watch: Watch | None, decode: Callable[[Tensor], Tensor]) -> Watch | None:
-    """Tell `watch` what `decode` makes of each estimate; nothing is decoded for nobody."""
-    return None if watch is None else lambda estimate, t: watch(decode(estimate), t)
+def decoded(
+    callback_on_step_end: StepCallback | None, decode: Callable[[Tensor], Tensor]
+) -> StepCallback | None:
+    """Tell `callback_on_step_end` what `decode` makes of each estimate; nothing is decoded for nobody."""
+    return (
+        None
+        if callback_on_step_end is None
+        else lambda estimate, t: callback_on_step_end(decode(estimate), t)
+    )
 
 
 def guided(velocity: Velocity, base: Velocity, scale: float) -> Velocity:

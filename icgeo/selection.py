@@ -16,13 +16,20 @@ from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from icgeo.best_point import best_points
-from icgeo.data.photos import Photo, fingerprint
-from icgeo.density import Density
+from icgeo.data.photos import Photo, content_key
 from icgeo.features import Features, Index
-from icgeo.healpix import cell_of
 from icgeo.maps import LEGIBLE
-from icgeo.prediction import ChoosingLocator, Example, Locator, Prediction, later, locate_by_sets
+from icgeo.prediction import (
+    ChoosingLocator,
+    Example,
+    Locator,
+    Prediction,
+    add_seconds,
+    locate_by_sets,
+)
+from icgeo.sphere.best_point import best_points
+from icgeo.sphere.density import Density
+from icgeo.sphere.healpix import cell_of
 
 Chosen = Int[Tensor, "photos shots"]
 
@@ -78,7 +85,7 @@ class Bank:
 
     def encode(self, photos: Sequence[Photo]) -> Float[Tensor, "photos channels"]:
         """Encode queries; the last ones are remembered, for several strategies ask for them."""
-        prints = [*map(fingerprint, photos)]
+        prints = [*map(content_key, photos)]
         if self._last.get("prints") != prints:
             self._last.update(prints=prints, vectors=self._encoder.encode(photos))
         vectors: Tensor = self._last["vectors"]
@@ -322,7 +329,7 @@ class Selecting:
         start = time.perf_counter()
         chosen = self.choose(photos, shots)
         seconds = time.perf_counter() - start
-        return later(locate_chosen(self.locator, photos, self.bank.examples, chosen), seconds)
+        return add_seconds(locate_chosen(self.locator, photos, self.bank.examples, chosen), seconds)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,9 @@ from einops import rearrange, reduce, repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from icgeo.density import Density
-from icgeo.healpix import cell_xyz
 from icgeo.sphere import EARTH_RADIUS_KM, angle
+from icgeo.sphere.density import Density
+from icgeo.sphere.healpix import cell_xyz
 
 CELLS_WITHIN_REACH = 3
 """Sides of a cell within the reach, at least, where the grid allows; twice as many at most."""

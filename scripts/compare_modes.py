@@ -69,7 +69,7 @@ def main(options: Options) -> None:
         of.HELD_OUT, options.episodes, queries=options.queries, seed=options.seed
     )
     runs = [(locator, episode) for episode in taken for locator in locators]
-    rows = evaluate(runs, folder=folder, shots=options.shots, rivals=False)
+    rows = evaluate(runs, folder=folder, shots=options.shots, baselines=False)
     found = compare(rows, locators[0].name)
     (folder / "modes.json").write_text(to_json([asdict(one) for one in found]), encoding="utf-8")
     (folder / "modes.md").write_text(comparison_table(found) + "\n", encoding="utf-8")

@@ -84,12 +84,12 @@ def open_locators(options: Options, prompt: str) -> "list[Geolocator]":
 def main(options: Options) -> None:
     """Locate, print the table, write the run folder."""
     from icgeo import evaluation
-    from icgeo.evaluation.ray_pipeline import Pool, evaluate_on_ray, local_ray
+    from icgeo.evaluation.ray_pipeline import Actors, evaluate_on_ray, local_ray
 
     episode = gather(options)
     folder = config.save_run(Path("runs") / options.name, options, may_differ=MACHINES)
     cpus, gpus = options.cpus_per_actor, options.gpus_per_actor
-    pool = Pool(fewest=options.fewest, most=options.most, cpus=cpus, gpus=gpus)
+    pool = Actors(fewest=options.fewest, most=options.most, cpus=cpus, gpus=gpus)
     here = local_ray(cpus=options.cpus, object_store_mb=options.object_store_mb)
     with nullcontext() if options.cluster else here:
         rows = evaluate_on_ray(

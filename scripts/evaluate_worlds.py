@@ -63,9 +63,9 @@ def main(options: Options) -> None:
 
     settings = (ask(steps=1, samples=1, name="1 step"), ask(steps=4, samples=8, name="4 x 8"))
     runs = [(locator, episode) for locator in settings for episode in episodes[: options.settings]]
-    tried = evaluate(runs, folder=folder / "settings", shots=(16,), rivals=False)
+    tried = evaluate(runs, folder=folder / "settings", shots=(16,), baselines=False)
     rows += [replace(row, world=f"{of.HELD_OUT}, {row.locator}") for row in tried]
-    codec = of.codec_and_ink_km(model, model.settings.style)
+    codec = of.codec_and_heatmap_km(model, model.settings.style)
     print(of.write_evidence(folder, rows, {"codec_and_ink_median_km": codec}))
 
 

@@ -64,12 +64,12 @@ def gather(options: Options, size: int, folder: Path) -> "Trial":
     """Take the user's photos, or views of a planet."""
     from icgeo.adaptation import Trial, planet_views
     from icgeo.layout import EARTH, UNKNOWN
-    from icgeo.training.pools import photo_division
+    from icgeo.training.photo_sets import photo_splits
 
     seed = options.seed
     if options.data:
         outside, skipped = options.allow_outside, folder / "skipped.txt"
-        found = photo_division(
+        found = photo_splits(
             options.data, size=size, seed=seed, skipped=skipped, allow_outside=outside
         )
         trial = Trial(found, EARTH, options.shots, world=str(options.data), seed=seed)

@@ -130,15 +130,15 @@ def locate(
 
     settings = runs[0][0].loaded.settings
     asked: list[tuple[Locator, Episode]] = [*runs]
-    rivals: list[tuple[Locator, Episode]] = []
+    baselines: list[tuple[Locator, Episode]] = []
     if options.choose:
-        asked, rivals = choosing(runs, options.choose, seen_by, shots=max(options.shots))
+        asked, baselines = choosing(runs, options.choose, seen_by, shots=max(options.shots))
     rows = evaluation.evaluate(
-        [*asked, *rivals],
+        [*asked, *baselines],
         folder=folder,
         shots=options.shots,
         batch_size=options.batch_size,
-        rivals=not options.choose,
+        baselines=not options.choose,
         shard=shard,
     )
     if shard.is_main:
@@ -178,7 +178,7 @@ def main(options: Options) -> None:
             raise config.UsageError(
                 f"expected one process for --video, got {shard.count}; run it without a launcher"
             )
-        rows = evaluation.evaluate_clips(
+        rows = evaluation.evaluate_sequences(
             runs, folder=folder, speed_kmh=options.speed_kmh, frames_alone=False
         )
     else:

@@ -185,7 +185,7 @@ def test_an_index_is_kept_with_what_it_depends_on(photos, tmp_path, vit):
     built = Index.kept(path, own, photos, ids)
     loaded = Index.kept(path, own, 0 * photos, ids)  # not encoded again
     torch.testing.assert_close(loaded.vectors, built.vectors, atol=0, rtol=0)
-    assert loaded.made_by == built.made_by
+    assert loaded.fingerprint == built.fingerprint
     with pytest.raises(ValueError, match=r"features 'pixels', not 'tiny'; version .* remove it"):
         Index.load(path, features.open("tiny"), ids)
     with pytest.raises(ValueError, match=r"made with photos '12 .*', not '12 "):

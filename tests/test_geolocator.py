@@ -158,7 +158,9 @@ def test_augmented_views_change_the_answer_a_little(tiny, photos, examples):
 def test_maps_can_be_watched_as_they_are_drawn(tiny, photos, examples):
     locator = icgeo.Geolocator(model=tiny, prompt=UNKNOWN, samples=2, steps=3, augment=1)
     told = []
-    found = locator.locate(photos[30:32], examples, watch=lambda *step: told.append(step))
+    found = locator.locate(
+        photos[30:32], examples, callback_on_step_end=lambda *step: told.append(step)
+    )
     times = [t for _, t in told]
     assert len(told) == 3
     assert times[0] == 1
@@ -174,11 +176,13 @@ def test_a_watcher_can_cancel(tiny, photos):
     class Cancelled(Exception):
         pass
 
-    def watch(maps, t):
+    def callback_on_step_end(maps, t):
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        icgeo.Geolocator(model=tiny, steps=4).locate(photos[:1], watch=watch)
+        icgeo.Geolocator(model=tiny, steps=4).locate(
+            photos[:1], callback_on_step_end=callback_on_step_end
+        )
 
 
 def test_a_map_of_nothing_is_not_located(tiny, photos, monkeypatch):
@@ -275,7 +279,9 @@ def test_examples_are_chosen_for_each_photo(tiny, photos, examples):
 def test_examples_are_chosen_as_asked(tiny, photos, examples, choose, name):
     photos, seen = photos[16:20], []
     locator = icgeo.Geolocator(tiny, shots=3, choose=choose, features=name, steps=2)
-    found = locator.locate(photos, examples, watch=lambda maps, t: seen.append((len(maps), t)))
+    found = locator.locate(
+        photos, examples, callback_on_step_end=lambda maps, t: seen.append((len(maps), t))
+    )
     bank = Bank(examples, features.open(name or "tiny"))
     chosen = make_strategy(choose, locator).choose(bank, photos, 3)
     assert torch.equal(locator.choose_for(photos, examples), chosen)

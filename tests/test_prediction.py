@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from icgeo.density import Density
 from icgeo.prediction import Example, Prediction, as_examples
 from icgeo.sphere import AREA_KM2
+from icgeo.sphere.density import Density
 
 PHOTO = np.zeros((8, 8, 3), dtype=np.uint8)
 

@@ -62,14 +62,16 @@ def test_the_watcher_is_told_the_data_as_they_look_from_each_step(steps):
     times = sampling.time_grid(steps, shift=2.0)
     noise = torch.tensor([1.0, -2.0], dtype=torch.float64)
 
-    def watch(estimate, t):
+    def callback_on_step_end(estimate, t):
         told.append((estimate, t))
 
-    sampling.euler(lambda x, t: noise - 3, noise, times, watch=watch)
+    sampling.euler(lambda x, t: noise - 3, noise, times, callback_on_step_end=callback_on_step_end)
     assert [t for _, t in told] == times[:-1].tolist()
     for estimate, _ in told:
         torch.testing.assert_close(estimate, torch.full_like(noise, 3))
-    found = sampling.euler(lambda x, t: x / (t + 0.5), noise, times, watch=watch)
+    found = sampling.euler(
+        lambda x, t: x / (t + 0.5), noise, times, callback_on_step_end=callback_on_step_end
+    )
     assert torch.equal(told[-1][0], found)
     plain = sampling.euler(lambda x, t: x / (t + 0.5), noise, times)
     torch.testing.assert_close(found, plain)

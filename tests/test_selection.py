@@ -8,9 +8,7 @@ import torch
 
 from icgeo import features, selection
 from icgeo.baselines import NearestPixels
-from icgeo.density import Density
 from icgeo.geolocator import Geolocator
-from icgeo.healpix import cell_of
 from icgeo.prediction import Example, Locator, Prediction
 from icgeo.selection import (
     ORDERS,
@@ -26,6 +24,8 @@ from icgeo.selection import (
     average,
 )
 from icgeo.sphere import distance_km, fibonacci_grid, to_lat_lon
+from icgeo.sphere.density import Density
+from icgeo.sphere.healpix import cell_of
 
 QUERIES, BANK = 5, 60
 

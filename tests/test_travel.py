@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
-from icgeo.density import Density
-from icgeo.healpix import cell_xyz
 from icgeo.sphere import EARTH_RADIUS_KM, distance_km, sample_uniform, to_lat_lon
+from icgeo.sphere.density import Density
+from icgeo.sphere.healpix import cell_xyz
 from icgeo.travel import frame_power, mixture, smooth
 
 HOUR = 3600.0

@@ -119,13 +119,15 @@ def steps_of(
     """
     steps: SimpleQueue[Tensor | None] = SimpleQueue()
 
-    def watch(maps: Tensor, t: float) -> None:
+    def callback_on_step_end(maps: Tensor, t: float) -> None:
         if cancelled.is_set():
             raise CancelledError
         steps.put(maps[0].mean(dim=0).float().cpu())
 
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(locator.locate, [photo], examples, watch=watch)
+        answer = pool.submit(
+            locator.locate, [photo], examples, callback_on_step_end=callback_on_step_end
+        )
         answer.add_done_callback(lambda _: steps.put(None))
         try:
             yield from iter(steps.get, None)

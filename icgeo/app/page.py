@@ -304,7 +304,7 @@ def _outcome_part(gradio: Any) -> dict[str, Any]:
 def _answer_part(
     gradio: Any, queries: Any, bank: Any, settings: Sequence[Any], opened: Any
 ) -> None:
-    """Locate, watch, stop."""
+    """Locate, callback_on_step_end, stop."""
     answers = gradio.State(None, time_to_live=KEPT_SECONDS, delete_callback=forget)
     ticket = gradio.State(None)
     with gradio.Row():

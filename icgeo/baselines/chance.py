@@ -8,10 +8,10 @@ from typing import ClassVar
 from torch.nn.functional import normalize
 
 from icgeo.data.photos import Photo, read_photo
-from icgeo.density import Density
 from icgeo.prediction import Example, Prediction
 from icgeo.sampling import keyed_noise
 from icgeo.sphere import to_lat_lon
+from icgeo.sphere.density import Density
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from icgeo.baselines.chance import Chance
 from icgeo.data.photos import Photo, read_photo
-from icgeo.density import Density
 from icgeo.prediction import Example, Prediction
 from icgeo.sphere import distance_km
+from icgeo.sphere.density import Density
 
 KAPPA = 3.0
 """A spread of 33 degrees along each axis."""

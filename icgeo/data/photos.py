@@ -132,7 +132,7 @@ def _checked_kind(source: Any) -> Photo:
     return source
 
 
-def fingerprint(photo: Photo) -> str:
+def content_key(photo: Photo) -> str:
     """Tell photos apart by their content, files by their path, time and size: equal is the same."""
     if isinstance(photo, Image.Image) and (path := _unread(photo)) is not None:
         photo = path

@@ -36,7 +36,7 @@ def _uniform(low: float, high: float, generator: Generator) -> float:
 
 
 def value_noise(xyz: Points, frequency: float, channels: int, generator: Generator) -> Tensor:
-    """Smooth noise of unit variance, [channels, height, width]: `frequency` bumps a radius."""
+    """Smooth noise of unit variance, [channels, height, width]: `frequency` kernels a radius."""
     lattice = torch.randn(channels, *3 * [LATTICE], generator=generator)
     lattice = functional.pad(lattice[None], 3 * (0, 1), mode="circular")
     turn = sphere.random_rotation(generator=generator, dtype=torch.float32)
@@ -186,9 +186,9 @@ def ice(xyz: Points, generator: Generator) -> World:
         width = _uniform(0.008, 0.03, generator)
         lines = lines + torch.exp(-((xyz @ normal + wobble - offset) / width).square())
     ground = 0.35 + 0.65 * colour_ramp(_ranks(plain), _colours(4, generator))
-    ink = rearrange(_colours(1, generator)[0] * 0.5, "c -> c 1 1")
+    heatmap = rearrange(_colours(1, generator)[0] * 0.5, "c -> c 1 1")
     cover = (0.7 * (cracks + lines)).clamp(0, 0.9)
-    return _tinted(ground * (1 - cover) + ink * cover, xyz, generator, 0.06)
+    return _tinted(ground * (1 - cover) + heatmap * cover, xyz, generator, 0.06)
 
 
 def mixture(xyz: Points, generator: Generator) -> World:

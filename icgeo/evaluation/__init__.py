@@ -5,17 +5,16 @@ from icgeo.evaluation.benchmarks import (
     Query,
     benchmark_episodes,
     benchmark_queries,
-    clip_episode,
     photo_episode,
+    sequence_episode,
     video_episode,
     world_episode,
 )
-from icgeo.evaluation.clips import evaluate_clips
 from icgeo.evaluation.comparison import Comparison, compare, comparison_table
 from icgeo.evaluation.rows import Row, RowFile, known_rows
 from icgeo.evaluation.run import evaluate, finish, locate_share
 from icgeo.evaluation.scores import (
-    RIVALS,
+    BASELINES,
     Score,
     column,
     compare_medians,
@@ -26,12 +25,13 @@ from icgeo.evaluation.scores import (
     select,
     table,
 )
+from icgeo.evaluation.sequences import evaluate_sequences
 from icgeo.evaluation.shards import Shard
 from icgeo.evaluation.streams import Benchmark, Stream
 from icgeo.options import SHOTS
 
 __all__ = [
-    "RIVALS",
+    "BASELINES",
     "SHOTS",
     "Benchmark",
     "Comparison",
@@ -44,14 +44,13 @@ __all__ = [
     "Stream",
     "benchmark_episodes",
     "benchmark_queries",
-    "clip_episode",
     "column",
     "compare",
     "compare_medians",
     "compare_nll",
     "comparison_table",
     "evaluate",
-    "evaluate_clips",
+    "evaluate_sequences",
     "finish",
     "known_rows",
     "levels_by_world",
@@ -60,6 +59,7 @@ __all__ = [
     "report",
     "scores",
     "select",
+    "sequence_episode",
     "table",
     "video_episode",
     "world_episode",

@@ -1,7 +1,7 @@
 """Ways to choose examples from banks, and banks of any size to choose from.
 
 Conventions: a bank is drawn like the photos, or taken on an even grid over the whole world. Models
-are told that the world is unknown, the Earth too: else they answer by heart.
+are told that the world is unknown, the Earth too: else they answer from memory.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -58,13 +58,13 @@ def choosing(
     """Let locators choose from all examples of their episodes, of which `shots` are left to count.
 
     Returns:
-        runs of these locators, and runs of their rival where the truth is known: `RETRIEVAL`, the
+        runs of these locators, and runs of their baseline where the truth is known: `RETRIEVAL`, the
         place of the example most alike in the same features, which choices without features need
         not have.
     """
     banks: dict[int, Bank] = {}  # episodes of a benchmark share their examples
     chosen: list[tuple[Locator, Episode]] = []
-    rivals: list[tuple[Locator, Episode]] = []
+    baselines: list[tuple[Locator, Episode]] = []
     for locator, episode in runs:
         bank = banks.setdefault(id(episode.examples), Bank(episode.examples, features))
         shown = replace(episode, examples=episode.examples[:shots])
@@ -73,8 +73,8 @@ def choosing(
         known = [query for query in episode.queries if query.lat_lon is not None]
         if known and len(bank) and features:
             nearest = Selecting(NearestPixels(), bank, Nearest(), shots=1, name=RETRIEVAL)
-            rivals.append((nearest, replace(shown, queries=known)))
-    return chosen, rivals
+            baselines.append((nearest, replace(shown, queries=known)))
+    return chosen, baselines
 
 
 def ways(
@@ -121,7 +121,7 @@ def compare_ways(
     runs = [
         (way, episode) for episode in episodes for way in ways(locator, episode.examples, features)
     ]
-    return by_group(evaluate(runs, folder=folder, shots=shots, rivals=False))
+    return by_group(evaluate(runs, folder=folder, shots=shots, baselines=False))
 
 
 def world_with_banks(
@@ -180,7 +180,7 @@ def compare_banks(
         for (places, size), bank in banks.items():
             runs = [(way, replace(asked, examples=bank)) for way in ways(locator, bank, features)]
             own = folder / f"{places}-{size}"
-            rows[places, size] = evaluate(runs, folder=own, shots=(shots,), rivals=False)
+            rows[places, size] = evaluate(runs, folder=own, shots=(shots,), baselines=False)
     return [
         replace(row, shots=size, world=f"{row.world}, {places}")
         for (places, size), found in rows.items()

@@ -45,7 +45,7 @@ TURNED_EARTH = "turned-earth"
 """Blue Marble turned at random and with its colours mixed, another way in each episode."""
 EARTH_VIEWS = ViewOptions(field_of_view_deg=(30.0, 60.0), min_land=0.2)
 PHOTOS = "photos"
-CLIP_GAP_SECONDS = 60.0
+SEQUENCE_GAP_SECONDS = 60.0
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Episode:
 
     @property
     def prompt(self) -> str:
-        """What to tell a model that knows the Earth by heart."""
+        """What to tell a model that knows the Earth from memory."""
         return layout.EARTH if self.is_earth else layout.UNKNOWN
 
     def shots(self, wanted: Sequence[int]) -> list[int]:
@@ -119,7 +119,7 @@ def world_episode(
     )
 
 
-def clip_episode(
+def sequence_episode(
     world: str, number: int = 0, *, frames: int = 8, shots: int = 16, seed: int = 0
 ) -> Episode:
     """Take views of a world along an orbit, a minute apart, beside examples anywhere.
@@ -134,14 +134,17 @@ def clip_episode(
     picture = world_picture(world, named_generator(episode, "world"))
     examples = world_views(world, picture, shots, named_generator(episode, "examples"))
     track = track_views(
-        picture, frames, gap_seconds=CLIP_GAP_SECONDS, generator=named_generator(episode, "track")
+        picture,
+        frames,
+        gap_seconds=SEQUENCE_GAP_SECONDS,
+        generator=named_generator(episode, "track"),
     )
     return Episode(
         episode,
         name,
         [Example(image, lat, lon) for image, (lat, lon) in examples],
         [
-            Query(f"{episode}/{number}", *view, seconds=number * CLIP_GAP_SECONDS)
+            Query(f"{episode}/{number}", *view, seconds=number * SEQUENCE_GAP_SECONDS)
             for number, view in enumerate(as_pairs(track))
         ],
     )

@@ -80,7 +80,7 @@ def learning(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def codec_and_ink_km(model: object, style: maps.MapStyle, *, count: int = 256) -> float | None:
+def codec_and_heatmap_km(model: object, style: maps.MapStyle, *, count: int = 256) -> float | None:
     """Median error of reading drawn maps through the codec: what no training can go below.
 
     None for a model that is no `Codec`.

@@ -1,4 +1,4 @@
-"""A batch of queries located: photos read, rivals beside, rows with their scores.
+"""A batch of queries located: photos read, baselines beside, rows with their scores.
 
 Conventions: what cannot be read or located is a row with an `error` and no crash.
 """
@@ -45,7 +45,7 @@ def read(queries: Sequence[Query]) -> Photos:
 
 
 def locate(
-    locator: Locator, episode: Benchmark, photos: Photos, *, shots: Sequence[int], rivals: bool
+    locator: Locator, episode: Benchmark, photos: Photos, *, shots: Sequence[int], baselines: bool
 ) -> Iterator[list[Row]]:
     """Give the rows of a batch for each number of shots.
 
@@ -55,15 +55,15 @@ def locate(
     known = [query for query in photos.queries if query.lat_lon is not None]
     for count in shots:
         rows: list[Row] = []
-        for rival in _rivals(known) if rivals else ():
-            rows += rows_of(rival, episode, known, count)
-        # the locator's own rows last: where they are on disk, so are those of its rivals
+        for baseline in _baselines(known) if baselines else ():
+            rows += rows_of(baseline, episode, known, count)
+        # the locator's own rows last: where they are on disk, so are those of its baselines
         rows += tried_rows(locator, episode, photos.queries, count)
         rows += [new_row(locator.name, episode, q, count, error) for q, error in photos.errors]
         yield rows
 
 
-def _rivals(known: Sequence[Query]) -> tuple[Locator, ...]:
+def _baselines(known: Sequence[Query]) -> tuple[Locator, ...]:
     if not known:
         return ()
     truth = torch.tensor([query.lat_lon for query in known], dtype=torch.float64)

@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Pool:
+class Actors:
     """The actors that locate, each with a model of its own."""
 
     name: str = "icgeo"
@@ -54,8 +54,8 @@ class Pool:
     """That one actor counts for; what is left over reads and writes."""
     gpus: float = 0.0
     """That one actor counts for."""
-    rivals: bool = True
-    """Whether to locate by rivals too where the truth is known."""
+    baselines: bool = True
+    """Whether to locate by baselines too where the truth is known."""
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def evaluate_on_ray(
     folder: Path,
     shots: Sequence[int] = SHOTS,
     batch_size: int = 64,
-    pool: Pool | None = None,
+    pool: Actors | None = None,
 ) -> list[Row]:
     """Do what `evaluate` does on the Ray that is running, with the same answers.
 
@@ -106,7 +106,7 @@ def evaluate_on_ray(
     Raises:
         UsageError: Ray is not installed, or locators have another name than the pool.
     """
-    pool = pool or Pool()
+    pool = pool or Actors()
     known = {**part_rows(folder), **known_rows(folder)}
     order: Order = {}
     items = list(_items(episodes, known, order, shots=shots, size=batch_size, name=pool.name))
@@ -151,7 +151,7 @@ def _locate(
     open_locators: Callable[[], Sequence[Locator]],
     episodes: Sequence[Benchmark],
     folder: Path,
-    pool: Pool,
+    pool: Actors,
 ) -> None:
     _ray()
     import ray.data
@@ -184,10 +184,10 @@ class _Actor:
         self,
         open_locators: Callable[[], Sequence[Locator]],
         episodes: Sequence[Benchmark],
-        pool: Pool,
+        pool: Actors,
     ) -> None:
         self.runs = list(zip(open_locators(), episodes, strict=True))
-        self.rivals = pool.rivals
+        self.baselines = pool.baselines
         for locator, _ in self.runs:
             if locator.name != pool.name:
                 raise UsageError(
@@ -198,7 +198,7 @@ class _Actor:
         (work,) = batch["work"]
         number, left, photos = pickle.loads(work)
         locator, episode = self.runs[number]
-        new = locate(locator, episode, photos, shots=left, rivals=self.rivals)
+        new = locate(locator, episode, photos, shots=left, baselines=self.baselines)
         return pyarrow.Table.from_pylist([vars(row) for rows in new for row in rows], SCHEMA)
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from icgeo.evaluation.benchmarks import Query
 from icgeo.evaluation.locating import locate, read
 from icgeo.evaluation.rows import Key, Row, RowFile, known_rows, write_rows
-from icgeo.evaluation.scores import RIVALS, scores, to_json
+from icgeo.evaluation.scores import BASELINES, scores, to_json
 from icgeo.evaluation.shards import ALONE, Shard
 from icgeo.evaluation.streams import Benchmark
 from icgeo.options import SHOTS
@@ -33,10 +33,10 @@ def evaluate(
     folder: Path,
     shots: Sequence[int] = SHOTS,
     batch_size: int = 64,
-    rivals: bool = True,
+    baselines: bool = True,
     shard: Shard = ALONE,
 ) -> list[Row]:
-    """Locate the queries of benchmarks with each number of shots, beside rivals if truth is known.
+    """Locate the queries of benchmarks with each number of shots, beside baselines if truth is known.
 
     A photo that cannot be read, or at which the locator fails, becomes a row with an `error`; to
     try it again, remove its line. Stopped at any time and called again, it goes on after the last
@@ -47,7 +47,7 @@ def evaluate(
         folder: where the rows are kept.
         shots: numbers of examples.
         batch_size: queries at a time.
-        rivals: whether to locate by rivals too.
+        baselines: whether to locate by baselines too.
         shard: `Shard.here()` where all processes of `accelerate launch` divide the work.
 
     Returns:
@@ -57,7 +57,7 @@ def evaluate(
         UsageError: what was asked of the locator cannot be done.
     """
     order = locate_share(
-        runs, folder=folder, shard=shard, shots=shots, batch_size=batch_size, rivals=rivals
+        runs, folder=folder, shard=shard, shots=shots, batch_size=batch_size, baselines=baselines
     )
     shard.wait()
     if shard.is_main:
@@ -75,7 +75,7 @@ def locate_share(
     shard: Shard,
     shots: Sequence[int] = SHOTS,
     batch_size: int = 64,
-    rivals: bool = True,
+    baselines: bool = True,
 ) -> Order:
     """Locate what is missing of the share of one process.
 
@@ -103,7 +103,7 @@ def locate_share(
             bar.update(len(queries) * (len(counts) - len(left)))
             if not left:
                 continue
-            for new in locate(locator, episode, read(queries), shots=left, rivals=rivals):
+            for new in locate(locator, episode, read(queries), shots=left, baselines=baselines):
                 file.append(new)
                 bar.update(len(queries))
     return order
@@ -163,7 +163,7 @@ def finish(
         all rows in the folder; those of other benchmarks and locators last.
     """
     episodes = {name: i for i, name in enumerate(dict.fromkeys(name for name, _ in order))}
-    names = {name: i for i, name in enumerate(dict.fromkeys((*RIVALS, *locators)))}
+    names = {name: i for i, name in enumerate(dict.fromkeys((*BASELINES, *locators)))}
 
     def place(row: Row) -> tuple[float, ...]:
         return (

@@ -32,7 +32,7 @@ GUESS_KM = math.pi / 2 * EARTH_RADIUS_KM
 """Median error of guesses at random."""
 RETRIEVAL = "retrieval"
 """The place of the example most alike, of all that a locator may choose from."""
-RIVALS = (Chance.name, NearestPixels.name, RETRIEVAL, NearestOracle.name)
+BASELINES = (Chance.name, NearestPixels.name, RETRIEVAL, NearestOracle.name)
 """Names that tables and figures set apart; retrieval is there where locators choose."""
 
 
@@ -138,7 +138,7 @@ def select(
         for row in rows
         if row.nll is not None
         and row.shots == shots
-        and (row.locator == locator if locator else row.locator not in RIVALS)
+        and (row.locator == locator if locator else row.locator not in BASELINES)
         and world in (None, row.world)
     ]
 
@@ -195,16 +195,16 @@ HEADER = (
 
 
 def table(scores: Sequence[Score]) -> str:
-    """Lay out the scores of the method as Markdown, beside the median errors of its rivals in km.
+    """Lay out the scores of the method as Markdown, beside the median errors of its baselines in km.
 
     The 90 % area is the median one, as a share of the sphere; covered are the truths inside.
     """
     medians = {(s.world, s.shots, s.locator): s.summary.median_km for s in scores}
-    rivals = [name for name in RIVALS if any(score.locator == name for score in scores)]
-    lines: list[tuple[str, ...]] = [(*HEADER, *(f"{name}, km" for name in rivals))]
+    baselines = [name for name in BASELINES if any(score.locator == name for score in scores)]
+    lines: list[tuple[str, ...]] = [(*HEADER, *(f"{name}, km" for name in baselines))]
     for score in scores:
-        if score.locator not in RIVALS:
-            beside = [medians.get((score.world, score.shots, name)) for name in rivals]
+        if score.locator not in BASELINES:
+            beside = [medians.get((score.world, score.shots, name)) for name in baselines]
             lines.append((*_cells(score), *("" if km is None else f"{km:.0f}" for km in beside)))
     return markdown(lines)
 

@@ -1,4 +1,4 @@
-"""Land and borders under the ink, from the Natural Earth shapes in the package.
+"""Land and borders under the heatmap, from the Natural Earth shapes in the package.
 
 Conventions: shapes are in EPSG:4326; `icgeo/assets/basemap.parquet` has the columns kind ("land",
 "borders") and geometry, and is made by `scripts/make_basemap.py`.
@@ -37,8 +37,8 @@ def basemap() -> "geopandas.GeoDataFrame":
 
 
 def base_image(style: MapStyle) -> Float[Tensor, "3 height width"]:
-    """Draw what lies under the ink; cached, do not write to it."""
-    return _base_image(replace(style, spread_deg=(1.0,), colour=(1.0, 1.0, 1.0)))
+    """Draw what lies under the heatmap; cached, do not write to it."""
+    return _base_image(replace(style, sigma_deg=(1.0,), colour=(1.0, 1.0, 1.0)))
 
 
 @lru_cache(maxsize=16)

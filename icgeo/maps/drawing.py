@@ -1,7 +1,7 @@
 """Draw locations and densities on maps.
 
-Conventions: a location is a bump exp(kappa (cos d - 1)) of the great-circle distance d, taken at
-pixel centres; image = base (1 - bump) + colour bump, so that maps are linear in the density and a
+Conventions: a location is a kernel exp(kappa (cos d - 1)) of the great-circle distance d, taken at
+pixel centres; image = base (1 - kernel) + colour kernel, so that maps are linear in the density and a
 mixture draws as the mixture of its maps.
 """
 
@@ -12,11 +12,11 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from icgeo.density import Density
-from icgeo.healpix import cell_xyz
 from icgeo.maps.basemap import base_image
 from icgeo.maps.style import MERCATOR_LATITUDE, MapStyle
 from icgeo.sphere import Values, as_lat_lon, to_xyz
+from icgeo.sphere.density import Density
+from icgeo.sphere.healpix import cell_xyz
 
 _LARGEST_MATRIX = 2**29
 """Numbers in a drawing matrix, 2 GB of them."""
@@ -24,18 +24,18 @@ _LARGEST_MATRIX = 2**29
 
 @lru_cache(maxsize=16)
 def contrast(style: MapStyle) -> Float[Tensor, "3 height width"]:
-    """Colour of the ink less the base: how the image changes where the bump is 1; cached.
+    """Colour of the heatmap less the base: how the image changes where the kernel is 1; cached.
 
     Raises:
-        ValueError: an ink that cannot be told from its base.
+        ValueError: an heatmap that cannot be told from its base.
     """
     colour = torch.tensor(style.colour)[:, None, None]
     change = colour - base_image(style)
-    seen = change.abs() if len(style.spread_deg) == 3 else change.norm(dim=0)
+    seen = change.abs() if len(style.sigma_deg) == 3 else change.norm(dim=0)
     if seen.min() < 0.1:
         raise ValueError(
-            f"expected ink that stands out from the base, got colour {style.colour} in "
-            f"{len(style.spread_deg)} widths on base {style.base!r}; three widths need a blank base"
+            f"expected heatmap that stands out from the base, got colour {style.colour} in "
+            f"{len(style.sigma_deg)} widths on base {style.base!r}; three widths need a blank base"
         )
     return change
 
@@ -45,16 +45,16 @@ def _pixel_xyz(style: MapStyle) -> Float[Tensor, "3 pixels"]:
     return rearrange(to_xyz(style.pixel_lat_lon()), "h w xyz -> xyz (h w)").contiguous()
 
 
-def _bumps(xyz: Float[Tensor, "*batch 3"], style: MapStyle) -> Float[Tensor, "*batch 3 pixels"]:
-    """Bumps around unit vectors, in [0, 1], float32."""
+def _kernels(xyz: Float[Tensor, "*batch 3"], style: MapStyle) -> Float[Tensor, "*batch 3 pixels"]:
+    """Kernels around unit vectors, in [0, 1], float32."""
     # in float64 as far as the exponent: kappa is 50,000 for a spread of a quarter degree
     fall = (xyz.double() @ _pixel_xyz(style).to(xyz.device) - 1).clamp_max(0)
-    bumps = [torch.exp((kappa * fall).float()) for kappa in style.kappas]
-    return torch.stack(bumps if len(bumps) == 3 else 3 * bumps, dim=-2)
+    kernels = [torch.exp((kappa * fall).float()) for kappa in style.kappas]
+    return torch.stack(kernels if len(kernels) == 3 else 3 * kernels, dim=-2)
 
 
-def _ink(alpha: Float[Tensor, "*batch 3 pixels"], style: MapStyle) -> Tensor:
-    """Lay ink of opacity `alpha` on the base."""
+def _lay_heatmap(alpha: Float[Tensor, "*batch 3 pixels"], style: MapStyle) -> Tensor:
+    """Lay heatmap of opacity `alpha` on the base."""
     opacity = rearrange(alpha, "... c (h w) -> ... c h w", h=style.height)
     device = alpha.device
     return base_image(style).to(device) + contrast(style).to(device) * opacity
@@ -63,7 +63,7 @@ def _ink(alpha: Float[Tensor, "*batch 3 pixels"], style: MapStyle) -> Tensor:
 def draw(locations: Values, style: MapStyle) -> Float[Tensor, "*batch 3 height width"]:
     """Draw each location on its own map, float32 in [0, 1], on the device of the locations.
 
-    A location off the map leaves there what its bump reaches, or nothing.
+    A location off the map leaves there what its kernel reaches, or nothing.
 
     Raises:
         ValueError: no location, or beyond 85.05 degrees of latitude on Web Mercator.
@@ -74,7 +74,7 @@ def draw(locations: Values, style: MapStyle) -> Float[Tensor, "*batch 3 height w
             "expected latitudes within 85.05 degrees for Web Mercator, got "
             f"{lat_lon[..., 0].abs().max():g}; use equirectangular or equal_area"
         )
-    return _ink(_bumps(to_xyz(lat_lon.double()), style), style)
+    return _lay_heatmap(_kernels(to_xyz(lat_lon.double()), style), style)
 
 
 def draw_density(
@@ -86,9 +86,9 @@ def draw_density(
     heavy = mass.reshape(-1, mass.shape[-1]).any(0).nonzero().squeeze(-1)
     alpha = torch.zeros(*mass.shape[:-1], 3, style.height * style.width, device=mass.device)
     for part in torch.split(heavy, 512):
-        bumps = _bumps(cells.to(mass.device)[part], style)
-        alpha += torch.einsum("...n,ncp->...cp", mass[..., part].float(), bumps)
-    return _ink(alpha, style)
+        kernels = _kernels(cells.to(mass.device)[part], style)
+        alpha += torch.einsum("...n,ncp->...cp", mass[..., part].float(), kernels)
+    return _lay_heatmap(alpha, style)
 
 
 @lru_cache(maxsize=4)
@@ -106,6 +106,6 @@ def drawing_matrix(style: MapStyle, nside: int) -> Float[Tensor, "pixels cells"]
     matrix = torch.empty(pixels, cells)
     change = rearrange(contrast(style), "c h w -> c (h w)")
     for part in torch.split(torch.arange(cells), 512):
-        columns = _bumps(cell_xyz(nside)[part], style) * change
+        columns = _kernels(cell_xyz(nside)[part], style) * change
         matrix[:, part] = rearrange(columns, "n c p -> (c p) n")
     return matrix

@@ -11,7 +11,7 @@ variance of a map turned out than the noise model says, never below 1.
 import torch
 from torch import Tensor
 
-from icgeo.maps.operator import Evidence, Field, InkOperator, dot
+from icgeo.maps.operator import DrawingOperator, Evidence, Field, dot
 
 _LONGEST_STEP = 4.0
 """Masses grow or shrink at most this many nats an iteration."""
@@ -19,7 +19,7 @@ _INNER_STEPS = 4
 """Conjugate gradient steps in each Newton step."""
 
 
-def _newton_step(operator: InkOperator, mass: Field, slope: Field, scale: Tensor) -> Field:
+def _newton_step(operator: DrawingOperator, mass: Field, slope: Field, scale: Tensor) -> Field:
     """Change of log mass that solves (scale + normal . J) x = slope, J = diag(m) - m m'.
 
     Conjugate gradients in the inner product of J, in which the matrix is self-adjoint.
@@ -44,7 +44,7 @@ def _newton_step(operator: InkOperator, mass: Field, slope: Field, scale: Tensor
 
 
 def maximum_entropy(
-    operator: InkOperator, evidence: Evidence, prior: Field, *, steps: int
+    operator: DrawingOperator, evidence: Evidence, prior: Field, *, steps: int
 ) -> Field:
     """Find the masses of the candidates from what fields of opacity say of them.
 

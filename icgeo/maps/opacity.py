@@ -1,4 +1,4 @@
-"""From the colours of a map to the opacity of the ink: base, shift and colour bias removed.
+"""From the colours of a map to the opacity of the heatmap: base, shift and colour bias removed.
 
 Conventions: opacity is 1 where a single location lies; it is neither clipped nor non-negative.
 """
@@ -22,29 +22,29 @@ _COVERED = 0.05
 def opacity_of(
     maps: Float[Tensor, "batch 3 height width"], style: MapStyle
 ) -> Float[Tensor, "batch channel height width"]:
-    """Opacity in each width of the ink: three channels, or one that all colours tell together.
+    """Opacity in each width of the heatmap: three channels, or one that all colours tell together.
 
     Where the base has structure, a shift of the map against it is registered first.
     """
     base, change = base_image(style).to(maps.device), contrast(style).to(maps.device)
-    if len(style.spread_deg) == 3:
+    if len(style.sigma_deg) == 3:
         return (maps - base) / change
     if style.base != "blank":
         maps = _registered(maps, base, change)
     return _shared_opacity(maps - base, change)
 
 
-def _shared_opacity(ink: Tensor, change: Tensor) -> Float[Tensor, "batch 1 height width"]:
+def _shared_opacity(heatmap: Tensor, change: Tensor) -> Float[Tensor, "batch 1 height width"]:
     """Least squares over the colours in each pixel, less a colour bias common to all pixels.
 
-    What no opacity explains is the part of the ink across the contrast; from it follows the bias,
+    What no opacity explains is the part of the heatmap across the contrast; from it follows the bias,
     but for what lies along the contrast everywhere.
     """
     unit = change / change.norm(dim=0)
-    along = einsum(unit, ink, "c h w, b c h w -> b h w")
-    across = ink - unit * along[:, None]
+    along = einsum(unit, heatmap, "c h w, b c h w -> b h w")
+    across = heatmap - unit * along[:, None]
     count = unit[0].numel()
-    seen = count * torch.eye(3, device=ink.device) - einsum(unit, unit, "i h w, j h w -> i j")
+    seen = count * torch.eye(3, device=heatmap.device) - einsum(unit, unit, "i h w, j h w -> i j")
     bias = reduce(across, "b c h w -> b c", "sum") @ torch.linalg.pinv(seen, rtol=1e-3)
     opacity = along - einsum(unit, bias, "c h w, b c -> b h w")
     return rearrange(opacity / change.norm(dim=0), "b h w -> b 1 h w")
@@ -53,7 +53,7 @@ def _shared_opacity(ink: Tensor, change: Tensor) -> Float[Tensor, "batch 1 heigh
 def _registered(maps: Tensor, base: Tensor, change: Tensor) -> Float[Tensor, "b 3 h w"]:
     """Undo the shift between maps and base: whole pixels first, then fractions.
 
-    Least squares on the slopes of the base (Lucas and Kanade 1981); pixels under the ink and near
+    Least squares on the slopes of the base (Lucas and Kanade 1981); pixels under the heatmap and near
     the upper and lower edge say nothing.
     """
     slopes = torch.stack(torch.gradient(base, dim=(1, 2)))

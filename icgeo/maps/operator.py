@@ -1,11 +1,11 @@
-"""The drawing operator between a grid of candidate locations and the opacity of the ink.
+"""The drawing operator between a grid of candidate locations and the opacity of the heatmap.
 
 Turning the world commutes with drawing, so after a Fourier transform along longitude the operator
 falls into one small matrix for each frequency. A window lies on a ring with an unseen gap, long
-enough that bumps do not reach around it.
+enough that kernels do not reach around it.
 
 Conventions: fields are [batch, channel, row, ring]; `ring` counts places of equal spacing in
-longitude, eastwards. A channel is one width of the ink. The noise model and the
+longitude, eastwards. A channel is one width of the heatmap. The noise model and the
 fit are whitened: energies are in units of the expected noise variance.
 """
 
@@ -29,7 +29,7 @@ _LEAST_PIXELS = 1 / (_SPACING * _MOST_PHASES)
 _NEGLIGIBLE = 1e-9
 """Share of the largest entry of the matrices below which others are dropped."""
 _SMOOTHNESS = (1.0, 2.0, 4.0)
-"""Widths of the smooth noise, in spreads of the ink, at most 60 degrees."""
+"""Widths of the smooth noise, in spreads of the heatmap, at most 60 degrees."""
 
 Field = Float[Tensor, "_ _ _ _"]
 Blocks = Complex[Tensor, "_ _ _ _"]
@@ -37,12 +37,12 @@ Blocks = Complex[Tensor, "_ _ _ _"]
 
 @dataclass(frozen=True)
 class Noise:
-    """Standard deviations of what maps have beside ink, in units of full ink."""
+    """Standard deviations of what maps have beside heatmap, in units of full heatmap."""
 
     white: float = 0.03
     """Independent in each pixel."""
     smooth: float = 0.03
-    """Blobs about as wide as the ink, twice and four times as wide."""
+    """Blobs about as wide as the heatmap, twice and four times as wide."""
     bias: float = 0.03
     """Constant over each channel."""
 
@@ -89,8 +89,8 @@ class Grid:
 
 
 def pooling(style: MapStyle) -> int:
-    """Side of the square of pixels to average: what the narrowest ink does not need."""
-    fine = min(style.spread_deg) * _SPACING / style.pixel_deg
+    """Side of the square of pixels to average: what the narrowest heatmap does not need."""
+    fine = min(style.sigma_deg) * _SPACING / style.pixel_deg
     common = math.gcd(style.height, style.width)
     return max(side for side in range(1, common + 1) if common % side == 0 and side <= max(fine, 1))
 
@@ -99,24 +99,24 @@ def candidate_grid(style: MapStyle) -> Grid:
     """Lay out the candidates of a style.
 
     Raises:
-        ValueError: ink so narrow that it falls between the pixels.
+        ValueError: heatmap so narrow that it falls between the pixels.
     """
     west, south, _, north = style.extent
-    spacing = min(style.spread_deg) * _SPACING
+    spacing = min(style.sigma_deg) * _SPACING
     seen = style.width // pooling(style)
     place_deg = style.width_deg / seen
     phases = math.ceil(place_deg / spacing - 1e-9)
     if phases > _MOST_PHASES:
         raise ValueError(
-            f"expected ink of at least {_LEAST_PIXELS} pixels' spread to read, got "
-            f"{min(style.spread_deg):g} degrees on pixels of {style.pixel_deg:g}; widen the ink"
+            f"expected heatmap of at least {_LEAST_PIXELS} pixels' spread to read, got "
+            f"{min(style.sigma_deg):g} degrees on pixels of {style.pixel_deg:g}; widen the heatmap"
         )
     margin = 0 if style.is_world_wide else 1
     # a location on the edge of the map lies between candidates, too
     edges_deg = min(north + spacing, 90.0), max(south - spacing, -90.0)
     rows = math.ceil((edges_deg[0] - edges_deg[1]) / spacing)
     edges = torch.linspace(*edges_deg, rows + 1, dtype=torch.float64)
-    gap = 0 if style.is_world_wide else math.ceil(5 * max(style.spread_deg) / place_deg)
+    gap = 0 if style.is_world_wide else math.ceil(5 * max(style.sigma_deg) / place_deg)
     return Grid(
         lat=(edges[1:] + edges[:-1]) / 2,
         area=-torch.sin(torch.deg2rad(edges)).diff() * math.radians(place_deg / phases),
@@ -168,10 +168,10 @@ def _noise_blocks(style: MapStyle, grid: Grid, noise: Noise) -> Blocks:
     fall = _fall(lat[:, None, None], lat[:, None], _ring_lon(grid))
     world = grid.margin == 0
     channels = []
-    for spread in style.spread_deg:
+    for spread in style.sigma_deg:
         widths = [math.radians(min(spread * factor, 60.0)) for factor in _SMOOTHNESS]
         smooth = torch.stack([torch.exp(fall / width**2) for width in widths]).mean(0)
-        # in a window the mean of each channel is left out instead, see `InkOperator.seen`
+        # in a window the mean of each channel is left out instead, see `DrawingOperator.seen`
         channels.append(noise.smooth**2 * smooth + (noise.bias**2 if world else 0.0))
     covariance = rearrange(
         torch.fft.rfft(torch.stack(channels)), "channel pixel other f -> f channel pixel other"
@@ -181,7 +181,7 @@ def _noise_blocks(style: MapStyle, grid: Grid, noise: Noise) -> Blocks:
 
 
 def _floored(blocks: Blocks) -> Blocks:
-    """Without the negative powers that come of cutting bumps off at the gap of a window."""
+    """Without the negative powers that come of cutting kernels off at the gap of a window."""
     power, waves = torch.linalg.eigh((blocks + blocks.mH) / 2)
     return (waves * power.clamp_min(0)[..., None, :]) @ waves.mH
 
@@ -195,7 +195,7 @@ def _apply(blocks: Blocks, field: Field) -> Field:
 def _single(blocks: Blocks) -> Blocks:
     """In single precision, without what is negligible: denormal numbers take many times as long.
 
-    The highest frequencies go altogether where the ink has none.
+    The highest frequencies go altogether where the heatmap has none.
     """
     parts = torch.view_as_real(blocks)
     kept = parts.abs() > _NEGLIGIBLE * parts.abs().max()
@@ -218,12 +218,12 @@ class Evidence:
     """Squared whitened size of the field."""
 
     def misfit(self, mass: Field, drawn: Field) -> Float[Tensor, "batch 1 1 1"]:
-        """Squared whitened size of what is left of the field, given `InkOperator.normal(mass)`."""
+        """Squared whitened size of what is left of the field, given `DrawingOperator.normal(mass)`."""
         return self.energy - dot(2 * self.adjoint - drawn, mass)
 
 
 @dataclass(frozen=True)
-class InkOperator:
+class DrawingOperator:
     """Drawing, its adjoint and the noise, as matrices for each frequency along longitude."""
 
     grid: Grid
@@ -235,9 +235,9 @@ class InkOperator:
     normal_blocks: Blocks
     """Adjoint drawing x whitening x drawing, summed over the channels."""
     band_inverse: Blocks
-    """Regularised inverse of it: measures what the ink could draw at all."""
+    """Regularised inverse of it: measures what the heatmap could draw at all."""
     white_in_band: float
-    """Energy in the band of the ink, and ..."""
+    """Energy in the band of the heatmap, and ..."""
     white_out_of_band: float
     """... outside it, of white noise of variance 1 in the averaged pixels."""
 
@@ -287,10 +287,10 @@ class InkOperator:
         return self._adjoint(self._whitened(self.draw(mass)))
 
     def band_energy(self, adjoint: Field) -> Float[Tensor, "batch 1 1 1"]:
-        """Squared whitened size of the part of a field that ink could draw, from its adjoint."""
+        """Squared whitened size of the part of a field that heatmap could draw, from its adjoint."""
         return dot(adjoint, _apply(self.band_inverse, adjoint))
 
-    def to(self, device: torch.device) -> "InkOperator":
+    def to(self, device: torch.device) -> "DrawingOperator":
         """Move the matrices to a device."""
         blocks: dict[str, Any] = {
             name: value.to(device)
@@ -316,7 +316,7 @@ def _white_energies(
 
 
 @lru_cache(maxsize=8)
-def ink_operator(style: MapStyle, noise: Noise) -> InkOperator:
+def drawing_operator(style: MapStyle, noise: Noise) -> DrawingOperator:
     """Build the operator of a style; cached."""
     grid = candidate_grid(style)
     drawing = _drawing_blocks(style, grid)
@@ -327,7 +327,7 @@ def ink_operator(style: MapStyle, noise: Noise) -> InkOperator:
     band = torch.linalg.inv(normal + ridge * torch.eye(normal.shape[-1]))
     inside, outside = _white_energies(adjoint, whitening, band, grid.ring)
     share = (grid.places - 2 * grid.margin) / grid.ring
-    return InkOperator(
+    return DrawingOperator(
         grid=grid,
         side=pooling(style),
         drawing=_single(drawing),

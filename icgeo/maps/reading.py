@@ -12,22 +12,22 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from icgeo.density import Density
-from icgeo.healpix import cell_lat_lon, cell_of
 from icgeo.maps.drawing import contrast
 from icgeo.maps.entropy import maximum_entropy
 from icgeo.maps.opacity import opacity_of
 from icgeo.maps.operator import (
+    DrawingOperator,
     Evidence,
     Field,
     Grid,
-    InkOperator,
     Noise,
     candidate_grid,
-    ink_operator,
+    drawing_operator,
 )
 from icgeo.maps.style import MapStyle
 from icgeo.sphere import to_lat_lon, to_xyz, wrap_longitude
+from icgeo.sphere.density import Density
+from icgeo.sphere.healpix import cell_lat_lon, cell_of
 
 LEGIBLE = 0.1
 """Maps of lower legibility are read as the prior."""
@@ -45,7 +45,7 @@ class Reading:
     """The density; the prior where the map is illegible."""
     legibility: float
     """In [0, 1]: how much better a density explains the map than the prior does. It is the share of
-    what ink could have drawn on the map, beyond white noise, that the density draws."""
+    what heatmap could have drawn on the map, beyond white noise, that the density draws."""
     point: Float[Tensor, "2"]
     """Location of the heaviest mode, finer than the cells: the mean of the density within 1.5
     narrowest spreads of it. NaN where the map is illegible."""
@@ -66,7 +66,7 @@ def read(
     Args:
         maps: [batch, 3, height, width] on any device; values may leave [0, 1].
         style: how the maps were drawn.
-        noise: what maps have beside ink, `Noise()` if not given; a map of larger misfit is taken
+        noise: what maps have beside heatmap, `Noise()` if not given; a map of larger misfit is taken
             for noisier.
         prior: what to believe where the map says nothing, of the same nside; uniform if not given.
         floor: mass that is spread over the whole sphere, so that no log-density is infinite.
@@ -82,8 +82,8 @@ def read(
         raise ValueError(f"expected a floor above 0 and below 1, got {floor}")
     if prior is not None and prior.nside != nside:
         raise ValueError(f"expected a prior of nside {nside}, got {prior.nside}")
-    in_ink = _in_ink(noise or Noise(), style)
-    operator = ink_operator(style, in_ink).to(maps.device)
+    in_ink = _in_heatmap_units(noise or Noise(), style)
+    operator = drawing_operator(style, in_ink).to(maps.device)
     weights = _grid_weights(operator.grid, prior).to(maps.device)
     spreading = _to_cells(style, nside).to(maps.device)
     background = (prior or Density.uniform(nside)).mass
@@ -96,7 +96,7 @@ def read(
         legibility = _legibility(operator, evidence, mass, weights, overfit).tolist()
         candidates = rearrange(operator.grid.columns(mass[:, 0]), "b row column -> b (row column)")
         cells = torch.sparse.mm(spreading, candidates.T).T.contiguous().double().cpu()
-        points = _modes(operator.grid, candidates.double().cpu(), 1.5 * min(style.spread_deg))
+        points = _modes(operator.grid, candidates.double().cpu(), 1.5 * min(style.sigma_deg))
         for one, cell_mass, point in zip(legibility, cells, points, strict=True):
             shown = background if one < LEGIBLE else cell_mass.clamp_min(0) / cell_mass.sum()
             density = Density.from_mass((1 - floor) * shown + floor / len(shown))
@@ -114,8 +114,8 @@ def _check_maps(maps: Tensor, style: MapStyle) -> None:
         raise ValueError("expected finite maps, got NaN or infinity; was the model run in float16?")
 
 
-def _in_ink(noise: Noise, style: MapStyle) -> Noise:
-    """Noise of the image in units of full ink."""
+def _in_heatmap_units(noise: Noise, style: MapStyle) -> Noise:
+    """Noise of the image in units of full heatmap."""
     strength = contrast(style).square().mean().sqrt().item()
     return Noise(noise.white / strength, noise.smooth / strength, noise.bias / strength)
 
@@ -137,11 +137,11 @@ def _grid_weights(grid: Grid, prior: Density | None) -> Field:
 
 
 def _legibility(
-    operator: InkOperator, evidence: Evidence, mass: Field, prior: Field, overfit: float
+    operator: DrawingOperator, evidence: Evidence, mass: Field, prior: Field, overfit: float
 ) -> Float[Tensor, " batch"]:
-    """Share of what ink could have drawn, beyond the prior and white noise, that the fit draws.
+    """Share of what heatmap could have drawn, beyond the prior and white noise, that the fit draws.
 
-    White noise is measured outside the band of the ink. A density fits `overfit` of what is within
+    White noise is measured outside the band of the heatmap. A density fits `overfit` of what is within
     to mere noise: that is no gain, and it takes four times as much to be half legible.
     """
     white, gained, before = _energies(operator, evidence, mass, prior)
@@ -151,9 +151,9 @@ def _legibility(
 
 
 def _energies(
-    operator: InkOperator, evidence: Evidence, mass: Field, prior: Field
+    operator: DrawingOperator, evidence: Evidence, mass: Field, prior: Field
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """In the band of the ink: white noise, what the fit explains, and all that it might have.
+    """In the band of the heatmap: white noise, what the fit explains, and all that it might have.
 
     Explained is what the prior does not draw, and an empty map does not either.
     """
@@ -168,9 +168,9 @@ def _energies(
 
 @lru_cache(maxsize=8)
 def _overfit(style: MapStyle, noise: Noise) -> float:
-    """Largest share of white noise, within the band of the ink, that a density explains; cached."""
-    operator = ink_operator(style, noise)
-    size = (16, len(style.spread_deg), style.height, style.width)
+    """Largest share of white noise, within the band of the heatmap, that a density explains; cached."""
+    operator = drawing_operator(style, noise)
+    size = (16, len(style.sigma_deg), style.height, style.width)
     opacity = noise.white * torch.randn(size, generator=torch.Generator().manual_seed(0))
     prior = _grid_weights(operator.grid, None)
     evidence = operator.evidence(operator.draw(prior) + operator.pool(opacity))

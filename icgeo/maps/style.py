@@ -1,4 +1,4 @@
-"""What a map looks like: projection, extent, size, base and ink, as data.
+"""What a map looks like: projection, extent, size, base and heatmap, as data.
 
 Conventions: row 0 is the northernmost, column 0 the westernmost; values are taken at pixel centres.
 A pixel is as wide in longitude everywhere, so "an equatorial pixel" is its width in degrees.
@@ -47,7 +47,7 @@ class MapStyle:
     """How locations are drawn on a map.
 
     Raises:
-        ValueError: an extent, size or ink that cannot be drawn.
+        ValueError: an extent, size or heatmap that cannot be drawn.
     """
 
     projection: Projection = "equirectangular"
@@ -59,18 +59,18 @@ class MapStyle:
     width: int = 128
     """Columns of pixels."""
     base: Base = "blank"
-    """What lies under the ink: black, or land and borders."""
-    spread_deg: tuple[float, ...] = (40.0, 15.0, 6.0)
-    """Spread of the bump in degrees: one, or one for each colour channel."""
+    """What lies under the heatmap: black, or land and borders."""
+    sigma_deg: tuple[float, ...] = (40.0, 15.0, 6.0)
+    """Spread of the kernel in degrees: one, or one for each colour channel."""
     colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Colour of the ink in [0, 1]."""
+    """Colour of the heatmap in [0, 1]."""
 
     def __post_init__(self) -> None:
         self._check_choices()
         self._check_extent()
-        if len(self.spread_deg) not in (1, 3) or not all(0.01 <= s <= 180 for s in self.spread_deg):
+        if len(self.sigma_deg) not in (1, 3) or not all(0.01 <= s <= 180 for s in self.sigma_deg):
             raise ValueError(
-                f"expected 1 or 3 spreads in [0.01, 180] degrees, got {self.spread_deg}"
+                f"expected 1 or 3 spreads in [0.01, 180] degrees, got {self.sigma_deg}"
             )
         if len(self.colour) != 3 or not all(0 <= c <= 1 for c in self.colour):
             raise ValueError(f"expected a colour of 3 numbers in [0, 1], got {self.colour}")
@@ -102,30 +102,30 @@ class MapStyle:
 
     @classmethod
     def three_widths(cls, *, height: int = 64, width: int = 128) -> "MapStyle":
-        """The world with bumps of 40, 15 and 6 degrees in the three channels, on black."""
+        """The world with kernels of 40, 15 and 6 degrees in the three channels, on black."""
         return cls(height=height, width=width)
 
     @classmethod
-    def bump(cls, *, height: int = 64, width: int = 128, spread_deg: float = 6.0) -> "MapStyle":
-        """The world with one grey bump, on black."""
-        return cls(height=height, width=width, spread_deg=(spread_deg,))
+    def kernel(cls, *, height: int = 64, width: int = 128, sigma_deg: float = 6.0) -> "MapStyle":
+        """The world with one grey kernel, on black."""
+        return cls(height=height, width=width, sigma_deg=(sigma_deg,))
 
     @classmethod
-    def marker(cls, *, height: int = 256, width: int = 512, spread_deg: float = 3.0) -> "MapStyle":
+    def marker(cls, *, height: int = 256, width: int = 512, sigma_deg: float = 3.0) -> "MapStyle":
         """The world with one red marker, on land and borders."""
         return cls(
             height=height,
             width=width,
             base="land",
-            spread_deg=(spread_deg,),
+            sigma_deg=(sigma_deg,),
             colour=(0.85, 0.05, 0.05),
         )
 
     def window(self, west: float, south: float, east: float, north: float) -> "MapStyle":
-        """Zoom in to a Web Mercator window; the ink keeps its width in pixels."""
+        """Zoom in to a Web Mercator window; the heatmap keeps its width in pixels."""
         wide = replace(self, projection="web_mercator", extent=(west, south, east, north))
         zoom = wide.width_deg / self.width_deg
-        return replace(wide, spread_deg=tuple(zoom * s for s in self.spread_deg))
+        return replace(wide, sigma_deg=tuple(zoom * s for s in self.sigma_deg))
 
     def to_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, ready for JSON."""
@@ -164,8 +164,8 @@ class MapStyle:
 
     @property
     def kappas(self) -> tuple[float, ...]:
-        """Concentrations of the bumps: the inverse squares of the spreads in radians."""
-        return tuple(math.radians(s) ** -2 for s in self.spread_deg)
+        """Concentrations of the kernels: the inverse squares of the spreads in radians."""
+        return tuple(math.radians(s) ** -2 for s in self.sigma_deg)
 
     def row_latitudes(self) -> Float[Tensor, " height"]:
         """Latitude of the pixel centres of each row, in degrees, from north to south."""

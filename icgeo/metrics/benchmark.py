@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from icgeo.density import Density
-from icgeo.healpix import cell_xyz
 from icgeo.metrics.densities import DensityScores
 from icgeo.metrics.errors import THRESHOLDS_KM, accuracies, distances, geoscore, summarise
 from icgeo.metrics.groups import errors_by_group, errors_by_training_density, training_counts
 from icgeo.metrics.intervals import bootstrap_interval, weighted_median
 from icgeo.metrics.locations import LEVELS, bundled_gazetteer, hits
 from icgeo.sphere import sample_uniform, sample_von_mises_fisher, to_lat_lon, to_xyz
+from icgeo.sphere.density import Density
+from icgeo.sphere.healpix import cell_xyz
 
 
 def peak_megabytes() -> float:
@@ -59,13 +59,13 @@ def score_points(
 
 
 def score_densities(count: int, nside: int, *, generator: Generator) -> Iterator[DensityScores]:
-    """Score bumps of random widths on a uniform floor as they are made; show ten times how far."""
+    """Score kernels of random widths on a uniform floor as they are made; show ten times how far."""
     scores, cells = DensityScores(), cell_xyz(nside)
     for part in range(10):
         for _ in range(count * part // 10, count * (part + 1) // 10):
             kappa = 10 ** (1 + 2 * torch.rand(1, generator=generator, dtype=torch.float64))
             mode = sample_uniform(1, generator=generator)
-            bump = torch.softmax(kappa * (cells @ mode[0]), dim=0)
+            kernel = torch.softmax(kappa * (cells @ mode[0]), dim=0)
             truth = sample_von_mises_fisher(mode, kappa, generator=generator)
-            scores.add([Density(0.9 * bump + 0.1 / len(cells))], to_lat_lon(truth))
+            scores.add([Density(0.9 * kernel + 0.1 / len(cells))], to_lat_lon(truth))
         yield scores

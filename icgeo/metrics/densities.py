@@ -11,12 +11,12 @@ from dataclasses import astuple, dataclass, fields
 import numpy as np
 from jaxtyping import Float
 
-from icgeo.density import Density
-from icgeo.healpix import cell_of
 from icgeo.metrics.calibration import UNIFORM_NLL, calibration_error, coverage
 from icgeo.metrics.checks import places
 from icgeo.metrics.energy import energy_score
 from icgeo.sphere import AREA_KM2, Values
+from icgeo.sphere.density import Density
+from icgeo.sphere.healpix import cell_of
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from icgeo.density import Density
-from icgeo.healpix import cell_xyz
 from icgeo.metrics.checks import places
 from icgeo.sphere import EARTH_RADIUS_KM, Values, angle, as_lat_lon, to_xyz
+from icgeo.sphere.density import Density
+from icgeo.sphere.healpix import cell_xyz
 
 _COARSE_NSIDE = 4
 _NOTHING = 1e-30

@@ -15,10 +15,10 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from icgeo.best_point import GEOSCORE_SCALE_KM
 from icgeo.metrics.checks import answers, checked, column, places, same_rows
 from icgeo.metrics.intervals import weighted_median
 from icgeo.sphere import EARTH_RADIUS_KM, Values, angle, to_xyz
+from icgeo.sphere.best_point import GEOSCORE_SCALE_KM
 
 THRESHOLDS_KM = (1.0, 25.0, 200.0, 750.0, 2500.0)
 """Street, city, region, country and continent (Hays and Efros 2008, as in all that followed)."""

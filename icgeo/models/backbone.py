@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icgeo.models.prefix import Sight
+from icgeo.models.attention import AttentionContext
 from icgeo.models.prompts import Embedding, Prompts
 
 
@@ -54,7 +54,7 @@ class Backbone(Protocol):
         ids: Int[Tensor, "tokens axes"],
         *,
         text: Embedding | None = None,
-        sight: Sight | None = None,
+        attention_context: AttentionContext | None = None,
     ) -> Float[Tensor, "batch tokens channels"]:
         """Predict the velocity of tokens at time t; no text is no words at all."""
         ...

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from icgeo import maps
 from icgeo.models.hub import LoadError
-from icgeo.sampling import Watch
+from icgeo.sampling import StepCallback
 from icgeo.travel import frame_power
 
 MODES = ("full", "joint", "pairwise")
-"""Who sees whom among examples, query and map: see DESIGN.md and `icgeo.models.prefix`."""
+"""Who sees whom among examples, query and map: see DESIGN.md and `icgeo.models.attention`."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Settings:
     prompts: tuple[str, ...]
     default_prompt: str
     noise: maps.Noise = field(default_factory=maps.Noise)
-    """How far the maps that it draws are from ink, for reading them."""
+    """How far the maps that it draws are from heatmap, for reading them."""
     calibration: dict[str, dict[str, float]] = field(default_factory=dict)
     """Power that calibrates the density, fitted on held-out worlds, by prompt and shots."""
     frame_correlation: dict[str, float] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class Settings:
         known = sorted(fitted)
         return float(np.interp(np.log1p(shots), np.log1p(known), [fitted[k] for k in known]))
 
-    def power_in_clip(self, prompt: str, frames: int) -> float:
+    def power_in_sequence(self, prompt: str, frames: int) -> float:
         """Power of the likelihood of each frame of a clip; if not fitted, all count as one."""
         return frame_power(self.frame_correlation.get(prompt, 1.0), frames)
 
@@ -121,7 +121,7 @@ class Context:
     shots: int
     kept: dict[str, Tensor]
     """What the architecture keeps of them: keys and values of each layer."""
-    made_by: dict[str, str] = field(default_factory=dict)
+    fingerprint: dict[str, str] = field(default_factory=dict)
     """What it depends on beside the examples: model, dtype, style, layout, attention."""
     chosen: Int[Tensor, "queries shots"] | None = None
     """Which of the kept pairs each query sees, in order; None means all of them."""
@@ -132,10 +132,10 @@ class Context:
         Raises:
             ValueError: a mode in which pairs are not kept each alone.
         """
-        if self.made_by["attention"] != "pairwise":
+        if self.fingerprint["attention"] != "pairwise":
             raise ValueError(
                 "expected attention 'pairwise' to choose among the pairs of a context, got "
-                f"{self.made_by['attention']!r}"
+                f"{self.fingerprint['attention']!r}"
             )
         return replace(self, shots=chosen.shape[1], chosen=chosen)
 
@@ -149,18 +149,18 @@ class Context:
         """Give the context of each query alone, after `choosing`."""
         for row in () if self.chosen is None else self.chosen:
             kept = {name: tensor[row.to(tensor.device)] for name, tensor in self.kept.items()}
-            yield Context(len(row), kept, self.made_by)
+            yield Context(len(row), kept, self.fingerprint)
 
-    def require(self, made_by: dict[str, str]) -> None:
+    def require(self, fingerprint: dict[str, str]) -> None:
         """Refuse to be used by anything else than what made it.
 
         Raises:
             ValueError: it was made otherwise, with what differs.
         """
         different = [
-            f"{name} {self.made_by.get(name)!r}, not {value!r}"
-            for name, value in made_by.items()
-            if self.made_by.get(name) != value
+            f"{name} {self.fingerprint.get(name)!r}, not {value!r}"
+            for name, value in fingerprint.items()
+            if self.fingerprint.get(name) != value
         ]
         if different:
             raise ValueError(
@@ -173,27 +173,27 @@ class Context:
         Raises:
             ValueError: made otherwise, or by a mode in which examples see each other.
         """
-        other.require(self.made_by)
-        mode = self.made_by["attention"]
+        other.require(self.fingerprint)
+        mode = self.fingerprint["attention"]
         if mode == "joint":
             raise ValueError("expected attention 'pairwise' to extend a context, got 'joint'")
         if not (self.kept and other.kept):
             return self if self.kept else other
         kept = {name: torch.cat((x, other.kept[name])) for name, x in self.kept.items()}
-        return Context(self.shots + other.shots, kept, self.made_by)
+        return Context(self.shots + other.shots, kept, self.fingerprint)
 
     def save(self, path: Path) -> None:
         """Write a safetensors file."""
         kept = {name: tensor.contiguous() for name, tensor in self.kept.items()}
-        save_file(kept, path, metadata={**self.made_by, "shots": str(self.shots)})
+        save_file(kept, path, metadata={**self.fingerprint, "shots": str(self.shots)})
 
     @classmethod
     def load(cls, path: Path, *, device: str | torch.device = "cpu") -> "Context":
         """Read what `save` wrote."""
         with safe_open(path, framework="pt", device=str(device)) as file:
-            made_by = dict(file.metadata())
+            fingerprint = dict(file.metadata())
             kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return cls(int(made_by.pop("shots")), kept, made_by)
+        return cls(int(fingerprint.pop("shots")), kept, fingerprint)
 
 
 @runtime_checkable
@@ -225,10 +225,10 @@ class MapModel(Protocol):
         samples: int = 1,
         steps: int = 1,
         seed: int = 0,
-        watch: Watch | None = None,
+        callback_on_step_end: StepCallback | None = None,
     ) -> Float[Tensor, "queries samples 3 height width"]:
         """Draw the maps of query photos, in float, unclipped.
 
-        `watch` is told at each step the maps as they look from there, and the time, from 1 down.
+        `callback_on_step_end` is told at each step the maps as they look from there, and the time, from 1 down.
         """
         ...

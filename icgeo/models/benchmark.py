@@ -29,13 +29,13 @@ from PIL import Image
 from torch import Tensor
 
 from icgeo import layout, maps, sampling
+from icgeo.models.attention import install, uninstall
 from icgeo.models.base import Context
 from icgeo.models.klein import Flux2Backbone
 from icgeo.models.kontext import KontextBackbone
 from icgeo.models.loading import ARCHITECTURES
 from icgeo.models.pipelines import PipelineMapModel
 from icgeo.models.plan import Plan, plan_loaded
-from icgeo.models.prefix import install, uninstall
 from icgeo.models.prompts import Prompts
 from icgeo.models.public import KLEIN_4B, KONTEXT
 from icgeo.models.references import References
@@ -90,7 +90,7 @@ def build(size: str, *, device: str, dtype: torch.dtype) -> PipelineMapModel:
     text = {"encoder_hidden_states": torch.randn(1, TEXT_TOKENS, config.joint_attention_dim)}
     if size == "kontext":
         text["pooled_projections"] = torch.randn(1, config.pooled_projection_dim)
-    told = ["", *(layout.words(layout.EARTH, shots=shots) for shots in (0, 1))]
+    told = ["", *(layout.instruction(layout.EARTH, shots=shots) for shots in (0, 1))]
     prompts = Prompts(lambda words: [text for _ in words], None, dict.fromkeys(told, text))
     kind = KontextBackbone if size == "kontext" else Flux2Backbone
     height, width, side = PIXELS[size]
@@ -162,7 +162,7 @@ class Case:
         model, shots = self.model, len(self.photos)
         install(model.backbone.pipeline.transformer)
         kept = self.laid.keep(self.photos, self.drawn) if shots else {}
-        context = Context(shots, kept, model.made_by)
+        context = Context(shots, kept, model.fingerprint)
         times = model.layout.times(shots, self.steps)
         for asked in self.asked.split(batch_size):
             shape = (len(asked), self.samples, *self.laid.latent_shape(len(self.photos)))
@@ -175,7 +175,7 @@ class Case:
         uninstall(model.backbone.pipeline.transformer)
         pipeline = pipeline_type(**model.backbone.pipeline.components)
         pipeline.set_progress_bar_config(disable=True)
-        told = model.backbone.prompts(layout.words(layout.EARTH, shots=len(self.photos)))
+        told = model.backbone.prompts(layout.instruction(layout.EARTH, shots=len(self.photos)))
         words: dict[str, Any] = {"prompt_embeds": told["encoder_hidden_states"].to(self.asked)}
         if "pooled_projections" in told:
             words["pooled_prompt_embeds"] = told["pooled_projections"].to(self.asked)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-INK_WEIGHTS = (1.0, 1.0, 2.0)
+HEATMAP_WEIGHTS = (1.0, 1.0, 2.0)
 """What an error in each colour channel of a map weighs against the others."""
 
 
@@ -134,13 +134,13 @@ class PatchCodec(ModelMixin, ConfigMixin):
     def fit_maps(self, maps: Float[Tensor, "batch 3 height width"]) -> None:
         """Fit the basis of the map codec: the principal components of the patches of maps.
 
-        Narrow ink covers few pixels, so its channel is weighted. Latents are scaled by the root of
+        Narrow heatmap covers few pixels, so its channel is weighted. Latents are scaled by the root of
         their standard deviation: coarse components stay larger than fine ones, as in the spectra
         of pictures, and their mean square is 1.
         """
         size = self.config.patch_size
         patches = rearrange(maps, "n c (r y) (s x) -> (n r s) (c y x)", y=size, x=size).double()
-        weight = torch.tensor(INK_WEIGHTS).double().repeat_interleave(size**2)
+        weight = torch.tensor(HEATMAP_WEIGHTS).double().repeat_interleave(size**2)
         weighted = patches * weight
         components = torch.linalg.eigh(weighted.T @ weighted / len(patches)).eigenvectors.flip(-1)
         chosen = components[:, : self.config.map_channels]

@@ -22,10 +22,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from icgeo import maps, sampling
+from icgeo.models.attention import AttentionContext, KVCache, install
 from icgeo.models.base import MODES, Context, Origin, Settings
 from icgeo.models.codec import PatchCodec
 from icgeo.models.hub import LoadError
-from icgeo.models.prefix import Kept, Sight, install
 
 QUERY_IMAGE, EXAMPLE_IMAGE = 0, 10
 """Places on the first axis; FLUX.2 spaces images by 10, which turns their keys well apart."""
@@ -72,7 +72,7 @@ class StackedFlux2(nn.Module):
         text: Float[Tensor, "groups length width"],
         *,
         ids: Int[Tensor, "tokens 4"],
-        sight: Sight,
+        attention_context: AttentionContext,
     ) -> Float[Tensor, "groups count tokens map_channels"]:
         count = tokens.shape[1]
         sample = self.transformer(
@@ -81,7 +81,7 @@ class StackedFlux2(nn.Module):
             timestep=rearrange(t, "g n -> (g n)"),
             img_ids=ids,
             txt_ids=text_ids(text.shape[1]).to(tokens.device),
-            joint_attention_kwargs={"sight": sight},
+            joint_attention_kwargs={"attention_context": attention_context},
             return_dict=False,
         )[0]
         return rearrange(sample, "(g n) t c -> g n t c", n=count)
@@ -92,12 +92,12 @@ class StackedFlux2(nn.Module):
         latents: Float[Tensor, "groups examples tokens map_channels"],
         *,
         joint: bool = False,
-    ) -> Kept:
+    ) -> KVCache:
         """Keep the keys and values of pairs of photo features and map latents, group by group.
 
         Each pair is a sequence; if `joint`, all pairs of a group are one.
         """
-        kept = Kept()
+        kept = KVCache()
         if photos.shape[1]:
             pairs = torch.cat((photos, latents.to(photos.dtype)), dim=-1)
             if joint:
@@ -105,22 +105,22 @@ class StackedFlux2(nn.Module):
             no_text = self.prompts[:1, :0].to(photos.dtype).expand(len(photos), -1, -1)
             ids = self._example_ids(pairs.shape[2])
             t = pairs.new_zeros(pairs.shape[:2])
-            self._forward(pairs, t, no_text, ids=ids, sight=Sight(kept=kept))
+            self._forward(pairs, t, no_text, ids=ids, attention_context=AttentionContext(kept=kept))
         return kept
 
     def place_examples(
         self,
-        kept: Kept,
+        kept: KVCache,
         *,
         groups: int,
         visible: Bool[Tensor, "groups queries examples"] | None = None,
-    ) -> Sight:
+    ) -> AttentionContext:
         """Let queries see the examples of their group; all share one place, so order is free."""
         if not kept.keys:
-            return Sight()
+            return AttentionContext()
         sequences, length = kept.keys[0].shape[:2]
         rotary = self.transformer.pos_embed(self._example_ids(sequences * length // groups))
-        return Sight((kept.placed(rotary, groups=groups, visible=visible),))
+        return AttentionContext((kept.rotated(rotary, groups=groups, visible=visible),))
 
     def velocity(
         self,
@@ -129,7 +129,7 @@ class StackedFlux2(nn.Module):
         photos: Float[Tensor, "groups queries tokens features"],
         *,
         prompt: Int[Tensor, " groups"],
-        sight: Sight,
+        attention_context: AttentionContext,
         shown: Float[Tensor, "groups shown_tokens channels"] | None = None,
     ) -> Float[Tensor, "groups queries tokens map_channels"]:
         """Predict noise - data for the maps of queries, given the kept examples.
@@ -144,7 +144,7 @@ class StackedFlux2(nn.Module):
             shown = shown.to(tokens.dtype)
             tokens = torch.cat((tokens, repeat(shown, "g n c -> g q n c", q=tokens.shape[1])), 2)
             ids = torch.cat((ids, self._example_ids(shown.shape[1])))
-        found = self._forward(tokens, t, text, ids=ids, sight=sight)
+        found = self._forward(tokens, t, text, ids=ids, attention_context=attention_context)
         return found[:, :, : noisy.shape[2]]
 
 
@@ -213,7 +213,7 @@ class StackedMapModel:
         return self.learner.codec.config.photo_size
 
     @cached_property
-    def made_by(self) -> dict[str, str]:
+    def fingerprint(self) -> dict[str, str]:
         """What a context depends on beside its examples."""
         weights = hashlib.blake2b(digest_size=8)
         for tensor in (self.learner.prompts, self.learner.codec.gather.weight):
@@ -238,16 +238,16 @@ class StackedMapModel:
     ) -> Context:
         """Encode examples once, for any number of queries, steps and samples."""
         if not len(photos):
-            return Context(0, {}, self.made_by)
+            return Context(0, {}, self.fingerprint)
         drawn = maps.draw(lat_lon, self.settings.style).to(self.learner.prompts)
         latents = self.learner.codec.encode_maps(drawn)
         features, _ = self.learner.codec.encode_photos(self._photos(photos))
         if self.settings.attention == "full":
             pairs = torch.cat((features, latents), dim=-1)
-            return Context(len(photos), {"tokens": pairs}, self.made_by)
+            return Context(len(photos), {"tokens": pairs}, self.fingerprint)
         joint = self.settings.attention == "joint"
         kept = self.learner.encode_examples(features[None], latents[None], joint=joint)
-        return Context(len(photos), kept.tensors(), self.made_by)
+        return Context(len(photos), kept.tensors(), self.fingerprint)
 
     def velocity(
         self,
@@ -259,26 +259,28 @@ class StackedMapModel:
 
         There is one group, or one for each query where they were given examples of their own.
         """
-        alone = Context(0, {}, self.made_by)
+        alone = Context(0, {}, self.fingerprint)
         scale = self.settings.example_guidance if context.shots else 1.0
         given, base = (self._velocity(c, features, prompt) for c in (context, alone))
         return sampling.guided(given, base, scale)
 
     def _velocity(self, context: Context, features: Tensor, prompt: str) -> sampling.Velocity:
-        learner, shown, sight = self.learner, None, Sight()
+        learner, shown, attention_context = self.learner, None, AttentionContext()
         if "tokens" in context.kept:
             shown = rearrange(context.kept["tokens"], "k n c -> 1 (k n) c")
         else:
-            kept = Kept.from_tensors(context.kept)
+            kept = KVCache.from_tensors(context.kept)
             if context.chosen is not None:
                 kept = kept[context.chosen.flatten().to(features.device)]
-            sight = learner.place_examples(kept, groups=len(features))
+            attention_context = learner.place_examples(kept, groups=len(features))
         number = self.settings.prompts.index(prompt)
         index = torch.full((len(features),), number, device=features.device)
 
         def velocity(x: Tensor, t: float) -> Tensor:
             times = x.new_full(x.shape[:2], t)
-            return learner.velocity(x, times, features, prompt=index, sight=sight, shown=shown)
+            return learner.velocity(
+                x, times, features, prompt=index, attention_context=attention_context, shown=shown
+            )
 
         return velocity
 
@@ -292,16 +294,16 @@ class StackedMapModel:
         samples: int = 1,
         steps: int = 1,
         seed: int = 0,
-        watch: sampling.Watch | None = None,
+        callback_on_step_end: sampling.StepCallback | None = None,
     ) -> Float[Tensor, "queries samples 3 height width"]:
         """Draw the maps of query photos, in float, unclipped.
 
-        `watch` is told at each step the maps as they look from there, and the time, from 1 down.
+        `callback_on_step_end` is told at each step the maps as they look from there, and the time, from 1 down.
 
         Raises:
             ValueError: a context that another model, dtype, style or mode has made.
         """
-        context.require(self.made_by)
+        context.require(self.fingerprint)
         learner = self.learner
         features, _ = learner.codec.encode_photos(self._photos(photos))
         # queries with examples of their own are a group each
@@ -318,12 +320,12 @@ class StackedMapModel:
             return learner.codec.decode_maps(split)
 
         times = sampling.time_grid(steps, shift=self.shift)
-        seen = sampling.decoded(watch, decode)
-        return decode(sampling.euler(velocity, noise, times, watch=seen))
+        seen = sampling.decoded(callback_on_step_end, decode)
+        return decode(sampling.euler(velocity, noise, times, callback_on_step_end=seen))
 
     def codec_round_trip(
         self, lat_lon: Float[Tensor, "*batch 2"]
     ) -> Float[Tensor, "*batch 3 height width"]:
-        """Draw locations and pass them through the codec: what it and the ink alone cost."""
+        """Draw locations and pass them through the codec: what it and the heatmap alone cost."""
         drawn = maps.draw(lat_lon, self.settings.style).to(self.learner.prompts)
         return self.learner.codec.decode_maps(self.learner.codec.encode_maps(drawn))

@@ -147,7 +147,7 @@ def announce(model: str, listed: Iterable[DryRunFileInfo]) -> None:
         log.info(
             "downloading %d files, %s, of %s (commit %s) from %s to %s",
             len(missing),
-            in_words(size),
+            format_bytes(size),
             model,
             missing[0].commit_hash[:8],
             constants.ENDPOINT,
@@ -155,10 +155,10 @@ def announce(model: str, listed: Iterable[DryRunFileInfo]) -> None:
         )
 
 
-def in_words(size: float) -> str:
+def format_bytes(size: float) -> str:
     """Give a number of bytes with its unit.
 
-    >>> in_words(8_589_934_592)
+    >>> format_bytes(8_589_934_592)
     '8.0 GiB'
     """
     for unit in ("bytes", "KiB", "MiB"):

@@ -15,7 +15,7 @@ _NAME = re.compile(r"[\w.-]+")
 
 def installed() -> dict[str, Any]:
     """Say it in plain values, ready for JSON."""
-    from icgeo.models.prefix import BACKENDS
+    from icgeo.models.attention import BACKENDS
 
     return {
         "icgeo": metadata.version("icgeo"),

@@ -10,8 +10,8 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from icgeo.models.attention import AttentionContext
 from icgeo.models.flux2 import EXAMPLE_IMAGE, grid_ids, text_ids
-from icgeo.models.prefix import Sight
 from icgeo.models.prompts import Embedding, Prompts
 
 
@@ -64,7 +64,7 @@ class Flux2Backbone:
         ids: Int[Tensor, "tokens 4"],
         *,
         text: Embedding | None = None,
-        sight: Sight | None = None,
+        attention_context: AttentionContext | None = None,
     ) -> Float[Tensor, "batch tokens channels"]:
         """Run the stock forward."""
         transformer = self.pipeline.transformer
@@ -79,7 +79,9 @@ class Flux2Backbone:
             guidance=guidance if transformer.config.guidance_embeds else None,
             img_ids=ids,
             txt_ids=text_ids(words.shape[1]).to(tokens.device),
-            joint_attention_kwargs=None if sight is None else {"sight": sight},
+            joint_attention_kwargs=None
+            if attention_context is None
+            else {"attention_context": attention_context},
             return_dict=False,
         )[0]
 

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icgeo import layout
-from icgeo.models.prefix import Sight
+from icgeo.models.attention import AttentionContext
 from icgeo.models.prompts import Embedding, Prompts
 
 
@@ -66,7 +66,7 @@ class KontextBackbone:
         ids: Int[Tensor, "tokens 3"],
         *,
         text: Embedding | None = None,
-        sight: Sight | None = None,
+        attention_context: AttentionContext | None = None,
     ) -> Float[Tensor, "batch tokens channels"]:
         """Run the stock forward."""
         transformer = self.pipeline.transformer
@@ -85,7 +85,9 @@ class KontextBackbone:
             guidance=guidance if transformer.config.guidance_embeds else None,
             img_ids=ids,
             txt_ids=torch.zeros(words.shape[1], 3, device=tokens.device),
-            joint_attention_kwargs=None if sight is None else {"sight": sight},
+            joint_attention_kwargs=None
+            if attention_context is None
+            else {"attention_context": attention_context},
             return_dict=False,
         )[0]
 

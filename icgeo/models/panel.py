@@ -14,8 +14,8 @@ from torch import Tensor
 
 from icgeo import layout, maps
 from icgeo.maps.basemap import base_image
+from icgeo.models.attention import install
 from icgeo.models.backbone import Backbone
-from icgeo.models.prefix import install
 from icgeo.models.prompts import Embedding
 from icgeo.models.references import Predict
 

@@ -126,7 +126,7 @@ class PipelineMapModel:
         return self.settings.photo_size
 
     @cached_property
-    def made_by(self) -> dict[str, str]:
+    def fingerprint(self) -> dict[str, str]:
         """What a context depends on beside its examples."""
         return {
             "model": self.name,
@@ -144,9 +144,9 @@ class PipelineMapModel:
     ) -> Context:
         """Encode examples once, for any number of queries, steps and samples."""
         if not len(photos):
-            return Context(0, {}, self.made_by)
+            return Context(0, {}, self.fingerprint)
         drawn = maps.draw(lat_lon, self.settings.style)
-        return Context(len(photos), self.layout.encode_pairs(photos / 255, drawn), self.made_by)
+        return Context(len(photos), self.layout.encode_pairs(photos / 255, drawn), self.fingerprint)
 
     @torch.no_grad()
     def draw_maps(
@@ -158,16 +158,16 @@ class PipelineMapModel:
         samples: int = 1,
         steps: int = 4,
         seed: int = 0,
-        watch: sampling.Watch | None = None,
+        callback_on_step_end: sampling.StepCallback | None = None,
     ) -> Float[Tensor, "queries samples 3 height width"]:
         """Draw the maps of query photos, in float, unclipped.
 
-        `watch` is told at each step the maps as they look from there, and the time, from 1 down.
+        `callback_on_step_end` is told at each step the maps as they look from there, and the time, from 1 down.
 
         Raises:
             ValueError: a context that another model, dtype, style, layout or mode has made.
         """
-        context.require(self.made_by)
+        context.require(self.fingerprint)
         if context.chosen is not None:
             options: dict[str, Any] = {
                 "prompt": prompt,
@@ -184,8 +184,8 @@ class PipelineMapModel:
         velocity = self.velocity(context, asked, prompt)
         noise = noise.to(asked.device, torch.float32)
         times, decode = self.layout.times(context.shots, steps), self.layout.decode
-        seen = sampling.decoded(watch, decode)
-        return decode(sampling.euler(velocity, noise, times, watch=seen))
+        seen = sampling.decoded(callback_on_step_end, decode)
+        return decode(sampling.euler(velocity, noise, times, callback_on_step_end=seen))
 
     def velocity(self, context: Context, asked: Tensor, prompt: str) -> sampling.Velocity:
         """Return the velocity of latents [queries, samples, ...]; differentiable.
@@ -199,12 +199,12 @@ class PipelineMapModel:
         scale = self.settings.example_guidance
         if scale == 1 or not context.shots:
             return given
-        alone = Context(0, {}, self.made_by)
+        alone = Context(0, {}, self.fingerprint)
         return sampling.guided(given, self._velocity(alone, asked, prompt), scale)
 
     def _velocity(self, context: Context, asked: Tensor, prompt: str) -> sampling.Velocity:
         prompts, shots = self.backbone.prompts, context.shots
-        words = instructions.words(prompt, shots=shots, layout=self.settings.layout)
+        words = instructions.instruction(prompt, shots=shots, layout=self.settings.layout)
         told = prompts(words)
         predict = self.layout.predictor(context.kept, shots, asked)
         return sampling.guided(

@@ -20,7 +20,7 @@ import diffusers
 import torch
 
 from icgeo.models.base import MODES, MapModel, Settings
-from icgeo.models.hub import LoadError, in_words, located, pipeline_index, pipeline_part
+from icgeo.models.hub import LoadError, format_bytes, located, pipeline_index, pipeline_part
 from icgeo.models.loading import (
     QUANTIZATIONS,
     architecture_of,
@@ -160,8 +160,8 @@ class Plan:
         if not self.fits:
             raise LoadError(
                 f"{self.shots} shots, {self.batch_size} queries at a time and {self.samples} "
-                f"samples need about {in_words(self.total_bytes)}, and the device has "
-                f"{in_words(self.memory_bytes)}; show fewer examples, take a smaller batch or "
+                f"samples need about {format_bytes(self.total_bytes)}, and the device has "
+                f"{format_bytes(self.memory_bytes)}; show fewer examples, take a smaller batch or "
                 "fewer samples, or quantize"
             )
 
@@ -211,21 +211,21 @@ class Plan:
             (
                 f"{self.parameters / 1e6:,.1f} million parameters, {self.shots} shots: "
                 f"{self.example_tokens} tokens",
-                f"weights {in_words(self.weight_bytes)}, context {in_words(self.context_bytes)}, "
-                f"activations about {in_words(self.activation_bytes)}: "
-                f"{'fits' if self.fits else 'does not fit'} {in_words(self.memory_bytes)}",
+                f"weights {format_bytes(self.weight_bytes)}, context {format_bytes(self.context_bytes)}, "
+                f"activations about {format_bytes(self.activation_bytes)}: "
+                f"{'fits' if self.fits else 'does not fit'} {format_bytes(self.memory_bytes)}",
                 f"a query with {self.steps} x {self.samples} steps and samples: naive "
-                f"{in_flop(self.naive_flop)}, stock key-value pipeline "
-                f"{in_flop(self.stock_flop)}, shared context {in_flop(self.shared_flop)}; "
+                f"{format_flops(self.naive_flop)}, stock key-value pipeline "
+                f"{format_flops(self.stock_flop)}, shared context {format_flops(self.shared_flop)}; "
                 f"{self.seconds(1e14):.2g} s at 100 TFLOP/s",
             )
         )
 
 
-def in_flop(operations: float) -> str:
+def format_flops(operations: float) -> str:
     """Give a number of floating-point operations with its unit.
 
-    >>> in_flop(2.148e15)
+    >>> format_flops(2.148e15)
     '2.15 PFLOP'
     """
     power = min(max(int(math.log10(max(operations, 1)) // 3), 2), 5)

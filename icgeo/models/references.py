@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icgeo import maps
+from icgeo.models.attention import AttentionContext, KVCache, RotatedKV, install
 from icgeo.models.backbone import Backbone
-from icgeo.models.prefix import Kept, Seen, Sight, install
 from icgeo.models.prompts import Embedding
 
 Predict = Callable[[Tensor, float, Embedding], Tensor]
@@ -94,14 +94,21 @@ class References:
         drawn: Float[Tensor, "examples map_tokens channels"],
     ) -> dict[str, Tensor]:
         """Keep the latents of examples, or their keys and values; differentiable."""
-        pairs, kept = torch.cat((photos, drawn), dim=1), Kept()
+        pairs, kept = torch.cat((photos, drawn), dim=1), KVCache()
         if self.attention == "full":
             return {"tokens": pairs}
         if self.attention == "pairwise":
-            self.backbone.forward(pairs, 0.0, self._pair_ids(1), sight=Sight(kept=kept))
+            self.backbone.forward(
+                pairs, 0.0, self._pair_ids(1), attention_context=AttentionContext(kept=kept)
+            )
         else:
             joined = rearrange(pairs, "k n c -> 1 (k n) c")
-            self.backbone.forward(joined, 0.0, self._pair_ids(len(pairs)), sight=Sight(kept=kept))
+            self.backbone.forward(
+                joined,
+                0.0,
+                self._pair_ids(len(pairs)),
+                attention_context=AttentionContext(kept=kept),
+            )
         return kept.tensors()
 
     def encode_queries(
@@ -136,12 +143,12 @@ class References:
 
     def _examples(
         self, kept: dict[str, Tensor], shots: int, visible: Bool[Tensor, "queries shots"] | None
-    ) -> list[Seen]:
+    ) -> list[RotatedKV]:
         if not shots:
             return []
         rotary = self.backbone.pipeline.transformer.pos_embed(self._pair_ids(shots))
         shown = None if visible is None else visible[None]
-        return [Kept.from_tensors(kept).placed(rotary, groups=1, visible=shown)]
+        return [KVCache.from_tensors(kept).rotated(rotary, groups=1, visible=shown)]
 
     def sharing(
         self,
@@ -159,16 +166,20 @@ class References:
             asked: the query photos.
             visible: which examples each query sees, in the mode `pairwise`; None means all.
         """
-        examples, kept_photos = self._examples(kept, shots, visible), Kept()
+        examples, kept_photos = self._examples(kept, shots, visible), KVCache()
         ids = self._ids(2 * shots + 1, of_map=False)
-        self.backbone.forward(asked, 0.0, ids, sight=Sight(examples, kept_photos))
+        self.backbone.forward(
+            asked, 0.0, ids, attention_context=AttentionContext(examples, kept_photos)
+        )
         rotary = self.backbone.pipeline.transformer.pos_embed(ids)
-        of_photos = kept_photos.placed(rotary, groups=len(asked))
-        sight, map_ids = Sight((*examples, of_photos)), self.map_ids
+        of_photos = kept_photos.rotated(rotary, groups=len(asked))
+        attention_context, map_ids = AttentionContext((*examples, of_photos)), self.map_ids
 
         def predict(x: Tensor, t: float, text: Embedding) -> Tensor:
             tokens = rearrange(x, "q s n c -> (q s) n c").to(asked.dtype)
-            found = self.backbone.forward(tokens, t, map_ids, text=text, sight=sight)
+            found = self.backbone.forward(
+                tokens, t, map_ids, text=text, attention_context=attention_context
+            )
             return rearrange(found, "(q s) n c -> q s n c", q=len(x)).float()
 
         return predict

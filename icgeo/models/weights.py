@@ -84,7 +84,7 @@ def require_backend(name: str) -> None:
     Raises:
         LoadError: it is unknown, or its package is missing.
     """
-    from icgeo.models.prefix import BACKENDS
+    from icgeo.models.attention import BACKENDS
 
     if name not in BACKENDS:
         raise LoadError(f"expected an attention backend of {BACKENDS}, got {name!r}")

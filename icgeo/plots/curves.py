@@ -8,13 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from icgeo.evaluation import RIVALS, Score
+from icgeo.evaluation import BASELINES, Score
 from icgeo.metrics import calibration_error, reliability
 from icgeo.plots.style import (
+    BASELINE_STYLES,
     CALIBRATION_STYLES,
     GREY,
     METHOD_STYLES,
-    RIVAL_STYLES,
     TEXT,
     TITLE,
     figure_of,
@@ -70,17 +70,17 @@ def _scale_errors(ax: Axes, log: bool) -> None:
 
 def _plot_world(ax: Axes, scored: Sequence[Score], label: str) -> None:
     shots = sorted({score.shots for score in scored})
-    locators = sorted(dict.fromkeys(s.locator for s in scored), key=RIVALS.__contains__)
+    locators = sorted(dict.fromkeys(s.locator for s in scored), key=BASELINES.__contains__)
     for number, locator in enumerate(locators):
         curve = sorted((s for s in scored if s.locator == locator), key=lambda s: s.shots)
         at = [shots.index(score.shots) for score in curve]
-        style = RIVAL_STYLES.get(locator, METHOD_STYLES[number % len(METHOD_STYLES)])
-        is_rival = locator in RIVALS
+        style = BASELINE_STYLES.get(locator, METHOD_STYLES[number % len(METHOD_STYLES)])
+        is_rival = locator in BASELINES
         medians = [score.median_km.estimate for score in curve]
         ax.plot(at, medians, label=locator, markersize=4, zorder=2 if is_rival else 3, **style)
         if not is_rival:
             low, high = ([getattr(s.median_km, end) for s in curve] for end in ("low", "high"))
-            alpha = 0.2 if len(locators) < 4 + len(RIVALS) else 0.1
+            alpha = 0.2 if len(locators) < 4 + len(BASELINES) else 0.1
             name = "" if number else "95 % interval"
             ax.fill_between(
                 at, low, high, color=style["color"], alpha=alpha, linewidth=0, label=name

@@ -1,6 +1,6 @@
 """The steps in which a map is drawn, as a figure and as a moving picture.
 
-Conventions: a step is what a watcher is told (`Geolocator.locate(..., watch=...)`): the maps
+Conventions: a step is what a watcher is told (`Geolocator.locate(..., callback_on_step_end=...)`): the maps
 [queries, samples, 3, height, width] as they look from there, and the time, from 1 (noise) down.
 """
 
@@ -32,7 +32,9 @@ def _map(steps: Steps, number: int, query: int) -> np.ndarray:
 
 def _check(steps: Steps, query: int) -> None:
     if not steps:
-        raise ValueError("expected at least one step, got none; collect them with locate's watch")
+        raise ValueError(
+            "expected at least one step, got none; collect them with locate's callback_on_step_end"
+        )
     count = len(steps[0][0])
     if not 0 <= query < count:
         raise ValueError(f"expected a query from 0 to {count - 1}, got {query}")
@@ -44,7 +46,7 @@ def plot_denoising(steps: Steps, *, query: int = 0, figure: Figure | None = None
     Collect the steps of a photo as it is located; a model of one step gives one panel:
 
         steps = []
-        locator.locate([photo], examples, watch=lambda maps, t: steps.append((maps, t)))
+        locator.locate([photo], examples, callback_on_step_end=lambda maps, t: steps.append((maps, t)))
 
     Args:
         steps: what a watcher was told.
@@ -75,7 +77,7 @@ def save_denoising(steps: Steps, path: str | Path, *, query: int = 0, seconds: f
     Collect the steps of a photo as it is located; a model of one step gives a still:
 
         steps = []
-        locator.locate([photo], examples, watch=lambda maps, t: steps.append((maps, t)))
+        locator.locate([photo], examples, callback_on_step_end=lambda maps, t: steps.append((maps, t)))
 
     Args:
         steps: what a watcher was told.

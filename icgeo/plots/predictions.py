@@ -16,8 +16,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from icgeo.data.photos import Photo
-from icgeo.density import Density
-from icgeo.healpix import cell_xyz
 from icgeo.plots.style import (
     BLACK,
     DENSITY_MAP,
@@ -38,6 +36,8 @@ from icgeo.plots.style import (
 from icgeo.plots.world import View, edge, outline, shapes, whole_world, window, world_lines
 from icgeo.prediction import LEVELS, Prediction, rounded
 from icgeo.sphere import EARTH_RADIUS_KM, Values, angle, as_lat_lon, distance_km, to_xyz
+from icgeo.sphere.density import Density
+from icgeo.sphere.healpix import cell_xyz
 
 _WIDEST_KM = 3000.0
 """Half of the side of a window on a mode, at most; at least, it is this many cells."""

@@ -31,7 +31,7 @@ METHOD_STYLES: tuple[dict[str, Any], ...] = (
     {"color": BLACK, "marker": "x", "linewidth": 1, "linestyle": ":"},
 )
 """Of several methods, in turn."""
-RIVAL_STYLES: dict[str, dict[str, Any]] = {
+BASELINE_STYLES: dict[str, dict[str, Any]] = {
     NearestPixels.name: {"color": ORANGE, "marker": "s", "linestyle": "--"},
     NearestOracle.name: {"color": GREEN, "marker": "^", "linestyle": "-."},
     RETRIEVAL: {"color": "#CC79A7", "marker": "D", "linestyle": "--"},
@@ -61,7 +61,7 @@ def picture(photo: Photo) -> UInt8[np.ndarray, "height width 3"]:
 def drawn_image(
     image: Float[Tensor, "3 height width"],
 ) -> Float[np.ndarray, "height width 3"]:
-    """Clip a map drawn, which is float and unclipped, to what can be shown."""
+    """SequencePrediction a map drawn, which is float and unclipped, to what can be shown."""
     return rearrange(image.detach().cpu().float().clamp(0, 1), "c h w -> h w c").numpy()
 
 

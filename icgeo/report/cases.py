@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from icgeo.data.photos import PhotoError
-from icgeo.evaluation import RIVALS, Episode, Query, Row
+from icgeo.evaluation import BASELINES, Episode, Query, Row
 from icgeo.evaluation.scores import GUESS_KM
 from icgeo.prediction import Locator
 from icgeo.report.figures import Picture, density_picture, map_picture, photo_picture
@@ -41,7 +41,7 @@ def choose_cases(rows: Sequence[Row], each: int = EACH) -> list[Case]:
     """
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        if row.locator not in RIVALS and row.error is None:
+        if row.locator not in BASELINES and row.error is None:
             groups.setdefault((row.world, row.locator), []).append(row)
     return [case for group in groups.values() for case in _of_group(group, each)]
 

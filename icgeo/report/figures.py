@@ -1,7 +1,7 @@
 """Pictures of a report: curves of errors, radii, areas and calibration, and the map of errors.
 
 Conventions: one figure a world; curves are SVG, which is sharp at any size, and maps are PNG.
-Colours run from light to dark with the number of shots; rivals are as in `icgeo.plots`.
+Colours run from light to dark with the number of shots; baselines are as in `icgeo.plots`.
 """
 
 import base64
@@ -24,10 +24,10 @@ from torch import Tensor
 
 from icgeo import plots
 from icgeo.data.photos import Photo, read_photo
-from icgeo.evaluation import RIVALS, Row, Score, column
+from icgeo.evaluation import BASELINES, Row, Score, column
 from icgeo.evaluation.scores import distances
 from icgeo.metrics import THRESHOLDS_KM, UNIFORM_NLL, recall_by_area
-from icgeo.plots.style import RIVAL_STYLES
+from icgeo.plots.style import BASELINE_STYLES
 from icgeo.prediction import Prediction
 from icgeo.sphere import AREA_KM2, Values
 
@@ -188,23 +188,23 @@ def _set_shares(ax: Axes, x: str, y: str) -> None:
 
 
 def _curves(rows: Sequence[Row]) -> list[tuple[str, list[Row], dict[str, Any]]]:
-    """Divide the rows of one world: methods with each number of shots, rivals with the most."""
+    """Divide the rows of one world: methods with each number of shots, baselines with the most."""
     known = [row for row in rows if row.nll is not None]
     most = max((row.shots for row in known), default=0)
     groups: dict[tuple[str, int], list[Row]] = {}
     for row in known:
-        if row.locator not in RIVALS or row.shots == most:
+        if row.locator not in BASELINES or row.shots == most:
             groups.setdefault((row.locator, row.shots), []).append(row)
-    own = [key for key in groups if key[0] not in RIVALS]
+    own = [key for key in groups if key[0] not in BASELINES]
     colours = dict(
         zip(own, mpl.colormaps["viridis_r"](np.linspace(0.15, 1, len(own))), strict=True)
     )
     curves = []
-    for key in sorted(groups, key=lambda key: (key[0] in RIVALS, key)):
+    for key in sorted(groups, key=lambda key: (key[0] in BASELINES, key)):
         if key in colours:
             curves.append((f"{key[0]}, {key[1]} shots", groups[key], {"color": colours[key]}))
         else:
-            style = {**RIVAL_STYLES[key[0]], "marker": None}
+            style = {**BASELINE_STYLES[key[0]], "marker": None}
             curves.append((key[0], groups[key], {**style, "linewidth": 1.2}))
     return curves
 

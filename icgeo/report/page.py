@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from icgeo.evaluation import RIVALS, Episode, Row, levels_by_world, scores
+from icgeo.evaluation import BASELINES, Episode, Row, levels_by_world, scores
 from icgeo.evaluation.scores import GUESS_KM
 from icgeo.report.cases import EACH, Case
 from icgeo.report.figures import (
@@ -153,7 +153,7 @@ def _curves(world: str, rows: Sequence[Row]) -> list[Shown]:
     shown: list[Shown] = []
     if scored_rows := scores([row for row in rows if None not in (row.area_90_km2, row.seconds)]):
         most = max(score.shots for score in scored_rows)
-        own = [s for s in scored_rows if s.shots == most and s.locator not in RIVALS]
+        own = [s for s in scored_rows if s.shots == most and s.locator not in BASELINES]
         ends = " ".join(f"{s.locator}, {most} shots: {s.summary.median_km:,.0f} km." for s in own)
         text = f"{world}: median error against shots, with 95 % intervals of the method"
         shown.append(Shown(shots_curve(scored_rows), text, f"Line chart, {text}. {ends}"))
@@ -187,7 +187,7 @@ def _calibration(rows: Sequence[Row]) -> list[Shown | Table]:
 
 
 def _map(world: str, rows: Sequence[Row]) -> Shown:
-    own = [row for row in rows if row.locator not in RIVALS and row.nll is not None]
+    own = [row for row in rows if row.locator not in BASELINES and row.nll is not None]
     first = [row for row in own if row.locator == own[0].locator]
     most = max(row.shots for row in first)
     last = [row for row in first if row.shots == most]
@@ -211,7 +211,7 @@ def glance(runs: Sequence[Run]) -> Table:
             groups = groups_of(run.of_world(world))
             most = max((shots for _, shots in groups), default=0)
             for (locator, shots), part in groups.items():
-                if locator not in RIVALS and shots == most:
+                if locator not in BASELINES and shots == most:
                     head = (run.name, world, locator, str(shots), f"{len(part):,}")
                     rows.append(
                         [*map(Cell, head), *(scored(part, COLUMNS[i]) for i in (0, 2, 7, 8))]

@@ -13,7 +13,7 @@ from importlib.resources import files
 import torch
 
 from icgeo.data.benchmarks import BENCHMARKS
-from icgeo.evaluation import RIVALS, Row, column
+from icgeo.evaluation import BASELINES, Row, column
 from icgeo.evaluation.benchmarks import PHOTOS
 from icgeo.evaluation.scores import GUESS_KM
 from icgeo.metrics import accuracies, distances, geoscore, mean_error, median_error
@@ -92,7 +92,7 @@ def comparison_tables(rows: Sequence[Row]) -> tuple[list[Table], list[str]]:
     tables: list[Table] = []
     notes: list[str] = []
     for episode, (benchmark, size) in SETS.items():
-        own = [r for r in rows if r.episode == episode and r.locator not in RIVALS]
+        own = [r for r in rows if r.episode == episode and r.locator not in BASELINES]
         most = max((r.shots for r in own), default=0)
         known = [r for r in own if r.nll is not None and r.shots == most]
         if known and len(known) < WHOLE * size:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from icgeo.config import UsageError
-from icgeo.evaluation import RIVALS, Row, known_rows
+from icgeo.evaluation import BASELINES, Row, known_rows
 from icgeo.report.cases import Case, load_cases
 
 
@@ -31,7 +31,9 @@ class Run:
     @property
     def failures(self) -> list[Row]:
         """Rows of the method that hold nothing but a reason, one for each query."""
-        failed = [row for row in self.rows if row.error is not None and row.locator not in RIVALS]
+        failed = [
+            row for row in self.rows if row.error is not None and row.locator not in BASELINES
+        ]
         return list({(row.episode, row.id, row.error): row for row in failed}.values())
 
     def of_world(self, world: str) -> list[Row]:

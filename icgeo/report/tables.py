@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from icgeo.evaluation import RIVALS, Row, column
+from icgeo.evaluation import BASELINES, Row, column
 from icgeo.evaluation.scores import distances
 from icgeo.metrics import (
     Statistic,
@@ -136,12 +136,12 @@ COLUMNS = (
 
 
 def groups_of(rows: Sequence[Row]) -> dict[tuple[str, int], list[Row]]:
-    """Divide the rows of known truth by locator and shots; the method first, then its rivals."""
+    """Divide the rows of known truth by locator and shots; the method first, then its baselines."""
     groups: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
         if row.nll is not None:
             groups.setdefault((row.locator, row.shots), []).append(row)
-    return dict(sorted(groups.items(), key=lambda item: (item[0][0] in RIVALS, item[0])))
+    return dict(sorted(groups.items(), key=lambda item: (item[0][0] in BASELINES, item[0])))
 
 
 def scored(rows: Sequence[Row], one: Column) -> Cell:
@@ -209,7 +209,9 @@ def timing_table(rows: Sequence[Row]) -> Table:
         if row.seconds is not None:
             timed.setdefault((row.locator, row.shots), []).append(row)
     lines = []
-    for (locator, shots), part in sorted(timed.items(), key=lambda one: (one[0][0] in RIVALS, one)):
+    for (locator, shots), part in sorted(
+        timed.items(), key=lambda one: (one[0][0] in BASELINES, one)
+    ):
         seconds = column(part, "seconds")
         at = seconds.quantile(torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
         mean = seconds.mean().item()

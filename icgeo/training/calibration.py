@@ -16,13 +16,13 @@ from torch import Generator, Tensor
 
 from icgeo import maps, sphere
 from icgeo.data.orbit import ESCAPE_SPEED_KMH, Views, random_views, to_uint8, track_views
-from icgeo.density import Density
 from icgeo.geolocator import Geolocator
 from icgeo.layout import EARTH
 from icgeo.models.flux2 import StackedMapModel
 from icgeo.options import SHOTS
 from icgeo.prediction import Example
-from icgeo.training.episodes import PROMPTS, EpisodeOptions, WorldBank, draw_episodes
+from icgeo.sphere.density import Density
+from icgeo.training.episodes import PROMPTS, EpisodeOptions, WorldBank, sample_episodes
 from icgeo.travel import FRAMES_ALIKE, frame_power, smooth
 
 NOISES = tuple(maps.Noise(level, level, level) for level in (0.03, 0.05, 0.1, 0.15, 0.2, 0.3))
@@ -46,7 +46,7 @@ class Drawn:
 def draw_queries(
     model: StackedMapModel, worlds: WorldBank, *, prompt: str, episodes: int, seed: int
 ) -> dict[int, Drawn]:
-    """Draw the maps of 16 queries of each episode, for each number of shots."""
+    """EpisodeSample the maps of 16 queries of each episode, for each number of shots."""
     options = EpisodeOptions(
         worlds=episodes,
         views=max(SHOTS) + 16,
@@ -55,7 +55,7 @@ def draw_queries(
         cap_share=0.0,
         near_share=0.0,
     )
-    batch = draw_episodes(worlds, options, generator=Generator().manual_seed(seed))
+    batch = sample_episodes(worlds, options, generator=Generator().manual_seed(seed))
     photos, lat_lon = to_uint8(batch.photos), sphere.to_lat_lon(batch.xyz.double())
     examples, queries = slice(None, max(SHOTS)), slice(max(SHOTS), None)
     found = {}
@@ -118,11 +118,11 @@ def calibrate(
         for prompt in PROMPTS
     }
     settings = replace(model.settings, noise=noise, calibration=calibration)
-    return calibrate_clips(replace(model, settings=settings), worlds, clips=clips, seed=seed)
+    return calibrate_sequences(replace(model, settings=settings), worlds, clips=clips, seed=seed)
 
 
 @dataclass(frozen=True, eq=False)
-class LocatedClip:
+class LocatedSequence:
     """Frames of a track, each located alone, and where they were taken."""
 
     densities: list[Density]
@@ -139,9 +139,9 @@ class LocatedClip:
         return negative_log_likelihood(smoothed, self.lat_lon)
 
 
-def locate_clips(
+def locate_sequences(
     model: StackedMapModel, worlds: WorldBank, *, prompt: str, clips: int, seed: int
-) -> list[LocatedClip]:
+) -> list[LocatedSequence]:
     """Locate the frames of tracks: of the Earth without examples, of other worlds with 16."""
     locator = Geolocator(model, prompt=prompt)
     generator = Generator().manual_seed(seed)
@@ -152,7 +152,7 @@ def locate_clips(
         track = track_views(picture, FRAMES_ALIKE, gap_seconds=GAP_SECONDS, generator=generator)
         known = None if prompt == EARTH else random_views(picture, max(SHOTS), generator=generator)
         located = locator.locate(_arrays(track), _examples(known))
-        found.append(LocatedClip([prediction.density for prediction in located], track.lat_lon))
+        found.append(LocatedSequence([prediction.density for prediction in located], track.lat_lon))
     return found
 
 
@@ -167,19 +167,19 @@ def _arrays(views: Views) -> list[np.ndarray]:
     return list(rearrange(views.images, "n c h w -> n h w c").numpy())
 
 
-def best_correlation(clips: Sequence[LocatedClip]) -> float:
+def best_correlation(clips: Sequence[LocatedSequence]) -> float:
     """Correlation of frames under which their true places are likeliest."""
     costs = [sum(clip.negative_log_likelihood(known) for clip in clips) for known in CORRELATIONS]
     return CORRELATIONS[costs.index(min(costs))]
 
 
-def calibrate_clips(
+def calibrate_sequences(
     model: StackedMapModel, worlds: WorldBank, *, clips: int = 40, seed: int
 ) -> StackedMapModel:
     """Fit how far frames of a clip are wrong together, for each prompt."""
     correlation = {
         prompt: best_correlation(
-            locate_clips(model, worlds, prompt=prompt, clips=clips, seed=seed + 1)
+            locate_sequences(model, worlds, prompt=prompt, clips=clips, seed=seed + 1)
         )
         for prompt in PROMPTS
     }

@@ -2,7 +2,7 @@
 
 An episode of n views of one world holds n targets: each view is a query that sees a random subset
 of the others as examples. Two prompts divide the worlds: the Earth upright in its own colours,
-known by heart, and unknown worlds, told by the examples alone.
+known from memory, and unknown worlds, told by the examples alone.
 """
 
 import logging
@@ -52,7 +52,7 @@ class WorldBank:
         height: int = 384,
         seed: int = 0,
     ) -> "WorldBank":
-        """Draw worlds of each family beside the real layers, or read those drawn before.
+        """EpisodeSample worlds of each family beside the real layers, or read those drawn before.
 
         World i of a family always comes from the same seed, so a bank is the same everywhere.
         """
@@ -74,7 +74,7 @@ class WorldBank:
 
     @classmethod
     def build_held_out(cls, folder: Path, *, per_family: int = 16) -> "WorldBank":
-        """Draw worlds of the families that training never sees."""
+        """EpisodeSample worlds of the families that training never sees."""
         return cls.build(folder, families=HELD_OUT_FAMILIES, per_family=per_family, seed=10**6)
 
 
@@ -100,7 +100,7 @@ class EpisodeOptions:
     def at(self, progress: float) -> "EpisodeOptions":
         """Return the options of a moment in [0, 1] of a run.
 
-        Overlap gives way to the task, and the Earth, soon known by heart, to unknown worlds.
+        Overlap gives way to the task, and the Earth, soon known from memory, to unknown worlds.
         """
         ease = 1 - 0.7 * progress
         return replace(
@@ -155,7 +155,7 @@ def recolour(
 def place_views(
     options: EpisodeOptions, *, generator: Generator
 ) -> Float[Tensor, "worlds views 3"]:
-    """Draw places: over the whole sphere or a cap, some of them near another."""
+    """EpisodeSample places: over the whole sphere or a cap, some of them near another."""
     worlds, views = options.worlds, options.views
     centre = sphere.sample_uniform(worlds, 1, generator=generator, dtype=torch.float32)
     radius = draw_between((12, 180), worlds, 1, generator=generator)
@@ -171,14 +171,14 @@ def place_views(
     return torch.where(is_near, near, xyz)
 
 
-def draw_episodes(
+def sample_episodes(
     bank: WorldBank,
     options: EpisodeOptions,
     *,
     generator: Generator,
     view_options: ViewOptions | None = None,
 ) -> Episodes:
-    """Draw a batch of episodes from a bank of worlds, on the device of the bank."""
+    """EpisodeSample a batch of episodes from a bank of worlds, on the device of the bank."""
     device = bank.pictures.device
     is_earth = torch.rand(options.worlds, generator=generator) < options.earth_share
     is_real = torch.rand(options.worlds, generator=generator) < options.real_share

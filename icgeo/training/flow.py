@@ -22,13 +22,13 @@ class Losses:
     match: Float[Tensor, ""]
 
 
-def draw_times(*shape: int, atom: float, generator: Generator) -> Float[Tensor, "*shape"]:
-    """Draw times of the flow: exactly 1 with probability `atom`, else biased to the noise.
+def draw_times(*shape: int, share_at_t1: float, generator: Generator) -> Float[Tensor, "*shape"]:
+    """EpisodeSample times of the flow: exactly 1 with probability `share_at_t1`, else biased to the noise.
 
     At t = 1 the loss is the regression of the density, which one step then reads.
     """
     late = torch.rand(*shape, generator=generator).sqrt()
-    return torch.where(torch.rand(*shape, generator=generator) < atom, torch.ones(()), late)
+    return torch.where(torch.rand(*shape, generator=generator) < share_at_t1, torch.ones(()), late)
 
 
 def match_loss(
@@ -86,7 +86,9 @@ def predict_velocity(
         t,
         features,
         prompt=episodes.prompt,
-        sight=learner.place_examples(kept, groups=len(latents), visible=episodes.visible),
+        attention_context=learner.place_examples(
+            kept, groups=len(latents), visible=episodes.visible
+        ),
     )
     return latents, velocity.float(), descriptors
 
@@ -97,13 +99,13 @@ def losses(
     episodes: Episodes,
     *,
     scale: nn.Parameter,
-    atom: float,
+    share_at_t1: float,
     generator: Generator,
 ) -> Losses:
     """Flow-matching and matching loss of a batch of episodes."""
     shape = episodes.xyz.shape[:2]
     device = episodes.xyz.device
-    t = draw_times(*shape, atom=atom, generator=generator).to(device)
+    t = draw_times(*shape, share_at_t1=share_at_t1, generator=generator).to(device)
     noise = torch.randn(*shape, *learner.codec.latent_shape, generator=generator)
     noise = noise.to(device)
     latents, velocity, descriptors = predict_velocity(learner, style, episodes, noise, t)

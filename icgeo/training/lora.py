@@ -35,12 +35,12 @@ from icgeo.training.adapters import (
     save_adapter,
     write_state,
 )
-from icgeo.training.draws import Draw, Gallery, draw_episode
-from icgeo.training.judging import Judgement, judge, pool_episodes
+from icgeo.training.episode_sampling import EpisodeSample, Gallery, sample_episode
 from icgeo.training.objectives import Latents, Objective, encoded, objective_of
 from icgeo.training.options import LoraOptions
-from icgeo.training.pools import Division, Pool
+from icgeo.training.photo_sets import PhotoSet, Splits
 from icgeo.training.sharding import tie_kept
+from icgeo.training.validation import ValidationResult, judge, validation_episodes
 
 logger = logging.getLogger(__name__)
 
@@ -86,15 +86,15 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Exam:
+class ValidationSet:
     """What a run is validated on."""
 
-    episodes: Sequence[tuple[Pool, Pool]]
+    episodes: Sequence[tuple[PhotoSet, PhotoSet]]
     """Examples and queries, which it is not trained on."""
     prompt: str
     shots: Sequence[int]
 
-    def __call__(self, model: Any) -> dict[int, Judgement]:
+    def __call__(self, model: Any) -> dict[int, ValidationResult]:
         """Judge a model by one step of the flow."""
         return judge(model, self.episodes, shots=self.shots, prompt=self.prompt)
 
@@ -108,7 +108,7 @@ class LoraTraining:
         latents: Latents,
         gallery: Gallery,
         *,
-        exam: Exam | None,
+        validation_set: ValidationSet | None,
         folder: Path,
         options: LoraOptions,
         accelerator: Accelerator | None = None,
@@ -120,7 +120,7 @@ class LoraTraining:
                 parts cannot share evenly.
         """
         self.objective, self.latents, self.gallery = objective, latents, gallery
-        self.exam, self.folder, self.options = exam, folder, options
+        self.validation_set, self.folder, self.options = validation_set, folder, options
         self.accelerator = accelerator or make_accelerator(options, folder)
         self.transformer = objective.transformer
         self._check()
@@ -142,7 +142,7 @@ class LoraTraining:
     def of(
         cls,
         model: MapModel,
-        division: Division,
+        division: Splits,
         prompt: str,
         folder: Path,
         options: LoraOptions,
@@ -158,15 +158,15 @@ class LoraTraining:
             latents = encoded(objective, division.training, folder / "latents")
         gallery = Gallery.of(division.training.lat_lon, latents["features"])
         shots = options.views - 1
-        pools = pool_episodes(
+        pools = validation_episodes(
             division.training, division.validation, shots=shots, queries_each=16, seed=options.seed
         )
-        exam = Exam(list(pools), prompt, (0, shots))
+        validation_set = ValidationSet(list(pools), prompt, (0, shots))
         return cls(
             objective,
             latents,
             gallery,
-            exam=exam,
+            validation_set=validation_set,
             folder=folder,
             options=options,
             accelerator=accelerator,
@@ -214,14 +214,14 @@ class LoraTraining:
         read_state(self.transformer, Path(folder) / ADAPTER)
         models.clear()
 
-    def parts(self, step: int) -> Iterator[list[Draw]]:
-        """Draw this process's share of the episodes of a step, part by part."""
+    def parts(self, step: int) -> Iterator[list[EpisodeSample]]:
+        """EpisodeSample this process's share of the episodes of a step, part by part."""
         options, accelerator = self.options, self.accelerator
         share = options.episodes // (accelerator.num_processes * options.accumulate)
         for part in range(options.accumulate):
             first = (part * accelerator.num_processes + accelerator.process_index) * share
             yield [
-                draw_episode(self.gallery, options, options.seed, step, number)
+                sample_episode(self.gallery, options, options.seed, step, number)
                 for number in range(first, first + share)
             ]
 
@@ -281,7 +281,7 @@ class LoraTraining:
         """Judge the averaged adapter, and keep it if it is the best so far."""
         progress = self.progress
         with averaged(self.average, self.weights, self.transformer):
-            found = self.exam(self.objective.model) if self.exam else {}
+            found = self.validation_set(self.objective.model) if self.validation_set else {}
             nll = math.fsum(one.nll for one in found.values()) / max(1, len(found))
             # of one process for all, lest they part
             (nll,) = broadcast_object_list([nll])
@@ -303,7 +303,7 @@ class LoraTraining:
     def identity(self) -> dict[str, Any]:
         """What a checkpoint belongs to."""
         shapes = [list(weight.shape) for weight in self.weights]
-        return {"model": self.objective.model.made_by["model"], "shapes": shapes}
+        return {"model": self.objective.model.fingerprint["model"], "shapes": shapes}
 
     @property
     def checkpoints(self) -> list[Path]:

@@ -26,8 +26,8 @@ from icgeo.models.base import MapModel
 from icgeo.models.flux2 import StackedMapModel
 from icgeo.models.pipelines import PipelineMapModel
 from icgeo.models.references import References
-from icgeo.training.draws import Draw
-from icgeo.training.pools import Pool
+from icgeo.training.episode_sampling import EpisodeSample
+from icgeo.training.photo_sets import PhotoSet
 
 AT_ONCE = 64
 """Photos encoded at a time."""
@@ -80,7 +80,7 @@ def flow_error(found: Tensor, noise: Tensor, data: Tensor) -> Float[Tensor, ""]:
     return (found.to(exact) - (noise - data).to(exact)).square().mean()
 
 
-def _in_parts(encode: Callable[[Pool], dict[str, Tensor]], pool: Pool) -> dict[str, Tensor]:
+def _in_parts(encode: Callable[[PhotoSet], dict[str, Tensor]], pool: PhotoSet) -> dict[str, Tensor]:
     parts = [encode(pool[start : start + AT_ONCE]) for start in range(0, len(pool), AT_ONCE)]
     return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
 
@@ -99,17 +99,17 @@ class StackedObjective(nn.Module):
         return self.learner.transformer
 
     @torch.no_grad()
-    def encode(self, pool: Pool) -> Latents:
+    def encode(self, pool: PhotoSet) -> Latents:
         """Encode photos and maps."""
         return Latents(_in_parts(self._encode, pool))
 
-    def _encode(self, pool: Pool) -> dict[str, Tensor]:
+    def _encode(self, pool: PhotoSet) -> dict[str, Tensor]:
         codec, weight = self.learner.codec, self.learner.prompts
         photos, features = codec.encode_photos(pool.photos.to(weight.device, weight.dtype) / 255)
         drawn = maps.draw(pool.lat_lon, self.model.settings.style).to(weight)
         return {"photos": photos, "maps": codec.encode_maps(drawn), "features": features}
 
-    def forward(self, latents: Latents, draws: Sequence[Draw]) -> Float[Tensor, ""]:
+    def forward(self, latents: Latents, draws: Sequence[EpisodeSample]) -> Float[Tensor, ""]:
         """Return the mean loss of episodes."""
         learner, weight = self.learner, self.learner.prompts
         pairs = torch.stack([draw.pairs for draw in draws])
@@ -123,7 +123,7 @@ class StackedObjective(nn.Module):
             t,
             photos,
             prompt=torch.full((len(draws),), self.prompt, device=weight.device),
-            sight=learner.place_examples(kept, groups=len(draws), visible=visible),
+            attention_context=learner.place_examples(kept, groups=len(draws), visible=visible),
         )
         return flow_error(found, noise, data)
 
@@ -137,7 +137,7 @@ class PipelineObjective(nn.Module):
         self.transformer = model.backbone.pipeline.transformer
 
     @torch.no_grad()
-    def encode(self, pool: Pool) -> Latents:
+    def encode(self, pool: PhotoSet) -> Latents:
         """Encode photos and maps; where a layout sets them in one picture, the photos alone.
 
         The features of a photo are its colours at 8 x 8 pixels.
@@ -147,12 +147,12 @@ class PipelineObjective(nn.Module):
             return Latents({"photos": pool.photos, "places": pool.lat_lon, "features": small})
         return Latents({**_in_parts(self._encode, pool), "features": small})
 
-    def _encode(self, pool: Pool) -> dict[str, Tensor]:
+    def _encode(self, pool: PhotoSet) -> dict[str, Tensor]:
         encode = self.model.backbone.encode
         drawn = maps.draw(pool.lat_lon, self.model.settings.style)
         return {"photos": encode(pool.photos / 255), "maps": encode(drawn)}
 
-    def forward(self, latents: Latents, draws: Sequence[Draw]) -> Float[Tensor, ""]:
+    def forward(self, latents: Latents, draws: Sequence[EpisodeSample]) -> Float[Tensor, ""]:
         """Return the mean loss of episodes."""
         shown = self.model.layout
         if isinstance(shown, References) and shown.attention == "pairwise":
@@ -161,16 +161,18 @@ class PipelineObjective(nn.Module):
             found = [self._one_target(latents, draw) for draw in draws]
         return torch.stack(found).mean()
 
-    def _told(self, draw: Draw, shots: int) -> Any:
+    def _told(self, draw: EpisodeSample, shots: int) -> Any:
         prompts, settings = self.model.backbone.prompts, self.model.settings
-        words = layout.words(self.prompt, shots=shots, layout=settings.layout)
+        words = layout.instruction(self.prompt, shots=shots, layout=settings.layout)
         return prompts(words if draw.is_told else "")
 
-    def _time(self, draw: Draw, shots: int) -> float:
+    def _time(self, draw: EpisodeSample, shots: int) -> float:
         shift = self.model.layout.shift(shots, self.model.settings.steps)
         return sampling.shifted(draw.t[0], shift).item()
 
-    def _leave_one_out(self, shown: References, latents: Latents, draw: Draw) -> Float[Tensor, ""]:
+    def _leave_one_out(
+        self, shown: References, latents: Latents, draw: EpisodeSample
+    ) -> Float[Tensor, ""]:
         """Ask for all pairs at once; those without examples apart, for they are told otherwise."""
         device = next(self.transformer.parameters()).device
         photos, data = (latents[name][draw.pairs].to(device) for name in ("photos", "maps"))
@@ -192,7 +194,7 @@ class PipelineObjective(nn.Module):
                 errors.append(flow_error(found, noise[rows], data[rows]) * rows.sum())
         return torch.stack(errors).sum() / shots
 
-    def _one_target(self, latents: Latents, draw: Draw) -> Float[Tensor, ""]:
+    def _one_target(self, latents: Latents, draw: EpisodeSample) -> Float[Tensor, ""]:
         """Ask for the first pair; the pairs that it sees are its examples."""
         shown, shots = self.model.layout, int(draw.visible[0].sum())
         kept, asked, data = self._shown(latents, draw.pairs[draw.visible[0]], draw.pairs[:1])
@@ -228,7 +230,7 @@ Objective = StackedObjective | PipelineObjective
 """What a LoRA minimises; `transformer` is what is adapted."""
 
 
-def encoded(objective: Objective, pool: Pool, folder: Path) -> Latents:
+def encoded(objective: Objective, pool: PhotoSet, folder: Path) -> Latents:
     """Encode a pool, or find what was encoded before in the folder.
 
     It is kept under a key of everything that it depends on: pixels, places, the weights of the
@@ -240,7 +242,7 @@ def encoded(objective: Objective, pool: Pool, folder: Path) -> Latents:
     settings = objective.model.settings
     told = (settings.style.to_dict(), settings.layout, settings.photo_size)
     key.update(json.dumps(told).encode())
-    key.update(str(objective.model.made_by["dtype"]).encode())
+    key.update(str(objective.model.fingerprint["dtype"]).encode())
     path = folder / f"latents-{key.hexdigest()}.safetensors"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,18 +8,18 @@ from typing import Literal
 from icgeo.config import UsageError
 
 EPISODE_CHOICES = ("random", "alike", "near", "confusing")
-"""How the pairs of an episode may be chosen; `icgeo.training.draws` does it."""
+"""How the pairs of an episode may be chosen; `icgeo.training.episode_sampling` does it."""
 
 
 @dataclass(frozen=True)
-class DrawOptions:
+class EpisodeSamplingOptions:
     """How episodes are drawn; shares are probabilities."""
 
     views: int = 17
     """Pairs an episode."""
     choices: Sequence[str] = ("random",)
     """Of `EPISODE_CHOICES`, one for each episode at random."""
-    atom: float = 0.6
+    share_at_t1: float = 0.6
     """Share of targets at exactly t = 1, which one step reads."""
     time_mean: float = 0.5
     """Mean of the logit of the other times; above 0 it leans to the noise."""
@@ -41,7 +41,7 @@ class DrawOptions:
 
 
 @dataclass(frozen=True)
-class LoraOptions(DrawOptions):
+class LoraOptions(EpisodeSamplingOptions):
     """What is learned, and how fast."""
 
     rank: int = 16

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from icgeo.models.hub import in_words
-from icgeo.models.plan import ACTIVATIONS, Plan, config_of, in_flop, plan, transformer_of
+from icgeo.models.hub import format_bytes
+from icgeo.models.plan import ACTIVATIONS, Plan, config_of, format_flops, plan, transformer_of
 from icgeo.training.options import LoraOptions
 from icgeo.training.targets import target_modules
 
@@ -111,11 +111,11 @@ class LoraPlan:
             (
                 f"{found.parameters / 1e6:,.1f} million parameters frozen, "
                 f"{self.adapter_parameters / 1e6:,.2f} million learned",
-                f"base {in_words(found.weight_bytes)}, adapter {in_words(self.adapter_bytes)}, "
-                f"activations about {in_words(self.activation_bytes)}: "
-                f"{in_words(self.total_bytes)}, "
-                f"{'fits' if self.fits else 'does not fit'} {in_words(found.memory_bytes)}",
-                f"{in_flop(self.episode_flop)} an episode of {self.targets} targets; "
+                f"base {format_bytes(found.weight_bytes)}, adapter {format_bytes(self.adapter_bytes)}, "
+                f"activations about {format_bytes(self.activation_bytes)}: "
+                f"{format_bytes(self.total_bytes)}, "
+                f"{'fits' if self.fits else 'does not fit'} {format_bytes(found.memory_bytes)}",
+                f"{format_flops(self.episode_flop)} an episode of {self.targets} targets; "
                 f"{self.options.steps} steps of {self.options.episodes}: "
                 f"{timedelta(seconds=math.ceil(self.seconds(1e14)))} at 100 TFLOP/s",
             )

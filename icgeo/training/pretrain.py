@@ -21,10 +21,10 @@ from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from icgeo import maps, sphere
-from icgeo.healpix import cell_xyz
 from icgeo.models.codec import PatchCodec
 from icgeo.models.flux2 import StackedFlux2
-from icgeo.training.episodes import PROMPTS, EpisodeOptions, Episodes, WorldBank, draw_episodes
+from icgeo.sphere.healpix import cell_xyz
+from icgeo.training.episodes import PROMPTS, EpisodeOptions, Episodes, WorldBank, sample_episodes
 from icgeo.training.flow import encode_photos, losses, match_loss, predict_velocity
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ LOG_EVERY = 100
 SHARPNESS = 1.2
 """Weight of normalised queries and keys at the start; the logit of equals is 8."""
 
-STYLE = maps.MapStyle(height=32, width=64, spread_deg=(40.0, 16.0, 7.0))
+STYLE = maps.MapStyle(height=32, width=64, sigma_deg=(40.0, 16.0, 7.0))
 
 
 def build_learner(
@@ -135,7 +135,7 @@ class Pretraining:
     match_steps: int = 400
     """First steps, in which the photo encoder learns alone."""
     match_weight: float = 0.05
-    atom: float = 0.6
+    share_at_t1: float = 0.6
     """Share of targets at exactly t = 1."""
     seed: int = 0
     compiled: bool = False
@@ -166,7 +166,7 @@ class Pretraining:
         matching = self.step < self.match_steps
         now = self.episodes.at(self.step / self.schedule.steps)
         options = now.for_matching() if matching else now
-        episodes = draw_episodes(self.bank, options, generator=self.generator)
+        episodes = sample_episodes(self.bank, options, generator=self.generator)
         with self.autocast():
             terms = self._matching(episodes) if matching else self._drawing(episodes)
         loss = terms["match"] * (1.0 if matching else self.match_weight) + terms.get("flow", 0.0)
@@ -187,7 +187,7 @@ class Pretraining:
             STYLE,
             episodes,
             scale=self.log_scale,
-            atom=self.atom,
+            share_at_t1=self.share_at_t1,
             generator=self.generator,
         )
         return {"flow": found.flow, "match": found.match}
@@ -252,7 +252,7 @@ class Pretraining:
         found: dict[str, float] = {}
         for kind, bank, options, shots in self._validation_sets():
             generator = torch.Generator().manual_seed(12345)
-            episodes = draw_episodes(bank, options, generator=generator)
+            episodes = sample_episodes(bank, options, generator=generator)
             for k in shots:
                 with torch.compiler.set_stance("force_eager"):
                     error = self._median_error(episodes, k, generator)

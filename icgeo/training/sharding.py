@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from icgeo.models.prefix import Sight
+from icgeo.models.attention import AttentionContext
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -37,7 +37,11 @@ def tie_kept(
     FSDP gathers the weights of a block when a gradient reaches its output. The last block of a pass
     of examples has none: only its keys and values are used, and its weights would be gone.
     """
-    sight = (told.get("joint_attention_kwargs") or {}).get("sight")
-    if isinstance(sight, Sight) and sight.kept is not None and output[0].requires_grad:
-        keys = sight.kept.keys
+    attention_context = (told.get("joint_attention_kwargs") or {}).get("attention_context")
+    if (
+        isinstance(attention_context, AttentionContext)
+        and attention_context.kept is not None
+        and output[0].requires_grad
+    ):
+        keys = attention_context.kept.keys
         keys[max(keys)] = keys[max(keys)] + 0 * output[0].sum()

@@ -18,12 +18,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icgeo import layout, sampling
+from icgeo.models.attention import install, uninstall
 from icgeo.models.benchmark import Timing, build, timed
 from icgeo.models.klein import Flux2Backbone
 from icgeo.models.pipelines import PipelineMapModel
-from icgeo.models.prefix import install, uninstall
 from icgeo.models.references import References
-from icgeo.training.draws import Draw, Gallery, draw_episode
+from icgeo.training.episode_sampling import EpisodeSample, Gallery, sample_episode
 from icgeo.training.lora import LoraTraining
 from icgeo.training.objectives import Latents, PipelineObjective, flow_error
 from icgeo.training.options import LoraOptions
@@ -52,7 +52,7 @@ def random_run(size: str, options: LoraOptions, *, device: str, dtype: torch.dty
         PipelineObjective(model, layout.EARTH),
         Latents(tensors),
         Gallery.of(torch.rand(options.views, 2, generator=generator), tensors["maps"][:, 0]),
-        exam=None,
+        validation_set=None,
         folder=Path(),
         options=options,
     )
@@ -69,20 +69,22 @@ def _step(run: LoraTraining, losses: list[Callable[[], Tensor]]) -> None:
     run.optimizer.zero_grad()
 
 
-def shared_step(run: LoraTraining, draw: Draw) -> None:
+def shared_step(run: LoraTraining, draw: EpisodeSample) -> None:
     """Ask for all pairs of an episode in one pass."""
     install(run.transformer)
     _step(run, [lambda: run.objective(run.latents, [draw])])
 
 
-def stock_step(run: LoraTraining, draw: Draw, *, at_once: int) -> None:
+def stock_step(run: LoraTraining, draw: EpisodeSample, *, at_once: int) -> None:
     """Ask for all pairs, so many sequences a pass; each holds all other pairs."""
     uninstall(run.transformer)
     rows = torch.arange(len(draw.pairs)).split(at_once)
     _step(run, [partial(stock_loss, run, draw, part) for part in rows])
 
 
-def stock_loss(run: LoraTraining, draw: Draw, rows: Int[Tensor, " rows"]) -> Float[Tensor, ""]:
+def stock_loss(
+    run: LoraTraining, draw: EpisodeSample, rows: Int[Tensor, " rows"]
+) -> Float[Tensor, ""]:
     """Return the loss of some targets, each with all other pairs in one sequence."""
     model = cast(PipelineMapModel, run.objective.model)
     shown, shots = cast(References, model.layout), len(draw.pairs) - 1
@@ -95,7 +97,7 @@ def stock_loss(run: LoraTraining, draw: Draw, rows: Int[Tensor, " rows"]) -> Flo
     pairs = rearrange(torch.cat((photos, data), dim=1)[others], "n k t c -> n (k t) c")
     noisy = ((1 - t) * data + t * noise)[rows]
     ids = torch.cat((shown.map_ids, shown.reference_ids(shots)))
-    text = model.backbone.prompts(layout.words(layout.EARTH, shots=shots))
+    text = model.backbone.prompts(layout.instruction(layout.EARTH, shots=shots))
     tokens = torch.cat((noisy, pairs, photos[rows]), dim=1)
     backbone = cast(Flux2Backbone, model.backbone)
     found = backbone.forward(tokens, t, ids, text=text)[:, : noisy.shape[1]]
@@ -117,7 +119,7 @@ def compare(
     """
     run = random_run(size, options, device=device, dtype=dtype)
     gallery, views = run.gallery, options.views
-    draw = draw_episode(gallery, options, options.seed)
+    draw = sample_episode(gallery, options, options.seed)
     draw = replace(draw, visible=~torch.eye(views, dtype=torch.bool), is_told=True)
     ways = {
         "shared": (partial(shared_step, run, draw), views),

@@ -22,12 +22,12 @@ pytestmark = pytest.mark.browser
 SERVER = """
 import sys
 
-def watch(event, arguments):
+def callback_on_step_end(event, arguments):
     if event == "socket.connect" and isinstance(arguments[1], tuple):
         if arguments[1][0] not in ("127.0.0.1", "::1", "localhost"):
             sys.stderr.write(f"OUTSIDE {arguments[1]}\\n")
 
-sys.addaudithook(watch)
+sys.addaudithook(callback_on_step_end)
 from icgeo.app import launch
 launch(port=int(sys.argv[1]))
 """

@@ -1,4 +1,4 @@
-"""Tests of the rivals: what they know, what they answer, and nothing else."""
+"""Tests of the baselines: what they know, what they answer, and nothing else."""
 
 import math
 
@@ -51,8 +51,8 @@ def haversine_km(a, b):
 
 def test_without_examples_all_answer_as_chance_does(queries, truth):
     chance = Chance(seed=4).locate(queries, [])
-    for rival in (NearestPixels(seed=4), NearestOracle(truth, seed=4)):
-        found = rival.locate(queries, [])
+    for baseline in (NearestPixels(seed=4), NearestOracle(truth, seed=4)):
+        found = baseline.locate(queries, [])
         assert [(p.lat, p.lon) for p in found] == [(p.lat, p.lon) for p in chance]
         assert all(p.density.entropy() == pytest.approx(math.log(4 * math.pi)) for p in found)
 
@@ -108,5 +108,5 @@ def test_densities_are_von_mises_fisher_around_the_answer(queries, examples, tru
 
 
 def test_nothing_asked_is_nothing_answered(examples):
-    for rival in (Chance(), NearestPixels(), NearestOracle(torch.empty(0, 2))):
-        assert rival.locate([], examples) == []
+    for baseline in (Chance(), NearestPixels(), NearestOracle(torch.empty(0, 2))):
+        assert baseline.locate([], examples) == []

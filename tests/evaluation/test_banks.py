@@ -10,7 +10,7 @@ import torch
 from icgeo import features
 from icgeo.baselines import NearestPixels
 from icgeo.data.worlds import procedural_world
-from icgeo.evaluation import RIVALS, banks, benchmarks
+from icgeo.evaluation import BASELINES, banks, benchmarks
 from icgeo.evaluation.banks import GROUPS, RANDOM, numbered, ways, world_with_banks
 from icgeo.evaluation.benchmarks import EARTH, world_episode
 from icgeo.evaluation.evidence import HELD_OUT
@@ -69,7 +69,7 @@ def test_ways_are_compared_with_chance_choices(tmp_path):
         "retrieval in pixels",
     ]  # fmt: skip
     assert sorted({row.locator for row in rows}) == sorted(names)
-    assert not set(names) & set(RIVALS)  # which other tables set apart by their names
+    assert not set(names) & set(BASELINES)  # which other tables set apart by their names
     assert len(rows) == 2 * 2 * 2 * len(names)
     assert {row.world for row in rows} == {HELD_OUT}
     text = banks.write_comparison(tmp_path, rows, name="strategies")
@@ -95,20 +95,20 @@ def test_banks_are_compared_by_size_and_places(tmp_path):
 
 def test_locators_choose_beside_retrieval_from_the_same_bank():
     episode = world_episode("cells", queries=3, shots=20)
-    runs, rivals = banks.choosing(
+    runs, baselines = banks.choosing(
         [(NearestPixels(), episode), (NearestPixels(), episode)],
         "nearest",
         features.open("pixels"),
         shots=2,
     )
     assert [locator.name for locator, _ in runs] == 2 * [NearestPixels.name]
-    assert {locator.name for locator, _ in rivals} == {RETRIEVAL} <= {*RIVALS}
-    for locator, shown in (*runs, *rivals):
+    assert {locator.name for locator, _ in baselines} == {RETRIEVAL} <= {*BASELINES}
+    for locator, shown in (*runs, *baselines):
         assert len(shown.examples) == 2
         assert len(locator.bank) == 20
         assert locator.bank is runs[0][0].bank or locator.name == RETRIEVAL
     photos = [query.photo for query in episode.queries]
-    (chooser, shown), (retrieval, _) = runs[0], rivals[0]
+    (chooser, shown), (retrieval, _) = runs[0], baselines[0]
     for a, b in zip(
         chooser.locate(photos, shown.examples[:1]), retrieval.locate(photos), strict=True
     ):
@@ -125,17 +125,17 @@ def test_rivals_answer_for_known_truths_alone():
     (((_, every),), ((_, known),)) = banks.choosing(*told, shots=2)
     assert [query.id for query in every.queries] == [query.id for query in asked.queries]
     assert [query.id for query in known.queries] == [query.id for query in others]
-    runs, rivals = banks.choosing(told[0], "random", None, shots=2)
-    assert (len(runs), rivals) == (1, [])
+    runs, baselines = banks.choosing(told[0], "random", None, shots=2)
+    assert (len(runs), baselines) == (1, [])
 
 
 def test_unknown_truths_have_no_rival():
     episode = world_episode("cells", queries=1, shots=2)
     asked = [replace(query, lat_lon=None) for query in episode.queries]
-    _, rivals = banks.choosing(
+    _, baselines = banks.choosing(
         [(NearestPixels(), replace(episode, queries=asked))],
         "random",
         features.open("pixels"),
         shots=2,
     )
-    assert rivals == []
+    assert baselines == []

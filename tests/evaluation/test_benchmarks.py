@@ -155,7 +155,7 @@ def test_rows_of_a_benchmark_do_not_depend_on_the_chunk(benchmark, folder, tmp_p
         for episode in benchmark_episodes(benchmark, folder / "examples.csv", chunk=chunk, shots=2)
     ]
     assert {episode.prompt for _, episode in runs} == {"earth"}
-    rows = evaluate(runs, folder=tmp_path / "run", shots=(0, 2), rivals=False)
+    rows = evaluate(runs, folder=tmp_path / "run", shots=(0, 2), baselines=False)
     assert {(row.id, row.shots, row.true_lat, row.error is None) for row in rows} == {
         (f"{n}.png", shots, 10 * n, n != 2) for n in range(4) for shots in (0, 2)
     }

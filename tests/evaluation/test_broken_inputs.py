@@ -142,7 +142,7 @@ def test_each_of_300_is_located_or_has_a_reason(broken: Path):
     records = [row for row in rows if isinstance(row, BenchmarkRecord)]
 
     (episode,) = benchmark_episodes(benchmark)
-    answers = evaluate([(Chance(), episode)], folder=broken / "run", shots=(0,), rivals=False)
+    answers = evaluate([(Chance(), episode)], folder=broken / "run", shots=(0,), baselines=False)
     assert sorted(row.id for row in answers) == sorted(record.id for record in records)
     assert all((row.error is None) == (row.located is True) for row in answers)
     assert all(row.distance_km is not None or row.error for row in answers)

@@ -13,7 +13,7 @@ from icgeo.evaluation.evidence import (
     HELD_OUT,
     SEEN,
     by_group,
-    codec_and_ink_km,
+    codec_and_heatmap_km,
     family_episodes,
     learning,
     write_evidence,
@@ -91,8 +91,8 @@ class Perfect:
 
 def test_a_perfect_codec_costs_less_than_a_pixel():
     """A pixel at the equator has 360 / 64 degrees: 625 km."""
-    assert 0 < codec_and_ink_km(Perfect(), Perfect.style, count=16) < 625 / 4
-    assert codec_and_ink_km(object(), Perfect.style) is None
+    assert 0 < codec_and_heatmap_km(Perfect(), Perfect.style, count=16) < 625 / 4
+    assert codec_and_heatmap_km(object(), Perfect.style) is None
 
 
 def test_each_episode_of_a_group_has_a_world_of_its_own():

@@ -35,20 +35,22 @@ def with_red(run, number):
 
 def test_a_photo_at_which_the_locator_fails_is_a_row_with_the_reason(tmp_path, caplog):
     run = with_red(episode("a"), 3)
-    rows = evaluate([(Fragile(), run)], folder=tmp_path, shots=(1, 2), batch_size=5, rivals=False)
+    rows = evaluate(
+        [(Fragile(), run)], folder=tmp_path, shots=(1, 2), batch_size=5, baselines=False
+    )
     errors = {(row.id, row.shots): row.error for row in rows if row.error}
     assert errors == dict.fromkeys([("a/3", 1), ("a/3", 2)], "RuntimeError: not finite")
     assert "RuntimeError: not finite" in caplog.text
-    good = evaluate([(Matcher(), run)], folder=tmp_path / "b", shots=(1, 2), rivals=False)
+    good = evaluate([(Matcher(), run)], folder=tmp_path / "b", shots=(1, 2), baselines=False)
     known = [row for row in rows if row.error is None]
     assert without_times(known) == without_times(row for row in good if row.id != "a/3")
 
 
 def test_a_failed_photo_is_not_tried_again(tmp_path):
     locator, run = Fragile(), with_red(episode("a"), 0)
-    first = evaluate([(locator, run)], folder=tmp_path, shots=(1,), rivals=False)
+    first = evaluate([(locator, run)], folder=tmp_path, shots=(1,), baselines=False)
     locator.asked.clear()
-    assert evaluate([(locator, run)], folder=tmp_path, shots=(1,), rivals=False) == first
+    assert evaluate([(locator, run)], folder=tmp_path, shots=(1,), baselines=False) == first
     assert not locator.asked
 
 
@@ -59,7 +61,7 @@ def test_what_no_photo_is_to_blame_for_stops_the_run(tmp_path, error):
             [(Fragile(error=error), with_red(episode("a"), 3))],
             folder=tmp_path,
             shots=(1,),
-            rivals=False,
+            baselines=False,
         )
     assert not known_rows(tmp_path)
 
@@ -77,11 +79,11 @@ def test_a_stream_is_located_as_an_episode_and_not_held(tmp_path):
 
     stream = Stream(run.id, run.world, run.examples, queries())
     rows = evaluate(
-        [(Matcher(), stream)], folder=tmp_path / "s", shots=(2,), batch_size=4, rivals=False
+        [(Matcher(), stream)], folder=tmp_path / "s", shots=(2,), batch_size=4, baselines=False
     )
     assert len(alive) == 24
     assert max(alive) <= 2 * 4 + 1
     whole = evaluate(
-        [(Matcher(), run)], folder=tmp_path / "e", shots=(2,), batch_size=4, rivals=False
+        [(Matcher(), run)], folder=tmp_path / "e", shots=(2,), batch_size=4, baselines=False
     )
     assert without_times(rows) == without_times(whole)

@@ -14,10 +14,10 @@ from test_run import Matcher, episode, without_times
 from icgeo.config import UsageError
 from icgeo.evaluation import Row, evaluate
 from icgeo.evaluation import ray_pipeline as on_ray
-from icgeo.evaluation.ray_pipeline import SCHEMA, Pool, evaluate_on_ray
+from icgeo.evaluation.ray_pipeline import SCHEMA, Actors, evaluate_on_ray
 
 FEW = {"shots": (0, 2), "batch_size": 2}
-POOL = Pool(name="matcher", fewest=2, most=2, rivals=False)
+POOL = Actors(name="matcher", fewest=2, most=2, baselines=False)
 
 
 def open_matchers(count):
@@ -44,7 +44,7 @@ def by_hand(episodes, folder, *, keep=None):
 @pytest.fixture
 def whole(episodes, tmp_path):
     runs = [(Matcher(), one) for one in episodes]
-    return without_times(evaluate(runs, folder=tmp_path / "whole", rivals=False, **FEW))
+    return without_times(evaluate(runs, folder=tmp_path / "whole", baselines=False, **FEW))
 
 
 def test_a_stopped_run_goes_on_with_the_answers_of_one_process(episodes, whole, tmp_path):
@@ -57,12 +57,12 @@ def test_a_stopped_run_goes_on_with_the_answers_of_one_process(episodes, whole, 
     rows = evaluate_on_ray(list, episodes, folder=folder, pool=POOL, **FEW)
     assert without_times(rows) == whole
     assert not (folder / "parts").exists()
-    again = evaluate([(Matcher(), one) for one in episodes], folder=folder, rivals=False, **FEW)
+    again = evaluate([(Matcher(), one) for one in episodes], folder=folder, baselines=False, **FEW)
     assert again == rows
 
 
 def test_what_one_process_has_located_is_known(episodes, whole, tmp_path):
-    evaluate([(Matcher(), episodes[0])], folder=tmp_path / "ray", rivals=False, **FEW)
+    evaluate([(Matcher(), episodes[0])], folder=tmp_path / "ray", baselines=False, **FEW)
     known = on_ray.known_rows(tmp_path / "ray")
     items = list(on_ray._items(episodes, known, {}, shots=(0, 2), size=2, name="matcher"))
     assert len(items) == 3
@@ -81,7 +81,7 @@ def test_rows_come_back_from_parquet_to_the_bit(tmp_path):
 
 def test_locators_of_another_name_are_refused(episodes):
     with pytest.raises(UsageError, match="expected locators named 'icgeo' as the pool"):
-        on_ray._Actor(partial(open_matchers, 2), episodes, Pool())
+        on_ray._Actor(partial(open_matchers, 2), episodes, Actors())
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):

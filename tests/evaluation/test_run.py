@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from icgeo.baselines import NearestPixels
-from icgeo.evaluation import RIVALS, Episode, Query, evaluate
+from icgeo.evaluation import BASELINES, Episode, Query, evaluate
 from icgeo.evaluation.scores import RETRIEVAL
 from icgeo.metrics import score_density
 from icgeo.prediction import Example, Prediction
@@ -22,7 +22,7 @@ TIMES = {"seconds"}
 
 @dataclass(frozen=True)
 class Matcher(NearestPixels):
-    """Nearest example by pixels, narrower than the rival; counts the photos it is asked for."""
+    """Nearest example by pixels, narrower than the baseline; counts the photos it is asked for."""
 
     name: ClassVar[str] = "matcher"
     kappa: float = 30.0
@@ -71,13 +71,13 @@ def test_every_query_is_located_by_all_with_all_shots(matcher, episodes, tmp_pat
     rows = evaluate([(matcher, e) for e in episodes], folder=tmp_path, shots=(0, 1, 4))
     assert len(rows) == 2 * 5 * 3 * 4
     assert len({row.key for row in rows}) == len(rows)
-    assert {row.locator for row in rows} == {"matcher", *RIVALS} - {RETRIEVAL}
+    assert {row.locator for row in rows} == {"matcher", *BASELINES} - {RETRIEVAL}
     assert all(row.error is None and row.located for row in rows)
 
 
 def test_rows_hold_the_scores_of_the_prediction(matcher, episodes, tmp_path):
     """The distance is that of the spherical law of cosines, in double precision."""
-    rows = evaluate([(matcher, episodes[0])], folder=tmp_path, shots=(4,), rivals=False)
+    rows = evaluate([(matcher, episodes[0])], folder=tmp_path, shots=(4,), baselines=False)
     predictions = matcher.locate([q.photo for q in episodes[0].queries], episodes[0].examples)
     for row, found in zip(rows, predictions, strict=True):
         lat, to = math.radians(row.lat), math.radians(row.true_lat)
@@ -141,7 +141,7 @@ def test_a_photo_that_cannot_be_read_is_a_row_and_no_crash(matcher, photos, tmp_
     assert own["good.png"].distance_km is not None
     assert own["unknown.png"].lat is not None
     assert own["unknown.png"].distance_km is own["unknown.png"].nll is None
-    assert {row.id for row in rows if row.locator in RIVALS} == {"good.png"}
+    assert {row.id for row in rows if row.locator in BASELINES} == {"good.png"}
     assert own["good.png"].source.endswith("good.png")
 
 
@@ -156,7 +156,7 @@ class Silent(NearestPixels):
 
 
 def test_no_answer_is_no_point_but_has_a_likelihood(episodes, tmp_path):
-    rows = evaluate([(Silent(), episodes[0])], folder=tmp_path, shots=(1,), rivals=False)
+    rows = evaluate([(Silent(), episodes[0])], folder=tmp_path, shots=(1,), baselines=False)
     assert all(row.located is False and row.lat is row.distance_km is None for row in rows)
     assert all(math.isfinite(row.nll) for row in rows)
     (score,) = json.loads((tmp_path / "summary.json").read_text())["scores"]

@@ -7,10 +7,10 @@ import pytest
 from test_run import Matcher, episode, without_times
 
 from icgeo.config import UsageError
-from icgeo.evaluation import RIVALS, Shard, evaluate, finish, known_rows, locate_share
+from icgeo.evaluation import BASELINES, Shard, evaluate, finish, known_rows, locate_share
 from icgeo.evaluation.scores import RETRIEVAL
 
-FEW = {"shots": (0, 2), "batch_size": 2, "rivals": False}
+FEW = {"shots": (0, 2), "batch_size": 2, "baselines": False}
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_killed_while_merging_nothing_is_lost(runs, tmp_path, monkeypatch):
 
 def test_rows_stand_by_benchmark_shots_locator_and_query(runs, tmp_path):
     rows = evaluate(runs, folder=tmp_path, shots=(2, 0), batch_size=3)
-    names = [*(name for name in RIVALS if name != RETRIEVAL), "matcher"]
+    names = [*(name for name in BASELINES if name != RETRIEVAL), "matcher"]
     assert [row.key for row in rows] == [
         (name, one.id, query.id, shots)
         for _, one in runs

@@ -1,4 +1,4 @@
-"""Land and borders under the ink: the file in the package and its raster."""
+"""Land and borders under the heatmap: the file in the package and its raster."""
 
 from dataclasses import replace
 from importlib.resources import files

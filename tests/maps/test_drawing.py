@@ -1,4 +1,4 @@
-"""Drawing: bumps of the great-circle distance, linear in the density."""
+"""Drawing: kernels of the great-circle distance, linear in the density."""
 
 import math
 
@@ -8,19 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Geod
 
-from icgeo.density import Density
 from icgeo.maps import MapStyle, draw, draw_density, drawing_matrix
 from icgeo.maps.basemap import base_image
+from icgeo.sphere.density import Density
 
 SMALL = MapStyle(height=16, width=32)
-MARKER = MapStyle.marker(height=64, width=128, spread_deg=6.0)
-WINDOW = MapStyle.bump(height=24, width=32).window(165.0, -50.0, -160.0, -10.0)
+MARKER = MapStyle.marker(height=64, width=128, sigma_deg=6.0)
+WINDOW = MapStyle.kernel(height=24, width=32).window(165.0, -50.0, -160.0, -10.0)
 lat_lon = st.tuples(st.floats(-90, 90), st.floats(-180, 179.99))
 
 
 @given(lat_lon, st.integers(0, 15), st.integers(0, 31))
 def test_a_pixel_shows_the_bump_of_its_distance(place: tuple[float, float], row: int, column: int):
-    """Against the geodesics of PROJ on a sphere; float32 holds the bump to 1e-6."""
+    """Against the geodesics of PROJ on a sphere; float32 holds the kernel to 1e-6."""
     lat, lon = SMALL.pixel_lat_lon()[row, column].tolist()
     radians = Geod(a=1, b=1).inv(place[1], place[0], lon, lat)[2]
     kappas = [math.radians(s) ** -2 for s in (40, 15, 6)]
@@ -93,7 +93,7 @@ def test_mercator_ends_at_85_degrees():
     "style",
     [
         MapStyle(base="land"),
-        MapStyle(base="land", spread_deg=(6.0,), colour=(0.68, 0.8, 0.9)),
+        MapStyle(base="land", sigma_deg=(6.0,), colour=(0.68, 0.8, 0.9)),
         MapStyle(colour=(1.0, 0.0, 0.0)),
     ],
 )

@@ -12,17 +12,17 @@ from PIL import Image
 from scipy.ndimage import fourier_shift
 from torch import Generator, Tensor
 
-from icgeo.density import Density
-from icgeo.healpix import cell_xyz
 from icgeo.maps import LEGIBLE, MapStyle, Noise, Reading, draw, draw_density, read
 from icgeo.maps.basemap import base_image
-from icgeo.maps.operator import candidate_grid, dot, ink_operator
+from icgeo.maps.operator import candidate_grid, dot, drawing_operator
 from icgeo.sphere import angle, sample_uniform, sample_von_mises_fisher, to_lat_lon, to_xyz
+from icgeo.sphere.density import Density
+from icgeo.sphere.healpix import cell_xyz
 
 THREE = MapStyle.three_widths()
-BUMP = MapStyle.bump()
-MARKER = MapStyle.marker(height=64, width=128, spread_deg=12.0)
-WINDOW = MapStyle.bump(height=48, width=40, spread_deg=20.0).window(165.0, -50.0, -160.0, -10.0)
+BUMP = MapStyle.kernel()
+MARKER = MapStyle.marker(height=64, width=128, sigma_deg=12.0)
+WINDOW = MapStyle.kernel(height=48, width=40, sigma_deg=20.0).window(165.0, -50.0, -160.0, -10.0)
 EXTRA = [(90.0, 0.0), (-90.0, 0.0), (0.0, -180.0), (40.0, 179.99), (-89.0, 55.0)]
 
 
@@ -89,7 +89,7 @@ def modes() -> tuple[Tensor, Tensor]:
 @pytest.mark.slow
 def test_ten_thousand_locations_are_read_back():
     """Within 0.1 of an equatorial pixel, the promise of the package."""
-    style = MapStyle.bump(height=32, width=64, spread_deg=30.0)
+    style = MapStyle.kernel(height=32, width=64, sigma_deg=30.0)
     truth = places(10_000)
     for part in torch.split(truth, 2000):
         readings = read(draw(part, style), style, nside=4, steps=7)
@@ -102,9 +102,9 @@ def test_ten_thousand_locations_are_read_back():
         THREE,
         BUMP,
         MapStyle.three_widths(height=32, width=64),
-        MapStyle.bump(height=128, width=256),
+        MapStyle.kernel(height=128, width=256),
         MapStyle(projection="equal_area"),
-        MapStyle(projection="equal_area", spread_deg=(6.0,)),
+        MapStyle(projection="equal_area", sigma_deg=(6.0,)),
         MapStyle(projection="equirectangular", extent=(0.0, -90.0, 360.0, 90.0)),
         MARKER,
         replace(MARKER, height=128, width=256),
@@ -133,8 +133,8 @@ def test_a_location_is_read_back_in_a_window_over_the_antimeridian():
         (colour_bias, 0.1),
         # chroma at half resolution and blocks of 8 pixels
         (jpeg, 0.25),
-        # the Fisher information of a 6 degree bump gives 0.1 pixels for one channel of white noise;
-        # smooth noise as wide as the bump moves it by 0.06 of its spread: 0.15 pixels
+        # the Fisher information of a 6 degree kernel gives 0.1 pixels for one channel of white noise;
+        # smooth noise as wide as the kernel moves it by 0.06 of its spread: 0.15 pixels
         (lambda maps: white_noise(maps, 0.06), 0.5),
         (lambda maps: smooth_noise(maps, 0.06), 0.8),
     ],
@@ -156,7 +156,7 @@ def test_a_location_survives_what_models_do(
         (lambda maps: maps, 0.02),
         (jpeg, 0.03),
         (lambda maps: white_noise(maps, 0.03), 0.05),
-        # blobs as wide as the ink pass for modes and take mass
+        # blobs as wide as the heatmap pass for modes and take mass
         (lambda maps: smooth_noise(maps, 0.03), 0.12),
     ],
     ids=["clean", "jpeg", "white", "smooth"],
@@ -164,11 +164,11 @@ def test_a_location_survives_what_models_do(
 def test_masses_of_modes_are_recovered(
     style: MapStyle, spoil: Callable[[Tensor], Tensor], largest: float
 ):
-    """Within 5 % of the whole, but for noise that looks like ink."""
+    """Within 5 % of the whole, but for noise that looks like heatmap."""
     where, masses = modes()
     maps = (draw(where, style) * masses[:, None, None, None]).sum(1)
     for one, reading in zip(where, read(spoil(maps), style), strict=True):
-        cells = [mass_near(reading.density, place, 2.5 * min(style.spread_deg)) for place in one]
+        cells = [mass_near(reading.density, place, 2.5 * min(style.sigma_deg)) for place in one]
         assert cells == pytest.approx(masses.tolist(), abs=largest)
         assert reading.legibility > 0.25
 
@@ -261,7 +261,7 @@ def test_a_map_reads_the_same_in_any_company(style: MapStyle):
 STYLES = [
     THREE,
     MapStyle.three_widths(height=32, width=64),
-    MapStyle.bump(height=128, width=256),
+    MapStyle.kernel(height=128, width=256),
     MapStyle(projection="equal_area"),
     WINDOW,
 ]
@@ -270,19 +270,19 @@ STYLES = [
 @pytest.mark.parametrize("style", STYLES)
 def test_the_operator_draws_as_draw_does(style: MapStyle):
     """float32 transforms of values up to 1 keep 1e-5."""
-    operator, grid = ink_operator(style, Noise()), candidate_grid(style)
+    operator, grid = drawing_operator(style, Noise()), candidate_grid(style)
     row, column = len(grid.lat) // 3, len(grid.lon) - 3
     mass = torch.zeros(1, len(grid.lat), len(grid.lon))
     mass[0, row, column] = 1
     drawn = operator.draw(grid.phased(mass)[:, None])
     expected = draw((grid.lat[row], (grid.lon[column] + 180) % 360 - 180), style)
-    opacity = operator.pool(expected[None, : len(style.spread_deg)])
+    opacity = operator.pool(expected[None, : len(style.sigma_deg)])
     assert torch.allclose(operator.seen(drawn), operator.seen(opacity), atol=1e-5)
 
 
 @pytest.mark.parametrize("style", STYLES)
 def test_the_operator_is_adjoint_and_its_energy_positive(style: MapStyle):
-    operator, grid = ink_operator(style, Noise()), candidate_grid(style)
+    operator, grid = drawing_operator(style, Noise()), candidate_grid(style)
     one, other = (
         grid.phased(torch.rand(1, len(grid.lat), len(grid.lon), generator=generator(i)))[:, None]
         for i in range(2)
@@ -297,7 +297,7 @@ def test_the_operator_is_adjoint_and_its_energy_positive(style: MapStyle):
 @pytest.mark.parametrize("style", STYLES)
 def test_the_operator_holds_no_denormal_numbers(style: MapStyle):
     """A few of them make a matrix product ten times slower."""
-    operator = ink_operator(style, Noise())
+    operator = drawing_operator(style, Noise())
     for blocks in (operator.drawing, operator.normal_blocks, operator.band_inverse):
         size = torch.view_as_real(blocks).abs()
         assert size[size > 0].min() > torch.finfo(torch.float32).tiny
@@ -314,8 +314,8 @@ def test_what_cannot_be_read_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             read(wrong, BUMP, **options)
-    with pytest.raises(ValueError, match="widen the ink"):
-        read(maps, MapStyle.bump(spread_deg=0.5))
+    with pytest.raises(ValueError, match="widen the heatmap"):
+        read(maps, MapStyle.kernel(sigma_deg=0.5))
     with pytest.raises(ValueError, match="white noise"):
         Noise(white=0.0)
     elsewhere = Density.from_mixture([[60.0, 0.0]], [1e6], [1.0])

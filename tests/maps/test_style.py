@@ -13,7 +13,7 @@ from icgeo.maps import MapStyle
 from icgeo.maps.style import latitude, northing
 
 WINDOW = MapStyle.three_widths().window(165.0, -50.0, -160.0, -10.0)
-STYLES = [MapStyle.three_widths(), MapStyle.bump(), MapStyle.marker(), WINDOW]
+STYLES = [MapStyle.three_widths(), MapStyle.kernel(), MapStyle.marker(), WINDOW]
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -67,8 +67,8 @@ def test_a_window_crosses_the_antimeridian_and_keeps_its_ink_in_pixels():
     assert (lon.diff() < 0).sum() == 1
     assert lon.max() < 180
     world = MapStyle.three_widths()
-    in_pixels = [s / WINDOW.pixel_deg for s in WINDOW.spread_deg]
-    assert in_pixels == pytest.approx([s / world.pixel_deg for s in world.spread_deg])
+    in_pixels = [s / WINDOW.pixel_deg for s in WINDOW.sigma_deg]
+    assert in_pixels == pytest.approx([s / world.pixel_deg for s in world.sigma_deg])
     same = replace(WINDOW, extent=(165.0, -50.0, 200.0, -10.0)).pixel_lat_lon()
     assert torch.equal(WINDOW.pixel_lat_lon(), same)
 
@@ -82,8 +82,8 @@ def test_a_window_crosses_the_antimeridian_and_keeps_its_ink_in_pixels():
         ({"extent": (-90.0, -180.0, 90.0, 180.0)}, "swapped"),
         ({"extent": (10.0, -20.0, 371.0, 20.0)}, "360"),
         ({"projection": "web_mercator"}, "85.05"),
-        ({"spread_deg": (6.0, 3.0)}, "1 or 3 spreads"),
-        ({"spread_deg": (0.0,)}, "spreads in"),
+        ({"sigma_deg": (6.0, 3.0)}, "1 or 3 spreads"),
+        ({"sigma_deg": (0.0,)}, "spreads in"),
         ({"colour": (1.0, 2.0, 0.0)}, "colour"),
     ],
 )

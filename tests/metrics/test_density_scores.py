@@ -9,10 +9,10 @@ import torch
 from scipy import stats
 
 from icgeo import metrics
-from icgeo.density import Density
 from icgeo.metrics import DensityScores, score_density
 from icgeo.metrics.benchmark import score_densities
 from icgeo.sphere import AREA_KM2, to_xyz
+from icgeo.sphere.density import Density
 
 PLACE = (10.0, 20.0)
 
@@ -23,7 +23,7 @@ def random_density(seed=0, nside=4):
 
 
 def test_nll_and_entropy_of_von_mises_and_fisher():
-    """Against scipy.stats.vonmises_fisher; cells of 1 degree blur a bump of 10 degrees little."""
+    """Against scipy.stats.vonmises_fisher; cells of 1 degree blur a kernel of 10 degrees little."""
     mean = to_xyz(torch.tensor([40.0, 20.0], dtype=torch.float64)).numpy()
     theirs = stats.vonmises_fisher(mean, 30.0)
     density = Density.from_mixture([(40.0, 20.0)], 30.0)

@@ -7,15 +7,15 @@ import pytest
 import torch
 from scipy import integrate
 
-from icgeo.density import Density
 from icgeo.metrics import energy, energy_score, energy_score_of_samples
 from icgeo.sphere import distance_km, sample_uniform, to_lat_lon, to_xyz
+from icgeo.sphere.density import Density
 
 RADIUS = 6371.0
 PLACES = [(41.0, 23.0), (-80.0, 170.0)]
 
 
-def bump(kappa=30.0, *, floor=0.1, nside=16):
+def kernel(kappa=30.0, *, floor=0.1, nside=16):
     return Density.from_mixture([(40, 20), (0, 0)], [kappa, 0], [1 - floor, floor], nside=nside)
 
 
@@ -50,7 +50,7 @@ def test_von_mises_fisher_at_its_mean_against_an_integral():
 
 def test_equals_the_mean_over_hemispheres():
     """Crofton: pi R E_h (F(h) - [y in h])^2, the CRPS with half-spaces for half-lines."""
-    density, truth = bump(nside=8), to_xyz(torch.tensor(PLACES, dtype=torch.float64))
+    density, truth = kernel(nside=8), to_xyz(torch.tensor(PLACES, dtype=torch.float64))
     drawn = to_xyz(density.sample(2000, torch.Generator().manual_seed(0)))
     poles = sample_uniform(8_000, generator=torch.Generator().manual_seed(1))
     inside = torch.cat([(part @ drawn.T > 0).double().mean(1) for part in poles.split(2000)])
@@ -59,7 +59,7 @@ def test_equals_the_mean_over_hemispheres():
     assert energy_score(density, PLACES).tolist() == pytest.approx(expected.tolist(), rel=0.04)
 
 
-@pytest.mark.parametrize("density", [bump(), bump(300, floor=0.5), bump(3, floor=0)])
+@pytest.mark.parametrize("density", [kernel(), kernel(300, floor=0.5), kernel(3, floor=0)])
 def test_patches_agree_with_all_cells(density):
     """Within the 1 % that the docstring states."""
     exact = energy_score(density, PLACES, resolution=None)
@@ -67,7 +67,7 @@ def test_patches_agree_with_all_cells(density):
 
 
 def test_patches_keep_the_mass_and_its_moment():
-    density = bump()
+    density = kernel()
     vector = energy._mean_vectors(16)
     held, middle = energy._patches(density.mass.numpy(), vector, 1 / 128)
     assert held.sum() == pytest.approx(1)
@@ -76,7 +76,7 @@ def test_patches_keep_the_mass_and_its_moment():
 
 
 def test_any_chunk_size_gives_the_same(monkeypatch):
-    density = bump(nside=8)
+    density = kernel(nside=8)
     samples = torch.stack([density.sample(50, torch.Generator().manual_seed(i)) for i in range(2)])
     whole = [energy_score(density, PLACES), energy_score_of_samples(samples, PLACES)]
     monkeypatch.setattr(energy, "_PAIRS_AT_ONCE", 130)
@@ -87,10 +87,17 @@ def test_any_chunk_size_gives_the_same(monkeypatch):
 
 def test_truth_has_the_least_expected_score():
     """Proper: among wider, narrower, moved and floored forecasts, the truth is best."""
-    truth = bump(30, floor=0.1)
+    truth = kernel(30, floor=0.1)
     places = truth.sample(400, torch.Generator().manual_seed(0))
     moved = Density.from_mixture([(50, 20), (0, 0)], [30, 0], [0.9, 0.1], nside=16)
-    others = [bump(8), bump(200), bump(floor=0.3), bump(floor=0), moved, Density.uniform(16)]
+    others = [
+        kernel(8),
+        kernel(200),
+        kernel(floor=0.3),
+        kernel(floor=0),
+        moved,
+        Density.uniform(16),
+    ]
     best = energy_score(truth, places)
     assert all((energy_score(other, places) - best).mean() > 0 for other in others)
 
@@ -106,7 +113,7 @@ def test_expected_score_of_a_wrong_forecast_exceeds_that_of_the_truth_exactly():
 
 
 def test_samples_estimate_the_density_without_bias():
-    density = bump(nside=16)
+    density = kernel(nside=16)
     samples = density.sample(10_000, torch.Generator().manual_seed(0)).reshape(1000, 10, 2)
     fair, of_samples = (
         energy_score_of_samples(samples, [PLACES[0]] * 1000, fair=fair).mean()

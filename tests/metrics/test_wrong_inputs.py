@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from icgeo import metrics
-from icgeo.density import Density
 from icgeo.metrics import DensityScores, Gazetteer
 from icgeo.sphere import AREA_KM2
+from icgeo.sphere.density import Density
 
 ONE, NONE, NAN = [(10.0, 20.0)], np.zeros((0, 2)), [(math.nan, math.nan)]
 BAD = [(math.nan, 20.0)]

@@ -12,10 +12,10 @@ from test_learning import STYLE, build
 import icgeo
 from icgeo import maps, sampling
 from icgeo.training.adapters import add_lora, learned, save_adapter
-from icgeo.training.draws import DrawOptions, Gallery, draw_episode
+from icgeo.training.episode_sampling import EpisodeSamplingOptions, Gallery, sample_episode
 from icgeo.training.lora import LoraOptions, LoraTraining
 from icgeo.training.objectives import PipelineObjective
-from icgeo.training.pools import Pool
+from icgeo.training.photo_sets import PhotoSet
 
 PAIRS = 4
 
@@ -26,7 +26,7 @@ def pool_of():
     seen = torch.rand(PAIRS, 2, generator=generator) * 120 - torch.tensor([60.0, 150.0])
     photos = (255 * maps.draw(seen, STYLE)[..., :32]).to(torch.uint8)
     places = torch.rand(PAIRS, 2, generator=generator).double() * 120 - 60
-    return Pool(photos, places)
+    return PhotoSet(photos, places)
 
 
 def objective_of(name, **settings):
@@ -38,7 +38,9 @@ def run_of(objective, pool, folder, options):
     """A run whose every step is on the same episodes."""
     latents = objective.encode(pool)
     gallery = Gallery.of(pool.lat_lon, latents["features"])
-    run = LoraTraining(objective, latents, gallery, exam=None, folder=folder, options=options)
+    run = LoraTraining(
+        objective, latents, gallery, validation_set=None, folder=folder, options=options
+    )
     draws = next(iter(run.parts(0)))
     run.parts = lambda step: [draws]
     return run
@@ -76,9 +78,9 @@ def test_in_pairwise_the_targets_of_an_episode_are_those_asked_one_by_one():
     """
     objective, pool = objective_of("klein", attention="pairwise"), pool_of()
     latents = objective.encode(pool)
-    options = DrawOptions(views=PAIRS, drop_examples=0.0, drop_text=0.0)
+    options = EpisodeSamplingOptions(views=PAIRS, drop_examples=0.0, drop_text=0.0)
     gallery = Gallery.of(pool.lat_lon, latents["features"])
-    draw = draw_episode(gallery, options, 0)
+    draw = sample_episode(gallery, options, 0)
     visible = ~torch.eye(PAIRS, dtype=torch.bool)
     visible[3] = False
     draw = replace(draw, visible=visible)
@@ -143,7 +145,7 @@ def test_stock_pipelines_load_what_is_saved(name, tmp_path):
 
 
 def test_the_public_call_takes_a_pipelines_lora(tmp_path):
-    style = maps.MapStyle.marker(height=64, width=128, spread_deg=10.0)
+    style = maps.MapStyle.marker(height=64, width=128, sigma_deg=10.0)
     folder = twins.klein(tmp_path / "klein")
     model = icgeo.load(folder, style=style, photo_size=64)
     transformer = model.backbone.pipeline.transformer
@@ -162,12 +164,12 @@ def test_the_public_call_takes_a_pipelines_lora(tmp_path):
 
 @pytest.mark.slow
 def test_a_lora_learns_on_a_base_of_8_bits(tmp_path):
-    style = maps.MapStyle.marker(height=64, width=128, spread_deg=10.0)
+    style = maps.MapStyle.marker(height=64, width=128, sigma_deg=10.0)
     choices = {"style": style, "photo_size": 64, "attention": "pairwise", "dtype": "bfloat16"}
     model = icgeo.load(twins.klein(tmp_path / "klein"), quantization="int8", **choices)
     generator = torch.Generator().manual_seed(0)
     photos = torch.randint(256, (6, 3, 64, 64), generator=generator).to(torch.uint8)
-    pool = Pool(photos, torch.rand(6, 2, generator=generator).double() * 50)
+    pool = PhotoSet(photos, torch.rand(6, 2, generator=generator).double() * 50)
     objective = PipelineObjective(model, "earth")
     options = LoraOptions(views=3, episodes=2, rank=4, tracker="none", learning_rate=2e-2)
     run = run_of(objective, pool, tmp_path, options)

@@ -28,5 +28,5 @@ def test_reading_is_timed():
 
 def test_memory_is_flat_over_many_queries():
     model = benchmark.build("small", device="cpu", dtype=torch.float32)
-    style = MapStyle.marker(height=32, width=64, spread_deg=15.0)
+    style = MapStyle.marker(height=32, width=64, sigma_deg=15.0)
     assert benchmark.memory_growth(model.choosing(style=style, photo_size=32), queries=100) < 1.05

@@ -22,7 +22,7 @@ def codec():
 
 
 def test_maps_survive_the_codec(codec):
-    """Each channel keeps its energy: wide ink nearly all of it, the narrowest 80 %."""
+    """Each channel keeps its energy: wide heatmap nearly all of it, the narrowest 80 %."""
     clean = drawn(300, 1)
     lost = (codec.decode_maps(codec.encode_maps(clean)) - clean).square().sum((0, 2, 3))
     assert (lost / clean.square().sum((0, 2, 3)) < torch.tensor([0.01, 0.03, 0.2])).all()

@@ -106,7 +106,7 @@ def test_a_locator_comes_from_the_hub_and_size_and_source_are_said_first(
     caplog.set_level(logging.INFO, "icgeo.models.hub")
     found = icgeo.Geolocator.from_pretrained(REPOSITORY, revision="v1")
     (message,) = caplog.messages
-    size = hub.in_words(sum(server.given.values()))
+    size = hub.format_bytes(sum(server.given.values()))
     assert message.startswith(f"downloading {len(server.given)} files, {size}, of {REPOSITORY} ")
     assert f"(commit c0ffee00) from {constants.ENDPOINT} to {constants.HF_HUB_CACHE}" in message
     assert "model/transformer/diffusion_pytorch_model.safetensors" in server.given
@@ -154,7 +154,7 @@ def test_a_plain_checkpoint_is_loaded_from_the_hub_with_its_commit(server):
     server.folder = files("icgeo") / "assets" / "tiny"
     loaded = icgeo.load(REPOSITORY)
     assert loaded.origin.revision == COMMIT
-    assert loaded.made_by == icgeo.load("tiny").made_by
+    assert loaded.fingerprint == icgeo.load("tiny").fingerprint
     assert hub.pipeline_part(REPOSITORY, "icgeo.json").is_file()
 
 
@@ -201,4 +201,4 @@ def test_text_encoders_are_fetched_when_an_instruction_is_new(server, tmp_path, 
 def test_sizes_have_units():
     sizes = [0, 1023, 1024, 1536, 5 * 2**20, 3.5 * 2**30, 2**41]
     words = ["0 bytes", "1023 bytes", "1.0 KiB", "1.5 KiB", "5.0 MiB", "3.5 GiB", "2048.0 GiB"]
-    assert [hub.in_words(size) for size in sizes] == words
+    assert [hub.format_bytes(size) for size in sizes] == words

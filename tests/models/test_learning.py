@@ -156,7 +156,7 @@ def episodes_of(model):
 
 def context_of(model, shown):
     """Encode the examples with the weights of now, gradients included."""
-    return Context(SHOTS, model.layout.encode_pairs(*shown), model.made_by)
+    return Context(SHOTS, model.layout.encode_pairs(*shown), model.fingerprint)
 
 
 def velocity_loss(model, episode, generator):
@@ -196,7 +196,7 @@ def train(model, episodes, *, steps, rate=1e-2):
     ],
 )
 def test_an_architecture_learns(name, steps):
-    """8 fixed episodes by heart: the loss, the nearest map in latents, the place in km."""
+    """8 fixed episodes from memory: the loss, the nearest map in latents, the place in km."""
     model = build(name)
     episodes = episodes_of(model)
     losses = train(model, episodes, steps=steps)

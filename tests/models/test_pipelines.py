@@ -13,10 +13,10 @@ from PIL import Image
 
 import icgeo
 from icgeo import layout, maps, sampling
+from icgeo.models.attention import uninstall
 from icgeo.models.base import Context
-from icgeo.models.prefix import uninstall
 
-STYLE = maps.MapStyle.marker(height=64, width=128, spread_deg=10.0)
+STYLE = maps.MapStyle.marker(height=64, width=128, sigma_deg=10.0)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def shown(model, shots):
     pairs = [
         image for pair in zip(pictures(photos), pictures(drawn), strict=True) for image in pair
     ]
-    return Context(shots, kept, model.made_by), asked / 255, [*pairs, *pictures(asked)]
+    return Context(shots, kept, model.fingerprint), asked / 255, [*pairs, *pictures(asked)]
 
 
 def denoise(model, shots, steps=3):
@@ -74,7 +74,7 @@ def denoise(model, shots, steps=3):
     queries = model.layout.encode_queries(context.kept, asked)
     velocity = model.velocity(context, queries, "earth")
     found = sampling.euler(velocity, noise, model.layout.times(shots, steps))
-    words = layout.words("earth", shots=shots, layout=model.settings.layout)
+    words = layout.instruction("earth", shots=shots, layout=model.settings.layout)
     text = model.backbone.prompts(words)
     given = {
         "image": images,
@@ -143,7 +143,7 @@ def test_without_examples_joint_is_the_key_value_pipeline(folder):
 
 def kontext_latents(model, given, size, image, true_cfg_scale=1.0):
     """What `FluxKontextPipeline` finds of one image, unresized."""
-    words = layout.words("earth", shots=0, layout=model.settings.layout)
+    words = layout.instruction("earth", shots=0, layout=model.settings.layout)
     told = [model.backbone.prompts(text) for text in (words, "")]
     longest = max(each["encoder_hidden_states"].shape[1] for each in told)
     assert true_cfg_scale == 1 or longest == told[1]["encoder_hidden_states"].shape[1]
@@ -174,7 +174,7 @@ def test_one_reference_is_the_stock_pipeline_of_kontext(folders):
 def test_true_guidance_is_that_of_kontext(folders):
     """Diffusers asks for a negative embedding as long as the other."""
     model = load(folders["kontext"], "full", guidance_scale=2.0)
-    words, kept = layout.words("earth", shots=0), model.backbone.prompts
+    words, kept = layout.instruction("earth", shots=0), model.backbone.prompts
     short = {name: x[:, :1] if x.ndim == 3 else x for name, x in kept(words).items()}
     kept.kept[words] = short
     found, given = denoise(model, 0)
@@ -187,7 +187,7 @@ def test_a_panel_is_the_stock_pipeline_of_kontext(folders):
     model = icgeo.load(folders["kontext"], style=STYLE)
     assert (model.settings.layout, model.settings.attention) == ("panel", "full")
     photos, drawn = pixels(2, 1) / 255, pixels(2, 2, width=128) / 255
-    context = Context(2, model.layout.encode_pairs(photos, drawn), model.made_by)
+    context = Context(2, model.layout.encode_pairs(photos, drawn), model.fingerprint)
     asked = pixels(1, 3) / 255
     noise = torch.randn(1, 1, *model.layout.latent_shape(2))
     velocity = model.velocity(context, model.layout.encode_queries(context.kept, asked), "earth")
@@ -198,7 +198,7 @@ def test_a_panel_is_the_stock_pipeline_of_kontext(folders):
     assert panel.shape == (1, 3, 3 * 64, 64 + 128)
     torch.testing.assert_close(panel[0, :, :64, :64], photos[0])
     torch.testing.assert_close(panel[0, :, 128:, 64:], blank[0])
-    words = layout.words("earth", shots=2, layout="panel")
+    words = layout.instruction("earth", shots=2, layout="panel")
     text = model.backbone.prompts(words)
     given = {
         "prompt_embeds": text["encoder_hidden_states"],
@@ -283,7 +283,7 @@ def test_frames_are_the_stock_pipeline_of_ti2v(folders):
 
 def test_instructions_are_trimmed(folder):
     model = load(folder)
-    words = layout.words("earth", shots=1)
+    words = layout.instruction("earth", shots=1)
     text = model.backbone.prompts(words)["encoder_hidden_states"]
     whole = diffusers.Flux2KleinPipeline.from_pretrained(folder)
     padded, _ = whole.encode_prompt(words)
@@ -326,7 +326,11 @@ def test_neither_company_nor_samples_change_a_map(folder, mode):
     together = model.draw_maps(context, asked, prompt="earth", samples=2, steps=2)
     told = []
     alone = model.draw_maps(
-        context, asked[1:2], prompt="earth", steps=2, watch=lambda *step: told.append(step)
+        context,
+        asked[1:2],
+        prompt="earth",
+        steps=2,
+        callback_on_step_end=lambda *step: told.append(step),
     )
     assert len(told) == 2
     assert torch.equal(told[-1][0], alone)
@@ -355,7 +359,7 @@ def test_guidance_by_examples_leans_away_from_none(folder):
         chosen = replace(model, settings=replace(model.settings, example_guidance=scale))
         return chosen.velocity(context, queries, "earth")(x, 0.7)
 
-    with_, without = velocity(1.0, context), velocity(2.5, Context(0, {}, model.made_by))
+    with_, without = velocity(1.0, context), velocity(2.5, Context(0, {}, model.fingerprint))
     expected = without + 2.5 * (with_ - without)
     torch.testing.assert_close(velocity(2.5, context), expected, atol=1e-5, rtol=0)
     with pytest.raises(icgeo.LoadError, match=r"example_guidance of 1 where .* one picture"):
@@ -369,7 +373,7 @@ def test_every_architecture_locates_a_clip(folders, name):
     shown = [(pixels(1, i)[0].permute(1, 2, 0).numpy(), (10.0 * i, 20.0 * i)) for i in range(2)]
     frames = [pixels(1, 7 + i)[0].permute(1, 2, 0).numpy() for i in range(2)]
     locator = icgeo.Geolocator(model, steps=1, samples=1)
-    clip = locator.locate_clip(frames, shown, speed_kmh=900.0, seconds=60.0)
+    clip = locator.locate_sequence(frames, shown, speed_kmh=900.0, seconds=60.0)
     assert len(clip.frames) == 2
     for prediction in (*clip.frames, clip.whole):
         assert prediction.density.mass.sum().item() == pytest.approx(1, abs=1e-6)

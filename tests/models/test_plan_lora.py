@@ -11,13 +11,13 @@ from torch.utils.flop_counter import FlopCounterMode
 import icgeo
 from icgeo import maps
 from icgeo.training.adapters import add_lora
-from icgeo.training.draws import Gallery, draw_episode
+from icgeo.training.episode_sampling import Gallery, sample_episode
 from icgeo.training.lora import LoraOptions
 from icgeo.training.objectives import objective_of
+from icgeo.training.photo_sets import PhotoSet
 from icgeo.training.plan import plan_lora
-from icgeo.training.pools import Pool
 
-STYLE = maps.MapStyle.marker(height=64, width=128, spread_deg=10.0)
+STYLE = maps.MapStyle.marker(height=64, width=128, sigma_deg=10.0)
 IMAGE_CODECS = ("Encoder", "WanEncoder3d", "WanCausalConv3d", "Conv2d")
 OPTIONS = LoraOptions(views=5, rank=3, drop_examples=0.0, drop_text=0.0)
 
@@ -38,12 +38,12 @@ def test_operations_and_parameters_are_those_of_the_run(name, choices, tmp_path)
     model = icgeo.load(folder, **choices)
     objective = objective_of(model, model.settings.prompts[0])
     weights = add_lora(objective.transformer, rank=3, alpha=3)
-    pool = Pool(
+    pool = PhotoSet(
         torch.zeros(8, 3, model.photo_size, model.photo_size, dtype=torch.uint8),
         torch.arange(16.0).reshape(8, 2).double(),
     )
     latents = objective.encode(pool)
-    draw = draw_episode(Gallery.of(pool.lat_lon, latents["features"]), OPTIONS, 0)
+    draw = sample_episode(Gallery.of(pool.lat_lon, latents["features"]), OPTIONS, 0)
     draw = replace(draw, visible=~torch.eye(5, dtype=torch.bool))
     text = objective._told(draw, 4)["encoder_hidden_states"].shape[1]
     found = plan_lora(folder, OPTIONS, dtype=torch.float32, text_tokens=text, **choices)

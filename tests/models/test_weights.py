@@ -17,7 +17,7 @@ import icgeo
 from icgeo.maps import MapStyle
 from icgeo.models import prompts, weights
 
-STYLE = MapStyle.marker(height=64, width=128, spread_deg=10.0)
+STYLE = MapStyle.marker(height=64, width=128, sigma_deg=10.0)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_adapters_change_the_maps_and_the_contexts(tmp_path, name):
     plain, adapted = load(folder), load(folder, adapter=tmp_path / "lora")
     difference = draw(plain, samples=1) - draw(adapted, samples=1)
     assert difference.abs().max() > 1e-3
-    assert str(tmp_path / "lora") in adapted.made_by["model"]
+    assert str(tmp_path / "lora") in adapted.fingerprint["model"]
     scaling = next(
         module.scaling["default_0"]
         for module in adapted.backbone.pipeline.transformer.modules()
@@ -144,7 +144,7 @@ def test_tiny_takes_an_adapter_too(tmp_path):
     save_adapter(icgeo.load("tiny").learner.transformer, diffusers.Flux2KleinPipeline, tmp_path)
     plain, adapted = icgeo.load("tiny"), icgeo.load("tiny", adapter=tmp_path)
     assert not torch.equal(draw(plain), draw(adapted))
-    assert plain.made_by != adapted.made_by
+    assert plain.fingerprint != adapted.fingerprint
     with pytest.raises(icgeo.LoadError, match=r"no quantization for a model of this size"):
         icgeo.load("tiny", quantization="int8")
 

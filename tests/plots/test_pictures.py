@@ -6,8 +6,8 @@ import torch
 from pictures import BASELINE, difference, saved
 
 from icgeo import maps, plots
-from icgeo.density import Density
 from icgeo.prediction import Prediction
+from icgeo.sphere.density import Density
 
 STYLE = maps.MapStyle.three_widths(height=32, width=64)
 PHOTO = np.indices((24, 32)).sum(axis=0)[..., None].repeat(3, axis=-1).astype(np.uint8) * 4

@@ -13,11 +13,11 @@ from pyproj import Proj
 
 from icgeo import maps, plots
 from icgeo.baselines import Chance
-from icgeo.density import Density
-from icgeo.evaluation import RIVALS, Row, scores
+from icgeo.evaluation import BASELINES, Row, scores
 from icgeo.metrics import calibration_error
 from icgeo.plots.curves import calibration_band
 from icgeo.prediction import Example, Prediction
+from icgeo.sphere.density import Density
 
 STYLE = maps.MapStyle.three_widths(height=16, width=32)
 PHOTO = np.random.default_rng(0).integers(256, size=(16, 16, 3), dtype=np.uint8)
@@ -191,10 +191,10 @@ def test_methods_are_told_apart_and_shots_may_be_something_else():
 @pytest.mark.parametrize("worlds", [("moon",), ("moon", "mars"), ("moon", "mars", "io")])
 def test_the_legend_fits_and_tells_what_the_band_is(worlds):
     some = [row for world in worlds for row in rows(world)]
-    some += [replace(row, locator=name) for name in RIVALS[1:] for row in some]
+    some += [replace(row, locator=name) for name in BASELINES[1:] for row in some]
     figure = plots.plot_shots(scores(some))
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert sorted(labels) == sorted(["icgeo", "95 % interval", *RIVALS])
+    assert sorted(labels) == sorted(["icgeo", "95 % interval", *BASELINES])
     assert_nothing_clipped(figure)
 
 

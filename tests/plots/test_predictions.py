@@ -13,10 +13,10 @@ from PIL import Image
 
 from icgeo import maps, plots
 from icgeo.data.video import read_video
-from icgeo.density import Density
 from icgeo.plots.style import ERROR_MAP
 from icgeo.prediction import Prediction
 from icgeo.sphere import distance_km
+from icgeo.sphere.density import Density
 
 STYLE = maps.MapStyle.three_widths(height=16, width=32)
 PHOTO = np.random.default_rng(0).integers(256, size=(16, 16, 3), dtype=np.uint8)

@@ -11,11 +11,11 @@ from PIL.ExifTags import IFD
 from report_rows import rows, write_run
 
 from icgeo import maps
-from icgeo.density import Density
 from icgeo.evaluation import Episode, Query
 from icgeo.prediction import Example, Prediction
 from icgeo.report import choose_cases, load_cases, save_cases
 from icgeo.report.figures import density_picture
+from icgeo.sphere.density import Density
 
 STYLE = maps.MapStyle.three_widths(height=16, width=32)
 

@@ -21,11 +21,11 @@ from icgeo.models.flux2 import StackedMapModel
 from icgeo.training import lora
 from icgeo.training.adapters import add_lora, learned, merge, save_adapter
 from icgeo.training.cards import push_to_hub, write_card
-from icgeo.training.draws import Gallery
+from icgeo.training.episode_sampling import Gallery
 from icgeo.training.episodes import PROMPTS
-from icgeo.training.lora import Exam, LoraOptions, LoraTraining
+from icgeo.training.lora import LoraOptions, LoraTraining, ValidationSet
 from icgeo.training.objectives import Latents, encoded, objective_of
-from icgeo.training.pools import Pool, view_pool
+from icgeo.training.photo_sets import PhotoSet, view_set
 from icgeo.training.pretrain import STYLE, build_learner
 from icgeo.training.targets import target_modules
 
@@ -51,17 +51,19 @@ def small_model(seed=0):
 def pool():
     generator = torch.Generator().manual_seed(0)
     world = torch.rand(3, 24, 48, generator=generator)
-    return view_pool(world, 12, size=64, generator=generator)
+    return view_set(world, 12, size=64, generator=generator)
 
 
-def training(pool, folder, options=FEW, *, model=None, exam=True):
+def training(pool, folder, options=FEW, *, model=None, validation_set=True):
     objective = objective_of(model or small_model(), UNKNOWN)
     latents = encoded(objective, pool, folder / "latents")
     return LoraTraining(
         objective,
         latents,
         Gallery.of(pool.lat_lon, latents["features"]),
-        exam=Exam([(pool[:2], pool[2:4])], UNKNOWN, (0, 2)) if exam else None,
+        validation_set=ValidationSet([(pool[:2], pool[2:4])], UNKNOWN, (0, 2))
+        if validation_set
+        else None,
         folder=folder,
         options=options,
     )
@@ -110,7 +112,7 @@ def test_gradients_in_parts_are_those_of_the_whole(pool, tmp_path):
     found = []
     for accumulate in (1, 2):
         options = replace(FEW, accumulate=accumulate)
-        run = training(pool, tmp_path / str(accumulate), options, exam=False)
+        run = training(pool, tmp_path / str(accumulate), options, validation_set=False)
         run.update()
         run.update()
         found.append([weight.detach().clone() for weight in run.weights])
@@ -134,7 +136,7 @@ def test_latents_are_computed_once_and_anew_for_other_photos(pool, tmp_path, mon
 
 def test_hidden_pairs_and_the_own_map_do_not_matter(pool, tmp_path):
     """The loss of a target alone changes with what it sees, and with nothing else."""
-    run = training(pool, tmp_path, exam=False)
+    run = training(pool, tmp_path, validation_set=False)
     (draw, *_), = run.parts(0)  # fmt: skip
     visible = torch.zeros(3, 3, dtype=torch.bool)
     visible[0, 1] = True
@@ -232,12 +234,12 @@ def test_rank_8_learns_8_episodes_by_heart(tmp_path):
     places = torch.rand(16, 2, generator=generator).double() * 120 - 60
     photos = torch.randint(256, (16, 3, 8, 8), generator=generator).float()
     photos = functional.interpolate(photos, size=64, mode="bilinear").to(torch.uint8)
-    model, pool = icgeo.load("tiny"), Pool(photos, places)
+    model, pool = icgeo.load("tiny"), PhotoSet(photos, places)
     options = LoraOptions(
-        views=2, episodes=8, rank=8, alpha=16, steps=150, atom=1.0, learning_rate=1e-2, average=0.9,
+        views=2, episodes=8, rank=8, alpha=16, steps=150, share_at_t1=1.0, learning_rate=1e-2, average=0.9,
         warmup=10, tracker="none", mixed_precision="no",
     )  # fmt: skip
-    run = training(pool, tmp_path, options, model=model, exam=False)
+    run = training(pool, tmp_path, options, model=model, validation_set=False)
     draws = [
         replace(
             next(run.parts(0))[0],
@@ -272,8 +274,8 @@ def test_it_stops_where_validation_does_not_improve(pool, tmp_path, monkeypatch)
     options = replace(FEW, steps=8, validate_every=1, patience=2)
     run = training(pool, tmp_path, options)
     nll = iter([3.0, 1.0, 2.0, 1.5, 0.0])
-    judged = lora.Judgement(100.0, 0.0, 1.0)
-    monkeypatch.setattr(Exam, "__call__", lambda *_: {0: replace(judged, nll=next(nll))})
+    judged = lora.ValidationResult(100.0, 0.0, 1.0)
+    monkeypatch.setattr(ValidationSet, "__call__", lambda *_: {0: replace(judged, nll=next(nll))})
     saved = []
     monkeypatch.setattr(lora, "save_adapter", lambda *_, **__: saved.append(run.progress.step))
     run.run()
@@ -293,7 +295,7 @@ def test_losses_go_to_tensorboard(pool, tmp_path):
 
 
 def test_a_full_disk_loses_nothing(pool, tmp_path, monkeypatch):
-    run = training(pool, tmp_path, exam=False)
+    run = training(pool, tmp_path, validation_set=False)
     run.update()
     run.save()
 
@@ -305,15 +307,15 @@ def test_a_full_disk_loses_nothing(pool, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"No space left on device.*make room and start again"):
         run.save()
     assert [path.name for path in run.checkpoints] == ["00000001"]
-    resumed = training(pool, tmp_path, exam=False)
+    resumed = training(pool, tmp_path, validation_set=False)
     assert resumed.resume()
     assert resumed.progress.step == 1
 
 
 def test_a_checkpoint_of_another_model_is_refused(pool, tmp_path):
-    run = training(pool, tmp_path, exam=False)
+    run = training(pool, tmp_path, validation_set=False)
     run.save()
-    other = training(pool, tmp_path, model=small_model(seed=1), exam=False)
+    other = training(pool, tmp_path, model=small_model(seed=1), validation_set=False)
     with pytest.raises(UsageError, match=r"expected a checkpoint of .* choose another run folder"):
         other.resume()
     shutil.rmtree(tmp_path / "checkpoints")
@@ -332,7 +334,7 @@ def test_a_checkpoint_of_another_model_is_refused(pool, tmp_path):
 )
 def test_what_cannot_be_is_said_in_one_line(pool, tmp_path, options, words):
     with pytest.raises(UsageError, match=words) as raised:
-        training(pool, tmp_path, replace(FEW, **options), exam=False)
+        training(pool, tmp_path, replace(FEW, **options), validation_set=False)
     assert "\n" not in str(raised.value)
 
 

@@ -9,18 +9,18 @@ import torch
 
 from icgeo import maps, sphere
 from icgeo.data.orbit import ViewOptions
-from icgeo.density import Density
 from icgeo.models.base import Settings
 from icgeo.models.flux2 import StackedMapModel
+from icgeo.sphere.density import Density
 from icgeo.training import calibration, flow
 from icgeo.training.episodes import (
     EARTH,
     PROMPTS,
     EpisodeOptions,
     WorldBank,
-    draw_episodes,
     random_subsets,
     recolour,
+    sample_episodes,
 )
 from icgeo.training.memory import keep_freed_memory
 from icgeo.training.pretrain import STYLE, Pretraining, Schedule, build_learner
@@ -55,10 +55,10 @@ def test_subsets_leave_the_query_out_and_have_every_size():
 
 
 def test_episodes_hold_what_they_promise(bank):
-    episodes = draw_episodes(bank, SMALL, generator=generator())
+    episodes = sample_episodes(bank, SMALL, generator=generator())
     assert episodes.photos.shape == (3, 5, 3, 64, 64)
     torch.testing.assert_close(episodes.xyz.norm(dim=-1), torch.ones(3, 5))
-    again = draw_episodes(bank, SMALL, generator=generator())
+    again = sample_episodes(bank, SMALL, generator=generator())
     assert torch.equal(episodes.photos, again.photos)
 
 
@@ -69,7 +69,7 @@ def test_the_earth_is_upright_and_other_worlds_are_not(bank):
     options = replace(SMALL, worlds=6, views=12, cap_share=0.0)
     shares = {}
     for name, share in (("earth", 1.0), ("unknown", 0.0)):
-        episodes = draw_episodes(
+        episodes = sample_episodes(
             graded,
             replace(options, earth_share=share),
             generator=generator(1),
@@ -102,7 +102,7 @@ def test_overlap_and_the_earth_give_way_as_a_run_goes_on():
 
 
 def test_times_have_an_atom_at_one():
-    t = flow.draw_times(20000, atom=0.6, generator=generator())
+    t = flow.draw_times(20000, share_at_t1=0.6, generator=generator())
     assert (t == 1).float().mean().item() == pytest.approx(0.6, abs=0.02)
     assert t.min() >= 0
     assert t[t < 1].mean().item() == pytest.approx(2 / 3, abs=0.01)  # density 2 t
@@ -170,12 +170,17 @@ def test_the_learner_learns(bank, tmp_path):
     """On one batch over and over the flow loss falls well under that of an untrained model."""
     run = small_run(bank, tmp_path)
     run.match_steps = 0
-    episodes = draw_episodes(bank, SMALL, generator=generator(3))
+    episodes = sample_episodes(bank, SMALL, generator=generator(3))
     optimizer = torch.optim.AdamW(run.learner.parameters(), lr=3e-3)
     found = []
     for _ in range(60):
         loss = flow.losses(
-            run.learner, STYLE, episodes, scale=run.log_scale, atom=1.0, generator=run.generator
+            run.learner,
+            STYLE,
+            episodes,
+            scale=run.log_scale,
+            share_at_t1=1.0,
+            generator=run.generator,
         ).flow
         optimizer.zero_grad()
         loss.backward()
@@ -221,7 +226,7 @@ def test_calibration_fills_the_settings(bank, monkeypatch):
     assert set(settings.calibration) == set(PROMPTS)
     assert set(settings.calibration[EARTH]) == {str(shots) for shots in calibration.SHOTS}
     assert set(settings.frame_correlation) == set(PROMPTS)
-    assert settings.power_in_clip(EARTH, 8) in (1 / 8, 1.0)
+    assert settings.power_in_sequence(EARTH, 8) in (1 / 8, 1.0)
     assert isinstance(settings.noise, maps.Noise)
 
 
@@ -239,5 +244,5 @@ def test_frames_that_are_wrong_together_count_as_one(shared, correlation, monkey
         said = truth.expand(1 if shared else 8, 3)
         said = sphere.to_lat_lon(sphere.sample_von_mises_fisher(said, kappa, generator=draws))
         frames = [Density.from_mixture(place, kappa, nside=8) for place in said.expand(8, 2)]
-        clips.append(calibration.LocatedClip(frames, sphere.to_lat_lon(truth).expand(8, 2)))
+        clips.append(calibration.LocatedSequence(frames, sphere.to_lat_lon(truth).expand(8, 2)))
     assert calibration.best_correlation(clips) == correlation

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from icgeo.models.prefix import uninstall
+from icgeo.models.attention import uninstall
 from icgeo.training import throughput
-from icgeo.training.draws import draw_episode
+from icgeo.training.episode_sampling import sample_episode
 from icgeo.training.lora import LoraOptions
 from icgeo.training.objectives import PipelineObjective
 
@@ -21,7 +21,7 @@ def run():
 
 @pytest.fixture(scope="module")
 def draw(run):
-    found = draw_episode(run.gallery, OPTIONS, 0)
+    found = sample_episode(run.gallery, OPTIONS, 0)
     return replace(found, visible=~torch.eye(3, dtype=torch.bool), is_told=True)
 
 

@@ -12,10 +12,10 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import save_file
 from test_lora import FEW, UNKNOWN, small_model
 
-from icgeo.training.draws import Gallery
-from icgeo.training.lora import Exam, LoraTraining
+from icgeo.training.episode_sampling import Gallery
+from icgeo.training.lora import LoraTraining, ValidationSet
 from icgeo.training.objectives import objective_of
-from icgeo.training.pools import view_pool
+from icgeo.training.photo_sets import view_set
 from icgeo.training.sharding import whole
 
 
@@ -35,7 +35,7 @@ def shard():
 
 def new_run(folder, accelerator):
     generator = torch.Generator().manual_seed(0)
-    pool = view_pool(torch.rand(3, 24, 48, generator=generator), 12, size=64, generator=generator)
+    pool = view_set(torch.rand(3, 24, 48, generator=generator), 12, size=64, generator=generator)
     model = small_model()
     model.learner.double()
     objective = objective_of(model, UNKNOWN)
@@ -44,7 +44,7 @@ def new_run(folder, accelerator):
         objective,
         latents,
         Gallery.of(pool.lat_lon, latents["features"]),
-        exam=Exam([(pool[:2], pool[2:4])], UNKNOWN, (0, 2)),
+        validation_set=ValidationSet([(pool[:2], pool[2:4])], UNKNOWN, (0, 2)),
         folder=folder,
         options=replace(FEW, average=0.5, learning_rate=0.1),
         accelerator=accelerator,

@@ -14,7 +14,7 @@ from icgeo.data.benchmarks.records import (
     BenchmarkRecord,
     Names,
     RawRow,
-    Seen,
+    SeenStrings,
     Skipped,
     find_names,
     labels,
@@ -66,7 +66,7 @@ class OpenBenchmark:
 
     def rows(self) -> Iterator[BenchmarkRecord | Skipped]:
         """Give every row, as a record or with the reason why it is skipped."""
-        seen = Seen()
+        seen = SeenStrings()
         find = _finder(self._images)
         try:
             for row in self._rows():
@@ -75,7 +75,7 @@ class OpenBenchmark:
             seen.close()
 
     def _record(
-        self, row: RawRow, seen: Seen, find: Callable[[str], str | None]
+        self, row: RawRow, seen: SeenStrings, find: Callable[[str], str | None]
     ) -> BenchmarkRecord | Skipped:
         names = self._names
         if any(name not in row.cells for name in (names.id, names.lat, names.lon)):

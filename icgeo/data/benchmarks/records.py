@@ -127,7 +127,7 @@ def labels(row: RawRow, names: Names) -> dict[str, str]:
     return {name: cell for name, cell in cells.items() if cell.lower() not in _MISSING}
 
 
-class Seen:
+class SeenStrings:
     """Strings seen before, in a temporary file: of millions a set would fill the memory."""
 
     def __init__(self) -> None:

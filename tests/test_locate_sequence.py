@@ -47,9 +47,9 @@ def silence(monkeypatch, locator, *numbers):
 
 
 def test_a_clip_is_the_smoothed_frames_and_their_mixture(locator, frames, track):
-    clip = locator.locate_clip(frames, speed_kmh=LIMIT, seconds=60)
+    clip = locator.locate_sequence(frames, speed_kmh=LIMIT, seconds=60)
     alone = [prediction.density for prediction in locator.locate(frames)]
-    power = locator.loaded.settings.power_in_clip("earth", 4)
+    power = locator.loaded.settings.power_in_sequence("earth", 4)
     expected = smooth(alone, [0, 60, 120, 180], speed_kmh=LIMIT, power=power)
     torch.testing.assert_close(masses(clip.frames), torch.stack([d.mass for d in expected]))
     torch.testing.assert_close(clip.whole.density.mass, mixture(expected).mass)
@@ -64,7 +64,7 @@ def test_a_clip_is_the_smoothed_frames_and_their_mixture(locator, frames, track)
 
 def test_predict_clip_takes_times_and_gaps_alike(locator, frames):
     by_gap, by_times = (
-        icgeo.predict_clip(frames, speed_kmh=LIMIT, seconds=seconds, model=locator.loaded)
+        icgeo.predict_sequence(frames, speed_kmh=LIMIT, seconds=seconds, model=locator.loaded)
         for seconds in (60, [100, 160.0, 220, 280])
     )
     assert torch.equal(masses(by_gap.frames), masses(by_times.frames))
@@ -72,7 +72,7 @@ def test_predict_clip_takes_times_and_gaps_alike(locator, frames):
 
 @pytest.mark.parametrize("limit", [None, math.inf])
 def test_photos_of_an_album_are_located_alone(locator, frames, limit):
-    album = locator.locate_clip(frames, speed_kmh=limit)
+    album = locator.locate_sequence(frames, speed_kmh=limit)
     alone = locator.locate(frames)
     assert torch.equal(masses(album.frames), masses(alone))
     assert [(p.lat, p.lon) for p in album.frames] == [(p.lat, p.lon) for p in alone]
@@ -80,26 +80,26 @@ def test_photos_of_an_album_are_located_alone(locator, frames, limit):
 
 
 def test_frames_of_one_place_share_a_density(locator, frames):
-    clip = locator.locate_clip(frames[:2], speed_kmh=0)
+    clip = locator.locate_sequence(frames[:2], speed_kmh=0)
     assert torch.equal(clip.frames[0].density.mass, clip.frames[1].density.mass)
 
 
 def test_an_illegible_frame_is_located_by_the_others(locator, frames, track, monkeypatch):
     silence(monkeypatch, locator, 1)
     assert not locator.locate(frames)[1].located
-    found = locator.locate_clip(frames, speed_kmh=LIMIT, seconds=60).frames[1]
+    found = locator.locate_sequence(frames, speed_kmh=LIMIT, seconds=60).frames[1]
     assert found.legibility < LEGIBLE
     assert found.located
     assert distance_km((found.lat, found.lon), track.lat_lon[1]).item() < 1500
     days = [0, 86_400, 2 * 86_400, 3 * 86_400]
-    far = locator.locate_clip(frames, speed_kmh=LIMIT, seconds=days).frames[1]
+    far = locator.locate_sequence(frames, speed_kmh=LIMIT, seconds=days).frames[1]
     assert not far.located
     assert math.isnan(far.lat)
 
 
 def test_a_clip_without_a_legible_frame_is_not_located(locator, frames, monkeypatch):
     silence(monkeypatch, locator, 0, 1, 2, 3)
-    clip = locator.locate_clip(frames, speed_kmh=LIMIT, seconds=60)
+    clip = locator.locate_sequence(frames, speed_kmh=LIMIT, seconds=60)
     for prediction in (*clip.frames, clip.whole):
         assert not prediction.located
         assert math.isnan(prediction.lat)
@@ -108,12 +108,12 @@ def test_a_clip_without_a_legible_frame_is_not_located(locator, frames, monkeypa
 
 def test_bad_input_is_refused_in_plain_words(locator, frames):
     with pytest.raises(ValueError, match="expected seconds with a speed_kmh of 5"):
-        locator.locate_clip(frames, speed_kmh=5)
+        locator.locate_sequence(frames, speed_kmh=5)
     with pytest.raises(ValueError, match="at least one frame"):
-        locator.locate_clip([], speed_kmh=None)
+        locator.locate_sequence([], speed_kmh=None)
     with pytest.raises(ValueError, match="got 2 for 4"):
-        locator.locate_clip(frames, speed_kmh=5, seconds=[0, 1])
+        locator.locate_sequence(frames, speed_kmh=5, seconds=[0, 1])
     with pytest.raises(ValueError, match="speed_kmh of at least 0"):
-        locator.locate_clip(frames, speed_kmh=-5, seconds=1)
+        locator.locate_sequence(frames, speed_kmh=-5, seconds=1)
     with pytest.raises(ValueError, match="speed_kmh of at least 0"):
-        locator.locate_clip(frames, speed_kmh=math.nan)
+        locator.locate_sequence(frames, speed_kmh=math.nan)

@@ -33,10 +33,10 @@ def main(options: Options) -> None:
     from tqdm import tqdm
 
     from icgeo.data.worlds import HELD_OUT_FAMILIES
-    from icgeo.evaluation import clip_episode, evaluate_clips
+    from icgeo.evaluation import evaluate_sequences, sequence_episode
     from icgeo.evaluation.benchmarks import EARTH
-    from icgeo.evaluation.clips import clip_table, score_clips
     from icgeo.evaluation.evidence import by_group
+    from icgeo.evaluation.sequences import score_sequences, sequence_table
     from icgeo.geolocator import Geolocator
     from icgeo.models import load
 
@@ -47,10 +47,12 @@ def main(options: Options) -> None:
     runs = []
     for number, world in enumerate(tqdm(worlds, desc="worlds", leave=False)):
         shots = 0 if world == EARTH else options.shots
-        episode = clip_episode(world, number, frames=options.frames, shots=shots, seed=options.seed)
+        episode = sequence_episode(
+            world, number, frames=options.frames, shots=shots, seed=options.seed
+        )
         runs.append((Geolocator(model, prompt=episode.prompt), episode))
-    rows = evaluate_clips(runs, folder=folder, speed_kmh=options.speed_kmh)
-    table = clip_table(score_clips(by_group(rows)))
+    rows = evaluate_sequences(runs, folder=folder, speed_kmh=options.speed_kmh)
+    table = sequence_table(score_sequences(by_group(rows)))
     (folder / "clips.md").write_text(table + "\n", encoding="utf-8")
     print(table)
 

@@ -7,8 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icgeo.best_point import GEOSCORE_SCALE_KM, best_points
-from icgeo.healpix import cell_xyz
 from icgeo.sphere import (
     angle,
     as_lat_lon,
@@ -22,6 +20,8 @@ from icgeo.sphere import (
     to_xyz,
     von_mises_fisher_log_prob,
 )
+from icgeo.sphere.best_point import GEOSCORE_SCALE_KM, best_points
+from icgeo.sphere.healpix import cell_xyz
 
 MEDIAN = 1e9
 
@@ -32,7 +32,7 @@ def mixture(mean, kappa, weight, nside):
 
 
 def random_mixture(seed, nside=8):
-    """Up to five bumps of 2 to 60 degrees, every other time within 25 degrees of each other."""
+    """Up to five kernels of 2 to 60 degrees, every other time within 25 degrees of each other."""
     rng = torch.Generator().manual_seed(seed)
     count = 1 + seed % 5
     mean = sample_uniform(count, generator=rng)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from icgeo.config import UsageError
-from icgeo.training.pools import Pool, divide, photo_division, photo_pool, view_pool
+from icgeo.training.photo_sets import PhotoSet, divide, photo_set, photo_splits, view_set
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def album(tmp_path):
 
 
 def test_photos_are_read_and_the_unreadable_listed(album, tmp_path):
-    division = photo_division(album, size=16, seed=0, skipped=tmp_path / "skipped.txt")
+    division = photo_splits(album, size=16, seed=0, skipped=tmp_path / "skipped.txt")
     pools = (division.training, division.validation, division.test)
     assert [len(pool) for pool in pools] == [7, 2, 3]
     for pool in pools:
@@ -47,12 +47,12 @@ def test_photos_are_read_and_the_unreadable_listed(album, tmp_path):
 def test_what_cannot_be_used_is_one_line(album, table, words):
     album.write_text(table)
     with pytest.raises(UsageError, match=words) as raised:
-        photo_pool(album, size=16)
+        photo_set(album, size=16)
     assert "\n" not in str(raised.value)
 
 
 def test_too_few_pairs_for_the_shots():
-    pool = Pool(torch.zeros(8, 3, 4, 4, dtype=torch.uint8), torch.zeros(8, 2).double())
+    pool = PhotoSet(torch.zeros(8, 3, 4, 4, dtype=torch.uint8), torch.zeros(8, 2).double())
     division = divide(pool, generator=torch.Generator().manual_seed(0))
     division.require(4)
     with pytest.raises(UsageError, match="at least 6 pairs to train on for 5 shots, got 5; add"):
@@ -64,7 +64,7 @@ def test_too_few_pairs_for_the_shots():
 def test_views_are_the_same_for_the_same_seed():
     world = torch.rand(3, 24, 48, generator=torch.Generator().manual_seed(0))
     first, again = (
-        view_pool(world, 3, size=8, generator=torch.Generator().manual_seed(5)) for _ in range(2)
+        view_set(world, 3, size=8, generator=torch.Generator().manual_seed(5)) for _ in range(2)
     )
     assert first.photos.shape == (3, 3, 8, 8)
     assert torch.equal(first.photos, again.photos)

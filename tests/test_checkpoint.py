@@ -12,10 +12,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import icgeo
+from icgeo.checkpoint import EXAMPLES, INDEX
 from icgeo.config import UsageError
 from icgeo.data.orbit import open_world, random_views
 from icgeo.models import hub
-from icgeo.pretrained import EXAMPLES, INDEX
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_a_model_of_the_hub_is_named_with_its_commit(locator, tmp_path, monkeypa
         told.update(options, model=model)
         return locator.loaded
 
-    monkeypatch.setattr("icgeo.pretrained.load", load)
+    monkeypatch.setattr("icgeo.checkpoint.load", load)
     icgeo.Geolocator.from_pretrained(folder, local_files_only=True, loading={"device": "cpu"})
     assert told == {
         "model": "some/model", "revision": "a1b2", "adapter": None, "quantization": None,

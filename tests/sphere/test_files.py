@@ -20,10 +20,10 @@ from rasterio.features import geometry_mask
 from rasterio.windows import from_bounds
 
 from icgeo.config import UsageError
-from icgeo.density import Density
-from icgeo.healpix import cell_xyz
 from icgeo.prediction import Prediction
 from icgeo.sphere import distance_km, sample_uniform, to_lat_lon
+from icgeo.sphere.density import Density
+from icgeo.sphere.healpix import cell_xyz
 
 HARD_PLACES = [(48.9, 2.4), (-17.0, 179.9), (89.7, 40.0), (-90.0, 0.0), (0.0, -180.0)]
 

@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 from shapely import Point
 
-from icgeo.density import Density
-from icgeo.healpix import cell_of, cell_xyz
 from icgeo.sphere import (
     AREA_KM2,
     as_lat_lon,
@@ -26,6 +24,8 @@ from icgeo.sphere import (
     to_xyz,
     von_mises_fisher_log_prob,
 )
+from icgeo.sphere.density import Density
+from icgeo.sphere.healpix import cell_of, cell_xyz
 
 latitudes = st.one_of(st.sampled_from([-90.0, 0.0, 90.0]), st.floats(-90, 90))
 longitudes = st.one_of(st.sampled_from([-180.0, 0.0, 179.9999999]), st.floats(-180, 179.9999999))
@@ -163,9 +163,9 @@ def test_interpolation_follows_a_smooth_density():
 @given(places, st.floats(0, 5))
 @settings(max_examples=30)
 def test_mean_and_median_of_a_bump_are_its_centre(place, log_kappa):
-    """At every place, of every width; bumps far narrower than a cell within the cell.
+    """At every place, of every width; kernels far narrower than a cell within the cell.
 
-    The search knows far cells by blocks, which moves the flat top of a wide bump by up to 1 % of
+    The search knows far cells by blocks, which moves the flat top of a wide kernel by up to 1 % of
     its standard deviation.
     """
     density = Density.from_mixture([place], [10**log_kappa])
@@ -243,7 +243,7 @@ def test_entropy():
 
 
 def test_credible_area_of_a_bump():
-    """A cap that holds p of a narrow bump has area `-4 pi R^2 log(1 - p) / (2 kappa)`."""
+    """A cap that holds p of a narrow kernel has area `-4 pi R^2 log(1 - p) / (2 kappa)`."""
     density = Density.from_mixture([(-90, 0)], [100.0])
     for p in (0.5, 0.9):
         expected = AREA_KM2 * -math.log(1 - p) / 200
@@ -336,11 +336,11 @@ def test_regions_come_in_parts_the_heaviest_first():
 
 
 def test_mixtures_products_and_powers_of_bumps():
-    """Bumps around one place: kappas add in a product and scale with the power."""
+    """Kernels around one place: kappas add in a product and scale with the power."""
     place = [(20, 30)]
     one, other = (Density.from_mixture(place, kappa) for kappa in (10.0, 30.0))
     expected = Density.from_mixture(place, 40.0)
-    # bumps are widened by the cell, 1 / (1 + kappa A / 12), by 1e-3 at kappa 40
+    # kernels are widened by the cell, 1 / (1 + kappa A / 12), by 1e-3 at kappa 40
     torch.testing.assert_close(one.product(other).mass, expected.mass, rtol=0.05, atol=1e-9)
     torch.testing.assert_close(one.temper(4.0).mass, expected.mass, rtol=0.05, atol=1e-9)
     torch.testing.assert_close(one.mix(other, 0.25).mass, 0.75 * one.mass + 0.25 * other.mass)

@@ -7,19 +7,19 @@ import pytest
 import torch
 from PIL import Image
 
-from icgeo.density import Density
-from icgeo.evaluation import Episode, Query, Row, clip_episode, evaluate_clips
-from icgeo.evaluation.clips import SMOOTHED, WHOLE, clip_table, score_clips
+from icgeo.evaluation import Episode, Query, Row, evaluate_sequences, sequence_episode
 from icgeo.evaluation.scores import GUESS_KM
-from icgeo.prediction import Clip, Prediction
+from icgeo.evaluation.sequences import SMOOTHED, WHOLE, score_sequences, sequence_table
+from icgeo.prediction import Prediction, SequencePrediction
 from icgeo.sphere import distance_km
+from icgeo.sphere.density import Density
 
 
 def test_a_clip_is_frames_along_an_orbit_and_examples_anywhere(tmp_path):
     noise = np.random.default_rng(0).integers(256, size=(16, 32, 3), dtype=np.uint8)
     world = tmp_path / "mars.png"
     Image.fromarray(noise).save(world)
-    clip, again = (clip_episode(str(world), 3, frames=4, shots=2, seed=7) for _ in range(2))
+    clip, again = (sequence_episode(str(world), 3, frames=4, shots=2, seed=7) for _ in range(2))
     assert (clip.id, clip.prompt, len(clip.examples)) == ("mars-clip-7-3", "unknown world", 2)
     assert [query.seconds for query in clip.queries] == [0, 60, 120, 180]
     places = torch.tensor([query.lat_lon for query in clip.queries])
@@ -53,7 +53,7 @@ def test_scores_have_the_numbers_of_their_rows():
         rows += [row("icgeo", clip, 0, 1000 + shift, 2.0), row("icgeo", clip, 1, None, 2.5)]
         rows += [row(WHOLE, clip, "all", 400 + shift / 2, 0.5)]
         rows += [row(SMOOTHED, clip, frame, 500 + shift / 2, 1.0) for frame in range(2)]
-    alone, smoothed, whole = score_clips(rows)
+    alone, smoothed, whole = score_sequences(rows)
     assert [s.locator for s in (alone, smoothed, whole)] == ["icgeo", SMOOTHED, WHOLE]
     assert (alone.clips, alone.located, whole.located) == (2, 0.5, 1)
     assert alone.mean_km == pytest.approx((1300 + GUESS_KM) / 2)
@@ -65,7 +65,7 @@ def test_scores_have_the_numbers_of_their_rows():
         assert (beyond.low, beyond.high) == pytest.approx((min(both), max(both)))
         assert beyond.estimate == pytest.approx(sum(both) / 2)
     assert smoothed.beyond_nll.low == smoothed.beyond_nll.high == pytest.approx(1.0 - 2.25)
-    lines = clip_table([alone, smoothed, whole]).splitlines()
+    lines = sequence_table([alone, smoothed, whole]).splitlines()
     assert [line.split("|")[4].strip() for line in lines[2:]] == ["frames alone", SMOOTHED, WHOLE]
     assert "-1.25 (-1.25 to -1.25)" in lines[3]
     assert not any(math.isnan(s.beyond_km.estimate) for s in (smoothed, whole))
@@ -84,9 +84,9 @@ class Pointing:
             for density, lon in zip(densities, places, strict=True)
         ]
 
-    def locate_clip(self, frames, examples, *, speed_kmh, seconds=None):
+    def locate_sequence(self, frames, examples, *, speed_kmh, seconds=None):
         located = self.locate(frames, examples)
-        return Clip(located, located[0])
+        return SequencePrediction(located, located[0])
 
 
 def test_a_run_killed_at_any_byte_ends_with_the_same_rows(tmp_path):
@@ -99,7 +99,7 @@ def test_a_run_killed_at_any_byte_ends_with_the_same_rows(tmp_path):
         ]) for c in range(2)
     ]  # fmt: skip
     runs = [(Pointing(), episode) for episode in episodes]
-    rows = evaluate_clips(runs, folder=tmp_path, speed_kmh=5.0)
+    rows = evaluate_sequences(runs, folder=tmp_path, speed_kmh=5.0)
     assert len(rows) == 2 * (3 + 1 + 3)
     whole = next(row for row in rows if row.locator == WHOLE)
     assert (whole.true_lat, whole.true_lon) == pytest.approx((0, 20))
@@ -108,7 +108,7 @@ def test_a_run_killed_at_any_byte_ends_with_the_same_rows(tmp_path):
     content = file.read_bytes()
     for size in range(0, len(content), 997):
         file.write_bytes(content[:size])
-        assert evaluate_clips(runs, folder=tmp_path, speed_kmh=5.0) == rows
+        assert evaluate_sequences(runs, folder=tmp_path, speed_kmh=5.0) == rows
         assert file.read_bytes() == content
-    few = evaluate_clips(runs, folder=tmp_path / "few", speed_kmh=5.0, frames_alone=False)
+    few = evaluate_sequences(runs, folder=tmp_path / "few", speed_kmh=5.0, frames_alone=False)
     assert [row.locator for row in few[:4]] == [WHOLE, SMOOTHED, SMOOTHED, SMOOTHED]

@@ -18,14 +18,14 @@ from icgeo.evaluation.rows import Row, RowFile
 from icgeo.evaluation.run import write_results
 from icgeo.evaluation.scores import column, distances
 from icgeo.metrics import Interval, paired_bootstrap
-from icgeo.prediction import ClipLocator
+from icgeo.prediction import SequenceLocator
 from icgeo.sphere import spherical_mean, to_lat_lon, to_xyz
 
 SMOOTHED, WHOLE = "smoothed", "whole clip"
 
 
-def evaluate_clips(
-    runs: Sequence[tuple[ClipLocator, Episode]],
+def evaluate_sequences(
+    runs: Sequence[tuple[SequenceLocator, Episode]],
     *,
     folder: Path,
     speed_kmh: float,
@@ -52,15 +52,15 @@ def evaluate_clips(
         if (SMOOTHED, episode.id, episode.queries[-1].id, shots) in file.rows:
             continue
         alone = rows_of(locator, episode, episode.queries, shots) if frames_alone else []
-        file.append([*alone, *clip_rows(locator, episode, speed_kmh=speed_kmh)])
+        file.append([*alone, *sequence_rows(locator, episode, speed_kmh=speed_kmh)])
     rows = list(file.rows.values())
     write_results(folder, rows)
     return rows
 
 
-def clip_rows(locator: ClipLocator, episode: Episode, *, speed_kmh: float) -> list[Row]:
+def sequence_rows(locator: SequenceLocator, episode: Episode, *, speed_kmh: float) -> list[Row]:
     """Locate a clip: the row of the whole, then those of its frames given all of them."""
-    clip = locator.locate_clip(
+    clip = locator.locate_sequence(
         [query.photo for query in episode.queries],
         episode.examples,
         speed_kmh=speed_kmh,
@@ -82,7 +82,7 @@ def _middle(episode: Episode) -> tuple[float | None, float | None]:
 
 
 @dataclass(frozen=True)
-class ClipScore:
+class SequenceScore:
     """How frames alone, frames smoothed or whole clips did on the clips of a world."""
 
     world: str
@@ -99,7 +99,7 @@ class ClipScore:
     beyond_nll: Interval
 
 
-def score_clips(rows: Sequence[Row]) -> list[ClipScore]:
+def score_sequences(rows: Sequence[Row]) -> list[SequenceScore]:
     """Score frames alone, smoothed frames and clips, by world and shots."""
     groups = dict.fromkeys((row.world, row.shots) for row in rows)
     return [
@@ -109,7 +109,7 @@ def score_clips(rows: Sequence[Row]) -> list[ClipScore]:
     ]
 
 
-def _scores_of(rows: Sequence[Row]) -> list[ClipScore]:
+def _scores_of(rows: Sequence[Row]) -> list[SequenceScore]:
     """Score the rows of one world and number of shots; the first locator is that of frames alone.
 
     Clips have equally many frames, so that resampling the means of clips resamples clips whole.
@@ -119,7 +119,7 @@ def _scores_of(rows: Sequence[Row]) -> list[ClipScore]:
         name: [row for row in rows if row.locator == name] for name in (first, SMOOTHED, WHOLE)
     }
     return [
-        ClipScore(
+        SequenceScore(
             world=own[0].world,
             shots=own[0].shots,
             locator=name,
@@ -135,7 +135,7 @@ def _scores_of(rows: Sequence[Row]) -> list[ClipScore]:
 
 
 def _beyond(rows: Sequence[Row], alone: Sequence[Row], what: str) -> Interval:
-    first, second = (_by_clip(part, what) for part in (rows, alone))
+    first, second = (_by_sequence(part, what) for part in (rows, alone))
     return paired_bootstrap(
         list(first.values()),
         [second[clip] for clip in first],
@@ -144,7 +144,7 @@ def _beyond(rows: Sequence[Row], alone: Sequence[Row], what: str) -> Interval:
     )
 
 
-def _by_clip(rows: Sequence[Row], what: str) -> dict[str, float]:
+def _by_sequence(rows: Sequence[Row], what: str) -> dict[str, float]:
     """Mean error or NLL of each clip."""
     values = (distances(rows) if what == "km" else column(rows, "nll")).tolist()
     clips: dict[str, list[float]] = {}
@@ -153,7 +153,7 @@ def _by_clip(rows: Sequence[Row], what: str) -> dict[str, float]:
     return {clip: fmean(parts) for clip, parts in clips.items()}
 
 
-def clip_table(scores: Sequence[ClipScore]) -> str:
+def sequence_table(scores: Sequence[SequenceScore]) -> str:
     """Lay out scores as Markdown; differences to frames alone with their 95 % intervals."""
     head = "| world | shots | clips | what | located | mean km | NLL | km beyond alone | NLL |"
     lines = [head, "|---|---:|---:|---|---:|---:|---:|---:|---:|"]

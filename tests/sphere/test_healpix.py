@@ -10,7 +10,8 @@ from astropy_healpix import HEALPix
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icgeo.healpix import (
+from icgeo.sphere import sample_uniform, to_lat_lon, to_xyz
+from icgeo.sphere.healpix import (
     cell_lat_lon,
     cell_of,
     cell_of_pixels,
@@ -20,7 +21,6 @@ from icgeo.healpix import (
     interpolation,
     pixel_of_points,
 )
-from icgeo.sphere import sample_uniform, to_lat_lon, to_xyz
 
 nsides = st.sampled_from([1, 2, 4, 16, 64, 1024])
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from icgeo import sphere
 from icgeo.training.episodes import random_subsets
-from icgeo.training.options import DrawOptions
+from icgeo.training.options import EpisodeSamplingOptions
 
 FAR_KM = 2500.0
 """Beyond this a photo that looks alike is a hard negative."""
@@ -95,7 +95,7 @@ CHOICES: dict[str, Choose] = {
 
 
 @dataclass(frozen=True)
-class Draw:
+class EpisodeSample:
     """An episode: pairs of a pool, each a target and an example to others."""
 
     pairs: Int[Tensor, " views"]
@@ -109,20 +109,20 @@ class Draw:
     """Of the noise."""
 
     def noise(self, *shape: int) -> Float[Tensor, "*shape"]:
-        """Draw standard normal noise, always the same."""
+        """EpisodeSample standard normal noise, always the same."""
         return torch.randn(*shape, generator=Generator().manual_seed(self.seed))
 
 
 def draw_times(
-    count: int, *, atom: float, mean: float, scale: float, generator: Generator
+    count: int, *, share_at_t1: float, mean: float, scale: float, generator: Generator
 ) -> Float[Tensor, " count"]:
-    """Draw times from a logit-normal (Esser et al. 2024, eq. 19), exactly 1 with a share `atom`."""
+    """EpisodeSample times from a logit-normal (Esser et al. 2024, eq. 19), exactly 1 with a share `share_at_t1`."""
     t = torch.sigmoid(mean + scale * torch.randn(count, generator=generator))
-    return torch.where(torch.rand(count, generator=generator) < atom, torch.ones(()), t)
+    return torch.where(torch.rand(count, generator=generator) < share_at_t1, torch.ones(()), t)
 
 
-def draw_episode(gallery: Gallery, options: DrawOptions, *key: int) -> Draw:
-    """Draw an episode; the same key gives the same."""
+def sample_episode(gallery: Gallery, options: EpisodeSamplingOptions, *key: int) -> EpisodeSample:
+    """EpisodeSample an episode; the same key gives the same."""
     digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=7).digest()
     seed = int.from_bytes(digest, "little")
     generator = torch.Generator().manual_seed(seed)
@@ -132,12 +132,12 @@ def draw_episode(gallery: Gallery, options: DrawOptions, *key: int) -> Draw:
     pairs = chosen[torch.randperm(len(chosen), generator=generator)]
     visible = random_subsets(1, views, generator=generator)[0]
     is_alone = torch.rand(views, 1, generator=generator) < options.drop_examples
-    return Draw(
+    return EpisodeSample(
         pairs=pairs,
         visible=visible & ~is_alone,
         t=draw_times(
             views,
-            atom=options.atom,
+            share_at_t1=options.share_at_t1,
             mean=options.time_mean,
             scale=options.time_scale,
             generator=generator,

@@ -6,17 +6,17 @@ from scipy import stats
 
 from icgeo import sampling
 from icgeo.config import UsageError
-from icgeo.training.draws import (
+from icgeo.training.episode_sampling import (
     CHOICES,
     FAR_KM,
     Gallery,
     choose_alike,
     choose_confusing,
     choose_near,
-    draw_episode,
     draw_times,
+    sample_episode,
 )
-from icgeo.training.options import EPISODE_CHOICES, DrawOptions
+from icgeo.training.options import EPISODE_CHOICES, EpisodeSamplingOptions
 
 
 def generator(seed=0):
@@ -77,7 +77,7 @@ def test_confusing_takes_the_farthest_where_none_is_far():
 
 
 def test_times_are_logit_normal_with_an_atom():
-    t = draw_times(20000, atom=0.25, mean=0.5, scale=1.0, generator=generator())
+    t = draw_times(20000, share_at_t1=0.25, mean=0.5, scale=1.0, generator=generator())
     assert (t == 1).double().mean().item() == pytest.approx(0.25, abs=0.01)
     logits = torch.logit(t[t < 1].double())
     assert stats.kstest(logits.numpy(), "norm", args=(0.5, 1.0)).pvalue > 0.01
@@ -91,8 +91,10 @@ def test_times_are_shifted_as_those_of_sampling():
 
 
 def test_an_episode_follows_from_its_key(gallery):
-    options = DrawOptions(views=7, drop_examples=0.5, drop_text=0.5)
-    first, again, other = (draw_episode(gallery, options, *key) for key in ((0, 3), (0, 3), (0, 4)))
+    options = EpisodeSamplingOptions(views=7, drop_examples=0.5, drop_text=0.5)
+    first, again, other = (
+        sample_episode(gallery, options, *key) for key in ((0, 3), (0, 3), (0, 4))
+    )
     for name in ("pairs", "visible", "t"):
         assert torch.equal(getattr(first, name), getattr(again, name))
     assert torch.equal(first.noise(2, 3), again.noise(2, 3))
@@ -101,15 +103,15 @@ def test_an_episode_follows_from_its_key(gallery):
 
 
 def test_targets_never_see_themselves_and_some_see_nothing(gallery):
-    options = DrawOptions(views=6, drop_examples=0.3, drop_text=0.4)
-    drawn = [draw_episode(gallery, options, i) for i in range(400)]
+    options = EpisodeSamplingOptions(views=6, drop_examples=0.3, drop_text=0.4)
+    drawn = [sample_episode(gallery, options, i) for i in range(400)]
     shots = torch.stack([one.visible.sum(1) for one in drawn])
     assert not any(one.visible.diagonal().any() for one in drawn)
     assert set(shots.unique().tolist()) == set(range(6))
     assert 0.3 < (shots == 0).double().mean() < 0.6
     assert sum(not one.is_told for one in drawn) / 400 == pytest.approx(0.4, abs=0.07)
-    everyone = DrawOptions(views=6, drop_examples=0.0, drop_text=0.0)
-    assert all(draw_episode(gallery, everyone, i).is_told for i in range(20))
+    everyone = EpisodeSamplingOptions(views=6, drop_examples=0.0, drop_text=0.0)
+    assert all(sample_episode(gallery, everyone, i).is_told for i in range(20))
 
 
 def test_options_name_the_choices_that_there_are():
@@ -126,4 +128,4 @@ def test_options_name_the_choices_that_there_are():
 )
 def test_options_that_cannot_be(options, words):
     with pytest.raises(UsageError, match=words):
-        DrawOptions(**options)
+        EpisodeSamplingOptions(**options)

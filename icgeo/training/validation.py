@@ -10,17 +10,17 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
-from icgeo.best_point import best_points
-from icgeo.density import Density
 from icgeo.metrics import median_error
 from icgeo.models.base import MapModel
 from icgeo.sphere import distance_km
+from icgeo.sphere.best_point import best_points
+from icgeo.sphere.density import Density
 from icgeo.training.calibration import Drawn, best_power, negative_log_likelihood
-from icgeo.training.pools import Pool
+from icgeo.training.photo_sets import PhotoSet
 
 
 @dataclass(frozen=True)
-class Judgement:
+class ValidationResult:
     """How a model did with a number of shots."""
 
     median_km: float
@@ -30,9 +30,9 @@ class Judgement:
     """Of the densities, under which the truth is likeliest."""
 
 
-def pool_episodes(
-    bank: Pool, queries: Pool, *, shots: int, queries_each: int, seed: int
-) -> Iterator[tuple[Pool, Pool]]:
+def validation_episodes(
+    bank: PhotoSet, queries: PhotoSet, *, shots: int, queries_each: int, seed: int
+) -> Iterator[tuple[PhotoSet, PhotoSet]]:
     """Divide queries into episodes, each with examples drawn from the bank."""
     generator = Generator().manual_seed(seed)
     for start in range(0, len(queries), queries_each):
@@ -42,13 +42,13 @@ def pool_episodes(
 
 def judge(
     model: MapModel,
-    episodes: Sequence[tuple[Pool, Pool]],
+    episodes: Sequence[tuple[PhotoSet, PhotoSet]],
     *,
     shots: Sequence[int],
     prompt: str,
     steps: int = 1,
     samples: int = 1,
-) -> dict[int, Judgement]:
+) -> dict[int, ValidationResult]:
     """Judge a model for each number of shots, by one step of the flow if no more are asked for."""
     return {
         count: _judged(_drawn(model, episodes, count, prompt, (steps, samples)), model)
@@ -58,7 +58,7 @@ def judge(
 
 def _drawn(
     model: MapModel,
-    episodes: Sequence[tuple[Pool, Pool]],
+    episodes: Sequence[tuple[PhotoSet, PhotoSet]],
     shots: int,
     prompt: str,
     effort: tuple[int, int],
@@ -78,11 +78,11 @@ def _drawn(
     return Drawn(torch.cat(found).float().cpu(), places)
 
 
-def _judged(drawn: Drawn, model: MapModel) -> Judgement:
+def _judged(drawn: Drawn, model: MapModel) -> ValidationResult:
     densities: list[Density] = drawn.read(model.settings.style, model.settings.noise)
     power = best_power(densities, drawn.lat_lon)
     points = best_points(torch.stack([density.mass for density in densities]).float())
-    return Judgement(
+    return ValidationResult(
         median_km=median_error(distance_km(points, drawn.lat_lon)),
         nll=negative_log_likelihood(densities, drawn.lat_lon, power=power),
         power=power,

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from icgeo.healpix import cell_xyz
 from icgeo.sphere import EARTH_RADIUS_KM, to_lat_lon
+from icgeo.sphere.healpix import cell_xyz
 
 GEOSCORE_SCALE_KM = 1492.7
 """GeoScore is 5000 exp(-distance / scale)."""

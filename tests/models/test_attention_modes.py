@@ -9,7 +9,7 @@ from einops import rearrange, repeat
 from peft import LoraConfig
 from torch.nn import functional
 
-from icgeo.models.prefix import Kept, Sight, install, uninstall
+from icgeo.models.attention import AttentionContext, KVCache, install, uninstall
 
 SHOTS, PHOTO, MAP, TEXT = 3, 4, 6, 5
 CHANNELS, WIDTH = 12, 24
@@ -88,14 +88,16 @@ def tokens():
     )
 
 
-def run(transformer, hidden, t, places, *, text, sight=None, **options):
+def run(transformer, hidden, t, places, *, text, attention_context=None, **options):
     return transformer(
         hidden_states=hidden,
         encoder_hidden_states=text.expand(len(hidden), -1, -1),
         timestep=torch.full((len(hidden),), t, dtype=torch.float64),
         img_ids=places,
         txt_ids=TEXT_IDS[: text.shape[1]],
-        joint_attention_kwargs={"sight": sight} if sight else None,
+        joint_attention_kwargs={"attention_context": attention_context}
+        if attention_context
+        else None,
         return_dict=False,
         **options,
     )[0]
@@ -105,19 +107,40 @@ def shared(transformer, tokens, mode, t=0.7):
     """Three passes: examples once, each query photo once, then every noisy map."""
     pairs, photos, noisy, text = tokens
     no_text = text[:, :0]
-    examples, seen_photos = Kept(), Kept()
+    examples, seen_photos = KVCache(), KVCache()
     if mode == "pairwise":
-        run(transformer, pairs, 0.0, PAIRS_IDS[0], text=no_text, sight=Sight(kept=examples))
+        run(
+            transformer,
+            pairs,
+            0.0,
+            PAIRS_IDS[0],
+            text=no_text,
+            attention_context=AttentionContext(kept=examples),
+        )
     else:
         joined = rearrange(pairs, "k n c -> 1 (k n) c")
         places = torch.cat(PAIRS_IDS)
-        run(transformer, joined, 0.0, places, text=no_text, sight=Sight(kept=examples))
-    seen = examples.placed(transformer.pos_embed(torch.cat(PAIRS_IDS)), groups=1)
-    keep = Sight((seen,), kept=seen_photos)
-    run(transformer, photos, 0.0, PHOTO_IDS, text=no_text, sight=keep)
-    seen_photos = seen_photos.placed(transformer.pos_embed(PHOTO_IDS), groups=QUERIES)
+        run(
+            transformer,
+            joined,
+            0.0,
+            places,
+            text=no_text,
+            attention_context=AttentionContext(kept=examples),
+        )
+    seen = examples.rotated(transformer.pos_embed(torch.cat(PAIRS_IDS)), groups=1)
+    keep = AttentionContext((seen,), kept=seen_photos)
+    run(transformer, photos, 0.0, PHOTO_IDS, text=no_text, attention_context=keep)
+    seen_photos = seen_photos.rotated(transformer.pos_embed(PHOTO_IDS), groups=QUERIES)
     hidden = rearrange(noisy, "q s n c -> (q s) n c")
-    found = run(transformer, hidden, t, MAP_IDS, text=text, sight=Sight((seen, seen_photos)))
+    found = run(
+        transformer,
+        hidden,
+        t,
+        MAP_IDS,
+        text=text,
+        attention_context=AttentionContext((seen, seen_photos)),
+    )
     return rearrange(found, "(q s) n c -> q s n c", q=QUERIES)
 
 
@@ -208,11 +231,20 @@ def test_joint_with_the_photo_in_the_last_group_is_the_key_value_mode(transforme
     """Where the query's photo belongs to the references, all masks are those of diffusers."""
     pairs, photos, noisy, text = (x[:1] if i == 1 else x for i, x in enumerate(tokens))
     shown = torch.cat((rearrange(pairs, "k n c -> 1 (k n) c"), photos), dim=1)
-    places, kept = torch.cat((*PAIRS_IDS, PHOTO_IDS)), Kept()
+    places, kept = torch.cat((*PAIRS_IDS, PHOTO_IDS)), KVCache()
     install(transformer)
-    run(transformer, shown, 0.0, places, text=text[:, :0], sight=Sight(kept=kept))
-    seen = kept.placed(transformer.pos_embed(places), groups=1)
-    found = run(transformer, noisy[0], 0.7, MAP_IDS, text=text, sight=Sight((seen,)))
+    run(
+        transformer,
+        shown,
+        0.0,
+        places,
+        text=text[:, :0],
+        attention_context=AttentionContext(kept=kept),
+    )
+    seen = kept.rotated(transformer.pos_embed(places), groups=1)
+    found = run(
+        transformer, noisy[0], 0.7, MAP_IDS, text=text, attention_context=AttentionContext((seen,))
+    )
     for block in transformer.transformer_blocks:
         block.attn.set_processor(stock.Flux2KVAttnProcessor())
     for block in transformer.single_transformer_blocks:
@@ -275,19 +307,35 @@ def kontext(request):
 def apart(transformer, run1, tokens, mode):
     """FLUX.1 in three passes: examples once, each query photo once, then every noisy map."""
     pairs, photos, noisy, text = tokens
-    examples, of_photos = Kept(), Kept()
+    examples, of_photos = KVCache(), KVCache()
     if mode == "pairwise":
-        run1(pairs, 0.0, PAIRS_IDS[0], text=text[:, :0], sight=Sight(kept=examples))
+        run1(
+            pairs,
+            0.0,
+            PAIRS_IDS[0],
+            text=text[:, :0],
+            attention_context=AttentionContext(kept=examples),
+        )
     else:
         joined = rearrange(pairs, "k n c -> 1 (k n) c")
         places = torch.cat(PAIRS_IDS)
-        run1(joined, 0.0, places, text=text[:, :0], sight=Sight(kept=examples))
+        run1(
+            joined, 0.0, places, text=text[:, :0], attention_context=AttentionContext(kept=examples)
+        )
     rotary = transformer.pos_embed(torch.cat(PAIRS_IDS)[:, :3])
-    seen = examples.placed(rotary, groups=1)
-    run1(photos, 0.0, PHOTO_IDS, text=text[:, :0], sight=Sight((seen,), kept=of_photos))
-    seen_photos = of_photos.placed(transformer.pos_embed(PHOTO_IDS[:, :3]), groups=QUERIES)
+    seen = examples.rotated(rotary, groups=1)
+    run1(
+        photos,
+        0.0,
+        PHOTO_IDS,
+        text=text[:, :0],
+        attention_context=AttentionContext((seen,), kept=of_photos),
+    )
+    seen_photos = of_photos.rotated(transformer.pos_embed(PHOTO_IDS[:, :3]), groups=QUERIES)
     hidden = rearrange(noisy, "q s n c -> (q s) n c")
-    found = run1(hidden, 0.0, MAP_IDS, text=text, sight=Sight((seen, seen_photos)))
+    found = run1(
+        hidden, 0.0, MAP_IDS, text=text, attention_context=AttentionContext((seen, seen_photos))
+    )
     return rearrange(found, "(q s) n c -> q s n c", q=QUERIES)
 
 

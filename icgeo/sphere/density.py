@@ -17,18 +17,6 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from icgeo import formats
-from icgeo.best_point import best_points
-from icgeo.healpix import (
-    cell_lat_lon,
-    cell_of,
-    cell_of_pixels,
-    cell_outlines,
-    cell_xyz,
-    connected_parts,
-    interpolation,
-    pixel_of_points,
-)
 from icgeo.sphere import (
     AREA_KM2,
     EARTH_RADIUS_KM,
@@ -37,6 +25,18 @@ from icgeo.sphere import (
     spherical_mean,
     to_lat_lon,
     to_xyz,
+)
+from icgeo.sphere import files as formats
+from icgeo.sphere.best_point import best_points
+from icgeo.sphere.healpix import (
+    cell_lat_lon,
+    cell_of,
+    cell_of_pixels,
+    cell_outlines,
+    cell_xyz,
+    connected_parts,
+    interpolation,
+    pixel_of_points,
 )
 
 if TYPE_CHECKING:

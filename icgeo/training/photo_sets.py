@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Pool:
+class PhotoSet:
     """Photos and where they were taken, in degrees."""
 
     photos: UInt8[Tensor, "photos 3 size size"]
@@ -31,18 +31,18 @@ class Pool:
     def __len__(self) -> int:
         return len(self.photos)
 
-    def __getitem__(self, chosen: slice | Int[Tensor, " chosen"]) -> "Pool":
+    def __getitem__(self, chosen: slice | Int[Tensor, " chosen"]) -> "PhotoSet":
         """Choose photos, in any order."""
-        return Pool(self.photos[chosen], self.lat_lon[chosen])
+        return PhotoSet(self.photos[chosen], self.lat_lon[chosen])
 
 
 @dataclass(frozen=True)
-class Division:
+class Splits:
     """A pool divided in three."""
 
-    training: Pool
-    validation: Pool
-    test: Pool
+    training: PhotoSet
+    validation: PhotoSet
+    test: PhotoSet
 
     def require(self, shots: int) -> None:
         """Refuse what is too small for so many shots.
@@ -63,25 +63,25 @@ class Division:
 
 
 def divide(
-    pool: Pool, *, validation: float = 0.15, test: float = 0.25, generator: Generator
-) -> Division:
+    pool: PhotoSet, *, validation: float = 0.15, test: float = 0.25, generator: Generator
+) -> Splits:
     """Divide a pool at random, by shares."""
     order = torch.randperm(len(pool), generator=generator)
     first, second = round(validation * len(pool)), round((validation + test) * len(pool))
-    return Division(pool[order[second:]], pool[order[:first]], pool[order[first:second]])
+    return Splits(pool[order[second:]], pool[order[:first]], pool[order[first:second]])
 
 
-def view_pool(
+def view_set(
     world: Float[Tensor, "3 height width"], count: int, *, size: int, generator: Generator
-) -> Pool:
+) -> PhotoSet:
     """Take views of a world at random places."""
     views = random_views(world, count, generator=generator, options=ViewOptions(size=size))
-    return Pool(views.images, views.lat_lon)
+    return PhotoSet(views.images, views.lat_lon)
 
 
-def photo_pool(
+def photo_set(
     manifest: str | Path, *, size: int, allow_outside: bool = False
-) -> tuple[Pool, list[str]]:
+) -> tuple[PhotoSet, list[str]]:
     """Read a user's photos.
 
     Returns:
@@ -109,23 +109,23 @@ def photo_pool(
             places.append((record.lat, record.lon))
     if not photos:
         raise UsageError(f"{manifest}: expected photos that can be read, got none; {skipped[0]}")
-    return Pool(torch.cat(photos), torch.tensor(places, dtype=torch.float64)), skipped
+    return PhotoSet(torch.cat(photos), torch.tensor(places, dtype=torch.float64)), skipped
 
 
-def photo_division(
+def photo_splits(
     manifest: str | Path,
     *,
     size: int,
     seed: int,
     skipped: Path | None = None,
     allow_outside: bool = False,
-) -> Division:
+) -> Splits:
     """Read and divide a user's photos; those that cannot be read are listed in a file.
 
     Raises:
         UsageError: a manifest that cannot be used, or of which no photo can be read.
     """
-    pool, lines = photo_pool(manifest, size=size, allow_outside=allow_outside)
+    pool, lines = photo_set(manifest, size=size, allow_outside=allow_outside)
     if skipped and lines:
         skipped.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return divide(pool, generator=torch.Generator().manual_seed(seed))

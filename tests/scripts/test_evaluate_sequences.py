@@ -10,7 +10,7 @@ from script_runs import run, untrained
 def test_clips_are_evaluated(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     few = ("--clips", 1, "--frames", 3, "--shots", 2)
-    run("evaluate_clips", "--model", untrained(), *few)
+    run("evaluate_sequences", "--model", untrained(), *few)
     table = capsys.readouterr().out
     for part in ("| blue-marble | 0 | 1 |", "| held-out families | 2 | 1 |", "whole clip"):
         assert part in table

@@ -12,8 +12,8 @@ from diffusers.models.transformers.transformer_flux2 import (
     Flux2ParallelSelfAttnProcessor,
 )
 
+from icgeo.models.attention import AttentionContext, RotatedKV, install, merged, one_softmax, rotate
 from icgeo.models.flux2 import EXAMPLE_IMAGE, QUERY_IMAGE, grid_ids, text_ids
-from icgeo.models.prefix import Seen, Sight, install, merged, one_softmax, rotate
 from icgeo.training.pretrain import build_learner
 
 
@@ -50,7 +50,7 @@ def test_attention_is_one_softmax_over_all_that_is_seen():
     query, key, value = (draw(6, 5, 2, 4, seed=s) for s in (1, 2, 3))
     hidden = torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0], [1, 1, 0], [0, 0, 1]])
     visible = hidden.bool().repeat_interleave(4, dim=-1).unflatten(0, (2, 3))
-    seen = Seen([draw(2, 12, 2, 4, seed=4)], [draw(2, 12, 2, 4, seed=5)], visible)
+    seen = RotatedKV([draw(2, 12, 2, 4, seed=4)], [draw(2, 12, 2, 4, seed=5)], visible)
     found = one_softmax(query, key, value, seen=[seen], layer=0)
     for n in range(6):
         group, place = divmod(n, 3)
@@ -66,7 +66,9 @@ def test_attention_is_one_softmax_over_all_that_is_seen():
 def test_fused_parts_merge_to_one_softmax():
     query, key, value = (draw(6, 5, 2, 4, seed=s) for s in (1, 2, 3))
     seen = [
-        Seen([draw(groups, 7, 2, 4, seed=4 + groups)], [draw(groups, 7, 2, 4, seed=9 + groups)])
+        RotatedKV(
+            [draw(groups, 7, 2, 4, seed=4 + groups)], [draw(groups, 7, 2, 4, seed=9 + groups)]
+        )
         for groups in (1, 2, 6)
     ]
     found = merged(query, key, value, seen=seen, layer=0)
@@ -78,7 +80,7 @@ def test_fused_parts_merge_to_one_softmax():
 def test_without_examples_it_is_the_stock_transformer(learner):
     noisy, photos, t = latents(1, 3, 1), features(1, 3, 2), torch.full((1, 3), 0.7).double()
     prompt = torch.tensor([1])
-    found = learner.velocity(noisy, t, photos, prompt=prompt, sight=Sight())
+    found = learner.velocity(noisy, t, photos, prompt=prompt, attention_context=AttentionContext())
     set_stock(learner.transformer, Flux2AttnProcessor, Flux2ParallelSelfAttnProcessor)
     stock = learner.transformer(
         hidden_states=torch.cat((photos, noisy), -1)[0],
@@ -96,8 +98,8 @@ def test_with_one_example_it_is_the_kv_mode_of_diffusers(learner):
     noisy, photos = latents(1, 1, 3), features(1, 1, 4)
     example, drawn = features(1, 1, 5), latents(1, 1, 6)
     t, prompt = torch.full((1, 1), 0.6).double(), torch.tensor([0])
-    sight = learner.place_examples(learner.encode_examples(example, drawn), groups=1)
-    found = learner.velocity(noisy, t, photos, prompt=prompt, sight=sight)
+    attention_context = learner.place_examples(learner.encode_examples(example, drawn), groups=1)
+    found = learner.velocity(noisy, t, photos, prompt=prompt, attention_context=attention_context)
     set_stock(learner.transformer, Flux2KVAttnProcessor, Flux2KVParallelSelfAttnProcessor)
     ids = [grid_ids(2, 4, image=image) for image in (EXAMPLE_IMAGE, QUERY_IMAGE)]
     tokens = [torch.cat((example, drawn), -1)[0], torch.cat((photos, noisy), -1)[0]]
@@ -122,14 +124,16 @@ def test_order_of_examples_and_company_of_queries_change_nothing(learner):
         latents(1, 4, 4),
     )
     t, prompt = torch.ones(1, 4).double(), torch.tensor([0])
-    sight = learner.place_examples(learner.encode_examples(examples, drawn), groups=1)
-    found = learner.velocity(noisy, t, photos, prompt=prompt, sight=sight)
+    attention_context = learner.place_examples(learner.encode_examples(examples, drawn), groups=1)
+    found = learner.velocity(noisy, t, photos, prompt=prompt, attention_context=attention_context)
     order = torch.tensor([3, 1, 4, 0, 2])
     kept = learner.encode_examples(examples[:, order], drawn[:, order])
     turned = learner.place_examples(kept, groups=1)
-    again = learner.velocity(noisy, t, photos, prompt=prompt, sight=turned)
+    again = learner.velocity(noisy, t, photos, prompt=prompt, attention_context=turned)
     torch.testing.assert_close(again, found, atol=1e-10, rtol=0)
-    alone = learner.velocity(noisy[:, :1], t[:, :1], photos[:, :1], prompt=prompt, sight=sight)
+    alone = learner.velocity(
+        noisy[:, :1], t[:, :1], photos[:, :1], prompt=prompt, attention_context=attention_context
+    )
     torch.testing.assert_close(alone, found[:, :1], atol=1e-10, rtol=0)
 
 
@@ -143,7 +147,8 @@ def test_examples_that_are_not_visible_are_as_if_absent(learner):
     all_kept = learner.place_examples(kept, groups=1, visible=visible)
     some = learner.place_examples(kept[::2], groups=1)
     masked, absent = (
-        learner.velocity(noisy, t, photos, prompt=prompt, sight=sight) for sight in (all_kept, some)
+        learner.velocity(noisy, t, photos, prompt=prompt, attention_context=attention_context)
+        for attention_context in (all_kept, some)
     )
     torch.testing.assert_close(masked, absent, atol=1e-10, rtol=0)
 
@@ -159,7 +164,7 @@ def test_gradients_flow_to_visible_examples_alone(learner):
         torch.ones(1, 3).double(),
         photos,
         prompt=torch.tensor([1]),
-        sight=learner.place_examples(kept, groups=1, visible=visible),
+        attention_context=learner.place_examples(kept, groups=1, visible=visible),
     )
     velocity[0, 1].sum().backward()
     assert drawn.grad[0, 1].abs().max() == 0

@@ -1,12 +1,12 @@
 """Attention over kept tokens: keys and values computed once, seen by every query.
 
 Works on the stock `forward` of diffusers' `Flux2Transformer2DModel` and `FluxTransformer2DModel`.
-A `Sight` travels through `joint_attention_kwargs` and says what the tokens of a pass see beside
+A `AttentionContext` travels through `joint_attention_kwargs` and says what the tokens of a pass see beside
 their own sequence, and where their keys and values are kept for later passes. The modes of
 DESIGN.md follow from passes:
 
 - `pairwise`: each pair is a sequence; it is kept before the rotary embedding, so that any subset
-  takes any places (`Kept.placed`);
+  takes any places (`KVCache.placed`);
 - `joint`: all pairs are one sequence;
 - `full`: nothing is kept, and everything is one sequence.
 
@@ -34,7 +34,7 @@ Rotary = tuple[Float[Tensor, "tokens channels"], Float[Tensor, "tokens channels"
 
 
 @dataclass(frozen=True)
-class Seen:
+class RotatedKV:
     """Rotated keys and values that a pass may look at, one entry a layer.
 
     Sequences of a pass belong to groups, in order: `batch = groups x queries`.
@@ -47,7 +47,7 @@ class Seen:
 
 
 @dataclass
-class Kept:
+class KVCache:
     """Keys, before the rotary embedding, and values of sequences, one entry a layer."""
 
     keys: dict[int, Heads] = field(default_factory=dict)
@@ -68,28 +68,28 @@ class Kept:
         }
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "Kept":
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "KVCache":
         """Take what `tensors` gave."""
         kept = cls()
         for layer in range(len(tensors) // 2):
             kept.keep(layer, tensors[f"keys.{layer}"], tensors[f"values.{layer}"])
         return kept
 
-    def __getitem__(self, sequences: Any) -> "Kept":
+    def __getitem__(self, sequences: Any) -> "KVCache":
         """Choose sequences, in any order."""
-        return Kept(*({n: x[sequences] for n, x in kept.items()} for kept in self._both))
+        return KVCache(*({n: x[sequences] for n, x in kept.items()} for kept in self._both))
 
     @property
     def _both(self) -> tuple[dict[int, Heads], dict[int, Heads]]:
         return self.keys, self.values
 
-    def placed(
+    def rotated(
         self,
         rotary: Rotary,
         *,
         groups: int,
         visible: Bool[Tensor, "groups queries sequences"] | None = None,
-    ) -> Seen:
+    ) -> RotatedKV:
         """Give the sequences of each group their places, one behind the other.
 
         Args:
@@ -104,16 +104,16 @@ class Kept:
         if visible is not None:
             visible = visible.repeat_interleave(self.keys[0].shape[1], dim=-1)
         rotated = [rotate(key, rotary) for key in keys]
-        return Seen(rotated, values, visible)
+        return RotatedKV(rotated, values, visible)
 
 
-class Sight:
+class AttentionContext:
     """What the tokens of a pass see beside their own sequence, and where they are kept.
 
     No dataclass: FSDP looks into those for tensors and makes them anew for each block.
     """
 
-    def __init__(self, seen: Sequence[Seen] = (), kept: Kept | None = None) -> None:
+    def __init__(self, seen: Sequence[RotatedKV] = (), kept: KVCache | None = None) -> None:
         """Take what is seen, and where to keep keys and values."""
         self.seen, self.kept = seen, kept
 
@@ -135,27 +135,29 @@ def attend(
     value: Heads,
     *,
     rotary: Rotary | None,
-    sight: Sight | None,
+    attention_context: AttentionContext | None,
     layer: int,
     backend: str = "native",
 ) -> Float[Tensor, "batch tokens width"]:
     """Attend within the sequence and to what is seen; keep keys and values if asked to."""
-    sight = sight or Sight()
-    if sight.kept is not None:
-        sight.kept.keep(layer, key, value)
+    attention_context = attention_context or AttentionContext()
+    if attention_context.kept is not None:
+        attention_context.kept.keep(layer, key, value)
     if rotary is not None:
         query, key = (rotate(x, rotary) for x in (query, key))
-    if not sight.seen:
+    if not attention_context.seen:
         out = dispatch_attention_fn(query, key, value, backend=AttentionBackendName(backend))
-    elif torch.is_grad_enabled() or any(seen.visible is not None for seen in sight.seen):
-        out = one_softmax(query, key, value, seen=sight.seen, layer=layer)
+    elif torch.is_grad_enabled() or any(
+        seen.visible is not None for seen in attention_context.seen
+    ):
+        out = one_softmax(query, key, value, seen=attention_context.seen, layer=layer)
     else:
-        out = merged(query, key, value, seen=sight.seen, layer=layer, backend=backend)
+        out = merged(query, key, value, seen=attention_context.seen, layer=layer, backend=backend)
     return rearrange(out, "n t h c -> n t (h c)")
 
 
 def one_softmax(
-    query: Heads, key: Heads, value: Heads, *, seen: Sequence[Seen], layer: int
+    query: Heads, key: Heads, value: Heads, *, seen: Sequence[RotatedKV], layer: int
 ) -> Heads:
     """Attend by explicit scores: differentiable, and may hide tokens from some queries."""
     query = query * query.shape[-1] ** -0.5
@@ -171,7 +173,7 @@ def one_softmax(
     return out
 
 
-def _scores(query: Heads, seen: Seen, layer: int) -> Float[Tensor, "batch heads tokens seen"]:
+def _scores(query: Heads, seen: RotatedKV, layer: int) -> Float[Tensor, "batch heads tokens seen"]:
     keys = rearrange(seen.keys[layer], "g s h c -> g h c s")
     scores = rearrange(query, "(g q) t h c -> g h (q t) c", g=len(keys)) @ keys
     scores = rearrange(scores, "g h (q t) s -> (g q) h t s", t=query.shape[1])
@@ -185,7 +187,7 @@ def merged(
     key: Heads,
     value: Heads,
     *,
-    seen: Sequence[Seen],
+    seen: Sequence[RotatedKV],
     layer: int,
     backend: str = "native",
 ) -> Heads:
@@ -259,7 +261,7 @@ class DoubleStreamProcessor:
         encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         image_rotary_emb: Rotary | None = None,
-        sight: Sight | None = None,
+        attention_context: AttentionContext | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the outputs of the image and of the text stream."""
         text = encoder_hidden_states.shape[1]
@@ -284,7 +286,7 @@ class DoubleStreamProcessor:
         )
         out = attend(
             query, key, value,
-            rotary=image_rotary_emb, sight=sight, layer=self.layer, backend=self.backend,
+            rotary=image_rotary_emb, attention_context=attention_context, layer=self.layer, backend=self.backend,
         )  # fmt: skip
         return attn.to_out[1](attn.to_out[0](out[:, text:])), attn.to_add_out(out[:, :text])
 
@@ -303,7 +305,7 @@ class SingleStreamProcessor:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         image_rotary_emb: Rotary | None = None,
-        sight: Sight | None = None,
+        attention_context: AttentionContext | None = None,
     ) -> Tensor:
         """Return the attention's output; the block adds its feed-forward."""
         query, key, value = (
@@ -312,7 +314,7 @@ class SingleStreamProcessor:
         query, key = attn.norm_q(query), attn.norm_k(key)
         return attend(
             query, key, value,
-            rotary=image_rotary_emb, sight=sight, layer=self.layer, backend=self.backend,
+            rotary=image_rotary_emb, attention_context=attention_context, layer=self.layer, backend=self.backend,
         )  # fmt: skip
 
 
@@ -329,7 +331,7 @@ class ParallelStreamProcessor:
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         image_rotary_emb: Rotary | None = None,
-        sight: Sight | None = None,
+        attention_context: AttentionContext | None = None,
     ) -> Tensor:
         """Return the output of the block."""
         sizes = (3 * attn.inner_dim, attn.mlp_hidden_dim * attn.mlp_mult_factor)
@@ -338,7 +340,7 @@ class ParallelStreamProcessor:
         query, key = attn.norm_q(query), attn.norm_k(key)
         out = attend(
             query, key, value,
-            rotary=image_rotary_emb, sight=sight, layer=self.layer, backend=self.backend,
+            rotary=image_rotary_emb, attention_context=attention_context, layer=self.layer, backend=self.backend,
         )  # fmt: skip
         return attn.to_out(torch.cat((out, attn.mlp_act_fn(feed_forward)), dim=-1))
 

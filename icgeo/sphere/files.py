@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icgeo.config import UsageError
-from icgeo.healpix import cell_lat_lon, grid, mass_of_pixels, pixel_areas
+from icgeo.sphere.healpix import cell_lat_lon, grid, mass_of_pixels, pixel_areas
 
 Mass = Float[Tensor, " cells"]
 QUANTITIES = ("mass", "density")
