@@ -37,7 +37,7 @@ def encoded(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
     return stream.getvalue()
 
 
-def rotated(id: str, lat: float = 0.0, lon: float = 0.0, image: Any = b"") -> BenchmarkRecord:
+def placed(id: str, lat: float = 0.0, lon: float = 0.0, image: Any = b"") -> BenchmarkRecord:
     return BenchmarkRecord(id, image, lat, lon)
 
 
