@@ -1,8 +1,8 @@
 """Make assets/photos/*.jpg from Debian's gcompris-qt-data: public domain and CC0 photos of places.
 
 `assets/photos/photos.csv` says which; its places and coordinates are filled by hand, its authors,
-licences and sources from the package's READMEs. Run `python scripts/assets/photos.py` (needs apt-get
-and dpkg-deb), or give it the package, gcompris-qt-data_3.1-2_all.deb.
+licences and sources from the package's READMEs. Run `python scripts/assets/photos.py` (needs
+apt-get and dpkg-deb), or give it the package, gcompris-qt-data_3.1-2_all.deb.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def credits(readme: str) -> dict[str, dict[str, str]]:
     }
 
 
-def make(row: dict[str, str], files: dict[PurePosixPath, bytes]) -> dict[str, str]:
+def make(row: pd.Series, files: dict[PurePosixPath, bytes]) -> pd.Series:
     """Write a photo and complete its row, unless its licence is another."""
     from icgeo.data.photos import read_photo
 
@@ -73,20 +73,25 @@ def make(row: dict[str, str], files: dict[PurePosixPath, bytes]) -> dict[str, st
     image = read_photo(files[path])
     image.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)
     image.save(FOLDER / row["image"], quality=QUALITY, optimize=True)
-    licence = LICENCES[credit["License"]]
-    return row | {"author": credit["Copyright"], "licence": licence, "source": credit["Source"]}
+    row[["author", "licence", "source"]] = (
+        credit["Copyright"],
+        LICENCES[credit["License"]],
+        credit["Source"],
+    )
+    return row
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("package", type=Path, nargs="?", help="the .deb file")
     table = FOLDER / "photos.csv"
-    rows = pd.read_csv(table, dtype=str, keep_default_na=False).to_dict("records")
+    rows = pd.read_csv(table, dtype=str, keep_default_na=False)
     with tempfile.TemporaryDirectory() as folder:
         collections = unpack(Path(folder), parser.parse_args().package)
-        names = {row["resource"].partition("/")[0] for row in rows}
+        names = set(rows["resource"].str.partition("/")[0])
         files = {k: v for name in names for k, v in resources(collections / f"{name}.rcc")}
-    pd.DataFrame([make(row, files) for row in rows]).to_csv(table, index=False)
+    rows = rows.apply(make, axis=1, files=files)
+    rows.to_csv(table, index=False)
     size = sum(path.stat().st_size for path in FOLDER.glob("*.jpg"))
     print(f"{FOLDER}: {len(rows)} photos, {size / 1e6:.2f} MB")
 
