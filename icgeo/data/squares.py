@@ -1,17 +1,17 @@
 """Photos as models take them: the middle square, scaled, and other views of it."""
 
 from collections.abc import Sequence
-from hashlib import blake2b
 
 import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional
 
 from icgeo.data.photos import Photo, read_for_model
+from icgeo.seeds import seeded_generator
 
 
 def square_pixels(photos: Sequence[Photo], size: int) -> UInt8[Tensor, "photos 3 size size"]:
@@ -36,8 +36,7 @@ def varied(
 
 
 def _varied(photo: UInt8[Tensor, "3 size size"], key: bytes) -> UInt8[Tensor, "3 size size"]:
-    digest = blake2b(key + photo.numpy().tobytes(), digest_size=7).digest()
-    generator = Generator().manual_seed(int.from_bytes(digest, "little"))
+    generator = seeded_generator(key + photo.numpy().tobytes(), bits=56)
     zoom, right, down, stops = torch.rand(4, generator=generator).tolist()
     size = photo.shape[-1]
     side = round(size * (0.8 + 0.2 * zoom))
