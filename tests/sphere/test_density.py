@@ -119,7 +119,7 @@ def test_huge_and_tiny_masses_are_normalised():
 
 
 @pytest.mark.parametrize("kappa", [0.0, 1.0, 30.0, 300.0])
-def test_log_prob_of_a_bump_is_von_mises_fishers(kappa):
+def test_log_prob_of_a_kernel_is_von_mises_fishers(kappa):
     """In the mean over the density; the cell's value replaces that of the place inside the cell."""
     place = (-17.0, 179.5)
     density = Density.from_mixture([place], [kappa])
