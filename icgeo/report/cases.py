@@ -17,8 +17,8 @@ from PIL import Image
 
 from icgeo import plots
 from icgeo.data.photos import Photo, PhotoError, read_photo
-from icgeo.evaluation import BASELINES, Episode, Query
-from icgeo.evaluation.scores import GUESS_KM
+from icgeo.evaluation import Episode, Query
+from icgeo.evaluation.scores import GUESS_KM, methods
 from icgeo.plots.style import drawn_image
 from icgeo.prediction import Locator, Prediction
 from icgeo.report.embedding import EmbeddedImage
@@ -36,7 +36,7 @@ def choose_cases(rows: pd.DataFrame, each: int = EACH) -> pd.DataFrame:
     The column `kind` says best or worst by error, where a query without an answer counts as a
     guess. Where no truth is known it says surest or least sure, by the 90 % area.
     """
-    answers = rows[~rows["locator"].isin(BASELINES) & rows["error"].isna()]
+    answers = methods(rows[rows["error"].isna()])
     groups = answers.groupby(["world", "locator"], sort=False)
     cases = [_extremes(group, each) for _, group in groups]
     return pd.concat(cases) if cases else answers.assign(kind="")
@@ -86,9 +86,7 @@ def save_cases(
     (target / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _draw(
-    locator: Locator, episode: Episode, query: Query, shots: int
-) -> dict[str, EmbeddedImage]:
+def _draw(locator: Locator, episode: Episode, query: Query, shots: int) -> dict[str, EmbeddedImage]:
     prediction = locator.locate([query.photo], episode.examples[:shots])[0]
     images = {
         "photo": shrink_photo(query.photo),

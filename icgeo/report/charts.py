@@ -12,8 +12,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from icgeo import plots
-from icgeo.evaluation import BASELINES, Episode, levels_by_world, score
-from icgeo.evaluation.scores import GUESS_KM
+from icgeo.evaluation import Episode
+from icgeo.evaluation.scores import GUESS_KM, levels_by_world, methods, score
 from icgeo.report.embedding import EmbeddedImage
 
 LINES_SHOWN = 400
@@ -35,10 +35,18 @@ def draw_curves(world: str, rows: pd.DataFrame) -> list[Chart]:
     scores = score(rows.dropna(subset=["area_90_km2", "seconds"]))
     if len(scores):
         most = scores["shots"].max()
-        last = scores[(scores["shots"] == most) & ~scores["locator"].isin(BASELINES)]
-        ends = (f"{one.locator}, {most} shots: {one.median_km:,.0f} km." for one in last.itertuples())
+        last = methods(scores[scores["shots"] == most])
+        ends = (
+            f"{one.locator}, {most} shots: {one.median_km:,.0f} km." for one in last.itertuples()
+        )
         caption = f"{world}: median error against shots, with 95 % intervals of the method"
-        image = _draw_curve(plots.plot_shots, scores)
+        from icgeo.evaluation import Row, legacy
+
+        rr = [
+            Row(**{k: (None if pd.isna(v) else v) for k, v in r.items()})
+            for r in rows.to_dict("records")
+        ]
+        image = _draw_curve(plots.plot_shots, legacy.scores(rr))
         charts.append(Chart(image, caption, f"Line chart, {caption}. {' '.join(ends)}"))
     caption = f"{world}: share of queries answered within each radius"
     image = _draw_curve(plots.plot_recall_by_radius, rows)
@@ -86,7 +94,7 @@ def draw_errors(world: str, rows: pd.DataFrame) -> Chart:
 
     Of more than `LINES_SHOWN` rows so many are drawn, evenly spread.
     """
-    known = rows[~rows["locator"].isin(BASELINES) & rows["nll"].notna()]
+    known = methods(rows[rows["nll"].notna()])
     locator = known["locator"].iloc[0]
     known = known[known["locator"] == locator]
     most = known["shots"].max()

@@ -18,6 +18,8 @@ from icgeo.report.charts import draw_calibration, draw_curves, draw_errors
 from icgeo.report.published import compare_with_published
 from icgeo.report.run_folder import Run, read_run
 
+MOST_LISTED = 100
+"""Photos in a list of failures, or of answers without a known truth."""
 WORLDS_SHOWN = 6
 """Worlds with figures and cases of their own, over all runs, so that the page stays below 5 MB; the
 tables hold all."""
@@ -54,6 +56,7 @@ def write_report(folders: Sequence[Path], path: Path, *, title: str = "Geolocati
             for number, run in enumerate(runs)
         ],
         describe=describe_case,
+        listed=MOST_LISTED,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
@@ -95,7 +98,9 @@ def _section(run: Run, *, worlds: int) -> dict[str, Any]:
 
 def describe_case(row: Any) -> str:
     """Say in words how a case went."""
-    answer = "not located" if pd.isna(row.lat) else f"answer {tables.format_place(row.lat, row.lon)}"
+    answer = (
+        "not located" if pd.isna(row.lat) else f"answer {tables.format_place(row.lat, row.lon)}"
+    )
     area = f"90\N{NO-BREAK SPACE}% area {tables.format_area(row.area_90_km2)}"
     if pd.isna(row.nll):
         return f"{answer}; {area}"

@@ -11,9 +11,8 @@ import pandas as pd
 import torch
 
 from icgeo.data.benchmarks import BENCHMARKS
-from icgeo.evaluation import BASELINES
 from icgeo.evaluation.benchmarks import PHOTOS
-from icgeo.evaluation.scores import GUESS_KM
+from icgeo.evaluation.scores import GUESS_KM, methods
 from icgeo.metrics import accuracies, distances, geoscore, mean_error, median_error
 from icgeo.report.tables import DASH, format_number
 
@@ -77,7 +76,7 @@ def compare_with_published(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame],
     tables: dict[str, pd.DataFrame] = {}
     notes: list[str] = []
     for episode, (benchmark, size) in SETS.items():
-        answers = rows[(rows["episode"] == episode) & ~rows["locator"].isin(BASELINES)]
+        answers = methods(rows[rows["episode"] == episode])
         known = answers[(answers["shots"] == answers["shots"].max()) & answers["nll"].notna()]
         if 0 < len(known) < WHOLE * size:
             notes.append(

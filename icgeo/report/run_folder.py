@@ -10,7 +10,8 @@ import pandas as pd
 import yaml
 
 from icgeo.config import UsageError
-from icgeo.evaluation import BASELINES, read_rows
+from icgeo.evaluation import read_rows
+from icgeo.evaluation.scores import methods
 from icgeo.report.cases import load_cases
 
 
@@ -27,8 +28,8 @@ class Run:
     @property
     def failures(self) -> pd.DataFrame:
         """Rows of the method that hold nothing but a reason, one for each query."""
-        failed = self.rows["error"].notna() & ~self.rows["locator"].isin(BASELINES)
-        return self.rows[failed].drop_duplicates(["episode", "id", "error"])
+        failed = methods(self.rows[self.rows["error"].notna()])
+        return failed.drop_duplicates(["episode", "id", "error"])
 
 
 def read_run(folder: Path) -> Run:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from icgeo.evaluation import BASELINES, METRICS, levels_by_world
+from icgeo.evaluation.scores import BASELINES, METRICS, levels_by_world, methods
 from icgeo.metrics import calibration_error, coverage
 from icgeo.prediction import rounded
 
@@ -96,7 +96,7 @@ def score_cells(rows: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
     return cells
 
 
-def by_locator(rows: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]:
+def by_locator(rows: pd.DataFrame) -> Iterator[tuple[Any, Any, pd.DataFrame]]:
     """Divide rows by locator and shots; the method first, then its baselines."""
     keys = [rows["locator"].isin(BASELINES).rename("is_baseline"), "locator", "shots"]
     for (_, locator, shots), group in rows.groupby(keys):
