@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from icgeo.data.benchmarks import BENCHMARKS
-from icgeo.evaluation.benchmarks import PHOTOS
+from icgeo.evaluation.episodes import PHOTOS
 from icgeo.evaluation.scores import GUESS_KM, methods
 from icgeo.metrics import accuracies, distances, geoscore, mean_error, median_error
 from icgeo.report.tables import DASH, format_number
