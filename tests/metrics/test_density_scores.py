@@ -1,7 +1,6 @@
 """Scores of densities against Density, scipy, healpy and hand counts; the stream of them."""
 
 import math
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from scipy import stats
 
 from icgeo import metrics
 from icgeo.metrics import DensityScores, score_density
-from icgeo.metrics.benchmark import score_densities
 from icgeo.sphere import AREA_KM2, to_xyz
 from icgeo.sphere.density import Density
 
@@ -107,19 +105,6 @@ def test_summary_is_of_all_rows_however_they_came():
     assert summary.coverage_90 == metrics.coverage([row.level for row in rows], 0.9)
     assert summary.median_area_90_km2 == np.median([row.area_90_km2 for row in rows])
     assert summary.mean_energy_km == pytest.approx(np.mean([row.energy_km for row in rows]))
-
-
-def test_memory_does_not_grow_with_the_stream():
-    """Of 60 densities of 1.5 kB each, 81 kB together, none is kept."""
-    stream = score_densities(60, 4, generator=torch.Generator().manual_seed(0))
-    scores = next(stream)
-    tracemalloc.start()
-    for _ in stream:
-        pass
-    held, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert len(scores) == 60
-    assert held < 60_000
 
 
 def test_wrong_streams_are_named():
