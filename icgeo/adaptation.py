@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from icgeo import plots
 from icgeo.config import UsageError
-from icgeo.data.orbit import open_world
+from icgeo.data.orbit import open_world, views_to_examples
 from icgeo.data.worlds import FAMILIES, procedural_world
 from icgeo.evaluation import (
     Episode,
@@ -81,15 +81,14 @@ class Trial:
 
 
 def _episode(name: str, world: str, bank: PhotoSet, queries: PhotoSet) -> Episode:
-    def parts(pool: PhotoSet) -> list[tuple[Any, tuple[float, float]]]:
-        places = [(lat, lon) for lat, lon in pool.lat_lon.tolist()]
-        return list(zip(pool.photos.movedim(1, -1).numpy(), places, strict=True))
-
     return Episode(
         name,
         world,
-        [Example(photo, lat, lon) for photo, (lat, lon) in parts(bank)],
-        [Query(f"{name}/{i}", photo, place) for i, (photo, place) in enumerate(parts(queries))],
+        [Example(photo, *place) for photo, place in views_to_examples(bank.photos, bank.lat_lon)],
+        [
+            Query(f"{name}/{i}", *view)
+            for i, view in enumerate(views_to_examples(queries.photos, queries.lat_lon))
+        ],
     )
 
 

@@ -23,6 +23,8 @@ from typing import Any, TypeVar
 from docstring_parser import parse_from_object
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
+from icgeo.writing import write_atomically
+
 log = logging.getLogger(__name__)
 
 
@@ -256,10 +258,8 @@ def _write_versions(path: Path, now: dict[str, Any]) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write at once, so that a killed run leaves the old file or the new one."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with write_atomically(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _dependencies() -> list[str]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from icgeo import checkpoint, features, maps, sampling
 from icgeo.data.photos import Photo, as_photos, content_key
-from icgeo.data.squares import square_pixels, varied
+from icgeo.data.pixels import augment, square_pixels
 from icgeo.features import Features
 from icgeo.maps import LEGIBLE
 from icgeo.models import Context, MapModel, load
@@ -497,7 +497,7 @@ class Geolocator:
     ) -> list[Prediction]:
         start = time.perf_counter()
         pixels = self._pixels(photos)
-        others = (varied(pixels, f"{self.seed}/{number}/") for number in range(self.augment))
+        others = (augment(pixels, f"{self.seed}/{number}/") for number in range(self.augment))
         views = torch.stack([pixels, *others])
 
         def by_query(drawn: Tensor) -> Tensor:

@@ -7,14 +7,14 @@ has them, those of a row are named.
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from icgeo.config import UsageError
 from icgeo.prediction import Prediction
+from icgeo.writing import write_atomically
 
 COLUMNS = (
     "source", "lat", "lon", "located", "legibility", "area_50_km2", "area_90_km2", "seconds",
@@ -122,17 +122,8 @@ def save_results(results: Sequence[Result], path: Path) -> None:
         UsageError: an unknown suffix, or a file that cannot be written.
     """
     require_format(path)
-    with _whole(path) as partial:
-        SAVERS[path.suffix.lower()](results, partial)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        yield partial
-        partial.replace(path)
+        with write_atomically(path) as partial:
+            SAVERS[path.suffix.lower()](results, partial)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -197,6 +197,14 @@ def to_uint8(images: Float[Tensor, "*batch"]) -> UInt8[Tensor, "*batch"]:
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
+def views_to_examples(
+    images: UInt8[Tensor, "views 3 size size"], lat_lon: Float[Tensor, "views 2"]
+) -> list[tuple[UInt8[np.ndarray, "size size 3"], tuple[float, float]]]:
+    """Return each view as a photo, an array [size, size, 3], with its location."""
+    photos = rearrange(images, "n c h w -> n h w c").numpy()
+    return [(photo, (lat, lon)) for photo, (lat, lon) in zip(photos, lat_lon.tolist(), strict=True)]
+
+
 def _enough_land(
     views: Float[Tensor, "views channels size size"], min_land: float
 ) -> Bool[Tensor, " views"]:

@@ -14,14 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icgeo.baselines import NearestPixels
-from icgeo.data.orbit import Views, take_views, to_uint8
+from icgeo.data.orbit import take_views, to_uint8, views_to_examples
 from icgeo.evaluation.benchmarks import (
     EARTH,
     EARTH_VIEWS,
     Episode,
     Query,
-    as_pairs,
-    named_generator,
     world_picture,
     world_views,
 )
@@ -32,6 +30,7 @@ from icgeo.evaluation.run import evaluate
 from icgeo.evaluation.scores import RETRIEVAL
 from icgeo.features import Features
 from icgeo.prediction import Example, Locator
+from icgeo.seeds import seeded_generator
 from icgeo.selection import (
     Bank,
     Diverse,
@@ -129,16 +128,16 @@ def world_with_banks(
 ) -> tuple[Episode, Banks]:
     """Take queries of a world, and banks of each size from it; drawn ones are nested."""
     episode = f"{world}-banks-{seed}-{number}"
-    picture = world_picture(world, named_generator(episode, "world"))
-    asked = world_views(world, picture, queries, named_generator(episode, "queries"))
+    picture = world_picture(world, seeded_generator(episode, "world"))
+    asked = world_views(world, picture, queries, seeded_generator(episode, "queries"))
     drawn: list[Example] = []
-    draws = named_generator(episode, "drawn")
+    draws = seeded_generator(episode, "drawn")
     while len(drawn) < max(sizes):
         drawn += [Example(i, *p) for i, p in world_views(world, picture, VIEWS_AT_ONCE, draws)]
     banks: dict[tuple[str, int], Sequence[Example]] = {}
     for size in sizes:
         banks["drawn", size] = drawn[:size]
-        banks["grid", size] = _grid(world, picture, size, named_generator(episode, "grid"))
+        banks["grid", size] = _grid(world, picture, size, seeded_generator(episode, "grid"))
     questions = [Query(f"{episode}/{n}", *view) for n, view in enumerate(asked)]
     return Episode(episode, world, (), questions), banks
 
@@ -153,11 +152,11 @@ def _grid(
     options = EARTH_VIEWS if world == EARTH else None
     found: list[Example] = []
     for xyz in fibonacci_grid(size).split(VIEWS_AT_ONCE):
-        images, degrees = take_views(
+        images, _ = take_views(
             picture[None], xyz[None].float(), generator=generator, options=options
         )
-        views = Views(to_uint8(images[0]), to_lat_lon(xyz), degrees[0])
-        found += [Example(image, *place) for image, place in as_pairs(views)]
+        views = views_to_examples(to_uint8(images[0]), to_lat_lon(xyz))
+        found += [Example(image, *place) for image, place in views]
     return found
 
 

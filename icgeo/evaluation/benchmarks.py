@@ -5,7 +5,6 @@ examples are the k shots, so that more shots only add. Everything follows from n
 worlds, places, and for each view its own field of view, exposure and haze.
 """
 
-import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,18 +25,19 @@ from icgeo.data.manifest import Record, read_manifest
 from icgeo.data.orbit import (
     REAL_WORLDS,
     ViewOptions,
-    Views,
     land_mask,
     look_up,
     mix_colours,
     open_world,
     random_views,
     track_views,
+    views_to_examples,
 )
 from icgeo.data.photos import Photo, PhotoError, read_photo
 from icgeo.data.video import read_video
 from icgeo.data.worlds import FAMILIES, pixel_xyz, procedural_world
 from icgeo.prediction import Example
+from icgeo.seeds import seeded_generator
 from icgeo.sphere import random_rotation
 
 EARTH = "blue-marble"
@@ -106,9 +106,9 @@ def world_episode(
     """
     name = Path(world).stem
     episode = f"{name}-{seed}-{number}"
-    picture = world_picture(world, named_generator(episode, "world"))
+    picture = world_picture(world, seeded_generator(episode, "world"))
     examples, asked = (
-        world_views(world, picture, count, named_generator(episode, kind))
+        world_views(world, picture, count, seeded_generator(episode, kind))
         for kind, count in (("examples", shots), ("queries", queries))
     )
     return Episode(
@@ -131,13 +131,13 @@ def sequence_episode(
     """
     name = Path(world).stem
     episode = f"{name}-clip-{seed}-{number}"
-    picture = world_picture(world, named_generator(episode, "world"))
-    examples = world_views(world, picture, shots, named_generator(episode, "examples"))
+    picture = world_picture(world, seeded_generator(episode, "world"))
+    examples = world_views(world, picture, shots, seeded_generator(episode, "examples"))
     track = track_views(
         picture,
         frames,
         gap_seconds=SEQUENCE_GAP_SECONDS,
-        generator=named_generator(episode, "track"),
+        generator=seeded_generator(episode, "track"),
     )
     return Episode(
         episode,
@@ -145,15 +145,9 @@ def sequence_episode(
         [Example(image, lat, lon) for image, (lat, lon) in examples],
         [
             Query(f"{episode}/{number}", *view, seconds=number * SEQUENCE_GAP_SECONDS)
-            for number, view in enumerate(as_pairs(track))
+            for number, view in enumerate(views_to_examples(track.images, track.lat_lon))
         ],
     )
-
-
-def named_generator(*names: str) -> Generator:
-    """Seed by names: far from the small seeds of the worlds that models are trained on."""
-    key = hashlib.blake2b("/".join(names).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
 
 
 def world_picture(world: str, generator: Generator) -> Float[Tensor, "3 height width"]:
@@ -195,14 +189,8 @@ def world_views(
     is_earth = world == EARTH
     land = land_mask(picture.shape[-2]) if is_earth else None
     options = EARTH_VIEWS if is_earth else None
-    return as_pairs(random_views(picture, count, generator=generator, options=options, land=land))
-
-
-def as_pairs(views: Views) -> list[tuple[np.ndarray, tuple[float, float]]]:
-    """Give arrays [size, size, 3] and their locations."""
-    images = rearrange(views.images, "n c h w -> n h w c").numpy()
-    places = [(lat, lon) for lat, lon in views.lat_lon.tolist()]
-    return list(zip(images, places, strict=True))
+    views = random_views(picture, count, generator=generator, options=options, land=land)
+    return views_to_examples(views.images, views.lat_lon)
 
 
 def photo_episode(

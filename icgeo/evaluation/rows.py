@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from icgeo.writing import write_atomically
+
 ROW_FILES = "predictions*.jsonl"
 
 
@@ -95,10 +97,8 @@ def known_rows(folder: Path) -> dict[Key, Row]:
 def write_rows(folder: Path, rows: Iterable[Row]) -> None:
     """Leave these as the only rows; killed within, the earlier ones are still there."""
     merged = folder / "predictions.jsonl"
-    partial = merged.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as stream:
+    with write_atomically(merged) as partial, partial.open("w", encoding="utf-8") as stream:
         _write(stream, rows)
-    partial.replace(merged)
     for path in folder.glob(ROW_FILES):
         if path != merged:
             path.unlink()

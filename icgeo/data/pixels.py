@@ -1,17 +1,17 @@
 """Photos as models take them: the middle square, scaled, and other views of it."""
 
 from collections.abc import Sequence
-from hashlib import blake2b
 
 import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional
 
 from icgeo.data.photos import Photo, read_for_model
+from icgeo.seeds import seeded_generator
 
 
 def square_pixels(photos: Sequence[Photo], size: int) -> UInt8[Tensor, "photos 3 size size"]:
@@ -28,20 +28,18 @@ def square_pixels(photos: Sequence[Photo], size: int) -> UInt8[Tensor, "photos 3
     return rearrange(torch.from_numpy(pixels), "n h w c -> n c h w").contiguous()
 
 
-def varied(
+def augment(
     photos: UInt8[Tensor, "photos 3 size size"], key: str
 ) -> UInt8[Tensor, "photos 3 size size"]:
-    """Crop and expose each photo otherwise, by its content and a key, never flipped."""
-    return torch.stack([_varied(photo, key.encode()) for photo in photos])
-
-
-def _varied(photo: UInt8[Tensor, "3 size size"], key: bytes) -> UInt8[Tensor, "3 size size"]:
-    digest = blake2b(key + photo.numpy().tobytes(), digest_size=7).digest()
-    generator = Generator().manual_seed(int.from_bytes(digest, "little"))
-    zoom, right, down, stops = torch.rand(4, generator=generator).tolist()
-    size = photo.shape[-1]
-    side = round(size * (0.8 + 0.2 * zoom))
-    left, top = round(right * (size - side)), round(down * (size - side))
-    cut = photo[None, :, top : top + side, left : left + side].float()
-    scaled = functional.interpolate(cut, (size, size), mode="bilinear", antialias=True)[0]
-    return (scaled * 2 ** (stops - 0.5)).round().clamp(0, 255).to(torch.uint8)
+    """Crop each photo and change its exposure, by its content and a key; nothing is flipped."""
+    size = photos.shape[-1]
+    results = []
+    for photo in photos:
+        generator = seeded_generator(key.encode() + photo.numpy().tobytes(), bits=56)
+        zoom, right, down, stops = torch.rand(4, generator=generator).tolist()
+        side = round(size * (0.8 + 0.2 * zoom))
+        left, top = round(right * (size - side)), round(down * (size - side))
+        crop = photo[None, :, top : top + side, left : left + side].float()
+        scaled = functional.interpolate(crop, (size, size), mode="bilinear", antialias=True)[0]
+        results.append((scaled * 2 ** (stops - 0.5)).round().clamp(0, 255).to(torch.uint8))
+    return torch.stack(results)
