@@ -1,10 +1,7 @@
 """Test of the benchmark of metrics end to end, on few points and densities."""
 
-import tracemalloc
-
 import pytest
-import torch
-from script_runs import load_script, run
+from script_runs import run
 
 from icgeo import config
 
@@ -22,18 +19,3 @@ def test_points_and_densities_are_scored(capsys):
 def test_negative_numbers_are_refused():
     with pytest.raises(config.UsageError, match="at least 0"):
         run("experiments/metrics", "--points", -1)
-
-
-def test_memory_does_not_grow_with_the_stream():
-    """Of 60 densities of 1.5 kB each, 81 kB together, none is kept."""
-    stream = load_script("experiments/metrics").score_densities(
-        60, 4, generator=torch.Generator().manual_seed(0)
-    )
-    scores = next(stream)
-    tracemalloc.start()
-    for _ in stream:
-        pass
-    held, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert len(scores) == 60
-    assert held < 60_000
