@@ -40,13 +40,7 @@ def draw_curves(world: str, rows: pd.DataFrame) -> list[Chart]:
             f"{one.locator}, {most} shots: {one.median_km:,.0f} km." for one in last.itertuples()
         )
         caption = f"{world}: median error against shots, with 95 % intervals of the method"
-        from icgeo.evaluation import Row, legacy
-
-        rr = [
-            Row(**{k: (None if pd.isna(v) else v) for k, v in r.items()})
-            for r in rows.to_dict("records")
-        ]
-        image = _draw_curve(plots.plot_shots, legacy.scores(rr))
+        image = _draw_curve(plots.plot_shots, scores)
         charts.append(Chart(image, caption, f"Line chart, {caption}. {' '.join(ends)}"))
     caption = f"{world}: share of queries answered within each radius"
     image = _draw_curve(plots.plot_recall_by_radius, rows)

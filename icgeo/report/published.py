@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from icgeo.data.benchmarks import BENCHMARKS
-from icgeo.evaluation.benchmarks import PHOTOS
+from icgeo.evaluation.episodes import PHOTOS
 from icgeo.evaluation.scores import GUESS_KM, methods
 from icgeo.metrics import (
     THRESHOLDS_KM,
