@@ -58,7 +58,7 @@ def published() -> pd.DataFrame:
     """
     with (files("icgeo") / "assets" / "published.csv").open(encoding="utf-8") as stream:
         numbers = pd.read_csv(stream)
-    return numbers[numbers["metric"].isin(SCORES)]
+    return numbers[numbers.metric.isin(SCORES)]
 
 
 def compare_with_published(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], list[str]]:
@@ -70,8 +70,8 @@ def compare_with_published(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame],
     tables: dict[str, pd.DataFrame] = {}
     notes: list[str] = []
     for episode, (benchmark, size) in SETS.items():
-        answers = methods(rows[rows["episode"] == episode])
-        known = answers[(answers["shots"] == answers["shots"].max()) & answers["nll"].notna()]
+        answers = methods(rows[rows.episode == episode])
+        known = answers[(answers.shots == answers.shots.max()) & answers.nll.notna()]
         if 0 < len(known) < WHOLE * size:
             notes.append(
                 f"{benchmark}: {len(known):,} of its {size:,} queries were answered; a part of a "
@@ -107,7 +107,7 @@ def _compare(benchmark: str, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
         for names in (["true_lat", "true_lon"], ["lat", "lon"])
     )
     numbers = published()
-    numbers = numbers[numbers["benchmark"] == benchmark]
+    numbers = numbers[numbers.benchmark == benchmark]
     cells = []
     for metric, value, unit, protocol in numbers[
         ["metric", "value", "unit", "protocol"]
@@ -118,8 +118,8 @@ def _compare(benchmark: str, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
             km = distances(answer, truth, protocol=protocol).nan_to_num(posinf=GUESS_KM)
             cell += f"\nthis run {format_number(SCORES[metric](km, protocol), form)}"
         cells.append(cell)
-    numbers = numbers.assign(heading=numbers["metric"] + ", " + numbers["unit"], cell=cells)
-    is_same = numbers["protocol"].notna()
+    numbers = numbers.assign(heading=numbers.metric + ", " + numbers.unit, cell=cells)
+    is_same = numbers.protocol.notna()
     first = rows.iloc[0]
     run = f"{first['locator']}, {first['shots']} shots, {len(rows):,} queries"
     parts = {
@@ -136,8 +136,8 @@ def _compare(benchmark: str, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def _by_system(numbers: pd.DataFrame) -> pd.DataFrame:
     """Lay out a line for each system, in order of appearance."""
     table = numbers.pivot(index="system", columns="heading", values="cell").fillna(DASH)
-    table = table.reindex(index=numbers["system"].unique(), columns=numbers["heading"].unique())
+    table = table.reindex(index=numbers.system.unique(), columns=numbers.heading.unique())
     systems = numbers.groupby("system")
-    table["protocol"] = systems["protocol"].first().fillna("not known")
-    table["source"] = systems["source"].agg(lambda sources: "; ".join(sources.unique()))
+    table["protocol"] = systems.protocol.first().fillna("not known")
+    table["source"] = systems.source.agg(lambda sources: "; ".join(sources.unique()))
     return table

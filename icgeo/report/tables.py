@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
+from pandas import DataFrame
 
-from icgeo.evaluation.scores import BASELINES, METRICS, levels_by_world
+from icgeo.evaluation.scores import BASELINES, METRICS, levels_by_world, methods
 from icgeo.metrics import calibration_error, coverage
 from icgeo.prediction import rounded
 
@@ -65,7 +65,7 @@ def format_area(km2: float) -> str:
     return f"{rounded(km2)} km²" if km2 > 0 else DASH
 
 
-def score_cells(rows: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
+def score_cells(rows: DataFrame, names: Sequence[str]) -> dict[str, str]:
     """Score rows by metrics: by heading, the estimate and below it its 95 % interval."""
     cells = {}
     for metric in (METRICS[name] for name in names):
@@ -81,23 +81,23 @@ def score_cells(rows: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
     return cells
 
 
-def _by_locator(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+def _by_locator(rows: DataFrame) -> Iterator[tuple[str, str, DataFrame]]:
     """Divide rows by locator and shots; the method first, then its baselines."""
-    is_baseline = rows["locator"].isin(BASELINES).rename("is_baseline")
+    is_baseline = rows.locator.isin(BASELINES).rename("is_baseline")
     for (_, locator, shots), group in rows.groupby([is_baseline, "locator", "shots"]):
         yield str(locator), str(shots), group
 
 
-def _table(lines: Iterable[Sequence[object]], *headings: str) -> pd.DataFrame:
-    return pd.DataFrame([*lines], columns=[*headings]).set_index(headings[0])
+def _table(lines: Iterable[Sequence[object]], *headings: str) -> DataFrame:
+    return DataFrame([*lines], columns=[*headings]).set_index(headings[0])
 
 
-def results_table(rows: pd.DataFrame) -> pd.DataFrame:
+def results_table(rows: DataFrame) -> DataFrame:
     """Score each locator with each number of shots on one world, as far as the truth is known.
 
     Rows of one locator that are the same for several numbers of shots, as chance's, are one.
     """
-    table = pd.DataFrame(
+    table = DataFrame(
         {
             "locator": locator,
             "shots": shots,
@@ -105,14 +105,14 @@ def results_table(rows: pd.DataFrame) -> pd.DataFrame:
             "located, %": format_number(100 * METRICS["located"](group)),
             **score_cells(group, RESULTS),
         }
-        for locator, shots, group in _by_locator(rows[rows["nll"].notna()])
+        for locator, shots, group in _by_locator(rows[rows.nll.notna()])
     )
     rest = [name for name in table if name != "shots"]
     folded = table.groupby(rest, sort=False)["shots"].agg(", ".join).reset_index()
     return folded[table.columns].set_index("locator")
 
 
-def glance_table(runs: Iterable[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
+def glance_table(runs: Iterable[tuple[str, DataFrame]]) -> DataFrame:
     """Score the methods of runs, each a name and rows, with most shots."""
     lines = [
         {
@@ -124,15 +124,15 @@ def glance_table(runs: Iterable[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
             **score_cells(group, GLANCE),
         }
         for run, rows in runs
-        for world, known in rows[rows["nll"].notna()].groupby("world", sort=False)
-        for locator, shots, group in _by_locator(known[known["shots"] == known["shots"].max()])
+        for world, known in rows[rows.nll.notna()].groupby("world", sort=False)
+        for locator, shots, group in _by_locator(known[known.shots == known.shots.max()])
         if locator not in BASELINES
     ]
-    table = pd.DataFrame(lines or {"run": [], "world or benchmark": []})
+    table = DataFrame(lines or {"run": [], "world or benchmark": []})
     return table.set_index(["run", "world or benchmark"])
 
 
-def calibration_table(rows: pd.DataFrame) -> pd.DataFrame:
+def calibration_table(rows: DataFrame) -> DataFrame:
     """Say how far the densities of the method with most shots are from calibrated, by world."""
     lines = []
     for name, levels in levels_by_world(rows).items():
@@ -146,13 +146,13 @@ def calibration_table(rows: pd.DataFrame) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def timing_table(rows: pd.DataFrame) -> pd.DataFrame:
+def timing_table(rows: DataFrame) -> DataFrame:
     """Say how long queries take: each its share of its batch, without reading the photo."""
     lines = []
-    for locator, shots, group in _by_locator(rows[rows["seconds"].notna()]):
-        seconds = group["seconds"]
+    for locator, shots, group in _by_locator(rows[rows.seconds.notna()]):
+        seconds = group.seconds.to_numpy()
         mean = seconds.mean()
-        times = map(format_seconds, (mean, seconds.median(), seconds.quantile(0.95)))
+        times = map(format_seconds, (mean, *np.quantile(seconds, [0.5, 0.95])))
         rate = format_number(1 / mean if mean else None, ",.1f")
         lines.append((locator, shots, f"{len(group):,}", *times, rate))
     return _table(
@@ -161,8 +161,9 @@ def timing_table(rows: pd.DataFrame) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def answer_table(rows: pd.DataFrame) -> pd.DataFrame:
+def answer_table(rows: DataFrame) -> DataFrame:
     """List the answers of photos that could be read but whose truth is not known."""
+    answers: Iterable[Any] = rows[rows.true_lat.isna() & rows.error.isna()].itertuples()
     lines = [
         (
             row.id,
@@ -172,7 +173,7 @@ def answer_table(rows: pd.DataFrame) -> pd.DataFrame:
             format_area(row.area_90_km2),
             format_number(row.legibility, ".2f"),
         )
-        for row in rows[rows["true_lat"].isna() & rows["error"].isna()].itertuples()
+        for row in answers
     ]
     return _table(
         lines, "photo", "locator", "shots", "answer, latitude and longitude", "90 % area",
@@ -180,13 +181,14 @@ def answer_table(rows: pd.DataFrame) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def failure_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """List photos that could not be read or located, and why."""
-    lines = rows[["id", "world", "error"]].itertuples(index=False, name=None)
+def failure_table(rows: DataFrame) -> DataFrame:
+    """List photos that could not be read or that a method could not locate, and why."""
+    failed = methods(rows[rows.error.notna()]).drop_duplicates(["episode", "id", "error"])
+    lines = failed[["id", "world", "error"]].itertuples(index=False, name=None)
     return _table(lines, "photo", "from", "reason")
 
 
-def values_table(values: Mapping[str, Any], name: str, value: str) -> pd.DataFrame:
+def values_table(values: Mapping[str, Any], name: str, value: str) -> DataFrame:
     """List named values; those within a value stand under its name."""
     return _table(_flatten(values), name, value)
 
