@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from icgeo.data.benchmarks.catalogue import BENCHMARKS, Benchmark, Columns, SplitFiles
+from icgeo.data.benchmarks.catalogue import BENCHMARKS, Benchmark, SplitFiles
 from icgeo.data.benchmarks.sources import (
     BenchmarkError,
     RawRow,
@@ -184,7 +184,7 @@ def open_benchmark(
     first = next((row for row in rows() if isinstance(row, RawRow)), None)
     if first is None:
         raise BenchmarkError(f"expected rows of {about.title} in {place}, found none{remedy}")
-    names = _find_names(files.columns, first, place=place, remedy=remedy)
+    names = _find_names(files, first, place=place, remedy=remedy)
     return OpenBenchmark(name, about, files, rows, names, folders)
 
 
@@ -194,26 +194,26 @@ def _source(
     """Find the table of a split, or else its shards."""
     if not root.is_dir():
         raise BenchmarkError(f"expected a folder {root}, found none{remedy}")
-    for files in options:
-        if (path := root / files.table).is_file():
-            if files.format == "coco":
-                return files, partial(coco_rows, path), path
-            read = partial(table_rows, path, delimiter=files.delimiter, header=files.header)
-            return files, read, path
+    tables = [(files, root / table) for files in options for table in files.tables]
+    for files, path in tables:
+        if path.is_file():
+            header = files.columns.header
+            table = partial(table_rows, path, delimiter=files.delimiter, header=header)
+            return files, partial(coco_rows, path) if files.format == "coco" else table, path
     for folder in (root / options[0].split, root):
         if shards := sorted(folder.glob("*.tar")):
             return options[0], partial(shard_rows, shards), shards[0]
-    tables = " or ".join(files.table for files in options)
+    names = " or ".join(str(path.relative_to(root)) for _, path in tables)
     raise BenchmarkError(
-        f"expected {tables} or shards *.tar in {root}, found {_listing(root)}{remedy}"
+        f"expected {names} or shards *.tar in {root}, found {_listing(root)}{remedy}"
     )
 
 
-def _find_names(columns: Columns, row: RawRow, *, place: str, remedy: str) -> dict[str, str]:
+def _find_names(files: SplitFiles, row: RawRow, *, place: str, remedy: str) -> dict[str, str]:
     """Choose the names of the columns of a file by one of its rows."""
     cells, names = list(row.cells), {}
     for column in ("id", "image", "lat", "lon"):
-        options = getattr(columns, column)
+        options = getattr(files.columns, column)
         name = next((option.lower() for option in options if option.lower() in cells), "")
         if not name and not (column == "image" and row.image is not None):
             raise BenchmarkError(
@@ -221,7 +221,7 @@ def _find_names(columns: Columns, row: RawRow, *, place: str, remedy: str) -> di
                 f"{remedy}"
             )
         names[column] = name
-    if columns.lat_first and cells.index(names["lon"]) < cells.index(names["lat"]):
+    if files.lat_first and cells.index(names["lon"]) < cells.index(names["lat"]):
         raise BenchmarkError(
             f"expected {names['lat']!r} before {names['lon']!r}, as in the version whose names are "
             f"not exchanged, in {place}, found {cells}{remedy}"
