@@ -36,7 +36,7 @@ def _uniform(low: float, high: float, generator: Generator) -> float:
 
 
 def value_noise(xyz: Points, frequency: float, channels: int, generator: Generator) -> Tensor:
-    """Draw smooth noise of unit variance [channels, height, width], `frequency` kernels a radius."""
+    """Draw smooth noise [channels, height, width], unit variance, `frequency` kernels a radius."""
     lattice = torch.randn(channels, *3 * [LATTICE], generator=generator)
     lattice = functional.pad(lattice[None], 3 * (0, 1), mode="circular")
     turn = sphere.random_rotation(generator=generator, dtype=torch.float32)
@@ -59,7 +59,7 @@ def fractal(
     gain: float = 0.55,
     channels: int = 1,
 ) -> Float[Tensor, "channels height width"]:
-    """Draw fractional Brownian noise of unit variance (Musgrave 1994), octaves of falling strength."""
+    """Draw fractional Brownian noise of unit variance (Musgrave 1994): octaves, ever weaker."""
     total = torch.zeros(channels, *xyz.shape[:2])
     for octave in range(octaves):
         total += gain**octave * value_noise(xyz, frequency * 2**octave, channels, generator)
@@ -149,7 +149,7 @@ def bands(xyz: Points, generator: Generator) -> World:
 
 
 def cells(xyz: Points, generator: Generator) -> World:
-    """Paint plates of their own colours with dark seams: a Voronoi diagram of the sphere, warped."""
+    """Paint coloured plates with dark seams: a Voronoi diagram of the sphere, warped."""
     warp = rearrange(fractal(xyz, generator, frequency=4, octaves=4, channels=3), "c h w -> h w c")
     warped = functional.normalize(xyz + _uniform(0.02, 0.08, generator) * warp, dim=-1)
     count = int(_uniform(60, 400, generator))
