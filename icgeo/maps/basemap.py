@@ -1,7 +1,7 @@
 """Land and borders under the heatmap, from the Natural Earth shapes in the package.
 
 Conventions: shapes are in EPSG:4326; `icgeo/assets/basemap.parquet` has the columns kind ("land",
-"borders") and geometry, and is made by `scripts/make_basemap.py`.
+"borders") and geometry, and is made by `scripts/assets/basemap.py`.
 """
 
 from dataclasses import replace
@@ -45,9 +45,9 @@ def base_image(style: MapStyle) -> Float[Tensor, "3 height width"]:
 def _base_image(style: MapStyle) -> Float[Tensor, "3 height width"]:
     if style.base == "blank":
         return torch.zeros(3, style.height, style.width)
-    land, lines = (_coverage(style, kind)[..., None] for kind in ("land", "borders"))
+    land, borders = (_coverage(style, kind)[..., None] for kind in ("land", "borders"))
     image = torch.tensor(SEA).lerp(torch.tensor(LAND), land)
-    return rearrange(image.lerp(torch.tensor(BORDER), lines), "h w c -> c h w").contiguous()
+    return rearrange(image.lerp(torch.tensor(BORDER), borders), "h w c -> c h w").contiguous()
 
 
 def _coverage(style: MapStyle, kind: str) -> Float[Tensor, "height width"]:
@@ -56,8 +56,8 @@ def _coverage(style: MapStyle, kind: str) -> Float[Tensor, "height width"]:
 
     canvas = Image.new("L", (_FINER * style.width, _FINER * style.height))
     pen = ImageDraw.Draw(canvas)
-    lines, fills = _lines(kind)
     around = _FINER * 360 / style.pixel_deg
+    lines, fills = _lines(kind)
     for corners, fill in zip(_on_canvas(lines, style), fills, strict=True):
         for turn in (-around, 0.0, around):
             column = corners[:, 0] + turn
@@ -68,8 +68,7 @@ def _coverage(style: MapStyle, kind: str) -> Float[Tensor, "height width"]:
                 pen.line(points, fill=fill, width=_FINER // 2)
             else:
                 pen.polygon(points, fill=fill)
-    covered = np.asarray(canvas.reduce(_FINER), dtype=np.float32)
-    return torch.from_numpy(covered / 255)
+    return torch.from_numpy(np.asarray(canvas.reduce(_FINER), dtype=np.float32) / 255)
 
 
 @lru_cache(maxsize=2)
@@ -77,8 +76,7 @@ def _lines(kind: str) -> tuple[Any, list[int]]:
     """Lines to draw, and what to fill them with: land 255, lakes in it 0, islands in them 255."""
     import shapely
 
-    frame = basemap()
-    shapes = frame.geometry[frame["kind"] == kind].to_numpy()
+    shapes = basemap().query("kind == @kind").geometry.to_numpy()
     if kind == "borders":
         return shapes, [255] * len(shapes)
     rings = shapely.get_rings(shapes)

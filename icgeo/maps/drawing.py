@@ -1,8 +1,8 @@
 """Draw locations and densities on maps.
 
-Conventions: a location is a kernel exp(kappa (cos d - 1)) of the great-circle distance d, taken at
-pixel centres; image = base (1 - kernel) + colour kernel, so that maps are linear in the density and a
-mixture draws as the mixture of its maps.
+Conventions: a location is a von Mises-Fisher (vMF) kernel exp(kappa (cos d - 1)) of the distance d
+in radians, taken at pixel centres; image = base (1 - kernel) + colour kernel, so that maps are
+linear in the density and a mixture draws as the mixture of its maps.
 """
 
 from functools import lru_cache
@@ -18,23 +18,19 @@ from icgeo.sphere import Values, as_lat_lon, to_xyz
 from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_xyz
 
-_LARGEST_MATRIX = 2**29
-"""Numbers in a drawing matrix, 2 GB of them."""
-
 
 @lru_cache(maxsize=16)
 def contrast(style: MapStyle) -> Float[Tensor, "3 height width"]:
     """Colour of the heatmap less the base: how the image changes where the kernel is 1; cached.
 
     Raises:
-        ValueError: an heatmap that cannot be told from its base.
+        ValueError: a heatmap that cannot be told from its base.
     """
-    colour = torch.tensor(style.colour)[:, None, None]
-    change = colour - base_image(style)
-    seen = change.abs() if len(style.sigma_deg) == 3 else change.norm(dim=0)
-    if seen.min() < 0.1:
+    change = torch.tensor(style.colour)[:, None, None] - base_image(style)
+    strength = change.abs() if len(style.sigma_deg) == 3 else change.norm(dim=0)
+    if strength.min() < 0.1:
         raise ValueError(
-            f"expected heatmap that stands out from the base, got colour {style.colour} in "
+            f"expected a heatmap that stands out from the base, got colour {style.colour} in "
             f"{len(style.sigma_deg)} widths on base {style.base!r}; three widths need a blank base"
         )
     return change
@@ -47,17 +43,16 @@ def _pixel_xyz(style: MapStyle) -> Float[Tensor, "3 pixels"]:
 
 def _kernels(xyz: Float[Tensor, "*batch 3"], style: MapStyle) -> Float[Tensor, "*batch 3 pixels"]:
     """Kernels around unit vectors, in [0, 1], float32."""
-    # in float64 as far as the exponent: kappa is 50,000 for a spread of a quarter degree
+    # in float64 as far as the exponent: kappa is 50,000 for a sigma of a quarter degree
     fall = (xyz.double() @ _pixel_xyz(style).to(xyz.device) - 1).clamp_max(0)
     kernels = [torch.exp((kappa * fall).float()) for kappa in style.kappas]
     return torch.stack(kernels if len(kernels) == 3 else 3 * kernels, dim=-2)
 
 
-def _lay_heatmap(alpha: Float[Tensor, "*batch 3 pixels"], style: MapStyle) -> Tensor:
-    """Lay heatmap of opacity `alpha` on the base."""
-    opacity = rearrange(alpha, "... c (h w) -> ... c h w", h=style.height)
-    device = alpha.device
-    return base_image(style).to(device) + contrast(style).to(device) * opacity
+def _blend(opacity: Float[Tensor, "*batch 3 pixels"], style: MapStyle) -> Tensor:
+    """Lay a heatmap on the base."""
+    opacity = rearrange(opacity, "... c (h w) -> ... c h w", h=style.height)
+    return base_image(style).to(opacity) + contrast(style).to(opacity) * opacity
 
 
 def draw(locations: Values, style: MapStyle) -> Float[Tensor, "*batch 3 height width"]:
@@ -74,7 +69,7 @@ def draw(locations: Values, style: MapStyle) -> Float[Tensor, "*batch 3 height w
             "expected latitudes within 85.05 degrees for Web Mercator, got "
             f"{lat_lon[..., 0].abs().max():g}; use equirectangular or equal_area"
         )
-    return _lay_heatmap(_kernels(to_xyz(lat_lon.double()), style), style)
+    return _blend(_kernels(to_xyz(lat_lon.double()), style), style)
 
 
 def draw_density(
@@ -84,11 +79,11 @@ def draw_density(
     mass = density.mass if isinstance(density, Density) else density
     cells = cell_xyz(round((mass.shape[-1] / 12) ** 0.5))
     heavy = mass.reshape(-1, mass.shape[-1]).any(0).nonzero().squeeze(-1)
-    alpha = torch.zeros(*mass.shape[:-1], 3, style.height * style.width, device=mass.device)
+    opacity = torch.zeros(*mass.shape[:-1], 3, style.height * style.width, device=mass.device)
     for part in torch.split(heavy, 512):
         kernels = _kernels(cells.to(mass.device)[part], style)
-        alpha += torch.einsum("...n,ncp->...cp", mass[..., part].float(), kernels)
-    return _lay_heatmap(alpha, style)
+        opacity += torch.einsum("...n,ncp->...cp", mass[..., part].float(), kernels)
+    return _blend(opacity, style)
 
 
 @lru_cache(maxsize=4)
@@ -101,7 +96,7 @@ def drawing_matrix(style: MapStyle, nside: int) -> Float[Tensor, "pixels cells"]
         ValueError: a matrix of more than 2 GB.
     """
     pixels, cells = 3 * style.height * style.width, 12 * nside**2
-    if pixels * cells > _LARGEST_MATRIX:
+    if pixels * cells > 2**29:
         raise ValueError(f"expected at most 2 GB, got {pixels} x {cells}; take a smaller nside")
     matrix = torch.empty(pixels, cells)
     change = rearrange(contrast(style), "c h w -> c (h w)")

@@ -32,8 +32,8 @@ def _newton_step(operator: DrawingOperator, mass: Field, slope: Field, scale: Te
     residual, before = centred(slope), torch.full_like(scale, torch.inf)
     for _ in range(_INNER_STEPS):
         size = dot(residual, mass * residual)
-        kept = torch.where(before > 1e-20, size / before, 0.0)
-        direction = torch.addcmul(residual, kept, direction)
+        momentum = torch.where(before > 1e-20, size / before, 0.0)
+        direction = torch.addcmul(residual, momentum, direction)
         moved = mass * direction
         image = centred(torch.addcmul(operator.normal(moved), scale, direction))
         curvature = dot(moved, image)

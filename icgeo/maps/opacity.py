@@ -37,15 +37,15 @@ def opacity_of(
 def _shared_opacity(heatmap: Tensor, change: Tensor) -> Float[Tensor, "batch 1 height width"]:
     """Least squares over the colours in each pixel, less a colour bias common to all pixels.
 
-    What no opacity explains is the part of the heatmap across the contrast; from it follows the bias,
-    but for what lies along the contrast everywhere.
+    What no opacity explains is the part of the heatmap across the contrast; from it follows the
+    bias, but for what lies along the contrast everywhere.
     """
     unit = change / change.norm(dim=0)
     along = einsum(unit, heatmap, "c h w, b c h w -> b h w")
     across = heatmap - unit * along[:, None]
     count = unit[0].numel()
-    seen = count * torch.eye(3, device=heatmap.device) - einsum(unit, unit, "i h w, j h w -> i j")
-    bias = reduce(across, "b c h w -> b c", "sum") @ torch.linalg.pinv(seen, rtol=1e-3)
+    normal = count * torch.eye(3, device=heatmap.device) - einsum(unit, unit, "i h w, j h w -> i j")
+    bias = reduce(across, "b c h w -> b c", "sum") @ torch.linalg.pinv(normal, rtol=1e-3)
     opacity = along - einsum(unit, bias, "c h w, b c -> b h w")
     return rearrange(opacity / change.norm(dim=0), "b h w -> b 1 h w")
 
@@ -53,8 +53,8 @@ def _shared_opacity(heatmap: Tensor, change: Tensor) -> Float[Tensor, "batch 1 h
 def _registered(maps: Tensor, base: Tensor, change: Tensor) -> Float[Tensor, "b 3 h w"]:
     """Undo the shift between maps and base: whole pixels first, then fractions.
 
-    Least squares on the slopes of the base (Lucas and Kanade 1981); pixels under the heatmap and near
-    the upper and lower edge say nothing.
+    Least squares on the slopes of the base (Lucas and Kanade 1981); pixels under the heatmap and
+    near the upper and lower edge say nothing.
     """
     slopes = torch.stack(torch.gradient(base, dim=(1, 2)))
     shift = _whole_shift(maps, base)
@@ -70,23 +70,22 @@ def _registered(maps: Tensor, base: Tensor, change: Tensor) -> Float[Tensor, "b 
     return _moved(maps, -shift)
 
 
+def _frequencies(maps: Tensor) -> tuple[Float[Tensor, "h 1"], Float[Tensor, " w"]]:
+    """Cycles a pixel of the real Fourier transform."""
+    rows = torch.fft.fftfreq(maps.shape[-2], device=maps.device)[:, None]
+    return rows, torch.fft.rfftfreq(maps.shape[-1], device=maps.device)
+
+
 def _whole_shift(maps: Tensor, base: Tensor) -> Float[Tensor, "b 2"]:
     """Shift in whole pixels at which maps go best with the base, in what both have of edges."""
     rows, columns = _frequencies(maps)
     edges = (rows.square() + columns.square()).square()
     both = torch.fft.rfft2(maps) * torch.fft.rfft2(base).conj() * edges
     match = torch.fft.irfft2(both.sum(1), s=maps.shape[-2:])
-    match = match.roll((_LARGEST_SHIFT, _LARGEST_SHIFT), (1, 2))
     side = 2 * _LARGEST_SHIFT + 1
-    best = rearrange(match[:, :side, :side], "b h w -> b (h w)").argmax(-1)
+    match = match.roll((_LARGEST_SHIFT, _LARGEST_SHIFT), (1, 2))[:, :side, :side]
+    best = rearrange(match, "b h w -> b (h w)").argmax(-1)
     return torch.stack((best // side, best % side), dim=-1).float() - _LARGEST_SHIFT
-
-
-def _frequencies(maps: Tensor) -> tuple[Float[Tensor, "h 1"], Float[Tensor, " w"]]:
-    """Cycles a pixel of the real Fourier transform."""
-    height, width = maps.shape[-2:]
-    rows = torch.fft.fftfreq(height, device=maps.device)[:, None]
-    return rows, torch.fft.rfftfreq(width, device=maps.device)
 
 
 def _moved(maps: Tensor, shift: Float[Tensor, "b 2"]) -> Float[Tensor, "b 3 h w"]:

@@ -12,6 +12,7 @@ fit are whitened: energies are in units of the expected noise variance.
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import torch
@@ -20,16 +21,16 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from icgeo.maps.style import MapStyle
+from icgeo.sphere import wrap_longitude
 
 _SPACING = 0.5
-"""Candidates lie at most this many narrowest spreads apart; finer pixels are averaged to that."""
+"""Candidates lie at most this many narrowest sigmas apart; finer pixels are averaged to that."""
 _MOST_PHASES = 4
 """Columns of candidates in a pixel."""
-_LEAST_PIXELS = 1 / (_SPACING * _MOST_PHASES)
 _NEGLIGIBLE = 1e-9
 """Share of the largest entry of the matrices below which others are dropped."""
 _SMOOTHNESS = (1.0, 2.0, 4.0)
-"""Widths of the smooth noise, in spreads of the heatmap, at most 60 degrees."""
+"""Widths of the smooth noise, in sigmas of the heatmap, at most 60 degrees."""
 
 Field = Float[Tensor, "_ _ _ _"]
 Blocks = Complex[Tensor, "_ _ _ _"]
@@ -37,7 +38,7 @@ Blocks = Complex[Tensor, "_ _ _ _"]
 
 @dataclass(frozen=True)
 class Noise:
-    """Standard deviations of what maps have beside heatmap, in units of full heatmap."""
+    """Standard deviations of what maps have beside the heatmap, in units of its full strength."""
 
     white: float = 0.03
     """Independent in each pixel."""
@@ -70,12 +71,26 @@ class Grid:
     """Places of them on either side of the map; none for the world."""
     ring: int
     """Places of the ring; more than `places` for a window."""
+    side: int
+    """Side of the square of pixels that is averaged: what the narrowest kernel does not need."""
 
     @property
     def lon(self) -> Float[Tensor, " columns"]:
         """Longitudes of the columns of candidates, in degrees, unbroken."""
         count = torch.arange(self.places * self.phases, dtype=torch.float64)
         return self.west + self.step_deg * (count + 0.5)
+
+    @property
+    def lat_lon(self) -> Float[Tensor, "rows columns 2"]:
+        """Locations of the candidates."""
+        axes = self.lat, wrap_longitude(self.lon)
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+
+    @property
+    def ring_lon(self) -> Float[Tensor, " ring"]:
+        """Difference in longitude of each place of the ring to its first, the short way around."""
+        places = torch.arange(self.ring, dtype=torch.float64)
+        return (places - self.ring * (places > self.ring / 2)) * self.step_deg * self.phases
 
     def columns(self, mass: Float[Tensor, "batch phased ring"]) -> Float[Tensor, "batch r c"]:
         """Lay a field of the operator out in rows and columns."""
@@ -88,44 +103,41 @@ class Grid:
         return torch.nn.functional.pad(ring, (0, self.ring - self.places))
 
 
-def pooling(style: MapStyle) -> int:
-    """Side of the square of pixels to average: what the narrowest heatmap does not need."""
-    fine = min(style.sigma_deg) * _SPACING / style.pixel_deg
-    common = math.gcd(style.height, style.width)
-    return max(side for side in range(1, common + 1) if common % side == 0 and side <= max(fine, 1))
-
-
 def candidate_grid(style: MapStyle) -> Grid:
     """Lay out the candidates of a style.
 
     Raises:
-        ValueError: heatmap so narrow that it falls between the pixels.
+        ValueError: a kernel so narrow that it falls between the pixels.
     """
     west, south, _, north = style.extent
     spacing = min(style.sigma_deg) * _SPACING
-    seen = style.width // pooling(style)
-    place_deg = style.width_deg / seen
+    common = math.gcd(style.height, style.width)
+    finest = max(spacing / style.pixel_deg, 1)
+    side = max(n for n in range(1, common + 1) if common % n == 0 and n <= finest)
+    place_deg = style.width_deg / (style.width // side)
     phases = math.ceil(place_deg / spacing - 1e-9)
     if phases > _MOST_PHASES:
         raise ValueError(
-            f"expected heatmap of at least {_LEAST_PIXELS} pixels' spread to read, got "
+            f"expected a sigma of at least {1 / (_SPACING * _MOST_PHASES)} pixels to read, got "
             f"{min(style.sigma_deg):g} degrees on pixels of {style.pixel_deg:g}; widen the heatmap"
         )
     margin = 0 if style.is_world_wide else 1
+    places = style.width // side + 2 * margin
     # a location on the edge of the map lies between candidates, too
     edges_deg = min(north + spacing, 90.0), max(south - spacing, -90.0)
     rows = math.ceil((edges_deg[0] - edges_deg[1]) / spacing)
     edges = torch.linspace(*edges_deg, rows + 1, dtype=torch.float64)
-    gap = 0 if style.is_world_wide else math.ceil(5 * max(style.sigma_deg) / place_deg)
+    gap = min(math.ceil(5 * max(style.sigma_deg) / place_deg), style.width // side)
     return Grid(
         lat=(edges[1:] + edges[:-1]) / 2,
         area=-torch.sin(torch.deg2rad(edges)).diff() * math.radians(place_deg / phases),
         west=west - margin * place_deg,
         step_deg=place_deg / phases,
         phases=phases,
-        places=seen + 2 * margin,
+        places=places,
         margin=margin,
-        ring=seen + 2 * margin + min(gap, seen),
+        ring=places + margin * gap,
+        side=side,
     )
 
 
@@ -136,60 +148,48 @@ def _fall(lat: Tensor, other_lat: Tensor, lon: Tensor) -> Tensor:
     return -2 * (torch.sin((lat - other_lat) / 2).square() + across)
 
 
-def _ring_lon(grid: Grid) -> Float[Tensor, " ring"]:
-    """Difference in longitude of each place of the ring to its first, the short way around."""
-    places = torch.arange(grid.ring, dtype=torch.float64)
-    signed = places - grid.ring * (places > grid.ring / 2)
-    return signed * grid.step_deg * grid.phases
+def _to_blocks(fields: Float[Tensor, "channel pixel other ring"]) -> Blocks:
+    return rearrange(torch.fft.rfft(fields), "channel pixel other f -> f channel pixel other")
 
 
 def _drawing_blocks(style: MapStyle, grid: Grid) -> Blocks:
     """From candidates to averaged pixels."""
-    side = pooling(style)
-    lat = rearrange(style.row_latitudes(), "(row side) -> side row", side=side)
-    lon = (torch.arange(side, dtype=torch.float64) + 0.5) * style.pixel_deg
+    lat = rearrange(style.row_latitudes(), "(row side) -> side row", side=grid.side)
+    lon = (torch.arange(grid.side, dtype=torch.float64) + 0.5) * style.pixel_deg
     rows = repeat(grid.lat, "row -> (row phase)", phase=grid.phases)
     phase = (torch.arange(grid.phases, dtype=torch.float64) + 0.5) * grid.step_deg
     columns = repeat(phase, "phase -> (row phase)", row=len(grid.lat))
     drawn = torch.zeros(len(style.kappas), lat.shape[1], len(rows), grid.ring, dtype=torch.float64)
-    for one_lat in lat:
-        for one_lon in lon:
-            apart = one_lon - columns[:, None] + _ring_lon(grid)
-            fall = _fall(one_lat[:, None, None], rows[:, None], apart)
-            for channel, kappa in enumerate(style.kappas):
-                drawn[channel] += torch.exp(kappa * fall) / side**2
-    return rearrange(torch.fft.rfft(drawn), "channel pixel other f -> f channel pixel other")
+    for one_lat, one_lon in product(lat, lon):
+        apart = one_lon - columns[:, None] + grid.ring_lon
+        fall = _fall(one_lat[:, None, None], rows[:, None], apart)
+        for channel, kappa in enumerate(style.kappas):
+            drawn[channel] += torch.exp(kappa * fall) / grid.side**2
+    return _to_blocks(drawn)
 
 
 def _noise_blocks(style: MapStyle, grid: Grid, noise: Noise) -> Blocks:
     """Covariance of the noise between averaged pixels."""
-    side = pooling(style)
-    lat = reduce(style.row_latitudes(), "(row side) -> row", "mean", side=side)
-    fall = _fall(lat[:, None, None], lat[:, None], _ring_lon(grid))
-    world = grid.margin == 0
+    lat = reduce(style.row_latitudes(), "(row side) -> row", "mean", side=grid.side)
+    fall = _fall(lat[:, None, None], lat[:, None], grid.ring_lon)
     channels = []
-    for spread in style.sigma_deg:
-        widths = [math.radians(min(spread * factor, 60.0)) for factor in _SMOOTHNESS]
+    for sigma in style.sigma_deg:
+        widths = [math.radians(min(sigma * factor, 60.0)) for factor in _SMOOTHNESS]
         smooth = torch.stack([torch.exp(fall / width**2) for width in widths]).mean(0)
         # in a window the mean of each channel is left out instead, see `DrawingOperator.seen`
-        channels.append(noise.smooth**2 * smooth + (noise.bias**2 if world else 0.0))
-    covariance = rearrange(
-        torch.fft.rfft(torch.stack(channels)), "channel pixel other f -> f channel pixel other"
-    )
-    white = torch.eye(len(lat)) * (noise.white / side) ** 2
-    return (covariance if world else _floored(covariance)) + white
-
-
-def _floored(blocks: Blocks) -> Blocks:
-    """Without the negative powers that come of cutting kernels off at the gap of a window."""
-    power, waves = torch.linalg.eigh((blocks + blocks.mH) / 2)
-    return (waves * power.clamp_min(0)[..., None, :]) @ waves.mH
+        channels.append(noise.smooth**2 * smooth + (0.0 if grid.margin else noise.bias**2))
+    covariance = _to_blocks(torch.stack(channels))
+    if grid.margin:
+        # without the negative powers that come of cutting kernels off at the gap of a window
+        power, waves = torch.linalg.eigh((covariance + covariance.mH) / 2)
+        covariance = (waves * power.clamp_min(0)[..., None, :]) @ waves.mH
+    return covariance + torch.eye(len(lat)) * (noise.white / grid.side) ** 2
 
 
 def _apply(blocks: Blocks, field: Field) -> Field:
     spectrum = torch.fft.rfft(field)[..., : len(blocks)]
-    product = einsum(blocks, spectrum, "f c to of, b c of f -> b c to f")
-    return torch.fft.irfft(product, n=field.shape[-1])
+    image = einsum(blocks, spectrum, "f c to of, b c of f -> b c to f")
+    return torch.fft.irfft(image, n=field.shape[-1])
 
 
 def _single(blocks: Blocks) -> Blocks:
@@ -198,9 +198,9 @@ def _single(blocks: Blocks) -> Blocks:
     The highest frequencies go altogether where the heatmap has none.
     """
     parts = torch.view_as_real(blocks)
-    kept = parts.abs() > _NEGLIGIBLE * parts.abs().max()
-    highest = kept.nonzero()[:, 0].max()
-    return torch.view_as_complex(parts * kept)[: highest + 1].to(torch.complex64)
+    counts = parts.abs() > _NEGLIGIBLE * parts.abs().max()
+    highest = counts.nonzero()[:, 0].max()
+    return torch.view_as_complex(parts * counts)[: highest + 1].to(torch.complex64)
 
 
 def dot(a: Field, b: Field) -> Float[Tensor, "batch 1 1 1"]:
@@ -218,7 +218,7 @@ class Evidence:
     """Squared whitened size of the field."""
 
     def misfit(self, mass: Field, drawn: Field) -> Float[Tensor, "batch 1 1 1"]:
-        """Squared whitened size of what is left of the field, given `DrawingOperator.normal(mass)`."""
+        """Squared whitened size of what is left of the field; `drawn` is the normal of `mass`."""
         return self.energy - dot(2 * self.adjoint - drawn, mass)
 
 
@@ -227,15 +227,13 @@ class DrawingOperator:
     """Drawing, its adjoint and the noise, as matrices for each frequency along longitude."""
 
     grid: Grid
-    side: int
-    """Side of the square of pixels that is averaged."""
     drawing: Blocks
     whitening: Blocks
     """Inverse covariance of the noise."""
     normal_blocks: Blocks
     """Adjoint drawing x whitening x drawing, summed over the channels."""
     band_inverse: Blocks
-    """Regularised inverse of it: measures what the heatmap could draw at all."""
+    """Regularised inverse of it: measures what a heatmap could draw at all."""
     white_in_band: float
     """Energy in the band of the heatmap, and ..."""
     white_out_of_band: float
@@ -258,11 +256,10 @@ class DrawingOperator:
         """Averaged pixels on the map, in all channels."""
         return self.drawing[0, :, :, 0].numel() * (self.grid.places - 2 * self.grid.margin)
 
-    def pool(self, alpha: Float[Tensor, "batch channel height width"]) -> Field:
+    def pool(self, opacity: Float[Tensor, "batch channel height width"]) -> Field:
         """Average pixels and lay them on the ring."""
-        mean = reduce(
-            alpha, "b c (row h) (place w) -> b c row place", "mean", h=self.side, w=self.side
-        )
+        side = self.grid.side
+        mean = reduce(opacity, "b c (row h) (place w) -> b c row place", "mean", h=side, w=side)
         return self._on_ring(mean)
 
     def draw(self, mass: Field) -> Field:
@@ -287,32 +284,14 @@ class DrawingOperator:
         return self._adjoint(self._whitened(self.draw(mass)))
 
     def band_energy(self, adjoint: Field) -> Float[Tensor, "batch 1 1 1"]:
-        """Squared whitened size of the part of a field that heatmap could draw, from its adjoint."""
+        """Squared whitened size of what a heatmap could draw of a field, from its adjoint."""
         return dot(adjoint, _apply(self.band_inverse, adjoint))
 
     def to(self, device: torch.device) -> "DrawingOperator":
         """Move the matrices to a device."""
-        blocks: dict[str, Any] = {
-            name: value.to(device)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
-        }
-        return replace(self, **blocks)
-
-
-def _white_energies(
-    adjoint: Blocks, whitening: Blocks, band_inverse: Blocks, ring: int
-) -> tuple[float, float]:
-    """Expected energies in and out of the band for white noise of variance 1."""
-    times = torch.full((len(adjoint), 1), 2.0)  # a real transform keeps half of the frequencies
-    times[0] = 1
-    if ring % 2 == 0:
-        times[-1] = 1
-    through = torch.einsum("fcik,fcjk->fij", adjoint, adjoint.conj())
-    in_band = torch.einsum("fij,fji->f", band_inverse[:, 0], through).real
-    every = torch.einsum("fcii->f", whitening).real
-    inside, total = ((times[:, 0] * energy).sum().item() for energy in (in_band, every))
-    return inside, total - inside
+        tensors = {name: x for name, x in vars(self).items() if isinstance(x, Tensor)}
+        moved: dict[str, Any] = {name: x.to(device) for name, x in tensors.items()}
+        return replace(self, **moved)
 
 
 @lru_cache(maxsize=8)
@@ -325,15 +304,22 @@ def drawing_operator(style: MapStyle, noise: Noise) -> DrawingOperator:
     normal = (adjoint @ drawing).sum(1, keepdim=True)
     ridge = 1e-3 * normal.diagonal(dim1=-2, dim2=-1).real.mean()
     band = torch.linalg.inv(normal + ridge * torch.eye(normal.shape[-1]))
-    inside, outside = _white_energies(adjoint, whitening, band, grid.ring)
+    # expected energies of white noise of variance 1; a real transform keeps half of the frequencies
+    times = torch.full((len(drawing),), 2.0)
+    times[0] = 1
+    if grid.ring % 2 == 0:
+        times[-1] = 1
+    through = torch.einsum("fcik,fcjk->fij", adjoint, adjoint.conj())
+    in_band = torch.einsum("fij,fji->f", band[:, 0], through).real
+    total = torch.einsum("fcii->f", whitening).real
     share = (grid.places - 2 * grid.margin) / grid.ring
+    inside = (times * in_band).sum().item()
     return DrawingOperator(
         grid=grid,
-        side=pooling(style),
         drawing=_single(drawing),
         whitening=_single(whitening),
         normal_blocks=_single(normal),
         band_inverse=_single(band),
         white_in_band=share * inside,
-        white_out_of_band=share * outside,
+        white_out_of_band=share * ((times * total).sum().item() - inside),
     )

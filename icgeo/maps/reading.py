@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -27,7 +27,7 @@ from icgeo.maps.operator import (
 from icgeo.maps.style import MapStyle
 from icgeo.sphere import to_lat_lon, to_xyz, wrap_longitude
 from icgeo.sphere.density import Density
-from icgeo.sphere.healpix import cell_lat_lon, cell_of
+from icgeo.sphere.healpix import cell_lat_lon, cell_of, cell_side, points_in_cells
 
 LEGIBLE = 0.1
 """Maps of lower legibility are read as the prior."""
@@ -45,10 +45,10 @@ class Reading:
     """The density; the prior where the map is illegible."""
     legibility: float
     """In [0, 1]: how much better a density explains the map than the prior does. It is the share of
-    what heatmap could have drawn on the map, beyond white noise, that the density draws."""
+    what a heatmap could have drawn on the map, beyond white noise, that the density draws."""
     point: Float[Tensor, "2"]
     """Location of the heaviest mode, finer than the cells: the mean of the density within 1.5
-    narrowest spreads of it. NaN where the map is illegible."""
+    narrowest sigmas of it. NaN where the map is illegible."""
 
 
 def read(
@@ -66,45 +66,42 @@ def read(
     Args:
         maps: [batch, 3, height, width] on any device; values may leave [0, 1].
         style: how the maps were drawn.
-        noise: what maps have beside heatmap, `Noise()` if not given; a map of larger misfit is taken
-            for noisier.
+        noise: what maps have beside the heatmap, `Noise()` if not given; a map of larger misfit is
+            taken for noisier.
         prior: what to believe where the map says nothing, of the same nside; uniform if not given.
         floor: mass that is spread over the whole sphere, so that no log-density is infinite.
-        nside: of the densities. A location is resolved to half of the narrowest spread.
+        nside: of the densities. A location is resolved to half of the narrowest sigma.
         steps: Newton steps of the fit.
 
     Raises:
         ValueError: maps of another size than the style's, or not finite; a floor outside (0, 1);
             a prior of another nside or without mass on the map.
     """
-    _check_maps(maps, style)
-    if not 0 < floor < 1:
-        raise ValueError(f"expected a floor above 0 and below 1, got {floor}")
-    if prior is not None and prior.nside != nside:
-        raise ValueError(f"expected a prior of nside {nside}, got {prior.nside}")
-    in_ink = _in_heatmap_units(noise or Noise(), style)
-    operator = drawing_operator(style, in_ink).to(maps.device)
+    _check(maps, style, floor, prior, nside)
+    noise, strength = noise or Noise(), contrast(style).square().mean().sqrt().item()
+    noise = Noise(noise.white / strength, noise.smooth / strength, noise.bias / strength)
+    operator = drawing_operator(style, noise).to(maps.device)
     weights = _grid_weights(operator.grid, prior).to(maps.device)
-    spreading = _to_cells(style, nside).to(maps.device)
+    to_cells = _to_cells(style, nside).to(maps.device)
     background = (prior or Density.uniform(nside)).mass
     readings: list[Reading] = []
-    at_once = max(1, _CHUNK // weights.numel())
-    for part in torch.split(maps, at_once):
+    for part in torch.split(maps, max(1, _CHUNK // weights.numel())):
         evidence = operator.evidence(operator.pool(opacity_of(part.float(), style)))
         mass = maximum_entropy(operator, evidence, weights, steps=steps)
-        overfit = _overfit(style, in_ink)
+        overfit = _overfit(style, noise)
         legibility = _legibility(operator, evidence, mass, weights, overfit).tolist()
         candidates = rearrange(operator.grid.columns(mass[:, 0]), "b row column -> b (row column)")
-        cells = torch.sparse.mm(spreading, candidates.T).T.contiguous().double().cpu()
+        cells = torch.sparse.mm(to_cells, candidates.T).T.contiguous().double().cpu()
         points = _modes(operator.grid, candidates.double().cpu(), 1.5 * min(style.sigma_deg))
-        for one, cell_mass, point in zip(legibility, cells, points, strict=True):
-            shown = background if one < LEGIBLE else cell_mass.clamp_min(0) / cell_mass.sum()
-            density = Density.from_mass((1 - floor) * shown + floor / len(shown))
-            readings.append(Reading(density, one, point if one >= LEGIBLE else point * torch.nan))
+        for share, cell_mass, point in zip(legibility, cells, points, strict=True):
+            is_legible = share >= LEGIBLE
+            fit = cell_mass.clamp_min(0) / cell_mass.sum() if is_legible else background
+            density = Density.from_mass((1 - floor) * fit + floor / len(fit))
+            readings.append(Reading(density, share, point if is_legible else point * torch.nan))
     return readings
 
 
-def _check_maps(maps: Tensor, style: MapStyle) -> None:
+def _check(maps: Tensor, style: MapStyle, floor: float, prior: Density | None, nside: int) -> None:
     if maps.ndim != 4 or maps.shape[1:] != (3, style.height, style.width):
         raise ValueError(
             f"expected maps [batch, 3, {style.height}, {style.width}], got {tuple(maps.shape)}; "
@@ -112,24 +109,17 @@ def _check_maps(maps: Tensor, style: MapStyle) -> None:
         )
     if not maps.isfinite().all():
         raise ValueError("expected finite maps, got NaN or infinity; was the model run in float16?")
-
-
-def _in_heatmap_units(noise: Noise, style: MapStyle) -> Noise:
-    """Noise of the image in units of full heatmap."""
-    strength = contrast(style).square().mean().sqrt().item()
-    return Noise(noise.white / strength, noise.smooth / strength, noise.bias / strength)
-
-
-def _candidates(grid: Grid) -> Float[Tensor, "rows columns 2"]:
-    lat_lon = torch.meshgrid(grid.lat, wrap_longitude(grid.lon), indexing="ij")
-    return torch.stack(lat_lon, dim=-1)
+    if not 0 < floor < 1:
+        raise ValueError(f"expected a floor above 0 and below 1, got {floor}")
+    if prior is not None and prior.nside != nside:
+        raise ValueError(f"expected a prior of nside {nside}, got {prior.nside}")
 
 
 def _grid_weights(grid: Grid, prior: Density | None) -> Field:
     """Prior mass of each candidate."""
     weights = grid.area[:, None].expand(len(grid.lat), len(grid.lon))
     if prior is not None:
-        weights = weights * prior.mass[cell_of(_candidates(grid), prior.nside)]
+        weights = weights * prior.mass[cell_of(grid.lat_lon, prior.nside)]
     if not weights.sum() > 0:
         raise ValueError("expected a prior with mass on the map, got none there")
     phased = grid.phased((weights / weights.sum())[None])
@@ -139,10 +129,10 @@ def _grid_weights(grid: Grid, prior: Density | None) -> Field:
 def _legibility(
     operator: DrawingOperator, evidence: Evidence, mass: Field, prior: Field, overfit: float
 ) -> Float[Tensor, " batch"]:
-    """Share of what heatmap could have drawn, beyond the prior and white noise, that the fit draws.
+    """Share of what a heatmap could have drawn, beyond prior and white noise, that the fit draws.
 
-    White noise is measured outside the band of the heatmap. A density fits `overfit` of what is within
-    to mere noise: that is no gain, and it takes four times as much to be half legible.
+    White noise is measured outside the band of the heatmap. A density fits `overfit` of what is
+    within to mere noise: that is no gain, and it takes four times as much to be half legible.
     """
     white, gained, before = _energies(operator, evidence, mass, prior)
     drawable = (before - white).clamp_min(0) + 2 * overfit * white
@@ -168,7 +158,7 @@ def _energies(
 
 @lru_cache(maxsize=8)
 def _overfit(style: MapStyle, noise: Noise) -> float:
-    """Largest share of white noise, within the band of the heatmap, that a density explains; cached."""
+    """Largest share of white noise, within the heatmap's band, that a density explains; cached."""
     operator = drawing_operator(style, noise)
     size = (16, len(style.sigma_deg), style.height, style.width)
     opacity = noise.white * torch.randn(size, generator=torch.Generator().manual_seed(0))
@@ -183,7 +173,7 @@ def _modes(
     grid: Grid, mass: Float[Tensor, "batch candidates"], radius_deg: float
 ) -> Float[Tensor, "batch 2"]:
     """Mean direction of the density around its peak."""
-    xyz = rearrange(to_xyz(_candidates(grid)), "row column xyz -> (row column) xyz")
+    xyz = rearrange(to_xyz(grid.lat_lon), "row column xyz -> (row column) xyz")
     area = grid.area.repeat_interleave(len(grid.lon))
     mode = xyz[(mass / area).argmax(-1)]
     for _ in range(3):
@@ -202,15 +192,14 @@ def _to_cells(style: MapStyle, nside: int) -> Float[Tensor, "cells candidates"]:
     grid = candidate_grid(style)
     cells, lat_lon = _points_on_map(style, nside, grid)
     row = (grid.lat[0] - lat_lon[:, 0]) / (grid.lat[0] - grid.lat[-1]) * (len(grid.lat) - 1)
-    east = (lat_lon[:, 1] - grid.west) % 360
-    column = east / grid.step_deg - 0.5
+    column = (lat_lon[:, 1] - grid.west) % 360 / grid.step_deg - 0.5
     rows, row_share = _neighbours(row, len(grid.lat), around=False)
     columns, column_share = _neighbours(column, len(grid.lon), around=style.is_world_wide)
     candidate = rearrange(rows[:, :, None] * len(grid.lon) + columns[:, None], "n i j -> (n i j)")
     share = rearrange(row_share[:, :, None] * column_share[:, None], "n i j -> (n i j)")
-    place = torch.stack((cells.repeat_interleave(4), candidate))
     size = (12 * nside**2, len(grid.lat) * len(grid.lon))
     total = torch.zeros(size[1], dtype=torch.float64).index_add_(0, candidate, share)
+    place = torch.stack((cells.repeat_interleave(4), candidate))
     share = (share / total[candidate]).float()
     return torch.sparse_coo_tensor(place, share, size, check_invariants=True).coalesce()
 
@@ -220,30 +209,24 @@ def _neighbours(
 ) -> tuple[Int[Tensor, "n 2"], Float[Tensor, "n 2"]]:
     """The two nodes on either side of a fractional position, and their shares of it."""
     below = at.floor()
-    share = at - below
     nodes = torch.stack((below, below + 1), dim=-1).long()
     nodes = nodes % count if around else nodes.clamp(0, count - 1)
-    return nodes, torch.stack((1 - share, share), dim=-1)
+    return nodes, torch.stack((1 - (at - below), at - below), dim=-1)
 
 
 def _points_on_map(
     style: MapStyle, nside: int, grid: Grid
 ) -> tuple[Int[Tensor, " points"], Float[Tensor, "points 2"]]:
     """Points of HEALPix cells on the map, at most a third of a candidate's spacing apart."""
-    cell_deg = math.degrees(math.sqrt(math.pi / 3)) / nside
+    cell_deg = math.degrees(cell_side(nside))
     spacing = min(grid.step_deg, (grid.lat[0] - grid.lat[1]).item())
-    side = math.ceil(3 * cell_deg / spacing)
+    per_side = math.ceil(3 * cell_deg / spacing)
     cells = torch.arange(12 * nside**2)
-    if side > 1:
+    if per_side > 1:
         cells = cells[_is_on_map(cell_lat_lon(cells, nside), style, margin_deg=2 * cell_deg)]
-    steps = (torch.arange(side, dtype=torch.float64) + 0.5) / side
-    offsets = repeat(
-        torch.cartesian_prod(steps, steps), "point side -> side cell point", cell=len(cells)
-    )
-    cells = repeat(cells, "cell -> cell point", point=side**2)
-    lat_lon = rearrange(cell_lat_lon(cells, nside, offsets), "cell point side -> (cell point) side")
+    lat_lon = rearrange(points_in_cells(cells, nside, per_side), "cell point ax -> (cell point) ax")
     inside = _is_on_map(lat_lon, style, margin_deg=0.0)
-    return cells.flatten()[inside], lat_lon[inside]
+    return cells.repeat_interleave(per_side**2)[inside], lat_lon[inside]
 
 
 def _is_on_map(
@@ -254,8 +237,5 @@ def _is_on_map(
     lat, lon = lat_lon.unbind(-1)
     margin = margin_deg / torch.cos(torch.deg2rad(lat)).clamp_min(0.01)
     apart = wrap_longitude(lon - west - style.width_deg / 2).abs()
-    return (
-        (lat >= south - margin_deg)
-        & (lat <= north + margin_deg)
-        & (apart <= style.width_deg / 2 + margin)
-    )
+    is_in_rows = (lat >= south - margin_deg) & (lat <= north + margin_deg)
+    return is_in_rows & (apart <= style.width_deg / 2 + margin)

@@ -7,7 +7,7 @@ A pixel is as wide in longitude everywhere, so "an equatorial pixel" is its widt
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -61,29 +61,21 @@ class MapStyle:
     base: Base = "blank"
     """What lies under the heatmap: black, or land and borders."""
     sigma_deg: tuple[float, ...] = (40.0, 15.0, 6.0)
-    """Spread of the kernel in degrees: one, or one for each colour channel."""
+    """Standard deviation of the vMF kernel in degrees: one, or one for each colour channel."""
     colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Colour of the heatmap in [0, 1]."""
 
     def __post_init__(self) -> None:
-        self._check_choices()
-        self._check_extent()
-        if len(self.sigma_deg) not in (1, 3) or not all(0.01 <= s <= 180 for s in self.sigma_deg):
-            raise ValueError(
-                f"expected 1 or 3 spreads in [0.01, 180] degrees, got {self.sigma_deg}"
-            )
-        if len(self.colour) != 3 or not all(0 <= c <= 1 for c in self.colour):
-            raise ValueError(f"expected a colour of 3 numbers in [0, 1], got {self.colour}")
-
-    def _check_choices(self) -> None:
-        for name, choices in (
-            ("projection", ("equirectangular", "web_mercator", "equal_area")),
-            ("base", ("blank", "land")),
-        ):
+        for name, choices in (("projection", get_args(Projection)), ("base", get_args(Base))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"expected {name} in {choices}, got {getattr(self, name)!r}")
         if min(self.height, self.width) < 8:
             raise ValueError(f"expected at least 8 x 8 pixels, got {self.height} x {self.width}")
+        self._check_extent()
+        if len(self.sigma_deg) not in (1, 3) or not all(0.01 <= s <= 180 for s in self.sigma_deg):
+            raise ValueError(f"expected 1 or 3 sigmas in [0.01, 180] degrees, got {self.sigma_deg}")
+        if len(self.colour) != 3 or not all(0 <= c <= 1 for c in self.colour):
+            raise ValueError(f"expected a colour of 3 numbers in [0, 1], got {self.colour}")
 
     def _check_extent(self) -> None:
         west, south, east, north = self.extent
@@ -102,27 +94,22 @@ class MapStyle:
 
     @classmethod
     def three_widths(cls, *, height: int = 64, width: int = 128) -> "MapStyle":
-        """The world with kernels of 40, 15 and 6 degrees in the three channels, on black."""
+        """Return the world with vMF kernels of 40, 15 and 6 degrees in the three channels."""
         return cls(height=height, width=width)
 
     @classmethod
     def kernel(cls, *, height: int = 64, width: int = 128, sigma_deg: float = 6.0) -> "MapStyle":
-        """The world with one grey kernel, on black."""
+        """Return the world with one grey vMF kernel, on black."""
         return cls(height=height, width=width, sigma_deg=(sigma_deg,))
 
     @classmethod
     def marker(cls, *, height: int = 256, width: int = 512, sigma_deg: float = 3.0) -> "MapStyle":
-        """The world with one red marker, on land and borders."""
-        return cls(
-            height=height,
-            width=width,
-            base="land",
-            sigma_deg=(sigma_deg,),
-            colour=(0.85, 0.05, 0.05),
-        )
+        """Return the world with one red marker, on land and borders."""
+        red = (0.85, 0.05, 0.05)
+        return cls(height=height, width=width, base="land", sigma_deg=(sigma_deg,), colour=red)
 
     def window(self, west: float, south: float, east: float, north: float) -> "MapStyle":
-        """Zoom in to a Web Mercator window; the heatmap keeps its width in pixels."""
+        """Zoom in to a Web Mercator window; kernels keep their width in pixels."""
         wide = replace(self, projection="web_mercator", extent=(west, south, east, north))
         zoom = wide.width_deg / self.width_deg
         return replace(wide, sigma_deg=tuple(zoom * s for s in self.sigma_deg))
@@ -138,13 +125,10 @@ class MapStyle:
         Raises:
             ValueError: a name that is no field of a style.
         """
-        names = {field.name for field in fields(cls)}
-        if unknown := set(values) - names:
-            raise ValueError(f"expected fields of a map style {sorted(names)}, got {unknown}")
-        given: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        return cls(**given)
+        names = sorted(field.name for field in fields(cls))
+        if unknown := set(values).difference(names):
+            raise ValueError(f"expected fields of a map style {names}, got {unknown}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
     @property
     def width_deg(self) -> float:
@@ -164,7 +148,7 @@ class MapStyle:
 
     @property
     def kappas(self) -> tuple[float, ...]:
-        """Concentrations of the kernels: the inverse squares of the spreads in radians."""
+        """Concentrations of the kernels: the inverse squares of the sigmas in radians."""
         return tuple(math.radians(s) ** -2 for s in self.sigma_deg)
 
     def row_latitudes(self) -> Float[Tensor, " height"]:

@@ -6,7 +6,6 @@ long scale. The search runs on blocks: groups of cells, the mass of each at its 
 """
 
 import math
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from icgeo.sphere import EARTH_RADIUS_KM, to_lat_lon
-from icgeo.sphere.healpix import cell_xyz
+from icgeo.sphere.healpix import mean_vectors
 
 GEOSCORE_SCALE_KM = 1492.7
 """GeoScore is 5000 exp(-distance / scale)."""
@@ -25,6 +24,8 @@ _COARSE_NSIDE = 8
 _NEAR_BLOCKS = 32
 _STARTS = 8
 _BATCH = 16
+_EMPTY = 1e-30
+"""Far below any mass that counts, far above numbers too small to be exact."""
 
 
 class _Blocks(NamedTuple):
@@ -42,40 +43,25 @@ def best_points(
     cell's centre. `scale_km` from 1e9 on gives the geometric median.
     """
     rows, batch = pack([mass], "* cells")
-    found = [_best_xyz(part, scale_km / EARTH_RADIUS_KM) for part in torch.split(rows, _BATCH)]
-    return unpack(to_lat_lon(torch.cat(found)), batch, "* side")[0]
+    points = [_best_xyz(part, scale_km / EARTH_RADIUS_KM) for part in torch.split(rows, _BATCH)]
+    return unpack(to_lat_lon(torch.cat(points)), batch, "* side")[0]
 
 
 def _best_xyz(mass: Float[Tensor, "batch cells"], scale: float) -> Float[Tensor, "batch 3"]:
     nside = math.isqrt(mass.shape[-1] // 12)
-    centre = _mean_vectors(min(nside, _COARSE_NSIDE)).to(mass)
-    vector = _mean_vectors(nside).to(mass)
+    centre = mean_vectors(min(nside, _COARSE_NSIDE)).to(mass)
+    vector = mean_vectors(nside).to(mass)
     vector = rearrange(vector, "(block cell) side -> block cell side", block=len(centre))
     mass = mass / mass.sum(-1, keepdim=True)
     parts = rearrange(mass, "batch (block cell) -> batch block cell", block=len(centre))
-    blocks = _gather(parts, vector, centre)
+    block_mass = parts.sum(-1)
+    moment = einsum(parts, vector, "batch block cell, block cell side -> batch block side")
+    # an empty block keeps the vector of a uniform one
+    moment = (moment + _EMPTY * centre) / (block_mass + _EMPTY)[..., None]
+    blocks = _Blocks(block_mass, moment)
     point = _climb(_best(_starts(blocks), blocks, scale, _STARTS), blocks, scale, steps=8)
     point = _best(point, blocks, scale, 1)
     return _climb(point, _resolve(point, blocks, parts, vector, centre), scale, steps=30)[:, 0]
-
-
-@lru_cache(maxsize=8)
-def _mean_vectors(nside: int) -> Float[Tensor, "cells 3"]:
-    """Mean vector over each cell, shorter than 1 by half the mean square chord, A / 6."""
-    return cell_xyz(nside) * (1 - 4 * math.pi / (12 * nside**2) / 12)
-
-
-def _gather(
-    parts: Float[Tensor, "batch blocks cells"],
-    vector: Float[Tensor, "blocks cells 3"],
-    centre: Float[Tensor, "blocks 3"],
-) -> _Blocks:
-    """Gather cells into blocks; an empty block keeps the vector of a uniform one."""
-    mass = parts.sum(-1)
-    moment = einsum(parts, vector, "batch block cell, block cell side -> batch block side")
-    # far below any mass that counts, far above numbers too small to be exact
-    empty = 1e-30
-    return _Blocks(mass, (moment + empty * centre) / (mass + empty)[..., None])
 
 
 def _resolve(

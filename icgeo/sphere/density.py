@@ -22,11 +22,12 @@ from icgeo.sphere import (
     EARTH_RADIUS_KM,
     Values,
     as_lat_lon,
+    as_tensor,
+    files,
     spherical_mean,
     to_lat_lon,
     to_xyz,
 )
-from icgeo.sphere import files as formats
 from icgeo.sphere.best_point import best_points
 from icgeo.sphere.healpix import (
     cell_lat_lon,
@@ -44,28 +45,16 @@ if TYPE_CHECKING:
 
 
 def _as_double(values: Values) -> Tensor:
-    if isinstance(values, Tensor):
-        return values.detach().to("cpu", torch.float64)
-    return torch.from_numpy(np.array(values, dtype=np.float64))
+    return as_tensor(values).detach().to("cpu", torch.float64)
 
 
-def _kappa_of(bandwidth_deg: float | None) -> float:
-    if bandwidth_deg is None or not bandwidth_deg > 0:
-        raise ValueError(f"expected a bandwidth_deg above 0, got {bandwidth_deg}")
-    return math.radians(bandwidth_deg) ** -2
-
-
-def _check_not_negative(values: Tensor, name: str) -> None:
+def _check_not_negative(values: Tensor, name: str, *, some_positive: bool = True) -> None:
     if (wrong := ~(values >= 0) | values.isinf()).any():
         raise ValueError(
             f"expected every {name} finite and not negative, got {values[wrong][0].item():g} "
             f"({int(wrong.sum())} of {values.numel()} are wrong); clip or mask them first"
         )
-
-
-def _check_positive_total(values: Tensor, name: str) -> None:
-    _check_not_negative(values, name)
-    if not values.any():
+    if some_positive and not values.any():
         raise ValueError(f"expected at least one positive {name}, got none; is the input empty?")
 
 
@@ -78,15 +67,16 @@ def _check_cells(mass: Tensor) -> None:
         )
 
 
-def _per_component(values: Values, name: str, count: int) -> Float[Tensor, " count"]:
+def _per_location(values: Values, name: str, count: int) -> Float[Tensor, " count"]:
     column = _as_double(values)
     if column.shape not in ((), (count,)):
         raise ValueError(
             f"expected one {name}, or one for each of {count} locations, "
             f"got shape {tuple(column.shape)}"
         )
-    _check_not_negative(column, name)
-    return column.expand(count)
+    column = column.expand(count)
+    _check_not_negative(column, name, some_positive=name == "weight")
+    return column
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +93,7 @@ class Density:
     def __post_init__(self) -> None:
         mass = _as_double(self.mass)
         _check_cells(mass)
-        _check_positive_total(mass, "mass")
+        _check_not_negative(mass, "mass")
         mass = mass / mass.max()
         object.__setattr__(self, "mass", mass / mass.sum())
 
@@ -136,17 +126,12 @@ class Density:
         pixels = _as_double(values)
         if pixels.ndim != 2:
             raise ValueError(f"expected a map [height, width], got shape {tuple(pixels.shape)}")
-        _check_positive_total(pixels, "pixel")
+        _check_not_negative(pixels, "pixel")
         return cls(pixels.flatten()[pixel_of_points(nside, *pixels.shape)].mean(-1))
 
     @classmethod
     def from_mixture(
-        cls,
-        means: Values,
-        kappas: Values,
-        weights: Values = 1.0,
-        *,
-        nside: int = 64,
+        cls, means: Values, kappas: Values, weights: Values = 1.0, *, nside: int = 64
     ) -> "Density":
         """Mix von Mises-Fisher distributions around `means`, locations in degrees.
 
@@ -155,9 +140,8 @@ class Density:
         Each component keeps its weight exactly.
         """
         mean = to_xyz(rearrange(as_lat_lon(means).cpu().double(), "... side -> (...) side"))
-        kappa = _per_component(kappas, "kappa", len(mean))
-        weight = _per_component(weights, "weight", len(mean))
-        _check_positive_total(weight, "weight")
+        kappa = _per_location(kappas, "kappa", len(mean))
+        weight = _per_location(weights, "weight", len(mean))
         cells = cell_xyz(nside)
         kappa = kappa / (1 + kappa * (4 * math.pi / len(cells)) / 12)
         mass = torch.zeros(len(cells), dtype=torch.float64)
@@ -186,9 +170,22 @@ class Density:
                 f"expected either kappa or bandwidth_deg, got kappa={kappa} and "
                 f"bandwidth_deg={bandwidth_deg}; give one"
             )
-        if kappa is None:
-            kappa = _kappa_of(bandwidth_deg)
+        if bandwidth_deg is not None:
+            if not bandwidth_deg > 0:
+                raise ValueError(f"expected a bandwidth_deg above 0, got {bandwidth_deg}")
+            kappa = math.radians(bandwidth_deg) ** -2
         return cls.from_mixture(lat_lon, kappa, weights, nside=nside)
+
+    @classmethod
+    def from_log_mass(cls, log_mass: Float[Tensor, " cells"]) -> "Density":
+        """Normalise the logarithms of masses, as of a product.
+
+        Raises:
+            ValueError: no cell has any mass, for the factors are disjoint.
+        """
+        if log_mass.max() == -math.inf:
+            raise ValueError("expected densities that overlap, got disjoint ones; mix in a floor")
+        return cls(torch.exp(log_mass - log_mass.max()))
 
     @property
     def nside(self) -> int:
@@ -294,16 +291,15 @@ class Density:
         import shapely
 
         regions = [self.credible_region(p) for p in levels]
+        columns = {
+            "probability": list(levels),
+            "mass": [region.mass.sum() for region in regions],
+            "area_km2": [region.area_km2.sum() for region in regions],
+        }
         outlines = [shapely.coverage_union_all(region.geometry) for region in regions]
-        return geopandas.GeoDataFrame(
-            {
-                "probability": list(levels),
-                "mass": [region.mass.sum() for region in regions],
-                "area_km2": [region.area_km2.sum() for region in regions],
-            },
-            geometry=shapely.orient_polygons(outlines),  # as RFC 7946 wants it
-            crs="EPSG:4326",
-        )
+        # RFC 7946 wants outer rings counterclockwise
+        geometry = shapely.orient_polygons(outlines)
+        return geopandas.GeoDataFrame(columns, geometry=geometry, crs="EPSG:4326")
 
     def _check_same_grid(self, other: "Density") -> None:
         if self.nside != other.nside:
@@ -322,48 +318,48 @@ class Density:
     def product(self, other: "Density") -> "Density":
         """Multiply with `other` and normalise: independent evidence, both under a flat prior."""
         self._check_same_grid(other)
-        log_mass = self.mass.log() + other.mass.log()
-        if log_mass.max() == -math.inf:
-            raise ValueError("expected densities that overlap, got disjoint ones; mix in a floor")
-        return Density(torch.exp(log_mass - log_mass.max()))
+        return Density.from_log_mass(self.mass.log() + other.mass.log())
 
-    def temper(self, power: float) -> "Density":
-        """Raise to `power` and normalise: below 1 widens, 0 is uniform, above 1 sharpens."""
-        if not 0 <= power < math.inf:
-            raise ValueError(f"expected a finite power of at least 0, got {power}")
-        return Density((self.mass / self.mass.max()) ** power)
+    def tempered(self, temperature: float) -> "Density":
+        """Raise to the power `1 / temperature` and normalise.
+
+        Above 1 widens, infinity is uniform, below 1 sharpens (Guo et al. 2017, section 4.2).
+        """
+        if not temperature > 0:
+            raise ValueError(f"expected a temperature above 0, got {temperature}; 1 is neutral")
+        return Density((self.mass / self.mass.max()) ** (1 / temperature))
 
     def to_equirectangular(self, height: int) -> Float[Tensor, "height width"]:
         """Density per steradian at the pixel centres of a map [height, 2 height], north up."""
         return self.mass[cell_of_pixels(self.nside, height)] / self.cell_area
 
     def save(self, path: str | Path) -> None:
-        """Write to `.fits` or `.parquet`.
+        """Write to `.fits`, `.fits.gz` or `.parquet`.
 
         FITS: a sky map as LIGO and Virgo publish them, column PROB. GeoParquet: the cells of
         positive mass as rows of `uniq` = 4 nside^2 + cell (the multi-order index), `mass` and
         `geometry`, the centre.
         """
-        formats.save(self.mass, path)
+        files.save(self.mass, path)
 
     def to_geotiff(
-        self,
-        path: str | Path,
-        *,
-        height: int | None = None,
-        quantity: str = "mass",
+        self, path: str | Path, *, height: int | None = None, quantity: str = "mass"
     ) -> None:
-        """Write an equirectangular GeoTIFF in EPSG:4326, for GIS (needs `icgeo[gis]`).
+        """Write an equirectangular GeoTIFF of the world in EPSG:4326 (needs `icgeo[gis]`).
 
         Args:
             path: where to, ending in .tif or .tiff.
             height: rows; the width is twice that. By default 16 nside, a sixth of a cell a pixel.
             quantity: "mass" (probability of the pixel; no cell loses any, and all sum to 1), or
                 "density" (per steradian, that of the cell; integrates to 1 within 1 %).
+
+        Raises:
+            UsageError: rasterio is not installed.
+            ValueError: another ending, height or quantity.
         """
-        formats.save_geotiff(self.mass, path, height=height, quantity=quantity)
+        files.save_geotiff(self.mass, path, height=height, quantity=quantity)
 
     @classmethod
     def load(cls, path: str | Path) -> "Density":
         """Read what `save` writes, and any flat FITS sky map, NESTED or RING."""
-        return cls(formats.load(path))
+        return cls(files.load(path))

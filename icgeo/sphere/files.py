@@ -6,7 +6,7 @@ antimeridian.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,26 +18,6 @@ from icgeo.config import UsageError
 from icgeo.sphere.healpix import cell_lat_lon, grid, mass_of_pixels, pixel_areas
 
 Mass = Float[Tensor, " cells"]
-QUANTITIES = ("mass", "density")
-"""What a pixel of a GeoTIFF holds: probability, or probability per steradian."""
-
-
-def save(mass: Mass, path: str | Path) -> None:
-    """Write to a file of any format that `load` reads.
-
-    Raises:
-        ValueError: another ending.
-    """
-    _format(path)[0](mass, Path(path))
-
-
-def load(path: str | Path) -> Mass:
-    """Read the mass of each cell, in NESTED order.
-
-    Raises:
-        ValueError: another ending, or a FITS file that is no flat sky map.
-    """
-    return _format(path)[1](Path(path))
 
 
 def _save_fits(mass: Mass, path: Path) -> None:
@@ -45,15 +25,9 @@ def _save_fits(mass: Mass, path: Path) -> None:
 
     column = fits.Column("PROB", format="D", unit="pix-1", array=mass.numpy())
     table = fits.BinTableHDU.from_columns([column])
-    table.header.update(
-        PIXTYPE="HEALPIX",
-        ORDERING="NESTED",
-        COORDSYS="C",
-        NSIDE=math.isqrt(len(mass) // 12),
-        INDXSCHM="IMPLICIT",
-        FIRSTPIX=0,
-        LASTPIX=len(mass) - 1,
-    )
+    nside, last = math.isqrt(len(mass) // 12), len(mass) - 1
+    table.header.update(PIXTYPE="HEALPIX", ORDERING="NESTED", COORDSYS="C", NSIDE=nside)
+    table.header.update(INDXSCHM="IMPLICIT", FIRSTPIX=0, LASTPIX=last)
     table.writeto(path, overwrite=True)
 
 
@@ -104,36 +78,33 @@ _FORMATS: dict[str, tuple[Callable[[Mass, Path], None], Callable[[Path], Mass]]]
 }
 
 
-def _format(path: str | Path) -> tuple[Callable[[Mass, Path], None], Callable[[Path], Mass]]:
-    for suffix, functions in _FORMATS.items():
+def _suffix(path: str | Path, suffixes: Iterable[str]) -> str:
+    for suffix in suffixes:
         if Path(path).name.lower().endswith(suffix):
-            return functions
-    raise ValueError(f"expected a file name ending in one of {[*_FORMATS]}, got {str(path)!r}")
+            return suffix
+    raise ValueError(f"expected a file name ending in {' or '.join(suffixes)}, got {str(path)!r}")
+
+
+def save(mass: Mass, path: str | Path) -> None:
+    """Write to a file of any format that `load` reads."""
+    _FORMATS[_suffix(path, _FORMATS)][0](mass, Path(path))
+
+
+def load(path: str | Path) -> Mass:
+    """Read the mass of each cell, in NESTED order."""
+    return _FORMATS[_suffix(path, _FORMATS)][1](Path(path))
 
 
 def save_geotiff(
     mass: Mass, path: str | Path, *, height: int | None = None, quantity: str = "mass"
 ) -> None:
-    """Write an equirectangular GeoTIFF of the world [height, 2 height] (needs `icgeo[gis]`).
-
-    Args:
-        mass: of each cell, in NESTED order.
-        path: where to, ending in .tif or .tiff.
-        height: rows; by default 16 nside, pixels of a sixth of a cell.
-        quantity: "mass" (probability of the pixel; no cell loses any, and all sum to 1), or
-            "density" (per steradian, that of the cell; integrates to 1 within 1 %).
-
-    Raises:
-        UsageError: rasterio is not installed.
-        ValueError: another ending, height or quantity.
-    """
+    """Write an equirectangular GeoTIFF of the world, as `Density.to_geotiff` says."""
     height = 16 * math.isqrt(len(mass) // 12) if height is None else height
-    if Path(path).suffix.lower() not in (".tif", ".tiff"):
-        raise ValueError(f"expected a file name ending in .tif or .tiff, got {str(path)!r}")
+    _suffix(path, (".tif", ".tiff"))
     if height < 1:
         raise ValueError(f"expected a height of at least 1 pixel, got {height}")
-    if quantity not in QUANTITIES:
-        raise ValueError(f"expected a quantity of {QUANTITIES}, got {quantity!r}")
+    if quantity not in ("mass", "density"):
+        raise ValueError(f"expected a quantity of 'mass' or 'density', got {quantity!r}")
     try:
         import rasterio
     except ImportError as error:
@@ -142,7 +113,6 @@ def save_geotiff(
     values = mass_of_pixels(mass, height, keep_mass=quantity == "mass")
     if quantity == "density":
         values = values / pixel_areas(height)[:, None]
-    side = 180 / height
     layout = {
         "driver": "GTiff",
         "height": height,
@@ -150,7 +120,7 @@ def save_geotiff(
         "count": 1,
         "dtype": "float32",
         "crs": "EPSG:4326",
-        "transform": rasterio.Affine(side, 0, -180, 0, -side, 90),
+        "transform": rasterio.Affine(180 / height, 0, -180, 0, -180 / height, 90),
         "compress": "deflate",
         "predictor": 3,
     }

@@ -23,6 +23,14 @@ Values = Tensor | ArrayLike | Sequence[Any] | float
 """Numbers as a tensor, a NumPy array, a table's column or nested lists and tuples."""
 
 
+def as_tensor(values: Values) -> Tensor:
+    """Return a tensor as it is, and other numbers as a copy in float64.
+
+    A copy, because torch warns of arrays that it cannot write to, as those of pandas.
+    """
+    return values if isinstance(values, Tensor) else torch.from_numpy(np.array(values, float))
+
+
 def as_lat_lon(values: Values) -> Float[Tensor, "*batch 2"]:
     """Validate locations in degrees and wrap their longitudes to [-180, 180).
 
@@ -30,8 +38,7 @@ def as_lat_lon(values: Values) -> Float[Tensor, "*batch 2"]:
         ValueError: wrong shape, not a number, latitude outside [-90, 90] or longitude outside
             [-360, 360].
     """
-    # a copy, because torch warns of arrays that it cannot write to, as those of pandas
-    lat_lon = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values, float))
+    lat_lon = as_tensor(values)
     if lat_lon.ndim == 0 or lat_lon.shape[-1] != 2:
         raise ValueError(
             f"expected locations (latitude, longitude) with a last dimension of 2, "
@@ -98,11 +105,10 @@ def north_east(
 ) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch 3"]]:
     """Unit tangents to the north and the east; at a pole those of the meridian of longitude 0."""
     lat, lon = torch.deg2rad(to_lat_lon(xyz)).unbind(-1)
-    zero = torch.zeros_like(lat)
     north = torch.stack(
         (-torch.sin(lat) * torch.cos(lon), -torch.sin(lat) * torch.sin(lon), torch.cos(lat)), dim=-1
     )
-    return north, torch.stack((-torch.sin(lon), torch.cos(lon), zero), dim=-1)
+    return north, torch.stack((-torch.sin(lon), torch.cos(lon), torch.zeros_like(lat)), dim=-1)
 
 
 def exp_map(
@@ -128,12 +134,6 @@ def log_map(
     return radians * torch.where(known, across / length.where(known, 1), north)
 
 
-def _log_kappa_over_sinh(kappa: Tensor) -> Tensor:
-    """log(kappa / sinh kappa) + kappa, finite from kappa 0 to infinity."""
-    safe = kappa.clamp_min(1e-12)
-    return torch.where(kappa > 1e-12, torch.log(2 * safe / -torch.expm1(-2 * safe)), kappa)
-
-
 def von_mises_fisher_log_prob(
     xyz: Float[Tensor, "*#batch 3"],
     mean: Float[Tensor, "*#batch 3"],
@@ -145,8 +145,23 @@ def von_mises_fisher_log_prob(
     `mean . x - 1 = -|mean - x|^2 / 2` so that it is stable from kappa 0 (uniform) to 1e6.
     """
     kappa = torch.as_tensor(kappa, dtype=xyz.dtype, device=xyz.device)
-    log_norm = _log_kappa_over_sinh(kappa) - math.log(4 * math.pi)
-    return log_norm - kappa * (xyz - mean).square().sum(-1) / 2
+    # log(kappa / sinh kappa) + kappa, finite from kappa 0 to infinity
+    safe = kappa.clamp_min(1e-12)
+    log_ratio = torch.where(kappa > 1e-12, torch.log(2 * safe / -torch.expm1(-2 * safe)), kappa)
+    return log_ratio - math.log(4 * math.pi) - kappa * (xyz - mean).square().sum(-1) / 2
+
+
+def _scatter(
+    centre: Float[Tensor, "*batch 3"], fall: Float[Tensor, "*batch"], turn: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch 3"]:
+    """Walk from each centre until the cosine of the angle has fallen by `fall`, towards `turn`.
+
+    `turn` is the azimuth as a share of the full circle.
+    """
+    azimuth = 2 * math.pi * turn
+    north, east = north_east(centre)
+    direction = torch.cos(azimuth)[..., None] * north + torch.sin(azimuth)[..., None] * east
+    return exp_map(centre, 2 * torch.asin((fall / 2).sqrt())[..., None] * direction)
 
 
 def sample_von_mises_fisher(
@@ -156,22 +171,13 @@ def sample_von_mises_fisher(
     generator: Generator | None = None,
 ) -> Float[Tensor, "*batch 3"]:
     """Draw one unit vector around each mean (Ulrich 1984; exact inversion in three dimensions)."""
-    kappa = torch.as_tensor(kappa, dtype=mean.dtype, device=mean.device).expand(mean.shape[:-1])
-    uniform = torch.rand(mean.shape[:-1], generator=generator, dtype=mean.dtype, device=mean.device)
-    azimuth = (
-        2
-        * math.pi
-        * torch.rand(mean.shape[:-1], generator=generator, dtype=mean.dtype, device=mean.device)
-    )
+    like: dict[str, Any] = {"dtype": mean.dtype, "device": mean.device}
+    kappa = torch.as_tensor(kappa, **like).expand(mean.shape[:-1])
+    uniform, turn = (torch.rand(kappa.shape, generator=generator, **like) for _ in range(2))
     # 1 - cos(angle) = -log(1 - u (1 - exp(-2 kappa))) / kappa, with the limit 2 u at kappa = 0
     safe = kappa.clamp_min(1e-9)
-    fall = torch.where(
-        kappa > 1e-9, -torch.log1p(uniform * torch.expm1(-2 * safe)) / safe, 2 * uniform
-    ).clamp(0, 2)
-    radians = 2 * torch.asin((fall / 2).sqrt())
-    north, east = north_east(mean)
-    direction = torch.cos(azimuth)[..., None] * north + torch.sin(azimuth)[..., None] * east
-    return exp_map(mean, radians[..., None] * direction)
+    fall = -torch.log1p(uniform * torch.expm1(-2 * safe)) / safe
+    return _scatter(mean, torch.where(kappa > 1e-9, fall, 2 * uniform).clamp(0, 2), turn)
 
 
 def sample_uniform(
@@ -201,15 +207,10 @@ def sample_cap(
     generator: Generator | None = None,
 ) -> Float[Tensor, "*batch 3"]:
     """Draw one unit vector uniformly over the cap of `radius_deg` around each centre."""
-    radius = torch.deg2rad(torch.as_tensor(radius_deg, dtype=centre.dtype, device=centre.device))
-    draw = torch.rand(
-        *centre.shape[:-1], 2, generator=generator, dtype=centre.dtype, device=centre.device
-    )
-    fall = draw[..., 0] * 2 * torch.sin(radius / 2).square()
-    azimuth = 2 * math.pi * draw[..., 1]
-    north, east = north_east(centre)
-    direction = torch.cos(azimuth)[..., None] * north + torch.sin(azimuth)[..., None] * east
-    return exp_map(centre, 2 * torch.asin((fall / 2).sqrt())[..., None] * direction)
+    like: dict[str, Any] = {"dtype": centre.dtype, "device": centre.device}
+    radius = torch.deg2rad(torch.as_tensor(radius_deg, **like))
+    share, turn = torch.rand(*centre.shape[:-1], 2, generator=generator, **like).unbind(-1)
+    return _scatter(centre, share * 2 * torch.sin(radius / 2).square(), turn)
 
 
 def random_rotation(
@@ -245,14 +246,6 @@ def spherical_mean(
     return torch.where(exists, total / length.where(exists, 1), heaviest)
 
 
-def _total_distance(
-    centre: Float[Tensor, "*batch 3"],
-    xyz: Float[Tensor, "*batch points 3"],
-    weight: Float[Tensor, "*batch points 1"],
-) -> Float[Tensor, "*batch 1"]:
-    return (weight[..., 0] * angle(xyz, centre[..., None, :])).sum(-1, keepdim=True)
-
-
 def _weiszfeld_step(
     centre: Float[Tensor, "*batch 3"],
     xyz: Float[Tensor, "*batch points 3"],
@@ -285,14 +278,16 @@ def geometric_median(
     uphill. Takes time quadratic in the number of points.
     """
     weight = _weights(xyz, weights)
-    costs = [_total_distance(point, xyz, weight) for point in xyz.unbind(-2)]
-    at_best = torch.cat(costs, dim=-1).argmin(-1, keepdim=True)[..., None]
+
+    def total(centre: Tensor) -> Tensor:
+        return (weight[..., 0] * angle(xyz, centre[..., None, :])).sum(-1, keepdim=True)
 
     def better(a: Tensor, b: Tensor) -> Tensor:
-        closer = _total_distance(a, xyz, weight) < _total_distance(b, xyz, weight)
-        return torch.where(closer, a, b)
+        return torch.where(total(a) < total(b), a, b)
 
-    centres = [spherical_mean(xyz, weights), xyz.take_along_dim(at_best, dim=-2).squeeze(-2)]
+    totals = torch.cat([total(point) for point in xyz.unbind(-2)], dim=-1)
+    best = xyz.take_along_dim(totals.argmin(-1, keepdim=True)[..., None], dim=-2).squeeze(-2)
+    centres = [spherical_mean(xyz, weights), best]
     for _ in range(steps):
         centres = [better(_weiszfeld_step(centre, xyz, weight), centre) for centre in centres]
     return better(*centres)

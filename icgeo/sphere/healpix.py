@@ -10,19 +10,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange, reduce, repeat
+from einops import reduce, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from icgeo.sphere import Values, as_lat_lon, to_xyz, wrap_longitude
 
-_SIDE_DEG = math.degrees(math.sqrt(4 * math.pi / 12))
-"""Side of a cell at nside 1, as the root of its area."""
+
+def cell_side(nside: int) -> float:
+    """Side of a cell in radians, as the root of its area."""
+    return math.sqrt(4 * math.pi / 12) / nside
 
 
 @lru_cache(maxsize=16)
 def grid(nside: int) -> Any:
-    """The `astropy_healpix.HEALPix` grid of this `nside`."""
+    """Return the `astropy_healpix.HEALPix` grid of this `nside`; cached."""
     from astropy_healpix import HEALPix
 
     if nside < 1 or nside & (nside - 1):
@@ -33,7 +35,7 @@ def grid(nside: int) -> Any:
 def cell_lat_lon(
     cells: Int[Tensor, "*batch"], nside: int, offsets: Float[Tensor, "2 *batch"] | None = None
 ) -> Float[Tensor, "*batch 2"]:
-    """Locations in cells at `offsets` in [0, 1] along their two sides; without, their centres."""
+    """Return locations in cells at `offsets` in [0, 1] along their two sides, or their centres."""
     dx, dy = (None, None) if offsets is None else offsets.numpy()
     lon, lat = grid(nside).healpix_to_lonlat(cells.numpy(), dx=dx, dy=dy)
     lat_lon = torch.from_numpy(np.stack((lat.deg, lon.deg), axis=-1))
@@ -45,6 +47,12 @@ def cell_xyz(nside: int) -> Float[Tensor, "cells 3"]:
     """Unit vectors of the centres of all cells; cached, do not write to it."""
     grid(nside)
     return to_xyz(cell_lat_lon(torch.arange(12 * nside**2), nside))
+
+
+@lru_cache(maxsize=8)
+def mean_vectors(nside: int) -> Float[Tensor, "cells 3"]:
+    """Mean vector over each cell, shorter than 1 by half the mean square chord, A / 6; cached."""
+    return cell_xyz(nside) * (1 - 4 * math.pi / (12 * nside**2) / 12)
 
 
 def _lon_lat_degrees(lat_lon: Values) -> tuple[Any, Any]:
@@ -90,6 +98,19 @@ def interpolation(
     return torch.from_numpy(cells.clip(0)), torch.from_numpy(weights / weights.sum(0))
 
 
+def points_in_cells(
+    cells: Int[Tensor, " chosen"], nside: int, per_side: int
+) -> Float[Tensor, "chosen points 2"]:
+    """Locations of a regular grid of points inside each cell, `per_side` along each side."""
+    steps = (torch.arange(per_side, dtype=torch.float64) + 0.5) / per_side
+    offsets = torch.cartesian_prod(steps, steps)
+    return cell_lat_lon(
+        repeat(cells, "cell -> cell point", point=len(offsets)),
+        nside,
+        repeat(offsets, "point side -> side cell point", cell=len(cells)),
+    )
+
+
 @lru_cache(maxsize=4)
 def pixel_of_points(nside: int, height: int, width: int) -> Int[Tensor, "cells points"]:
     """Pixel of an equirectangular map under each point of a regular grid inside each cell.
@@ -97,19 +118,16 @@ def pixel_of_points(nside: int, height: int, width: int) -> Int[Tensor, "cells p
     Points lie at most half a pixel apart at the equator, unless pixels are finer than a quarter
     of a cell. Cached, do not write to it.
     """
-    per_side = min(max(4, math.ceil(2 * _SIDE_DEG / nside * height / 180)), 8)
-    steps = (torch.arange(per_side, dtype=torch.float64) + 0.5) / per_side
-    offsets = rearrange(torch.cartesian_prod(steps, steps), "point side -> side point")
-    cells = repeat(torch.arange(12 * nside**2), "cell -> cell point", point=per_side**2)
-    offsets = repeat(offsets, "side point -> side cell point", cell=len(cells))
-    lat, lon = cell_lat_lon(cells, nside, offsets).unbind(-1)
+    per_side = math.ceil(2 * math.degrees(cell_side(nside)) * height / 180)
+    cells = torch.arange(12 * nside**2)
+    lat, lon = points_in_cells(cells, nside, min(max(4, per_side), 8)).unbind(-1)
     row = ((90 - lat) / 180 * height).long().clamp(0, height - 1)
     return row * width + ((lon + 180) / 360 * width).long().clamp(0, width - 1)
 
 
 @lru_cache(maxsize=4)
 def cell_of_pixels(nside: int, height: int) -> Int[Tensor, "height width"]:
-    """Cell under the centre of each pixel of an equirectangular map of width 2 height; cached."""
+    """Return the cell under each pixel of an equirectangular map of width 2 height; cached."""
     return next(_cells_by_row(nside, height, height))
 
 
@@ -129,7 +147,7 @@ def mass_of_pixels(
     points have the density of their cell, and sums are not.
     """
     nside = math.isqrt(len(mass) // 12)
-    per_side = math.ceil(3 * 180 / height / (_SIDE_DEG / nside))
+    per_side = math.ceil(3 * 180 / height / math.degrees(cell_side(nside)))
     areas = pixel_areas(per_side * height).split(per_side)
     rows = list(_cells_by_row(nside, per_side * height, per_side))
     cell_area = torch.full_like(mass, 4 * math.pi / len(mass))
@@ -171,7 +189,7 @@ def connected_parts(cells: Int[Tensor, " chosen"], nside: int) -> Int[np.ndarray
 
 def _rings(
     cells: Int[np.ndarray, " chosen"], nside: int, step: int
-) -> tuple[Float[np.ndarray, "chosen vertices"], Float[np.ndarray, "chosen vertices"]]:
+) -> Float[np.ndarray, "chosen vertices 2"]:
     """Longitudes, unbroken around each cell, and latitudes of its outline.
 
     Outlines run counterclockwise from the corner next to the pole and back to it. At the pole
@@ -180,14 +198,14 @@ def _rings(
     centre_lon, centre_lat = (x.deg[:, None] for x in grid(nside).healpix_to_lonlat(cells))
     lon, lat = (x.to_value("deg") for x in grid(nside).boundaries_lonlat(cells, step))
     centre_lon = (centre_lon + 180) % 360 - 180
-    lon = centre_lon + (lon - centre_lon + 180) % 360 - 180
-    lon, lat = (
-        np.where(centre_lat < 0, np.roll(x, 2 * step, axis=1), x)[:, [*range(4 * step), 0]]
-        for x in (lon, lat)
-    )
-    at_pole = np.abs(lat[:, 0]) > 90 - 1e-9
-    lon[at_pole, 0], lon[at_pole, -1] = lon[at_pole, 1], lon[at_pole, -2]
-    return lon, lat
+    outline = np.stack((centre_lon + (lon - centre_lon + 180) % 360 - 180, lat), axis=-1)
+    south = centre_lat[..., None] < 0
+    outline = np.where(south, np.roll(outline, 2 * step, axis=1), outline)
+    outline = outline[:, [*range(4 * step), 0]]
+    at_pole = np.abs(outline[:, 0, 1]) > 90 - 1e-9
+    outline[at_pole, 0, 0] = outline[at_pole, 1, 0]
+    outline[at_pole, -1, 0] = outline[at_pole, -2, 0]
+    return outline
 
 
 def cell_outlines(
@@ -201,16 +219,11 @@ def cell_outlines(
     import shapely
 
     step = max(2, 32 // nside)
-    lon, lat = _rings(cells.numpy(), nside, step)
-    outline = np.stack((lon, lat), axis=-1)
+    outline = _rings(cells.numpy(), nside, step)
     # such cells have two corners on the antimeridian, which halve the ring
-    across = (lon.min(axis=1) < -180 - 1e-9) | (lon.max(axis=1) > 180 + 1e-9)
-    halves = rearrange(
-        np.stack((outline[across, : 2 * step + 1], outline[across, 2 * step :])),
-        "half cell vertex side -> (half cell) vertex side",
-    )
-    middle = halves[..., 0].mean(axis=1, keepdims=True)
-    halves[..., 0] -= 360 * np.round(middle / 360)
+    across = np.abs(outline[..., 0]).max(axis=1) > 180 + 1e-9
+    halves = np.concatenate((outline[across, : 2 * step + 1], outline[across, 2 * step :]))
+    halves[..., 0] -= 360 * np.round(halves[..., 0].mean(axis=1, keepdims=True) / 360)
     position = np.arange(len(cells))
     polygons = [shapely.polygons(np.round(part, 9)) for part in (outline[~across], halves)]
     owners = (position[~across], position[across], position[across])

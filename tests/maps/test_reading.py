@@ -20,7 +20,7 @@ from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_xyz
 
 THREE = MapStyle.three_widths()
-BUMP = MapStyle.kernel()
+KERNEL = MapStyle.kernel()
 MARKER = MapStyle.marker(height=64, width=128, sigma_deg=12.0)
 WINDOW = MapStyle.kernel(height=48, width=40, sigma_deg=20.0).window(165.0, -50.0, -160.0, -10.0)
 EXTRA = [(90.0, 0.0), (-90.0, 0.0), (0.0, -180.0), (40.0, 179.99), (-89.0, 55.0)]
@@ -100,7 +100,7 @@ def test_ten_thousand_locations_are_read_back():
     "style",
     [
         THREE,
-        BUMP,
+        KERNEL,
         MapStyle.three_widths(height=32, width=64),
         MapStyle.kernel(height=128, width=256),
         MapStyle(projection="equal_area"),
@@ -125,7 +125,7 @@ def test_a_location_is_read_back_in_a_window_over_the_antimeridian():
     assert min(reading.legibility for reading in readings) > 0.9
 
 
-@pytest.mark.parametrize("style", [THREE, BUMP, MARKER])
+@pytest.mark.parametrize("style", [THREE, KERNEL, MARKER])
 @pytest.mark.parametrize(
     ("spoil", "largest"),
     [
@@ -134,7 +134,7 @@ def test_a_location_is_read_back_in_a_window_over_the_antimeridian():
         # chroma at half resolution and blocks of 8 pixels
         (jpeg, 0.25),
         # the Fisher information of a 6 degree kernel gives 0.1 pixels for one channel of white noise;
-        # smooth noise as wide as the kernel moves it by 0.06 of its spread: 0.15 pixels
+        # smooth noise as wide as the kernel moves it by 0.06 of its sigma: 0.15 pixels
         (lambda maps: white_noise(maps, 0.06), 0.5),
         (lambda maps: smooth_noise(maps, 0.06), 0.8),
     ],
@@ -149,7 +149,7 @@ def test_a_location_survives_what_models_do(
     assert min(reading.legibility for reading in readings) > 0.25
 
 
-@pytest.mark.parametrize("style", [THREE, BUMP, MARKER])
+@pytest.mark.parametrize("style", [THREE, KERNEL, MARKER])
 @pytest.mark.parametrize(
     ("spoil", "largest"),
     [
@@ -179,7 +179,7 @@ def photo(style: MapStyle) -> Tensor:
     return white_noise(blobs, 0.05).clamp(0, 1)
 
 
-@pytest.mark.parametrize("style", [THREE, BUMP, MARKER, WINDOW])
+@pytest.mark.parametrize("style", [THREE, KERNEL, MARKER, WINDOW])
 def test_maps_of_nothing_are_illegible(style: MapStyle):
     base = base_image(style).expand(4, 3, style.height, style.width)
     grey = torch.full_like(base, 0.5)
@@ -197,7 +197,7 @@ def broad_truth() -> Density:
     return Density.from_mixture([[20.0, -100.0], [-30.0, 140.0]], [12.0, 4.0], [0.4, 0.6], nside=16)
 
 
-@pytest.mark.parametrize("style", [THREE, BUMP])
+@pytest.mark.parametrize("style", [THREE, KERNEL])
 def test_a_diffuse_map_is_legible_and_wide(style: MapStyle):
     """The truth costs its entropy in nats; the reading 0.15 more, for a floor of noise assumed."""
     truth = broad_truth()
@@ -222,15 +222,15 @@ def test_the_mean_of_sampled_maps_reads_as_the_posterior():
 
 def test_an_unknown_region_follows_the_prior():
     prior = Density.from_mixture([[45.0, 10.0]], [3.0], [1.0])
-    blank, marked = torch.zeros(1, 3, 64, 128), draw([[-20.0, 130.0]], BUMP)
-    kept, moved = read(torch.cat((blank, marked)), BUMP, prior=prior)
+    blank, marked = torch.zeros(1, 3, 64, 128), draw([[-20.0, 130.0]], KERNEL)
+    kept, moved = read(torch.cat((blank, marked)), KERNEL, prior=prior)
     # the floor alone sets it apart
     assert (kept.density.mass - prior.mass).abs().sum() < 3e-3
     assert angle(to_xyz(moved.point), to_xyz(torch.tensor([-20.0, 130.0]))) < math.radians(0.3)
 
 
 def test_no_log_density_is_infinite():
-    reading = read(draw([[0.0, 0.0]], BUMP), BUMP, floor=0.01)[0]
+    reading = read(draw([[0.0, 0.0]], KERNEL), KERNEL, floor=0.01)[0]
     least = math.log(0.01 / (4 * math.pi))
     assert reading.density.log_prob([[60.0, -170.0]]).item() == pytest.approx(least, abs=0.01)
 
@@ -313,7 +313,7 @@ def test_what_cannot_be_read_is_refused():
         (maps, {"prior": Density.uniform(8)}, "nside 64"),
     ):
         with pytest.raises(ValueError, match=message):
-            read(wrong, BUMP, **options)
+            read(wrong, KERNEL, **options)
     with pytest.raises(ValueError, match="widen the heatmap"):
         read(maps, MapStyle.kernel(sigma_deg=0.5))
     with pytest.raises(ValueError, match="white noise"):
