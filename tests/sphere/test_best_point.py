@@ -73,7 +73,7 @@ def test_one_cell_is_answered_by_its_centre(nside):
 
 @given(st.floats(-90, 90), st.floats(-180, 179.99), st.floats(1, 3))
 @settings(max_examples=30)
-def test_a_kernel_is_answered_between_the_cells(lat, lon, log_kappa):
+def test_a_bump_is_answered_between_the_cells(lat, lon, log_kappa):
     """Within a twentieth of a cell's side, at any place."""
     place = as_lat_lon((lat, lon))
     mass = mixture(to_xyz(place)[None], 10**log_kappa, torch.ones(1).double(), 64)
