@@ -56,8 +56,8 @@ def expected_score(point, mass, scale_km):
 def test_nothing_beats_it_on_a_grid(seed, scale_km):
     mass = random_mixture(seed, nside=4)
     mass = mass / mass.sum()
-    found = to_xyz(best_points(mass, scale_km))
-    score = expected_score(torch.cat((found[None], cell_xyz(4))), mass, scale_km)
+    best = to_xyz(best_points(mass, scale_km))
+    score = expected_score(torch.cat((best[None], cell_xyz(4))), mass, scale_km)
     # the blocks' distances are root mean squares: 1e-3 of a score, 0.06 degrees of a distance
     assert score[0] > score[1:].max() - 1e-3
 
