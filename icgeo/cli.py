@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from icgeo import config
-from icgeo.options import ONLY_ORBIT, Choice, DemoOptions, ModelOptions, knows_orbit_alone
+from icgeo.options import (
+    ONLY_ORBIT,
+    Choice,
+    DemoOptions,
+    LoadOptions,
+    fields_of,
+    knows_orbit_alone,
+)
 
 if TYPE_CHECKING:
     from icgeo.geolocator import Geolocator
@@ -24,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions(ModelOptions):
+class PredictOptions(LoadOptions):
     """Locate photos, given examples; exit code 1 where some of them cannot be read."""
 
     photos: Sequence[str] = ()
@@ -159,7 +166,7 @@ def _locator(options: PredictOptions, examples: "Sequence[Example]") -> "Geoloca
         "prompt", "steps", "samples", "point", "batch_size", "seed", "shots", "choose", "features",
     )  # fmt: skip
     try:
-        model = load(options.model, **options.loading)
+        model = load(**fields_of(LoadOptions, options))
         chosen = {name: getattr(options, name) for name in names}
         locator = Geolocator(model, device=options.device, **chosen)
         locator.prepare(examples)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icgeo import config
-from icgeo.options import ONLY_ORBIT, SHOTS, Choice, ModelOptions, knows_orbit_alone
+from icgeo.options import ONLY_ORBIT, SHOTS, Choice, LoadOptions, fields_of, knows_orbit_alone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(ModelOptions):
+class Options(LoadOptions):
     """Locate fresh views of Blue Marble and of two worlds never seen, or your own photos."""
 
     queries: Path | None = None
@@ -157,7 +157,7 @@ def main(options: Options) -> None:
     is_own = options.queries or options.video or options.benchmark
     if shard.is_main and is_own and knows_orbit_alone(options):
         logging.getLogger("icgeo").warning(ONLY_ORBIT)
-    model = load(options.model, **options.loading)
+    model = load(**fields_of(LoadOptions, options))
     episodes = gather(options)
     seen_by = open_features(options, model.settings)
     asking = partial(Geolocator, model, samples=options.samples, batch_size=options.batch_size)
