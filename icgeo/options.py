@@ -19,7 +19,7 @@ ONLY_ORBIT = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ModelOptions:
     """Which model, and in which form; what a plan of memory needs to know, too."""
 
@@ -43,7 +43,7 @@ class ModelOptions:
     """Height and width of photos in pixels, where the model can choose; by default its own."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class LoadOptions(ModelOptions):
     """How a model is loaded; `icgeo.load` takes these by name, and checks them."""
 
@@ -65,7 +65,7 @@ class LoadOptions(ModelOptions):
         return getattr(torch, self.dtype or ("float32" if on_cpu else "bfloat16"))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class LocateOptions:
     """How photos are located with a model; the options of `Geolocator` beside those of loading."""
 
