@@ -13,7 +13,7 @@ from icgeo.metrics.densities import DensityScores
 from icgeo.metrics.errors import THRESHOLDS_KM, accuracies, distances, geoscore, summarise
 from icgeo.metrics.groups import errors_by_group, errors_by_training_density, training_counts
 from icgeo.metrics.intervals import bootstrap_interval, weighted_median
-from icgeo.metrics.locations import LEVELS, bundled_gazetteer, hits
+from icgeo.metrics.locations import PLACE_LEVELS, bundled_gazetteer, hits
 from icgeo.sphere import sample_uniform, sample_von_mises_fisher, to_lat_lon, to_xyz
 from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_xyz
@@ -41,7 +41,7 @@ def score_points(
     predicted, truth, photos = map(to_lat_lon, (guess, true, _cities(training, generator)))
     km = distances(predicted, truth, protocol=protocol)
     guessed, labels = (bundled_gazetteer().locate(places) for places in (predicted, truth))
-    right = {level: hits(guessed[level], labels[level]) for level in LEVELS}
+    right = {level: hits(guessed[level], labels[level]) for level in PLACE_LEVELS}
     columns = {"mean km": km, "GeoScore": geoscore(km, protocol=protocol)}
     columns |= {f"within {near:g} km": (km < near).double() for near in THRESHOLDS_KM}
     known = {level: values[~np.isnan(values)] for level, values in right.items()}
