@@ -223,8 +223,10 @@ class Geolocator(LocateOptions, LoadOptions):
             LoadError: no such locator, or a model that cannot be loaded.
         """
         names = {"style", *(field.name for field in fields(LoadOptions))} & options.keys()
-        saved = checkpoint.read(source, **{name: options.pop(name) for name in names})
-        return cls(saved.model, **{**saved.fields, "examples": saved.examples, **options})
+        loading = {name: options.pop(name) for name in names}
+        saved = checkpoint.read(source, **loading)
+        fixed = {"examples": saved.examples, "device": loading.get("device", "cpu")}
+        return cls(saved.model, **{**saved.options, **fixed, **options})
 
     def save_pretrained(
         self,

@@ -88,9 +88,8 @@ class LocateOptions:
     default the checkpoint's own."""
     augment: int = 0
     """Further views of each photo (crops and exposures, never flips), averaged on the density."""
-    point: Literal["best", "mode", "mean", "median"] = "best"
-    """The single answer: the largest expected GeoScore (best), or the mode, mean or median of the
-    density."""
+    point: str = "best"
+    """The single answer: best, of the largest expected GeoScore, or mode, mean or median."""
     batch_size: int = 64
     """Photos at a time."""
     seed: int = 0

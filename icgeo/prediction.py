@@ -191,7 +191,9 @@ class Prediction:
         """Outline the smallest region of probability `p`, with `area_km2`, in EPSG:4326."""
         return self.density.credible_region(p)
 
-    def to_geodataframe(self, levels: Sequence[float] = CREDIBLE_LEVELS) -> "geopandas.GeoDataFrame":
+    def to_geodataframe(
+        self, levels: Sequence[float] = CREDIBLE_LEVELS
+    ) -> "geopandas.GeoDataFrame":
         """Give the point and the credible regions as rows of a table in EPSG:4326.
 
         Columns `kind` ("point" or "region"), `probability`, `mass` and `area_km2` of regions,
