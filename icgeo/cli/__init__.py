@@ -14,7 +14,7 @@ from importlib import metadata
 from typing import Any, Literal
 
 from icgeo import config
-from icgeo.cli.predict import PredictOptions, predict
+from icgeo.cli.batches import PredictOptions, predict
 from icgeo.options import DemoOptions, ModelOptions
 
 
