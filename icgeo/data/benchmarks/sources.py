@@ -6,13 +6,14 @@ cells are in lower case, and cells are text, empty where a value is missing.
 
 import csv
 import json
+import posixpath
 import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, groupby
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from icgeo.config import UsageError
@@ -142,15 +143,18 @@ def shard_rows(paths: Sequence[Path]) -> Rows:
 def _files(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while (member := archive.next()) is not None:
         archive.members.clear()  # type: ignore[attr-defined]  # or it keeps all of them
-        if member.isfile() and PurePosixPath(member.name).name.partition(".")[0]:
+        if member.isfile() and not posixpath.basename(member.name).startswith("."):
             yield member
 
 
 def _split(file: tarfile.TarInfo) -> tuple[str, str]:
-    """Split a name into that of the sample, up to the first dot, and the ending."""
-    name = PurePosixPath(file.name)
-    stem, _, suffix = name.name.partition(".")
-    return str(name.with_name(stem)), suffix.lower()
+    """Split a name into that of the sample, up to the first dot, and the ending.
+
+    Not with pathlib, which interns all names.
+    """
+    folder, name = posixpath.split(posixpath.normpath(file.name))
+    stem, _, suffix = name.partition(".")
+    return posixpath.join(folder, stem), suffix.lower()
 
 
 def _sample(
