@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from icgeo.data.photos import READ_SIDE, Photo, read_photo
-from icgeo.data.squares import square_pixels
+from icgeo.data.pixels import square_pixels
 from icgeo.models import LoadError, load
 from icgeo.models.base import Settings
 from icgeo.models.loading import require_device

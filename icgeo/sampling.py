@@ -4,13 +4,14 @@ Time: t = 1 is noise, t = 0 is data, x_t = (1 - t) x_0 + t noise, velocity = noi
 al. 2023, "Flow Straight and Fast"; the convention of FLUX).
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
+
+from icgeo.seeds import seeded_generator
 
 Velocity = Callable[[Float[Tensor, "*batch"], float], Float[Tensor, "*batch"]]
 StepCallback = Callable[[Tensor, float], None]
@@ -100,9 +101,7 @@ def keyed_noise(
     """
 
     def draw(content: bytes, sample: int) -> Tensor:
-        key = hashlib.blake2b(f"{seed}/{sample}/".encode() + content, digest_size=8)
-        generator = torch.Generator().manual_seed(int.from_bytes(key.digest(), "little") >> 1)
-        return torch.randn(*shape, generator=generator)
+        return torch.randn(*shape, generator=seeded_generator(seed, sample, content))
 
     noise = torch.stack([draw(content, i) for content in contents for i in range(samples)])
     return rearrange(noise, "(q s) ... -> q s ...", s=samples)

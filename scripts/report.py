@@ -10,8 +10,7 @@ from icgeo import config
 class Options:
     """Show runs on a page that needs no network; name their folders first."""
 
-    runs: tuple[Path, ...] = ()
-    """Run folders, such as `scripts/zero_shot.py` makes; words before the options are these."""
+    runs: tuple[Path, ...] = config.positional("Run folders, such as `scripts/zero_shot.py` makes.")
     output: Path | None = None
     """The page; by default report.html in the first folder."""
     title: str = "Geolocation report"
@@ -30,4 +29,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    config.run(main, Options, words="runs")
+    config.run(main, Options)

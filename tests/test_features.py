@@ -14,7 +14,7 @@ import icgeo
 from icgeo import features
 from icgeo.baselines import NearestPixels
 from icgeo.data.orbit import develop, random_views, to_uint8
-from icgeo.data.squares import square_pixels
+from icgeo.data.pixels import square_pixels
 from icgeo.data.worlds import procedural_world
 from icgeo.features import Index
 from icgeo.models import LoadError

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from einops import rearrange
 from jaxtyping import Float
 from PIL import Image
 from torch import Generator, Tensor
 
 from icgeo.data import read_location, read_manifest, read_photo
-from icgeo.data.orbit import ViewOptions, land_mask, open_world, random_views
+from icgeo.data.orbit import ViewOptions, land_mask, open_world, random_views, views_to_examples
 from icgeo.prediction import Example
 
 MAX_UPLOAD = "20mb"
@@ -199,10 +198,8 @@ def built_in_views(
     world, land = _world(name)
     generator = Generator().manual_seed(seed)
     views = random_views(world, count, generator=generator, options=_VIEWS, land=land)
-    pictures = rearrange(views.images, "n c h w -> n h w c").numpy()
+    pairs = views_to_examples(views.images, views.lat_lon)
     return [
-        Shot(f"{name} {number}", Image.fromarray(pixels), (lat, lon))
-        for number, (pixels, (lat, lon)) in enumerate(
-            zip(pictures, views.lat_lon.tolist(), strict=True), start=first
-        )
+        Shot(f"{name} {number}", Image.fromarray(pixels), place)
+        for number, (pixels, place) in enumerate(pairs, start=first)
     ]

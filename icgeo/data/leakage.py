@@ -6,14 +6,13 @@ that a bank of any size is checked in the same memory.
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt64
+from jaxtyping import Float
 from scipy.spatial import cKDTree
 
 from icgeo.config import UsageError
@@ -25,9 +24,6 @@ WITHIN_KM = 1.0
 MAX_BITS = 10
 """Of 64; on views of the Earth those shifted by 2 % differed in up to 8, other ones in 18 or more.
 """
-CHUNK = 1024
-_PAIRS = 1 << 18
-"""Hashes compared at once: 2 MB of them, which stay in the cache."""
 
 logger = logging.getLogger(__name__)
 
@@ -68,15 +64,13 @@ class Leak:
     """In how many bits of 64 the hashes differ; None where a photo cannot be read."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Known:
-    """Places and hashes of some photos, and which of them are known."""
+@dataclass(frozen=True, slots=True)
+class _Traits:
+    """What of a photo is compared, None where it is unknown."""
 
-    ids: list[str]
-    lat_lon: Float[np.ndarray, "photos 2"]
-    """NaN where unknown."""
-    hashes: UInt64[np.ndarray, " photos"]
-    is_hashed: Bool[np.ndarray, " photos"]
+    id: str
+    lat_lon: tuple[float, float] | None
+    hash: int | None
 
 
 class LeakageGuard:
@@ -107,95 +101,53 @@ class LeakageGuard:
                 f"{within_km} and {max_bits}"
             )
         self.within_km, self.max_bits = within_km, max_bits
-        chunks = [self._known(items, start) for start, items in _chunks(queries)]
-        self._queries = _Known(
-            [id for chunk in chunks for id in chunk.ids],
-            np.concatenate([np.empty((0, 2)), *(chunk.lat_lon for chunk in chunks)]),
-            np.concatenate([np.empty(0, np.uint64), *(chunk.hashes for chunk in chunks)]),
-            np.concatenate([np.empty(0, bool), *(chunk.is_hashed for chunk in chunks)]),
-        )
-        self._placed = np.flatnonzero(np.isfinite(self._queries.lat_lon).all(1))
-        self._tree = cKDTree(_xyz(self._queries.lat_lon[self._placed]))
+        self._queries = [self._traits(number, query) for number, query in enumerate(queries)]
+        places = {n: q.lat_lon for n, q in enumerate(self._queries) if q.lat_lon is not None}
+        self._placed, self._tree = np.array([*places]), cKDTree(_xyz([*places.values()]))
+        hashes = {n: q.hash for n, q in enumerate(self._queries) if q.hash is not None}
+        self._hashed = np.array([*hashes], dtype=int)
+        self._hashes = np.array([*hashes.values()], dtype=np.uint64)
 
     def leaks(self, examples: Iterable[Placed]) -> Iterator[Leak]:
-        """Give each pair of an example and a query that it gives away."""
-        for start, items in _chunks(examples):
-            known = self._known(items, start)
-            for example, query, distance, bits in self._pairs(known):
-                yield Leak(known.ids[example], self._queries.ids[query], distance, bits)
+        """Return each pair of an example and a query that it gives away."""
+        for number, example in enumerate(examples):
+            yield from self._leaks_of(self._traits(number, example))
 
-    def kept(self, examples: Iterable[Item]) -> Iterator[Item]:
-        """Give the examples that give no query away."""
-        for start, items in _chunks(examples):
-            leaking = {example for example, *_ in self._pairs(self._known(items, start))}
-            yield from (item for number, item in enumerate(items) if number not in leaking)
+    def filter(self, examples: Iterable[Item]) -> Iterator[Item]:
+        """Return the examples that give no query away."""
+        for number, example in enumerate(examples):
+            if not any(self._leaks_of(self._traits(number, example))):
+                yield example
 
-    def _known(self, items: Sequence[Placed], start: int) -> _Known:
-        hashes = [None if self.max_bits is None else _hash(item.image) for item in items]
-        places = [(item.lat, item.lon) for item in items]
-        return _Known(
-            [str(getattr(item, "id", start + number)) for number, item in enumerate(items)],
-            np.array(places, dtype=float).reshape(-1, 2),  # None becomes NaN
-            np.array([hash or 0 for hash in hashes], dtype=np.uint64),
-            np.array([hash is not None for hash in hashes], dtype=bool),
-        )
+    def _traits(self, number: int, item: Placed) -> _Traits:
+        lat, lon, lat_lon = item.lat, item.lon, None
+        if lat is not None and lon is not None and math.isfinite(lat + lon):
+            lat_lon = (lat, lon)
+        hash = None if self.max_bits is None else _hash(item.image)
+        return _Traits(str(getattr(item, "id", number)), lat_lon, hash)
 
-    def _pairs(self, known: _Known) -> list[tuple[int, int, float | None, int | None]]:
-        """Give number of example, number of query, distance and bits."""
-        pairs = np.unique(np.concatenate([self._near(known), self._alike(known)]), axis=0)
-        example, query = pairs[:, 0], pairs[:, 1]
-        a, b = known.lat_lon[example], self._queries.lat_lon[query]
-        is_placed = np.isfinite(a).all(1) & np.isfinite(b).all(1)
-        distances = distance_km(
-            np.where(is_placed[:, None], a, 0), np.where(is_placed[:, None], b, 0)
-        )
-        bits = np.bitwise_count(known.hashes[example] ^ self._queries.hashes[query])
-        is_hashed = known.is_hashed[example] & self._queries.is_hashed[query]
-        return [
-            (i, j, distance if placed else None, bit if hashed else None)
-            for i, j, distance, placed, bit, hashed in zip(
-                example.tolist(), query.tolist(), distances.tolist(), is_placed.tolist(),
-                bits.tolist(), is_hashed.tolist(), strict=True,
-            )
-        ]  # fmt: skip
-
-    def _near(self, known: _Known) -> Int[np.ndarray, "pairs 2"]:
-        placed = np.flatnonzero(np.isfinite(known.lat_lon).all(1))
-        if self.within_km is None or not placed.size or not self._placed.size:
-            return np.empty((0, 2), int)
-        half = min(self.within_km / EARTH_RADIUS_KM / 2, math.pi / 2)
-        # a little more than the chord, which rounds
-        near = self._tree.query_ball_point(_xyz(known.lat_lon[placed]), 2 * math.sin(half) + 1e-12)
-        pairs = [(i, j) for i, js in zip(placed, near, strict=True) for j in self._placed[js]]
-        return np.array(pairs, dtype=int).reshape(-1, 2)
-
-    def _alike(self, known: _Known) -> Int[np.ndarray, "pairs 2"]:
-        hashed = np.flatnonzero(known.is_hashed)
-        if self.max_bits is None or not hashed.size:
-            return np.empty((0, 2), int)
-        found = [np.empty((0, 2), int)]
-        size = max(_PAIRS // hashed.size, 1)
-        for start in range(0, len(self._queries.hashes), size):
-            part = slice(start, start + size)
-            differ = known.hashes[hashed, None] ^ self._queries.hashes[part]
-            is_alike = np.bitwise_count(differ) <= self.max_bits
-            if not is_alike.any():  # as a rule, and much quicker to see
-                continue
-            i, j = np.nonzero(is_alike & self._queries.is_hashed[part])
-            found.append(np.stack([hashed[i], j + start], axis=1))
-        return np.concatenate(found)
+    def _leaks_of(self, example: _Traits) -> Iterator[Leak]:
+        near, alike = np.empty(0, int), np.empty(0, int)
+        if self.within_km is not None and example.lat_lon is not None and self._placed.size:
+            half_angle = min(self.within_km / EARTH_RADIUS_KM / 2, math.pi / 2)
+            # a little more than the chord, which rounds
+            chord = 2 * math.sin(half_angle) + 1e-12
+            near = self._placed[self._tree.query_ball_point(_xyz([example.lat_lon])[0], chord)]
+        if self.max_bits is not None and example.hash is not None:
+            differences = np.bitwise_count(self._hashes ^ np.uint64(example.hash))
+            alike = self._hashed[differences <= self.max_bits]
+        for number in np.union1d(near, alike).tolist():
+            query = self._queries[number]
+            distance = bits = None
+            if example.lat_lon is not None and query.lat_lon is not None:
+                distance = distance_km(example.lat_lon, query.lat_lon).item()
+            if example.hash is not None and query.hash is not None:
+                bits = (example.hash ^ query.hash).bit_count()
+            yield Leak(example.id, query.id, distance, bits)
 
 
-def _chunks(items: Iterable[Item]) -> Iterator[tuple[int, list[Item]]]:
-    """Take some items at a time, with the number of the first."""
-    rest, start = iter(items), 0
-    while chunk := list(islice(rest, CHUNK)):
-        yield start, chunk
-        start += len(chunk)
-
-
-def _xyz(lat_lon: Float[np.ndarray, "photos 2"]) -> Float[np.ndarray, "photos 3"]:
-    return to_xyz(torch.from_numpy(lat_lon)).numpy()
+def _xyz(lat_lon: list[tuple[float, float]]) -> Float[np.ndarray, "photos 3"]:
+    return to_xyz(torch.tensor(lat_lon, dtype=torch.float64).reshape(-1, 2)).numpy()
 
 
 def _hash(photo: Photo) -> int | None:
@@ -207,8 +159,7 @@ def _hash(photo: Photo) -> int | None:
             "finding near duplicates needs imagehash: pip install 'icgeo[data]', or max_bits=None"
         ) from error
     try:
-        bits: Any = imagehash.phash(read_photo(photo, size_hint=64)).hash
+        return int(str(imagehash.phash(read_photo(photo, size_hint=64))), 16)
     except PhotoError as error:
         logger.warning("%s; compared its place alone", error)
         return None
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 from PIL.ExifTags import IFD, Base
 from PIL.JpegImagePlugin import JpegImageFile
 
@@ -41,6 +41,7 @@ class StoredPhoto:
 
 Photo = str | Path | bytes | StoredPhoto | Image.Image | np.ndarray
 """A file, its contents, where they lie, a Pillow image, or an array [height, width(, 3 or 4)]."""
+_Stream = BufferedReader | BytesIO
 _KINDS = (str, Path, bytes, StoredPhoto, Image.Image, np.ndarray)
 
 MAX_PIXELS = 200_000_000
@@ -57,15 +58,6 @@ FORMATS = (
 MIN_DECODED_SHARE = 0.5
 _START_OF_JPEG, _END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
 _HUFFMAN_TABLE, _START_OF_SCAN = b"\xff\xc4", b"\xff\xda"
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 logger = logging.getLogger(__name__)
 
@@ -93,18 +85,14 @@ def read_photo(
         PhotoError: missing, empty, no photo, too large, broken, or an array of another kind.
     """
     with _explained(_checked_kind(source)):
-        if isinstance(source, np.ndarray):
-            return _to_srgb(_from_array(source))
-        if isinstance(source, Image.Image):  # so that it has the pixels that its file has
-            source = _unread(source) or source
         image = _load(source, max_pixels, size_hint)
-        method = _UPRIGHT.get(_tags(image).get(Base.Orientation, 1))
         photo = _to_srgb(_to_8_bit(image))
-        return photo if method is None else photo.transpose(method)
+        photo.getexif()[Base.Orientation] = _tags(image).get(Base.Orientation, 1)
+        return ImageOps.exif_transpose(photo)
 
 
 def read_for_model(source: Photo, side: int) -> Image.Image:
-    """Read a photo for a model that takes it at so many pixels; all who locate read alike.
+    """Read a photo for a model that takes it at `side` pixels; all who locate read alike.
 
     Raises:
         PhotoError: as `read_photo`.
@@ -134,8 +122,7 @@ def _checked_kind(source: Any) -> Photo:
 
 def content_key(photo: Photo) -> str:
     """Tell photos apart by their content, files by their path, time and size: equal is the same."""
-    if isinstance(photo, Image.Image) and (path := _unread(photo)) is not None:
-        photo = path
+    photo = _file_of_unread(photo) or photo
     if isinstance(photo, str | Path | StoredPhoto):
         path = photo.path if isinstance(photo, StoredPhoto) else Path(photo)
         state = path.stat() if path.exists() else None
@@ -145,11 +132,11 @@ def content_key(photo: Photo) -> str:
     return kind + blake2b(content, digest_size=16).hexdigest()
 
 
-def _unread(image: Image.Image) -> Path | None:
-    """Find the file of a picture that was opened and not read yet."""
-    if not isinstance(image, ImageFile.ImageFile) or image.fp is None or image.tell():
+def _file_of_unread(photo: Photo) -> Path | None:
+    """Return the file of a Pillow image that was opened and not read yet."""
+    if not isinstance(photo, ImageFile.ImageFile) or photo.fp is None or photo.tell():
         return None
-    path = Path(str(image.filename or ""))
+    path = Path(str(photo.filename or ""))
     return path if path.is_file() else None
 
 
@@ -166,7 +153,7 @@ def read_location(source: Photo, *, max_pixels: int = MAX_PIXELS) -> tuple[float
     with _explained(source):
         if isinstance(source, Image.Image):
             return parse_location(_tags(source, IFD.GPSInfo))
-        with _stream(source) as stream:
+        with _opened(source) as stream:
             image = _checked_size(_identify(stream), max_pixels)
             return parse_location(_tags(image, IFD.GPSInfo))
 
@@ -186,32 +173,31 @@ def _explained(source: Photo) -> Iterator[None]:
 
 
 def _name(source: Photo) -> str:
-    if isinstance(source, str | Path):
-        return f"photo {source}"
     if isinstance(source, bytes):
         return f"photo of {len(source)} bytes"
     if isinstance(source, StoredPhoto):
         return f"photo in {source.path} at byte {source.offset}"
     if isinstance(source, np.ndarray):
         return f"photo in an array of {source.dtype} {source.shape}"
-    return f"photo {getattr(source, 'filename', '') or source!r}"
+    return f"photo {getattr(source, 'filename', '') or source!s}"
 
 
-def _load(
-    source: str | Path | bytes | StoredPhoto | Image.Image, max_pixels: int, size_hint: int | None
-) -> Image.Image:
+def _load(source: Photo, max_pixels: int, size_hint: int | None) -> Image.Image:
     """Decode a photo, as far as it goes if it is a JPEG that breaks off."""
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    source = _file_of_unread(source) or source  # so that it has the pixels that its file has
     if isinstance(source, Image.Image):
         _checked_size(source, max_pixels).load()
         return source
-    with _stream(source) as stream:
+    with _opened(source) as stream:
         try:
             return _decode(stream, max_pixels, size_hint)
         except OSError:
             stream.seek(0)
-            if stream.read(3) != _START_OF_JPEG:
+            data = stream.read()
+            if not data.startswith(_START_OF_JPEG):
                 raise
-            data = _START_OF_JPEG + stream.read()
     image = _decode(BytesIO(_ended(data)), max_pixels, size_hint)
     share = _decoded_share(image)
     if share < MIN_DECODED_SHARE:
@@ -233,9 +219,15 @@ def _ended(data: bytes) -> bytes:
     return (data if is_whole else data[:last]) + _END_OF_JPEG
 
 
-def _decode(
-    stream: BufferedReader | BytesIO, max_pixels: int, size_hint: int | None
-) -> Image.Image:
+def _decoded_share(image: Image.Image) -> float:
+    """Return the share of rows above those that libjpeg filled, all of one middle grey."""
+    values = np.asarray(image)
+    grey = np.isin(values, (127, 128)).all(axis=tuple(range(1, values.ndim)))
+    decoded = np.flatnonzero(~grey)
+    return (int(decoded[-1]) + 1) / image.height if decoded.size else 0.0
+
+
+def _decode(stream: _Stream, max_pixels: int, size_hint: int | None) -> Image.Image:
     image = _checked_size(_identify(stream), max_pixels)
     if size_hint is not None and isinstance(image, JpegImageFile):
         image.draft(None, (size_hint, size_hint))
@@ -243,7 +235,7 @@ def _decode(
     return image
 
 
-def _stream(source: str | Path | bytes | StoredPhoto) -> BufferedReader | BytesIO:
+def _opened(source: str | Path | bytes | StoredPhoto) -> _Stream:
     if isinstance(source, bytes | StoredPhoto):
         return BytesIO(source if isinstance(source, bytes) else source.read())
     path = Path(source)
@@ -254,7 +246,7 @@ def _stream(source: str | Path | bytes | StoredPhoto) -> BufferedReader | BytesI
     return path.open("rb")
 
 
-def _identify(stream: BufferedReader | BytesIO) -> ImageFile.ImageFile:
+def _identify(stream: _Stream) -> ImageFile.ImageFile:
     """Read the header of a photo.
 
     As `PIL.Image.open`, but without its limit on pixels, which is a setting of the whole process,
@@ -264,13 +256,13 @@ def _identify(stream: BufferedReader | BytesIO) -> ImageFile.ImageFile:
     prefix = stream.read(16)
     if not prefix:
         raise PhotoError("expected a photo, found an empty file; fetch it again or leave it out")
+    stream.seek(0)
     for name in FORMATS:
         factory, accept = Image.OPEN.get(name, (None, None))
         accepted = factory is not None and accept is not None and accept(prefix)
         if isinstance(accepted, str):
             raise PhotoError(f"{accepted}; install Pillow with support for {name}")
         if factory is not None and accepted:
-            stream.seek(0)
             return JpegImageFile(stream) if name == "JPEG" else factory(stream, "")
     if prefix[4:8] == b"ftyp":
         raise PhotoError(
@@ -293,21 +285,13 @@ def _checked_size(image: Image.Image, max_pixels: int) -> Image.Image:
 
 
 def _tags(image: Image.Image, directory: IFD | None = None) -> dict[int, Any]:
-    """Give the EXIF tags, none if they are damaged."""
+    """Return the EXIF tags, none if they are damaged."""
     try:
         exif = image.getexif()
         return dict(exif if directory is None else exif.get_ifd(directory))
     except Exception:  # a parser of foreign data, like a decoder
         logger.warning("ignored damaged EXIF tags in %r", image)
         return {}
-
-
-def _decoded_share(image: Image.Image) -> float:
-    """Give the share of rows above those that libjpeg filled, which are all of one middle grey."""
-    values = np.asarray(image)
-    grey = np.isin(values, (127, 128)).all(axis=tuple(range(1, values.ndim)))
-    decoded = np.flatnonzero(~grey)
-    return (int(decoded[-1]) + 1) / image.height if decoded.size else 0.0
 
 
 def _from_array(values: NDArray[Any]) -> Image.Image:
@@ -317,10 +301,10 @@ def _from_array(values: NDArray[Any]) -> Image.Image:
             "expected shape [height, width], [height, width, 3] or [height, width, 4]; "
             "move the channels last, and of several photos give a list"
         )
-    if values.dtype != np.uint8:
-        if not np.issubdtype(values.dtype, np.floating):
-            raise PhotoError("expected uint8 or floating point in [0, 1]; convert it")
+    if np.issubdtype(values.dtype, np.floating):
         values = _scaled(values, 1.0)
+    elif values.dtype != np.uint8:
+        raise PhotoError("expected uint8 or floating point in [0, 1]; convert it")
     return Image.fromarray(np.ascontiguousarray(values))
 
 
@@ -356,11 +340,11 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         image = image.convert("LA" if is_grey else "RGBA")
         alpha = image.getchannel("A")
     colours = image.convert("L" if is_grey else "CMYK" if image.mode == "CMYK" else "RGB")
-    result = _apply_profile(colours, image.info.get("icc_profile")).convert("RGB")
+    photo = _apply_profile(colours, image.info.get("icc_profile")).convert("RGB")
     if alpha is not None:
-        result = Image.composite(result, Image.new("RGB", image.size, BACKGROUND), alpha)
-    result.info = {}  # a profile or an orientation left here would be applied twice
-    return result
+        photo = Image.composite(photo, Image.new("RGB", image.size, BACKGROUND), alpha)
+    photo.info = {}  # a profile or an orientation left here would be applied twice
+    return photo
 
 
 def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -370,9 +354,8 @@ def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
     if not profile:
         return image
     try:
-        embedded = ImageCms.ImageCmsProfile(BytesIO(profile))
-        srgb = ImageCms.createProfile("sRGB")
-        return ImageCms.buildTransform(embedded, srgb, image.mode, "RGB").apply(image)
+        embedded, srgb = BytesIO(profile), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, embedded, srgb, outputMode="RGB") or image
     except (ImageCms.PyCMSError, OSError) as error:
         logger.warning("ignored a broken colour profile: %s", error)
         return image

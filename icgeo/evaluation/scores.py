@@ -1,29 +1,30 @@
-"""Scores of rows: by world, locator and number of shots, as a table, and against each other.
+"""Scores of rows: each metric once, by any columns, in tables, and locators against each other.
 
-Conventions: a query without an answer counts as a guess, a quarter of the way around the sphere; a
-photo that could not be read is in no score, but counted. Intervals hold 95 %, by the bootstrap over
-episodes.
+Conventions: rows are the frame that `read_rows` gives. A query without an answer counts as a guess,
+a quarter of the way around the sphere; a photo that could not be read is in no score, but counted.
+Intervals hold 95 %, by the bootstrap over episodes; of a single episode, over its queries.
 """
 
-import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
+from pandas import DataFrame
 from torch import Tensor
 
 from icgeo.baselines import Chance, NearestOracle, NearestPixels
-from icgeo.evaluation.rows import Row
 from icgeo.metrics import (
+    THRESHOLDS_KM,
     Interval,
-    Summary,
+    Statistic,
     bootstrap_interval,
-    coverage,
+    geoscore,
     paired_bootstrap,
-    summarise,
+    weighted_mean,
     weighted_median,
 )
 from icgeo.sphere import AREA_KM2, EARTH_RADIUS_KM
@@ -37,222 +38,284 @@ BASELINES = (Chance.name, NearestPixels.name, RETRIEVAL, NearestOracle.name)
 
 
 @dataclass(frozen=True)
-class Score:
-    """How a locator did on a world with a number of shots."""
+class Metric:
+    """A score of queries: a value of each of them, and the statistic that sums them up."""
 
-    world: str
-    locator: str
-    shots: int
-    summary: Summary
-    median_km: Interval
-    """Median error with its bootstrap interval, by episodes if there are several."""
-    located: float
-    """Fraction of the queries that got an answer."""
-    coverage_90: float
-    """Fraction of the truths inside the 90 % regions."""
-    failed: int
-    """Photos that could not be read."""
+    title: str
+    """Heading of a column."""
+    unit: str
+    format: str
+    """Format specification of a number, such as ".0f"; shares are printed in percent."""
+    higher_is_better: bool | None
+    """Direction; None where the best value is in between."""
+    values: Callable[[DataFrame], Float[Tensor, "rows"]]
+    """One value for each row; NaN leaves the row out."""
+    statistic: Statistic = weighted_mean
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give one flat dictionary."""
-        values = asdict(self)
-        summary, interval = values.pop("summary"), values.pop("median_km")
-        ends = {"median_km_low": interval["low"], "median_km_high": interval["high"]}
-        return values | summary | ends
+    def __call__(self, rows: DataFrame) -> float:
+        """Score rows; NaN where no row has a value."""
+        values = self.values(rows)
+        values = values[~values.isnan()]
+        return self.statistic(values, torch.ones_like(values)).item() if len(values) else math.nan
 
-
-def to_json(values: Any) -> str:
-    """Write values as JSON, with null for numbers that are not finite, which JSON has not."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(part) for key, part in value.items()}
-        if isinstance(value, list):
-            return [plain(part) for part in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return json.dumps(plain(values), indent=2, allow_nan=False) + "\n"
-
-
-def scores(rows: Sequence[Row]) -> list[Score]:
-    """Score every world, locator and number of shots, as far as the truth is known."""
-    groups: dict[tuple[str, str, int], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.world, row.locator, row.shots), []).append(row)
-    return [
-        _score(world, locator, shots, group)
-        for (world, locator, shots), group in groups.items()
-        if any(row.nll is not None for row in group)
-    ]
-
-
-def _score(world: str, locator: str, shots: int, rows: Sequence[Row]) -> Score:
-    known = [row for row in rows if row.nll is not None]
-    episodes = [row.episode for row in known]
-    distance = distances(known)
-    return Score(
-        world=world,
-        locator=locator,
-        shots=shots,
-        summary=summarise(
-            distance,
-            column(known, "nll"),
-            area_km2=column(known, "area_90_km2"),
-            seconds=column(known, "seconds"),
-        ),
-        median_km=bootstrap_interval(
-            distance,
-            statistic=weighted_median,
-            # of one episode nothing is known but how its queries differ
-            clusters=episodes if len(set(episodes)) > 1 else None,
+    def interval(self, rows: DataFrame, *, resamples: int = 1000) -> Interval:
+        """Score rows, with the 95 % interval by the bootstrap over episodes."""
+        values = self.values(rows)
+        known = ~values.isnan()
+        if not known.any():
+            return Interval(math.nan, math.nan, math.nan)
+        return bootstrap_interval(
+            values[known],
+            statistic=self.statistic,
+            clusters=_clusters(rows[known.numpy()]),
+            resamples=resamples,
             generator=torch.Generator().manual_seed(0),
-        ),
-        located=column(known, "distance_km").isfinite().double().mean().item(),
-        coverage_90=coverage(column(known, "level"), 0.9),
-        failed=sum(row.error is not None for row in rows),
-    )
+        )
 
 
-def column(rows: Sequence[Row], name: str) -> Float[Tensor, " rows"]:
-    """Numbers of one field of the rows; NaN for what is not known."""
-    values = [getattr(row, name) for row in rows]
-    known = [math.nan if value is None else value for value in values]
-    return torch.tensor(known, dtype=torch.float64)
+def column(rows: DataFrame, name: str) -> Float[Tensor, "rows"]:
+    """Return the numbers of a column; NaN for what is not known."""
+    return torch.tensor(rows[name].to_numpy(dtype=float), dtype=torch.float64)
 
 
-def distances(rows: Sequence[Row]) -> Float[Tensor, " rows"]:
-    """Errors in km of rows whose truth is known.
+def distances(rows: DataFrame) -> Float[Tensor, "rows"]:
+    """Return errors in km of rows whose truth is known; without an answer that of a guess.
 
-    Without an answer a row counts as a guess: a quarter of the way around, half of the sphere is
-    nearer.
+    A guess is a quarter of the way around: half of the sphere is nearer.
     """
     return column(rows, "distance_km").nan_to_num(GUESS_KM)
 
 
-def select(
-    rows: Sequence[Row], *, shots: int, locator: str | None = None, world: str | None = None
-) -> list[Row]:
-    """Pick rows with a known truth: of the method if no `locator` is named, of all worlds."""
-    return [
-        row
-        for row in rows
-        if row.nll is not None
-        and row.shots == shots
-        and (row.locator == locator if locator else row.locator not in BASELINES)
-        and world in (None, row.world)
-    ]
+def _clusters(rows: DataFrame) -> Sequence[str] | None:
+    """Return the episodes; of one episode nothing is known but how its queries differ."""
+    return list(rows.episode) if rows.episode.nunique() > 1 else None
 
 
-def levels_by_world(rows: Sequence[Row]) -> dict[str, Tensor]:
-    """Credible levels of the method's truths with most shots, by world: for `plot_calibration`."""
-    levels: dict[str, Tensor] = {}
-    for world in dict.fromkeys(row.world for row in rows):
-        shots = max(row.shots for row in rows if row.world == world)
-        if known := select(rows, shots=shots, world=world):
-            levels[f"{world}, {shots} shots"] = column(known, "level")
-    return levels
+def _within(km: float) -> Metric:
+    def values(rows: DataFrame) -> Float[Tensor, "rows"]:
+        return (distances(rows) < km).double()
+
+    return Metric(f"< {km:.0f} km", "share", ".0%", True, values)
 
 
-def compare_medians(a: Sequence[Row], b: Sequence[Row], *, ratio: bool = False) -> Interval:
-    """Difference a - b, or ratio a / b, of the median errors in km over the same queries.
+def _is_covered(rows: DataFrame) -> Float[Tensor, "rows"]:
+    level = column(rows, "level")
+    return torch.where(level.isnan(), math.nan, (level <= 0.9).double())
 
-    Episodes are resampled whole; of a single one, its queries.
+
+METRICS: dict[str, Metric] = {
+    "median_km": Metric("median km", "km", ".0f", False, distances, weighted_median),
+    "mean_km": Metric("mean km", "km", ".0f", False, distances),
+    "geoscore": Metric(
+        "GeoScore", "0 to 5000", ".0f", True, lambda rows: geoscore(distances(rows))
+    ),
+    **{f"within_{km:.0f}km": _within(km) for km in THRESHOLDS_KM},
+    "nll": Metric("NLL", "nats/sr", ".2f", False, lambda rows: column(rows, "nll")),
+    "area_share": Metric(
+        "90 % area",
+        "share of the sphere",
+        ".1%",
+        False,
+        lambda rows: column(rows, "area_90_km2") / AREA_KM2,
+        weighted_median,
+    ),
+    "covered": Metric("covered", "share", ".0%", None, _is_covered),
+    "located": Metric(
+        "located",
+        "share",
+        ".0%",
+        True,
+        lambda rows: column(rows, "distance_km").isfinite().double(),
+    ),
+    "seconds": Metric("s/query", "s", ".3f", False, lambda rows: column(rows, "seconds")),
+}
+"""Covered are the truths inside the 90 % regions, located the queries that got an answer."""
+
+
+def score(
+    rows: DataFrame,
+    by: Sequence[str] = ("world", "locator", "shots"),
+    metrics: Sequence[str] = tuple(METRICS),
+    *,
+    intervals: Sequence[str] = ("median_km",),
+) -> DataFrame:
+    """Score every group of rows, as far as the truth is known.
+
+    Args:
+        rows: of any locators and worlds.
+        by: columns that tell groups apart.
+        metrics: names in `METRICS`.
+        intervals: those of `metrics` whose interval is wanted.
+
+    Returns:
+        a row for each group in order of appearance: `by`, `queries`, `failed` (photos that could
+        not be read), the metrics, and of `intervals` `<metric>_low` and `<metric>_high`.
+    """
+    failed = Counter(rows[rows.error.notna()][list(by)].itertuples(index=False, name=None))
+    records: list[dict[str, Any]] = []
+    for key, part in rows[rows.nll.notna()].groupby(list(by), sort=False):
+        record = dict(zip(by, key, strict=True))
+        record |= {"queries": len(part), "failed": failed[key]}
+        record |= {name: METRICS[name](part) for name in metrics}
+        for name in intervals:
+            interval = METRICS[name].interval(part)
+            record |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+        records.append(record)
+    ends = [f"{name}_{end}" for name in intervals for end in ("low", "high")]
+    return DataFrame(records, columns=[*by, "queries", "failed", *metrics, *ends])
+
+
+def compare(
+    rows: DataFrame,
+    base: object,
+    *,
+    metrics: Sequence[str] = ("median_km", "nll"),
+    by: Sequence[str] = ("shots",),
+    across: str = "locator",
+    ratio: bool = False,
+    resamples: int = 1000,
+) -> DataFrame:
+    """Compare locators with the one named `base` on the same queries; pairs are resampled together.
+
+    Args:
+        rows: of all of them.
+        base: a value of the column `across`.
+        metrics: names in `METRICS`.
+        by: columns that tell comparisons apart.
+        across: what is compared: locators, or numbers of shots.
+        ratio: whether to divide by the score of the base instead of taking it away.
+        resamples: of the bootstrap over episodes.
+
+    Returns:
+        a row for each value of `across` in each group, by shots and the base first: `by`,
+        `across`, and of each metric its score, `<metric>_difference` or `<metric>_ratio`, and the
+        bounds of its interval `<metric>_low` and `<metric>_high`.
 
     Raises:
         ValueError: rows of different queries.
     """
-    return _compare(a, b, distances, statistic=weighted_median, ratio=ratio)
+    effect = "ratio" if ratio else "difference"
+    known = rows[rows.nll.notna()].sort_values("shots", kind="stable")
+    records: list[dict[str, Any]] = []
+    for key, group in known.groupby(list(by), sort=False):
+        for value in dict.fromkeys((base, *group[across])):
+            part = group[group[across] == value]
+            other = _same_queries(part, group[group[across] == base])
+            record = dict(zip((*by, across), (*key, value), strict=True))
+            for name in metrics:
+                metric = METRICS[name]
+                interval = paired_bootstrap(
+                    metric.values(part),
+                    metric.values(other),
+                    statistic=metric.statistic,
+                    ratio=ratio,
+                    clusters=_clusters(part),
+                    resamples=resamples,
+                    generator=torch.Generator().manual_seed(0),
+                )
+                record |= {name: metric(part), f"{name}_{effect}": interval.estimate}
+                record |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+            records.append(record)
+    return DataFrame(records)
 
 
-def compare_nll(a: Sequence[Row], b: Sequence[Row]) -> Interval:
-    """Difference a - b of the mean NLL in nats per steradian, as `compare_medians`."""
-    return _compare(a, b, lambda rows: column(rows, "nll"))
-
-
-def _compare(
-    a: Sequence[Row], b: Sequence[Row], values: Callable[[Sequence[Row]], Tensor], **options: Any
-) -> Interval:
-    first, second = ({(row.episode, row.id): row for row in rows} for rows in (a, b))
-    if first.keys() != second.keys():
+def _same_queries(rows: DataFrame, others: DataFrame) -> DataFrame:
+    """Bring others into the order of rows."""
+    first, second = (part.set_index(["episode", "id"]).index for part in (rows, others))
+    common = len(first.intersection(second))
+    if not common == len(first) == len(second):
         raise ValueError(
             f"expected rows of the same queries, got {len(first)} and {len(second)} of which "
-            f"{len(first.keys() & second.keys())} are the same"
+            f"{common} are the same"
         )
-    systems = [values([rows[key] for key in first]) for rows in (first, second)]
-    episodes = [episode for episode, _ in first]
-    return paired_bootstrap(
-        *systems,
-        clusters=episodes if len(set(episodes)) > 1 else None,
-        generator=torch.Generator().manual_seed(0),
-        **options,
+    return others.iloc[second.get_indexer(first)]
+
+
+def methods(rows: DataFrame) -> DataFrame:
+    """Return the rows, or scores, of locators that are no baselines."""
+    return rows[~rows.locator.isin(BASELINES)]
+
+
+def levels_by_world(rows: DataFrame) -> dict[str, Tensor]:
+    """Return credible levels of the method's truths with most shots, for `plot_calibration`."""
+    levels: dict[str, Tensor] = {}
+    for world, part in rows.groupby("world", sort=False):
+        shots = part.shots.max()
+        known = methods(part[part.nll.notna() & (part.shots == shots)])
+        if len(known):
+            levels[f"{world}, {shots} shots"] = column(known, "level")
+    return levels
+
+
+def to_markdown(frame: DataFrame) -> str:
+    """Lay out a frame as a Markdown table; all but the first column stand to the right."""
+    cells = [list(frame.columns), *frame.itertuples(index=False, name=None)]
+    lines = [[str(cell) for cell in line] for line in cells]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join(
+        f"| {' | '.join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])} |"
+        for line in (lines[0], rule, *lines[1:])
     )
 
 
-HEADER = (
-    "world", "shots", "median km", "GeoScore", "< 200 km", "< 750 km", "< 2500 km", "NLL",
-    "90 % area", "covered", "s/query",
-)  # fmt: skip
-
-
-def table(scores: Sequence[Score]) -> str:
-    """Lay out the scores of the method as Markdown, beside the median errors of its baselines in km.
+def score_table(scores: DataFrame) -> str:
+    """Lay out scores of the method as Markdown, beside the median errors of its baselines in km.
 
     The 90 % area is the median one, as a share of the sphere; covered are the truths inside.
     """
-    medians = {(s.world, s.shots, s.locator): s.summary.median_km for s in scores}
-    baselines = [name for name in BASELINES if any(score.locator == name for score in scores)]
-    lines: list[tuple[str, ...]] = [(*HEADER, *(f"{name}, km" for name in baselines))]
-    for score in scores:
-        if score.locator not in BASELINES:
-            beside = [medians.get((score.world, score.shots, name)) for name in baselines]
-            lines.append((*_cells(score), *("" if km is None else f"{km:.0f}" for km in beside)))
-    return markdown(lines)
+    own = methods(scores)
+    table = own[["world", "shots"]].copy()
+    for name in (
+        "median_km", "geoscore", "within_200km", "within_750km", "within_2500km", "nll",
+        "area_share", "covered", "seconds",
+    ):  # fmt: skip
+        table[METRICS[name].title] = [f"{value:{METRICS[name].format}}" for value in own[name]]
+    for name in BASELINES:
+        baseline = scores[scores.locator == name]
+        if len(baseline):
+            beside = own[["world", "shots"]].merge(baseline, how="left", on=["world", "shots"])
+            table[f"{name}, km"] = ["" if km != km else f"{km:.0f}" for km in beside.median_km]
+    return to_markdown(table)
 
 
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Lay out lines of cells, the header first, as a Markdown table; names to the left."""
-    widths = [max(len(cell) for cell in cells) for cells in zip(*lines, strict=True)]
-    rule = ["-" * (width - 1) + ":" for width in widths]
-    rule[0] = "-" * widths[0]
-    padded = [
-        [cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])] for cells in lines
-    ]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [padded[0], rule, *padded[1:]])
-
-
-def _cells(score: Score) -> tuple[str, ...]:
-    row = score.summary
-    within = (row.within_200, row.within_750, row.within_2500)
-    return (
-        score.world,
-        str(score.shots),
-        f"{row.median_km:.0f}",
-        f"{row.mean_geoscore:.0f}",
-        *(f"{share:.0%}" for share in within),
-        f"{row.mean_nll:.2f}",
-        f"{(row.median_area_km2 or 0) / AREA_KM2:.1%}",
-        f"{score.coverage_90:.0%}",
-        f"{row.mean_seconds:.3f}",
+def comparison_table(comparison: DataFrame) -> str:
+    """Lay out what `compare` returns as Markdown; a difference below 0 is better than the base."""
+    lines = zip(
+        comparison.locator,
+        comparison.shots,
+        [f"{km:.0f}" for km in comparison.median_km],
+        format_differences(comparison, "median_km", "+z.0f"),
+        [f"{nll:.2f}" for nll in comparison.nll],
+        format_differences(comparison, "nll", "+z.2f"),
+        strict=True,
     )
+    header = ["locator", "shots", "median km", "difference (95 %)", "NLL", "difference (95 %)"]
+    return to_markdown(DataFrame(lines, columns=header))
 
 
-def report(rows: Sequence[Row], *, most: int = 20) -> str:
-    """Tell what came of a run: the table, answers of unknown truth, photos that failed.
+def format_differences(comparison: DataFrame, metric: str, form: str) -> list[str]:
+    """Format the differences in a metric with their intervals, such as "-1.0 (-2.5 to +0.2)"."""
+    ends = comparison[[f"{metric}_{end}" for end in ("difference", "low", "high")]]
+    return [
+        f"{estimate:{form}} ({low:{form}} to {high:{form}})"
+        for estimate, low, high in ends.itertuples(index=False, name=None)
+    ]
+
+
+def format_results(rows: DataFrame, *, most: int = 20) -> str:
+    """Return the table of a run, answers of unknown truth, and photos that failed, as text.
 
     `most` answers are listed; the rows on disk hold them all.
     """
-    scored = scores(rows)
-    answers = [row for row in rows if row.true_lat is None and row.error is None]
-    failed = {row.id: row.error for row in rows if row.error is not None}
-    lines = [table(scored)] if scored else []
-    lines += [_answer(row) for row in answers[:most]]
+    scores = score(rows)
+    answers = rows[rows.true_lat.isna() & rows.error.isna()]
+    failed = rows[rows.error.notna()].drop_duplicates("id", keep="last")
+    lines = [score_table(scores)] if len(scores) else []
+    for name, lat, lon, km2 in answers.head(most)[["id", "lat", "lon", "area_90_km2"]].to_numpy():
+        place = f"{lat:.2f}, {lon:.2f}, 90 % within {km2:,.0f} km2"
+        lines.append(f"{name}: {'not located' if math.isnan(lat) else place}")
     if len(answers) > most:
         lines.append(f"and {len(answers) - most} more in predictions.parquet")
-    lines += [f"skipped {name}: {error}" for name, error in failed.items()]
+    lines += [f"skipped {row.id}: {row.error}" for row in failed.itertuples()]
     return "\n".join(lines)
-
-
-def _answer(row: Row) -> str:
-    if row.lat is None or row.lon is None:
-        return f"{row.id}: not located"
-    return f"{row.id}: {row.lat:.2f}, {row.lon:.2f}, 90 % within {row.area_90_km2:,.0f} km2"

@@ -13,6 +13,8 @@ from huggingface_hub import cached_assets_path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from icgeo.writing import write_atomically
+
 log = logging.getLogger(__name__)
 
 Embedding = dict[str, Tensor]
@@ -57,9 +59,8 @@ class Prompts:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            save_file({name: x.contiguous().cpu() for name, x in embedding.items()}, partial)
-            partial.replace(path)
+            with write_atomically(path) as partial:
+                save_file({name: x.contiguous().cpu() for name, x in embedding.items()}, partial)
         except OSError as error:
             log.warning("cannot keep the embedding of an instruction in %s: %s", path, error)
 

@@ -8,14 +8,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from icgeo import maps, sphere
-from icgeo.data.orbit import ESCAPE_SPEED_KMH, Views, random_views, to_uint8, track_views
+from icgeo.data.orbit import (
+    ESCAPE_SPEED_KMH,
+    random_views,
+    to_uint8,
+    track_views,
+    views_to_examples,
+)
 from icgeo.geolocator import Geolocator
 from icgeo.layout import EARTH
 from icgeo.models.flux2 import StackedMapModel
@@ -150,21 +154,15 @@ def locate_sequences(
     for number in torch.randint(first, end, (clips,), generator=generator).tolist():
         picture = worlds.pictures[number].cpu().float() / 255
         track = track_views(picture, FRAMES_ALIKE, gap_seconds=GAP_SECONDS, generator=generator)
-        known = None if prompt == EARTH else random_views(picture, max(SHOTS), generator=generator)
-        located = locator.locate(_arrays(track), _examples(known))
+        examples: list[Example] = []
+        if prompt != EARTH:
+            known = random_views(picture, max(SHOTS), generator=generator)
+            pairs = views_to_examples(known.images, known.lat_lon)
+            examples = [Example(photo, *place) for photo, place in pairs]
+        photos = [photo for photo, _ in views_to_examples(track.images, track.lat_lon)]
+        located = locator.locate(photos, examples)
         found.append(LocatedSequence([prediction.density for prediction in located], track.lat_lon))
     return found
-
-
-def _examples(views: Views | None) -> list[Example]:
-    if views is None:
-        return []
-    places = views.lat_lon.tolist()
-    return [Example(image, *place) for image, place in zip(_arrays(views), places, strict=True)]
-
-
-def _arrays(views: Views) -> list[np.ndarray]:
-    return list(rearrange(views.images, "n c h w -> n h w c").numpy())
 
 
 def best_correlation(clips: Sequence[LocatedSequence]) -> float:

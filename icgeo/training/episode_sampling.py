@@ -4,7 +4,6 @@ Conventions: everything of an episode follows from (seed, step, number), so that
 nor the number of processes changes it. Times are drawn before the shift that sampling applies too.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from icgeo import sphere
+from icgeo.seeds import seeded_generator
 from icgeo.training.episodes import random_subsets
 from icgeo.training.options import EpisodeSamplingOptions
 
@@ -123,9 +123,7 @@ def draw_times(
 
 def sample_episode(gallery: Gallery, options: EpisodeSamplingOptions, *key: int) -> EpisodeSample:
     """EpisodeSample an episode; the same key gives the same."""
-    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=7).digest()
-    seed = int.from_bytes(digest, "little")
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded_generator(*key, bits=56)
     views = options.views
     choice = options.choices[int(torch.randint(len(options.choices), (), generator=generator))]
     chosen = CHOICES[choice](gallery, views, generator)
@@ -143,5 +141,5 @@ def sample_episode(gallery: Gallery, options: EpisodeSamplingOptions, *key: int)
             generator=generator,
         ),
         is_told=bool(torch.rand((), generator=generator) >= options.drop_text),
-        seed=seed + 1,
+        seed=generator.initial_seed() + 1,
     )

@@ -28,6 +28,7 @@ from icgeo.models.pipelines import PipelineMapModel
 from icgeo.models.references import References
 from icgeo.training.episode_sampling import EpisodeSample
 from icgeo.training.photo_sets import PhotoSet
+from icgeo.writing import write_atomically
 
 AT_ONCE = 64
 """Photos encoded at a time."""
@@ -247,9 +248,8 @@ def encoded(objective: Objective, pool: PhotoSet, folder: Path) -> Latents:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         latents = {name: x.contiguous() for name, x in objective.encode(pool).tensors.items()}
-        partial = path.with_name(f"{path.name}.{id(latents)}.partial")
-        save_file(latents, partial)
-        partial.replace(path)
+        with write_atomically(path) as partial:
+            save_file(latents, partial)
     return Latents(load_file(path))
 
 

@@ -16,7 +16,7 @@ from icgeo.config import UsageError
 from icgeo.data.manifest import ManifestError, read_manifest
 from icgeo.data.orbit import ViewOptions, random_views
 from icgeo.data.photos import PhotoError
-from icgeo.data.squares import square_pixels
+from icgeo.data.pixels import square_pixels
 
 logger = logging.getLogger(__name__)
 

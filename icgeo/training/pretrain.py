@@ -26,6 +26,7 @@ from icgeo.models.flux2 import StackedFlux2
 from icgeo.sphere.healpix import cell_xyz
 from icgeo.training.episodes import PROMPTS, EpisodeOptions, Episodes, WorldBank, sample_episodes
 from icgeo.training.flow import encode_photos, losses, match_loss, predict_velocity
+from icgeo.writing import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -202,9 +203,8 @@ class Pretraining:
             "generator": self.generator.get_state(),
             "step": self.step,
         }
-        partial = self.folder / "state.partial"
-        torch.save(state, partial)
-        partial.replace(self.folder / "state.pt")
+        with write_atomically(self.folder / "state.pt") as partial:
+            torch.save(state, partial)
 
     def resume(self) -> bool:
         """Continue from the last checkpoint, if there is one."""

@@ -7,7 +7,7 @@ import twins
 import icgeo
 from icgeo import maps
 from icgeo.data.orbit import random_views
-from icgeo.data.squares import square_pixels
+from icgeo.data.pixels import square_pixels
 from icgeo.data.worlds import procedural_world
 from icgeo.geolocator import Geolocator
 from icgeo.prediction import locate_by_sets

@@ -1,0 +1,80 @@
+"""Make icgeo/assets/basemap.parquet, land and borders of Natural Earth, from npm's world-atlas.
+
+Run `python scripts/assets/basemap.py` (needs npm), or give it the folder of the unpacked package.
+Natural Earth is in the public domain, world-atlas 2.0.2 under the ISC licence.
+"""
+
+import argparse
+import subprocess
+import tarfile
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import shapely
+import shapely.affinity
+
+ASSET = Path(__file__).parents[2] / "icgeo" / "assets" / "basemap.parquet"
+DEGREES = 0.1  # detail kept; a pixel of a world map 1024 wide is 0.35
+
+
+def fetch(folder: Path) -> Path:
+    command = ["npm", "pack", "--silent", "world-atlas@2.0.2"]
+    archive = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+    with tarfile.open(folder / archive.strip()) as packed:
+        packed.extractall(folder, filter="data")
+    return folder / "package"
+
+
+def unroll(ring: shapely.LinearRing) -> shapely.Polygon:
+    """Fill a ring whose longitudes jump at the antimeridian; around the pole, down to it."""
+    lon, lat = shapely.get_coordinates(ring).T
+    lon = np.unwrap(lon, period=360)
+    if abs(lon[-1] - lon[0]) > 180:
+        lon, lat = np.append(lon, lon[[-1, 0]]), np.append(lat, [-90, -90])
+    return shapely.make_valid(shapely.Polygon(np.stack((lon, lat), axis=1)))
+
+
+def wrap(shape: shapely.Geometry) -> shapely.Geometry:
+    """Cut at the antimeridian and bring every part to [-180, 180]."""
+    turns = [shapely.affinity.translate(shape, degrees) for degrees in (-360, 0, 360)]
+    return shapely.union_all(shapely.intersection(turns, shapely.box(-180, -90, 180, 90)))
+
+
+def land(package: Path) -> shapely.Geometry:
+    polygons = geopandas.read_file(package / "land-50m.json").geometry.explode()
+    shore = shapely.union_all([wrap(unroll(p.exterior)) for p in polygons])
+    lakes = [wrap(unroll(hole)) for p in polygons for hole in p.interiors]
+    shape = shapely.simplify(shapely.difference(shore, shapely.union_all(lakes)), DEGREES)
+    parts = shapely.get_parts(shapely.make_valid(shape))
+    return shapely.multipolygons([part for part in parts if part.area > 0])
+
+
+def borders(package: Path) -> shapely.Geometry:
+    """Keep the segments that two countries share: TopoJSON stores them once, so they are equal."""
+    countries = geopandas.read_file(package / "countries-50m.json", layer="countries")
+    rings = [np.round(shapely.get_coordinates(r), 6) for r in countries.boundary.explode()]
+    ends = np.concatenate([np.stack((r[:-1], r[1:]), axis=1) for r in rings])
+    count = Counter(tuple(sorted(map(tuple, pair))) for pair in ends.tolist())
+    shared = shapely.multilinestrings([pair for pair, times in count.items() if times > 1])
+    return shapely.simplify(shapely.line_merge(shared), DEGREES)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("package", type=Path, nargs="?", help="folder of the unpacked package")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        package = arguments.package or fetch(Path(folder))
+        shapes = {"land": land(package), "borders": borders(package)}
+    frame = geopandas.GeoDataFrame(
+        {"kind": list(shapes)}, geometry=list(shapes.values()), crs="EPSG:4326"
+    ).explode(ignore_index=True)
+    frame.to_parquet(ASSET, compression="zstd", index=False)
+    print(f"{ASSET}: {len(frame)} shapes, {ASSET.stat().st_size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Measure modes of attention and guidance by examples against the model's own way, by shots."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from icgeo import config
+from icgeo.options import SHOTS
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compare on worlds of held-out families; a run that was stopped goes on."""
+
+    model: str = "tiny"
+    """A name, or a checkpoint folder."""
+    device: str = "cpu"
+    """Device on which the model runs."""
+    attention: tuple[str, ...] = ("joint", "full")
+    """Modes beside the model's own."""
+    guidance: tuple[float, ...] = (1.5, 2.0, 3.0)
+    """Scales of guidance by examples, in the model's own mode; 1 is none."""
+    episodes: int = 20
+    """Number of episodes, each in a world of its own."""
+    queries: int = 12
+    """Queries of an episode."""
+    shots: tuple[int, ...] = SHOTS
+    """Numbers of examples."""
+    steps: int | None = None
+    """Steps of the flow; by default the checkpoint's own."""
+    samples: int | None = None
+    """Maps drawn for each query; by default the checkpoint's own."""
+    seed: int = 0
+    """Seed of worlds and views."""
+    name: str = "modes"
+    """Run folder under runs/."""
+
+
+def main(options: Options) -> None:
+    """Locate the same queries in every way; print and write `modes.md` and `modes.json`."""
+    from icgeo.evaluation import compare, comparison_table, evaluate
+    from icgeo.evaluation.episodes import HELD_OUT, group_episodes
+    from icgeo.geolocator import Geolocator
+    from icgeo.layout import UNKNOWN
+    from icgeo.models import load
+
+    folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
+    own = load(options.model, device=options.device).settings.attention
+    ways = [
+        (own, 1.0),
+        *((own, scale) for scale in options.guidance),
+        *((mode, 1.0) for mode in options.attention),
+    ]
+    locators = [
+        Geolocator(
+            options.model,
+            prompt=UNKNOWN,
+            steps=options.steps,
+            samples=options.samples,
+            attention=attention,
+            device=options.device,
+            example_guidance=scale,
+            name=f"{attention}, w = {scale:g}",
+        )
+        for attention, scale in ways
+    ]
+    episodes = group_episodes(
+        HELD_OUT, options.episodes, queries=options.queries, seed=options.seed
+    )
+    runs = [(locator, episode) for episode in episodes for locator in locators]
+    rows = evaluate(runs, folder=folder, shots=options.shots, baselines=False)
+
+    comparison = compare(rows, locators[0].name)
+    comparison.to_json(folder / "modes.json", orient="records", double_precision=15, indent=2)
+    table = comparison_table(comparison)
+    (folder / "modes.md").write_text(table + "\n", encoding="utf-8")
+    print(table)
+
+
+if __name__ == "__main__":
+    config.run(main, Options)
