@@ -39,7 +39,7 @@ def main(options: Options) -> None:
     """Locate the same queries in every way; print and write `modes.md` and `modes.json`."""
     from icgeo.evaluation import compare, comparison_table, evaluate
     from icgeo.evaluation import evidence as of
-    from icgeo.evaluation.scores import to_json
+    from icgeo.evaluation.legacy import to_json
     from icgeo.geolocator import Geolocator
     from icgeo.layout import UNKNOWN
     from icgeo.models import load

@@ -1,5 +1,7 @@
 """Locators on benchmarks: episodes, rows, scores."""
 
+from icgeo.evaluation.rows import Row, RowFile, known_rows, read_rows, to_frame  # isort: skip
+from icgeo.evaluation.scores import METRICS, Metric, score  # isort: skip
 from icgeo.evaluation.benchmarks import (
     Episode,
     Query,
@@ -11,9 +13,8 @@ from icgeo.evaluation.benchmarks import (
     world_episode,
 )
 from icgeo.evaluation.comparison import Comparison, compare, comparison_table
-from icgeo.evaluation.rows import Row, RowFile, known_rows
 from icgeo.evaluation.run import evaluate, finish, locate_share
-from icgeo.evaluation.scores import (
+from icgeo.evaluation.legacy import (
     BASELINES,
     Score,
     column,
@@ -32,10 +33,12 @@ from icgeo.options import SHOTS
 
 __all__ = [
     "BASELINES",
+    "METRICS",
     "SHOTS",
     "Benchmark",
     "Comparison",
     "Episode",
+    "Metric",
     "Query",
     "Row",
     "RowFile",
@@ -56,11 +59,14 @@ __all__ = [
     "levels_by_world",
     "locate_share",
     "photo_episode",
+    "read_rows",
     "report",
+    "score",
     "scores",
     "select",
     "sequence_episode",
     "table",
+    "to_frame",
     "video_episode",
     "world_episode",
 ]

@@ -27,7 +27,7 @@ from icgeo.evaluation.comparison import compare, comparison_table
 from icgeo.evaluation.evidence import HELD_OUT, by_group
 from icgeo.evaluation.rows import Row
 from icgeo.evaluation.run import evaluate
-from icgeo.evaluation.scores import RETRIEVAL
+from icgeo.evaluation.legacy import RETRIEVAL
 from icgeo.features import Features
 from icgeo.prediction import Example, Locator
 from icgeo.seeds import seeded_generator

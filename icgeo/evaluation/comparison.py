@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from icgeo.evaluation.rows import Row
-from icgeo.evaluation.scores import (
+from icgeo.evaluation.legacy import (
     column,
     compare_medians,
     compare_nll,

@@ -19,7 +19,7 @@ from icgeo.baselines import NearestPixels
 from icgeo.data.worlds import HELD_OUT_FAMILIES, TRAINING_FAMILIES
 from icgeo.evaluation.benchmarks import TURNED_EARTH, Episode, world_episode
 from icgeo.evaluation.rows import Row
-from icgeo.evaluation.scores import compare_medians, scores, select, table, to_json
+from icgeo.evaluation.legacy import compare_medians, scores, select, table, to_json
 from icgeo.metrics import median_error
 from icgeo.sphere import AREA_KM2, distance_km, sample_uniform, to_lat_lon
 

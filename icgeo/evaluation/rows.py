@@ -3,9 +3,11 @@
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
+
+from pandas import DataFrame, Series
 
 from icgeo.writing import write_atomically
 
@@ -57,6 +59,16 @@ Key = tuple[str, str, str, int]
 """Locator, episode, query, number of shots."""
 
 
+DTYPES: dict[Any, str] = {
+    str: "object",
+    str | None: "object",
+    int: "int64",
+    float | None: "float64",
+    bool | None: "boolean",
+}
+"""Of the columns of a frame, by the types of the fields of `Row`."""
+
+
 class RowFile:
     """Rows in a file of JSON lines, which survives a kill at any time; one process writes it."""
 
@@ -92,6 +104,29 @@ def known_rows(folder: Path) -> dict[Key, Row]:
         for row in _read(path)[1]:
             rows.setdefault(row.key, row)
     return rows
+
+
+def read_rows(folder: Path) -> DataFrame:
+    """Read the rows of a run folder as one frame, as `to_frame` lays it out.
+
+    Raises:
+        ValueError: a line that is no row.
+    """
+    return to_frame(known_rows(folder).values())
+
+
+def to_frame(rows: Iterable[Row]) -> DataFrame:
+    """Lay out rows as a frame whose columns are the fields of `Row`.
+
+    Numbers that are not known are NaN, text is None, `located` is pandas' own NA.
+    """
+    rows = list(rows)
+    return DataFrame(
+        {
+            field.name: Series([getattr(row, field.name) for row in rows], dtype=DTYPES[field.type])
+            for field in fields(Row)
+        }
+    )
 
 
 def write_rows(folder: Path, rows: Iterable[Row]) -> None:

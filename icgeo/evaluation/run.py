@@ -17,7 +17,7 @@ from tqdm import tqdm
 from icgeo.evaluation.benchmarks import Query
 from icgeo.evaluation.locating import locate, read
 from icgeo.evaluation.rows import Key, Row, RowFile, known_rows, write_rows
-from icgeo.evaluation.scores import BASELINES, scores, to_json
+from icgeo.evaluation.legacy import BASELINES, scores, to_json
 from icgeo.evaluation.shards import ALONE, Shard
 from icgeo.evaluation.streams import Benchmark
 from icgeo.options import SHOTS

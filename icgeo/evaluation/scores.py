@@ -1,29 +1,30 @@
-"""Scores of rows: by world, locator and number of shots, as a table, and against each other.
+"""Scores of rows: each metric once, by any columns, in tables, and locators against each other.
 
-Conventions: a query without an answer counts as a guess, a quarter of the way around the sphere; a
-photo that could not be read is in no score, but counted. Intervals hold 95 %, by the bootstrap over
-episodes.
+Conventions: rows are the frame that `read_rows` gives. A query without an answer counts as a guess,
+a quarter of the way around the sphere; a photo that could not be read is in no score, but counted.
+Intervals hold 95 %, by the bootstrap over episodes; of a single episode, over its queries.
 """
 
-import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
+from pandas import DataFrame
 from torch import Tensor
 
 from icgeo.baselines import Chance, NearestOracle, NearestPixels
-from icgeo.evaluation.rows import Row
+from icgeo.evaluation.rows import to_frame
 from icgeo.metrics import (
+    THRESHOLDS_KM,
     Interval,
-    Summary,
+    Statistic,
     bootstrap_interval,
-    coverage,
+    geoscore,
     paired_bootstrap,
-    summarise,
+    weighted_mean,
     weighted_median,
 )
 from icgeo.sphere import AREA_KM2, EARTH_RADIUS_KM
@@ -37,222 +38,298 @@ BASELINES = (Chance.name, NearestPixels.name, RETRIEVAL, NearestOracle.name)
 
 
 @dataclass(frozen=True)
-class Score:
-    """How a locator did on a world with a number of shots."""
+class Metric:
+    """A score of queries: a value of each of them, and the statistic that sums them up."""
 
-    world: str
-    locator: str
-    shots: int
-    summary: Summary
-    median_km: Interval
-    """Median error with its bootstrap interval, by episodes if there are several."""
-    located: float
-    """Fraction of the queries that got an answer."""
-    coverage_90: float
-    """Fraction of the truths inside the 90 % regions."""
-    failed: int
-    """Photos that could not be read."""
+    title: str
+    """Heading of a column."""
+    unit: str
+    format: str
+    """Format specification of a number, such as ".0f"; shares are printed in percent."""
+    higher_is_better: bool | None
+    """Direction; None where the best value is in between."""
+    values: Callable[[DataFrame], Float[Tensor, "rows"]]
+    """One value for each row; NaN leaves the row out."""
+    statistic: Statistic = weighted_mean
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give one flat dictionary."""
-        values = asdict(self)
-        summary, interval = values.pop("summary"), values.pop("median_km")
-        ends = {"median_km_low": interval["low"], "median_km_high": interval["high"]}
-        return values | summary | ends
+    def __call__(self, rows: DataFrame) -> float:
+        """Score rows; NaN where no row has a value."""
+        values = self.values(rows)
+        values = values[~values.isnan()]
+        return self.statistic(values, torch.ones_like(values)).item() if len(values) else math.nan
 
-
-def to_json(values: Any) -> str:
-    """Write values as JSON, with null for numbers that are not finite, which JSON has not."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(part) for key, part in value.items()}
-        if isinstance(value, list):
-            return [plain(part) for part in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return json.dumps(plain(values), indent=2, allow_nan=False) + "\n"
-
-
-def scores(rows: Sequence[Row]) -> list[Score]:
-    """Score every world, locator and number of shots, as far as the truth is known."""
-    groups: dict[tuple[str, str, int], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.world, row.locator, row.shots), []).append(row)
-    return [
-        _score(world, locator, shots, group)
-        for (world, locator, shots), group in groups.items()
-        if any(row.nll is not None for row in group)
-    ]
-
-
-def _score(world: str, locator: str, shots: int, rows: Sequence[Row]) -> Score:
-    known = [row for row in rows if row.nll is not None]
-    episodes = [row.episode for row in known]
-    distance = distances(known)
-    return Score(
-        world=world,
-        locator=locator,
-        shots=shots,
-        summary=summarise(
-            distance,
-            column(known, "nll"),
-            area_km2=column(known, "area_90_km2"),
-            seconds=column(known, "seconds"),
-        ),
-        median_km=bootstrap_interval(
-            distance,
-            statistic=weighted_median,
-            # of one episode nothing is known but how its queries differ
-            clusters=episodes if len(set(episodes)) > 1 else None,
+    def interval(self, rows: DataFrame, *, resamples: int = 1000) -> Interval:
+        """Score rows, with the 95 % interval by the bootstrap over episodes."""
+        values = self.values(rows)
+        known = ~values.isnan()
+        if not known.any():
+            return Interval(math.nan, math.nan, math.nan)
+        return bootstrap_interval(
+            values[known],
+            statistic=self.statistic,
+            clusters=_clusters(rows[known.numpy()]),
+            resamples=resamples,
             generator=torch.Generator().manual_seed(0),
-        ),
-        located=column(known, "distance_km").isfinite().double().mean().item(),
-        coverage_90=coverage(column(known, "level"), 0.9),
-        failed=sum(row.error is not None for row in rows),
-    )
+        )
 
 
-def column(rows: Sequence[Row], name: str) -> Float[Tensor, " rows"]:
-    """Numbers of one field of the rows; NaN for what is not known."""
-    values = [getattr(row, name) for row in rows]
-    known = [math.nan if value is None else value for value in values]
-    return torch.tensor(known, dtype=torch.float64)
+def column(rows: Any, name: str) -> Float[Tensor, "rows"]:
+    """Return the numbers of a column; NaN for what is not known."""
+    rows = rows if isinstance(rows, DataFrame) else to_frame(rows)  # until all rows are frames
+    return torch.tensor(rows[name].to_numpy(dtype=float), dtype=torch.float64)
 
 
-def distances(rows: Sequence[Row]) -> Float[Tensor, " rows"]:
-    """Errors in km of rows whose truth is known.
+def distances(rows: Any) -> Float[Tensor, "rows"]:
+    """Return errors in km of rows whose truth is known; without an answer that of a guess.
 
-    Without an answer a row counts as a guess: a quarter of the way around, half of the sphere is
-    nearer.
+    A guess is a quarter of the way around: half of the sphere is nearer.
     """
     return column(rows, "distance_km").nan_to_num(GUESS_KM)
 
 
-def select(
-    rows: Sequence[Row], *, shots: int, locator: str | None = None, world: str | None = None
-) -> list[Row]:
-    """Pick rows with a known truth: of the method if no `locator` is named, of all worlds."""
-    return [
-        row
-        for row in rows
-        if row.nll is not None
-        and row.shots == shots
-        and (row.locator == locator if locator else row.locator not in BASELINES)
-        and world in (None, row.world)
-    ]
+def _clusters(rows: DataFrame) -> Sequence[str] | None:
+    """Return the episodes; of one episode nothing is known but how its queries differ."""
+    return list(rows.episode) if rows.episode.nunique() > 1 else None
 
 
-def levels_by_world(rows: Sequence[Row]) -> dict[str, Tensor]:
-    """Credible levels of the method's truths with most shots, by world: for `plot_calibration`."""
-    levels: dict[str, Tensor] = {}
-    for world in dict.fromkeys(row.world for row in rows):
-        shots = max(row.shots for row in rows if row.world == world)
-        if known := select(rows, shots=shots, world=world):
-            levels[f"{world}, {shots} shots"] = column(known, "level")
-    return levels
+def _within(km: float) -> Metric:
+    def values(rows: DataFrame) -> Float[Tensor, "rows"]:
+        return (distances(rows) < km).double()
+
+    return Metric(f"< {km:.0f} km", "share", ".0%", True, values)
 
 
-def compare_medians(a: Sequence[Row], b: Sequence[Row], *, ratio: bool = False) -> Interval:
-    """Difference a - b, or ratio a / b, of the median errors in km over the same queries.
+def _is_covered(rows: DataFrame) -> Float[Tensor, "rows"]:
+    level = column(rows, "level")
+    return torch.where(level.isnan(), math.nan, (level <= 0.9).double())
 
-    Episodes are resampled whole; of a single one, its queries.
+
+METRICS: dict[str, Metric] = {
+    "median_km": Metric("median km", "km", ".0f", False, distances, weighted_median),
+    "mean_km": Metric("mean km", "km", ".0f", False, distances),
+    "geoscore": Metric(
+        "GeoScore", "0 to 5000", ".0f", True, lambda rows: geoscore(distances(rows))
+    ),
+    **{f"within_{km:.0f}km": _within(km) for km in THRESHOLDS_KM},
+    "nll": Metric("NLL", "nats/sr", ".2f", False, lambda rows: column(rows, "nll")),
+    "area_share": Metric(
+        "90 % area",
+        "share of the sphere",
+        ".1%",
+        False,
+        lambda rows: column(rows, "area_90_km2") / AREA_KM2,
+        weighted_median,
+    ),
+    "covered": Metric("covered", "share", ".0%", None, _is_covered),
+    "located": Metric(
+        "located",
+        "share",
+        ".0%",
+        True,
+        lambda rows: column(rows, "distance_km").isfinite().double(),
+    ),
+    "seconds": Metric("s/query", "s", ".3f", False, lambda rows: column(rows, "seconds")),
+}
+"""Covered are the truths inside the 90 % regions, located the queries that got an answer."""
+
+
+def score(
+    rows: DataFrame,
+    by: Sequence[str] = ("world", "locator", "shots"),
+    metrics: Sequence[str] = tuple(METRICS),
+    *,
+    intervals: Sequence[str] = ("median_km",),
+) -> DataFrame:
+    """Score every group of rows, as far as the truth is known.
+
+    Args:
+        rows: of any locators and worlds.
+        by: columns that tell groups apart.
+        metrics: names in `METRICS`.
+        intervals: those of `metrics` whose interval is wanted.
+
+    Returns:
+        a row for each group in order of appearance: `by`, `queries`, `failed` (photos that could
+        not be read), the metrics, and of `intervals` `<metric>_low` and `<metric>_high`.
+    """
+    failed = rows[rows.error.notna()].groupby(list(by)).size()
+    records: list[dict[str, object]] = []
+    for key, part in rows[rows.nll.notna()].groupby(list(by), sort=False):
+        record = dict(zip(by, key, strict=True))
+        record |= {"queries": len(part), "failed": int(failed.get(_key(key), 0))}
+        record |= {name: METRICS[name](part) for name in metrics}
+        for name in intervals:
+            interval = METRICS[name].interval(part)
+            record |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+        records.append(record)
+    ends = [f"{name}_{end}" for name in intervals for end in ("low", "high")]
+    return DataFrame(records, columns=[*by, "queries", "failed", *metrics, *ends])
+
+
+def _key(key: tuple[object, ...]) -> object:
+    return key if len(key) > 1 else key[0]
+
+
+def compare(
+    rows: DataFrame,
+    base: object,
+    *,
+    metric: str = "median_km",
+    by: Sequence[str] = ("shots",),
+    across: str = "locator",
+    ratio: bool = False,
+    resamples: int = 1000,
+) -> DataFrame:
+    """Compare locators with the one named `base` on the same queries; pairs are resampled together.
+
+    Args:
+        rows: of all of them.
+        base: a value of the column `across`.
+        metric: a name in `METRICS`.
+        by: columns that tell comparisons apart.
+        across: what is compared: locators, or numbers of shots.
+        ratio: whether to divide by the metric of the base instead of taking it away.
+        resamples: of the bootstrap over episodes.
+
+    Returns:
+        a row for each value of `across` in each group, by shots and the base first: `by`,
+        `across`, the metric, `<metric>_difference` or `<metric>_ratio`, and the bounds of its
+        interval `<metric>_low` and `<metric>_high`.
 
     Raises:
         ValueError: rows of different queries.
     """
-    return _compare(a, b, distances, statistic=weighted_median, ratio=ratio)
+    one = METRICS[metric]
+    effect = f"{metric}_{'ratio' if ratio else 'difference'}"
+    columns = [*by, across, metric, effect, f"{metric}_low", f"{metric}_high"]
+    known = rows[rows.nll.notna()].sort_values("shots", kind="stable")
+    records: list[tuple[object, ...]] = []
+    for key, group in known.groupby(list(by), sort=False):
+        parts = {value: part for value, part in group.groupby(across, sort=False)}  # noqa: C416
+        for value in dict.fromkeys((base, *parts)):
+            part = parts.get(value, group[:0])
+            other = _same_queries(part, parts.get(base, group[:0]))
+            interval = paired_bootstrap(
+                one.values(part),
+                one.values(other),
+                statistic=one.statistic,
+                ratio=ratio,
+                clusters=_clusters(part),
+                resamples=resamples,
+                generator=torch.Generator().manual_seed(0),
+            )
+            bounds = (interval.estimate, interval.low, interval.high)
+            records.append((*key, value, one(part), *bounds))
+    return DataFrame(records, columns=columns)
 
 
-def compare_nll(a: Sequence[Row], b: Sequence[Row]) -> Interval:
-    """Difference a - b of the mean NLL in nats per steradian, as `compare_medians`."""
-    return _compare(a, b, lambda rows: column(rows, "nll"))
-
-
-def _compare(
-    a: Sequence[Row], b: Sequence[Row], values: Callable[[Sequence[Row]], Tensor], **options: Any
-) -> Interval:
-    first, second = ({(row.episode, row.id): row for row in rows} for rows in (a, b))
-    if first.keys() != second.keys():
+def _same_queries(rows: DataFrame, others: DataFrame) -> DataFrame:
+    """Bring others into the order of rows."""
+    first, second = (part.set_index(["episode", "id"]).index for part in (rows, others))
+    common = len(first.intersection(second))
+    if not common == len(first) == len(second):
         raise ValueError(
             f"expected rows of the same queries, got {len(first)} and {len(second)} of which "
-            f"{len(first.keys() & second.keys())} are the same"
+            f"{common} are the same"
         )
-    systems = [values([rows[key] for key in first]) for rows in (first, second)]
-    episodes = [episode for episode, _ in first]
-    return paired_bootstrap(
-        *systems,
-        clusters=episodes if len(set(episodes)) > 1 else None,
-        generator=torch.Generator().manual_seed(0),
-        **options,
+    return others.iloc[second.get_indexer(first)]
+
+
+def methods(rows: DataFrame) -> DataFrame:
+    """Return the rows, or scores, of locators that are no baselines."""
+    return rows[~rows.locator.isin(BASELINES)]
+
+
+def levels_by_world(rows: DataFrame) -> dict[str, Tensor]:
+    """Return credible levels of the method's truths with most shots, for `plot_calibration`."""
+    levels: dict[str, Tensor] = {}
+    for world, part in rows.groupby("world", sort=False):
+        shots = part.shots.max()
+        known = methods(part[part.nll.notna() & (part.shots == shots)])
+        if len(known):
+            levels[f"{world}, {shots} shots"] = column(known, "level")
+    return levels
+
+
+def to_markdown(frame: DataFrame) -> str:
+    """Lay out a frame as a Markdown table; the first column to the left, the others to the right."""
+    cells = [frame.columns, *frame.itertuples(index=False, name=None)]
+    lines = [[str(cell) for cell in line] for line in cells]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * (width - 1) + ":" for width in widths])
+    lines[1][0] = "-" * widths[0]
+    return "\n".join(
+        f"| {' | '.join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])} |"
+        for line in lines
     )
 
 
-HEADER = (
-    "world", "shots", "median km", "GeoScore", "< 200 km", "< 750 km", "< 2500 km", "NLL",
-    "90 % area", "covered", "s/query",
+SHOWN = (
+    "median_km", "geoscore", "within_200km", "within_750km", "within_2500km", "nll", "area_share",
+    "covered", "seconds",
 )  # fmt: skip
+"""Metrics of `score_table`."""
 
 
-def table(scores: Sequence[Score]) -> str:
+def score_table(scores: DataFrame) -> str:
     """Lay out the scores of the method as Markdown, beside the median errors of its baselines in km.
 
     The 90 % area is the median one, as a share of the sphere; covered are the truths inside.
     """
-    medians = {(s.world, s.shots, s.locator): s.summary.median_km for s in scores}
-    baselines = [name for name in BASELINES if any(score.locator == name for score in scores)]
-    lines: list[tuple[str, ...]] = [(*HEADER, *(f"{name}, km" for name in baselines))]
-    for score in scores:
-        if score.locator not in BASELINES:
-            beside = [medians.get((score.world, score.shots, name)) for name in baselines]
-            lines.append((*_cells(score), *("" if km is None else f"{km:.0f}" for km in beside)))
-    return markdown(lines)
+    own = methods(scores)
+    table = own[["world", "shots"]].copy()
+    for name in SHOWN:
+        table[METRICS[name].title] = own[name].map(f"{{:{METRICS[name].format}}}".format)
+    medians = scores.set_index(["world", "shots", "locator"]).median_km
+    for name in BASELINES:
+        if (scores.locator == name).any():
+            keys = zip(own.world, own.shots, strict=True)
+            beside = [medians.get((*key, name), math.nan) for key in keys]
+            table[f"{name}, km"] = ["" if math.isnan(km) else f"{km:.0f}" for km in beside]
+    return to_markdown(table)
 
 
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Lay out lines of cells, the header first, as a Markdown table; names to the left."""
-    widths = [max(len(cell) for cell in cells) for cells in zip(*lines, strict=True)]
-    rule = ["-" * (width - 1) + ":" for width in widths]
-    rule[0] = "-" * widths[0]
-    padded = [
-        [cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])] for cells in lines
+def comparison_table(rows: DataFrame, base: str) -> str:
+    """Lay out median errors and NLL as Markdown; a difference below 0 is better than the base."""
+    km, nll = (compare(rows, base, metric=metric) for metric in ("median_km", "nll"))
+    lines = [
+        (locator, shots, f"{median:.0f}", format_interval(*beyond, "+z.0f"))
+        for shots, locator, median, *beyond in km.itertuples(index=False, name=None)
     ]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [padded[0], rule, *padded[1:]])
+    ends = [
+        (f"{mean:.2f}", format_interval(*beyond, "+z.2f"))
+        for _, _, mean, *beyond in nll.itertuples(index=False, name=None)
+    ]
+    header = ["locator", "shots", "median km", "difference (95 %)", "NLL", "difference (95 %)"]
+    cells = [(*line, *end) for line, end in zip(lines, ends, strict=True)]
+    return to_markdown(DataFrame(cells, columns=header))
 
 
-def _cells(score: Score) -> tuple[str, ...]:
-    row = score.summary
-    within = (row.within_200, row.within_750, row.within_2500)
-    return (
-        score.world,
-        str(score.shots),
-        f"{row.median_km:.0f}",
-        f"{row.mean_geoscore:.0f}",
-        *(f"{share:.0%}" for share in within),
-        f"{row.mean_nll:.2f}",
-        f"{(row.median_area_km2 or 0) / AREA_KM2:.1%}",
-        f"{score.coverage_90:.0%}",
-        f"{row.mean_seconds:.3f}",
-    )
+def format_interval(estimate: float, low: float, high: float, form: str) -> str:
+    """Format an estimate and its interval.
+
+    >>> format_interval(-1.0, -2.5, 0.25, "+.1f")
+    '-1.0 (-2.5 to +0.2)'
+    """
+    return f"{estimate:{form}} ({low:{form}} to {high:{form}})"
 
 
-def report(rows: Sequence[Row], *, most: int = 20) -> str:
-    """Tell what came of a run: the table, answers of unknown truth, photos that failed.
+def format_results(rows: DataFrame, *, most: int = 20) -> str:
+    """Return the table of a run, answers of unknown truth, and photos that failed, as text.
 
     `most` answers are listed; the rows on disk hold them all.
     """
-    scored = scores(rows)
-    answers = [row for row in rows if row.true_lat is None and row.error is None]
-    failed = {row.id: row.error for row in rows if row.error is not None}
-    lines = [table(scored)] if scored else []
-    lines += [_answer(row) for row in answers[:most]]
+    scores = score(rows)
+    answers = rows[rows.true_lat.isna() & rows.error.isna()]
+    failed = rows[rows.error.notna()].drop_duplicates("id", keep="last")
+    lines = [score_table(scores)] if len(scores) else []
+    lines += [
+        f"{row.id}: not located"
+        if math.isnan(row.lat)
+        else f"{row.id}: {row.lat:.2f}, {row.lon:.2f}, 90 % within {row.area_90_km2:,.0f} km2"
+        for row in answers.head(most).itertuples()
+    ]
     if len(answers) > most:
         lines.append(f"and {len(answers) - most} more in predictions.parquet")
-    lines += [f"skipped {name}: {error}" for name, error in failed.items()]
+    lines += [f"skipped {row.id}: {row.error}" for row in failed.itertuples()]
     return "\n".join(lines)
-
-
-def _answer(row: Row) -> str:
-    if row.lat is None or row.lon is None:
-        return f"{row.id}: not located"
-    return f"{row.id}: {row.lat:.2f}, {row.lon:.2f}, 90 % within {row.area_90_km2:,.0f} km2"

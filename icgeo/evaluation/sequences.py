@@ -16,7 +16,7 @@ from icgeo.evaluation.benchmarks import Episode
 from icgeo.evaluation.locating import new_row, rows_of, scored
 from icgeo.evaluation.rows import Row, RowFile
 from icgeo.evaluation.run import write_results
-from icgeo.evaluation.scores import column, distances
+from icgeo.evaluation.legacy import column, distances
 from icgeo.metrics import Interval, paired_bootstrap
 from icgeo.prediction import SequenceLocator
 from icgeo.sphere import spherical_mean, to_lat_lon, to_xyz

@@ -1,7 +1,7 @@
 """Land and borders under the heatmap, from the Natural Earth shapes in the package.
 
 Conventions: shapes are in EPSG:4326; `icgeo/assets/basemap.parquet` has the columns kind ("land",
-"borders") and geometry, and is made by `scripts/make_basemap.py`.
+"borders") and geometry, and is made by `scripts/assets/basemap.py`.
 """
 
 from dataclasses import replace

@@ -9,7 +9,7 @@ from icgeo.plots.curves import plot_calibration, plot_shots
 from icgeo.plots.denoising import plot_denoising, save_denoising
 from icgeo.plots.errors import plot_errors
 from icgeo.plots.predictions import plot_density, plot_gallery, plot_prediction
-from icgeo.plots.runs import save_figures
+from icgeo.plots.run_figures import save_figures
 
 __all__ = [
     "plot_calibration",

@@ -1,137 +1,150 @@
 """Cases: the queries that went best and worst, kept with photo, drawn map and density.
 
-Conventions: the folder `cases` of a run holds the pictures and `cases.json`, which says whose they
+Conventions: the folder `cases` of a run holds the images and `cases.json`, which says whose they
 are. They are some hundred kB: rows hold no photo, and a report is read where the photos are not.
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from icgeo.data.photos import PhotoError
-from icgeo.evaluation import BASELINES, Episode, Query, Row
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+from icgeo import plots
+from icgeo.data.photos import Photo, PhotoError, read_photo
+from icgeo.evaluation import BASELINES, Episode, Query
 from icgeo.evaluation.scores import GUESS_KM
-from icgeo.prediction import Locator
-from icgeo.report.figures import Picture, density_picture, map_picture, photo_picture
+from icgeo.plots.style import drawn_image
+from icgeo.prediction import Locator, Prediction
+from icgeo.report.embedding import EmbeddedImage
+from icgeo.sphere import Values
 
 EACH = 3
+PHOTO_SIDE = 240
 _FOLDER, _INDEX = "cases", "cases.json"
 _PARTS = ("photo", "map", "density")
 
 
-@dataclass(frozen=True)
-class Case:
-    """A query to show, and its pictures as far as they are at hand."""
+def choose_cases(rows: pd.DataFrame, each: int = EACH) -> pd.DataFrame:
+    """Return the best and the worst rows of each world and method, with its most shots.
 
-    kind: str
-    """Best or worst of its world by error; where no truth is known, surest or least sure."""
-    row: Row
-    photo: Picture | None = None
-    map: Picture | None = None
-    density: Picture | None = None
-
-
-def choose_cases(rows: Sequence[Row], each: int = EACH) -> list[Case]:
-    """Choose the best and the worst rows of each world and method, with its most shots.
-
-    A query without an answer counts as a guess. Rows of unknown truth are chosen by their 90 %
-    area.
+    The column `kind` says best or worst by error, where a query without an answer counts as a
+    guess. Where no truth is known it says surest or least sure, by the 90 % area.
     """
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        if row.locator not in BASELINES and row.error is None:
-            groups.setdefault((row.world, row.locator), []).append(row)
-    return [case for group in groups.values() for case in _of_group(group, each)]
+    answers = rows[~rows["locator"].isin(BASELINES) & rows["error"].isna()]
+    groups = answers.groupby(["world", "locator"], sort=False)
+    cases = [_extremes(group, each) for _, group in groups]
+    return pd.concat(cases) if cases else answers.assign(kind="")
 
 
-def _of_group(rows: Sequence[Row], each: int) -> list[Case]:
-    most = max(row.shots for row in rows)
-    last = [row for row in rows if row.shots == most]
-    known = [row for row in last if row.nll is not None]
-    kinds = ("best", "worst") if known else ("surest", "least sure")
-    ordered = sorted(known or last, key=_error if known else _area)
-    parts = (ordered[:each], ordered[each:][-each:][::-1])
-    return [Case(kind, row) for kind, part in zip(kinds, parts, strict=True) for row in part]
-
-
-def _error(row: Row) -> float:
-    return GUESS_KM if row.distance_km is None else row.distance_km
-
-
-def _area(row: Row) -> float:
-    return row.area_90_km2 or 0.0
+def _extremes(group: pd.DataFrame, each: int) -> pd.DataFrame:
+    group = group[group["shots"] == group["shots"].max()]
+    known = group[group["nll"].notna()]
+    if known.empty:
+        low, high, values = "surest", "least sure", group["area_90_km2"].fillna(0)
+    else:
+        low, high, values = "best", "worst", known["distance_km"].fillna(GUESS_KM)
+    ordered = group.loc[values.sort_values(kind="stable").index]
+    first, last = ordered[:each], ordered[each:][-each:][::-1]
+    return pd.concat([first.assign(kind=low), last.assign(kind=high)])
 
 
 def save_cases(
-    folder: Path, rows: Sequence[Row], runs: Iterable[tuple[Locator, Episode]], *, each: int = EACH
+    folder: Path,
+    rows: pd.DataFrame,
+    runs: Iterable[tuple[Locator, Episode]],
+    *,
+    each: int = EACH,
 ) -> None:
-    """Locate the best and worst queries of a run again, and keep their pictures for `write_report`.
+    """Locate the best and worst queries of a run again, and keep their images for `write_report`.
 
     Args:
         folder: of the run.
-        rows: what `evaluate` gave.
+        rows: what `evaluate` returned.
         runs: the locators and episodes that it was given.
         each: how many of the best and of the worst of each world.
     """
     target = folder / _FOLDER
     target.mkdir(parents=True, exist_ok=True)
-    wanted = {case.row.key[:3]: case.row for case in choose_cases(rows, each)}
-    kept: list[dict[str, Any]] = []
+    cases = choose_cases(rows, each).set_index(["locator", "episode", "id"])["shots"].to_dict()
+    index: list[dict[str, Any]] = []
     for locator, episode in runs:
         for query in episode.queries:
-            row = wanted.get((locator.name, episode.id, query.id))
-            if row is not None:
-                pictures = _pictures(locator, episode, query, row.shots)
-                kept.append({"key": row.key, **_write(pictures, target, len(kept))})
-    (target / _INDEX).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+            key = (locator.name, episode.id, query.id)
+            if key not in cases:
+                continue
+            entry: dict[str, Any] = {"key": [*key, cases[key]]}
+            for part, image in _draw(locator, episode, query, cases[key]).items():
+                entry[part] = f"{len(index):03}-{part}{image.suffix}"
+                (target / entry[part]).write_bytes(image.data)
+            index.append(entry)
+    (target / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _pictures(locator: Locator, episode: Episode, query: Query, shots: int) -> dict[str, Picture]:
+def _draw(
+    locator: Locator, episode: Episode, query: Query, shots: int
+) -> dict[str, EmbeddedImage]:
     prediction = locator.locate([query.photo], episode.examples[:shots])[0]
-    pictures = {
-        "photo": photo_picture(query.photo),
-        "density": density_picture(prediction, query.lat_lon, on_earth=episode.is_earth),
+    images = {
+        "photo": shrink_photo(query.photo),
+        "density": draw_density(prediction, query.lat_lon, on_earth=episode.is_earth),
     }
     if prediction.map is not None:
-        pictures["map"] = map_picture(prediction.map)
-    return pictures
+        pixels = (255 * drawn_image(prediction.map)).round().astype(np.uint8)
+        images["map"] = EmbeddedImage.from_image(Image.fromarray(pixels))
+    return images
 
 
-def _write(pictures: dict[str, Picture], target: Path, number: int) -> dict[str, str]:
-    names = {part: f"{number:03}-{part}{picture.suffix}" for part, picture in pictures.items()}
-    for part, name in names.items():
-        (target / name).write_bytes(pictures[part].data)
-    return names
+def shrink_photo(photo: Photo) -> EmbeddedImage:
+    """Make a small copy of a photo, without its tags: a report tells no more than it shows.
+
+    Raises:
+        PhotoError: it cannot be read.
+    """
+    image = read_photo(photo, size_hint=PHOTO_SIDE)
+    image.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
+    return EmbeddedImage.from_image(image, ".jpg")
 
 
-def load_cases(folder: Path, rows: Sequence[Row], *, each: int = EACH) -> list[Case]:
-    """Choose the cases of a run folder, with the pictures that `save_cases` kept.
+def draw_density(
+    prediction: Prediction, truth: Values | None = None, *, on_earth: bool
+) -> EmbeddedImage:
+    """Draw a density as `icgeo.plots.plot_density` does, small and with large marks."""
+    figure = Figure(figsize=(2.6, 1.35), layout="constrained")
+    plots.plot_density(prediction, truth, on_earth=on_earth, ax=figure.subplots())
+    return EmbeddedImage.from_figure(figure, dpi=160)
 
-    Of a case that was not kept there is the photo alone, if its file can still be read.
+
+def load_cases(folder: Path, rows: pd.DataFrame, *, each: int = EACH) -> pd.DataFrame:
+    """Choose the cases of a run folder, with the images that `save_cases` kept.
+
+    The columns `photo`, `map` and `density` hold images, or None. Of a case that was not kept there
+    is the photo alone, if its file can still be read.
     """
     try:
         index = json.loads((folder / _FOLDER / _INDEX).read_text(encoding="utf-8"))
-        kept = {tuple(entry["key"]): entry for entry in index}
+        entries = {tuple(entry["key"]): entry for entry in index}
     except (OSError, ValueError, TypeError, KeyError):
-        kept = {}
-    return [
-        _with_pictures(case, kept.get(case.row.key, {}), folder / _FOLDER)
-        for case in choose_cases(rows, each)
+        entries = {}
+    cases = choose_cases(rows, each)
+    keys = cases[["locator", "episode", "id", "shots"]].itertuples(index=False, name=None)
+    images = [
+        _read_images(entries.get(key, {}), folder / _FOLDER, source)
+        for key, source in zip(keys, cases["source"], strict=True)
     ]
+    return cases.assign(**{part: [one.get(part) for one in images] for part in _PARTS})
 
 
-def _with_pictures(case: Case, entry: dict[str, Any], folder: Path) -> Case:
+def _read_images(entry: dict[str, Any], folder: Path, source: Any) -> dict[str, EmbeddedImage]:
     # the last part of a name only: the index is data, and leads nowhere else
     paths = {part: folder / Path(str(entry[part])).name for part in _PARTS if part in entry}
-    found = {part: Picture.read(path) for part, path in paths.items() if path.is_file()}
-    photo = found.get("photo") or (case.row.source and _photo(case.row.source)) or None
-    return replace(case, photo=photo, map=found.get("map"), density=found.get("density"))
-
-
-def _photo(source: str) -> Picture | None:
-    try:
-        return photo_picture(source)
-    except PhotoError:
-        return None
+    images = {part: EmbeddedImage.read(path) for part, path in paths.items() if path.is_file()}
+    if "photo" not in images and pd.notna(source):
+        with suppress(PhotoError):
+            images["photo"] = shrink_photo(source)
+    return images

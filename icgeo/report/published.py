@@ -4,20 +4,18 @@ Conventions: `icgeo/assets/published.csv` holds each number with its source. A p
 known only where the authors' own evaluation code was read; elsewhere the number is listed apart.
 """
 
-import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from importlib.resources import files
+from typing import Any
 
+import pandas as pd
 import torch
 
 from icgeo.data.benchmarks import BENCHMARKS
-from icgeo.evaluation import BASELINES, Row, column
+from icgeo.evaluation import BASELINES
 from icgeo.evaluation.benchmarks import PHOTOS
 from icgeo.evaluation.scores import GUESS_KM
 from icgeo.metrics import accuracies, distances, geoscore, mean_error, median_error
-from icgeo.report.tables import DASH, Cell, Table, number
+from icgeo.report.tables import DASH, format_number
 
 SETS = {
     "osv5m-test": ("osv5m", 210_122),
@@ -43,71 +41,57 @@ PROTOCOL_OF = {
 }
 """GeoRanker counts on the geodesic of WGS84 as GeoCLIP does, but strictly within the radius: the
 same unless an error is a threshold to the last bit."""
-METRICS = {"geoscore": "GeoScore", "mean_error": "mean error", "median_error": "median error"}
+TITLES = {"geoscore": "GeoScore", "mean_error": "mean error", "median_error": "median error"}
 
 
-@dataclass(frozen=True)
-class Published:
-    """One published number."""
-
-    system: str
-    benchmark: str
-    metric: str
-    value: float
-    unit: str
-    source: str
-
-    @property
-    def protocol(self) -> str | None:
-        """How its authors count; None where that was not found out."""
-        return PROTOCOL_OF.get(self.system)
-
-
-@lru_cache(maxsize=1)
-def published() -> tuple[Published, ...]:
+def published() -> pd.DataFrame:
     """Read the published numbers; accuracies at several radii become one number each.
 
-    Accuracies by country are left out: theirs follow the labels of the data set.
+    Returns:
+        system, benchmark, metric (its title), value, unit, source, and protocol: how its authors
+        count, or NaN where that was not found out. Accuracies by country are left out: theirs
+        follow the labels of the data set.
     """
-    text = (files("icgeo") / "assets" / "published.csv").read_text(encoding="utf-8")
-    lines = csv.DictReader(text.splitlines())
-    return tuple(one for line in lines for one in _numbers(line))
+    with (files("icgeo") / "assets" / "published.csv").open(encoding="utf-8") as stream:
+        numbers = pd.read_csv(stream, dtype={"value": str})
+    numbers["metric"] = numbers["metric"].map(_titles)
+    numbers["value"] = numbers["value"].str.split("/")
+    numbers = numbers[numbers["metric"].map(len) > 0].explode(["metric", "value"])
+    protocols = numbers["system"].map(PROTOCOL_OF)
+    return numbers.astype({"value": float}).assign(protocol=protocols).reset_index(drop=True)
 
 
-def _numbers(line: dict[str, str]) -> list[Published]:
-    kind, _, radii = line["metric"].partition("_")
-    if kind != "accuracy":
-        names = [METRICS[line["metric"]]] if line["metric"] in METRICS else []
-    else:
-        names = [f"< {int(km):,} km" for km in radii.split("_")]
-    same = (line["unit"], line["source"])
-    return [
-        Published(line["system"], line["benchmark"], name, float(value), *same)
-        for name, value in zip(names, line["value"].split("/"), strict=bool(names))
-    ]
+def _titles(metric: str) -> list[str]:
+    kind, _, radii = metric.partition("_")
+    if kind == "accuracy":
+        return [f"< {int(km):,} km" for km in radii.split("_")]
+    return [TITLES[metric]] if metric in TITLES else []
 
 
-def comparison_tables(rows: Sequence[Row]) -> tuple[list[Table], list[str]]:
-    """Set the method with most shots beside published numbers; say what is left out, and why."""
-    tables: list[Table] = []
+def compare_with_published(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], list[str]]:
+    """Set the method with most shots beside published numbers; say what is left out, and why.
+
+    Returns:
+        tables by their captions, and sentences.
+    """
+    tables: dict[str, pd.DataFrame] = {}
     notes: list[str] = []
     for episode, (benchmark, size) in SETS.items():
-        own = [r for r in rows if r.episode == episode and r.locator not in BASELINES]
-        most = max((r.shots for r in own), default=0)
-        known = [r for r in own if r.nll is not None and r.shots == most]
-        if known and len(known) < WHOLE * size:
+        answers = rows[(rows["episode"] == episode) & ~rows["locator"].isin(BASELINES)]
+        known = answers[(answers["shots"] == answers["shots"].max()) & answers["nll"].notna()]
+        if 0 < len(known) < WHOLE * size:
             notes.append(
                 f"{benchmark}: {len(known):,} of its {size:,} queries were answered; a part of a "
                 "benchmark is not compared."
             )
-        elif known:
-            tables += _tables(benchmark, known)
+        elif len(known):
+            tables |= _tables(benchmark, known)
     if not tables and not notes:
         notes.append(
             "None of the published systems (PLONK, GeoCLIP, PIGEON, OSV-5M baselines, LocDiff, "
             "HierLoc, GeoRanker) is set beside this run: their numbers hold for photos taken on "
             "the ground, on OSV-5M, Im2GPS3k, YFCC4k, GWS15k and iNat21, and this run has none of "
-            f"these.{_why_apart({row.world for row in rows})}"
+            f"these.{_why_apart(set(rows['world']))}"
         )
     return tables, notes
 
@@ -120,62 +104,63 @@ def _why_apart(worlds: set[str]) -> str:
         (splits, "Another split of a benchmark is another test."),
         (worlds - photos - splits, "A view of a planet from orbit is another task."),
     )
-    return "".join(f" {reason}" for found, reason in reasons if found)
+    return "".join(f" {reason}" for which, reason in reasons if which)
 
 
-def _tables(benchmark: str, rows: Sequence[Row]) -> list[Table]:
-    here = [one for one in published() if one.benchmark == benchmark]
-    same = [one for one in here if one.protocol is not None]
-    apart = [one for one in here if one.protocol is None]
-    own = f"{rows[0].locator}, {rows[0].shots} shots, {len(rows):,} queries"
-    titles = (
-        f"{benchmark}: published, and below it this run ({own}) counted by the same protocol",
-        f"{benchmark}: published by a protocol that is not known, so not compared",
+def _tables(benchmark: str, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Make a table of the numbers with a known protocol, and one of the others."""
+    numbers = published()
+    numbers = numbers[numbers["benchmark"] == benchmark]
+    is_same = numbers["protocol"].notna()
+    first = rows.iloc[0]
+    run = f"{first['locator']}, {first['shots']} shots, {len(rows):,} queries"
+    tables = {
+        f"published, and below it this run ({run}) counted by the same protocol": _by_system(
+            numbers[is_same], rows
+        ),
+        "published by a protocol that is not known, so not compared": _by_system(numbers[~is_same]),
+    }
+    return {f"{benchmark}: {title}": table for title, table in tables.items() if len(table)}
+
+
+def _by_system(numbers: pd.DataFrame, rows: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Lay out a line for each system, with this run's number below if there are rows."""
+    columns = numbers["metric"] + ", " + numbers["unit"]
+    cells = [_cell(number, rows) for number in numbers.itertuples()]
+    systems = numbers["system"].unique()
+    table = (
+        numbers.assign(column=columns, cell=cells)
+        .pivot(index="system", columns="column", values="cell")
+        .reindex(index=systems, columns=columns.unique())
+        .fillna(DASH)
     )
-    return [
-        _table(title, part, own=rows if part is same else None)
-        for title, part in zip(titles, (same, apart), strict=True)
-        if part
-    ]
+    by_system = numbers.groupby("system")
+    table["protocol"] = by_system["protocol"].first().fillna("not known")
+    table["source"] = by_system["source"].agg(lambda sources: "; ".join(sources.unique()))
+    return table
 
 
-def _table(title: str, part: Sequence[Published], *, own: Sequence[Row] | None) -> Table:
-    """Lay out a line for each system, with its own number below if it is to be compared."""
-    metrics = list(dict.fromkeys(f"{one.metric}, {one.unit}" for one in part))
-    lines = []
-    for system in dict.fromkeys(one.system for one in part):
-        found = {f"{one.metric}, {one.unit}": one for one in part if one.system == system}
-        cells = [_cell(found.get(metric), own) for metric in metrics]
-        sources = "; ".join(dict.fromkeys(one.source for one in found.values()))
-        protocol = PROTOCOL_OF.get(system) or "not known"
-        lines.append([Cell(system), *cells, Cell(protocol), Cell(sources)])
-    return Table(title, ("system", *metrics, "protocol", "source"), lines)
+def _cell(number: Any, rows: pd.DataFrame | None) -> str:
+    form = ",.1f" if number.unit == "%" else ",.0f"
+    value = format_number(number.value, form)
+    if rows is None:
+        return value
+    return f"{value}\nthis run {format_number(_score(rows, number), form)}"
 
 
-def _cell(one: Published | None, own: Sequence[Row] | None) -> Cell:
-    if one is None:
-        return Cell(DASH)
-    below = "" if own is None else f"this run {number(_own(own, one), _form(one))}"
-    return Cell(number(one.value, _form(one)), below)
-
-
-def _form(one: Published) -> str:
-    return ",.1f" if one.unit == "%" else ",.0f"
-
-
-def _own(rows: Sequence[Row], one: Published) -> float:
+def _score(rows: pd.DataFrame, number: Any) -> float:
     """Score rows as the authors of a published number do."""
-    protocol = one.protocol or "osv5m"
     truth, answer = (
-        torch.stack([column(rows, lat), column(rows, lon)], dim=-1)
-        for lat, lon in (("true_lat", "true_lon"), ("lat", "lon"))
+        torch.from_numpy(rows[names].to_numpy(dtype=float))
+        for names in (["true_lat", "true_lon"], ["lat", "lon"])
     )
+    protocol = number.protocol
     km = distances(answer, truth, protocol=protocol).nan_to_num(posinf=GUESS_KM)
-    if one.metric == METRICS["geoscore"]:
+    if number.metric == TITLES["geoscore"]:
         return geoscore(km, protocol=protocol).mean().item()
-    if one.metric == METRICS["mean_error"]:
+    if number.metric == TITLES["mean_error"]:
         return mean_error(km)
-    if one.metric == METRICS["median_error"]:
+    if number.metric == TITLES["median_error"]:
         return median_error(km)
-    radius = float(one.metric.strip("< km").replace(",", ""))
+    radius = float(number.metric.strip("< km").replace(",", ""))
     return 100 * accuracies(km, (radius,), protocol=protocol)[radius]

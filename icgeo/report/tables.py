@@ -1,268 +1,209 @@
-"""Tables of a report: cells of text, formatted with their units in the header.
+"""Tables of a report: frames of text, whose index names the rows, with units in the headings.
 
-Conventions: what is not known or not a number is a dash; shares are in %; intervals hold 95 %, by
-the bootstrap over episodes, over queries where there is one episode. A query without an answer
-counts as a guess (10,008 km).
+Conventions: what is not known or not a number is a dash; shares are in %, with one digit more than
+in Markdown. A second line of a cell, after a line break, is its 95 % interval.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Generator, Tensor
+import pandas as pd
 
-from icgeo.evaluation import BASELINES, Row, column
-from icgeo.evaluation.scores import distances
-from icgeo.metrics import (
-    Statistic,
-    bootstrap_interval,
-    calibration_error,
-    coverage,
-    geoscore,
-    weighted_mean,
-    weighted_median,
-)
-from icgeo.sphere import AREA_KM2
+from icgeo.evaluation import BASELINES, METRICS, levels_by_world
+from icgeo.metrics import calibration_error, coverage
+from icgeo.prediction import rounded
 
 DASH = "\N{EN DASH}"
-MOST_LISTED = 100
+RESULTS = (
+    "median_km", "mean_km", "geoscore", "within_1km", "within_25km", "within_200km",
+    "within_750km", "within_2500km", "nll", "area_share", "covered",
+)  # fmt: skip
+"""Metrics of a table of results."""
+GLANCE = ("median_km", "geoscore", "within_2500km", "nll")
 MANY = 10_000
 """Of more rows intervals are narrow, and take a fifth of the resamples."""
 KOLMOGOROV = 1.358
 """Times 1 / sqrt(n): beyond it, calibration is rejected at 5 % (Massey 1951, table 1)."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A cell, and a smaller second line."""
-
-    text: str
-    small: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with a caption; the first `heads` cells of a row name it."""
-
-    caption: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    heads: int = 1
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A score of a table of results."""
-
-    title: str
-    values: Callable[[Sequence[Row]], Float[Tensor, " rows"]]
-    statistic: Statistic
-    form: str
-
-
-def number(value: float | None, form: str = ",.0f") -> str:
+def format_number(value: float | None, form: str = ",.0f") -> str:
     """Format a number; a dash if there is none, and infinity as its sign.
 
-    >>> number(1234.5, ",.1f"), number(float("nan")) == number(None) == DASH
+    >>> format_number(1234.5, ",.1f"), format_number(float("nan")) == format_number(None) == DASH
     ('1,234.5', True)
     """
     if value is None or math.isnan(value):
         return DASH
-    if math.isinf(value):
-        return "∞" if value > 0 else "\N{MINUS SIGN}∞"
-    return f"{value:{form}}".replace("-", "\N{MINUS SIGN}")
+    text = "∞" if math.isinf(value) else f"{abs(value):{form}}"
+    return f"\N{MINUS SIGN}{text}" if value < 0 else text
 
 
-def seconds_of(value: float | None) -> str:
+def format_seconds(seconds: float) -> str:
     """Format a time to three digits, however short.
 
-    >>> seconds_of(0.0000453219), seconds_of(12.3456)
+    >>> format_seconds(0.0000453219), format_seconds(12.3456)
     ('0.0000453', '12.3')
     """
-    if value is None or not math.isfinite(value):
-        return number(value)
-    return np.format_float_positional(value, precision=3, fractional=False, trim="-")
+    if not math.isfinite(seconds):
+        return format_number(seconds)
+    return np.format_float_positional(seconds, precision=3, fractional=False, trim="-")
 
 
-def place(lat: float | None, lon: float | None) -> str:
+def format_place(lat: float | None, lon: float | None) -> str:
     """Format a location in degrees."""
-    if lat is None or lon is None:
+    if lat is None or lon is None or math.isnan(lat):
         return DASH
-    return f"{number(lat, '.2f')}°, {number(lon, '.2f')}°"
+    return f"{format_number(lat, '.2f')}°, {format_number(lon, '.2f')}°"
 
 
-def area(km2: float | None) -> str:
+def format_area(km2: float | None) -> str:
     """Format an area to three digits.
 
-    >>> area(86733375.0)
+    >>> format_area(86733375.0)
     '86,700,000 km²'
     """
-    if km2 is None or not km2 > 0:
-        return DASH
-    return f"{round(km2, 2 - math.floor(math.log10(km2))):,.0f} km²"
+    return f"{rounded(km2)} km²" if km2 is not None and km2 > 0 else DASH
 
 
-def _within(km: float) -> Column:
-    return Column(
-        f"< {km:,.0f} km, %", lambda rows: 100 * (distances(rows) < km).double(), weighted_mean,
-        ".1f",
-    )  # fmt: skip
+def heading(name: str) -> str:
+    """Return the title of a metric with its unit.
+
+    >>> heading("median_km"), heading("nll"), heading("area_share")
+    ('median km', 'NLL, nats/sr', '90 % area, % of the sphere')
+    """
+    metric = METRICS[name]
+    unit = metric.unit.replace("share", "%")
+    return metric.title if metric.title.endswith(unit) else f"{metric.title}, {unit}"
 
 
-COLUMNS = (
-    Column("median error, km", distances, weighted_median, ",.0f"),
-    Column("mean error, km", distances, weighted_mean, ",.0f"),
-    Column("GeoScore, 0 to 5000", lambda rows: geoscore(distances(rows)), weighted_mean, ",.0f"),
-    *(_within(km) for km in (1, 25, 200, 750, 2500)),
-    Column("NLL, nats/sr", lambda rows: column(rows, "nll"), weighted_mean, ".2f"),
-    Column(
-        "90 % area, % of sphere",
-        lambda rows: 100 * column(rows, "area_90_km2") / AREA_KM2,
-        weighted_median,
-        ".2f",
-    ),
-    Column(
-        "truth in it, %",
-        lambda rows: 100 * (column(rows, "level") <= 0.9).double(),
-        weighted_mean,
-        ".1f",
-    ),
-)
+def score_cells(rows: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
+    """Score rows by metrics: by heading, the estimate and below it its interval."""
+    resamples = 1000 if len(rows) <= MANY else 200
+    cells = {}
+    for name in names:
+        metric = METRICS[name]
+        interval = metric.interval(rows, resamples=resamples)
+        scale, form = 1, f",{metric.format}"
+        if metric.format.endswith("%"):
+            scale, form = 100, f".{int(metric.format[1]) + 1}f"
+        estimate, low, high = (
+            format_number(scale * value, form)
+            for value in (interval.estimate, interval.low, interval.high)
+        )
+        cells[heading(name)] = DASH if estimate == DASH else f"{estimate}\n{low} to {high}"
+    return cells
 
 
-def groups_of(rows: Sequence[Row]) -> dict[tuple[str, int], list[Row]]:
-    """Divide the rows of known truth by locator and shots; the method first, then its baselines."""
-    groups: dict[tuple[str, int], list[Row]] = {}
-    for row in rows:
-        if row.nll is not None:
-            groups.setdefault((row.locator, row.shots), []).append(row)
-    return dict(sorted(groups.items(), key=lambda item: (item[0][0] in BASELINES, item[0])))
+def by_locator(rows: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]:
+    """Divide rows by locator and shots; the method first, then its baselines."""
+    keys = [rows["locator"].isin(BASELINES).rename("is_baseline"), "locator", "shots"]
+    for (_, locator, shots), group in rows.groupby(keys):
+        yield locator, shots, group
 
 
-def scored(rows: Sequence[Row], one: Column) -> Cell:
-    """Score rows with an interval; rows that lack the value are left out."""
-    values = one.values(rows)
-    kept = [row.episode for row, value in zip(rows, values, strict=True) if not value.isnan()]
-    if not kept:
-        return Cell(DASH)
-    found = bootstrap_interval(
-        values[~values.isnan()],
-        statistic=one.statistic,
-        resamples=1000 if len(kept) <= MANY else 200,
-        clusters=kept if len(set(kept)) > 1 else None,
-        generator=Generator().manual_seed(0),
-    )
-    ends = f"{number(found.low, one.form)} to {number(found.high, one.form)}"
-    return Cell(number(found.estimate, one.form), ends)
-
-
-def results_table(world: str, rows: Sequence[Row]) -> Table:
-    """Score each locator with each number of shots on one world.
+def results_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Score each locator with each number of shots on one world, as far as the truth is known.
 
     Rows of one locator that are the same for several numbers of shots, as chance's, are one.
     """
-    folded: dict[tuple[str, tuple[Cell, ...]], list[int]] = {}
-    for (locator, shots), part in groups_of(rows).items():
-        located = 100 * column(part, "lat").isfinite().double().mean().item()
-        counts = (Cell(f"{len(part):,}"), Cell(number(located, ".0f")))
-        cells = (*counts, *(scored(part, one) for one in COLUMNS))
-        folded.setdefault((locator, cells), []).append(shots)
-    return Table(
-        f"{world}: scores, and their 95 % intervals below",
-        ("locator", "shots", "queries", "located, %", *(one.title for one in COLUMNS)),
-        [
-            [Cell(locator), Cell(", ".join(map(str, shots))), *cells]
-            for (locator, cells), shots in folded.items()
-        ],
-    )
+    lines = [
+        {
+            "locator": locator,
+            "shots": str(shots),
+            "queries": f"{len(group):,}",
+            "located, %": format_number(100 * METRICS["located"](group)),
+            **score_cells(group, RESULTS),
+        }
+        for locator, shots, group in by_locator(rows[rows["nll"].notna()])
+    ]
+    table = pd.DataFrame(lines)
+    same = [name for name in table if name != "shots"]
+    folded = table.groupby(same, sort=False)["shots"].agg(", ".join).reset_index()
+    return folded[table.columns].set_index("locator")
 
 
-def calibration_table(levels: Mapping[str, Tensor]) -> Table:
-    """Say how far densities are from calibrated."""
-    rows = []
-    for name, values in levels.items():
-        gap, bound = calibration_error(values), KOLMOGOROV / math.sqrt(len(values))
-        shares = [number(100 * coverage(values, p), ".1f") for p in (0.5, 0.9)]
-        verdict = "rejected" if gap > bound else "not rejected"
-        cells = (f"{len(values):,}", *shares, number(gap, ".3f"), number(bound, ".3f"), verdict)
-        rows.append([Cell(name), *map(Cell, cells)])
-    header = (
-        "densities", "queries", "truths in 50 % region, %", "in 90 % region, %",
-        "distance from diagonal", "5 % bound", "calibration",
-    )  # fmt: skip
-    note = (
-        "Distance: the largest between the curve and the diagonal (Kolmogorov and Smirnov). The "
-        "bound holds for independent queries; those of one episode share examples and are not."
-    )
-    return Table("Distance from calibration", header, rows, note=note)
-
-
-def timing_table(rows: Sequence[Row]) -> Table:
-    """Say how long queries take: each its share of its batch, without reading the photo."""
-    timed: dict[tuple[str, int], list[Row]] = {}
-    for row in rows:
-        if row.seconds is not None:
-            timed.setdefault((row.locator, row.shots), []).append(row)
+def glance_table(runs: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
+    """Score the methods of runs, each a name and rows, with most shots."""
+    columns = ["run", "world or benchmark", "locator", "shots", "queries", *map(heading, GLANCE)]
     lines = []
-    for (locator, shots), part in sorted(
-        timed.items(), key=lambda one: (one[0][0] in BASELINES, one)
-    ):
-        seconds = column(part, "seconds")
-        at = seconds.quantile(torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
-        mean = seconds.mean().item()
-        cells = (str(shots), f"{len(part):,}", *map(seconds_of, (mean, *at)))
-        rate = number(1 / mean if mean else None, ",.1f")
-        lines.append([Cell(locator), *map(Cell, (*cells, rate))])
-    header = (
+    for name, rows in runs:
+        for world, known in rows[rows["nll"].notna()].groupby("world", sort=False):
+            for locator, shots, group in by_locator(known[known["shots"] == known["shots"].max()]):
+                if locator not in BASELINES:
+                    line = (name, world, locator, str(shots), f"{len(group):,}")
+                    lines.append([*line, *score_cells(group, GLANCE).values()])
+    return pd.DataFrame(lines, columns=columns).set_index(columns[:2])
+
+
+def calibration_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Say how far the densities of the method with most shots are from calibrated, by world."""
+    lines = []
+    for name, levels in levels_by_world(rows).items():
+        gap, bound = calibration_error(levels), KOLMOGOROV / math.sqrt(len(levels))
+        lines.append(
+            {
+                "densities": name,
+                "queries": f"{len(levels):,}",
+                "truths in 50 % region, %": format_number(100 * coverage(levels, 0.5), ".1f"),
+                "in 90 % region, %": format_number(100 * coverage(levels, 0.9), ".1f"),
+                "distance from diagonal": format_number(gap, ".3f"),
+                "5 % bound": format_number(bound, ".3f"),
+                "calibration": "rejected" if gap > bound else "not rejected",
+            }
+        )
+    return pd.DataFrame(lines).set_index("densities") if lines else pd.DataFrame()
+
+
+def timing_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Say how long queries take: each its share of its batch, without reading the photo."""
+    columns = [
         "locator", "shots", "queries", "mean, s/query", "median, s/query",
         "95th percentile, s/query", "throughput, queries/s",
-    )  # fmt: skip
-    note = "A query's share of the time of its batch; the photo was read before."
-    return Table("Time a query takes, over all worlds", header, lines, note=note)
-
-
-def failure_table(rows: Sequence[Row]) -> Table:
-    """List photos that could not be read or located, and why."""
-    shown = rows[:MOST_LISTED]
-    more = len(rows) - len(shown)
-    note = f"And {more:,} more in predictions.jsonl." if more else ""
-    cells = [[Cell(row.id), Cell(row.world), Cell(row.error or DASH)] for row in shown]
-    return Table(f"{len(rows):,} photos that failed", ("photo", "from", "reason"), cells, note=note)
-
-
-def answer_table(rows: Sequence[Row]) -> Table:
-    """List answers whose truth is not known."""
-    shown = rows[:MOST_LISTED]
-    more = len(rows) - len(shown)
-    header = ("photo", "locator", "shots", "answer, latitude and longitude", "90 % area",
-              "legibility, 0 to 1")  # fmt: skip
-    cells = [
-        [Cell(text) for text in (
-            row.id, row.locator, str(row.shots),
-            "not located" if row.lat is None else place(row.lat, row.lon),
-            area(row.area_90_km2), number(row.legibility, ".2f"),
-        )]
-        for row in shown
     ]  # fmt: skip
-    note = f"And {more:,} more in predictions.parquet." if more else ""
-    return Table("Answers without a known truth", header, cells, note=note)
+    lines = []
+    for locator, shots, group in by_locator(rows[rows["seconds"].notna()]):
+        seconds = group["seconds"]
+        mean = seconds.mean()
+        times = map(format_seconds, (mean, seconds.median(), seconds.quantile(0.95)))
+        rate = format_number(1 / mean if mean else None, ",.1f")
+        lines.append([locator, str(shots), f"{len(group):,}", *times, rate])
+    return pd.DataFrame(lines, columns=columns).set_index("locator")
 
 
-def values_table(caption: str, values: Mapping[str, Any], header: tuple[str, str]) -> Table:
+def failure_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """List photos that could not be read or located, and why."""
+    columns = {"id": "photo", "world": "from", "error": "reason"}
+    return rows[[*columns]].rename(columns=columns).set_index("photo")
+
+
+def answer_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """List answers whose truth is not known."""
+    places = [
+        "not located" if math.isnan(lat) else format_place(lat, lon)
+        for lat, lon in zip(rows["lat"], rows["lon"], strict=True)
+    ]
+    return pd.DataFrame(
+        {
+            "photo": rows["id"],
+            "locator": rows["locator"],
+            "shots": rows["shots"],
+            "answer, latitude and longitude": places,
+            "90 % area": rows["area_90_km2"].map(format_area),
+            "legibility, 0 to 1": [format_number(value, ".2f") for value in rows["legibility"]],
+        }
+    ).set_index("photo")
+
+
+def values_table(values: Mapping[str, Any], header: tuple[str, str]) -> pd.DataFrame:
     """List named values; those within a value stand under its name."""
-    return Table(caption, header, [[Cell(name), Cell(text)] for name, text in _flat(values)])
+    return pd.DataFrame([*_flatten(values)], columns=[*header]).set_index(header[0])
 
 
-def _flat(values: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
-    lines: list[tuple[str, str]] = []
+def _flatten(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
     for name, value in values.items():
         if isinstance(value, Mapping):
-            lines += _flat(value, f"{above}{name}: ")
+            yield from _flatten(value, f"{above}{name}: ")
         else:
-            lines.append((f"{above}{name}", DASH if value is None else str(value)))
-    return lines
+            yield f"{above}{name}", DASH if value is None else str(value)

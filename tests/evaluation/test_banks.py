@@ -14,7 +14,7 @@ from icgeo.evaluation import BASELINES, banks, benchmarks
 from icgeo.evaluation.banks import GROUPS, RANDOM, numbered, ways, world_with_banks
 from icgeo.evaluation.benchmarks import EARTH, world_episode
 from icgeo.evaluation.evidence import HELD_OUT
-from icgeo.evaluation.scores import RETRIEVAL
+from icgeo.evaluation.legacy import RETRIEVAL
 from icgeo.sphere import distance_km, fibonacci_grid, to_lat_lon
 
 

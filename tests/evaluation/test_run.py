@@ -13,7 +13,7 @@ from PIL import Image
 
 from icgeo.baselines import NearestPixels
 from icgeo.evaluation import BASELINES, Episode, Query, evaluate
-from icgeo.evaluation.scores import RETRIEVAL
+from icgeo.evaluation.legacy import RETRIEVAL
 from icgeo.metrics import score_density
 from icgeo.prediction import Example, Prediction
 

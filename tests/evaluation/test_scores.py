@@ -17,7 +17,7 @@ from icgeo.evaluation import (
     select,
     table,
 )
-from icgeo.evaluation.scores import to_json
+from icgeo.evaluation.legacy import to_json
 from icgeo.sphere import AREA_KM2
 
 

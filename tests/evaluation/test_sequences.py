@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from icgeo.evaluation import Episode, Query, Row, evaluate_sequences, sequence_episode
-from icgeo.evaluation.scores import GUESS_KM
+from icgeo.evaluation.legacy import GUESS_KM
 from icgeo.evaluation.sequences import SMOOTHED, WHOLE, score_sequences, sequence_table
 from icgeo.prediction import Prediction, SequencePrediction
 from icgeo.sphere import distance_km

@@ -8,7 +8,7 @@ from test_run import Matcher, episode, without_times
 
 from icgeo.config import UsageError
 from icgeo.evaluation import BASELINES, Shard, evaluate, finish, known_rows, locate_share
-from icgeo.evaluation.scores import RETRIEVAL
+from icgeo.evaluation.legacy import RETRIEVAL
 
 FEW = {"shots": (0, 2), "batch_size": 2, "baselines": False}
 

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from script_runs import load_script
 
-tour = load_script("run_tour")
+tour = load_script("assets/tour")
 
 
 def cells(notebook):

@@ -1,44 +1,34 @@
 """Run folders, read as they are and never changed: rows, options, versions, cases."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from icgeo.config import UsageError
-from icgeo.evaluation import BASELINES, Row, known_rows
-from icgeo.report.cases import Case, load_cases
+from icgeo.evaluation import BASELINES, read_rows
+from icgeo.report.cases import load_cases
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """What a run folder holds."""
 
     name: str
-    rows: list[Row]
+    rows: pd.DataFrame
     options: Mapping[str, Any]
     versions: Mapping[str, Any]
-    cases: list[Case]
+    cases: pd.DataFrame
 
     @property
-    def worlds(self) -> list[str]:
-        """Worlds and benchmarks, in the order of the rows."""
-        return list(dict.fromkeys(row.world for row in self.rows))
-
-    @property
-    def failures(self) -> list[Row]:
+    def failures(self) -> pd.DataFrame:
         """Rows of the method that hold nothing but a reason, one for each query."""
-        failed = [
-            row for row in self.rows if row.error is not None and row.locator not in BASELINES
-        ]
-        return list({(row.episode, row.id, row.error): row for row in failed}.values())
-
-    def of_world(self, world: str) -> list[Row]:
-        """Rows of one world."""
-        return [row for row in self.rows if row.world == world]
+        failed = self.rows["error"].notna() & ~self.rows["locator"].isin(BASELINES)
+        return self.rows[failed].drop_duplicates(["episode", "id", "error"])
 
 
 def read_run(folder: Path) -> Run:
@@ -53,19 +43,19 @@ def read_run(folder: Path) -> Run:
             "scripts/zero_shot.py, or name another"
         )
     try:
-        rows = list(known_rows(folder).values())
+        rows = read_rows(folder)
         return Run(
             name=folder.resolve().name,
             rows=rows,
-            options=_mapping(folder / "options.yaml", yaml.safe_load),
-            versions=_mapping(folder / "versions.json", json.loads),
+            options=_read_values(folder / "options.yaml", yaml.safe_load),
+            versions=_read_values(folder / "versions.json", json.loads),
             cases=load_cases(folder, rows),
         )
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(f"cannot read {folder}: {error}; repair or remove the file") from error
 
 
-def _mapping(path: Path, parse: Any) -> Mapping[str, Any]:
+def _read_values(path: Path, parse: Callable[[str], Any]) -> Mapping[str, Any]:
     """Read a file of named values; nothing if there is none."""
     if not path.is_file():
         return {}

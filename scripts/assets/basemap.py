@@ -1,6 +1,6 @@
 """Make icgeo/assets/basemap.parquet, land and borders of Natural Earth, from npm's world-atlas.
 
-Run `python scripts/make_basemap.py` (needs npm), or give it the folder of the unpacked package.
+Run `python scripts/assets/basemap.py` (needs npm), or give it the folder of the unpacked package.
 Natural Earth is in the public domain, world-atlas 2.0.2 under the ISC licence.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import shapely
 import shapely.affinity
 
-ASSET = Path(__file__).parents[1] / "icgeo" / "assets" / "basemap.parquet"
+ASSET = Path(__file__).parents[2] / "icgeo" / "assets" / "basemap.parquet"
 DEGREES = 0.1  # detail kept; a pixel of a world map 1024 wide is 0.35
 
 
@@ -28,7 +28,7 @@ def fetch(folder: Path) -> Path:
     return folder / "package"
 
 
-def unrolled(ring: shapely.LinearRing) -> shapely.Polygon:
+def unroll(ring: shapely.LinearRing) -> shapely.Polygon:
     """Fill a ring whose longitudes jump at the antimeridian; around the pole, down to it."""
     lon, lat = shapely.get_coordinates(ring).T
     lon = np.unwrap(lon, period=360)
@@ -37,7 +37,7 @@ def unrolled(ring: shapely.LinearRing) -> shapely.Polygon:
     return shapely.make_valid(shapely.Polygon(np.stack((lon, lat), axis=1)))
 
 
-def wrapped(shape: shapely.Geometry) -> shapely.Geometry:
+def wrap(shape: shapely.Geometry) -> shapely.Geometry:
     """Cut at the antimeridian and bring every part to [-180, 180]."""
     turns = [shapely.affinity.translate(shape, degrees) for degrees in (-360, 0, 360)]
     return shapely.union_all(shapely.intersection(turns, shapely.box(-180, -90, 180, 90)))
@@ -45,12 +45,11 @@ def wrapped(shape: shapely.Geometry) -> shapely.Geometry:
 
 def land(package: Path) -> shapely.Geometry:
     polygons = geopandas.read_file(package / "land-50m.json").geometry.explode()
-    shore = shapely.union_all([wrapped(unrolled(p.exterior)) for p in polygons])
-    lakes = [wrapped(unrolled(hole)) for p in polygons for hole in p.interiors]
-    kept = shapely.simplify(shapely.difference(shore, shapely.union_all(lakes)), DEGREES)
-    return shapely.multipolygons(
-        [part for part in shapely.get_parts(shapely.make_valid(kept)) if part.area > 0]
-    )
+    shore = shapely.union_all([wrap(unroll(p.exterior)) for p in polygons])
+    lakes = [wrap(unroll(hole)) for p in polygons for hole in p.interiors]
+    shape = shapely.simplify(shapely.difference(shore, shapely.union_all(lakes)), DEGREES)
+    parts = shapely.get_parts(shapely.make_valid(shape))
+    return shapely.multipolygons([part for part in parts if part.area > 0])
 
 
 def borders(package: Path) -> shapely.Geometry:
@@ -66,9 +65,9 @@ def borders(package: Path) -> shapely.Geometry:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("package", type=Path, nargs="?", help="folder of the unpacked package")
-    given = parser.parse_args().package
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        package = given or fetch(Path(folder))
+        package = arguments.package or fetch(Path(folder))
         shapes = {"land": land(package), "borders": borders(package)}
     frame = geopandas.GeoDataFrame(
         {"kind": list(shapes)}, geometry=list(shapes.values()), crs="EPSG:4326"

@@ -1,4 +1,4 @@
-"""Run assets/tour.ipynb and keep what it shows, but for warnings; needs the extra [test]."""
+"""Run assets/tour.ipynb and keep its outputs, but for warnings; needs the extra [test]."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +9,15 @@ from icgeo import config
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-TOUR = Path(__file__).parents[1] / "assets" / "tour.ipynb"
+TOUR = Path(__file__).parents[2] / "assets" / "tour.ipynb"
 
 
 @dataclass(frozen=True)
 class Options:
-    """Run a notebook and keep what it shows, but for warnings."""
+    """Run a notebook and keep its outputs, but for warnings."""
 
     notebook: Path = TOUR
-    """Which one."""
+    """The notebook to run; it is written over."""
 
 
 def run(path: Path) -> "NotebookNode":
@@ -35,7 +35,7 @@ def run(path: Path) -> "NotebookNode":
 
 
 def main(options: Options) -> None:
-    """Run it, and write it over."""
+    """Run the notebook, and write it over."""
     import nbformat
 
     path = options.notebook

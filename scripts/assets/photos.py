@@ -1,12 +1,11 @@
 """Make assets/photos/*.jpg from Debian's gcompris-qt-data: public domain and CC0 photos of places.
 
 `assets/photos/photos.csv` says which; its places and coordinates are filled by hand, its authors,
-licences and sources from the package's READMEs. Run `python scripts/make_photos.py` (needs apt-get
-and dpkg-deb), or give it the package, gcompris-qt-data_3.1-2_all.deb.
+licences and sources from the package's READMEs. Run `python scripts/assets/photos.py` (needs
+apt-get and dpkg-deb), or give it the package, gcompris-qt-data_3.1-2_all.deb.
 """
 
 import argparse
-import csv
 import re
 import struct
 import subprocess
@@ -15,9 +14,10 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+import pandas as pd
 from PIL import Image
 
-FOLDER = Path(__file__).parents[1] / "assets" / "photos"
+FOLDER = Path(__file__).parents[2] / "assets" / "photos"
 LICENCES = {"Public Domain": "public domain", "CC0-1.0": "CC0-1.0"}
 SIZE = 512  # pixels on the long side; smaller photos stay as they are
 QUALITY = 90
@@ -32,7 +32,7 @@ def unpack(folder: Path, package: Path | None) -> Path:
 
 
 def resources(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Give the files of a Qt resource collection: a tree of nodes of 22 bytes, names and data."""
+    """Yield the files of a Qt resource collection: a tree of nodes of 22 bytes, names and data."""
     packed = path.read_bytes()
     tree, data, names = struct.unpack_from(">III", packed, 8)
 
@@ -53,41 +53,45 @@ def resources(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
 
 
 def credits(readme: str) -> dict[str, dict[str, str]]:
-    """Give what a README says of each of its files."""
+    """Return what a README says of each of its files."""
     readme = readme.replace("audaPalatina", "aulaPalatina")  # the file's name is the latter
     blocks = [block.partition("Files:") for block in re.split(r"\n\s*\n", readme)]
-    said = [dict(re.findall(r"^(\w+): *(.+)$", head, re.MULTILINE)) for head, _, _ in blocks]
-    return {f: fields for fields, (_, _, of) in zip(said, blocks, strict=True) for f in of.split()}
+    return {
+        name: dict(re.findall(r"^(\w+): *(.+)$", head, re.MULTILINE))
+        for head, _, names in blocks
+        for name in names.split()
+    }
 
 
-def make(row: dict[str, str], files: dict[PurePosixPath, bytes]) -> dict[str, str]:
+def make(row: pd.Series, files: dict[PurePosixPath, bytes]) -> pd.Series:
     """Write a photo and complete its row, unless its licence is another."""
     from icgeo.data.photos import read_photo
 
     path = PurePosixPath("gcompris/src/activities", row["resource"])
     readme = next(folder / "README" for folder in path.parents if folder / "README" in files)
-    said = credits(files[readme].decode())[str(path.relative_to(readme.parent))]
+    credit = credits(files[readme].decode())[str(path.relative_to(readme.parent))]
     image = read_photo(files[path])
     image.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)
     image.save(FOLDER / row["image"], quality=QUALITY, optimize=True)
-    licence = LICENCES[said["License"]]
-    return row | {"author": said["Copyright"], "licence": licence, "source": said["Source"]}
+    row[["author", "licence", "source"]] = (
+        credit["Copyright"],
+        LICENCES[credit["License"]],
+        credit["Source"],
+    )
+    return row
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("package", type=Path, nargs="?", help="the .deb file")
-    with (FOLDER / "photos.csv").open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    table = FOLDER / "photos.csv"
+    rows = pd.read_csv(table, dtype=str, keep_default_na=False)
     with tempfile.TemporaryDirectory() as folder:
         collections = unpack(Path(folder), parser.parse_args().package)
-        names = {row["resource"].partition("/")[0] for row in rows}
+        names = set(rows["resource"].str.partition("/")[0])
         files = {k: v for name in names for k, v in resources(collections / f"{name}.rcc")}
-    rows = [make(row, files) for row in rows]
-    with (FOLDER / "photos.csv").open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    rows = rows.apply(make, axis=1, files=files)
+    rows.to_csv(table, index=False)
     size = sum(path.stat().st_size for path in FOLDER.glob("*.jpg"))
     print(f"{FOLDER}: {len(rows)} photos, {size / 1e6:.2f} MB")
 

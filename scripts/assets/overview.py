@@ -33,16 +33,16 @@ ARROWS = (
 
 @dataclass(frozen=True)
 class Options:
-    """Locate a view from orbit, and draw how."""
+    """Locate a view from orbit, and draw how that works."""
 
     world: str = "blue-marble"
-    """Of which views are taken; the model is told that it is unknown."""
+    """World whose views are located; the model's prompt says that it is unknown."""
     bank: int = 256
     """Examples to choose from."""
     seed: int = 3
-    """Of the views."""
+    """Seed of the views."""
     save: Path = Path("assets/overview.png")
-    """Where to."""
+    """The picture to write."""
 
 
 def draw_overview(
@@ -58,9 +58,9 @@ def draw_overview(
 
     figure = Figure(figsize=(11, 4))
     maps = [*draw([[example.lat, example.lon] for example in examples], style), prediction.map]
-    for row, photo_shown in enumerate([*(example.image for example in examples), photo]):
+    for row, image in enumerate([*(example.image for example in examples), photo]):
         bottom = 0.68 - 0.215 * row - 0.02 * (row == SHOTS)
-        show_image(figure.add_axes((0.005, bottom, 0.073, 0.2)), picture(photo_shown))
+        show_image(figure.add_axes((0.005, bottom, 0.073, 0.2)), picture(image))
         if row < SHOTS:
             show_image(figure.add_axes((0.083, bottom, 0.15, 0.2)), drawn_image(maps[row]))
     figure.text(0.09, 0.1, "A new photo", weight="bold", size=TITLE)
@@ -100,8 +100,8 @@ def main(options: Options) -> None:
     episode = world_episode(options.world, queries=1, shots=options.bank, seed=options.seed)
     locator = Geolocator(prompt=UNKNOWN, shots=SHOTS)
     photos = [query.photo for query in episode.queries]
-    (chosen,) = locator.choose_for(photos, episode.examples).tolist()
-    examples = [episode.examples[number] for number in chosen]
+    (numbers,) = locator.choose_for(photos, episode.examples).tolist()
+    examples = [episode.examples[number] for number in numbers]
     (prediction,) = locator.locate(photos, examples)
     figure = draw_overview(photos[0], examples, prediction, locator.loaded.settings.style)
     figure.savefig(options.save, dpi=110)
