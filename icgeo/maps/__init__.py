@@ -1,17 +1,10 @@
 """Draw locations on maps and read maps back to densities: inverses of each other."""
 
-from icgeo.maps.drawing import draw, draw_density, drawing_matrix
-from icgeo.maps.operator import Noise
-from icgeo.maps.reading import LEGIBLE, Reading, read
-from icgeo.maps.style import MapStyle
-
-__all__ = [
-    "LEGIBLE",
-    "MapStyle",
-    "Noise",
-    "Reading",
-    "draw",
-    "draw_density",
-    "drawing_matrix",
-    "read",
-]
+from icgeo.maps.drawing import draw as draw
+from icgeo.maps.drawing import draw_density as draw_density
+from icgeo.maps.drawing import drawing_matrix as drawing_matrix
+from icgeo.maps.operator import Noise as Noise
+from icgeo.maps.reading import LEGIBLE as LEGIBLE
+from icgeo.maps.reading import Reading as Reading
+from icgeo.maps.reading import read as read
+from icgeo.maps.style import MapStyle as MapStyle

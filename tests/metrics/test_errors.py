@@ -1,6 +1,7 @@
-"""Distances and accuracies of each protocol against pyproj and hand-computed numbers."""
+"""Distances, GeoScore and accuracies of each protocol against pyproj and hand-computed numbers."""
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -10,11 +11,87 @@ from pyproj import Geod
 from icgeo import metrics
 from icgeo.sphere import sample_uniform, to_lat_lon
 
+DISTANCES = [0.0, 100.0, 200.0, 3000.0]
+
 GEODS = {
     "osv5m": Geod(a=6_371_000, b=6_371_000),
     "pigeon": Geod(a=6_378_137, b=6_378_137),
     "geoclip": Geod(ellps="WGS84"),
 }
+
+
+def test_geoscore_of_hand_computed_distances():
+    """5000 exp(-d / 1492.7): half at 1492.7 ln 2 km, as in Haas et al. 2024, section 3."""
+    half = 1492.7 * math.log(2)
+    assert metrics.geoscore([0, half, math.inf]).tolist() == pytest.approx([5000, 2500, 0])
+    assert metrics.geoscore(torch.full((2, 3), half)).shape == (2, 3)
+    assert metrics.geoscore(0).item() == 5000
+
+
+def test_accuracy_is_strict():
+    assert metrics.accuracy_within(DISTANCES, 200) == 0.5
+    assert metrics.accuracy_within(DISTANCES, 200.001) == 0.75
+    assert metrics.accuracy_within([math.inf], 25_000) == 0
+
+
+@pytest.mark.parametrize(
+    ("distance", "mean", "median"),
+    [
+        (DISTANCES, 825, 150),
+        ([7], 7, 7),
+        ([1.0, 2.0, math.inf], math.inf, 2),
+        ([1.0, math.inf], math.inf, math.inf),
+    ],
+)
+def test_errors_in_km(distance, mean, median):
+    assert metrics.mean_error(distance) == mean
+    assert metrics.median_error(np.array(distance)) == median
+
+
+@pytest.mark.parametrize("score", [metrics.geoscore, metrics.mean_error, metrics.median_error])
+@pytest.mark.parametrize("wrong", [math.nan, -1.0])
+def test_distances_that_are_none_name_the_row(score, wrong):
+    with pytest.raises(ValueError, match=rf"expected distance_km in \[0, inf\], got {wrong:g}.*2"):
+        score([1.0, 2.0, wrong])
+
+
+@pytest.mark.parametrize(
+    "score", [metrics.mean_error, metrics.median_error, metrics.mean_nll, metrics.summarise]
+)
+@pytest.mark.parametrize("wrong", [[], 3.0, [[1.0]]])
+def test_columns_have_one_row_a_query(score, wrong):
+    with pytest.raises(ValueError, match="each of at least one query, got shape"):
+        score(wrong)
+
+
+def test_summary_of_hand_computed_numbers():
+    summary = metrics.summarise(
+        [100.0, 500.0, 1000.0, math.inf],
+        [1.0, 2.0, 3.0, 4.0],
+        area_km2=[1e6, 3e6, 5e6, 5e8],
+        seconds=[0.1, 0.1, 0.2, 0.2],
+    )
+    scores = [5000 * math.exp(-d / 1492.7) for d in (100, 500, 1000)]
+    assert asdict(summary) == {
+        "queries": 4,
+        "median_km": 750,
+        "mean_km": math.inf,
+        "mean_geoscore": pytest.approx(sum(scores) / 4),
+        "within_1": 0,
+        "within_25": 0,
+        "within_200": 0.25,
+        "within_750": 0.5,
+        "within_2500": 0.75,
+        "mean_nll": 2.5,
+        "median_area_km2": 4e6,
+        "mean_seconds": pytest.approx(0.15),
+    }
+
+
+def test_summary_leaves_out_what_was_not_given():
+    summary = metrics.summarise([100.0])
+    assert (summary.median_km, summary.within_200) == (100, 1)
+    assert (summary.mean_nll, summary.median_area_km2, summary.mean_seconds) == (None, None, None)
 
 
 @pytest.mark.parametrize("protocol", GEODS)

@@ -1,7 +1,6 @@
-"""Scores against hand-computed numbers, scipy.stats and naive loops."""
+"""Bootstrap intervals against scipy.stats, naive loops and theory, of few rows and of many."""
 
 import math
-from dataclasses import asdict
 from functools import partial
 
 import numpy as np
@@ -12,89 +11,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from icgeo import metrics
-
-DISTANCES = [0.0, 100.0, 200.0, 3000.0]
+from icgeo.metrics import bootstrap_interval, intervals, weighted_mean, weighted_median
 
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def test_geoscore_of_hand_computed_distances():
-    """5000 exp(-d / 1492.7): half at 1492.7 ln 2 km, as in Haas et al. 2024, section 3."""
-    half = 1492.7 * math.log(2)
-    assert metrics.geoscore([0, half, math.inf]).tolist() == pytest.approx([5000, 2500, 0])
-    assert metrics.geoscore(torch.full((2, 3), half)).shape == (2, 3)
-    assert metrics.geoscore(0).item() == 5000
-
-
-def test_accuracy_is_strict():
-    assert metrics.accuracy_within(DISTANCES, 200) == 0.5
-    assert metrics.accuracy_within(DISTANCES, 200.001) == 0.75
-    assert metrics.accuracy_within([math.inf], 25_000) == 0
-
-
-@pytest.mark.parametrize(
-    ("distance", "mean", "median"),
-    [
-        (DISTANCES, 825, 150),
-        ([7], 7, 7),
-        ([1.0, 2.0, math.inf], math.inf, 2),
-        ([1.0, math.inf], math.inf, math.inf),
-    ],
-)
-def test_errors_in_km(distance, mean, median):
-    assert metrics.mean_error(distance) == mean
-    assert metrics.median_error(np.array(distance)) == median
-
-
-@pytest.mark.parametrize("score", [metrics.geoscore, metrics.mean_error, metrics.median_error])
-@pytest.mark.parametrize("wrong", [math.nan, -1.0])
-def test_distances_that_are_none_name_the_row(score, wrong):
-    with pytest.raises(ValueError, match=rf"expected distance_km in \[0, inf\], got {wrong:g}.*2"):
-        score([1.0, 2.0, wrong])
-
-
-@pytest.mark.parametrize(
-    "score", [metrics.mean_error, metrics.median_error, metrics.mean_nll, metrics.summarise]
-)
-@pytest.mark.parametrize("wrong", [[], 3.0, [[1.0]]])
-def test_columns_have_one_row_a_query(score, wrong):
-    with pytest.raises(ValueError, match="each of at least one query, got shape"):
-        score(wrong)
-
-
-def test_likelihood_is_relative_to_the_uniform_density():
-    assert metrics.mean_nll([1.0, 3.0]) == 2
-    assert metrics.information_gain([math.log(4 * math.pi)] * 3) == pytest.approx(0, abs=1e-12)
-    # A density that is uniform over half of the sphere and right knows log 2 more.
-    assert metrics.information_gain([math.log(2 * math.pi)]) == pytest.approx(math.log(2))
-    assert metrics.information_gain([0.0, math.inf]) == -math.inf
-
-
-def test_reliability_counts_levels_up_to_each_probability():
-    levels = [0.9, 0.2, 0.5, 0.5]
-    assert metrics.reliability(levels, [0, 0.2, 0.5, 0.89, 1]).tolist() == [0, 0.25, 0.75, 0.75, 1]
-    assert metrics.coverage(levels, 0.9) == 1
-    assert metrics.coverage([1 + 1e-9], 1) == 1, "masses sum to 1 up to rounding"
-    with pytest.raises(ValueError, match="credible level in"):
-        metrics.coverage([90.0], 0.9)
-    with pytest.raises(ValueError, match="probability in"):
-        metrics.coverage([0.9], 90)
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
-def test_calibration_error_is_that_of_kolmogorov_and_smirnov(levels):
-    expected = stats.kstest(levels, "uniform").statistic
-    assert metrics.calibration_error(levels) == pytest.approx(expected, abs=1e-12)
-
-
-def test_calibrated_levels_follow_the_diagonal():
-    levels = torch.rand(10_000, generator=seeded())
-    grid = torch.linspace(0, 1, 21)
-    assert (metrics.reliability(levels, grid) - grid).abs().max() < 0.0136
-    assert metrics.calibration_error(levels) < 0.0136  # 1.36 / sqrt(10 000)
-    assert metrics.calibration_error(levels.square()) > 0.2  # 1/4: too wide
 
 
 @given(st.lists(st.tuples(st.floats(0, 2e4), st.integers(0, 3)), min_size=1, max_size=20))
@@ -232,31 +153,55 @@ def test_wrong_inputs_are_named(call, message):
         call()
 
 
-def test_summary_of_hand_computed_numbers():
-    summary = metrics.summarise(
-        [100.0, 500.0, 1000.0, math.inf],
-        [1.0, 2.0, 3.0, 4.0],
-        area_km2=[1e6, 3e6, 5e6, 5e8],
-        seconds=[0.1, 0.1, 0.2, 0.2],
-    )
-    scores = [5000 * math.exp(-d / 1492.7) for d in (100, 500, 1000)]
-    assert asdict(summary) == {
-        "queries": 4,
-        "median_km": 750,
-        "mean_km": math.inf,
-        "mean_geoscore": pytest.approx(sum(scores) / 4),
-        "within_1": 0,
-        "within_25": 0,
-        "within_200": 0.25,
-        "within_750": 0.5,
-        "within_2500": 0.75,
-        "mean_nll": 2.5,
-        "median_area_km2": 4e6,
-        "mean_seconds": pytest.approx(0.15),
-    }
+@pytest.mark.parametrize("statistic", [weighted_mean, weighted_median])
+def test_poisson_bootstrap_is_that_of_resampled_rows(statistic, monkeypatch):
+    """1,000 rows both ways; bounds differ by the noise of 3,000 resamples."""
+    values = np.random.default_rng(0).exponential(1000, 1000)
+    exact = bootstrap_interval(values, statistic=statistic, resamples=3000, generator=seeded())
+    monkeypatch.setattr(intervals, "_RUNS", 250)
+    runs = bootstrap_interval(values, statistic=statistic, resamples=3000, generator=seeded())
+    width = exact.high - exact.low
+    assert runs.estimate == exact.estimate
+    assert runs.low == pytest.approx(exact.low, abs=0.08 * width)
+    assert runs.high == pytest.approx(exact.high, abs=0.08 * width)
 
 
-def test_summary_leaves_out_what_was_not_given():
-    summary = metrics.summarise([100.0])
-    assert (summary.median_km, summary.within_200) == (100, 1)
-    assert (summary.mean_nll, summary.median_area_km2, summary.mean_seconds) == (None, None, None)
+def test_interval_of_an_accuracy_is_that_of_the_binomial_distribution():
+    """A million rows, 30 % right: 1.96 standard errors to both sides."""
+    right = torch.arange(1_000_000) % 10 < 3
+    interval = bootstrap_interval(right.double(), generator=seeded())
+    half = 1.96 * math.sqrt(0.3 * 0.7 / 1e6)
+    assert interval.estimate == pytest.approx(0.3)
+    assert interval.high - 0.3 == pytest.approx(half, rel=0.12)
+    assert 0.3 - interval.low == pytest.approx(half, rel=0.12)
+
+
+def test_interval_of_the_mean_of_many_rows_is_that_of_the_normal_distribution():
+    values = np.random.default_rng(0).exponential(1000, 40_000)
+    interval = bootstrap_interval(values, resamples=200, generator=seeded())
+    assert interval.estimate == pytest.approx(values.mean())
+    half = 1.96 * values.std() / math.sqrt(len(values))
+    assert interval.high - interval.low == pytest.approx(2 * half, rel=0.2)
+
+
+def test_runs_keep_rows_and_their_sum(monkeypatch):
+    monkeypatch.setattr(intervals, "_RUNS", 7)
+    values = torch.rand(100, generator=seeded(), dtype=torch.float64)
+    at, counts = intervals._runs(values)
+    assert len(at) == 7
+    assert counts.sum() == 100
+    assert (at * counts).sum().item() == pytest.approx(values.sum().item())
+    assert (at.diff() > 0).all()
+
+
+def test_weights_of_resamples_are_not_held_together(monkeypatch):
+    """A million rows would take 8 GB: each part goes before the next comes."""
+    monkeypatch.setattr(intervals, "_WEIGHTS_AT_ONCE", 20)
+    seen = []
+
+    def statistic(values, weights):
+        seen.append(weights.shape)
+        return weighted_mean(values, weights)
+
+    bootstrap_interval(torch.arange(10.0), statistic=statistic, resamples=5)
+    assert seen == [(1, 10), (2, 10), (2, 10), (1, 10)]
