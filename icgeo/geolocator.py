@@ -464,8 +464,8 @@ class Geolocator:
         if limit != math.inf:
             settings = self.loaded.settings
             prompt = self.prompt or settings.default_prompt
-            power = settings.power_in_sequence(prompt, len(frames))
-            densities = smooth(densities, times, speed_kmh=limit, power=power)
+            temperature = settings.temperature_in_sequence(prompt, len(frames))
+            densities = smooth(densities, times, speed_kmh=limit, temperature=temperature)
         return self._clip(add_seconds(alone, time.perf_counter() - start), densities)
 
     def _clip(
@@ -550,7 +550,7 @@ def _combine(views: Sequence[maps.Reading], *, power: float) -> tuple[Density, f
     mass = torch.stack([view.density.mass for view in views]).mean(dim=0)
     density = Density.from_mass(mass)
     legibility = sum(view.legibility for view in views) / len(views)
-    return (density if power == 1 else density.temper(power)), legibility
+    return (density if power == 1 else density.tempered(1 / power)), legibility
 
 
 def _prediction(

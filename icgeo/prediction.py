@@ -81,7 +81,7 @@ def _as_example(number: int, example: Any) -> Example:
     return Example(image, lat, lon)
 
 
-LEVELS = (0.5, 0.9)
+CREDIBLE_LEVELS = (0.5, 0.9)
 """Probabilities of the regions that are told of a prediction."""
 
 
@@ -127,7 +127,7 @@ class Prediction:
         """Outline the smallest region of probability `p`, with `area_km2`, in EPSG:4326."""
         return self.density.credible_region(p)
 
-    def to_geodataframe(self, levels: Sequence[float] = LEVELS) -> "geopandas.GeoDataFrame":
+    def to_geodataframe(self, levels: Sequence[float] = CREDIBLE_LEVELS) -> "geopandas.GeoDataFrame":
         """Give the point and the credible regions as rows of a table in EPSG:4326.
 
         Columns `kind` ("point" or "region"), `probability`, `mass` and `area_km2` of regions,
@@ -145,7 +145,7 @@ class Prediction:
         columns = ["kind", "probability", "mass", "area_km2", "located", "legibility", "geometry"]
         return frame[columns]
 
-    def to_geojson(self, levels: Sequence[float] = LEVELS) -> str:
+    def to_geojson(self, levels: Sequence[float] = CREDIBLE_LEVELS) -> str:
         """Write `to_geodataframe` as the text of a GeoJSON FeatureCollection (RFC 7946).
 
         Longitude first, polygons cut at the antimeridian; properties that do not apply are left

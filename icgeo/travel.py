@@ -5,8 +5,8 @@ frames in radians; frames without evidence have the prior, wherever in the seque
 """
 
 import math
-from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -18,12 +18,12 @@ from torch import Tensor
 
 from icgeo.sphere import EARTH_RADIUS_KM, angle
 from icgeo.sphere.density import Density
-from icgeo.sphere.healpix import cell_xyz
+from icgeo.sphere.healpix import cell_side, cell_xyz
 
 CELLS_WITHIN_REACH = 3
 """Sides of a cell within the reach, at least, where the grid allows; twice as many at most."""
 FRAMES_ALIKE = 8
-"""Frames of the clips on which correlations are fitted."""
+"""Frames of the sequences on which correlations are fitted."""
 _TINY = 1e-290
 """Share of the largest likelihood below which numbers are no longer told apart."""
 
@@ -36,52 +36,58 @@ def smooth(
     seconds: Sequence[float],
     *,
     speed_kmh: float,
-    power: float = 1.0,
+    temperature: float = 1.0,
     prior: Density | None = None,
 ) -> list[Density]:
-    """Find where each frame of a clip was taken, given all of its frames.
+    """Compute where each frame of a sequence was taken, given all of its frames.
 
     Forward-backward smoothing (Rabiner 1989, eqs. 19-20, 24-25 and 27) with likelihoods
-    `(density / prior) ** power`. Between two frames the traveller goes to any place within reach,
-    as likely as the prior has it, or stays. Speed 0 means one place: the product of the
-    likelihoods. Where half of the way around is within reach, frames do not inform each other; a
-    `speed_kmh` of infinity leaves each as it is, tempered.
+    `(density / prior) ** (1 / temperature)`. Between two frames the traveller goes to any place
+    within reach, as likely as the prior has it, or stays. Speed 0 means one place: the product of
+    the likelihoods. Where half of the way around is within reach, frames do not inform each other;
+    a `speed_kmh` of infinity leaves each as it is, tempered.
 
     Args:
         densities: of the frames in order, each from its own frame alone, of one nside.
         seconds: when they were taken, from any moment on.
         speed_kmh: speed limit along the ground.
-        power: of each likelihood; below 1 for frames that are wrong together.
+        temperature: of each likelihood; above 1 for frames that are wrong together.
         prior: what the densities say where a frame says nothing; uniform if not given.
 
     Raises:
         ValueError: no density, other numbers of times, times out of order, a speed below 0, another
-            nside, a prior with empty cells, or densities with such that contradict each other.
+            nside, a prior with empty cells, or densities that contradict each other.
     """
     reaches = _reaches(seconds, len(densities), speed_kmh)
     prior = _uniform(densities[0].nside) if prior is None else prior
-    log_prior = _log_prior(prior, densities)
-    evidence = [power * (density.mass.log() - log_prior) for density in densities]
-    steps = [partial(_spread, prior=prior, reach=reach) for reach in reaches]
-    before = _messages(evidence, steps)
-    after = _messages(evidence[::-1], steps[::-1])[::-1]
+    if different := {density.nside for density in densities} - {prior.nside}:
+        raise ValueError(
+            f"expected densities and prior of one nside, got {prior.nside} and {different.pop()}; "
+            "build all with the same nside"
+        )
+    if not prior.mass.all():
+        raise ValueError("expected a prior with mass in every cell; mix in a floor")
+    log_prior = prior.mass.log()
+    evidence = [(density.mass.log() - log_prior) / temperature for density in densities]
+    before = _messages(evidence, reaches, prior)
+    after = _messages(evidence[::-1], reaches[::-1], prior)[::-1]
     return [
-        _density(log_prior + sum(messages))
+        Density.from_log_mass(log_prior + sum(messages))
         for messages in zip(before, evidence, after, strict=True)
     ]
 
 
-def frame_power(correlation: float, frames: int) -> float:
-    """Power for frames whose errors are correlated: together they count as `frames * power`.
+def frame_temperature(correlation: float, frames: int) -> float:
+    """Temperature for frames whose errors are correlated: together they count as so many fewer.
 
-    One over the design effect, `1 + (frames - 1) correlation` (Kish 1965, section 5.4). Frames
-    beyond `FRAMES_ALIKE` are far from the first and not taken for alike.
+    The design effect, `1 + (frames - 1) correlation` (Kish 1965, section 5.4). Frames beyond
+    `FRAMES_ALIKE` are far from the first and not taken for alike.
     """
-    return 1 / (1 + (min(frames, FRAMES_ALIKE) - 1) * correlation)
+    return 1 + (min(frames, FRAMES_ALIKE) - 1) * correlation
 
 
 def mixture(densities: Sequence[Density]) -> Density:
-    """Average densities: of the frames of a clip, where a moment at random of it was."""
+    """Average densities: of the frames of a sequence, where a random moment of it was."""
     return Density(torch.stack([density.mass for density in densities]).mean(dim=0))
 
 
@@ -101,41 +107,24 @@ def _reaches(seconds: Sequence[float], count: int, speed_kmh: float) -> list[flo
 
 @lru_cache(maxsize=4)
 def _uniform(nside: int) -> Density:
-    """The same object each time, so that what depends on it is found again."""
+    """Return the same object each time, so that what depends on it stays cached."""
     return Density.uniform(nside)
 
 
-def _log_prior(prior: Density, densities: Sequence[Density]) -> Message:
-    if different := {density.nside for density in densities} - {prior.nside}:
-        raise ValueError(
-            f"expected densities and prior of one nside, got {prior.nside} and {different.pop()}; "
-            "build all with the same nside"
-        )
-    if not prior.mass.all():
-        raise ValueError("expected a prior with mass in every cell; mix in a floor")
-    return prior.mass.log()
-
-
-def _density(log_mass: Message) -> Density:
-    if log_mass.max() == -math.inf:
-        raise ValueError("expected densities that overlap, got disjoint ones; mix in a floor")
-    return Density(torch.exp(log_mass - log_mass.max()))
-
-
 def _messages(
-    evidence: Sequence[Message], steps: Sequence[Callable[[Message], Message]]
+    evidence: Sequence[Message], reaches: Sequence[float], prior: Density
 ) -> list[Message]:
-    """What each frame is told by those before it.
+    """What the frames before each say of it.
 
     The chain is reversible, so that ratios to the prior travel by one operator both ways.
     """
-    told = [torch.zeros_like(evidence[0])]
-    for own, step in zip(evidence, steps, strict=False):
-        told.append(step(told[-1] + own))
-    return told
+    messages = [torch.zeros_like(evidence[0])]
+    for likelihood, reach in zip(evidence, reaches, strict=False):
+        messages.append(_spread(messages[-1] + likelihood, prior, reach))
+    return messages
 
 
-def _spread(message: Message, *, prior: Density, reach: float) -> Message:
+def _spread(message: Message, prior: Density, reach: float) -> Message:
     """Average a likelihood over the places within reach.
 
     Within one cell a place is known no better than by the cell. So below the size of a cell the
@@ -145,8 +134,8 @@ def _spread(message: Message, *, prior: Density, reach: float) -> Message:
         return message
     if reach >= math.pi:
         return torch.zeros_like(message)
-    nside = min(prior.nside, 2 ** math.ceil(math.log2(CELLS_WITHIN_REACH * _side(1) / reach)))
-    sides = reach / _side(nside)
+    nside = min(prior.nside, 2 ** math.ceil(math.log2(CELLS_WITHIN_REACH * cell_side(1) / reach)))
+    sides = reach / cell_side(nside)
     parts = 4 ** int(math.log2(prior.nside // nside))
     matrix = _transition(prior, nside, max(1.0, round(sides, 1)))
     largest = message.max()
@@ -160,18 +149,13 @@ def _spread(message: Message, *, prior: Density, reach: float) -> Message:
     return torch.logaddexp(math.log1p(-sides) + message, math.log(sides) + moved)
 
 
-def _side(nside: int) -> float:
-    """Side of a cell in radians, as the root of its area."""
-    return math.sqrt(4 * math.pi / 12) / nside
-
-
 @lru_cache(maxsize=8)
 def _transition(prior: Density, nside: int, sides: float) -> Any:
     """Chances [from, to] between cells for a reach of so many of their sides, as a sparse matrix.
 
     Rows and columns are scaled alike until the joint chances of two frames sum to the prior
     (Knight, Ruiz and Ucar 2014, in the 1-norm): cells have unequal neighbourhoods, and else a long
-    clip without evidence would drift to those that have many. Cached.
+    sequence without evidence would drift to those that have many. Cached.
     """
     from scipy.sparse import diags_array
 
@@ -192,8 +176,8 @@ def _within_reach(nside: int, sides: float) -> Any:
     from scipy.sparse import coo_array, eye_array
     from scipy.spatial import KDTree
 
-    spread = _side(nside) / math.sqrt(6)
-    reach = sides * _side(nside)
+    spread = cell_side(nside) / math.sqrt(6)
+    reach = sides * cell_side(nside)
     xyz = cell_xyz(nside)
     farthest = 2 * math.sin(min(reach + 4 * spread, math.pi) / 2)
     pairs = KDTree(xyz.numpy()).query_pairs(farthest, output_type="ndarray")
@@ -206,7 +190,7 @@ def _within_reach(nside: int, sides: float) -> Any:
 def frame_times(
     seconds: float | Sequence[float] | None, count: int, speed_kmh: float
 ) -> Sequence[float]:
-    """Give the time of each frame; any will do where they are at one place, or anywhere.
+    """Return the time of each frame; any will do where they are at one place, or anywhere.
 
     Args:
         seconds: the gap between frames, or the time of each.

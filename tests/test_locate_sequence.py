@@ -49,8 +49,8 @@ def silence(monkeypatch, locator, *numbers):
 def test_a_clip_is_the_smoothed_frames_and_their_mixture(locator, frames, track):
     clip = locator.locate_sequence(frames, speed_kmh=LIMIT, seconds=60)
     alone = [prediction.density for prediction in locator.locate(frames)]
-    power = locator.loaded.settings.power_in_sequence("earth", 4)
-    expected = smooth(alone, [0, 60, 120, 180], speed_kmh=LIMIT, power=power)
+    temperature = locator.loaded.settings.temperature_in_sequence("earth", 4)
+    expected = smooth(alone, [0, 60, 120, 180], speed_kmh=LIMIT, temperature=temperature)
     torch.testing.assert_close(masses(clip.frames), torch.stack([d.mass for d in expected]))
     torch.testing.assert_close(clip.whole.density.mass, mixture(expected).mass)
     for prediction, place in zip(clip.frames, track.lat_lon, strict=True):

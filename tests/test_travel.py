@@ -1,4 +1,4 @@
-"""Smoothing of clips against all paths one by one, and against what must hold."""
+"""Smoothing of sequences against all paths one by one, and against what must hold."""
 
 import math
 from itertools import product
@@ -14,7 +14,7 @@ from scipy.special import ndtr
 from icgeo.sphere import EARTH_RADIUS_KM, distance_km, sample_uniform, to_lat_lon
 from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_xyz
-from icgeo.travel import frame_power, mixture, smooth
+from icgeo.travel import frame_temperature, mixture, smooth
 
 HOUR = 3600.0
 
@@ -81,7 +81,7 @@ def test_four_frames_by_all_20736_paths(slow, power):
         [frame.mass.numpy() for frame in frames], 3 * [move], prior.mass.numpy(), power
     )
     hours = [0, HOUR, 2 * HOUR, 3 * HOUR]
-    found = smooth(frames, hours, speed_kmh=speed(sides, 1), power=power, prior=prior)
+    found = smooth(frames, hours, speed_kmh=speed(sides, 1), temperature=1 / power, prior=prior)
     np.testing.assert_allclose(torch.stack([d.mass for d in found]), expected, rtol=1e-4)
 
 
@@ -92,7 +92,7 @@ def test_matrices_at_nside_4():
     moves = [chances(4, sides, flat) for sides in (1.0, 2.5, 1.6)]
     columns = [frame.mass.numpy() ** 0.6 for frame in frames]
     hours = np.cumsum([7.0, 1.0, 2.5, 1.6])
-    found = smooth(frames, list(hours * HOUR), speed_kmh=speed(1, 4), power=0.6)
+    found = smooth(frames, list(hours * HOUR), speed_kmh=speed(1, 4), temperature=1 / 0.6)
     for i, density in enumerate(found):
         past, future = flat * columns[0], np.ones(192)
         for move, column in zip(moves[:i], columns[1:], strict=False):
@@ -127,8 +127,8 @@ def test_after_a_known_frame_the_next_is_in_a_cap(sides):
 
 def test_at_one_place_likelihoods_multiply():
     frames = [random_density(seed, 8) for seed in range(3)]
-    expected = frames[0].product(frames[1]).product(frames[2]).temper(0.5)
-    for density in smooth(frames, [0, 9, 99], speed_kmh=0, power=0.5):
+    expected = frames[0].product(frames[1]).product(frames[2]).tempered(2.0)
+    for density in smooth(frames, [0, 9, 99], speed_kmh=0, temperature=2.0):
         torch.testing.assert_close(density.mass, expected.mass)
 
 
@@ -145,8 +145,8 @@ def test_without_a_limit_frames_stay_as_they_are(limit):
 @given(st.integers(0, 999), st.sampled_from([0.2, 1.3, 4.0, 15.0]))
 def test_time_may_run_backwards(seed, sides):
     frames, limit = [random_density(seed + i, 8) for i in range(4)], speed(sides, 8) * HOUR
-    forth = smooth(frames, [0, 1, 2, 4], speed_kmh=limit, power=0.7)
-    back = smooth(frames[::-1], [0, 2, 3, 4], speed_kmh=limit, power=0.7)
+    forth = smooth(frames, [0, 1, 2, 4], speed_kmh=limit, temperature=1.4)
+    back = smooth(frames[::-1], [0, 2, 3, 4], speed_kmh=limit, temperature=1.4)
     for one, other in zip(forth, back[::-1], strict=True):
         torch.testing.assert_close(one.mass, other.mass)
 
@@ -171,9 +171,9 @@ def test_an_outlier_is_put_right_by_its_neighbours():
 
 
 def test_frames_wrong_together_count_as_fewer():
-    assert [n * frame_power(1.0, n) for n in (1, 4, 8, 16)] == [1, 1, 1, 2]
-    assert [n * frame_power(0.0, n) for n in (1, 4, 8)] == [1, 4, 8]
-    assert frame_power(0.5, 3) == 0.5
+    assert [n / frame_temperature(1.0, n) for n in (1, 4, 8, 16)] == [1, 1, 1, 2]
+    assert [n / frame_temperature(0.0, n) for n in (1, 4, 8)] == [1, 4, 8]
+    assert frame_temperature(0.5, 3) == 2.0
 
 
 def test_a_mixture_holds_the_mass_of_its_frames():

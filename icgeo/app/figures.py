@@ -25,7 +25,7 @@ from icgeo.maps.basemap import base_image, basemap
 from icgeo.metrics.locations import bundled_gazetteer
 from icgeo.plots import plot_context, plot_prediction
 from icgeo.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, place_name
-from icgeo.prediction import LEVELS, Example, Prediction, rounded
+from icgeo.prediction import CREDIBLE_LEVELS, Example, Prediction, rounded
 from icgeo.sphere import distance_km
 
 _CLICK_MAP = MapStyle.marker(height=512, width=1024)
@@ -108,7 +108,7 @@ def density_map(prediction: Prediction, truth: tuple[float, float] | None = None
         hovertemplate="%{y:.1f}°, %{x:.1f}°<br>%{z:.3g} per steradian<extra></extra>",
     )
     _add_line(figure, _coastlines(), "coastlines", color=GREY, width=1)
-    for level, dash in zip(LEVELS, ("dash", "solid"), strict=True):
+    for level, dash in zip(CREDIBLE_LEVELS, ("dash", "solid"), strict=True):
         region = prediction.credible_region(level).geometry.to_numpy()
         _add_line(
             figure, _outline(region), f"{level:.0%} region", color=BLACK, width=1.5, dash=dash
@@ -135,7 +135,7 @@ def density_map(prediction: Prediction, truth: tuple[float, float] | None = None
 
 def _window(prediction: Prediction) -> tuple[list[float], list[float]]:
     """Show what lies around the 90 % region, or the world if that is wide or nothing is known."""
-    west, south, east, north = prediction.credible_region(LEVELS[-1]).total_bounds
+    west, south, east, north = prediction.credible_region(CREDIBLE_LEVELS[-1]).total_bounds
     if not prediction.located or east - west > 120:
         return [-180, 180], [-90, 90]
     return (
@@ -169,7 +169,7 @@ def summary(prediction: Prediction, truth: tuple[float, float] | None = None) ->
             rows.append(["Distance to the truth", f"{off:,.0f} km"])
     rows += [
         [f"{level:.0%} region", f"{rounded(prediction.density.credible_area_km2(level))} km²"]
-        for level in LEVELS
+        for level in CREDIBLE_LEVELS
     ]
     legibility, seconds = f"{prediction.legibility:.2f} of 1", f"{prediction.seconds:.2f} s"
     return [*rows, ["Legibility", legibility], ["Time of the model", seconds]]
@@ -196,7 +196,7 @@ def save_files(prediction: Prediction, shot: Shot, folder: Path) -> list[str]:
     """Write the answer as GeoJSON, GeoParquet, FITS and PNG, named after the photo."""
     stem = re.sub(r"[^\w-]+", "-", Path(shot.name).stem).strip("-")[:60] or "photo"
     paths = [folder / f"{stem}.{suffix}" for suffix in ("geojson", "parquet", "fits", "png")]
-    frame = prediction.to_geodataframe(LEVELS).assign(photo=shot.name)
+    frame = prediction.to_geodataframe(CREDIBLE_LEVELS).assign(photo=shot.name)
     paths[0].write_text(frame.to_json(na="drop", drop_id=True), encoding="utf-8")
     prediction.density.save(paths[1])
     prediction.density.save(paths[2])

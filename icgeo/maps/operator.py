@@ -119,7 +119,7 @@ def candidate_grid(style: MapStyle) -> Grid:
     if phases > _MOST_PHASES:
         raise ValueError(
             f"expected a sigma of at least {1 / (_SPACING * _MOST_PHASES)} pixels to read, got "
-            f"{min(style.sigma_deg):g} degrees on pixels of {style.pixel_deg:g}; widen the kernel"
+            f"{min(style.sigma_deg):g} degrees on pixels of {style.pixel_deg:g}; widen the heatmap"
         )
     margin = 0 if style.is_world_wide else 1
     places = style.width // side + 2 * margin

@@ -4,106 +4,48 @@
 `intervals`; `densities` as a stream, with their `calibration` and `energy` score; `samples`.
 """
 
-from icgeo.metrics.calibration import (
-    UNIFORM_NLL,
-    calibration_error,
-    coverage,
-    information_gain,
-    mean_nll,
-    recall_by_area,
-    reliability,
-)
-from icgeo.metrics.densities import (
-    DensityScore,
-    DensityScores,
-    DensitySummary,
-    score_density,
-    searched_area_km2,
-)
-from icgeo.metrics.energy import energy_score, energy_score_of_samples
-from icgeo.metrics.errors import (
-    PROTOCOLS,
-    THRESHOLDS_KM,
-    Protocol,
-    Summary,
-    accuracies,
-    accuracy_within,
-    distances,
-    geoscore,
-    mean_error,
-    median_error,
-    summarise,
-)
-from icgeo.metrics.groups import (
-    DensityBin,
-    Groups,
-    errors_by_group,
-    errors_by_training_density,
-    training_counts,
-)
-from icgeo.metrics.intervals import (
-    Interval,
-    Statistic,
-    bootstrap_interval,
-    paired_bootstrap,
-    weighted_mean,
-    weighted_median,
-)
-from icgeo.metrics.locations import (
-    LEVELS,
-    Gazetteer,
-    PlaceAccuracy,
-    accuracy_by_place,
-    bundled_gazetteer,
-    hits,
-    place_accuracy,
-)
-from icgeo.metrics.samples import SampleQuality, sample_quality
-
-__all__ = [
-    "LEVELS",
-    "PROTOCOLS",
-    "THRESHOLDS_KM",
-    "UNIFORM_NLL",
-    "DensityBin",
-    "DensityScore",
-    "DensityScores",
-    "DensitySummary",
-    "Gazetteer",
-    "Groups",
-    "Interval",
-    "PlaceAccuracy",
-    "Protocol",
-    "SampleQuality",
-    "Statistic",
-    "Summary",
-    "accuracies",
-    "accuracy_by_place",
-    "accuracy_within",
-    "bootstrap_interval",
-    "bundled_gazetteer",
-    "calibration_error",
-    "coverage",
-    "distances",
-    "energy_score",
-    "energy_score_of_samples",
-    "errors_by_group",
-    "errors_by_training_density",
-    "geoscore",
-    "hits",
-    "information_gain",
-    "mean_error",
-    "mean_nll",
-    "median_error",
-    "paired_bootstrap",
-    "place_accuracy",
-    "recall_by_area",
-    "reliability",
-    "sample_quality",
-    "score_density",
-    "searched_area_km2",
-    "summarise",
-    "training_counts",
-    "weighted_mean",
-    "weighted_median",
-]
+from icgeo.metrics.calibration import UNIFORM_NLL as UNIFORM_NLL
+from icgeo.metrics.calibration import calibration_error as calibration_error
+from icgeo.metrics.calibration import coverage as coverage
+from icgeo.metrics.calibration import information_gain as information_gain
+from icgeo.metrics.calibration import mean_nll as mean_nll
+from icgeo.metrics.calibration import recall_by_area as recall_by_area
+from icgeo.metrics.calibration import reliability as reliability
+from icgeo.metrics.densities import DensityScore as DensityScore
+from icgeo.metrics.densities import DensityScores as DensityScores
+from icgeo.metrics.densities import DensitySummary as DensitySummary
+from icgeo.metrics.densities import score_density as score_density
+from icgeo.metrics.densities import searched_area_km2 as searched_area_km2
+from icgeo.metrics.energy import energy_score as energy_score
+from icgeo.metrics.energy import energy_score_of_samples as energy_score_of_samples
+from icgeo.metrics.errors import PROTOCOLS as PROTOCOLS
+from icgeo.metrics.errors import THRESHOLDS_KM as THRESHOLDS_KM
+from icgeo.metrics.errors import Protocol as Protocol
+from icgeo.metrics.errors import Summary as Summary
+from icgeo.metrics.errors import accuracies as accuracies
+from icgeo.metrics.errors import accuracy_within as accuracy_within
+from icgeo.metrics.errors import distances as distances
+from icgeo.metrics.errors import geoscore as geoscore
+from icgeo.metrics.errors import mean_error as mean_error
+from icgeo.metrics.errors import median_error as median_error
+from icgeo.metrics.errors import summarise as summarise
+from icgeo.metrics.groups import DensityBin as DensityBin
+from icgeo.metrics.groups import Groups as Groups
+from icgeo.metrics.groups import errors_by_group as errors_by_group
+from icgeo.metrics.groups import errors_by_training_density as errors_by_training_density
+from icgeo.metrics.groups import training_counts as training_counts
+from icgeo.metrics.intervals import Interval as Interval
+from icgeo.metrics.intervals import Statistic as Statistic
+from icgeo.metrics.intervals import bootstrap_interval as bootstrap_interval
+from icgeo.metrics.intervals import paired_bootstrap as paired_bootstrap
+from icgeo.metrics.intervals import weighted_mean as weighted_mean
+from icgeo.metrics.intervals import weighted_median as weighted_median
+from icgeo.metrics.locations import PLACE_LEVELS as PLACE_LEVELS
+from icgeo.metrics.locations import Gazetteer as Gazetteer
+from icgeo.metrics.locations import PlaceAccuracy as PlaceAccuracy
+from icgeo.metrics.locations import accuracy_by_place as accuracy_by_place
+from icgeo.metrics.locations import bundled_gazetteer as bundled_gazetteer
+from icgeo.metrics.locations import hits as hits
+from icgeo.metrics.locations import place_accuracy as place_accuracy
+from icgeo.metrics.samples import SampleQuality as SampleQuality
+from icgeo.metrics.samples import sample_quality as sample_quality

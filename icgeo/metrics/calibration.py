@@ -12,7 +12,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from icgeo.metrics.checks import column
+from icgeo.metrics.checks import as_column
 
 UNIFORM_NLL = math.log(4 * math.pi)
 
@@ -24,7 +24,7 @@ def mean_nll(nll: ArrayLike | Tensor) -> float:
     (Dufour et al. 2025) publishes: its likelihood takes the divergence of the flow in R^3 without
     projecting it on the tangent plane, so that it is not that of a density on the sphere.
     """
-    return column(nll, "nll").mean().item()
+    return as_column(nll, "nll").mean().item()
 
 
 def information_gain(nll: ArrayLike | Tensor) -> float:
@@ -42,15 +42,20 @@ def reliability(levels: ArrayLike | Tensor, grid: ArrayLike | Tensor) -> Float[T
 
     Calibrated densities follow the diagonal, since their levels are uniform (Dawid 1984).
     """
-    ordered = _levels(levels)
-    probabilities = column(grid, "probability", low=0, high=1).to(ordered.device)
-    return _share_up_to(ordered, probabilities)
+    probabilities = as_column(grid, "probability", low=0, high=1)
+    return _share_up_to(_sorted_levels(levels), probabilities)
 
 
 def _share_up_to(
     ordered: Float[Tensor, "rows"], bounds: Float[Tensor, "bounds"]
 ) -> Float[Tensor, "bounds"]:
-    return torch.searchsorted(ordered, bounds, right=True).double() / len(ordered)
+    return torch.searchsorted(ordered, bounds.to(ordered), right=True).double() / len(ordered)
+
+
+def _sorted_levels(levels: ArrayLike | Tensor) -> Float[Tensor, "rows"]:
+    # sums of masses exceed 1 by rounding
+    column = as_column(levels, "credible level", low=-1e-6, high=1 + 1e-6)
+    return column.clamp(0, 1).sort().values
 
 
 def calibration_error(levels: ArrayLike | Tensor) -> float:
@@ -58,14 +63,9 @@ def calibration_error(levels: ArrayLike | Tensor) -> float:
 
     Above `1.36 / sqrt(rows)` it rejects calibration at 5 % for independent queries (Massey 1951).
     """
-    ordered = _levels(levels)
+    ordered = _sorted_levels(levels)
     steps = torch.arange(len(ordered) + 1).to(ordered) / len(ordered)
     return torch.maximum(steps[1:] - ordered, ordered - steps[:-1]).max().item()
-
-
-def _levels(levels: ArrayLike | Tensor) -> Float[Tensor, "rows"]:
-    """Sorted levels; sums of masses exceed 1 by rounding."""
-    return column(levels, "credible level", low=-1e-6, high=1 + 1e-6).clamp(0, 1).sort().values
 
 
 def recall_by_area(
@@ -77,6 +77,5 @@ def recall_by_area(
     share of queries whose truth lies within those that together cover the area. The areas to
     search until each truth is found come from `DensityScores`.
     """
-    ordered = column(searched_area_km2, "searched area", low=0).sort().values
-    areas = column(areas_km2, "area", low=0).to(ordered.device)
-    return _share_up_to(ordered, areas)
+    ordered = as_column(searched_area_km2, "searched area", low=0).sort().values
+    return _share_up_to(ordered, as_column(areas_km2, "area", low=0))

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from icgeo.metrics.calibration import UNIFORM_NLL, calibration_error, coverage
-from icgeo.metrics.checks import places
+from icgeo.metrics.checks import as_locations
 from icgeo.metrics.energy import energy_score
 from icgeo.sphere import AREA_KM2, Values
 from icgeo.sphere.density import Density
@@ -42,6 +42,9 @@ class DensityScore:
     """Energy score, `energy_score`."""
 
 
+_NAMES = [field.name for field in fields(DensityScore)]
+
+
 @dataclass(frozen=True)
 class DensitySummary:
     """The columns of a table of densities; medians of the areas, means of the rest."""
@@ -61,14 +64,14 @@ class DensitySummary:
 
 def searched_area_km2(density: Density, lat_lon: Values) -> float:
     """Area to search until the truth is found, as `DensityScore` has it."""
-    own = density.mass[cell_of(lat_lon, density.nside)]
-    above, equal = ((density.mass > own).sum().item(), (density.mass == own).sum().item())
+    mass = density.mass[cell_of(lat_lon, density.nside)]
+    above, equal = (density.mass > mass).sum().item(), (density.mass == mass).sum().item()
     return (above + (equal + 1) / 2) * AREA_KM2 / len(density.mass)
 
 
 def score_density(density: Density, lat_lon: Values) -> DensityScore:
     """Score a density by the location of its truth in degrees."""
-    truth = places([lat_lon] if np.ndim(lat_lon) == 1 else lat_lon, "truth")
+    truth = as_locations([lat_lon] if np.ndim(lat_lon) == 1 else lat_lon, "truth")
     if len(truth) != 1:
         raise ValueError(f"expected one truth for a density, got {len(truth)}")
     mass = density.mass.numpy()
@@ -101,10 +104,10 @@ class DensityScores:
     """
 
     def __init__(self) -> None:
-        self._columns = {field.name: array("d") for field in fields(DensityScore)}
+        self._values = array("d")
 
     def __len__(self) -> int:
-        return len(self._columns["nll"])
+        return len(self._values) // len(_NAMES)
 
     def add(self, densities: Iterable[Density], truths: Values) -> None:
         """Score densities, one for each row of `truths` [rows, 2], and let go of them.
@@ -113,21 +116,18 @@ class DensityScores:
             ValueError: a truth that is not a location; more or fewer densities than truths. What
                 came before it stays added.
         """
-        for density, truth in zip(densities, places(truths, "truth"), strict=True):
-            values = astuple(score_density(density, truth))
-            for column, value in zip(self._columns.values(), values, strict=True):
-                column.append(value)
+        for density, truth in zip(densities, as_locations(truths, "truth"), strict=True):
+            self._values.extend(astuple(score_density(density, truth)))
 
     def extend(self, other: "DensityScores") -> None:
         """Add the rows of another part of the queries, as of another process."""
-        for name, column in self._columns.items():
-            column.extend(other._columns[name])
+        self._values.extend(other._values)
 
     def column(self, name: str) -> Float[np.ndarray, "rows"]:
-        """Values of one field of `DensityScore`, for intervals and curves; a copy."""
-        if name not in self._columns:
-            raise ValueError(f"expected a column out of {[*self._columns]}, got {name!r}")
-        return np.array(self._columns[name])
+        """Return the values of one field of `DensityScore`, for intervals and curves; a copy."""
+        if name not in _NAMES:
+            raise ValueError(f"expected a column out of {_NAMES}, got {name!r}")
+        return np.array(self._values[_NAMES.index(name) :: len(_NAMES)])
 
     def summary(self) -> DensitySummary:
         """Summarise all rows.
@@ -137,7 +137,7 @@ class DensityScores:
         """
         if not len(self):
             raise ValueError("expected at least one density, got none; add some first")
-        rows = {name: np.array(column) for name, column in self._columns.items()}
+        rows = {name: self.column(name) for name in _NAMES}
         return DensitySummary(
             queries=len(self),
             mean_nll=float(rows["nll"].mean()),

@@ -9,7 +9,6 @@ symmetric about the centre fill all hemispheres alike.
 """
 
 import math
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -17,10 +16,10 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from icgeo.metrics.checks import places
+from icgeo.metrics.checks import as_locations
 from icgeo.sphere import EARTH_RADIUS_KM, Values, angle, as_lat_lon, to_xyz
 from icgeo.sphere.density import Density
-from icgeo.sphere.healpix import cell_xyz
+from icgeo.sphere.healpix import mean_vectors
 
 _COARSE_NSIDE = 4
 _NOTHING = 1e-30
@@ -42,19 +41,13 @@ def energy_score(
     if resolution is not None and not 0 < resolution < 1:
         raise ValueError(f"expected a resolution in (0, 1), or None for all, got {resolution:g}")
     truth = to_xyz(as_lat_lon(lat_lon).double())
-    mass, vector = density.mass.numpy(), _mean_vectors(density.nside)
-    held, middle = _patches(mass, vector, 0 if resolution is None else resolution)
-    rows = rearrange(truth, "... side -> (...) side").numpy()
-    far = _mean_distance(rows, middle, held)
-    spread = _mean_distance(middle, middle, held) @ held
+    mass, middle = _patches(
+        density.mass.numpy(), mean_vectors(density.nside).numpy(), resolution or 0
+    )
+    far = _mean_distance(rearrange(truth, "... side -> (...) side").numpy(), middle, mass)
+    spread = _mean_distance(middle, middle, mass) @ mass
     score = EARTH_RADIUS_KM * (far - spread / 2)
     return torch.from_numpy(score).reshape(truth.shape[:-1])
-
-
-@lru_cache(maxsize=4)
-def _mean_vectors(nside: int) -> Float[np.ndarray, "cells 3"]:
-    """Mean vector over each cell, shorter than 1 by half the mean square chord, A / 6."""
-    return cell_xyz(nside).numpy() * (1 - 4 * math.pi / (12 * nside**2) / 12)
 
 
 def _patches(
@@ -65,21 +58,20 @@ def _patches(
     Patches are cells of some nside, each the four of the next, so that no part is heavier than
     its whole.
     """
-    finest = math.isqrt(len(mass) // 12)
-    patch = np.arange(12 * min(finest, _COARSE_NSIDE) ** 2)
+    patch = np.arange(12 * min(math.isqrt(len(mass) // 12), _COARSE_NSIDE) ** 2)
     parts = len(mass) // len(patch)
-    found = []
+    patches = []
     while parts:
         cells = rearrange(mass, "(patch cell) -> patch cell", cell=parts)[patch]
         sides = rearrange(vector, "(patch cell) side -> patch cell side", cell=parts)[patch]
-        held = cells.sum(1)
-        kept = (held > _NOTHING) & ((held <= most) | (parts == 1))
-        moment = einsum(cells[kept], sides[kept], "patch cell, patch cell side -> patch side")
-        found.append(np.column_stack((held[kept], moment / held[kept, None])))
-        patch = (4 * patch[held > max(most, _NOTHING)][:, None] + np.arange(4)).ravel()
+        total = cells.sum(1)
+        whole = (total > _NOTHING) & ((total <= most) | (parts == 1))
+        moment = einsum(cells[whole], sides[whole], "patch cell, patch cell side -> patch side")
+        patches.append(np.column_stack((total[whole], moment / total[whole, None])))
+        patch = (4 * patch[total > max(most, _NOTHING)][:, None] + np.arange(4)).ravel()
         parts //= 4
-    patches = np.concatenate(found)
-    return patches[:, 0], patches[:, 1:]
+    table = np.concatenate(patches)
+    return table[:, 0], table[:, 1:]
 
 
 def _mean_distance(
@@ -118,7 +110,7 @@ def energy_score_of_samples(
     distribution that was sampled without bias (Ferro 2014) and needs two samples;
     `fair=False` is the score of the samples themselves.
     """
-    true = to_xyz(places(truth, "truth"))
+    true = to_xyz(as_locations(truth, "truth"))
     xyz = to_xyz(as_lat_lon(samples).double())
     if xyz.ndim != 3 or len(xyz) != len(true) or xyz.shape[1] < 1 + fair:
         raise ValueError(
@@ -127,11 +119,9 @@ def energy_score_of_samples(
         )
     count = xyz.shape[1]
     far = angle(xyz, rearrange(true, "row side -> row 1 side")).mean(-1)
-    spread = torch.stack([_pair_sum(row) for row in xyz]) / (count * (count - fair))
-    return EARTH_RADIUS_KM * (far - spread / 2)
-
-
-def _pair_sum(xyz: Float[Tensor, "samples 3"]) -> Float[Tensor, ""]:
-    """Sum of the angles of all pairs, both ways."""
-    blocks = xyz.split(max(1, _PAIRS_AT_ONCE // len(xyz)))
-    return torch.stack([angle(block[:, None], xyz).sum() for block in blocks]).sum()
+    parts = [row.split(max(1, _PAIRS_AT_ONCE // count)) for row in xyz]
+    sums = [
+        torch.stack([angle(part[:, None], row).sum() for part in some]).sum()
+        for some, row in zip(parts, xyz, strict=True)
+    ]
+    return EARTH_RADIUS_KM * (far - torch.stack(sums) / (count * (count - fair)) / 2)

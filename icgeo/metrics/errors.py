@@ -10,12 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from icgeo.metrics.checks import answers, checked, column, places, same_rows
+from icgeo.metrics.checks import (
+    as_answers,
+    as_column,
+    as_locations,
+    as_numbers,
+    check_same_rows,
+)
 from icgeo.metrics.intervals import weighted_median
 from icgeo.sphere import EARTH_RADIUS_KM, Values, angle, to_xyz
 from icgeo.sphere.best_point import GEOSCORE_SCALE_KM
@@ -77,23 +82,18 @@ def distances(
     Raises:
         ValueError: no row, columns of different lengths, a truth that is not a location.
     """
-    lat_lon, known = answers(predicted, "prediction")
-    true = places(truth, "truth")
-    same_rows(len(true), len(lat_lon), "predictions")
+    lat_lon, known = as_answers(predicted, "prediction")
+    true = as_locations(truth, "truth")
+    check_same_rows(len(true), len(lat_lon), "predictions")
     radius_km = _protocol(protocol).radius_km
-    if radius_km is None:
-        km = _geodesic_km(lat_lon, true)
-    else:
+    if radius_km is not None:
         km = radius_km * angle(to_xyz(lat_lon), to_xyz(true))
+    else:
+        from pyproj import Geod  # the geodesic of WGS84 (Karney 2013, to nanometres)
+
+        ends = (*lat_lon.numpy().T[::-1], *true.numpy().T[::-1])
+        km = torch.from_numpy(Geod(ellps="WGS84").inv(*ends)[2]) / 1000
     return torch.where(known, km, math.inf)
-
-
-def _geodesic_km(a: Float[Tensor, "rows 2"], b: Float[Tensor, "rows 2"]) -> Float[Tensor, "rows"]:
-    """Length of the geodesic on WGS84 (Karney 2013, to nanometres)."""
-    from pyproj import Geod
-
-    lat, lon = rearrange(torch.stack((a, b)), "end row side -> side end row").numpy()
-    return torch.from_numpy(Geod(ellps="WGS84").inv(lon[0], lat[0], lon[1], lat[1])[2]) / 1000
 
 
 def geoscore(distance_km: ArrayLike | Tensor, *, protocol: str = "osv5m") -> Float[Tensor, "..."]:
@@ -103,7 +103,7 @@ def geoscore(distance_km: ArrayLike | Tensor, *, protocol: str = "osv5m") -> Flo
     [5000.0, 1839.0, 0.0]
     """
     rounded = _protocol(protocol).rounded
-    score = 5000 * torch.exp(-checked(distance_km, "distance_km", low=0) / GEOSCORE_SCALE_KM)
+    score = 5000 * torch.exp(-as_numbers(distance_km, "distance_km", low=0) / GEOSCORE_SCALE_KM)
     return score.round() if rounded else score
 
 
@@ -125,7 +125,7 @@ def accuracies(
 ) -> dict[float, float]:
     """Fraction of the queries within each of several distances, as `accuracy_within`."""
     closed = _protocol(protocol).closed
-    distance = column(distance_km, "distance_km", low=0)
+    distance = as_column(distance_km, "distance_km", low=0)
     if wrong := [km for km in thresholds_km if not 0 < km < math.inf]:
         raise ValueError(f"expected thresholds in km, positive and finite, got {wrong[0]:g}")
     within = torch.le if closed else torch.lt
@@ -134,12 +134,12 @@ def accuracies(
 
 def mean_error(distance_km: ArrayLike | Tensor) -> float:
     """Mean error in km; infinite if any query has no answer."""
-    return column(distance_km, "distance_km", low=0).mean().item()
+    return as_column(distance_km, "distance_km", low=0).mean().item()
 
 
 def median_error(distance_km: ArrayLike | Tensor) -> float:
     """Median error in km, midway between the middle two; infinite if they have no answer."""
-    return _median(column(distance_km, "distance_km", low=0))
+    return _median(as_column(distance_km, "distance_km", low=0))
 
 
 def _median(values: Float[Tensor, "rows"]) -> float:
@@ -159,19 +159,19 @@ def summarise(
     Raises:
         ValueError: no query, NaN, or columns of different lengths.
     """
-    distance = column(distance_km, "distance_km", low=0)
-    columns = {"nll": nll, "area_km2": area_km2, "seconds": seconds}
-    given = {name: column(values, name) for name, values in columns.items() if values is not None}
-    for name, values in given.items():
-        same_rows(len(distance), len(values), name)
-    within = accuracies(distance, protocol=protocol)
+    distance = as_column(distance_km, "distance_km", low=0)
+    columns = {}
+    for name, values in {"nll": nll, "area_km2": area_km2, "seconds": seconds}.items():
+        if values is not None:
+            columns[name] = as_column(values, name)
+            check_same_rows(len(distance), len(columns[name]), name)
     return Summary(
         queries=len(distance),
         median_km=_median(distance),
         mean_km=mean_error(distance),
         mean_geoscore=geoscore(distance, protocol=protocol).mean().item(),
-        **{f"within_{km:.0f}": share for km, share in within.items()},
-        mean_nll=given["nll"].mean().item() if "nll" in given else None,
-        median_area_km2=_median(given["area_km2"]) if "area_km2" in given else None,
-        mean_seconds=given["seconds"].mean().item() if "seconds" in given else None,
+        **{f"within_{km:.0f}": x for km, x in accuracies(distance, protocol=protocol).items()},
+        mean_nll=columns["nll"].mean().item() if "nll" in columns else None,
+        median_area_km2=_median(columns["area_km2"]) if "area_km2" in columns else None,
+        mean_seconds=columns["seconds"].mean().item() if "seconds" in columns else None,
     )

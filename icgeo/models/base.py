@@ -16,7 +16,7 @@ from torch import Tensor
 from icgeo import maps
 from icgeo.models.hub import LoadError
 from icgeo.sampling import StepCallback
-from icgeo.travel import frame_power
+from icgeo.travel import frame_temperature
 
 MODES = ("full", "joint", "pairwise")
 """Who sees whom among examples, query and map: see DESIGN.md and `icgeo.models.attention`."""
@@ -76,9 +76,9 @@ class Settings:
         known = sorted(fitted)
         return float(np.interp(np.log1p(shots), np.log1p(known), [fitted[k] for k in known]))
 
-    def power_in_sequence(self, prompt: str, frames: int) -> float:
-        """Power of the likelihood of each frame of a clip; if not fitted, all count as one."""
-        return frame_power(self.frame_correlation.get(prompt, 1.0), frames)
+    def temperature_in_sequence(self, prompt: str, frames: int) -> float:
+        """Temperature of each frame's likelihood in a sequence; if not fitted, all count as one."""
+        return frame_temperature(self.frame_correlation.get(prompt, 1.0), frames)
 
     @classmethod
     def read(cls, path: Path) -> "Settings":

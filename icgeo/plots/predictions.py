@@ -34,7 +34,7 @@ from icgeo.plots.style import (
     show_image,
 )
 from icgeo.plots.world import View, edge, outline, shapes, whole_world, window, world_lines
-from icgeo.prediction import LEVELS, Prediction, rounded
+from icgeo.prediction import CREDIBLE_LEVELS, Prediction, rounded
 from icgeo.sphere import EARTH_RADIUS_KM, Values, angle, as_lat_lon, distance_km, to_xyz
 from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_xyz
@@ -262,14 +262,14 @@ def plot_prediction(
     if prediction.map is not None:
         panels["map"].set_axis_on()
         show_image(panels["map"], drawn_image(prediction.map), title="map drawn")
-    image = _draw_world(panels["world"], prediction, truth, on_earth=on_earth, levels=LEVELS)
+    image = _draw_world(panels["world"], prediction, truth, on_earth=on_earth, levels=CREDIBLE_LEVELS)
     panels["world"].set_title(_summary(prediction, truth), fontsize=TEXT)
     bar = figure.colorbar(
         image, ax=panels["world"], location="bottom", shrink=0.5, aspect=40, pad=0.02, panchor=False
     )
     bar.set_label("probability per steradian", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
-    handles = _legend_handles([prediction], [truth], levels=LEVELS)[:-1]  # the bar tells of blue
+    handles = _legend_handles([prediction], [truth], levels=CREDIBLE_LEVELS)[:-1]  # the bar tells of blue
     if "zoom" in panels:
         _draw_zoom(panels, prediction, truth, on_earth=on_earth)
         handles.append(Line2D([], [], color=GREY, lw=0.8, label="window on the right"))
@@ -333,7 +333,7 @@ def _draw_zoom(
     ax, world = panels["zoom"], panels["world"]
     lat, lon = prediction.density.mode().tolist()
     view = window(lat, lon, _zoom_radius_km(prediction.density, truth))
-    _draw_density(ax, view, prediction.density, levels=LEVELS)
+    _draw_density(ax, view, prediction.density, levels=CREDIBLE_LEVELS)
     for kind, colour in (("borders", "0.7"), ("land", "0.35")) if on_earth else ():
         ax.add_collection(LineCollection(view.lines(shapes(kind)), colors=colour, linewidths=0.6))
     _mark_points(ax, view, prediction, truth)

@@ -27,7 +27,7 @@ from icgeo.options import SHOTS
 from icgeo.prediction import Example
 from icgeo.sphere.density import Density
 from icgeo.training.episodes import PROMPTS, EpisodeOptions, WorldBank, sample_episodes
-from icgeo.travel import FRAMES_ALIKE, frame_power, smooth
+from icgeo.travel import FRAMES_ALIKE, frame_temperature, smooth
 
 NOISES = tuple(maps.Noise(level, level, level) for level in (0.03, 0.05, 0.1, 0.15, 0.2, 0.3))
 POWERS = tuple(torch.logspace(math.log10(0.2), math.log10(3), 28).tolist())
@@ -138,7 +138,7 @@ class LocatedSequence:
             self.densities,
             [GAP_SECONDS * number for number in range(len(self.densities))],
             speed_kmh=ESCAPE_SPEED_KMH,
-            power=frame_power(correlation, len(self.densities)),
+            temperature=frame_temperature(correlation, len(self.densities)),
         )
         return negative_log_likelihood(smoothed, self.lat_lon)
 

@@ -85,7 +85,7 @@ def score_points(
     km = metrics.distances(predicted, truth, protocol=protocol)
     gazetteer = metrics.bundled_gazetteer()
     guessed, labels = (gazetteer.locate(places) for places in (predicted, truth))
-    right = {level: metrics.hits(guessed[level], labels[level]) for level in metrics.LEVELS}
+    right = {level: metrics.hits(guessed[level], labels[level]) for level in metrics.PLACE_LEVELS}
     known = {level: values[~np.isnan(values)] for level, values in right.items()}
     columns = {"mean km": km, "GeoScore": metrics.geoscore(km, protocol=protocol)}
     columns |= {f"within {near:g} km": (km < near).double() for near in metrics.THRESHOLDS_KM}

@@ -134,7 +134,7 @@ def test_a_location_is_read_back_in_a_window_over_the_antimeridian():
         # chroma at half resolution and blocks of 8 pixels
         (jpeg, 0.25),
         # the Fisher information of a 6 degree kernel gives 0.1 pixels for one channel of white noise;
-        # smooth noise as wide as the kernel moves it by 0.06 of its spread: 0.15 pixels
+        # smooth noise as wide as the kernel moves it by 0.06 of its sigma: 0.15 pixels
         (lambda maps: white_noise(maps, 0.06), 0.5),
         (lambda maps: smooth_noise(maps, 0.06), 0.8),
     ],

@@ -82,8 +82,8 @@ def test_a_window_crosses_the_antimeridian_and_keeps_its_ink_in_pixels():
         ({"extent": (-90.0, -180.0, 90.0, 180.0)}, "swapped"),
         ({"extent": (10.0, -20.0, 371.0, 20.0)}, "360"),
         ({"projection": "web_mercator"}, "85.05"),
-        ({"sigma_deg": (6.0, 3.0)}, "1 or 3 spreads"),
-        ({"sigma_deg": (0.0,)}, "spreads in"),
+        ({"sigma_deg": (6.0, 3.0)}, "1 or 3 sigmas"),
+        ({"sigma_deg": (0.0,)}, "sigmas in"),
         ({"colour": (1.0, 2.0, 0.0)}, "colour"),
     ],
 )

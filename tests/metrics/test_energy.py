@@ -10,6 +10,7 @@ from scipy import integrate
 from icgeo.metrics import energy, energy_score, energy_score_of_samples
 from icgeo.sphere import distance_km, sample_uniform, to_lat_lon, to_xyz
 from icgeo.sphere.density import Density
+from icgeo.sphere.healpix import mean_vectors
 
 RADIUS = 6371.0
 PLACES = [(41.0, 23.0), (-80.0, 170.0)]
@@ -68,7 +69,7 @@ def test_patches_agree_with_all_cells(density):
 
 def test_patches_keep_the_mass_and_its_moment():
     density = kernel()
-    vector = energy._mean_vectors(16)
+    vector = mean_vectors(16).numpy()
     held, middle = energy._patches(density.mass.numpy(), vector, 1 / 128)
     assert held.sum() == pytest.approx(1)
     assert len(held) < 700
@@ -104,7 +105,7 @@ def test_truth_has_the_least_expected_score():
 
 def test_expected_score_of_a_wrong_forecast_exceeds_that_of_the_truth_exactly():
     """Over all cells the excess is E d(X, Y) - E d(X, X') / 2 - E d(Y, Y') / 2, never negative."""
-    cells = energy._mean_vectors(4)
+    cells = mean_vectors(4).numpy()
     kernel = energy._angles(cells, cells)
     rng = np.random.default_rng(0)
     gaps = np.diff(rng.dirichlet(np.full(len(cells), 0.05), size=40), axis=0)

@@ -13,7 +13,7 @@ from icgeo.sphere import distance_km, sample_uniform, to_lat_lon
 CITIES = pd.DataFrame(
     [("EU", "FR", "FR.11", None, "Paris"), ("OC", "FJ", "FJ.01", None, "Suva"),
      ("OC", "WS", None, None, "Apia"), ("SA", "AR", "AR.23", None, "Ushuaia")],
-    columns=metrics.LEVELS,
+    columns=metrics.PLACE_LEVELS,
 )  # fmt: skip
 SMALL = Gazetteer(np.array([(48.9, 2.4), (-18.1, 178.4), (-13.8, -171.8), (-54.8, -68.3)]), CITIES)
 

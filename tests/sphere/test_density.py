@@ -163,7 +163,7 @@ def test_interpolation_follows_a_smooth_density():
 
 @given(places, st.floats(0, 5))
 @settings(max_examples=30)
-def test_mean_and_median_of_a_bump_are_its_centre(place, log_kappa):
+def test_mean_and_median_of_a_kernel_are_its_centre(place, log_kappa):
     """At every place, of every width; kernels far narrower than a cell within the cell.
 
     The search knows far cells by blocks, which moves the flat top of a wide kernel by up to 1 % of
@@ -243,7 +243,7 @@ def test_entropy():
     assert Density.from_mixture([(1, 2)], kappa).entropy() == pytest.approx(expected, abs=1e-2)
 
 
-def test_credible_area_of_a_bump():
+def test_credible_area_of_a_kernel():
     """A cap that holds p of a narrow kernel has area `-4 pi R^2 log(1 - p) / (2 kappa)`."""
     density = Density.from_mixture([(-90, 0)], [100.0])
     for p in (0.5, 0.9):
@@ -336,7 +336,7 @@ def test_regions_come_in_parts_the_heaviest_first():
     assert region.geometry[1].contains(Point(2, 48))
 
 
-def test_mixtures_products_and_powers_of_bumps():
+def test_mixtures_products_and_powers_of_kernels():
     """Kernels around one place: kappas add in a product and scale with the power."""
     place = [(20, 30)]
     one, other = (Density.from_mixture(place, kappa) for kappa in (10.0, 30.0))
@@ -363,7 +363,7 @@ def test_disjoint_densities_have_no_product():
         Density.from_mass(halves[0]).product(Density.from_mass(halves[1]))
 
 
-def test_narrow_bumps_far_apart_do_not_underflow():
+def test_narrow_kernels_far_apart_do_not_underflow():
     product = Density.from_mixture([(0, 0)], 900.0).product(Density.from_mixture([(0, 40)], 900.0))
     assert distance_km(product.mean(), (0, 20)) < 20
 

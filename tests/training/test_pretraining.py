@@ -226,7 +226,7 @@ def test_calibration_fills_the_settings(bank, monkeypatch):
     assert set(settings.calibration) == set(PROMPTS)
     assert set(settings.calibration[EARTH]) == {str(shots) for shots in calibration.SHOTS}
     assert set(settings.frame_correlation) == set(PROMPTS)
-    assert settings.power_in_sequence(EARTH, 8) in (1 / 8, 1.0)
+    assert settings.temperature_in_sequence(EARTH, 8) in (8.0, 1.0)
     assert isinstance(settings.noise, maps.Noise)
 
 

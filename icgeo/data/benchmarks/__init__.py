@@ -1,8 +1,8 @@
 """Published benchmarks of geolocation, read as their authors lay them out."""
 
-from icgeo.data.benchmarks.catalogue import BENCHMARKS, Benchmark, Columns, Layout
-from icgeo.data.benchmarks.reading import OpenBenchmark, open_benchmark
-from icgeo.data.benchmarks.records import BenchmarkError, BenchmarkRecord, Skipped
+from icgeo.data.benchmarks.catalogue import BENCHMARKS, Benchmark, Columns, SplitFiles
+from icgeo.data.benchmarks.opening import BenchmarkRecord, OpenBenchmark, open_benchmark
+from icgeo.data.benchmarks.sources import BenchmarkError, Skipped
 
 __all__ = [
     "BENCHMARKS",
@@ -10,8 +10,8 @@ __all__ = [
     "BenchmarkError",
     "BenchmarkRecord",
     "Columns",
-    "Layout",
     "OpenBenchmark",
     "Skipped",
+    "SplitFiles",
     "open_benchmark",
 ]

