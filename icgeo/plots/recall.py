@@ -4,7 +4,6 @@ Conventions: rows are those of `icgeo.evaluation.read_rows`. Methods have a curv
 shots, the darker the more; baselines have one, with the most shots.
 """
 
-import math
 from typing import Any
 
 import matplotlib as mpl
@@ -29,9 +28,9 @@ _POINTS = 160
 def plot_recall_by_radius(rows: DataFrame, *, ax: Axes | None = None) -> Figure:
     """Show which share of the queries has its answer within each radius, of known truths."""
     ax = ax or Figure(layout="constrained").subplots()
-    radii = torch.logspace(0, math.log10(20_100), _POINTS, dtype=torch.float64)
+    radii = np.geomspace(1, 20_100, _POINTS)
     for label, group, style in _curves(rows):
-        within = np.searchsorted(group.distance_km.fillna(GUESS_KM).sort_values(), radii)
+        within = group.distance_km.fillna(GUESS_KM).sort_values().searchsorted(radii)
         ax.plot(radii, within / len(group), label=label, **style)
     for km in THRESHOLDS_KM:
         ax.axvline(km, color="0.85", linewidth=0.8, zorder=0)
