@@ -17,9 +17,8 @@ from torch import Generator, Tensor
 from icgeo import maps, sphere
 from icgeo.data.orbit import ESCAPE_SPEED_KMH, Views, random_views, to_uint8, track_views
 from icgeo.geolocator import Geolocator
-from icgeo.layout import EARTH
-from icgeo.models.flux2 import StackedMapModel
-from icgeo.options import SHOTS
+from icgeo.models.backbones.tiny import StackedMapModel
+from icgeo.options import EARTH, SHOTS
 from icgeo.prediction import Example
 from icgeo.sphere.density import Density
 from icgeo.training.episodes import PROMPTS, EpisodeOptions, WorldBank, sample_episodes
