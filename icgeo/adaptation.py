@@ -29,9 +29,9 @@ from icgeo.evaluation import (
 from icgeo.evaluation.benchmarks import EARTH
 from icgeo.evaluation.evidence import HELD_OUT, family_episodes
 from icgeo.geolocator import Geolocator
-from icgeo.layout import UNKNOWN
 from icgeo.maps import draw
 from icgeo.models import MapModel
+from icgeo.options import UNKNOWN
 from icgeo.prediction import Example
 from icgeo.sphere import distance_km
 from icgeo.training.photo_sets import PhotoSet, Splits, view_set

@@ -41,8 +41,8 @@ def main(options: Options) -> None:
     from icgeo.evaluation import evidence as of
     from icgeo.evaluation.legacy import to_json
     from icgeo.geolocator import Geolocator
-    from icgeo.layout import UNKNOWN
     from icgeo.models import load
+    from icgeo.options import UNKNOWN
 
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
     model = load(options.model, device=options.device)

@@ -46,7 +46,7 @@ def main(options: Options) -> None:
     from icgeo.evaluation.benchmarks import EARTH
     from icgeo.evaluation.evidence import HELD_OUT
     from icgeo.geolocator import Geolocator
-    from icgeo.layout import UNKNOWN
+    from icgeo.options import UNKNOWN
 
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
     locator = Geolocator(options.model, prompt=UNKNOWN, device=options.device)

@@ -17,7 +17,7 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from icgeo import layout
+from icgeo import options
 from icgeo.config import UsageError
 from icgeo.data.benchmarks import BENCHMARKS, BenchmarkRecord, OpenBenchmark
 from icgeo.data.leakage import LeakageGuard
@@ -80,7 +80,7 @@ class Episode:
     @property
     def prompt(self) -> str:
         """What to tell a model that knows the Earth from memory."""
-        return layout.EARTH if self.is_earth else layout.UNKNOWN
+        return options.EARTH if self.is_earth else options.UNKNOWN
 
     def shots(self, wanted: Sequence[int]) -> list[int]:
         """Numbers of shots in order, beyond the examples at hand all of them.

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from icgeo import layout
 from icgeo.evaluation.benchmarks import Query
+from icgeo.options import EARTH
 from icgeo.prediction import Example
 
 
@@ -51,7 +51,7 @@ class Stream:
     world: str
     examples: Sequence[Example]
     queries: Iterable[Query]
-    prompt: str = layout.EARTH
+    prompt: str = EARTH
 
     def shots(self, wanted: Sequence[int]) -> list[int]:
         """Numbers of shots in order, beyond the examples at hand all of them."""

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from icgeo import maps, models, sphere
-from icgeo.models.base import Settings
-from icgeo.models.flux2 import StackedMapModel, grid_ids, text_ids
+from icgeo.models.backbones.tiny import StackedMapModel, grid_ids, text_ids
+from icgeo.models.settings import Settings
 from icgeo.training.episodes import PROMPTS
 from icgeo.training.pretrain import STYLE, build_learner
 
