@@ -11,23 +11,15 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from pandas import DataFrame, concat
 from torch import Generator, Tensor
 
 from icgeo import plots
 from icgeo.config import UsageError
 from icgeo.data.orbit import open_world, views_to_examples
 from icgeo.data.worlds import FAMILIES, procedural_world
-from icgeo.evaluation import (
-    Episode,
-    Query,
-    Row,
-    compare,
-    comparison_table,
-    evaluate,
-    world_episode,
-)
-from icgeo.evaluation.benchmarks import EARTH
-from icgeo.evaluation.evidence import HELD_OUT, family_episodes
+from icgeo.evaluation import Episode, Query, compare, comparison_table, evaluate, world_episode
+from icgeo.evaluation.episodes import EARTH, HELD_OUT, group_episodes
 from icgeo.geolocator import Geolocator
 from icgeo.maps import draw
 from icgeo.models import MapModel
@@ -157,15 +149,13 @@ def compare_adapted(
         the report.
     """
     episodes, drawn = trial.tests, {}
-    rows: list[Row] = []
     before = forgetting_episodes() if with_old else {}
-    old: list[Row] = []
+    old: list[DataFrame] = []
     for name, chosen in ((ZERO, None), (LORA, adapter)):
         model = load(chosen)
         old = [
-            row
+            _locate_old(model, name, asked, shots, folder / "old" / f"{shots}-shots")
             for shots, asked in before.items()
-            for row in _locate_old(model, name, asked, shots, folder / "old" / f"{shots}-shots")
         ]
         locator = Geolocator(
             tempered(model, trial), prompt=trial.prompt, name=name, batch_size=batch_size
@@ -181,7 +171,7 @@ def compare_adapted(
     truth = draw([query.lat_lon or (0.0, 0.0) for query in first], style)
     figure = plots.plot_maps([query.photo for query in first], {"truth": truth, **drawn})
     figure.savefig(folder / "maps.png", dpi=150)
-    text = report(rows, old, trial)
+    text = report(rows, concat(old) if old else rows[:0], trial)
     title = "# Zero-shot against LoRA\n\n"
     (folder / "comparison.md").write_text(title + text, encoding="utf-8")
     return text
@@ -199,27 +189,25 @@ def forgetting_episodes() -> dict[int, list[Episode]]:
     earth = [
         world_episode(EARTH, number, queries=OLD_QUERIES, shots=0) for number in range(OLD_EPISODES)
     ]
-    return {0: earth, OLD_SHOTS: family_episodes(HELD_OUT, OLD_EPISODES, queries=OLD_QUERIES)}
+    return {0: earth, OLD_SHOTS: group_episodes(HELD_OUT, OLD_EPISODES, queries=OLD_QUERIES)}
 
 
 def _locate_old(
     model: MapModel, name: str, episodes: Sequence[Episode], shots: int, folder: Path
-) -> list[Row]:
+) -> DataFrame:
     """Locate with the model's own calibration."""
     runs = [(Geolocator(model, prompt=one.prompt, name=name), one) for one in episodes]
     return evaluate(runs, folder=folder, shots=(shots,), baselines=False)
 
 
-def without_examples(rows: Sequence[Row]) -> list[Row]:
+def without_examples(rows: DataFrame) -> DataFrame:
     """Set the adapted model's answers without examples beside those with each number of shots."""
-    alone = [row for row in rows if row.locator == LORA and row.shots == 0]
-    counts = sorted({row.shots for row in rows})
-    return [replace(row, locator=ALONE, shots=count) for count in counts for row in alone]
+    alone = rows[(rows.locator == LORA) & (rows.shots == 0)].assign(locator=ALONE)
+    return concat([alone.assign(shots=count) for count in sorted(rows.shots.unique())])
 
 
-def report(rows: Sequence[Row], old: Sequence[Row], trial: Trial) -> str:
+def report(rows: DataFrame, old: DataFrame, trial: Trial) -> str:
     """Lay out the comparison as Markdown, without a heading."""
-    new = compare([*rows, *without_examples(rows)], ZERO)
     division = trial.division
     lines = [
         f"{len(division.test)} queries of {trial.world} in episodes of {trial.each}, examples out "
@@ -229,10 +217,10 @@ def report(rows: Sequence[Row], old: Sequence[Row], trial: Trial) -> str:
         "queries and examples, with 95 % intervals by the bootstrap over episodes; NLL in nats "
         "per steradian.",
         "",
-        comparison_table(new),
+        comparison_table(compare(concat([rows, without_examples(rows)]), ZERO)),
     ]
     parts = (("The Earth upright", 0), (f"Unknown worlds ({HELD_OUT}, {UNKNOWN!r})", OLD_SHOTS))
-    for title, shots in parts if old else ():
-        found = compare([row for row in old if row.shots == shots], ZERO)
-        lines += ["", f"{title}, before and after, own calibration:", "", comparison_table(found)]
+    for title, shots in parts if len(old) else ():
+        table = comparison_table(compare(old[old.shots == shots], ZERO))
+        lines += ["", f"{title}, before and after, own calibration:", "", table]
     return "\n".join(lines) + "\n"

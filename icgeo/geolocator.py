@@ -509,9 +509,10 @@ class Geolocator:
         settings = self.loaded.settings
         readings = maps.read(drawn.mean(dim=1), settings.style, noise=settings.noise)
         drawn = by_query(drawn)
-        power = settings.power(self.prompt or settings.default_prompt, context.shots)
+        temperature = settings.temperature(self.prompt or settings.default_prompt, context.shots)
         found = [
-            _combine(readings[query :: len(photos)], power=power) for query in range(len(photos))
+            _combine(readings[query :: len(photos)], temperature=temperature)
+            for query in range(len(photos))
         ]
         points = POINTS[self.point]([density for density, _ in found])
         seconds = (time.perf_counter() - start) / len(photos)
@@ -545,12 +546,12 @@ def _batched(photos: Sequence[Photo], size: int) -> Iterator[Sequence[Photo]]:
     return (photos[start : start + size] for start in range(0, len(photos), size))
 
 
-def _combine(views: Sequence[maps.Reading], *, power: float) -> tuple[Density, float]:
+def _combine(views: Sequence[maps.Reading], *, temperature: float) -> tuple[Density, float]:
     """Average the densities of the views of one query and temper the result."""
     mass = torch.stack([view.density.mass for view in views]).mean(dim=0)
     density = Density.from_mass(mass)
     legibility = sum(view.legibility for view in views) / len(views)
-    return (density if power == 1 else density.tempered(1 / power)), legibility
+    return (density if temperature == 1 else density.tempered(temperature)), legibility
 
 
 def _prediction(

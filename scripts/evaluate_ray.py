@@ -67,8 +67,9 @@ def gather(options: Options) -> "Episode":
 
     shots, seed = max(options.shots), options.seed
     if options.queries:
-        take = partial(evaluation.photo_episode, options.queries, options.examples)
-        return take(shots=shots, seed=seed)
+        read = partial(evaluation.read_examples, shots=shots, seed=seed)
+        examples = read(options.examples) if options.examples else []
+        return evaluation.photo_episode(options.queries, examples)
     return evaluation.world_episode(options.world, queries=options.count, shots=shots, seed=seed)
 
 
@@ -100,7 +101,7 @@ def main(options: Options) -> None:
             batch_size=options.batch_size,
             pool=pool,
         )
-    print(evaluation.report(rows), f"\nwritten to {folder}", sep="\n")
+    print(evaluation.format_results(rows), f"\nwritten to {folder}", sep="\n")
 
 
 if __name__ == "__main__":

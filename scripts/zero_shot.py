@@ -12,7 +12,9 @@ from icgeo.options import ONLY_ORBIT, SHOTS, Choice, ModelOptions, knows_orbit_a
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from icgeo.evaluation import Episode, Row, Shard
+    from pandas import DataFrame
+
+    from icgeo.evaluation import Episode, Shard
     from icgeo.features import Features
     from icgeo.geolocator import Geolocator
     from icgeo.models.settings import Settings
@@ -74,35 +76,36 @@ def gather(options: Options) -> "list[Episode]":
     from icgeo import data, evaluation
     from icgeo.data.leakage import LeakageGuard
     from icgeo.data.worlds import HELD_OUT_FAMILIES
-    from icgeo.evaluation.benchmarks import EARTH
+    from icgeo.evaluation.episodes import EARTH
 
     shots = options.bank if options.choose else max(options.shots)
-    seed, outside = options.seed, options.allow_outside
-    if options.video:
-        if options.speed_kmh is None or options.choose:
-            raise config.UsageError(
-                "expected --speed_kmh with --video, the speed limit of its camera, and no --choose"
-            )
-        take = partial(
-            evaluation.video_episode, options.video, options.examples, allow_outside=outside
-        )
-        return [take(every_seconds=options.every_seconds, shots=shots, seed=seed)]
+    read = partial(
+        evaluation.read_examples,
+        shots=shots,
+        seed=options.seed,
+        allow_outside=options.allow_outside,
+    )
     if options.benchmark:
         benchmark = data.open(options.benchmark, options.root, split=options.split)
         near = options.leakage_km
         guard = None if near is None else LeakageGuard(benchmark, within_km=near)
-        parts = partial(evaluation.benchmark_episodes, benchmark, options.examples, guard=guard)
-        return list(parts(shots=shots, seed=seed, allow_outside=outside))
-    if options.queries:
-        take = partial(
-            evaluation.photo_episode, options.queries, options.examples, allow_outside=outside
+        examples = read(options.examples, guard=guard) if options.examples else []
+        return list(evaluation.benchmark_episodes(benchmark, examples))
+    if options.video and (options.speed_kmh is None or options.choose):
+        raise config.UsageError(
+            "expected --speed_kmh with --video, the speed limit of its camera, and no --choose"
         )
-        return [take(shots=shots, seed=seed)]
+    if options.video:
+        examples = read(options.examples) if options.examples else []
+        every = options.every_seconds
+        return [evaluation.video_episode(options.video, examples, every_seconds=every)]
+    if options.queries:
+        examples = read(options.examples) if options.examples else []
+        outside = options.allow_outside
+        return [evaluation.photo_episode(options.queries, examples, allow_outside=outside)]
     worlds = (EARTH, options.world) if options.world else (EARTH, *HELD_OUT_FAMILIES)
-    return [
-        evaluation.world_episode(w, queries=options.count, shots=shots, seed=seed)
-        for w in dict.fromkeys(worlds)
-    ]
+    take = partial(evaluation.world_episode, queries=options.count, shots=shots, seed=options.seed)
+    return [take(world) for world in dict.fromkeys(worlds)]
 
 
 def open_features(options: Options, settings: "Settings") -> "Features | None":
@@ -122,17 +125,18 @@ def locate(
     runs: "Sequence[tuple[Geolocator, Episode]]",
     folder: Path,
     shard: "Shard",
-    seen_by: "Features | None",
-) -> "list[Row]":
+    features: "Features | None",
+) -> "DataFrame":
     """Locate all queries; the main process draws figures and keeps cases for the report."""
     from icgeo import evaluation, plots, report
-    from icgeo.evaluation.banks import choosing
 
     settings = runs[0][0].loaded.settings
     asked: list[tuple[Locator, Episode]] = [*runs]
     baselines: list[tuple[Locator, Episode]] = []
     if options.choose:
-        asked, baselines = choosing(runs, options.choose, seen_by, shots=max(options.shots))
+        asked, baselines = evaluation.choose_examples(
+            runs, options.choose, features, shots=max(options.shots)
+        )
     rows = evaluation.evaluate(
         [*asked, *baselines],
         folder=folder,
@@ -159,7 +163,7 @@ def main(options: Options) -> None:
         logging.getLogger("icgeo").warning(ONLY_ORBIT)
     model = load(options.model, **options.loading)
     episodes = gather(options)
-    seen_by = open_features(options, model.settings)
+    features = open_features(options, model.settings)
     asking = partial(Geolocator, model, samples=options.samples, batch_size=options.batch_size)
     most = asking(shots=max(options.shots), choose=options.choose or "random").shown_at_once(
         max(len(episode.examples) for episode in episodes)
@@ -182,9 +186,9 @@ def main(options: Options) -> None:
             runs, folder=folder, speed_kmh=options.speed_kmh, frames_alone=False
         )
     else:
-        rows = locate(options, runs, folder, shard, seen_by)
+        rows = locate(options, runs, folder, shard, features)
     if shard.is_main:
-        print(evaluation.report(rows), f"\nwritten to {folder}", sep="\n")
+        print(evaluation.format_results(rows), f"\nwritten to {folder}", sep="\n")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from icgeo import evaluation, features
 from icgeo.data.orbit import random_views
 from icgeo.data.photos import PhotoError, as_photos
 from icgeo.data.worlds import procedural_world
-from icgeo.evaluation.locating import read
+from icgeo.evaluation.batch import read
 from icgeo.selection import STRATEGIES, Bank, make_strategy
 
 UNKNOWN = "unknown world"

@@ -1,72 +1,68 @@
-"""Locators on benchmarks: episodes, rows, scores."""
+"""Locators on what they are measured on: episodes, rows, scores."""
 
-from icgeo.evaluation.rows import Row, RowFile, known_rows, read_rows, to_frame  # isort: skip
-from icgeo.evaluation.scores import METRICS, Metric, score  # isort: skip
-from icgeo.evaluation.benchmarks import (
+from icgeo.evaluation.episodes import (
     Episode,
     Query,
+    QuerySet,
+    Stream,
     benchmark_episodes,
     benchmark_queries,
     photo_episode,
+    read_examples,
     sequence_episode,
     video_episode,
     world_episode,
 )
-from icgeo.evaluation.comparison import Comparison, compare, comparison_table
-from icgeo.evaluation.run import evaluate, finish, locate_share
-from icgeo.evaluation.legacy import (
+from icgeo.evaluation.rows import Row, RowFile, known_rows, read_rows, to_frame
+from icgeo.evaluation.run import choose_examples, evaluate, finish, locate_share
+from icgeo.evaluation.scores import (
     BASELINES,
-    Score,
-    column,
-    compare_medians,
-    compare_nll,
+    METRICS,
+    Metric,
+    compare,
+    comparison_table,
+    format_results,
     levels_by_world,
-    report,
-    scores,
-    select,
-    table,
+    score,
+    score_table,
+    to_markdown,
 )
 from icgeo.evaluation.sequences import evaluate_sequences
 from icgeo.evaluation.shards import Shard
-from icgeo.evaluation.streams import Benchmark, Stream
 from icgeo.options import SHOTS
 
 __all__ = [
     "BASELINES",
     "METRICS",
     "SHOTS",
-    "Benchmark",
-    "Comparison",
     "Episode",
     "Metric",
     "Query",
+    "QuerySet",
     "Row",
     "RowFile",
-    "Score",
     "Shard",
     "Stream",
     "benchmark_episodes",
     "benchmark_queries",
-    "column",
+    "choose_examples",
     "compare",
-    "compare_medians",
-    "compare_nll",
     "comparison_table",
     "evaluate",
     "evaluate_sequences",
     "finish",
+    "format_results",
     "known_rows",
     "levels_by_world",
     "locate_share",
     "photo_episode",
+    "read_examples",
     "read_rows",
-    "report",
     "score",
-    "scores",
-    "select",
+    "score_table",
     "sequence_episode",
-    "table",
     "to_frame",
+    "to_markdown",
     "video_episode",
     "world_episode",
 ]

@@ -13,17 +13,19 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pyarrow
+from pandas import DataFrame
 from pyarrow import parquet
 
 from icgeo.config import UsageError
-from icgeo.evaluation.locating import locate, read
+from icgeo.evaluation.batch import locate, read
+from icgeo.evaluation.episodes import QuerySet, Stream
 from icgeo.evaluation.rows import Key, Row, known_rows
 from icgeo.evaluation.run import Order, batches, finish, missing
-from icgeo.evaluation.streams import Benchmark, Stream
 from icgeo.options import SHOTS
 from icgeo.prediction import Locator
 
@@ -45,15 +47,15 @@ class Actors:
     """The actors that locate, each with a model of its own."""
 
     name: str = "icgeo"
-    """Of their locators."""
+    """Name of their locators."""
     fewest: int = 1
-    """Actors at least."""
+    """Fewest actors at a time."""
     most: int = 2
-    """Actors at most; between, Ray starts and stops them as work and machines come and go."""
+    """Most actors at a time; Ray starts and stops them as work and machines come and go."""
     cpus: float = 0.5
-    """That one actor counts for; what is left over reads and writes."""
+    """Processors that one actor counts for; what is left over reads and writes."""
     gpus: float = 0.0
-    """That one actor counts for."""
+    """GPUs that one actor counts for."""
     baselines: bool = True
     """Whether to locate by baselines too where the truth is known."""
 
@@ -66,7 +68,7 @@ def local_ray(*, cpus: int = 2, object_store_mb: int = 256) -> Iterator[None]:
         UsageError: Ray is not installed.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray = _ray()
+    ray = _import_ray()
     ray.init(
         num_cpus=cpus,
         object_store_memory=object_store_mb * 2**20,
@@ -81,13 +83,13 @@ def local_ray(*, cpus: int = 2, object_store_mb: int = 256) -> Iterator[None]:
 
 def evaluate_on_ray(
     open_locators: Callable[[], Sequence[Locator]],
-    episodes: Sequence[Benchmark],
+    episodes: Sequence[QuerySet],
     *,
     folder: Path,
     shots: Sequence[int] = SHOTS,
     batch_size: int = 64,
     pool: Actors | None = None,
-) -> list[Row]:
+) -> DataFrame:
     """Do what `evaluate` does on the Ray that is running, with the same answers.
 
     The driver holds queries but not their pixels, unless they are given as arrays.
@@ -111,26 +113,38 @@ def evaluate_on_ray(
     order: Order = {}
     items = list(_items(episodes, known, order, shots=shots, size=batch_size, name=pool.name))
     if items:
-        _locate(items, open_locators, [_without_queries(e) for e in episodes], folder, pool)
+        ray_data = _import_ray("ray.data")
+        # of episodes, actors need all but the queries
+        bare = [Stream(one.id, one.world, one.examples, queries=()) for one in episodes]
+        located = (
+            ray_data.from_items(items, override_num_blocks=len(items))
+            .map(_read)
+            .map_batches(
+                _Actor,
+                fn_constructor_args=(open_locators, bare, pool),
+                compute=ray_data.ActorPoolStrategy(
+                    min_size=pool.fewest, max_size=pool.most, max_tasks_in_flight_per_actor=2
+                ),
+                batch_size=1,
+                num_cpus=pool.cpus,
+                num_gpus=pool.gpus,
+            )
+        )
+        located.write_parquet(str((folder / PARTS).absolute()))
     rows = finish(folder, order, [pool.name], also=part_rows(folder).values())
     shutil.rmtree(folder / PARTS, ignore_errors=True)
     return rows
 
 
-def _ray() -> Any:
+def _import_ray(name: str = "ray") -> Any:
     try:
-        import ray
+        return import_module(name)
     except ImportError as error:
         raise UsageError("expected Ray to be installed; pip install 'icgeo[ray]'") from error
-    return ray
-
-
-def _without_queries(episode: Benchmark) -> Stream:
-    return Stream(episode.id, episode.world, episode.examples, queries=())
 
 
 def _items(
-    episodes: Sequence[Benchmark],
+    episodes: Sequence[QuerySet],
     known: Mapping[Key, Row],
     order: Order,
     *,
@@ -138,37 +152,12 @@ def _items(
     size: int,
     name: str,
 ) -> Iterator[dict[str, bytes]]:
-    """Give the batches of which rows are missing; note the order of all queries on the way."""
+    """Return the batches of which rows are missing; note the order of all queries on the way."""
     for number, queries in batches(episodes, size, order):
         episode = episodes[number]
         left = missing(known, name, episode, queries, episode.shots(shots))
         if left:
             yield {"work": pickle.dumps((number, left, queries))}
-
-
-def _locate(
-    items: Sequence[dict[str, bytes]],
-    open_locators: Callable[[], Sequence[Locator]],
-    episodes: Sequence[Benchmark],
-    folder: Path,
-    pool: Actors,
-) -> None:
-    _ray()
-    import ray.data
-
-    actors = ray.data.ActorPoolStrategy(
-        min_size=pool.fewest, max_size=pool.most, max_tasks_in_flight_per_actor=2
-    )
-    read_items = ray.data.from_items(items, override_num_blocks=len(items)).map(_read)
-    located = read_items.map_batches(
-        _Actor,
-        fn_constructor_args=(open_locators, episodes, pool),
-        compute=actors,
-        batch_size=1,
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus,
-    )
-    located.write_parquet(str((folder / PARTS).absolute()))
 
 
 def _read(item: dict[str, bytes]) -> dict[str, bytes]:
@@ -183,7 +172,7 @@ class _Actor:
     def __init__(
         self,
         open_locators: Callable[[], Sequence[Locator]],
-        episodes: Sequence[Benchmark],
+        episodes: Sequence[QuerySet],
         pool: Actors,
     ) -> None:
         self.runs = list(zip(open_locators(), episodes, strict=True))
@@ -198,8 +187,8 @@ class _Actor:
         (work,) = batch["work"]
         number, left, photos = pickle.loads(work)
         locator, episode = self.runs[number]
-        new = locate(locator, episode, photos, shots=left, baselines=self.baselines)
-        return pyarrow.Table.from_pylist([vars(row) for rows in new for row in rows], SCHEMA)
+        parts = locate(locator, episode, photos, shots=left, baselines=self.baselines)
+        return pyarrow.Table.from_pylist([vars(row) for rows in parts for row in rows], SCHEMA)
 
 
 def part_rows(folder: Path) -> dict[Key, Row]:

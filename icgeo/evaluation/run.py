@@ -1,42 +1,46 @@
-"""A locator on benchmarks: rows on disk as they come, then their scores.
+"""Locators on what they are measured on: rows on disk as they come, then their scores.
 
 Conventions: a run folder holds `predictions.jsonl`, one row for each query, number of shots and
 locator, and in the end `predictions.parquet` and `summary.json`. Of several processes each writes
 `predictions-<index>-of-<count>.jsonl`, which are merged in the end. What is in any of them is not
-located again, however many processes go on. The final rows stand in the order of benchmarks,
-shots, locators and queries, whoever located them in which order.
+located again, however many processes go on. The final rows stand in the order of episodes, shots,
+locators and queries, whoever located them in which order.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from pandas import DataFrame
 from tqdm import tqdm
 
-from icgeo.evaluation.benchmarks import Query
-from icgeo.evaluation.locating import locate, read
-from icgeo.evaluation.rows import Key, Row, RowFile, known_rows, write_rows
-from icgeo.evaluation.legacy import BASELINES, scores, to_json
+from icgeo.baselines import NearestPixels
+from icgeo.evaluation.batch import locate, read
+from icgeo.evaluation.episodes import Episode, Query, QuerySet
+from icgeo.evaluation.rows import Key, Row, RowFile, known_rows, read_rows, to_frame, write_rows
+from icgeo.evaluation.scores import BASELINES, RETRIEVAL, score
 from icgeo.evaluation.shards import ALONE, Shard
-from icgeo.evaluation.streams import Benchmark
+from icgeo.features import Features
 from icgeo.options import SHOTS
 from icgeo.prediction import Locator
+from icgeo.selection import Bank, Nearest, Selecting, make_strategy
 
 Order = dict[tuple[str, str], int]
-"""The place of each query, named by benchmark and id, among all."""
+"""The place of each query, named by episode and id, among all."""
 
 
 def evaluate(
-    runs: Sequence[tuple[Locator, Benchmark]],
+    runs: Sequence[tuple[Locator, QuerySet]],
     *,
     folder: Path,
     shots: Sequence[int] = SHOTS,
     batch_size: int = 64,
     baselines: bool = True,
     shard: Shard = ALONE,
-) -> list[Row]:
-    """Locate the queries of benchmarks with each number of shots, beside baselines if truth is known.
+) -> DataFrame:
+    """Locate queries with each number of shots, beside baselines if truth is known.
 
     A photo that cannot be read, or at which the locator fails, becomes a row with an `error`; to
     try it again, remove its line. Stopped at any time and called again, it goes on after the last
@@ -51,7 +55,7 @@ def evaluate(
         shard: `Shard.here()` where all processes of `accelerate launch` divide the work.
 
     Returns:
-        all rows in the folder.
+        all rows in the folder, as `to_frame` lays them out.
 
     Raises:
         UsageError: what was asked of the locator cannot be done.
@@ -61,15 +65,13 @@ def evaluate(
     )
     shard.wait()
     if shard.is_main:
-        rows = finish(folder, order, [locator.name for locator, _ in runs])
-        shard.wait()
-        return rows
+        finish(folder, order, [locator.name for locator, _ in runs])
     shard.wait()
-    return list(known_rows(folder).values())
+    return read_rows(folder)
 
 
 def locate_share(
-    runs: Sequence[tuple[Locator, Benchmark]],
+    runs: Sequence[tuple[Locator, QuerySet]],
     *,
     folder: Path,
     shard: Shard,
@@ -86,9 +88,13 @@ def locate_share(
     file = RowFile(folder / shard.file_name)
     file.rows.update(known_rows(folder))
     order: Order = {}
-    total = _total(runs, shots)
-    with tqdm(
-        total=total and math.ceil(total / shard.count),
+    sizes = [
+        len(episode.queries) * len(episode.shots(shots))
+        for _, episode in runs
+        if isinstance(episode.queries, Sequence)
+    ]
+    with tqdm(  # a stream does not tell how many queries it has
+        total=math.ceil(sum(sizes) / shard.count) if len(sizes) == len(runs) else None,
         desc="locating" if shard.count == 1 else f"locating, share 1 of {shard.count}",
         unit="query",
         disable=not shard.is_main,
@@ -103,42 +109,32 @@ def locate_share(
             bar.update(len(queries) * (len(counts) - len(left)))
             if not left:
                 continue
-            for new in locate(locator, episode, read(queries), shots=left, baselines=baselines):
-                file.append(new)
+            for rows in locate(locator, episode, read(queries), shots=left, baselines=baselines):
+                file.append(rows)
                 bar.update(len(queries))
     return order
 
 
-def _total(runs: Sequence[tuple[Locator, Benchmark]], shots: Sequence[int]) -> int | None:
-    """Count queries with each number of shots, unless a stream does not tell how many."""
-    total = 0
-    for _, episode in runs:
-        if not isinstance(episode.queries, Sequence):
-            return None
-        total += len(episode.queries) * len(episode.shots(shots))
-    return total
-
-
 def batches(
-    benchmarks: Sequence[Benchmark], size: int, order: Order
+    episodes: Sequence[QuerySet], size: int, order: Order
 ) -> Iterator[tuple[int, Sequence[Query]]]:
-    """Take queries a batch at a time, with the number of their benchmark; note their order."""
-    for number, benchmark in enumerate(benchmarks):
-        queries = iter(benchmark.queries)
+    """Take queries a batch at a time, with the number of their episode; note their order."""
+    for number, episode in enumerate(episodes):
+        queries = iter(episode.queries)
         while batch := list(islice(queries, size)):
             for query in batch:
-                order.setdefault((benchmark.id, query.id), len(order))
+                order.setdefault((episode.id, query.id), len(order))
             yield number, batch
 
 
 def missing(
     known: Mapping[Key, Row],
     locator: str,
-    episode: Benchmark,
+    episode: QuerySet,
     queries: Sequence[Query],
     shots: Sequence[int],
 ) -> list[int]:
-    """Say for which numbers of shots not all rows of a batch are known."""
+    """Return the numbers of shots for which not all rows of a batch are known."""
     return [
         count
         for count in shots
@@ -148,7 +144,7 @@ def missing(
 
 def finish(
     folder: Path, order: Order, locators: Sequence[str], *, also: Iterable[Row] = ()
-) -> list[Row]:
+) -> DataFrame:
     """Merge the rows of all processes in the order of the queries, and write their scores.
 
     Killed within, it finds everything again when it is called again.
@@ -160,7 +156,7 @@ def finish(
         also: rows kept elsewhere.
 
     Returns:
-        all rows in the folder; those of other benchmarks and locators last.
+        all rows in the folder; those of other episodes and locators last.
     """
     episodes = {name: i for i, name in enumerate(dict.fromkeys(name for name, _ in order))}
     names = {name: i for i, name in enumerate(dict.fromkeys((*BASELINES, *locators)))}
@@ -176,16 +172,37 @@ def finish(
     known = {row.key: row for row in also} | known_rows(folder)
     rows = sorted(known.values(), key=place)
     write_rows(folder, rows)
-    write_results(folder, rows)
-    return rows
+    return write_results(folder, rows)
 
 
-def write_results(folder: Path, rows: Sequence[Row]) -> None:
-    """Write all rows as Parquet and their scores as JSON."""
-    import pandas
+def write_results(folder: Path, rows: Iterable[Row]) -> DataFrame:
+    """Write all rows as Parquet and their scores as JSON, with null for what is not finite."""
+    frame = to_frame(rows)
+    frame.to_parquet(folder / "predictions.parquet", index=False)
+    scores = score(frame).to_json(orient="records", double_precision=15, indent=2)
+    (folder / "summary.json").write_text(f'{{"scores": {scores}}}\n', encoding="utf-8")
+    return frame
 
-    pandas.DataFrame([vars(row) for row in rows]).to_parquet(
-        folder / "predictions.parquet", index=False
-    )
-    summary = {"scores": [score.to_dict() for score in scores(rows)]}
-    (folder / "summary.json").write_text(to_json(summary), encoding="utf-8")
+
+def choose_examples(
+    runs: Iterable[tuple[Locator, Episode]], choice: str, features: Features | None, *, shots: int
+) -> tuple[list[tuple[Locator, Episode]], list[tuple[Locator, Episode]]]:
+    """Let locators choose from all examples of their episodes, of which `shots` are left to count.
+
+    Returns:
+        runs of these locators, and of their baseline where the truth is known: `RETRIEVAL`, the
+        place of the example most alike in the same features, if the choice has features.
+    """
+    banks: dict[int, Bank] = {}  # episodes of a benchmark share their examples
+    choosing: list[tuple[Locator, Episode]] = []
+    baselines: list[tuple[Locator, Episode]] = []
+    for locator, episode in runs:
+        bank = banks.setdefault(id(episode.examples), Bank(episode.examples, features))
+        few = replace(episode, examples=episode.examples[:shots])
+        strategy = make_strategy(choice, locator)
+        choosing.append((Selecting(locator, bank, strategy, name=locator.name), few))
+        known = [query for query in episode.queries if query.lat_lon is not None]
+        if known and len(bank) and features:
+            nearest = Selecting(NearestPixels(), bank, Nearest(), shots=1, name=RETRIEVAL)
+            baselines.append((nearest, replace(few, queries=known)))
+    return choosing, baselines

@@ -6,6 +6,7 @@ Intervals hold 95 %, by the bootstrap over episodes; of a single episode, over i
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,6 @@ from pandas import DataFrame
 from torch import Tensor
 
 from icgeo.baselines import Chance, NearestOracle, NearestPixels
-from icgeo.evaluation.rows import to_frame
 from icgeo.metrics import (
     THRESHOLDS_KM,
     Interval,
@@ -73,13 +73,12 @@ class Metric:
         )
 
 
-def column(rows: Any, name: str) -> Float[Tensor, "rows"]:
+def column(rows: DataFrame, name: str) -> Float[Tensor, "rows"]:
     """Return the numbers of a column; NaN for what is not known."""
-    rows = rows if isinstance(rows, DataFrame) else to_frame(rows)  # until all rows are frames
     return torch.tensor(rows[name].to_numpy(dtype=float), dtype=torch.float64)
 
 
-def distances(rows: Any) -> Float[Tensor, "rows"]:
+def distances(rows: DataFrame) -> Float[Tensor, "rows"]:
     """Return errors in km of rows whose truth is known; without an answer that of a guess.
 
     A guess is a quarter of the way around: half of the sphere is nearer.
@@ -152,11 +151,11 @@ def score(
         a row for each group in order of appearance: `by`, `queries`, `failed` (photos that could
         not be read), the metrics, and of `intervals` `<metric>_low` and `<metric>_high`.
     """
-    failed = rows[rows.error.notna()].groupby(list(by)).size()
-    records: list[dict[str, object]] = []
+    failed = Counter(rows[rows.error.notna()][list(by)].itertuples(index=False, name=None))
+    records: list[dict[str, Any]] = []
     for key, part in rows[rows.nll.notna()].groupby(list(by), sort=False):
         record = dict(zip(by, key, strict=True))
-        record |= {"queries": len(part), "failed": int(failed.get(_key(key), 0))}
+        record |= {"queries": len(part), "failed": failed[key]}
         record |= {name: METRICS[name](part) for name in metrics}
         for name in intervals:
             interval = METRICS[name].interval(part)
@@ -166,15 +165,11 @@ def score(
     return DataFrame(records, columns=[*by, "queries", "failed", *metrics, *ends])
 
 
-def _key(key: tuple[object, ...]) -> object:
-    return key if len(key) > 1 else key[0]
-
-
 def compare(
     rows: DataFrame,
     base: object,
     *,
-    metric: str = "median_km",
+    metrics: Sequence[str] = ("median_km", "nll"),
     by: Sequence[str] = ("shots",),
     across: str = "locator",
     ratio: bool = False,
@@ -185,42 +180,43 @@ def compare(
     Args:
         rows: of all of them.
         base: a value of the column `across`.
-        metric: a name in `METRICS`.
+        metrics: names in `METRICS`.
         by: columns that tell comparisons apart.
         across: what is compared: locators, or numbers of shots.
-        ratio: whether to divide by the metric of the base instead of taking it away.
+        ratio: whether to divide by the score of the base instead of taking it away.
         resamples: of the bootstrap over episodes.
 
     Returns:
         a row for each value of `across` in each group, by shots and the base first: `by`,
-        `across`, the metric, `<metric>_difference` or `<metric>_ratio`, and the bounds of its
-        interval `<metric>_low` and `<metric>_high`.
+        `across`, and of each metric its score, `<metric>_difference` or `<metric>_ratio`, and the
+        bounds of its interval `<metric>_low` and `<metric>_high`.
 
     Raises:
         ValueError: rows of different queries.
     """
-    one = METRICS[metric]
-    effect = f"{metric}_{'ratio' if ratio else 'difference'}"
-    columns = [*by, across, metric, effect, f"{metric}_low", f"{metric}_high"]
+    effect = "ratio" if ratio else "difference"
     known = rows[rows.nll.notna()].sort_values("shots", kind="stable")
-    records: list[tuple[object, ...]] = []
+    records: list[dict[str, Any]] = []
     for key, group in known.groupby(list(by), sort=False):
-        parts = {value: part for value, part in group.groupby(across, sort=False)}  # noqa: C416
-        for value in dict.fromkeys((base, *parts)):
-            part = parts.get(value, group[:0])
-            other = _same_queries(part, parts.get(base, group[:0]))
-            interval = paired_bootstrap(
-                one.values(part),
-                one.values(other),
-                statistic=one.statistic,
-                ratio=ratio,
-                clusters=_clusters(part),
-                resamples=resamples,
-                generator=torch.Generator().manual_seed(0),
-            )
-            bounds = (interval.estimate, interval.low, interval.high)
-            records.append((*key, value, one(part), *bounds))
-    return DataFrame(records, columns=columns)
+        for value in dict.fromkeys((base, *group[across])):
+            part = group[group[across] == value]
+            other = _same_queries(part, group[group[across] == base])
+            record = dict(zip((*by, across), (*key, value), strict=True))
+            for name in metrics:
+                metric = METRICS[name]
+                interval = paired_bootstrap(
+                    metric.values(part),
+                    metric.values(other),
+                    statistic=metric.statistic,
+                    ratio=ratio,
+                    clusters=_clusters(part),
+                    resamples=resamples,
+                    generator=torch.Generator().manual_seed(0),
+                )
+                record |= {name: metric(part), f"{name}_{effect}": interval.estimate}
+                record |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+            records.append(record)
+    return DataFrame(records)
 
 
 def _same_queries(rows: DataFrame, others: DataFrame) -> DataFrame:
@@ -252,66 +248,59 @@ def levels_by_world(rows: DataFrame) -> dict[str, Tensor]:
 
 
 def to_markdown(frame: DataFrame) -> str:
-    """Lay out a frame as a Markdown table; the first column to the left, the others to the right."""
-    cells = [frame.columns, *frame.itertuples(index=False, name=None)]
+    """Lay out a frame as a Markdown table; all but the first column stand to the right."""
+    cells = [list(frame.columns), *frame.itertuples(index=False, name=None)]
     lines = [[str(cell) for cell in line] for line in cells]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, ["-" * (width - 1) + ":" for width in widths])
-    lines[1][0] = "-" * widths[0]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     return "\n".join(
         f"| {' | '.join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])} |"
-        for line in lines
+        for line in (lines[0], rule, *lines[1:])
     )
 
 
-SHOWN = (
-    "median_km", "geoscore", "within_200km", "within_750km", "within_2500km", "nll", "area_share",
-    "covered", "seconds",
-)  # fmt: skip
-"""Metrics of `score_table`."""
-
-
 def score_table(scores: DataFrame) -> str:
-    """Lay out the scores of the method as Markdown, beside the median errors of its baselines in km.
+    """Lay out scores of the method as Markdown, beside the median errors of its baselines in km.
 
     The 90 % area is the median one, as a share of the sphere; covered are the truths inside.
     """
     own = methods(scores)
     table = own[["world", "shots"]].copy()
-    for name in SHOWN:
-        table[METRICS[name].title] = own[name].map(f"{{:{METRICS[name].format}}}".format)
-    medians = scores.set_index(["world", "shots", "locator"]).median_km
+    for name in (
+        "median_km", "geoscore", "within_200km", "within_750km", "within_2500km", "nll",
+        "area_share", "covered", "seconds",
+    ):  # fmt: skip
+        table[METRICS[name].title] = [f"{value:{METRICS[name].format}}" for value in own[name]]
     for name in BASELINES:
-        if (scores.locator == name).any():
-            keys = zip(own.world, own.shots, strict=True)
-            beside = [medians.get((*key, name), math.nan) for key in keys]
-            table[f"{name}, km"] = ["" if math.isnan(km) else f"{km:.0f}" for km in beside]
+        baseline = scores[scores.locator == name]
+        if len(baseline):
+            beside = own[["world", "shots"]].merge(baseline, how="left", on=["world", "shots"])
+            table[f"{name}, km"] = ["" if km != km else f"{km:.0f}" for km in beside.median_km]
     return to_markdown(table)
 
 
-def comparison_table(rows: DataFrame, base: str) -> str:
-    """Lay out median errors and NLL as Markdown; a difference below 0 is better than the base."""
-    km, nll = (compare(rows, base, metric=metric) for metric in ("median_km", "nll"))
-    lines = [
-        (locator, shots, f"{median:.0f}", format_interval(*beyond, "+z.0f"))
-        for shots, locator, median, *beyond in km.itertuples(index=False, name=None)
-    ]
-    ends = [
-        (f"{mean:.2f}", format_interval(*beyond, "+z.2f"))
-        for _, _, mean, *beyond in nll.itertuples(index=False, name=None)
-    ]
+def comparison_table(comparison: DataFrame) -> str:
+    """Lay out what `compare` returns as Markdown; a difference below 0 is better than the base."""
+    lines = zip(
+        comparison.locator,
+        comparison.shots,
+        [f"{km:.0f}" for km in comparison.median_km],
+        format_differences(comparison, "median_km", "+z.0f"),
+        [f"{nll:.2f}" for nll in comparison.nll],
+        format_differences(comparison, "nll", "+z.2f"),
+        strict=True,
+    )
     header = ["locator", "shots", "median km", "difference (95 %)", "NLL", "difference (95 %)"]
-    cells = [(*line, *end) for line, end in zip(lines, ends, strict=True)]
-    return to_markdown(DataFrame(cells, columns=header))
+    return to_markdown(DataFrame(lines, columns=header))
 
 
-def format_interval(estimate: float, low: float, high: float, form: str) -> str:
-    """Format an estimate and its interval.
-
-    >>> format_interval(-1.0, -2.5, 0.25, "+.1f")
-    '-1.0 (-2.5 to +0.2)'
-    """
-    return f"{estimate:{form}} ({low:{form}} to {high:{form}})"
+def format_differences(comparison: DataFrame, metric: str, form: str) -> list[str]:
+    """Format the differences in a metric with their intervals, such as "-1.0 (-2.5 to +0.2)"."""
+    ends = comparison[[f"{metric}_{end}" for end in ("difference", "low", "high")]]
+    return [
+        f"{estimate:{form}} ({low:{form}} to {high:{form}})"
+        for estimate, low, high in ends.itertuples(index=False, name=None)
+    ]
 
 
 def format_results(rows: DataFrame, *, most: int = 20) -> str:
@@ -323,12 +312,9 @@ def format_results(rows: DataFrame, *, most: int = 20) -> str:
     answers = rows[rows.true_lat.isna() & rows.error.isna()]
     failed = rows[rows.error.notna()].drop_duplicates("id", keep="last")
     lines = [score_table(scores)] if len(scores) else []
-    lines += [
-        f"{row.id}: not located"
-        if math.isnan(row.lat)
-        else f"{row.id}: {row.lat:.2f}, {row.lon:.2f}, 90 % within {row.area_90_km2:,.0f} km2"
-        for row in answers.head(most).itertuples()
-    ]
+    for name, lat, lon, km2 in answers.head(most)[["id", "lat", "lon", "area_90_km2"]].to_numpy():
+        place = f"{lat:.2f}, {lon:.2f}, 90 % within {km2:,.0f} km2"
+        lines.append(f"{name}: {'not located' if math.isnan(lat) else place}")
     if len(answers) > most:
         lines.append(f"and {len(answers) - most} more in predictions.parquet")
     lines += [f"skipped {row.id}: {row.error}" for row in failed.itertuples()]

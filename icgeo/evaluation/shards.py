@@ -35,7 +35,7 @@ class Shard:
 
     @classmethod
     def here(cls) -> "Shard":
-        """Say which of the processes of `accelerate launch` or torchrun this is; alone 0 of 1.
+        """Return which of the processes of `accelerate launch` or torchrun this is; alone 0 of 1.
 
         Makes the GPU of this process the current one, so call it before a model is loaded.
 

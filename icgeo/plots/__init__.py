@@ -9,6 +9,7 @@ from icgeo.plots.curves import plot_calibration, plot_shots
 from icgeo.plots.denoising import plot_denoising, save_denoising
 from icgeo.plots.errors import plot_errors
 from icgeo.plots.predictions import plot_density, plot_gallery, plot_prediction
+from icgeo.plots.recall import plot_recall_by_area, plot_recall_by_radius
 from icgeo.plots.run_figures import save_figures
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "plot_gallery",
     "plot_maps",
     "plot_prediction",
+    "plot_recall_by_area",
+    "plot_recall_by_radius",
     "plot_shots",
     "save_denoising",
     "save_figures",

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pandas import DataFrame
 from torch import Tensor
 
-from icgeo.evaluation import BASELINES, Score
+from icgeo.evaluation import BASELINES
 from icgeo.metrics import calibration_error, reliability
 from icgeo.plots.style import (
     BASELINE_STYLES,
@@ -24,27 +25,28 @@ _LEGEND_COLUMNS = 5
 
 
 def plot_shots(
-    scored: Sequence[Score], *, ax: Axes | None = None, label: str = "shots", log: bool = False
+    scores: DataFrame, *, ax: Axes | None = None, label: str = "shots", log: bool = False
 ) -> Figure:
     """Show the median error against the number of shots, with 95 % intervals; a panel a world.
 
-    `label` says what the shots of these scores stand for, if it is something else; `log` makes the
-    scale of errors logarithmic. A given `ax` gets no legend; `ax.legend()` makes one.
+    `scores` are those of `icgeo.evaluation.score`. `label` says what their shots stand for, if it
+    is something else; `log` makes the scale of errors logarithmic. A given `ax` gets no legend;
+    `ax.legend()` makes one.
 
     Raises:
         ValueError: no score, or an `ax` for several worlds.
     """
-    worlds = list(dict.fromkeys(score.world for score in scored))
+    worlds = list(scores.world.unique())
     if not worlds or (ax is not None and len(worlds) > 1):
         raise ValueError(f"expected scores of one world for each panel, got those of {worlds}")
     if ax is not None:
-        _plot_world(ax, scored, label)
+        _plot_world(ax, scores, label)
         _scale_errors(ax, log)
         return figure_of(ax)
     figure = Figure(figsize=(3.9 * len(worlds) + 0.4, 3.5), layout="constrained")
     axes = figure.subplots(1, len(worlds), squeeze=False, sharey=True)[0]
     for panel, world in zip(axes, worlds, strict=True):
-        _plot_world(panel, [score for score in scored if score.world == world], label)
+        _plot_world(panel, scores[scores.world == world], label)
         panel.label_outer()
     _scale_errors(axes[0], log)  # for all, and last: it ends the scaling to what is drawn
     handles, labels = axes[0].get_legend_handles_labels()
@@ -68,18 +70,24 @@ def _scale_errors(ax: Axes, log: bool) -> None:
     ax.minorticks_off()
 
 
-def _plot_world(ax: Axes, scored: Sequence[Score], label: str) -> None:
-    shots = sorted({score.shots for score in scored})
-    locators = sorted(dict.fromkeys(s.locator for s in scored), key=BASELINES.__contains__)
+def _plot_world(ax: Axes, scores: DataFrame, label: str) -> None:
+    shots = sorted(scores.shots.unique())
+    locators = sorted(scores.locator.unique(), key=BASELINES.__contains__)
     for number, locator in enumerate(locators):
-        curve = sorted((s for s in scored if s.locator == locator), key=lambda s: s.shots)
-        at = [shots.index(score.shots) for score in curve]
+        curve = scores[scores.locator == locator].sort_values("shots")
+        at = [shots.index(count) for count in curve.shots]
         style = BASELINE_STYLES.get(locator, METHOD_STYLES[number % len(METHOD_STYLES)])
-        is_rival = locator in BASELINES
-        medians = [score.median_km.estimate for score in curve]
-        ax.plot(at, medians, label=locator, markersize=4, zorder=2 if is_rival else 3, **style)
-        if not is_rival:
-            low, high = ([getattr(s.median_km, end) for s in curve] for end in ("low", "high"))
+        is_baseline = locator in BASELINES
+        ax.plot(
+            at,
+            curve.median_km,
+            label=locator,
+            markersize=4,
+            zorder=2 if is_baseline else 3,
+            **style,
+        )
+        if not is_baseline:
+            low, high = curve.median_km_low, curve.median_km_high
             alpha = 0.2 if len(locators) < 4 + len(BASELINES) else 0.1
             name = "" if number else "95 % interval"
             ax.fill_between(
@@ -88,7 +96,7 @@ def _plot_world(ax: Axes, scored: Sequence[Score], label: str) -> None:
     ax.set_xticks(range(len(shots)), [f"{count:,}" for count in shots])
     ax.set_xlabel(label)
     ax.set_ylabel("median error in km")
-    ax.set_title(scored[0].world, fontsize=TITLE)
+    ax.set_title(scores.world.iloc[0], fontsize=TITLE)
     ax.yaxis.set_major_formatter("{x:,.0f}")
     ax.grid(axis="y", color="0.9")
     ax.spines[["top", "right"]].set_visible(False)

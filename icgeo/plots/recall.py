@@ -9,11 +9,11 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pandas import DataFrame
 from torch import Tensor
 
 from icgeo.evaluation import BASELINES
@@ -26,13 +26,13 @@ _POINTS = 160
 """Along each curve."""
 
 
-def plot_recall_by_radius(rows: pd.DataFrame, *, ax: Axes | None = None) -> Figure:
+def plot_recall_by_radius(rows: DataFrame, *, ax: Axes | None = None) -> Figure:
     """Show which share of the queries has its answer within each radius, of known truths."""
     ax = ax or Figure(layout="constrained").subplots()
     radii = torch.logspace(0, math.log10(20_100), _POINTS, dtype=torch.float64)
     for label, group, style in _curves(rows):
-        ordered = torch.from_numpy(group["distance_km"].fillna(GUESS_KM).sort_values().to_numpy())
-        ax.plot(radii, torch.searchsorted(ordered, radii) / len(group), label=label, **style)
+        within = np.searchsorted(group.distance_km.fillna(GUESS_KM).sort_values(), radii)
+        ax.plot(radii, within / len(group), label=label, **style)
     for km in THRESHOLDS_KM:
         ax.axvline(km, color="0.85", linewidth=0.8, zorder=0)
     _label_shares(ax, "answer within radius, km", "share of queries")
@@ -40,7 +40,7 @@ def plot_recall_by_radius(rows: pd.DataFrame, *, ax: Axes | None = None) -> Figu
     return figure_of(ax)
 
 
-def plot_recall_by_area(rows: pd.DataFrame, *, ax: Axes | None = None) -> Figure:
+def plot_recall_by_area(rows: DataFrame, *, ax: Axes | None = None) -> Figure:
     """Show which share of the truths a search of each area finds, most probable cells first.
 
     Rows without `searched_area_km2` are left out. A flat density is searched blindly; where all of
@@ -48,7 +48,7 @@ def plot_recall_by_area(rows: pd.DataFrame, *, ax: Axes | None = None) -> Figure
     """
     ax = ax or Figure(layout="constrained").subplots()
     shares = torch.logspace(-5, 0, _POINTS, dtype=torch.float64)
-    for label, group, style in _curves(rows[rows["searched_area_km2"].notna()]):
+    for label, group, style in _curves(rows[rows.searched_area_km2.notna()]):
         if not _is_flat(group).all():
             ax.plot(100 * shares, share_found(shares, group), label=label, **style)
     ax.plot(100 * shares, shares, color="0.6", linewidth=1, linestyle=":", label="searched blindly")
@@ -57,20 +57,20 @@ def plot_recall_by_area(rows: pd.DataFrame, *, ax: Axes | None = None) -> Figure
     return figure_of(ax)
 
 
-def share_found(shares: Float[Tensor, " areas"], rows: pd.DataFrame) -> Float[Tensor, " areas"]:
+def share_found(shares: Float[Tensor, " areas"], rows: DataFrame) -> Float[Tensor, " areas"]:
     """Return the share of truths that a search of each share of the sphere finds.
 
     In a flat density all cells are tied: searched in any order, as many are found as are searched.
     """
-    areas = rows["searched_area_km2"][~_is_flat(rows)].to_numpy()
+    areas = rows.searched_area_km2[~_is_flat(rows)].to_numpy()
     found = shares * (len(rows) - len(areas))
     if len(areas):
         found = found + len(areas) * recall_by_area(areas, shares * AREA_KM2)
     return found / len(rows)
 
 
-def _is_flat(rows: pd.DataFrame) -> np.ndarray:
-    return np.isclose(rows["nll"], UNIFORM_NLL, rtol=0, atol=1e-9)
+def _is_flat(rows: DataFrame) -> np.ndarray:
+    return np.isclose(rows.nll, UNIFORM_NLL, rtol=0, atol=1e-9)
 
 
 def _label_shares(ax: Axes, x: str, y: str) -> None:
@@ -82,17 +82,17 @@ def _label_shares(ax: Axes, x: str, y: str) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _curves(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame, dict[str, Any]]]:
+def _curves(rows: DataFrame) -> list[tuple[str, DataFrame, dict[str, Any]]]:
     """Divide the rows of one world into curves: label, rows, style; baselines come last."""
-    known = rows[rows["nll"].notna()]
-    is_baseline = known["locator"].isin(BASELINES)
+    known = rows[rows.nll.notna()]
+    is_baseline = known.locator.isin(BASELINES)
     methods = [*known[~is_baseline].groupby(["locator", "shots"])]
     colours = mpl.colormaps["viridis_r"](np.linspace(0.15, 1, len(methods)))
-    curves: list[tuple[str, pd.DataFrame, dict[str, Any]]] = [
+    curves: list[tuple[str, DataFrame, dict[str, Any]]] = [
         (f"{locator}, {shots} shots", group, {"color": colour})
         for ((locator, shots), group), colour in zip(methods, colours, strict=True)
     ]
-    with_most = known[is_baseline & (known["shots"] == known["shots"].max())]
+    with_most = known[is_baseline & (known.shots == known.shots.max())]
     for locator, group in with_most.groupby("locator"):
         style = BASELINE_STYLES[str(locator)]
         curves.append((str(locator), group, {**style, "marker": None, "linewidth": 1.2}))

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from pandas import DataFrame
 
 from icgeo.data.photos import PhotoError
-from icgeo.evaluation import Episode, Query, Row, levels_by_world, scores
+from icgeo.evaluation import Episode, Query, levels_by_world, score
 from icgeo.maps import MapStyle
 from icgeo.plots.context import plot_context
 from icgeo.plots.curves import plot_calibration, plot_shots
@@ -17,7 +18,7 @@ from icgeo.selection import Selecting
 
 def save_figures(
     folder: Path,
-    rows: Sequence[Row],
+    rows: DataFrame,
     runs: Sequence[tuple[Locator, Episode]],
     style: MapStyle,
     *,
@@ -37,8 +38,8 @@ def save_figures(
         figures["context"] = plot_context(examples, style=style)
     if gallery := _gallery(rows, runs, shown):
         figures["gallery"] = gallery
-    if scored := scores(rows):
-        figures["shots"] = plot_shots(scored)
+    if len(scores := score(rows)):
+        figures["shots"] = plot_shots(scores)
         figures["calibration"] = plot_calibration(levels_by_world(rows))
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=150)
@@ -55,11 +56,9 @@ def _shown(locator: Locator, episode: Episode) -> Sequence[Example]:
     return [locator.bank.examples[number] for number in chosen[0].tolist()]
 
 
-def _gallery(
-    rows: Sequence[Row], runs: Sequence[tuple[Locator, Episode]], shown: int
-) -> Figure | None:
+def _gallery(rows: DataFrame, runs: Sequence[tuple[Locator, Episode]], shown: int) -> Figure | None:
     """Show the first queries of each run that can be read, with all examples."""
-    failed = {(row.episode, row.id) for row in rows if row.error is not None}
+    failed = set(rows[rows.error.notna()].set_index(["episode", "id"]).index)
     predictions: list[Prediction] = []
     queries: list[Query] = []
     on_earth: list[bool] = []

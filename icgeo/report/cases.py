@@ -17,8 +17,8 @@ from PIL import Image
 
 from icgeo import plots
 from icgeo.data.photos import Photo, PhotoError, read_photo
-from icgeo.evaluation import BASELINES, Episode, Query
-from icgeo.evaluation.scores import GUESS_KM
+from icgeo.evaluation import Episode, Query
+from icgeo.evaluation.scores import GUESS_KM, methods
 from icgeo.plots.style import drawn_image
 from icgeo.prediction import Locator, Prediction
 from icgeo.report.embedding import EmbeddedImage
@@ -36,19 +36,19 @@ def choose_cases(rows: pd.DataFrame, each: int = EACH) -> pd.DataFrame:
     The column `kind` says best or worst by error, where a query without an answer counts as a
     guess. Where no truth is known it says surest or least sure, by the 90 % area.
     """
-    answers = rows[~rows["locator"].isin(BASELINES) & rows["error"].isna()]
+    answers = methods(rows[rows.error.isna()])
     groups = answers.groupby(["world", "locator"], sort=False)
     cases = [_extremes(group, each) for _, group in groups]
     return pd.concat(cases) if cases else answers.assign(kind="")
 
 
 def _extremes(group: pd.DataFrame, each: int) -> pd.DataFrame:
-    group = group[group["shots"] == group["shots"].max()]
-    known = group[group["nll"].notna()]
+    group = group[group.shots == group.shots.max()]
+    known = group[group.nll.notna()]
     if known.empty:
-        low, high, values = "surest", "least sure", group["area_90_km2"].fillna(0)
+        low, high, values = "surest", "least sure", group.area_90_km2.fillna(0)
     else:
-        low, high, values = "best", "worst", known["distance_km"].fillna(GUESS_KM)
+        low, high, values = "best", "worst", known.distance_km.fillna(GUESS_KM)
     ordered = group.loc[values.sort_values(kind="stable").index]
     first, last = ordered[:each], ordered[each:][-each:][::-1]
     return pd.concat([first.assign(kind=low), last.assign(kind=high)])
@@ -86,9 +86,7 @@ def save_cases(
     (target / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _draw(
-    locator: Locator, episode: Episode, query: Query, shots: int
-) -> dict[str, EmbeddedImage]:
+def _draw(locator: Locator, episode: Episode, query: Query, shots: int) -> dict[str, EmbeddedImage]:
     prediction = locator.locate([query.photo], episode.examples[:shots])[0]
     images = {
         "photo": shrink_photo(query.photo),
@@ -133,11 +131,13 @@ def load_cases(folder: Path, rows: pd.DataFrame, *, each: int = EACH) -> pd.Data
         entries = {}
     cases = choose_cases(rows, each)
     keys = cases[["locator", "episode", "id", "shots"]].itertuples(index=False, name=None)
-    images = [
+    images: list[dict[str, Any]] = [
         _read_images(entries.get(key, {}), folder / _FOLDER, source)
-        for key, source in zip(keys, cases["source"], strict=True)
+        for key, source in zip(keys, cases.source, strict=True)
     ]
-    return cases.assign(**{part: [one.get(part) for one in images] for part in _PARTS})
+    for part in _PARTS:
+        cases[part] = [one.get(part) for one in images]
+    return cases
 
 
 def _read_images(entry: dict[str, Any], folder: Path, source: Any) -> dict[str, EmbeddedImage]:

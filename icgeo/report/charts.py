@@ -5,15 +5,14 @@ Conventions: a chart shows one world; curves are SVG, which is sharp at any size
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
+from pandas import DataFrame, Series
 
 from icgeo import plots
-from icgeo.evaluation import BASELINES, Episode, levels_by_world, score
-from icgeo.evaluation.scores import GUESS_KM
+from icgeo.evaluation import Episode, levels_by_world, score
+from icgeo.evaluation.scores import GUESS_KM, methods
 from icgeo.report.embedding import EmbeddedImage
 
 LINES_SHOWN = 400
@@ -29,85 +28,73 @@ class Chart:
     alt: str
 
 
-def draw_curves(world: str, rows: pd.DataFrame) -> list[Chart]:
+def draw_curves(world: str, rows: DataFrame) -> list[Chart]:
     """Draw the error of one world against shots, and its recall by radius and by area."""
     charts: list[Chart] = []
     scores = score(rows.dropna(subset=["area_90_km2", "seconds"]))
     if len(scores):
-        most = scores["shots"].max()
-        last = scores[(scores["shots"] == most) & ~scores["locator"].isin(BASELINES)]
-        ends = (f"{one.locator}, {most} shots: {one.median_km:,.0f} km." for one in last.itertuples())
+        most = methods(scores[scores.shots == scores.shots.max()])
+        ends = [f"{s.locator}, {s.shots} shots: {s.median_km:,.0f} km." for s in most.itertuples()]
         caption = f"{world}: median error against shots, with 95 % intervals of the method"
-        image = _draw_curve(plots.plot_shots, scores)
-        charts.append(Chart(image, caption, f"Line chart, {caption}. {' '.join(ends)}"))
-    caption = f"{world}: share of queries answered within each radius"
-    image = _draw_curve(plots.plot_recall_by_radius, rows)
-    charts.append(Chart(image, caption, f"Line chart, {caption}; numbers are in the tables."))
-    if rows["searched_area_km2"].notna().any():
+        charts.append(_curve(plots.plot_shots, scores, caption, *ends))
+    caption = f"{world}: share of queries answered within each radius; numbers are in the tables"
+    charts.append(_curve(plots.plot_recall_by_radius, rows, caption))
+    if rows.searched_area_km2.notna().any():
         caption = (
             f"{world}: truths found by a search of each area, most probable cells first; flat "
             "densities, which tell nothing, are searched blindly"
         )
-        image = _draw_curve(plots.plot_recall_by_area, rows)
-        charts.append(Chart(image, caption, f"Line chart, {caption}."))
+        charts.append(_curve(plots.plot_recall_by_area, rows, caption))
     return charts
 
 
-def _draw_curve(plot: Callable[..., Figure], values: Any) -> EmbeddedImage:
+def _curve(plot: Callable[..., Figure], values: DataFrame, caption: str, *words: str) -> Chart:
     figure = Figure(figsize=(4.6, 3.9), layout="constrained")
     ax = figure.subplots()
     plot(values, ax=ax)
     ax.set_title("")
-    figure.legend(
-        *ax.get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=3,
-        fontsize=8,
-        frameon=False,
+    entries = ax.get_legend_handles_labels()
+    figure.legend(*entries, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    image = EmbeddedImage.from_figure(figure)
+    return Chart(image, caption, " ".join((f"Line chart, {caption}.", *words)))
+
+
+def draw_calibration(rows: DataFrame, distances: Series) -> Chart:
+    """Draw how often truths lie in their regions; `distances` from the diagonal are in its text."""
+    caption = (
+        "How often the truth lies in the credible region of each probability; above the diagonal "
+        "densities are too wide, below it too narrow; within the shaded band that may be chance"
     )
-    return EmbeddedImage.from_figure(figure)
-
-
-def draw_calibration(rows: pd.DataFrame, gaps: pd.Series) -> Chart:
-    """Draw how often truths lie in credible regions; `gaps` name the distance of each curve."""
+    words = "; ".join(f"{name}: {distance}" for name, distance in distances.items())
+    alt = f"Reliability curves; largest distance from the diagonal: {words}."
     figure = plots.plot_calibration(levels_by_world(rows))
-    alt = "; ".join(f"{name}: {gap}" for name, gap in gaps.items())
-    return Chart(
-        EmbeddedImage.from_figure(figure),
-        "How often the truth lies in the credible region of each probability; above the "
-        "diagonal densities are too wide, below it too narrow; within the shaded band that may "
-        "be chance",
-        f"Reliability curves; largest distance from the diagonal: {alt}.",
-    )
+    return Chart(EmbeddedImage.from_figure(figure), caption, alt)
 
 
-def draw_errors(world: str, rows: pd.DataFrame) -> Chart:
+def draw_errors(world: str, rows: DataFrame) -> Chart:
     """Draw a great circle from each truth to its answer, of the first method with most shots.
 
     Of more than `LINES_SHOWN` rows so many are drawn, evenly spread.
     """
-    known = rows[~rows["locator"].isin(BASELINES) & rows["nll"].notna()]
-    locator = known["locator"].iloc[0]
-    known = known[known["locator"] == locator]
-    most = known["shots"].max()
-    known = known[known["shots"] == most]
+    known = methods(rows[rows.nll.notna()])
+    known = known[known.locator == known.locator.iloc[0]]
+    known = known[known.shots == known.shots.max()]
     numbers = np.linspace(0, len(known) - 1, min(len(known), LINES_SHOWN)).round().astype(int)
     drawn = known.iloc[numbers]
     figure = Figure(figsize=(6, 3.7), layout="constrained")
     plots.plot_errors(
-        drawn[["lat", "lon"]].to_numpy(dtype=float),
-        drawn[["true_lat", "true_lon"]].to_numpy(dtype=float),
+        drawn[["lat", "lon"]].to_numpy(copy=True),
+        drawn[["true_lat", "true_lon"]].to_numpy(copy=True),
         on_earth=Episode("", world, (), ()).is_earth,
         ax=figure.subplots(),
     )
-    silent = known["lat"].isna().sum()
+    first, silent = known.iloc[0], known.lat.isna().sum()
     count = f"{len(drawn):,} of {len(known):,}" if len(drawn) < len(known) else f"{len(known)}"
     caption = (
-        f"{world}, {locator}, {most} shots: {count} truths and answers, joined by great circles; "
-        f"{silent:,} of {len(known):,} were not located"
+        f"{world}, {first.locator}, {first.shots} shots: {count} truths and answers, joined by "
+        f"great circles; {silent:,} of {len(known):,} were not located"
     )
     if silent:
-        caption += (
-            f"; the tables count them as {GUESS_KM:,.0f} km, the median on the map leaves them out"
-        )
+        guess = f"{GUESS_KM:,.0f} km"
+        caption += f"; the tables count them as {guess}, the median on the map leaves them out"
     return Chart(EmbeddedImage.from_figure(figure, dpi=130), caption, f"World map, {caption}.")

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from pandas import isna
 
 from icgeo.evaluation.scores import GUESS_KM
 from icgeo.report import tables
@@ -17,7 +17,10 @@ from icgeo.report.cases import EACH
 from icgeo.report.charts import draw_calibration, draw_curves, draw_errors
 from icgeo.report.published import compare_with_published
 from icgeo.report.run_folder import Run, read_run
+from icgeo.report.tables import format_area, format_number, format_place
 
+MOST_LISTED = 100
+"""Photos in a list of failures, or of answers without a known truth."""
 WORLDS_SHOWN = 6
 """Worlds with figures and cases of their own, over all runs, so that the page stays below 5 MB; the
 tables hold all."""
@@ -48,12 +51,13 @@ def write_report(folders: Sequence[Path], path: Path, *, title: str = "Geolocati
     )
     page = environment.get_template("report.html.jinja").render(
         title=title,
-        glance=tables.glance_table([(run.name, run.rows) for run in runs]),
+        glance=tables.glance_table((run.name, run.rows) for run in runs),
         sections=[
             _section(run, worlds=each if number < WORLDS_SHOWN else 0)
             for number, run in enumerate(runs)
         ],
-        describe=describe_case,
+        most_listed=MOST_LISTED,
+        describe=_describe,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
@@ -61,47 +65,46 @@ def write_report(folders: Sequence[Path], path: Path, *, title: str = "Geolocati
 
 
 def _section(run: Run, *, worlds: int) -> dict[str, Any]:
-    """Make the tables of a run, and the charts of its first `worlds`."""
-    rows, names = run.rows, list(run.rows["world"].unique())
-    known = rows[rows["nll"].notna()]
-    charted = known[known["world"].isin(names[:worlds])]
-    by_world = [*charted.groupby("world", sort=False)]
-    calibration = tables.calibration_table(charted)
-    gaps = calibration.get("distance from diagonal")
-    compared, notes = compare_with_published(rows)
+    """Make the tables of a run, and the charts and cases of its first `worlds`."""
+    names = list(run.rows.world.unique())
+    known = run.rows[run.rows.nll.notna()]
+    drawn = known[known.world.isin(names[:worlds])]
+    by_world = [(str(world), rows) for world, rows in known.groupby("world", sort=False)]
+    charted = [(world, rows) for world, rows in by_world if world in names[:worlds]]
+    calibration = tables.calibration_table(drawn)
+    distances = calibration["distance from diagonal"]
+    compared, notes = compare_with_published(run.rows)
     return {
         "run": run,
         "worlds": names,
         "left_out": len(names[worlds:]),
-        "results": {
-            world: tables.results_table(part) for world, part in known.groupby("world", sort=False)
-        },
-        "answers": tables.answer_table(rows[rows["true_lat"].isna() & rows["error"].isna()]),
+        "results": {world: tables.results_table(rows) for world, rows in by_world},
+        "answers": tables.answer_table(run.rows),
         "compared": compared,
         "notes": notes,
-        "curves": [chart for world, part in by_world for chart in draw_curves(world, part)],
+        "curves": [chart for world, rows in charted for chart in draw_curves(world, rows)],
         "calibration": calibration,
-        "reliability": None if gaps is None else draw_calibration(charted, gaps),
-        "maps": [draw_errors(world, part) for world, part in by_world],
-        "cases": run.cases[run.cases["world"].isin(names[:worlds])][: 2 * EACH * worlds],
-        "failures": tables.failure_table(run.failures),
-        "timing": tables.timing_table(rows),
+        "reliability": draw_calibration(drawn, distances) if len(distances) else None,
+        "maps": [draw_errors(world, rows) for world, rows in charted],
+        "cases": run.cases[run.cases.world.isin(names[:worlds])][: 2 * EACH * worlds],
+        "failures": tables.failure_table(run.rows),
+        "timing": tables.timing_table(run.rows),
         "settings": {
-            "Options": tables.values_table(run.options, ("option", "value")),
-            "Versions": tables.values_table(run.versions, ("what", "version")),
+            "Options": tables.values_table(run.options, "option", "value"),
+            "Versions": tables.values_table(run.versions, "what", "version"),
         },
     }
 
 
-def describe_case(row: Any) -> str:
+def _describe(case: Any) -> str:
     """Say in words how a case went."""
-    answer = "not located" if pd.isna(row.lat) else f"answer {tables.format_place(row.lat, row.lon)}"
-    area = f"90\N{NO-BREAK SPACE}% area {tables.format_area(row.area_90_km2)}"
-    if pd.isna(row.nll):
+    answer = format_place(case.lat, case.lon)
+    answer = answer if isna(case.lat) else f"answer {answer}"
+    area = f"90\N{NO-BREAK SPACE}% area {format_area(case.area_90_km2)}"
+    if isna(case.nll):
         return f"{answer}; {area}"
-    error = f"counts as {GUESS_KM:,.0f} km off"
-    if pd.notna(row.distance_km):
-        error = f"{tables.format_number(row.distance_km)} km off"
-    truth = tables.format_place(row.true_lat, row.true_lon)
-    nll = tables.format_number(row.nll, ".2f")
-    return f"{error}; {answer}, truth {truth}; {area}; NLL {nll} nats/sr"
+    error = f"{format_number(case.distance_km)} km off"
+    if isna(case.distance_km):
+        error = f"counts as {GUESS_KM:,.0f} km off"
+    truth = format_place(case.true_lat, case.true_lon)
+    return f"{error}; {answer}, truth {truth}; {area}; NLL {format_number(case.nll, '.2f')} nats/sr"

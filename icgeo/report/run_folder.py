@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
+from pandas import DataFrame
 
 from icgeo.config import UsageError
-from icgeo.evaluation import BASELINES, read_rows
+from icgeo.evaluation import read_rows
 from icgeo.report.cases import load_cases
 
 
@@ -19,16 +19,10 @@ class Run:
     """What a run folder holds."""
 
     name: str
-    rows: pd.DataFrame
+    rows: DataFrame
     options: Mapping[str, Any]
     versions: Mapping[str, Any]
-    cases: pd.DataFrame
-
-    @property
-    def failures(self) -> pd.DataFrame:
-        """Rows of the method that hold nothing but a reason, one for each query."""
-        failed = self.rows["error"].notna() & ~self.rows["locator"].isin(BASELINES)
-        return self.rows[failed].drop_duplicates(["episode", "id", "error"])
+    cases: DataFrame
 
 
 def read_run(folder: Path) -> Run:

@@ -15,7 +15,7 @@ from PIL.ExifTags import Base
 import icgeo.data
 from icgeo.baselines import Chance
 from icgeo.data import BenchmarkRecord, Skipped
-from icgeo.evaluation import benchmark_episodes, evaluate
+from icgeo.evaluation import benchmark_episodes, evaluate, known_rows
 
 KINDS = 30
 """Inputs of each of five kinds; as many again are fuzzed."""
@@ -142,7 +142,8 @@ def test_each_of_300_is_located_or_has_a_reason(broken: Path):
     records = [row for row in rows if isinstance(row, BenchmarkRecord)]
 
     (episode,) = benchmark_episodes(benchmark)
-    answers = evaluate([(Chance(), episode)], folder=broken / "run", shots=(0,), baselines=False)
+    evaluate([(Chance(), episode)], folder=broken / "run", shots=(0,), baselines=False)
+    answers = known_rows(broken / "run").values()
     assert sorted(row.id for row in answers) == sorted(record.id for record in records)
     assert all((row.error is None) == (row.located is True) for row in answers)
     assert all(row.distance_km is not None or row.error for row in answers)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from icgeo.evaluation import Row, compare, comparison_table
+from icgeo.evaluation import Row, compare, comparison_table, to_frame
 
 
 def row(locator, number, *, shots, distance, nll):
@@ -24,7 +24,7 @@ def row(locator, number, *, shots, distance, nll):
 @pytest.fixture
 def rows():
     """What "b" finds is 50 km farther and 0.25 nats worse in every query of 4 shots, not of 0."""
-    return [
+    return to_frame(
         row(
             name,
             number,
@@ -35,20 +35,20 @@ def rows():
         for number in range(9)
         for name in ("a", "b")
         for shots in (4, 0)
-    ]
+    )
 
 
 def test_a_shift_of_every_query_is_the_difference_and_its_interval(rows):
-    found = {(one.locator, one.shots): one for one in compare(rows, "a")}
+    found = {(one.locator, one.shots): one for one in compare(rows, "a").itertuples()}
     assert list(found) == [("a", 0), ("b", 0), ("a", 4), ("b", 4)]
     own, other = found["a", 4], found["b", 4]
     assert (own.median_km, other.median_km) == (400, 450)
-    assert (own.mean_nll, other.mean_nll) == pytest.approx((0.4, 0.65))
-    above = other.km_above
-    assert (above.estimate, above.low, above.high) == pytest.approx((50, 50, 50))
-    above = other.nll_above
-    assert (above.estimate, above.low, above.high) == pytest.approx((0.25, 0.25, 0.25))
-    assert own.km_above.high == found["b", 0].nll_above.high == 0
+    assert (own.nll, other.nll) == pytest.approx((0.4, 0.65))
+    above = (other.median_km_difference, other.median_km_low, other.median_km_high)
+    assert above == pytest.approx((50, 50, 50))
+    above = (other.nll_difference, other.nll_low, other.nll_high)
+    assert above == pytest.approx((0.25, 0.25, 0.25))
+    assert own.median_km_high == found["b", 0].nll_high == 0
 
 
 def test_the_table_is_markdown(rows):

@@ -58,7 +58,7 @@ def test_a_stopped_run_goes_on_with_the_answers_of_one_process(episodes, whole, 
     assert without_times(rows) == whole
     assert not (folder / "parts").exists()
     again = evaluate([(Matcher(), one) for one in episodes], folder=folder, baselines=False, **FEW)
-    assert again == rows
+    assert again.equals(rows)
 
 
 def test_what_one_process_has_located_is_known(episodes, whole, tmp_path):

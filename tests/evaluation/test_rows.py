@@ -1,12 +1,14 @@
 """Tests of rows on disk: what is written is read again, whatever was torn."""
 
 import json
+import math
+from dataclasses import fields
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icgeo.evaluation import Row, RowFile
+from icgeo.evaluation import Row, RowFile, read_rows, to_frame
 
 NUMBERS = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 ROWS = st.builds(
@@ -62,3 +64,17 @@ def test_a_line_that_is_no_row_is_named(tmp_path, line):
     path.write_text(f"{row(0).to_json()}\n{line}\n")
     with pytest.raises(ValueError, match=r"rows\.jsonl, line 2: expected a row"):
         RowFile(path)
+
+
+def test_rows_read_are_one_frame_of_all_files(tmp_path):
+    """Whatever is known of them, columns are all the fields, of the same types."""
+    RowFile(tmp_path / "predictions.jsonl").append([row(0)])
+    RowFile(tmp_path / "predictions-1-of-2.jsonl").append([Row("a", "e", "w", "x", 3, error="no")])
+    frame = read_rows(tmp_path)
+    assert sorted(frame.id) == ["query 0", "x"]
+    by_id = frame.set_index("id")
+    assert by_id.lat["query 0"] == 0
+    assert math.isnan(by_id.lat["x"])
+    assert by_id.error.tolist().count(None) == 1
+    assert list(frame.columns) == list(to_frame([]).columns) == [one.name for one in fields(Row)]
+    assert frame.dtypes.equals(to_frame([]).dtypes)

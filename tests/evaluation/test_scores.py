@@ -1,6 +1,5 @@
 """Tests of scores, on rows whose numbers are known by hand."""
 
-import json
 import math
 from dataclasses import replace
 
@@ -9,15 +8,16 @@ import torch
 
 from icgeo.baselines import Chance
 from icgeo.evaluation import (
+    METRICS,
     Row,
-    compare_medians,
+    compare,
+    format_results,
     levels_by_world,
-    report,
-    scores,
-    select,
-    table,
+    score,
+    score_table,
+    to_frame,
 )
-from icgeo.evaluation.legacy import to_json
+from icgeo.evaluation.scores import methods
 from icgeo.sphere import AREA_KM2
 
 
@@ -38,40 +38,65 @@ def row(number, distance, *, locator="icgeo", world="moon", shots=4, **values):
     )
 
 
+def only_score(rows):
+    (one,) = score(to_frame(rows)).itertuples()
+    return one
+
+
+def compared(a, b, **options):
+    """The median error of rows a against that of rows b: estimate, low and high."""
+    rows = [*a, *(replace(one, locator="base") for one in b)]
+    found = compare(to_frame(rows), "base", metrics=("median_km",), **options)
+    return tuple(found[found.locator == "icgeo"].iloc[0, -3:])
+
+
 ERRORS = (100.0, 500.0, 1000.0, 2000.0, 9000.0)
 
 
 def test_a_score_has_the_numbers_of_its_rows():
     levels = (0.1, 0.5, 0.85, 0.95, 1.0)
     rows = [row(i, ERRORS[i], level=level) for i, level in enumerate(levels)]
-    (score,) = scores(rows)
-    assert score.summary.median_km == score.median_km.estimate == 1000
-    assert score.summary.within_750 == pytest.approx(2 / 5)
-    assert score.coverage_90 == pytest.approx(3 / 5)
-    assert (score.located, score.failed) == (1, 0)
-    assert 100 <= score.median_km.low <= 1000 <= score.median_km.high <= 9000
+    one = only_score(rows)
+    assert one.median_km == METRICS["median_km"].interval(to_frame(rows)).estimate == 1000
+    assert one.within_750km == pytest.approx(2 / 5)
+    assert one.covered == pytest.approx(3 / 5)
+    assert (one.located, one.failed) == (1, 0)
+    assert 100 <= one.median_km_low <= 1000 <= one.median_km_high <= 9000
 
 
 def test_a_missing_answer_counts_as_a_guess():
-    (score,) = scores([row(0, 10.0), row(1, None), row(2, None)])
-    assert score.summary.median_km == pytest.approx(math.pi / 2 * 6371)
-    assert score.located == pytest.approx(1 / 3)
-    assert score.summary.within_200 == pytest.approx(1 / 3)
-    assert json.loads(to_json([score.to_dict()]))[0]["located"] == pytest.approx(1 / 3)
+    one = only_score([row(0, 10.0), row(1, None), row(2, None)])
+    assert one.median_km == pytest.approx(math.pi / 2 * 6371)
+    assert one.located == pytest.approx(1 / 3)
+    assert one.within_200km == pytest.approx(1 / 3)
 
 
 def test_photos_that_failed_are_counted_only():
     failed = Row("icgeo", "episode 0", "moon", "bad.jpg", 4, error="empty file")
-    (score,) = scores([row(0, 10.0), failed])
-    assert (score.summary.queries, score.failed) == (1, 1)
-    assert scores([failed]) == []
-    assert report([failed]) == "skipped bad.jpg: empty file"
+    one = only_score([row(0, 10.0), failed])
+    assert (one.queries, one.failed) == (1, 1)
+    assert len(score(to_frame([failed]))) == 0
+    assert format_results(to_frame([failed])) == "skipped bad.jpg: empty file"
+
+
+def test_what_rows_of_earlier_versions_lack_is_left_out_of_their_scores():
+    one = only_score([row(0, 1.0, seconds=None), row(1, 2.0, seconds=0.5), row(2, 3.0)])
+    assert one.seconds == pytest.approx((0.5 + 0.02) / 2)
+    assert math.isnan(only_score([row(0, 1.0, area_90_km2=None)]).area_share)
+
+
+def test_scores_are_by_any_columns():
+    rows = [row(0, 1.0), row(1, 3.0, world="mars"), row(2, 5.0, locator="other")]
+    found = score(to_frame(rows), by=("locator",), metrics=("mean_km",), intervals=())
+    assert found.to_dict("list") == {
+        "locator": ["icgeo", "other"], "queries": [2, 1], "failed": [0, 0], "mean_km": [2.0, 5.0]
+    }  # fmt: skip
 
 
 def test_the_table_is_markdown_with_the_rivals_beside():
     rows = [row(i, km) for i, km in enumerate(ERRORS)]
     rows += [row(i, 10 * km, locator=Chance.name) for i, km in enumerate(ERRORS)]
-    lines = table(scores(rows)).splitlines()
+    lines = score_table(score(to_frame(rows))).splitlines()
     assert len(lines) == 3
     assert len({len(line) for line in lines}) == 1
     header, rule, cells = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
@@ -91,45 +116,48 @@ def test_comparing_resamples_both_alike():
     """What is twice as far everywhere is so in every resample, so the interval has no width."""
     near = [row(i, 100.0 + 37 * i) for i in range(30)]
     far = [row(i, 2 * (100.0 + 37 * i)) for i in range(30)]
-    ratio = compare_medians(near, far[::-1], ratio=True)
-    assert (ratio.estimate, ratio.low, ratio.high) == pytest.approx((0.5, 0.5, 0.5))
-    difference = compare_medians(near, far)
-    assert difference.estimate == pytest.approx(-torch.arange(30).mul(37.0).add(100).mean().item())
-    assert difference.high < 0
+    assert compared(near, far[::-1], ratio=True) == pytest.approx((0.5, 0.5, 0.5))
+    estimate, _, high = compared(near, far)
+    assert estimate == pytest.approx(-torch.arange(30).mul(37.0).add(100).mean().item())
+    assert high < 0
 
 
 def test_of_a_single_episode_queries_are_resampled():
     near = [replace(row(i, 100.0 + 37 * i), episode="one") for i in range(30)]
     far = [replace(one, distance_km=one.distance_km + 50 * (n % 3)) for n, one in enumerate(near)]
-    found = compare_medians(far, near)
-    assert 0 <= found.low < found.high <= 100
+    _, low, high = compared(far, near)
+    assert 0 <= low < high <= 100
 
 
 def test_a_missing_answer_compares_as_a_guess():
     """The median distance of a uniform guess is a quarter of a great circle, 10,007.5 km."""
     nobody = [row(i, None) for i in range(9)]
     somebody = [row(i, 10_007.5) for i in range(9)]
-    assert compare_medians(nobody, somebody).estimate == pytest.approx(0, abs=0.1)
+    assert compared(nobody, somebody)[0] == pytest.approx(0, abs=0.1)
 
 
 def test_only_the_same_queries_compare():
     with pytest.raises(ValueError, match="expected rows of the same queries, got 2 and 3"):
-        compare_medians([row(0, 1.0), row(5, 1.0)], [row(i, 1.0) for i in range(3)])
+        compared([row(0, 1.0), row(5, 1.0)], [row(i, 1.0) for i in range(3)])
 
 
-def test_rows_are_picked_by_locator_shots_and_world():
+def test_methods_are_what_is_no_baseline():
     rows = [row(0, 1.0), row(1, 2.0, shots=8), row(2, 3.0, locator=Chance.name)]
-    rows += [row(3, 4.0, world="mars"), Row("icgeo", "e", "mars", "unknown", 4)]
-    assert [one.id for one in select(rows, shots=4)] == ["0", "3"]
-    assert [one.id for one in select(rows, shots=4, world="mars")] == ["3"]
-    assert [one.id for one in select(rows, shots=4, locator=Chance.name)] == ["2"]
+    assert methods(to_frame(rows)).id.tolist() == ["0", "1"]
+
+
+def test_numbers_of_shots_compare_too():
+    rows = [row(i, 100.0 * k, shots=k) for i in range(9) for k in (16, 1)]
+    found = compare(to_frame(rows), 1, across="shots", by=("locator",), ratio=True)
+    assert found.shots.tolist() == [1, 16]
+    assert found.median_km_ratio.tolist() == [1, 16]
 
 
 def test_levels_are_those_of_the_method_with_most_shots():
     rows = [row(0, 1.0, level=0.1), row(0, 1.0, shots=8, level=0.2)]
     rows += [row(0, 1.0, shots=8, level=0.9, locator=Chance.name)]
     rows += [row(1, 1.0, world="mars", level=0.3)]
-    found = {name: levels.tolist() for name, levels in levels_by_world(rows).items()}
+    found = {name: levels.tolist() for name, levels in levels_by_world(to_frame(rows)).items()}
     assert found == {"moon, 8 shots": [0.2], "mars, 4 shots": [0.3]}
 
 
@@ -139,8 +167,8 @@ def test_the_report_lists_answers_whose_truth_is_unknown():
             "icgeo", "photos", "photos", f"{number}.jpg", 4, lat=lat, lon=-70.0, area_90_km2=1234.5
         )
 
-    lines = report([answer(i) for i in range(5)], most=3).splitlines()
+    lines = format_results(to_frame([answer(i) for i in range(5)]), most=3).splitlines()
     assert lines[0] == "0.jpg: 12.30, -70.00, 90 % within 1,234 km2"
     assert lines[-1] == "and 2 more in predictions.parquet"
     assert len(lines) == 4
-    assert report([answer(0, lat=None)]) == "0.jpg: not located"
+    assert format_results(to_frame([answer(0, lat=None)])) == "0.jpg: not located"

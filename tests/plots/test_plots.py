@@ -13,7 +13,7 @@ from pyproj import Proj
 
 from icgeo import maps, plots
 from icgeo.baselines import Chance
-from icgeo.evaluation import BASELINES, Row, scores
+from icgeo.evaluation import BASELINES, Row, score, to_frame
 from icgeo.metrics import calibration_error
 from icgeo.plots.curves import calibration_band
 from icgeo.prediction import Example, Prediction
@@ -161,6 +161,10 @@ def rows(world, *, scale=1.0, unanswered=False):
         for shots in (0, 1, 16)
         for number in range(8)
     ]
+
+
+def scores(some_rows):
+    return score(to_frame(some_rows))
 
 
 def test_shots_have_a_panel_for_each_world():

@@ -7,7 +7,7 @@ import pytest
 from pyproj import Geod
 from report_rows import rows
 
-from icgeo.evaluation.benchmarks import PHOTOS
+from icgeo.evaluation.episodes import PHOTOS
 from icgeo.report import published
 from icgeo.report.published import comparison_tables
 from icgeo.sphere import distance_km

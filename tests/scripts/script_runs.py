@@ -32,8 +32,9 @@ def untrained() -> Path:
 
 
 def load_script(name: str) -> ModuleType:
-    """Import a script."""
-    spec = importlib.util.spec_from_file_location(f"scripts_{name}", SCRIPTS / f"{name}.py")
+    """Import a script, such as "zero_shot" or "experiments/worlds"."""
+    module_name = f"scripts_{Path(name).stem}"
+    spec = importlib.util.spec_from_file_location(module_name, SCRIPTS / f"{name}.py")
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -3,6 +3,7 @@
 from itertools import islice
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from PIL import Image
@@ -19,9 +20,10 @@ from icgeo.evaluation import (
     benchmark_queries,
     evaluate,
     photo_episode,
+    read_examples,
     world_episode,
 )
-from icgeo.evaluation.benchmarks import EARTH, TURNED_EARTH, turned
+from icgeo.evaluation.episodes import EARTH, SEEN, TURNED_EARTH, group_episodes, turned
 
 
 def same(a, b):
@@ -102,7 +104,7 @@ def folder(tmp_path):
 
 
 def test_examples_that_cannot_be_used_are_skipped_and_named(folder, caplog):
-    episode = photo_episode(folder / "queries.csv", folder / "examples.csv")
+    episode = photo_episode(folder / "queries.csv", read_examples(folder / "examples.csv"))
     assert sorted(example.lat for example in episode.examples) == [0, 10, 20, 30]
     assert [query.lat_lon for query in episode.queries] == [None, None]
     assert [query.source for query in episode.queries] == [
@@ -116,8 +118,7 @@ def test_examples_that_cannot_be_used_are_skipped_and_named(folder, caplog):
 
 def test_of_many_examples_some_are_drawn_by_seed(folder):
     def places(seed):
-        episode = photo_episode(folder / "queries.csv", folder / "examples.csv", shots=2, seed=seed)
-        return [example.lat for example in episode.examples]
+        return [one.lat for one in read_examples(folder / "examples.csv", shots=2, seed=seed)]
 
     assert places(0) == places(0)
     assert len(places(0)) == 2
@@ -125,7 +126,7 @@ def test_of_many_examples_some_are_drawn_by_seed(folder):
 
 
 def test_photos_need_no_examples(folder):
-    assert photo_episode(folder / "queries.csv").examples == []
+    assert photo_episode(folder / "queries.csv").examples == ()
 
 
 @pytest.fixture
@@ -150,16 +151,14 @@ def test_a_benchmark_gives_queries_as_they_are_asked_for(benchmark):
 
 @pytest.mark.parametrize("chunk", [1, 3, 100])
 def test_rows_of_a_benchmark_do_not_depend_on_the_chunk(benchmark, folder, tmp_path, chunk):
-    runs = [
-        (Chance(), episode)
-        for episode in benchmark_episodes(benchmark, folder / "examples.csv", chunk=chunk, shots=2)
-    ]
+    examples = read_examples(folder / "examples.csv", shots=2)
+    runs = [(Chance(), one) for one in benchmark_episodes(benchmark, examples, chunk=chunk)]
     assert {episode.prompt for _, episode in runs} == {"earth"}
     rows = evaluate(runs, folder=tmp_path / "run", shots=(0, 2), baselines=False)
-    assert {(row.id, row.shots, row.true_lat, row.error is None) for row in rows} == {
-        (f"{n}.png", shots, 10 * n, n != 2) for n in range(4) for shots in (0, 2)
-    }
-    assert {(row.episode, row.world) for row in rows} == {("im2gps-test", "im2gps")}
+    assert {
+        (row.id, row.shots, row.true_lat, pandas.isna(row.error)) for row in rows.itertuples()
+    } == {(f"{n}.png", shots, 10 * n, n != 2) for n in range(4) for shots in (0, 2)}
+    assert {*zip(rows.episode, rows.world, strict=True)} == {("im2gps-test", "im2gps")}
 
 
 def test_examples_that_give_a_query_away_are_left_out_and_named(benchmark, folder, caplog):
@@ -171,9 +170,14 @@ def test_examples_that_give_a_query_away_are_left_out_and_named(benchmark, folde
     rows = ("near.png,0.001,0.001", "copy.png,-40,5", "other.png,-50,5")
     (folder / "bank.csv").write_text("\n".join(["image,lat,lon", *rows]) + "\n")
     guard = LeakageGuard(benchmark, within_km=1)
-    (episode,) = benchmark_episodes(benchmark, folder / "bank.csv", guard=guard)
-    assert [example.lat for example in episode.examples] == [-50]
+    examples = read_examples(folder / "bank.csv", guard=guard)
+    assert [example.lat for example in examples] == [-50]
     messages = [record.getMessage() for record in caplog.records]
     assert sum("away; skipped it" in message for message in messages) == 2
-    (episode,) = benchmark_episodes(benchmark, folder / "bank.csv")
-    assert len(episode.examples) == 3
+    assert len(read_examples(folder / "bank.csv")) == 3
+
+
+def test_each_episode_of_a_group_has_a_world_of_its_own():
+    first, second = group_episodes(SEEN, 2, queries=1)
+    assert first.world != second.world
+    assert len(first.examples) == 16

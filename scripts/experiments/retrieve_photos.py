@@ -9,7 +9,7 @@ from icgeo import config
 if TYPE_CHECKING:
     from torch import Tensor
 
-PHOTOS = Path(__file__).parents[1] / "assets" / "photos" / "photos.csv"
+PHOTOS = Path(__file__).parents[2] / "assets" / "photos" / "photos.csv"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Options:
     """Accept photos outside the folder of their manifest."""
 
 
-def row(name: str, errors: "Tensor", answers: "Tensor") -> str:
+def row(name: str, errors: "Tensor", answers: "Tensor") -> tuple[str, ...]:
     """Score the answers: one for each photo, or by chance all that count, with 95 % over photos.
 
     `errors` in km and whether they are an answer's are of each photo at each other one.
@@ -43,15 +43,17 @@ def row(name: str, errors: "Tensor", answers: "Tensor") -> str:
     )
     median, near = metrics.median_error(km), metrics.accuracy_within(km, 2500)
     interval = f"{score.estimate:.0f} ({score.low:.0f} to {score.high:.0f})"
-    return f"| {name} | {median:.0f} | {near:.0%} | {interval} |"
+    return name, f"{median:.0f}", f"{near:.0%}", interval
 
 
 def main(options: Options) -> None:
     """Print a table."""
     import torch
+    from pandas import DataFrame
 
     from icgeo import features
     from icgeo.data.manifest import read_manifest
+    from icgeo.evaluation import to_markdown
     from icgeo.sphere import distance_km
 
     records = read_manifest(
@@ -65,13 +67,13 @@ def main(options: Options) -> None:
     print(f"{len(records)} photos, each located at another\n")
     for apart in options.apart_km:
         allowed = others & (errors >= apart)
-        print(f"| at least {apart:g} km off | median km | within 2500 km | GeoScore, 95 % |")
-        print("|---|---:|---:|---:|")
-        print(row("any, by chance", errors, allowed))
+        lines = [row("any, by chance", errors, allowed)]
         for name, vector in vectors.items():
             alike = (vector @ vector.T).masked_fill(~allowed, -torch.inf).argmax(dim=1)
-            print(row(name, errors, torch.nn.functional.one_hot(alike, len(records)).bool()))
-        print()
+            answers = torch.nn.functional.one_hot(alike, len(records)).bool()
+            lines.append(row(name, errors, answers))
+        header = [f"at least {apart:g} km off", "median km", "within 2500 km", "GeoScore, 95 %"]
+        print(to_markdown(DataFrame(lines, columns=header)), end="\n\n")
 
 
 if __name__ == "__main__":

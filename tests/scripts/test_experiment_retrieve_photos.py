@@ -7,7 +7,7 @@ from script_runs import run
 def rows(text):
     """Give median error and share within 2500 km of each way, table by table."""
     cells = [
-        line.strip("| ").split(" | ")
+        [cell.strip() for cell in line.strip("|").split("|")]
         for line in text.splitlines()
         if "%" in line and "GeoScore" not in line
     ]
@@ -21,7 +21,7 @@ def test_chance_is_every_other_photo_alike(capsys, tmp_path):
         (tmp_path / f"{name}.ppm").write_text(pixels.format(red))
     (tmp_path / "list.csv").write_text("image,lat,lon\na.ppm,0,0\nb.ppm,0,0\nc.ppm,0,90\n")
     options = ("--features", "[pixels]", "--apart_km", "[0]")
-    run("retrieve_photos", "--photos", tmp_path / "list.csv", *options)
+    run("experiments/retrieve_photos", "--photos", tmp_path / "list.csv", *options)
     (_, chance_km, chance_near), (name, km, near) = rows(capsys.readouterr().out)
     assert (name, chance_km, chance_near) == ("pixels", 10008, 33)
     assert (km, near) == (0, 67)
@@ -30,7 +30,7 @@ def test_chance_is_every_other_photo_alike(capsys, tmp_path):
 @pytest.mark.slow
 def test_features_of_imagenet_beat_chance_on_the_photos_in_the_box(capsys):
     """Even where a second photo of the same place does not count: half the median error."""
-    run("retrieve_photos")
+    run("experiments/retrieve_photos")
     found = rows(capsys.readouterr().out)
     assert [name for name, _, _ in found] == 2 * ["any, by chance", "efficientnet-lite0", "pixels"]
     for chance, efficientnet in (found[:2], found[3:5]):

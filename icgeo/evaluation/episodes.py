@@ -1,8 +1,8 @@
 """What locators are measured on: views from orbit, clips of them, a user's own photos and videos.
 
-Conventions: an episode is a bank of examples of one world and queries of the same; its first k
-examples are the k shots, so that more shots only add. Everything follows from names and seeds:
-worlds, places, and for each view its own field of view, exposure and haze.
+Conventions: an episode is examples of one world and queries of the same; its first k examples are
+the k shots, so that more shots only add. Everything follows from names and seeds: worlds, places,
+and for each view its own field of view, exposure and haze.
 """
 
 import logging
@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from einops import einsum, rearrange
 from jaxtyping import Float
+from pandas import DataFrame
 from torch import Generator, Tensor
+from tqdm import tqdm
 
 from icgeo import options
 from icgeo.config import UsageError
@@ -35,7 +37,13 @@ from icgeo.data.orbit import (
 )
 from icgeo.data.photos import Photo, PhotoError, read_photo
 from icgeo.data.video import read_video
-from icgeo.data.worlds import FAMILIES, pixel_xyz, procedural_world
+from icgeo.data.worlds import (
+    FAMILIES,
+    HELD_OUT_FAMILIES,
+    TRAINING_FAMILIES,
+    pixel_xyz,
+    procedural_world,
+)
 from icgeo.prediction import Example
 from icgeo.seeds import seeded_generator
 from icgeo.sphere import random_rotation
@@ -46,6 +54,16 @@ TURNED_EARTH = "turned-earth"
 EARTH_VIEWS = ViewOptions(field_of_view_deg=(30.0, 60.0), min_land=0.2)
 PHOTOS = "photos"
 SEQUENCE_GAP_SECONDS = 60.0
+HELD_OUT, SEEN = "held-out families", "seen families"
+WORLD_GROUPS: dict[str, tuple[str, ...]] = {
+    HELD_OUT: HELD_OUT_FAMILIES,
+    SEEN: TRAINING_FAMILIES,
+    TURNED_EARTH: (TURNED_EARTH,),
+}
+"""Families held out of training or seen; the Earth turned, whose coastlines were seen."""
+
+View = tuple[np.ndarray, tuple[float, float]]
+"""An array [size, size, 3], and where it was taken in degrees."""
 
 logger = logging.getLogger(__name__)
 
@@ -83,13 +101,37 @@ class Episode:
         return options.EARTH if self.is_earth else options.UNKNOWN
 
     def shots(self, wanted: Sequence[int]) -> list[int]:
-        """Numbers of shots in order, beyond the examples at hand all of them.
+        """Return numbers of shots in order, beyond the examples at hand all of them.
 
-        Where no truth is known there is nothing to compare, and only the largest is given.
+        Where no truth is known there is nothing to compare, and only the largest is returned.
         """
         counts = sorted({min(shots, len(self.examples)) for shots in wanted})
         is_known = any(query.lat_lon is not None for query in self.queries)
         return counts if is_known else counts[-1:]
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Queries without end, and the examples that they share.
+
+    `queries` may be a generator, whose photos are paths, encoded bytes or pixels; no more than two
+    batches of them are held. Every process goes through all of it and locates its share, so a photo
+    should be cheap until it is read.
+    """
+
+    id: str
+    world: str
+    examples: Sequence[Example]
+    queries: Iterable[Query]
+    prompt: str = layout.EARTH
+
+    def shots(self, wanted: Sequence[int]) -> list[int]:
+        """Return numbers of shots in order, beyond the examples at hand all of them."""
+        return sorted({min(shots, len(self.examples)) for shots in wanted})
+
+
+QuerySet = Episode | Stream
+"""What a locator is measured on."""
 
 
 def world_episode(
@@ -104,18 +146,14 @@ def world_episode(
     Raises:
         ValueError: an unknown world, or a picture that does not show a whole planet.
     """
-    name = Path(world).stem
-    episode = f"{name}-{seed}-{number}"
+    episode = f"{Path(world).stem}-{seed}-{number}"
     picture = world_picture(world, seeded_generator(episode, "world"))
-    examples, asked = (
-        world_views(world, picture, count, seeded_generator(episode, kind))
-        for kind, count in (("examples", shots), ("queries", queries))
-    )
+    views = world_views(world, picture, queries, seeded_generator(episode, "queries"))
     return Episode(
         episode,
-        name,
-        [Example(image, lat, lon) for image, (lat, lon) in examples],
-        [Query(f"{episode}/{number}", *view) for number, view in enumerate(asked)],
+        Path(world).stem,
+        _examples(episode, world, picture, shots),
+        [Query(f"{episode}/{index}", *view) for index, view in enumerate(views)],
     )
 
 
@@ -129,25 +167,35 @@ def sequence_episode(
     Raises:
         ValueError: an unknown world, or a picture that does not show a whole planet.
     """
-    name = Path(world).stem
-    episode = f"{name}-clip-{seed}-{number}"
+    episode = f"{Path(world).stem}-clip-{seed}-{number}"
     picture = world_picture(world, seeded_generator(episode, "world"))
-    examples = world_views(world, picture, shots, seeded_generator(episode, "examples"))
-    track = track_views(
-        picture,
-        frames,
-        gap_seconds=SEQUENCE_GAP_SECONDS,
-        generator=seeded_generator(episode, "track"),
-    )
+    gap = SEQUENCE_GAP_SECONDS
+    generator = seeded_generator(episode, "track")
+    track = track_views(picture, frames, gap_seconds=gap, generator=generator)
     return Episode(
         episode,
-        name,
-        [Example(image, lat, lon) for image, (lat, lon) in examples],
+        Path(world).stem,
+        _examples(episode, world, picture, shots),
         [
-            Query(f"{episode}/{number}", *view, seconds=number * SEQUENCE_GAP_SECONDS)
-            for number, view in enumerate(views_to_examples(track.images, track.lat_lon))
+            Query(f"{episode}/{index}", *view, seconds=index * gap)
+            for index, view in enumerate(views_to_examples(track.images, track.lat_lon))
         ],
     )
+
+
+def group_episodes(group: str, episodes: int, *, queries: int, seed: int = 0) -> list[Episode]:
+    """Take episodes of a group in `WORLD_GROUPS`, of its families in turn, each a new world."""
+    families = WORLD_GROUPS[group]
+    return [
+        world_episode(families[number % len(families)], number, queries=queries, seed=seed)
+        for number in tqdm(range(episodes), desc=f"{group}: worlds", leave=False)
+    ]
+
+
+def name_groups(rows: DataFrame) -> DataFrame:
+    """Put the group in place of the family as the world of each row."""
+    groups = {family: group for group, families in WORLD_GROUPS.items() for family in families}
+    return rows.assign(world=[groups.get(world, world) for world in rows.world])
 
 
 def world_picture(world: str, generator: Generator) -> Float[Tensor, "3 height width"]:
@@ -173,8 +221,8 @@ def turned(
 ) -> Float[Tensor, "3 height width"]:
     """Turn the sphere of a world at random, and its colours around grey by half of a turn."""
     rotation = random_rotation(generator=generator, dtype=torch.float32)
-    seen = einsum(pixel_xyz(world.shape[-2]), rotation, "h w i, j i -> h w j")
-    squares = rearrange(seen, "h (v w) i -> 1 v h w i", v=2)
+    xyz = einsum(pixel_xyz(world.shape[-2]), rotation, "h w i, j i -> h w j")
+    squares = rearrange(xyz, "h (v w) i -> 1 v h w i", v=2)
     picture = rearrange(look_up(world[None], squares), "1 v c h w -> c h (v w)")
     mix = torch.eye(3).lerp(random_rotation(generator=generator, dtype=torch.float32), 0.5)
     return mix_colours(picture, mix).clamp(0, 1)
@@ -182,8 +230,8 @@ def turned(
 
 def world_views(
     world: str, picture: Float[Tensor, "3 height width"], count: int, generator: Generator
-) -> list[tuple[np.ndarray, tuple[float, float]]]:
-    """Take views of a world: arrays [size, size, 3] and their locations."""
+) -> list[View]:
+    """Take views of a world at random places."""
     if not count:
         return []
     is_earth = world == EARTH
@@ -193,31 +241,26 @@ def world_views(
     return views_to_examples(views.images, views.lat_lon)
 
 
-def photo_episode(
-    queries: str | Path,
-    examples: str | Path | None = None,
-    *,
-    shots: int = 16,
-    seed: int = 0,
-    allow_outside: bool = False,
-) -> Episode:
-    """Take a user's photos from manifests or folders; bad rows are skipped, with a warning each.
+def _examples(
+    episode: str, world: str, picture: Float[Tensor, "3 height width"], shots: int
+) -> list[Example]:
+    views = world_views(world, picture, shots, seeded_generator(episode, "examples"))
+    return [Example(image, *lat_lon) for image, lat_lon in views]
 
-    Of more than `shots` examples that many are drawn. Examples that cannot be read are skipped,
-    with a warning; whether queries can is found out when they are located.
+
+def photo_episode(
+    queries: str | Path, examples: Sequence[Example] = (), *, allow_outside: bool = False
+) -> Episode:
+    """Take a user's photos from a manifest or folder; bad rows are skipped, with a warning each.
+
+    Whether a photo can be read is found out when it is located.
 
     Raises:
         ManifestError: a manifest that cannot be used, or with no good row.
     """
-    asked = read_manifest(queries, allow_outside=allow_outside, errors="skip")
-    return Episode(
-        id=PHOTOS,
-        world=PHOTOS,
-        examples=[] if examples is None else _bank(examples, shots, seed, allow_outside),
-        queries=[
-            Query(record.id, record.path, _location(record), str(record.path)) for record in asked
-        ],
-    )
+    records = read_manifest(queries, allow_outside=allow_outside, errors="skip")
+    photos = [Query(one.id, one.path, _location(one), str(one.path)) for one in records]
+    return Episode(PHOTOS, PHOTOS, examples, photos)
 
 
 def benchmark_queries(benchmark: Iterable[BenchmarkRecord]) -> Iterator[Query]:
@@ -228,74 +271,55 @@ def benchmark_queries(benchmark: Iterable[BenchmarkRecord]) -> Iterator[Query]:
 
 
 def benchmark_episodes(
-    benchmark: OpenBenchmark,
-    examples: str | Path | None = None,
-    *,
-    chunk: int = 100_000,
-    shots: int = 16,
-    seed: int = 0,
-    allow_outside: bool = False,
-    guard: LeakageGuard | None = None,
+    benchmark: OpenBenchmark, examples: Sequence[Example] = (), *, chunk: int = 100_000
 ) -> Iterator[Episode]:
-    """Take the photos of a benchmark, `chunk` at a time, and examples as for `photo_episode`.
+    """Take the photos of a benchmark, `chunk` at a time.
 
     All of its episodes have one id and the same examples, so that rows do not depend on `chunk`.
-    Examples that give a query of `guard` away are logged and left out.
-
-    Raises:
-        ManifestError: a manifest of examples that cannot be used, or with no good row.
     """
-    bank = [] if examples is None else _bank(examples, shots, seed, allow_outside, guard)
     queries = benchmark_queries(benchmark)
     while part := list(islice(queries, chunk)):
-        yield Episode(f"{benchmark.name}-{benchmark.split}", benchmark.name, bank, part)
+        yield Episode(f"{benchmark.name}-{benchmark.split}", benchmark.name, examples, part)
 
 
 def video_episode(
-    video: str | Path,
-    examples: str | Path | None = None,
-    *,
-    every_seconds: float = 1.0,
-    shots: int = 16,
-    seed: int = 0,
-    allow_outside: bool = False,
+    video: str | Path, examples: Sequence[Example] = (), *, every_seconds: float = 1.0
 ) -> Episode:
-    """Take frames of a video, and examples as for `photo_episode`.
+    """Take frames of a video.
 
     Raises:
         UsageError: a video that cannot be read.
-        ManifestError: a manifest that cannot be used, or with no good row.
     """
     images, times = read_video(video, every_seconds=every_seconds)
-    return Episode(
-        id=str(video),
-        world=PHOTOS,
-        examples=[] if examples is None else _bank(examples, shots, seed, allow_outside),
-        queries=[
-            Query(f"{seconds:.2f} s", image, source=str(video), seconds=seconds)
-            for image, seconds in zip(images, times, strict=True)
-        ],
-    )
+    frames = [
+        Query(f"{seconds:.2f} s", image, source=str(video), seconds=seconds)
+        for image, seconds in zip(images, times, strict=True)
+    ]
+    return Episode(str(video), PHOTOS, examples, frames)
 
 
-def _location(record: Record) -> tuple[float, float] | None:
-    return None if record.lat is None or record.lon is None else (record.lat, record.lon)
-
-
-def _bank(
+def read_examples(
     path: str | Path,
-    shots: int,
-    seed: int,
-    allow_outside: bool,
+    *,
+    shots: int = 16,
+    seed: int = 0,
+    allow_outside: bool = False,
     guard: LeakageGuard | None = None,
 ) -> list[Example]:
-    """Draw examples that can be read and give no query away."""
+    """Draw a user's examples from a manifest or folder.
+
+    Bad rows, photos that cannot be read, and those that give a query of `guard` away are skipped,
+    with a warning each.
+
+    Raises:
+        ManifestError: a manifest that cannot be used, or with no good row.
+    """
     records = read_manifest(path, allow_outside=allow_outside, require_location=True, errors="skip")
     order = torch.randperm(len(records), generator=torch.Generator().manual_seed(seed))
-    bank: list[Example] = []
+    examples: list[Example] = []
     for record in (records[i] for i in order.tolist()):
         location = _location(record)
-        if location is None or len(bank) == shots:
+        if location is None or len(examples) == shots:
             break
         example = Example(record.path, *location)
         try:
@@ -307,5 +331,9 @@ def _bank(
         if leaks:
             logger.warning("%s gives query %s away; skipped it", record.path, leaks[0].query)
         else:
-            bank.append(example)
-    return bank
+            examples.append(example)
+    return examples
+
+
+def _location(record: Record) -> tuple[float, float] | None:
+    return None if record.lat is None or record.lon is None else (record.lat, record.lon)

@@ -1,6 +1,7 @@
 """A batch of queries located: photos read, baselines beside, rows with their scores.
 
-Conventions: what cannot be read or located is a row with an `error` and no crash.
+Conventions: what cannot be read or located is a row with an `error` and no crash. A truth is scored
+here, and nowhere again.
 """
 
 import logging
@@ -12,9 +13,8 @@ import torch
 from icgeo.baselines import Chance, NearestOracle, NearestPixels
 from icgeo.config import UsageError
 from icgeo.data.photos import READ_SIDE, PhotoError, read_photo
-from icgeo.evaluation.benchmarks import Query
+from icgeo.evaluation.episodes import Query, QuerySet
 from icgeo.evaluation.rows import Row
-from icgeo.evaluation.streams import Benchmark
 from icgeo.metrics import searched_area_km2
 from icgeo.prediction import Locator, Prediction
 from icgeo.sphere import distance_km
@@ -33,7 +33,7 @@ class Photos:
 
 
 def read(queries: Sequence[Query]) -> Photos:
-    """Decode photos; give apart those that cannot be, and why."""
+    """Decode photos; set apart those that cannot be, and why."""
     good: list[Query] = []
     errors: list[tuple[Query, str]] = []
     for query in queries:
@@ -45,41 +45,33 @@ def read(queries: Sequence[Query]) -> Photos:
 
 
 def locate(
-    locator: Locator, episode: Benchmark, photos: Photos, *, shots: Sequence[int], baselines: bool
+    locator: Locator, episode: QuerySet, photos: Photos, *, shots: Sequence[int], baselines: bool
 ) -> Iterator[list[Row]]:
-    """Give the rows of a batch for each number of shots.
+    """Return the rows of a batch for each number of shots.
 
     Raises:
         UsageError: what was asked of the locator cannot be done; no photo is to blame.
     """
     known = [query for query in photos.queries if query.lat_lon is not None]
+    beside: tuple[Locator, ...] = ()
+    if baselines and known:
+        truth = torch.tensor([query.lat_lon for query in known], dtype=torch.float64)
+        beside = (Chance(), NearestPixels(), NearestOracle(truth))
     for count in shots:
-        rows: list[Row] = []
-        for baseline in _baselines(known) if baselines else ():
-            rows += rows_of(baseline, episode, known, count)
         # the locator's own rows last: where they are on disk, so are those of its baselines
-        rows += tried_rows(locator, episode, photos.queries, count)
-        rows += [new_row(locator.name, episode, q, count, error) for q, error in photos.errors]
-        yield rows
+        yield [
+            *(row for one in beside for row in located_rows(one, episode, known, count)),
+            *_robust_rows(locator, episode, photos.queries, count),
+            *(new_row(locator.name, episode, q, count, error) for q, error in photos.errors),
+        ]
 
 
-def _baselines(known: Sequence[Query]) -> tuple[Locator, ...]:
-    if not known:
-        return ()
-    truth = torch.tensor([query.lat_lon for query in known], dtype=torch.float64)
-    return Chance(), NearestPixels(), NearestOracle(truth)
-
-
-def tried_rows(
-    locator: Locator, episode: Benchmark, queries: Sequence[Query], shots: int
+def _robust_rows(
+    locator: Locator, episode: QuerySet, queries: Sequence[Query], shots: int
 ) -> list[Row]:
-    """Locate queries; if that fails, one by one, so that only the one to blame has an `error`.
-
-    Raises:
-        UsageError: what was asked of the locator cannot be done; no photo is to blame.
-    """
+    """Locate queries; if that fails, one by one, so that only the one to blame has an `error`."""
     try:
-        return rows_of(locator, episode, queries, shots)
+        return located_rows(locator, episode, queries, shots)
     except UsageError:
         raise
     except Exception as error:
@@ -87,11 +79,11 @@ def tried_rows(
         logger.warning("%s: %d photos with %d shots: %s", episode.id, len(queries), shots, reason)
         if len(queries) == 1:
             return [new_row(locator.name, episode, queries[0], shots, reason)]
-    return [row for one in queries for row in tried_rows(locator, episode, [one], shots)]
+    return [row for query in queries for row in _robust_rows(locator, episode, [query], shots)]
 
 
-def rows_of(
-    locator: Locator, episode: Benchmark, queries: Sequence[Query], shots: int
+def located_rows(
+    locator: Locator, episode: QuerySet, queries: Sequence[Query], shots: int
 ) -> list[Row]:
     """Locate queries and score them as far as their truth is known."""
     if not queries:
@@ -104,17 +96,12 @@ def rows_of(
 
 
 def new_row(
-    locator: str, episode: Benchmark, query: Query, shots: int, error: str | None = None
+    locator: str, episode: QuerySet, query: Query, shots: int, error: str | None = None
 ) -> Row:
-    """Say what is known before a query is located."""
+    """Return what is known before a query is located."""
     lat, lon = query.lat_lon or (None, None)
     return Row(
-        locator=locator,
-        episode=episode.id,
-        world=episode.world,
-        id=query.id,
-        shots=shots,
-        source=query.source,
+        *(locator, episode.id, episode.world, query.id, shots, query.source),
         true_lat=lat,
         true_lon=lon,
         error=error,
@@ -136,12 +123,11 @@ def scored(row: Row, prediction: Prediction) -> Row:
     if row.true_lat is None or row.true_lon is None:
         return row
     truth = [row.true_lat, row.true_lon]
-    row = replace(
+    distance = distance_km([prediction.lat, prediction.lon], truth).item() if row.located else None
+    return replace(
         row,
         nll=-density.log_prob(truth).item(),
         level=density.credible_level(truth).item(),
         searched_area_km2=searched_area_km2(density, truth),
+        distance_km=distance,
     )
-    if row.lat is None or row.lon is None:
-        return row
-    return replace(row, distance_km=distance_km([row.lat, row.lon], truth).item())

@@ -1,6 +1,6 @@
 """Measure modes of attention and guidance by examples against the model's own way, by shots."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from icgeo import config
@@ -14,13 +14,13 @@ class Options:
     model: str = "tiny"
     """A name, or a checkpoint folder."""
     device: str = "cpu"
-    """Where the model runs."""
+    """Device on which the model runs."""
     attention: tuple[str, ...] = ("joint", "full")
     """Modes beside the model's own."""
     guidance: tuple[float, ...] = (1.5, 2.0, 3.0)
     """Scales of guidance by examples, in the model's own mode; 1 is none."""
     episodes: int = 20
-    """Episodes, each in a world of its own."""
+    """Number of episodes, each in a world of its own."""
     queries: int = 12
     """Queries of an episode."""
     shots: tuple[int, ...] = SHOTS
@@ -30,7 +30,7 @@ class Options:
     samples: int | None = None
     """Maps drawn for each query; by default the checkpoint's own."""
     seed: int = 0
-    """Of worlds and views."""
+    """Seed of worlds and views."""
     name: str = "modes"
     """Run folder under runs/."""
 
@@ -38,19 +38,17 @@ class Options:
 def main(options: Options) -> None:
     """Locate the same queries in every way; print and write `modes.md` and `modes.json`."""
     from icgeo.evaluation import compare, comparison_table, evaluate
-    from icgeo.evaluation import evidence as of
-    from icgeo.evaluation.legacy import to_json
+    from icgeo.evaluation.episodes import HELD_OUT, group_episodes
     from icgeo.geolocator import Geolocator
     from icgeo.models import load
     from icgeo.options import UNKNOWN
 
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
-    model = load(options.model, device=options.device)
-    own = model.settings.attention
+    own = load(options.model, device=options.device).settings.attention
     ways = [
         (own, 1.0),
-        *((own, w) for w in options.guidance),
-        *((m, 1.0) for m in options.attention),
+        *((own, scale) for scale in options.guidance),
+        *((mode, 1.0) for mode in options.attention),
     ]
     locators = [
         Geolocator(
@@ -65,15 +63,17 @@ def main(options: Options) -> None:
         )
         for attention, scale in ways
     ]
-    taken = of.family_episodes(
-        of.HELD_OUT, options.episodes, queries=options.queries, seed=options.seed
+    episodes = group_episodes(
+        HELD_OUT, options.episodes, queries=options.queries, seed=options.seed
     )
-    runs = [(locator, episode) for episode in taken for locator in locators]
+    runs = [(locator, episode) for episode in episodes for locator in locators]
     rows = evaluate(runs, folder=folder, shots=options.shots, baselines=False)
-    found = compare(rows, locators[0].name)
-    (folder / "modes.json").write_text(to_json([asdict(one) for one in found]), encoding="utf-8")
-    (folder / "modes.md").write_text(comparison_table(found) + "\n", encoding="utf-8")
-    print(comparison_table(found))
+
+    comparison = compare(rows, locators[0].name)
+    comparison.to_json(folder / "modes.json", orient="records", double_precision=15, indent=2)
+    table = comparison_table(comparison)
+    (folder / "modes.md").write_text(table + "\n", encoding="utf-8")
+    print(table)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from icgeo import config
 
 
 def test_points_and_densities_are_scored(capsys):
-    run("benchmark_metrics", "--points", 300, "--densities", 10, "--nside", 16)
+    run("experiments/metrics", "--points", 300, "--densities", 10, "--nside", 16)
     out = capsys.readouterr().out
     assert "within 2500 km: Interval(estimate=0.8" in out
     assert "labels: {'continent': 300, 'country': 300" in out
@@ -18,4 +18,4 @@ def test_points_and_densities_are_scored(capsys):
 
 def test_negative_numbers_are_refused():
     with pytest.raises(config.UsageError, match="at least 0"):
-        run("benchmark_metrics", "--points", -1)
+        run("experiments/metrics", "--points", -1)

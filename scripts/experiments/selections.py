@@ -1,0 +1,197 @@
+"""Measure ways to choose examples: error against shots, and against the size of the bank.
+
+Banks are drawn like the photos, or taken on an even grid over the whole world. Models are told that
+the world is unknown, the Earth too: else they answer from memory.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from icgeo import config
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from torch import Generator, Tensor
+
+    from icgeo.evaluation import Episode
+    from icgeo.features import Features
+    from icgeo.prediction import Example, Locator
+    from icgeo.selection import Selecting
+
+VIEWS_AT_ONCE = 1024
+BASE = "random"
+"""The way that the others are compared with."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Choose from banks of views of worlds never seen, and of the Earth; a stopped run goes on."""
+
+    model: str = "tiny"
+    """A name, or a checkpoint folder."""
+    features: tuple[str, ...] = ("tiny", "pixels")
+    """What photos are compared by: pixels, tiny, efficientnet-lite0, or a model of transformers."""
+    device: str = "cpu"
+    """Device on which model and features run."""
+    held_out: int = 10
+    """Episodes of families that were held out of training, each in a world of its own."""
+    earth: int = 6
+    """Episodes of Blue Marble."""
+    queries: int = 12
+    """Queries of an episode."""
+    bank: int = 256
+    """Examples to choose from."""
+    shots: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Numbers of examples to show."""
+    banks: tuple[int, ...] = (100, 1000)
+    """Sizes of banks to compare with 16 shots, drawn like the photos and on an even grid."""
+    bank_worlds: int = 4
+    """Worlds of each kind for that; 0 leaves it out."""
+    bank_queries: int = 12
+    """Queries in each."""
+    seed: int = 0
+    """Seed of worlds and views."""
+    name: str = "selections"
+    """Run folder under runs/."""
+
+
+def main(options: Options) -> None:
+    """Locate; print and write tables as Markdown and Parquet, and figures."""
+    from pandas import concat
+
+    from icgeo import features
+    from icgeo.evaluation import evaluate, world_episode
+    from icgeo.evaluation.episodes import name_groups
+    from icgeo.geolocator import Geolocator
+    from icgeo.options import UNKNOWN
+
+    folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
+    locator = Geolocator(options.model, prompt=UNKNOWN, device=options.device)
+    opened = {name: features.open(name, device=options.device) for name in options.features}
+
+    take = partial(world_episode, queries=options.queries, shots=options.bank, seed=options.seed)
+    runs = [
+        (way, episode)
+        for episode in (take(*world) for world in worlds(options.held_out, options.earth))
+        for way in ways(locator, episode.examples, opened)
+    ]
+    if runs:
+        rows = evaluate(runs, folder=folder, shots=options.shots, baselines=False)
+        tell(name_groups(rows), folder, "strategies")
+
+    count = options.bank_worlds if options.banks else 0
+    take_banks = partial(
+        world_with_banks, queries=options.bank_queries, sizes=options.banks, seed=options.seed
+    )
+    tables: dict[tuple[str, int], DataFrame] = {}
+    for episode, banks in (take_banks(*world) for world in worlds(count, count)):
+        for (places, size), bank in banks.items():
+            same = replace(episode, examples=bank)
+            tables[places, size] = evaluate(
+                [(way, same) for way in ways(locator, bank, opened)],
+                folder=folder / "banks" / f"{places}-{size}",
+                shots=(16,),
+                baselines=False,
+            )
+    if tables:
+        sized = []
+        for (places, size), rows in tables.items():
+            rows = name_groups(rows)
+            sized.append(rows.assign(shots=size, world=rows.world + f", {places}"))
+        tell(concat(sized, ignore_index=True), folder, "banks", label="examples in the bank")
+
+
+def worlds(held_out: int, earth: int) -> "Iterator[tuple[str, int]]":
+    """Name the worlds of so many episodes, families in turn."""
+    from icgeo.data.worlds import HELD_OUT_FAMILIES
+    from icgeo.evaluation.episodes import EARTH
+
+    for families, count in ((HELD_OUT_FAMILIES, held_out), ((EARTH,), earth)):
+        yield from ((families[number % len(families)], number) for number in range(count))
+
+
+def ways(
+    locator: "Locator", examples: "Sequence[Example]", features: "Mapping[str, Features]"
+) -> "list[Selecting]":
+    """Make ways to choose; the first features serve where one will do.
+
+    `retrieval` answers with the example most alike, without the locator.
+    """
+    from icgeo.baselines import NearestPixels
+    from icgeo.selection import Bank, Diverse, Nearest, Random, Selecting, Stratified, TwoStage
+
+    banks = {name: Bank(examples, one) for name, one in features.items()}
+    name, bank = next(iter(banks.items()))
+    return [
+        Selecting(locator, bank, Random(), name=BASE),
+        Selecting(locator, bank, Stratified(), name="stratified"),
+        *(Selecting(locator, by, Nearest(), name=f"nearest in {of}") for of, by in banks.items()),
+        Selecting(locator, bank, Diverse(), name=f"diverse in {name}"),
+        Selecting(locator, bank, TwoStage(locator), name="two-stage"),
+        Selecting(NearestPixels(), bank, Nearest(), shots=1, name=f"retrieval in {name}"),
+    ]
+
+
+def world_with_banks(
+    world: str, number: int = 0, *, queries: int, sizes: Sequence[int], seed: int = 0
+) -> "tuple[Episode, dict[tuple[str, int], Sequence[Example]]]":
+    """Take queries of a world, and banks of it by places and size; drawn ones are nested."""
+    from icgeo.evaluation.episodes import Episode, Query, world_picture, world_views
+    from icgeo.prediction import Example
+    from icgeo.seeds import seeded_generator
+
+    name = f"{world}-banks-{seed}-{number}"
+    picture = world_picture(world, seeded_generator(name, "world"))
+    views = world_views(world, picture, queries, seeded_generator(name, "queries"))
+    drawn: list[Example] = []
+    draws = seeded_generator(name, "drawn")
+    while len(drawn) < max(sizes):
+        drawn += [Example(i, *p) for i, p in world_views(world, picture, VIEWS_AT_ONCE, draws)]
+    banks: dict[tuple[str, int], Sequence[Example]] = {}
+    for size in sizes:
+        banks["drawn", size] = drawn[:size]
+        banks["grid", size] = grid_views(world, picture, size, seeded_generator(name, "grid"))
+    questions = [Query(f"{name}/{index}", *view) for index, view in enumerate(views)]
+    return Episode(name, world, (), questions), banks
+
+
+def grid_views(world: str, picture: "Tensor", size: int, generator: "Generator") -> "list[Example]":
+    """Take views on an even grid over land and sea."""
+    from icgeo.data.orbit import take_views, to_uint8, views_to_examples
+    from icgeo.evaluation.episodes import EARTH, EARTH_VIEWS
+    from icgeo.prediction import Example
+    from icgeo.sphere import fibonacci_grid, to_lat_lon
+
+    options = EARTH_VIEWS if world == EARTH else None
+    examples: list[Example] = []
+    for xyz in fibonacci_grid(size).split(VIEWS_AT_ONCE):
+        images, _ = take_views(
+            picture[None], xyz[None].float(), generator=generator, options=options
+        )
+        views = views_to_examples(to_uint8(images[0]), to_lat_lon(xyz))
+        examples += [Example(image, *place) for image, place in views]
+    return examples
+
+
+def tell(rows: "DataFrame", folder: Path, name: str, *, label: str = "shots") -> None:
+    """Print how ways compare to `BASE` in each world; write `name`.md, .parquet and .png."""
+    from icgeo import plots
+    from icgeo.evaluation import compare, comparison_table, score
+
+    comparison = compare(rows, BASE, by=("world", "shots"))
+    comparison.to_parquet(folder / f"{name}.parquet", index=False)
+    text = "\n".join(
+        f"{world}\n\n{comparison_table(part)}\n"
+        for world, part in comparison.groupby("world", sort=False)
+    )
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
+    print(text)
+    figure = plots.plot_shots(score(rows), label=label, log=True)
+    figure.savefig(folder / f"{name}.png", dpi=150)
+
+
+if __name__ == "__main__":
+    config.run(main, Options)

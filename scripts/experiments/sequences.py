@@ -1,0 +1,108 @@
+"""Measure what frames of an orbit's track gain from each other, on the Earth and unknown worlds."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from icgeo import config
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class Options:
+    """Evaluate clips at 27,600 km/h, one frame a minute; a run that was stopped goes on."""
+
+    model: str = "tiny"
+    """A name, or a checkpoint folder."""
+    device: str = "cpu"
+    """Device on which the model runs."""
+    clips: int = 30
+    """Clips of the Earth without examples, and as many of worlds of held-out families."""
+    frames: int = 8
+    """Frames of a clip."""
+    shots: int = 16
+    """Examples of each unknown world."""
+    speed_kmh: float = 40_300.0
+    """Speed limit that the filter is told, in km/h; by default what escapes the Earth."""
+    seed: int = 0
+    """Seed of worlds and tracks."""
+    name: str = "clips"
+    """Run folder under runs/."""
+
+
+def main(options: Options) -> None:
+    """Locate, print and write `clips.md`."""
+    from tqdm import tqdm
+
+    from icgeo.data.worlds import HELD_OUT_FAMILIES
+    from icgeo.evaluation import evaluate_sequences, sequence_episode, to_markdown
+    from icgeo.evaluation.episodes import EARTH, name_groups
+    from icgeo.geolocator import Geolocator
+    from icgeo.models import load
+
+    folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
+    model = load(options.model, device=options.device)
+    families = [HELD_OUT_FAMILIES[number % 2] for number in range(options.clips)]
+    runs = []
+    for number, world in enumerate(tqdm([EARTH] * options.clips + families, leave=False)):
+        shots = 0 if world == EARTH else options.shots
+        episode = sequence_episode(
+            world, number, frames=options.frames, shots=shots, seed=options.seed
+        )
+        runs.append((Geolocator(model, prompt=episode.prompt), episode))
+    rows = evaluate_sequences(runs, folder=folder, speed_kmh=options.speed_kmh)
+    table = to_markdown(score_clips(name_groups(rows)))
+    (folder / "clips.md").write_text(table + "\n", encoding="utf-8")
+    print(table)
+
+
+def score_clips(rows: "DataFrame") -> "DataFrame":
+    """Score frames alone, smoothed frames and whole clips by world, and against frames alone.
+
+    Clips have equally many frames, so that resampling the means of clips resamples clips whole.
+    """
+    from pandas import DataFrame
+
+    from icgeo.evaluation import METRICS, compare
+    from icgeo.evaluation.scores import GUESS_KM, format_differences
+    from icgeo.evaluation.sequences import SMOOTHED, WHOLE
+
+    answered = rows.distance_km.notna()
+    rows = rows.assign(distance_km=rows.distance_km.fillna(GUESS_KM), answered=answered)
+    lines = []
+    for (world, shots), part in rows.groupby(["world", "shots"], sort=False):
+        alone = next(name for name in part.locator if name not in (SMOOTHED, WHOLE))
+        values = ["shots", "distance_km", "nll"]
+        clips = part.groupby(["locator", "episode"], sort=False)[values].mean().reset_index()
+        beyond = compare(
+            clips.assign(id=WHOLE), alone, metrics=("mean_km", "nll"), resamples=10_000
+        ).set_index("locator")
+        for name in (alone, SMOOTHED, WHOLE):
+            own, this = part[part.locator == name], beyond.loc[[name]]
+            lines.append((
+                world, shots, own.episode.nunique(),
+                "frames alone" if name == alone else name,
+                f"{own.answered.mean():.0%}",
+                f"{METRICS['mean_km'](own):.0f}",
+                f"{METRICS['nll'](own):.2f}",
+                "" if name == alone else format_differences(this, "mean_km", ".0f")[0],
+                "" if name == alone else format_differences(this, "nll", ".2f")[0],
+            ))  # fmt: skip
+    header = (
+        "world",
+        "shots",
+        "clips",
+        "what",
+        "located",
+        "mean km",
+        "NLL",
+        "km beyond alone",
+        "NLL",
+    )
+    return DataFrame(lines, columns=list(header))
+
+
+if __name__ == "__main__":
+    config.run(main, Options)

@@ -1,0 +1,157 @@
+"""Measure how a model learns from examples: worlds seen and unseen, calibration, steps, codec."""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from icgeo import config
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from icgeo.maps import MapStyle
+
+
+@dataclass(frozen=True)
+class Options:
+    """Evaluate on many episodes; a run that was stopped goes on."""
+
+    model: str = "tiny"
+    """A name, or a checkpoint folder."""
+    device: str = "cpu"
+    """Device on which the model runs."""
+    held_out: int = 52
+    """Episodes of families that were held out of training."""
+    seen: int = 15
+    """Episodes of families that were trained on, in worlds that were not."""
+    turned: int = 8
+    """Episodes of the Earth, turned and recoloured."""
+    queries: int = 12
+    """Queries of an episode."""
+    by_heart: int = 256
+    """Views of the Earth to locate without examples."""
+    settings: int = 10
+    """Held-out episodes on which 4 steps of 8 samples are tried against 1 step."""
+    seed: int = 0
+    """Seed of worlds and views."""
+    name: str = "worlds"
+    """Run folder under runs/."""
+
+
+def main(options: Options) -> None:
+    """Locate, print and write `evidence.md`, `evidence.json` and figures."""
+    from pandas import concat
+
+    from icgeo import plots
+    from icgeo.evaluation import evaluate, levels_by_world, score, world_episode
+    from icgeo.evaluation.episodes import EARTH, WORLD_GROUPS, group_episodes, name_groups
+    from icgeo.geolocator import Geolocator
+    from icgeo.models import load
+
+    folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
+    model = load(options.model, device=options.device)
+    ask = partial(Geolocator, model, prompt="unknown world")
+    take = partial(group_episodes, queries=options.queries, seed=options.seed)
+    counts = (options.held_out, options.seen, options.turned)
+    held_out, *_ = WORLD_GROUPS
+    episodes = [
+        episode
+        for group, count in zip(WORLD_GROUPS, counts, strict=True)
+        for episode in take(group, count)
+    ]
+    groups = name_groups(evaluate([(ask(), episode) for episode in episodes], folder=folder))
+
+    earth = world_episode(EARTH, queries=options.by_heart, shots=0, seed=options.seed)
+    memorised = evaluate([(ask(prompt=earth.prompt), earth)], folder=folder / "by-heart")
+    plots.plot_shots(score(groups)).savefig(folder / "shots.png", dpi=150)
+    levels = levels_by_world(concat([groups, memorised]))
+    plots.plot_calibration(levels).savefig(folder / "calibration.png", dpi=150)
+
+    settings = (ask(steps=1, samples=1, name="1 step"), ask(steps=4, samples=8, name="4 x 8"))
+    runs = [(locator, episode) for locator in settings for episode in episodes[: options.settings]]
+    tried = evaluate(runs, folder=folder / "settings", shots=(16,), baselines=False)
+    tried = tried.assign(world=f"{held_out}, " + tried.locator)
+
+    rows = concat([groups, memorised, tried], ignore_index=True)
+    values = {
+        "groups": {world: learning(part) for world, part in groups.groupby("world", sort=False)},
+        "codec_and_ink_median_km": codec_and_heatmap_km(model, model.settings.style),
+    }
+    print(write_evidence(folder, rows, values))
+
+
+def write_evidence(folder: Path, rows: "DataFrame", values: dict[str, Any]) -> str:
+    """Write `evidence.json`, and `evidence.md` which is returned: scores, then values as JSON."""
+    from icgeo.evaluation import score, score_table
+
+    # JSON has no number that is not finite
+    finite = json.loads(json.dumps(values), parse_constant=lambda _: None)
+    text = json.dumps(finite, indent=2) + "\n"
+    (folder / "evidence.json").write_text(text, encoding="utf-8")
+    evidence = f"{score_table(score(rows))}\n\n```json\n{text}```\n"
+    (folder / "evidence.md").write_text(evidence, encoding="utf-8")
+    return evidence
+
+
+def learning(rows: "DataFrame") -> dict[str, Any]:
+    """Measure how the method improves from 1 to 16 shots on the rows of one group, ready for JSON.
+
+    The median error with 16 shots over that with 1; its difference in km to the nearest example by
+    pixels; coverage and median area, as a share of the sphere, of the 90 % regions.
+    """
+    from icgeo.baselines import NearestPixels
+    from icgeo.evaluation import compare, score
+    from icgeo.evaluation.scores import methods
+
+    own = methods(rows)
+    name = own.locator.iloc[0]
+    measure = partial(compare, metrics=("median_km",))
+    few = own[own.shots.isin((1, 16))]
+    ratio = measure(few, 1, across="shots", by=("locator",), ratio=True).set_index("shots")
+    many = rows[rows.locator.isin((name, NearestPixels.name)) & (rows.shots >= 4)]
+    above = measure(many, NearestPixels.name).query("locator == @name").set_index("shots")
+    scores = score(own, metrics=("covered", "area_share"), intervals=()).set_index("shots")
+    ends = ("low", "high")
+    return {
+        "episodes": rows.episode.nunique(),
+        "queries": int(own[own.nll.notna()].shots.eq(1).sum()),
+        "median_16_over_1_shot": {
+            "estimate": ratio.median_km_ratio[16],
+            **{end: ratio[f"median_km_{end}"][16] for end in ends},
+        },
+        "km_above_nearest_by_pixels": {
+            shots: {
+                "estimate": line.median_km_difference,
+                **{end: line[f"median_km_{end}"] for end in ends},
+            }
+            for shots, line in above.iterrows()
+        },
+        "coverage_90": scores.covered.to_dict(),
+        "area_90": scores.area_share.to_dict(),
+    }
+
+
+def codec_and_heatmap_km(model: object, style: "MapStyle", *, count: int = 256) -> float | None:
+    """Compute the median error of maps drawn, coded and read: what no training can go below.
+
+    None for a model whose codec cannot be tried alone.
+    """
+    import torch
+
+    from icgeo import maps
+    from icgeo.metrics import median_error
+    from icgeo.sphere import distance_km, sample_uniform, to_lat_lon
+
+    round_trip = getattr(model, "codec_round_trip", None)
+    if round_trip is None:
+        return None
+    places = to_lat_lon(sample_uniform(count, generator=torch.Generator().manual_seed(0)))
+    readings = maps.read(round_trip(places).float(), style)
+    answers = torch.stack([reading.density.best_point() for reading in readings])
+    return median_error(distance_km(places, answers))
+
+
+if __name__ == "__main__":
+    config.run(main, Options)
