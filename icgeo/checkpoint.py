@@ -17,8 +17,8 @@ from typing import Any
 
 from icgeo.config import UsageError
 from icgeo.models import LoadError, MapModel, load
-from icgeo.models.base import Origin, Settings
 from icgeo.models.hub import BUILT_IN, fetch, files_in, located, refuse_pickles
+from icgeo.models.settings import Origin, Settings
 from icgeo.prediction import Example, as_examples
 
 FORMAT = 1

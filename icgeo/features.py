@@ -23,8 +23,8 @@ from torch.nn import functional
 from icgeo.data.photos import READ_SIDE, Photo, read_photo
 from icgeo.data.pixels import square_pixels
 from icgeo.models import LoadError, load
-from icgeo.models.base import Settings
 from icgeo.models.loading import require_device
+from icgeo.models.settings import Settings
 
 Photos = UInt8[Tensor, "photos 3 height width"] | Sequence[Photo]
 

@@ -19,7 +19,6 @@ from typing import Any
 import diffusers
 import torch
 
-from icgeo.models.base import MODES, MapModel, Settings
 from icgeo.models.hub import LoadError, format_bytes, located, pipeline_index, pipeline_part
 from icgeo.models.loading import (
     QUANTIZATIONS,
@@ -27,7 +26,9 @@ from icgeo.models.loading import (
     own_settings,
     require_device,
 )
+from icgeo.models.map_model import MapModel
 from icgeo.models.public import CONFIGURATIONS
+from icgeo.models.settings import MODES, Settings
 
 ACTIVATIONS = 14
 """Numbers a token at once, in widths: residual, queries, keys, values, both halves of the MLP."""
@@ -376,7 +377,7 @@ def plan_loaded(
     text_tokens: int = 128,
 ) -> Plan | None:
     """Plan a run of a model that is loaded; None for one that this package did not make."""
-    from icgeo.models.flux2 import StackedMapModel
+    from icgeo.models.backbones.tiny import StackedMapModel
     from icgeo.models.pipelines import PipelineMapModel
 
     settings = model.settings

@@ -21,9 +21,8 @@ from icgeo.data.orbit import (
     views_to_examples,
 )
 from icgeo.geolocator import Geolocator
-from icgeo.layout import EARTH
-from icgeo.models.flux2 import StackedMapModel
-from icgeo.options import SHOTS
+from icgeo.models.backbones.tiny import StackedMapModel
+from icgeo.options import EARTH, SHOTS
 from icgeo.prediction import Example
 from icgeo.sphere.density import Density
 from icgeo.training.episodes import PROMPTS, EpisodeOptions, WorldBank, sample_episodes

@@ -11,7 +11,7 @@ import torch
 from torch import Generator
 
 from icgeo.metrics import median_error
-from icgeo.models.base import MapModel
+from icgeo.models.map_model import MapModel
 from icgeo.sphere import distance_km
 from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density

@@ -12,7 +12,7 @@ from huggingface_hub import errors
 import icgeo
 from icgeo.maps import MapStyle
 from icgeo.models import base, hub
-from icgeo.models.flux2 import StackedMapModel
+from icgeo.models.backbones.tiny import StackedMapModel
 from icgeo.models.loading import architecture_of
 from icgeo.models.pipelines import PipelineMapModel
 

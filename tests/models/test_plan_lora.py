@@ -13,7 +13,7 @@ from icgeo import maps
 from icgeo.training.adapters import add_lora
 from icgeo.training.episode_sampling import Gallery, sample_episode
 from icgeo.training.lora import LoraOptions
-from icgeo.training.objectives import objective_of
+from icgeo.training.losses import objective_of
 from icgeo.training.photo_sets import PhotoSet
 from icgeo.training.plan import plan_lora
 

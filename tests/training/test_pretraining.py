@@ -9,8 +9,8 @@ import torch
 
 from icgeo import maps, sphere
 from icgeo.data.orbit import ViewOptions
-from icgeo.models.base import Settings
-from icgeo.models.flux2 import StackedMapModel
+from icgeo.models.backbones.tiny import StackedMapModel
+from icgeo.models.settings import Settings
 from icgeo.sphere.density import Density
 from icgeo.training import calibration, flow
 from icgeo.training.episodes import (
