@@ -1,7 +1,7 @@
 """Recall curves of one world: how many answers lie within a radius, and truths within an area.
 
 Conventions: rows are those of `icgeo.evaluation.read_rows`. Methods have a curve for each number of
-shots, the darker the more; baselines have one, with the most shots.
+shots, the darker the later in the rows, in which shots rise; baselines have one, with the most.
 """
 
 from typing import Any
@@ -85,11 +85,11 @@ def _curves(rows: DataFrame) -> list[tuple[str, DataFrame, dict[str, Any]]]:
     """Divide the rows of one world into curves: label, rows, style; baselines come last."""
     known = rows[rows.nll.notna()]
     is_baseline = known.locator.isin(BASELINES)
-    methods = [*known[~is_baseline].groupby(["locator", "shots"])]
+    methods = dict(iter(known[~is_baseline].groupby(["locator", "shots"], sort=False)))
     colours = mpl.colormaps["viridis_r"](np.linspace(0.15, 1, len(methods)))
+    styles = {key: {"color": colour} for key, colour in zip(methods, colours, strict=True)}
     curves: list[tuple[str, DataFrame, dict[str, Any]]] = [
-        (f"{locator}, {shots} shots", group, {"color": colour})
-        for ((locator, shots), group), colour in zip(methods, colours, strict=True)
+        (f"{key[0]}, {key[1]} shots", methods[key], styles[key]) for key in sorted(methods)
     ]
     with_most = known[is_baseline & (known.shots == known.shots.max())]
     for locator, group in with_most.groupby("locator"):
