@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from icgeo import maps, metrics, sphere
     from icgeo.geolocator import Geolocator, predict, predict_sequence
     from icgeo.models import LoadError, load
-    from icgeo.models.plan import plan
+    from icgeo.models.cost import plan
     from icgeo.prediction import Example, Locator, Prediction, SequencePrediction
     from icgeo.sphere.density import Density
 
@@ -36,7 +36,7 @@ _HOMES = {
     "sphere.density": ("Density",),
     "geolocator": ("Geolocator", "predict", "predict_sequence"),
     "models": ("LoadError", "load"),
-    "models.plan": ("plan",),
+    "models.cost": ("plan",),
     "prediction": ("SequencePrediction", "Example", "Locator", "Prediction"),
 }
 """Modules of what is no module itself."""

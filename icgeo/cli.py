@@ -239,14 +239,14 @@ COSTS = (
     "context_bytes", "activation_bytes", "total_bytes", "memory_bytes", "fits", "naive_flop",
     "stock_flop", "shared_flop",
 )  # fmt: skip
-"""What `icgeo plan --json` says of an `icgeo.models.plan.Plan`."""
+"""What `icgeo plan --json` says of an `icgeo.models.cost.Plan`."""
 
 
 def plan(options: PlanOptions) -> int:
     """Print what a run will cost."""
     import torch
 
-    from icgeo.models.plan import plan as plan_of
+    from icgeo.models.cost import plan as plan_of
 
     chosen = {**vars(options), "dtype": getattr(torch, options.dtype)}
     as_json = chosen.pop("json")

@@ -12,7 +12,7 @@ from icgeo.models.hub import (
     LoadError,
     fetch,
     files_in,
-    located,
+    resolve_local,
     pipeline_index,
     refuse_pickles,
 )
@@ -152,7 +152,7 @@ def load(model: str | Path, **options: Any) -> MapModel:
     """
     chosen = LoadOptions(**options)
     require_device(chosen.device)
-    with located(model) as found:
+    with resolve_local(model) as found:
         folder = found or fetch(
             str(model), revision=chosen.revision, local_files_only=chosen.local_files_only
         )
