@@ -289,7 +289,7 @@ class Geolocator(LocateOptions, LoadOptions):
         Raises:
             LoadError: with what is needed, and what could be changed.
         """
-        from icgeo.models.plan import plan_loaded  # with diffusers, which `loaded` has imported
+        from icgeo.models.cost import plan_loaded  # with diffusers, which `loaded` has imported
 
         plan = plan_loaded(self.loaded, shots, batch_size=self.batch_size, samples=self.samples)
         if plan:

@@ -37,7 +37,7 @@ from icgeo.models.instructions import instruction
 from icgeo.models.layouts.references import References
 from icgeo.models.loading import ARCHITECTURES
 from icgeo.models.pipelines import PipelineMapModel
-from icgeo.models.plan import Plan, plan_loaded
+from icgeo.models.cost import Plan, plan_loaded
 from icgeo.models.prompts import Prompts
 from icgeo.models.public import KLEIN_4B, KONTEXT
 from icgeo.options import EARTH

@@ -13,7 +13,7 @@ from icgeo.models.hub import (
     LoadError,
     fetch,
     files_in,
-    located,
+    resolve_local,
     pipeline_index,
     refuse_pickles,
 )
@@ -99,7 +99,7 @@ def load(
             choice that the model has not.
     """
     chosen = _checked_options(model, options)
-    with located(model) as found:
+    with resolve_local(model) as found:
         folder = found or fetch(
             str(model), revision=chosen.revision, local_files_only=chosen.local_files_only
         )

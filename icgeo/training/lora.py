@@ -40,7 +40,7 @@ from icgeo.training.losses import Latents, Objective, encoded, objective_of
 from icgeo.training.options import LoraOptions
 from icgeo.training.photo_sets import PhotoSet, Splits
 from icgeo.training.sharding import tie_kept
-from icgeo.training.validation import ValidationResult, judge, validation_episodes
+from icgeo.training.validation import ValidationResult, validate, validation_episodes
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +95,8 @@ class ValidationSet:
     shots: Sequence[int]
 
     def __call__(self, model: Any) -> dict[int, ValidationResult]:
-        """Judge a model by one step of the flow."""
-        return judge(model, self.episodes, shots=self.shots, prompt=self.prompt)
+        """Validate a model by one step of the flow."""
+        return validate(model, self.episodes, shots=self.shots, prompt=self.prompt)
 
 
 class LoraTraining:
