@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from icgeo import baselines, data, evaluation, features, maps, metrics, plots, selection, sphere
     from icgeo.geolocator import Geolocator, predict, predict_sequence
     from icgeo.models import LoadError, load
-    from icgeo.models.plan import plan
+    from icgeo.models.cost import plan
     from icgeo.prediction import Example, Locator, Prediction, SequencePrediction
     from icgeo.sphere.density import Density
 
@@ -24,7 +24,7 @@ _HOMES = {
     "Prediction": "prediction",
     "SequencePrediction": "prediction",
     "load": "models",
-    "plan": "models.plan",
+    "plan": "models.cost",
     "predict": "geolocator",
     "predict_sequence": "geolocator",
 }

@@ -21,9 +21,9 @@ from icgeo.data.worlds import FAMILIES, procedural_world
 from icgeo.evaluation import Episode, Query, compare, comparison_table, evaluate, world_episode
 from icgeo.evaluation.episodes import EARTH, HELD_OUT, group_episodes
 from icgeo.geolocator import Geolocator
-from icgeo.layout import UNKNOWN
 from icgeo.maps import draw
 from icgeo.models import MapModel
+from icgeo.options import UNKNOWN
 from icgeo.prediction import Example
 from icgeo.sphere import distance_km
 from icgeo.training.photo_sets import PhotoSet, Splits, view_set

@@ -17,8 +17,8 @@ from typing import Any
 
 from icgeo.config import UsageError
 from icgeo.models import LoadError, MapModel, load
-from icgeo.models.base import Origin, Settings
-from icgeo.models.hub import BUILT_IN, fetch, files_in, located, refuse_pickles
+from icgeo.models.hub import BUILT_IN, fetch, files_in, resolve_local, refuse_pickles
+from icgeo.models.settings import Origin, Settings
 from icgeo.prediction import Example, as_examples
 
 FORMAT = 1
@@ -127,7 +127,7 @@ def _save_model(folder: Path, model: Any, base: str | None) -> Origin:
         origin = replace(origin, adapter=ADAPTER)
     if base or origin.revision:
         return replace(origin, model=base or origin.model)
-    with located(origin.model) as source:
+    with resolve_local(origin.model) as source:
         if source is None:
             raise UsageError(f"expected the weights in {origin.model}, which is no longer there")
         _copy(source, folder / MODEL)

@@ -14,76 +14,25 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import Field, asdict, field, fields
+from dataclasses import asdict, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
-from jsonargparse import ArgumentParser, auto_cli, auto_parser, set_parsing_settings
-
+from icgeo.errors import UsageError
 from icgeo.writing import write_atomically
 
+__all__ = ["UsageError", "parse", "positional", "prepare_screen", "run", "save_run", "versions"]
+
 log = logging.getLogger(__name__)
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
 Options = TypeVar("Options")
 
 
-class UsageError(ValueError):
-    """What was asked for cannot be done; the message says why in one line, and what to do."""
-
-
 def positional(text: str) -> Any:
     """Declare the field, a list, that takes the words before the options; `text` is its help."""
     return field(default=(), metadata={"positional": text})
-
-
-_LISTS = (tuple, list, Sequence)
-
-
-class Parser(ArgumentParser):
-    """A parser of jsonargparse that raises its errors, and reads commas and bare switches."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **options)
-        self._options: dict[str, Field[Any]] = {}
-
-    def add_class_arguments(self, theclass: type[Any], *args: Any, **options: Any) -> list[str]:
-        """Add the fields of a dataclass, one of them by position."""
-        self._options = {f"--{one.name}": one for one in fields(theclass)}
-        words = [one for one in fields(theclass) if "positional" in one.metadata]
-        for one in words:
-            text, (kind, *_) = one.metadata["positional"], get_args(one.type)
-            self.add_argument(one.name, nargs="*", type=kind, default=[], help=text)
-        options["skip"] = {one.name for one in words}
-        return super().add_class_arguments(theclass, *args, **options)
-
-    def parse_args(self, args: Any = None, namespace: Any = None, **options: Any) -> Any:  # type: ignore[override]
-        """Parse a command line, spelled out for jsonargparse."""
-        words = [*(sys.argv[1:] if args is None else args)][::-1]
-        spelled: list[str] = []
-        while words:
-            name, equals, value = (word := words.pop()).partition("=")
-            kind = self._options[name].type if name in self._options else None
-            if kind is bool and not equals:
-                is_said = words[-1:] in (["true"], ["false"])
-                word = f"{name}={words.pop() if is_said else 'true'}"
-            elif any(get_origin(one) in _LISTS for one in (kind, *get_args(kind))):
-                value = value if equals or not words else words.pop()
-                is_list = get_origin(kind) in _LISTS or "," in value
-                word = f"{name}=[{value}]" if is_list and value[:1] != "[" else f"{name}={value}"
-            spelled.append(word)
-        return super().parse_args(spelled, namespace, **options)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise in place of printing the usage.
-
-        Raises:
-            UsageError: always.
-        """
-        program = (getattr(ex, "subcommand_parser", None) or self).prog.replace(" [options]", "")
-        raise UsageError(f"{message.rstrip('.')}; see {program} --help") from ex
 
 
 def parse(
@@ -103,6 +52,8 @@ def parse(
     Raises:
         UsageError: something unknown, or of a wrong type.
     """
+    from icgeo.parsing import Parser, auto_cli
+
     kinds: Any = dict(components) if isinstance(components, Mapping) else components
     words = None if args is None else [*args]
     try:
@@ -159,6 +110,8 @@ def save_run(
     Raises:
         UsageError: the folder holds a run with other options, except for those that `may_differ`.
     """
+    from icgeo.parsing import Parser, auto_parser
+
     folder = Path(folder)
     parser = auto_parser(
         type(options), as_positional=False, return_instance=True, parser_class=Parser

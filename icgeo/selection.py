@@ -66,7 +66,7 @@ class Bank:
         """
         photos = [example.image for example in self.examples]
         if self.path is not None and self.ids is not None:
-            return Index.kept(self.path, self._encoder, photos, self.ids)
+            return Index.open(self.path, self._encoder, photos, self.ids)
         return Index.build(self._encoder, photos, [str(n) for n in range(len(photos))])
 
     @cached_property

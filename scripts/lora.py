@@ -63,7 +63,7 @@ class Options(LoraOptions):
 def gather(options: Options, size: int, folder: Path) -> "Trial":
     """Take the user's photos, or views of a planet."""
     from icgeo.adaptation import Trial, planet_views
-    from icgeo.layout import EARTH, UNKNOWN
+    from icgeo.options import EARTH, UNKNOWN
     from icgeo.training.photo_sets import photo_splits
 
     seed = options.seed

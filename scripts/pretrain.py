@@ -46,9 +46,9 @@ def main(options: Options) -> None:
     """Train, calibrate, export."""
     import torch
 
-    from icgeo.models.base import Settings
-    from icgeo.models.flux2 import StackedMapModel
-    from icgeo.training.calibration import calibrate
+    from icgeo.models.backbones.tiny import StackedMapModel
+    from icgeo.models.settings import Settings
+    from icgeo.training.fit_calibration import calibrate
     from icgeo.training.episodes import PROMPTS, EpisodeOptions, WorldBank
     from icgeo.training.memory import keep_freed_memory
     from icgeo.training.pretrain import STYLE, Pretraining, Schedule, build_learner

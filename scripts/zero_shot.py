@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from icgeo.evaluation import Episode, Shard
     from icgeo.features import Features
     from icgeo.geolocator import Geolocator
-    from icgeo.models.base import Settings
+    from icgeo.models.settings import Settings
     from icgeo.prediction import Locator
 
 

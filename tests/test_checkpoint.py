@@ -96,7 +96,7 @@ def test_the_folder_holds_safetensors_and_a_card(saved):
 
 
 def test_a_model_made_here_is_saved_with_its_calibration(locator, photos, tmp_path):
-    settings = replace(locator.loaded.settings, calibration={"unknown world": {"0": 0.5}})
+    settings = replace(locator.loaded.settings, calibration={"unknown world": {"0": 2.0}})
     made = replace(locator.loaded, settings=settings, origin=None)
     mine = replace(locator, model=made, examples=None)
     again = icgeo.Geolocator.from_pretrained(mine.save_pretrained(tmp_path / "made"))

@@ -182,8 +182,8 @@ def test_search_is_that_of_brute_force(monkeypatch, has_faiss):
 
 def test_an_index_is_kept_with_what_it_depends_on(photos, tmp_path, vit):
     own, ids, path = features.open("pixels"), [str(n) for n in range(12)], tmp_path / "a" / "index"
-    built = Index.kept(path, own, photos, ids)
-    loaded = Index.kept(path, own, 0 * photos, ids)  # not encoded again
+    built = Index.open(path, own, photos, ids)
+    loaded = Index.open(path, own, 0 * photos, ids)  # not encoded again
     torch.testing.assert_close(loaded.vectors, built.vectors, atol=0, rtol=0)
     assert loaded.fingerprint == built.fingerprint
     with pytest.raises(ValueError, match=r"features 'pixels', not 'tiny'; version .* remove it"):

@@ -51,14 +51,14 @@ COSTS = (
     "context_bytes", "activation_bytes", "total_bytes", "memory_bytes", "fits", "naive_flop",
     "stock_flop", "shared_flop",
 )  # fmt: skip
-"""What `icgeo plan --json` says of an `icgeo.models.plan.Plan`."""
+"""What `icgeo plan --json` says of an `icgeo.models.cost.Plan`."""
 
 
 def plan(options: PlanOptions) -> int:
     """Print what a run will cost."""
     import torch
 
-    from icgeo.models.plan import plan as plan_run
+    from icgeo.models.cost import plan as plan_run
 
     settings = {**vars(options), "dtype": getattr(torch, options.dtype)}
     as_json = settings.pop("json")

@@ -19,7 +19,7 @@ from pandas import DataFrame
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from icgeo import layout
+from icgeo import options
 from icgeo.config import UsageError
 from icgeo.data.benchmarks import BENCHMARKS, BenchmarkRecord, OpenBenchmark
 from icgeo.data.leakage import LeakageGuard
@@ -98,7 +98,7 @@ class Episode:
     @property
     def prompt(self) -> str:
         """What to tell a model that knows the Earth from memory."""
-        return layout.EARTH if self.is_earth else layout.UNKNOWN
+        return options.EARTH if self.is_earth else options.UNKNOWN
 
     def shots(self, wanted: Sequence[int]) -> list[int]:
         """Return numbers of shots in order, beyond the examples at hand all of them.
@@ -123,7 +123,7 @@ class Stream:
     world: str
     examples: Sequence[Example]
     queries: Iterable[Query]
-    prompt: str = layout.EARTH
+    prompt: str = options.EARTH
 
     def shots(self, wanted: Sequence[int]) -> list[int]:
         """Return numbers of shots in order, beyond the examples at hand all of them."""

@@ -28,17 +28,19 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from icgeo import layout, maps, sampling
+from icgeo import maps, sampling
 from icgeo.models.attention import install, uninstall
-from icgeo.models.base import Context
-from icgeo.models.klein import Flux2Backbone
-from icgeo.models.kontext import KontextBackbone
+from icgeo.models.backbones.flux2 import Flux2Backbone
+from icgeo.models.backbones.kontext import KontextBackbone
+from icgeo.models.context import Context
+from icgeo.models.instructions import instruction
+from icgeo.models.layouts.references import References
 from icgeo.models.loading import ARCHITECTURES
 from icgeo.models.pipelines import PipelineMapModel
-from icgeo.models.plan import Plan, plan_loaded
+from icgeo.models.cost import Plan, plan_loaded
 from icgeo.models.prompts import Prompts
 from icgeo.models.public import KLEIN_4B, KONTEXT
-from icgeo.models.references import References
+from icgeo.options import EARTH
 
 SIZES: dict[str, dict[str, Any]] = {
     "small": {
@@ -90,7 +92,7 @@ def build(size: str, *, device: str, dtype: torch.dtype) -> PipelineMapModel:
     text = {"encoder_hidden_states": torch.randn(1, TEXT_TOKENS, config.joint_attention_dim)}
     if size == "kontext":
         text["pooled_projections"] = torch.randn(1, config.pooled_projection_dim)
-    told = ["", *(layout.instruction(layout.EARTH, shots=shots) for shots in (0, 1))]
+    told = ["", *(instruction(EARTH, shots=shots) for shots in (0, 1))]
     prompts = Prompts(lambda words: [text for _ in words], None, dict.fromkeys(told, text))
     kind = KontextBackbone if size == "kontext" else Flux2Backbone
     height, width, side = PIXELS[size]
@@ -167,7 +169,7 @@ class Case:
         for asked in self.asked.split(batch_size):
             shape = (len(asked), self.samples, *self.laid.latent_shape(len(self.photos)))
             noise = torch.randn(shape, device=asked.device)
-            sampling.euler(model.velocity(context, asked, layout.EARTH), noise, times)
+            sampling.euler(model.velocity(context, asked, EARTH), noise, times)
 
     def stock(self, pipeline_type: type[Any], *, queries: int) -> None:
         """Call a pipeline of diffusers for some of the queries, one by one."""
@@ -175,7 +177,7 @@ class Case:
         uninstall(model.backbone.pipeline.transformer)
         pipeline = pipeline_type(**model.backbone.pipeline.components)
         pipeline.set_progress_bar_config(disable=True)
-        told = model.backbone.prompts(layout.instruction(layout.EARTH, shots=len(self.photos)))
+        told = model.backbone.prompts(instruction(EARTH, shots=len(self.photos)))
         words: dict[str, Any] = {"prompt_embeds": told["encoder_hidden_states"].to(self.asked)}
         if "pooled_projections" in told:
             words["pooled_prompt_embeds"] = told["pooled_projections"].to(self.asked)
@@ -307,7 +309,7 @@ def memory_growth(model: PipelineMapModel, *, queries: int = 500) -> float:
     held = []
     for _ in range(0, queries, 20):
         photos = torch.randint(256, (20, 3, side, side), dtype=torch.uint8)
-        drawn = model.draw_maps(context, photos, prompt=layout.EARTH, steps=1)
+        drawn = model.draw_maps(context, photos, prompt=EARTH, steps=1)
         maps.read(drawn[:, 0].float().cpu(), style)
         held.append(memory_held(str(drawn.device)))
     return held[-1] / held[len(held) // 5]

@@ -44,8 +44,8 @@ class LoadError(UsageError):
 
 
 @contextmanager
-def located(model: str | Path) -> Iterator[Path | None]:
-    """Give the folder of a model that is on this machine; None for another, maybe on the hub."""
+def resolve_local(model: str | Path) -> Iterator[Path | None]:
+    """Yield the folder of a model that is on this machine; None for another, maybe on the hub."""
     if str(model) in BUILT_IN:
         with as_file(files("icgeo") / "assets" / str(model)) as folder:
             yield folder
@@ -98,7 +98,7 @@ def fetch(
     allowed = [f"{part}*.{kind}" for part in parts for kind in _TYPES]
     allowed += [] if text else _OF_ROOT
     ignored = [] if text else [f"{part}*" for part in TEXT_PARTS]
-    with explained(model, revision):
+    with hub_errors(model, revision):
         listed = None if local_files_only else _listed(model, revision)
         if listed is not None:
             refuse_pickles([file.filename for file in listed if "/" in file.filename], model)
@@ -226,7 +226,7 @@ def pipeline_part(
 
 
 def _download(model: str, name: str, revision: str | None, *, local_files_only: bool) -> Path:
-    with explained(model, revision):
+    with hub_errors(model, revision):
         asked = None if local_files_only else _asked(model, name, revision)
         if asked is not None:
             announce(f"{model}/{name}", [asked])
@@ -256,7 +256,7 @@ def _is_unknown() -> bool:
 
 
 @contextmanager
-def explained(model: str, revision: str | None = None) -> Iterator[None]:
+def hub_errors(model: str, revision: str | None = None) -> Iterator[None]:
     """Say in one line why a model of the hub cannot be had.
 
     Raises:

@@ -9,17 +9,17 @@ from typing import Any
 import torch
 
 from icgeo import maps
-from icgeo.layout import EARTH, UNKNOWN
-from icgeo.models.base import MapModel, Origin, Settings
 from icgeo.models.hub import (
     LoadError,
     fetch,
     files_in,
-    located,
+    resolve_local,
     pipeline_index,
     refuse_pickles,
 )
-from icgeo.options import LoadOptions
+from icgeo.models.map_model import MapModel
+from icgeo.models.settings import Origin, Settings
+from icgeo.options import EARTH, UNKNOWN, LoadOptions
 
 QUANTIZATIONS = ("nf4", "fp8", "int8")
 OFFLOADS = ("model", "group")
@@ -59,7 +59,7 @@ class Architecture:
 
 
 _KLEIN = Architecture(
-    "Flux2KleinPipeline", "klein", "Flux2Backbone", "embed_klein", guidance_scale=4.0
+    "Flux2KleinPipeline", "flux2", "Flux2Backbone", "embed_klein", guidance_scale=4.0
 )
 _WAN = Architecture(
     "WanVACEPipeline", "wan", "WanBackbone", "embed_wan",
@@ -69,7 +69,7 @@ ARCHITECTURES = {
     "Flux2KleinPipeline": _KLEIN,
     "Flux2KleinKVPipeline": _KLEIN,
     "Flux2Pipeline": Architecture(
-        "Flux2Pipeline", "klein", "Flux2Backbone", "embed_dev", embedded_guidance=4.0
+        "Flux2Pipeline", "flux2", "Flux2Backbone", "embed_dev", embedded_guidance=4.0
     ),
     "FluxKontextPipeline": Architecture(
         "FluxKontextPipeline", "kontext", "KontextBackbone", "embed_kontext",
@@ -99,7 +99,7 @@ def load(
             choice that the model has not.
     """
     chosen = _checked_options(model, options)
-    with located(model) as found:
+    with resolve_local(model) as found:
         folder = found or fetch(
             str(model), revision=chosen.revision, local_files_only=chosen.local_files_only
         )
@@ -177,7 +177,7 @@ def _load_pipeline(
 
     own = settings or architecture.settings(index)
     pipeline, prompts = load_pipeline(folder, architecture, options, hub_id=hub_id)
-    module = importlib.import_module(f"icgeo.models.{architecture.module}")
+    module = importlib.import_module(f"icgeo.models.backbones.{architecture.module}")
     backbone = getattr(module, architecture.backbone)(pipeline, prompts)
     if hasattr(backbone, "guidance"):
         backbone = replace(backbone, guidance=own.embedded_guidance)
@@ -212,7 +212,7 @@ def architecture_of(index: dict[str, Any], source: str | Path) -> Architecture:
 
 
 def _load_stacked(folder: Path, options: LoadOptions) -> MapModel:
-    from icgeo.models.flux2 import StackedMapModel
+    from icgeo.models.backbones.tiny import StackedMapModel
     from icgeo.models.weights import load_adapter
 
     for name in ("offload", "quantization"):

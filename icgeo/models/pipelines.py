@@ -7,64 +7,23 @@ context nor batch different queries.
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from icgeo import layout as instructions
 from icgeo import maps, sampling
-from icgeo.models.backbone import Backbone
-from icgeo.models.base import Context, Origin, Settings
+from icgeo.models.backbones.backbone import Backbone
+from icgeo.models.backbones.wan import WanBackbone
+from icgeo.models.context import Context
 from icgeo.models.hub import LoadError
-from icgeo.models.panel import Panel
-from icgeo.models.references import Predict, References
-from icgeo.models.wan import Frames, WanBackbone
-
-
-@runtime_checkable
-class Layout(Protocol):
-    """How examples and query are shown to a backbone, and what it draws."""
-
-    modes: ClassVar[tuple[str, ...]]
-
-    def latent_shape(self, shots: int) -> tuple[int, ...]:
-        """Shape of the latents of what is drawn."""
-        ...
-
-    def times(self, shots: int, steps: int) -> Float[Tensor, " times"]:
-        """Return the time grid for what is drawn."""
-        ...
-
-    def shift(self, shots: int, steps: int) -> float:
-        """Return how far that grid leans to the noise, as `icgeo.sampling.shifted` takes it."""
-        ...
-
-    def answer(self, latents: Tensor) -> Tensor:
-        """Cut out the map of what is drawn, still encoded."""
-        ...
-
-    def encode_pairs(self, photos: Tensor, drawn: Tensor) -> dict[str, Tensor]:
-        """Encode examples, in [0, 1], to what is kept of them."""
-        ...
-
-    def encode_queries(self, kept: dict[str, Tensor], photos: Tensor) -> Tensor:
-        """Encode query photos in [0, 1]."""
-        ...
-
-    def encode_answers(self, kept: dict[str, Tensor], photos: Tensor, drawn: Tensor) -> Tensor:
-        """Encode what should be drawn of queries, as targets of training."""
-        ...
-
-    def predictor(self, kept: dict[str, Tensor], shots: int, asked: Tensor) -> Predict:
-        """Return the velocity of what is drawn, from encoded queries."""
-        ...
-
-    def decode(self, latents: Tensor) -> Float[Tensor, "queries samples 3 height width"]:
-        """Decode what was drawn to maps; in float32, unclipped."""
-        ...
-
+from icgeo.models.instructions import instruction
+from icgeo.models.layouts.frames import Frames
+from icgeo.models.layouts.layout import Layout
+from icgeo.models.layouts.panel import Panel
+from icgeo.models.layouts.references import References
+from icgeo.models.settings import Origin, Settings
 
 LAYOUTS: dict[str, Any] = {"references": References, "panel": Panel, "frames": Frames}
 
@@ -204,7 +163,7 @@ class PipelineMapModel:
 
     def _velocity(self, context: Context, asked: Tensor, prompt: str) -> sampling.Velocity:
         prompts, shots = self.backbone.prompts, context.shots
-        words = instructions.instruction(prompt, shots=shots, layout=self.settings.layout)
+        words = instruction(prompt, shots=shots, layout=self.settings.layout)
         told = prompts(words)
         predict = self.layout.predictor(context.kept, shots, asked)
         return sampling.guided(

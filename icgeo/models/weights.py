@@ -55,7 +55,7 @@ def load_pipeline(
     if options.vae_tiling:
         pipeline.vae.enable_tiling()
     place(pipeline, offload=options.offload, device=options.device)
-    module = importlib.import_module(f"icgeo.models.{architecture.module}")
+    module = importlib.import_module(f"icgeo.models.backbones.{architecture.module}")
     encode = text_encoder(
         partial(_with_text, folder, hub_id, local_files_only=options.local_files_only),
         kind,

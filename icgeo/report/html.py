@@ -15,7 +15,7 @@ from icgeo.evaluation.scores import GUESS_KM
 from icgeo.report import tables
 from icgeo.report.cases import EACH
 from icgeo.report.charts import draw_calibration, draw_curves, draw_errors
-from icgeo.report.published import compare_with_published
+from icgeo.report.published_numbers import compare_with_published
 from icgeo.report.run_folder import Run, read_run
 from icgeo.report.tables import format_area, format_number, format_place
 

@@ -28,7 +28,7 @@ from icgeo.data.orbit import (
     to_uint8,
 )
 from icgeo.data.worlds import HELD_OUT_FAMILIES, TRAINING_FAMILIES, procedural_world
-from icgeo.layout import EARTH, UNKNOWN
+from icgeo.options import EARTH, UNKNOWN
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from icgeo import maps, sphere
-from icgeo.models.flux2 import StackedFlux2
+from icgeo.models.backbones.tiny import StackedFlux2
 from icgeo.training.episodes import Episodes
 
 OVERLAP_DEG = 12.0

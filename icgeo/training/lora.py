@@ -25,7 +25,7 @@ from torch import nn
 from tqdm import tqdm
 
 from icgeo.config import UsageError
-from icgeo.models.base import MapModel
+from icgeo.models.map_model import MapModel
 from icgeo.training.adapters import (
     Average,
     add_lora,
@@ -36,11 +36,11 @@ from icgeo.training.adapters import (
     write_state,
 )
 from icgeo.training.episode_sampling import EpisodeSample, Gallery, sample_episode
-from icgeo.training.objectives import Latents, Objective, encoded, objective_of
+from icgeo.training.losses import Latents, Objective, encoded, objective_of
 from icgeo.training.options import LoraOptions
 from icgeo.training.photo_sets import PhotoSet, Splits
 from icgeo.training.sharding import tie_kept
-from icgeo.training.validation import ValidationResult, judge, validation_episodes
+from icgeo.training.validation import ValidationResult, validate, validation_episodes
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +95,8 @@ class ValidationSet:
     shots: Sequence[int]
 
     def __call__(self, model: Any) -> dict[int, ValidationResult]:
-        """Judge a model by one step of the flow."""
-        return judge(model, self.episodes, shots=self.shots, prompt=self.prompt)
+        """Validate a model by one step of the flow."""
+        return validate(model, self.episodes, shots=self.shots, prompt=self.prompt)
 
 
 class LoraTraining:

@@ -21,8 +21,8 @@ from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from icgeo import maps, sphere
-from icgeo.models.codec import PatchCodec
-from icgeo.models.flux2 import StackedFlux2
+from icgeo.models.backbones.codec import PatchCodec
+from icgeo.models.backbones.tiny import StackedFlux2
 from icgeo.sphere.healpix import cell_xyz
 from icgeo.training.episodes import PROMPTS, EpisodeOptions, Episodes, WorldBank, sample_episodes
 from icgeo.training.flow import encode_photos, losses, match_loss, predict_velocity

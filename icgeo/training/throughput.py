@@ -17,15 +17,17 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icgeo import layout, sampling
+from icgeo import sampling
 from icgeo.models.attention import install, uninstall
+from icgeo.models.backbones.flux2 import Flux2Backbone
 from icgeo.models.benchmark import Timing, build, timed
-from icgeo.models.klein import Flux2Backbone
+from icgeo.models.instructions import instruction
+from icgeo.models.layouts.references import References
 from icgeo.models.pipelines import PipelineMapModel
-from icgeo.models.references import References
+from icgeo.options import EARTH
 from icgeo.training.episode_sampling import EpisodeSample, Gallery, sample_episode
 from icgeo.training.lora import LoraTraining
-from icgeo.training.objectives import Latents, PipelineObjective, flow_error
+from icgeo.training.losses import Latents, PipelineObjective, flow_error
 from icgeo.training.options import LoraOptions
 
 
@@ -49,7 +51,7 @@ def random_run(size: str, options: LoraOptions, *, device: str, dtype: torch.dty
         for name, tokens in (("photos", of_photo), ("maps", shown.latent_shape(0)[0]))
     }
     return LoraTraining(
-        PipelineObjective(model, layout.EARTH),
+        PipelineObjective(model, EARTH),
         Latents(tensors),
         Gallery.of(torch.rand(options.views, 2, generator=generator), tensors["maps"][:, 0]),
         validation_set=None,
@@ -97,7 +99,7 @@ def stock_loss(
     pairs = rearrange(torch.cat((photos, data), dim=1)[others], "n k t c -> n (k t) c")
     noisy = ((1 - t) * data + t * noise)[rows]
     ids = torch.cat((shown.map_ids, shown.reference_ids(shots)))
-    text = model.backbone.prompts(layout.instruction(layout.EARTH, shots=shots))
+    text = model.backbone.prompts(instruction(EARTH, shots=shots))
     tokens = torch.cat((noisy, pairs, photos[rows]), dim=1)
     backbone = cast(Flux2Backbone, model.backbone)
     found = backbone.forward(tokens, t, ids, text=text)[:, : noisy.shape[1]]

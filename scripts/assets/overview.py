@@ -95,7 +95,7 @@ def main(options: Options) -> None:
     """Locate, and write the figure."""
     from icgeo.evaluation import world_episode
     from icgeo.geolocator import Geolocator
-    from icgeo.layout import UNKNOWN
+    from icgeo.options import UNKNOWN
 
     episode = world_episode(options.world, queries=1, shots=options.bank, seed=options.seed)
     locator = Geolocator(prompt=UNKNOWN, shots=SHOTS)

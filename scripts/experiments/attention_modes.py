@@ -40,8 +40,8 @@ def main(options: Options) -> None:
     from icgeo.evaluation import compare, comparison_table, evaluate
     from icgeo.evaluation.episodes import HELD_OUT, group_episodes
     from icgeo.geolocator import Geolocator
-    from icgeo.layout import UNKNOWN
     from icgeo.models import load
+    from icgeo.options import UNKNOWN
 
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
     own = load(options.model, device=options.device).settings.attention

@@ -66,7 +66,7 @@ def main(options: Options) -> None:
     from icgeo.evaluation import evaluate, world_episode
     from icgeo.evaluation.episodes import name_groups
     from icgeo.geolocator import Geolocator
-    from icgeo.layout import UNKNOWN
+    from icgeo.options import UNKNOWN
 
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
     locator = Geolocator(options.model, prompt=UNKNOWN, device=options.device)

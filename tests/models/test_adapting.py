@@ -14,7 +14,7 @@ from icgeo import maps, sampling
 from icgeo.training.adapters import add_lora, learned, save_adapter
 from icgeo.training.episode_sampling import EpisodeSamplingOptions, Gallery, sample_episode
 from icgeo.training.lora import LoraOptions, LoraTraining
-from icgeo.training.objectives import PipelineObjective
+from icgeo.training.losses import PipelineObjective
 from icgeo.training.photo_sets import PhotoSet
 
 PAIRS = 4

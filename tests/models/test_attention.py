@@ -13,7 +13,7 @@ from diffusers.models.transformers.transformer_flux2 import (
 )
 
 from icgeo.models.attention import AttentionContext, RotatedKV, install, merged, one_softmax, rotate
-from icgeo.models.flux2 import EXAMPLE_IMAGE, QUERY_IMAGE, grid_ids, text_ids
+from icgeo.models.backbones.tiny import EXAMPLE_IMAGE, QUERY_IMAGE, grid_ids, text_ids
 from icgeo.training.pretrain import build_learner
 
 

@@ -21,13 +21,13 @@ from einops import rearrange, repeat
 
 import icgeo
 from icgeo import maps, sampling, sphere
-from icgeo.models.base import Context
-from icgeo.models.klein import Flux2Backbone
-from icgeo.models.kontext import KontextBackbone
+from icgeo.models.backbones.flux2 import Flux2Backbone
+from icgeo.models.backbones.kontext import KontextBackbone
+from icgeo.models.backbones.wan import WanBackbone
+from icgeo.models.context import Context
 from icgeo.models.loading import ARCHITECTURES
 from icgeo.models.pipelines import PipelineMapModel
 from icgeo.models.prompts import Prompts
-from icgeo.models.wan import WanBackbone
 
 TINY = icgeo.load("tiny")
 CODEC, STYLE = TINY.learner.codec, TINY.settings.style

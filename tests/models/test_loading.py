@@ -11,8 +11,8 @@ from huggingface_hub import errors
 
 import icgeo
 from icgeo.maps import MapStyle
-from icgeo.models import base, hub
-from icgeo.models.flux2 import StackedMapModel
+from icgeo.models import hub, settings
+from icgeo.models.backbones.tiny import StackedMapModel
 from icgeo.models.loading import architecture_of
 from icgeo.models.pipelines import PipelineMapModel
 
@@ -49,7 +49,7 @@ def test_a_model_that_knows_one_style_refuses_others():
         icgeo.load("tiny", style=MapStyle.marker())
 
 
-@pytest.mark.parametrize("mode", base.MODES)
+@pytest.mark.parametrize("mode", settings.MODES)
 def test_tiny_knows_every_mode(mode):
     assert icgeo.load("tiny", attention=mode).settings.attention == mode
     with pytest.raises(icgeo.LoadError, match=r"expected attention of .* got 'causal'"):

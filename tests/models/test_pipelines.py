@@ -12,9 +12,12 @@ from einops import rearrange
 from PIL import Image
 
 import icgeo
-from icgeo import layout, maps, sampling
+from icgeo import maps, sampling
 from icgeo.models.attention import uninstall
-from icgeo.models.base import Context
+from icgeo.models.context import Context
+from icgeo.models.instructions import instruction
+from icgeo.models.layouts.frames import framed
+from icgeo.models.layouts.panel import panel_rows, panels
 
 STYLE = maps.MapStyle.marker(height=64, width=128, sigma_deg=10.0)
 
@@ -74,7 +77,7 @@ def denoise(model, shots, steps=3):
     queries = model.layout.encode_queries(context.kept, asked)
     velocity = model.velocity(context, queries, "earth")
     found = sampling.euler(velocity, noise, model.layout.times(shots, steps))
-    words = layout.instruction("earth", shots=shots, layout=model.settings.layout)
+    words = instruction("earth", shots=shots, layout=model.settings.layout)
     text = model.backbone.prompts(words)
     given = {
         "image": images,
@@ -143,7 +146,7 @@ def test_without_examples_joint_is_the_key_value_pipeline(folder):
 
 def kontext_latents(model, given, size, image, true_cfg_scale=1.0):
     """What `FluxKontextPipeline` finds of one image, unresized."""
-    words = layout.instruction("earth", shots=0, layout=model.settings.layout)
+    words = instruction("earth", shots=0, layout=model.settings.layout)
     told = [model.backbone.prompts(text) for text in (words, "")]
     longest = max(each["encoder_hidden_states"].shape[1] for each in told)
     assert true_cfg_scale == 1 or longest == told[1]["encoder_hidden_states"].shape[1]
@@ -174,7 +177,7 @@ def test_one_reference_is_the_stock_pipeline_of_kontext(folders):
 def test_true_guidance_is_that_of_kontext(folders):
     """Diffusers asks for a negative embedding as long as the other."""
     model = load(folders["kontext"], "full", guidance_scale=2.0)
-    words, kept = layout.instruction("earth", shots=0), model.backbone.prompts
+    words, kept = instruction("earth", shots=0), model.backbone.prompts
     short = {name: x[:, :1] if x.ndim == 3 else x for name, x in kept(words).items()}
     kept.kept[words] = short
     found, given = denoise(model, 0)
@@ -193,12 +196,12 @@ def test_a_panel_is_the_stock_pipeline_of_kontext(folders):
     velocity = model.velocity(context, model.layout.encode_queries(context.kept, asked), "earth")
     found = sampling.euler(velocity, noise, model.layout.times(2, 2))
     blank = maps.basemap.base_image(STYLE)[None]
-    last = layout.panel_rows(asked, blank)
-    panel = layout.panels(layout.panel_rows(photos, drawn), last)
+    last = panel_rows(asked, blank)
+    panel = panels(panel_rows(photos, drawn), last)
     assert panel.shape == (1, 3, 3 * 64, 64 + 128)
     torch.testing.assert_close(panel[0, :, :64, :64], photos[0])
     torch.testing.assert_close(panel[0, :, 128:, 64:], blank[0])
-    words = layout.instruction("earth", shots=2, layout="panel")
+    words = instruction("earth", shots=2, layout="panel")
     text = model.backbone.prompts(words)
     given = {
         "prompt_embeds": text["encoder_hidden_states"],
@@ -220,7 +223,7 @@ def test_a_panel_is_the_stock_pipeline_of_kontext(folders):
 def frames_of(images):
     """The same images on frames of a map's size, four of each but one of the first."""
     square = [
-        image if image.shape[-1] == 128 else layout.framed(image, 64, 128) for image in images
+        image if image.shape[-1] == 128 else framed(image, 64, 128) for image in images
     ]
     frames = [square[0], *(x for image in square[1:] for x in 4 * [image])]
     return [frame[0] for frame in frames]
@@ -283,7 +286,7 @@ def test_frames_are_the_stock_pipeline_of_ti2v(folders):
 
 def test_instructions_are_trimmed(folder):
     model = load(folder)
-    words = layout.instruction("earth", shots=1)
+    words = instruction("earth", shots=1)
     text = model.backbone.prompts(words)["encoder_hidden_states"]
     whole = diffusers.Flux2KleinPipeline.from_pretrained(folder)
     padded, _ = whole.encode_prompt(words)

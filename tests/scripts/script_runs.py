@@ -10,8 +10,8 @@ from types import ModuleType
 import torch
 
 from icgeo import config, maps
-from icgeo.models.base import Settings
-from icgeo.models.flux2 import StackedMapModel
+from icgeo.models.backbones.tiny import StackedMapModel
+from icgeo.models.settings import Settings
 from icgeo.training.episodes import PROMPTS
 from icgeo.training.pretrain import STYLE, build_learner
 

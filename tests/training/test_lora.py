@@ -16,15 +16,15 @@ from torch.nn import functional
 import icgeo
 from icgeo import maps, sphere
 from icgeo.config import UsageError
-from icgeo.models.base import Settings
-from icgeo.models.flux2 import StackedMapModel
+from icgeo.models.backbones.tiny import StackedMapModel
+from icgeo.models.settings import Settings
 from icgeo.training import lora
 from icgeo.training.adapters import add_lora, learned, merge, save_adapter
 from icgeo.training.cards import push_to_hub, write_card
 from icgeo.training.episode_sampling import Gallery
 from icgeo.training.episodes import PROMPTS
 from icgeo.training.lora import LoraOptions, LoraTraining, ValidationSet
-from icgeo.training.objectives import Latents, encoded, objective_of
+from icgeo.training.losses import Latents, encoded, objective_of
 from icgeo.training.photo_sets import PhotoSet, view_set
 from icgeo.training.pretrain import STYLE, build_learner
 from icgeo.training.targets import target_modules

@@ -9,10 +9,10 @@ import torch
 
 from icgeo import maps, sphere
 from icgeo.data.orbit import ViewOptions
-from icgeo.models.base import Settings
-from icgeo.models.flux2 import StackedMapModel
+from icgeo.models.backbones.tiny import StackedMapModel
+from icgeo.models.settings import Settings
 from icgeo.sphere.density import Density
-from icgeo.training import calibration, flow
+from icgeo.training import fit_calibration, flow, validation
 from icgeo.training.episodes import (
     EARTH,
     PROMPTS,
@@ -202,29 +202,29 @@ def test_schedule_warms_up_and_falls():
     assert schedule(999) == pytest.approx(0.02)
 
 
-def test_the_best_power_undoes_overconfidence():
-    """Truth drawn from vMF(20), densities of kappa 80: a quarter of the power is right."""
+def test_the_best_temperature_undoes_overconfidence():
+    """Truth drawn from vMF(20), densities of kappa 80: a temperature of 4 is right."""
     centres = sphere.sample_uniform(300, generator=generator())
     truth = sphere.to_lat_lon(sphere.sample_von_mises_fisher(centres, 20.0, generator=generator(1)))
     densities = [
         Density.from_mixture(place[None], 80.0, nside=16) for place in sphere.to_lat_lon(centres)
     ]
-    assert calibration.best_power(densities, truth) == pytest.approx(0.25, rel=0.2)
-    plain = calibration.negative_log_likelihood(densities, truth)
+    assert validation.best_temperature(densities, truth) == pytest.approx(4.0, rel=0.2)
+    plain = validation.negative_log_likelihood(densities, truth)
     expected = -sum(d.log_prob(p) for d, p in zip(densities, truth, strict=True)).item() / 300
     assert plain == pytest.approx(expected, rel=1e-6)
 
 
 def test_calibration_fills_the_settings(bank, monkeypatch):
-    monkeypatch.setattr(calibration, "SHOTS", (0, 2))  # for time
-    monkeypatch.setattr(calibration, "NOISES", calibration.NOISES[::4])
+    monkeypatch.setattr(fit_calibration, "SHOTS", (0, 2))  # for time
+    monkeypatch.setattr(fit_calibration, "NOISES", fit_calibration.NOISES[::4])
     learner = build_learner(heads=2, single_layers=1, photo_channels=8).eval().requires_grad_(False)
     model = StackedMapModel(learner, Settings(STYLE, PROMPTS, default_prompt=EARTH))
-    monkeypatch.setattr(calibration, "CORRELATIONS", (0.0, 1.0))
-    settings = calibration.calibrate(model, bank, episodes=1, clips=1, seed=0).settings
-    assert settings.noise in calibration.NOISES
+    monkeypatch.setattr(fit_calibration, "CORRELATIONS", (0.0, 1.0))
+    settings = fit_calibration.calibrate(model, bank, episodes=1, clips=1, seed=0).settings
+    assert settings.noise in fit_calibration.NOISES
     assert set(settings.calibration) == set(PROMPTS)
-    assert set(settings.calibration[EARTH]) == {str(shots) for shots in calibration.SHOTS}
+    assert set(settings.calibration[EARTH]) == {str(shots) for shots in fit_calibration.SHOTS}
     assert set(settings.frame_correlation) == set(PROMPTS)
     assert settings.temperature_in_sequence(EARTH, 8) in (8.0, 1.0)
     assert isinstance(settings.noise, maps.Noise)
@@ -237,12 +237,12 @@ def test_memory_is_kept_where_glibc_is():
 @pytest.mark.parametrize(("shared", "correlation"), [(True, 1.0), (False, 0.0)])
 def test_frames_that_are_wrong_together_count_as_one(shared, correlation, monkeypatch):
     """Eight frames of one place, off by 12 degrees as they say: all alike, or each in its way."""
-    monkeypatch.setattr(calibration, "CORRELATIONS", (0.0, 0.3, 1.0))
+    monkeypatch.setattr(fit_calibration, "CORRELATIONS", (0.0, 0.3, 1.0))
     kappa, draws = math.radians(12) ** -2, generator(0)
     clips = []
     for truth in sphere.sample_uniform(16, 1, generator=draws):
         said = truth.expand(1 if shared else 8, 3)
         said = sphere.to_lat_lon(sphere.sample_von_mises_fisher(said, kappa, generator=draws))
         frames = [Density.from_mixture(place, kappa, nside=8) for place in said.expand(8, 2)]
-        clips.append(calibration.LocatedSequence(frames, sphere.to_lat_lon(truth).expand(8, 2)))
-    assert calibration.best_correlation(clips) == correlation
+        clips.append(fit_calibration.LocatedSequence(frames, sphere.to_lat_lon(truth).expand(8, 2)))
+    assert fit_calibration.best_correlation(clips) == correlation

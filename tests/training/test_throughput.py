@@ -9,7 +9,7 @@ from icgeo.models.attention import uninstall
 from icgeo.training import throughput
 from icgeo.training.episode_sampling import sample_episode
 from icgeo.training.lora import LoraOptions
-from icgeo.training.objectives import PipelineObjective
+from icgeo.training.losses import PipelineObjective
 
 OPTIONS = LoraOptions(views=3, rank=2, tracker="none", mixed_precision="no", learning_rate=1e-2)
 

@@ -14,7 +14,7 @@ from test_lora import FEW, UNKNOWN, small_model
 
 from icgeo.training.episode_sampling import Gallery
 from icgeo.training.lora import LoraTraining, ValidationSet
-from icgeo.training.objectives import objective_of
+from icgeo.training.losses import objective_of
 from icgeo.training.photo_sets import view_set
 from icgeo.training.sharding import whole
 

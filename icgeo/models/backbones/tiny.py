@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from icgeo import maps, sampling
 from icgeo.models.attention import AttentionContext, KVCache, install
-from icgeo.models.base import MODES, Context, Origin, Settings
-from icgeo.models.codec import PatchCodec
+from icgeo.models.backbones.codec import PatchCodec
+from icgeo.models.context import Context
 from icgeo.models.hub import LoadError
+from icgeo.models.settings import MODES, Origin, Settings
 
 QUERY_IMAGE, EXAMPLE_IMAGE = 0, 10
 """Places on the first axis; FLUX.2 spaces images by 10, which turns their keys well apart."""

@@ -10,8 +10,14 @@ from einops import rearrange
 from torch.nn import functional
 
 from icgeo import maps
-from icgeo.models.base import MODES, Settings
-from icgeo.models.flux2 import EXAMPLE_IMAGE, QUERY_IMAGE, StackedMapModel, grid_ids, text_ids
+from icgeo.models.backbones.tiny import (
+    EXAMPLE_IMAGE,
+    QUERY_IMAGE,
+    StackedMapModel,
+    grid_ids,
+    text_ids,
+)
+from icgeo.models.settings import MODES, Settings
 from icgeo.training.episodes import PROMPTS
 from icgeo.training.pretrain import STYLE, build_learner
 

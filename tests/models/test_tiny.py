@@ -1,11 +1,13 @@
 """Tests of the stacked FLUX.2 model and of loading it."""
 
+import math
+
 import pytest
 import torch
 
 from icgeo import maps, models, sphere
-from icgeo.models.base import Settings
-from icgeo.models.flux2 import StackedMapModel, grid_ids, text_ids
+from icgeo.models.backbones.tiny import StackedMapModel, grid_ids, text_ids
+from icgeo.models.settings import Settings
 from icgeo.training.episodes import PROMPTS
 from icgeo.training.pretrain import STYLE, build_learner
 
@@ -18,7 +20,7 @@ def model():
         PROMPTS,
         default_prompt=PROMPTS[0],
         noise=maps.Noise(0.1, 0.2, 0.05),
-        calibration={PROMPTS[0]: {"0": 0.5, "16": 1.0}},
+        calibration={PROMPTS[0]: {"0": 2.0, "16": 1.0}},
     )
     return StackedMapModel(learner, settings, shift=2.0)
 
@@ -93,10 +95,12 @@ def test_codec_and_ink_alone_cost_little(model):
     assert sphere.distance_km(found, lat_lon).median() < 210
 
 
-def test_power_is_interpolated_and_defaults_to_one(model):
+def test_the_power_of_the_temperature_is_interpolated_and_defaults_to_one(model):
     settings = model.settings
-    assert settings.power(PROMPTS[0], 0) == 0.5
-    assert settings.power(PROMPTS[0], 16) == 1.0
-    assert 0.5 < settings.power(PROMPTS[0], 4) < 1.0
-    assert settings.power(PROMPTS[0], 100) == 1.0
-    assert settings.power(PROMPTS[1], 4) == 1.0
+    assert settings.temperature(PROMPTS[0], 0) == 2.0
+    assert settings.temperature(PROMPTS[0], 16) == 1.0
+    assert 1.0 < settings.temperature(PROMPTS[0], 4) < 2.0
+    assert settings.temperature(PROMPTS[0], 100) == 1.0
+    assert settings.temperature(PROMPTS[1], 4) == 1.0
+    share = math.log(5) / math.log(17)
+    assert 1 / settings.temperature(PROMPTS[0], 4) == pytest.approx((1 + share) / 2)

@@ -20,12 +20,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from icgeo import layout, maps, sampling
+from icgeo import maps, sampling
 from icgeo.config import UsageError
-from icgeo.models.base import MapModel
-from icgeo.models.flux2 import StackedMapModel
+from icgeo.models.backbones.tiny import StackedMapModel
+from icgeo.models.instructions import instruction
+from icgeo.models.layouts.references import References
+from icgeo.models.map_model import MapModel
 from icgeo.models.pipelines import PipelineMapModel
-from icgeo.models.references import References
 from icgeo.training.episode_sampling import EpisodeSample
 from icgeo.training.photo_sets import PhotoSet
 from icgeo.writing import write_atomically
@@ -164,7 +165,7 @@ class PipelineObjective(nn.Module):
 
     def _told(self, draw: EpisodeSample, shots: int) -> Any:
         prompts, settings = self.model.backbone.prompts, self.model.settings
-        words = layout.instruction(self.prompt, shots=shots, layout=settings.layout)
+        words = instruction(self.prompt, shots=shots, layout=settings.layout)
         return prompts(words if draw.is_told else "")
 
     def _time(self, draw: EpisodeSample, shots: int) -> float:

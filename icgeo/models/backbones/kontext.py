@@ -15,8 +15,8 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icgeo import layout
 from icgeo.models.attention import AttentionContext
+from icgeo.models.instructions import TASK
 from icgeo.models.prompts import Embedding, Prompts
 
 
@@ -111,6 +111,6 @@ class KontextBackbone:
 def embed_kontext(pipeline: Any, words: str) -> Embedding:
     """Embed an instruction: its task pooled by CLIP, all by T5, without the stock padding."""
     length = len(pipeline.tokenizer_2(words)["input_ids"])
-    short = layout.TASK if words else ""  # CLIP reads 77 tokens
+    short = TASK if words else ""  # CLIP reads 77 tokens
     text, pooled, _ = pipeline.encode_prompt(short, words, max_sequence_length=length)
     return {"encoder_hidden_states": text, "pooled_projections": pooled}

@@ -10,7 +10,7 @@ mode `full`, all three are the same.
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,25 +19,23 @@ from typing import Any
 import diffusers
 import torch
 
-from icgeo.models.base import MODES, MapModel, Settings
-from icgeo.models.hub import LoadError, format_bytes, located, pipeline_index, pipeline_part
-from icgeo.models.loading import (
-    QUANTIZATIONS,
-    architecture_of,
-    own_settings,
-    require_device,
-)
+from icgeo.models.hub import LoadError, format_bytes, pipeline_index, pipeline_part, resolve_local
+from icgeo.models.loading import QUANTIZATIONS, architecture_of, own_settings, require_device
+from icgeo.models.map_model import MapModel
 from icgeo.models.public import CONFIGURATIONS
+from icgeo.models.settings import MODES, Settings
 
 ACTIVATIONS = 14
 """Numbers a token at once, in widths: residual, queries, keys, values, both halves of the MLP."""
 BYTES_QUANTIZED = {"nf4": 0.53, "fp8": 1.0, "int8": 1.0}
-"""A weight, scales included: a scale of 8 bits for 64 weights of 4 bits."""
+"""Bytes a weight, scales included: a scale of 8 bits for 64 weights of 4 bits."""
+TEXT_TOKENS = 128
+"""Length of an instruction, where none is known."""
 
 
 @dataclass(frozen=True)
 class Dimensions:
-    """What a transformer costs."""
+    """Sizes of a transformer that its cost depends on."""
 
     parameters: int
     heads: int
@@ -48,7 +46,7 @@ class Dimensions:
 
     @classmethod
     def of(cls, transformer: Any) -> "Dimensions":
-        """Read them from a transformer, on the meta device or a real one."""
+        """Read the sizes of a transformer, on the meta device or a real one."""
         config, parameters = transformer.config, transformer.num_parameters()
         heads = config.num_attention_heads
         width = heads * config.attention_head_dim
@@ -57,24 +55,30 @@ class Dimensions:
             token_flop = blocks * width * (12 * width + 4 * config.ffn_dim)
             return cls(parameters, heads, width, blocks, token_flop)
         blocks = config.num_layers + config.num_single_layers
-        each = 26 if "timestep_guidance_channels" in config else 24
-        return cls(parameters, heads, width, blocks, each * width**2 * blocks)
+        factor = 26 if "timestep_guidance_channels" in config else 24
+        return cls(parameters, heads, width, blocks, factor * width**2 * blocks)
+
+    @property
+    def pair_flop(self) -> int:
+        """Operations a pair of a query and a key."""
+        return 4 * self.width * self.blocks
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Lengths of sequences in a layout."""
+    """Lengths of the sequences in a layout."""
 
     example: int
-    """A pair."""
+    """A photo with its map."""
     photo: int
-    """What else of the query is not noise."""
+    """What is shown of the query beside the map to draw."""
     drawn: int
+    """The map to draw, with all that is noise."""
     text: int
 
     @classmethod
     def of(cls, settings: Settings, shots: int, *, patch: int, text: int) -> "Tokens":
-        """Count those of a pipeline's layout, with tokens of so many pixels."""
+        """Count the tokens of a pipeline's layout; each is a square of `patch` pixels a side."""
         settings.require_multiples(patch)
         style = settings.style
         one_map = style.height * style.width // patch**2
@@ -97,17 +101,17 @@ class Plan:
     attention: str
     """Who sees whom: full, joint or pairwise."""
     queries: int
-    """That share the context."""
+    """Queries that share the context."""
     batch_size: int
     """Queries at a time."""
     steps: int
     samples: int
     weight_bytes: int
-    """Of the transformer."""
+    """Bytes of the transformer's weights."""
     bytes_a_number: int
-    """Of what is computed."""
+    """Bytes of each number that is computed."""
     memory_bytes: int
-    """What the device has."""
+    """Bytes that the device has."""
 
     @property
     def keeps(self) -> bool:
@@ -116,12 +120,12 @@ class Plan:
 
     @property
     def parameters(self) -> int:
-        """Of the transformer."""
+        """Number of the transformer's parameters."""
         return self.dimensions.parameters
 
     @property
     def example_tokens(self) -> int:
-        """Of all examples."""
+        """Number of tokens of all examples."""
         return self.shots * self.tokens.example
 
     @property
@@ -138,18 +142,18 @@ class Plan:
         sequence = self.tokens.text + self.tokens.drawn
         if not self.keeps:
             sequence += self.example_tokens + self.tokens.photo
-        most = max(self.batch_size * self.samples * sequence, self.example_tokens)
-        return ACTIVATIONS * self.dimensions.width * most * self.bytes_a_number
+        tokens = max(self.batch_size * self.samples * sequence, self.example_tokens)
+        return ACTIVATIONS * self.dimensions.width * tokens * self.bytes_a_number
 
     @property
     def total_bytes(self) -> int:
-        """All three together."""
+        """Weights, context and activations together."""
         return self.weight_bytes + self.context_bytes + self.activation_bytes
 
     @property
     def fits(self) -> bool:
         """Whether a tenth of the memory would be left."""
-        return self.total_bytes < 0.9 * self.memory_bytes
+        return fits(self.total_bytes, self.memory_bytes)
 
     def require(self) -> None:
         """Refuse a run that does not fit.
@@ -165,27 +169,24 @@ class Plan:
                 "fewer samples, or quantize"
             )
 
-    @property
-    def _costs(self) -> tuple[float, float]:
-        return self.dimensions.token_flop, 4 * self.dimensions.width * self.dimensions.blocks
+    def _flop(self, tokens: float, pairs: float) -> float:
+        return self.dimensions.token_flop * tokens + self.dimensions.pair_flop * pairs
 
     @cached_property
     def naive_flop(self) -> float:
         """Operations a query if nothing is kept."""
-        token, pair = self._costs
         n = self.tokens.text + self.example_tokens + self.tokens.photo + self.tokens.drawn
-        return self.steps * self.samples * (token * n + pair * n**2)
+        return self.steps * self.samples * self._flop(n, n**2)
 
     @cached_property
     def stock_flop(self) -> float:
         """Operations a query of diffusers' key-value pipeline."""
         if not self.keeps:
             return self.naive_flop
-        token, pair = self._costs
-        shown = self.example_tokens + self.tokens.photo
+        images = self.example_tokens + self.tokens.photo
         drawn = self.tokens.text + self.tokens.drawn
-        first = token * (shown + drawn) + pair * (shown**2 + drawn * (shown + drawn))
-        later = token * drawn + pair * drawn * (shown + drawn)
+        first = self._flop(images + drawn, images**2 + drawn * (images + drawn))
+        later = self._flop(drawn, drawn * (images + drawn))
         return self.samples * (first + (self.steps - 1) * later)
 
     @cached_property
@@ -193,16 +194,15 @@ class Plan:
         """Operations a query when the examples are kept."""
         if not self.keeps:
             return self.naive_flop
-        token, pair = self._costs
         examples, photo = self.example_tokens, self.tokens.photo
         drawn = self.tokens.text + self.tokens.drawn
-        once = (token * examples + pair * examples**2) / self.queries
-        asked = token * photo + pair * photo * (examples + photo)
-        each = token * drawn + pair * drawn * (drawn + examples + photo)
-        return once + asked + self.steps * self.samples * each
+        context = self._flop(examples, examples**2) / self.queries
+        query = self._flop(photo, photo * (examples + photo))
+        step = self._flop(drawn, drawn * (drawn + examples + photo))
+        return context + query + self.steps * self.samples * step
 
     def seconds(self, rate: float) -> float:
-        """Time of a query at a rate in operations a second, beside reading the map."""
+        """Return the time of a query at a rate in operations a second, beside reading the map."""
         return self.shared_flop / rate
 
     def __str__(self) -> str:
@@ -211,7 +211,8 @@ class Plan:
             (
                 f"{self.parameters / 1e6:,.1f} million parameters, {self.shots} shots: "
                 f"{self.example_tokens} tokens",
-                f"weights {format_bytes(self.weight_bytes)}, context {format_bytes(self.context_bytes)}, "
+                f"weights {format_bytes(self.weight_bytes)}, "
+                f"context {format_bytes(self.context_bytes)}, "
                 f"activations about {format_bytes(self.activation_bytes)}: "
                 f"{'fits' if self.fits else 'does not fit'} {format_bytes(self.memory_bytes)}",
                 f"a query with {self.steps} x {self.samples} steps and samples: naive "
@@ -222,8 +223,13 @@ class Plan:
         )
 
 
+def fits(needed: float, memory: float) -> bool:
+    """Say whether a tenth of the memory would be left."""
+    return needed < 0.9 * memory
+
+
 def format_flops(operations: float) -> str:
-    """Give a number of floating-point operations with its unit.
+    """Return a number of floating-point operations with its unit.
 
     >>> format_flops(2.148e15)
     '2.15 PFLOP'
@@ -233,7 +239,7 @@ def format_flops(operations: float) -> str:
 
 
 def device_memory(device: str | torch.device) -> int:
-    """Bytes that a device has in all."""
+    """Return the bytes that a device has in all."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.mem_get_info(device)[1])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -255,10 +261,10 @@ def plan(
         model: as `icgeo.load` takes it. Public checkpoints are known (`icgeo.models.public`), and
             the hub is not asked about them, unless for a `revision`.
         shots: number of examples.
-        queries: how many share them.
+        queries: number of queries that share them.
         batch_size: queries at a time.
-        dtype: of the weights.
-        device: whose memory it should fit.
+        dtype: dtype of the weights.
+        device: device whose memory the run should fit.
         **choices: `quantization`, `revision` and `local_files_only` of `icgeo.load`; `text_tokens`,
             128 if not given; and any of the checkpoint's settings: attention, layout, style,
             photo_size, steps, samples.
@@ -266,104 +272,30 @@ def plan(
     Raises:
         LoadError: no such model, or no such quantization.
     """
-    quantization, text = choices.pop("quantization", None), choices.pop("text_tokens", 128)
-    hub: dict[str, Any] = {
-        name: choices.pop(name) for name in ("revision", "local_files_only") if name in choices
-    }
+    quantization = choices.pop("quantization", None)
+    text = choices.pop("text_tokens", TEXT_TOKENS)
+    hub = {name: choices.pop(name) for name in ("revision", "local_files_only") if name in choices}
     if quantization not in (None, *QUANTIZATIONS):
         raise LoadError(f"expected quantization of {QUANTIZATIONS}, got {quantization!r}")
     require_device(device)
-    chosen = {name: value for name, value in choices.items() if value is not None}
-    with located(model) as folder:
-        read = _reader(folder, str(model), hub)
-        own = own_settings(folder)
-        if own is None:
-            index = read("model_index")
-            own = architecture_of(index, model).settings(index)
-        _require_known(own, chosen, quantization)
-        settings = own.choosing(**chosen)
-        tokens = _tokens(read, settings, shots, text=text)
-        dimensions = Dimensions.of(transformer_of(read("transformer")))
+    settings = _settings(model, choices, quantization, hub)
+    tokens = _tokens(model, settings, shots, text=text, hub=hub)
+    transformer = empty_transformer(model, **hub)
     for name, value in {"shots": shots, "queries": queries, "batch_size": batch_size}.items():
         if value < (name != "shots"):
             raise LoadError(f"expected {name} of at least {int(name != 'shots')}, got {value}")
-    each = BYTES_QUANTIZED[quantization] if quantization else dtype.itemsize
-    return Plan(
-        dimensions=dimensions,
+    weight_bytes = BYTES_QUANTIZED[quantization] if quantization else dtype.itemsize
+    return _plan(
+        transformer,
+        settings,
         tokens=tokens,
         shots=shots,
-        attention=settings.attention,
         queries=queries,
         batch_size=batch_size,
-        steps=settings.steps,
-        samples=settings.samples,
-        weight_bytes=round(each * dimensions.parameters),
+        weight_bytes=round(weight_bytes * transformer.num_parameters()),
         bytes_a_number=dtype.itemsize,
         memory_bytes=device_memory(device),
     )
-
-
-def _require_known(own: Settings, chosen: Mapping[str, Any], quantization: str | None) -> None:
-    """Refuse choices that no model of this kind has, as `icgeo.load` does."""
-    is_stacked = own.layout == "stacked"
-    layouts = (own.layout,) if own.layout in ("stacked", "frames") else ("references", "panel")
-    if is_stacked and quantization:
-        raise LoadError(f"expected no quantization for a model of this size, got {quantization}")
-    for name, known in {"attention": MODES, "layout": layouts}.items():
-        if chosen.get(name, getattr(own, name)) not in known:
-            raise LoadError(f"expected {name} of {known}, got {chosen[name]!r}")
-    if is_stacked and "photo_size" in chosen:
-        raise LoadError(f"expected no photo_size, which is fixed here, got {chosen['photo_size']}")
-    for name in ("steps", "samples"):
-        if chosen.get(name, 1) < 1:
-            raise LoadError(f"expected {name} of at least 1, got {chosen[name]}")
-
-
-def transformer_of(config: dict[str, Any]) -> Any:
-    """Make a transformer on the meta device."""
-    with torch.device("meta"):
-        return getattr(diffusers, config["_class_name"]).from_config(config)
-
-
-def config_of(model: str | Path, part: str) -> dict[str, Any]:
-    """Read the configuration of a part of a model.
-
-    Raises:
-        LoadError: no such model.
-    """
-    with located(model) as folder:
-        return _reader(folder, str(model), {})(part)
-
-
-_Reader = Callable[[str], dict[str, Any]]
-"""Gives the configuration of a part, or the index, "model_index"."""
-
-
-def _reader(folder: Path | None, model: str, hub: Mapping[str, Any]) -> _Reader:
-    """Read from a folder, from what is known of public checkpoints, or from the hub."""
-    if folder is None and model in CONFIGURATIONS and not hub.get("revision"):
-        return CONFIGURATIONS[model].__getitem__
-
-    def read(part: str) -> dict[str, Any]:
-        if part == "model_index":
-            return pipeline_index(folder or model, **hub)
-        path = pipeline_part(folder or model, part, "config.json", **hub)
-        config: dict[str, Any] = json.loads(path.read_text())
-        return config
-
-    return read
-
-
-def _tokens(read: _Reader, settings: Settings, shots: int, *, text: int) -> Tokens:
-    if settings.layout == "stacked":
-        size = read("codec")
-        one = size["rows"] * size["columns"]
-        return Tokens(one, 0, one, text=2)
-    vae = read("vae")
-    scale = vae.get("scale_factor_spatial") or 2 ** (
-        len(vae.get("block_out_channels", 4 * [0])) - 1
-    )
-    return Tokens.of(settings, shots, patch=2 * scale, text=text)
 
 
 def plan_loaded(
@@ -373,32 +305,113 @@ def plan_loaded(
     batch_size: int,
     samples: int | None = None,
     queries: int = 64,
-    text_tokens: int = 128,
+    text_tokens: int = TEXT_TOKENS,
 ) -> Plan | None:
     """Plan a run of a model that is loaded; None for one that this package did not make."""
-    from icgeo.models.flux2 import StackedMapModel
+    from icgeo.models.backbones.tiny import StackedMapModel
     from icgeo.models.pipelines import PipelineMapModel
 
     settings = model.settings
     if isinstance(model, StackedMapModel):
         transformer = model.learner.transformer
-        one = model.learner.codec.latent_shape[0]
-        tokens = Tokens(one, 0, one, text=model.learner.prompts.shape[1])
+        pair = model.learner.codec.latent_shape[0]
+        tokens = Tokens(pair, 0, pair, text=model.learner.prompts.shape[1])
     elif isinstance(model, PipelineMapModel):
         transformer = model.backbone.pipeline.transformer
         tokens = Tokens.of(settings, shots, patch=model.backbone.patch, text=text_tokens)
     else:
         return None
-    return Plan(
-        dimensions=Dimensions.of(transformer),
+    return _plan(
+        transformer,
+        settings.choosing(samples=samples or None),
         tokens=tokens,
         shots=shots,
-        attention=settings.attention,
         queries=queries,
         batch_size=batch_size,
-        steps=settings.steps,
-        samples=samples or settings.samples,
         weight_bytes=sum(p.numel() * p.element_size() for p in transformer.parameters()),
         bytes_a_number=transformer.dtype.itemsize,
         memory_bytes=device_memory(transformer.device),
     )
+
+
+def _plan(transformer: Any, settings: Settings, **sizes: Any) -> Plan:
+    return Plan(
+        dimensions=Dimensions.of(transformer),
+        attention=settings.attention,
+        steps=settings.steps,
+        samples=settings.samples,
+        **sizes,
+    )
+
+
+def read_config(model: str | Path, part: str, **hub: Any) -> dict[str, Any]:
+    """Read the configuration of a part of a model, or its index, "model_index".
+
+    Args:
+        model: as `icgeo.load` takes it.
+        part: name of the part, such as "transformer".
+        **hub: `revision` and `local_files_only` of `icgeo.load`.
+
+    Raises:
+        LoadError: no such model.
+    """
+    with resolve_local(model) as folder:
+        if folder is None and str(model) in CONFIGURATIONS and not hub.get("revision"):
+            return CONFIGURATIONS[str(model)][part]
+        source = folder or str(model)
+        if part == "model_index":
+            return pipeline_index(source, **hub)
+        config: dict[str, Any] = json.loads(
+            pipeline_part(source, part, "config.json", **hub).read_text()
+        )
+        return config
+
+
+def empty_transformer(model: str | Path, **hub: Any) -> Any:
+    """Make the transformer of a model on the meta device, without weights.
+
+    Raises:
+        LoadError: no such model.
+    """
+    config = read_config(model, "transformer", **hub)
+    with torch.device("meta"):
+        return getattr(diffusers, config["_class_name"]).from_config(config)
+
+
+def _settings(
+    model: str | Path, choices: Mapping[str, Any], quantization: str | None, hub: Mapping[str, Any]
+) -> Settings:
+    """Return the settings of a checkpoint with choices; refuse the same as `icgeo.load`."""
+    with resolve_local(model) as folder:
+        settings = own_settings(folder)
+    if settings is None:
+        index = read_config(model, "model_index", **hub)
+        settings = architecture_of(index, model).settings(index)
+    chosen = {name: value for name, value in choices.items() if value is not None}
+    is_stacked = settings.layout == "stacked"
+    layouts = ("references", "panel")
+    if settings.layout in ("stacked", "frames"):
+        layouts = (settings.layout,)
+    if is_stacked and quantization:
+        raise LoadError(f"expected no quantization for a model of this size, got {quantization}")
+    for name, known in {"attention": MODES, "layout": layouts}.items():
+        if chosen.get(name, getattr(settings, name)) not in known:
+            raise LoadError(f"expected {name} of {known}, got {chosen[name]!r}")
+    if is_stacked and "photo_size" in chosen:
+        raise LoadError(f"expected no photo_size, which is fixed here, got {chosen['photo_size']}")
+    for name in ("steps", "samples"):
+        if chosen.get(name, 1) < 1:
+            raise LoadError(f"expected {name} of at least 1, got {chosen[name]}")
+    return settings.choosing(**chosen)
+
+
+def _tokens(
+    model: str | Path, settings: Settings, shots: int, *, text: int, hub: Mapping[str, Any]
+) -> Tokens:
+    if settings.layout == "stacked":
+        codec = read_config(model, "codec", **hub)
+        pair = codec["rows"] * codec["columns"]
+        return Tokens(pair, 0, pair, text=2)
+    vae = read_config(model, "vae", **hub)
+    scale = vae.get("scale_factor_spatial") or 2 ** (len(vae.get("block_out_channels", range(4))) - 1)
+    return Tokens.of(settings, shots, patch=2 * scale, text=text)

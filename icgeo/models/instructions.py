@@ -1,12 +1,6 @@
-"""How examples are laid out for a pretrained model, and what it is told of them in words."""
+"""Instructions for pretrained models: what is shown, what to draw, and of which world."""
 
-import torch
-from einops import rearrange
-from jaxtyping import Float
-from torch import Tensor
-from torch.nn import functional
-
-EARTH, UNKNOWN = "earth", "unknown world"
+from icgeo.options import EARTH, UNKNOWN
 
 _SHOWN = {
     ("references", True): (
@@ -47,31 +41,3 @@ def instruction(prompt: str, *, shots: int, layout: str = "references") -> str:
     if prompt not in _WORLD:
         raise ValueError(f"expected a prompt of {sorted(_WORLD)}, got {prompt!r}")
     return _SHOWN[layout, shots > 0] + TASK + _WORLD[prompt]
-
-
-def panel_rows(
-    photos: Float[Tensor, "pairs 3 size size"], drawn: Float[Tensor, "pairs 3 height width"]
-) -> Float[Tensor, "pairs 3 height row_width"]:
-    """Set each photo, scaled to the height of its map, to the left of it."""
-    side = drawn.shape[-2]
-    scaled = functional.interpolate(photos, (side, side), mode="bilinear", antialias=True)
-    return torch.cat((scaled.clamp(0, 1), drawn), dim=-1)
-
-
-def panels(
-    rows: Float[Tensor, "shots 3 height width"], last: Float[Tensor, "queries 3 height width"]
-) -> Float[Tensor, "queries 3 panel_height width"]:
-    """Stack the same rows over each of the last ones."""
-    top = rearrange(rows, "k c h w -> c (k h) w").expand(len(last), -1, -1, -1)
-    return torch.cat((top, last), dim=-2)
-
-
-def framed(
-    photos: Float[Tensor, "photos 3 size size"], height: int, width: int
-) -> Float[Tensor, "photos 3 height width"]:
-    """Scale photos to the largest square of a frame, and set them on grey in its middle."""
-    side = min(height, width)
-    scaled = functional.interpolate(photos, (side, side), mode="bilinear", antialias=True)
-    left, top = (width - side) // 2, (height - side) // 2
-    margins = (left, width - side - left, top, height - side - top)
-    return functional.pad(scaled.clamp(0, 1), margins, value=0.5)

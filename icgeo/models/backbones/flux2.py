@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icgeo.models.attention import AttentionContext
-from icgeo.models.flux2 import EXAMPLE_IMAGE, grid_ids, text_ids
+from icgeo.models.backbones.tiny import EXAMPLE_IMAGE, grid_ids, text_ids
 from icgeo.models.prompts import Embedding, Prompts
 
 

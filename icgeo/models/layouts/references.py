@@ -4,7 +4,6 @@ They stand in the order of stock pipelines: photo, map, photo, map, ..., the que
 mode `full` computes what `Flux2KleinPipeline` computes for the same images.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,11 +14,9 @@ from torch import Tensor
 
 from icgeo import maps
 from icgeo.models.attention import AttentionContext, KVCache, RotatedKV, install
-from icgeo.models.backbone import Backbone
+from icgeo.models.backbones.backbone import Backbone
+from icgeo.models.layouts.layout import Predict
 from icgeo.models.prompts import Embedding
-
-Predict = Callable[[Tensor, float, Embedding], Tensor]
-"""Velocity of noisy latents [queries, samples, ...] at a time, given an instruction."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import twins
 
 import icgeo
 from icgeo.models import hub
-from icgeo.models import plan as plan_module
-from icgeo.models.plan import Dimensions, Plan, Tokens, plan_loaded, transformer_of
+from icgeo.models import cost
+from icgeo.models.cost import Dimensions, Plan, Tokens, empty_transformer, plan_loaded
 from icgeo.models.public import CONFIGURATIONS
 
 KLEIN = "black-forest-labs/FLUX.2-klein-4B"
@@ -46,8 +46,7 @@ def test_public_checkpoints_have_their_parameters(model, billions):
 
     VACE's names count the base model: the branch of control comes on top of 1.3 and 14 billion.
     """
-    config = CONFIGURATIONS[model]["transformer"]
-    transformer = transformer_of(config)
+    transformer = empty_transformer(model)
     assert transformer.num_parameters() / 1e9 == pytest.approx(billions, abs=0.06)
     found = Dimensions.of(transformer)
     assert found.parameters == transformer.num_parameters()
@@ -106,7 +105,7 @@ def test_what_cannot_be_loaded_is_not_planned(model, choices, words):
 def test_too_many_shots_are_refused_before_anything_is_computed(tmp_path, monkeypatch):
     model = icgeo.load(twins.klein(tmp_path))
     locator = icgeo.Geolocator(model)
-    monkeypatch.setattr(plan_module, "device_memory", lambda _: 2**30)
+    monkeypatch.setattr(cost, "device_memory", lambda _: 2**30)
     photo = np.zeros((8, 8, 3), dtype=np.uint8)
 
     def compute(*_, **__):

@@ -13,9 +13,9 @@ from icgeo import maps
 from icgeo.training.adapters import add_lora
 from icgeo.training.episode_sampling import Gallery, sample_episode
 from icgeo.training.lora import LoraOptions
-from icgeo.training.objectives import objective_of
+from icgeo.training.lora_cost import plan_lora
+from icgeo.training.losses import objective_of
 from icgeo.training.photo_sets import PhotoSet
-from icgeo.training.plan import plan_lora
 
 STYLE = maps.MapStyle.marker(height=64, width=128, sigma_deg=10.0)
 IMAGE_CODECS = ("Encoder", "WanEncoder3d", "WanCausalConv3d", "Conv2d")

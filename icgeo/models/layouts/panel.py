@@ -11,13 +11,31 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
-from icgeo import layout, maps
+from icgeo import maps
 from icgeo.maps.basemap import base_image
 from icgeo.models.attention import install
-from icgeo.models.backbone import Backbone
+from icgeo.models.backbones.backbone import Backbone
+from icgeo.models.layouts.layout import Predict
 from icgeo.models.prompts import Embedding
-from icgeo.models.references import Predict
+
+
+def panel_rows(
+    photos: Float[Tensor, "pairs 3 size size"], drawn: Float[Tensor, "pairs 3 height width"]
+) -> Float[Tensor, "pairs 3 height row_width"]:
+    """Set each photo, scaled to the height of its map, to the left of it."""
+    side = drawn.shape[-2]
+    scaled = functional.interpolate(photos, (side, side), mode="bilinear", antialias=True)
+    return torch.cat((scaled.clamp(0, 1), drawn), dim=-1)
+
+
+def panels(
+    rows: Float[Tensor, "shots 3 height width"], last: Float[Tensor, "queries 3 height width"]
+) -> Float[Tensor, "queries 3 panel_height width"]:
+    """Stack the same rows over each of the last ones."""
+    top = rearrange(rows, "k c h w -> c (k h) w").expand(len(last), -1, -1, -1)
+    return torch.cat((top, last), dim=-2)
 
 
 @dataclass(frozen=True)
@@ -65,7 +83,7 @@ class Panel:
         drawn: Float[Tensor, "examples 3 height width"],
     ) -> dict[str, Tensor]:
         """Keep the rows of examples, in pixels."""
-        return {"rows": layout.panel_rows(photos, drawn.to(photos))}
+        return {"rows": panel_rows(photos, drawn.to(photos))}
 
     def encode_queries(
         self, kept: dict[str, Tensor], photos: Float[Tensor, "queries 3 size size"]
@@ -81,8 +99,8 @@ class Panel:
         drawn: Float[Tensor, "queries 3 height width"],
     ) -> Float[Tensor, "queries tokens channels"]:
         """Encode the panels of queries with their maps, as targets."""
-        asked = layout.panel_rows(photos, drawn.to(photos))
-        return self.backbone.encode(layout.panels(kept.get("rows", asked[:0]), asked))
+        asked = panel_rows(photos, drawn.to(photos))
+        return self.backbone.encode(panels(kept.get("rows", asked[:0]), asked))
 
     def decode(
         self, latents: Float[Tensor, "queries samples tokens channels"]

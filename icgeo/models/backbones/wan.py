@@ -1,0 +1,111 @@
+"""Wan, from a pipeline of diffusers: pairs as frames of a video whose last frames are masked.
+
+Photo, map, photo, map, ..., the query's photo, and its map, which is to be filled in. An image is
+one latent frame: 4 frames of the video, the first alone. VACE sees the known frames in its control
+branch (Jiang et al. 2025); the 5B model of Wan 2.2 sees them in place of noise, at time 0. Nothing
+is kept but pixels: all frames see each other at every step.
+
+The pipelines' own scheduler, UniPC, steps by a method of second order; here its times are stepped
+through by Euler.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from icgeo.models.prompts import Embedding, Prompts
+
+TRAINING_TIMES = 1000
+TEXT_TOKENS = 512
+"""Wan was trained with instructions padded to so many; they are not trimmed."""
+
+Video = Float[Tensor, "videos 3 frames height width"]
+Latents = Float[Tensor, "videos channels latent_frames rows columns"]
+Shown = Float[Tensor, "videos shown_channels latent_frames rows columns"]
+"""Known frames; for VACE what is masked and the mask too, in more channels."""
+
+
+@dataclass(frozen=True)
+class WanBackbone:
+    """A Wan 2.1 VACE, or a Wan 2.2 that takes a time for each token (TI2V-5B)."""
+
+    pipeline: Any
+    prompts: Prompts
+
+    @property
+    def patch(self) -> int:
+        """Pixels a token, in each direction."""
+        return self.scale * int(self.pipeline.transformer.config.patch_size[1])
+
+    @property
+    def scale(self) -> int:
+        """Pixels a latent, in each direction."""
+        return int(self.pipeline.vae_scale_factor_spatial)
+
+    @property
+    def has_control(self) -> bool:
+        """Whether known frames go to a control branch, as in VACE."""
+        return hasattr(self.pipeline.transformer, "vace_blocks")
+
+    def _statistics(self) -> Float[Tensor, "two channels 1 1 1"]:
+        """Mean and deviation of latents."""
+        vae = self.pipeline.vae
+        told = torch.tensor([vae.config.latents_mean, vae.config.latents_std])
+        return rearrange(told.to(vae.device, vae.dtype), "two c -> two c 1 1 1")
+
+    def encode(self, video: Video) -> Latents:
+        """Encode videos in [-1, 1] to normalised latents."""
+        vae = self.pipeline.vae
+        mean, deviation = self._statistics()
+        latents = vae.encode(video.to(vae.device, vae.dtype)).latent_dist.mode()
+        return ((latents - mean) / deviation).to(self.pipeline.transformer.dtype)
+
+    def decode(self, latents: Latents) -> Video:
+        """Decode latents to videos in [0, 1]; in float32, unclipped."""
+        mean, deviation = self._statistics()
+        vae = self.pipeline.vae
+        video = vae.decode(latents.to(vae.dtype) * deviation + mean, return_dict=False)[0]
+        return (video.float() + 1) / 2
+
+    def forward(
+        self,
+        latents: Latents,
+        t: Float[Tensor, " videos"] | Float[Tensor, "videos tokens"],
+        *,
+        text: Embedding,
+        control: Shown | None = None,
+    ) -> Latents:
+        """Run the stock forward; `t` is one time, or one for each token."""
+        words = text["encoder_hidden_states"].to(latents)
+        shown = {} if control is None else {"control_hidden_states": control}
+        return self.pipeline.transformer(
+            hidden_states=latents,
+            timestep=TRAINING_TIMES * t,
+            encoder_hidden_states=words.expand(len(latents), -1, -1),
+            return_dict=False,
+            **shown,
+        )[0]
+
+    def times(self, steps: int) -> Float[Tensor, " times"]:
+        """Return the scheduler's times."""
+        scheduler = self.pipeline.scheduler
+        scheduler.set_timesteps(steps)
+        return scheduler.sigmas.cpu()
+
+    @property
+    def shift(self) -> float:
+        """How far that grid leans to the noise."""
+        config = self.pipeline.scheduler.config
+        return float(config.get("flow_shift") or config.get("shift") or 1.0)
+
+
+def embed_wan(pipeline: Any, words: str) -> Embedding:
+    """Embed an instruction, padded as Wan was trained."""
+    text, _ = pipeline.encode_prompt(
+        words, do_classifier_free_guidance=False, max_sequence_length=TEXT_TOKENS
+    )
+    return {"encoder_hidden_states": text}

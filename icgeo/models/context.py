@@ -1,0 +1,93 @@
+"""Examples as a model holds them, computed once for any number of queries."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Context:
+    """Examples as the model holds them, computed once."""
+
+    shots: int
+    kept: dict[str, Tensor]
+    """What the architecture keeps of them: keys and values of each layer."""
+    fingerprint: dict[str, str] = field(default_factory=dict)
+    """What it depends on beside the examples: model, dtype, style, layout, attention."""
+    chosen: Int[Tensor, "queries shots"] | None = None
+    """Which of the kept pairs each query sees, in order; None means all of them."""
+
+    def choosing(self, chosen: Int[Tensor, "queries shots"]) -> "Context":
+        """Show each query pairs of its own, by their number; nothing is computed or copied.
+
+        Raises:
+            ValueError: a mode in which pairs are not kept each alone.
+        """
+        if self.fingerprint["attention"] != "pairwise":
+            raise ValueError(
+                "expected attention 'pairwise' to choose among the pairs of a context, got "
+                f"{self.fingerprint['attention']!r}"
+            )
+        return replace(self, shots=chosen.shape[1], chosen=chosen)
+
+    def repeated(self, times: int) -> "Context":
+        """Serve as many queries again and again, behind each other."""
+        if self.chosen is None:
+            return self
+        return replace(self, chosen=self.chosen.repeat(times, 1))
+
+    def by_query(self) -> Iterator["Context"]:
+        """Give the context of each query alone, after `choosing`."""
+        for row in () if self.chosen is None else self.chosen:
+            kept = {name: tensor[row.to(tensor.device)] for name, tensor in self.kept.items()}
+            yield Context(len(row), kept, self.fingerprint)
+
+    def require(self, fingerprint: dict[str, str]) -> None:
+        """Refuse to be used by anything else than what made it.
+
+        Raises:
+            ValueError: it was made otherwise, with what differs.
+        """
+        different = [
+            f"{name} {self.fingerprint.get(name)!r}, not {value!r}"
+            for name, value in fingerprint.items()
+            if self.fingerprint.get(name) != value
+        ]
+        if different:
+            raise ValueError(
+                f"this context was made with {'; '.join(different)}; encode its examples again"
+            )
+
+    def extended(self, other: "Context") -> "Context":
+        """Add the examples of another context; those of neither are computed again.
+
+        Raises:
+            ValueError: made otherwise, or by a mode in which examples see each other.
+        """
+        other.require(self.fingerprint)
+        mode = self.fingerprint["attention"]
+        if mode == "joint":
+            raise ValueError("expected attention 'pairwise' to extend a context, got 'joint'")
+        if not (self.kept and other.kept):
+            return self if self.kept else other
+        kept = {name: torch.cat((x, other.kept[name])) for name, x in self.kept.items()}
+        return Context(self.shots + other.shots, kept, self.fingerprint)
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file."""
+        kept = {name: tensor.contiguous() for name, tensor in self.kept.items()}
+        save_file(kept, path, metadata={**self.fingerprint, "shots": str(self.shots)})
+
+    @classmethod
+    def load(cls, path: Path, *, device: str | torch.device = "cpu") -> "Context":
+        """Read what `save` wrote."""
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            fingerprint = dict(file.metadata())
+            kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return cls(int(fingerprint.pop("shots")), kept, fingerprint)

@@ -1,0 +1,1 @@
+"""Ways to show examples and a query to a backbone."""

@@ -1,0 +1,111 @@
+"""What a checkpoint says of itself, and where it came from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icgeo import maps
+from icgeo.models.hub import LoadError
+from icgeo.travel import frame_temperature
+
+MODES = ("full", "joint", "pairwise")
+"""Who sees whom among examples, query and map: see DESIGN.md and `icgeo.models.attention`."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a checkpoint says of itself in `icgeo.json`."""
+
+    style: maps.MapStyle
+    prompts: tuple[str, ...]
+    default_prompt: str
+    noise: maps.Noise = field(default_factory=maps.Noise)
+    """How far the maps that it draws are from heatmap, for reading them."""
+    calibration: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Temperature that calibrates the density, fitted on held-out worlds, by prompt and shots."""
+    frame_correlation: dict[str, float] = field(default_factory=dict)
+    """How far frames of a clip are wrong together, from 0 to 1, fitted likewise, by prompt."""
+    layout: str = "stacked"
+    attention: str = "pairwise"
+    steps: int = 1
+    samples: int = 1
+    guidance_scale: float = 1.0
+    """Classifier-free guidance by the instruction; 1 is none."""
+    example_guidance: float = 1.0
+    """Classifier-free guidance by the examples; 1 is none, and without examples it does nothing."""
+    embedded_guidance: float = 1.0
+    """Guidance that a distilled model takes as an input, as FLUX.1 Kontext and FLUX.2 dev do."""
+    photo_size: int = 256
+    """Height and width of photos beside maps in pixels, where the model can choose."""
+
+    def choosing(self, **choices: Any) -> "Settings":
+        """Change what is not None; another layout is seen in `full`, which every one knows."""
+        given = {name: value for name, value in choices.items() if value is not None}
+        if given.get("layout", self.layout) != self.layout:
+            given.setdefault("attention", "full")
+        return replace(self, **given)
+
+    def require_multiples(self, patch: int) -> None:
+        """Refuse maps and photos that are no whole number of tokens of so many pixels.
+
+        Raises:
+            LoadError: with their sizes.
+        """
+        style, photo = self.style, self.photo_size
+        if photo < 1 or photo % patch or style.height % patch or style.width % patch:
+            raise LoadError(
+                f"expected maps and photos of multiples of {patch} pixels, got {style.height} x "
+                f"{style.width} and {photo}"
+            )
+
+    def temperature(self, prompt: str, shots: int) -> float:
+        """Return the temperature that calibrates the density.
+
+        Its reciprocal is interpolated in the logarithm of 1 + shots; 1 if none was fitted.
+        """
+        fitted = sorted((int(k), 1 / t) for k, t in self.calibration.get(prompt, {}).items())
+        if not fitted:
+            return 1.0
+        knots, powers = zip(*fitted, strict=True)
+        return 1 / float(np.interp(np.log1p(shots), np.log1p(knots), powers))
+
+    def temperature_in_sequence(self, prompt: str, frames: int) -> float:
+        """Return the temperature of each frame's likelihood; if not fitted, all count as one."""
+        return frame_temperature(self.frame_correlation.get(prompt, 1.0), frames)
+
+    @classmethod
+    def read(cls, path: Path) -> "Settings":
+        """Read the settings of a checkpoint folder."""
+        return cls.from_dict(json.loads(path.read_text()))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
+        """Take what `to_dict` gave."""
+        values = dict(values)
+        return cls(
+            style=maps.MapStyle.from_dict(values.pop("style")),
+            prompts=tuple(values.pop("prompts")),
+            noise=maps.Noise(**values.pop("noise")),
+            **values,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the fields as plain values, ready for JSON."""
+        return {**asdict(self), "style": self.style.to_dict(), "prompts": list(self.prompts)}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model was loaded from, so that it can be had again."""
+
+    model: str
+    """A name, a folder, or a hub id."""
+    revision: str | None = None
+    """The commit that the hub id meant."""
+    adapter: str | None = None
+    """The LoRA in it: a folder, a file, or a hub id."""
+    quantization: str | None = None
