@@ -146,17 +146,16 @@ def _write(stream: TextIO, rows: Iterable[Row]) -> None:
 
 
 def _read(path: Path) -> tuple[int, list[Row]]:
-    """Give the bytes up to the last whole line, and the rows in them."""
+    """Return the bytes up to the last whole line, and the rows in them."""
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
-    lines = content[:whole].decode().splitlines()
-    return whole, [_parsed(line, f"{path}, line {n}") for n, line in enumerate(lines, start=1)]
-
-
-def _parsed(line: str, place: str) -> Row:
-    try:
-        return Row(**json.loads(line))
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{place}: expected a row, got {line[:80]!r}; remove it, or choose another folder"
-        ) from error
+    rows: list[Row] = []
+    for number, line in enumerate(content[:whole].decode().splitlines(), start=1):
+        try:
+            rows.append(Row(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{path}, line {number}: expected a row, got {line[:80]!r}; remove it, or choose "
+                "another folder"
+            ) from error
+    return whole, rows

@@ -8,8 +8,8 @@ locators and queries, whoever located them in which order.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -99,52 +99,59 @@ def locate_share(
         unit="query",
         disable=not shard.is_main,
     ) as bar:
-        work = batches([episode for _, episode in runs], batch_size, order)
-        for number, (run, queries) in enumerate(work):
+        named = [(locator.name, episode) for locator, episode in runs]
+        work = batches(named, shots=shots, size=batch_size, known=file.rows, order=order)
+        for number, batch in enumerate(work):
             if not shard.takes(number):
                 continue
-            locator, episode = runs[run]
-            counts = episode.shots(shots)
-            left = missing(file.rows, locator.name, episode, queries, counts)
-            bar.update(len(queries) * (len(counts) - len(left)))
-            if not left:
-                continue
-            for rows in locate(locator, episode, read(queries), shots=left, baselines=baselines):
-                file.append(rows)
-                bar.update(len(queries))
+            bar.update(len(batch.queries) * batch.done)
+            if batch.missing:
+                photos = read(batch.queries)
+                for rows in locate(
+                    *runs[batch.run], photos, shots=batch.missing, baselines=baselines
+                ):
+                    file.append(rows)
+                    bar.update(len(batch.queries))
     return order
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Queries to locate together."""
+
+    run: int
+    """Number of their run."""
+    queries: Sequence[Query]
+    missing: Sequence[int]
+    """Numbers of shots for which not all of their rows are known."""
+    done: int
+    """How many numbers of shots are not missing."""
+
+
 def batches(
-    episodes: Sequence[QuerySet], size: int, order: Order
-) -> Iterator[tuple[int, Sequence[Query]]]:
-    """Take queries a batch at a time, with the number of their episode; note their order."""
-    for number, episode in enumerate(episodes):
+    runs: Sequence[tuple[str, QuerySet]],
+    *,
+    shots: Sequence[int],
+    size: int,
+    known: Container[Key],
+    order: Order,
+) -> Iterator[Batch]:
+    """Take queries a batch at a time, of runs named by their locators; note their order."""
+    for number, (locator, episode) in enumerate(runs):
         queries = iter(episode.queries)
+        counts = episode.shots(shots)
         while batch := list(islice(queries, size)):
             for query in batch:
                 order.setdefault((episode.id, query.id), len(order))
-            yield number, batch
+            missing = [
+                count
+                for count in counts
+                if any((locator, episode.id, query.id, count) not in known for query in batch)
+            ]
+            yield Batch(number, batch, missing, len(counts) - len(missing))
 
 
-def missing(
-    known: Mapping[Key, Row],
-    locator: str,
-    episode: QuerySet,
-    queries: Sequence[Query],
-    shots: Sequence[int],
-) -> list[int]:
-    """Return the numbers of shots for which not all rows of a batch are known."""
-    return [
-        count
-        for count in shots
-        if not all((locator, episode.id, query.id, count) in known for query in queries)
-    ]
-
-
-def finish(
-    folder: Path, order: Order, locators: Sequence[str], *, also: Iterable[Row] = ()
-) -> DataFrame:
+def finish(folder: Path, order: Order, locators: Sequence[str]) -> DataFrame:
     """Merge the rows of all processes in the order of the queries, and write their scores.
 
     Killed within, it finds everything again when it is called again.
@@ -153,7 +160,6 @@ def finish(
         folder: of the run.
         order: of the queries.
         locators: names, in the order in which they are told.
-        also: rows kept elsewhere.
 
     Returns:
         all rows in the folder; those of other episodes and locators last.
@@ -169,8 +175,7 @@ def finish(
             order.get((row.episode, row.id), math.inf),
         )
 
-    known = {row.key: row for row in also} | known_rows(folder)
-    rows = sorted(known.values(), key=place)
+    rows = sorted(known_rows(folder).values(), key=place)
     write_rows(folder, rows)
     return write_results(folder, rows)
 

@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from pyarrow import parquet
 from test_run import Matcher, episode, without_times
 
 from icgeo.config import UsageError
-from icgeo.evaluation import Row, evaluate
+from icgeo.evaluation import evaluate
 from icgeo.evaluation import ray_pipeline as on_ray
-from icgeo.evaluation.ray_pipeline import SCHEMA, Actors, evaluate_on_ray
+from icgeo.evaluation.ray_pipeline import Actors, evaluate_on_ray
 
 FEW = {"shots": (0, 2), "batch_size": 2}
 POOL = Actors(name="matcher", fewest=2, most=2, baselines=False)
@@ -31,14 +30,16 @@ def episodes():
 
 def by_hand(episodes, folder, *, keep=None):
     """Do what Ray does with the items, all or the first `keep`; give how many there were."""
-    (folder / "parts").mkdir(parents=True, exist_ok=True)
-    known = on_ray.part_rows(folder)
-    items = list(on_ray._items(episodes, known, {}, shots=(0, 2), size=2, name="matcher"))
-    actor = on_ray._Actor(partial(open_matchers, len(episodes)), episodes, POOL)
-    for number, item in enumerate(items[:keep]):
-        located = actor({"work": [on_ray._read(item)["work"]]})
-        parquet.write_table(located, folder / "parts" / f"{len(known)}-{number}.parquet")
+    folder.mkdir(parents=True, exist_ok=True)
+    items = items_of(episodes, folder)
+    actor = on_ray._Actor(partial(open_matchers, len(episodes)), episodes, folder, POOL)
+    for item in items[:keep]:
+        actor({"work": [on_ray._read(item)["work"]]})
     return len(items)
+
+
+def items_of(episodes, folder):
+    return list(on_ray._items(episodes, folder, {}, shots=(0, 2), size=2, name="matcher"))
 
 
 @pytest.fixture
@@ -50,38 +51,25 @@ def whole(episodes, tmp_path):
 def test_a_stopped_run_goes_on_with_the_answers_of_one_process(episodes, whole, tmp_path):
     folder = tmp_path / "ray"
     assert by_hand(episodes, folder, keep=2) == 6
-    torn = next((folder / "parts").glob("*.parquet"))
+    torn = next(folder.glob("predictions-*.jsonl"))
     torn.write_bytes(torn.read_bytes()[:-10])
     assert by_hand(episodes, folder) == 5
     # nothing is left to locate: no Ray is needed
     rows = evaluate_on_ray(list, episodes, folder=folder, pool=POOL, **FEW)
     assert without_times(rows) == whole
-    assert not (folder / "parts").exists()
+    assert [path.name for path in folder.glob("*.jsonl")] == ["predictions.jsonl"]
     again = evaluate([(Matcher(), one) for one in episodes], folder=folder, baselines=False, **FEW)
     assert again.equals(rows)
 
 
 def test_what_one_process_has_located_is_known(episodes, whole, tmp_path):
     evaluate([(Matcher(), episodes[0])], folder=tmp_path / "ray", baselines=False, **FEW)
-    known = on_ray.known_rows(tmp_path / "ray")
-    items = list(on_ray._items(episodes, known, {}, shots=(0, 2), size=2, name="matcher"))
-    assert len(items) == 3
+    assert len(items_of(episodes, tmp_path / "ray")) == 3
 
 
-def test_rows_come_back_from_parquet_to_the_bit(tmp_path):
-    rows = [
-        Row("a", "e", "w", "é/1", 3, lat=0.1, lon=-1 / 3, nll=1e-17, located=True),
-        Row("a", "e", "w", "2", 0, error="empty"),
-    ]
-    (tmp_path / "parts").mkdir()
-    table = on_ray.pyarrow.Table.from_pylist([vars(row) for row in rows], SCHEMA)
-    parquet.write_table(table, tmp_path / "parts" / "0.parquet")
-    assert list(on_ray.part_rows(tmp_path).values()) == rows
-
-
-def test_locators_of_another_name_are_refused(episodes):
+def test_locators_of_another_name_are_refused(episodes, tmp_path):
     with pytest.raises(UsageError, match="expected locators named 'icgeo' as the pool"):
-        on_ray._Actor(partial(open_matchers, 2), episodes, Actors())
+        on_ray._Actor(partial(open_matchers, 2), episodes, tmp_path, Actors())
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):
