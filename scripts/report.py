@@ -11,11 +11,11 @@ class Options:
     """Show runs on a page that needs no network; name their folders first."""
 
     runs: tuple[Path, ...] = ()
-    """Run folders, such as `scripts/zero_shot.py` makes; words before the options are these."""
+    """Run folders, as `scripts/zero_shot.py` makes them; words before the options are these."""
     output: Path | None = None
-    """The page; by default report.html in the first folder."""
+    """The page to write; by default report.html in the first folder."""
     title: str = "Geolocation report"
-    """Of the page."""
+    """Title of the page."""
 
 
 def main(options: Options) -> None:
