@@ -19,7 +19,7 @@ from icgeo import plots
 from icgeo.data.photos import Photo, PhotoError, read_photo
 from icgeo.evaluation import Episode, Query
 from icgeo.evaluation.scores import GUESS_KM, methods
-from icgeo.plots.style import drawn_image
+from icgeo.plots.theme import drawn_image
 from icgeo.prediction import Locator, Prediction
 from icgeo.report.charts import EmbeddedImage
 from icgeo.sphere import Values
