@@ -10,11 +10,11 @@ from icgeo import config
 class Options:
     """Show runs on a page that needs no network; name their folders first."""
 
-    runs: tuple[Path, ...] = config.positional("Run folders, such as `scripts/zero_shot.py` makes.")
+    runs: tuple[Path, ...] = config.positional("Run folders, as `scripts/zero_shot.py` makes them.")
     output: Path | None = None
-    """The page; by default report.html in the first folder."""
+    """The page to write; by default report.html in the first folder."""
     title: str = "Geolocation report"
-    """Of the page."""
+    """Title of the page."""
 
 
 def main(options: Options) -> None:

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from icgeo.data.photos import Photo
-from icgeo.plots.style import (
+from icgeo.plots.theme import (
     BLACK,
     DENSITY_MAP,
     GREEN,

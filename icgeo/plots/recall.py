@@ -18,7 +18,7 @@ from torch import Tensor
 from icgeo.evaluation import BASELINES
 from icgeo.evaluation.scores import GUESS_KM
 from icgeo.metrics import THRESHOLDS_KM, UNIFORM_NLL, recall_by_area
-from icgeo.plots.style import BASELINE_STYLES, figure_of
+from icgeo.plots.theme import BASELINE_STYLES, figure_of
 from icgeo.sphere import AREA_KM2
 
 _POINTS = 160

@@ -27,15 +27,7 @@ tables hold all."""
 
 
 def write_report(folders: Sequence[Path], path: Path, *, title: str = "Geolocation report") -> Path:
-    """Write one page that shows run folders.
-
-    Args:
-        folders: of runs, as `scripts/zero_shot.py` makes them.
-        path: of the page.
-        title: of the page.
-
-    Returns:
-        the path.
+    """Write one page of run folders, as `scripts/zero_shot.py` makes them, and return its path.
 
     Raises:
         UsageError: no run folder, or one that cannot be read.

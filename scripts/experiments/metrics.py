@@ -4,6 +4,7 @@ import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from icgeo import config
@@ -55,48 +56,41 @@ def report(count: int, what: str, start: tuple[float, float]) -> None:
     print(f"{count} {what}: {wall:.1f} s, of CPU {cpu:.1f} s, peak {peak:.0f} MB", flush=True)
 
 
-def scattered_around_cities(count: int, generator: "Generator") -> "Tensor":
-    """Draw unit vectors [count, 3] some 20 km around random cities."""
-    import torch
-
-    from icgeo.metrics import bundled_gazetteer
-    from icgeo.sphere import sample_von_mises_fisher, to_xyz
-
-    lat_lon = torch.from_numpy(bundled_gazetteer().lat_lon)
-    cities = lat_lon[torch.randint(len(lat_lon), (count,), generator=generator)]
-    return sample_von_mises_fisher(to_xyz(cities), 1e5, generator=generator)
-
-
-def score_points(
-    count: int, *, protocol: str = "osv5m", training: int = 100_000, generator: "Generator"
-) -> dict[str, Any]:
+def score_points(count: int, *, protocol: str, generator: "Generator") -> dict[str, Any]:
     """Score random predictions with all scores of points, 95 % intervals of 1000 resamples."""
-    import numpy as np
     import torch
 
     from icgeo import metrics
-    from icgeo.sphere import sample_von_mises_fisher, to_lat_lon
+    from icgeo.sphere import sample_von_mises_fisher, to_lat_lon, to_xyz
 
-    true = scattered_around_cities(count, generator)
+    gazetteer = metrics.bundled_gazetteer()
+    cities = to_xyz(torch.from_numpy(gazetteer.lat_lon))
+
+    def around_cities(number: int) -> "Tensor":  # unit vectors, scattered by some 20 km
+        centres = cities[torch.randint(len(cities), (number,), generator=generator)]
+        return sample_von_mises_fisher(centres, 1e5, generator=generator)
+
+    true = around_cities(count)
     kappa = 10 ** (5 * torch.rand(count, generator=generator, dtype=torch.float64))
     guess = sample_von_mises_fisher(true, kappa, generator=generator)
-    photos = scattered_around_cities(training, generator)
-    predicted, truth, photos = map(to_lat_lon, (guess, true, photos))
+    predicted, truth, photos = map(to_lat_lon, (guess, true, around_cities(100_000)))
     km = metrics.distances(predicted, truth, protocol=protocol)
-    gazetteer = metrics.bundled_gazetteer()
     guessed, labels = (gazetteer.locate(places) for places in (predicted, truth))
-    right = {level: metrics.hits(guessed[level], labels[level]) for level in metrics.PLACE_LEVELS}
-    known = {level: values[~np.isnan(values)] for level, values in right.items()}
+    hits = {
+        level: torch.from_numpy(metrics.hits(guessed[level], labels[level]))
+        for level in metrics.PLACE_LEVELS
+    }
+    hits = {level: values[~values.isnan()] for level, values in hits.items()}
     columns = {"mean km": km, "GeoScore": metrics.geoscore(km, protocol=protocol)}
     columns |= {f"within {near:g} km": (km < near).double() for near in metrics.THRESHOLDS_KM}
-    columns |= {level: torch.from_numpy(values) for level, values in known.items() if len(values)}
-    interval = metrics.bootstrap_interval
+    columns |= {level: values for level, values in hits.items() if len(values)}
+    interval = partial(metrics.bootstrap_interval, generator=generator)
     return {
         "summary": metrics.summarise(km, protocol=protocol),
         "accuracies": metrics.accuracies(km, protocol=protocol),
-        "median km": interval(km, statistic=metrics.weighted_median, generator=generator),
-        **{name: interval(values, generator=generator) for name, values in columns.items()},
-        "labels": {level: len(values) for level, values in known.items()},
+        "median km": interval(km, statistic=metrics.weighted_median),
+        **{name: interval(values) for name, values in columns.items()},
+        "labels": {level: len(values) for level, values in hits.items()},
         "continents": metrics.errors_by_group(km, labels["continent"], protocol=protocol),
         "training density": metrics.errors_by_training_density(
             km, metrics.training_counts(truth, photos), protocol=protocol

@@ -4,7 +4,7 @@ Banks are drawn like the photos, or taken on an even grid over the whole world. 
 the world is unknown, the Earth too: else they answer from memory.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -104,13 +104,13 @@ def main(options: Options) -> None:
         tell(concat(sized, ignore_index=True), folder, "banks", label="examples in the bank")
 
 
-def worlds(held_out: int, earth: int) -> "Iterator[tuple[str, int]]":
+def worlds(held_out: int, earth: int) -> list[tuple[str, int]]:
     """Name the worlds of so many episodes, families in turn."""
     from icgeo.data.worlds import HELD_OUT_FAMILIES
     from icgeo.evaluation.episodes import EARTH
 
-    for families, count in ((HELD_OUT_FAMILIES, held_out), ((EARTH,), earth)):
-        yield from ((families[number % len(families)], number) for number in range(count))
+    families = [(HELD_OUT_FAMILIES[n % len(HELD_OUT_FAMILIES)], n) for n in range(held_out)]
+    return families + [(EARTH, number) for number in range(earth)]
 
 
 def ways(

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 from icgeo import config
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from icgeo.maps import MapStyle
+    from pandas import DataFrame, Series
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def main(options: Options) -> None:
     rows = concat([groups, memorised, tried], ignore_index=True)
     values = {
         "groups": {world: learning(part) for world, part in groups.groupby("world", sort=False)},
-        "codec_and_ink_median_km": codec_and_heatmap_km(model, model.settings.style),
+        "codec_and_ink_median_km": codec_and_heatmap_km(model),
     }
     print(write_evidence(folder, rows, values))
 
@@ -109,31 +107,28 @@ def learning(rows: "DataFrame") -> dict[str, Any]:
     name = own.locator.iloc[0]
     measure = partial(compare, metrics=("median_km",))
     few = own[own.shots.isin((1, 16))]
-    ratio = measure(few, 1, across="shots", by=("locator",), ratio=True).set_index("shots")
+    ratio = measure(few, 1, across="shots", by=("locator",), ratio=True).iloc[-1]
     many = rows[rows.locator.isin((name, NearestPixels.name)) & (rows.shots >= 4)]
     above = measure(many, NearestPixels.name).query("locator == @name").set_index("shots")
     scores = score(own, metrics=("covered", "area_share"), intervals=()).set_index("shots")
-    ends = ("low", "high")
+
+    def interval(line: "Series[Any]", effect: str) -> dict[str, float]:
+        bounds = {"low": line.median_km_low, "high": line.median_km_high}
+        return {"estimate": line[f"median_km_{effect}"], **bounds}
+
     return {
         "episodes": rows.episode.nunique(),
         "queries": int(own[own.nll.notna()].shots.eq(1).sum()),
-        "median_16_over_1_shot": {
-            "estimate": ratio.median_km_ratio[16],
-            **{end: ratio[f"median_km_{end}"][16] for end in ends},
-        },
+        "median_16_over_1_shot": interval(ratio, "ratio"),
         "km_above_nearest_by_pixels": {
-            shots: {
-                "estimate": line.median_km_difference,
-                **{end: line[f"median_km_{end}"] for end in ends},
-            }
-            for shots, line in above.iterrows()
+            shots: interval(line, "difference") for shots, line in above.iterrows()
         },
         "coverage_90": scores.covered.to_dict(),
         "area_90": scores.area_share.to_dict(),
     }
 
 
-def codec_and_heatmap_km(model: object, style: "MapStyle", *, count: int = 256) -> float | None:
+def codec_and_heatmap_km(model: Any, *, count: int = 256) -> float | None:
     """Compute the median error of maps drawn, coded and read: what no training can go below.
 
     None for a model whose codec cannot be tried alone.
@@ -144,11 +139,10 @@ def codec_and_heatmap_km(model: object, style: "MapStyle", *, count: int = 256) 
     from icgeo.metrics import median_error
     from icgeo.sphere import distance_km, sample_uniform, to_lat_lon
 
-    round_trip = getattr(model, "codec_round_trip", None)
-    if round_trip is None:
+    if not hasattr(model, "codec_round_trip"):
         return None
     places = to_lat_lon(sample_uniform(count, generator=torch.Generator().manual_seed(0)))
-    readings = maps.read(round_trip(places).float(), style)
+    readings = maps.read(model.codec_round_trip(places).float(), model.settings.style)
     answers = torch.stack([reading.density.best_point() for reading in readings])
     return median_error(distance_km(places, answers))
 

@@ -1,6 +1,7 @@
 """Tests of the evidence: what is measured comes out as it was put in; end to end on few."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -114,13 +115,13 @@ def test_evidence_is_written_as_tables_and_json(rows, tmp_path):
 class Perfect:
     """A codec that loses nothing."""
 
-    style = maps.MapStyle.three_widths(height=32, width=64)
+    settings = SimpleNamespace(style=maps.MapStyle.three_widths(height=32, width=64))
 
     def codec_round_trip(self, lat_lon):
-        return maps.draw(lat_lon, self.style)
+        return maps.draw(lat_lon, self.settings.style)
 
 
 def test_a_perfect_codec_costs_less_than_a_pixel():
     """A pixel at the equator has 360 / 64 degrees: 625 km."""
-    assert 0 < module.codec_and_heatmap_km(Perfect(), Perfect.style, count=16) < 625 / 4
-    assert module.codec_and_heatmap_km(object(), Perfect.style) is None
+    assert 0 < module.codec_and_heatmap_km(Perfect(), count=16) < 625 / 4
+    assert module.codec_and_heatmap_km(object()) is None
