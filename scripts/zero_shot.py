@@ -32,7 +32,7 @@ class Options(ModelOptions):
     root: Path | None = None
     """The folder that `benchmark` was unpacked to."""
     split: str | None = None
-    """Of `benchmark`; by default its first."""
+    """Split of `benchmark`; by default its first."""
     leakage_km: float | None = None
     """Leave out examples within so many km of a query of `benchmark`, and its near duplicates."""
     examples: Path | None = None
@@ -64,7 +64,7 @@ class Options(ModelOptions):
     batch_size: int = 64
     """Queries at a time."""
     seed: int = 0
-    """Of worlds, views and noise."""
+    """Seed of worlds, views and noise."""
     allow_outside: bool = False
     """Accept photos outside the folder of their manifest."""
     name: str = "zero-shot"
@@ -131,14 +131,14 @@ def locate(
     from icgeo import evaluation, plots, report
 
     settings = runs[0][0].loaded.settings
-    asked: list[tuple[Locator, Episode]] = [*runs]
+    methods: list[tuple[Locator, Episode]] = [*runs]
     baselines: list[tuple[Locator, Episode]] = []
     if options.choose:
-        asked, baselines = evaluation.choose_examples(
+        methods, baselines = evaluation.choose_examples(
             runs, options.choose, features, shots=max(options.shots)
         )
     rows = evaluation.evaluate(
-        [*asked, *baselines],
+        [*methods, *baselines],
         folder=folder,
         shots=options.shots,
         batch_size=options.batch_size,
@@ -146,8 +146,8 @@ def locate(
         shard=shard,
     )
     if shard.is_main:
-        plots.save_figures(folder, rows, asked, settings.style)
-        report.save_cases(folder, rows, asked)
+        plots.save_figures(folder, rows, methods, settings.style)
+        report.save_cases(folder, rows, methods)
     return rows
 
 
