@@ -48,8 +48,8 @@ def main(options: Options) -> None:
 
     from icgeo.models.backbones.tiny import StackedMapModel
     from icgeo.models.settings import Settings
-    from icgeo.training.fit_calibration import calibrate
     from icgeo.training.episodes import PROMPTS, EpisodeOptions, WorldBank
+    from icgeo.training.fit_calibration import calibrate
     from icgeo.training.memory import keep_freed_memory
     from icgeo.training.pretrain import STYLE, Pretraining, Schedule, build_learner
 

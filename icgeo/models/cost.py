@@ -217,7 +217,8 @@ class Plan:
                 f"{'fits' if self.fits else 'does not fit'} {format_bytes(self.memory_bytes)}",
                 f"a query with {self.steps} x {self.samples} steps and samples: naive "
                 f"{format_flops(self.naive_flop)}, stock key-value pipeline "
-                f"{format_flops(self.stock_flop)}, shared context {format_flops(self.shared_flop)}; "
+                f"{format_flops(self.stock_flop)}, "
+                f"shared context {format_flops(self.shared_flop)}; "
                 f"{self.seconds(1e14):.2g} s at 100 TFLOP/s",
             )
         )
@@ -388,12 +389,16 @@ def _settings(
         index = read_config(model, "model_index", **hub)
         settings = architecture_of(index, model).settings(index)
     chosen = {name: value for name, value in choices.items() if value is not None}
+    _require_known(settings, chosen, quantization)
+    return settings.choosing(**chosen)
+
+
+def _require_known(settings: Settings, chosen: Mapping[str, Any], quantization: str | None) -> None:
     is_stacked = settings.layout == "stacked"
-    layouts = ("references", "panel")
-    if settings.layout in ("stacked", "frames"):
-        layouts = (settings.layout,)
     if is_stacked and quantization:
         raise LoadError(f"expected no quantization for a model of this size, got {quantization}")
+    is_fixed = settings.layout in ("stacked", "frames")
+    layouts = (settings.layout,) if is_fixed else ("references", "panel")
     for name, known in {"attention": MODES, "layout": layouts}.items():
         if chosen.get(name, getattr(settings, name)) not in known:
             raise LoadError(f"expected {name} of {known}, got {chosen[name]!r}")
@@ -402,7 +407,6 @@ def _settings(
     for name in ("steps", "samples"):
         if chosen.get(name, 1) < 1:
             raise LoadError(f"expected {name} of at least 1, got {chosen[name]}")
-    return settings.choosing(**chosen)
 
 
 def _tokens(
@@ -413,5 +417,6 @@ def _tokens(
         pair = codec["rows"] * codec["columns"]
         return Tokens(pair, 0, pair, text=2)
     vae = read_config(model, "vae", **hub)
-    scale = vae.get("scale_factor_spatial") or 2 ** (len(vae.get("block_out_channels", range(4))) - 1)
+    halvings = len(vae.get("block_out_channels", range(4))) - 1
+    scale = vae.get("scale_factor_spatial") or 2**halvings
     return Tokens.of(settings, shots, patch=2 * scale, text=text)

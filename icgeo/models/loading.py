@@ -13,9 +13,9 @@ from icgeo.models.hub import (
     LoadError,
     fetch,
     files_in,
-    resolve_local,
     pipeline_index,
     refuse_pickles,
+    resolve_local,
 )
 from icgeo.models.map_model import MapModel
 from icgeo.models.settings import Origin, Settings

@@ -55,7 +55,7 @@ def calibrate(
     drawn: dict[str, dict[int, DrawnMaps]] = {}
     for prompt in PROMPTS:
         splits = _episodes(worlds, prompt, episodes, seed)
-        drawn[prompt] = {shots: draw_queries(model, splits, shots, prompt=prompt) for shots in SHOTS}
+        drawn[prompt] = {k: draw_queries(model, splits, k, prompt=prompt) for k in SHOTS}
     style = model.settings.style
     noise = best_noise([drawn[prompt][max(SHOTS)] for prompt in PROMPTS], style)
     calibration = {

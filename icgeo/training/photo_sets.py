@@ -1,7 +1,7 @@
-"""Photos whose places are known, to adapt a model to and to judge it by.
+"""Photos whose locations are known, to adapt a model to and to validate it on.
 
-Conventions: a pool holds photos at the size that the model takes; it is divided once, by a seed,
-into training (examples, and targets of training), validation (early stop and tempering) and test.
+Conventions: a set holds photos at the size that the model takes; it is split once, by a seed, into
+training (examples, and targets of training), validation (early stop and temperatures) and test.
 """
 
 import logging
@@ -14,11 +14,15 @@ from torch import Generator, Tensor
 
 from icgeo.config import UsageError
 from icgeo.data.manifest import ManifestError, read_manifest
-from icgeo.data.orbit import ViewOptions, random_views
+from icgeo.data.orbit import ViewOptions, open_world, random_views
 from icgeo.data.photos import PhotoError
 from icgeo.data.pixels import square_pixels
+from icgeo.data.worlds import FAMILIES, procedural_world
 
 logger = logging.getLogger(__name__)
+
+_WORLD_SEED = 5_000_000
+"""Far from the seeds of the worlds that tiny was trained, calibrated and tested on."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +35,14 @@ class PhotoSet:
     def __len__(self) -> int:
         return len(self.photos)
 
-    def __getitem__(self, chosen: slice | Int[Tensor, " chosen"]) -> "PhotoSet":
-        """Choose photos, in any order."""
-        return PhotoSet(self.photos[chosen], self.lat_lon[chosen])
+    def __getitem__(self, numbers: slice | Int[Tensor, " numbers"]) -> "PhotoSet":
+        """Return some of the photos, in any order."""
+        return PhotoSet(self.photos[numbers], self.lat_lon[numbers])
 
 
 @dataclass(frozen=True)
 class Splits:
-    """A pool divided in three."""
+    """Photos split in three."""
 
     training: PhotoSet
     validation: PhotoSet
@@ -48,7 +52,7 @@ class Splits:
         """Refuse what is too small for so many shots.
 
         Raises:
-            UsageError: fewer training pairs than shots and a target, or nothing to judge by.
+            UsageError: fewer training pairs than shots and a target, or nothing to validate on.
         """
         if len(self.training) < shots + 1:
             raise UsageError(
@@ -62,13 +66,13 @@ class Splits:
             )
 
 
-def divide(
-    pool: PhotoSet, *, validation: float = 0.15, test: float = 0.25, generator: Generator
+def split(
+    photos: PhotoSet, *, validation: float = 0.15, test: float = 0.25, generator: Generator
 ) -> Splits:
-    """Divide a pool at random, by shares."""
-    order = torch.randperm(len(pool), generator=generator)
-    first, second = round(validation * len(pool)), round((validation + test) * len(pool))
-    return Splits(pool[order[second:]], pool[order[:first]], pool[order[first:second]])
+    """Split photos at random, by shares."""
+    order = torch.randperm(len(photos), generator=generator)
+    first, second = round(validation * len(photos)), round((validation + test) * len(photos))
+    return Splits(photos[order[second:]], photos[order[:first]], photos[order[first:second]])
 
 
 def view_set(
@@ -77,6 +81,32 @@ def view_set(
     """Take views of a world at random places."""
     views = random_views(world, count, generator=generator, options=ViewOptions(size=size))
     return PhotoSet(views.images, views.lat_lon)
+
+
+def view_splits(world: str, counts: tuple[int, int, int], *, size: int, seed: int) -> Splits:
+    """Take views of one planet for training, validation and test, each at places of its own.
+
+    Args:
+        world: a family of procedural worlds, of which the seed takes one, or a picture of a planet.
+        counts: numbers of views.
+        size: height and width of the views in pixels.
+        seed: seed of the planet and the places.
+
+    Raises:
+        UsageError: an unknown world, or a picture that does not show a whole planet.
+    """
+    if world in FAMILIES:
+        picture = procedural_world(world, generator=_WORLD_SEED + seed)
+    else:
+        try:
+            picture = open_world(world)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+    parts = (
+        view_set(picture, count, size=size, generator=Generator().manual_seed(1000 * seed + part))
+        for part, count in enumerate(counts, start=1)
+    )
+    return Splits(*parts)
 
 
 def photo_set(
@@ -95,21 +125,19 @@ def photo_set(
     except ManifestError as error:
         raise UsageError("; ".join(str(error).splitlines())) from error
     photos: list[Tensor] = []
-    places: list[tuple[float, float]] = []
+    lat_lon: list[tuple[float | None, float | None]] = []
     skipped: list[str] = []
     for record in records:
         try:
-            pixels = square_pixels([record.path], size)
+            photos.append(square_pixels([record.path], size))
         except PhotoError as error:
             logger.warning("%s; skipped it", error)
             skipped.append(f"{record.id}: {error}")
-            continue
-        if record.lat is not None and record.lon is not None:
-            photos.append(pixels)
-            places.append((record.lat, record.lon))
+        else:
+            lat_lon.append((record.lat, record.lon))
     if not photos:
         raise UsageError(f"{manifest}: expected photos that can be read, got none; {skipped[0]}")
-    return PhotoSet(torch.cat(photos), torch.tensor(places, dtype=torch.float64)), skipped
+    return PhotoSet(torch.cat(photos), torch.tensor(lat_lon, dtype=torch.float64)), skipped
 
 
 def photo_splits(
@@ -120,12 +148,12 @@ def photo_splits(
     skipped: Path | None = None,
     allow_outside: bool = False,
 ) -> Splits:
-    """Read and divide a user's photos; those that cannot be read are listed in a file.
+    """Read and split a user's photos; those that cannot be read are listed in a file.
 
     Raises:
         UsageError: a manifest that cannot be used, or of which no photo can be read.
     """
-    pool, lines = photo_set(manifest, size=size, allow_outside=allow_outside)
+    photos, lines = photo_set(manifest, size=size, allow_outside=allow_outside)
     if skipped and lines:
         skipped.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return divide(pool, generator=torch.Generator().manual_seed(seed))
+    return split(photos, generator=Generator().manual_seed(seed))

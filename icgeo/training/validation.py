@@ -6,7 +6,8 @@ an episode's examples are its k shots. A temperature T raises a density to the p
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -104,6 +105,25 @@ def validate(
             temperature=temperature,
         )
     return results
+
+
+def fit_temperatures(
+    model: Any, episodes: Sequence[Split], *, shots: Sequence[int], prompt: str
+) -> MapModel:
+    """Return a model with the temperatures of a prompt that fit episodes, by number of shots."""
+    settings = model.settings
+    results = validate(
+        model,
+        episodes,
+        shots=shots,
+        prompt=prompt,
+        steps=settings.steps,
+        samples=settings.samples,
+    )
+    temperatures = {str(count): result.temperature for count, result in results.items()}
+    calibration = {**settings.calibration, prompt: temperatures}
+    calibrated: MapModel = replace(model, settings=replace(settings, calibration=calibration))
+    return calibrated
 
 
 def negative_log_likelihood(

@@ -8,8 +8,7 @@ import torch
 import twins
 
 import icgeo
-from icgeo.models import hub
-from icgeo.models import cost
+from icgeo.models import cost, hub
 from icgeo.models.cost import Dimensions, Plan, Tokens, empty_transformer, plan_loaded
 from icgeo.models.public import CONFIGURATIONS
 

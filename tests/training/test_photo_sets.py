@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from icgeo.config import UsageError
-from icgeo.training.photo_sets import PhotoSet, divide, photo_set, photo_splits, view_set
+from icgeo.training.photo_sets import PhotoSet, photo_set, photo_splits, split, view_set
 
 
 @pytest.fixture
@@ -53,12 +53,12 @@ def test_what_cannot_be_used_is_one_line(album, table, words):
 
 def test_too_few_pairs_for_the_shots():
     pool = PhotoSet(torch.zeros(8, 3, 4, 4, dtype=torch.uint8), torch.zeros(8, 2).double())
-    division = divide(pool, generator=torch.Generator().manual_seed(0))
+    division = split(pool, generator=torch.Generator().manual_seed(0))
     division.require(4)
     with pytest.raises(UsageError, match="at least 6 pairs to train on for 5 shots, got 5; add"):
         division.require(5)
     with pytest.raises(UsageError, match="photos for validation and for the comparison"):
-        divide(pool[:1], generator=torch.Generator()).require(0)
+        split(pool[:1], generator=torch.Generator()).require(0)
 
 
 def test_views_are_the_same_for_the_same_seed():

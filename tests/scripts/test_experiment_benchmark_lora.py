@@ -4,19 +4,22 @@ from dataclasses import replace
 
 import pytest
 import torch
+from script_runs import SCRIPTS, load_script
 
 from icgeo.models.attention import uninstall
-from icgeo.training import throughput
 from icgeo.training.episode_sampling import sample_episode
 from icgeo.training.lora import LoraOptions
 from icgeo.training.losses import PipelineObjective
 
+benchmark_lora = load_script("experiments/benchmark_lora")
 OPTIONS = LoraOptions(views=3, rank=2, tracker="none", mixed_precision="no", learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
 def run():
-    return throughput.random_run("small", OPTIONS, device="cpu", dtype=torch.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPTS / "experiments")
+        yield benchmark_lora.random_run("small", OPTIONS, device="cpu", dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -32,22 +35,22 @@ def test_the_stock_loss_is_that_of_the_mode_full(run, draw):
     uninstall(run.transformer)
     with torch.no_grad():
         expected = PipelineObjective(full, run.objective.prompt)(run.latents, [draw])
-        found = throughput.stock_loss(run, draw, torch.tensor([0]))
+        found = benchmark_lora.stock_loss(run, draw, torch.tensor([0]))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_pass_of_several_targets_is_several_passes(run, draw):
     uninstall(run.transformer)
     with torch.no_grad():
-        alone = [throughput.stock_loss(run, draw, torch.tensor([i])) for i in range(3)]
-        together = throughput.stock_loss(run, draw, torch.arange(3))
+        alone = [benchmark_lora.stock_loss(run, draw, torch.tensor([i])) for i in range(3)]
+        together = benchmark_lora.stock_loss(run, draw, torch.arange(3))
     torch.testing.assert_close(together, torch.stack(alone).mean(), atol=1e-5, rtol=1e-5)
 
 
 def test_each_way_takes_a_step(run, draw):
     run.optimizer.param_groups[0]["lr"] = 1e-3
-    for step in (throughput.shared_step, throughput.stock_step):
+    for step in (benchmark_lora.shared_step, benchmark_lora.stock_step):
         before = [weight.detach().clone() for weight in run.weights]
-        step(run, draw, **({"at_once": 2} if step is throughput.stock_step else {}))
+        step(run, draw, **({"at_once": 2} if step is benchmark_lora.stock_step else {}))
         moved = [(x - y).abs().max().item() for x, y in zip(run.weights, before, strict=True)]
         assert max(moved) > 1e-5

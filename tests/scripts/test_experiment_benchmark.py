@@ -1,15 +1,17 @@
 """Tests of the benchmark: every way runs on the same latents, and shared work is not repeated."""
 
 import torch
+from script_runs import load_script
 
 from icgeo.maps import MapStyle
-from icgeo.models import benchmark
+
+benchmark = load_script("experiments/benchmark")
 
 
-@torch.inference_mode()
 def test_three_ways_are_timed_on_the_same_case():
     model = benchmark.build("small", device="cpu", dtype=torch.float32)
-    row = benchmark.compare(model, 1, samples=1, steps=1, queries=2, stock_queries=1, repeats=1)
+    options = benchmark.Options(steps=1, queries=2, stock_queries=1, repeats=1)
+    row = benchmark.compare(model, 1, 1, options)
     assert (row["shots"], row["samples"]) == (1, 1)
     for way in ("shared", "key-value", "stock"):
         assert row[f"{way} s"] > 0
