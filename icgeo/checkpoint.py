@@ -11,60 +11,20 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from icgeo.config import UsageError
 from icgeo.models import LoadError, MapModel, load
-from icgeo.models.hub import BUILT_IN, fetch, files_in, resolve_local, refuse_pickles
+from icgeo.models.hub import BUILT_IN, fetch, files_in, refuse_pickles, resolve_local
 from icgeo.models.settings import Origin, Settings
 from icgeo.prediction import Example, as_examples
 
 FORMAT = 1
 """Of the folder; another number is refused."""
 INDEX, MODEL, ADAPTER, EXAMPLES = "geolocator.json", "model", "adapter", "examples/examples.csv"
-
-_CARD = """---
-library_name: icgeo
-license: {licence}
-{base}tags: [geolocation, icgeo]
----
-# {name}
-
-Locates photos by showing a model that draws maps a few solved cases, with `icgeo`:
-
-```python
-import icgeo
-
-locator = icgeo.Geolocator.from_pretrained("owner/name")  # or the path of this folder
-(prediction,) = locator.locate(["photo.jpg"])
-print(prediction.lat, prediction.lon, prediction.credible_region(0.9))
-```
-
-## What is in it
-
-- model: {model}
-- adapter: {adapter}
-- examples: {examples}
-
-## Settings
-
-Saved by icgeo {version}.
-
-{settings}
-
-## Limits and intended use
-
-It is as good as its model and its examples: measure it on photos of the kind that you have before
-you rely on it. Densities are calibrated for the kind of photos that the model was calibrated on,
-if it was. Do not locate photos of people without their consent; the examples in this folder, if
-any, are photos too, and are passed on with it.
-
-## Licence
-
-{licence}. That of the base model holds too.
-"""
 
 
 @dataclass(frozen=True)
@@ -160,7 +120,8 @@ def _card(index: Mapping[str, Any], licence: str) -> str:
     commit = f" at commit {index['revision']}" if index["revision"] else ""
     names = ("layout", "attention", "guidance_scale", "example_guidance")
     settings = {**index["locator"], **{name: index["settings"][name] for name in names}}
-    return _CARD.format(
+    card = resources.files("icgeo") / "assets" / "locator_card.md"
+    return card.read_text(encoding="utf-8").format(
         name=index["locator"].get("name", "icgeo"),
         licence=licence,
         base=f"base_model: {index['model']}\n" if is_named else "",

@@ -83,7 +83,7 @@ def one_line(error: Exception) -> str:
 
 
 def prepare_screen() -> None:
-    """Say downloads on stderr, and keep away what is said of parts that icgeo does not use."""
+    """Show downloads on stderr, and silence warnings of parts that icgeo does not use."""
     downloads = logging.getLogger("icgeo.models.hub")
     downloads.setLevel(logging.INFO)
     if not downloads.handlers:
@@ -134,15 +134,19 @@ def save_run(
 
 
 def versions() -> dict[str, Any]:
-    """Say what runs: Python, platform, device, packages, and the git commit if in a checkout."""
+    """Return what runs: Python, platform, device, packages, and the git commit if in a checkout."""
+    import torch
+
     commit = _commit()
+    needed = [text for text in metadata.requires("icgeo") or [] if "extra ==" not in text]
+    packages = ["icgeo", *(re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in needed)]
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": _device(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "git_commit": commit and commit.removesuffix("-dirty"),
         "git_dirty": commit and commit.endswith("-dirty"),
-        "packages": {name: metadata.version(name) for name in ["icgeo", *_dependencies()]},
+        "packages": {name: metadata.version(name) for name in packages},
     }
 
 
@@ -178,27 +182,15 @@ def _write(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def _dependencies() -> list[str]:
-    """Names of the packages that icgeo needs without extras."""
-    required = [text for text in metadata.requires("icgeo") or [] if "extra ==" not in text]
-    return [re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in required]
-
-
-def _device() -> str:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-
-
 def _commit() -> str | None:
-    """Commit of the checkout that tracks this file, "-dirty" behind it if changed; None if none."""
+    """Return the commit of the checkout that tracks this file, "-dirty" behind it if changed."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        _git("ls-files", "--error-unmatch", Path(__file__).name)
-        return _git("describe", "--always", "--dirty", "--exclude=*", "--abbrev=40")
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return git("describe", "--always", "--dirty", "--exclude=*", "--abbrev=40")
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -104,14 +104,9 @@ def predict(  # noqa: D417, PLR0913
             dicts or a pandas DataFrame with image, lat and lon; the path of a manifest or of a
             folder of photos with EXIF locations; or None.
         model: "tiny", a checkpoint folder, a hub id, or a model already loaded.
-        shots, select, features, prompt, steps, samples, example_guidance, augment, point,
-            batch_size, seed: as `icgeo.options.LocateOptions` explains them.
-        style: how maps are drawn; None means the model's own.
-        attention, layout, photo_size, device, dtype, adapter, quantization, offload,
-            attention_backend, vae_tiling, revision, local_files_only: as
-            `icgeo.models.LoadOptions` explains them.
-        allow_outside: accept examples outside the folder of their manifest.
-        **unknown: refused.
+        shots: the number of examples that each photo is shown; this and the other options stand
+            in `icgeo.options.LocateOptions`, `icgeo.models.LoadOptions` and `Geolocator`.
+        **unknown: is refused.
 
     Raises:
         PhotoError: a photo cannot be read.

@@ -307,14 +307,27 @@ def locate_by_sets(
         ValueError: as `check_choices`.
     """
     check_choices(photos, bank, chosen)
-    members: dict[tuple[int, ...], list[int]] = {}
-    for number, own in enumerate(chosen.tolist()):
-        members.setdefault(tuple(own), []).append(number)
+    queries: dict[tuple[int, ...], list[int]] = {}
+    for number, examples in enumerate(chosen.tolist()):
+        queries.setdefault(tuple(examples), []).append(number)
     located: dict[int, Prediction] = {}
-    for own, numbers in members.items():
-        found = locate([photos[i] for i in numbers], [bank[i] for i in own])
-        located.update(zip(numbers, found, strict=True))
+    for examples, numbers in queries.items():
+        answers = locate([photos[i] for i in numbers], [bank[i] for i in examples])
+        located.update(zip(numbers, answers, strict=True))
     return [located[number] for number in range(len(photos))]
+
+
+def locate_chosen(
+    locator: Locator,
+    photos: Sequence[Photo],
+    bank: Sequence[Example],
+    chosen: Int[Tensor, "photos shots"],
+    **options: Any,
+) -> list[Prediction]:
+    """Locate photos, each given examples of its own, as well as the locator can."""
+    if isinstance(locator, ChoosingLocator):
+        return locator.locate_chosen(photos, bank, chosen, **options)
+    return locate_by_sets(locator.locate, photos, bank, chosen)
 
 
 @runtime_checkable

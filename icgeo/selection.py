@@ -19,12 +19,11 @@ from torch import Generator, Tensor
 from icgeo.data.photos import Photo, content_key
 from icgeo.features import Features, Index
 from icgeo.prediction import (
-    ChoosingLocator,
     Example,
     Locator,
     Prediction,
     add_seconds,
-    locate_by_sets,
+    locate_chosen,
 )
 from icgeo.sphere.healpix import cell_of
 from icgeo.travel import mixture
@@ -259,19 +258,6 @@ ORDERS: dict[str, Callable[[Bank, Sequence[Photo], Chosen], Chosen]] = {
 }
 """In which order examples are shown. It means nothing to `tiny`, whose examples share one place,
 and something to models that give each image its own, in every mode of attention."""
-
-
-def locate_chosen(
-    locator: Locator,
-    photos: Sequence[Photo],
-    bank: Sequence[Example],
-    chosen: Chosen,
-    **options: Any,
-) -> list[Prediction]:
-    """Locate photos, each given its own examples, as well as the locator can."""
-    if isinstance(locator, ChoosingLocator):
-        return locator.locate_chosen(photos, bank, chosen, **options)
-    return locate_by_sets(locator.locate, photos, bank, chosen)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from icgeo import features, selection
+from icgeo import features
 from icgeo.baselines import NearestPixels
 from icgeo.geolocator import Geolocator
-from icgeo.prediction import Example, Locator, Prediction
+from icgeo.prediction import ChoosingLocator, Example, Locator, Prediction
 from icgeo.selection import (
     ORDERS,
     STRATEGIES,
@@ -283,7 +283,7 @@ def test_orders_are_averaged(bank):
 
 def test_orders_are_averaged_within_a_selection(bank, photos):
     ensemble = Permuting(ByOrder(), orders=5)
-    assert isinstance(ensemble, selection.ChoosingLocator)
+    assert isinstance(ensemble, ChoosingLocator)
     (found, *_) = Selecting(ensemble, bank, Nearest(), shots=2).locate(photos)
     nearest = bank.lat_lon[Nearest().choose(bank, photos, 2)[0]]
     held = found.density.log_prob(nearest).exp() * found.density.cell_area
