@@ -123,7 +123,7 @@ class Stream:
     world: str
     examples: Sequence[Example]
     queries: Iterable[Query]
-    prompt: str = layout.EARTH
+    prompt: str = options.EARTH
 
     def shots(self, wanted: Sequence[int]) -> list[int]:
         """Return numbers of shots in order, beyond the examples at hand all of them."""
