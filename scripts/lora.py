@@ -230,10 +230,12 @@ def draw_queries(locator: "Geolocator", episode: "Episode", count: int) -> "Tens
 def forgetting_episodes() -> "dict[int, list[Episode]]":
     """Return what tiny was trained for, by shots: the Earth from memory, and unknown worlds."""
     from icgeo.evaluation import world_episode
+    from icgeo.evaluation.episodes import EARTH as BLUE_MARBLE
     from icgeo.evaluation.episodes import HELD_OUT, group_episodes
 
     earth = [
-        world_episode(EARTH, number, queries=OLD_QUERIES, shots=0) for number in range(OLD_EPISODES)
+        world_episode(BLUE_MARBLE, number, queries=OLD_QUERIES, shots=0)
+        for number in range(OLD_EPISODES)
     ]
     return {0: earth, OLD_SHOTS: group_episodes(HELD_OUT, OLD_EPISODES, queries=OLD_QUERIES)}
 

@@ -275,7 +275,9 @@ def plan(
     """
     quantization = choices.pop("quantization", None)
     text = choices.pop("text_tokens", TEXT_TOKENS)
-    hub = {name: choices.pop(name) for name in ("revision", "local_files_only") if name in choices}
+    hub: dict[str, Any] = {
+        name: choices.pop(name) for name in ("revision", "local_files_only") if name in choices
+    }
     if quantization not in (None, *QUANTIZATIONS):
         raise LoadError(f"expected quantization of {QUANTIZATIONS}, got {quantization!r}")
     require_device(device)

@@ -4,9 +4,8 @@ import json
 import logging
 import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatch
 from importlib.resources import as_file, files
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,6 +22,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils._paths import filter_repo_objects
 from tqdm import tqdm
 
 from icgeo.config import UsageError
@@ -81,7 +81,7 @@ def files_in(folder: Path) -> list[Path]:
 def fetch(
     model: str, *, text: bool = False, revision: str | None = None, local_files_only: bool = False
 ) -> Path:
-    """Download what is missing of a checkpoint on the hub, and give its folder in the cache.
+    """Download what is missing of a checkpoint on the hub, and return its folder in the cache.
 
     Source and size are logged before the first byte of it. Code and pickles stay where they are.
 
@@ -99,23 +99,22 @@ def fetch(
     allowed += [] if text else _OF_ROOT
     ignored = [] if text else [f"{part}*" for part in TEXT_PARTS]
     with hub_errors(model, revision):
-        listed = None if local_files_only else _listed(model, revision)
+        listed: list[DryRunFileInfo] | None = None
+        if not local_files_only:
+            listed = _dry_run(snapshot_download, model, revision=revision, tqdm_class=_Silent)
         if listed is not None:
             refuse_pickles([file.filename for file in listed if "/" in file.filename], model)
-            announce(model, [f for f in listed if _fits(f.filename, allowed, ignored)])
-        found = snapshot_download(
+            names = [file.filename for file in listed]
+            wanted = {*filter_repo_objects(names, allow_patterns=allowed, ignore_patterns=ignored)}
+            announce(model, [file for file in listed if file.filename in wanted])
+        folder = snapshot_download(
             model,
             revision=revision,
             local_files_only=listed is None,
             allow_patterns=allowed,
             ignore_patterns=ignored,
         )
-    return Path(found)
-
-
-def _fits(name: str, allowed: Iterable[str], ignored: Iterable[str]) -> bool:
-    """Say whether the hub's client will fetch a file."""
-    return any(fnmatch(name, p) for p in allowed) and not any(fnmatch(name, p) for p in ignored)
+    return Path(folder)
 
 
 class _Silent(tqdm):  # type: ignore[type-arg]
@@ -125,18 +124,25 @@ class _Silent(tqdm):  # type: ignore[type-arg]
         super().__init__(*args, **{**options, "disable": True})
 
 
-def _listed(model: str, revision: str | None) -> list[DryRunFileInfo] | None:
-    """List the files of a checkpoint; None if the hub is out of reach, and the cache is left."""
-    if _is_unknown():
-        return None
+def _dry_run(download: Callable[..., Any], *names: str, **options: Any) -> Any:
+    """Ask what would be downloaded; None if the hub is out of reach, and the cache is left.
+
+    Its client would retry for long where this machine does not know the hub's address, which a
+    proxy may know.
+    """
+    if not getproxies().keys() - {"no"}:
+        try:
+            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
+        except OSError:
+            return None
     try:
-        asking: dict[str, Any] = {"dry_run": True, "tqdm_class": _Silent}
-        listed = snapshot_download(model, revision=revision, **asking)
+        return download(*names, dry_run=True, **options)
+    except LocalEntryNotFoundError:
+        return None
     except DryRunError as error:
         if isinstance(error.__cause__, HfHubHTTPError):
             raise error.__cause__ from error
         return None
-    return listed if isinstance(listed, list) else None
 
 
 def announce(model: str, listed: Iterable[DryRunFileInfo]) -> None:
@@ -156,7 +162,7 @@ def announce(model: str, listed: Iterable[DryRunFileInfo]) -> None:
 
 
 def format_bytes(size: float) -> str:
-    """Give a number of bytes with its unit.
+    """Return a number of bytes with its unit.
 
     >>> format_bytes(8_589_934_592)
     '8.0 GiB'
@@ -210,8 +216,18 @@ def pipeline_part(
     Raises:
         LoadError: there is none, or it cannot be reached.
     """
+    name = "/".join(names)
     if isinstance(source, str):
-        return _download(source, "/".join(names), revision, local_files_only=local_files_only)
+        with hub_errors(source, revision):
+            file = None
+            if not local_files_only:
+                file = _dry_run(hf_hub_download, source, name, revision=revision)
+            if file is not None:
+                announce(f"{source}/{name}", [file])
+            is_offline = file is None
+            return Path(
+                hf_hub_download(source, name, revision=revision, local_files_only=is_offline)
+            )
     path = source.joinpath(*names)
     if (source / "geolocator.json").is_file():
         raise LoadError(
@@ -219,40 +235,8 @@ def pipeline_part(
             "icgeo.Geolocator.from_pretrained, or give the folder model in it"
         )
     if not path.is_file():
-        raise LoadError(
-            f"expected {'/'.join(names)}, or icgeo.json with layout 'stacked', in {source}"
-        )
+        raise LoadError(f"expected {name}, or icgeo.json with layout 'stacked', in {source}")
     return path
-
-
-def _download(model: str, name: str, revision: str | None, *, local_files_only: bool) -> Path:
-    with hub_errors(model, revision):
-        asked = None if local_files_only else _asked(model, name, revision)
-        if asked is not None:
-            announce(f"{model}/{name}", [asked])
-        found = hf_hub_download(model, name, revision=revision, local_files_only=asked is None)
-        return Path(found)
-
-
-def _asked(model: str, name: str, revision: str | None) -> DryRunFileInfo | None:
-    """Ask for the size of a file; None if the hub is out of reach, and the cache is left."""
-    if _is_unknown():
-        return None
-    try:
-        return hf_hub_download(model, name, revision=revision, dry_run=True)
-    except (DryRunError, LocalEntryNotFoundError):
-        return None
-
-
-def _is_unknown() -> bool:
-    """Say whether this machine does not know the hub's address; its client would retry for long."""
-    if getproxies().keys() - {"no"}:  # which may know it
-        return False
-    try:
-        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
-    except OSError:
-        return True
-    return False
 
 
 @contextmanager
@@ -284,13 +268,13 @@ def hub_errors(model: str, revision: str | None = None) -> Iterator[None]:
             f"it; {remedy}"
         ) from error
     except EntryNotFoundError as error:
-        raise LoadError(f"{model} is no model of this kind: {_first_line(error)}") from error
+        raise LoadError(f"{model} is no model of this kind: {first_line(error)}") from error
     except HfHubHTTPError as error:
-        raise LoadError(f"the hub does not give {model}: {_first_line(error)}") from error
+        raise LoadError(f"the hub does not give {model}: {first_line(error)}") from error
 
 
 def upload(folder: Path, repository: str, *, private: bool, revision: str | None = None) -> str:
-    """Put a folder on the hub, and give the address.
+    """Put a folder on the hub, and return the address.
 
     Raises:
         UsageError: no access, or no network.
@@ -303,11 +287,12 @@ def upload(folder: Path, repository: str, *, private: bool, revision: str | None
         api.upload_folder(repo_id=repository, folder_path=folder, revision=revision)
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise UsageError(
-            f"cannot push to {repository}: {_first_line(error)}; it is in {folder}; "
+            f"cannot push to {repository}: {first_line(error)}; it is in {folder}; "
             "log in with `hf auth login`"
         ) from error
     return f"{constants.ENDPOINT}/{repository}"
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error that says something."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

@@ -14,7 +14,7 @@ _NAME = re.compile(r"[\w.-]+")
 
 
 def installed() -> dict[str, Any]:
-    """Say it in plain values, ready for JSON."""
+    """Return it as plain values, ready for JSON."""
     from icgeo.models.attention import BACKENDS
 
     return {
@@ -29,12 +29,12 @@ def installed() -> dict[str, Any]:
 
 
 def devices() -> dict[str, str]:
-    """Name what models can run on, as `device` takes it."""
-    found = {"cpu": f"{torch.get_num_threads()} threads"}
+    """Return what models can run on, as `device` takes it."""
+    names = {"cpu": f"{torch.get_num_threads()} threads"}
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
-        found[f"cuda:{number}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
-    return found
+        names[f"cuda:{number}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    return names
 
 
 def _usable(backend: str) -> str:
@@ -49,19 +49,12 @@ def _usable(backend: str) -> str:
 
 def extras() -> dict[str, str]:
     """Say of each extra of the package whether what it needs is there."""
-    found: dict[str, str] = {}
+    answers = {}
     required = metadata.requires("icgeo") or []
+    installed_names = {one.name.lower().replace("_", "-") for one in metadata.distributions()}
     for extra in metadata.metadata("icgeo").get_all("Provides-Extra") or []:
-        marked = [text for text in required if re.search(rf"extra == ['\"]{extra}['\"]", text)]
-        names = [match.group() for text in marked if (match := _NAME.match(text))]
-        missing = [name for name in names if not _is_installed(name)]
-        found[extra] = f"no: {', '.join(missing)}" if missing else "yes"
-    return found
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+        lines = [text for text in required if re.search(rf"extra == ['\"]{extra}['\"]", text)]
+        names = [match.group() for text in lines if (match := _NAME.match(text))]
+        missing = [n for n in names if n.lower().replace("_", "-") not in installed_names]
+        answers[extra] = f"no: {', '.join(missing)}" if missing else "yes"
+    return answers

@@ -18,7 +18,7 @@ from icgeo.writing import write_atomically
 log = logging.getLogger(__name__)
 
 Embedding = dict[str, Tensor]
-"""What the transformer is told, by the names of its arguments, each of batch 1."""
+"""Arguments of the transformer by name, each of batch 1."""
 
 
 @dataclass(frozen=True)
@@ -29,32 +29,29 @@ class Prompts:
     """Loads the text encoder, embeds, and forgets it."""
     folder: Path | None = None
     """Where they are kept on disk; None keeps them in memory alone."""
-    kept: dict[str, Embedding] = field(default_factory=dict)
+    known: dict[str, Embedding] = field(default_factory=dict)
 
-    def __call__(self, words: str) -> Embedding:
-        """Give the embedding of an instruction; "" is none."""
-        if words not in self.kept:
-            self._find(("", words))
-        return self.kept[words]
-
-    def _find(self, wanted: Sequence[str]) -> None:
-        for words in wanted:
-            path = self._path(words)
+    def __call__(self, instruction: str) -> Embedding:
+        """Return the embedding of an instruction; "" is none, and is embedded with it."""
+        if instruction in self.known:
+            return self.known[instruction]
+        wanted = dict.fromkeys(("", instruction))
+        for text in wanted:
+            path = self._path(text)
             if path and path.is_file():
-                self.kept[words] = load_file(path)
-        missing = [words for words in dict.fromkeys(wanted) if words not in self.kept]
-        if not missing:
-            return
-        for words, embedding in zip(missing, self.encode(missing), strict=True):
-            self.kept[words] = embedding
-            self._save(words, embedding)
+                self.known[text] = load_file(path)
+        missing = [text for text in wanted if text not in self.known]
+        for text, embedding in zip(missing, self.encode(missing) if missing else (), strict=True):
+            self.known[text] = embedding
+            self._save(text, embedding)
+        return self.known[instruction]
 
-    def _path(self, words: str) -> Path | None:
-        name = hashlib.blake2b(words.encode(), digest_size=16).hexdigest()
+    def _path(self, text: str) -> Path | None:
+        name = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
         return self.folder / f"{name}.safetensors" if self.folder else None
 
-    def _save(self, words: str, embedding: Embedding) -> None:
-        path = self._path(words)
+    def _save(self, text: str, embedding: Embedding) -> None:
+        path = self._path(text)
         if not path:
             return
         try:
@@ -74,7 +71,7 @@ def text_encoder(
     """Return what embeds instructions with the text encoders of a pipeline, loaded for the call.
 
     Args:
-        find: gives the folder of the pipeline, text encoders included.
+        find: returns the folder of the pipeline, text encoders included.
         pipeline: its class.
         embed: embeds one instruction with a pipeline of tokenizers and text encoders alone.
         **options: `device`, and what `from_pretrained` takes beside.
@@ -84,12 +81,12 @@ def text_encoder(
     @torch.no_grad()
     def encode(wanted: Sequence[str]) -> list[Embedding]:
         loaded = pipeline.from_pretrained(find(), **without(pipeline, text=False), **options)
-        found = [embed(loaded.to(device), words) for words in wanted]
+        embeddings = [embed(loaded.to(device), text) for text in wanted]
         del loaded
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        return found
+        return embeddings
 
     return encode
 
@@ -101,8 +98,8 @@ def without(pipeline: type[Any], *, text: bool) -> dict[str, None]:
     return {n: None for n in names if n.startswith(("text_encoder", "tokenizer")) is text}
 
 
-def folder_of(source: str | Path, commit: str, *, dtype: torch.dtype) -> Path:
-    """Give the folder that keeps the embeddings of a checkpoint; another for changed files.
+def cache_folder(source: str | Path, commit: str, *, dtype: torch.dtype) -> Path:
+    """Return the folder that keeps the embeddings of a checkpoint; another for changed files.
 
     Args:
         source: folder, or hub id.
@@ -110,10 +107,10 @@ def folder_of(source: str | Path, commit: str, *, dtype: torch.dtype) -> Path:
         dtype: of the embeddings.
     """
     if isinstance(source, str):
-        told = f"{source}@{commit}"
+        key = f"{source}@{commit}"
     else:
         parts = [p for p in source.rglob("*") if p.parent.name.startswith(("text_", "token"))]
         stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(parts)]
-        told = f"{source.resolve()} {stats}"
-    key = hashlib.blake2b(f"{told} {dtype}".encode(), digest_size=16).hexdigest()
-    return cached_assets_path("icgeo", namespace="prompts", subfolder=key)
+        key = f"{source.resolve()} {stats}"
+    name = hashlib.blake2b(f"{key} {dtype}".encode(), digest_size=16).hexdigest()
+    return cached_assets_path("icgeo", namespace="prompts", subfolder=name)

@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,8 @@ import diffusers
 import torch
 from diffusers import BitsAndBytesConfig, PipelineQuantizationConfig, TorchAoConfig
 
-from icgeo.models.hub import LoadError, fetch, files_in, pipeline_part, refuse_pickles
-from icgeo.models.prompts import Prompts, folder_of, text_encoder, without
+from icgeo.models.hub import LoadError, fetch, files_in, first_line, pipeline_part, refuse_pickles
+from icgeo.models.prompts import Prompts, cache_folder, text_encoder, without
 
 if TYPE_CHECKING:
     from icgeo.models.loading import Architecture
@@ -47,7 +46,7 @@ def load_pipeline(
             **without(kind, text=True),
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise LoadError(f"{hub_id or folder} cannot be loaded: {_first_line(error)}") from error
+        raise LoadError(f"{hub_id or folder} cannot be loaded: {first_line(error)}") from error
     if options.adapter:
         load_adapter(pipeline, options)
     for part in (pipeline.transformer, pipeline.vae):
@@ -56,27 +55,24 @@ def load_pipeline(
         pipeline.vae.enable_tiling()
     place(pipeline, offload=options.offload, device=options.device)
     module = importlib.import_module(f"icgeo.models.backbones.{architecture.module}")
+
+    def find() -> Path:
+        """Return the folder with text encoders; of the same commit, if it is in the cache."""
+        if hub_id is None:
+            return folder
+        offline = options.local_files_only
+        return fetch(hub_id, text=True, revision=folder.name, local_files_only=offline)
+
     encode = text_encoder(
-        partial(_with_text, folder, hub_id, local_files_only=options.local_files_only),
+        find,
         kind,
         getattr(module, architecture.embed),
         device=options.device,
         dtype=options.torch_dtype,
         use_safetensors=True,
     )
-    kept = folder_of(hub_id or folder, folder.name, dtype=options.torch_dtype)
-    return pipeline, Prompts(encode, kept)
-
-
-def _with_text(folder: Path, hub_id: str | None, *, local_files_only: bool) -> Path:
-    """Give the folder that has the text encoders too; of the same commit, if it is in the cache."""
-    if hub_id is None:
-        return folder
-    return fetch(hub_id, text=True, revision=folder.name, local_files_only=local_files_only)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
+    cache = cache_folder(hub_id or folder, folder.name, dtype=options.torch_dtype)
+    return pipeline, Prompts(encode, cache)
 
 
 def require_backend(name: str) -> None:
@@ -127,16 +123,16 @@ def load_adapter(model: Any, options: "LoadOptions") -> None:
         LoadError: it cannot be found, is a pickle, or is of another architecture.
     """
     adapter = options.adapter
-    found = Path(str(adapter))
-    if not found.exists():
-        found = pipeline_part(str(adapter), LORA, local_files_only=options.local_files_only)
-    refuse_pickles(files_in(found) if found.is_dir() else [found.name], found)
+    path = Path(str(adapter))
+    if not path.exists():
+        path = pipeline_part(str(adapter), LORA, local_files_only=options.local_files_only)
+    refuse_pickles(files_in(path) if path.is_dir() else [path.name], path)
     is_pipeline = hasattr(model, "load_lora_weights")
     try:
         load = model.load_lora_weights if is_pipeline else model.load_lora_adapter
-        load(found, use_safetensors=True)
+        load(path, use_safetensors=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise LoadError(f"adapter {adapter} cannot be loaded: {_first_line(error)}") from error
+        raise LoadError(f"adapter {adapter} cannot be loaded: {first_line(error)}") from error
     if not getattr(model.transformer if is_pipeline else model, "peft_config", None):
         raise LoadError(f"adapter {adapter} has no weights for this model's transformer")
 

@@ -13,10 +13,10 @@ from icgeo.models.cost import (
     Plan,
     empty_transformer,
     fits,
-    format_bytes,
     format_flops,
     plan,
 )
+from icgeo.models.hub import format_bytes
 from icgeo.training.options import LoraOptions
 from icgeo.training.targets import target_modules
 
