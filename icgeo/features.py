@@ -167,7 +167,7 @@ def _open_pixels(name: str, options: FeatureOptions) -> FrozenFeatures:
 
 def _open_tiny(name: str, options: FeatureOptions) -> FrozenFeatures:
     model: Any = load(name)
-    codec: Any = options.frozen(model.learner.codec)
+    codec: Any = options.frozen(model.backbone.codec)
 
     def network(pixels: Tensor) -> Tensor:
         return codec.encode_photos(pixels / 255)[1]

@@ -36,7 +36,7 @@ from icgeo.models.context import Context
 from icgeo.models.instructions import instruction
 from icgeo.models.layouts.references import References
 from icgeo.models.loading import ARCHITECTURES
-from icgeo.models.pipelines import PipelineMapModel
+from icgeo.models.map_model import MapModel
 from icgeo.models.plan import Plan, plan_loaded
 from icgeo.models.prompts import Prompts
 from icgeo.models.public import KLEIN_4B, KONTEXT
@@ -80,7 +80,7 @@ class Timing:
         return (max(self.seconds) - min(self.seconds)) / self.median
 
 
-def build(size: str, *, device: str, dtype: torch.dtype) -> PipelineMapModel:
+def build(size: str, *, device: str, dtype: torch.dtype) -> MapModel:
     """Make a klein or a Kontext of random weights, without text encoders."""
     torch.manual_seed(0)
     with torch.device(device):
@@ -104,7 +104,7 @@ def build(size: str, *, device: str, dtype: torch.dtype) -> PipelineMapModel:
         layout="references",
         attention="joint",
     )
-    return PipelineMapModel(kind(pipeline, prompts), settings, "random")
+    return MapModel(kind(pipeline, prompts), settings, "random")
 
 
 def _klein(size: Mapping[str, Any]) -> Flux2KleinPipeline:
@@ -132,7 +132,7 @@ def _kontext(size: Mapping[str, Any]) -> FluxKontextPipeline:
 class Case:
     """Encoded examples and queries, and how many steps and samples."""
 
-    model: PipelineMapModel
+    model: MapModel
     photos: Tensor
     drawn: Tensor
     asked: Tensor
@@ -141,11 +141,11 @@ class Case:
 
     @classmethod
     def random(
-        cls, model: PipelineMapModel, shots: int, *, queries: int, steps: int, samples: int
+        cls, model: MapModel, shots: int, *, queries: int, steps: int, samples: int
     ) -> "Case":
         """Draw latents at random."""
         settings, patch = model.settings, model.backbone.patch
-        weight = model.backbone.pipeline.transformer.x_embedder.weight
+        weight = model.backbone.transformer.x_embedder.weight
         of_photo = (settings.photo_size // patch) ** 2
         of_map = settings.style.height * settings.style.width // patch**2
         photos, drawn, asked = (
@@ -162,7 +162,7 @@ class Case:
     def shared(self, *, batch_size: int = 8) -> None:
         """Draw the maps of all queries with one context."""
         model, shots = self.model, len(self.photos)
-        install(model.backbone.pipeline.transformer)
+        install(model.backbone.transformer)
         kept = self.laid.keep(self.photos, self.drawn) if shots else {}
         context = Context(shots, kept, model.fingerprint)
         times = model.layout.times(shots, self.steps)
@@ -174,10 +174,10 @@ class Case:
     def stock(self, pipeline_type: type[Any], *, queries: int) -> None:
         """Call a pipeline of diffusers for some of the queries, one by one."""
         model = self.model
-        uninstall(model.backbone.pipeline.transformer)
-        pipeline = pipeline_type(**model.backbone.pipeline.components)
+        uninstall(model.backbone.transformer)
+        pipeline = pipeline_type(**cast(Any, model.backbone).pipeline.components)
         pipeline.set_progress_bar_config(disable=True)
-        told = model.backbone.prompts(instruction(EARTH, shots=len(self.photos)))
+        told = model.layout.text(EARTH, len(self.photos))
         words: dict[str, Any] = {"prompt_embeds": told["encoder_hidden_states"].to(self.asked)}
         if "pooled_projections" in told:
             words["pooled_prompt_embeds"] = told["pooled_projections"].to(self.asked)
@@ -268,7 +268,7 @@ def plan_of(case: Case, queries: int) -> Plan:
 
 @torch.inference_mode()
 def compare(
-    model: PipelineMapModel,
+    model: MapModel,
     shots: int,
     *,
     samples: int,
@@ -279,7 +279,7 @@ def compare(
 ) -> dict[str, float]:
     """Time the shared context and both stock pipelines on one number of shots."""
     case = Case.random(model, shots, queries=queries, steps=steps, samples=samples)
-    kinds: dict[str, type[Any]] = {"stock": type(model.backbone.pipeline)}
+    kinds: dict[str, type[Any]] = {"stock": type(cast(Any, model.backbone).pipeline)}
     if kinds["stock"] is Flux2KleinPipeline:
         kinds["key-value"] = Flux2KleinKVPipeline
     ways: dict[str, tuple[Callable[[], object], int]] = {"shared": (case.shared, queries)}
@@ -300,7 +300,7 @@ def compare(
     }
 
 
-def memory_growth(model: PipelineMapModel, *, queries: int = 500) -> float:
+def memory_growth(model: MapModel, *, queries: int = 500) -> float:
     """Run many queries; return the bytes held after the last over those after the first fifth."""
     style, side = model.settings.style, model.photo_size
     context = model.encode_context(

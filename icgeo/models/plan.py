@@ -377,19 +377,15 @@ def plan_loaded(
     text_tokens: int = 128,
 ) -> Plan | None:
     """Plan a run of a model that is loaded; None for one that this package did not make."""
-    from icgeo.models.backbones.tiny import StackedMapModel
-    from icgeo.models.pipelines import PipelineMapModel
-
-    settings = model.settings
-    if isinstance(model, StackedMapModel):
-        transformer = model.learner.transformer
-        one = model.learner.codec.latent_shape[0]
-        tokens = Tokens(one, 0, one, text=model.learner.prompts.shape[1])
-    elif isinstance(model, PipelineMapModel):
-        transformer = model.backbone.pipeline.transformer
-        tokens = Tokens.of(settings, shots, patch=model.backbone.patch, text=text_tokens)
-    else:
+    if not isinstance(model, MapModel):
         return None
+    settings, transformer = model.settings, model.backbone.transformer
+    if settings.layout == "stacked":
+        one = model.layout.latent_shape(shots)[0]
+        text = model.layout.text(settings.default_prompt, shots)
+        tokens = Tokens(one, 0, one, text=text.shape[1])
+    else:
+        tokens = Tokens.of(settings, shots, patch=model.backbone.patch, text=text_tokens)
     return Plan(
         dimensions=Dimensions.of(transformer),
         tokens=tokens,

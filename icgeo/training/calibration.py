@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from icgeo import maps, sphere
 from icgeo.data.orbit import ESCAPE_SPEED_KMH, Views, random_views, to_uint8, track_views
 from icgeo.geolocator import Geolocator
-from icgeo.models.backbones.tiny import StackedMapModel
+from icgeo.models.map_model import MapModel
 from icgeo.options import EARTH, SHOTS
 from icgeo.prediction import Example
 from icgeo.sphere.density import Density
@@ -43,9 +43,9 @@ class Drawn:
 
 
 def draw_queries(
-    model: StackedMapModel, worlds: WorldBank, *, prompt: str, episodes: int, seed: int
+    model: MapModel, worlds: WorldBank, *, prompt: str, episodes: int, seed: int
 ) -> dict[int, Drawn]:
-    """EpisodeSample the maps of 16 queries of each episode, for each number of shots."""
+    """Draw the maps of 16 queries of each episode, for each number of shots."""
     options = EpisodeOptions(
         worlds=episodes,
         views=max(SHOTS) + 16,
@@ -100,8 +100,8 @@ def best_power(densities: Sequence[Density], truth: Float[Tensor, "queries 2"]) 
 
 
 def calibrate(
-    model: StackedMapModel, worlds: WorldBank, *, episodes: int = 24, clips: int = 40, seed: int
-) -> StackedMapModel:
+    model: MapModel, worlds: WorldBank, *, episodes: int = 24, clips: int = 40, seed: int
+) -> MapModel:
     """Fit the noise, then the power for each prompt and number of shots, then frames."""
     drawn = {
         prompt: draw_queries(model, worlds, prompt=prompt, episodes=episodes, seed=seed)
@@ -139,7 +139,7 @@ class LocatedSequence:
 
 
 def locate_sequences(
-    model: StackedMapModel, worlds: WorldBank, *, prompt: str, clips: int, seed: int
+    model: MapModel, worlds: WorldBank, *, prompt: str, clips: int, seed: int
 ) -> list[LocatedSequence]:
     """Locate the frames of tracks: of the Earth without examples, of other worlds with 16."""
     locator = Geolocator(model, prompt=prompt)
@@ -173,8 +173,8 @@ def best_correlation(clips: Sequence[LocatedSequence]) -> float:
 
 
 def calibrate_sequences(
-    model: StackedMapModel, worlds: WorldBank, *, clips: int = 40, seed: int
-) -> StackedMapModel:
+    model: MapModel, worlds: WorldBank, *, clips: int = 40, seed: int
+) -> MapModel:
     """Fit how far frames of a clip are wrong together, for each prompt."""
     correlation = {
         prompt: best_correlation(

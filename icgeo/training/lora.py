@@ -36,7 +36,7 @@ from icgeo.training.adapters import (
     write_state,
 )
 from icgeo.training.episode_sampling import EpisodeSample, Gallery, sample_episode
-from icgeo.training.losses import Latents, Objective, encoded, objective_of
+from icgeo.training.losses import FlowLoss, Latents, encoded
 from icgeo.training.options import LoraOptions
 from icgeo.training.photo_sets import PhotoSet, Splits
 from icgeo.training.sharding import tie_kept
@@ -104,7 +104,7 @@ class LoraTraining:
 
     def __init__(
         self,
-        objective: Objective,
+        objective: FlowLoss,
         latents: Latents,
         gallery: Gallery,
         *,
@@ -153,7 +153,7 @@ class LoraTraining:
         Raises:
             UsageError: as the constructor, or a model or prompt that cannot be trained.
         """
-        objective = objective_of(model, prompt)
+        objective = FlowLoss(model, prompt)
         with accelerator.main_process_first():
             latents = encoded(objective, division.training, folder / "latents")
         gallery = Gallery.of(division.training.lat_lon, latents["features"])
@@ -215,7 +215,7 @@ class LoraTraining:
         models.clear()
 
     def parts(self, step: int) -> Iterator[list[EpisodeSample]]:
-        """EpisodeSample this process's share of the episodes of a step, part by part."""
+        """Draw this process's share of the episodes of a step, part by part."""
         options, accelerator = self.options, self.accelerator
         share = options.episodes // (accelerator.num_processes * options.accumulate)
         for part in range(options.accumulate):
@@ -236,7 +236,7 @@ class LoraTraining:
                 loss = self.loss(self.latents, part)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(self.weights, options.clip)
+                    accelerator.clip_grad_norm_(self.weights, options.max_grad_norm)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             total += loss.item() / options.accumulate

@@ -21,13 +21,11 @@ from icgeo import sampling
 from icgeo.models.attention import install, uninstall
 from icgeo.models.backbones.flux2 import Flux2Backbone
 from icgeo.models.benchmark import Timing, build, timed
-from icgeo.models.instructions import instruction
 from icgeo.models.layouts.references import References
-from icgeo.models.pipelines import PipelineMapModel
 from icgeo.options import EARTH
 from icgeo.training.episode_sampling import EpisodeSample, Gallery, sample_episode
 from icgeo.training.lora import LoraTraining
-from icgeo.training.losses import Latents, PipelineObjective, flow_error
+from icgeo.training.losses import FlowLoss, Latents, flow_error
 from icgeo.training.options import LoraOptions
 
 
@@ -51,7 +49,7 @@ def random_run(size: str, options: LoraOptions, *, device: str, dtype: torch.dty
         for name, tokens in (("photos", of_photo), ("maps", shown.latent_shape(0)[0]))
     }
     return LoraTraining(
-        PipelineObjective(model, EARTH),
+        FlowLoss(model, EARTH),
         Latents(tensors),
         Gallery.of(torch.rand(options.views, 2, generator=generator), tensors["maps"][:, 0]),
         validation_set=None,
@@ -66,7 +64,7 @@ def _step(run: LoraTraining, losses: list[Callable[[], Tensor]]) -> None:
         with run.accelerator.autocast():
             value = loss() / len(losses)
         run.accelerator.backward(value)
-    run.accelerator.clip_grad_norm_(run.weights, run.options.clip)
+    run.accelerator.clip_grad_norm_(run.weights, run.options.max_grad_norm)
     run.optimizer.step()
     run.optimizer.zero_grad()
 
@@ -88,7 +86,7 @@ def stock_loss(
     run: LoraTraining, draw: EpisodeSample, rows: Int[Tensor, " rows"]
 ) -> Float[Tensor, ""]:
     """Return the loss of some targets, each with all other pairs in one sequence."""
-    model = cast(PipelineMapModel, run.objective.model)
+    model = run.objective.model
     shown, shots = cast(References, model.layout), len(draw.pairs) - 1
     device = run.accelerator.device
     photos, data = (run.latents[name][draw.pairs].to(device) for name in ("photos", "maps"))
@@ -99,7 +97,7 @@ def stock_loss(
     pairs = rearrange(torch.cat((photos, data), dim=1)[others], "n k t c -> n (k t) c")
     noisy = ((1 - t) * data + t * noise)[rows]
     ids = torch.cat((shown.map_ids, shown.reference_ids(shots)))
-    text = model.backbone.prompts(instruction(EARTH, shots=shots))
+    text = model.layout.text(EARTH, shots)
     tokens = torch.cat((noisy, pairs, photos[rows]), dim=1)
     backbone = cast(Flux2Backbone, model.backbone)
     found = backbone.forward(tokens, t, ids, text=text)[:, : noisy.shape[1]]

@@ -12,9 +12,9 @@ from huggingface_hub import errors
 import icgeo
 from icgeo.maps import MapStyle
 from icgeo.models import base, hub
-from icgeo.models.backbones.tiny import StackedMapModel
+from icgeo.models.backbones.flux2 import Flux2Backbone
+from icgeo.models.backbones.tiny import TinyBackbone
 from icgeo.models.loading import architecture_of
-from icgeo.models.pipelines import PipelineMapModel
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +23,10 @@ def klein(tmp_path_factory):
 
 
 def test_the_checkpoint_names_the_architecture(klein):
-    assert isinstance(icgeo.load("tiny"), StackedMapModel)
+    assert isinstance(icgeo.load("tiny").backbone, TinyBackbone)
     style = MapStyle.marker(height=64, width=128)
     model = icgeo.load(klein, attention="pairwise", style=style, dtype="bfloat16")
-    assert isinstance(model, PipelineMapModel)
+    assert isinstance(model.backbone, Flux2Backbone)
     assert (model.settings.attention, model.settings.style) == ("pairwise", style)
     assert model.backbone.pipeline.transformer.dtype == torch.bfloat16
     assert model.backbone.pipeline.vae.dtype == torch.float32
