@@ -177,7 +177,7 @@ class Case:
         uninstall(model.backbone.transformer)
         pipeline = pipeline_type(**cast(Any, model.backbone).pipeline.components)
         pipeline.set_progress_bar_config(disable=True)
-        told = model.layout.text(EARTH, len(self.photos))
+        told: Any = model.layout.text(EARTH, len(self.photos))
         words: dict[str, Any] = {"prompt_embeds": told["encoder_hidden_states"].to(self.asked)}
         if "pooled_projections" in told:
             words["pooled_prompt_embeds"] = told["pooled_projections"].to(self.asked)

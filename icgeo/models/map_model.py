@@ -7,7 +7,7 @@ pipelines can neither keep a context nor batch different queries.
 
 import json
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,12 @@ from icgeo.models.backbones.backbone import Backbone
 from icgeo.models.context import Context
 from icgeo.models.hub import LoadError
 from icgeo.models.layouts.frames import Frames
-from icgeo.models.layouts.layout import Layout
 from icgeo.models.layouts.panel import Panel
 from icgeo.models.layouts.references import References
 from icgeo.models.layouts.stacked import Stacked
 from icgeo.models.settings import Origin, Settings
 
+Layout = Stacked | References | Panel | Frames
 LAYOUTS: dict[str, Any] = {
     "stacked": Stacked, "references": References, "panel": Panel, "frames": Frames,
 }  # fmt: skip
@@ -89,7 +89,8 @@ class MapModel:
     @property
     def photo_size(self) -> int:
         """Height and width of the photos that it takes, in pixels."""
-        return self.layout.photo_size
+        size: int = getattr(self.backbone, "photo_size", self.settings.photo_size)
+        return size
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
@@ -140,41 +141,26 @@ class MapModel:
             ValueError: a context that another model, dtype, style, layout or mode has made.
         """
         context.require(self.fingerprint)
-        draw = partial(
-            self._draw, prompt=prompt, samples=samples, steps=steps, seed=seed,
-            callback=callback_on_step_end,
-        )  # fmt: skip
-        if context.chosen is None:
-            return draw(context, photos)
-        if self.layout.takes_groups:
-            return draw(context.gathered(), photos)
-        pairs = zip(context.chosen.split(1), photos.split(1), strict=True)
-        return torch.cat([draw(replace(context, chosen=c).gathered(), photo) for c, photo in pairs])
-
-    def _draw(
-        self,
-        context: Context,
-        photos: Tensor,
-        *,
-        prompt: str,
-        samples: int,
-        steps: int,
-        seed: int,
-        callback: sampling.StepCallback | None,
-    ) -> Float[Tensor, "queries samples 3 height width"]:
         layout, shots = self.layout, context.shots
-        queries = layout.encode_queries(context.kept, self._pixels(photos))
-        contents = [photo.numpy().tobytes() for photo in photos.cpu()]
-        noise = sampling.keyed_noise(
-            contents, layout.latent_shape(shots), samples=samples, seed=seed
-        ).to(queries.device, torch.promote_types(queries.dtype, torch.float32))
-        latents = sampling.euler(
-            self.velocity(context, queries, prompt),
-            noise,
-            layout.times(shots, steps),
-            callback_on_step_end=sampling.decoded(callback, layout.decode),
-        )
-        return layout.decode(latents)
+        parts = [(context, photos)]
+        if context.chosen is not None and not layout.takes_groups:  # one after the other
+            rows = zip(context.chosen.split(1), photos.split(1), strict=True)
+            parts = [(replace(context, chosen=row), photo) for row, photo in rows]
+        drawn = []
+        for part, photo in parts:
+            examples = part.gathered()
+            queries = layout.encode_queries(examples.kept, self._pixels(photo))
+            contents = [pixels.numpy().tobytes() for pixels in photo.cpu()]
+            shape = layout.latent_shape(shots)
+            noise = sampling.keyed_noise(contents, shape, samples=samples, seed=seed)
+            latents = sampling.euler(
+                self.velocity(examples, queries, prompt),
+                noise.to(queries.device, torch.promote_types(queries.dtype, torch.float32)),
+                layout.times(shots, steps),
+                callback_on_step_end=sampling.decoded(callback_on_step_end, layout.decode),
+            )
+            drawn.append(layout.decode(latents))
+        return torch.cat(drawn)
 
     def velocity(self, context: Context, queries: Tensor, prompt: str) -> sampling.Velocity:
         """Return the velocity of latents [queries, samples, ...]; differentiable.

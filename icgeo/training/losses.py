@@ -107,6 +107,12 @@ class FlowLoss(nn.Module):
         """Where the transformer is."""
         return next(self.transformer.parameters()).device
 
+    @property
+    def leaves_one_out(self) -> bool:
+        """Whether all pairs of an episode are targets of one pass, each hidden from itself."""
+        is_pairwise = self.model.settings.attention == "pairwise"
+        return is_pairwise and not self.model.layout.is_one_picture
+
     @torch.no_grad()
     def encode(self, photo_set: PhotoSet) -> Latents:
         """Encode photos and maps; where a layout sets them in one picture, describe them alone."""
@@ -129,12 +135,12 @@ class FlowLoss(nn.Module):
 
     def forward(self, latents: Latents, episodes: Sequence[EpisodeSample]) -> Float[Tensor, ""]:
         """Return the mean loss of episodes."""
-        if self.model.layout.leaves_one_out:
+        if self.leaves_one_out:
             return self._leave_one_out(latents, episodes)
         return torch.stack([self._one_target(latents, episode) for episode in episodes]).mean()
 
     def _prompt(self, episode: EpisodeSample) -> str:
-        return self.prompt if episode.is_told or not self.model.layout.can_drop_text else ""
+        return self.prompt if episode.is_told or self.model.layout.takes_groups else ""
 
     def _times(self, t: Tensor, shots: int) -> Tensor:
         shift = self.model.layout.shift(shots, self.model.settings.steps)
@@ -149,7 +155,7 @@ class FlowLoss(nn.Module):
         photos, data = (latents[name][pairs].to(device) for name in ("photos", "maps"))
         noise = torch.stack([episode.noise(*data.shape[1:]) for episode in episodes]).to(data)
         t = torch.stack([episode.t for episode in episodes])
-        if layout.has_one_time:
+        if not layout.takes_groups:
             t = t[:, :1].expand_as(t)
         t = self._times(t, pairs.shape[1]).to(device)
         velocity = layout.leave_one_out(

@@ -8,18 +8,16 @@ checkpoint with the same draws.
 import json
 import logging
 import math
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean
+from typing import ClassVar
 
 import torch
 from diffusers import Flux2Transformer2DModel
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
-from tqdm import tqdm
 
 from icgeo import maps, sphere
 from icgeo.models.backbones.codec import PatchCodec
@@ -35,6 +33,7 @@ from icgeo.training.episodes import (
     draw_times,
     sample_episodes,
 )
+from icgeo.training.loop import set_rate, train
 from icgeo.training.losses import flow_error, match_loss, mix
 
 logger = logging.getLogger(__name__)
@@ -189,6 +188,7 @@ class Pretraining:
     compiled: bool = False
     """Compile the blocks: a minute or two at the start, then faster steps."""
     step: int = 0
+    has_stopped: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         self.device = self.learner.prompts.device
@@ -214,8 +214,7 @@ class Pretraining:
 
     def update(self) -> dict[str, float]:
         """Take one step on a fresh batch of episodes."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule(self.step)
+        set_rate(self.optimizer, self.schedule(self.step))
         options = self.episodes.at(self.step / self.schedule.steps)
         options = options.for_matching() if self.is_matching else options
         episodes = sample_episodes(self.bank, options, generator=self.generator)
@@ -280,28 +279,16 @@ class Pretraining:
 
     def run(self, *, validate_every: int = 500, save_every: int = 250) -> None:
         """Train to the end of the schedule, validating and saving on the way."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.resume()
-        recent: list[dict[str, float]] = []
-        start, first = time.perf_counter(), self.step
-        for _ in tqdm(range(self.step, self.schedule.steps), initial=self.step, desc="pretraining"):
-            recent.append(self.update())
-            ended = self.step == self.schedule.steps
-            if self.step % LOG_EVERY == 0 or ended:
-                rate = (self.step - first) / (time.perf_counter() - start)
-                means = {
-                    name: fmean(terms[name] for terms in recent if name in terms)
-                    for name in recent[-1]
-                }
-                self.log({"steps_per_second": rate, **means})
-                recent = []
-            if self.step % validate_every == 0 or ended:
-                self.log(self.validate())
-            if self.step % save_every == 0 or ended:
-                self.save()
+        train(
+            self,
+            self.schedule.steps,
+            validate_every=validate_every,
+            save_every=save_every,
+            log_every=LOG_EVERY,
+        )
 
     def validate(self) -> dict[str, float]:
-        """Median error in km of the single best place, by kind of world and shots."""
+        """Return the median error in km of the single best place, by kind of world and shots."""
         self.learner.eval()
         found: dict[str, float] = {}
         for kind, bank, options, shots in self._validation_sets():

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from einops import rearrange
@@ -97,7 +97,7 @@ def stock_loss(
     pairs = rearrange(torch.cat((photos, data), dim=1)[others], "n k t c -> n (k t) c")
     noisy = ((1 - t) * data + t * noise)[rows]
     ids = torch.cat((shown.map_ids, shown.reference_ids(shots)))
-    text = model.layout.text(EARTH, shots)
+    text: Any = model.layout.text(EARTH, shots)
     tokens = torch.cat((noisy, pairs, photos[rows]), dim=1)
     backbone = cast(Flux2Backbone, model.backbone)
     found = backbone.forward(tokens, t, ids, text=text)[:, : noisy.shape[1]]

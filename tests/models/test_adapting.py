@@ -65,7 +65,7 @@ def test_each_architecture_learns_by_a_lora(name, settings, tmp_path):
     )  # fmt: skip
     run = run_of(objective, pool, tmp_path, options)
     before = {n: x.clone() for n, x in objective.transformer.named_parameters() if "lora" not in n}
-    losses = [run.update() for _ in range(options.steps)]
+    losses = [run.update()["loss"] for _ in range(options.steps)]
     assert losses[-1] < 0.9 * losses[0]
     after = dict(objective.transformer.named_parameters())
     assert all(torch.equal(x, after[name]) for name, x in before.items())
@@ -173,7 +173,7 @@ def test_a_lora_learns_on_a_base_of_8_bits(tmp_path):
     objective = FlowLoss(model, "earth")
     options = LoraOptions(views=3, episodes=2, rank=4, tracker="none", learning_rate=2e-2)
     run = run_of(objective, pool, tmp_path, options)
-    losses = [run.update() for _ in range(5)]
+    losses = [run.update()["loss"] for _ in range(5)]
     assert losses[-1] < losses[0] - 1e-3
     assert {weight.dtype for weight in run.weights} == {torch.float32}
     base = objective.transformer.transformer_blocks[0].attn.to_q.base_layer.weight

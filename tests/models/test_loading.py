@@ -11,10 +11,11 @@ from huggingface_hub import errors
 
 import icgeo
 from icgeo.maps import MapStyle
-from icgeo.models import base, hub
+from icgeo.models import hub
 from icgeo.models.backbones.flux2 import Flux2Backbone
 from icgeo.models.backbones.tiny import TinyBackbone
 from icgeo.models.loading import architecture_of
+from icgeo.models.settings import MODES
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_a_model_that_knows_one_style_refuses_others():
         icgeo.load("tiny", style=MapStyle.marker())
 
 
-@pytest.mark.parametrize("mode", base.MODES)
+@pytest.mark.parametrize("mode", MODES)
 def test_tiny_knows_every_mode(mode):
     assert icgeo.load("tiny", attention=mode).settings.attention == mode
     with pytest.raises(icgeo.LoadError, match=r"expected attention of .* got 'causal'"):

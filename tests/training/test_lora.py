@@ -16,6 +16,7 @@ from torch.nn import functional
 import icgeo
 from icgeo import maps, sphere
 from icgeo.config import UsageError
+from icgeo.models.map_model import MapModel
 from icgeo.models.settings import Settings
 from icgeo.training import lora
 from icgeo.training.adapters import add_lora, learned, merge, save_adapter

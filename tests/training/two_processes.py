@@ -68,7 +68,7 @@ def main(folder: Path, kind: str) -> None:
     grads = {f"grad {i}": whole(x.grad).clone() for i, x in enumerate(run.weights)}
     run.optimizer.zero_grad()
     run.update()
-    run.validate({})
+    run.log(run.validate())
     run.save()
     saved = state_of(run)
     run.update()

@@ -86,6 +86,11 @@ class TinyBackbone(nn.Module):
         return int(self.codec.config.patch_size)
 
     @property
+    def photo_size(self) -> int:
+        """Height and width of photos in pixels."""
+        return int(self.codec.config.photo_size)
+
+    @property
     def digest(self) -> str:
         """Hash of the weights that tell checkpoints apart."""
         weights = hashlib.blake2b(digest_size=8)

@@ -41,8 +41,6 @@ class Frames:
     fixed: ClassVar = ()
     is_one_picture: ClassVar = True
     takes_groups: ClassVar = False
-    can_drop_text: ClassVar = True
-    has_one_time: ClassVar = True
     text = instructed
     describe = colours
 
@@ -51,16 +49,6 @@ class Frames:
         for module in self.backbone.transformer.modules():
             if hasattr(getattr(module, "processor", None), "_attention_backend"):
                 module.processor._attention_backend = self.attention_backend
-
-    @property
-    def photo_size(self) -> int:
-        """Height and width of photos in pixels."""
-        return self.settings.photo_size
-
-    @property
-    def leaves_one_out(self) -> bool:
-        """Whether all pairs of an episode can be targets of one pass."""
-        return False
 
     def latent_shape(self, shots: int) -> tuple[int, ...]:
         """Channels, latent frames, rows and columns of a video."""

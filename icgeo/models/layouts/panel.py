@@ -50,23 +50,11 @@ class Panel:
     fixed: ClassVar = ()
     is_one_picture: ClassVar = True
     takes_groups: ClassVar = False
-    can_drop_text: ClassVar = True
-    has_one_time: ClassVar = True
     text = instructed
     describe = colours
 
     def __post_init__(self) -> None:
         install(self.backbone.transformer, backend=self.attention_backend)
-
-    @property
-    def photo_size(self) -> int:
-        """Height and width of photos in pixels."""
-        return self.settings.photo_size
-
-    @property
-    def leaves_one_out(self) -> bool:
-        """Whether all pairs of an episode can be targets of one pass."""
-        return False
 
     def _grid(self, shots: int) -> tuple[int, int]:
         height, width = self.settings.style.height, self.settings.style.width

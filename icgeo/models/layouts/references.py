@@ -32,27 +32,15 @@ class References:
     fixed: ClassVar = ()
     is_one_picture: ClassVar = False
     takes_groups: ClassVar = False
-    can_drop_text: ClassVar = True
-    has_one_time: ClassVar = True
     text = instructed
     describe = colours
 
     def __post_init__(self) -> None:
         install(self.backbone.transformer, backend=self.attention_backend)
 
-    @property
-    def photo_size(self) -> int:
-        """Height and width of photos in pixels."""
-        return self.settings.photo_size
-
-    @property
-    def leaves_one_out(self) -> bool:
-        """Whether all pairs of an episode can be targets of one pass."""
-        return self.settings.attention == "pairwise"
-
     def _grid(self, *, of_map: bool) -> tuple[int, int]:
         style = self.settings.style
-        size = (style.height, style.width) if of_map else 2 * (self.photo_size,)
+        size = (style.height, style.width) if of_map else 2 * (self.settings.photo_size,)
         return size[0] // self.backbone.patch, size[1] // self.backbone.patch
 
     def _ids(self, image: int, *, of_map: bool) -> Int[Tensor, "tokens axes"]:

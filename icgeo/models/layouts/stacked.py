@@ -33,18 +33,6 @@ class Stacked:
     fixed: ClassVar = ("style", "layout", "photo_size")
     is_one_picture: ClassVar = False
     takes_groups: ClassVar = True
-    can_drop_text: ClassVar = False
-    has_one_time: ClassVar = False
-
-    @property
-    def photo_size(self) -> int:
-        """Height and width of photos in pixels: the codec's."""
-        return int(self.backbone.codec.config.photo_size)
-
-    @property
-    def leaves_one_out(self) -> bool:
-        """Whether all pairs of an episode can be targets of one pass."""
-        return self.settings.attention == "pairwise"
 
     def latent_shape(self, shots: int) -> tuple[int, int]:
         """Tokens and channels of a map."""
