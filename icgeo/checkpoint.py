@@ -77,8 +77,9 @@ def save(
 
 def _save_model(folder: Path, model: Any, base: str | None) -> Origin:
     origin: Origin | None = getattr(model, "origin", None)
-    if origin is None and hasattr(model, "save"):  # made here, by pretraining
-        model.save(folder / MODEL, dtype=model.learner.prompts.dtype)
+    is_ours = hasattr(getattr(model, "backbone", None), "save")
+    if origin is None and is_ours:  # made here, by pretraining
+        model.save(folder / MODEL, dtype=model.backbone.transformer.dtype)
         return Origin(MODEL)
     if origin is None:
         raise UsageError(f"expected a model of icgeo.load to save, got {type(model).__name__}")

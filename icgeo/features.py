@@ -161,7 +161,7 @@ def _open_pixels(name: str, freeze: Freeze) -> Opened:
 
 def _open_tiny(name: str, freeze: Freeze) -> Opened:
     model: Any = load(name)
-    codec = freeze(model.learner.codec)
+    codec: Any = freeze(model.backbone.codec)
     prepare = partial(square_pixels, size=model.photo_size)
     return digest(codec), prepare, lambda pixels: codec.encode_photos(pixels / 255)[1]
 

@@ -15,7 +15,7 @@ from icgeo.seeds import seeded_generator
 
 Velocity = Callable[[Float[Tensor, "*batch"], float], Float[Tensor, "*batch"]]
 StepCallback = Callable[[Tensor, float], None]
-"""Is told after each step what the data look like from there, and the time before the step."""
+"""Is called after each step with what the data look like from there, and the time before it."""
 
 
 def shifted(t: Float[Tensor, "*batch"], shift: float) -> Float[Tensor, "*batch"]:
@@ -53,8 +53,9 @@ def euler(
         velocity: of a noisy state at a time.
         noise: where it starts.
         times: from 1 to 0.
-        callback_on_step_end: told at each time t, in order, the estimate x_t - t velocity(x_t, t) of the data; the
-            last one is what is returned. What it raises ends the sampling.
+        callback_on_step_end: is called at each time t, in order, with the estimate
+            x_t - t velocity(x_t, t) of the data, and t; the last estimate is what is returned. What
+            it raises ends the sampling.
     """
     x = noise
     for now, then in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
@@ -68,12 +69,10 @@ def euler(
 def decoded(
     callback_on_step_end: StepCallback | None, decode: Callable[[Tensor], Tensor]
 ) -> StepCallback | None:
-    """Tell `callback_on_step_end` what `decode` makes of each estimate; nothing is decoded for nobody."""
-    return (
-        None
-        if callback_on_step_end is None
-        else lambda estimate, t: callback_on_step_end(decode(estimate), t)
-    )
+    """Call `callback_on_step_end` with what `decode` makes of each estimate; None stays None."""
+    if callback_on_step_end is None:
+        return None
+    return lambda estimate, t: callback_on_step_end(decode(estimate), t)
 
 
 def guided(velocity: Velocity, base: Velocity, scale: float) -> Velocity:

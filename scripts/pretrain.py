@@ -46,12 +46,12 @@ def main(options: Options) -> None:
     """Train, calibrate, export."""
     import torch
 
-    from icgeo.models.backbones.tiny import StackedMapModel
-    from icgeo.models.settings import Settings
-    from icgeo.training.episodes import PROMPTS, EpisodeOptions, WorldBank
+    from icgeo.models.backbones.tiny import TinyBackbone
+    from icgeo.models.map_model import MapModel
+    from icgeo.training.episodes import EpisodeOptions, WorldBank
     from icgeo.training.fit_calibration import calibrate
     from icgeo.training.memory import keep_freed_memory
-    from icgeo.training.pretrain import STYLE, Pretraining, Schedule, build_learner
+    from icgeo.training.pretrain import SETTINGS, Pretraining, Schedule, build_learner
 
     folder = config.save_run(
         Path("runs") / options.name, options, may_differ=("device", "threads", "compiled")
@@ -64,7 +64,7 @@ def main(options: Options) -> None:
         heads=options.heads, single_layers=options.single_layers, seed=options.seed
     )
     if options.start:
-        learner.load_state_dict(StackedMapModel.load(options.start).learner.state_dict())
+        learner.load_state_dict(TinyBackbone.load(options.start).state_dict())
     run = Pretraining(
         learner.to(options.device),
         bank.to(options.device),
@@ -76,8 +76,7 @@ def main(options: Options) -> None:
         compiled=options.compiled,
     )
     run.run(validate_every=options.validate_every)
-    settings = Settings(STYLE, PROMPTS, default_prompt=PROMPTS[0])
-    model = StackedMapModel(learner.cpu().eval().requires_grad_(False), settings)
+    model = MapModel(learner.cpu().eval().requires_grad_(False), SETTINGS)
     unseen = WorldBank.build(folder, per_family=8, seed=options.seed + 2_000_000)
     calibrate(model, unseen, seed=options.seed + 3).save(folder / "checkpoint")
     print(f"saved {folder / 'checkpoint'}")

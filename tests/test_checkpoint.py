@@ -108,7 +108,7 @@ def test_a_model_made_here_is_saved_with_its_calibration(locator, photos, tmp_pa
 def test_an_adapter_travels_with_its_model(tmp_path, photos):
     tiny = icgeo.load("tiny")
     name = "transformer_blocks.0.attn.to_q"
-    width = tiny.learner.transformer.get_submodule(name).weight.shape
+    width = tiny.backbone.transformer.get_submodule(name).weight.shape
     generator = torch.Generator().manual_seed(0)
     weights = {
         f"transformer.{name}.lora_A.weight": torch.randn(2, width[1], generator=generator),

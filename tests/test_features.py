@@ -87,7 +87,7 @@ def test_tiny_features_are_the_descriptor_of_its_codec(photos):
     from icgeo.models import load
 
     model = load("tiny")
-    expected = model.learner.codec.encode_photos(photos / 255)[1]
+    expected = model.backbone.codec.encode_photos(photos / 255)[1]
     own = features.open("tiny")
     torch.testing.assert_close(own.encode(photos), expected.detach(), atol=1e-5, rtol=0)
     folder = Path(features.__file__).parent / "assets" / "tiny"

@@ -1,9 +1,9 @@
 """Attention over kept tokens: keys and values computed once, seen by every query.
 
 Works on the stock `forward` of diffusers' `Flux2Transformer2DModel` and `FluxTransformer2DModel`.
-A `AttentionContext` travels through `joint_attention_kwargs` and says what the tokens of a pass see beside
-their own sequence, and where their keys and values are kept for later passes. The modes of
-DESIGN.md follow from passes:
+An `AttentionContext` travels through `joint_attention_kwargs` and says what the tokens of a pass
+see beside their own sequence, and where their keys and values are kept for later passes. The modes
+of DESIGN.md follow from passes:
 
 - `pairwise`: each pair is a sequence; it is kept before the rotary embedding, so that any subset
   takes any places (`KVCache.placed`);
@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import Flux2Transformer2DModel, FluxTransformer2DModel
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from einops import einsum, rearrange
 from jaxtyping import Bool, Float
@@ -286,7 +285,8 @@ class DoubleStreamProcessor:
         )
         out = attend(
             query, key, value,
-            rotary=image_rotary_emb, attention_context=attention_context, layer=self.layer, backend=self.backend,
+            rotary=image_rotary_emb, attention_context=attention_context,
+            layer=self.layer, backend=self.backend,
         )  # fmt: skip
         return attn.to_out[1](attn.to_out[0](out[:, text:])), attn.to_add_out(out[:, :text])
 
@@ -314,7 +314,8 @@ class SingleStreamProcessor:
         query, key = attn.norm_q(query), attn.norm_k(key)
         return attend(
             query, key, value,
-            rotary=image_rotary_emb, attention_context=attention_context, layer=self.layer, backend=self.backend,
+            rotary=image_rotary_emb, attention_context=attention_context,
+            layer=self.layer, backend=self.backend,
         )  # fmt: skip
 
 
@@ -340,7 +341,8 @@ class ParallelStreamProcessor:
         query, key = attn.norm_q(query), attn.norm_k(key)
         out = attend(
             query, key, value,
-            rotary=image_rotary_emb, attention_context=attention_context, layer=self.layer, backend=self.backend,
+            rotary=image_rotary_emb, attention_context=attention_context,
+            layer=self.layer, backend=self.backend,
         )  # fmt: skip
         return attn.to_out(torch.cat((out, attn.mlp_act_fn(feed_forward)), dim=-1))
 
@@ -349,9 +351,7 @@ def _heads(x: Tensor, attn: Any) -> Heads:
     return rearrange(x, "n t (h c) -> n t h c", c=attn.head_dim)
 
 
-def install(
-    transformer: Flux2Transformer2DModel | FluxTransformer2DModel, *, backend: str = "native"
-) -> None:
+def install(transformer: Any, *, backend: str = "native") -> None:
     """Give every block of the transformer the processor that keeps tokens and sees kept ones."""
     double = list(transformer.transformer_blocks)
     for layer, block in enumerate(double):
@@ -362,7 +362,7 @@ def install(
         block.attn.set_processor(single(layer, backend))
 
 
-def uninstall(transformer: Flux2Transformer2DModel | FluxTransformer2DModel) -> None:
+def uninstall(transformer: Any) -> None:
     """Give every block the processor that diffusers gives it."""
     for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
         block.attn.set_processor(block.attn._default_processor_cls())

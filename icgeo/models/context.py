@@ -1,6 +1,5 @@
 """Examples as a model holds them, computed once for any number of queries."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -42,11 +41,13 @@ class Context:
             return self
         return replace(self, chosen=self.chosen.repeat(times, 1))
 
-    def by_query(self) -> Iterator["Context"]:
-        """Give the context of each query alone, after `choosing`."""
-        for row in () if self.chosen is None else self.chosen:
-            kept = {name: tensor[row.to(tensor.device)] for name, tensor in self.kept.items()}
-            yield Context(len(row), kept, self.fingerprint)
+    def gathered(self) -> "Context":
+        """Copy the pairs of each query, after `choosing`: those of one query, then of the next."""
+        if self.chosen is None:
+            return self
+        rows = self.chosen.flatten()
+        kept = {name: tensor[rows.to(tensor.device)] for name, tensor in self.kept.items()}
+        return replace(self, kept=kept, chosen=None)
 
     def require(self, fingerprint: dict[str, str]) -> None:
         """Refuse to be used by anything else than what made it.

@@ -311,19 +311,15 @@ def plan_loaded(
     text_tokens: int = TEXT_TOKENS,
 ) -> Plan | None:
     """Plan a run of a model that is loaded; None for one that this package did not make."""
-    from icgeo.models.backbones.tiny import StackedMapModel
-    from icgeo.models.pipelines import PipelineMapModel
-
-    settings = model.settings
-    if isinstance(model, StackedMapModel):
-        transformer = model.learner.transformer
-        pair = model.learner.codec.latent_shape[0]
-        tokens = Tokens(pair, 0, pair, text=model.learner.prompts.shape[1])
-    elif isinstance(model, PipelineMapModel):
-        transformer = model.backbone.pipeline.transformer
-        tokens = Tokens.of(settings, shots, patch=model.backbone.patch, text=text_tokens)
-    else:
+    if not isinstance(model, MapModel):
         return None
+    settings, transformer = model.settings, model.backbone.transformer
+    if settings.layout == "stacked":
+        pair = model.layout.latent_shape(shots)[0]
+        text = model.layout.text(settings.default_prompt, shots)
+        tokens = Tokens(pair, 0, pair, text=text.shape[1])
+    else:
+        tokens = Tokens.of(settings, shots, patch=model.backbone.patch, text=text_tokens)
     return _plan(
         transformer,
         settings.choosing(samples=samples or None),

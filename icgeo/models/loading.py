@@ -106,7 +106,7 @@ def load(
         refuse_pickles([path for path in files_in(folder) if len(path.parts) > 1], model)
         settings = own_settings(folder)
         if settings and settings.layout == "stacked":
-            loaded: Any = _load_stacked(folder, chosen)
+            loaded = _load_tiny(folder, settings, chosen)
         else:
             hub_id = None if found else str(model)
             loaded = _load_pipeline(folder, settings, chosen, model=model, hub_id=hub_id)
@@ -168,11 +168,10 @@ def _load_pipeline(
     *,
     model: str | Path,
     hub_id: str | None,
-) -> Any:
+) -> MapModel:
     index = pipeline_index(folder, with_text=not hub_id)
     architecture = architecture_of(index, model)
-    # diffusers takes seconds to import: only who loads a model waits for it
-    from icgeo.models.pipelines import PipelineMapModel
+    # pipelines of diffusers take seconds to import: only who loads one waits for it
     from icgeo.models.weights import load_pipeline
 
     own = settings or architecture.settings(index)
@@ -183,7 +182,7 @@ def _load_pipeline(
         backbone = replace(backbone, guidance=own.embedded_guidance)
     told = (str(model), options.revision, options.adapter, options.quantization)
     name = " ".join(str(part) for part in told if part)
-    return PipelineMapModel(backbone, own, name, options.attention_backend)
+    return MapModel(backbone, own, name, options.attention_backend)
 
 
 def own_settings(folder: Path | None) -> Settings | None:
@@ -211,15 +210,15 @@ def architecture_of(index: dict[str, Any], source: str | Path) -> Architecture:
     return ARCHITECTURES[name]
 
 
-def _load_stacked(folder: Path, options: LoadOptions) -> MapModel:
-    from icgeo.models.backbones.tiny import StackedMapModel
-    from icgeo.models.weights import load_adapter
+def _load_tiny(folder: Path, settings: Settings, options: LoadOptions) -> MapModel:
+    from icgeo.models.backbones.tiny import TinyBackbone
 
     for name in ("offload", "quantization"):
         if getattr(options, name):
             raise LoadError(f"expected no {name} for a model of this size, got one")
-    loaded = StackedMapModel.load(folder, device=options.device, dtype=options.torch_dtype)
+    backbone = TinyBackbone.load(folder, device=options.device, dtype=options.torch_dtype)
     if options.adapter:
-        load_adapter(loaded.learner.transformer, options)
-        loaded = replace(loaded, adapter=str(options.adapter))
-    return loaded
+        from icgeo.models.weights import load_adapter
+
+        load_adapter(backbone.transformer, options)
+    return MapModel(backbone, settings, str(options.adapter or ""))

@@ -1,35 +1,125 @@
-"""What every model that draws maps can do."""
+"""The model that draws maps: an architecture, a layout of examples, and settings.
 
-from typing import Protocol, runtime_checkable
+The backbone encodes and predicts velocities, the layout says what is one sequence. What every model
+shares is here: noise keyed by content, guidance, steps, decoding. The denoising loops of diffusers'
+pipelines can neither keep a context nor batch different queries.
+"""
 
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from icgeo import maps, sampling
+from icgeo.models.backbones.backbone import Backbone
 from icgeo.models.context import Context
-from icgeo.models.settings import Settings
-from icgeo.sampling import StepCallback
+from icgeo.models.hub import LoadError
+from icgeo.models.layouts.frames import Frames
+from icgeo.models.layouts.panel import Panel
+from icgeo.models.layouts.references import References
+from icgeo.models.layouts.stacked import Stacked
+from icgeo.models.settings import Origin, Settings
+
+Layout = Stacked | References | Panel | Frames
+LAYOUTS: dict[str, Any] = {
+    "stacked": Stacked, "references": References, "panel": Panel, "frames": Frames,
+}  # fmt: skip
 
 
-@runtime_checkable
-class MapModel(Protocol):
+@dataclass(frozen=True)
+class MapModel:
     """A model that is shown examples and draws the maps of new photos."""
 
-    @property
-    def settings(self) -> Settings:
-        """What the checkpoint says of itself: map style, prompts, calibration, defaults."""
-        ...
+    backbone: Backbone
+    settings: Settings
+    name: str = ""
+    """Which weights: source, revision, adapter, quantization."""
+    attention_backend: str = "native"
+    origin: Origin | None = None
+    """Where it was loaded from."""
+
+    def __post_init__(self) -> None:
+        settings, known = self.settings, self.backbone.layouts
+        if settings.layout not in known:
+            raise LoadError(f"expected a layout of {known}, got {settings.layout!r}")
+        kind = LAYOUTS[settings.layout]
+        if settings.attention not in kind.modes:
+            raise LoadError(
+                f"expected attention of {kind.modes} in the layout {settings.layout!r}, "
+                f"got {settings.attention!r}"
+            )
+        if settings.example_guidance != 1 and kind.is_one_picture:
+            raise LoadError(
+                "expected example_guidance of 1 where examples and query are one picture, "
+                f"got {settings.example_guidance}"
+            )
+        if not kind.fixed:
+            settings.require_multiples(self.backbone.patch)
+
+    def choosing(self, **choices: Any) -> "MapModel":
+        """Return the same model with other settings; None leaves one as it is.
+
+        Raises:
+            LoadError: an unknown mode or layout, maps that are no whole number of tokens, or a
+                setting that this model has fixed.
+        """
+        current = {**vars(self.settings), "photo_size": self.photo_size}
+        for name in self.layout.fixed:
+            value = choices.pop(name, None)
+            if value not in (None, current[name]):
+                raise LoadError(
+                    f"expected {name} of {current[name]!r}, which this model knows alone, "
+                    f"got {value!r}"
+                )
+        return replace(self, settings=self.settings.choosing(**choices))
+
+    @cached_property
+    def layout(self) -> Layout:
+        """How examples are shown to it."""
+        layout: Layout = LAYOUTS[self.settings.layout](
+            self.backbone, self.settings, self.attention_backend
+        )
+        return layout
 
     @property
     def photo_size(self) -> int:
         """Height and width of the photos that it takes, in pixels."""
-        ...
+        size: int = getattr(self.backbone, "photo_size", self.settings.photo_size)
+        return size
 
+    @cached_property
+    def fingerprint(self) -> dict[str, str]:
+        """What a context depends on beside its examples."""
+        return {
+            "model": f"{self.backbone.digest} {self.name}".strip(),
+            "dtype": str(self.backbone.transformer.dtype),
+            "style": json.dumps(self.settings.style.to_dict()),
+            "layout": self.settings.layout,
+            "attention": self.settings.attention,
+        }
+
+    @torch.no_grad()
     def encode_context(
         self, photos: UInt8[Tensor, "examples 3 size size"], lat_lon: Float[Tensor, "examples 2"]
     ) -> Context:
         """Encode examples once, for any number of queries, steps and samples."""
-        ...
+        if not len(photos):
+            return Context(0, {}, self.fingerprint)
+        drawn = maps.draw(lat_lon, self.settings.style)
+        kept = self.layout.encode_pairs(self._pixels(photos), drawn)
+        return Context(len(photos), kept, self.fingerprint)
 
+    def _pixels(self, photos: Tensor) -> Tensor:
+        """Scale photos to [0, 1], in float32 at least."""
+        exact = torch.promote_types(self.backbone.transformer.dtype, torch.float32)
+        return photos.to(exact) / 255
+
+    @torch.no_grad()
     def draw_maps(
         self,
         context: Context,
@@ -39,10 +129,76 @@ class MapModel(Protocol):
         samples: int = 1,
         steps: int = 1,
         seed: int = 0,
-        callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end: sampling.StepCallback | None = None,
     ) -> Float[Tensor, "queries samples 3 height width"]:
         """Draw the maps of query photos, in float, unclipped.
 
-        `callback_on_step_end` is told at each step the maps as they look from there, and the time, from 1 down.
+        `callback_on_step_end` is called at each step with the maps as they look from there, and the
+        time, from 1 down. Where queries have examples of their own, some layouts draw one query
+        after the other, and it is called for each of them.
+
+        Raises:
+            ValueError: a context that another model, dtype, style, layout or mode has made.
         """
-        ...
+        context.require(self.fingerprint)
+        layout, shots = self.layout, context.shots
+        parts = [(context, photos)]
+        if context.chosen is not None and not layout.takes_groups:  # one after the other
+            rows = zip(context.chosen.split(1), photos.split(1), strict=True)
+            parts = [(replace(context, chosen=row), photo) for row, photo in rows]
+        drawn = []
+        for part, photo in parts:
+            examples = part.gathered()
+            queries = layout.encode_queries(examples.kept, self._pixels(photo))
+            contents = [pixels.numpy().tobytes() for pixels in photo.cpu()]
+            shape = layout.latent_shape(shots)
+            noise = sampling.keyed_noise(contents, shape, samples=samples, seed=seed)
+            latents = sampling.euler(
+                self.velocity(examples, queries, prompt),
+                noise.to(queries.device, torch.promote_types(queries.dtype, torch.float32)),
+                layout.times(shots, steps),
+                callback_on_step_end=sampling.decoded(callback_on_step_end, layout.decode),
+            )
+            drawn.append(layout.decode(latents))
+        return torch.cat(drawn)
+
+    def velocity(self, context: Context, queries: Tensor, prompt: str) -> sampling.Velocity:
+        """Return the velocity of latents [queries, samples, ...]; differentiable.
+
+        Args:
+            context: the examples.
+            queries: the query photos, as the layout encodes them.
+            prompt: what the world is.
+        """
+        velocity = self._velocity(context, queries, prompt)
+        scale = self.settings.example_guidance
+        if scale == 1 or not context.shots:
+            return velocity
+        alone = Context(0, {}, self.fingerprint)
+        return sampling.guided(velocity, self._velocity(alone, queries, prompt), scale)
+
+    def _velocity(self, context: Context, queries: Tensor, prompt: str) -> sampling.Velocity:
+        layout, shots = self.layout, context.shots
+        text = layout.text(prompt, shots)
+        predict = layout.predictor(context.kept, shots, queries)
+        return sampling.guided(
+            lambda x, t: predict(x, t, text),
+            lambda x, t: predict(x, t, layout.text("", shots)),
+            self.settings.guidance_scale,
+        )
+
+    @torch.no_grad()
+    def codec_round_trip(
+        self, lat_lon: Float[Tensor, "places 2"]
+    ) -> Float[Tensor, "places 3 height width"]:
+        """Draw locations and pass them through the codec: what it and the heatmap alone cost."""
+        drawn = maps.draw(lat_lon, self.settings.style)
+        photos = drawn.new_zeros(len(drawn), 3, self.photo_size, self.photo_size)
+        return self.layout.decode(self.layout.encode_answers({}, photos, drawn)[:, None])[:, 0]
+
+    def save(self, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
+        """Save a model whose backbone is of this package; the transformer in `dtype`."""
+        backbone: Any = self.backbone
+        backbone.save(folder, dtype=dtype)
+        text = json.dumps(self.settings.to_dict(), indent=2)
+        (folder / "icgeo.json").write_text(text + "\n")

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from icgeo import sphere
 from icgeo.seeds import seeded_generator
-from icgeo.training.episodes import random_subsets
+from icgeo.training.episodes import draw_times, random_subsets
 from icgeo.training.options import EpisodeSamplingOptions
 
 FAR_KM = 2500.0
@@ -109,20 +109,12 @@ class EpisodeSample:
     """Of the noise."""
 
     def noise(self, *shape: int) -> Float[Tensor, "*shape"]:
-        """EpisodeSample standard normal noise, always the same."""
+        """Draw standard normal noise, always the same."""
         return torch.randn(*shape, generator=Generator().manual_seed(self.seed))
 
 
-def draw_times(
-    count: int, *, share_at_t1: float, mean: float, scale: float, generator: Generator
-) -> Float[Tensor, " count"]:
-    """EpisodeSample times from a logit-normal (Esser et al. 2024, eq. 19), exactly 1 with a share `share_at_t1`."""
-    t = torch.sigmoid(mean + scale * torch.randn(count, generator=generator))
-    return torch.where(torch.rand(count, generator=generator) < share_at_t1, torch.ones(()), t)
-
-
 def sample_episode(gallery: Gallery, options: EpisodeSamplingOptions, *key: int) -> EpisodeSample:
-    """EpisodeSample an episode; the same key gives the same."""
+    """Draw an episode; the same key gives the same."""
     generator = seeded_generator(*key, bits=56)
     views = options.views
     choice = options.choices[int(torch.randint(len(options.choices), (), generator=generator))]

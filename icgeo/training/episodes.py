@@ -52,7 +52,7 @@ class WorldBank:
         height: int = 384,
         seed: int = 0,
     ) -> "WorldBank":
-        """EpisodeSample worlds of each family beside the real layers, or read those drawn before.
+        """Draw worlds of each family beside the real layers, or read those drawn before.
 
         World i of a family always comes from the same seed, so a bank is the same everywhere.
         """
@@ -74,7 +74,7 @@ class WorldBank:
 
     @classmethod
     def build_held_out(cls, folder: Path, *, per_family: int = 16) -> "WorldBank":
-        """EpisodeSample worlds of the families that training never sees."""
+        """Draw worlds of the families that training never sees."""
         return cls.build(folder, families=HELD_OUT_FAMILIES, per_family=per_family, seed=10**6)
 
 
@@ -140,6 +140,25 @@ def random_subsets(
     return (rank < shots) & ~torch.eye(views, dtype=torch.bool)
 
 
+def draw_times(
+    *shape: int,
+    share_at_t1: float,
+    mean: float | None = None,
+    scale: float = 1.0,
+    generator: Generator,
+) -> Float[Tensor, "*shape"]:
+    """Draw times of the flow: exactly 1 with probability `share_at_t1`, else biased to the noise.
+
+    At t = 1 the loss is the regression of the density, which one step then reads. With a `mean` the
+    other times are logit-normal (Esser et al. 2024, eq. 19), else their density rises linearly.
+    """
+    if mean is None:
+        t = torch.rand(*shape, generator=generator).sqrt()
+    else:
+        t = torch.sigmoid(mean + scale * torch.randn(*shape, generator=generator))
+    return torch.where(torch.rand(*shape, generator=generator) < share_at_t1, torch.ones(()), t)
+
+
 def recolour(
     photos: Float[Tensor, "worlds views 3 size size"], *, generator: Generator
 ) -> Float[Tensor, "worlds views 3 size size"]:
@@ -155,7 +174,7 @@ def recolour(
 def place_views(
     options: EpisodeOptions, *, generator: Generator
 ) -> Float[Tensor, "worlds views 3"]:
-    """EpisodeSample places: over the whole sphere or a cap, some of them near another."""
+    """Draw places: over the whole sphere or a cap, some of them near another."""
     worlds, views = options.worlds, options.views
     centre = sphere.sample_uniform(worlds, 1, generator=generator, dtype=torch.float32)
     radius = draw_between((12, 180), worlds, 1, generator=generator)
@@ -178,7 +197,7 @@ def sample_episodes(
     generator: Generator,
     view_options: ViewOptions | None = None,
 ) -> Episodes:
-    """EpisodeSample a batch of episodes from a bank of worlds, on the device of the bank."""
+    """Draw a batch of episodes from a bank of worlds, on the device of the bank."""
     device = bank.pictures.device
     is_earth = torch.rand(options.worlds, generator=generator) < options.earth_share
     is_real = torch.rand(options.worlds, generator=generator) < options.real_share

@@ -20,7 +20,7 @@ from icgeo.data.orbit import (
     views_to_examples,
 )
 from icgeo.geolocator import Geolocator
-from icgeo.models.backbones.tiny import StackedMapModel
+from icgeo.models.map_model import MapModel
 from icgeo.options import EARTH, SHOTS
 from icgeo.prediction import Example
 from icgeo.sphere.density import Density
@@ -41,8 +41,8 @@ GAP_SECONDS = 60.0
 
 
 def calibrate(
-    model: StackedMapModel, worlds: WorldBank, *, episodes: int = 24, clips: int = 40, seed: int
-) -> StackedMapModel:
+    model: MapModel, worlds: WorldBank, *, episodes: int = 24, clips: int = 40, seed: int
+) -> MapModel:
     """Fit the noise, then the temperature for each prompt and number of shots, then frames.
 
     Args:
@@ -120,7 +120,7 @@ class LocatedSequence:
 
 
 def locate_sequences(
-    model: StackedMapModel, worlds: WorldBank, *, prompt: str, clips: int, seed: int
+    model: MapModel, worlds: WorldBank, *, prompt: str, clips: int, seed: int
 ) -> list[LocatedSequence]:
     """Locate the frames of tracks: of the Earth without examples, of other worlds with 16."""
     locator = Geolocator(model, prompt=prompt)

@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -22,7 +21,6 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast_object_list
 from safetensors import SafetensorError
 from torch import nn
-from tqdm import tqdm
 
 from icgeo.config import UsageError
 from icgeo.models.map_model import MapModel
@@ -36,7 +34,8 @@ from icgeo.training.adapters import (
     write_state,
 )
 from icgeo.training.episode_sampling import EpisodeSample, Gallery, sample_episode
-from icgeo.training.losses import Latents, Objective, encoded, objective_of
+from icgeo.training.loop import set_rate, train
+from icgeo.training.losses import FlowLoss, Latents, encoded
 from icgeo.training.options import LoraOptions
 from icgeo.training.photo_sets import PhotoSet, Splits
 from icgeo.training.sharding import tie_kept
@@ -104,7 +103,7 @@ class LoraTraining:
 
     def __init__(
         self,
-        objective: Objective,
+        objective: FlowLoss,
         latents: Latents,
         gallery: Gallery,
         *,
@@ -153,7 +152,7 @@ class LoraTraining:
         Raises:
             UsageError: as the constructor, or a model or prompt that cannot be trained.
         """
-        objective = objective_of(model, prompt)
+        objective = FlowLoss(model, prompt)
         with accelerator.main_process_first():
             latents = encoded(objective, division.training, folder / "latents")
         gallery = Gallery.of(division.training.lat_lon, latents["features"])
@@ -215,7 +214,7 @@ class LoraTraining:
         models.clear()
 
     def parts(self, step: int) -> Iterator[list[EpisodeSample]]:
-        """EpisodeSample this process's share of the episodes of a step, part by part."""
+        """Draw this process's share of the episodes of a step, part by part."""
         options, accelerator = self.options, self.accelerator
         share = options.episodes // (accelerator.num_processes * options.accumulate)
         for part in range(options.accumulate):
@@ -225,75 +224,73 @@ class LoraTraining:
                 for number in range(first, first + share)
             ]
 
-    def update(self) -> float:
+    def update(self) -> dict[str, float]:
         """Take one step; return this process's loss."""
         accelerator, options = self.accelerator, self.options
-        for group in self.optimizer.param_groups:
-            group["lr"] = options.rate(self.progress.step)
+        set_rate(self.optimizer, options.rate(self.step))
         total = 0.0
-        for part in self.parts(self.progress.step):
+        for part in self.parts(self.step):
             with accelerator.accumulate(self.prepared):
                 loss = self.loss(self.latents, part)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(self.weights, options.clip)
+                    accelerator.clip_grad_norm_(self.weights, options.max_grad_norm)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             total += loss.item() / options.accumulate
         self.average.step(self.weights)
         self.progress.step += 1
-        return total
+        return {"loss": total}
 
     def run(self) -> dict[str, float]:
-        """Train to the end, validating and saving on the way; return the last validation.
+        """Train to the end, validating and saving on the way; return the last line of the log.
 
         The best adapter is then in `adapter/`.
         """
-        options, progress = self.options, self.progress
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.accelerator.init_trackers("lora")
-        self.resume()
-        shown = self.accelerator.is_main_process
-        bar = tqdm(total=options.steps, initial=progress.step, desc="adapting", disable=not shown)
-        start, losses = time.perf_counter(), []
-        while progress.step < options.steps and not self.has_stopped:
-            losses.append(self.update())
-            bar.update()
-            has_ended = progress.step == options.steps
-            if progress.step % options.validate_every == 0 or has_ended:
-                seconds = (time.perf_counter() - start) / len(losses)
-                self.validate({"loss": math.fsum(losses) / len(losses), "seconds": seconds})
-                start, losses = time.perf_counter(), []
-                bar.set_postfix(progress.history[-1])
-            if progress.step % options.save_every == 0 or has_ended or self.has_stopped:
-                self.save()
-        bar.close()
-        for tracker in self.accelerator.trackers:
+        options, accelerator = self.options, self.accelerator
+        accelerator.init_trackers("lora")
+        train(
+            self,
+            options.steps,
+            validate_every=options.validate_every,
+            save_every=options.save_every,
+            is_main=accelerator.is_main_process,
+        )
+        for tracker in accelerator.trackers:
             tracker.finish()
-        return progress.history[-1]
+        return self.progress.history[-1]
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return self.progress.step
 
     @property
     def has_stopped(self) -> bool:
         """Whether validation has not improved for too long."""
         return 0 < self.options.patience <= self.progress.since
 
-    def validate(self, also: Mapping[str, float]) -> None:
-        """Judge the averaged adapter, and keep it if it is the best so far."""
+    def validate(self) -> dict[str, float]:
+        """Measure the averaged adapter, and keep it if it is the best so far."""
         progress = self.progress
         with averaged(self.average, self.weights, self.transformer):
-            found = self.validation_set(self.objective.model) if self.validation_set else {}
-            nll = math.fsum(one.nll for one in found.values()) / max(1, len(found))
+            results = self.validation_set(self.objective.model) if self.validation_set else {}
+            nll = math.fsum(result.nll for result in results.values()) / max(1, len(results))
             # of one process for all, lest they part
             (nll,) = broadcast_object_list([nll])
-            is_best = nll < progress.best or not found
+            is_best = nll < progress.best or not results
             progress.best = min(nll, progress.best)
             progress.since = 0 if is_best else progress.since + 1
             if is_best:
                 is_main = self.accelerator.is_main_process
                 save_adapter(self.transformer, self.folder / BEST, is_main=is_main)
-        told = {f"{shots} shots, NLL": one.nll for shots, one in found.items()}
-        told |= {f"{shots} shots, km": one.median_km for shots, one in found.items()}
-        progress.history.append({"step": float(progress.step), **also, **told})
+        nlls = {f"{shots} shots, NLL": result.nll for shots, result in results.items()}
+        return nlls | {f"{shots} shots, km": result.median_km for shots, result in results.items()}
+
+    def log(self, record: Mapping[str, float]) -> None:
+        """Write a line of `log.jsonl`, and of the trackers."""
+        progress = self.progress
+        progress.history.append({"step": float(progress.step), **record})
         self.accelerator.log(progress.history[-1], step=progress.step)
         if self.accelerator.is_main_process:
             lines = "".join(json.dumps(line) + "\n" for line in progress.history)

@@ -1,9 +1,9 @@
-"""The flow-matching loss of adapting a model, for every architecture and layout.
+"""The losses of training: flow matching, for every architecture and layout, and matching of photos.
 
 Conventions: velocity = noise - data, on the map's tokens; photos and maps are encoded once, to
-latents on the CPU that the loss picks from. Where examples are kept apart (`stacked`; `references`
-in `pairwise`) all pairs of an episode are targets in one pass, each hidden from itself; elsewhere
-the first pair of an episode is the target, and the pairs that it sees are its examples.
+latents on the CPU that the loss picks from. Where a layout can leave one out (`stacked`;
+`references` in `pairwise`), all pairs of an episode are targets in one pass, each hidden from
+itself; elsewhere the first pair is the target, and the pairs that it sees are its examples.
 """
 
 import hashlib
@@ -18,15 +18,12 @@ from einops import rearrange
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional
 
-from icgeo import maps, sampling
+from icgeo import maps, sampling, sphere
 from icgeo.config import UsageError
-from icgeo.models.backbones.tiny import StackedMapModel
-from icgeo.models.instructions import instruction
 from icgeo.models.layouts.references import References
+from icgeo.models.layouts.stacked import Stacked
 from icgeo.models.map_model import MapModel
-from icgeo.models.pipelines import PipelineMapModel
 from icgeo.training.episode_sampling import EpisodeSample
 from icgeo.training.photo_sets import PhotoSet
 from icgeo.writing import write_atomically
@@ -36,11 +33,45 @@ AT_ONCE = 64
 REST = 0.1
 """Weight of what is drawn beside the map, where examples are drawn again: it must stay in place,
 but is no answer."""
+OVERLAP_DEG = 12.0
+"""How far apart views still count as overlapping."""
+
+
+def mix(data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """Return the point at time t between data and noise."""
+    return (1 - t) * data + t * noise
+
+
+def flow_error(velocity: Tensor, noise: Tensor, data: Tensor) -> Float[Tensor, ""]:
+    """Return the mean squared error of velocities, in float32 at least."""
+    exact = torch.promote_types(velocity.dtype, torch.float32)
+    return (velocity.to(exact) - (noise - data).to(exact)).square().mean()
+
+
+def match_loss(
+    descriptors: Float[Tensor, "worlds views channels"],
+    xyz: Float[Tensor, "worlds views 3"],
+    scale: Float[Tensor, ""],
+) -> Float[Tensor, ""]:
+    """Contrast photos of one world: the descriptors of overlapping views should be alike.
+
+    InfoNCE (van den Oord et al. 2018, eq. 4) whose target is soft: a share that falls with the
+    angle between two views. Views without any overlap do not count.
+    """
+    itself = torch.eye(xyz.shape[1], dtype=torch.bool, device=xyz.device)
+    degrees = torch.rad2deg(sphere.angle(xyz[:, :, None], xyz[:, None]))
+    target = torch.exp(-(degrees / OVERLAP_DEG).square()).masked_fill(itself, 0)
+    alike = scale * descriptors @ descriptors.transpose(1, 2)
+    log_share = alike.masked_fill(itself, -1e4).log_softmax(dim=-1)
+    weight = target.sum(-1)
+    has_overlap = weight > 0.2
+    loss = -(target * log_share).sum(-1) / weight.clamp_min(1e-6)
+    return (loss * has_overlap).sum() / has_overlap.sum().clamp_min(1)
 
 
 @dataclass(frozen=True)
 class Latents:
-    """Encoded photos and maps of a pool, by name; on the CPU, from where each step takes its own.
+    """Encoded photos and maps of a photo set, by name; on the CPU, from where each step takes some.
 
     Wrapped, because data-parallel training would move a bare dict to the GPU whole at each step.
     """
@@ -48,215 +79,155 @@ class Latents:
     tensors: Mapping[str, Tensor]
 
     def __getitem__(self, name: str) -> Tensor:
-        """Give what is encoded of all photos: `photos`, `maps` or `places`, and `features`."""
+        """Return what is encoded of all photos: `photos`, `maps` or `places`, and `features`."""
         return self.tensors[name]
 
 
-def objective_of(model: MapModel, prompt: str) -> "Objective":
-    """Return the loss of a model.
+class FlowLoss(nn.Module):
+    """The loss of adapting a model; `transformer` is what is adapted."""
 
-    Raises:
-        UsageError: a model of another package, or a prompt that it does not know.
-    """
-    if prompt not in model.settings.prompts:
-        raise UsageError(f"expected a prompt of {model.settings.prompts}, got {prompt!r}")
-    if isinstance(model, StackedMapModel):
-        if model.settings.attention != "pairwise":
-            raise UsageError(
-                f"expected attention 'pairwise' to adapt this model, got "
-                f"{model.settings.attention!r}"
-            )
-        return StackedObjective(model, prompt)
-    if isinstance(model, PipelineMapModel):
-        return PipelineObjective(model, prompt)
-    raise UsageError(f"expected a model of icgeo to adapt, got {type(model).__name__}")
+    def __init__(self, model: MapModel, prompt: str) -> None:
+        """Take a model and what its photos are told to show.
 
-
-def _mixed(data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    return (1 - t) * data + t * noise
-
-
-def flow_error(found: Tensor, noise: Tensor, data: Tensor) -> Float[Tensor, ""]:
-    """Return the mean squared error of velocities, in float32 at least."""
-    exact = torch.promote_types(found.dtype, torch.float32)
-    return (found.to(exact) - (noise - data).to(exact)).square().mean()
-
-
-def _in_parts(encode: Callable[[PhotoSet], dict[str, Tensor]], pool: PhotoSet) -> dict[str, Tensor]:
-    parts = [encode(pool[start : start + AT_ONCE]) for start in range(0, len(pool), AT_ONCE)]
-    return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
-
-
-class StackedObjective(nn.Module):
-    """The loss of a model whose pairs are stacked; episodes of a batch go through it at once."""
-
-    def __init__(self, model: StackedMapModel, prompt: str) -> None:
+        Raises:
+            UsageError: a mode that cannot be trained, or a prompt that the model does not know.
+        """
         super().__init__()
-        self.model, self.learner = model, model.learner
-        self.prompt = model.settings.prompts.index(prompt)
+        settings = model.settings
+        if prompt not in settings.prompts:
+            raise UsageError(f"expected a prompt of {settings.prompts}, got {prompt!r}")
+        if settings.layout == "stacked" and settings.attention != "pairwise":
+            raise UsageError(
+                f"expected attention 'pairwise' to adapt this model, got {settings.attention!r}"
+            )
+        self.model, self.prompt = model, prompt
+        self.transformer = model.backbone.transformer
 
     @property
-    def transformer(self) -> nn.Module:
-        """What is adapted."""
-        return self.learner.transformer
+    def device(self) -> torch.device:
+        """Where the transformer is."""
+        return next(self.transformer.parameters()).device
+
+    @property
+    def leaves_one_out(self) -> bool:
+        """Whether all pairs of an episode are targets of one pass, each hidden from itself."""
+        is_pairwise = self.model.settings.attention == "pairwise"
+        return is_pairwise and not self.model.layout.is_one_picture
 
     @torch.no_grad()
-    def encode(self, pool: PhotoSet) -> Latents:
-        """Encode photos and maps."""
-        return Latents(_in_parts(self._encode, pool))
+    def encode(self, photo_set: PhotoSet) -> Latents:
+        """Encode photos and maps; where a layout sets them in one picture, describe them alone."""
+        if not self.model.layout.is_one_picture:
+            return Latents(_in_parts(self._encode, photo_set))
+        parts = _in_parts(self._describe, photo_set)
+        return Latents({"photos": photo_set.photos, "places": photo_set.lat_lon, **parts})
 
-    def _encode(self, pool: PhotoSet) -> dict[str, Tensor]:
-        codec, weight = self.learner.codec, self.learner.prompts
-        photos, features = codec.encode_photos(pool.photos.to(weight.device, weight.dtype) / 255)
-        drawn = maps.draw(pool.lat_lon, self.model.settings.style).to(weight)
-        return {"photos": photos, "maps": codec.encode_maps(drawn), "features": features}
+    def _describe(self, photo_set: PhotoSet) -> dict[str, Tensor]:
+        return {"features": self.model.layout.describe(photo_set.photos / 255)}
 
-    def forward(self, latents: Latents, draws: Sequence[EpisodeSample]) -> Float[Tensor, ""]:
+    def _encode(self, photo_set: PhotoSet) -> dict[str, Tensor]:
+        layout, photos = self.model.layout, photo_set.photos / 255
+        drawn = maps.draw(photo_set.lat_lon, self.model.settings.style)
+        return {
+            "photos": layout.encode_queries({}, photos),
+            "maps": layout.encode_answers({}, photos, drawn),
+            **self._describe(photo_set),
+        }
+
+    def forward(self, latents: Latents, episodes: Sequence[EpisodeSample]) -> Float[Tensor, ""]:
         """Return the mean loss of episodes."""
-        learner, weight = self.learner, self.learner.prompts
-        pairs = torch.stack([draw.pairs for draw in draws])
-        photos, data = (latents[name][pairs].to(weight) for name in ("photos", "maps"))
-        noise = torch.stack([draw.noise(*data.shape[1:]) for draw in draws]).to(weight)
-        t = sampling.shifted(torch.stack([draw.t for draw in draws]), self.model.shift).to(weight)
-        visible = torch.stack([draw.visible for draw in draws]).to(weight.device)
-        kept = learner.encode_examples(photos, data)
-        found = learner.velocity(
-            _mixed(data, noise, rearrange(t, "e v -> e v 1 1")),
-            t,
-            photos,
-            prompt=torch.full((len(draws),), self.prompt, device=weight.device),
-            attention_context=learner.place_examples(kept, groups=len(draws), visible=visible),
-        )
-        return flow_error(found, noise, data)
+        if self.leaves_one_out:
+            return self._leave_one_out(latents, episodes)
+        return torch.stack([self._one_target(latents, episode) for episode in episodes]).mean()
 
+    def _prompt(self, episode: EpisodeSample) -> str:
+        return self.prompt if episode.is_told or self.model.layout.takes_groups else ""
 
-class PipelineObjective(nn.Module):
-    """The loss of a pretrained transformer, an episode after the other."""
-
-    def __init__(self, model: PipelineMapModel, prompt: str) -> None:
-        super().__init__()
-        self.model, self.prompt = model, prompt
-        self.transformer = model.backbone.pipeline.transformer
-
-    @torch.no_grad()
-    def encode(self, pool: PhotoSet) -> Latents:
-        """Encode photos and maps; where a layout sets them in one picture, the photos alone.
-
-        The features of a photo are its colours at 8 x 8 pixels.
-        """
-        small = functional.adaptive_avg_pool2d(pool.photos.float() / 255, 8).flatten(1)
-        if not isinstance(self.model.layout, References):
-            return Latents({"photos": pool.photos, "places": pool.lat_lon, "features": small})
-        return Latents({**_in_parts(self._encode, pool), "features": small})
-
-    def _encode(self, pool: PhotoSet) -> dict[str, Tensor]:
-        encode = self.model.backbone.encode
-        drawn = maps.draw(pool.lat_lon, self.model.settings.style)
-        return {"photos": encode(pool.photos / 255), "maps": encode(drawn)}
-
-    def forward(self, latents: Latents, draws: Sequence[EpisodeSample]) -> Float[Tensor, ""]:
-        """Return the mean loss of episodes."""
-        shown = self.model.layout
-        if isinstance(shown, References) and shown.attention == "pairwise":
-            found = [self._leave_one_out(shown, latents, draw) for draw in draws]
-        else:
-            found = [self._one_target(latents, draw) for draw in draws]
-        return torch.stack(found).mean()
-
-    def _told(self, draw: EpisodeSample, shots: int) -> Any:
-        prompts, settings = self.model.backbone.prompts, self.model.settings
-        words = instruction(self.prompt, shots=shots, layout=settings.layout)
-        return prompts(words if draw.is_told else "")
-
-    def _time(self, draw: EpisodeSample, shots: int) -> float:
+    def _times(self, t: Tensor, shots: int) -> Tensor:
         shift = self.model.layout.shift(shots, self.model.settings.steps)
-        return sampling.shifted(draw.t[0], shift).item()
+        return sampling.shifted(t, shift)
 
     def _leave_one_out(
-        self, shown: References, latents: Latents, draw: EpisodeSample
+        self, latents: Latents, episodes: Sequence[EpisodeSample]
     ) -> Float[Tensor, ""]:
-        """Ask for all pairs at once; those without examples apart, for they are told otherwise."""
-        device = next(self.transformer.parameters()).device
-        photos, data = (latents[name][draw.pairs].to(device) for name in ("photos", "maps"))
-        shots, t, visible = len(photos), self._time(draw, len(photos)), draw.visible.to(device)
-        noise = draw.noise(*data.shape).to(data)
-        sees = visible.any(dim=1)
-        kept = shown.keep(photos, data) if sees.any() else {}
-        errors = []
-        for rows, count in ((sees, shots), (~sees, 0)):
-            if rows.any():
-                predict = shown.sharing(
-                    kept if count else {},
-                    count,
-                    photos[rows],
-                    visible=visible[rows] if count else None,
-                )
-                x = _mixed(data[rows], noise[rows], data.new_tensor(t))
-                found = predict(x[:, None], t, self._told(draw, count))[:, 0]
-                errors.append(flow_error(found, noise[rows], data[rows]) * rows.sum())
-        return torch.stack(errors).sum() / shots
+        """Return the loss of all pairs at once."""
+        layout, device = cast(Stacked | References, self.model.layout), self.device
+        pairs = torch.stack([episode.pairs for episode in episodes])
+        photos, data = (latents[name][pairs].to(device) for name in ("photos", "maps"))
+        noise = torch.stack([episode.noise(*data.shape[1:]) for episode in episodes]).to(data)
+        t = torch.stack([episode.t for episode in episodes])
+        if not layout.takes_groups:
+            t = t[:, :1].expand_as(t)
+        t = self._times(t, pairs.shape[1]).to(device)
+        velocity = layout.leave_one_out(
+            photos,
+            data,
+            mix(data, noise, rearrange(t, "e v -> e v 1 1")),
+            t,
+            torch.stack([episode.visible for episode in episodes]).to(device),
+            [self._prompt(episode) for episode in episodes],
+        )
+        return flow_error(velocity, noise, data)
 
-    def _one_target(self, latents: Latents, draw: EpisodeSample) -> Float[Tensor, ""]:
-        """Ask for the first pair; the pairs that it sees are its examples."""
-        shown, shots = self.model.layout, int(draw.visible[0].sum())
-        kept, asked, data = self._shown(latents, draw.pairs[draw.visible[0]], draw.pairs[:1])
-        t, noise = self._time(draw, shots), draw.noise(*data.shape).to(data)
-        predict = shown.predictor(kept, shots, asked)
-        x = _mixed(data, noise, data.new_tensor(t))
-        found = predict(x[:, None], t, self._told(draw, shots))[:, 0]
-        of_map = flow_error(*(shown.answer(part) for part in (found, noise, data)))
-        if isinstance(shown, References):
-            return of_map
-        return of_map + REST * flow_error(found, noise, data)
+    def _one_target(self, latents: Latents, episode: EpisodeSample) -> Float[Tensor, ""]:
+        """Return the loss of the first pair; the pairs that it sees are its examples."""
+        layout, shots = self.model.layout, int(episode.visible[0].sum())
+        kept, queries, data = self._encoded(
+            latents, episode.pairs[episode.visible[0]], episode.pairs[:1]
+        )
+        noise, t = episode.noise(*data.shape).to(data), self._times(episode.t[0], shots).item()
+        predict = layout.predictor(kept, shots, queries)
+        noisy = mix(data, noise, data.new_tensor(t))
+        velocity = predict(noisy[:, None], t, layout.text(self._prompt(episode), shots))[:, 0]
+        of_map = flow_error(*(layout.answer(part) for part in (velocity, noise, data)))
+        if layout.is_one_picture:
+            return of_map + REST * flow_error(velocity, noise, data)
+        return of_map
 
-    def _shown(
+    def _encoded(
         self, latents: Latents, examples: Tensor, target: Tensor
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Give what is kept of the examples, the encoded query and its encoded answer."""
-        shown = self.model.layout
-        if isinstance(shown, References):
-            device = next(self.transformer.parameters()).device
-            photos, drawn = (latents[name].to(device) for name in ("photos", "maps"))
-            kept = shown.keep(photos[examples], drawn[examples]) if len(examples) else {}
+        """Return the context of the examples, the encoded query and its encoded answer."""
+        layout: Any = self.model.layout
+        if not layout.is_one_picture:
+            photos, drawn = (latents[name].to(self.device) for name in ("photos", "maps"))
+            kept = layout.keep(photos[examples], drawn[examples]) if len(examples) else {}
             return kept, photos[target], drawn[target]
         with torch.no_grad():
             pairs = torch.cat((examples, target))
             photos = latents["photos"][pairs] / 255
             drawn = maps.draw(latents["places"][pairs], self.model.settings.style)
-            kept = shown.encode_pairs(photos[:-1], drawn[:-1]) if len(examples) else {}
-            queries = shown.encode_queries(kept, photos[-1:])
-            return kept, queries, shown.encode_answers(kept, photos[-1:], drawn[-1:])
+            kept = layout.encode_pairs(photos[:-1], drawn[:-1]) if len(examples) else {}
+            queries = layout.encode_queries(kept, photos[-1:])
+            return kept, queries, layout.encode_answers(kept, photos[-1:], drawn[-1:])
 
 
-Objective = StackedObjective | PipelineObjective
-"""What a LoRA minimises; `transformer` is what is adapted."""
+def _in_parts(
+    encode: Callable[[PhotoSet], dict[str, Tensor]], photo_set: PhotoSet
+) -> dict[str, Tensor]:
+    starts = range(0, len(photo_set), AT_ONCE)
+    parts = [encode(photo_set[start : start + AT_ONCE]) for start in starts]
+    return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
 
 
-def encoded(objective: Objective, pool: PhotoSet, folder: Path) -> Latents:
-    """Encode a pool, or find what was encoded before in the folder.
+def encoded(loss: FlowLoss, photo_set: PhotoSet, folder: Path) -> Latents:
+    """Encode a photo set, or read what was encoded before in the folder.
 
     It is kept under a key of everything that it depends on: pixels, places, the weights of the
     codec, the style of maps and the layout.
     """
-    key = hashlib.blake2b(digest_size=16)
-    for tensor in (pool.photos, pool.lat_lon, *_codec_weights(objective.model)):
+    model, key = loss.model, hashlib.blake2b(digest_size=16)
+    weights = model.backbone.codec.state_dict().values()
+    for tensor in (photo_set.photos, photo_set.lat_lon, *weights):
         key.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    settings = objective.model.settings
-    told = (settings.style.to_dict(), settings.layout, settings.photo_size)
-    key.update(json.dumps(told).encode())
-    key.update(str(objective.model.fingerprint["dtype"]).encode())
+    settings = model.settings
+    choices = (settings.style.to_dict(), settings.layout, settings.photo_size)
+    key.update(json.dumps(choices).encode())
+    key.update(model.fingerprint["dtype"].encode())
     path = folder / f"latents-{key.hexdigest()}.safetensors"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        latents = {name: x.contiguous() for name, x in objective.encode(pool).tensors.items()}
+        latents = {name: x.contiguous() for name, x in loss.encode(photo_set).tensors.items()}
         with write_atomically(path) as partial:
             save_file(latents, partial)
     return Latents(load_file(path))
-
-
-def _codec_weights(model: Any) -> list[Tensor]:
-    is_stacked = isinstance(model, StackedMapModel)
-    codec = model.learner.codec if is_stacked else model.backbone.pipeline.vae
-    return (
-        list(cast(nn.Module, codec).state_dict().values()) if hasattr(codec, "state_dict") else []
-    )

@@ -66,7 +66,7 @@ class LoraOptions(EpisodeSamplingOptions):
     """Episodes a step, over all processes and accumulated parts."""
     accumulate: int = 1
     """Parts of a step whose gradients are added up."""
-    clip: float = 1.0
+    max_grad_norm: float = 1.0
     """Largest norm of the gradient."""
     average: float = 0.95
     """Decay of the running average of the adapter, which is what is saved."""

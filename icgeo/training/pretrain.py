@@ -8,24 +8,33 @@ checkpoint with the same draws.
 import json
 import logging
 import math
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean
+from typing import ClassVar
 
 import torch
 from diffusers import Flux2Transformer2DModel
+from jaxtyping import Float
 from torch import Generator, Tensor, nn
-from tqdm import tqdm
 
 from icgeo import maps, sphere
 from icgeo.models.backbones.codec import PatchCodec
-from icgeo.models.backbones.tiny import StackedFlux2
+from icgeo.models.backbones.tiny import TinyBackbone
+from icgeo.models.layouts.stacked import Stacked
+from icgeo.models.settings import Settings
 from icgeo.sphere.healpix import cell_xyz
-from icgeo.training.episodes import PROMPTS, EpisodeOptions, Episodes, WorldBank, sample_episodes
-from icgeo.training.flow import encode_photos, losses, match_loss, predict_velocity
+from icgeo.training.episodes import (
+    PROMPTS,
+    EpisodeOptions,
+    Episodes,
+    WorldBank,
+    draw_times,
+    sample_episodes,
+)
+from icgeo.training.loop import set_rate, train
+from icgeo.training.losses import flow_error, match_loss, mix
 from icgeo.writing import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -35,6 +44,7 @@ SHARPNESS = 1.2
 """Weight of normalised queries and keys at the start; the logit of equals is 8."""
 
 STYLE = maps.MapStyle(height=32, width=64, sigma_deg=(40.0, 16.0, 7.0))
+SETTINGS = Settings(STYLE, PROMPTS, default_prompt=PROMPTS[0])
 
 
 def build_learner(
@@ -45,7 +55,7 @@ def build_learner(
     style: maps.MapStyle = STYLE,
     photo_channels: int = 48,
     seed: int = 0,
-) -> StackedFlux2:
+) -> TinyBackbone:
     """Make an untrained learner whose attention begins as similarity.
 
     Raises:
@@ -77,7 +87,7 @@ def build_learner(
         guidance_embeds=False,
     )
     _start_as_similarity(transformer, slice(size.photo_channels, features))
-    return StackedFlux2(transformer, codec, torch.randn(len(PROMPTS), 2, 64))
+    return TinyBackbone(transformer, codec, torch.randn(len(PROMPTS), 2, 64))
 
 
 @torch.no_grad()
@@ -108,6 +118,43 @@ def _read_descriptor(query: Tensor, key: Tensor, descriptor: slice) -> None:
     key.copy_(query)
 
 
+def encode_photos(
+    learner: TinyBackbone, photos: Float[Tensor, "worlds views 3 size size"]
+) -> tuple[Tensor, Float[Tensor, "worlds views channels"]]:
+    """Encode the photos of episodes to token features and descriptors."""
+    flat = photos.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    features, descriptor = learner.codec.encode_photos(flat)
+    shape = photos.shape[:2]
+    return features.unflatten(0, shape), descriptor.float().unflatten(0, shape)
+
+
+def predict_velocity(
+    learner: TinyBackbone,
+    episodes: Episodes,
+    noise: Float[Tensor, "worlds views tokens channels"],
+    t: Float[Tensor, "worlds views"],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run episodes through the model: every view is a query and an example to others.
+
+    Returns:
+        true latents and predicted velocity, both [worlds, views, tokens, channels], and the
+        photos' descriptors.
+    """
+    with torch.no_grad():
+        lat_lon = sphere.to_lat_lon(episodes.xyz)
+        latents = learner.codec.encode_maps(maps.draw(lat_lon, STYLE).to(noise))
+    features, descriptors = encode_photos(learner, episodes.photos)
+    velocity = Stacked(learner, SETTINGS).leave_one_out(
+        features,
+        latents,
+        mix(latents, noise, t[..., None, None]),
+        t,
+        episodes.visible,
+        [PROMPTS[number] for number in episodes.prompt.tolist()],
+    )
+    return latents, velocity.float(), descriptors
+
+
 @dataclass
 class Schedule:
     """Learning rate: warm-up, constant, then a linear fall to a fiftieth."""
@@ -128,7 +175,7 @@ class Schedule:
 class Pretraining:
     """The state of a run: what learns, how, and where it stands."""
 
-    learner: StackedFlux2
+    learner: TinyBackbone
     bank: WorldBank
     folder: Path
     schedule: Schedule
@@ -142,6 +189,7 @@ class Pretraining:
     compiled: bool = False
     """Compile the blocks: a minute or two at the start, then faster steps."""
     step: int = 0
+    has_stopped: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         self.device = self.learner.prompts.device
@@ -160,17 +208,21 @@ class Pretraining:
         """Compute in bfloat16, keep weights in float32."""
         return torch.autocast(self.device.type, torch.bfloat16)
 
+    @property
+    def is_matching(self) -> bool:
+        """Whether the photo encoder still learns alone."""
+        return self.step < self.match_steps
+
     def update(self) -> dict[str, float]:
         """Take one step on a fresh batch of episodes."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule(self.step)
-        matching = self.step < self.match_steps
-        now = self.episodes.at(self.step / self.schedule.steps)
-        options = now.for_matching() if matching else now
+        set_rate(self.optimizer, self.schedule(self.step))
+        options = self.episodes.at(self.step / self.schedule.steps)
+        options = options.for_matching() if self.is_matching else options
         episodes = sample_episodes(self.bank, options, generator=self.generator)
         with self.autocast():
-            terms = self._matching(episodes) if matching else self._drawing(episodes)
-        loss = terms["match"] * (1.0 if matching else self.match_weight) + terms.get("flow", 0.0)
+            terms = self.losses(episodes)
+        loss = terms["match"] * (1.0 if self.is_matching else self.match_weight)
+        loss = loss + terms.get("flow", 0.0)
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.learner.parameters(), 1.0)
@@ -178,20 +230,21 @@ class Pretraining:
         self.step += 1
         return {name: term.item() for name, term in terms.items()}
 
-    def _matching(self, episodes: Episodes) -> dict[str, Tensor]:
-        _, descriptors = encode_photos(self.learner, episodes.photos)
-        return {"match": match_loss(descriptors, episodes.xyz, self.log_scale.exp())}
-
-    def _drawing(self, episodes: Episodes) -> dict[str, Tensor]:
-        found = losses(
-            self.learner,
-            STYLE,
-            episodes,
-            scale=self.log_scale,
-            share_at_t1=self.share_at_t1,
-            generator=self.generator,
+    def losses(self, episodes: Episodes) -> dict[str, Tensor]:
+        """Return the losses of a batch of episodes: of matching alone, then of drawing too."""
+        learner, generator = self.learner, self.generator
+        if self.is_matching:
+            _, descriptors = encode_photos(learner, episodes.photos)
+            return {"match": match_loss(descriptors, episodes.xyz, self.log_scale.exp())}
+        shape = episodes.xyz.shape[:2]
+        t = draw_times(*shape, share_at_t1=self.share_at_t1, generator=generator)
+        noise = torch.randn(*shape, *learner.codec.latent_shape, generator=generator)
+        noise = noise.to(self.device)
+        latents, velocity, descriptors = predict_velocity(
+            learner, episodes, noise, t.to(self.device)
         )
-        return {"flow": found.flow, "match": found.match}
+        match = match_loss(descriptors, episodes.xyz, self.log_scale.exp())
+        return {"flow": flow_error(velocity, noise, latents), "match": match}
 
     def save(self) -> None:
         """Write the whole state, at once or not at all."""
@@ -226,28 +279,16 @@ class Pretraining:
 
     def run(self, *, validate_every: int = 500, save_every: int = 250) -> None:
         """Train to the end of the schedule, validating and saving on the way."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.resume()
-        recent: list[dict[str, float]] = []
-        start, first = time.perf_counter(), self.step
-        for _ in tqdm(range(self.step, self.schedule.steps), initial=self.step, desc="pretraining"):
-            recent.append(self.update())
-            ended = self.step == self.schedule.steps
-            if self.step % LOG_EVERY == 0 or ended:
-                rate = (self.step - first) / (time.perf_counter() - start)
-                means = {
-                    name: fmean(terms[name] for terms in recent if name in terms)
-                    for name in recent[-1]
-                }
-                self.log({"steps_per_second": rate, **means})
-                recent = []
-            if self.step % validate_every == 0 or ended:
-                self.log(self.validate())
-            if self.step % save_every == 0 or ended:
-                self.save()
+        train(
+            self,
+            self.schedule.steps,
+            validate_every=validate_every,
+            save_every=save_every,
+            log_every=LOG_EVERY,
+        )
 
     def validate(self) -> dict[str, float]:
-        """Median error in km of the single best place, by kind of world and shots."""
+        """Return the median error in km of the single best place, by kind of world and shots."""
         self.learner.eval()
         found: dict[str, float] = {}
         for kind, bank, options, shots in self._validation_sets():
@@ -278,7 +319,7 @@ class Pretraining:
         t = torch.ones(shape[:2], device=self.device)
         shown = Episodes(episodes.photos, episodes.xyz, episodes.prompt, visible)
         with self.autocast():
-            _, velocity, _ = predict_velocity(self.learner, STYLE, shown, noise, t)
+            _, velocity, _ = predict_velocity(self.learner, shown, noise, t)
         queries = slice(16, None)
         found = self._best_place((noise - velocity)[:, queries])
         radians = sphere.angle(found, episodes.xyz[:, queries])

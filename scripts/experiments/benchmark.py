@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from icgeo.models.layouts.references import References
-    from icgeo.models.pipelines import PipelineMapModel
+    from icgeo.models.map_model import MapModel
 
 PIXELS = {"small": (64, 128, 64), "klein-4b": (256, 512, 256), "kontext": (256, 512, 256)}
 """Height and width of maps, and side of photos, of each preset."""
@@ -96,7 +96,7 @@ def main(options: Options) -> None:
     print("maps read a second:", {size: round(each) for size, each in reading.items()})
 
 
-def build(preset: str, *, device: str, dtype: "torch.dtype") -> "PipelineMapModel":
+def build(preset: str, *, device: str, dtype: "torch.dtype") -> "MapModel":
     """Make a klein or a Kontext of random weights, without text encoders."""
     import torch
 
@@ -105,7 +105,7 @@ def build(preset: str, *, device: str, dtype: "torch.dtype") -> "PipelineMapMode
     from icgeo.models.backbones.kontext import KontextBackbone
     from icgeo.models.instructions import instruction
     from icgeo.models.loading import ARCHITECTURES
-    from icgeo.models.pipelines import PipelineMapModel
+    from icgeo.models.map_model import MapModel
     from icgeo.models.prompts import Prompts
 
     torch.manual_seed(0)
@@ -130,7 +130,7 @@ def build(preset: str, *, device: str, dtype: "torch.dtype") -> "PipelineMapMode
         layout="references",
         attention="joint",
     )
-    return PipelineMapModel(backbone(pipeline, prompts), settings, "random")
+    return MapModel(backbone(pipeline, prompts), settings, "random")
 
 
 def klein(preset: str) -> Any:
@@ -175,7 +175,7 @@ def kontext() -> Any:
 
 
 def compare(
-    model: "PipelineMapModel", shots: int, samples: int, options: Options
+    model: "MapModel", shots: int, samples: int, options: Options
 ) -> dict[str, float]:
     """Time the shared context and the stock pipelines on one number of shots."""
     import torch
@@ -214,7 +214,7 @@ def compare(
 class Case:
     """Encoded examples and queries; steps and samples are the model's."""
 
-    model: "PipelineMapModel"
+    model: "MapModel"
     photos: "Tensor"
     """Latents of the examples' photos."""
     maps: "Tensor"
@@ -223,12 +223,12 @@ class Case:
     """Latents of the photos to locate."""
 
     @classmethod
-    def random(cls, model: "PipelineMapModel", shots: int, queries: int) -> "Case":
+    def random(cls, model: "MapModel", shots: int, queries: int) -> "Case":
         """Draw latents at random."""
         import torch
 
         settings, patch = model.settings, model.backbone.patch
-        weight = model.backbone.pipeline.transformer.x_embedder.weight
+        weight = model.backbone.transformer.x_embedder.weight
         in_photo = (settings.photo_size // patch) ** 2
         in_map = settings.style.height * settings.style.width // patch**2
         sizes = ((shots, in_photo), (shots, in_map), (queries, in_photo))
@@ -248,7 +248,7 @@ class Case:
         from icgeo.models.context import Context
 
         model, shots = self.model, len(self.photos)
-        install(model.backbone.pipeline.transformer)
+        install(model.backbone.transformer)
         kept = self.layout.keep(self.photos, self.maps) if shots else {}
         context = Context(shots, kept, model.fingerprint)
         times = model.layout.times(shots, model.settings.steps)
@@ -265,7 +265,7 @@ class Case:
         from icgeo.models.instructions import instruction
 
         model, settings = self.model, self.model.settings
-        uninstall(model.backbone.pipeline.transformer)
+        uninstall(model.backbone.transformer)
         pipeline = pipeline_type(**model.backbone.pipeline.components)
         pipeline.set_progress_bar_config(disable=True)
         text = model.backbone.prompts(instruction(EARTH, shots=len(self.photos)))
@@ -362,7 +362,7 @@ def reading_rate(height: int, width: int, *, count: int = 64, device: str = "cpu
     return 1 / median(seconds["read"])
 
 
-def memory_growth(model: "PipelineMapModel", *, queries: int = 500) -> float:
+def memory_growth(model: "MapModel", *, queries: int = 500) -> float:
     """Run many queries; return the bytes held after the last over those after the first fifth."""
     import psutil
     import torch

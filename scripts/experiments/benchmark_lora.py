@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from icgeo.models.layouts.references import References
-    from icgeo.models.pipelines import PipelineMapModel
+    from icgeo.models.map_model import MapModel
     from icgeo.training.episode_sampling import EpisodeSample
     from icgeo.training.lora import LoraTraining
 
@@ -91,7 +91,7 @@ def random_run(
 
     from icgeo.training.episode_sampling import Gallery
     from icgeo.training.lora import LoraTraining
-    from icgeo.training.losses import Latents, PipelineObjective
+    from icgeo.training.losses import Latents, FlowLoss
 
     model = build(preset, device=device, dtype=dtype)
     model = replace(model, settings=replace(model.settings, attention="pairwise"))
@@ -103,7 +103,7 @@ def random_run(
         for name, tokens in (("photos", in_photo), ("maps", in_map))
     }
     return LoraTraining(
-        PipelineObjective(model, EARTH),
+        FlowLoss(model, EARTH),
         Latents(tensors),
         Gallery.of(torch.rand(options.views, 2, generator=generator), tensors["maps"][:, 0]),
         validation_set=None,
@@ -153,7 +153,7 @@ def take_step(run: "LoraTraining", losses: "Sequence[Callable[[], Tensor]]") -> 
         with run.accelerator.autocast():
             value = loss() / len(losses)
         run.accelerator.backward(value)
-    run.accelerator.clip_grad_norm_(run.weights, run.options.clip)
+    run.accelerator.clip_grad_norm_(run.weights, run.options.max_grad_norm)
     run.optimizer.step()
     run.optimizer.zero_grad()
 
@@ -168,7 +168,7 @@ def stock_loss(run: "LoraTraining", sample: "EpisodeSample", rows: "Tensor") -> 
     from icgeo.models.instructions import instruction
     from icgeo.training.losses import flow_error
 
-    model = cast("PipelineMapModel", run.objective.model)
+    model = cast("MapModel", run.objective.model)
     layout, shots = cast("References", model.layout), len(sample.pairs) - 1
     device = run.accelerator.device
     photos, data = (run.latents[name][sample.pairs].to(device) for name in ("photos", "maps"))

@@ -14,7 +14,7 @@ from icgeo import maps, sampling
 from icgeo.training.adapters import add_lora, learned, save_adapter
 from icgeo.training.episode_sampling import EpisodeSamplingOptions, Gallery, sample_episode
 from icgeo.training.lora import LoraOptions, LoraTraining
-from icgeo.training.losses import PipelineObjective
+from icgeo.training.losses import FlowLoss
 from icgeo.training.photo_sets import PhotoSet
 
 PAIRS = 4
@@ -31,7 +31,7 @@ def pool_of():
 
 def objective_of(name, **settings):
     model = build(name)
-    return PipelineObjective(replace(model, settings=replace(model.settings, **settings)), "earth")
+    return FlowLoss(replace(model, settings=replace(model.settings, **settings)), "earth")
 
 
 def run_of(objective, pool, folder, options):
@@ -65,7 +65,7 @@ def test_each_architecture_learns_by_a_lora(name, settings, tmp_path):
     )  # fmt: skip
     run = run_of(objective, pool, tmp_path, options)
     before = {n: x.clone() for n, x in objective.transformer.named_parameters() if "lora" not in n}
-    losses = [run.update() for _ in range(options.steps)]
+    losses = [run.update()["loss"] for _ in range(options.steps)]
     assert losses[-1] < 0.9 * losses[0]
     after = dict(objective.transformer.named_parameters())
     assert all(torch.equal(x, after[name]) for name, x in before.items())
@@ -98,7 +98,7 @@ def test_in_pairwise_the_targets_of_an_episode_are_those_asked_one_by_one():
             t = sampling.shifted(draw.t[0], shown.shift(PAIRS, objective.model.settings.steps))
             noise = draw.noise(*data.shape)[target]
             x = (1 - t) * data[target] + t * noise
-            told = objective._told(draw, count)
+            told = objective.model.layout.text("earth" if draw.is_told else "", count)
             found = predict(x[None, None], t.item(), told)[0, 0]
             alone.append((found - (noise - data[target])).square().mean())
     torch.testing.assert_close(together, torch.stack(alone).mean(), atol=1e-5, rtol=1e-5)
@@ -170,10 +170,10 @@ def test_a_lora_learns_on_a_base_of_8_bits(tmp_path):
     generator = torch.Generator().manual_seed(0)
     photos = torch.randint(256, (6, 3, 64, 64), generator=generator).to(torch.uint8)
     pool = PhotoSet(photos, torch.rand(6, 2, generator=generator).double() * 50)
-    objective = PipelineObjective(model, "earth")
+    objective = FlowLoss(model, "earth")
     options = LoraOptions(views=3, episodes=2, rank=4, tracker="none", learning_rate=2e-2)
     run = run_of(objective, pool, tmp_path, options)
-    losses = [run.update() for _ in range(5)]
+    losses = [run.update()["loss"] for _ in range(5)]
     assert losses[-1] < losses[0] - 1e-3
     assert {weight.dtype for weight in run.weights} == {torch.float32}
     base = objective.transformer.transformer_blocks[0].attn.to_q.base_layer.weight

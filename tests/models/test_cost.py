@@ -137,7 +137,7 @@ def test_a_loaded_model_has_the_plan_of_its_folder(tmp_path):
 
 def test_tiny_and_folders_are_planned_without_weights(tmp_path):
     tiny = icgeo.plan("tiny", shots=16)
-    assert tiny.parameters == icgeo.load("tiny").learner.transformer.num_parameters()
+    assert tiny.parameters == icgeo.load("tiny").backbone.transformer.num_parameters()
     assert (tiny.example_tokens, tiny.tokens.photo, tiny.tokens.drawn) == (128, 0, 8)
     klein = twins.klein(tmp_path)
     for weights in klein.rglob("*.safetensors"):

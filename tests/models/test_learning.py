@@ -26,11 +26,11 @@ from icgeo.models.backbones.kontext import KontextBackbone
 from icgeo.models.backbones.wan import WanBackbone
 from icgeo.models.context import Context
 from icgeo.models.loading import ARCHITECTURES
-from icgeo.models.pipelines import PipelineMapModel
+from icgeo.models.map_model import MapModel
 from icgeo.models.prompts import Prompts
 
 TINY = icgeo.load("tiny")
-CODEC, STYLE = TINY.learner.codec, TINY.settings.style
+CODEC, STYLE = TINY.backbone.codec, TINY.settings.style
 PATCH, CHANNELS, TEXT = 16, 36, 16
 EPISODES, SHOTS = 8, 1
 
@@ -134,7 +134,7 @@ def build(name):
     prompts = Prompts(lambda words: [text for _ in words])
     settings = ARCHITECTURES[pipeline].settings({"_class_name": pipeline})
     settings = replace(settings, style=STYLE, photo_size=32, guidance_scale=1.0)
-    return PipelineMapModel(backbone(pipeline_parts, prompts), settings, name)
+    return MapModel(backbone(pipeline_parts, prompts), settings, name)
 
 
 def episodes_of(model):

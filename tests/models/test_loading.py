@@ -11,10 +11,11 @@ from huggingface_hub import errors
 
 import icgeo
 from icgeo.maps import MapStyle
-from icgeo.models import hub, settings
-from icgeo.models.backbones.tiny import StackedMapModel
+from icgeo.models import hub
+from icgeo.models.backbones.flux2 import Flux2Backbone
+from icgeo.models.backbones.tiny import TinyBackbone
 from icgeo.models.loading import architecture_of
-from icgeo.models.pipelines import PipelineMapModel
+from icgeo.models.settings import MODES
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +24,10 @@ def klein(tmp_path_factory):
 
 
 def test_the_checkpoint_names_the_architecture(klein):
-    assert isinstance(icgeo.load("tiny"), StackedMapModel)
+    assert isinstance(icgeo.load("tiny").backbone, TinyBackbone)
     style = MapStyle.marker(height=64, width=128)
     model = icgeo.load(klein, attention="pairwise", style=style, dtype="bfloat16")
-    assert isinstance(model, PipelineMapModel)
+    assert isinstance(model.backbone, Flux2Backbone)
     assert (model.settings.attention, model.settings.style) == ("pairwise", style)
     assert model.backbone.pipeline.transformer.dtype == torch.bfloat16
     assert model.backbone.pipeline.vae.dtype == torch.float32
@@ -49,7 +50,7 @@ def test_a_model_that_knows_one_style_refuses_others():
         icgeo.load("tiny", style=MapStyle.marker())
 
 
-@pytest.mark.parametrize("mode", settings.MODES)
+@pytest.mark.parametrize("mode", MODES)
 def test_tiny_knows_every_mode(mode):
     assert icgeo.load("tiny", attention=mode).settings.attention == mode
     with pytest.raises(icgeo.LoadError, match=r"expected attention of .* got 'causal'"):

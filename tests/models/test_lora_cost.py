@@ -14,7 +14,7 @@ from icgeo.training.adapters import add_lora
 from icgeo.training.episode_sampling import Gallery, sample_episode
 from icgeo.training.lora import LoraOptions
 from icgeo.training.lora_cost import plan_lora
-from icgeo.training.losses import objective_of
+from icgeo.training.losses import FlowLoss
 from icgeo.training.photo_sets import PhotoSet
 
 STYLE = maps.MapStyle.marker(height=64, width=128, sigma_deg=10.0)
@@ -36,7 +36,7 @@ def test_operations_and_parameters_are_those_of_the_run(name, choices, tmp_path)
     folder = twins.ALL[name](tmp_path)
     choices = {"style": STYLE, **choices}
     model = icgeo.load(folder, **choices)
-    objective = objective_of(model, model.settings.prompts[0])
+    objective = FlowLoss(model, model.settings.prompts[0])
     weights = add_lora(objective.transformer, rank=3, alpha=3)
     pool = PhotoSet(
         torch.zeros(8, 3, model.photo_size, model.photo_size, dtype=torch.uint8),
@@ -45,7 +45,7 @@ def test_operations_and_parameters_are_those_of_the_run(name, choices, tmp_path)
     latents = objective.encode(pool)
     draw = sample_episode(Gallery.of(pool.lat_lon, latents["features"]), OPTIONS, 0)
     draw = replace(draw, visible=~torch.eye(5, dtype=torch.bool))
-    text = objective._told(draw, 4)["encoder_hidden_states"].shape[1]
+    text = objective.model.layout.text(objective.prompt, 4)["encoder_hidden_states"].shape[1]
     found = plan_lora(folder, OPTIONS, dtype=torch.float32, text_tokens=text, **choices)
     assert found.adapter_parameters == sum(weight.numel() for weight in weights)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

@@ -222,9 +222,7 @@ def test_a_panel_is_the_stock_pipeline_of_kontext(folders):
 
 def frames_of(images):
     """The same images on frames of a map's size, four of each but one of the first."""
-    square = [
-        image if image.shape[-1] == 128 else framed(image, 64, 128) for image in images
-    ]
+    square = [image if image.shape[-1] == 128 else framed(image, 64, 128) for image in images]
     frames = [square[0], *(x for image in square[1:] for x in 4 * [image])]
     return [frame[0] for frame in frames]
 
@@ -340,6 +338,23 @@ def test_neither_company_nor_samples_change_a_map(folder, mode):
     assert together.shape == (3, 2, 3, 64, 128)
     torch.testing.assert_close(alone[0, 0], together[1, 0], atol=1e-5, rtol=0)
     assert not np.allclose(together[0, 0], together[0, 1], atol=1e-3)
+
+
+def test_steps_are_told_where_queries_have_examples_of_their_own(folder):
+    """They go through one after the other: each tells its own steps."""
+    model = load(folder, "pairwise")
+    context = model.encode_context(pixels(3, 1), places(3)).choosing(torch.tensor([[0, 2], [1, 2]]))
+    steps = []
+    drawn = model.draw_maps(
+        context,
+        pixels(2, 2),
+        prompt="earth",
+        steps=2,
+        callback_on_step_end=lambda maps, t: steps.append((maps, t)),
+    )
+    assert [len(maps) for maps, _ in steps] == 4 * [1]
+    assert [t == 1 for _, t in steps] == [True, False, True, False]
+    assert torch.equal(torch.cat([steps[1][0], steps[3][0]]), drawn)
 
 
 def test_predict_locates_with_a_pipeline(folder):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from icgeo import maps, models, sphere
-from icgeo.models.backbones.tiny import StackedMapModel, grid_ids, text_ids
+from icgeo.models.backbones.tiny import grid_ids, text_ids
+from icgeo.models.map_model import MapModel
 from icgeo.models.settings import Settings
 from icgeo.training.episodes import PROMPTS
 from icgeo.training.pretrain import STYLE, build_learner
@@ -22,7 +23,8 @@ def model():
         noise=maps.Noise(0.1, 0.2, 0.05),
         calibration={PROMPTS[0]: {"0": 2.0, "16": 1.0}},
     )
-    return StackedMapModel(learner, settings, shift=2.0)
+    learner.shift = 2.0
+    return MapModel(learner, settings)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def test_a_checkpoint_survives_disk(model, photos, tmp_path):
     once.save(tmp_path / "twice")
     twice = models.load(tmp_path / "twice")
     assert once.settings == twice.settings == model.settings
-    assert once.shift == model.shift
+    assert once.backbone.shift == model.backbone.shift
     context = once.encode_context(photos[:3], LAT_LON)
     drawn = once.draw_maps(context, photos[3:], prompt=PROMPTS[1])
     again = twice.draw_maps(

@@ -13,10 +13,10 @@ from icgeo import maps
 from icgeo.models.backbones.tiny import (
     EXAMPLE_IMAGE,
     QUERY_IMAGE,
-    StackedMapModel,
     grid_ids,
     text_ids,
 )
+from icgeo.models.map_model import MapModel
 from icgeo.models.settings import MODES, Settings
 from icgeo.training.episodes import PROMPTS
 from icgeo.training.pretrain import STYLE, build_learner
@@ -46,7 +46,7 @@ def model():
     for weight in learner.transformer.parameters():
         torch.nn.init.normal_(weight, std=0.2)
     settings = Settings(STYLE, PROMPTS, default_prompt=PROMPTS[0])
-    return StackedMapModel(learner.double().eval().requires_grad_(False), settings)
+    return MapModel(learner.double().eval().requires_grad_(False), settings)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def photos():
 
 def single_pass(model, features, noisy, *, mode, t):
     """One pass over examples, query and text for each query; the mask is explicit."""
-    learner = copy.deepcopy(model.learner)
+    learner = copy.deepcopy(model.backbone)
     transformer = learner.transformer
     drawn = learner.codec.encode_maps(maps.draw(LAT_LON, STYLE).double())
     pairs = rearrange(torch.cat((features[:SHOTS], drawn), dim=-1), "k n c -> 1 (k n) c")
@@ -103,13 +103,13 @@ def hide(monkeypatch, mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_each_mode_is_one_pass_of_the_stock_transformer(model, photos, mode, monkeypatch):
     model = model.choosing(attention=mode)
-    features, _ = model.learner.codec.encode_photos(photos.double() / 255)
+    features, _ = model.backbone.codec.encode_photos(photos.double() / 255)
     noisy = torch.randn(QUERIES, TOKENS, 36, generator=torch.Generator().manual_seed(2)).double()
     context = model.encode_context(photos[:SHOTS], LAT_LON)
-    found = model.velocity(context, features[None, SHOTS:], PROMPTS[1])(noisy[None], 0.7)
+    found = model.velocity(context, features[SHOTS:], PROMPTS[1])(noisy[:, None], 0.7)
     hide(monkeypatch, mode)
     expected = single_pass(model, features, noisy, mode=mode, t=0.7)
-    torch.testing.assert_close(found[0], expected, atol=1e-10, rtol=0)
+    torch.testing.assert_close(found[:, 0], expected, atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize("mode", MODES)

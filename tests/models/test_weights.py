@@ -141,7 +141,7 @@ def test_adapters_change_the_maps_and_the_contexts(tmp_path, name):
 
 
 def test_tiny_takes_an_adapter_too(tmp_path):
-    save_adapter(icgeo.load("tiny").learner.transformer, diffusers.Flux2KleinPipeline, tmp_path)
+    save_adapter(icgeo.load("tiny").backbone.transformer, diffusers.Flux2KleinPipeline, tmp_path)
     plain, adapted = icgeo.load("tiny"), icgeo.load("tiny", adapter=tmp_path)
     assert not torch.equal(draw(plain), draw(adapted))
     assert plain.fingerprint != adapted.fingerprint
@@ -164,7 +164,7 @@ def test_kernels_of_attention_do_not_leak(klein, monkeypatch):
     active = attention_dispatch._AttentionBackendRegistry.get_active_backend()[0]
     monkeypatch.setattr(weights, "require_backend", lambda _: None)
     chosen = load(klein, attention_backend="flash")
-    assert chosen.layout.backend == "flash"
+    assert chosen.layout.attention_backend == "flash"
     blocks = chosen.backbone.pipeline.transformer.transformer_blocks
     assert blocks[0].attn.processor.backend == "flash"
     assert attention_dispatch._AttentionBackendRegistry.get_active_backend()[0] == active

@@ -10,7 +10,7 @@ from types import ModuleType
 import torch
 
 from icgeo import config, maps
-from icgeo.models.backbones.tiny import StackedMapModel
+from icgeo.models.map_model import MapModel
 from icgeo.models.settings import Settings
 from icgeo.training.episodes import PROMPTS
 from icgeo.training.pretrain import STYLE, build_learner
@@ -27,7 +27,8 @@ def untrained() -> Path:
     noise = maps.Noise(0.1, 0.2, 0.05)
     settings = Settings(STYLE, PROMPTS, default_prompt=PROMPTS[0], noise=noise, calibration={})
     folder = Path(mkdtemp())
-    StackedMapModel(learner.eval().requires_grad_(False), settings, shift=2.0).save(folder)
+    learner.shift = 2.0
+    MapModel(learner.eval().requires_grad_(False), settings).save(folder)
     return folder
 
 

@@ -9,7 +9,7 @@ from script_runs import SCRIPTS, load_script
 from icgeo.models.attention import uninstall
 from icgeo.training.episode_sampling import sample_episode
 from icgeo.training.lora import LoraOptions
-from icgeo.training.losses import PipelineObjective
+from icgeo.training.losses import FlowLoss
 
 benchmark_lora = load_script("experiments/benchmark_lora")
 OPTIONS = LoraOptions(views=3, rank=2, tracker="none", mixed_precision="no", learning_rate=1e-2)
@@ -34,7 +34,7 @@ def test_the_stock_loss_is_that_of_the_mode_full(run, draw):
     full = replace(model, settings=replace(model.settings, attention="full"))
     uninstall(run.transformer)
     with torch.no_grad():
-        expected = PipelineObjective(full, run.objective.prompt)(run.latents, [draw])
+        expected = FlowLoss(full, run.objective.prompt)(run.latents, [draw])
         found = benchmark_lora.stock_loss(run, draw, torch.tensor([0]))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 

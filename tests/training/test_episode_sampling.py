@@ -13,9 +13,9 @@ from icgeo.training.episode_sampling import (
     choose_alike,
     choose_confusing,
     choose_near,
-    draw_times,
     sample_episode,
 )
+from icgeo.training.episodes import draw_times
 from icgeo.training.options import EPISODE_CHOICES, EpisodeSamplingOptions
 
 

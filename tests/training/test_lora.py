@@ -16,7 +16,7 @@ from torch.nn import functional
 import icgeo
 from icgeo import maps, sphere
 from icgeo.config import UsageError
-from icgeo.models.backbones.tiny import StackedMapModel
+from icgeo.models.map_model import MapModel
 from icgeo.models.settings import Settings
 from icgeo.training import lora
 from icgeo.training.adapters import add_lora, learned, merge, save_adapter
@@ -24,7 +24,7 @@ from icgeo.training.cards import push_to_hub, write_card
 from icgeo.training.episode_sampling import Gallery
 from icgeo.training.episodes import PROMPTS
 from icgeo.training.lora import LoraOptions, LoraTraining, ValidationSet
-from icgeo.training.losses import Latents, encoded, objective_of
+from icgeo.training.losses import FlowLoss, Latents, encoded
 from icgeo.training.photo_sets import PhotoSet, view_set
 from icgeo.training.pretrain import STYLE, build_learner
 from icgeo.training.targets import target_modules
@@ -44,7 +44,7 @@ def built(seed):
 
 def small_model(seed=0):
     settings = Settings(STYLE, PROMPTS, default_prompt=PROMPTS[0])
-    return StackedMapModel(copy.deepcopy(built(seed)).requires_grad_(False), settings)
+    return MapModel(copy.deepcopy(built(seed)).requires_grad_(False), settings)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def pool():
 
 
 def training(pool, folder, options=FEW, *, model=None, validation_set=True):
-    objective = objective_of(model or small_model(), UNKNOWN)
+    objective = FlowLoss(model or small_model(), UNKNOWN)
     latents = encoded(objective, pool, folder / "latents")
     return LoraTraining(
         objective,
@@ -121,7 +121,7 @@ def test_gradients_in_parts_are_those_of_the_whole(pool, tmp_path):
 
 
 def test_latents_are_computed_once_and_anew_for_other_photos(pool, tmp_path, monkeypatch):
-    objective = objective_of(small_model(), UNKNOWN)
+    objective = FlowLoss(small_model(), UNKNOWN)
     first = encoded(objective, pool, tmp_path)
     calls = []
     monkeypatch.setattr(objective, "encode", lambda photos: calls.append(len(photos)) or first)
@@ -129,7 +129,7 @@ def test_latents_are_computed_once_and_anew_for_other_photos(pool, tmp_path, mon
     assert not calls
     assert all(torch.equal(again[name], x) for name, x in first.tensors.items())
     encoded(objective, pool[:5], tmp_path)
-    encoded(objective_of(small_model(seed=1), UNKNOWN), pool[:6], tmp_path)
+    encoded(FlowLoss(small_model(seed=1), UNKNOWN), pool[:6], tmp_path)
     assert calls == [5]
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -144,7 +144,7 @@ def test_hidden_pairs_and_the_own_map_do_not_matter(pool, tmp_path):
 
     def velocity(latents):
         found = []
-        learner = run.objective.learner
+        learner = run.objective.model.backbone
         hook = learner.transformer.register_forward_hook(lambda *args: found.append(args[-1][0]))
         run.objective(latents, [draw])
         hook.remove()
@@ -169,9 +169,9 @@ def draw_maps(model):
 def adapted(folder, **options):
     """The model of a folder with a LoRA that does change it."""
     model = icgeo.load(folder)
-    add_lora(model.learner.transformer, **{"rank": 3, "alpha": 12, **options})
+    add_lora(model.backbone.transformer, **{"rank": 3, "alpha": 12, **options})
     generator = torch.Generator().manual_seed(1)
-    for weight in learned(model.learner.transformer):
+    for weight in learned(model.backbone.transformer):
         weight.data += torch.randn(weight.shape, generator=generator)
     return model
 
@@ -187,7 +187,7 @@ def checkpoint(tmp_path_factory):
 def test_an_adapter_comes_back_from_disk_exactly(checkpoint, tmp_path, options):
     """With alpha four times the rank, which files without metadata would lose."""
     model = adapted(checkpoint, **options)
-    save_adapter(model.learner.transformer, tmp_path / "adapter")
+    save_adapter(model.backbone.transformer, tmp_path / "adapter")
     again = icgeo.load(checkpoint, adapter=tmp_path / "adapter")
     assert torch.equal(draw_maps(model), draw_maps(again))
     plain = draw_maps(icgeo.load(checkpoint))
@@ -197,22 +197,22 @@ def test_an_adapter_comes_back_from_disk_exactly(checkpoint, tmp_path, options):
 def test_merged_maps_are_those_unmerged(checkpoint):
     model = adapted(checkpoint)
     expected = draw_maps(model)
-    merge(model.learner.transformer)
-    assert not any("lora" in name for name, _ in model.learner.transformer.named_parameters())
+    merge(model.backbone.transformer)
+    assert not any("lora" in name for name, _ in model.backbone.transformer.named_parameters())
     torch.testing.assert_close(draw_maps(model), expected, atol=2e-5, rtol=0)
 
 
 def test_adapters_are_float32_on_a_base_of_bfloat16(checkpoint):
     model = icgeo.load(checkpoint, dtype="bfloat16")
-    weights = add_lora(model.learner.transformer, rank=2, alpha=2)
+    weights = add_lora(model.backbone.transformer, rank=2, alpha=2)
     assert {weight.dtype for weight in weights} == {torch.float32}
-    assert model.learner.transformer.x_embedder.weight.dtype == torch.bfloat16
+    assert model.backbone.transformer.x_embedder.weight.dtype == torch.bfloat16
     assert draw_maps(model).isfinite().all()
 
 
 def nearest_place(model, latents):
     """The place whose coded map is nearest to latents: over a grid of 5 degrees, then finer."""
-    codec = model.learner.codec
+    codec = model.backbone.codec
 
     def best(grid):
         coded = codec.encode_maps(maps.draw(grid, model.settings.style).float())
@@ -256,7 +256,7 @@ def test_rank_8_learns_8_episodes_by_heart(tmp_path):
     for i in range(8):
         context = model.encode_context(photos[2 * i + 1 : 2 * i + 2], places[2 * i + 1, None])
         drawn = model.draw_maps(context, photos[2 * i : 2 * i + 1], prompt=UNKNOWN, samples=4)
-        place = nearest_place(model, model.learner.codec.encode_maps(drawn[0].mean(0)))
+        place = nearest_place(model, model.backbone.codec.encode_maps(drawn[0].mean(0)))
         errors.append(sphere.distance_km(place, places[2 * i]).item())
     assert sorted(errors)[4] < 100
 
@@ -347,15 +347,15 @@ def test_options_out_of_range():
 
 def test_models_and_prompts_that_cannot_be_adapted():
     with pytest.raises(UsageError, match=r"a prompt of .*, got 'mars'"):
-        objective_of(small_model(), "mars")
+        FlowLoss(small_model(), "mars")
     with pytest.raises(UsageError, match="'pairwise' to adapt this model, got 'full'"):
-        objective_of(small_model().choosing(attention="full"), UNKNOWN)
+        FlowLoss(small_model().choosing(attention="full"), UNKNOWN)
     with pytest.raises(UsageError, match=r"a transformer of .* to adapt, got Linear"):
         target_modules(torch.nn.Linear(2, 2))
 
 
 def test_targets_can_be_chosen():
-    transformer = small_model().learner.transformer
+    transformer = small_model().backbone.transformer
     found = target_modules(transformer, ("to_q", r"add_[kv]_proj"))
     assert [name.rsplit(".", 1)[-1] for name in found] == ["to_q", "add_k_proj", "add_v_proj"]
 

@@ -9,19 +9,21 @@ import torch
 
 from icgeo import maps, sphere
 from icgeo.data.orbit import ViewOptions
-from icgeo.models.backbones.tiny import StackedMapModel
+from icgeo.models.map_model import MapModel
 from icgeo.models.settings import Settings
 from icgeo.sphere.density import Density
-from icgeo.training import fit_calibration, flow, validation
+from icgeo.training import fit_calibration, validation
 from icgeo.training.episodes import (
     EARTH,
     PROMPTS,
     EpisodeOptions,
     WorldBank,
+    draw_times,
     random_subsets,
     recolour,
     sample_episodes,
 )
+from icgeo.training.losses import match_loss
 from icgeo.training.memory import keep_freed_memory
 from icgeo.training.pretrain import STYLE, Pretraining, Schedule, build_learner
 
@@ -102,7 +104,7 @@ def test_overlap_and_the_earth_give_way_as_a_run_goes_on():
 
 
 def test_times_have_an_atom_at_one():
-    t = flow.draw_times(20000, share_at_t1=0.6, generator=generator())
+    t = draw_times(20000, share_at_t1=0.6, generator=generator())
     assert (t == 1).float().mean().item() == pytest.approx(0.6, abs=0.02)
     assert t.min() >= 0
     assert t[t < 1].mean().item() == pytest.approx(2 / 3, abs=0.01)  # density 2 t
@@ -113,10 +115,10 @@ def test_match_loss_is_that_of_a_hand_computed_case():
     xyz = torch.tensor([[[1.0, 0, 0], [1.0, 0, 0], [-1.0, 0, 0]]])
     descriptors = torch.tensor([[[1.0, 0], [1.0, 0], [0.0, 1]]])
     scale = torch.tensor(2.0)
-    found = flow.match_loss(descriptors, xyz, scale)
+    found = match_loss(descriptors, xyz, scale)
     assert found.item() == pytest.approx(math.log(1 + math.exp(-2)), abs=1e-6)
     far = torch.eye(3)[None]
-    assert flow.match_loss(torch.eye(3)[None], far, scale) == 0
+    assert match_loss(torch.eye(3)[None], far, scale) == 0
 
 
 def small_run(bank, folder, steps=6):
@@ -169,19 +171,12 @@ def test_validation_reports_each_kind_of_world(bank, tmp_path, monkeypatch):
 def test_the_learner_learns(bank, tmp_path):
     """On one batch over and over the flow loss falls well under that of an untrained model."""
     run = small_run(bank, tmp_path)
-    run.match_steps = 0
+    run.match_steps, run.share_at_t1 = 0, 1.0
     episodes = sample_episodes(bank, SMALL, generator=generator(3))
     optimizer = torch.optim.AdamW(run.learner.parameters(), lr=3e-3)
     found = []
     for _ in range(60):
-        loss = flow.losses(
-            run.learner,
-            STYLE,
-            episodes,
-            scale=run.log_scale,
-            share_at_t1=1.0,
-            generator=run.generator,
-        ).flow
+        loss = run.losses(episodes)["flow"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -219,7 +214,7 @@ def test_calibration_fills_the_settings(bank, monkeypatch):
     monkeypatch.setattr(fit_calibration, "SHOTS", (0, 2))  # for time
     monkeypatch.setattr(fit_calibration, "NOISES", fit_calibration.NOISES[::4])
     learner = build_learner(heads=2, single_layers=1, photo_channels=8).eval().requires_grad_(False)
-    model = StackedMapModel(learner, Settings(STYLE, PROMPTS, default_prompt=EARTH))
+    model = MapModel(learner, Settings(STYLE, PROMPTS, default_prompt=EARTH))
     monkeypatch.setattr(fit_calibration, "CORRELATIONS", (0.0, 1.0))
     settings = fit_calibration.calibrate(model, bank, episodes=1, clips=1, seed=0).settings
     assert settings.noise in fit_calibration.NOISES

@@ -14,7 +14,7 @@ from test_lora import FEW, UNKNOWN, small_model
 
 from icgeo.training.episode_sampling import Gallery
 from icgeo.training.lora import LoraTraining, ValidationSet
-from icgeo.training.losses import objective_of
+from icgeo.training.losses import FlowLoss
 from icgeo.training.photo_sets import view_set
 from icgeo.training.sharding import whole
 
@@ -37,8 +37,8 @@ def new_run(folder, accelerator):
     generator = torch.Generator().manual_seed(0)
     pool = view_set(torch.rand(3, 24, 48, generator=generator), 12, size=64, generator=generator)
     model = small_model()
-    model.learner.double()
-    objective = objective_of(model, UNKNOWN)
+    model.backbone.double()
+    objective = FlowLoss(model, UNKNOWN)
     latents = objective.encode(pool)
     return LoraTraining(
         objective,
@@ -68,7 +68,7 @@ def main(folder: Path, kind: str) -> None:
     grads = {f"grad {i}": whole(x.grad).clone() for i, x in enumerate(run.weights)}
     run.optimizer.zero_grad()
     run.update()
-    run.validate({})
+    run.log(run.validate())
     run.save()
     saved = state_of(run)
     run.update()

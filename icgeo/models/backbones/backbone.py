@@ -1,6 +1,6 @@
 """What an architecture gives, so that any layout of examples can be drawn with it."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,24 +11,42 @@ from icgeo.models.prompts import Embedding, Prompts
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A transformer between image tokens, with the codec and the prompts of its checkpoint.
+    """A transformer with the codec of its checkpoint."""
 
-    Images are in [0, 1]; tokens are latents, normalised as the transformer expects them.
-    """
+    layouts: ClassVar[tuple[str, ...]]
+    """Ways to show examples that it knows."""
 
     @property
-    def pipeline(self) -> Any:
-        """The pipeline of diffusers, without its text encoders."""
+    def transformer(self) -> Any:
+        """What predicts velocities, and what a LoRA adapts."""
         ...
 
     @property
-    def prompts(self) -> Prompts:
-        """Embeddings of instructions."""
+    def codec(self) -> Any:
+        """What encodes images."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Hash of the weights, where they have no name."""
         ...
 
     @property
     def patch(self) -> int:
         """Pixels a token, in each direction."""
+        ...
+
+
+@runtime_checkable
+class ImageBackbone(Backbone, Protocol):
+    """A transformer between image tokens.
+
+    Images are in [0, 1]; tokens are latents, normalised as the transformer expects them.
+    """
+
+    @property
+    def prompts(self) -> Prompts:
+        """Embeddings of instructions."""
         ...
 
     def encode(

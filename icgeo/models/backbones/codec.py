@@ -134,9 +134,9 @@ class PatchCodec(ModelMixin, ConfigMixin):
     def fit_maps(self, maps: Float[Tensor, "batch 3 height width"]) -> None:
         """Fit the basis of the map codec: the principal components of the patches of maps.
 
-        Narrow heatmap covers few pixels, so its channel is weighted. Latents are scaled by the root of
-        their standard deviation: coarse components stay larger than fine ones, as in the spectra
-        of pictures, and their mean square is 1.
+        A narrow heatmap covers few pixels, so its channel is weighted. Latents are scaled by the
+        root of their standard deviation: coarse components stay larger than fine ones, as in the
+        spectra of pictures, and their mean square is 1.
         """
         size = self.config.patch_size
         patches = rearrange(maps, "n c (r y) (s x) -> (n r s) (c y x)", y=size, x=size).double()

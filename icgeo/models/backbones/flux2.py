@@ -1,16 +1,21 @@
 """FLUX.2 klein and dev, from pipelines of diffusers."""
 
-import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu, format_input
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from icgeo.models.attention import AttentionContext
+from icgeo.models.backbones.flux import (
+    decode_images,
+    encode_images,
+    run,
+    scheduler_shift,
+    scheduler_times,
+)
 from icgeo.models.backbones.tiny import EXAMPLE_IMAGE, grid_ids, text_ids
 from icgeo.models.prompts import Embedding, Prompts
 
@@ -24,6 +29,19 @@ class Flux2Backbone:
     guidance: float = 1.0
     """What dev is told as its guidance; klein takes none."""
 
+    layouts: ClassVar[tuple[str, ...]] = ("references", "panel")
+    digest: ClassVar = ""
+
+    @property
+    def transformer(self) -> Any:
+        """The pipeline's."""
+        return self.pipeline.transformer
+
+    @property
+    def codec(self) -> Any:
+        """The VAE of the pipeline."""
+        return self.pipeline.vae
+
     @property
     def patch(self) -> int:
         """Pixels a token: those of the VAE, two by two."""
@@ -33,29 +51,23 @@ class Flux2Backbone:
         self, images: Float[Tensor, "images 3 height width"]
     ) -> Float[Tensor, "images tokens channels"]:
         """Encode images; the VAE's statistics of batches normalise them."""
-        pipeline = self.pipeline
-        shown = 2 * images.to(pipeline.vae.device, pipeline.vae.dtype) - 1
-        latents = pipeline._encode_vae_image(shown, generator=None)
-        return rearrange(latents, "n c h w -> n (h w) c").to(pipeline.transformer.dtype)
+        return rearrange(encode_images(self.pipeline, images), "n c h w -> n (h w) c")
 
     def decode(
         self, tokens: Float[Tensor, "images tokens channels"], *, rows: int
     ) -> Float[Tensor, "images 3 height width"]:
-        """Decode tokens in the VAE's own precision."""
-        vae = self.pipeline.vae
+        """Decode tokens."""
+        vae = self.codec
         deviation = (vae.bn.running_var + vae.config.batch_norm_eps).sqrt()
         grid = rearrange(
-            tokens.to(vae.dtype) * deviation + vae.bn.running_mean,
-            "n (h w) c -> n c h w",
-            h=rows,
+            tokens.to(vae.dtype) * deviation + vae.bn.running_mean, "n (h w) c -> n c h w", h=rows
         )
-        images = vae.decode(self.pipeline._unpatchify_latents(grid), return_dict=False)[0]
-        return (images.float() + 1) / 2
+        return decode_images(vae, self.pipeline._unpatchify_latents(grid))
 
     def ids(self, image: int, rows: int, columns: int) -> Int[Tensor, "tokens 4"]:
         """Places on (image, row, column, 0)."""
         places = grid_ids(rows, columns, image=EXAMPLE_IMAGE * image)
-        return places.to(self.pipeline.transformer.device)
+        return places.to(self.transformer.device)
 
     def forward(
         self,
@@ -67,42 +79,24 @@ class Flux2Backbone:
         attention_context: AttentionContext | None = None,
     ) -> Float[Tensor, "batch tokens channels"]:
         """Run the stock forward."""
-        transformer = self.pipeline.transformer
-        words = tokens.new_zeros(1, 0, transformer.config.joint_attention_dim)
+        words = tokens.new_zeros(1, 0, self.transformer.config.joint_attention_dim)
         if text is not None:
             words = text["encoder_hidden_states"].to(tokens)
-        guidance = tokens.new_full((len(tokens),), self.guidance)
-        return transformer(
-            hidden_states=tokens,
-            encoder_hidden_states=words.expand(len(tokens), -1, -1),
-            timestep=tokens.new_full((len(tokens),), t),
-            guidance=guidance if transformer.config.guidance_embeds else None,
-            img_ids=ids,
-            txt_ids=text_ids(words.shape[1]).to(tokens.device),
-            joint_attention_kwargs=None
-            if attention_context is None
-            else {"attention_context": attention_context},
-            return_dict=False,
-        )[0]
+        return run(
+            self.transformer, tokens, t, ids,
+            text=(words, text_ids(words.shape[1])), guidance=self.guidance,
+            attention_context=attention_context,
+        )  # fmt: skip
 
     def times(self, tokens: int, steps: int) -> Float[Tensor, " times"]:
         """Return the scheduler's times, shifted by the number of tokens and steps."""
-        scheduler = self.pipeline.scheduler
-        given = (
-            {}
-            if scheduler.config.get("use_flow_sigmas")
-            else {"sigmas": np.linspace(1, 1 / steps, steps)}
-        )
         mu = compute_empirical_mu(image_seq_len=tokens, num_steps=steps)
-        scheduler.set_timesteps(None if given else steps, mu=mu, **given)
-        return scheduler.sigmas.cpu()
+        return scheduler_times(self.pipeline.scheduler, steps, mu)
 
     def shift(self, tokens: int, steps: int) -> float:
         """Return how far that grid leans to the noise."""
-        config = self.pipeline.scheduler.config
-        if not config.use_dynamic_shifting:
-            return float(config.shift)
-        return math.exp(compute_empirical_mu(image_seq_len=tokens, num_steps=steps))
+        mu = compute_empirical_mu(image_seq_len=tokens, num_steps=steps)
+        return scheduler_shift(self.pipeline.scheduler, mu)
 
 
 def embed_klein(pipeline: Any, words: str) -> Embedding:

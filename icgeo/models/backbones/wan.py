@@ -1,16 +1,15 @@
-"""Wan, from a pipeline of diffusers: pairs as frames of a video whose last frames are masked.
+"""Wan, from a pipeline of diffusers.
 
-Photo, map, photo, map, ..., the query's photo, and its map, which is to be filled in. An image is
-one latent frame: 4 frames of the video, the first alone. VACE sees the known frames in its control
-branch (Jiang et al. 2025); the 5B model of Wan 2.2 sees them in place of noise, at time 0. Nothing
-is kept but pixels: all frames see each other at every step.
+An image is one latent frame: 4 frames of the video, the first alone. VACE sees the known frames in
+its control branch (Jiang et al. 2025); the 5B model of Wan 2.2 sees them in place of noise, at time
+0. Nothing is kept but pixels: all frames see each other at every step.
 
 The pipelines' own scheduler, UniPC, steps by a method of second order; here its times are stepped
 through by Euler.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -36,10 +35,23 @@ class WanBackbone:
     pipeline: Any
     prompts: Prompts
 
+    layouts: ClassVar[tuple[str, ...]] = ("frames",)
+    digest: ClassVar = ""
+
+    @property
+    def transformer(self) -> Any:
+        """The pipeline's."""
+        return self.pipeline.transformer
+
+    @property
+    def codec(self) -> Any:
+        """The VAE of the pipeline."""
+        return self.pipeline.vae
+
     @property
     def patch(self) -> int:
         """Pixels a token, in each direction."""
-        return self.scale * int(self.pipeline.transformer.config.patch_size[1])
+        return self.scale * int(self.transformer.config.patch_size[1])
 
     @property
     def scale(self) -> int:
@@ -53,21 +65,21 @@ class WanBackbone:
 
     def _statistics(self) -> Float[Tensor, "two channels 1 1 1"]:
         """Mean and deviation of latents."""
-        vae = self.pipeline.vae
-        told = torch.tensor([vae.config.latents_mean, vae.config.latents_std])
-        return rearrange(told.to(vae.device, vae.dtype), "two c -> two c 1 1 1")
+        vae = self.codec
+        statistics = torch.tensor([vae.config.latents_mean, vae.config.latents_std])
+        return rearrange(statistics.to(vae.device, vae.dtype), "two c -> two c 1 1 1")
 
     def encode(self, video: Video) -> Latents:
         """Encode videos in [-1, 1] to normalised latents."""
-        vae = self.pipeline.vae
+        vae = self.codec
         mean, deviation = self._statistics()
         latents = vae.encode(video.to(vae.device, vae.dtype)).latent_dist.mode()
-        return ((latents - mean) / deviation).to(self.pipeline.transformer.dtype)
+        return ((latents - mean) / deviation).to(self.transformer.dtype)
 
     def decode(self, latents: Latents) -> Video:
         """Decode latents to videos in [0, 1]; in float32, unclipped."""
         mean, deviation = self._statistics()
-        vae = self.pipeline.vae
+        vae = self.codec
         video = vae.decode(latents.to(vae.dtype) * deviation + mean, return_dict=False)[0]
         return (video.float() + 1) / 2
 
@@ -82,7 +94,7 @@ class WanBackbone:
         """Run the stock forward; `t` is one time, or one for each token."""
         words = text["encoder_hidden_states"].to(latents)
         shown = {} if control is None else {"control_hidden_states": control}
-        return self.pipeline.transformer(
+        return self.transformer(
             hidden_states=latents,
             timestep=TRAINING_TIMES * t,
             encoder_hidden_states=words.expand(len(latents), -1, -1),

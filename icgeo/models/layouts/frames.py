@@ -1,4 +1,4 @@
-"""Pairs as frames of a video whose last frames are masked.
+"""Pairs as frames of a video whose last frames are mqueries.
 
 Photo, map, photo, map, ..., the query's photo, and its map, which is to be filled in.
 """
@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from icgeo import maps
 from icgeo.models.backbones.wan import Latents, Shown, Video, WanBackbone
-from icgeo.models.layouts.layout import Predict
+from icgeo.models.layouts.layout import Predict, colours, instructed
 from icgeo.models.prompts import Embedding
+from icgeo.models.settings import Settings
 
 
 def framed(
@@ -34,23 +34,26 @@ class Frames:
     """The layout `frames`; photos stand in the middle of frames as large as maps."""
 
     backbone: WanBackbone
-    style: maps.MapStyle
-    attention: str
-    photo_size: int
-    backend: str = "native"
+    settings: Settings
+    attention_backend: str = "native"
 
     modes: ClassVar = ("full",)
+    fixed: ClassVar = ()
+    is_one_picture: ClassVar = True
+    takes_groups: ClassVar = False
+    text = instructed
+    describe = colours
 
     def __post_init__(self) -> None:
         # not set_attention_backend: it sets that of every other model in the process too
-        for module in self.backbone.pipeline.transformer.modules():
+        for module in self.backbone.transformer.modules():
             if hasattr(getattr(module, "processor", None), "_attention_backend"):
-                module.processor._attention_backend = self.backend
+                module.processor._attention_backend = self.attention_backend
 
     def latent_shape(self, shots: int) -> tuple[int, ...]:
         """Channels, latent frames, rows and columns of a video."""
         scale, config = self.backbone.scale, self.backbone.pipeline.vae.config
-        size = (self.style.height // scale, self.style.width // scale)
+        size = (self.settings.style.height // scale, self.settings.style.width // scale)
         return config.z_dim, 2 * shots + 2, *size
 
     def times(self, shots: int, steps: int) -> Float[Tensor, " times"]:
@@ -71,23 +74,23 @@ class Frames:
         drawn: Float[Tensor, "examples 3 height width"],
     ) -> dict[str, Tensor]:
         """Keep the images of examples, in pixels."""
-        shown = framed(photos, self.style.height, self.style.width)
+        shown = framed(photos, self.settings.style.height, self.settings.style.width)
         return {"images": torch.stack((shown, drawn.to(shown)), dim=1)}
 
     def _video(self, kept: dict[str, Tensor], photos: Tensor, drawn: Tensor | None = None) -> Video:
         """Lay images on frames; a map that is not given is grey."""
-        asked = framed(photos, self.style.height, self.style.width)
-        last = torch.full_like(asked, 0.5) if drawn is None else drawn.to(asked)
-        pairs = kept["images"].to(asked) if kept else asked[:0, None].expand(-1, 2, -1, -1, -1)
-        examples = repeat(pairs, "k pair c h w -> q (k pair) c h w", q=len(asked))
-        images = torch.cat((examples, asked[:, None], last[:, None]), dim=1)
+        queries = framed(photos, self.settings.style.height, self.settings.style.width)
+        last = torch.full_like(queries, 0.5) if drawn is None else drawn.to(queries)
+        pairs = kept["images"].to(queries) if kept else queries[:0, None].expand(-1, 2, -1, -1, -1)
+        examples = repeat(pairs, "k pair c h w -> q (k pair) c h w", q=len(queries))
+        images = torch.cat((examples, queries[:, None], last[:, None]), dim=1)
         frames = repeat(images[:, 1:], "q n c h w -> q c (n four) h w", four=4)
         return 2 * torch.cat((images[:, 0, :, None], frames), dim=2) - 1
 
     def encode_queries(
         self, kept: dict[str, Tensor], photos: Float[Tensor, "queries 3 size size"]
     ) -> Shown:
-        """Encode the videos of queries: known frames, and for VACE what is masked."""
+        """Encode the videos of queries: known frames, and for VACE what is mqueries."""
         video = self._video(kept, photos)
         known = self.backbone.encode(video)
         if not self.backbone.has_control:
@@ -113,13 +116,13 @@ class Frames:
         video = self.backbone.decode(rearrange(latents, "q s c f h w -> (q s) c f h w"))
         return rearrange(video[:, :, -4:].mean(2), "(q s) c h w -> q s c h w", q=len(latents))
 
-    def predictor(self, kept: dict[str, Tensor], shots: int, asked: Shown) -> Predict:
+    def predictor(self, kept: dict[str, Tensor], shots: int, queries: Shown) -> Predict:
         """Return the velocity of noisy videos."""
         one = self._controlled if self.backbone.has_control else self._in_place
 
         def predict(x: Tensor, t: float, text: Embedding) -> Tensor:
             noisy = rearrange(x, "q s c f h w -> (q s) c f h w")
-            shown = repeat(asked, "q c f h w -> (q s) c f h w", s=x.shape[1])
+            shown = repeat(queries, "q c f h w -> (q s) c f h w", s=x.shape[1])
             return one(noisy, t, text, shown).float().unflatten(0, x.shape[:2])
 
         return predict
@@ -131,10 +134,10 @@ class Frames:
     def _in_place(self, noisy: Latents, t: float, text: Embedding, shown: Shown) -> Latents:
         """Put known frames in place of noise, at time 0; their velocity leads back to them."""
         mixed = torch.cat((shown[:, :, :-1].to(noisy), noisy[:, :, -1:]), dim=2)
-        rows, columns = self.backbone.pipeline.transformer.config.patch_size[1:]
+        rows, columns = self.backbone.transformer.config.patch_size[1:]
         frame = mixed.shape[-2] // rows * (mixed.shape[-1] // columns)
         times = torch.zeros(len(noisy), frame * mixed.shape[2], device=noisy.device)
         times[:, -frame:] = t
-        found = self.backbone.forward(mixed.to(shown), times, text=text)
+        velocity = self.backbone.forward(mixed.to(shown), times, text=text)
         back = (noisy[:, :, :-1] - shown[:, :, :-1]) / t
-        return torch.cat((back, found[:, :, -1:].to(back)), dim=2)
+        return torch.cat((back, velocity[:, :, -1:].to(back)), dim=2)

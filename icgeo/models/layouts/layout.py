@@ -1,55 +1,30 @@
-"""How examples and query are shown to a backbone, and what it draws."""
+"""What the layouts of pretrained models share.
+
+A layout is made of a backbone, settings and a kernel of attention. `modes` are the modes of
+attention that it knows, and `fixed` the settings that belong to the weights. If `is_one_picture`,
+examples and query are drawn again as a whole; if `takes_groups`, queries with examples, times and
+prompts of their own go through in one pass.
+"""
 
 from collections.abc import Callable
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
-from icgeo.models.prompts import Embedding
+from icgeo.models.instructions import instruction
 
-Predict = Callable[[Tensor, float, Embedding], Tensor]
-"""Velocity of noisy latents [queries, samples, ...] at a time, given an instruction."""
+Predict = Callable[[Tensor, float, Any], Tensor]
+"""Velocity of noisy latents [queries, samples, ...] at a time, given an embedded text."""
 
 
-@runtime_checkable
-class Layout(Protocol):
-    """How examples and query are shown to a backbone, and what it draws."""
+def colours(layout: Any, photos: Tensor) -> Float[Tensor, "photos features"]:
+    """Describe photos in [0, 1] by their colours at 8 x 8 pixels."""
+    return functional.adaptive_avg_pool2d(photos.float(), 8).flatten(1)
 
-    modes: ClassVar[tuple[str, ...]]
 
-    def latent_shape(self, shots: int) -> tuple[int, ...]:
-        """Shape of the latents of what is drawn."""
-        ...
-
-    def times(self, shots: int, steps: int) -> Float[Tensor, " times"]:
-        """Return the time grid for what is drawn."""
-        ...
-
-    def shift(self, shots: int, steps: int) -> float:
-        """Return how far that grid leans to the noise, as `icgeo.sampling.shifted` takes it."""
-        ...
-
-    def answer(self, latents: Tensor) -> Tensor:
-        """Cut out the map of what is drawn, still encoded."""
-        ...
-
-    def encode_pairs(self, photos: Tensor, drawn: Tensor) -> dict[str, Tensor]:
-        """Encode examples, in [0, 1], to what is kept of them."""
-        ...
-
-    def encode_queries(self, kept: dict[str, Tensor], photos: Tensor) -> Tensor:
-        """Encode query photos in [0, 1]."""
-        ...
-
-    def encode_answers(self, kept: dict[str, Tensor], photos: Tensor, drawn: Tensor) -> Tensor:
-        """Encode what should be drawn of queries, as targets of training."""
-        ...
-
-    def predictor(self, kept: dict[str, Tensor], shots: int, asked: Tensor) -> Predict:
-        """Return the velocity of what is drawn, from encoded queries."""
-        ...
-
-    def decode(self, latents: Tensor) -> Float[Tensor, "queries samples 3 height width"]:
-        """Decode what was drawn to maps; in float32, unclipped."""
-        ...
+def instructed(layout: Any, prompt: str, shots: int) -> Any:
+    """Embed the instruction of a layout for a pretrained model; "" is nothing."""
+    words = instruction(prompt, shots=shots, layout=layout.settings.layout) if prompt else ""
+    return layout.backbone.prompts(words)

@@ -13,12 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from icgeo import maps
 from icgeo.maps.basemap import base_image
 from icgeo.models.attention import install
-from icgeo.models.backbones.backbone import Backbone
-from icgeo.models.layouts.layout import Predict
+from icgeo.models.backbones.backbone import ImageBackbone
+from icgeo.models.layouts.layout import Predict, colours, instructed
 from icgeo.models.prompts import Embedding
+from icgeo.models.settings import Settings
 
 
 def panel_rows(
@@ -42,26 +42,29 @@ def panels(
 class Panel:
     """The layout `panel`; photos are as high as maps."""
 
-    backbone: Backbone
-    style: maps.MapStyle
-    attention: str
-    photo_size: int
-    backend: str = "native"
+    backbone: ImageBackbone
+    settings: Settings
+    attention_backend: str = "native"
 
     modes: ClassVar = ("full",)
+    fixed: ClassVar = ()
+    is_one_picture: ClassVar = True
+    takes_groups: ClassVar = False
+    text = instructed
+    describe = colours
 
     def __post_init__(self) -> None:
-        install(self.backbone.pipeline.transformer, backend=self.backend)
+        install(self.backbone.transformer, backend=self.attention_backend)
 
     def _grid(self, shots: int) -> tuple[int, int]:
-        height, width = self.style.height, self.style.width
+        height, width = self.settings.style.height, self.settings.style.width
         patch = self.backbone.patch
         return (shots + 1) * height // patch, (height + width) // patch
 
     def latent_shape(self, shots: int) -> tuple[int, int]:
         """Tokens and channels of a panel."""
         rows, columns = self._grid(shots)
-        return rows * columns, self.backbone.pipeline.transformer.config.in_channels
+        return rows * columns, self.backbone.transformer.config.in_channels
 
     def times(self, shots: int, steps: int) -> Float[Tensor, " times"]:
         """Return the time grid for a panel."""
@@ -75,7 +78,7 @@ class Panel:
         """Cut out the map of what is drawn: right in the last row of the panel."""
         rows, columns = self._grid(0)
         last = rearrange(latents[..., -rows * columns :, :], "... (r s) c -> ... r s c", r=rows)
-        return last[..., self.style.height // self.backbone.patch :, :]
+        return last[..., self.settings.style.height // self.backbone.patch :, :]
 
     def encode_pairs(
         self,
@@ -89,7 +92,7 @@ class Panel:
         self, kept: dict[str, Tensor], photos: Float[Tensor, "queries 3 size size"]
     ) -> Float[Tensor, "queries tokens channels"]:
         """Encode the panels of queries, with blank maps."""
-        blank = base_image(self.style).to(photos)
+        blank = base_image(self.settings.style).to(photos)
         return self.encode_answers(kept, photos, blank.expand(len(photos), -1, -1, -1))
 
     def encode_answers(
@@ -99,8 +102,8 @@ class Panel:
         drawn: Float[Tensor, "queries 3 height width"],
     ) -> Float[Tensor, "queries tokens channels"]:
         """Encode the panels of queries with their maps, as targets."""
-        asked = panel_rows(photos, drawn.to(photos))
-        return self.backbone.encode(panels(kept.get("rows", asked[:0]), asked))
+        queries = panel_rows(photos, drawn.to(photos))
+        return self.backbone.encode(panels(kept.get("rows", queries[:0]), queries))
 
     def decode(
         self, latents: Float[Tensor, "queries samples tokens channels"]
@@ -108,20 +111,20 @@ class Panel:
         """Decode panels, and cut out the last maps."""
         rows = latents.shape[2] // self._grid(0)[1]
         images = self.backbone.decode(rearrange(latents, "q s n c -> (q s) n c"), rows=rows)
-        drawn = images[..., -self.style.height :, self.style.height :]
+        drawn = images[..., -self.settings.style.height :, self.settings.style.height :]
         return rearrange(drawn, "(q s) c h w -> q s c h w", q=len(latents))
 
     def predictor(
-        self, kept: dict[str, Tensor], shots: int, asked: Float[Tensor, "queries tokens channels"]
+        self, kept: dict[str, Tensor], shots: int, queries: Float[Tensor, "queries tokens channels"]
     ) -> Predict:
         """Return the velocity of noisy panels, each beside its panel with a blank map."""
         grid = self._grid(shots)
         ids = torch.cat((self.backbone.ids(0, *grid), self.backbone.ids(1, *grid)))
 
         def predict(x: Tensor, t: float, text: Embedding) -> Tensor:
-            noisy = rearrange(x, "q s n c -> (q s) n c").to(asked.dtype)
-            shown = repeat(asked, "q n c -> (q s) n c", s=x.shape[1])
-            found = self.backbone.forward(torch.cat((noisy, shown), dim=1), t, ids, text=text)
-            return found[:, : noisy.shape[1]].unflatten(0, x.shape[:2]).float()
+            noisy = rearrange(x, "q s n c -> (q s) n c").to(queries.dtype)
+            blank = repeat(queries, "q n c -> (q s) n c", s=x.shape[1])
+            velocity = self.backbone.forward(torch.cat((noisy, blank), dim=1), t, ids, text=text)
+            return velocity[:, : noisy.shape[1]].unflatten(0, x.shape[:2]).float()
 
         return predict

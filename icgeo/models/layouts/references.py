@@ -4,6 +4,7 @@ They stand in the order of stock pipelines: photo, map, photo, map, ..., the que
 mode `full` computes what `Flux2KleinPipeline` computes for the same images.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,30 +13,34 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from icgeo import maps
 from icgeo.models.attention import AttentionContext, KVCache, RotatedKV, install
-from icgeo.models.backbones.backbone import Backbone
-from icgeo.models.layouts.layout import Predict
+from icgeo.models.backbones.backbone import ImageBackbone
+from icgeo.models.layouts.layout import Predict, colours, instructed
 from icgeo.models.prompts import Embedding
+from icgeo.models.settings import MODES, Settings
 
 
 @dataclass(frozen=True)
 class References:
     """The layout `references`, in any mode of attention."""
 
-    backbone: Backbone
-    style: maps.MapStyle
-    attention: str
-    photo_size: int
-    backend: str = "native"
+    backbone: ImageBackbone
+    settings: Settings
+    attention_backend: str = "native"
 
-    modes: ClassVar = ("full", "joint", "pairwise")
+    modes: ClassVar = MODES
+    fixed: ClassVar = ()
+    is_one_picture: ClassVar = False
+    takes_groups: ClassVar = False
+    text = instructed
+    describe = colours
 
     def __post_init__(self) -> None:
-        install(self.backbone.pipeline.transformer, backend=self.backend)
+        install(self.backbone.transformer, backend=self.attention_backend)
 
     def _grid(self, *, of_map: bool) -> tuple[int, int]:
-        size = (self.style.height, self.style.width) if of_map else 2 * (self.photo_size,)
+        style = self.settings.style
+        size = (style.height, style.width) if of_map else 2 * (self.settings.photo_size,)
         return size[0] // self.backbone.patch, size[1] // self.backbone.patch
 
     def _ids(self, image: int, *, of_map: bool) -> Int[Tensor, "tokens axes"]:
@@ -50,8 +55,8 @@ class References:
 
     def reference_ids(self, shots: int) -> Int[Tensor, "tokens axes"]:
         """Places of the tokens of all examples and of the query's photo behind them."""
-        asked = self._ids(2 * shots + 1, of_map=False)
-        return torch.cat((self._pair_ids(shots), asked)) if shots else asked
+        queries = self._ids(2 * shots + 1, of_map=False)
+        return torch.cat((self._pair_ids(shots), queries)) if shots else queries
 
     @property
     def map_ids(self) -> Int[Tensor, "tokens axes"]:
@@ -61,7 +66,7 @@ class References:
     def latent_shape(self, shots: int) -> tuple[int, int]:
         """Tokens and channels of what is drawn."""
         rows, columns = self._grid(of_map=True)
-        return rows * columns, self.backbone.pipeline.transformer.config.in_channels
+        return rows * columns, self.backbone.transformer.config.in_channels
 
     def times(self, shots: int, steps: int) -> Float[Tensor, " times"]:
         """Return the time grid for what is drawn."""
@@ -92,20 +97,15 @@ class References:
     ) -> dict[str, Tensor]:
         """Keep the latents of examples, or their keys and values; differentiable."""
         pairs, kept = torch.cat((photos, drawn), dim=1), KVCache()
-        if self.attention == "full":
+        if self.settings.attention == "full":
             return {"tokens": pairs}
-        if self.attention == "pairwise":
-            self.backbone.forward(
-                pairs, 0.0, self._pair_ids(1), attention_context=AttentionContext(kept=kept)
-            )
-        else:
-            joined = rearrange(pairs, "k n c -> 1 (k n) c")
-            self.backbone.forward(
-                joined,
-                0.0,
-                self._pair_ids(len(pairs)),
-                attention_context=AttentionContext(kept=kept),
-            )
+        count = 1
+        if self.settings.attention == "joint":
+            pairs, count = rearrange(pairs, "k n c -> 1 (k n) c"), len(pairs)
+        attention_context = AttentionContext(kept=kept)
+        self.backbone.forward(
+            pairs, 0.0, self._pair_ids(count), attention_context=attention_context
+        )
         return kept.tensors()
 
     def encode_queries(
@@ -132,26 +132,26 @@ class References:
         return rearrange(images, "(q s) c h w -> q s c h w", q=len(latents))
 
     def predictor(
-        self, kept: dict[str, Tensor], shots: int, asked: Float[Tensor, "queries tokens channels"]
+        self, kept: dict[str, Tensor], shots: int, queries: Float[Tensor, "queries tokens channels"]
     ) -> Predict:
         """Return the velocity of noisy maps; what depends on neither noise nor time is done now."""
-        attend = self._full if self.attention == "full" else self.sharing
-        return attend(kept, shots, asked)
+        attend = self._full if self.settings.attention == "full" else self.sharing
+        return attend(kept, shots, queries)
 
     def _examples(
         self, kept: dict[str, Tensor], shots: int, visible: Bool[Tensor, "queries shots"] | None
     ) -> list[RotatedKV]:
         if not shots:
             return []
-        rotary = self.backbone.pipeline.transformer.pos_embed(self._pair_ids(shots))
-        shown = None if visible is None else visible[None]
-        return [KVCache.from_tensors(kept).rotated(rotary, groups=1, visible=shown)]
+        rotary = self.backbone.transformer.pos_embed(self._pair_ids(shots))
+        per_group = None if visible is None else visible[None]
+        return [KVCache.from_tensors(kept).rotated(rotary, groups=1, visible=per_group)]
 
     def sharing(
         self,
         kept: dict[str, Tensor],
         shots: int,
-        asked: Float[Tensor, "queries tokens channels"],
+        queries: Float[Tensor, "queries tokens channels"],
         *,
         visible: Bool[Tensor, "queries shots"] | None = None,
     ) -> Predict:
@@ -160,38 +160,73 @@ class References:
         Args:
             kept: keys and values of examples.
             shots: how many they are.
-            asked: the query photos.
+            queries: the encoded query photos.
             visible: which examples each query sees, in the mode `pairwise`; None means all.
         """
         examples, kept_photos = self._examples(kept, shots, visible), KVCache()
         ids = self._ids(2 * shots + 1, of_map=False)
         self.backbone.forward(
-            asked, 0.0, ids, attention_context=AttentionContext(examples, kept_photos)
+            queries, 0.0, ids, attention_context=AttentionContext(examples, kept_photos)
         )
-        rotary = self.backbone.pipeline.transformer.pos_embed(ids)
-        of_photos = kept_photos.rotated(rotary, groups=len(asked))
+        rotary = self.backbone.transformer.pos_embed(ids)
+        of_photos = kept_photos.rotated(rotary, groups=len(queries))
         attention_context, map_ids = AttentionContext((*examples, of_photos)), self.map_ids
 
         def predict(x: Tensor, t: float, text: Embedding) -> Tensor:
-            tokens = rearrange(x, "q s n c -> (q s) n c").to(asked.dtype)
-            found = self.backbone.forward(
+            tokens = rearrange(x, "q s n c -> (q s) n c").to(queries.dtype)
+            velocity = self.backbone.forward(
                 tokens, t, map_ids, text=text, attention_context=attention_context
             )
-            return rearrange(found, "(q s) n c -> q s n c", q=len(x)).float()
+            return rearrange(velocity, "(q s) n c -> q s n c", q=len(x)).float()
 
         return predict
 
-    def _full(self, kept: dict[str, Tensor], shots: int, asked: Tensor) -> Predict:
+    def leave_one_out(
+        self,
+        photos: Float[Tensor, "episodes views photo_tokens channels"],
+        drawn: Float[Tensor, "episodes views map_tokens channels"],
+        noisy: Float[Tensor, "episodes views map_tokens channels"],
+        t: Float[Tensor, "episodes views"],
+        visible: Bool[Tensor, "episodes views views"],
+        prompts: Sequence[str],
+    ) -> Float[Tensor, "episodes views map_tokens channels"]:
+        """Return the velocity of all maps of episodes, each given the pairs that it may see.
+
+        An episode is one pass at its first time, and another one of those without examples, for
+        they are told otherwise.
+        """
+        episodes = zip(photos, drawn, noisy, t[:, 0].tolist(), visible, prompts, strict=True)
+        return torch.stack([self._episode(*parts) for parts in episodes])
+
+    def _episode(
+        self, photos: Tensor, drawn: Tensor, noisy: Tensor, t: float, visible: Tensor, prompt: str
+    ) -> Tensor:
+        sees = visible.any(dim=1)
+        kept = self.keep(photos, drawn) if sees.any() else {}
+        velocity = torch.zeros(noisy.shape, device=noisy.device)
+        for rows, count in ((sees, len(photos)), (~sees, 0)):
+            if rows.any():
+                predict = self.sharing(
+                    kept if count else {},
+                    count,
+                    photos[rows],
+                    visible=visible[rows] if count else None,
+                )
+                text = self.text(prompt, count)
+                velocity[rows] = predict(noisy[rows][:, None], t, text)[:, 0]
+        return velocity
+
+    def _full(self, kept: dict[str, Tensor], shots: int, queries: Tensor) -> Predict:
         """Everything sees everything, at every step, as in stock pipelines."""
         ids = torch.cat((self.map_ids, self.reference_ids(shots)))
-        shown = rearrange(kept.get("tokens", asked[:0]), "k n c -> 1 (k n) c")
+        examples = rearrange(kept.get("tokens", queries[:0]), "k n c -> 1 (k n) c")
 
         def predict(x: Tensor, t: float, text: Embedding) -> Tensor:
             count = x.shape[0] * x.shape[1]
-            noisy = rearrange(x, "q s n c -> (q s) n c").to(asked.dtype)
-            own = repeat(asked, "q n c -> (q s) n c", s=x.shape[1])
-            tokens = torch.cat((noisy, shown.expand(count, -1, -1), own), dim=1)
-            found = self.backbone.forward(tokens, t, ids, text=text)
-            return found[:, : noisy.shape[1]].unflatten(0, x.shape[:2]).float()
+            noisy = rearrange(x, "q s n c -> (q s) n c").to(queries.dtype)
+            photos = repeat(queries, "q n c -> (q s) n c", s=x.shape[1])
+            tokens = torch.cat((noisy, examples.expand(count, -1, -1), photos), dim=1)
+            velocity = self.backbone.forward(tokens, t, ids, text=text)
+            return velocity[:, : noisy.shape[1]].unflatten(0, x.shape[:2]).float()
 
         return predict

@@ -1,0 +1,153 @@
+"""Pairs stacked in channels: the photo and map patches of a pair are joined in one token.
+
+All examples share one position on the first axis, so their order means nothing. In the modes
+`pairwise` and `joint` examples are encoded once, at t = 0, and see only themselves or each other;
+in `full` they are tokens of the query's own sequence.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from icgeo import sampling
+from icgeo.models.attention import AttentionContext, KVCache
+from icgeo.models.backbones.tiny import TinyBackbone
+from icgeo.models.layouts.layout import Predict
+from icgeo.models.settings import MODES, Settings
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """The layout `stacked`, in any mode of attention."""
+
+    backbone: TinyBackbone
+    settings: Settings
+    attention_backend: str = "native"
+
+    modes: ClassVar = MODES
+    fixed: ClassVar = ("style", "layout", "photo_size")
+    is_one_picture: ClassVar = False
+    takes_groups: ClassVar = True
+
+    def latent_shape(self, shots: int) -> tuple[int, int]:
+        """Tokens and channels of a map."""
+        return self.backbone.codec.latent_shape
+
+    def times(self, shots: int, steps: int) -> Float[Tensor, " times"]:
+        """Return the time grid."""
+        return sampling.time_grid(steps, shift=self.backbone.shift)
+
+    def shift(self, shots: int, steps: int) -> float:
+        """Return how far that grid leans to the noise."""
+        return self.backbone.shift
+
+    def text(self, prompt: str, shots: int) -> Float[Tensor, "1 length width"]:
+        """Look up the embedding of a prompt; "" is no words at all."""
+        prompts = self.backbone.prompts
+        number = self.settings.prompts.index(prompt) if prompt else 0
+        return prompts[number : number + 1] if prompt else prompts[:1, :0]
+
+    def answer(self, latents: Tensor) -> Tensor:
+        """Cut out the map of what is drawn: it is nothing else."""
+        return latents
+
+    def encode_pairs(
+        self,
+        photos: Float[Tensor, "examples 3 size size"],
+        drawn: Float[Tensor, "examples 3 height width"],
+    ) -> dict[str, Tensor]:
+        """Encode examples, in [0, 1], to tokens or to their keys and values."""
+        return self.keep(self.encode_queries({}, photos), self.encode_answers({}, photos, drawn))
+
+    def keep(
+        self,
+        photos: Float[Tensor, "examples tokens features"],
+        drawn: Float[Tensor, "examples tokens channels"],
+    ) -> dict[str, Tensor]:
+        """Keep the tokens of examples, or their keys and values; differentiable."""
+        if self.settings.attention == "full":
+            return {"tokens": torch.cat((photos, drawn), dim=-1)}
+        joint = self.settings.attention == "joint"
+        return self.backbone.encode_examples(photos[None], drawn[None], joint=joint).tensors()
+
+    def encode_queries(
+        self, kept: dict[str, Tensor], photos: Float[Tensor, "queries 3 size size"]
+    ) -> Float[Tensor, "queries tokens features"]:
+        """Encode query photos in [0, 1]."""
+        return self.backbone.codec.encode_photos(photos.to(self.backbone.prompts))[0]
+
+    def describe(
+        self, photos: Float[Tensor, "photos 3 size size"]
+    ) -> Float[Tensor, "photos features"]:
+        """Describe photos in [0, 1], alike for overlapping views."""
+        return self.backbone.codec.encode_photos(photos.to(self.backbone.prompts))[1]
+
+    def leave_one_out(
+        self,
+        photos: Float[Tensor, "episodes views tokens features"],
+        drawn: Float[Tensor, "episodes views tokens channels"],
+        noisy: Float[Tensor, "episodes views tokens channels"],
+        t: Float[Tensor, "episodes views"],
+        visible: Bool[Tensor, "episodes views views"],
+        prompts: Sequence[str],
+    ) -> Float[Tensor, "episodes views tokens channels"]:
+        """Return the velocity of all maps of episodes, each given the pairs that it may see."""
+        backbone = self.backbone
+        cache = backbone.encode_examples(photos, drawn)
+        return backbone.velocity(
+            noisy,
+            t,
+            photos,
+            text=torch.cat([self.text(prompt, 0) for prompt in prompts]),
+            attention_context=backbone.place_examples(cache, groups=len(photos), visible=visible),
+        )
+
+    def encode_answers(
+        self,
+        kept: dict[str, Tensor],
+        photos: Float[Tensor, "queries 3 size size"],
+        drawn: Float[Tensor, "queries 3 height width"],
+    ) -> Float[Tensor, "queries tokens channels"]:
+        """Encode the maps of queries in [0, 1], as targets."""
+        return self.backbone.codec.encode_maps(drawn.to(self.backbone.prompts))
+
+    def decode(
+        self, latents: Float[Tensor, "queries samples tokens channels"]
+    ) -> Float[Tensor, "queries samples 3 height width"]:
+        """Decode latents to maps; linear, in float32, unclipped."""
+        return self.backbone.codec.decode_maps(latents)
+
+    def predictor(
+        self, kept: dict[str, Tensor], shots: int, queries: Float[Tensor, "queries tokens features"]
+    ) -> Predict:
+        """Return the velocity of noisy maps.
+
+        Queries are one group, or one for each where every query was given `shots` sequences of its
+        own.
+        """
+        backbone, examples, attention_context, groups = self.backbone, None, AttentionContext(), 1
+        if "tokens" in kept:
+            examples = rearrange(kept["tokens"], "k n c -> 1 (k n) c")
+        elif kept and shots:
+            cache = KVCache.from_tensors(kept)
+            groups = max(1, len(cache.keys[0]) // shots)
+            attention_context = backbone.place_examples(cache, groups=groups)
+
+        def predict(x: Tensor, t: float, text: Tensor) -> Tensor:
+            noisy = rearrange(x, "(g q) s n c -> g (q s) n c", g=groups)
+            velocity = backbone.velocity(
+                noisy,
+                x.new_full(noisy.shape[:2], t),
+                repeat(queries, "(g q) n c -> g (q s) n c", g=groups, s=x.shape[1]),
+                text=text.expand(groups, -1, -1),
+                attention_context=attention_context,
+                examples=examples,
+            )
+            return rearrange(velocity, "g (q s) n c -> (g q) s n c", s=x.shape[1])
+
+        return predict
