@@ -1,19 +1,34 @@
 """In-context few-shot geolocation with pretrained diffusion transformers.
 
-What it holds is imported when it is asked for (PEP 562): torch alone takes a second, and whoever
-wants the help of a command needs none of it.
+Public names and modules are imported when they are first used (PEP 562): torch alone takes a
+second, and the help of a command needs none of it.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from icgeo import maps, metrics, sphere
+    from icgeo import baselines, data, evaluation, features, maps, metrics, plots, selection, sphere
     from icgeo.geolocator import Geolocator, predict, predict_sequence
     from icgeo.models import LoadError, load
     from icgeo.models.plan import plan
     from icgeo.prediction import Example, Locator, Prediction, SequencePrediction
     from icgeo.sphere.density import Density
+
+_HOMES = {
+    "Density": "sphere.density",
+    "Example": "prediction",
+    "Geolocator": "geolocator",
+    "LoadError": "models",
+    "Locator": "prediction",
+    "Prediction": "prediction",
+    "SequencePrediction": "prediction",
+    "load": "models",
+    "plan": "models.plan",
+    "predict": "geolocator",
+    "predict_sequence": "geolocator",
+}
+"""The module of each public name."""
 
 __all__ = [
     "Density",
@@ -23,35 +38,29 @@ __all__ = [
     "Locator",
     "Prediction",
     "SequencePrediction",
+    "baselines",
+    "data",
+    "evaluation",
+    "features",
     "load",
     "maps",
     "metrics",
     "plan",
+    "plots",
     "predict",
     "predict_sequence",
+    "selection",
     "sphere",
 ]
 
-_HOMES = {
-    "sphere.density": ("Density",),
-    "geolocator": ("Geolocator", "predict", "predict_sequence"),
-    "models": ("LoadError", "load"),
-    "models.plan": ("plan",),
-    "prediction": ("SequencePrediction", "Example", "Locator", "Prediction"),
-}
-"""Modules of what is no module itself."""
-
 
 def __getattr__(name: str) -> Any:
-    """Import what is public when it is asked for."""
+    """Import a public name or module when it is first used."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = next((home for home, names in _HOMES.items() if name in names), None)
-    found = (
-        getattr(import_module(f"icgeo.{home}"), name) if home else import_module(f"icgeo.{name}")
-    )
-    globals()[name] = found
-    return found
+    home = import_module(f"icgeo.{_HOMES.get(name, name)}")
+    globals()[name] = value = getattr(home, name) if name in _HOMES else home
+    return value
 
 
 def __dir__() -> list[str]:

@@ -15,8 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from icgeo.config import UsageError
 from icgeo.models import LoadError, MapModel, load
 from icgeo.models.base import Origin, Settings
@@ -26,9 +24,6 @@ from icgeo.prediction import Example, as_examples
 FORMAT = 1
 """Of the folder; another number is refused."""
 INDEX, MODEL, ADAPTER, EXAMPLES = "geolocator.json", "model", "adapter", "examples/examples.csv"
-
-CHOICES = ("attention", "style", "layout", "photo_size")
-"""Settings that `icgeo.load` takes."""
 
 _CARD = """---
 library_name: icgeo
@@ -77,16 +72,16 @@ class Saved:
     """What a folder holds."""
 
     model: MapModel
-    fields: Mapping[str, Any]
-    """Of the locator, beside model and examples."""
+    options: Mapping[str, Any]
+    """Fields of the locator, beside model and examples."""
     examples: list[Example] | None
 
 
 def save(
     folder: Path,
     model: MapModel,
-    fields: Mapping[str, Any],
-    examples: Sequence[tuple[Image.Image, tuple[float, float]]],
+    options: Mapping[str, Any],
+    examples: Sequence[Example],
     *,
     base: str | None = None,
     licence: str = "apache-2.0",
@@ -96,8 +91,8 @@ def save(
     Args:
         folder: new, or empty.
         model: loaded by `icgeo.load`, or made by this package.
-        fields: of the locator, plain values.
-        examples: pictures as the model sees them, and (latitude, longitude) in degrees.
+        options: fields of the locator, plain values.
+        examples: whose images are pictures as the model sees them.
         base: the hub id to name in place of a local folder's weights, which are copied otherwise.
         licence: for the card.
 
@@ -107,15 +102,15 @@ def save(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"expected a new or empty folder, got {folder}; choose another")
     folder.mkdir(parents=True, exist_ok=True)
-    origin = _save_model(folder, model, base)
-    _save_examples(folder / EXAMPLES, examples)
     index = {
         "format": FORMAT,
-        **asdict(origin),
+        **asdict(_save_model(folder, model, base)),
         "settings": model.settings.to_dict(),
-        "locator": dict(fields),
+        "locator": dict(options),
         "examples": len(examples),
     }
+    if examples:
+        _save_examples(folder / EXAMPLES, examples)
     (folder / "README.md").write_text(_card(index, licence), encoding="utf-8")
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
@@ -127,8 +122,9 @@ def _save_model(folder: Path, model: Any, base: str | None) -> Origin:
         return Origin(MODEL)
     if origin is None:
         raise UsageError(f"expected a model of icgeo.load to save, got {type(model).__name__}")
-    if origin.adapter:
-        origin = replace(origin, adapter=_save_adapter(folder, origin.adapter))
+    if origin.adapter and Path(origin.adapter).exists():  # else it is on the hub
+        _copy(Path(origin.adapter), folder / ADAPTER)
+        origin = replace(origin, adapter=ADAPTER)
     if base or origin.revision:
         return replace(origin, model=base or origin.model)
     with located(origin.model) as source:
@@ -138,94 +134,79 @@ def _save_model(folder: Path, model: Any, base: str | None) -> Origin:
     return replace(origin, model=MODEL)
 
 
-def _save_adapter(folder: Path, adapter: str) -> str:
-    source = Path(adapter)
-    if not source.exists():
-        return adapter  # on the hub
-    if source.is_dir():
-        _copy(source, folder / ADAPTER)
-    else:
-        (folder / ADAPTER).mkdir()
-        shutil.copyfile(source, folder / ADAPTER / "pytorch_lora_weights.safetensors")
-    return ADAPTER
-
-
 def _copy(source: Path, target: Path) -> None:
-    """Copy a model's files, and refuse pickles."""
+    """Copy the files of a model, or the one of a LoRA, and refuse pickles."""
+    if source.is_file():
+        target.mkdir()
+        shutil.copyfile(source, target / "pytorch_lora_weights.safetensors")
+        return
     refuse_pickles(files_in(source), source)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.bin", "*.pt", "*.ckpt", ".*"))
 
 
-def _save_examples(
-    manifest: Path, examples: Sequence[tuple[Image.Image, tuple[float, float]]]
-) -> None:
-    if not examples:
-        return
+def _save_examples(manifest: Path, examples: Sequence[Example]) -> None:
     manifest.parent.mkdir()
     with manifest.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(("image", "latitude", "longitude"))
-        for number, (picture, place) in enumerate(examples):
-            name = f"{number:04}.png"
-            picture.save(manifest.parent / name)
-            writer.writerow((name, *place))
+        for number, example in enumerate(examples):
+            picture: Any = example.image
+            picture.save(manifest.parent / f"{number:04}.png")
+            writer.writerow((f"{number:04}.png", example.lat, example.lon))
 
 
 def _card(index: Mapping[str, Any], licence: str) -> str:
-    named = index["model"] not in (MODEL, *BUILT_IN)
+    is_named = index["model"] not in (MODEL, *BUILT_IN)
     commit = f" at commit {index['revision']}" if index["revision"] else ""
-    told = {**index["locator"], **{k: v for k, v in index["settings"].items() if k in _SHOWN}}
+    names = ("layout", "attention", "guidance_scale", "example_guidance")
+    settings = {**index["locator"], **{name: index["settings"][name] for name in names}}
     return _CARD.format(
         name=index["locator"].get("name", "icgeo"),
         licence=licence,
-        base=f"base_model: {index['model']}\n" if named else "",
-        model=f"`{index['model']}`{commit}" if named else "the weights in `model/`",
+        base=f"base_model: {index['model']}\n" if is_named else "",
+        model=f"`{index['model']}`{commit}" if is_named else "the weights in `model/`",
         adapter=index["adapter"] or "none",
         examples=index["examples"] or "none: give your own to `locate`",
-        settings="\n".join(f"- {name}: {v}" for name, v in told.items() if v is not None),
+        settings="\n".join(f"- {name}: {v}" for name, v in settings.items() if v is not None),
         version=version("icgeo"),
     )
 
 
-_SHOWN = ("layout", "attention", "guidance_scale", "example_guidance")
-
-
-def read(
-    source: str | Path,
-    *,
-    revision: str | None = None,
-    local_files_only: bool = False,
-    **loading: Any,
-) -> Saved:
+def read(source: str | Path, **options: Any) -> Saved:
     """Read a locator from a folder, or from the hub.
 
     Args:
         source: folder, or hub id.
-        revision: of the hub id: branch, tag or commit.
-        local_files_only: download nothing.
-        **loading: what `icgeo.load` takes, in place of what was saved: device, attention, ...
+        **options: what `icgeo.load` takes, in place of what was saved: device, attention, ...;
+            `revision` and `local_files_only` are those of the hub id.
 
     Raises:
         LoadError: no such locator, or a model that cannot be loaded.
     """
-    choices = {name: loading.pop(name) for name in CHOICES if name in loading}
-    told = {"local_files_only": local_files_only, **loading}
-    is_here = Path(source).is_dir()
+    revision = options.pop("revision", None)
+    names = ("attention", "style", "layout", "photo_size")
+    settings = {name: options.pop(name) for name in names if name in options}
     folder = Path(source)
-    if not is_here:
-        folder = fetch(str(source), revision=revision, local_files_only=local_files_only)
-    index = _index(folder, source)
-    model: Any = _load_model(folder, index, told)
-    settings = Settings.from_dict(index["settings"])
-    examples = folder / EXAMPLES
-    return Saved(
-        replace(model, settings=settings).choosing(**choices),
-        index["locator"],
-        _read_examples(examples) if examples.is_file() else None,
-    )
+    if not folder.is_dir():
+        only_here = options.get("local_files_only", False)
+        folder = fetch(str(source), revision=revision, local_files_only=only_here)
+    index = _read_index(folder, source)
+    adapter = index["adapter"]
+    saved = {
+        "revision": index["revision"],
+        "adapter": folder / ADAPTER if adapter == ADAPTER else adapter,
+        "quantization": index["quantization"],
+    }
+    weights = folder / MODEL if index["model"] == MODEL else index["model"]
+    model: Any = load(weights, **{**saved, **options})
+    model = replace(model, settings=Settings.from_dict(index["settings"])).choosing(**settings)
+    manifest = folder / EXAMPLES
+    # in the hub's cache they are links to outside the folder
+    examples = as_examples(manifest, allow_outside=True) if manifest.is_file() else None
+    return Saved(model, index["locator"], examples)
 
 
-def _index(folder: Path, source: str | Path) -> dict[str, Any]:
+def _read_index(folder: Path, source: str | Path) -> dict[str, Any]:
     path = folder / INDEX
     if not path.is_file():
         raise LoadError(
@@ -239,19 +220,3 @@ def _index(folder: Path, source: str | Path) -> dict[str, Any]:
             "install the version of icgeo that wrote it"
         )
     return index
-
-
-def _load_model(folder: Path, index: Mapping[str, Any], told: Mapping[str, Any]) -> MapModel:
-    is_here = index["model"] == MODEL
-    adapter = index["adapter"]
-    chosen = {
-        "revision": index["revision"],
-        "adapter": folder / ADAPTER if adapter == ADAPTER else adapter,
-        "quantization": index["quantization"],
-    }
-    return load(folder / MODEL if is_here else index["model"], **{**chosen, **told})
-
-
-def _read_examples(manifest: Path) -> list[Example]:
-    """Read examples; in the hub's cache they are links to outside the folder."""
-    return as_examples(manifest, allow_outside=True)

@@ -1,11 +1,11 @@
 """Typed options of a script: frozen dataclass <- YAML <- command line.
 
 Conventions: the options of a script are one flat frozen dataclass with a docstring under each
-field, which becomes its help. YAML is flat too. A run folder holds the `options.yaml` and
+field, which becomes its help. YAML is flat too. Options of several values take commas, `--shots
+0,4,16`, or a list, and a switch may stand alone. A run folder holds the `options.yaml` and
 `versions.json` of what ran there.
 """
 
-import inspect
 import json
 import logging
 import platform
@@ -14,128 +14,121 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, asdict, field, fields
 from importlib import metadata
-from itertools import takewhile
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
-from docstring_parser import parse_from_object
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, auto_cli, auto_parser, set_parsing_settings
 
 from icgeo.writing import write_atomically
 
 log = logging.getLogger(__name__)
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
 Options = TypeVar("Options")
-
-
-def parse(options_type: type[Options], args: Sequence[str] | None = None) -> Options:
-    """Make the options of a script: command line over the YAML of `--config` over defaults.
-
-    `args` stands in for the command line. `--help` and `--print_config` (the resolved options as
-    YAML) print and exit; what is unknown or of a wrong type exits with code 2 and one line.
-    """
-    parser = _parser(options_type)
-    try:
-        values = parser.parse_args(args)
-        return options_type(**_fields(values))
-    except (ArgumentError, ValueError) as error:
-        parser.exit(2, f"{parser.prog}: error: {_one_line(error)}\n")
 
 
 class UsageError(ValueError):
     """What was asked for cannot be done; the message says why in one line, and what to do."""
 
 
-def run(
-    main: Callable[[Options], object], options_type: type[Options], *, words: str | None = None
-) -> None:
-    """Run a script on its command line; a `UsageError` exits with code 2 and one line.
+def positional(text: str) -> Any:
+    """Declare the field, a list, that takes the words before the options; `text` is its help."""
+    return field(default=(), metadata={"positional": text})
 
-    `words` names the option, a list, that the words before the first option are for.
+
+_LISTS = (tuple, list, Sequence)
+
+
+class Parser(ArgumentParser):
+    """A parser of jsonargparse that raises its errors, and reads commas and bare switches."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **options)
+        self._options: dict[str, Field[Any]] = {}
+
+    def add_class_arguments(self, theclass: type[Any], *args: Any, **options: Any) -> list[str]:
+        """Add the fields of a dataclass, one of them by position."""
+        self._options = {f"--{one.name}": one for one in fields(theclass)}
+        words = [one for one in fields(theclass) if "positional" in one.metadata]
+        for one in words:
+            text, (kind, *_) = one.metadata["positional"], get_args(one.type)
+            self.add_argument(one.name, nargs="*", type=kind, default=[], help=text)
+        options["skip"] = {one.name for one in words}
+        return super().add_class_arguments(theclass, *args, **options)
+
+    def parse_args(self, args: Any = None, namespace: Any = None, **options: Any) -> Any:  # type: ignore[override]
+        """Parse a command line, spelled out for jsonargparse."""
+        words = [*(sys.argv[1:] if args is None else args)][::-1]
+        spelled: list[str] = []
+        while words:
+            name, equals, value = (word := words.pop()).partition("=")
+            kind = self._options[name].type if name in self._options else None
+            if kind is bool and not equals:
+                is_said = words[-1:] in (["true"], ["false"])
+                word = f"{name}={words.pop() if is_said else 'true'}"
+            elif any(get_origin(one) in _LISTS for one in (kind, *get_args(kind))):
+                value = value if equals or not words else words.pop()
+                is_list = get_origin(kind) in _LISTS or "," in value
+                word = f"{name}=[{value}]" if is_list and value[:1] != "[" else f"{name}={value}"
+            spelled.append(word)
+        return super().parse_args(spelled, namespace, **options)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise in place of printing the usage.
+
+        Raises:
+            UsageError: always.
+        """
+        program = (getattr(ex, "subcommand_parser", None) or self).prog.replace(" [options]", "")
+        raise UsageError(f"{message.rstrip('.')}; see {program} --help") from ex
+
+
+def parse(
+    components: type[Options] | Mapping[str, type[Options]],
+    args: Sequence[str] | None = None,
+    **about: Any,
+) -> Options:
+    """Make options: command line over the YAML of `--config` over defaults.
+
+    `--help` and `--print_config` (the resolved options as YAML) print and exit.
+
+    Args:
+        components: the options of a script, or those of each command of a program by its name.
+        args: stand in for the command line.
+        **about: `prog`, `description` and `version` of a program.
+
+    Raises:
+        UsageError: something unknown, or of a wrong type.
     """
-    options = parse(options_type, words and _with_words(sys.argv[1:], words))
-    prepare_screen()
+    kinds: Any = dict(components) if isinstance(components, Mapping) else components
+    words = None if args is None else [*args]
     try:
+        return auto_cli(
+            kinds, words, as_positional=False, return_instance=True, parser_class=Parser, **about
+        )
+    except UsageError:
+        raise
+    except ValueError as error:  # of the options themselves
+        raise UsageError(str(error)) from error
+
+
+def run(main: Callable[[Options], object], options_type: type[Options]) -> None:
+    """Run a script on its command line; a `UsageError` exits with code 2 and one line."""
+    try:
+        options = parse(options_type)
+        prepare_screen()
         main(options)
     except UsageError as error:
-        sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {_one_line(error)}\n")
+        sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {one_line(error)}\n")
         sys.exit(2)
 
 
-def _with_words(args: Sequence[str], name: str) -> list[str]:
-    """Gather the words before the first option into the list that is named."""
-    words = list(takewhile(lambda word: not word.startswith("-"), args))
-    given = [f"--{name}", json.dumps(words)] if words else []
-    return [*given, *args[len(words) :]]
-
-
-@dataclass(frozen=True)
-class Command:
-    """One of several commands of a program: what it does with its options."""
-
-    main: Callable[[Any], int]
-    """Returns the exit code."""
-    options: type[Any]
-    """As of a script; beside words, switches take no value."""
-    positional: str | None = None
-    """The field that takes what is no option."""
-
-
-def run_commands(
-    commands: Mapping[str, Command],
-    args: Sequence[str] | None = None,
-    *,
-    prog: str,
-    description: str,
-) -> int:
-    """Run the command that the command line names; return its exit code.
-
-    Wrong usage is one line and code 2, as for a script.
-    """
-    parser = ArgumentParser(
-        prog=prog,
-        description=description,
-        allow_abbrev=False,
-        exit_on_error=False,
-        version=metadata.version("icgeo"),
-    )
-    choices = parser.add_subcommands(dest="command")
-    for name, command in commands.items():
-        choices.add_subcommand(name, _command_parser(command), help=_summary(command.options))
-    try:
-        name = (values := parser.parse_args(args)).command
-        options = commands[name].options(**_fields(values[name]))
-        prepare_screen()
-        return commands[name].main(options)
-    except (ArgumentError, UsageError) as error:
-        words = sys.argv[1:2] if args is None else [*args[:1]]
-        name = " ".join([prog, *(word for word in words if word in commands)])
-        remedy = f"; see {name} --help" if isinstance(error, ArgumentError) else ""
-        sys.stderr.write(f"{prog}: error: {_one_line(error).rstrip('.')}{remedy}\n")
-        return 2
-
-
-def _command_parser(command: Command) -> ArgumentParser:
-    if command.positional is None:
-        return _parser(command.options)
-    parser = _parser(command.options, skip={command.positional}, bare_switches=True)
-    told = _documented(command.options)[command.positional]
-    parser.add_argument(command.positional, nargs="*", type=str, help=told)
-    return parser
-
-
-def _documented(options_type: type[Any]) -> dict[str, str]:
-    """Give the docstrings of the fields, those of the bases included."""
-    bases = [base for base in reversed(options_type.__mro__) if base is not object]
-    found = [one for base in bases for one in parse_from_object(base).params]
-    return {one.arg_name: one.description or "" for one in found}
-
-
-def _summary(options_type: type[Any]) -> str:
-    return (inspect.getdoc(options_type) or "").partition("\n")[0]
+def one_line(error: Exception) -> str:
+    """Return the message of an error without line breaks."""
+    return " ".join(str(error).split())
 
 
 def prepare_screen() -> None:
@@ -167,11 +160,20 @@ def save_run(
         UsageError: the folder holds a run with other options, except for those that `may_differ`.
     """
     folder = Path(folder)
-    parser = _parser(type(options))
+    parser = auto_parser(
+        type(options), as_positional=False, return_instance=True, parser_class=Parser
+    )
     resolved = parser.parse_object(asdict(options))
     saved = folder / "options.yaml"
     if saved.exists():
-        _refuse_other_options(_read(parser, saved), _fields(resolved), folder, may_differ)
+        try:
+            before = parser.parse_path(saved)
+        except UsageError as error:
+            raise UsageError(
+                f"expected options of this script in {saved}, got: "
+                f"{one_line(error).partition('; see ')[0]}; choose another folder"
+            ) from error
+        _refuse_other_options(vars(before), vars(resolved), folder, may_differ)
     folder.mkdir(parents=True, exist_ok=True)
     _write(saved, parser.dump(resolved))
     _write_versions(folder / "versions.json", {**versions(), **(extra or {})})
@@ -191,52 +193,13 @@ def versions() -> dict[str, Any]:
     }
 
 
-def _parser(
-    options_type: type[Any], *, skip: Collection[str] = (), bare_switches: bool = False
-) -> ArgumentParser:
-    """Make a parser; `--switch` means true, as does `--switch true` unless they must be bare."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
-        description=inspect.getdoc(options_type), allow_abbrev=False, exit_on_error=False
-    )
-    parser.add_argument("--config", action="config", help="YAML file with any of these options.")
-    switches = [f.name for f in fields(options_type) if f.type is bool and f.default is False]
-    parser.add_class_arguments(options_type, as_group=False, skip={*skip, *switches})
-    told = _documented(options_type)
-    for name in switches:
-        how = {"action": "store_true"} if bare_switches else _SWITCH
-        parser.add_argument(f"--{name}", help=told[name], **how)
-    return parser
-
-
-_SWITCH: dict[str, Any] = {"type": bool, "nargs": "?", "const": True, "default": False}
-
-
-def _fields(values: Namespace) -> dict[str, Any]:
-    return {name: value for name, value in vars(values).items() if name != "config"}
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _read(parser: ArgumentParser, path: Path) -> dict[str, Any]:
-    try:
-        return _fields(parser.parse_path(path))
-    except ArgumentError as error:
-        raise UsageError(
-            f"expected options of this script in {path}, got: {_one_line(error)}; "
-            "choose another folder"
-        ) from error
-
-
 def _refuse_other_options(
     saved: Mapping[str, Any], now: Mapping[str, Any], folder: Path, may_differ: Collection[str]
 ) -> None:
     different = [
         f"{name} (there {saved[name]!r}, now {now[name]!r})"
         for name in now
-        if name not in may_differ and saved[name] != now[name]
+        if name not in ("config", *may_differ) and saved[name] != now[name]
     ]
     if different:
         raise UsageError(

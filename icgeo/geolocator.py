@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, fields, replace
+from difflib import get_close_matches
 from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
@@ -16,13 +17,14 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from icgeo import checkpoint, features, maps, sampling
+from icgeo import checkpoint, maps, sampling
+from icgeo import features as image_features
+from icgeo.config import UsageError
 from icgeo.data.photos import Photo, as_photos, content_key
 from icgeo.data.pixels import augment, square_pixels
-from icgeo.features import Features
-from icgeo.maps import LEGIBLE
-from icgeo.models import Context, MapModel, load
+from icgeo.models import Context, LoadOptions, MapModel, load
 from icgeo.models.hub import upload
+from icgeo.options import LocateOptions, fields_of
 from icgeo.prediction import (
     Example,
     Examples,
@@ -33,49 +35,90 @@ from icgeo.prediction import (
     check_choices,
     locate_by_sets,
 )
-from icgeo.selection import BY_FEATURES, STRATEGIES, Bank, make_strategy
+from icgeo.selection import (
+    Bank,
+    Diverse,
+    Nearest,
+    Random,
+    Selecting,
+    Strategy,
+    Stratified,
+    make_strategy,
+)
 from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density
 from icgeo.travel import frame_times, mixture, smooth
 
 CONTEXTS_KEPT = 8
-SAVED = (
-    "steps", "samples", "seed", "prompt", "batch_size", "point", "augment", "name", "shots",
-    "choose", "features",
-)  # fmt: skip
-"""Fields that `save_pretrained` writes; the rest is in the settings of the model."""
+SETTINGS = ("style", "attention", "layout", "photo_size")
+"""Options of loading that are settings of the model."""
 INFORMED = 0.1
 """Nats that the density of an illegible frame says at least where it is still located."""
 
 
-def _best(densities: Sequence[Density]) -> Float[Tensor, "densities 2"]:
-    return best_points(torch.stack([density.mass for density in densities]).float())
-
-
 POINTS: dict[str, Callable[[Sequence[Density]], Float[Tensor, "densities 2"]]] = {
-    "best": _best,
-    "mode": lambda densities: torch.stack([density.mode() for density in densities]),
-    "mean": lambda densities: torch.stack([density.mean() for density in densities]),
-    "median": lambda densities: torch.stack([density.median() for density in densities]),
+    "best": lambda densities: best_points(torch.stack([one.mass for one in densities]).float()),
+    "mode": lambda densities: torch.stack([one.mode() for one in densities]),
+    "mean": lambda densities: torch.stack([one.mean() for one in densities]),
+    "median": lambda densities: torch.stack([one.median() for one in densities]),
 }
 
 
-def predict(
-    images: Photo | Sequence[Photo], examples: Examples = None, **options: Any
+def predict(  # noqa: D417, PLR0913
+    images: Photo | Sequence[Photo],
+    examples: Examples = None,
+    *,
+    model: str | Path | MapModel = "tiny",
+    shots: int | None = None,
+    select: str | Strategy = "nearest",
+    features: str | None = None,
+    prompt: str | None = None,
+    steps: int | None = None,
+    samples: int | None = None,
+    example_guidance: float | None = None,
+    augment: int = 0,
+    point: str = "best",
+    batch_size: int = 64,
+    seed: int = 0,
+    style: maps.MapStyle | None = None,
+    attention: str | None = None,
+    layout: str | None = None,
+    photo_size: int | None = None,
+    device: str = "cpu",
+    dtype: str | None = None,
+    adapter: str | None = None,
+    quantization: str | None = None,
+    offload: str | None = None,
+    attention_backend: str = "native",
+    vae_tiling: bool = False,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    allow_outside: bool = False,
+    **unknown: Any,
 ) -> list[Prediction]:
-    """Locate photos in one call, in their order; `options` are the fields of `Geolocator`.
+    """Locate photos in one call, in their order.
 
     Args:
         images: paths, pictures or arrays (uint8, or float in [0, 1]); one, or a list.
-        examples: `Example`s, (photo, (latitude, longitude)) tuples, the path of a manifest or of a
-            folder of photos with EXIF locations, or None.
-        **options: as `Geolocator` takes them.
+        examples: `Example`s; (photo, (latitude, longitude)) or (photo, latitude, longitude) tuples;
+            dicts or a pandas DataFrame with image, lat and lon; the path of a manifest or of a
+            folder of photos with EXIF locations; or None.
+        model: "tiny", a checkpoint folder, a hub id, or a model already loaded.
+        shots, select, features, prompt, steps, samples, example_guidance, augment, point,
+            batch_size, seed: as `icgeo.options.LocateOptions` explains them.
+        style: how maps are drawn; None means the model's own.
+        attention, layout, photo_size, device, dtype, adapter, quantization, offload,
+            attention_backend, vae_tiling, revision, local_files_only: as
+            `icgeo.models.LoadOptions` explains them.
+        allow_outside: accept examples outside the folder of their manifest.
+        **unknown: refused.
 
     Raises:
         PhotoError: a photo cannot be read.
-        ValueError: an option, a location or a manifest is wrong.
+        ValueError: an option, a location or a manifest is wrong; there is no such option.
     """
-    return Geolocator(**options).locate(images, examples)
+    options = {name: value for name, value in locals().items() if name in _OPTIONS}
+    return _locator(**options, **unknown).locate(images, examples)
 
 
 def predict_sequence(
@@ -86,54 +129,44 @@ def predict_sequence(
     seconds: float | Sequence[float] | None = None,
     **options: Any,
 ) -> SequencePrediction:
-    """Locate a video or an album in one call; `options` are the fields of `Geolocator`.
+    """Locate a video or an album in one call; `options` are those of `predict`.
 
-    As `Geolocator.locate_sequence` does it; `icgeo.data.video.read_video` gives the frames of a file.
+    As `Geolocator.locate_sequence` does it; `icgeo.data.video.read_video` gives the frames of a
+    file.
     """
-    locator = Geolocator(**options)
+    locator = _locator(**options)
     return locator.locate_sequence(frames, examples, speed_kmh=speed_kmh, seconds=seconds)
 
 
-@dataclass(frozen=True, eq=False)
-class Geolocator:
-    """A model with its settings; it keeps contexts, so that examples are encoded once."""
+def _locator(**options: Any) -> "Geolocator":
+    """Make a locator; refuse what is no option by the name of the nearest."""
+    for name in options:
+        if name not in _OPTIONS:
+            nearest = get_close_matches(name, _OPTIONS, n=1, cutoff=0)[0]
+            raise ValueError(
+                f"expected options of icgeo.Geolocator, got {name!r}; did you mean {nearest!r}?"
+            )
+    return Geolocator(**options)
 
-    model: str | Path | MapModel = "tiny"
+
+@dataclass(frozen=True, eq=False)
+class Geolocator(LocateOptions, LoadOptions):
+    """A model with its settings; it keeps contexts, so that examples are encoded once.
+
+    Its other fields are those of `icgeo.options.LocateOptions` and `icgeo.models.LoadOptions`.
+    """
+
+    model: str | Path | MapModel = "tiny"  # type: ignore[assignment]
     """"tiny", a checkpoint folder, a hub id, or a model already loaded."""
+    _: KW_ONLY
     style: maps.MapStyle | None = None
     """How maps are drawn; None means the model's own, and tiny knows no other."""
-    steps: int | None = None
-    """Steps of the flow; 1 gives the posterior mean. None means the checkpoint's own."""
-    samples: int | None = None
-    """Maps drawn for each query and averaged; None means the checkpoint's own."""
-    seed: int = 0
-    """Key of the noise."""
-    attention: str | None = None
-    """Who sees whom: "full", "joint" or "pairwise"; None means the model's own."""
-    example_guidance: float | None = None
-    """How far to lean towards what the examples say, by a second pass without them; 1 is none, None
-    means the checkpoint's own."""
-    prompt: str | None = None
-    """What the model is told: one of the checkpoint's prompts; None means its default."""
-    device: str = "cpu"
-    """Where the model is loaded, if it is not yet, and features."""
-    batch_size: int = 64
-    """Queries at a time."""
-    point: str = "best"
-    """The single answer: largest expected GeoScore, mode, mean or median of the density."""
-    augment: int = 0
-    """Further views of each query (crops and exposures, never flips), averaged on the density."""
+    select: str | Strategy = "nearest"
+    """How the examples of each photo are chosen: a strategy of `icgeo.selection`, or its name."""
     name: str = "icgeo"
     """How it is called in tables and figures."""
     examples: Examples = None
     """What is shown where `locate` is given None; [] shows nothing."""
-    shots: int | None = None
-    """How many of the examples each photo is shown, chosen for it; None shows all of them."""
-    choose: str = "nearest"
-    """How they are chosen: one of `icgeo.selection.STRATEGIES`."""
-    features: str | None = None
-    """By what photos are alike: what `icgeo.features.open` takes; None means what suits the model,
-    its own for tiny, efficientnet-lite0 for those of photographs."""
     allow_outside: bool = False
     """Accept examples outside the folder of their manifest."""
 
@@ -145,63 +178,55 @@ class Geolocator:
             value = getattr(self, field)
             if value is not None and not least <= value < math.inf:
                 raise ValueError(f"expected {field} of at least {least}, got {value}")
-        for field, names in (("point", POINTS), ("choose", STRATEGIES)):
-            if (value := getattr(self, field)) not in names:
-                raise ValueError(f"expected {field} to be one of {sorted(names)}, got {value!r}")
+        if self.point not in POINTS:
+            raise ValueError(f"expected point to be one of {sorted(POINTS)}, got {self.point!r}")
+        make_strategy(self.select, self)
         settings = self.loaded.settings
-        for field, known in (
-            ("style", (settings.style,)),
-            ("attention", (settings.attention,)),
-            ("prompt", settings.prompts),
-        ):
+        known = {name: (getattr(settings, name),) for name in SETTINGS}
+        for field, values in {**known, "prompt": settings.prompts}.items():
             value = getattr(self, field)
-            if value is not None and value not in known:
-                raise ValueError(f"expected {field} of {known} for this model, got {value!r}")
+            if value is not None and value not in values:
+                raise ValueError(f"expected {field} of {values} for this model, got {value!r}")
 
     @cached_property
     def loaded(self) -> MapModel:
         """The model, loaded once, with the guidance chosen."""
-        model: Any = self.model
+        options = fields_of(LoadOptions, self)
+        model: Any = options.pop("model")
         if isinstance(model, str | Path):
-            model = load(model, device=self.device, attention=self.attention, style=self.style)
+            model = load(model, style=self.style, **options)
+        else:
+            _refuse_loading(options)
         if self.example_guidance is None:
             return model
         settings = replace(model.settings, example_guidance=self.example_guidance)
         return replace(model, settings=settings)
 
     def _examples(self, examples: Examples) -> list[Example]:
-        given = self.examples if examples is None else examples
-        return as_examples(given, allow_outside=self.allow_outside)
+        examples = self.examples if examples is None else examples
+        return as_examples(examples, allow_outside=self.allow_outside)
 
     @cached_property
     def _contexts(self) -> dict[bytes, Context]:
         return {}
 
     @classmethod
-    def from_pretrained(
-        cls,
-        source: str | Path,
-        *,
-        revision: str | None = None,
-        local_files_only: bool = False,
-        loading: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> "Geolocator":
+    def from_pretrained(cls, source: str | Path, **options: Any) -> "Geolocator":
         """Read a locator that `save_pretrained` wrote, from a folder or from the hub.
 
         Args:
             source: folder, or hub id.
-            revision: of the hub id: branch, tag or commit.
-            local_files_only: download nothing.
-            loading: what `icgeo.load` takes, in place of what was saved: device, attention, ...
-            **options: fields of `Geolocator` in place of those saved.
+            **options: fields of `Geolocator` in place of those saved; `revision` (branch, tag or
+                commit) and `local_files_only` are of the hub id.
 
         Raises:
             LoadError: no such locator, or a model that cannot be loaded.
         """
-        told = {"revision": revision, "local_files_only": local_files_only, **(loading or {})}
-        found = checkpoint.read(source, **told)
-        return cls(found.model, **{**found.fields, "examples": found.examples, **options})
+        names = {"style", *(field.name for field in fields(LoadOptions))} & options.keys()
+        loading = {name: options.pop(name) for name in names}
+        saved = checkpoint.read(source, **loading)
+        fixed = {"examples": saved.examples, "device": loading.get("device", "cpu")}
+        return cls(saved.model, **{**saved.options, **fixed, **options})
 
     def save_pretrained(
         self,
@@ -226,12 +251,16 @@ class Geolocator:
             PhotoError: an example cannot be read.
             UsageError: a folder that holds something, or a model that cannot be saved.
         """
-        pairs = self._examples(examples)
+        if not isinstance(self.select, str):
+            raise UsageError(f"expected a select by name to save, got {self.select}")
+        pairs, path = self._examples(examples), Path(folder)
         photos = rearrange(self._pixels([pair.image for pair in pairs]), "n c h w -> n h w c")
-        places = [(pair.lat, pair.lon) for pair in pairs]
-        shown = [*zip(map(Image.fromarray, photos.numpy()), places, strict=True)]
-        fields, path = {name: getattr(self, name) for name in SAVED}, Path(folder)
-        checkpoint.save(path, self.loaded, fields, shown, base=base, licence=licence)
+        seen = [
+            Example(Image.fromarray(photo), pair.lat, pair.lon)
+            for photo, pair in zip(photos.numpy(), pairs, strict=True)
+        ]
+        options = {"name": self.name, **fields_of(LocateOptions, self)}
+        checkpoint.save(path, self.loaded, options, seen, base=base, licence=licence)
         return path
 
     def push_to_hub(
@@ -302,52 +331,58 @@ class Geolocator:
             self.context(pairs)
             return
         self.require_memory(self.shown_at_once(len(pairs)))
-        if self.shots and self.choose in BY_FEATURES:
+        if self.shots and isinstance(self._strategy, Nearest | Diverse):
             _ = self._bank(pairs).index
 
     def shown_at_once(self, count: int) -> int:
-        """Say how many of so many examples are kept at a time: those of a batch at most."""
+        """Return how many of so many examples are kept at a time: those of a batch at most."""
         if self.shots is None or self.shots >= count:
             return count
-        is_shared = self.loaded.settings.attention != "pairwise" or self.choose not in BY_FEATURES
-        return self.shots if is_shared else min(count, self.shots * self.batch_size)
+        is_pairwise = self.loaded.settings.attention == "pairwise"
+        is_shared = isinstance(self._strategy, Random | Stratified)
+        if is_shared or not is_pairwise:
+            return self.shots
+        return min(count, self.shots * self.batch_size)
 
     def _chooses(self, pairs: Sequence[Example]) -> bool:
         return self.shots is not None and self.shots < len(pairs)
 
     @cached_property
-    def _encoder(self) -> Features:
-        name = self.features or features.suited(self.loaded.settings)
-        return features.open(name, device=self.device)
+    def _strategy(self) -> Strategy:
+        return make_strategy(self.select, self)
 
     @cached_property
     def _banks(self) -> dict[tuple[Any, ...], Bank]:
         return {}
 
     def _bank(self, pairs: Sequence[Example]) -> Bank:
-        """Keep the features of examples as long as the same are given."""
-        if self.choose not in BY_FEATURES:
+        """Return a bank, whose features are kept as long as the same examples are given."""
+        if isinstance(self._strategy, Random | Stratified):
             return Bank(pairs)
         key = tuple((content_key(pair.image), pair.lat, pair.lon) for pair in pairs)
         if key not in self._banks:
             self._banks.clear()
-            self._banks[key] = Bank(pairs, self._encoder)
+            name = self.features or image_features.suited(self.loaded.settings)
+            self._banks[key] = Bank(pairs, partial(image_features.open, name, device=self.device))
         return self._banks[key]
+
+    def _selecting(self, pairs: Sequence[Example]) -> Selecting:
+        return Selecting(self, self._bank(pairs), self._strategy, shots=self.shots)
 
     def choose_for(
         self, photos: Photo | Sequence[Photo], examples: Examples = None
     ) -> Int[Tensor, "photos shots"]:
-        """Say which of the examples each photo is shown, by their numbers.
+        """Return which of the examples each photo is shown, by their numbers.
 
         Raises:
             PhotoError: a photo cannot be read.
             ValueError: an example is wrong.
         """
         photos, pairs = as_photos(photos), self._examples(examples)
-        if not (self._chooses(pairs) and photos and self.shots):
-            count = min(len(pairs), len(pairs) if self.shots is None else self.shots)
-            return repeat(torch.arange(count), "k -> q k", q=len(photos))
-        return make_strategy(self.choose, self).choose(self._bank(pairs), photos, self.shots)
+        if self._chooses(pairs) and photos and self.shots:
+            return self._selecting(pairs).choose(photos, self.shots)
+        count = len(pairs) if self.shots is None else min(len(pairs), self.shots)
+        return repeat(torch.arange(count), "k -> q k", q=len(photos))
 
     def locate(
         self,
@@ -361,24 +396,19 @@ class Geolocator:
         Args:
             photos: a path, a picture or an array, or a list of them.
             examples: as `predict` takes them.
-            callback_on_step_end: told at each step of each batch the maps [queries, samples, 3, height, width] as
-                they look from there, and the time, from 1 (noise) down. What it raises ends the
-                call, as to cancel it.
+            callback_on_step_end: called at each step of each batch with the maps [queries, samples,
+                3, height, width] as they look from there, and the time, from 1 (noise) down. What
+                it raises ends the call, as to cancel it.
 
         Raises:
             PhotoError: a photo cannot be read.
             ValueError: an example is wrong.
         """
         photos, pairs = as_photos(photos), self._examples(examples)
-        if not self._chooses(pairs):
-            return self._locate_alike(photos, pairs, callback_on_step_end=callback_on_step_end)
-        start = time.perf_counter()
-        chosen = self.choose_for(photos, pairs)
-        seconds = time.perf_counter() - start
-        return add_seconds(
-            self.locate_chosen(photos, pairs, chosen, callback_on_step_end=callback_on_step_end),
-            seconds,
-        )
+        if self._chooses(pairs):
+            selecting = self._selecting(pairs)
+            return selecting.locate(photos, callback_on_step_end=callback_on_step_end)
+        return self._locate_alike(photos, pairs, callback_on_step_end=callback_on_step_end)
 
     def _locate_alike(
         self,
@@ -390,11 +420,12 @@ class Geolocator:
     ) -> list[Prediction]:
         """Locate photos that are shown the same."""
         context = self.context(pairs) if keep else self.loaded.encode_context(*self._pairs(pairs))
-        batches = _batched(photos, self.batch_size)
         return [
-            found
-            for batch in batches
-            for found in self._locate(batch, context, callback_on_step_end)
+            prediction
+            for start in range(0, len(photos), self.batch_size)
+            for prediction in self._locate(
+                photos[start : start + self.batch_size], context, callback_on_step_end
+            )
         ]
 
     def locate_chosen(
@@ -421,18 +452,14 @@ class Geolocator:
                 self._locate_alike, callback_on_step_end=callback_on_step_end, keep=is_one
             )
             return locate_by_sets(locate, photos, bank, chosen)
-        batches = zip(_batched(photos, self.batch_size), chosen.split(self.batch_size), strict=True)
-        found = [
-            self._locate(batch, self._chosen(bank, own), callback_on_step_end)
-            for batch, own in batches
-        ]
-        return [prediction for batch in found for prediction in batch]
-
-    def _chosen(self, bank: Sequence[Example], chosen: Int[Tensor, "photos shots"]) -> Context:
-        """Encode what a batch is shown, each example once."""
-        used, numbers = chosen.unique(return_inverse=True)
-        photos, lat_lon = self._pairs([bank[i] for i in used.tolist()])
-        return self.loaded.encode_context(photos, lat_lon).choosing(numbers)
+        predictions: list[Prediction] = []
+        for rows in chosen.split(self.batch_size):
+            used, numbers = rows.unique(return_inverse=True)
+            pairs = self._pairs([bank[number] for number in used.tolist()])
+            context = self.loaded.encode_context(*pairs).choosing(numbers)
+            batch = photos[len(predictions) : len(predictions) + len(rows)]
+            predictions += self._locate(batch, context, callback_on_step_end)
+        return predictions
 
     def locate_sequence(
         self,
@@ -463,30 +490,30 @@ class Geolocator:
         densities = [prediction.density for prediction in alone]
         if limit != math.inf:
             settings = self.loaded.settings
-            prompt = self.prompt or settings.default_prompt
-            temperature = settings.temperature_in_sequence(prompt, len(frames))
+            temperature = settings.temperature_in_sequence(self._prompt, len(frames))
             densities = smooth(densities, times, speed_kmh=limit, temperature=temperature)
-        return self._clip(add_seconds(alone, time.perf_counter() - start), densities)
-
-    def _clip(
-        self, frames: Sequence[Prediction], densities: Sequence[Density]
-    ) -> SequencePrediction:
-        """Give frames their densities and points, and sum them up."""
-        whole = Prediction(
+        frames_alone = add_seconds(alone, time.perf_counter() - start)
+        points = POINTS[self.point]([*densities, mixture(densities)])
+        whole = Prediction.from_density(
             mixture(densities),
-            math.nan,
-            math.nan,
-            legibility=max(frame.legibility for frame in frames),
-            located=any(frame.located for frame in frames),
-            seconds=sum(frame.seconds for frame in frames),
+            points[-1],
+            legibility=max(frame.legibility for frame in frames_alone),
+            located=any(frame.located for frame in frames_alone),
+            seconds=sum(frame.seconds for frame in frames_alone),
         )
-        points = POINTS[self.point]([*densities, whole.density])
-        parts = [
-            _placed(frame, density, point, located=frame.located or _informs(density))
-            for frame, density, point in zip(frames, densities, points[:-1], strict=True)
-        ]
         return SequencePrediction(
-            parts, _placed(whole, whole.density, points[-1], located=whole.located)
+            [
+                Prediction.from_density(
+                    density,
+                    point,
+                    legibility=frame.legibility,
+                    located=frame.located or _informs(density),
+                    seconds=frame.seconds,
+                    samples=frame.samples,
+                )
+                for frame, density, point in zip(frames_alone, densities, points[:-1], strict=True)
+            ],
+            whole,
         )
 
     def _locate(
@@ -496,6 +523,7 @@ class Geolocator:
         callback_on_step_end: sampling.StepCallback | None = None,
     ) -> list[Prediction]:
         start = time.perf_counter()
+        settings, prompt = self.loaded.settings, self._prompt
         pixels = self._pixels(photos)
         others = (augment(pixels, f"{self.seed}/{number}/") for number in range(self.augment))
         views = torch.stack([pixels, *others])
@@ -503,83 +531,55 @@ class Geolocator:
         def by_query(drawn: Tensor) -> Tensor:
             return rearrange(drawn, "(v q) s c h w -> q (v s) c h w", v=len(views))
 
-        seen = sampling.decoded(callback_on_step_end, by_query)
-        shown = context.repeated(len(views))
-        drawn = self._draw(rearrange(views, "v q c h w -> (v q) c h w"), shown, seen)
-        settings = self.loaded.settings
-        readings = maps.read(drawn.mean(dim=1), settings.style, noise=settings.noise)
-        drawn = by_query(drawn)
-        power = settings.power(self.prompt or settings.default_prompt, context.shots)
-        found = [
-            _combine(readings[query :: len(photos)], power=power) for query in range(len(photos))
-        ]
-        points = POINTS[self.point]([density for density, _ in found])
-        seconds = (time.perf_counter() - start) / len(photos)
-        return [
-            _prediction(density, legibility, point, maps=drawn[query], seconds=seconds)
-            for query, ((density, legibility), point) in enumerate(zip(found, points, strict=True))
-        ]
-
-    def _draw(
-        self,
-        pixels: UInt8[Tensor, "photos 3 size size"],
-        context: Context,
-        callback_on_step_end: sampling.StepCallback | None,
-    ) -> Float[Tensor, "photos samples 3 height width"]:
-        settings = self.loaded.settings
-        return self.loaded.draw_maps(
-            context,
-            pixels,
-            prompt=self.prompt or settings.default_prompt,
+        drawn = self.loaded.draw_maps(
+            context.repeated(len(views)),
+            rearrange(views, "v q c h w -> (v q) c h w"),
+            prompt=prompt,
             samples=self.samples or settings.samples,
             steps=self.steps or settings.steps,
             seed=self.seed,
-            callback_on_step_end=callback_on_step_end,
+            callback_on_step_end=sampling.decoded(callback_on_step_end, by_query),
         ).cpu()
+        readings = maps.read(drawn.mean(dim=1), settings.style, noise=settings.noise)
+        power = settings.power(prompt, context.shots)
+        by_photo = [readings[number :: len(photos)] for number in range(len(photos))]
+        densities = [mixture([view.density for view in each]) for each in by_photo]
+        densities = [one if power == 1 else one.tempered(1 / power) for one in densities]
+        points = POINTS[self.point](densities)
+        seconds = (time.perf_counter() - start) / len(photos)
+        return [
+            Prediction.from_density(
+                density,
+                point,
+                legibility=sum(view.legibility for view in each) / len(each),
+                seconds=seconds,
+                samples=samples,
+            )
+            for each, density, point, samples in zip(
+                by_photo, densities, points, by_query(drawn), strict=True
+            )
+        ]
+
+    @property
+    def _prompt(self) -> str:
+        return self.prompt or self.loaded.settings.default_prompt
 
     def _pixels(self, photos: Sequence[Photo]) -> UInt8[Tensor, "photos 3 size size"]:
         return square_pixels(photos, self.loaded.photo_size)
 
 
-def _batched(photos: Sequence[Photo], size: int) -> Iterator[Sequence[Photo]]:
-    return (photos[start : start + size] for start in range(0, len(photos), size))
+_OPTIONS = frozenset(field.name for field in fields(Geolocator)) - {"examples"}
 
 
-def _combine(views: Sequence[maps.Reading], *, power: float) -> tuple[Density, float]:
-    """Average the densities of the views of one query and temper the result."""
-    mass = torch.stack([view.density.mass for view in views]).mean(dim=0)
-    density = Density.from_mass(mass)
-    legibility = sum(view.legibility for view in views) / len(views)
-    return (density if power == 1 else density.tempered(1 / power)), legibility
-
-
-def _prediction(
-    density: Density,
-    legibility: float,
-    point: Float[Tensor, "2"],
-    *,
-    maps: Float[Tensor, "samples 3 height width"],
-    seconds: float,
-) -> Prediction:
-    prediction = Prediction(
-        density,
-        math.nan,
-        math.nan,
-        legibility,
-        located=legibility >= LEGIBLE,
-        seconds=seconds,
-        map=maps.mean(dim=0),
-        samples=maps,
-    )
-    return _placed(prediction, density, point, located=prediction.located)
-
-
-def _placed(
-    prediction: Prediction, density: Density, point: Float[Tensor, "2"], *, located: bool
-) -> Prediction:
-    """Change what is said of the place."""
-    lat, lon = point.tolist() if located else (math.nan, math.nan)
-    return replace(prediction, density=density, lat=lat, lon=lon, located=located)
+def _refuse_loading(options: Mapping[str, Any]) -> None:
+    """Refuse options of loading for a model that is loaded already."""
+    for field in fields(LoadOptions):
+        is_checked_later = field.name in ("model", "device", *SETTINGS)
+        if not is_checked_later and options[field.name] != field.default:
+            raise ValueError(
+                f"expected no {field.name} for a model that is loaded already, got "
+                f"{options[field.name]!r}; give it to icgeo.load"
+            )
 
 
 def _informs(density: Density) -> bool:

@@ -1,4 +1,8 @@
-"""Options that commands share, as data: their help is shown without waiting for torch."""
+"""Options that the library, the command and the scripts share, as data that needs no torch.
+
+Conventions: each option stands here once. A dataclass of options composes what it needs by
+inheritance, and `fields_of` hands on the part that a function takes.
+"""
 
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -6,10 +10,8 @@ from typing import Any, Literal
 SHOTS = (0, 1, 2, 4, 8, 16)
 """Numbers of examples to try and to calibrate for."""
 
-
 Choice = Literal["nearest", "diverse", "random", "stratified", "two-stage"]
 """How examples are chosen for each photo: the names of `icgeo.selection.STRATEGIES`."""
-
 
 ONLY_ORBIT = (
     "the model in the box knows views of planets from orbit alone; of other photos its answers "
@@ -17,38 +19,81 @@ ONLY_ORBIT = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ModelOptions:
-    """Which model, and how it is loaded; `icgeo.load` explains and checks them."""
+    """Which model, and in which form; what a plan of memory needs to know, too."""
 
     model: str = "tiny"
-    """A name, a checkpoint folder, or a hub id."""
+    """A name ("tiny" is in the package), a checkpoint folder, or a hub id."""
     revision: str | None = None
-    """Of a hub id: a branch, a tag or a commit; by default its main branch."""
+    """A branch, a tag or a commit of the hub id; by default its main branch."""
     local_files_only: bool = False
     """Download nothing: take a hub id from the cache, or fail."""
-    adapter: str | None = None
-    """A LoRA: a folder, a safetensors file, or a hub id."""
-    attention: str | None = None
-    """Who sees whom: full, joint or pairwise; by default the model's own."""
-    layout: str | None = None
-    """How examples are shown: references or panel; by default the model's own."""
     device: str = "cpu"
     """Where the model runs: cpu, cuda or cuda:1."""
     dtype: str | None = None
     """float32, bfloat16 or float16; by default float32 on the CPU, bfloat16 elsewhere."""
     quantization: str | None = None
-    """Of the weights: nf4, fp8 or int8."""
+    """Store the weights of the transformer as nf4, fp8 or int8."""
+    attention: str | None = None
+    """Who sees whom: full, joint or pairwise; by default the model's own."""
+    layout: str | None = None
+    """How examples are shown: references or panel; by default the model's own."""
+    photo_size: int | None = None
+    """Height and width of photos in pixels, where the model can choose; by default its own."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadOptions(ModelOptions):
+    """How a model is loaded; `icgeo.load` takes these by name, and checks them."""
+
+    adapter: str | None = None
+    """A LoRA as diffusers stores it: a folder, a safetensors file, or a hub id."""
     offload: str | None = None
-    """What waits in the memory of the CPU: model by model, or group by group of blocks."""
+    """Keep parts in the memory of the CPU: "model" by model, or "group" by group of blocks."""
     attention_backend: str = "native"
-    """Kernel of attention: native, xformers or flash."""
+    """Kernel of attention, of this model alone: native, xformers or flash."""
+    vae_tiling: bool = False
+    """Encode and decode images by tiles: slower, for less memory."""
 
     @property
-    def loading(self) -> dict[str, Any]:
-        """What `icgeo.load` takes beside the model."""
-        names = [field.name for field in fields(ModelOptions)]
-        return {name: getattr(self, name) for name in names if name != "model"}
+    def torch_dtype(self) -> Any:
+        """The dtype that is asked for, or that of the device, as torch has it."""
+        import torch
+
+        on_cpu = torch.device(self.device).type == "cpu"
+        return getattr(torch, self.dtype or ("float32" if on_cpu else "bfloat16"))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LocateOptions:
+    """How photos are located with a model; the options of `Geolocator` beside those of loading."""
+
+    shots: int | None = None
+    """Number of examples that each photo is shown, chosen for it; by default all of them."""
+    select: Any = "nearest"
+    """How they are chosen: nearest, diverse, random, stratified or two-stage, or in Python a
+    strategy of `icgeo.selection`."""
+    features: str | None = None
+    """By what photos are alike: tiny (views from orbit), pixels, efficientnet-lite0, or a vision
+    model of transformers; by default what suits the model."""
+    prompt: str | None = None
+    """The instruction for the model, one of its own prompts; by default its first."""
+    steps: int | None = None
+    """Steps of the flow; 1 gives the posterior mean. By default the checkpoint's own."""
+    samples: int | None = None
+    """Maps drawn for each photo and averaged; by default the checkpoint's own."""
+    example_guidance: float | None = None
+    """How far to lean towards what the examples say, by a second pass without them; 1 is none. By
+    default the checkpoint's own."""
+    augment: int = 0
+    """Further views of each photo (crops and exposures, never flips), averaged on the density."""
+    point: str = "best"
+    """The single answer: best, of the largest expected GeoScore, or mode, mean or median."""
+    batch_size: int = 64
+    """Photos at a time."""
+    seed: int = 0
+    """Key of the noise."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +112,11 @@ class DemoOptions:
     """Open a public tunnel through gradio's servers, to which all photos then go."""
 
 
-def knows_orbit_alone(options: ModelOptions) -> bool:
-    """Say whether the model in the box is asked as it is, to which photographs mean nothing."""
+def fields_of(kind: type[Any], options: Any) -> dict[str, Any]:
+    """Return the values of the fields of a dataclass `kind` that `options` composes."""
+    return {field.name: getattr(options, field.name) for field in fields(kind)}
+
+
+def knows_orbit_alone(options: LoadOptions) -> bool:
+    """Return whether this is the model in the box as it is, to which photographs mean nothing."""
     return options.model == "tiny" and options.adapter is None

@@ -4,7 +4,8 @@ Conventions: locations are (latitude, longitude) in degrees, longitudes in [-180
 of `located=False` has the prior as its density and NaN as its point, never an invented one.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -12,8 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icgeo.data.manifest import read_manifest
+from icgeo.data.manifest import (
+    IMAGE_COLUMNS,
+    LATITUDE_COLUMNS,
+    LONGITUDE_COLUMNS,
+    read_manifest,
+)
 from icgeo.data.photos import Photo
+from icgeo.maps import LEGIBLE
 from icgeo.sphere import as_lat_lon
 from icgeo.sphere.density import Density
 
@@ -39,8 +46,20 @@ class Example:
         object.__setattr__(self, "lon", lon)
 
 
-Examples = Sequence[Example | tuple[Photo, tuple[float, float]]] | str | Path | None
-"""Examples, (photo, (latitude, longitude)) tuples, the path of a manifest or folder, or none."""
+@runtime_checkable
+class Table(Protocol):
+    """A pandas DataFrame, whose rows are examples as dicts are."""
+
+    def to_dict(self, orient: Any) -> Any:
+        """Return the rows as dicts for the orient "records"."""
+        ...
+
+
+Pair = tuple[Photo, tuple[float, float]] | tuple[Photo, float, float]
+Examples = Sequence[Example | Pair | Mapping[str, Any]] | Table | str | Path | None
+"""Examples, (photo, (latitude, longitude)) or (photo, latitude, longitude) tuples, dicts or a
+DataFrame with image, lat and lon (or latitude and longitude), the path of a manifest or a folder,
+or none."""
 
 
 def as_examples(examples: Any, *, allow_outside: bool = False) -> list[Example]:
@@ -55,11 +74,9 @@ def as_examples(examples: Any, *, allow_outside: bool = False) -> list[Example]:
         return []
     if isinstance(examples, str | Path):
         records = read_manifest(examples, allow_outside=allow_outside, require_location=True)
-        return [
-            Example(record.path, record.lat, record.lon)
-            for record in records
-            if record.lat is not None and record.lon is not None
-        ]
+        return [Example(record.path, record.lat, record.lon) for record in records]  # type: ignore[arg-type]
+    if isinstance(examples, Table):
+        examples = examples.to_dict("records")
     if not isinstance(examples, Sequence) or isinstance(examples, bytes):
         raise ValueError(
             "expected a list of examples or the path of a manifest, got "
@@ -72,10 +89,19 @@ def _as_example(number: int, example: Any) -> Example:
     if isinstance(example, Example):
         return example
     try:
-        image, (lat, lon) = example
-    except (TypeError, ValueError) as error:
+        if isinstance(example, Mapping):
+            image, lat, lon = (
+                next(example[name] for name in names if name in example)
+                for names in (IMAGE_COLUMNS, LATITUDE_COLUMNS, LONGITUDE_COLUMNS)
+            )
+        elif isinstance(example, tuple | list) and len(example) == 3:
+            image, lat, lon = example
+        else:
+            image, (lat, lon) = example
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a column is not there
         raise ValueError(
-            "expected examples as Example(image, lat, lon) or (photo, (latitude, longitude)), got "
+            "expected examples as Example(image, lat, lon), (photo, (latitude, longitude)), "
+            '(photo, latitude, longitude) or {"image": photo, "lat": ..., "lon": ...}, got '
             f"{type(example).__name__} as number {number}; give a list of them"
         ) from error
     return Example(image, lat, lon)
@@ -116,6 +142,44 @@ class Prediction:
     samples: Float[Tensor, "samples 3 height width"] | None = None
     """The maps drawn, if they were kept."""
 
+    @classmethod
+    def from_density(
+        cls,
+        density: Density,
+        point: Float[Tensor, "2"] | None = None,
+        *,
+        legibility: float,
+        located: bool | None = None,
+        seconds: float,
+        samples: Float[Tensor, "samples 3 height width"] | None = None,
+    ) -> "Prediction":
+        """Build a prediction of a density.
+
+        Args:
+            density: of the place of the photo.
+            point: the answer in degrees, kept where the photo is located; None means the point of
+                the largest expected GeoScore.
+            legibility: of the map that the density was read from.
+            located: None means located where the map is legible.
+            seconds: time that it took.
+            samples: the maps drawn, whose mean is `map`.
+        """
+        located = legibility >= LEGIBLE if located is None else located
+        lat = lon = math.nan
+        if located:
+            lat, lon = (density.best_point() if point is None else point).tolist()
+        mean = None if samples is None else samples.mean(dim=0)
+        return cls(
+            density,
+            lat,
+            lon,
+            legibility,
+            located=located,
+            seconds=seconds,
+            map=mean,
+            samples=samples,
+        )
+
     def __repr__(self) -> str:
         if not self.located:
             return f"Prediction(not located, legibility {self.legibility:.2f})"
@@ -127,7 +191,9 @@ class Prediction:
         """Outline the smallest region of probability `p`, with `area_km2`, in EPSG:4326."""
         return self.density.credible_region(p)
 
-    def to_geodataframe(self, levels: Sequence[float] = CREDIBLE_LEVELS) -> "geopandas.GeoDataFrame":
+    def to_geodataframe(
+        self, levels: Sequence[float] = CREDIBLE_LEVELS
+    ) -> "geopandas.GeoDataFrame":
         """Give the point and the credible regions as rows of a table in EPSG:4326.
 
         Columns `kind` ("point" or "region"), `probability`, `mass` and `area_km2` of regions,

@@ -6,7 +6,7 @@ most wanted first. What is drawn at random follows from the bank and a seed, nev
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -18,7 +18,6 @@ from torch import Generator, Tensor
 
 from icgeo.data.photos import Photo, content_key
 from icgeo.features import Features, Index
-from icgeo.maps import LEGIBLE
 from icgeo.prediction import (
     ChoosingLocator,
     Example,
@@ -27,9 +26,8 @@ from icgeo.prediction import (
     add_seconds,
     locate_by_sets,
 )
-from icgeo.sphere.best_point import best_points
-from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_of
+from icgeo.travel import mixture
 
 Chosen = Int[Tensor, "photos shots"]
 
@@ -39,7 +37,8 @@ class Bank:
     """Examples to choose from, with features of their photos where a strategy needs them."""
 
     examples: Sequence[Example]
-    features: Features | None = None
+    features: Features | Callable[[], Features] | None = None
+    """What photos are compared by, or what opens it when it is first needed."""
     path: str | Path | None = None
     """Where the index is kept; None keeps it in memory alone."""
     ids: Sequence[str] | None = None
@@ -70,14 +69,14 @@ class Bank:
             return Index.kept(self.path, self._encoder, photos, self.ids)
         return Index.build(self._encoder, photos, [str(n) for n in range(len(photos))])
 
-    @property
+    @cached_property
     def _encoder(self) -> Features:
         if self.features is None:
             raise ValueError(
                 "expected a bank with features for this choice, got none; give "
                 "Bank(examples, icgeo.features.open('tiny'))"
             )
-        return self.features
+        return self.features if isinstance(self.features, Features) else self.features()
 
     @cached_property
     def _last(self) -> dict[str, Any]:
@@ -85,14 +84,14 @@ class Bank:
 
     def encode(self, photos: Sequence[Photo]) -> Float[Tensor, "photos channels"]:
         """Encode queries; the last ones are remembered, for several strategies ask for them."""
-        prints = [*map(content_key, photos)]
-        if self._last.get("prints") != prints:
-            self._last.update(prints=prints, vectors=self._encoder.encode(photos))
+        keys = [*map(content_key, photos)]
+        if self._last.get("keys") != keys:
+            self._last.update(keys=keys, vectors=self._encoder.encode(photos))
         vectors: Tensor = self._last["vectors"]
         return vectors
 
     def cosines(self, photos: Sequence[Photo], chosen: Chosen) -> Float[Tensor, "photos shots"]:
-        """How alike each photo and what is chosen for it are."""
+        """Return how alike each photo and the examples chosen for it are."""
         vectors = rearrange(self.encode(photos), "q c -> q c 1")
         return rearrange(self.index.vectors[chosen] @ vectors, "q k 1 -> q k")
 
@@ -224,15 +223,17 @@ BY_FEATURES = frozenset({"nearest", "diverse"})
 """Those that look at the photo, and so need features."""
 
 
-def make_strategy(name: str, locator: Locator) -> Strategy:
-    """Make a strategy by its name for a locator.
+def make_strategy(select: str | Strategy, locator: Locator) -> Strategy:
+    """Make a strategy by its name for a locator; a strategy is returned as it is.
 
     Raises:
         ValueError: an unknown name.
     """
-    if name not in STRATEGIES:
-        raise ValueError(f"expected a choice of {sorted(STRATEGIES)}, got {name!r}")
-    make = STRATEGIES[name]
+    if not isinstance(select, str):
+        return select
+    if select not in STRATEGIES:
+        raise ValueError(f"expected select to be one of {sorted(STRATEGIES)}, got {select!r}")
+    make = STRATEGIES[select]
     return make(locator) if make is TwoStage else make()
 
 
@@ -244,44 +245,32 @@ def _shuffled(count: int, seed: int) -> Int[Tensor, " count"]:
     return torch.randperm(count, generator=Generator().manual_seed(seed))
 
 
-def _as_chosen(bank: Bank, photos: Sequence[Photo], chosen: Chosen) -> Chosen:
-    return chosen
-
-
-def _reversed(bank: Bank, photos: Sequence[Photo], chosen: Chosen) -> Chosen:
-    return chosen.flip(-1)
-
-
-def _at_random(bank: Bank, photos: Sequence[Photo], chosen: Chosen) -> Chosen:
-    return chosen[:, _shuffled(chosen.shape[1], 0)]
-
-
 def _nearest_first(bank: Bank, photos: Sequence[Photo], chosen: Chosen) -> Chosen:
     order = bank.cosines(photos, chosen).argsort(dim=-1, descending=True, stable=True)
     return chosen.gather(-1, order)
 
 
-def _nearest_last(bank: Bank, photos: Sequence[Photo], chosen: Chosen) -> Chosen:
-    return _nearest_first(bank, photos, chosen).flip(-1)
-
-
 ORDERS: dict[str, Callable[[Bank, Sequence[Photo], Chosen], Chosen]] = {
-    "as chosen": _as_chosen,
-    "reversed": _reversed,
-    "random": _at_random,
+    "as chosen": lambda bank, photos, chosen: chosen,
+    "reversed": lambda bank, photos, chosen: chosen.flip(-1),
+    "random": lambda bank, photos, chosen: chosen[:, _shuffled(chosen.shape[1], 0)],
     "nearest first": _nearest_first,
-    "nearest last": _nearest_last,
+    "nearest last": lambda *choice: _nearest_first(*choice).flip(-1),
 }
 """In which order examples are shown. It means nothing to `tiny`, whose examples share one place,
 and something to models that give each image its own, in every mode of attention."""
 
 
 def locate_chosen(
-    locator: Locator, photos: Sequence[Photo], bank: Sequence[Example], chosen: Chosen
+    locator: Locator,
+    photos: Sequence[Photo],
+    bank: Sequence[Example],
+    chosen: Chosen,
+    **options: Any,
 ) -> list[Prediction]:
     """Locate photos, each given its own examples, as well as the locator can."""
     if isinstance(locator, ChoosingLocator):
-        return locator.locate_chosen(photos, bank, chosen)
+        return locator.locate_chosen(photos, bank, chosen, **options)
     return locate_by_sets(locator.locate, photos, bank, chosen)
 
 
@@ -301,10 +290,9 @@ class Selecting:
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise ValueError(f"expected an order of {sorted(ORDERS)}, got {self.order!r}")
-        if self.shots is not None:
-            self._check(self.shots)
+        self._require_shots(self.shots or 0)
 
-    def _check(self, shots: int) -> None:
+    def _require_shots(self, shots: int) -> None:
         if not 0 <= shots <= len(self.bank):
             raise ValueError(
                 f"expected 0 to {len(self.bank)} shots, as many as the bank holds, got {shots}"
@@ -315,21 +303,29 @@ class Selecting:
         chosen = self.strategy.choose(self.bank, photos, shots)
         return ORDERS[self.order](self.bank, photos, chosen)
 
-    def locate(self, photos: Sequence[Photo], examples: Sequence[Example] = ()) -> list[Prediction]:
+    def locate(
+        self, photos: Sequence[Photo], examples: Sequence[Example] = (), **options: Any
+    ) -> list[Prediction]:
         """Locate photos; of `examples` only the number counts, for the bank has its own.
+
+        Args:
+            photos: to locate.
+            examples: as many as are shown, where `shots` does not say.
+            **options: of the `locate_chosen` of the locator.
 
         Raises:
             PhotoError: a photo cannot be read.
             ValueError: more shots than the bank holds.
         """
         shots = len(examples) if self.shots is None else self.shots
-        self._check(shots)
+        self._require_shots(shots)
         if not (photos and shots):
-            return self.locator.locate(photos, [])
+            return self.locator.locate(photos, [], **options)
         start = time.perf_counter()
         chosen = self.choose(photos, shots)
         seconds = time.perf_counter() - start
-        return add_seconds(locate_chosen(self.locator, photos, self.bank.examples, chosen), seconds)
+        located = locate_chosen(self.locator, photos, self.bank.examples, chosen, **options)
+        return add_seconds(located, seconds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,16 +349,14 @@ class Permuting:
         self, photos: Sequence[Photo], bank: Sequence[Example], chosen: Chosen
     ) -> list[Prediction]:
         """Locate photos, each given its own examples; the first order is the one given."""
-        asked = [
-            locate_chosen(self.locator, photos, bank, chosen[:, order])
-            for order in self._orders(chosen.shape[1])
-        ]
-        return [average(parts) for parts in zip(*asked, strict=True)]
-
-    def _orders(self, shots: int) -> list[Int[Tensor, " shots"]]:
+        shots = chosen.shape[1]
         generator = Generator().manual_seed(self.seed)
         others = [torch.randperm(shots, generator=generator) for _ in range(self.orders - 1)]
-        return [torch.arange(shots), *others]
+        by_order = [
+            locate_chosen(self.locator, photos, bank, chosen[:, order])
+            for order in (torch.arange(shots), *others)
+        ]
+        return [average(predictions) for predictions in zip(*by_order, strict=True)]
 
 
 def average(predictions: Sequence[Prediction]) -> Prediction:
@@ -370,18 +364,10 @@ def average(predictions: Sequence[Prediction]) -> Prediction:
 
     Seconds add up.
     """
-    density = Density.from_mass(torch.stack([p.density.mass for p in predictions]).mean(dim=0))
-    legibility = sum(p.legibility for p in predictions) / len(predictions)
-    located = legibility >= LEGIBLE
-    point = best_points(density.mass) if located else torch.full((2,), torch.nan)
-    lat, lon = point.tolist()
-    drawn = [p.map for p in predictions if p.map is not None]
-    return Prediction(
-        density,
-        lat,
-        lon,
-        legibility,
-        located=located,
-        seconds=sum(p.seconds for p in predictions),
-        map=torch.stack(drawn).mean(dim=0) if drawn else None,
+    maps = [one.map for one in predictions if one.map is not None]
+    average = Prediction.from_density(
+        mixture([one.density for one in predictions]),
+        legibility=sum(one.legibility for one in predictions) / len(predictions),
+        seconds=sum(one.seconds for one in predictions),
     )
+    return replace(average, map=torch.stack(maps).mean(dim=0) if maps else None)

@@ -68,7 +68,8 @@ def smooth(
     if not prior.mass.all():
         raise ValueError("expected a prior with mass in every cell; mix in a floor")
     log_prior = prior.mass.log()
-    evidence = [(density.mass.log() - log_prior) / temperature for density in densities]
+    power = 1 / temperature
+    evidence = [power * (density.mass.log() - log_prior) for density in densities]
     before = _messages(evidence, reaches, prior)
     after = _messages(evidence[::-1], reaches[::-1], prior)[::-1]
     return [

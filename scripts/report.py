@@ -10,12 +10,11 @@ from icgeo import config
 class Options:
     """Show runs on a page that needs no network; name their folders first."""
 
-    runs: tuple[Path, ...] = ()
-    """Run folders, such as `scripts/zero_shot.py` makes; words before the options are these."""
+    runs: tuple[Path, ...] = config.positional("Run folders, as `scripts/zero_shot.py` makes them.")
     output: Path | None = None
-    """The page; by default report.html in the first folder."""
+    """The page to write; by default report.html in the first folder."""
     title: str = "Geolocation report"
-    """Of the page."""
+    """Title of the page."""
 
 
 def main(options: Options) -> None:
@@ -30,4 +29,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    config.run(main, Options, words="runs")
+    config.run(main, Options)

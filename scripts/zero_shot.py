@@ -1,13 +1,21 @@
 """Locate views from orbit, your photos or a video, from a few examples and without training."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icgeo import config
-from icgeo.options import ONLY_ORBIT, SHOTS, Choice, ModelOptions, knows_orbit_alone
+from icgeo.options import (
+    ONLY_ORBIT,
+    SHOTS,
+    Choice,
+    LoadOptions,
+    LocateOptions,
+    fields_of,
+    knows_orbit_alone,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(ModelOptions):
+class Options(LocateOptions, LoadOptions):
     """Locate fresh views of Blue Marble and of two worlds never seen, or your own photos."""
 
     queries: Path | None = None
@@ -48,23 +56,14 @@ class Options(ModelOptions):
     one world of each family that the model in the box has never seen."""
     count: int = 64
     """Views of each world to locate."""
-    shots: tuple[int, ...] = SHOTS
+    shots: tuple[int, ...] = SHOTS  # type: ignore[assignment]
     """Numbers of examples; where no truth is known, the largest only."""
-    choose: Choice | None = None
+    select: Choice | None = None
     """How examples are chosen for each photo, out of `bank`; by default all see the same."""
     bank: int = 256
     """Examples to choose from; of your own, at most so many."""
-    features: str | None = None
-    """By what photos are alike: tiny (views from orbit), pixels, efficientnet-lite0, or a model of
-    transformers; by default what suits the model."""
-    steps: int | None = None
-    """Steps of the flow; by default the checkpoint's own."""
-    samples: int | None = None
-    """Maps drawn for each query; by default the checkpoint's own."""
-    batch_size: int = 64
-    """Queries at a time."""
     seed: int = 0
-    """Seed of worlds, views and noise."""
+    """Key of the worlds, the views and the noise."""
     allow_outside: bool = False
     """Accept photos outside the folder of their manifest."""
     name: str = "zero-shot"
@@ -78,7 +77,7 @@ def gather(options: Options) -> "list[Episode]":
     from icgeo.data.worlds import HELD_OUT_FAMILIES
     from icgeo.evaluation.episodes import EARTH
 
-    shots = options.bank if options.choose else max(options.shots)
+    shots = options.bank if options.select else max(options.shots)
     read = partial(
         evaluation.read_examples,
         shots=shots,
@@ -91,9 +90,9 @@ def gather(options: Options) -> "list[Episode]":
         guard = None if near is None else LeakageGuard(benchmark, within_km=near)
         examples = read(options.examples, guard=guard) if options.examples else []
         return list(evaluation.benchmark_episodes(benchmark, examples))
-    if options.video and (options.speed_kmh is None or options.choose):
+    if options.video and (options.speed_kmh is None or options.select):
         raise config.UsageError(
-            "expected --speed_kmh with --video, the speed limit of its camera, and no --choose"
+            "expected --speed_kmh with --video, the speed limit of its camera, and no --select"
         )
     if options.video:
         examples = read(options.examples) if options.examples else []
@@ -113,9 +112,9 @@ def open_features(options: Options, settings: "Settings") -> "Features | None":
     from icgeo import features
     from icgeo.selection import BY_FEATURES
 
-    if options.features and options.choose not in BY_FEATURES:
-        raise config.UsageError(f"expected --choose of {sorted(BY_FEATURES)} with --features")
-    if options.choose not in BY_FEATURES:
+    if options.features and options.select not in BY_FEATURES:
+        raise config.UsageError(f"expected --select of {sorted(BY_FEATURES)} with --features")
+    if options.select not in BY_FEATURES:
         return None
     return features.open(options.features or features.suited(settings), device=options.device)
 
@@ -133,16 +132,16 @@ def locate(
     settings = runs[0][0].loaded.settings
     methods: list[tuple[Locator, Episode]] = [*runs]
     baselines: list[tuple[Locator, Episode]] = []
-    if options.choose:
+    if options.select:
         methods, baselines = evaluation.choose_examples(
-            runs, options.choose, features, shots=max(options.shots)
+            runs, options.select, features, shots=max(options.shots)
         )
     rows = evaluation.evaluate(
         [*methods, *baselines],
         folder=folder,
         shots=options.shots,
         batch_size=options.batch_size,
-        baselines=not options.choose,
+        baselines=not options.select,
         shard=shard,
     )
     if shard.is_main:
@@ -161,21 +160,20 @@ def main(options: Options) -> None:
     is_own = options.queries or options.video or options.benchmark
     if shard.is_main and is_own and knows_orbit_alone(options):
         logging.getLogger("icgeo").warning(ONLY_ORBIT)
-    model = load(options.model, **options.loading)
+    model = load(**fields_of(LoadOptions, options))
     episodes = gather(options)
     features = open_features(options, model.settings)
-    asking = partial(Geolocator, model, samples=options.samples, batch_size=options.batch_size)
-    most = asking(shots=max(options.shots), choose=options.choose or "random").shown_at_once(
-        max(len(episode.examples) for episode in episodes)
-    )
-    asking().require_memory(most)
+    asked = {**fields_of(LocateOptions, options), "shots": None, "select": "nearest"}
+    locator = Geolocator(model, device=options.device, **asked)
+    choosing = replace(locator, shots=max(options.shots), select=options.select or "random")
+    most = max(choosing.shown_at_once(len(episode.examples)) for episode in episodes)
+    locator.require_memory(most)
     folder = Path("runs") / options.name
     if shard.is_main:
         config.save_run(folder, options, may_differ=("device",))
     shard.wait()
     runs = [
-        (asking(steps=options.steps, prompt=episode.prompt, seed=options.seed), episode)
-        for episode in episodes
+        (replace(locator, prompt=options.prompt or episode.prompt), episode) for episode in episodes
     ]
     if options.video and options.speed_kmh is not None:
         if shard.count > 1:

@@ -52,29 +52,29 @@ def haversine_km(a, b):
 def test_without_examples_all_answer_as_chance_does(queries, truth):
     chance = Chance(seed=4).locate(queries, [])
     for baseline in (NearestPixels(seed=4), NearestOracle(truth, seed=4)):
-        found = baseline.locate(queries, [])
-        assert [(p.lat, p.lon) for p in found] == [(p.lat, p.lon) for p in chance]
-        assert all(p.density.entropy() == pytest.approx(math.log(4 * math.pi)) for p in found)
+        predictions = baseline.locate(queries, [])
+        assert [(p.lat, p.lon) for p in predictions] == [(p.lat, p.lon) for p in chance]
+        assert all(p.density.entropy() == pytest.approx(math.log(4 * math.pi)) for p in predictions)
 
 
 def test_chance_is_uniform_and_follows_seed_and_content():
     generator = np.random.default_rng(0)
     photos = list(generator.integers(256, size=(800, 4, 4, 3), dtype=np.uint8))
-    found = Chance().locate(photos, [])
-    sine = [math.sin(math.radians(p.lat)) for p in found]
+    predictions = Chance().locate(photos, [])
+    sine = [math.sin(math.radians(p.lat)) for p in predictions]
     assert kstest(sine, "uniform", (-1, 2)).pvalue > 0.01
-    assert kstest([p.lon for p in found], "uniform", (-180, 360)).pvalue > 0.01
+    assert kstest([p.lon for p in predictions], "uniform", (-180, 360)).pvalue > 0.01
     backwards = Chance().locate(photos[::-1][:5], [])
-    assert [p.lat for p in backwards] == [p.lat for p in found[::-1][:5]]
-    assert Chance(seed=1).locate(photos[:1], [])[0].lat != found[0].lat
+    assert [p.lat for p in backwards] == [p.lat for p in predictions[::-1][:5]]
+    assert Chance(seed=1).locate(photos[:1], [])[0].lat != predictions[0].lat
 
 
 @given(st.floats(0, 0.3), st.floats(-0.5, 0.2), st.integers(0, 15))
 def test_pixels_find_the_example_through_haze_and_exposure(views, examples, haze, stops, number):
     image = views.images[number] / 255
     seen = develop(image, haze=torch.tensor(haze), exposure_stops=torch.tensor(stops))
-    (found,) = NearestPixels().locate([array(to_uint8(seen))], examples)
-    assert (found.lat, found.lon) == (examples[number].lat, examples[number].lon)
+    (prediction,) = NearestPixels().locate([array(to_uint8(seen))], examples)
+    assert (prediction.lat, prediction.lon) == (examples[number].lat, examples[number].lon)
 
 
 def test_pixels_do_not_mind_the_order_of_examples(queries, examples):
@@ -83,8 +83,8 @@ def test_pixels_do_not_mind_the_order_of_examples(queries, examples):
 
 
 def test_the_oracle_is_nearest_of_all_that_answer_with_an_example(queries, examples, truth):
-    found = NearestOracle(truth).locate(queries, examples)
-    for prediction, place in zip(found, truth.tolist(), strict=True):
+    predictions = NearestOracle(truth).locate(queries, examples)
+    for prediction, place in zip(predictions, truth.tolist(), strict=True):
         least = min(haversine_km((e.lat, e.lon), place) for e in examples)
         assert haversine_km((prediction.lat, prediction.lon), place) == pytest.approx(least)
 
@@ -97,12 +97,12 @@ def test_the_oracle_refuses_photos_that_it_knows_nothing_of(queries, examples, t
 def test_densities_are_von_mises_fisher_around_the_answer(queries, examples, truth):
     """Their formula: kappa / (4 pi sinh kappa) exp(kappa cos d); cells of 4 degrees round d."""
     kappa = 5.0
-    for found in NearestOracle(truth, kappa=kappa).locate(queries, examples):
+    for prediction in NearestOracle(truth, kappa=kappa).locate(queries, examples):
         for angle in (0, 40, 90):
-            lat = found.lat - math.copysign(angle, found.lat)
+            lat = prediction.lat - math.copysign(angle, prediction.lat)
             expected = math.log(kappa / (4 * math.pi * math.sinh(kappa)))
             expected += kappa * math.cos(math.radians(angle))
-            assert found.density.log_prob([lat, found.lon]).item() == pytest.approx(
+            assert prediction.density.log_prob([lat, prediction.lon]).item() == pytest.approx(
                 expected, abs=0.25
             )
 

@@ -63,7 +63,7 @@ def test_a_locator_read_again_gives_the_same_answers(locator, saved, photos):
 
 
 def test_its_examples_can_be_left_out_and_its_options_changed(saved, photos):
-    again = icgeo.Geolocator.from_pretrained(str(saved), seed=8, loading={"attention": "pairwise"})
+    again = icgeo.Geolocator.from_pretrained(str(saved), seed=8, attention="pairwise")
     alone = icgeo.Geolocator("tiny", samples=2, seed=8, prompt="unknown world")
     assert again.loaded.settings.attention == "pairwise"
     assert torch.equal(answers(again, photos, []), answers(alone, photos))
@@ -71,9 +71,9 @@ def test_its_examples_can_be_left_out_and_its_options_changed(saved, photos):
 
 
 def test_how_examples_are_chosen_is_kept(locator, photos, tmp_path):
-    own = replace(locator, shots=1, choose="diverse", features="pixels")
+    own = replace(locator, shots=1, select="diverse", features="pixels")
     again = icgeo.Geolocator.from_pretrained(own.save_pretrained(tmp_path / "own"))
-    assert (again.shots, again.choose, again.features) == (1, "diverse", "pixels")
+    assert (again.shots, again.select, again.features) == (1, "diverse", "pixels")
     queries = [x.permute(1, 2, 0).numpy() for x in photos.images]
     assert torch.equal(again.choose_for(queries), own.choose_for(queries))
     with pytest.raises(icgeo.LoadError, match="holds a whole locator; open it with"):
@@ -138,7 +138,7 @@ def test_a_model_of_the_hub_is_named_with_its_commit(locator, tmp_path, monkeypa
         return locator.loaded
 
     monkeypatch.setattr("icgeo.checkpoint.load", load)
-    icgeo.Geolocator.from_pretrained(folder, local_files_only=True, loading={"device": "cpu"})
+    icgeo.Geolocator.from_pretrained(folder, local_files_only=True, device="cpu")
     assert told == {
         "model": "some/model", "revision": "a1b2", "adapter": None, "quantization": None,
         "local_files_only": True, "device": "cpu",

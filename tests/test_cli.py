@@ -16,9 +16,9 @@ from shapely.geometry import Point
 
 import icgeo
 from icgeo import cli
+from icgeo.cli.results import COLUMNS
 from icgeo.data.orbit import open_world, random_views
 from icgeo.options import ONLY_ORBIT
-from icgeo.results import COLUMNS
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +58,11 @@ def test_as_many_examples_are_chosen_as_asked(album, capsys):
     rows = rows_of(capsys.readouterr().out)
     expected = icgeo.predict(photos, bank, shots=1, features="pixels")
     assert [row["lat"] for row in rows] == [p.to_dict()["lat"] for p in expected]
-    assert cli.main([*told, "--choose", "random"]) == 0
+    assert cli.main([*told, "--select", "random"]) == 0
     rows = rows_of(capsys.readouterr().out)
-    expected = icgeo.predict(photos, bank, shots=1, choose="random")
+    expected = icgeo.predict(photos, bank, shots=1, select="random")
     assert [row["lat"] for row in rows] == [p.to_dict()["lat"] for p in expected]
-    assert cli.main([*told, "--choose", "best"]) == 2
+    assert cli.main([*told, "--select", "best"]) == 2
     assert "nearest" in capsys.readouterr().err
 
 
@@ -163,7 +163,7 @@ def test_every_format_says_what_json_says(album, suffix, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        ((), 'expected "command" to be one of'),
+        ((), 'expected "subcommand" to be one of'),
         (("predict",), "expected photos, or - for a list"),
         (("predict", "a.png", "--save", "out.txt"), "ends in .csv, .geojson"),
         (("predict", "a.png", "--save", "no/where/out.csv"), "expected a folder"),
@@ -173,7 +173,7 @@ def test_every_format_says_what_json_says(album, suffix, tmp_path, capsys):
         (("predict", "a.png", "--prompt", "Mars"), "expected prompt of"),
         (("predict", "a.png", "--steps", "0"), "steps of at least 1, got 0"),
         (("predict", "a.png", "--stepz", "1"), "see icgeo predict --help"),
-        (("predict", "a.png", "--choose", "diverse"), "expected --shots with --choose"),
+        (("predict", "a.png", "--select", "diverse"), "expected --shots with --select"),
         (("plan", "--quantization", "nf4"), "expected no quantization for a model of this size"),
         (("plan", "--device", "cuda:99"), "sees, got cuda:99"),
         (("plan", "--quantization", "int3"), "expected quantization of"),
@@ -229,11 +229,13 @@ def test_the_demo_is_told_its_options(monkeypatch, capsys):
 
 
 def test_help_shows_every_option_with_its_default(capsys):
-    for name, command in cli.COMMANDS.items():
+    for options, command in cli.COMMANDS.items():
         with pytest.raises(SystemExit, match="0"):
-            cli.main([name, "--help"])
+            cli.main([command.__name__, "--help"])
         shown = " ".join(capsys.readouterr().out.split())
-        for field in command.options.__dataclass_fields__.values():
-            if field.name != command.positional:
+        for field in options.__dataclass_fields__.values():
+            if "positional" in field.metadata:
+                assert field.metadata["positional"] in shown
+            else:
                 _, _, rest = shown.partition("options: -h")[2].partition(f" --{field.name} ")
                 assert "default:" in rest

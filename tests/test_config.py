@@ -67,6 +67,42 @@ def test_a_switch_may_stand_alone(args, expected):
     assert parse(Options, [*args, "--steps", "2"]) == Options(steps=2, compiled=expected)
 
 
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["--shots", "0,4,16"], (0, 4, 16)),
+        (["--shots=0,4,16"], (0, 4, 16)),
+        (["--shots", "[0, 4, 16]"], (0, 4, 16)),
+        (["--shots", "4"], (4,)),
+        (["--shots", "[]"], ()),
+    ],
+)
+def test_several_values_take_commas(args, expected):
+    assert parse(Options, [*args, "--compiled"]) == Options(shots=expected, compiled=True)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Show some runs."""
+
+    runs: tuple[Path, ...] = config.positional("Folders of runs.")
+    names: str | tuple[str, ...] = "all"
+    """One name, or several."""
+    quiet: bool = False
+    """Print nothing."""
+
+
+def test_words_without_a_name_are_a_list(capsys):
+    found = parse(Report, ["a", "b", "--quiet"])
+    assert ([*found.runs], found.names, found.quiet) == ([Path("a"), Path("b")], "all", True)
+    assert [*parse(Report, ["--quiet", "c"]).runs] == [Path("c")]
+    assert parse(Report, ["--names", "x"]).names == "x"
+    assert parse(Report, ["--names", "x,y"]).names == ("x", "y")
+    with pytest.raises(SystemExit, match="0"):
+        parse(Report, ["--help"])
+    assert "Folders of runs." in capsys.readouterr().out
+
+
 def test_command_line_is_over_yaml_is_over_defaults(tmp_path):
     path = write_yaml(tmp_path, "rate: 3e-4\nsteps: 7\nworld: mars.jpg\n")
     options = parse(Options, ["--config", path, "--steps=9", "--shots=[2]", "--compiled=true"])
@@ -100,10 +136,11 @@ def test_numbers_are_numbers(tmp_path, text):
         ("shots", "[1, x]", 'key "shots"'),
     ],
 )
-def test_what_is_wrong_is_one_line_and_code_2(key, value, message, tmp_path, capsys):
+def test_what_is_wrong_is_one_line_and_code_2(key, value, message, tmp_path, monkeypatch, capsys):
     for args in ([f"--{key}={value}"], ["--config", write_yaml(tmp_path, f"{key}: {value}")]):
+        monkeypatch.setattr("sys.argv", ["train.py", *args])
         with pytest.raises(SystemExit) as stopped:
-            parse(Options, args)
+            config.run(print, Options)
         error = capsys.readouterr().err
         assert stopped.value.code == 2
         assert error.count("\n") == 1
@@ -111,9 +148,10 @@ def test_what_is_wrong_is_one_line_and_code_2(key, value, message, tmp_path, cap
         assert message in error
 
 
-def test_a_config_that_is_not_there_is_named(capsys):
+def test_a_config_that_is_not_there_is_named(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train.py", "--config", "nowhere.yaml"])
     with pytest.raises(SystemExit, match="2"):
-        parse(Options, ["--config", "nowhere.yaml"])
+        config.run(print, Options)
     assert "nowhere.yaml" in capsys.readouterr().err
 
 

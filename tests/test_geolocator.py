@@ -1,10 +1,12 @@
 """Tests of the method end to end, with the tiny model of the package."""
 
+import inspect
 import math
 import subprocess
 import sys
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from PIL import Image
@@ -15,7 +17,7 @@ from icgeo.data.orbit import random_views
 from icgeo.data.photos import PhotoError, as_photos
 from icgeo.data.worlds import procedural_world
 from icgeo.evaluation.batch import read
-from icgeo.selection import STRATEGIES, Bank, make_strategy
+from icgeo.selection import STRATEGIES, Bank, Diverse, make_strategy
 
 UNKNOWN = "unknown world"
 real = features.open
@@ -61,14 +63,23 @@ def test_predict_takes_one_image_or_many(tiny, photos, examples, tmp_path):
 
 def test_predict_takes_examples_in_every_form(tiny, photos, examples, views, tmp_path):
     rows = ["image,latitude,longitude"]
+    dicts = []
     for i, (lat, lon) in enumerate(views.lat_lon[:3].tolist()):
         Image.fromarray(photos[i]).save(tmp_path / f"{i}.png")
         rows.append(f"{i}.png,{lat!r},{lon!r}")
+        dicts.append({"image": photos[i], "lat": lat, "lon": lon})
     (tmp_path / "bank.csv").write_text("\n".join(rows))
     tuples = [(photos[i], tuple(views.lat_lon[i].tolist())) for i in range(3)]
     found = [
         icgeo.predict(photos[20:22], form, model=tiny, prompt=UNKNOWN)
-        for form in (examples[:3], tuples, tmp_path / "bank.csv")
+        for form in (
+            examples[:3],
+            tuples,
+            [(photo, *place) for photo, place in tuples],
+            dicts,
+            pandas.DataFrame(dicts),
+            tmp_path / "bank.csv",
+        )
     ]
     for predictions in found[1:]:
         torch.testing.assert_close(log_mass(predictions), log_mass(found[0]), atol=1e-6, rtol=0)
@@ -136,6 +147,35 @@ def test_tiny_learns_from_examples_of_worlds_it_has_never_seen(tiny):
             truth = views.lat_lon[16:]
             found += [-p.density.log_prob(t).item() for p, t in zip(located, truth, strict=True)]
     assert sum(nats[16]) / 96 < sum(nats[1]) / 96 - 0.2
+
+
+def test_the_options_stand_in_the_signature():
+    """As `Geolocator` has them, with its defaults; the examples are an argument."""
+    door, locator = map(inspect.signature, (icgeo.predict, icgeo.Geolocator))
+    options = {name: one.default for name, one in locator.parameters.items()}
+    del options["name"], options["examples"]
+    own = {
+        name: one.default for name, one in door.parameters.items() if one.kind is one.KEYWORD_ONLY
+    }
+    assert own == options
+
+
+@pytest.mark.parametrize(
+    ("wrong", "nearest"), [("step", "steps"), ("shot", "shots"), ("modle", "model")]
+)
+def test_a_mistyped_option_is_told_the_nearest(photos, wrong, nearest):
+    with pytest.raises(ValueError, match=f"got '{wrong}'; did you mean '{nearest}'"):
+        icgeo.predict(photos[0], **{wrong: 1})
+    with pytest.raises(ValueError, match=f"got '{wrong}'; did you mean '{nearest}'"):
+        icgeo.predict_sequence(photos[:1], speed_kmh=None, **{wrong: 1})
+
+
+def test_options_of_loading_are_options(photos, tiny):
+    (half,) = icgeo.predict(photos[20], dtype="bfloat16")
+    (whole,) = icgeo.predict(photos[20], model=tiny)
+    assert 0 < (half.map - whole.map).abs().max() < 0.2
+    with pytest.raises(ValueError, match="no dtype for a model that is loaded already"):
+        icgeo.predict(photos[20], model=tiny, dtype="bfloat16")
 
 
 @pytest.mark.parametrize("point", ["best", "mode", "mean", "median"])
@@ -239,7 +279,7 @@ def test_bad_input_is_refused_in_plain_words(tiny, photos, tmp_path):
         ({"attention": "full"}, "expected attention of .*pairwise"),
         ({"style": icgeo.maps.MapStyle()}, "expected style of"),
         ({"point": "corner"}, "expected point to be one of"),
-        ({"choose": "best"}, "expected choose to be one of .*'nearest'"),
+        ({"select": "best"}, "expected select to be one of .*'nearest'"),
         ({"shots": -1}, "expected shots of at least 0, got -1"),
         ({"example_guidance": -1.0}, "expected example_guidance of at least 0, got -1.0"),
         ({"example_guidance": math.nan}, "expected example_guidance of at least 0, got nan"),
@@ -278,7 +318,7 @@ def test_examples_are_chosen_for_each_photo(tiny, photos, examples):
 @pytest.mark.parametrize("name", [None, "pixels"])
 def test_examples_are_chosen_as_asked(tiny, photos, examples, choose, name):
     photos, seen = photos[16:20], []
-    locator = icgeo.Geolocator(tiny, shots=3, choose=choose, features=name, steps=2)
+    locator = icgeo.Geolocator(tiny, shots=3, select=choose, features=name, steps=2)
     found = locator.locate(
         photos, examples, callback_on_step_end=lambda maps, t: seen.append((len(maps), t))
     )
@@ -289,6 +329,26 @@ def test_examples_are_chosen_as_asked(tiny, photos, examples, choose, name):
         (alone,) = icgeo.Geolocator(tiny, steps=2).locate([photo], [examples[n] for n in numbers])
         torch.testing.assert_close(one.map, alone.map, atol=5e-5, rtol=0)
     assert {t for _, t in seen[-2:]} == {1.0, 0.5}
+
+
+def test_a_strategy_may_be_given_itself(tiny, photos, examples):
+    """Named or given, alike; and one of another hand."""
+
+    class First:
+        def choose(self, bank, photos, shots):
+            return torch.arange(shots).expand(len(photos), shots)
+
+    by_name, by_hand = (
+        icgeo.Geolocator(tiny, shots=3, select=select, features="pixels")
+        for select in ("diverse", Diverse(0.7))
+    )
+    chosen = by_hand.choose_for(photos[16:20], examples)
+    assert torch.equal(chosen, by_name.choose_for(photos[16:20], examples))
+    other = icgeo.Geolocator(tiny, shots=3, select=Diverse(0.1), features="pixels")
+    assert not torch.equal(other.choose_for(photos[16:20], examples), chosen)
+    (first,) = icgeo.predict(photos[16], examples, model=tiny, shots=3, select=First())
+    (shown,) = icgeo.predict(photos[16], examples[:3], model=tiny)
+    torch.testing.assert_close(first.map, shown.map, atol=2e-5, rtol=0)
 
 
 def test_a_choice_follows_what_changes_in_place(tiny, photos, examples):
@@ -322,7 +382,7 @@ def test_features_of_the_same_examples_are_kept(tiny, photos, examples, monkeypa
 
 def test_choices_that_look_at_nothing_need_no_features(tiny, photos, examples):
     for choose in ("random", "stratified", "two-stage"):
-        locator = icgeo.Geolocator(tiny, shots=2, choose=choose, features="no/such")
+        locator = icgeo.Geolocator(tiny, shots=2, select=choose, features="no/such")
         locator.prepare(examples)
         assert len(locator.locate(photos[:2], examples)) == 2
 
@@ -334,7 +394,9 @@ def test_contexts_of_one_photo_are_not_kept(photos, examples):
     assert locator.shown_at_once(16) == 2
     assert icgeo.Geolocator("tiny", shots=2, batch_size=4).shown_at_once(16) == 8
     assert icgeo.Geolocator("tiny", shots=2, batch_size=4).shown_at_once(5) == 5
-    assert icgeo.Geolocator("tiny", shots=2, choose="random").shown_at_once(16) == 2
+    assert icgeo.Geolocator("tiny", shots=2, select="random").shown_at_once(16) == 2
+    rough = icgeo.Geolocator("tiny", shots=2, batch_size=4, select="two-stage")
+    assert rough.shown_at_once(16) == 8, "each photo has its own"
 
 
 def test_fewer_shots_than_none_or_more_than_all_change_nothing(tiny, photos, examples):

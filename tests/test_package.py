@@ -12,6 +12,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import icgeo
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SLOW = {"accelerate", "astropy", "diffusers", "geopandas", "matplotlib", "scipy", "transformers"}
@@ -39,6 +41,20 @@ def test_importing_icgeo_leaves_slow_libraries_for_later():
     imported = set(done.stdout.split())
     assert "icgeo" in imported
     assert not imported & SLOW
+
+
+@pytest.mark.parametrize("name", ["plots", "features", "selection", "data", "metrics"])
+def test_importing_icgeo_is_enough_for_its_modules(name):
+    code = (
+        f"import icgeo; assert icgeo.{name}.__name__ == 'icgeo.{name}' and '{name}' in dir(icgeo)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_is_there():
+    assert {getattr(icgeo, name) is not None for name in icgeo.__all__} == {True}
+    with pytest.raises(AttributeError, match="has no attribute 'plot'"):
+        _ = icgeo.plot
 
 
 def test_types_travel_with_the_package():

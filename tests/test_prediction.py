@@ -4,8 +4,10 @@ import json
 import math
 
 import numpy as np
+import pandas
 import pytest
 import shapely
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -49,7 +51,17 @@ def test_examples_come_in_every_form(manifest):
     places = [(48.5, 2.25), (-33.5, -170.0)]
     paths = [manifest.parent / name for name in ("a.png", "b.png")]
     tuples = [(paths[0], (48.5, 2.25)), (paths[1], (-33.5, 190))]
-    forms = [manifest, str(manifest), tuples, [Example(p, *at) for p, at in tuples]]
+    forms = [
+        manifest,
+        str(manifest),
+        tuples,
+        [Example(p, *at) for p, at in tuples],
+        [(p, *at) for p, at in tuples],
+        [{"image": p, "lat": lat, "lon": lon} for p, (lat, lon) in tuples],
+        [{"path": p, "latitude": lat, "longitude": lon, "note": 1} for p, (lat, lon) in tuples],
+        pandas.DataFrame({"image": paths, "lat": [48.5, -33.5], "lon": [2.25, 190]}),
+        pandas.DataFrame({"latitude": [48.5, -33.5], "image": paths, "longitude": [2.25, 190]}),
+    ]
     for form in forms:
         found = as_examples(form)
         assert [(example.lat, example.lon) for example in found] == places
@@ -75,7 +87,16 @@ def test_what_is_no_list_is_named(wrong):
         as_examples(wrong)
 
 
-@pytest.mark.parametrize("wrong", [(PHOTO, (1.0, 2.0)), [(PHOTO, 1.0, 2.0)], [(PHOTO, (1.0,))]])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (PHOTO, (1.0, 2.0)),
+        [(PHOTO, (1.0,))],
+        [(PHOTO, 1.0, 2.0, 3.0)],
+        ["a.png"],
+        [{"image": PHOTO, "lat": 1.0}],
+    ],
+)
 def test_what_is_no_list_of_examples_is_refused(wrong):
     with pytest.raises(ValueError, match=r"expected examples as Example.*number"):
         as_examples(list(wrong))
@@ -117,3 +138,25 @@ def test_the_region_has_the_area_that_the_line_tells():
     region = found.credible_region(0.9)
     assert region.area_km2.sum() == pytest.approx(found.to_dict()["area_90_km2"])
     assert region.contains(shapely.Point(30.0, 20.0)).any()
+
+
+def test_a_table_without_places_is_refused():
+    with pytest.raises(ValueError, match=r"\"lat\": .*, got dict as number 0"):
+        as_examples(pandas.DataFrame({"image": ["a.png"], "town": ["Lyon"]}))
+    with pytest.raises(ValueError, match="expected latitude in"):
+        as_examples(pandas.DataFrame({"image": ["a.png"], "lat": [math.nan], "lon": [2.0]}))
+
+
+def test_a_prediction_is_built_of_its_density():
+    density = Density.from_mixture([20.0, 30.0], 40.0)
+    samples = torch.rand(3, 3, 4, 8, generator=torch.Generator().manual_seed(0))
+    best = Prediction.from_density(density, legibility=0.5, seconds=1.0, samples=samples)
+    assert best.located
+    assert (best.lat, best.lon) == pytest.approx((20, 30), abs=0.5)
+    assert torch.equal(best.map, samples.mean(0))
+    point = torch.tensor([1.0, 2.0])
+    said = Prediction.from_density(density, point, legibility=0.01, located=True, seconds=1.0)
+    assert (said.lat, said.lon, said.map) == (1, 2, None)
+    nowhere = Prediction.from_density(density, point, legibility=0.01, seconds=1.0)
+    assert not nowhere.located
+    assert math.isnan(nowhere.lat)

@@ -81,8 +81,8 @@ def test_four_frames_by_all_20736_paths(slow, power):
         [frame.mass.numpy() for frame in frames], 3 * [move], prior.mass.numpy(), power
     )
     hours = [0, HOUR, 2 * HOUR, 3 * HOUR]
-    found = smooth(frames, hours, speed_kmh=speed(sides, 1), temperature=1 / power, prior=prior)
-    np.testing.assert_allclose(torch.stack([d.mass for d in found]), expected, rtol=1e-4)
+    smoothed = smooth(frames, hours, speed_kmh=speed(sides, 1), temperature=1 / power, prior=prior)
+    np.testing.assert_allclose(torch.stack([d.mass for d in smoothed]), expected, rtol=1e-4)
 
 
 def test_matrices_at_nside_4():
@@ -92,8 +92,8 @@ def test_matrices_at_nside_4():
     moves = [chances(4, sides, flat) for sides in (1.0, 2.5, 1.6)]
     columns = [frame.mass.numpy() ** 0.6 for frame in frames]
     hours = np.cumsum([7.0, 1.0, 2.5, 1.6])
-    found = smooth(frames, list(hours * HOUR), speed_kmh=speed(1, 4), temperature=1 / 0.6)
-    for i, density in enumerate(found):
+    smoothed = smooth(frames, list(hours * HOUR), speed_kmh=speed(1, 4), temperature=1 / 0.6)
+    for i, density in enumerate(smoothed):
         past, future = flat * columns[0], np.ones(192)
         for move, column in zip(moves[:i], columns[1:], strict=False):
             past = (past @ move) * column
@@ -116,13 +116,13 @@ def test_after_a_known_frame_the_next_is_in_a_cap(sides):
     """Grids differ by the reach; half a side of a cell blurs its edge, and that cap's moments."""
     place, reach_km = (40.0, 170.0), speed(sides, 16)
     frames = [near(place, nside=16, kappa=1e5), Density.uniform(16)]
-    _, found = smooth(frames, [0, HOUR], speed_kmh=reach_km)
+    _, smoothed = smooth(frames, [0, HOUR], speed_kmh=reach_km)
     away = distance_km(place, to_lat_lon(cell_xyz(16)))
     # 0.5 % is the floor of the first frame; a cell has at most a third of the reach as its side
-    assert found.mass[away > 4 / 3 * reach_km].sum() < 0.03
+    assert smoothed.mass[away > 4 / 3 * reach_km].sum() < 0.03
     radians = reach_km / EARTH_RADIUS_KM
     mean = (math.sin(radians) - radians * math.cos(radians)) / (1 - math.cos(radians))
-    assert (found.mass @ away).item() == pytest.approx(mean * EARTH_RADIUS_KM, rel=0.1)
+    assert (smoothed.mass @ away).item() == pytest.approx(mean * EARTH_RADIUS_KM, rel=0.1)
 
 
 def test_at_one_place_likelihoods_multiply():
@@ -155,19 +155,19 @@ def test_time_may_run_backwards(seed, sides):
 def test_long_contradictions_leave_an_answer(limit):
     """Fifty frames at one place, then sixty at its antipode, too far to go: the many win."""
     frames = 50 * [near((10, 20), nside=8)] + 60 * [near((-10, -160), nside=8)]
-    found = smooth(frames, list(range(110)), speed_kmh=limit)
-    assert all(density.mass.isfinite().all() for density in found)
-    assert distance_km(found[-1].mode(), (-10, -160)).item() < 600
+    smoothed = smooth(frames, list(range(110)), speed_kmh=limit)
+    assert all(density.mass.isfinite().all() for density in smoothed)
+    assert distance_km(smoothed[-1].mode(), (-10, -160)).item() < 600
     if limit == 0:
-        assert distance_km(found[0].mode(), (-10, -160)).item() < 600
+        assert distance_km(smoothed[0].mode(), (-10, -160)).item() < 600
 
 
 def test_an_outlier_is_put_right_by_its_neighbours():
     places = [(0.0, 10.0 * i) for i in range(5)]
     frames = [near(place, nside=16, kappa=100.0) for place in places]
     frames[2] = near((60.0, -120.0), nside=16, kappa=100.0)
-    found = smooth(frames, [HOUR * i for i in range(5)], speed_kmh=1500.0)
-    assert distance_km(found[2].median(), places[2]).item() < 300
+    smoothed = smooth(frames, [HOUR * i for i in range(5)], speed_kmh=1500.0)
+    assert distance_km(smoothed[2].median(), places[2]).item() < 300
 
 
 def test_frames_wrong_together_count_as_fewer():

@@ -24,7 +24,7 @@ from icgeo.maps import MapStyle
 from icgeo.maps.basemap import base_image, basemap
 from icgeo.metrics.locations import bundled_gazetteer
 from icgeo.plots import plot_context, plot_prediction
-from icgeo.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, place_name
+from icgeo.plots.theme import BLACK, BLUE, GREEN, GREY, ORANGE, place_name
 from icgeo.prediction import CREDIBLE_LEVELS, Example, Prediction, rounded
 from icgeo.sphere import distance_km
 

@@ -83,13 +83,13 @@ def forget(answers: Answers | None) -> None:
 
 def locator_of(model: MapModel, asked: Asked) -> Geolocator:
     """Make what locates as a visitor asks."""
-    choose, features = CHOICES[asked.choice]
+    select, features = CHOICES[asked.choice]
     return Geolocator(
         model,
         steps=int(asked.steps),
         samples=int(asked.samples),
         shots=int(asked.shots),
-        choose=choose,
+        select=select,
         features=features,
     )
 

@@ -26,7 +26,7 @@ from icgeo.app.locating import (
     steps_of,
 )
 from icgeo.models import LoadError, MapModel, load
-from icgeo.plots.style import place_name
+from icgeo.plots.theme import place_name
 
 KEPT_SECONDS = 3600
 MAX_SHOTS, MAX_STEPS, MAX_SAMPLES = 32, 50, 16

@@ -35,12 +35,13 @@ def parse_location(tags: Mapping[int, object]) -> tuple[float, float] | None:
 
 
 def _signed(tags: Mapping[int, object], tag: GPS, ref_tag: GPS, *, letters: str) -> float | None:
-    """Give a coordinate in degrees; `letters` are its positive and its negative reference."""
+    """Return a coordinate in degrees; `letters` are its positive and its negative reference."""
     if tag not in tags:
         return None
-    parts = _numbers(tags[tag])
-    reference = _text(tags.get(ref_tag))[:1]
-    if parts is None or (reference and reference not in letters):
+    value, reference = tags[tag], _text(tags.get(ref_tag))[:1]
+    parts = [_number(part) for part in (value if isinstance(value, tuple | list) else (value,))]
+    is_legal = 1 <= len(parts) <= 3 and all(abs(part) <= 60 for part in parts[1:])  # NaN is not
+    if not is_legal or not math.isfinite(parts[0]) or (reference and reference not in letters):
         return None
     if not reference:
         logger.warning("EXIF has %s without %s; took it as %s", tag.name, ref_tag.name, letters[0])
@@ -48,16 +49,8 @@ def _signed(tags: Mapping[int, object], tag: GPS, ref_tag: GPS, *, letters: str)
     return -size if reference == letters[1] or min(parts) < 0 else size
 
 
-def _numbers(value: object) -> list[float] | None:
-    """Split a coordinate into degrees, minutes and seconds, as many as it has."""
-    entries = value if isinstance(value, tuple | list) else (value,)
-    parts = [_number(entry) for entry in entries]
-    is_legal = 1 <= len(parts) <= 3 and all(map(math.isfinite, parts))
-    return parts if is_legal and all(abs(part) <= 60 for part in parts[1:]) else None
-
-
 def _number(value: object) -> float:
-    """Give a number, or the quotient of a pair; NaN for anything else."""
+    """Return a number, or the quotient of a pair; NaN for anything else."""
     try:
         if isinstance(value, tuple):
             numerator, denominator = value

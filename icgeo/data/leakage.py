@@ -113,7 +113,7 @@ class LeakageGuard:
         for number, example in enumerate(examples):
             yield from self._leaks_of(self._traits(number, example))
 
-    def kept(self, examples: Iterable[Item]) -> Iterator[Item]:
+    def filter(self, examples: Iterable[Item]) -> Iterator[Item]:
         """Return the examples that give no query away."""
         for number, example in enumerate(examples):
             if not any(self._leaks_of(self._traits(number, example))):

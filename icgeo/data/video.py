@@ -1,10 +1,8 @@
 """Frames of video files, at even intervals, upright; needs PyAV (`pip install icgeo[video]`)."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -13,7 +11,6 @@ from icgeo.config import UsageError
 
 if TYPE_CHECKING:
     from av import VideoFrame
-    from av.container import InputContainer
 
 MAX_SIDE = 1024
 """Frames are kept no larger than this many pixels, so that hundreds of them fit in memory."""
@@ -43,32 +40,28 @@ def read_video(
         )
     images: list[Image.Image] = []
     seconds: list[float] = []
-    with _opened(Path(path)) as video:
-        for moment, frame in _timed(video, Path(path)):
-            # half a millisecond: times are rounded to the ticks of the file's clock
-            if seconds and moment < seconds[-1] + every_seconds - 5e-4:
-                continue
-            if len(images) == max_frames:
-                logger.warning("%s: took the first %d frames alone", path, max_frames)
-                break
-            images.append(_picture(frame))
-            seconds.append(moment)
+    for moment, frame in _decode(Path(path)):
+        # half a millisecond: times are rounded to the ticks of the file's clock
+        if seconds and moment < seconds[-1] + every_seconds - 5e-4:
+            continue
+        if len(images) == max_frames:
+            logger.warning("%s: took the first %d frames alone", path, max_frames)
+            break
+        image: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
+        image.thumbnail((MAX_SIDE, MAX_SIDE))
+        images.append(image.rotate(frame.rotation, expand=True) if frame.rotation else image)
+        seconds.append(moment)
     if not images:
         raise UsageError(f"expected a video in {path}, got no frame that can be decoded")
     return images, seconds
 
 
-def _av() -> ModuleType:
+def _decode(path: Path) -> "Iterator[tuple[float, VideoFrame]]":
+    """Decode frames in order, with the seconds since the first, as far as it goes."""
     try:
         import av
     except ImportError as error:
         raise UsageError("reading a video needs PyAV: pip install 'icgeo[video]'") from error
-    return av
-
-
-@contextmanager
-def _opened(path: Path) -> "Iterator[InputContainer]":
-    av = _av()
     if not path.is_file():
         raise UsageError(f"there is no video {path}")
     try:
@@ -78,25 +71,17 @@ def _opened(path: Path) -> "Iterator[InputContainer]":
     with video:
         if not video.streams.video:
             raise UsageError(f"expected a video in {path}, got a file without pictures")
-        video.streams.video[0].thread_type = "AUTO"
-        yield video
+        stream = video.streams.video[0]
+        stream.thread_type = "AUTO"
+        try:
+            yield from _timed(video.decode(stream), rate=float(stream.guessed_rate or 25))
+        except av.FFmpegError as error:
+            logger.warning("%s breaks off: %s", path, error.strerror)
 
 
-def _timed(video: "InputContainer", path: Path) -> "Iterator[tuple[float, VideoFrame]]":
-    """Decode frames in order, with the seconds since the first, as far as it goes."""
-    stream = video.streams.video[0]
-    rate = float(stream.guessed_rate or 25)
+def _timed(frames: "Iterable[VideoFrame]", *, rate: float) -> "Iterator[tuple[float, VideoFrame]]":
     start = None
-    try:
-        for number, frame in enumerate(video.decode(stream)):
-            moment = number / rate if frame.time is None else frame.time
-            start = moment if start is None else start
-            yield moment - start, frame
-    except _av().FFmpegError as error:
-        logger.warning("%s breaks off: %s", path, error.strerror)
-
-
-def _picture(frame: "VideoFrame") -> Image.Image:
-    image: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
-    image.thumbnail((MAX_SIDE, MAX_SIDE))
-    return image.rotate(frame.rotation, expand=True) if frame.rotation else image
+    for number, frame in enumerate(frames):
+        moment = number / rate if frame.time is None else frame.time
+        start = moment if start is None else start
+        yield moment - start, frame

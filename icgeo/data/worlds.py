@@ -25,7 +25,7 @@ LATTICE = 32
 
 
 def pixel_xyz(height: int) -> Points:
-    """Unit vectors of the pixel centres of an equirectangular picture."""
+    """Return the unit vectors of the pixel centres of an equirectangular picture."""
     lat = 90 - (torch.arange(height) + 0.5) * 180 / height
     lon = (torch.arange(2 * height) + 0.5) * 180 / height - 180
     return sphere.to_xyz(torch.stack(torch.meshgrid(lat, lon, indexing="ij"), dim=-1))
@@ -36,7 +36,7 @@ def _uniform(low: float, high: float, generator: Generator) -> float:
 
 
 def value_noise(xyz: Points, frequency: float, channels: int, generator: Generator) -> Tensor:
-    """Smooth noise of unit variance, [channels, height, width]: `frequency` kernels a radius."""
+    """Draw smooth noise [channels, height, width], unit variance, `frequency` kernels a radius."""
     lattice = torch.randn(channels, *3 * [LATTICE], generator=generator)
     lattice = functional.pad(lattice[None], 3 * (0, 1), mode="circular")
     turn = sphere.random_rotation(generator=generator, dtype=torch.float32)
@@ -59,7 +59,7 @@ def fractal(
     gain: float = 0.55,
     channels: int = 1,
 ) -> Float[Tensor, "channels height width"]:
-    """Fractional Brownian noise of unit variance (Musgrave 1994): octaves of falling strength."""
+    """Draw fractional Brownian noise of unit variance (Musgrave 1994): octaves, ever weaker."""
     total = torch.zeros(channels, *xyz.shape[:2])
     for octave in range(octaves):
         total += gain**octave * value_noise(xyz, frequency * 2**octave, channels, generator)
@@ -91,7 +91,7 @@ def colour_ramp(values: Field, colours: Float[Tensor, "count channels"]) -> Tens
 
 
 def _shade(height: Field, strength: float) -> Field:
-    """Relief as a brightness factor: slopes to the west are lit."""
+    """Return relief as a brightness factor: slopes to the west are lit."""
     east = torch.roll(height, -1, dims=1) - torch.roll(height, 1, dims=1)
     return 1 + strength * torch.tanh(east / east.std().clamp_min(1e-6))
 
@@ -103,7 +103,7 @@ def _tinted(world: World, xyz: Points, generator: Generator, strength: float = 0
 
 
 def terrain(xyz: Points, generator: Generator) -> World:
-    """Continents and seas, coloured by height and by moisture."""
+    """Paint continents and seas, coloured by height and by moisture."""
     height, moisture = fractal(xyz, generator, frequency=_uniform(1, 2.5, generator), channels=2)
     land = _ranks(height) > _uniform(0.3, 0.7, generator)
     dry, wet = (colour_ramp(_ranks(height), _colours(4, generator)) for _ in range(2))
@@ -114,20 +114,19 @@ def terrain(xyz: Points, generator: Generator) -> World:
 
 
 def _crater_profile(reach: Field) -> Field:
-    """Height against distance in radii: a bowl, a rim at 1, nothing beyond 1.6."""
+    """Return height against distance in radii: a bowl, a rim at 1, nothing beyond 1.6."""
     bowl = (reach.square() - 1).clamp_max(0)
     rim = torch.exp(-((reach - 1) / 0.18).square())
     return bowl + 0.9 * rim
 
 
 def craters(xyz: Points, generator: Generator) -> World:
-    """Impact craters of all sizes on grey plains, as on the Moon and Mercury."""
+    """Paint impact craters of all sizes on grey plains, as on the Moon and Mercury."""
     height = 0.5 * fractal(xyz, generator, frequency=2)[0]
     albedo = fractal(xyz, generator, frequency=1.3, octaves=5)[0]
     radii = 2.2 * (1 - torch.rand(220, generator=generator)) ** -0.8
-    for centre, radius_deg in zip(
-        sphere.sample_uniform(220, generator=generator, dtype=torch.float32), radii, strict=True
-    ):
+    centres = sphere.sample_uniform(220, generator=generator, dtype=torch.float32)
+    for centre, radius_deg in zip(centres, radii, strict=True):
         radius = math.radians(min(radius_deg.item(), 22.0))
         reach = (xyz - centre).norm(dim=-1) / radius
         height = height + _crater_profile(reach) * radius * 6
@@ -137,7 +136,7 @@ def craters(xyz: Points, generator: Generator) -> World:
 
 
 def bands(xyz: Points, generator: Generator) -> World:
-    """Stripes along the parallels of some axis, stirred, with oval storms, as on Jupiter."""
+    """Paint stripes along the parallels of some axis, stirred, with oval storms, as on Jupiter."""
     axis = sphere.sample_uniform(generator=generator, dtype=torch.float32)
     stir = fractal(xyz, generator, frequency=2.5, octaves=5, channels=2)
     lat = xyz @ axis + 0.06 * stir[0]
@@ -150,7 +149,7 @@ def bands(xyz: Points, generator: Generator) -> World:
 
 
 def cells(xyz: Points, generator: Generator) -> World:
-    """Plates of their own colours with dark seams: a Voronoi diagram of the sphere, warped."""
+    """Paint coloured plates with dark seams: a Voronoi diagram of the sphere, warped."""
     warp = rearrange(fractal(xyz, generator, frequency=4, octaves=4, channels=3), "c h w -> h w c")
     warped = functional.normalize(xyz + _uniform(0.02, 0.08, generator) * warp, dim=-1)
     count = int(_uniform(60, 400, generator))
@@ -163,7 +162,7 @@ def cells(xyz: Points, generator: Generator) -> World:
 
 
 def dunes(xyz: Points, generator: Generator) -> World:
-    """Wavy ridges whose course and colour change from region to region, as on Titan."""
+    """Paint wavy ridges whose course and colour change from region to region, as on Titan."""
     course = fractal(xyz, generator, frequency=1.2, octaves=4)[0]
     ridges = torch.sin(course * _uniform(8, 20, generator))
     cover = fractal(xyz, generator, frequency=2, octaves=5)[0]
@@ -173,12 +172,10 @@ def dunes(xyz: Points, generator: Generator) -> World:
 
 
 def ice(xyz: Points, generator: Generator) -> World:
-    """Bright plains crossed by dark cracks and great-circle lines, as on Europa."""
+    """Paint bright plains crossed by dark cracks and great-circle lines, as on Europa."""
     plain = fractal(xyz, generator, frequency=1.5, octaves=5)[0]
-    cracks = sum(
-        torch.exp(-(fractal(xyz, generator, frequency=f, octaves=4)[0] / 0.08).square())
-        for f in (1.5, 3.0)
-    )
+    folds = (fractal(xyz, generator, frequency=f, octaves=4)[0] for f in (1.5, 3.0))
+    cracks = sum(torch.exp(-(fold / 0.08).square()) for fold in folds)
     wobble = 0.05 * fractal(xyz, generator, frequency=2, octaves=4)[0]
     lines = torch.zeros_like(plain)
     for normal in sphere.sample_uniform(30, generator=generator, dtype=torch.float32):
@@ -186,28 +183,21 @@ def ice(xyz: Points, generator: Generator) -> World:
         width = _uniform(0.008, 0.03, generator)
         lines = lines + torch.exp(-((xyz @ normal + wobble - offset) / width).square())
     ground = 0.35 + 0.65 * colour_ramp(_ranks(plain), _colours(4, generator))
-    heatmap = rearrange(_colours(1, generator)[0] * 0.5, "c -> c 1 1")
+    stain = rearrange(_colours(1, generator)[0] * 0.5, "c -> c 1 1")
     cover = (0.7 * (cracks + lines)).clamp(0, 0.9)
-    return _tinted(ground * (1 - cover) + heatmap * cover, xyz, generator, 0.06)
+    return _tinted(ground * (1 - cover) + stain * cover, xyz, generator, 0.06)
 
 
 def mixture(xyz: Points, generator: Generator) -> World:
-    """Two training families on one planet, each on its own continents."""
+    """Paint two training families on one planet, each on its own continents."""
     pure = (terrain, bands, dunes, ice)
     first, second = torch.randperm(len(pure), generator=generator)[:2].tolist()
     mask = torch.sigmoid(6 * fractal(xyz, generator, frequency=1.5, octaves=5)[0])
     return pure[first](xyz, generator) * mask + pure[second](xyz, generator) * (1 - mask)
 
 
-FAMILIES: dict[str, Callable[[Points, Generator], World]] = {
-    "terrain": terrain,
-    "bands": bands,
-    "dunes": dunes,
-    "ice": ice,
-    "mixture": mixture,
-    "craters": craters,
-    "cells": cells,
-}
+_FAMILIES = (terrain, bands, dunes, ice, mixture, craters, cells)
+FAMILIES: dict[str, Callable[[Points, Generator], World]] = {f.__name__: f for f in _FAMILIES}
 TRAINING_FAMILIES = ("terrain", "bands", "dunes", "ice", "mixture")
 HELD_OUT_FAMILIES = ("craters", "cells")
 

@@ -7,6 +7,7 @@ Conventions: shapes are in EPSG:4326; `icgeo/assets/basemap.parquet` has the col
 from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import as_file, files
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,22 +53,28 @@ def _base_image(style: MapStyle) -> Float[Tensor, "3 height width"]:
 
 def _coverage(style: MapStyle, kind: str) -> Float[Tensor, "height width"]:
     """Share of each pixel that the shapes of a kind cover."""
+    import shapely
     from PIL import Image, ImageDraw
 
     canvas = Image.new("L", (_FINER * style.width, _FINER * style.height))
     pen = ImageDraw.Draw(canvas)
-    around = _FINER * 360 / style.pixel_deg
     lines, fills = _lines(kind)
-    for corners, fill in zip(_on_canvas(lines, style), fills, strict=True):
-        for turn in (-around, 0.0, around):
-            column = corners[:, 0] + turn
-            if column.max() < 0 or column.min() > canvas.width:
-                continue
-            points = np.stack((column, corners[:, 1]), axis=1).flatten().tolist()
-            if kind == "borders":
-                pen.line(points, fill=fill, width=_FINER // 2)
-            else:
-                pen.polygon(points, fill=fill)
+    coordinates, line = shapely.get_coordinates(lines, return_index=True)
+    lon, lat = torch.from_numpy(coordinates).unbind(-1)
+    if style.projection == "web_mercator":
+        lat = lat.clamp(-MERCATOR_LATITUDE, MERCATOR_LATITUDE)
+    column = (lon - style.extent[0]) / style.pixel_deg
+    corners = _FINER * torch.stack((column, style.rows_of(lat)), dim=-1) - 0.5
+    parts = np.split(corners.numpy(), np.flatnonzero(np.diff(line)) + 1)
+    around = _FINER * 360 / style.pixel_deg
+    for (part, fill), turn in product(zip(parts, fills, strict=True), (-around, 0.0, around)):
+        points = part + np.array([turn, 0.0])
+        if points[:, 0].max() < 0 or points[:, 0].min() > canvas.width:
+            continue
+        if kind == "borders":
+            pen.line(points.flatten().tolist(), fill=fill, width=_FINER // 2)
+        else:
+            pen.polygon(points.flatten().tolist(), fill=fill)
     return torch.from_numpy(np.asarray(canvas.reduce(_FINER), dtype=np.float32) / 255)
 
 
@@ -83,16 +90,3 @@ def _lines(kind: str) -> tuple[Any, list[int]]:
     is_hole = np.concatenate([[0] + [1] * n for n in shapely.get_num_interior_rings(shapes)])
     largest_first = np.argsort(-shapely.area(shapely.polygons(rings)))
     return rings[largest_first], [255 * (1 - hole) for hole in is_hole[largest_first].tolist()]
-
-
-def _on_canvas(lines: Any, style: MapStyle) -> list[Any]:
-    """(column, row) of the corners of each line on the finer canvas."""
-    import shapely
-
-    coordinates, line = shapely.get_coordinates(lines, return_index=True)
-    lon, lat = torch.from_numpy(coordinates).unbind(-1)
-    if style.projection == "web_mercator":
-        lat = lat.clamp(-MERCATOR_LATITUDE, MERCATOR_LATITUDE)
-    column = (lon - style.extent[0]) / style.pixel_deg
-    corners = _FINER * torch.stack((column, style.rows_of(lat)), dim=-1) - 0.5
-    return np.split(corners.numpy(), np.flatnonzero(np.diff(line)) + 1)

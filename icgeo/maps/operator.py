@@ -1,8 +1,8 @@
 """The drawing operator between a grid of candidate locations and the opacity of the heatmap.
 
 Turning the world commutes with drawing, so after a Fourier transform along longitude the operator
-falls into one small matrix for each frequency. A window lies on a ring with an unseen gap, long
-enough that kernels do not reach around it.
+falls into one small matrix for each frequency. A window lies on a ring with a gap off the map, so
+long that kernels do not reach around it.
 
 Conventions: fields are [batch, channel, row, ring]; `ring` counts places of equal spacing in
 longitude, eastwards. A channel is one width of the heatmap. The noise model and the
@@ -176,7 +176,7 @@ def _noise_blocks(style: MapStyle, grid: Grid, noise: Noise) -> Blocks:
     for sigma in style.sigma_deg:
         widths = [math.radians(min(sigma * factor, 60.0)) for factor in _SMOOTHNESS]
         smooth = torch.stack([torch.exp(fall / width**2) for width in widths]).mean(0)
-        # in a window the mean of each channel is left out instead, see `DrawingOperator.seen`
+        # in a window the mean of each channel is left out instead, see `DrawingOperator.visible`
         channels.append(noise.smooth**2 * smooth + (0.0 if grid.margin else noise.bias**2))
     covariance = _to_blocks(torch.stack(channels))
     if grid.margin:
@@ -239,8 +239,8 @@ class DrawingOperator:
     white_out_of_band: float
     """... outside it, of white noise of variance 1 in the averaged pixels."""
 
-    def seen(self, field: Field) -> Field:
-        """For a window, drop what is off the map and each channel's mean; the world is all seen."""
+    def visible(self, field: Field) -> Field:
+        """For a window, drop what is off the map and each channel's mean; the world stays whole."""
         if self.grid.margin == 0:
             return field
         inside = field[..., self.grid.margin : self.grid.places - self.grid.margin]
@@ -269,10 +269,10 @@ class DrawingOperator:
     def evidence(self, field: Field) -> Evidence:
         """What fields of opacity say of the candidates."""
         whitened = self._whitened(field)
-        return Evidence(self._adjoint(whitened), dot(self.seen(field), whitened))
+        return Evidence(self._adjoint(whitened), dot(self.visible(field), whitened))
 
     def _whitened(self, field: Field) -> Field:
-        return self.seen(_apply(self.whitening, self.seen(field)))
+        return self.visible(_apply(self.whitening, self.visible(field)))
 
     def _adjoint(self, whitened: Field) -> Field:
         return _apply(self.drawing.mH, whitened).sum(1, keepdim=True)

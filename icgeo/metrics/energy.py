@@ -79,11 +79,8 @@ def _mean_distance(
 ) -> Float[np.ndarray, "a"]:
     """Mean angle from each patch of mean vector a to the patches b."""
     at_once = max(1, _PAIRS_AT_ONCE // len(b))
-    mean = np.empty(len(a))
-    for start in range(0, len(a), at_once):
-        rows = slice(start, start + at_once)
-        mean[rows] = _angles(a[rows], b) @ weight
-    return mean
+    starts = range(0, len(a), at_once)
+    return np.concatenate([np.empty(0), *(_angles(a[i : i + at_once], b) @ weight for i in starts)])
 
 
 def _angles(a: Float[np.ndarray, "a 3"], b: Float[np.ndarray, "b 3"]) -> Float[np.ndarray, "a b"]:

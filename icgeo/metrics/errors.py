@@ -14,13 +14,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from icgeo.metrics.checks import (
-    as_answers,
-    as_column,
-    as_locations,
-    as_numbers,
-    check_same_rows,
-)
+from icgeo.metrics.checks import as_answers, as_column, as_locations, as_numbers, check_same_rows
 from icgeo.metrics.intervals import weighted_median
 from icgeo.sphere import EARTH_RADIUS_KM, Values, angle, to_xyz
 from icgeo.sphere.best_point import GEOSCORE_SCALE_KM

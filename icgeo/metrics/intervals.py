@@ -160,10 +160,7 @@ def _resample(
 
 
 def _poisson_replicates(
-    values: Float[Tensor, "rows"],
-    statistic: Statistic,
-    resamples: int,
-    generator: Generator | None,
+    values: Float[Tensor, "rows"], statistic: Statistic, resamples: int, generator: Generator | None
 ) -> Float[Tensor, "replicates"]:
     """As `_replicates`, of one system whose rows each count a Poisson number of times."""
     at, counts = _runs(values)

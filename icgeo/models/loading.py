@@ -1,6 +1,7 @@
 """Load a model by the architecture that its checkpoint names."""
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,66 +19,11 @@ from icgeo.models.hub import (
     pipeline_index,
     refuse_pickles,
 )
+from icgeo.options import LoadOptions
 
 QUANTIZATIONS = ("nf4", "fp8", "int8")
 OFFLOADS = ("model", "group")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """How a model is loaded; `icgeo.load` takes these by name."""
-
-    device: str | torch.device = "cpu"
-    """Where it runs."""
-    dtype: torch.dtype | str | None = None
-    """Of the transformer, or its name; None means float32 on the CPU, bfloat16 elsewhere."""
-    revision: str | None = None
-    """Of the hub id: a branch, a tag or a commit; None means its main branch."""
-    local_files_only: bool = False
-    """Download nothing: take a hub id from the cache, or fail."""
-    adapter: str | Path | None = None
-    """A LoRA, as diffusers stores it: a folder, a safetensors file, or a hub id."""
-    offload: str | None = None
-    """What waits in the memory of the CPU: "model" by model, or "group" by group of blocks."""
-    quantization: str | None = None
-    """Of the transformer's weights: "nf4", "fp8" or "int8"."""
-    attention_backend: str = "native"
-    """Kernel of attention: "native", "xformers" or "flash"; of this model alone."""
-    vae_tiling: bool = False
-    """Encode and decode images by tiles: slower, for less memory."""
-    attention: str | None = None
-    """Who sees whom, where the model can choose: "full", "joint" or "pairwise"."""
-    style: maps.MapStyle | None = None
-    """How maps are drawn, where the model can choose."""
-    layout: str | None = None
-    """How examples are shown, where the model can choose: "references" or "panel"."""
-    photo_size: int | None = None
-    """Height and width of photos in pixels, where the model can choose."""
-
-    def __post_init__(self) -> None:
-        for name, known in (("quantization", QUANTIZATIONS), ("offload", OFFLOADS)):
-            value = getattr(self, name)
-            if value not in (None, *known):
-                raise LoadError(f"expected {name} of {known}, got {value!r}")
-        if self.dtype not in (None, *DTYPES, *DTYPES.values()):
-            raise LoadError(f"expected a dtype of {tuple(DTYPES)}, got {self.dtype!r}")
-        if self.offload and torch.device(self.device).type == "cpu":
-            raise LoadError(f"expected an accelerator as device to offload from, got {self.device}")
-
-    @property
-    def torch_dtype(self) -> torch.dtype:
-        """The dtype, or that of the device."""
-        if self.dtype is None:
-            on_cpu = torch.device(self.device).type == "cpu"
-            return torch.float32 if on_cpu else torch.bfloat16
-        return DTYPES[self.dtype] if isinstance(self.dtype, str) else self.dtype
-
-    @property
-    def choices(self) -> dict[str, Any]:
-        """Settings that are chosen."""
-        names = ("attention", "style", "layout", "photo_size")
-        return {name: getattr(self, name) for name in names}
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -136,21 +82,23 @@ ARCHITECTURES = {
 """By the class that a checkpoint names."""
 
 
-def load(model: str | Path, **options: Any) -> MapModel:
+def load(
+    model: str | Path = "tiny", *, style: maps.MapStyle | None = None, **options: Any
+) -> MapModel:
     """Load a model, by the architecture that its checkpoint names.
 
     Args:
         model: "tiny", which is in the package; a folder of ours, or of a diffusers pipeline; or the
             id of a pipeline on the hub, such as "black-forest-labs/FLUX.2-klein-4B".
-        **options: the fields of `icgeo.models.LoadOptions`: device, dtype, revision, adapter,
-            offload, quantization, attention_backend, attention, style, layout and more.
+        style: how maps are drawn, where the model can choose.
+        **options: the other fields of `icgeo.models.LoadOptions`: device, dtype, revision, adapter,
+            offload, quantization, attention_backend, attention, layout and more.
 
     Raises:
         LoadError: no such model, no access, an unknown architecture, a missing package, or a
             choice that the model has not.
     """
-    chosen = LoadOptions(**options)
-    require_device(chosen.device)
+    chosen = _checked_options(model, options)
     with located(model) as found:
         folder = found or fetch(
             str(model), revision=chosen.revision, local_files_only=chosen.local_files_only
@@ -165,10 +113,35 @@ def load(model: str | Path, **options: Any) -> MapModel:
         origin = Origin(
             str(model),
             revision=None if found else folder.name,
-            adapter=str(chosen.adapter) if chosen.adapter else None,
+            adapter=chosen.adapter,
             quantization=chosen.quantization,
         )
-        return replace(loaded, origin=origin).choosing(**chosen.choices)
+        return replace(loaded, origin=origin).choosing(
+            attention=chosen.attention,
+            style=style,
+            layout=chosen.layout,
+            photo_size=chosen.photo_size,
+        )
+
+
+def _checked_options(model: str | Path, options: Mapping[str, Any]) -> LoadOptions:
+    """Take devices, dtypes and paths for their names, and refuse what no model can do."""
+    names = {
+        name: str(value).removeprefix("torch.")
+        for name, value in options.items()
+        if name in ("device", "dtype", "adapter") and value is not None
+    }
+    chosen = LoadOptions(model=str(model), **{**options, **names})
+    for name, known in (("quantization", QUANTIZATIONS), ("offload", OFFLOADS)):
+        value = getattr(chosen, name)
+        if value not in (None, *known):
+            raise LoadError(f"expected {name} of {known}, got {value!r}")
+    if chosen.dtype not in (None, *DTYPES):
+        raise LoadError(f"expected a dtype of {DTYPES}, got {chosen.dtype!r}")
+    require_device(chosen.device)
+    if chosen.offload and torch.device(chosen.device).type == "cpu":
+        raise LoadError(f"expected an accelerator as device to offload from, got {chosen.device}")
+    return chosen
 
 
 def require_device(device: torch.device | str) -> None:

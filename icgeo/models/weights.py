@@ -14,7 +14,8 @@ from icgeo.models.hub import LoadError, fetch, files_in, pipeline_part, refuse_p
 from icgeo.models.prompts import Prompts, folder_of, text_encoder, without
 
 if TYPE_CHECKING:
-    from icgeo.models.loading import Architecture, LoadOptions
+    from icgeo.models.loading import Architecture
+    from icgeo.options import LoadOptions
 
 PACKAGES = {"nf4": "bitsandbytes", "fp8": "torchao", "int8": "torchao"}
 LORA = "pytorch_lora_weights.safetensors"

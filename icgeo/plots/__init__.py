@@ -1,7 +1,7 @@
 """Figures: contexts, maps, predictions and their errors, the steps of drawing, curves.
 
 Conventions: every function returns a `Figure` and shows nothing, needs no display and no download,
-and draws into the `ax` or `figure` that it is given. The look stands in `icgeo.plots.style`.
+and draws into the `ax` or `figure` that it is given. The look stands in `icgeo.plots.theme`.
 """
 
 from icgeo.plots.context import plot_context, plot_maps

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from icgeo.data.photos import Photo
 from icgeo.maps import MapStyle, draw
-from icgeo.plots.style import drawn_image, picture, place_name, show_image
+from icgeo.plots.theme import drawn_image, picture, place_name, show_image
 from icgeo.prediction import Example
 
 _CONTEXT_COLUMNS = 4

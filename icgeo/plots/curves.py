@@ -11,7 +11,7 @@ from torch import Tensor
 
 from icgeo.evaluation import BASELINES
 from icgeo.metrics import calibration_error, reliability
-from icgeo.plots.style import (
+from icgeo.plots.theme import (
     BASELINE_STYLES,
     CALIBRATION_STYLES,
     GREY,

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from icgeo.config import UsageError
-from icgeo.plots.style import TITLE, drawn_image, show_image
+from icgeo.plots.theme import TITLE, drawn_image, show_image
 
 _COLUMNS = 4
 _HELD_SECONDS = 2.0

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from icgeo.plots.predictions import draw_globe
-from icgeo.plots.style import BLACK, ERROR_MAP, GREY, ORANGE, SMALL, TITLE, figure_of
+from icgeo.plots.theme import BLACK, ERROR_MAP, GREY, ORANGE, SMALL, TITLE, figure_of
 from icgeo.plots.world import Points, cut
 from icgeo.sphere import Values, as_lat_lon, distance_km, exp_map, log_map, to_lat_lon, to_xyz
 

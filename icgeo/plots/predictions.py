@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from icgeo.data.photos import Photo
-from icgeo.plots.style import (
+from icgeo.plots.theme import (
     BLACK,
     DENSITY_MAP,
     GREEN,
@@ -262,14 +262,17 @@ def plot_prediction(
     if prediction.map is not None:
         panels["map"].set_axis_on()
         show_image(panels["map"], drawn_image(prediction.map), title="map drawn")
-    image = _draw_world(panels["world"], prediction, truth, on_earth=on_earth, levels=CREDIBLE_LEVELS)
+    image = _draw_world(
+        panels["world"], prediction, truth, on_earth=on_earth, levels=CREDIBLE_LEVELS
+    )
     panels["world"].set_title(_summary(prediction, truth), fontsize=TEXT)
     bar = figure.colorbar(
         image, ax=panels["world"], location="bottom", shrink=0.5, aspect=40, pad=0.02, panchor=False
     )
     bar.set_label("probability per steradian", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
-    handles = _legend_handles([prediction], [truth], levels=CREDIBLE_LEVELS)[:-1]  # the bar tells of blue
+    # the bar tells of blue
+    handles = _legend_handles([prediction], [truth], levels=CREDIBLE_LEVELS)[:-1]
     if "zoom" in panels:
         _draw_zoom(panels, prediction, truth, on_earth=on_earth)
         handles.append(Line2D([], [], color=GREY, lw=0.8, label="window on the right"))

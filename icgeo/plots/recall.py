@@ -1,10 +1,9 @@
 """Recall curves of one world: how many answers lie within a radius, and truths within an area.
 
 Conventions: rows are those of `icgeo.evaluation.read_rows`. Methods have a curve for each number of
-shots, the darker the more; baselines have one, with the most shots.
+shots, the darker the later in the rows, in which shots rise; baselines have one, with the most.
 """
 
-import math
 from typing import Any
 
 import matplotlib as mpl
@@ -19,7 +18,7 @@ from torch import Tensor
 from icgeo.evaluation import BASELINES
 from icgeo.evaluation.scores import GUESS_KM
 from icgeo.metrics import THRESHOLDS_KM, UNIFORM_NLL, recall_by_area
-from icgeo.plots.style import BASELINE_STYLES, figure_of
+from icgeo.plots.theme import BASELINE_STYLES, figure_of
 from icgeo.sphere import AREA_KM2
 
 _POINTS = 160
@@ -29,9 +28,9 @@ _POINTS = 160
 def plot_recall_by_radius(rows: DataFrame, *, ax: Axes | None = None) -> Figure:
     """Show which share of the queries has its answer within each radius, of known truths."""
     ax = ax or Figure(layout="constrained").subplots()
-    radii = torch.logspace(0, math.log10(20_100), _POINTS, dtype=torch.float64)
+    radii = np.geomspace(1, 20_100, _POINTS)
     for label, group, style in _curves(rows):
-        within = np.searchsorted(group.distance_km.fillna(GUESS_KM).sort_values(), radii)
+        within = group.distance_km.fillna(GUESS_KM).sort_values().searchsorted(radii)
         ax.plot(radii, within / len(group), label=label, **style)
     for km in THRESHOLDS_KM:
         ax.axvline(km, color="0.85", linewidth=0.8, zorder=0)
@@ -86,11 +85,11 @@ def _curves(rows: DataFrame) -> list[tuple[str, DataFrame, dict[str, Any]]]:
     """Divide the rows of one world into curves: label, rows, style; baselines come last."""
     known = rows[rows.nll.notna()]
     is_baseline = known.locator.isin(BASELINES)
-    methods = [*known[~is_baseline].groupby(["locator", "shots"])]
+    methods = dict(iter(known[~is_baseline].groupby(["locator", "shots"], sort=False)))
     colours = mpl.colormaps["viridis_r"](np.linspace(0.15, 1, len(methods)))
+    styles = {key: {"color": colour} for key, colour in zip(methods, colours, strict=True)}
     curves: list[tuple[str, DataFrame, dict[str, Any]]] = [
-        (f"{locator}, {shots} shots", group, {"color": colour})
-        for ((locator, shots), group), colour in zip(methods, colours, strict=True)
+        (f"{key[0]}, {key[1]} shots", methods[key], styles[key]) for key in sorted(methods)
     ]
     with_most = known[is_baseline & (known.shots == known.shots.max())]
     for locator, group in with_most.groupby("locator"):

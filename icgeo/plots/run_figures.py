@@ -22,21 +22,21 @@ def save_figures(
     runs: Sequence[tuple[Locator, Episode]],
     style: MapStyle,
     *,
-    shown: int = 3,
+    each: int = 3,
 ) -> None:
     """Write `context.png`, `gallery.png`, and where the truth is known `shots` and `calibration`.
 
     Args:
         folder: where to.
-        rows: what `evaluate` gave.
-        runs: locators and their episodes, whose first `shown` queries are located again.
+        rows: what `evaluate` returned.
+        runs: locators and their episodes, whose first `each` queries are located again.
         style: in which the model is shown its examples.
-        shown: rows of the gallery for each run.
+        each: rows of the gallery for each run.
     """
     figures: dict[str, Figure] = {}
-    if examples := _shown(*runs[0]):
+    if examples := _first_examples(*runs[0]):
         figures["context"] = plot_context(examples, style=style)
-    if gallery := _gallery(rows, runs, shown):
+    if gallery := _draw_gallery(rows, runs, each):
         figures["gallery"] = gallery
     if len(scores := score(rows)):
         figures["shots"] = plot_shots(scores)
@@ -45,25 +45,27 @@ def save_figures(
         figure.savefig(folder / f"{name}.png", dpi=150)
 
 
-def _shown(locator: Locator, episode: Episode) -> Sequence[Example]:
-    """Give the examples of the first query."""
+def _first_examples(locator: Locator, episode: Episode) -> Sequence[Example]:
+    """Return the examples that are chosen for the first query, or those of the episode."""
     if not (isinstance(locator, Selecting) and episode.examples):
         return episode.examples
     try:
-        chosen = locator.choose([episode.queries[0].photo], len(episode.examples))
+        (numbers,) = locator.choose([episode.queries[0].photo], len(episode.examples)).tolist()
     except PhotoError:
         return ()
-    return [locator.bank.examples[number] for number in chosen[0].tolist()]
+    return [locator.bank.examples[number] for number in numbers]
 
 
-def _gallery(rows: DataFrame, runs: Sequence[tuple[Locator, Episode]], shown: int) -> Figure | None:
-    """Show the first queries of each run that can be read, with all examples."""
+def _draw_gallery(
+    rows: DataFrame, runs: Sequence[tuple[Locator, Episode]], each: int
+) -> Figure | None:
+    """Draw the first queries of each run that could be read, with all examples."""
     failed = set(rows[rows.error.notna()].set_index(["episode", "id"]).index)
     predictions: list[Prediction] = []
     queries: list[Query] = []
     on_earth: list[bool] = []
     for locator, episode in runs:
-        good = [query for query in episode.queries if (episode.id, query.id) not in failed][:shown]
+        good = [query for query in episode.queries if (episode.id, query.id) not in failed][:each]
         predictions += locator.locate([query.photo for query in good], episode.examples)
         queries += good
         on_earth += [episode.is_earth] * len(good)

@@ -19,9 +19,9 @@ from icgeo import plots
 from icgeo.data.photos import Photo, PhotoError, read_photo
 from icgeo.evaluation import Episode, Query
 from icgeo.evaluation.scores import GUESS_KM, methods
-from icgeo.plots.style import drawn_image
+from icgeo.plots.theme import drawn_image
 from icgeo.prediction import Locator, Prediction
-from icgeo.report.embedding import EmbeddedImage
+from icgeo.report.charts import EmbeddedImage
 from icgeo.sphere import Values
 
 EACH = 3
@@ -63,11 +63,8 @@ def save_cases(
 ) -> None:
     """Locate the best and worst queries of a run again, and keep their images for `write_report`.
 
-    Args:
-        folder: of the run.
-        rows: what `evaluate` returned.
-        runs: the locators and episodes that it was given.
-        each: how many of the best and of the worst of each world.
+    `rows` are what `evaluate` returned of the `runs`, locators and their episodes; `each` is how
+    many of the best and of the worst are kept of each world.
     """
     target = folder / _FOLDER
     target.mkdir(parents=True, exist_ok=True)

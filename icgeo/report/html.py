@@ -15,7 +15,7 @@ from icgeo.evaluation.scores import GUESS_KM
 from icgeo.report import tables
 from icgeo.report.cases import EACH
 from icgeo.report.charts import draw_calibration, draw_curves, draw_errors
-from icgeo.report.published import compare_with_published
+from icgeo.report.published_numbers import compare_with_published
 from icgeo.report.run_folder import Run, read_run
 from icgeo.report.tables import format_area, format_number, format_place
 
@@ -27,15 +27,7 @@ tables hold all."""
 
 
 def write_report(folders: Sequence[Path], path: Path, *, title: str = "Geolocation report") -> Path:
-    """Write one page that shows run folders.
-
-    Args:
-        folders: of runs, as `scripts/zero_shot.py` makes them.
-        path: of the page.
-        title: of the page.
-
-    Returns:
-        the path.
+    """Write one page of run folders, as `scripts/zero_shot.py` makes them, and return its path.
 
     Raises:
         UsageError: no run folder, or one that cannot be read.

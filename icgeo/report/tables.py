@@ -65,20 +65,8 @@ def format_area(km2: float) -> str:
     return f"{rounded(km2)} km²" if km2 > 0 else DASH
 
 
-def score_cells(rows: DataFrame, names: Sequence[str]) -> dict[str, str]:
-    """Score rows by metrics: by heading, the estimate and below it its 95 % interval."""
-    cells = {}
-    for metric in (METRICS[name] for name in names):
-        interval = metric.interval(rows, resamples=1000 if len(rows) <= MANY else 200)
-        scale, form = 1, f",{metric.format}"
-        if metric.format.endswith("%"):
-            scale, form = 100, f".{int(metric.format[1]) + 1}f"
-        numbers = (interval.estimate, interval.low, interval.high)
-        text, low, high = (format_number(scale * number, form) for number in numbers)
-        unit = metric.unit.replace("share", "%")
-        heading = metric.title if metric.title.endswith(unit) else f"{metric.title}, {unit}"
-        cells[heading] = text if text == DASH else f"{text}\n{low} to {high}"
-    return cells
+def _table(lines: Iterable[Sequence[object]], *headings: str) -> DataFrame:
+    return DataFrame([*lines], columns=[*headings]).set_index(headings[0])
 
 
 def _by_locator(rows: DataFrame) -> Iterator[tuple[str, str, DataFrame]]:
@@ -88,8 +76,25 @@ def _by_locator(rows: DataFrame) -> Iterator[tuple[str, str, DataFrame]]:
         yield str(locator), str(shots), group
 
 
-def _table(lines: Iterable[Sequence[object]], *headings: str) -> DataFrame:
-    return DataFrame([*lines], columns=[*headings]).set_index(headings[0])
+def _score(rows: DataFrame, names: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Score each locator and number of shots: the cells of a line by their headings.
+
+    A score is the estimate, and below it the 95 % interval.
+    """
+    for locator, shots, group in _by_locator(rows):
+        line = {"locator": locator, "shots": shots, "queries": f"{len(group):,}"}
+        line["located, %"] = format_number(100 * METRICS["located"](group))
+        for metric in (METRICS[name] for name in names):
+            one = metric.interval(group, resamples=1000 if len(group) <= MANY else 200)
+            scale, form = 1, f",{metric.format}"
+            if form.endswith("%"):
+                scale, form = 100, f".{int(metric.format[1]) + 1}f"
+            numbers = [scale * number for number in (one.estimate, one.low, one.high)]
+            text, low, high = (format_number(number, form) for number in numbers)
+            unit = metric.unit.replace("share", "%")
+            heading = metric.title if metric.title.endswith(unit) else f"{metric.title}, {unit}"
+            line[heading] = text if text == DASH else f"{text}\n{low} to {high}"
+        yield line
 
 
 def results_table(rows: DataFrame) -> DataFrame:
@@ -97,36 +102,19 @@ def results_table(rows: DataFrame) -> DataFrame:
 
     Rows of one locator that are the same for several numbers of shots, as chance's, are one.
     """
-    table = DataFrame(
-        {
-            "locator": locator,
-            "shots": shots,
-            "queries": f"{len(group):,}",
-            "located, %": format_number(100 * METRICS["located"](group)),
-            **score_cells(group, RESULTS),
-        }
-        for locator, shots, group in _by_locator(rows[rows.nll.notna()])
-    )
+    table = DataFrame(_score(rows[rows.nll.notna()], RESULTS))
     rest = [name for name in table if name != "shots"]
-    folded = table.groupby(rest, sort=False)["shots"].agg(", ".join).reset_index()
+    folded = table.groupby(rest, sort=False).shots.agg(", ".join).reset_index()
     return folded[table.columns].set_index("locator")
 
 
 def glance_table(runs: Iterable[tuple[str, DataFrame]]) -> DataFrame:
     """Score the methods of runs, each a name and rows, with most shots."""
     lines = [
-        {
-            "run": run,
-            "world or benchmark": world,
-            "locator": locator,
-            "shots": shots,
-            "queries": f"{len(group):,}",
-            **score_cells(group, GLANCE),
-        }
+        {"run": run, "world or benchmark": world} | line
         for run, rows in runs
         for world, known in rows[rows.nll.notna()].groupby("world", sort=False)
-        for locator, shots, group in _by_locator(known[known.shots == known.shots.max()])
-        if locator not in BASELINES
+        for line in _score(methods(known[known.shots == known.shots.max()]), GLANCE)
     ]
     table = DataFrame(lines or {"run": [], "world or benchmark": []})
     return table.set_index(["run", "world or benchmark"])

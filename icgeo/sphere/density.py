@@ -170,8 +170,8 @@ class Density:
                 f"expected either kappa or bandwidth_deg, got kappa={kappa} and "
                 f"bandwidth_deg={bandwidth_deg}; give one"
             )
-        if bandwidth_deg is not None:
-            if not bandwidth_deg > 0:
+        if kappa is None:
+            if bandwidth_deg is None or not bandwidth_deg > 0:
                 raise ValueError(f"expected a bandwidth_deg above 0, got {bandwidth_deg}")
             kappa = math.radians(bandwidth_deg) ** -2
         return cls.from_mixture(lat_lon, kappa, weights, nside=nside)

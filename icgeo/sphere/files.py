@@ -6,7 +6,6 @@ antimeridian.
 """
 
 import math
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -71,28 +70,23 @@ def _load_parquet(path: Path) -> Mass:
     return mass.scatter_(0, uniq - 4 * nside**2, torch.tensor(rows["mass"].to_numpy()))
 
 
-_FORMATS: dict[str, tuple[Callable[[Mass, Path], None], Callable[[Path], Mass]]] = {
-    ".fits": (_save_fits, _load_fits),
-    ".fits.gz": (_save_fits, _load_fits),
-    ".parquet": (_save_parquet, _load_parquet),
-}
-
-
-def _suffix(path: str | Path, suffixes: Iterable[str]) -> str:
-    for suffix in suffixes:
-        if Path(path).name.lower().endswith(suffix):
-            return suffix
-    raise ValueError(f"expected a file name ending in {' or '.join(suffixes)}, got {str(path)!r}")
+def _is_fits(path: str | Path) -> bool:
+    name = Path(path).name.lower()
+    if not name.endswith((".fits", ".fits.gz", ".parquet")):
+        raise ValueError(
+            f"expected a file name ending in .fits, .fits.gz or .parquet, got {str(path)!r}"
+        )
+    return not name.endswith(".parquet")
 
 
 def save(mass: Mass, path: str | Path) -> None:
-    """Write to a file of any format that `load` reads."""
-    _FORMATS[_suffix(path, _FORMATS)][0](mass, Path(path))
+    """Write to a file that `load` reads, its format told by its ending."""
+    (_save_fits if _is_fits(path) else _save_parquet)(mass, Path(path))
 
 
 def load(path: str | Path) -> Mass:
     """Read the mass of each cell, in NESTED order."""
-    return _FORMATS[_suffix(path, _FORMATS)][1](Path(path))
+    return (_load_fits if _is_fits(path) else _load_parquet)(Path(path))
 
 
 def save_geotiff(
@@ -100,7 +94,8 @@ def save_geotiff(
 ) -> None:
     """Write an equirectangular GeoTIFF of the world, as `Density.to_geotiff` says."""
     height = 16 * math.isqrt(len(mass) // 12) if height is None else height
-    _suffix(path, (".tif", ".tiff"))
+    if Path(path).suffix.lower() not in (".tif", ".tiff"):
+        raise ValueError(f"expected a file name ending in .tif or .tiff, got {str(path)!r}")
     if height < 1:
         raise ValueError(f"expected a height of at least 1 pixel, got {height}")
     if quantity not in ("mass", "density"):

@@ -4,13 +4,12 @@ Conventions: cells in NESTED order, `nside` a power of two; HEALPix longitude is
 """
 
 import math
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from einops import reduce, repeat
+from einops import rearrange, reduce, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -125,10 +124,18 @@ def pixel_of_points(nside: int, height: int, width: int) -> Int[Tensor, "cells p
     return row * width + ((lon + 180) / 360 * width).long().clamp(0, width - 1)
 
 
+def _cells_of_pixels(nside: int, height: int) -> Int[Tensor, "height width"]:
+    lat = 90 - 180 * (torch.arange(height, dtype=torch.float64) + 0.5) / height
+    lon = 180 * (torch.arange(2 * height, dtype=torch.float64) + 0.5) / height - 180
+    # some rows at a time, for the coordinates take many times the memory of the cells
+    rows = (torch.cartesian_prod(some, lon) for some in lat.split(64))
+    return rearrange(torch.cat([cell_of(some, nside) for some in rows]), "(h w) -> h w", h=height)
+
+
 @lru_cache(maxsize=4)
 def cell_of_pixels(nside: int, height: int) -> Int[Tensor, "height width"]:
     """Return the cell under each pixel of an equirectangular map of width 2 height; cached."""
-    return next(_cells_by_row(nside, height, height))
+    return _cells_of_pixels(nside, height)
 
 
 def pixel_areas(height: int) -> Float[Tensor, " height"]:
@@ -148,29 +155,13 @@ def mass_of_pixels(
     """
     nside = math.isqrt(len(mass) // 12)
     per_side = math.ceil(3 * 180 / height / math.degrees(cell_side(nside)))
-    areas = pixel_areas(per_side * height).split(per_side)
-    rows = list(_cells_by_row(nside, per_side * height, per_side))
-    cell_area = torch.full_like(mass, 4 * math.pi / len(mass))
+    cells = _cells_of_pixels(nside, per_side * height)
+    area = pixel_areas(per_side * height)[:, None].expand(cells.shape)
+    cell_area: Tensor | float = 4 * math.pi / len(mass)
     if keep_mass:
-        cell_area = torch.zeros_like(mass)
-        for cells, area in zip(rows, areas, strict=True):
-            weights = repeat(area, "r -> (r w)", w=cells.shape[1])
-            cell_area += torch.bincount(cells.flatten(), weights, minlength=len(mass))
-    density = mass / cell_area
-    return torch.stack(
-        [
-            reduce(density[cells] * area[:, None], "r (w s) -> w", "sum", s=per_side)
-            for cells, area in zip(rows, areas, strict=True)
-        ]
-    )
-
-
-def _cells_by_row(nside: int, height: int, together: int) -> Iterator[Int[Tensor, "rows width"]]:
-    """Cell under the centre of each pixel, some rows at a time, for maps too large to hold."""
-    lat = 90 - 180 * (torch.arange(height, dtype=torch.float64) + 0.5) / height
-    lon = 180 * (torch.arange(2 * height, dtype=torch.float64) + 0.5) / height - 180
-    for some in lat.split(together):
-        yield cell_of(torch.stack(torch.meshgrid(some, lon, indexing="ij"), dim=-1), nside)
+        cell_area = torch.bincount(cells.flatten(), area.flatten(), minlength=len(mass))
+    points = (mass / cell_area)[cells] * area
+    return reduce(points, "(h r) (w s) -> h w", "sum", r=per_side, s=per_side)
 
 
 def connected_parts(cells: Int[Tensor, " chosen"], nside: int) -> Int[np.ndarray, " chosen"]:

@@ -54,7 +54,7 @@ def draw_overview(
 
     from icgeo.maps import draw
     from icgeo.plots import plot_density
-    from icgeo.plots.style import BLUE, GREY, TEXT, TITLE, drawn_image, picture, show_image
+    from icgeo.plots.theme import BLUE, GREY, TEXT, TITLE, drawn_image, picture, show_image
 
     figure = Figure(figsize=(11, 4))
     maps = [*draw([[example.lat, example.lon] for example in examples], style), prediction.map]

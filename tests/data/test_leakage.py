@@ -63,7 +63,7 @@ class TestPlaces:
         }
         assert found == pytest.approx(expected, abs=1e-6)
         assert len(expected) > 200
-        kept = {record.id for record in guard.kept(records)}
+        kept = {record.id for record in guard.filter(records)}
         assert kept == {str(a) for a in range(len(examples))} - {a for a, _ in expected}
 
     def test_the_limit_counts_as_near(self):
@@ -78,7 +78,7 @@ class TestPlaces:
         guard = LeakageGuard([placed("q", 5.0, 6.0)], max_bits=None)
         examples = [Example(b"", lat, 6.0) for lat in (50.0, 5.0, 4.0)]
         assert [leak.example for leak in guard.leaks(examples)] == ["1"]
-        assert list(guard.kept(examples)) == [examples[0], examples[2]]
+        assert list(guard.filter(examples)) == [examples[0], examples[2]]
 
     def test_nothing_to_compare(self):
         assert list(LeakageGuard([]).leaks([placed("a", image=encoded(views()[0]))])) == []
@@ -124,7 +124,7 @@ class TestPictures:
     def test_others_are_not(self, guard: LeakageGuard):
         others = [placed(str(i), image=encoded(view)) for i, view in enumerate(views()[6:])]
         assert list(guard.leaks(others)) == []
-        assert list(guard.kept(others)) == others
+        assert list(guard.filter(others)) == others
 
     def test_a_photo_that_cannot_be_read_is_compared_by_its_place(
         self, caplog: pytest.LogCaptureFixture
@@ -154,7 +154,7 @@ def test_examples_are_streamed():
             asked.append(number)
             yield placed(str(number), -90 + number / 100, 0.0)
 
-    kept = LeakageGuard([placed("q", -80.0)], max_bits=None).kept(bank())
+    kept = LeakageGuard([placed("q", -80.0)], max_bits=None).filter(bank())
     next(kept)
     assert len(asked) < 2000
     assert sum(1 for _ in kept) == 4998

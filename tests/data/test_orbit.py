@@ -170,3 +170,11 @@ def test_tracks_differ_in_place_and_course():
     )
     assert sphere.distance_km(first.lat_lon[0], second.lat_lon[0]).item() > 100
     assert sphere.distance_km(*first.lat_lon).item() == pytest.approx(15, abs=0.5)
+
+
+def test_views_are_photos_with_their_locations():
+    views = orbit.random_views(xyz_world(64), 3, generator=generator())
+    examples = orbit.views_to_examples(views.images, views.lat_lon)
+    for (photo, place), image, lat_lon in zip(examples, views.images, views.lat_lon, strict=True):
+        assert torch.equal(torch.from_numpy(photo), image.movedim(0, -1))
+        assert place == tuple(lat_lon.tolist())

@@ -39,7 +39,7 @@ def test_locators_choose_beside_retrieval_from_the_same_bank():
         chooser.locate(photos, shown.examples[:1]), retrieval.locate(photos), strict=True
     ):
         assert (a.lat, a.lon) == (b.lat, b.lon)
-    with pytest.raises(ValueError, match="expected a choice of"):
+    with pytest.raises(ValueError, match="expected select to be one of"):
         choose_examples([(NearestPixels(), episode)], "best", features.open("pixels"), shots=2)
 
 

@@ -19,7 +19,9 @@ lat_lon = st.tuples(st.floats(-90, 90), st.floats(-180, 179.99))
 
 
 @given(lat_lon, st.integers(0, 15), st.integers(0, 31))
-def test_a_pixel_shows_the_kernel_of_its_distance(place: tuple[float, float], row: int, column: int):
+def test_pixels_show_the_kernel_of_their_distance(
+    place: tuple[float, float], row: int, column: int
+):
     """Against the geodesics of PROJ on a sphere; float32 holds the kernel to 1e-6."""
     lat, lon = SMALL.pixel_lat_lon()[row, column].tolist()
     radians = Geod(a=1, b=1).inv(place[1], place[0], lon, lat)[2]

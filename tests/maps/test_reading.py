@@ -35,8 +35,8 @@ def places(count: int, style: MapStyle = THREE, seed: int = 0) -> Tensor:
     if style.is_world_wide:
         return to_lat_lon(sample_uniform(count, generator=generator(seed)))
     west, south, _, north = style.extent
-    drawn = torch.rand(count, 2, generator=generator(seed), dtype=torch.float64)
-    lat_lon = drawn * torch.tensor([north - south, style.width_deg])
+    shares = torch.rand(count, 2, generator=generator(seed), dtype=torch.float64)
+    lat_lon = shares * torch.tensor([north - south, style.width_deg])
     return lat_lon + torch.tensor([south, west], dtype=torch.float64)
 
 
@@ -133,8 +133,8 @@ def test_a_location_is_read_back_in_a_window_over_the_antimeridian():
         (colour_bias, 0.1),
         # chroma at half resolution and blocks of 8 pixels
         (jpeg, 0.25),
-        # the Fisher information of a 6 degree kernel gives 0.1 pixels for one channel of white noise;
-        # smooth noise as wide as the kernel moves it by 0.06 of its sigma: 0.15 pixels
+        # the Fisher information of a kernel of 6 degrees gives 0.1 pixels for white noise in one
+        # channel; smooth noise as wide as the kernel moves it by 0.06 of its sigma: 0.15 pixels
         (lambda maps: white_noise(maps, 0.06), 0.5),
         (lambda maps: smooth_noise(maps, 0.06), 0.8),
     ],
@@ -223,10 +223,10 @@ def test_the_mean_of_sampled_maps_reads_as_the_posterior():
 def test_an_unknown_region_follows_the_prior():
     prior = Density.from_mixture([[45.0, 10.0]], [3.0], [1.0])
     blank, marked = torch.zeros(1, 3, 64, 128), draw([[-20.0, 130.0]], KERNEL)
-    kept, moved = read(torch.cat((blank, marked)), KERNEL, prior=prior)
+    unmarked, marked = read(torch.cat((blank, marked)), KERNEL, prior=prior)
     # the floor alone sets it apart
-    assert (kept.density.mass - prior.mass).abs().sum() < 3e-3
-    assert angle(to_xyz(moved.point), to_xyz(torch.tensor([-20.0, 130.0]))) < math.radians(0.3)
+    assert (unmarked.density.mass - prior.mass).abs().sum() < 3e-3
+    assert angle(to_xyz(marked.point), to_xyz(torch.tensor([-20.0, 130.0]))) < math.radians(0.3)
 
 
 def test_no_log_density_is_infinite():
@@ -277,7 +277,7 @@ def test_the_operator_draws_as_draw_does(style: MapStyle):
     drawn = operator.draw(grid.phased(mass)[:, None])
     expected = draw((grid.lat[row], (grid.lon[column] + 180) % 360 - 180), style)
     opacity = operator.pool(expected[None, : len(style.sigma_deg)])
-    assert torch.allclose(operator.seen(drawn), operator.seen(opacity), atol=1e-5)
+    assert torch.allclose(operator.visible(drawn), operator.visible(opacity), atol=1e-5)
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -40,10 +40,10 @@ def test_von_mises_fisher_at_its_mean_against_an_integral():
         lambda a: a * kappa * math.exp(kappa * (math.cos(a) - 1)) * math.sin(a), 0, math.pi
     )[0]
     density = Density.from_mixture([PLACES[0]], kappa, nside=16)
-    drawn = density.sample(2000, torch.Generator().manual_seed(0))
+    samples = density.sample(2000, torch.Generator().manual_seed(0))
     spread = (
-        -2 * energy_score_of_samples(drawn[None], [PLACES[0]])
-        + 2 * distance_km(drawn, PLACES[0]).mean()
+        -2 * energy_score_of_samples(samples[None], [PLACES[0]])
+        + 2 * distance_km(samples, PLACES[0]).mean()
     )
     expected = RADIUS * exact - spread.item() / 2
     assert energy_score(density, PLACES[0]).item() == pytest.approx(expected, rel=0.02)
@@ -52,9 +52,9 @@ def test_von_mises_fisher_at_its_mean_against_an_integral():
 def test_equals_the_mean_over_hemispheres():
     """Crofton: pi R E_h (F(h) - [y in h])^2, the CRPS with half-spaces for half-lines."""
     density, truth = kernel(nside=8), to_xyz(torch.tensor(PLACES, dtype=torch.float64))
-    drawn = to_xyz(density.sample(2000, torch.Generator().manual_seed(0)))
+    samples = to_xyz(density.sample(2000, torch.Generator().manual_seed(0)))
     poles = sample_uniform(8_000, generator=torch.Generator().manual_seed(1))
-    inside = torch.cat([(part @ drawn.T > 0).double().mean(1) for part in poles.split(2000)])
+    inside = torch.cat([(part @ samples.T > 0).double().mean(1) for part in poles.split(2000)])
     gaps = (inside[:, None] - (poles @ truth.T > 0).double()).square()
     expected = math.pi * RADIUS * gaps.mean(0)
     assert energy_score(density, PLACES).tolist() == pytest.approx(expected.tolist(), rel=0.04)

@@ -115,8 +115,8 @@ CASES: dict[str, dict[str, tuple[Any, Any]]] = {
         "empty": (lambda: by_place(NONE, NONE), "at least one query"),
         "nan": (
             lambda: {
-                level: (found.scored, found.missing)
-                for level, found in by_place(ONE, NAN).items()
+                level: (accuracy.scored, accuracy.missing)
+                for level, accuracy in by_place(ONE, NAN).items()
             },
             COUNTS,
         ),

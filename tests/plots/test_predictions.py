@@ -13,7 +13,7 @@ from PIL import Image
 
 from icgeo import maps, plots
 from icgeo.data.video import read_video
-from icgeo.plots.style import ERROR_MAP
+from icgeo.plots.theme import ERROR_MAP
 from icgeo.prediction import Prediction
 from icgeo.sphere import distance_km
 from icgeo.sphere.density import Density

@@ -11,10 +11,10 @@ from PIL.ExifTags import IFD
 from report_rows import rows, write_run
 
 from icgeo import maps
-from icgeo.evaluation import Episode, Query
+from icgeo.evaluation import Episode, Query, to_frame
 from icgeo.prediction import Example, Prediction
 from icgeo.report import choose_cases, load_cases, save_cases
-from icgeo.report.figures import density_picture
+from icgeo.report.cases import draw_density
 from icgeo.sphere.density import Density
 
 STYLE = maps.MapStyle.three_widths(height=16, width=32)
@@ -36,19 +36,19 @@ class North:
 
 
 def test_the_best_and_worst_with_most_shots_are_chosen():
-    chosen = choose_cases(rows(count=8), each=3)
-    assert [(case.kind, case.row.id) for case in chosen] == [
+    cases = choose_cases(to_frame(rows(count=8)), each=3)
+    assert [*zip(cases.kind, cases.id, strict=True)] == [
         ("best", "q0"), ("best", "q1"), ("best", "q2"),
         ("worst", "q7"), ("worst", "q6"), ("worst", "q5"),
     ]  # fmt: skip
-    assert {(case.row.locator, case.row.shots) for case in chosen} == {("icgeo", 4)}
+    assert {*zip(cases.locator, cases.shots, strict=True)} == {("icgeo", 4)}
 
 
 def test_no_query_is_a_case_twice_and_silence_is_a_guess():
     some = [row for row in rows(count=4) if row.shots == 4]
     silent = replace(some[0], id="silent", lat=None, lon=None, distance_km=None)
-    chosen = choose_cases([*some, silent], each=3)
-    assert [case.row.id for case in chosen] == ["q0", "q1", "q2", "silent", "q3"]
+    cases = choose_cases(to_frame([*some, silent]), each=3)
+    assert list(cases.id) == ["q0", "q1", "q2", "silent", "q3"]
 
 
 def test_answers_of_unknown_truth_are_chosen_by_their_area():
@@ -56,8 +56,8 @@ def test_answers_of_unknown_truth_are_chosen_by_their_area():
         replace(row, nll=None, distance_km=None, true_lat=None, true_lon=None, area_90_km2=area)
         for row, area in zip(rows(count=3, locators=("icgeo",), shots=(4,)), (3, 1, 2), strict=True)
     ]
-    chosen = choose_cases(some, each=1)
-    assert [(case.kind, case.row.id) for case in chosen] == [("surest", "q1"), ("least sure", "q0")]
+    cases = choose_cases(to_frame(some), each=1)
+    assert [*zip(cases.kind, cases.id, strict=True)] == [("surest", "q1"), ("least sure", "q0")]
 
 
 def photo_with_tags():
@@ -76,11 +76,12 @@ def test_pictures_are_kept_small_and_without_tags(tmp_path):
     queries = [Query(name, photo_with_tags(), place) for name, place in places.items()]
     examples = [Example(np.zeros((8, 8, 3), np.uint8), 0, 0)] * 6
     locator = North()
-    save_cases(folder, some, [(locator, Episode("e", "moon", examples, queries))], each=1)
+    runs = [(locator, Episode("e", "moon", examples, queries))]
+    save_cases(folder, to_frame(some), runs, each=1)
     assert locator.shots == [4, 4]
     assert sum(path.stat().st_size for path in (folder / "cases").iterdir()) < 200_000
-    first, last = load_cases(folder, some, each=1)
-    assert (first.row.id, last.row.id) == ("q0", "q3")
+    first, last = load_cases(folder, to_frame(some), each=1).itertuples()
+    assert (first.id, last.id) == ("q0", "q3")
     photo = Image.open(io.BytesIO(first.photo.data))
     assert photo.size == (240, 160)
     assert not photo.getexif()
@@ -95,17 +96,18 @@ def test_the_index_leads_nowhere_else(tmp_path):
     (folder / "cases").mkdir()
     entry = {"key": some[0].key, "photo": "../../secret.png", "map": "/etc/hostname"}
     (folder / "cases" / "cases.json").write_text(json.dumps([entry]))
-    (case,) = load_cases(folder, some)
+    (case,) = load_cases(folder, to_frame(some)).itertuples()
     assert case.photo is case.map is None
     (folder / "cases" / "cases.json").write_text("torn")
-    assert load_cases(folder, some)[0].row == some[0]
+    (case,) = load_cases(folder, to_frame(some)).itertuples()
+    assert (case.locator, case.episode, case.id, case.shots) == some[0].key
 
 
 def test_marks_keep_their_colours():
     """Green of the truth and orange of the answer, in a picture this small."""
     (prediction,) = North().locate([None], [])
-    picture = density_picture(prediction, (-40.0, -100.0), on_earth=False)
-    pixels = np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGB")).astype(int)
+    image = draw_density(prediction, (-40.0, -100.0), on_earth=False)
+    pixels = np.asarray(Image.open(io.BytesIO(image.data)).convert("RGB")).astype(int)
     for colour in ((0x00, 0x9E, 0x73), (0xD5, 0x5E, 0x00)):
         assert (np.abs(pixels - colour).max(-1) < 30).sum() > 10
     assert torch.isfinite(torch.from_numpy(pixels)).all()

@@ -7,26 +7,32 @@ import pytest
 from pyproj import Geod
 from report_rows import rows
 
+from icgeo.evaluation import to_frame
 from icgeo.evaluation.episodes import PHOTOS
-from icgeo.report import published
-from icgeo.report.published import comparison_tables
+from icgeo.report import published_numbers
+from icgeo.report.published_numbers import compare_with_published
 from icgeo.sphere import distance_km
+
+
+def compared(rows):
+    return compare_with_published(to_frame(rows))
 
 
 def cells_of(table):
     """Published number, this run's and the protocol, by system and metric."""
-    return {
-        (row[0].text, metric): [cell.text, cell.small.removeprefix("this run "), row[-2].text]
-        for row in table.rows
-        for metric, cell in zip(table.header[1:-2], row[1:-2], strict=True)
-    }
+    cells = {}
+    for system, row in table.iterrows():
+        for metric, cell in row.drop(["protocol", "source"]).items():
+            value, _, below = cell.partition("\nthis run ")
+            cells[system, metric] = [value, below, row.protocol]
+    return cells
 
 
 @pytest.fixture
 def small(monkeypatch):
     """A benchmark of four queries in place of the whole."""
     monkeypatch.setattr(
-        published, "SETS", {"im2gps3k-test": ("im2gps3k", 4), "osv5m-test": ("osv5m", 4)}
+        published_numbers, "SETS", {"im2gps3k-test": ("im2gps3k", 4), "osv5m-test": ("osv5m", 4)}
     )
 
 
@@ -37,40 +43,41 @@ def benchmark_rows(name, **values):
 
 
 def test_the_numbers_are_those_of_the_file():
-    """By hand from published.csv; a row of five accuracies is five numbers."""
-    found = {(one.system, one.benchmark, one.metric): one for one in published.published()}
+    """By hand from published.csv."""
+    numbers = [*published_numbers.published().itertuples()]
+    found = {(one.system, one.benchmark, one.metric): one for one in numbers}
     assert found["GeoCLIP", "im2gps3k", "< 25 km"].value == 34.5
     assert found["osv5m baseline", "osv5m", "GeoScore"].value == 3361
-    assert found["LocDiff", "osv5m", "< 2,500 km"].value == 88.2
+    assert found["LocDiff", "osv5m", "< 2500 km"].value == 88.2
     assert found["Plonk", "inat21", "mean error"].unit == "km"
     assert all(one.source for one in found.values())
     assert not any("country" in one.metric for one in found.values())
 
 
 def test_views_from_orbit_are_compared_with_none():
-    tables, (note,) = comparison_tables(rows("blue-marble"))
-    assert tables == []
+    tables, (note,) = compared(rows("blue-marble"))
+    assert tables == {}
     assert note.endswith("these. A view of a planet from orbit is another task.")
 
 
 def test_own_photos_are_no_views_from_orbit():
-    tables, (note,) = comparison_tables(rows(PHOTOS))
-    assert tables == []
+    tables, (note,) = compared(rows(PHOTOS))
+    assert tables == {}
     assert note.endswith("these. On photos of your own those systems were not measured.")
-    both = comparison_tables(rows(PHOTOS) + rows("moon"))[1][0]
+    both = compared(rows(PHOTOS) + rows("moon"))[1][0]
     assert "On photos of your own" in both
     assert "from orbit" in both
 
 
 def test_a_part_of_a_benchmark_is_not_compared():
-    tables, (note,) = comparison_tables(benchmark_rows("im2gps3k"))
-    assert tables == []
+    tables, (note,) = compared(benchmark_rows("im2gps3k"))
+    assert tables == {}
     assert note.startswith("im2gps3k: 4 of its 2,997 queries were answered")
 
 
 def test_another_split_is_not_compared(small):
-    tables, (note,) = comparison_tables(benchmark_rows("osv5m", episode="osv5m-human"))
-    assert tables == []
+    tables, (note,) = compared(benchmark_rows("osv5m", episode="osv5m-human"))
+    assert tables == {}
     assert note.endswith("these. Another split of a benchmark is another test.")
 
 
@@ -85,13 +92,14 @@ def test_each_system_is_counted_by_its_own_protocol(small):
     geodesic = Geod(ellps="WGS84").inv(0, lat, 0, 89.0)[2] / 1000
     assert km < 25 < geodesic
     some = benchmark_rows("im2gps3k", distance_km=km, **place)
-    (same, other), notes = comparison_tables(some)
+    tables, notes = compared(some)
+    (caption, same), (_, other) = tables.items()
     assert notes == []
     found = cells_of(same)
     assert found["GeoCLIP", "< 25 km, %"][:3] == ["34.5", "0.0", "geoclip"]
     assert found["GeoRanker", "< 200 km, %"][:3] == ["61.5", "100.0", "geoclip"]
     assert found["PIGEOTTO", "< 25 km, %"][1:3] == ["100.0", "pigeon"]
-    assert "icgeo, 4 shots, 4 queries" in same.caption
+    assert "icgeo, 4 shots, 4 queries" in caption
     assert ("LocDiff", "< 1 km, %") in cells_of(other)
     assert not {name for name, _ in cells_of(other)} & {name for name, _ in found}
 
@@ -104,7 +112,7 @@ def test_scores_and_means_are_those_of_the_rows(small):
         replace(row, lat=None, lon=None, distance_km=None) if row.key in silent else row
         for row in some
     ]
-    (same, _), _ = comparison_tables(some)
+    (same, _) = compared(some)[0].values()
     found = cells_of(same)
     errors = [row.distance_km or math.pi / 2 * 6371 for row in some if row.shots == 4][:4]
     score = sum(5000 * math.exp(-km / 1492.7) for km in errors) / 4

@@ -44,7 +44,7 @@ def test_every_script_shows_its_help_in_time(script):
 
 
 def test_the_command_shows_its_help_in_time():
-    assert min(seconds_of("-m", "icgeo.cli") for _ in range(2)) < SECONDS
+    assert min(seconds_of("-m", "icgeo") for _ in range(2)) < SECONDS
 
 
 def seconds_of(*command):

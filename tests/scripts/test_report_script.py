@@ -18,7 +18,7 @@ def _in_an_empty_folder(monkeypatch, tmp_path):
 def report(monkeypatch, *arguments):
     module = load_script("report")
     monkeypatch.setattr(sys, "argv", ["report.py", *map(str, arguments)])
-    config.run(module.main, module.Options, words="runs")
+    config.run(module.main, module.Options)
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ def test_worlds_are_located_and_a_killed_run_goes_on(picture, tmp_path, capsys):
 def test_examples_are_chosen_out_of_a_bank(picture, tmp_path, capsys):
     options = ("--world", picture, "--count", 3, "--shots", "[0,2]", "--bank", 6)
     run(
-        "zero_shot", "--model", untrained(), *options, "--choose", "nearest", "--features", "pixels"
+        "zero_shot", "--model", untrained(), *options, "--select", "nearest", "--features", "pixels"
     )
     header, *lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("|")]
     assert header.split("|")[-2].strip() == "retrieval, km"
@@ -72,8 +72,8 @@ def test_examples_are_chosen_out_of_a_bank(picture, tmp_path, capsys):
     answers = {(row["locator"], row["id"], row["shots"]): row["lat"] for row in rows}
     assert {name for name, *_ in answers} == {"icgeo", "retrieval"}
     assert len(answers) == 2 * 2 * 3 * 2
-    with pytest.raises(UsageError, match="and no --choose"):
-        run("zero_shot", "--video", "clip.mp4", "--speed_kmh", 9, "--choose", "nearest")
+    with pytest.raises(UsageError, match="and no --select"):
+        run("zero_shot", "--video", "clip.mp4", "--speed_kmh", 9, "--select", "nearest")
 
 
 def test_other_options_need_another_folder(picture):

@@ -56,8 +56,8 @@ def expected_score(point, mass, scale_km):
 def test_nothing_beats_it_on_a_grid(seed, scale_km):
     mass = random_mixture(seed, nside=4)
     mass = mass / mass.sum()
-    found = to_xyz(best_points(mass, scale_km))
-    score = expected_score(torch.cat((found[None], cell_xyz(4))), mass, scale_km)
+    best = to_xyz(best_points(mass, scale_km))
+    score = expected_score(torch.cat((best[None], cell_xyz(4))), mass, scale_km)
     # the blocks' distances are root mean squares: 1e-3 of a score, 0.06 degrees of a distance
     assert score[0] > score[1:].max() - 1e-3
 
@@ -73,7 +73,7 @@ def test_one_cell_is_answered_by_its_centre(nside):
 
 @given(st.floats(-90, 90), st.floats(-180, 179.99), st.floats(1, 3))
 @settings(max_examples=30)
-def test_a_kernel_is_answered_between_the_cells(lat, lon, log_kappa):
+def test_a_bump_is_answered_between_the_cells(lat, lon, log_kappa):
     """Within a twentieth of a cell's side, at any place."""
     place = as_lat_lon((lat, lon))
     mass = mixture(to_xyz(place)[None], 10**log_kappa, torch.ones(1).double(), 64)

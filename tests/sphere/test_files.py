@@ -68,8 +68,8 @@ def test_geojson_opened_by_gdal_agrees_with_the_density(place, tmp_path):
     assert distance_km((point.y, point.x), density.mode()) < 1e-3
     lon, lat, mass = fine_points(density)
     for row in frame[1:].itertuples():
-        found = mass[shapely.intersects_xy(row.geometry, lon, lat)].sum()
-        assert found == pytest.approx(row.mass, rel=0.01)
+        inside = mass[shapely.intersects_xy(row.geometry, lon, lat)].sum()
+        assert inside == pytest.approx(row.mass, rel=0.01)
         assert row.probability <= row.mass < row.probability + density.mass.max()
         assert row.area_km2 == pytest.approx(density.credible_area_km2(row.probability))
 
@@ -125,11 +125,11 @@ def test_a_geotiff_opened_by_gdal_agrees_with_the_density(height, tmp_path):
                 mass[inside].sum(), abs=0.01
             )
         region = density.contours((0.9,))
-        chosen = geometry_mask(
+        covered = geometry_mask(
             region.geometry, raster.shape, raster.transform, invert=True, all_touched=False
         )
     if height != 45:  # whose pixels are larger than cells
-        assert pixels[chosen].sum() == pytest.approx(region.mass[0], abs=0.01)
+        assert pixels[covered].sum() == pytest.approx(region.mass[0], abs=0.01)
 
 
 @pytest.mark.slow
@@ -150,8 +150,8 @@ def test_regions_and_rasters_agree_at_the_default_resolution(tmp_path):
         for row in geopandas.read_file(tmp_path / "a.geojson")[1:].itertuples():
             inside = shapely.intersects_xy(row.geometry, lon, lat)
             assert mass[inside].sum() == pytest.approx(row.mass, rel=1e-9)
-            chosen = geometry_mask([row.geometry], pixels.shape, transform, invert=True)
-            assert pixels[chosen].sum() == pytest.approx(row.mass, rel=0.01)
+            covered = geometry_mask([row.geometry], pixels.shape, transform, invert=True)
+            assert pixels[covered].sum() == pytest.approx(row.mass, rel=0.01)
 
 
 def test_a_geotiff_of_densities_integrates_to_one(tmp_path):
@@ -219,8 +219,8 @@ def test_fits_is_a_sky_map(tmp_path):
     with fits.open(tmp_path / "density.fits") as tables:
         header = tables[1].header
         keywords = ("PIXTYPE", "ORDERING", "COORDSYS", "NSIDE", "INDXSCHM", "TTYPE1", "LASTPIX")
-        found = [header[keyword] for keyword in keywords]
-        assert found == ["HEALPIX", "NESTED", "C", 16, "IMPLICIT", "PROB", 3071]
+        values = [header[keyword] for keyword in keywords]
+        assert values == ["HEALPIX", "NESTED", "C", 16, "IMPLICIT", "PROB", 3071]
         assert tables[1].data["PROB"].sum() == pytest.approx(1, abs=1e-12)
         # astropy-healpix finds the heaviest pixel, right ascension for longitude, at the mode
         lon, lat = HEALPix(16, order=header["ORDERING"].lower()).healpix_to_lonlat(

@@ -314,11 +314,11 @@ def test_geometric_median_against_scipy(seed):
         centre = torch.as_tensor(vector / np.linalg.norm(vector))
         return (weight * angle(x, centre)).sum().item()
 
-    found = cost(geometric_median(x, weight).numpy())
+    least = cost(geometric_median(x, weight).numpy())
     start = spherical_mean(x, weight).numpy() + 1e-3
     best = minimize(cost, start, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10})
     # Weiszfeld converges slowly where the median is a data point: 1e-5 radians are 64 m
-    assert found < min(best.fun, *map(cost, x.numpy())) + 1e-5
+    assert least < min(best.fun, *map(cost, x.numpy())) + 1e-5
 
 
 def test_geometric_median_of_three_points_is_fermats():

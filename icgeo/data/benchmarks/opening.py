@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from icgeo.data.benchmarks.catalogue import BENCHMARKS, Benchmark, Columns, SplitFiles
+from icgeo.data.benchmarks.catalogue import BENCHMARKS, Benchmark, SplitFiles
 from icgeo.data.benchmarks.sources import (
     BenchmarkError,
     RawRow,
@@ -57,8 +57,8 @@ class OpenBenchmark:
     about: Benchmark
     files: SplitFiles
     _rows: Callable[[], Rows]
-    _names: Mapping[str, str]
-    """Of the columns id, image, lat and lon."""
+    _names: Sequence[str]
+    """Of the columns of id, image, latitude and longitude."""
     _folders: Sequence[str]
     """That photos may lie in."""
     skipped: Counter[str] = field(default_factory=Counter)
@@ -84,7 +84,16 @@ class OpenBenchmark:
             else:
                 count += 1
                 yield row
-        self._report(count)
+        if not count:
+            raise BenchmarkError(
+                f"expected photos of {self.name} ({self.split}) with places, skipped all rows: "
+                f"{dict(self.skipped)}; get it from: {self.about.source}"
+            )
+        title, total = f"{self.name} ({self.split})", count + self.skipped.total()
+        if self.skipped:
+            logger.warning("%s: %d photos, skipped %s", title, count, dict(self.skipped))
+        if (rows := self.files.rows) not in (None, total):
+            logger.warning("%s: its authors count %d photos, here are %d rows", title, rows, total)
 
     def rows(self) -> Iterator[BenchmarkRecord | Skipped]:
         """Return every row, as a record or with the reason why it is skipped."""
@@ -94,50 +103,29 @@ class OpenBenchmark:
                 yield row if isinstance(row, Skipped) else self._record(row, seen, find)
 
     def _record(self, row: RawRow, seen: "_SeenStrings", find: _Find) -> BenchmarkRecord | Skipped:
-        names, cells = self._names, row.cells
-        columns = names["id"], names["lat"], names["lon"]
-        if any(name not in cells for name in columns):
-            return Skipped(row.place, "bad row", "expected {}, {} and {}".format(*columns))
-        id, lat_text, lon_text = (cells[name] for name in columns)
-        if not id:
-            return Skipped(row.place, "no id", f"expected {columns[0]}, found an empty cell")
+        cells, columns, skipped = row.cells, self.files.columns, partial(Skipped, row.place)
+        id_name, image_name, lat_name, lon_name = self._names
+        if not {id_name, lat_name, lon_name} <= cells.keys():
+            return skipped("bad row", f"expected {id_name}, {lat_name} and {lon_name}")
+        if not (id := cells[id_name]):
+            return skipped("no id", f"expected {id_name}, found an empty cell")
         try:
-            lat, lon = to_location(lat_text, lon_text)
+            lat, lon = to_location(cells[lat_name], cells[lon_name])
         except ManifestError as error:
-            return Skipped(row.place, "bad location", str(error), id)
+            return skipped("bad location", str(error), id)
         if lat is None or lon is None:
-            reason = "expected latitude and longitude, found empty cells"
-            return Skipped(row.place, "no location", reason, id)
-        name = cells.get(names["image"], "")
-        if (image := row.image or self._image(name, find)) is None:
-            return Skipped(row.place, "no image", f"expected the photo {name!r}, found none", id)
+            return skipped("no location", "expected latitude and longitude, found empty cells", id)
+        image, name = row.image, cells.get(image_name, "")
+        if image is None and name:
+            image = find(name.removesuffix(columns.suffix) + columns.suffix)
+        if image is None:
+            return skipped("no image", f"expected the photo {name!r}, found none", id)
         # last, so that a good row is not lost to a bad one before it
         if not seen.add(id):
-            reason = f"expected a new {columns[0]}, got {id!r} again"
-            return Skipped(row.place, "id again", reason, id)
-        return BenchmarkRecord(id, image, lat, lon, self._labels(cells))
-
-    def _image(self, name: str, find: _Find) -> Path | None:
-        suffix = self.files.columns.suffix
-        return find(name.removesuffix(suffix) + suffix) if name else None
-
-    def _labels(self, cells: Mapping[str, str]) -> dict[str, str]:
-        labels = {name: cells.get(name, "") for name in self.files.columns.labels}
-        return {name: label for name, label in labels.items() if label.lower() not in _NO_LABEL}
-
-    def _report(self, count: int) -> None:
-        if not count:
-            raise BenchmarkError(
-                f"expected photos of {self.name} ({self.split}) with places, skipped all rows: "
-                f"{dict(self.skipped)}; get it from: {self.about.source}"
-            )
-        title, total = f"{self.name} ({self.split})", count + self.skipped.total()
-        if self.skipped:
-            logger.warning("%s: %d photos, skipped %s", title, count, dict(self.skipped))
-        if self.files.rows not in (None, total):
-            logger.warning(
-                "%s: its authors count %d photos, here are %d rows", title, self.files.rows, total
-            )
+            return skipped("id again", f"expected a new {id_name}, got {id!r} again", id)
+        labels = {name: cells.get(name, "") for name in columns.labels}
+        labels = {name: text for name, text in labels.items() if text.lower() not in _NO_LABEL}
+        return BenchmarkRecord(id, image, lat, lon, labels)
 
 
 def open_benchmark(
@@ -184,7 +172,7 @@ def open_benchmark(
     first = next((row for row in rows() if isinstance(row, RawRow)), None)
     if first is None:
         raise BenchmarkError(f"expected rows of {about.title} in {place}, found none{remedy}")
-    names = _find_names(files.columns, first, place=place, remedy=remedy)
+    names = _find_names(files, first, place=place, remedy=remedy)
     return OpenBenchmark(name, about, files, rows, names, folders)
 
 
@@ -194,39 +182,41 @@ def _source(
     """Find the table of a split, or else its shards."""
     if not root.is_dir():
         raise BenchmarkError(f"expected a folder {root}, found none{remedy}")
-    for files in options:
-        if (path := root / files.table).is_file():
-            if files.format == "coco":
-                return files, partial(coco_rows, path), path
-            read = partial(table_rows, path, delimiter=files.delimiter, header=files.header)
-            return files, read, path
+    tables = [(files, root / table) for files in options for table in files.tables]
+    for files, path in tables:
+        if path.is_file():
+            header = files.columns.header
+            table = partial(table_rows, path, delimiter=files.delimiter, header=header)
+            return files, partial(coco_rows, path) if files.format == "coco" else table, path
     for folder in (root / options[0].split, root):
         if shards := sorted(folder.glob("*.tar")):
             return options[0], partial(shard_rows, shards), shards[0]
-    tables = " or ".join(files.table for files in options)
+    names = " or ".join(str(path.relative_to(root)) for _, path in tables)
     raise BenchmarkError(
-        f"expected {tables} or shards *.tar in {root}, found {_listing(root)}{remedy}"
+        f"expected {names} or shards *.tar in {root}, found {_listing(root)}{remedy}"
     )
 
 
-def _find_names(columns: Columns, row: RawRow, *, place: str, remedy: str) -> dict[str, str]:
-    """Choose the names of the columns of a file by one of its rows."""
-    cells, names = list(row.cells), {}
-    for column in ("id", "image", "lat", "lon"):
-        options = getattr(columns, column)
-        name = next((option.lower() for option in options if option.lower() in cells), "")
-        if not name and not (column == "image" and row.image is not None):
-            raise BenchmarkError(
-                f"expected a column {' or '.join(map(repr, options))} in {place}, found {cells}"
-                f"{remedy}"
-            )
-        names[column] = name
-    if columns.lat_first and cells.index(names["lon"]) < cells.index(names["lat"]):
+def _find_names(files: SplitFiles, row: RawRow, *, place: str, remedy: str) -> Sequence[str]:
+    """Choose the columns of id, image, latitude and longitude by one of the rows."""
+    cells, columns = list(row.cells), files.columns
+
+    def find(options: tuple[str, ...]) -> str:
+        for option in options:
+            if option.lower() in cells:
+                return option.lower()
         raise BenchmarkError(
-            f"expected {names['lat']!r} before {names['lon']!r}, as in the version whose names are "
-            f"not exchanged, in {place}, found {cells}{remedy}"
+            f"expected a column {' or '.join(map(repr, options))} in {place}, found {cells}{remedy}"
         )
-    return names
+
+    image = find(columns.image) if row.image is None else ""
+    id, lat, lon = map(find, (columns.id, columns.lat, columns.lon))
+    if files.lat_first and cells.index(lon) < cells.index(lat):
+        raise BenchmarkError(
+            f"expected {lat!r} before {lon!r}, as in the version whose names are not exchanged, in "
+            f"{place}, found {cells}{remedy}"
+        )
+    return id, image, lat, lon
 
 
 def _folders(root: Path, files: SplitFiles, images: str | Path | None, remedy: str) -> list[str]:

@@ -10,9 +10,10 @@ import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, groupby
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 from icgeo.config import UsageError
 from icgeo.data.manifest import PHOTO_SUFFIXES
@@ -61,31 +62,28 @@ def table_rows(path: Path, *, delimiter: str, header: Sequence[str] | None) -> R
     """Read a table of text whose rows are lines, with the names of its columns if it has none."""
     # names of towns are in any encoding, and never count for finding a photo
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-        names = [name.strip().lower() for name in header or _cells(_line(stream), delimiter)]
-        lines = iter(lambda: _line(stream), "")
+        lines = iter(partial(stream.readline, MAX_ROW), "")
+        names = [name.lower() for name in header or _cells(next(lines, ""), delimiter)]
         for number, line in enumerate(lines, start=1 if header else 2):
             if line.strip():
                 yield _table_row(f"row {number}", line, names, delimiter)
 
 
-def _line(stream: TextIO) -> str:
-    return stream.readline(MAX_ROW)
-
-
-def _cells(text: str, delimiter: str) -> list[str]:
+def _cells(line: str, delimiter: str) -> list[str]:
     """Split one line: a quote that is never closed does not swallow the rows below it."""
-    line = text.rstrip("\r\n")
+    line = line.rstrip("\r\n")
     if delimiter == "\t":  # tables of YFCC100M have bare quotes
-        return line.split(delimiter)
-    (cells,) = csv.reader([line], delimiter=delimiter, strict=True)
-    return cells
+        cells = line.split(delimiter)
+    else:
+        (cells,) = csv.reader([line], delimiter=delimiter, strict=True)
+    return [cell.strip() for cell in cells]
 
 
-def _table_row(place: str, text: str, names: Sequence[str], delimiter: str) -> RawRow | Skipped:
+def _table_row(place: str, line: str, names: Sequence[str], delimiter: str) -> RawRow | Skipped:
     try:
-        cells = [cell.strip() for cell in _cells(text, delimiter)]
+        cells = _cells(line, delimiter)
     except (csv.Error, ValueError) as error:
-        return Skipped(place, "bad row", f"expected a row of a table, got {text[:40]!r}: {error}")
+        return Skipped(place, "bad row", f"expected a row of a table, got {line[:40]!r}: {error}")
     if len(cells) != len(names):
         return Skipped(place, "bad row", f"expected {len(names)} cells, got {len(cells)}")
     return RawRow(place, dict(zip(names, cells, strict=True)))

@@ -7,10 +7,8 @@ from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
-from PIL import Image
 from report_rows import rows, write_run
 
-from icgeo.config import UsageError
 from icgeo.evaluation import Row
 from icgeo.report import read_run, write_report
 
@@ -139,46 +137,20 @@ def test_a_missing_score_is_a_dash(tmp_path):
     few = [replace(first, nll=math.inf, area_90_km2=None, seconds=None)]
     few += [replace(one, area_90_km2=None, searched_area_km2=None, seconds=None) for one in rest]
     run = read_run(write_run(tmp_path, few))
-    assert math.isinf(run.rows[0].nll)
+    assert math.isinf(run.rows.nll[0])
     text = write_report([tmp_path / "run"], tmp_path / "page.html").read_text(encoding="utf-8")
     assert "∞" in text
     assert "\N{EN DASH}" in text
 
 
-def test_a_run_still_being_written_is_read_and_not_touched(tmp_path):
-    folder = write_run(tmp_path, rows(count=2))
-    path = folder / "predictions.jsonl"
-    path.write_bytes(path.read_bytes() + b'{"locator": "icg')
-    before = path.read_bytes()
-    assert len(read_run(folder).rows) == len(rows(count=2))
-    assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("predictions.jsonl", "nonsense\n", "line 1: expected a row"),
-        ("options.yaml", "- a\n- b\n", "named values in .*options.yaml, got list"),
-        ("options.yaml", "a: [", "cannot read .*run"),
-        ("versions.json", "{", "cannot read .*run"),
-    ],
-)
-def test_what_cannot_be_read_is_named(tmp_path, name, content, words):
-    folder = write_run(tmp_path, [])
-    (folder / name).write_text(content)
-    with pytest.raises(UsageError, match=words):
-        read_run(folder)
-
-
-def test_another_folder_is_no_run(tmp_path):
-    with pytest.raises(UsageError, match=r"predictions\.jsonl, found none in .*scripts/zero_shot"):
-        read_run(tmp_path)
-
-
-def test_photos_are_taken_from_their_files_where_none_were_kept(tmp_path):
-    path = tmp_path / "photo.png"
-    Image.new("RGB", (600, 300), (200, 30, 30)).save(path)
-    some = [replace(row, source=str(path)) for row in rows(count=1, shots=(1,))]
-    (case,) = read_run(write_run(tmp_path, some)).cases
-    assert case.photo is not None
-    assert case.map is case.density is None
+def test_long_lists_say_what_is_left_out(tmp_path):
+    (row,) = rows(count=1, locators=("icgeo",), shots=(1,))
+    lost = [Row("icgeo", "e", "moon", f"lost{n}.jpg", 1, error="empty") for n in range(150)]
+    unknown = [
+        replace(row, id=f"mine{n}.jpg", nll=None, true_lat=None, true_lon=None, distance_km=None)
+        for n in range(150)
+    ]
+    text, page = page_of(tmp_path, [*lost, *unknown])
+    for name, file in (("lost", "predictions.jsonl"), ("mine", "predictions.parquet")):
+        assert text.count(f'<th scope="row">{name}') == 100
+        assert f"And 50 more in {file}." in page.text

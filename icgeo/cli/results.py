@@ -1,11 +1,10 @@
 """Predictions as rows of files: CSV, JSON lines, GeoParquet, or features of GeoJSON.
 
 Conventions: a row holds `source`, the path of the photo, and what `Prediction.to_dict` says, or
-`error`, why the photo could not be read. Coordinates of GeoJSON are longitude first, as RFC 7946
-has them, those of a row are named.
+`error`, why the photo could not be read. GeoJSON is that of `Prediction.to_geojson`, each feature
+with the row of its photo; a photo that is not located has one feature, without a geometry.
 """
 
-import csv
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,20 +23,23 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Result:
-    """What is kept of one photo: a row, and its features where they are wanted."""
+    """What is said of one photo: a row, and the rows of its point and regions where wanted."""
 
     row: dict[str, Any]
-    features: list[dict[str, Any]] = field(default_factory=list)
+    regions: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, source: str, prediction: Prediction, *, with_features: bool = False) -> "Result":
-        """Keep what a prediction says, not its density."""
+    def of(cls, source: str, prediction: Prediction, *, with_regions: bool = False) -> "Result":
+        """Take what a prediction says, not its density."""
         row = {"source": source, **prediction.to_dict()}
-        return cls(row, features_of(row, prediction) if with_features else [])
+        if not (with_regions and prediction.located):  # its regions are most of the sphere
+            return cls(row)
+        records = prediction.to_geodataframe().to_dict("records")
+        return cls(row, [{**row, **record} for record in records])
 
     @classmethod
     def failed(cls, source: str, error: Exception) -> "Result":
-        """Keep why a photo could not be located."""
+        """Say why a photo could not be located."""
         return cls({"source": source, "error": " ".join(str(error).split())})
 
     @property
@@ -46,22 +48,11 @@ class Result:
         return self.row.get("error")
 
 
-def features_of(row: dict[str, Any], prediction: Prediction) -> list[dict[str, Any]]:
-    """Give the point and the regions of a prediction as features, in WGS84.
-
-    Who is not located has no point, and the regions are most of the sphere: it has neither.
-    """
-    if not prediction.located:
-        return [{"type": "Feature", "geometry": None, "properties": row}]
-    found = prediction.to_geodataframe().iterfeatures(na="drop", drop_id=True)
-    return [{**feature, "properties": {**row, **feature["properties"]}} for feature in found]
-
-
 def _save_csv(results: Sequence[Result], path: Path) -> None:
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(result.row for result in results)
+    import pandas
+
+    frame = pandas.DataFrame([result.row for result in results], columns=COLUMNS)
+    frame.to_csv(path, index=False, errors="surrogateescape", lineterminator="\n")
 
 
 def _save_lines(results: Sequence[Result], path: Path) -> None:
@@ -69,29 +60,28 @@ def _save_lines(results: Sequence[Result], path: Path) -> None:
 
 
 def _save_geojson(results: Sequence[Result], path: Path) -> None:
-    features = [feature for result in results for feature in _or_error(result)]
-    collection = {"type": "FeatureCollection", "features": features}
-    path.write_text(json.dumps(collection) + "\n", encoding="utf-8")
+    import geopandas
 
-
-def _or_error(result: Result) -> list[dict[str, Any]]:
-    return result.features or [{"type": "Feature", "geometry": None, "properties": result.row}]
+    records = [
+        record
+        for result in results
+        for record in result.regions or [{**result.row, "geometry": None}]
+    ]
+    frame = geopandas.GeoDataFrame(
+        records or {"geometry": []}, geometry="geometry", crs="EPSG:4326"
+    )
+    path.write_text(frame.to_json(na="drop", drop_id=True) + "\n", encoding="utf-8")
 
 
 def _save_parquet(results: Sequence[Result], path: Path) -> None:
     import geopandas
-
-    columns: dict[str, list[Any]] = {
-        name: [result.row.get(name) for result in results] for name in COLUMNS
-    }
-    points = [_point(result.row) for result in results]
-    geopandas.GeoDataFrame(columns, geometry=points, crs="EPSG:4326").to_parquet(path, index=False)
-
-
-def _point(row: dict[str, Any]) -> Any:
+    import pandas
     from shapely import Point
 
-    return None if row.get("lat") is None else Point(row["lon"], row["lat"])
+    frame = pandas.DataFrame([result.row for result in results], columns=COLUMNS)
+    places = zip(frame["lon"], frame["lat"], strict=True)
+    points = [None if pandas.isna(lat) else Point(lon, lat) for lon, lat in places]
+    geopandas.GeoDataFrame(frame, geometry=points, crs="EPSG:4326").to_parquet(path, index=False)
 
 
 SAVERS: dict[str, Callable[[Sequence[Result], Path], None]] = {

@@ -6,24 +6,17 @@ apart. GeoRanker counts as GeoCLIP does, but strictly within the radius: the sam
 a threshold to the last bit.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from importlib.resources import files
+from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from icgeo.data.benchmarks import BENCHMARKS
 from icgeo.evaluation.episodes import PHOTOS
 from icgeo.evaluation.scores import GUESS_KM, methods
-from icgeo.metrics import (
-    THRESHOLDS_KM,
-    accuracy_within,
-    distances,
-    geoscore,
-    mean_error,
-    median_error,
-)
+from icgeo.metrics import accuracy_within, distances, geoscore, mean_error, median_error
 from icgeo.report.tables import DASH, format_number
 
 SETS = {
@@ -38,19 +31,6 @@ WHOLE = 0.95
 """Share of a benchmark that has to be answered: photos get lost, but a sample is not the set."""
 
 
-def _accuracy(km: float) -> Callable[[Tensor, str], float]:
-    return lambda errors, protocol: 100 * accuracy_within(errors, km, protocol=protocol)
-
-
-SCORES: dict[str, Callable[[Tensor, str], float]] = {
-    "GeoScore": lambda errors, protocol: geoscore(errors, protocol=protocol).mean().item(),
-    "mean error": lambda errors, _: mean_error(errors),
-    "median error": lambda errors, _: median_error(errors),
-    **{f"< {km:.0f} km": _accuracy(km) for km in THRESHOLDS_KM},
-}
-"""By the metric of a published number: the score of errors in km under a protocol."""
-
-
 def published() -> pd.DataFrame:
     """Read the published numbers: system, benchmark, metric, value, unit, protocol and source.
 
@@ -58,7 +38,7 @@ def published() -> pd.DataFrame:
     """
     with (files("icgeo") / "assets" / "published.csv").open(encoding="utf-8") as stream:
         numbers = pd.read_csv(stream)
-    return numbers[numbers.metric.isin(SCORES)]
+    return numbers[numbers.metric != "country accuracy"]
 
 
 def compare_with_published(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], list[str]]:
@@ -102,21 +82,15 @@ def _why_apart(worlds: set[str]) -> str:
 
 def _compare(benchmark: str, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Lay out the numbers with a known protocol beside those of the rows, and the others alone."""
-    truth, answer = (
-        torch.tensor(rows[names].to_numpy(dtype=float))
-        for names in (["true_lat", "true_lon"], ["lat", "lon"])
-    )
     numbers = published()
     numbers = numbers[numbers.benchmark == benchmark]
     cells = []
-    for metric, value, unit, protocol in numbers[
-        ["metric", "value", "unit", "protocol"]
-    ].itertuples(index=False, name=None):
-        form = ",.1f" if unit == "%" else ",.0f"
-        cell = format_number(value, form)
-        if pd.notna(protocol):
-            km = distances(answer, truth, protocol=protocol).nan_to_num(posinf=GUESS_KM)
-            cell += f"\nthis run {format_number(SCORES[metric](km, protocol), form)}"
+    lines: Iterable[Any] = numbers.itertuples()
+    for number in lines:
+        form = ",.1f" if number.unit == "%" else ",.0f"
+        cell = format_number(number.value, form)
+        if pd.notna(number.protocol):
+            cell += f"\nthis run {format_number(_score(rows, number), form)}"
         cells.append(cell)
     numbers = numbers.assign(heading=numbers.metric + ", " + numbers.unit, cell=cells)
     is_same = numbers.protocol.notna()
@@ -141,3 +115,21 @@ def _by_system(numbers: pd.DataFrame) -> pd.DataFrame:
     table["protocol"] = systems.protocol.first().fillna("not known")
     table["source"] = systems.source.agg(lambda sources: "; ".join(sources.unique()))
     return table
+
+
+def _score(rows: pd.DataFrame, number: Any) -> float:
+    """Score rows as the authors of a published number do."""
+    truth, answer = (
+        torch.tensor(rows[names].to_numpy()) for names in (["true_lat", "true_lon"], ["lat", "lon"])
+    )
+    km = distances(answer, truth, protocol=number.protocol).nan_to_num(posinf=GUESS_KM)
+    match number.metric:
+        case "GeoScore":
+            return geoscore(km, protocol=number.protocol).mean().item()
+        case "mean error":
+            return mean_error(km)
+        case "median error":
+            return median_error(km)
+        case within:
+            radius = float(within.strip("< km"))
+            return 100 * accuracy_within(km, radius, protocol=number.protocol)
