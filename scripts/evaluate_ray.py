@@ -25,7 +25,7 @@ class Options:
     world: str = "blue-marble"
     """A family of procedural worlds, or a picture of a whole planet."""
     count: int = 64
-    """Views to locate."""
+    """Number of views to locate."""
     shots: tuple[int, ...] = SHOTS
     """Numbers of examples."""
     model: str = "tiny"
@@ -35,7 +35,7 @@ class Options:
     batch_size: int = 64
     """Queries at a time."""
     seed: int = 0
-    """Of worlds, views and noise."""
+    """Seed of worlds, views and noise."""
     fewest: int = 1
     """Actors at least, each with a model of its own."""
     most: int = 2
@@ -47,7 +47,7 @@ class Options:
     cluster: bool = False
     """Use the cluster that RAY_ADDRESS names, instead of this machine alone."""
     cpus: int = 2
-    """Of this machine, as Ray counts them."""
+    """Processors of this machine, as Ray counts them."""
     object_store_mb: int = 256
     """Shared memory of this machine for what goes from step to step."""
     name: str = "ray"

@@ -40,7 +40,7 @@ class Options(LocateOptions, LoadOptions):
     root: Path | None = None
     """The folder that `benchmark` was unpacked to."""
     split: str | None = None
-    """Of `benchmark`; by default its first."""
+    """Split of `benchmark`; by default its first."""
     leakage_km: float | None = None
     """Leave out examples within so many km of a query of `benchmark`, and its near duplicates."""
     examples: Path | None = None
@@ -130,14 +130,14 @@ def locate(
     from icgeo import evaluation, plots, report
 
     settings = runs[0][0].loaded.settings
-    asked: list[tuple[Locator, Episode]] = [*runs]
+    methods: list[tuple[Locator, Episode]] = [*runs]
     baselines: list[tuple[Locator, Episode]] = []
     if options.select:
-        asked, baselines = evaluation.choose_examples(
+        methods, baselines = evaluation.choose_examples(
             runs, options.select, features, shots=max(options.shots)
         )
     rows = evaluation.evaluate(
-        [*asked, *baselines],
+        [*methods, *baselines],
         folder=folder,
         shots=options.shots,
         batch_size=options.batch_size,
@@ -145,8 +145,8 @@ def locate(
         shard=shard,
     )
     if shard.is_main:
-        plots.save_figures(folder, rows, asked, settings.style)
-        report.save_cases(folder, rows, asked)
+        plots.save_figures(folder, rows, methods, settings.style)
+        report.save_cases(folder, rows, methods)
     return rows
 
 

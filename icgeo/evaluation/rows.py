@@ -66,7 +66,7 @@ DTYPES: dict[Any, str] = {
     float | None: "float64",
     bool | None: "boolean",
 }
-"""Of the columns of a frame, by the types of the fields of `Row`."""
+"""Types of the columns of a frame, by those of the fields of `Row`."""
 
 
 class RowFile:

@@ -159,7 +159,7 @@ def finish(folder: Path, order: Order, locators: Sequence[str]) -> DataFrame:
     Args:
         folder: of the run.
         order: of the queries.
-        locators: names, in the order in which they are told.
+        locators: names, in the order of their rows.
 
     Returns:
         all rows in the folder; those of other episodes and locators last.

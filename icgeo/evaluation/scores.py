@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -91,11 +92,8 @@ def _clusters(rows: DataFrame) -> Sequence[str] | None:
     return list(rows.episode) if rows.episode.nunique() > 1 else None
 
 
-def _within(km: float) -> Metric:
-    def values(rows: DataFrame) -> Float[Tensor, "rows"]:
-        return (distances(rows) < km).double()
-
-    return Metric(f"< {km:.0f} km", "share", ".0%", True, values)
+def _within(rows: DataFrame, km: float) -> Float[Tensor, "rows"]:
+    return (distances(rows) < km).double()
 
 
 def _is_covered(rows: DataFrame) -> Float[Tensor, "rows"]:
@@ -109,7 +107,12 @@ METRICS: dict[str, Metric] = {
     "geoscore": Metric(
         "GeoScore", "0 to 5000", ".0f", True, lambda rows: geoscore(distances(rows))
     ),
-    **{f"within_{km:.0f}km": _within(km) for km in THRESHOLDS_KM},
+    **{
+        f"within_{km:.0f}km": Metric(
+            f"< {km:.0f} km", "share", ".0%", True, partial(_within, km=km)
+        )
+        for km in THRESHOLDS_KM
+    },
     "nll": Metric("NLL", "nats/sr", ".2f", False, lambda rows: column(rows, "nll")),
     "area_share": Metric(
         "90 % area",
@@ -264,17 +267,17 @@ def score_table(scores: DataFrame) -> str:
 
     The 90 % area is the median one, as a share of the sphere; covered are the truths inside.
     """
-    own = methods(scores)
-    table = own[["world", "shots"]].copy()
+    method = methods(scores)
+    table = method[["world", "shots"]].copy()
     for name in (
         "median_km", "geoscore", "within_200km", "within_750km", "within_2500km", "nll",
         "area_share", "covered", "seconds",
     ):  # fmt: skip
-        table[METRICS[name].title] = [f"{value:{METRICS[name].format}}" for value in own[name]]
+        table[METRICS[name].title] = [f"{value:{METRICS[name].format}}" for value in method[name]]
     for name in BASELINES:
         baseline = scores[scores.locator == name]
         if len(baseline):
-            beside = own[["world", "shots"]].merge(baseline, how="left", on=["world", "shots"])
+            beside = method[["world", "shots"]].merge(baseline, how="left", on=["world", "shots"])
             table[f"{name}, km"] = ["" if km != km else f"{km:.0f}" for km in beside.median_km]
     return to_markdown(table)
 

@@ -1,4 +1,4 @@
-"""Which share of an evaluation a process has, as Accelerate started it.
+"""The share of an evaluation that a process has, as Accelerate started it.
 
 Conventions: process i of n takes every n-th batch from the i-th on. Each writes rows of its own
 beside the common ones; all processes, on all machines, see the same folder.

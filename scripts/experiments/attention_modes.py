@@ -44,10 +44,10 @@ def main(options: Options) -> None:
     from icgeo.models import load
 
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
-    own = load(options.model, device=options.device).settings.attention
+    native = load(options.model, device=options.device).settings.attention
     ways = [
-        (own, 1.0),
-        *((own, scale) for scale in options.guidance),
+        (native, 1.0),
+        *((native, scale) for scale in options.guidance),
         *((mode, 1.0) for mode in options.attention),
     ]
     locators = [

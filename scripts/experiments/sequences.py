@@ -80,13 +80,13 @@ def score_clips(rows: "DataFrame") -> "DataFrame":
             clips.assign(id=WHOLE), alone, metrics=("mean_km", "nll"), resamples=10_000
         ).set_index("locator")
         for name in (alone, SMOOTHED, WHOLE):
-            own, this = part[part.locator == name], beyond.loc[[name]]
+            frames, this = part[part.locator == name], beyond.loc[[name]]
             lines.append((
-                world, shots, own.episode.nunique(),
+                world, shots, frames.episode.nunique(),
                 "frames alone" if name == alone else name,
-                f"{own.answered.mean():.0%}",
-                f"{METRICS['mean_km'](own):.0f}",
-                f"{METRICS['nll'](own):.2f}",
+                f"{frames.answered.mean():.0%}",
+                f"{METRICS['mean_km'](frames):.0f}",
+                f"{METRICS['nll'](frames):.2f}",
                 "" if name == alone else format_differences(this, "mean_km", ".0f")[0],
                 "" if name == alone else format_differences(this, "nll", ".2f")[0],
             ))  # fmt: skip

@@ -103,14 +103,14 @@ def learning(rows: "DataFrame") -> dict[str, Any]:
     from icgeo.evaluation import compare, score
     from icgeo.evaluation.scores import methods
 
-    own = methods(rows)
-    name = own.locator.iloc[0]
+    method = methods(rows)
+    name = method.locator.iloc[0]
     measure = partial(compare, metrics=("median_km",))
-    few = own[own.shots.isin((1, 16))]
+    few = method[method.shots.isin((1, 16))]
     ratio = measure(few, 1, across="shots", by=("locator",), ratio=True).iloc[-1]
     many = rows[rows.locator.isin((name, NearestPixels.name)) & (rows.shots >= 4)]
     above = measure(many, NearestPixels.name).query("locator == @name").set_index("shots")
-    scores = score(own, metrics=("covered", "area_share"), intervals=()).set_index("shots")
+    scores = score(method, metrics=("covered", "area_share"), intervals=()).set_index("shots")
 
     def interval(line: "Series[Any]", effect: str) -> dict[str, float]:
         bounds = {"low": line.median_km_low, "high": line.median_km_high}
@@ -118,7 +118,7 @@ def learning(rows: "DataFrame") -> dict[str, Any]:
 
     return {
         "episodes": rows.episode.nunique(),
-        "queries": int(own[own.nll.notna()].shots.eq(1).sum()),
+        "queries": int(method[method.nll.notna()].shots.eq(1).sum()),
         "median_16_over_1_shot": interval(ratio, "ratio"),
         "km_above_nearest_by_pixels": {
             shots: interval(line, "difference") for shots, line in above.iterrows()
