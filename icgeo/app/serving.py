@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from icgeo.app.page import build, gradio_or_refuse
+from icgeo.app.interface import build, import_gradio
 from icgeo.app.session import MAX_UPLOAD
 
 _FOLDER = "GRADIO_TEMP_DIR"
@@ -45,7 +45,7 @@ def launch(
     """
     port = _free_port(host, port)
     with _own_folder():
-        gradio = gradio_or_refuse()  # it makes a folder as it is imported
+        gradio = import_gradio()  # it makes a folder as it is imported
         theme = gradio.themes.Default(font=_FONTS, font_mono=("ui-monospace", "monospace"))
         page = build(model, device=device).queue(api_open=False)
         _, here, shared = page.launch(

@@ -50,13 +50,13 @@ class Shot:
 
 
 @dataclass(frozen=True, eq=False)
-class Bank:
+class ExampleList:
     """Examples, and photos that still need a place."""
 
     examples: tuple[Example, ...] = ()
     waiting: tuple[Shot, ...] = ()
 
-    def adding(self, shots: Sequence[Shot]) -> "Bank":
+    def adding(self, shots: Sequence[Shot]) -> "ExampleList":
         """Add photos: with a place they are examples, without one they wait for it.
 
         Raises:
@@ -65,15 +65,15 @@ class Bank:
         placed = [Example(s.photo, *s.place) for s in shots if s.place is not None]
         waiting = [shot for shot in shots if shot.place is None]
         check_count(len(self.examples) + len(self.waiting) + len(shots))
-        return Bank((*self.examples, *placed), (*self.waiting, *waiting))
+        return ExampleList((*self.examples, *placed), (*self.waiting, *waiting))
 
-    def without_last(self) -> "Bank":
+    def without_last(self) -> "ExampleList":
         """Take back what was added or placed last."""
         if self.waiting:
-            return Bank(self.examples, self.waiting[:-1])
-        return Bank(self.examples[:-1])
+            return ExampleList(self.examples, self.waiting[:-1])
+        return ExampleList(self.examples[:-1])
 
-    def placing(self, lat: float | None, lon: float | None) -> "Bank":
+    def placing(self, lat: float | None, lon: float | None) -> "ExampleList":
         """Make the first photo that waits an example, taken there.
 
         Raises:
@@ -87,7 +87,7 @@ class Bank:
                 "type both"
             )
         first, *others = self.waiting
-        return Bank((*self.examples, Example(first.photo, lat, lon)), tuple(others))
+        return ExampleList((*self.examples, Example(first.photo, lat, lon)), tuple(others))
 
 
 def check_count(count: int) -> None:
@@ -114,7 +114,7 @@ def read_uploads(paths: Sequence[str | Path]) -> tuple[list[Shot], list[str]]:
             named |= {shot.name for shot in listed}
             shots += listed
         except ValueError as error:
-            problems.append(_told(error, table))
+            problems.append(_without_path(error, table))
     if problems:  # its photos alone would have no place
         return [], problems
     for path in files:
@@ -124,7 +124,7 @@ def read_uploads(paths: Sequence[str | Path]) -> tuple[list[Shot], list[str]]:
             place = read_location(path, max_pixels=MAX_PIXELS)
             shots.append(Shot(path.name, _read(path), place))
         except ValueError as error:
-            problems.append(_told(error, path))
+            problems.append(_without_path(error, path))
     return shots, problems
 
 
@@ -158,7 +158,7 @@ def _read_table(table: Path, files: Sequence[Path]) -> list[Shot]:
     ]
 
 
-def _told(error: ValueError, path: Path) -> str:
+def _without_path(error: ValueError, path: Path) -> str:
     """Say what is wrong with a file by its name: where the server keeps it is no one's business."""
     text = str(error)
     for part in (str(path), f"{path.parent}/"):

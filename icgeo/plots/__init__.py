@@ -8,6 +8,7 @@ from icgeo.plots.context import plot_context, plot_maps
 from icgeo.plots.curves import plot_calibration, plot_shots
 from icgeo.plots.denoising import plot_denoising, save_denoising
 from icgeo.plots.errors import plot_errors
+from icgeo.plots.interactive import plot_interactive
 from icgeo.plots.predictions import plot_density, plot_gallery, plot_prediction
 from icgeo.plots.recall import plot_recall_by_area, plot_recall_by_radius
 from icgeo.plots.run_figures import save_figures
@@ -19,6 +20,7 @@ __all__ = [
     "plot_density",
     "plot_errors",
     "plot_gallery",
+    "plot_interactive",
     "plot_maps",
     "plot_prediction",
     "plot_recall_by_area",

@@ -1,7 +1,10 @@
 """The steps in which a map is drawn, as a figure and as a moving picture.
 
-Conventions: a step is what a watcher is told (`Geolocator.locate(..., callback_on_step_end=...)`): the maps
-[queries, samples, 3, height, width] as they look from there, and the time, from 1 (noise) down.
+Conventions: a step is what `callback_on_step_end` of `Geolocator.locate` is called with: the maps
+[queries, samples, 3, height, width] as they look from there, and the time, from 1 (noise) down:
+
+    steps = []
+    locator.locate([photo], examples, callback_on_step_end=lambda *step: steps.append(step))
 """
 
 import io
@@ -43,13 +46,10 @@ def _check(steps: Steps, query: int) -> None:
 def plot_denoising(steps: Steps, *, query: int = 0, figure: Figure | None = None) -> Figure:
     """Show the map of one query as it is drawn, the mean of its samples, step by step.
 
-    Collect the steps of a photo as it is located; a model of one step gives one panel:
-
-        steps = []
-        locator.locate([photo], examples, callback_on_step_end=lambda maps, t: steps.append((maps, t)))
+    A model of one step gives one panel.
 
     Args:
-        steps: what a watcher was told.
+        steps: as the conventions describe them.
         query: whose map.
         figure: where to draw.
 
@@ -74,13 +74,10 @@ def plot_denoising(steps: Steps, *, query: int = 0, figure: Figure | None = None
 def save_denoising(steps: Steps, path: str | Path, *, query: int = 0, seconds: float = 0.5) -> None:
     """Write the map of one query as it is drawn to a moving picture.
 
-    Collect the steps of a photo as it is located; a model of one step gives a still:
-
-        steps = []
-        locator.locate([photo], examples, callback_on_step_end=lambda maps, t: steps.append((maps, t)))
+    A model of one step gives a still.
 
     Args:
-        steps: what a watcher was told.
+        steps: as the conventions describe them.
         path: where to, ending in .gif, or in .mp4 (H.264, needs `icgeo[video]`).
         query: whose map.
         seconds: how long each step is shown; the last one stays for 2 s.

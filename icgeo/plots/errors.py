@@ -9,7 +9,16 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from icgeo.plots.predictions import draw_globe
-from icgeo.plots.theme import BLACK, ERROR_MAP, GREY, ORANGE, SMALL, TITLE, figure_of
+from icgeo.plots.theme import (
+    BLACK,
+    ERROR_MAP,
+    GREY,
+    ORANGE,
+    SMALL,
+    TITLE,
+    add_colour_bar,
+    figure_of,
+)
 from icgeo.plots.world import Points, cut
 from icgeo.sphere import Values, as_lat_lon, distance_km, exp_map, log_map, to_lat_lon, to_xyz
 
@@ -92,12 +101,8 @@ def _label(
         whose = "" if len(error) == count else " of the located"
         title += f", median error{whose} {np.median(error):,.0f} km"
     ax.set_title(title, fontsize=TITLE)
-    bar = figure_of(ax).colorbar(
-        segments, ax=ax, location="bottom", shrink=0.5, aspect=40, pad=0.02, panchor=False
-    )
-    bar.set_label("error in km", fontsize=SMALL)
-    bar.ax.tick_params(labelsize=SMALL)
-    bar.ax.xaxis.set_major_formatter("{x:,.0f}")
+    bar = add_colour_bar(segments, ax, "error in km")
+    bar.xaxis.set_major_formatter("{x:,.0f}")
     legend = ax.legend(
         fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(-0.02, 0.04)
     )

@@ -26,6 +26,7 @@ from icgeo.plots.theme import (
     SMALL,
     TEXT,
     TITLE,
+    add_colour_bar,
     drawn_image,
     figure_of,
     picture,
@@ -113,14 +114,10 @@ def _draw_density(
     if not _is_flat(density):
         reached = np.where(view.inside, density.credible_level(view.lat_lon).numpy(), np.nan)
         ax.contourf(reached, [levels[-1], 2], colors="0.5", alpha=0.2, **place)
-        styles = [_LEVEL_STYLES[level] for level in levels]
-        present = [
-            (level, style)
-            for level, style in zip(levels, styles, strict=True)
-            if np.nanmin(reached) < level < np.nanmax(reached)
-        ]
-        for level, style in present:
-            ax.contour(reached, [level], colors=BLACK, linewidths=0.9, linestyles=style, **place)
+        for level in levels:
+            if np.nanmin(reached) < level < np.nanmax(reached):
+                style = {"linewidths": 0.9, "linestyles": _LEVEL_STYLES[level]}
+                ax.contour(reached, [level], colors=BLACK, **style, **place)
     return image
 
 
@@ -209,23 +206,18 @@ def plot_gallery(
         row[2].set_title(_verdict(prediction, place), fontsize=TEXT, pad=3)
     for ax, head in zip(axes[0], ("photo", "map drawn", "density on the world"), strict=True):
         if ax.axison or ax is axes[0, 2]:
-            _head(ax, head)
+            ax.annotate(
+                head,
+                (0.5, 1),
+                xytext=(0, 1.9 * TEXT),
+                xycoords="axes fraction",
+                textcoords="offset points",
+                ha="center",
+                fontsize=TITLE,
+            )
     handles = _legend_handles(predictions, truth)
     figure.legend(handles=handles, loc="outside lower center", ncols=4, **_LEGEND)
     return figure
-
-
-def _head(ax: Axes, text: str) -> None:
-    """Write the name of a column above the title of its first panel."""
-    ax.annotate(
-        text,
-        (0.5, 1),
-        xytext=(0, 1.9 * TEXT),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        ha="center",
-        fontsize=TITLE,
-    )
 
 
 def plot_prediction(
@@ -258,20 +250,15 @@ def plot_prediction(
     figure = figure_of(ax)
     panels = _panels(ax, has_window=prediction.located)
     show_image(panels["photo"], picture(photo), title=short(title) or "photo")
-    panels["map"].set_axis_off()
-    if prediction.map is not None:
-        panels["map"].set_axis_on()
+    if prediction.map is None:
+        panels["map"].set_axis_off()
+    else:
         show_image(panels["map"], drawn_image(prediction.map), title="map drawn")
     image = _draw_world(
         panels["world"], prediction, truth, on_earth=on_earth, levels=CREDIBLE_LEVELS
     )
     panels["world"].set_title(_summary(prediction, truth), fontsize=TEXT)
-    bar = figure.colorbar(
-        image, ax=panels["world"], location="bottom", shrink=0.5, aspect=40, pad=0.02, panchor=False
-    )
-    bar.set_label("probability per steradian", fontsize=SMALL)
-    bar.ax.tick_params(labelsize=SMALL)
-    # the bar tells of blue
+    add_colour_bar(image, panels["world"], "probability per steradian")
     handles = _legend_handles([prediction], [truth], levels=CREDIBLE_LEVELS)[:-1]
     if "zoom" in panels:
         _draw_zoom(panels, prediction, truth, on_earth=on_earth)

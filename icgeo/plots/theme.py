@@ -11,6 +11,7 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
@@ -61,7 +62,7 @@ def picture(photo: Photo) -> UInt8[np.ndarray, "height width 3"]:
 def drawn_image(
     image: Float[Tensor, "3 height width"],
 ) -> Float[np.ndarray, "height width 3"]:
-    """SequencePrediction a map drawn, which is float and unclipped, to what can be shown."""
+    """Convert a map drawn, which is float and unclipped, to what can be shown."""
     return rearrange(image.detach().cpu().float().clamp(0, 1), "c h w -> h w c").numpy()
 
 
@@ -91,6 +92,16 @@ def figure_of(ax: Axes) -> Figure:
     if figure is None:
         raise ValueError("expected axes of a figure, got removed ones; make them anew")
     return figure
+
+
+def add_colour_bar(mappable: ScalarMappable, ax: Axes, label: str) -> Axes:
+    """Add a small colour bar under axes; return its own axes."""
+    bar = figure_of(ax).colorbar(
+        mappable, ax=ax, location="bottom", shrink=0.5, aspect=40, pad=0.02, panchor=False
+    )
+    bar.set_label(label, fontsize=SMALL)
+    bar.ax.tick_params(labelsize=SMALL)
+    return bar.ax
 
 
 def show_image(ax: Axes, image: np.ndarray, *, title: str = "") -> None:

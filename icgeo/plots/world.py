@@ -5,7 +5,6 @@ array; the whole world is in the Equal Earth projection (Savric et al. 2018) of 
 window on it in Lambert's azimuthal equal-area projection, in km from its middle.
 """
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -59,17 +58,19 @@ def parted(points: Points) -> list[Points]:
     return [rest for part in parts if len(rest := part[np.isfinite(part).all(axis=1)]) > 1]
 
 
-def _pixels(
-    projection: str, right: float, top: float, width: int
-) -> tuple[Float[np.ndarray, "height width 2"], Float[np.ndarray, " width"]]:
-    """Locations of the pixels of a plane around 0, and the x of its columns."""
+def _view(projection: str, right: float, top: float, width: int) -> View:
+    """View a plane around 0; a pixel is on the globe if its location is projected back to it."""
     from pyproj import Proj
 
-    height = round(width * top / right)
-    x = ((np.arange(width) + 0.5) * 2 / width - 1) * right
-    y = (1 - (np.arange(height) + 0.5) * 2 / height) * top
-    lon, lat = Proj(projection)(*np.meshgrid(x, y), inverse=True)
-    return np.stack((lat, lon), axis=-1), x
+    height, project = round(width * top / right), Proj(projection)
+    x, y = np.meshgrid(
+        ((np.arange(width) + 0.5) * 2 / width - 1) * right,
+        (1 - (np.arange(height) + 0.5) * 2 / height) * top,
+    )
+    lon, lat = project(x, y, inverse=True)
+    inside = np.isclose(project(lon, lat), (x, y), rtol=0, atol=1e-6 * right).all(axis=0)
+    places = np.where(inside[..., None], np.stack((lat, lon), axis=-1), 0.0)
+    return View(projection, (-right, right, -top, top), torch.from_numpy(places), inside)
 
 
 @lru_cache(maxsize=1)
@@ -79,21 +80,13 @@ def whole_world() -> View:
 
     projection = "+proj=eqearth +R=1"
     project = Proj(projection)
-    (right, _), (_, top) = project(180, 0), project(0, 90)
-    lat_lon, x = _pixels(projection, right, top, _WORLD_WIDTH)
-    middle = lat_lon[:, _WORLD_WIDTH // 2, 0]
-    inside = np.abs(x) <= project(np.full(len(middle), 180.0), middle)[0][:, None]
-    places = torch.from_numpy(np.where(inside[..., None], lat_lon, 0.0))
-    return View(projection, (-right, right, -top, top), places, inside)
+    return _view(projection, project(180, 0)[0], project(0, 90)[1], _WORLD_WIDTH)
 
 
 def window(lat: float, lon: float, radius_km: float) -> View:
     """View a square around a place; `radius_km` is half of its side."""
     projection = f"+proj=laea +lat_0={lat} +lon_0={lon} +R={EARTH_RADIUS_KM}"
-    lat_lon, _ = _pixels(projection, radius_km, radius_km, _WINDOW_WIDTH)
-    inside = np.isfinite(lat_lon).all(axis=-1)
-    places = torch.from_numpy(np.where(inside[..., None], lat_lon, 0.0))
-    return View(projection, (-radius_km, radius_km, -radius_km, radius_km), places, inside)
+    return _view(projection, radius_km, radius_km, _WINDOW_WIDTH)
 
 
 def edge(view: View) -> Points:
@@ -116,30 +109,34 @@ def cut(lat_lon: Points) -> Points:
     """
     lat, lon = lat_lon[:, 0], np.unwrap(lat_lon[:, 1], period=360)
     turn = np.floor((lon + 180) / 360)
-    pieces: list[Any] = []
-    for i in range(len(lon)):
-        pieces.append([[lat[i], lon[i] - 360 * turn[i]]])
-        if i + 1 < len(lon) and turn[i + 1] != turn[i]:
-            border = 360 * max(turn[i], turn[i + 1]) - 180
-            share = (border - lon[i]) / (lon[i + 1] - lon[i])
-            at = lat[i] + share * (lat[i + 1] - lat[i])
-            side = math.copysign(180, turn[i + 1] - turn[i])
-            pieces += [[[at, side]], _BREAK, [[at, -side]]]
-    return np.concatenate(pieces)
+    at = np.flatnonzero(np.diff(turn))
+    border = 360 * np.maximum(turn[at], turn[at + 1]) - 180
+    share = (border - lon[at]) / (lon[at + 1] - lon[at])
+    crossing = lat[at] + share * (lat[at + 1] - lat[at])
+    side = np.copysign(180, turn[at + 1] - turn[at])
+    gap = np.full_like(side, np.nan)
+    breaks = np.stack((crossing, side, gap, gap, crossing, -side), axis=-1).reshape(-1, 2)
+    return np.insert(
+        np.stack((lat, lon - 360 * turn), axis=-1), np.repeat(at + 1, 3), breaks, axis=0
+    )
 
 
 @lru_cache(maxsize=2)
 def shapes(kind: str) -> Points:
-    """Coastlines ("land") or "borders"; cached, do not write to it.
+    """Coastlines ("land") or "borders"; cached, do not write to it."""
+    frame = basemap()
+    return outlines(frame.geometry[frame["kind"] == kind].to_numpy())
+
+
+def outlines(geometry: Any) -> Points:
+    """Locations along lines, or around polygons, parted by rows of NaN.
 
     Without the sides on the antimeridian and at the south pole, which only close polygons.
     """
     import shapely
 
-    frame = basemap()
-    geometry = frame.geometry[frame["kind"] == kind].to_numpy()
-    lines = shapely.get_rings(geometry) if kind == "land" else geometry
-    xy, owner = shapely.get_coordinates(lines, return_index=True)
+    rings = shapely.get_rings(geometry)
+    xy, owner = shapely.get_coordinates(rings if len(rings) else geometry, return_index=True)
     at_seam = (np.abs(xy[:, 0]) > 180 - 1e-6) | (xy[:, 1] < -90 + 1e-6)
     ends = (np.diff(owner) > 0) | (at_seam[1:] & at_seam[:-1])
     return np.insert(xy[:, ::-1], np.flatnonzero(ends) + 1, np.nan, axis=0)
@@ -163,7 +160,5 @@ def world_lines(kind: str) -> list[Points]:
 def outline() -> Points:
     """Locations along the edge of the whole world."""
     lat = np.linspace(-90, 90, 91)
-    east, west = (
-        np.stack((x, np.full_like(lat, at)), -1) for x, at in ((lat, 180), (lat[::-1], -180))
-    )
-    return np.concatenate((east, west, east[:1]))
+    east = np.stack((lat, np.full_like(lat, 180)), axis=-1)
+    return np.concatenate((east, east[::-1] * (1, -1), east[:1]))

@@ -9,18 +9,19 @@ import torch
 from PIL import Image
 
 from icgeo import Density, Example, Geolocator, Prediction
-from icgeo.app import figures
-from icgeo.app.locating import (
-    CHOICES,
+from icgeo.app import outputs
+from icgeo.app.answers import (
     FIRST,
-    Asked,
+    WAYS_TO_CHOOSE,
     CancelledError,
-    locator_of,
-    shown_examples,
-    steps_of,
+    Request,
+    build_locator,
+    choose_examples,
+    locate_in_steps,
 )
-from icgeo.app.session import Bank, Shot
+from icgeo.app.session import ExampleList, Shot
 from icgeo.models import load
+from icgeo.plots import plot_interactive
 
 PARIS = (48.8566, 2.3522)
 
@@ -43,7 +44,7 @@ def prediction():
 
 def test_steps_end_in_what_the_locator_says_alone(locator):
     examples = [Example(photo(1), 10, 20)]
-    *maps, answer = steps_of(locator, photo(), examples, cancelled=Event())
+    *maps, answer = locate_in_steps(locator, photo(), examples, cancelled=Event())
     alone = locator.locate([photo()], examples)[0]
     assert len(maps) == 3
     assert torch.allclose(maps[-1], alone.map, atol=1e-5), "the last step is what is read"
@@ -52,14 +53,14 @@ def test_steps_end_in_what_the_locator_says_alone(locator):
     assert (answer.lat, answer.lon) == (alone.lat, alone.lon)
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("choice", WAYS_TO_CHOOSE)
 def test_each_photo_is_shown_what_is_chosen_for_it(choice):
-    if CHOICES[choice][1] is not None:
+    if WAYS_TO_CHOOSE[choice][1] is not None:
         pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra [selection]")
-    bank = Bank(tuple(Example(photo(seed), 10, seed) for seed in range(6)))
-    asked = Asked([], bank, "tiny", choice, shots=2, steps=1, samples=1)
-    locator = locator_of(load("tiny"), asked)
-    shown = shown_examples(locator, photo(4), asked)
+    bank = ExampleList(tuple(Example(photo(seed), 10, seed) for seed in range(6)))
+    request = Request([], bank, "tiny", choice, shots=2, steps=1, samples=1)
+    locator = build_locator(load("tiny"), request)
+    shown = choose_examples(locator, photo(4), request)
     assert len(shown) == 2
     expected = bank.examples[0] if choice == FIRST else bank.examples[4]
     assert shown[0] is expected, "the same photo is the most alike"
@@ -69,7 +70,7 @@ def test_cancelling_stops_between_two_steps(locator):
     cancelled, seen = Event(), []
 
     def drawing():
-        for step in steps_of(locator, photo(), [], cancelled=cancelled):
+        for step in locate_in_steps(locator, photo(), [], cancelled=cancelled):
             seen.append(step)
             cancelled.set()
 
@@ -81,7 +82,7 @@ def test_cancelling_stops_between_two_steps(locator):
 
 def test_whoever_stops_listening_stops_the_drawing(locator):
     cancelled = Event()
-    steps = steps_of(locator, photo(), [], cancelled=cancelled)
+    steps = locate_in_steps(locator, photo(), [], cancelled=cancelled)
     next(steps)
     steps.close()
     assert cancelled.is_set()
@@ -90,16 +91,16 @@ def test_whoever_stops_listening_stops_the_drawing(locator):
 def test_a_click_on_an_example_gives_its_place():
     """The dots are found by their colour, which is nowhere else on the map."""
     place = (-33.9, 151.2)
-    values = np.asarray(figures.world_with([Example(photo(), *place)])).astype(int)
+    values = np.asarray(outputs.draw_click_map([Example(photo(), *place)])).astype(int)
     is_dot = np.abs(values - [0xD5, 0x5E, 0x00]).sum(-1) < 30
     row, column = (round(axis.mean()) for axis in np.nonzero(is_dot))
-    assert figures.clicked(column, row) == pytest.approx(place, abs=0.4)
-    assert figures.clicked(0, 0) == pytest.approx((90, -180), abs=0.2)
+    assert outputs.place_of_pixel(column, row) == pytest.approx(place, abs=0.4)
+    assert outputs.place_of_pixel(0, 0) == pytest.approx((90, -180), abs=0.2)
 
 
 def test_the_map_shows_the_density_where_it_is(prediction):
     pytest.importorskip("plotly", reason="needs the extra [demo]")
-    figure = figures.density_map(prediction, truth=(40.0, 0.0))
+    figure = plot_interactive(prediction, truth=(40.0, 0.0))
     heat = figure.data[0]
     row, column = np.unravel_index(np.argmax(heat.z), heat.z.shape)
     assert (heat.y[row], heat.x[column]) == pytest.approx(PARIS, abs=3)
@@ -109,7 +110,7 @@ def test_the_map_shows_the_density_where_it_is(prediction):
 
 
 def test_the_summary_names_the_city(prediction):
-    rows = dict(figures.summary(prediction, truth=(48.8566, 3.3522)))
+    rows = dict(outputs.summary(prediction, truth=(48.8566, 3.3522)))
     assert rows["Nearest city"] == "Paris 04 Hôtel-de-Ville, France (0 km away)"
     assert rows["Distance to the truth"] == "73 km", "a degree of longitude there: 111.2 cos(lat)"
     assert rows["Place"] == "48.86° N, 2.35° E"
@@ -121,13 +122,13 @@ def test_no_place_is_invented():
     nowhere = Prediction(
         Density.uniform(16), float("nan"), float("nan"), 0.0, located=False, seconds=0.1
     )
-    rows = dict(figures.summary(nowhere))
+    rows = dict(outputs.summary(nowhere))
     assert rows["Map"].startswith("not legible")
     assert "Place" not in rows
 
 
 def test_files_hold_the_answer(prediction, tmp_path):
-    paths = figures.save_files(prediction, Shot("../a b<c>.jpg", photo()), tmp_path)
+    paths = outputs.save_files(prediction, Shot("../a b<c>.jpg", photo()), tmp_path)
     assert [path.removeprefix(f"{tmp_path}/") for path in paths] == [
         "a-b-c.geojson",
         "a-b-c.parquet",

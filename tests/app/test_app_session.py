@@ -9,7 +9,7 @@ from PIL.ExifTags import GPS, IFD
 
 from icgeo.app import launch, session
 from icgeo.app.serving import _free_port
-from icgeo.app.session import Bank, Shot, read_uploads
+from icgeo.app.session import ExampleList, Shot, read_uploads
 from icgeo.sphere import distance_km
 
 
@@ -81,7 +81,9 @@ def test_a_wrong_manifest_is_told(photo, tmp_path, rows, message):
 
 def test_photos_wait_for_their_place_in_order():
     picture = Image.new("RGB", (8, 8))
-    bank = Bank().adding([Shot("a", picture), Shot("b", picture, (1.0, 2.0)), Shot("c", picture)])
+    bank = ExampleList().adding(
+        [Shot("a", picture), Shot("b", picture, (1.0, 2.0)), Shot("c", picture)]
+    )
     assert [shot.name for shot in bank.waiting] == ["a", "c"]
     placed = bank.placing(10, 20)
     assert [(e.lat, e.lon) for e in placed.examples] == [(1, 2), (10, 20)]
@@ -90,12 +92,12 @@ def test_photos_wait_for_their_place_in_order():
     with pytest.raises(ValueError, match="latitude"):
         placed.placing(91, 0)
     with pytest.raises(ValueError, match="waits"):
-        Bank().placing(0, 0)
+        ExampleList().placing(0, 0)
 
 
 def test_a_bank_has_an_end():
     with pytest.raises(ValueError, match="at most 256 photos, got 257"):
-        Bank().adding([Shot("a", Image.new("RGB", (8, 8)))] * 257)
+        ExampleList().adding([Shot("a", Image.new("RGB", (8, 8)))] * 257)
 
 
 @pytest.mark.slow
@@ -113,17 +115,19 @@ def test_real_photos_of_known_places_are_a_set():
     shots = session.built_in_set(session.REAL, seed=0)
     assert len(shots) == 72
     assert all(-90 <= shot.place[0] <= 90 for shot in shots)
-    assert len(Bank().adding(shots).examples) == 72
+    assert len(ExampleList().adding(shots).examples) == 72
 
 
 def test_what_was_added_last_is_taken_back():
     picture = Image.new("RGB", (8, 8))
-    bank = Bank().adding([Shot("a", picture, (1.0, 2.0)), Shot("b", picture), Shot("c", picture)])
+    bank = ExampleList().adding(
+        [Shot("a", picture, (1.0, 2.0)), Shot("b", picture), Shot("c", picture)]
+    )
     assert [shot.name for shot in bank.without_last().waiting] == ["b"]
     assert len(bank.without_last().examples) == 1
     placed = bank.placing(3, 4).placing(5, 6)
     assert [example.lat for example in placed.without_last().examples] == [1, 3]
-    assert Bank().without_last().examples == ()
+    assert ExampleList().without_last().examples == ()
 
 
 @pytest.mark.parametrize("port", [None, 99_999])

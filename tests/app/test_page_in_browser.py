@@ -90,14 +90,14 @@ def _wait_for(url, process, log):
 @pytest.fixture
 def visit(chromium, server):
     """Open pages of visitors of their own; none may ask for anything elsewhere."""
-    contexts, asked = [], []
+    contexts, addresses = [], []
 
     def open_page(width=1280):
         context = chromium.new_context(viewport={"width": width, "height": 900})
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(30_000)
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("request", lambda request: addresses.append(request.url))
         page.goto(server)
         page.wait_for_selector("#locate")
         return page
@@ -105,8 +105,8 @@ def visit(chromium, server):
     yield open_page
     for context in contexts:
         context.close()
-    assert len(asked) > 10
-    assert {urlsplit(url).hostname or "" for url in asked} <= LOCAL
+    assert len(addresses) > 10
+    assert {urlsplit(url).hostname or "" for url in addresses} <= LOCAL
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""What a visitor asks and is told; locating a photo while someone watches, who may stop it.
+"""Requests and answers: locating a photo while a visitor watches, who may stop it.
 
-Conventions: the drawing runs in a thread of its own; it is told to stop by an event, which it looks
-at between two steps.
+Conventions: the drawing runs in a thread of its own; it stops when an event is set, which it checks
+between two steps.
 """
 
 import tempfile
@@ -15,13 +15,13 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from icgeo.app.session import Bank, Shot
+from icgeo.app.session import ExampleList, Shot
 from icgeo.geolocator import Geolocator
 from icgeo.models import MapModel
 from icgeo.prediction import Example, Prediction
 
 FIRST = "First"
-CHOICES = {
+WAYS_TO_CHOOSE = {
     "Most alike": ("nearest", None),
     "Alike, as photographs": ("nearest", "efficientnet-lite0"),
     "Alike but diverse": ("diverse", None),
@@ -36,11 +36,11 @@ class CancelledError(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class Request:
     """What one visitor asks: the values of the page's parts, in this order."""
 
     queries: Sequence[Shot]
-    bank: Bank
+    bank: ExampleList
     model: str
     choice: str
     shots: float
@@ -60,53 +60,53 @@ class Answer:
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """What one visitor was told, and how to stop telling."""
+class Visit:
+    """Answers that one visitor got, the folder of their files, and the event that stops more."""
 
     cancelled: Event
     folder: tempfile.TemporaryDirectory[str] = field(
         default_factory=lambda: tempfile.TemporaryDirectory(prefix="icgeo-")
     )
-    found: tuple[Answer, ...] = ()
+    answers: tuple[Answer, ...] = ()
 
-    def adding(self, answer: Answer) -> "Answers":
+    def adding(self, answer: Answer) -> "Visit":
         """Add an answer."""
-        return Answers(self.cancelled, self.folder, (*self.found, answer))
+        return Visit(self.cancelled, self.folder, (*self.answers, answer))
 
 
-def forget(answers: Answers | None) -> None:
+def forget(visit: Visit | None) -> None:
     """Stop what still runs for a visitor, and remove the files."""
-    if answers is not None:
-        answers.cancelled.set()
-        answers.folder.cleanup()
+    if visit is not None:
+        visit.cancelled.set()
+        visit.folder.cleanup()
 
 
-def locator_of(model: MapModel, asked: Asked) -> Geolocator:
+def build_locator(model: MapModel, request: Request) -> Geolocator:
     """Make what locates as a visitor asks."""
-    select, features = CHOICES[asked.choice]
+    select, features = WAYS_TO_CHOOSE[request.choice]
     return Geolocator(
         model,
-        steps=int(asked.steps),
-        samples=int(asked.samples),
-        shots=int(asked.shots),
+        steps=int(request.steps),
+        samples=int(request.samples),
+        shots=int(request.shots),
         select=select,
         features=features,
     )
 
 
-def shown_examples(locator: Geolocator, photo: Image.Image, asked: Asked) -> list[Example]:
+def choose_examples(locator: Geolocator, photo: Image.Image, request: Request) -> list[Example]:
     """Choose the examples that a photo is shown, in order.
 
     Raises:
         LoadError: the features need a package that is not installed.
     """
-    examples = asked.bank.examples
-    if asked.choice == FIRST:
-        return list(examples[: int(asked.shots)])
+    examples = request.bank.examples
+    if request.choice == FIRST:
+        return list(examples[: int(request.shots)])
     return [examples[number] for number in locator.choose_for([photo], examples)[0].tolist()]
 
 
-def steps_of(
+def locate_in_steps(
     locator: Geolocator, photo: Image.Image, examples: Sequence[Example], *, cancelled: Event
 ) -> Iterator[Float[Tensor, "3 height width"] | Prediction]:
     """Give the mean map as it looks from each step, and at the end the prediction.

@@ -13,19 +13,20 @@ from typing import Any
 
 from torch import Tensor
 
-from icgeo.app import figures, session
-from icgeo.app.locating import (
-    CHOICES,
+from icgeo.app import outputs, session
+from icgeo.app.answers import (
+    WAYS_TO_CHOOSE,
     Answer,
-    Answers,
-    Asked,
     CancelledError,
+    Request,
+    Visit,
+    build_locator,
+    choose_examples,
     forget,
-    locator_of,
-    shown_examples,
-    steps_of,
+    locate_in_steps,
 )
 from icgeo.models import LoadError, MapModel, load
+from icgeo.plots import plot_interactive
 from icgeo.plots.theme import place_name
 
 KEPT_SECONDS = 3600
@@ -40,7 +41,7 @@ _Update = dict[str, Any]
 """New values of parts of the page, by name."""
 
 
-def gradio_or_refuse() -> Any:
+def import_gradio() -> Any:
     """Import gradio, which is an extra.
 
     Raises:
@@ -60,7 +61,7 @@ def build(model: str | Path | Sequence[str] = "tiny", *, device: str = "cpu") ->
     Raises:
         LoadError: no such model, or gradio is not installed.
     """
-    gradio = gradio_or_refuse()
+    gradio = import_gradio()
     names = [str(model)] if isinstance(model, str | Path) else list(model)
     opened = lru_cache(maxsize=None)(lambda name: load(name, device=device))
     with gradio.Blocks(
@@ -95,7 +96,7 @@ def _warn(gradio: Any, error: ValueError) -> None:
     gradio.Warning(" ".join(str(error).split()))
 
 
-def _told(problems: Sequence[str]) -> str:
+def _as_list(problems: Sequence[str]) -> str:
     return "\n".join(f"- ⚠ {problem}" for problem in problems)
 
 
@@ -148,7 +149,7 @@ def _photos_part(gradio: Any) -> Any:
     shown = [queries, gallery, notice]
 
     def show(shots: Any, problems: Sequence[str] = ()) -> list[Any]:
-        return [shots, _captioned(shots), _told(problems)]
+        return [shots, _captioned(shots), _as_list(problems)]
 
     def take(paths: list[str], known: Any) -> list[Any]:
         shots, problems = session.read_uploads(paths)
@@ -174,7 +175,7 @@ def _photos_part(gradio: Any) -> Any:
 
 def _bank_part(gradio: Any) -> Any:
     """Examples: uploaded and placed, listed in a manifest, or views from orbit."""
-    bank = gradio.State(session.Bank(), time_to_live=KEPT_SECONDS)
+    bank = gradio.State(session.ExampleList(), time_to_live=KEPT_SECONDS)
     gradio.Markdown("### 2. Examples")
     name, add, back, clear = _set_row(gradio)
     files = gradio.File(
@@ -184,18 +185,18 @@ def _bank_part(gradio: Any) -> Any:
         height=170,
     )
     notice = gradio.Markdown(elem_id="bank-notice")
-    world = _picture(gradio, "Where they were taken", "world", figures.world_with(()))
+    world = _picture(gradio, "Where they were taken", "world", outputs.draw_click_map(()))
     *place, put_there = _place_row(gradio)
     shown = [bank, _gallery(gradio, "Examples", "bank"), world, notice]
     take, take_set, put = _bank_actions(gradio)
 
-    def click(known: session.Bank, event: gradio.SelectData) -> Any:
-        return put(*figures.clicked(*event.index), known)
+    def click(known: session.ExampleList, event: gradio.SelectData) -> Any:
+        return put(*outputs.place_of_pixel(*event.index), known)
 
     _on(files.upload, take, [files, bank], [files, *shown])
     _on(add.click, take_set, [name, bank], shown)
     _on(back.click, lambda known: _show_bank(known.without_last()), bank, shown)
-    _on(clear.click, lambda: _show_bank(session.Bank()), None, shown)
+    _on(clear.click, lambda: _show_bank(session.ExampleList()), None, shown)
     _on(world.select, click, bank, shown)
     for ask in (put_there.click, *(box.submit for box in place)):
         _on(ask, put, [*place, bank], shown)
@@ -205,7 +206,7 @@ def _bank_part(gradio: Any) -> Any:
 def _bank_actions(gradio: Any) -> tuple[Callable[..., Any], ...]:
     """What uploading, adding a set and placing do to a bank."""
 
-    def take(paths: list[str], known: session.Bank) -> list[Any]:
+    def take(paths: list[str], known: session.ExampleList) -> list[Any]:
         shots, problems = session.read_uploads(paths)
         try:
             known = known.adding(shots)
@@ -213,11 +214,11 @@ def _bank_actions(gradio: Any) -> tuple[Callable[..., Any], ...]:
             problems = [str(error)]
         return [None, *_show_bank(known, problems)]
 
-    def take_set(chosen: str, known: session.Bank) -> list[Any]:
+    def take_set(chosen: str, known: session.ExampleList) -> list[Any]:
         shots = session.built_in_set(chosen, seed=len(known.examples))
         return _show_bank(known.adding(shots))
 
-    def put(lat: float | None, lon: float | None, known: session.Bank) -> list[Any]:
+    def put(lat: float | None, lon: float | None, known: session.ExampleList) -> list[Any]:
         return _show_bank(known.placing(lat, lon))
 
     return tuple(_explained(gradio, action) for action in (take, take_set, put))
@@ -245,18 +246,18 @@ def _place_row(gradio: Any) -> tuple[Any, Any, Any]:
     return lat, lon, button
 
 
-def _show_bank(bank: session.Bank, problems: Sequence[str] = ()) -> list[Any]:
+def _show_bank(bank: session.ExampleList, problems: Sequence[str] = ()) -> list[Any]:
     pictures: list[tuple[Any, str]] = []
     pictures += [(shot.photo, f"where? {shot.name}") for shot in bank.waiting]
     pictures += [(one.image, place_name(one.lat, one.lon)) for one in bank.examples]
-    lines = [_told(problems)]
+    lines = [_as_list(problems)]
     if bank.waiting:
         count, name = len(bank.waiting), bank.waiting[0].name
         lines.append(
             f"**{count} without a place.** Click on the map where `{name}` was taken, or type "
             "latitude and longitude."
         )
-    return [bank, pictures, figures.world_with(bank.examples), "\n\n".join(lines)]
+    return [bank, pictures, outputs.draw_click_map(bank.examples), "\n\n".join(lines)]
 
 
 def _settings_part(gradio: Any, names: Sequence[str], first: MapModel) -> list[Any]:
@@ -266,7 +267,10 @@ def _settings_part(gradio: Any, names: Sequence[str], first: MapModel) -> list[A
         which = [
             gradio.Dropdown([*names], value=names[0], label="Model", min_width=140),
             gradio.Dropdown(
-                [*CHOICES], label="Examples shown", min_width=140, elem_id="choice-of-examples"
+                [*WAYS_TO_CHOOSE],
+                label="Examples shown",
+                min_width=140,
+                elem_id="choice-of-examples",
             ),
         ]
     with gradio.Row():
@@ -313,18 +317,18 @@ def _answer_part(
     status = gradio.Markdown(elem_id="status", min_height=32)
     parts = {"answers": answers, "status": status, **_outcome_part(gradio)}
 
-    def run(asking: Event, before: Answers | None, *given: Any) -> Iterator[dict[Any, Any]]:
+    def run(asking: Event, before: Visit | None, *given: Any) -> Iterator[dict[Any, Any]]:
         try:
-            for number, update in enumerate(_locate(gradio, opened, Asked(*given), asking)):
+            for number, update in enumerate(_locate(gradio, opened, Request(*given), asking)):
                 if not number:
-                    forget(before)  # what was asked is right, and answers take the place of others
+                    forget(before)  # the request is right, and answers take the place of others
                 yield {parts[name]: value for name, value in update.items()}
         except ValueError as error:
             _warn(gradio, error)
             yield {status: ""}
 
-    def show(number: int, told: Answers) -> list[Any]:
-        return [*_shown(told, number).values()]
+    def show(number: int, visit: Visit) -> list[Any]:
+        return [*_shown(visit, number).values()]
 
     def cancel(asking: Event | None) -> None:
         if asking is not None:
@@ -342,14 +346,14 @@ def _answer_part(
 _SHOWN = ("drawn", "table", "density", "files", "context")
 
 
-def _shown(told: Answers, number: int) -> dict[str, Any]:
+def _shown(visit: Visit, number: int) -> dict[str, Any]:
     """What the parts of the page show of one answer."""
-    answer = told.found[number]
+    answer = visit.answers[number]
     shot, prediction = answer.shot, answer.prediction
     values = (
-        None if prediction.map is None else figures.picture(prediction.map),
-        _table(figures.summary(prediction, shot.place)),
-        figures.density_map(prediction, shot.place),
+        None if prediction.map is None else outputs.picture(prediction.map),
+        _table(outputs.summary(prediction, shot.place)),
+        plot_interactive(prediction, shot.place),
         answer.files,
         answer.context,
     )
@@ -362,43 +366,43 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _locate(
-    gradio: Any, opened: Callable[[str], MapModel], asked: Asked, asking: Event
+    gradio: Any, opened: Callable[[str], MapModel], request: Request, asking: Event
 ) -> Iterator[_Update]:
     """Give what changes on the page while photos are located, one after the other."""
-    if not asked.queries:
+    if not request.queries:
         raise ValueError("expected a photo to locate, got none; upload one, or try a view")
-    told, locator = Answers(asking), locator_of(opened(asked.model), asked)
+    visit, locator = Visit(asking), build_locator(opened(request.model), request)
     hidden, visible = gradio.update(visible=False), gradio.update(visible=True)
     blank = dict.fromkeys(_SHOWN)
-    yield {"answers": told, "choice": hidden, "outcome": visible, **blank}
+    yield {"answers": visit, "choice": hidden, "outcome": visible, **blank}
     try:
-        for number, shot in enumerate(asked.queries):
-            examples = shown_examples(locator, shot.photo, asked)
-            context = figures.context_picture(examples, locator.loaded.settings.style)
-            title = _title(asked, number, len(examples))
+        for number, shot in enumerate(request.queries):
+            examples = choose_examples(locator, shot.photo, request)
+            context = outputs.draw_context(examples, locator.loaded.settings.style)
+            title = _title(request, number, len(examples))
             yield {**blank, "context": context, "status": title}
-            found = steps_of(locator, shot.photo, examples, cancelled=asking)
+            found = locate_in_steps(locator, shot.photo, examples, cancelled=asking)
             for step, seen in enumerate(found, start=1):
                 if isinstance(seen, Tensor):
-                    text = f"{title}: step {step} of {int(asked.steps)}"
-                    yield {"drawn": figures.picture(seen), "status": text}
+                    text = f"{title}: step {step} of {int(request.steps)}"
+                    yield {"drawn": outputs.picture(seen), "status": text}
                 else:
-                    folder = Path(told.folder.name) / str(number)
+                    folder = Path(visit.folder.name) / str(number)
                     folder.mkdir()
-                    files = figures.save_files(seen, shot, folder)
-                    told = told.adding(Answer(shot, seen, context, files))
-            yield {"answers": told, "status": f"{title}: done", **_shown(told, number)}
+                    files = outputs.save_files(seen, shot, folder)
+                    visit = visit.adding(Answer(shot, seen, context, files))
+            yield {"answers": visit, "status": f"{title}: done", **_shown(visit, number)}
     except CancelledError:
-        last = _shown(told, len(told.found) - 1) if told.found else blank
+        last = _shown(visit, len(visit.answers) - 1) if visit.answers else blank
         yield {"status": "Cancelled.", **last}
-    options = [(f"{i + 1}. {answer.shot.name}", i) for i, answer in enumerate(told.found)]
-    if len(asked.queries) > 1 and options:
+    options = [(f"{i + 1}. {answer.shot.name}", i) for i, answer in enumerate(visit.answers)]
+    if len(request.queries) > 1 and options:
         yield {"choice": gradio.update(choices=options, value=options[-1][1], visible=True)}
 
 
-def _title(asked: Asked, number: int, shown: int) -> str:
+def _title(request: Request, number: int, shown: int) -> str:
     """Say which photo it is, and how many examples it is shown."""
-    waiting = len(asked.bank.waiting)
+    waiting = len(request.bank.waiting)
     left_out = f" ({waiting} without a place left out)" if waiting else ""
     examples = f"{shown} example{'' if shown == 1 else 's'}"
-    return f"Photo {number + 1} of {len(asked.queries)}, {examples}{left_out}"
+    return f"Photo {number + 1} of {len(request.queries)}, {examples}{left_out}"

