@@ -62,10 +62,10 @@ def share_found(shares: Float[Tensor, " areas"], rows: DataFrame) -> Float[Tenso
     In a flat density all cells are tied: searched in any order, as many are found as are searched.
     """
     areas = rows.searched_area_km2[~_is_flat(rows)].to_numpy()
-    found = shares * (len(rows) - len(areas))
+    count = shares * (len(rows) - len(areas))
     if len(areas):
-        found = found + len(areas) * recall_by_area(areas, shares * AREA_KM2)
-    return found / len(rows)
+        count = count + len(areas) * recall_by_area(areas, shares * AREA_KM2)
+    return count / len(rows)
 
 
 def _is_flat(rows: DataFrame) -> np.ndarray:

@@ -65,10 +65,10 @@ def _draw_gallery(
     queries: list[Query] = []
     on_earth: list[bool] = []
     for locator, episode in runs:
-        good = [query for query in episode.queries if (episode.id, query.id) not in failed][:each]
-        predictions += locator.locate([query.photo for query in good], episode.examples)
-        queries += good
-        on_earth += [episode.is_earth] * len(good)
+        first = [query for query in episode.queries if (episode.id, query.id) not in failed][:each]
+        predictions += locator.locate([query.photo for query in first], episode.examples)
+        queries += first
+        on_earth += [episode.is_earth] * len(first)
     if not queries:
         return None
     return plot_gallery(

