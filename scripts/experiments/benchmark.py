@@ -174,9 +174,7 @@ def kontext() -> Any:
     return FluxKontextPipeline(scheduler, vae, None, None, None, None, transformer)
 
 
-def compare(
-    model: "MapModel", shots: int, samples: int, options: Options
-) -> dict[str, float]:
+def compare(model: "MapModel", shots: int, samples: int, options: Options) -> dict[str, float]:
     """Time the shared context and the stock pipelines on one number of shots."""
     import torch
     from diffusers import Flux2KleinKVPipeline, Flux2KleinPipeline

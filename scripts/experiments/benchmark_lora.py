@@ -91,7 +91,7 @@ def random_run(
 
     from icgeo.training.episode_sampling import Gallery
     from icgeo.training.lora import LoraTraining
-    from icgeo.training.losses import Latents, FlowLoss
+    from icgeo.training.losses import FlowLoss, Latents
 
     model = build(preset, device=device, dtype=dtype)
     model = replace(model, settings=replace(model.settings, attention="pairwise"))
