@@ -68,7 +68,8 @@ def _view(projection: str, right: float, top: float, width: int) -> View:
         (1 - (np.arange(height) + 0.5) * 2 / height) * top,
     )
     lon, lat = project(x, y, inverse=True)
-    inside = np.isclose(project(lon, lat), (x, y), rtol=0, atol=1e-6 * right).all(axis=0)
+    again = np.stack(project(lon, lat))
+    inside = np.asarray(np.isclose(again, (x, y), rtol=0, atol=1e-6 * right).all(axis=0))
     places = np.where(inside[..., None], np.stack((lat, lon), axis=-1), 0.0)
     return View(projection, (-right, right, -top, top), torch.from_numpy(places), inside)
 

@@ -183,7 +183,7 @@ def compare(model: "MapModel", shots: int, samples: int, options: Options) -> di
 
     settings = replace(model.settings, samples=samples, steps=options.steps)
     case = Case.random(replace(model, settings=settings), shots, options.queries)
-    pipelines: dict[str, type[Any]] = {"stock": type(model.backbone.pipeline)}
+    pipelines: dict[str, type[Any]] = {"stock": type(cast(Any, model.backbone).pipeline)}
     if pipelines["stock"] is Flux2KleinPipeline:
         pipelines["key-value"] = Flux2KleinKVPipeline
     ways: dict[str, tuple[Callable[[], object], int]] = {"shared": (case.shared, options.queries)}
@@ -260,13 +260,12 @@ class Case:
         from PIL import Image
 
         from icgeo.models.attention import uninstall
-        from icgeo.models.instructions import instruction
 
         model, settings = self.model, self.model.settings
         uninstall(model.backbone.transformer)
-        pipeline = pipeline_type(**model.backbone.pipeline.components)
+        pipeline = pipeline_type(**cast(Any, model.backbone).pipeline.components)
         pipeline.set_progress_bar_config(disable=True)
-        text = model.backbone.prompts(instruction(EARTH, shots=len(self.photos)))
+        text: Any = model.layout.text(EARTH, len(self.photos))
         inputs: dict[str, Any] = {"prompt_embeds": text["encoder_hidden_states"].to(self.queries)}
         if "pooled_projections" in text:
             inputs["pooled_prompt_embeds"] = text["pooled_projections"].to(self.queries)

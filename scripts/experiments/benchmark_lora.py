@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from icgeo.models.layouts.references import References
-    from icgeo.models.map_model import MapModel
     from icgeo.training.episode_sampling import EpisodeSample
     from icgeo.training.lora import LoraTraining
 
@@ -165,10 +164,9 @@ def stock_loss(run: "LoraTraining", sample: "EpisodeSample", rows: "Tensor") -> 
 
     from icgeo import sampling
     from icgeo.models.backbones.flux2 import Flux2Backbone
-    from icgeo.models.instructions import instruction
     from icgeo.training.losses import flow_error
 
-    model = cast("MapModel", run.objective.model)
+    model = run.objective.model
     layout, shots = cast("References", model.layout), len(sample.pairs) - 1
     device = run.accelerator.device
     photos, data = (run.latents[name][sample.pairs].to(device) for name in ("photos", "maps"))
@@ -179,7 +177,7 @@ def stock_loss(run: "LoraTraining", sample: "EpisodeSample", rows: "Tensor") -> 
     pairs = rearrange(torch.cat((photos, data), dim=1)[others], "n k t c -> n (k t) c")
     noisy = ((1 - t) * data + t * noise)[rows]
     ids = torch.cat((layout.map_ids, layout.reference_ids(shots)))
-    text = model.backbone.prompts(instruction(EARTH, shots=shots))
+    text: Any = model.layout.text(EARTH, shots)
     tokens = torch.cat((noisy, pairs, photos[rows]), dim=1)
     backbone = cast(Flux2Backbone, model.backbone)
     velocity = backbone.forward(tokens, t, ids, text=text)[:, : noisy.shape[1]]
