@@ -236,8 +236,8 @@ def test_rank_8_learns_8_episodes_by_heart(tmp_path):
     photos = functional.interpolate(photos, size=64, mode="bilinear").to(torch.uint8)
     model, pool = icgeo.load("tiny"), PhotoSet(photos, places)
     options = LoraOptions(
-        views=2, episodes=8, rank=8, alpha=16, steps=150, share_at_t1=1.0, learning_rate=1e-2, average=0.9,
-        warmup=10, tracker="none", mixed_precision="no",
+        views=2, episodes=8, rank=8, alpha=16, steps=150, share_at_t1=1.0, learning_rate=1e-2,
+        average=0.9, warmup=10, tracker="none", mixed_precision="no",
     )  # fmt: skip
     run = training(pool, tmp_path, options, model=model, validation_set=False)
     draws = [
