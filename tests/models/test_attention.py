@@ -80,7 +80,9 @@ def test_fused_parts_merge_to_one_softmax():
 def test_without_examples_it_is_the_stock_transformer(learner):
     noisy, photos, t = latents(1, 3, 1), features(1, 3, 2), torch.full((1, 3), 0.7).double()
     prompt = torch.tensor([1])
-    found = learner.velocity(noisy, t, photos, prompt=prompt, attention_context=AttentionContext())
+    found = learner.velocity(
+        noisy, t, photos, text=learner.prompts[prompt], attention_context=AttentionContext()
+    )
     set_stock(learner.transformer, Flux2AttnProcessor, Flux2ParallelSelfAttnProcessor)
     stock = learner.transformer(
         hidden_states=torch.cat((photos, noisy), -1)[0],
@@ -99,7 +101,9 @@ def test_with_one_example_it_is_the_kv_mode_of_diffusers(learner):
     example, drawn = features(1, 1, 5), latents(1, 1, 6)
     t, prompt = torch.full((1, 1), 0.6).double(), torch.tensor([0])
     attention_context = learner.place_examples(learner.encode_examples(example, drawn), groups=1)
-    found = learner.velocity(noisy, t, photos, prompt=prompt, attention_context=attention_context)
+    found = learner.velocity(
+        noisy, t, photos, text=learner.prompts[prompt], attention_context=attention_context
+    )
     set_stock(learner.transformer, Flux2KVAttnProcessor, Flux2KVParallelSelfAttnProcessor)
     ids = [grid_ids(2, 4, image=image) for image in (EXAMPLE_IMAGE, QUERY_IMAGE)]
     tokens = [torch.cat((example, drawn), -1)[0], torch.cat((photos, noisy), -1)[0]]
@@ -125,14 +129,22 @@ def test_order_of_examples_and_company_of_queries_change_nothing(learner):
     )
     t, prompt = torch.ones(1, 4).double(), torch.tensor([0])
     attention_context = learner.place_examples(learner.encode_examples(examples, drawn), groups=1)
-    found = learner.velocity(noisy, t, photos, prompt=prompt, attention_context=attention_context)
+    found = learner.velocity(
+        noisy, t, photos, text=learner.prompts[prompt], attention_context=attention_context
+    )
     order = torch.tensor([3, 1, 4, 0, 2])
     kept = learner.encode_examples(examples[:, order], drawn[:, order])
     turned = learner.place_examples(kept, groups=1)
-    again = learner.velocity(noisy, t, photos, prompt=prompt, attention_context=turned)
+    again = learner.velocity(
+        noisy, t, photos, text=learner.prompts[prompt], attention_context=turned
+    )
     torch.testing.assert_close(again, found, atol=1e-10, rtol=0)
     alone = learner.velocity(
-        noisy[:, :1], t[:, :1], photos[:, :1], prompt=prompt, attention_context=attention_context
+        noisy[:, :1],
+        t[:, :1],
+        photos[:, :1],
+        text=learner.prompts[prompt],
+        attention_context=attention_context,
     )
     torch.testing.assert_close(alone, found[:, :1], atol=1e-10, rtol=0)
 
@@ -147,7 +159,9 @@ def test_examples_that_are_not_visible_are_as_if_absent(learner):
     all_kept = learner.place_examples(kept, groups=1, visible=visible)
     some = learner.place_examples(kept[::2], groups=1)
     masked, absent = (
-        learner.velocity(noisy, t, photos, prompt=prompt, attention_context=attention_context)
+        learner.velocity(
+            noisy, t, photos, text=learner.prompts[prompt], attention_context=attention_context
+        )
         for attention_context in (all_kept, some)
     )
     torch.testing.assert_close(masked, absent, atol=1e-10, rtol=0)
@@ -163,7 +177,7 @@ def test_gradients_flow_to_visible_examples_alone(learner):
         latents(1, 3, 3),
         torch.ones(1, 3).double(),
         photos,
-        prompt=torch.tensor([1]),
+        text=learner.prompts[[1]],
         attention_context=learner.place_examples(kept, groups=1, visible=visible),
     )
     velocity[0, 1].sum().backward()

@@ -144,7 +144,7 @@ class Stacked:
                 noisy,
                 x.new_full(noisy.shape[:2], t),
                 repeat(queries, "(g q) n c -> g (q s) n c", g=groups, s=x.shape[1]),
-                text=text.expand(groups, -1, -1),
+                text=text.repeat(groups, 1, 1),
                 attention_context=attention_context,
                 examples=examples,
             )
