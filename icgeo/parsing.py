@@ -40,8 +40,8 @@ class Parser(ArgumentParser):
             name, equals, value = (word := words.pop()).partition("=")
             kind = self._options[name].type if name in self._options else None
             if kind is bool and not equals:
-                is_said = words[-1:] in (["true"], ["false"])
-                word = f"{name}={words.pop() if is_said else 'true'}"
+                is_said = "".join(words[-1:]).lower() in ("true", "false")
+                word = f"{name}={words.pop().lower() if is_said else 'true'}"
             elif any(get_origin(one) in _LISTS for one in (kind, *get_args(kind))):
                 value = value if equals or not words else words.pop()
                 is_list = get_origin(kind) in _LISTS or "," in value

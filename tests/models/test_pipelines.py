@@ -177,9 +177,9 @@ def test_one_reference_is_the_stock_pipeline_of_kontext(folders):
 def test_true_guidance_is_that_of_kontext(folders):
     """Diffusers asks for a negative embedding as long as the other."""
     model = load(folders["kontext"], "full", guidance_scale=2.0)
-    words, kept = instruction("earth", shots=0), model.backbone.prompts
-    short = {name: x[:, :1] if x.ndim == 3 else x for name, x in kept(words).items()}
-    kept.kept[words] = short
+    words, prompts = instruction("earth", shots=0), model.backbone.prompts
+    short = {name: x[:, :1] if x.ndim == 3 else x for name, x in prompts(words).items()}
+    prompts.known[words] = short
     found, given = denoise(model, 0)
     expected = kontext_latents(model, given, (64, 128), given["image"][0], true_cfg_scale=2.0)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)

@@ -57,7 +57,7 @@ def test_weights_of_eight_bits_draw_nearly_the_same(klein):
         ({"quantization": "int4"}, r"quantization of \('nf4', 'fp8', 'int8'\), got 'int4'"),
         ({"offload": "disk"}, r"offload of \('model', 'group'\), got 'disk'"),
         ({"offload": "group"}, "an accelerator as device to offload from, got cpu"),
-        ({"dtype": torch.int8}, "a dtype of .*, got torch.int8"),
+        ({"dtype": torch.int8}, "a dtype of .*, got 'int8'"),
         ({"attention_backend": "magic"}, r"backend of \('native', 'xformers', 'flash'\)"),
         ({"attention_backend": "xformers"}, "'xformers' cannot be used: .* install"),
         ({"adapter": "absent"}, r"a hub id \(owner/name\), got 'absent'"),
