@@ -22,7 +22,7 @@ from icgeo.models.hub import BUILT_IN, fetch, files_in, refuse_pickles, resolve_
 from icgeo.models.settings import Origin, Settings
 from icgeo.prediction import Example, as_examples
 
-FORMAT = 1
+FORMAT = 2
 """Of the folder; another number is refused."""
 INDEX, MODEL, ADAPTER, EXAMPLES = "geolocator.json", "model", "adapter", "examples/examples.csv"
 
