@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SHOTS = 3
 TITLES = (
-    (0.12, "Examples", "photo and map: a place is drawn as heatmap"),
+    (0.12, "Examples", "photo and map: a place is drawn as a heatmap"),
     (0.37, "Diffusion transformer", "FLUX.2, Kontext, Wan, tiny"),
     (0.585, "Map drawn", "one step: the posterior mean"),
     (0.85, "Density", "the map, read back on the sphere"),
