@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from icgeo.metrics.checks import as_column, as_locations, check_same_rows
-from icgeo.metrics.errors import Summary, summarise
+from icgeo.metrics.distances import Summary, summarise
 from icgeo.sphere import EARTH_RADIUS_KM, Values, to_xyz
 
 

@@ -9,8 +9,8 @@ from pandas import DataFrame
 from icgeo.data.photos import PhotoError
 from icgeo.evaluation import Episode, Query, levels_by_world, score
 from icgeo.maps import MapStyle
-from icgeo.plots.context import plot_context
 from icgeo.plots.curves import plot_calibration, plot_shots
+from icgeo.plots.pairs import plot_context
 from icgeo.plots.predictions import plot_gallery
 from icgeo.prediction import Example, Locator, Prediction
 from icgeo.selection import Selecting
