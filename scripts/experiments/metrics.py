@@ -91,8 +91,8 @@ def score_points(count: int, *, protocol: str, generator: "Generator") -> dict[s
         "median km": interval(km, statistic=metrics.weighted_median),
         **{name: interval(values) for name, values in columns.items()},
         "labels": {level: len(values) for level, values in hits.items()},
-        "continents": metrics.distances_by_group(km, labels["continent"], protocol=protocol),
-        "training density": metrics.distances_by_training_density(
+        "continents": metrics.errors_by_group(km, labels["continent"], protocol=protocol),
+        "training density": metrics.errors_by_training_density(
             km, metrics.training_counts(truth, photos), protocol=protocol
         ),
     }

@@ -65,9 +65,9 @@ CASES: dict[str, dict[str, tuple[Any, Any]]] = {
     "bootstrap_interval": column(lambda x: metrics.bootstrap_interval(x).low, IsNan()),
     "paired_bootstrap": column(lambda x: metrics.paired_bootstrap(x, x).low, IsNan()),
     "recall_by_area": column(lambda x: metrics.recall_by_area(x, [1.0, 2.0]).tolist(), [0, 1]),
-    "errors_by_group": column(lambda x: len(metrics.distances_by_group(x, ["a"]).summaries), 1),
+    "errors_by_group": column(lambda x: len(metrics.errors_by_group(x, ["a"]).summaries), 1),
     "errors_by_training_density": column(
-        lambda x: len(metrics.distances_by_training_density(x, [0] * len(x))), 1
+        lambda x: len(metrics.errors_by_training_density(x, [0] * len(x))), 1
     ),
     "coverage": {
         "single": (lambda: metrics.coverage([0.5], 0.9), 1),

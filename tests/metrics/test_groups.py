@@ -12,12 +12,12 @@ from icgeo.sphere import distance_km, sample_cap, to_lat_lon, to_xyz
 
 def test_groups_are_summarised_apart_and_unlabelled_rows_counted():
     km, labels = [1.0, 3.0, 100.0, 7.0], ["EU", "EU", "AF", None]
-    groups = metrics.distances_by_group(km, labels, [0.0, 1.0, 2.0, 3.0])
+    groups = metrics.errors_by_group(km, labels, [0.0, 1.0, 2.0, 3.0])
     assert groups.missing == 1
     assert list(groups.summaries) == ["AF", "EU"]
     assert groups.summaries["EU"] == metrics.summarise([1.0, 3.0], [0.0, 1.0])
     with pytest.raises(ValueError, match="expected labels of 4 queries, got 1"):
-        metrics.distances_by_group(km, ["EU"])
+        metrics.errors_by_group(km, ["EU"])
 
 
 def test_training_counts_are_those_of_all_distances():
@@ -37,7 +37,7 @@ def test_training_counts_are_those_of_all_distances():
 def test_bins_are_quantiles_of_the_counts_and_ties_stay_together():
     counts = np.array([0, 0, 0, 1, 2, 5, 7, 9])
     km = np.arange(8.0)
-    bins = metrics.distances_by_training_density(km, counts, bins=4)
+    bins = metrics.errors_by_training_density(km, counts, bins=4)
     assert [(b.fewest, b.most, b.summary.queries) for b in bins] == [
         (0, 0, 3),
         (1, 1, 1),
@@ -45,5 +45,5 @@ def test_bins_are_quantiles_of_the_counts_and_ties_stay_together():
         (7, 9, 2),
     ]
     assert bins[2].summary == metrics.summarise(km[4:6])
-    (one,) = metrics.distances_by_training_density([1.0, math.inf], [3, 3])
+    (one,) = metrics.errors_by_training_density([1.0, math.inf], [3, 3])
     assert one.summary.queries == 2
