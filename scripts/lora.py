@@ -76,7 +76,7 @@ class Options(LoraOptions):
 
     @property
     def prompt(self) -> str:
-        """What the model is told of the world of the photos."""
+        """Prompt of the world of the photos."""
         return EARTH if self.data else UNKNOWN
 
     @property
@@ -91,9 +91,9 @@ def main(options: Options) -> None:
 
     from icgeo.models import load
     from icgeo.training.cards import push_to_hub, write_card
+    from icgeo.training.loop import keep_freed_memory
     from icgeo.training.lora import LoraTraining, make_accelerator
     from icgeo.training.lora_cost import plan_lora
-    from icgeo.training.memory import keep_freed_memory
 
     choices = {name: getattr(options, name) for name in CHOICES}
     if options.plan:
@@ -178,8 +178,8 @@ def compare_adapted(
         for number, parts in enumerate(split(splits.test, seed=options.seed + 2))
     ]
     old_episodes = forgetting_episodes() if options.model == "tiny" else {}
-    shown = tests[0].queries[:4]
-    drawn: dict[str, Tensor] = {}
+    queries = tests[0].queries[:4]
+    maps: dict[str, Tensor] = {}
     for name, lora in ((ZERO, None), (LORA, adapter)):
         model = load_base(adapter=lora)
         old = {
@@ -191,11 +191,11 @@ def compare_adapted(
         locator = Geolocator(calibrated, prompt=options.prompt, name=name, batch_size=size)
         runs = [(locator, episode) for episode in tests]
         rows = evaluate(runs, folder=folder, shots=options.shots, batch_size=size, baselines=False)
-        drawn[name] = draw_queries(locator, tests[0], len(shown))
+        maps[name] = draw_queries(locator, tests[0], len(queries))
         style = model.settings.style
         del model, calibrated, locator, runs
-    truth = draw([query.lat_lon or (0.0, 0.0) for query in shown], style)
-    figure = plots.plot_maps([query.photo for query in shown], {"truth": truth, **drawn})
+    truth = draw([query.lat_lon or (0.0, 0.0) for query in queries], style)
+    figure = plots.plot_maps([query.photo for query in queries], {"truth": truth, **maps})
     figure.savefig(folder / "maps.png", dpi=150)
     report = format_report(rows, old, splits, options.source)
     (folder / "comparison.md").write_text(f"# Zero-shot against LoRA\n\n{report}", encoding="utf-8")

@@ -50,7 +50,7 @@ def main(options: Options) -> None:
     from icgeo.models.map_model import MapModel
     from icgeo.training.episodes import EpisodeOptions, WorldBank
     from icgeo.training.fit_calibration import calibrate
-    from icgeo.training.memory import keep_freed_memory
+    from icgeo.training.loop import keep_freed_memory
     from icgeo.training.pretrain import SETTINGS, Pretraining, Schedule, build_learner
 
     folder = config.save_run(

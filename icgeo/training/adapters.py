@@ -2,10 +2,11 @@
 
 Conventions: adapters are float32 or finer, whatever the base is; they are saved with their metadata
 (alpha, rank, targets), without which diffusers would take alpha for the rank.
+With FSDP2 each process holds a part of each weight.
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dic
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
 
-from icgeo.training.sharding import divided, forget_gathered, whole
+from icgeo.models.attention import AttentionContext
 from icgeo.training.targets import pipeline_class, target_modules
 
 
@@ -65,7 +68,7 @@ def add_lora(
 
 
 def learned(transformer: nn.Module) -> list[nn.Parameter]:
-    """Give the weights that learn, in order."""
+    """Return the weights that learn, in order."""
     return [weight for weight in transformer.parameters() if weight.requires_grad]
 
 
@@ -76,7 +79,7 @@ def write_state(transformer: nn.Module, path: Path) -> None:
 
 
 def read_state(transformer: nn.Module, path: Path) -> None:
-    """Take what `write_state` wrote."""
+    """Read what `write_state` wrote."""
     set_peft_model_state_dict(transformer, load_file(path))
 
 
@@ -105,8 +108,8 @@ def save_adapter(transformer: nn.Module, folder: Path, *, is_main: bool = True) 
 def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
     """Write a folder beside the one of that name, then take its place."""
     partial, old = (folder.with_name(f"{folder.name}.{end}") for end in ("partial", "old"))
-    for left in (partial, old):
-        shutil.rmtree(left, ignore_errors=True)
+    for path in (partial, old):
+        shutil.rmtree(path, ignore_errors=True)
     partial.mkdir(parents=True)
     write(partial)
     if folder.exists():
@@ -123,7 +126,7 @@ def merge(transformer: nn.Module) -> None:
 
 
 def has_adapter(transformer: nn.Module) -> bool:
-    """Tell whether a LoRA is in a transformer."""
+    """Return whether a LoRA is in a transformer."""
     return any(isinstance(part, BaseTunerLayer) for part in transformer.modules())
 
 
@@ -133,11 +136,11 @@ class Average(EMAModel):  # type: ignore[misc]  # diffusers is not followed
     shadow_params: list[Tensor]
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the state, to all processes."""
+        """Return the state, to all processes."""
         return {**super().state_dict(), "shadow_params": [whole(x) for x in self.shadow_params]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take what `state_dict` gave, whatever the number of processes was."""
+        """Load what `state_dict` returned, whatever the number of processes was."""
         parts = self.shadow_params
         super().load_state_dict(state_dict)
         self.shadow_params = [
@@ -149,7 +152,7 @@ class Average(EMAModel):  # type: ignore[misc]  # diffusers is not followed
 def averaged(
     average: EMAModel, weights: Sequence[nn.Parameter], transformer: nn.Module
 ) -> Iterator[None]:
-    """Let the weights of a transformer be their average for a while."""
+    """Set the weights of a transformer to their average for a while."""
     average.store(weights)
     average.copy_to(weights)
     try:
@@ -157,3 +160,40 @@ def averaged(
     finally:
         average.restore(weights)
         forget_gathered(transformer)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Gather a tensor of which each process holds a part; all of them must call."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def divided(tensor: Tensor, like: Tensor) -> Tensor:
+    """Divide a whole tensor among processes as another one is, if it is."""
+    if isinstance(like, DTensor):
+        return distribute_tensor(tensor, like.device_mesh, like.placements)
+    return tensor
+
+
+def forget_gathered(model: nn.Module) -> None:
+    """Let weights be gathered anew, since the parts that processes hold have changed."""
+    for part in model.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+
+
+def tie_kept(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: tuple[Tensor, ...]
+) -> None:
+    """Let the gradient of what a pass keeps go through its output too; a forward hook.
+
+    FSDP gathers the weights of a block when a gradient reaches its output. The last block of a pass
+    of examples has none: only its keys and values are used, and its weights would be gone.
+    """
+    attention_context = (kwargs.get("joint_attention_kwargs") or {}).get("attention_context")
+    if (
+        isinstance(attention_context, AttentionContext)
+        and attention_context.kept is not None
+        and output[0].requires_grad
+    ):
+        keys = attention_context.kept.keys
+        keys[max(keys)] = keys[max(keys)] + 0 * output[0].sum()

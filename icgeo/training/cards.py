@@ -64,12 +64,12 @@ def write_card(
         settings: of the run.
         results: a table, without a heading.
         licence: of the adapter.
-        choices: what `icgeo.load` must be told beside it.
+        choices: what `icgeo.load` takes beside it.
     """
-    told = "".join(f", {name}={value!r}" for name, value in (choices or {}).items())
-    listed = "\n".join(f"- {name}: {value}" for name, value in settings.items())
+    arguments = "".join(f", {name}={value!r}" for name, value in (choices or {}).items())
+    lines = "\n".join(f"- {name}: {value}" for name, value in settings.items())
     card = _CARD.format(
-        base=base, licence=licence, data=data, settings=listed, results=results, choices=told
+        base=base, licence=licence, data=data, settings=lines, results=results, choices=arguments
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
 

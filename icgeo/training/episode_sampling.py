@@ -1,4 +1,4 @@
-"""Episodes of a pool for adapting a model: which pairs, who sees whom, and at which times.
+"""Episodes of a photo set for adapting a model: which pairs, who sees whom, and at which times.
 
 Conventions: everything of an episode follows from (seed, step, number), so that neither a restart
 nor the number of processes changes it. Times are drawn before the shift that sampling applies too.
@@ -33,7 +33,7 @@ class Gallery:
     def of(
         cls, lat_lon: Float[Tensor, "photos 2"], features: Float[Tensor, "photos channels"]
     ) -> "Gallery":
-        """Take places in degrees and features of any length."""
+        """Make a gallery of places in degrees and features of any length."""
         centred = features.double() - features.double().mean(0)
         return cls(sphere.to_xyz(lat_lon.double()), functional.normalize(centred, dim=-1))
 
@@ -41,33 +41,33 @@ class Gallery:
         return len(self.xyz)
 
     def km_from(self, photo: int) -> Float[Tensor, " photos"]:
-        """Great-circle distances."""
+        """Return great-circle distances."""
         return sphere.EARTH_RADIUS_KM * sphere.angle(self.xyz, self.xyz[photo])
 
     def likeness_to(self, photo: int) -> Float[Tensor, " photos"]:
-        """Cosine of the features."""
+        """Return the cosine of the features."""
         return self.features @ self.features[photo]
 
 
-Choose = Callable[[Gallery, int, Generator], Int[Tensor, " chosen"]]
+Choose = Callable[[Gallery, int, Generator], Int[Tensor, " pairs"]]
 
 
 def _anchor(gallery: Gallery, generator: Generator) -> int:
     return int(torch.randint(len(gallery), (), generator=generator))
 
 
-def choose_random(gallery: Gallery, count: int, generator: Generator) -> Int[Tensor, " chosen"]:
+def choose_random(gallery: Gallery, count: int, generator: Generator) -> Int[Tensor, " pairs"]:
     """Choose any photos."""
     return torch.randperm(len(gallery), generator=generator)[:count]
 
 
-def choose_alike(gallery: Gallery, count: int, generator: Generator) -> Int[Tensor, " chosen"]:
+def choose_alike(gallery: Gallery, count: int, generator: Generator) -> Int[Tensor, " pairs"]:
     """Choose a photo and those that look most alike, as retrieval would."""
     likeness = gallery.likeness_to(_anchor(gallery, generator))
     return likeness.argsort(descending=True)[:count]
 
 
-def choose_near(gallery: Gallery, count: int, generator: Generator) -> Int[Tensor, " chosen"]:
+def choose_near(gallery: Gallery, count: int, generator: Generator) -> Int[Tensor, " pairs"]:
     """Choose a photo, the nearest on the ground up to a half, and distractors from anywhere."""
     order = gallery.km_from(_anchor(gallery, generator)).argsort()
     near = (count + 1) // 2
@@ -75,7 +75,7 @@ def choose_near(gallery: Gallery, count: int, generator: Generator) -> Int[Tenso
     return torch.cat((order[:near], rest[: count - near]))
 
 
-def choose_confusing(gallery: Gallery, count: int, generator: Generator) -> Int[Tensor, " chosen"]:
+def choose_confusing(gallery: Gallery, count: int, generator: Generator) -> Int[Tensor, " pairs"]:
     """Choose a photo and hard negatives: alike but far. Where too few are far, the farthest."""
     anchor = _anchor(gallery, generator)
     km = gallery.km_from(anchor)
@@ -96,14 +96,14 @@ CHOICES: dict[str, Choose] = {
 
 @dataclass(frozen=True)
 class EpisodeSample:
-    """An episode: pairs of a pool, each a target and an example to others."""
+    """An episode: pairs of a photo set, each a target and an example to others."""
 
     pairs: Int[Tensor, " views"]
     visible: Bool[Tensor, "views views"]
     """Which pairs each target sees."""
     t: Float[Tensor, " views"]
     """Times before the shift."""
-    is_told: bool
+    has_text: bool
     """Whether the instruction is given."""
     seed: int
     """Of the noise."""
@@ -118,8 +118,8 @@ def sample_episode(gallery: Gallery, options: EpisodeSamplingOptions, *key: int)
     generator = seeded_generator(*key, bits=56)
     views = options.views
     choice = options.choices[int(torch.randint(len(options.choices), (), generator=generator))]
-    chosen = CHOICES[choice](gallery, views, generator)
-    pairs = chosen[torch.randperm(len(chosen), generator=generator)]
+    pairs = CHOICES[choice](gallery, views, generator)
+    pairs = pairs[torch.randperm(len(pairs), generator=generator)]
     visible = random_subsets(1, views, generator=generator)[0]
     is_alone = torch.rand(views, 1, generator=generator) < options.drop_examples
     return EpisodeSample(
@@ -132,6 +132,6 @@ def sample_episode(gallery: Gallery, options: EpisodeSamplingOptions, *key: int)
             scale=options.time_scale,
             generator=generator,
         ),
-        is_told=bool(torch.rand((), generator=generator) >= options.drop_text),
+        has_text=bool(torch.rand((), generator=generator) >= options.drop_text),
         seed=generator.initial_seed() + 1,
     )

@@ -88,8 +88,8 @@ def _episodes(worlds: WorldBank, prompt: str, count: int, seed: int) -> list[Spl
     )
     batch = sample_episodes(worlds, options, generator=Generator().manual_seed(seed))
     views = zip(to_uint8(batch.photos), sphere.to_lat_lon(batch.xyz.double()), strict=True)
-    pools = [PhotoSet(photos, lat_lon) for photos, lat_lon in views]
-    return [(pool[: max(SHOTS)], pool[max(SHOTS) :]) for pool in pools]
+    photo_sets = [PhotoSet(photos, lat_lon) for photos, lat_lon in views]
+    return [(photo_set[: max(SHOTS)], photo_set[max(SHOTS) :]) for photo_set in photo_sets]
 
 
 def best_noise(drawn: Sequence[DrawnMaps], style: maps.MapStyle) -> maps.Noise:
@@ -109,7 +109,7 @@ class LocatedSequence:
     lat_lon: Float[Tensor, "frames 2"]
 
     def negative_log_likelihood(self, correlation: float) -> float:
-        """Return the mean over frames, each given all, whose errors are so far correlated."""
+        """Return the mean over frames, each located from all, whose errors correlate so far."""
         smoothed = smooth(
             self.densities,
             [GAP_SECONDS * number for number in range(len(self.densities))],

@@ -1,5 +1,7 @@
 """The loop of training: step after step, with validation, log and checkpoints on the way."""
 
+import ctypes
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +10,8 @@ from typing import Protocol, runtime_checkable
 
 from torch.optim import Optimizer
 from tqdm import tqdm
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 
 
 @runtime_checkable
@@ -72,3 +76,22 @@ def set_rate(optimizer: Optimizer, rate: float) -> None:
     """Set the learning rate of a step."""
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc reuse large blocks instead of returning them to the system.
+
+    A training step frees and asks for the same gigabyte each time, and page faults can outweigh
+    the arithmetic. Does nothing where the C library is not glibc.
+
+    Returns:
+        whether the settings took effect.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    largest = 2**31 - 1
+    pairs = ((M_MMAP_THRESHOLD, largest), (M_TRIM_THRESHOLD, largest), (M_TOP_PAD, 2**28))
+    return all(mallopt(name, value) == 1 for name, value in pairs)

@@ -31,6 +31,7 @@ from icgeo.training.adapters import (
     learned,
     read_state,
     save_adapter,
+    tie_kept,
     write_state,
 )
 from icgeo.training.episode_sampling import EpisodeSample, Gallery, sample_episode
@@ -38,7 +39,6 @@ from icgeo.training.loop import set_rate, train
 from icgeo.training.losses import FlowLoss, Latents, encoded
 from icgeo.training.options import LoraOptions
 from icgeo.training.photo_sets import PhotoSet, Splits
-from icgeo.training.sharding import tie_kept
 from icgeo.training.validation import ValidationResult, validate, validation_episodes
 
 logger = logging.getLogger(__name__)
@@ -50,8 +50,7 @@ ADAPTER, BEST = "adapter.safetensors", "adapter"
 
 def make_accelerator(options: LoraOptions, folder: Path) -> Accelerator:
     """Set up device, processes, precision and trackers, as `accelerate launch` was told."""
-    packages = {"tensorboard": "tensorboard", "wandb": "wandb"}
-    package = packages.get(options.tracker)
+    package = None if options.tracker == "none" else options.tracker
     if package and importlib.util.find_spec(package) is None:
         logger.info("%s is not installed: losses go to log.jsonl alone", package)
         package = None
@@ -76,11 +75,11 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give all of it."""
+        """Return all of it."""
         return asdict(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take what `state_dict` gave."""
+        """Load what `state_dict` returned."""
         self.__dict__.update(state)
 
 
@@ -103,7 +102,7 @@ class LoraTraining:
 
     def __init__(
         self,
-        objective: FlowLoss,
+        loss: FlowLoss,
         latents: Latents,
         gallery: Gallery,
         *,
@@ -112,16 +111,16 @@ class LoraTraining:
         options: LoraOptions,
         accelerator: Accelerator | None = None,
     ) -> None:
-        """Add a LoRA to the transformer of an objective.
+        """Add a LoRA to the transformer of a loss.
 
         Raises:
             UsageError: targets that match nothing, too few pairs, or a batch that processes and
                 parts cannot share evenly.
         """
-        self.objective, self.latents, self.gallery = objective, latents, gallery
+        self.loss, self.latents, self.gallery = loss, latents, gallery
         self.validation_set, self.folder, self.options = validation_set, folder, options
         self.accelerator = accelerator or make_accelerator(options, folder)
-        self.transformer = objective.transformer
+        self.transformer = loss.transformer
         self._check()
         self.weights = add_lora(
             self.transformer,
@@ -141,28 +140,28 @@ class LoraTraining:
     def of(
         cls,
         model: MapModel,
-        division: Splits,
+        splits: Splits,
         prompt: str,
         folder: Path,
         options: LoraOptions,
         accelerator: Accelerator,
     ) -> "LoraTraining":
-        """Make a run for the photos of a division.
+        """Make a run for split photos.
 
         Raises:
             UsageError: as the constructor, or a model or prompt that cannot be trained.
         """
-        objective = FlowLoss(model, prompt)
+        loss = FlowLoss(model, prompt)
         with accelerator.main_process_first():
-            latents = encoded(objective, division.training, folder / "latents")
-        gallery = Gallery.of(division.training.lat_lon, latents["features"])
+            latents = encoded(loss, splits.training, folder / "latents")
+        gallery = Gallery.of(splits.training.lat_lon, latents["features"])
         shots = options.views - 1
-        pools = validation_episodes(
-            division.training, division.validation, shots=shots, queries_each=16, seed=options.seed
+        episodes = validation_episodes(
+            splits.training, splits.validation, shots=shots, queries_each=16, seed=options.seed
         )
-        validation_set = ValidationSet(list(pools), prompt, (0, shots))
+        validation_set = ValidationSet(list(episodes), prompt, (0, shots))
         return cls(
-            objective,
+            loss,
             latents,
             gallery,
             validation_set=validation_set,
@@ -190,9 +189,9 @@ class LoraTraining:
         # sharded weights are gathered where the transformer is called; gradients of processes with
         # whole weights are averaged where the loss is
         is_sharded = accelerator.distributed_type == DistributedType.FSDP
-        learner = self.transformer if is_sharded else self.objective
+        learner = self.transformer if is_sharded else self.loss
         self.prepared, self.optimizer = accelerator.prepare(learner, optimizer)
-        self.loss = self.objective if is_sharded else self.prepared
+        self.forward = self.loss if is_sharded else self.prepared
         self.weights = learned(self.transformer)
         self.average = Average(self.weights, decay=self.options.average)
         self.progress = Progress()
@@ -231,7 +230,7 @@ class LoraTraining:
         total = 0.0
         for part in self.parts(self.step):
             with accelerator.accumulate(self.prepared):
-                loss = self.loss(self.latents, part)
+                loss = self.forward(self.latents, part)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(self.weights, options.max_grad_norm)
@@ -274,7 +273,7 @@ class LoraTraining:
         """Measure the averaged adapter, and keep it if it is the best so far."""
         progress = self.progress
         with averaged(self.average, self.weights, self.transformer):
-            results = self.validation_set(self.objective.model) if self.validation_set else {}
+            results = self.validation_set(self.loss.model) if self.validation_set else {}
             nll = math.fsum(result.nll for result in results.values()) / max(1, len(results))
             # of one process for all, lest they part
             (nll,) = broadcast_object_list([nll])
@@ -300,13 +299,13 @@ class LoraTraining:
     def identity(self) -> dict[str, Any]:
         """What a checkpoint belongs to."""
         shapes = [list(weight.shape) for weight in self.weights]
-        return {"model": self.objective.model.fingerprint["model"], "shapes": shapes}
+        return {"model": self.loss.model.fingerprint["model"], "shapes": shapes}
 
     @property
     def checkpoints(self) -> list[Path]:
         """Whole checkpoints, the newest last."""
-        found = (self.folder / "checkpoints").glob("*")
-        return sorted(path for path in found if path.name.isdigit())
+        paths = (self.folder / "checkpoints").glob("*")
+        return sorted(path for path in paths if path.name.isdigit())
 
     def save(self) -> None:
         """Write the whole state, at once or not at all, then forget the one before.

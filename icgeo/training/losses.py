@@ -8,7 +8,7 @@ itself; elsewhere the first pair is the target, and the pairs that it sees are i
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -87,7 +87,7 @@ class FlowLoss(nn.Module):
     """The loss of adapting a model; `transformer` is what is adapted."""
 
     def __init__(self, model: MapModel, prompt: str) -> None:
-        """Take a model and what its photos are told to show.
+        """Set the model and the prompt of its photos.
 
         Raises:
             UsageError: a mode that cannot be trained, or a prompt that the model does not know.
@@ -117,22 +117,21 @@ class FlowLoss(nn.Module):
     @torch.no_grad()
     def encode(self, photo_set: PhotoSet) -> Latents:
         """Encode photos and maps; where a layout sets them in one picture, describe them alone."""
-        if not self.model.layout.is_one_picture:
-            return Latents(_in_parts(self._encode, photo_set))
-        parts = _in_parts(self._describe, photo_set)
-        return Latents({"photos": photo_set.photos, "places": photo_set.lat_lon, **parts})
+        starts = range(0, len(photo_set), AT_ONCE)
+        parts = [self._encode_part(photo_set[start : start + AT_ONCE]) for start in starts]
+        return Latents({name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]})
 
-    def _describe(self, photo_set: PhotoSet) -> dict[str, Tensor]:
-        return {"features": self.model.layout.describe(photo_set.photos / 255)}
-
-    def _encode(self, photo_set: PhotoSet) -> dict[str, Tensor]:
+    def _encode_part(self, photo_set: PhotoSet) -> dict[str, Tensor]:
         layout, photos = self.model.layout, photo_set.photos / 255
-        drawn = maps.draw(photo_set.lat_lon, self.model.settings.style)
-        return {
-            "photos": layout.encode_queries({}, photos),
-            "maps": layout.encode_answers({}, photos, drawn),
-            **self._describe(photo_set),
-        }
+        if layout.is_one_picture:
+            latents = {"photos": photo_set.photos, "places": photo_set.lat_lon}
+        else:
+            drawn = maps.draw(photo_set.lat_lon, self.model.settings.style)
+            latents = {
+                "photos": layout.encode_queries({}, photos),
+                "maps": layout.encode_answers({}, photos, drawn),
+            }
+        return {**latents, "features": layout.describe(photos)}
 
     def forward(self, latents: Latents, episodes: Sequence[EpisodeSample]) -> Float[Tensor, ""]:
         """Return the mean loss of episodes."""
@@ -141,7 +140,7 @@ class FlowLoss(nn.Module):
         return torch.stack([self._one_target(latents, episode) for episode in episodes]).mean()
 
     def _prompt(self, episode: EpisodeSample) -> str:
-        return self.prompt if episode.is_told or self.model.layout.takes_groups else ""
+        return self.prompt if episode.has_text or self.model.layout.takes_groups else ""
 
     def _times(self, t: Tensor, shots: int) -> Tensor:
         shift = self.model.layout.shift(shots, self.model.settings.steps)
@@ -172,11 +171,11 @@ class FlowLoss(nn.Module):
     def _one_target(self, latents: Latents, episode: EpisodeSample) -> Float[Tensor, ""]:
         """Return the loss of the first pair; the pairs that it sees are its examples."""
         layout, shots = self.model.layout, int(episode.visible[0].sum())
-        kept, queries, data = self._encoded(
+        context, queries, data = self._encoded(
             latents, episode.pairs[episode.visible[0]], episode.pairs[:1]
         )
         noise, t = episode.noise(*data.shape).to(data), self._times(episode.t[0], shots).item()
-        predict = layout.predictor(kept, shots, queries)
+        predict = layout.predictor(context, shots, queries)
         noisy = mix(data, noise, data.new_tensor(t))
         velocity = predict(noisy[:, None], t, layout.text(self._prompt(episode), shots))[:, 0]
         of_map = flow_error(*(layout.answer(part) for part in (velocity, noise, data)))
@@ -191,23 +190,15 @@ class FlowLoss(nn.Module):
         layout: Any = self.model.layout
         if not layout.is_one_picture:
             photos, drawn = (latents[name].to(self.device) for name in ("photos", "maps"))
-            kept = layout.keep(photos[examples], drawn[examples]) if len(examples) else {}
-            return kept, photos[target], drawn[target]
+            context = layout.keep(photos[examples], drawn[examples]) if len(examples) else {}
+            return context, photos[target], drawn[target]
         with torch.no_grad():
             pairs = torch.cat((examples, target))
             photos = latents["photos"][pairs] / 255
             drawn = maps.draw(latents["places"][pairs], self.model.settings.style)
-            kept = layout.encode_pairs(photos[:-1], drawn[:-1]) if len(examples) else {}
-            queries = layout.encode_queries(kept, photos[-1:])
-            return kept, queries, layout.encode_answers(kept, photos[-1:], drawn[-1:])
-
-
-def _in_parts(
-    encode: Callable[[PhotoSet], dict[str, Tensor]], photo_set: PhotoSet
-) -> dict[str, Tensor]:
-    starts = range(0, len(photo_set), AT_ONCE)
-    parts = [encode(photo_set[start : start + AT_ONCE]) for start in starts]
-    return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+            context = layout.encode_pairs(photos[:-1], drawn[:-1]) if len(examples) else {}
+            queries = layout.encode_queries(context, photos[-1:])
+            return context, queries, layout.encode_answers(context, photos[-1:], drawn[-1:])
 
 
 def encoded(loss: FlowLoss, photo_set: PhotoSet, folder: Path) -> Latents:

@@ -28,7 +28,7 @@ class EpisodeSamplingOptions:
     drop_examples: float = 0.1
     """Share of targets that see no example, for guidance by examples and answers without any."""
     drop_text: float = 0.1
-    """Share of episodes that are told nothing, for guidance by the instruction."""
+    """Share of episodes without an instruction, for guidance by the instruction."""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.choices if name not in EPISODE_CHOICES]

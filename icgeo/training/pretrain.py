@@ -2,7 +2,7 @@
 
 First the photo encoder learns alone that overlapping views are alike, then all parts learn to draw
 maps. The state is saved as a whole, so that a run killed at any moment continues from its last
-checkpoint with the same draws.
+checkpoint with the same random stream.
 """
 
 import json
@@ -167,8 +167,8 @@ class Schedule:
 
     def __call__(self, step: int) -> float:
         """Return the rate of a step."""
-        left = (self.steps - step) / max(1.0, self.fall * self.steps)
-        return self.peak * min(1.0, (step + 1) / self.warmup) * min(1.0, max(0.02, left))
+        remainder = (self.steps - step) / max(1.0, self.fall * self.steps)
+        return self.peak * min(1.0, (step + 1) / self.warmup) * min(1.0, max(0.02, remainder))
 
 
 @dataclass
@@ -233,18 +233,19 @@ class Pretraining:
     def losses(self, episodes: Episodes) -> dict[str, Tensor]:
         """Return the losses of a batch of episodes: of matching alone, then of drawing too."""
         learner, generator = self.learner, self.generator
+        terms: dict[str, Tensor] = {}
         if self.is_matching:
             _, descriptors = encode_photos(learner, episodes.photos)
-            return {"match": match_loss(descriptors, episodes.xyz, self.log_scale.exp())}
-        shape = episodes.xyz.shape[:2]
-        t = draw_times(*shape, share_at_t1=self.share_at_t1, generator=generator)
-        noise = torch.randn(*shape, *learner.codec.latent_shape, generator=generator)
-        noise = noise.to(self.device)
-        latents, velocity, descriptors = predict_velocity(
-            learner, episodes, noise, t.to(self.device)
-        )
-        match = match_loss(descriptors, episodes.xyz, self.log_scale.exp())
-        return {"flow": flow_error(velocity, noise, latents), "match": match}
+        else:
+            shape = episodes.xyz.shape[:2]
+            t = draw_times(*shape, share_at_t1=self.share_at_t1, generator=generator)
+            noise = torch.randn(*shape, *learner.codec.latent_shape, generator=generator)
+            noise = noise.to(self.device)
+            latents, velocity, descriptors = predict_velocity(
+                learner, episodes, noise, t.to(self.device)
+            )
+            terms["flow"] = flow_error(velocity, noise, latents)
+        return {**terms, "match": match_loss(descriptors, episodes.xyz, self.log_scale.exp())}
 
     def save(self) -> None:
         """Write the whole state, at once or not at all."""
@@ -290,16 +291,16 @@ class Pretraining:
     def validate(self) -> dict[str, float]:
         """Return the median error in km of the single best place, by kind of world and shots."""
         self.learner.eval()
-        found: dict[str, float] = {}
+        errors: dict[str, float] = {}
         for kind, bank, options, shots in self._validation_sets():
             generator = torch.Generator().manual_seed(12345)
             episodes = sample_episodes(bank, options, generator=generator)
             for k in shots:
                 with torch.compiler.set_stance("force_eager"):
                     error = self._median_error(episodes, k, generator)
-                found[f"{kind}, {k} shots"] = round(error)
+                errors[f"{kind}, {k} shots"] = round(error)
         self.learner.train()
-        return found
+        return errors
 
     def _validation_sets(self) -> Iterator[tuple[str, WorldBank, EpisodeOptions, tuple[int, ...]]]:
         whole = EpisodeOptions(views=24, real_share=0.0, cap_share=0.0, near_share=0.0)
@@ -317,16 +318,16 @@ class Pretraining:
         shape = (*episodes.xyz.shape[:2], *self.learner.codec.latent_shape)
         noise = torch.randn(shape, generator=generator).to(self.device)
         t = torch.ones(shape[:2], device=self.device)
-        shown = Episodes(episodes.photos, episodes.xyz, episodes.prompt, visible)
+        episodes = replace(episodes, visible=visible)
         with self.autocast():
-            _, velocity, _ = predict_velocity(self.learner, shown, noise, t)
+            _, velocity, _ = predict_velocity(self.learner, episodes, noise, t)
         queries = slice(16, None)
-        found = self._best_place((noise - velocity)[:, queries])
-        radians = sphere.angle(found, episodes.xyz[:, queries])
+        xyz = self._best_place((noise - velocity)[:, queries])
+        radians = sphere.angle(xyz, episodes.xyz[:, queries])
         return sphere.EARTH_RADIUS_KM * radians.median().item()
 
     def _best_place(self, latents: Tensor) -> Tensor:
-        """The single location whose drawing is nearest to the latents."""
+        """Return the single location whose drawing is nearest to the latents."""
         cells = cell_xyz(16).float()
         drawn = maps.draw(sphere.to_lat_lon(cells), STYLE).to(latents)
         templates = self.learner.codec.encode_maps(drawn).flatten(-2)

@@ -41,7 +41,7 @@ TARGETS = {
 
 
 def target_of(transformer: nn.Module) -> Target:
-    """Find what a LoRA of a transformer is.
+    """Return what a LoRA of a transformer is.
 
     Raises:
         UsageError: an architecture without an entry.
@@ -66,7 +66,7 @@ def target_modules(transformer: nn.Module, wanted: Sequence[str] = ()) -> list[s
     """
     patterns = wanted or (target_of(transformer).modules,)
     linear = [name for name, part in transformer.named_modules() if isinstance(part, nn.Linear)]
-    found: dict[str, None] = {}
+    modules: dict[str, None] = {}
     for pattern in patterns:
         try:
             matcher = re.compile(rf"(.*\.)?({pattern})")
@@ -78,11 +78,11 @@ def target_modules(transformer: nn.Module, wanted: Sequence[str] = ()) -> list[s
                 f"expected target modules of {type(transformer).__name__}, got {pattern!r}, which "
                 f"matches none of its {len(linear)} linear modules, such as {linear[0]!r}"
             )
-        found.update(dict.fromkeys(matching))
-    return list(found)
+        modules.update(dict.fromkeys(matching))
+    return list(modules)
 
 
 def pipeline_class(transformer: nn.Module) -> type:
     """Return the class of diffusers that stores a LoRA of a transformer."""
-    found: type = getattr(diffusers, target_of(transformer).pipeline)
-    return found
+    kind: type = getattr(diffusers, target_of(transformer).pipeline)
+    return kind

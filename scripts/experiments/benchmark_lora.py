@@ -119,7 +119,7 @@ def steps_to_time(run: "LoraTraining") -> dict[str, tuple[Callable[[], Any], int
 
     views = run.options.views
     sample = sample_episode(run.gallery, run.options, run.options.seed)
-    sample = replace(sample, visible=~torch.eye(views, dtype=torch.bool), is_told=True)
+    sample = replace(sample, visible=~torch.eye(views, dtype=torch.bool), has_text=True)
     return {
         "shared": (partial(shared_step, run, sample), views),
         "stock, one a pass": (partial(stock_step, run, sample, at_once=1), views),
@@ -132,7 +132,7 @@ def shared_step(run: "LoraTraining", sample: "EpisodeSample") -> None:
     from icgeo.models.attention import install
 
     install(run.transformer)
-    take_step(run, [lambda: run.objective(run.latents, [sample])])
+    take_step(run, [lambda: run.loss(run.latents, [sample])])
 
 
 def stock_step(run: "LoraTraining", sample: "EpisodeSample", *, at_once: int) -> None:
@@ -166,7 +166,7 @@ def stock_loss(run: "LoraTraining", sample: "EpisodeSample", rows: "Tensor") -> 
     from icgeo.models.backbones.flux2 import Flux2Backbone
     from icgeo.training.losses import flow_error
 
-    model = run.objective.model
+    model = run.loss.model
     layout, shots = cast("References", model.layout), len(sample.pairs) - 1
     device = run.accelerator.device
     photos, data = (run.latents[name][sample.pairs].to(device) for name in ("photos", "maps"))

@@ -98,7 +98,7 @@ def test_in_pairwise_the_targets_of_an_episode_are_those_asked_one_by_one():
             t = sampling.shifted(draw.t[0], shown.shift(PAIRS, objective.model.settings.steps))
             noise = draw.noise(*data.shape)[target]
             x = (1 - t) * data[target] + t * noise
-            told = objective.model.layout.text("earth" if draw.is_told else "", count)
+            told = objective.model.layout.text("earth" if draw.has_text else "", count)
             found = predict(x[None, None], t.item(), told)[0, 0]
             alone.append((found - (noise - data[target])).square().mean())
     torch.testing.assert_close(together, torch.stack(alone).mean(), atol=1e-5, rtol=1e-5)

@@ -25,16 +25,16 @@ def run():
 @pytest.fixture(scope="module")
 def draw(run):
     found = sample_episode(run.gallery, OPTIONS, 0)
-    return replace(found, visible=~torch.eye(3, dtype=torch.bool), is_told=True)
+    return replace(found, visible=~torch.eye(3, dtype=torch.bool), has_text=True)
 
 
 def test_the_stock_loss_is_that_of_the_mode_full(run, draw):
     """One sequence of the noisy map, all examples and the photo; here by the model's own way."""
-    model = run.objective.model
+    model = run.loss.model
     full = replace(model, settings=replace(model.settings, attention="full"))
     uninstall(run.transformer)
     with torch.no_grad():
-        expected = FlowLoss(full, run.objective.prompt)(run.latents, [draw])
+        expected = FlowLoss(full, run.loss.prompt)(run.latents, [draw])
         found = benchmark_lora.stock_loss(run, draw, torch.tensor([0]))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 

@@ -17,9 +17,21 @@ from script_runs import run, untrained
 from icgeo.config import UsageError
 
 FEW = (
-    "--steps", 2, "--views", 3, "--episodes", 2, "--rank", 2, "--shots", "[0,2]", "--tracker",
-    "none", "--mixed_precision", "no",
-)  # fmt: skip
+    "--steps",
+    2,
+    "--views",
+    3,
+    "--episodes",
+    2,
+    "--rank",
+    2,
+    "--shots",
+    "[0,2]",
+    "--tracker",
+    "none",
+    "--mixed_precision",
+    "no",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -109,9 +109,9 @@ def test_targets_never_see_themselves_and_some_see_nothing(gallery):
     assert not any(one.visible.diagonal().any() for one in drawn)
     assert set(shots.unique().tolist()) == set(range(6))
     assert 0.3 < (shots == 0).double().mean() < 0.6
-    assert sum(not one.is_told for one in drawn) / 400 == pytest.approx(0.4, abs=0.07)
+    assert sum(not one.has_text for one in drawn) / 400 == pytest.approx(0.4, abs=0.07)
     everyone = EpisodeSamplingOptions(views=6, drop_examples=0.0, drop_text=0.0)
-    assert all(sample_episode(gallery, everyone, i).is_told for i in range(20))
+    assert all(sample_episode(gallery, everyone, i).has_text for i in range(20))
 
 
 def test_options_name_the_choices_that_there_are():

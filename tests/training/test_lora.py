@@ -30,9 +30,17 @@ from icgeo.training.pretrain import STYLE, build_learner
 from icgeo.training.targets import target_modules
 
 FEW = LoraOptions(
-    views=3, episodes=4, rank=2, alpha=6, steps=6, warmup=2, validate_every=3, save_every=2,
-    tracker="none", mixed_precision="no",
-)  # fmt: skip
+    views=3,
+    episodes=4,
+    rank=2,
+    alpha=6,
+    steps=6,
+    warmup=2,
+    validate_every=3,
+    save_every=2,
+    tracker="none",
+    mixed_precision="no",
+)
 UNKNOWN = PROMPTS[1]
 
 
@@ -48,20 +56,20 @@ def small_model(seed=0):
 
 
 @pytest.fixture(scope="module")
-def pool():
+def photo_set():
     generator = torch.Generator().manual_seed(0)
     world = torch.rand(3, 24, 48, generator=generator)
     return view_set(world, 12, size=64, generator=generator)
 
 
-def training(pool, folder, options=FEW, *, model=None, validation_set=True):
-    objective = FlowLoss(model or small_model(), UNKNOWN)
-    latents = encoded(objective, pool, folder / "latents")
+def training(photo_set, folder, options=FEW, *, model=None, validation_set=True):
+    loss = FlowLoss(model or small_model(), UNKNOWN)
+    latents = encoded(loss, photo_set, folder / "latents")
     return LoraTraining(
-        objective,
+        loss,
         latents,
-        Gallery.of(pool.lat_lon, latents["features"]),
-        validation_set=ValidationSet([(pool[:2], pool[2:4])], UNKNOWN, (0, 2))
+        Gallery.of(photo_set.lat_lon, latents["features"]),
+        validation_set=ValidationSet([(photo_set[:2], photo_set[2:4])], UNKNOWN, (0, 2))
         if validation_set
         else None,
         folder=folder,
@@ -73,10 +81,10 @@ def weights_of(run):
     return [weight.detach().clone() for weight in run.weights] + run.average.shadow_params
 
 
-def test_a_killed_run_ends_with_the_same_weights_bit_by_bit(pool, tmp_path, monkeypatch):
-    whole = training(pool, tmp_path / "whole")
+def test_a_killed_run_ends_with_the_same_weights_bit_by_bit(photo_set, tmp_path, monkeypatch):
+    whole = training(photo_set, tmp_path / "whole")
     whole.run()
-    killed = training(pool, tmp_path / "killed")
+    killed = training(photo_set, tmp_path / "killed")
     update = killed.update
 
     def until_five():
@@ -88,7 +96,7 @@ def test_a_killed_run_ends_with_the_same_weights_bit_by_bit(pool, tmp_path, monk
     with pytest.raises(KeyboardInterrupt):
         killed.run()
     (tmp_path / "killed" / "checkpoints" / "00000006.partial").mkdir()  # torn while written
-    resumed = training(pool, tmp_path / "killed")
+    resumed = training(photo_set, tmp_path / "killed")
     resumed.run()
     assert resumed.progress.step == 6
     for one, other in zip(weights_of(whole), weights_of(resumed), strict=True):
@@ -108,11 +116,11 @@ def test_a_killed_run_ends_with_the_same_weights_bit_by_bit(pool, tmp_path, monk
     assert all(torch.equal(weight, other[name]) for name, weight in one.items())
 
 
-def test_gradients_in_parts_are_those_of_the_whole(pool, tmp_path):
+def test_gradients_in_parts_are_those_of_the_whole(photo_set, tmp_path):
     found = []
     for accumulate in (1, 2):
         options = replace(FEW, accumulate=accumulate)
-        run = training(pool, tmp_path / str(accumulate), options, validation_set=False)
+        run = training(photo_set, tmp_path / str(accumulate), options, validation_set=False)
         run.update()
         run.update()
         found.append([weight.detach().clone() for weight in run.weights])
@@ -120,40 +128,40 @@ def test_gradients_in_parts_are_those_of_the_whole(pool, tmp_path):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
-def test_latents_are_computed_once_and_anew_for_other_photos(pool, tmp_path, monkeypatch):
-    objective = FlowLoss(small_model(), UNKNOWN)
-    first = encoded(objective, pool, tmp_path)
+def test_latents_are_computed_once_and_anew_for_other_photos(photo_set, tmp_path, monkeypatch):
+    loss = FlowLoss(small_model(), UNKNOWN)
+    first = encoded(loss, photo_set, tmp_path)
     calls = []
-    monkeypatch.setattr(objective, "encode", lambda photos: calls.append(len(photos)) or first)
-    again = encoded(objective, pool, tmp_path)
+    monkeypatch.setattr(loss, "encode", lambda photos: calls.append(len(photos)) or first)
+    again = encoded(loss, photo_set, tmp_path)
     assert not calls
     assert all(torch.equal(again[name], x) for name, x in first.tensors.items())
-    encoded(objective, pool[:5], tmp_path)
-    encoded(FlowLoss(small_model(seed=1), UNKNOWN), pool[:6], tmp_path)
+    encoded(loss, photo_set[:5], tmp_path)
+    encoded(FlowLoss(small_model(seed=1), UNKNOWN), photo_set[:6], tmp_path)
     assert calls == [5]
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_hidden_pairs_and_the_own_map_do_not_matter(pool, tmp_path):
+def test_hidden_pairs_and_the_own_map_do_not_matter(photo_set, tmp_path):
     """The loss of a target alone changes with what it sees, and with nothing else."""
-    run = training(pool, tmp_path, validation_set=False)
-    (draw, *_), = run.parts(0)  # fmt: skip
+    run = training(photo_set, tmp_path, validation_set=False)
+    sample = next(run.parts(0))[0]
     visible = torch.zeros(3, 3, dtype=torch.bool)
     visible[0, 1] = True
-    draw = replace(draw, visible=visible, t=torch.ones(3))
+    sample = replace(sample, visible=visible, t=torch.ones(3))
 
     def velocity(latents):
         found = []
-        learner = run.objective.model.backbone
+        learner = run.loss.model.backbone
         hook = learner.transformer.register_forward_hook(lambda *args: found.append(args[-1][0]))
-        run.objective(latents, [draw])
+        run.loss(latents, [sample])
         hook.remove()
         return found[-1][0].detach()
 
     expected = velocity(run.latents)
     for pair, changes in ((0, False), (1, True), (2, False)):
         maps_of = run.latents["maps"].clone()
-        maps_of[draw.pairs[pair]] += 1
+        maps_of[sample.pairs[pair]] += 1
         other = Latents({**run.latents.tensors, "maps": maps_of})
         same = torch.equal(velocity(other), expected)
         assert same is not changes, pair
@@ -228,13 +236,13 @@ def nearest_place(model, latents):
 
 
 @pytest.mark.slow
-def test_rank_8_learns_8_episodes_by_heart(tmp_path):
+def test_rank_8_memorises_8_episodes(tmp_path):
     """One photo that is asked for in each; the map drawn in one step decodes within 100 km."""
     generator = torch.Generator().manual_seed(3)
     places = torch.rand(16, 2, generator=generator).double() * 120 - 60
     photos = torch.randint(256, (16, 3, 8, 8), generator=generator).float()
     photos = functional.interpolate(photos, size=64, mode="bilinear").to(torch.uint8)
-    model, pool = icgeo.load("tiny"), PhotoSet(photos, places)
+    model, photo_set = icgeo.load("tiny"), PhotoSet(photos, places)
     options = LoraOptions(
         views=2,
         episodes=8,
@@ -248,8 +256,8 @@ def test_rank_8_learns_8_episodes_by_heart(tmp_path):
         tracker="none",
         mixed_precision="no",
     )
-    run = training(pool, tmp_path, options, model=model, validation_set=False)
-    draws = [
+    run = training(photo_set, tmp_path, options, model=model, validation_set=False)
+    samples = [
         replace(
             next(run.parts(0))[0],
             pairs=torch.tensor([2 * i, 2 * i + 1]),
@@ -258,7 +266,7 @@ def test_rank_8_learns_8_episodes_by_heart(tmp_path):
         )
         for i in range(8)
     ]
-    run.parts = lambda step: [[replace(d, seed=8 * step + d.pairs[0].item()) for d in draws]]
+    run.parts = lambda step: [[replace(d, seed=8 * step + d.pairs[0].item()) for d in samples]]
     for _ in range(options.steps):
         run.update()
     errors = []
@@ -279,9 +287,9 @@ def test_the_learning_rate_rises_and_falls():
     assert replace(options, schedule="constant").rate(99) == 1
 
 
-def test_it_stops_where_validation_does_not_improve(pool, tmp_path, monkeypatch):
+def test_it_stops_where_validation_does_not_improve(photo_set, tmp_path, monkeypatch):
     options = replace(FEW, steps=8, validate_every=1, patience=2)
-    run = training(pool, tmp_path, options)
+    run = training(photo_set, tmp_path, options)
     nll = iter([3.0, 1.0, 2.0, 1.5, 0.0])
     judged = lora.ValidationResult(100.0, 0.0, 1.0)
     monkeypatch.setattr(ValidationSet, "__call__", lambda *_: {0: replace(judged, nll=next(nll))})
@@ -293,18 +301,18 @@ def test_it_stops_where_validation_does_not_improve(pool, tmp_path, monkeypatch)
     assert run.progress.best == 1
 
 
-def test_losses_go_to_tensorboard(pool, tmp_path):
-    training(pool, tmp_path, replace(FEW, tracker="tensorboard")).run()
+def test_losses_go_to_tensorboard(photo_set, tmp_path):
+    training(photo_set, tmp_path, replace(FEW, tracker="tensorboard")).run()
     events = EventAccumulator(str(tmp_path / "lora"))
     events.Reload()
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     for name in ("loss", "2 shots, NLL"):
-        told = [(event.step, event.value) for event in events.Scalars(name)]
-        assert told == [(line["step"], pytest.approx(line[name])) for line in lines]
+        points = [(event.step, event.value) for event in events.Scalars(name)]
+        assert points == [(line["step"], pytest.approx(line[name])) for line in lines]
 
 
-def test_a_full_disk_loses_nothing(pool, tmp_path, monkeypatch):
-    run = training(pool, tmp_path, validation_set=False)
+def test_a_full_disk_loses_nothing(photo_set, tmp_path, monkeypatch):
+    run = training(photo_set, tmp_path, validation_set=False)
     run.update()
     run.save()
 
@@ -316,15 +324,15 @@ def test_a_full_disk_loses_nothing(pool, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"No space left on device.*make room and start again"):
         run.save()
     assert [path.name for path in run.checkpoints] == ["00000001"]
-    resumed = training(pool, tmp_path, validation_set=False)
+    resumed = training(photo_set, tmp_path, validation_set=False)
     assert resumed.resume()
     assert resumed.progress.step == 1
 
 
-def test_a_checkpoint_of_another_model_is_refused(pool, tmp_path):
-    run = training(pool, tmp_path, validation_set=False)
+def test_a_checkpoint_of_another_model_is_refused(photo_set, tmp_path):
+    run = training(photo_set, tmp_path, validation_set=False)
     run.save()
-    other = training(pool, tmp_path, model=small_model(seed=1), validation_set=False)
+    other = training(photo_set, tmp_path, model=small_model(seed=1), validation_set=False)
     with pytest.raises(UsageError, match=r"expected a checkpoint of .* choose another run folder"):
         other.resume()
     shutil.rmtree(tmp_path / "checkpoints")
@@ -341,9 +349,9 @@ def test_a_checkpoint_of_another_model_is_refused(pool, tmp_path):
         ({"eight_bit": True}, "bitsandbytes"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(pool, tmp_path, options, words):
+def test_what_cannot_be_is_said_in_one_line(photo_set, tmp_path, options, words):
     with pytest.raises(UsageError, match=words) as raised:
-        training(pool, tmp_path, replace(FEW, **options), validation_set=False)
+        training(photo_set, tmp_path, replace(FEW, **options), validation_set=False)
     assert "\n" not in str(raised.value)
 
 
@@ -398,6 +406,6 @@ def test_the_card_is_pushed_with_the_adapter(tmp_path, monkeypatch):
         push_to_hub(tmp_path, "someone/lora")
 
 
-def test_a_run_ends_without_numbers_that_are_not(pool, tmp_path):
-    last = training(pool, tmp_path, replace(FEW, steps=1)).run()
+def test_a_run_ends_without_numbers_that_are_not(photo_set, tmp_path):
+    last = training(photo_set, tmp_path, replace(FEW, steps=1)).run()
     assert all(math.isfinite(value) for value in last.values())

@@ -1,4 +1,4 @@
-"""Tests of pools: views of a world, a user's photos, division, and what is refused."""
+"""Tests of photo sets: views of a world, a user's photos, splits, and what is refused."""
 
 import numpy as np
 import pytest
@@ -22,13 +22,13 @@ def album(tmp_path):
 
 
 def test_photos_are_read_and_the_unreadable_listed(album, tmp_path):
-    division = photo_splits(album, size=16, seed=0, skipped=tmp_path / "skipped.txt")
-    pools = (division.training, division.validation, division.test)
-    assert [len(pool) for pool in pools] == [7, 2, 3]
-    for pool in pools:
-        expected = 20 * pool.lat_lon[:, 0] / 5
-        torch.testing.assert_close(pool.photos[:, 0, 0, 0].double(), expected, atol=1, rtol=0)
-    places = torch.cat([pool.lat_lon for pool in pools])
+    splits = photo_splits(album, size=16, seed=0, skipped=tmp_path / "skipped.txt")
+    parts = (splits.training, splits.validation, splits.test)
+    assert [len(part) for part in parts] == [7, 2, 3]
+    for part in parts:
+        expected = 20 * part.lat_lon[:, 0] / 5
+        torch.testing.assert_close(part.photos[:, 0, 0, 0].double(), expected, atol=1, rtol=0)
+    places = torch.cat([part.lat_lon for part in parts])
     assert sorted(places[:, 0].tolist()) == [5.0 * i for i in range(12)]
     lines = (tmp_path / "skipped.txt").read_text().splitlines()
     assert len(lines) == 1
@@ -52,13 +52,13 @@ def test_what_cannot_be_used_is_one_line(album, table, words):
 
 
 def test_too_few_pairs_for_the_shots():
-    pool = PhotoSet(torch.zeros(8, 3, 4, 4, dtype=torch.uint8), torch.zeros(8, 2).double())
-    division = split(pool, generator=torch.Generator().manual_seed(0))
-    division.require(4)
+    photos = PhotoSet(torch.zeros(8, 3, 4, 4, dtype=torch.uint8), torch.zeros(8, 2).double())
+    splits = split(photos, generator=torch.Generator().manual_seed(0))
+    splits.require(4)
     with pytest.raises(UsageError, match="at least 6 pairs to train on for 5 shots, got 5; add"):
-        division.require(5)
+        splits.require(5)
     with pytest.raises(UsageError, match="photos for validation and for the comparison"):
-        split(pool[:1], generator=torch.Generator()).require(0)
+        split(photos[:1], generator=torch.Generator()).require(0)
 
 
 def test_views_are_the_same_for_the_same_seed():

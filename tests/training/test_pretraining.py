@@ -23,8 +23,8 @@ from icgeo.training.episodes import (
     recolour,
     sample_episodes,
 )
+from icgeo.training.loop import keep_freed_memory
 from icgeo.training.losses import match_loss
-from icgeo.training.memory import keep_freed_memory
 from icgeo.training.pretrain import STYLE, Pretraining, Schedule, build_learner
 
 SMALL = EpisodeOptions(worlds=3, views=5)

@@ -12,11 +12,11 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import save_file
 from test_lora import FEW, UNKNOWN, small_model
 
+from icgeo.training.adapters import whole
 from icgeo.training.episode_sampling import Gallery
 from icgeo.training.lora import LoraTraining, ValidationSet
 from icgeo.training.losses import FlowLoss
 from icgeo.training.photo_sets import view_set
-from icgeo.training.sharding import whole
 
 
 def shard():
@@ -35,16 +35,16 @@ def shard():
 
 def new_run(folder, accelerator):
     generator = torch.Generator().manual_seed(0)
-    pool = view_set(torch.rand(3, 24, 48, generator=generator), 12, size=64, generator=generator)
+    photos = view_set(torch.rand(3, 24, 48, generator=generator), 12, size=64, generator=generator)
     model = small_model()
     model.backbone.double()
-    objective = FlowLoss(model, UNKNOWN)
-    latents = objective.encode(pool)
+    loss = FlowLoss(model, UNKNOWN)
+    latents = loss.encode(photos)
     return LoraTraining(
-        objective,
+        loss,
         latents,
-        Gallery.of(pool.lat_lon, latents["features"]),
-        validation_set=ValidationSet([(pool[:2], pool[2:4])], UNKNOWN, (0, 2)),
+        Gallery.of(photos.lat_lon, latents["features"]),
+        validation_set=ValidationSet([(photos[:2], photos[2:4])], UNKNOWN, (0, 2)),
         folder=folder,
         options=replace(FEW, average=0.5, learning_rate=0.1),
         accelerator=accelerator,
@@ -64,7 +64,7 @@ def main(folder: Path, kind: str) -> None:
     run = new_run(folder, accelerator)
     run.update()
     (part,) = run.parts(1)
-    run.accelerator.backward(run.loss(run.latents, part))
+    run.accelerator.backward(run.forward(run.latents, part))
     grads = {f"grad {i}": whole(x.grad).clone() for i, x in enumerate(run.weights)}
     run.optimizer.zero_grad()
     run.update()
@@ -75,12 +75,12 @@ def main(folder: Path, kind: str) -> None:
     run.resume()
     again = state_of(run)
     if accelerator.is_main_process:
-        told = {
+        facts = {
             "processes": torch.tensor(accelerator.num_processes),
-            "is_sharded": torch.tensor(run.loss is run.objective),
+            "is_sharded": torch.tensor(run.forward is run.loss),
             "comes_back": torch.tensor(all(torch.equal(x, again[i]) for i, x in saved.items())),
         }
-        save_file({**grads, **saved, **told}, folder / "found.safetensors")
+        save_file({**grads, **saved, **facts}, folder / "found.safetensors")
     accelerator.wait_for_everyone()
     accelerator.end_training()
     os._exit(0)  # torch has been seen to abort when threads of gloo outlive the interpreter
