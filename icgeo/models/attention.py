@@ -1,12 +1,12 @@
-"""Attention over kept tokens: keys and values computed once, seen by every query.
+"""Attention over cached tokens: keys and values computed once, seen by every query.
 
 Works on the stock `forward` of diffusers' `Flux2Transformer2DModel` and `FluxTransformer2DModel`.
 An `AttentionContext` travels through `joint_attention_kwargs` and says what the tokens of a pass
-see beside their own sequence, and where their keys and values are kept for later passes. The modes
-of DESIGN.md follow from passes:
+see beside their own sequence, and which cache keeps their keys and values for later passes. The
+modes of DESIGN.md follow from passes:
 
 - `pairwise`: each pair is a sequence; it is kept before the rotary embedding, so that any subset
-  takes any places (`KVCache.placed`);
+  takes any places (`KVCache.rotated`);
 - `joint`: all pairs are one sequence;
 - `full`: nothing is kept, and everything is one sequence.
 
@@ -52,35 +52,25 @@ class KVCache:
     keys: dict[int, Heads] = field(default_factory=dict)
     values: dict[int, Heads] = field(default_factory=dict)
 
-    def keep(self, layer: int, key: Heads, value: Heads) -> None:
-        """Keep a layer, once: gradient checkpointing computes it again."""
+    def store(self, layer: int, key: Heads, value: Heads) -> None:
+        """Store a layer, once: gradient checkpointing computes it again."""
         self.keys.setdefault(layer, key)
         self.values.setdefault(layer, value)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Give all layers by name, as a file holds them."""
-        names = ("keys", "values")
-        return {
-            f"{name}.{layer}": x
-            for name, kept in zip(names, self._both, strict=True)
-            for layer, x in kept.items()
-        }
+        """Return all layers by name, as a file holds them."""
+        return {f"{name}.{n}": x for name, part in vars(self).items() for n, x in part.items()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "KVCache":
-        """Take what `tensors` gave."""
-        kept = cls()
-        for layer in range(len(tensors) // 2):
-            kept.keep(layer, tensors[f"keys.{layer}"], tensors[f"values.{layer}"])
-        return kept
+        """Build the cache from what `tensors` returned."""
+        layers = range(len(tensors) // 2)
+        return cls(*({n: tensors[f"{name}.{n}"] for n in layers} for name in ("keys", "values")))
 
     def __getitem__(self, sequences: Any) -> "KVCache":
         """Choose sequences, in any order."""
-        return KVCache(*({n: x[sequences] for n, x in kept.items()} for kept in self._both))
-
-    @property
-    def _both(self) -> tuple[dict[int, Heads], dict[int, Heads]]:
-        return self.keys, self.values
+        parts = (self.keys, self.values)
+        return KVCache(*({n: x[sequences] for n, x in part.items()} for part in parts))
 
     def rotated(
         self,
@@ -89,7 +79,7 @@ class KVCache:
         groups: int,
         visible: Bool[Tensor, "groups queries sequences"] | None = None,
     ) -> RotatedKV:
-        """Give the sequences of each group their places, one behind the other.
+        """Rotate the sequences of each group to their places, one behind the other.
 
         Args:
             rotary: cosine and sine at the places of the tokens of a group.
@@ -97,8 +87,8 @@ class KVCache:
             visible: which of its group's sequences each query sees; None means all.
         """
         keys, values = (
-            [rearrange(kept[n], "(g k) t h c -> g (k t) h c", g=groups) for n in sorted(kept)]
-            for kept in self._both
+            [rearrange(part[n], "(g k) t h c -> g (k t) h c", g=groups) for n in sorted(part)]
+            for part in (self.keys, self.values)
         )
         if visible is not None:
             visible = visible.repeat_interleave(self.keys[0].shape[1], dim=-1)
@@ -107,14 +97,14 @@ class KVCache:
 
 
 class AttentionContext:
-    """What the tokens of a pass see beside their own sequence, and where they are kept.
+    """What the tokens of a pass see beside their own sequence, and the cache that they fill.
 
     No dataclass: FSDP looks into those for tensors and makes them anew for each block.
     """
 
-    def __init__(self, seen: Sequence[RotatedKV] = (), kept: KVCache | None = None) -> None:
-        """Take what is seen, and where to keep keys and values."""
-        self.seen, self.kept = seen, kept
+    def __init__(self, rotated: Sequence[RotatedKV] = (), cache: KVCache | None = None) -> None:
+        """Take rotated keys and values to see, and a cache to fill."""
+        self.rotated, self.cache = rotated, cache
 
 
 def rotate(x: Heads, rotary: Rotary) -> Heads:
@@ -128,57 +118,32 @@ def rotate(x: Heads, rotary: Rotary) -> Heads:
     return torch.view_as_real(turned).flatten(-2).to(x.dtype)
 
 
-def attend(
-    query: Heads,
-    key: Heads,
-    value: Heads,
-    *,
-    rotary: Rotary | None,
-    attention_context: AttentionContext | None,
-    layer: int,
-    backend: str = "native",
-) -> Float[Tensor, "batch tokens width"]:
-    """Attend within the sequence and to what is seen; keep keys and values if asked to."""
-    attention_context = attention_context or AttentionContext()
-    if attention_context.kept is not None:
-        attention_context.kept.keep(layer, key, value)
-    if rotary is not None:
-        query, key = (rotate(x, rotary) for x in (query, key))
-    if not attention_context.seen:
-        out = dispatch_attention_fn(query, key, value, backend=AttentionBackendName(backend))
-    elif torch.is_grad_enabled() or any(
-        seen.visible is not None for seen in attention_context.seen
-    ):
-        out = one_softmax(query, key, value, seen=attention_context.seen, layer=layer)
-    else:
-        out = merged(query, key, value, seen=attention_context.seen, layer=layer, backend=backend)
-    return rearrange(out, "n t h c -> n t (h c)")
-
-
 def one_softmax(
-    query: Heads, key: Heads, value: Heads, *, seen: Sequence[RotatedKV], layer: int
+    query: Heads, key: Heads, value: Heads, *, rotated: Sequence[RotatedKV], layer: int
 ) -> Heads:
     """Attend by explicit scores: differentiable, and may hide tokens from some queries."""
     query = query * query.shape[-1] ** -0.5
-    scores = [_scores(query, part, layer) for part in seen]
+    scores = [_scores(query, part, layer) for part in rotated]
     scores.append(einsum(query, key, "n t h c, n s h c -> n h t s"))
     weights = torch.cat(scores, dim=-1).softmax(dim=-1)
-    *of_seen, of_own = weights.split([part.shape[-1] for part in scores], dim=-1)
-    out = einsum(of_own, value, "n h t s, n s h c -> n t h c")
-    for part, weight in zip(seen, of_seen, strict=True):
-        kept = rearrange(part.values[layer], "g s h c -> g h s c")
-        folded = rearrange(weight, "(g q) h t s -> g h (q t) s", g=len(kept))
-        out = out + rearrange(folded @ kept, "g h (q t) c -> (g q) t h c", t=query.shape[1])
+    *of_rotated, of_sequence = weights.split([part.shape[-1] for part in scores], dim=-1)
+    out = einsum(of_sequence, value, "n h t s, n s h c -> n t h c")
+    for part, weight in zip(rotated, of_rotated, strict=True):
+        values = rearrange(part.values[layer], "g s h c -> g h s c")
+        folded = rearrange(weight, "(g q) h t s -> g h (q t) s", g=len(values))
+        out = out + rearrange(folded @ values, "g h (q t) c -> (g q) t h c", t=query.shape[1])
     return out
 
 
-def _scores(query: Heads, seen: RotatedKV, layer: int) -> Float[Tensor, "batch heads tokens seen"]:
-    keys = rearrange(seen.keys[layer], "g s h c -> g h c s")
+def _scores(
+    query: Heads, rotated: RotatedKV, layer: int
+) -> Float[Tensor, "batch heads tokens seen"]:
+    keys = rearrange(rotated.keys[layer], "g s h c -> g h c s")
     scores = rearrange(query, "(g q) t h c -> g h (q t) c", g=len(keys)) @ keys
     scores = rearrange(scores, "g h (q t) s -> (g q) h t s", t=query.shape[1])
-    if seen.visible is None:
+    if rotated.visible is None:
         return scores
-    return scores.masked_fill(~rearrange(seen.visible, "g q s -> (g q) 1 1 s"), -torch.inf)
+    return scores.masked_fill(~rearrange(rotated.visible, "g q s -> (g q) 1 1 s"), -torch.inf)
 
 
 def merged(
@@ -186,7 +151,7 @@ def merged(
     key: Heads,
     value: Heads,
     *,
-    seen: Sequence[RotatedKV],
+    rotated: Sequence[RotatedKV],
     layer: int,
     backend: str = "native",
 ) -> Heads:
@@ -196,12 +161,12 @@ def merged(
     """
     tokens = query.shape[1]
     folded = rearrange(query, "n t h c -> n h t c")
-    own = (rearrange(x, "n s h c -> n h s c") for x in (key, value))
-    parts = [_fused(folded, *own, backend=backend)]
-    for part in seen:
-        kept = [rearrange(x[layer], "g s h c -> g h s c") for x in (part.keys, part.values)]
-        queries = rearrange(query, "(g q) t h c -> g h (q t) c", g=len(kept[0]))
-        out, log_total = _fused(queries, *kept, backend=backend)
+    sequence = (rearrange(x, "n s h c -> n h s c") for x in (key, value))
+    parts = [_fused(folded, *sequence, backend=backend)]
+    for part in rotated:
+        cache = [rearrange(x[layer], "g s h c -> g h s c") for x in (part.keys, part.values)]
+        queries = rearrange(query, "(g q) t h c -> g h (q t) c", g=len(cache[0]))
+        out, log_total = _fused(queries, *cache, backend=backend)
         out = rearrange(out, "g h (q t) c -> (g q) h t c", t=tokens)
         parts.append((out, rearrange(log_total, "g h (q t) -> (g q) h t", t=tokens)))
     shares = torch.stack([log_total for _, log_total in parts]).softmax(dim=0)[..., None]
@@ -247,11 +212,37 @@ def _native(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class DoubleStreamProcessor:
-    """Attention of the double-stream blocks (`Flux2Attention`, `FluxAttention`)."""
-
+class _Processor:
     layer: int
     backend: str = "native"
+
+    def attend(
+        self,
+        query: Heads,
+        key: Heads,
+        value: Heads,
+        rotary: Rotary | None,
+        attention_context: AttentionContext | None,
+    ) -> Float[Tensor, "batch tokens width"]:
+        """Attend within the sequence and to the context's tensors; fill its cache, if any."""
+        context = attention_context or AttentionContext()
+        if context.cache is not None:
+            context.cache.store(self.layer, key, value)
+        if rotary is not None:
+            query, key = (rotate(x, rotary) for x in (query, key))
+        parts = context.rotated
+        if not parts:
+            backend = AttentionBackendName(self.backend)
+            out = dispatch_attention_fn(query, key, value, backend=backend)
+        elif torch.is_grad_enabled() or any(part.visible is not None for part in parts):
+            out = one_softmax(query, key, value, rotated=parts, layer=self.layer)
+        else:
+            out = merged(query, key, value, rotated=parts, layer=self.layer, backend=self.backend)
+        return rearrange(out, "n t h c -> n t (h c)")
+
+
+class DoubleStreamProcessor(_Processor):
+    """Attention of the double-stream blocks (`Flux2Attention`, `FluxAttention`)."""
 
     def __call__(
         self,
@@ -264,8 +255,11 @@ class DoubleStreamProcessor:
     ) -> tuple[Tensor, Tensor]:
         """Return the outputs of the image and of the text stream."""
         text = encoder_hidden_states.shape[1]
-        image_parts = (attn.to_q, attn.to_k, attn.to_v)
-        text_parts = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+        projections = (
+            (attn.add_q_proj, attn.to_q),
+            (attn.add_k_proj, attn.to_k),
+            (attn.add_v_proj, attn.to_v),
+        )
         query, key, value = (
             torch.cat(
                 (
@@ -274,7 +268,7 @@ class DoubleStreamProcessor:
                 ),
                 1,
             )
-            for of_text, of_image in zip(text_parts, image_parts, strict=True)
+            for of_text, of_image in projections
         )
         query, key = (
             torch.cat((text_norm(x[:, :text]), image_norm(x[:, text:])), dim=1)
@@ -283,20 +277,12 @@ class DoubleStreamProcessor:
                 (key, attn.norm_added_k, attn.norm_k),
             )
         )
-        out = attend(
-            query, key, value,
-            rotary=image_rotary_emb, attention_context=attention_context,
-            layer=self.layer, backend=self.backend,
-        )  # fmt: skip
+        out = self.attend(query, key, value, image_rotary_emb, attention_context)
         return attn.to_out[1](attn.to_out[0](out[:, text:])), attn.to_add_out(out[:, :text])
 
 
-@dataclass(frozen=True)
-class SingleStreamProcessor:
+class SingleStreamProcessor(_Processor):
     """Attention of the single-stream blocks of FLUX.1 (`FluxAttention`)."""
-
-    layer: int
-    backend: str = "native"
 
     def __call__(
         self,
@@ -312,19 +298,11 @@ class SingleStreamProcessor:
             _heads(part(hidden_states), attn) for part in (attn.to_q, attn.to_k, attn.to_v)
         )
         query, key = attn.norm_q(query), attn.norm_k(key)
-        return attend(
-            query, key, value,
-            rotary=image_rotary_emb, attention_context=attention_context,
-            layer=self.layer, backend=self.backend,
-        )  # fmt: skip
+        return self.attend(query, key, value, image_rotary_emb, attention_context)
 
 
-@dataclass(frozen=True)
-class ParallelStreamProcessor:
+class ParallelStreamProcessor(_Processor):
     """Attention and feed-forward of the single-stream blocks of FLUX.2."""
-
-    layer: int
-    backend: str = "native"
 
     def __call__(
         self,
@@ -339,11 +317,7 @@ class ParallelStreamProcessor:
         mixed, feed_forward = attn.to_qkv_mlp_proj(hidden_states).split(sizes, dim=-1)
         query, key, value = (_heads(x, attn) for x in mixed.chunk(3, dim=-1))
         query, key = attn.norm_q(query), attn.norm_k(key)
-        out = attend(
-            query, key, value,
-            rotary=image_rotary_emb, attention_context=attention_context,
-            layer=self.layer, backend=self.backend,
-        )  # fmt: skip
+        out = self.attend(query, key, value, image_rotary_emb, attention_context)
         return attn.to_out(torch.cat((out, attn.mlp_act_fn(feed_forward)), dim=-1))
 
 
@@ -352,7 +326,7 @@ def _heads(x: Tensor, attn: Any) -> Heads:
 
 
 def install(transformer: Any, *, backend: str = "native") -> None:
-    """Give every block of the transformer the processor that keeps tokens and sees kept ones."""
+    """Give every block of the transformer the processor that fills and sees caches."""
     double = list(transformer.transformer_blocks)
     for layer, block in enumerate(double):
         block.attn.set_processor(DoubleStreamProcessor(layer, backend))

@@ -15,7 +15,7 @@ class Context:
     """Examples as the model holds them, computed once."""
 
     shots: int
-    kept: dict[str, Tensor]
+    tensors: dict[str, Tensor]
     """What the architecture keeps of them: keys and values of each layer."""
     fingerprint: dict[str, str] = field(default_factory=dict)
     """What it depends on beside the examples: model, dtype, style, layout, attention."""
@@ -46,8 +46,8 @@ class Context:
         if self.chosen is None:
             return self
         rows = self.chosen.flatten()
-        kept = {name: tensor[rows.to(tensor.device)] for name, tensor in self.kept.items()}
-        return replace(self, kept=kept, chosen=None)
+        tensors = {name: tensor[rows.to(tensor.device)] for name, tensor in self.tensors.items()}
+        return replace(self, tensors=tensors, chosen=None)
 
     def require(self, fingerprint: dict[str, str]) -> None:
         """Refuse to be used by anything else than what made it.
@@ -75,20 +75,20 @@ class Context:
         mode = self.fingerprint["attention"]
         if mode == "joint":
             raise ValueError("expected attention 'pairwise' to extend a context, got 'joint'")
-        if not (self.kept and other.kept):
-            return self if self.kept else other
-        kept = {name: torch.cat((x, other.kept[name])) for name, x in self.kept.items()}
-        return Context(self.shots + other.shots, kept, self.fingerprint)
+        if not (self.tensors and other.tensors):
+            return self if self.tensors else other
+        tensors = {name: torch.cat((x, other.tensors[name])) for name, x in self.tensors.items()}
+        return Context(self.shots + other.shots, tensors, self.fingerprint)
 
     def save(self, path: Path) -> None:
         """Write a safetensors file."""
-        kept = {name: tensor.contiguous() for name, tensor in self.kept.items()}
-        save_file(kept, path, metadata={**self.fingerprint, "shots": str(self.shots)})
+        tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
+        save_file(tensors, path, metadata={**self.fingerprint, "shots": str(self.shots)})
 
     @classmethod
     def load(cls, path: Path, *, device: str | torch.device = "cpu") -> "Context":
         """Read what `save` wrote."""
         with safe_open(path, framework="pt", device=str(device)) as file:
             fingerprint = dict(file.metadata())
-            kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return cls(int(fingerprint.pop("shots")), kept, fingerprint)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return cls(int(fingerprint.pop("shots")), tensors, fingerprint)

@@ -111,8 +111,8 @@ class MapModel:
         if not len(photos):
             return Context(0, {}, self.fingerprint)
         drawn = maps.draw(lat_lon, self.settings.style)
-        kept = self.layout.encode_pairs(self._pixels(photos), drawn)
-        return Context(len(photos), kept, self.fingerprint)
+        tensors = self.layout.encode_pairs(self._pixels(photos), drawn)
+        return Context(len(photos), tensors, self.fingerprint)
 
     def _pixels(self, photos: Tensor) -> Tensor:
         """Scale photos to [0, 1], in float32 at least."""
@@ -149,7 +149,7 @@ class MapModel:
         drawn = []
         for part, photo in parts:
             examples = part.gathered()
-            queries = layout.encode_queries(examples.kept, self._pixels(photo))
+            queries = layout.encode_queries(examples.tensors, self._pixels(photo))
             contents = [pixels.numpy().tobytes() for pixels in photo.cpu()]
             shape = layout.latent_shape(shots)
             noise = sampling.keyed_noise(contents, shape, samples=samples, seed=seed)
@@ -180,7 +180,7 @@ class MapModel:
     def _velocity(self, context: Context, queries: Tensor, prompt: str) -> sampling.Velocity:
         layout, shots = self.layout, context.shots
         text = layout.text(prompt, shots)
-        predict = layout.predictor(context.kept, shots, queries)
+        predict = layout.predictor(context.tensors, shots, queries)
         return sampling.guided(
             lambda x, t: predict(x, t, text),
             lambda x, t: predict(x, t, layout.text("", shots)),

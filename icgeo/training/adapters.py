@@ -192,8 +192,8 @@ def tie_kept(
     attention_context = (kwargs.get("joint_attention_kwargs") or {}).get("attention_context")
     if (
         isinstance(attention_context, AttentionContext)
-        and attention_context.kept is not None
+        and attention_context.cache is not None
         and output[0].requires_grad
     ):
-        keys = attention_context.kept.keys
+        keys = attention_context.cache.keys
         keys[max(keys)] = keys[max(keys)] + 0 * output[0].sum()

@@ -51,7 +51,7 @@ def test_attention_is_one_softmax_over_all_that_is_seen():
     hidden = torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0], [1, 1, 0], [0, 0, 1]])
     visible = hidden.bool().repeat_interleave(4, dim=-1).unflatten(0, (2, 3))
     seen = RotatedKV([draw(2, 12, 2, 4, seed=4)], [draw(2, 12, 2, 4, seed=5)], visible)
-    found = one_softmax(query, key, value, seen=[seen], layer=0)
+    found = one_softmax(query, key, value, rotated=[seen], layer=0)
     for n in range(6):
         group, place = divmod(n, 3)
         shown = visible[group, place]
@@ -71,8 +71,8 @@ def test_fused_parts_merge_to_one_softmax():
         )
         for groups in (1, 2, 6)
     ]
-    found = merged(query, key, value, seen=seen, layer=0)
-    expected = one_softmax(query, key, value, seen=seen, layer=0)
+    found = merged(query, key, value, rotated=seen, layer=0)
+    expected = one_softmax(query, key, value, rotated=seen, layer=0)
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
 
 

@@ -115,7 +115,7 @@ def shared(transformer, tokens, mode, t=0.7):
             0.0,
             PAIRS_IDS[0],
             text=no_text,
-            attention_context=AttentionContext(kept=examples),
+            attention_context=AttentionContext(cache=examples),
         )
     else:
         joined = rearrange(pairs, "k n c -> 1 (k n) c")
@@ -126,10 +126,10 @@ def shared(transformer, tokens, mode, t=0.7):
             0.0,
             places,
             text=no_text,
-            attention_context=AttentionContext(kept=examples),
+            attention_context=AttentionContext(cache=examples),
         )
     seen = examples.rotated(transformer.pos_embed(torch.cat(PAIRS_IDS)), groups=1)
-    keep = AttentionContext((seen,), kept=seen_photos)
+    keep = AttentionContext((seen,), cache=seen_photos)
     run(transformer, photos, 0.0, PHOTO_IDS, text=no_text, attention_context=keep)
     seen_photos = seen_photos.rotated(transformer.pos_embed(PHOTO_IDS), groups=QUERIES)
     hidden = rearrange(noisy, "q s n c -> (q s) n c")
@@ -239,7 +239,7 @@ def test_joint_with_the_photo_in_the_last_group_is_the_key_value_mode(transforme
         0.0,
         places,
         text=text[:, :0],
-        attention_context=AttentionContext(kept=kept),
+        attention_context=AttentionContext(cache=kept),
     )
     seen = kept.rotated(transformer.pos_embed(places), groups=1)
     found = run(
@@ -314,13 +314,17 @@ def apart(transformer, run1, tokens, mode):
             0.0,
             PAIRS_IDS[0],
             text=text[:, :0],
-            attention_context=AttentionContext(kept=examples),
+            attention_context=AttentionContext(cache=examples),
         )
     else:
         joined = rearrange(pairs, "k n c -> 1 (k n) c")
         places = torch.cat(PAIRS_IDS)
         run1(
-            joined, 0.0, places, text=text[:, :0], attention_context=AttentionContext(kept=examples)
+            joined,
+            0.0,
+            places,
+            text=text[:, :0],
+            attention_context=AttentionContext(cache=examples),
         )
     rotary = transformer.pos_embed(torch.cat(PAIRS_IDS)[:, :3])
     seen = examples.rotated(rotary, groups=1)
@@ -329,7 +333,7 @@ def apart(transformer, run1, tokens, mode):
         0.0,
         PHOTO_IDS,
         text=text[:, :0],
-        attention_context=AttentionContext((seen,), kept=of_photos),
+        attention_context=AttentionContext((seen,), cache=of_photos),
     )
     seen_photos = of_photos.rotated(transformer.pos_embed(PHOTO_IDS[:, :3]), groups=QUERIES)
     hidden = rearrange(noisy, "q s n c -> (q s) n c")

@@ -74,7 +74,7 @@ def denoise(model, shots, steps=3):
     context, asked, images = shown(model, shots)
     shape = model.layout.latent_shape(shots)
     noise = torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(4))
-    queries = model.layout.encode_queries(context.kept, asked)
+    queries = model.layout.encode_queries(context.tensors, asked)
     velocity = model.velocity(context, queries, "earth")
     found = sampling.euler(velocity, noise, model.layout.times(shots, steps))
     words = instruction("earth", shots=shots, layout=model.settings.layout)
@@ -193,7 +193,7 @@ def test_a_panel_is_the_stock_pipeline_of_kontext(folders):
     context = Context(2, model.layout.encode_pairs(photos, drawn), model.fingerprint)
     asked = pixels(1, 3) / 255
     noise = torch.randn(1, 1, *model.layout.latent_shape(2))
-    velocity = model.velocity(context, model.layout.encode_queries(context.kept, asked), "earth")
+    velocity = model.velocity(context, model.layout.encode_queries(context.tensors, asked), "earth")
     found = sampling.euler(velocity, noise, model.layout.times(2, 2))
     blank = maps.basemap.base_image(STYLE)[None]
     last = panel_rows(asked, blank)
@@ -371,7 +371,7 @@ def test_guidance_by_examples_leans_away_from_none(folder):
     model = load(folder, "pairwise")
     context, asked = model.encode_context(pixels(2, 1), places(2)), pixels(1, 2)
     x = torch.randn(1, 1, *model.layout.latent_shape(2))
-    queries = model.layout.encode_queries(context.kept, asked / 255)
+    queries = model.layout.encode_queries(context.tensors, asked / 255)
 
     def velocity(scale, context):
         chosen = replace(model, settings=replace(model.settings, example_guidance=scale))

@@ -127,7 +127,7 @@ def test_contexts_know_their_mode_and_full_ones_grow(model, photos):
     whole = full.encode_context(photos[:3], LAT_LON)
     first = full.encode_context(photos[:1], LAT_LON[:1])
     grown = first.extended(full.encode_context(photos[1:3], LAT_LON[1:]))
-    torch.testing.assert_close(grown.kept, whole.kept)
+    torch.testing.assert_close(grown.tensors, whole.tensors)
     with pytest.raises(ValueError, match="attention 'full', not 'pairwise'"):
         model.draw_maps(whole, photos[SHOTS:], prompt=PROMPTS[0])
 

@@ -138,7 +138,7 @@ class TinyBackbone(nn.Module):
 
         Each pair is a sequence; if `joint`, all pairs of a group are one.
         """
-        kept = KVCache()
+        cache = KVCache()
         if photos.shape[1]:
             pairs = torch.cat((photos, latents.to(photos.dtype)), dim=-1)
             if joint:
@@ -146,22 +146,24 @@ class TinyBackbone(nn.Module):
             no_text = self.prompts[:1, :0].to(photos.dtype).expand(len(photos), -1, -1)
             ids = self._example_ids(pairs.shape[2])
             t = pairs.new_zeros(pairs.shape[:2])
-            self._forward(pairs, t, no_text, ids=ids, attention_context=AttentionContext(kept=kept))
-        return kept
+            self._forward(
+                pairs, t, no_text, ids=ids, attention_context=AttentionContext(cache=cache)
+            )
+        return cache
 
     def place_examples(
         self,
-        kept: KVCache,
+        cache: KVCache,
         *,
         groups: int,
         visible: Bool[Tensor, "groups queries examples"] | None = None,
     ) -> AttentionContext:
         """Let queries see the examples of their group; all share one place, so order is free."""
-        if not kept.keys:
+        if not cache.keys:
             return AttentionContext()
-        sequences, length = kept.keys[0].shape[:2]
+        sequences, length = cache.keys[0].shape[:2]
         rotary = self.transformer.pos_embed(self._example_ids(sequences * length // groups))
-        return AttentionContext((kept.rotated(rotary, groups=groups, visible=visible),))
+        return AttentionContext((cache.rotated(rotary, groups=groups, visible=visible),))
 
     def velocity(
         self,

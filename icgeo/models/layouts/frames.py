@@ -1,4 +1,4 @@
-"""Pairs as frames of a video whose last frames are mqueries.
+"""Pairs as frames of a video whose last frames are missing.
 
 Photo, map, photo, map, ..., the query's photo, and its map, which is to be filled in.
 """
@@ -77,21 +77,27 @@ class Frames:
         shown = framed(photos, self.settings.style.height, self.settings.style.width)
         return {"images": torch.stack((shown, drawn.to(shown)), dim=1)}
 
-    def _video(self, kept: dict[str, Tensor], photos: Tensor, drawn: Tensor | None = None) -> Video:
+    def _video(
+        self, tensors: dict[str, Tensor], photos: Tensor, drawn: Tensor | None = None
+    ) -> Video:
         """Lay images on frames; a map that is not given is grey."""
         queries = framed(photos, self.settings.style.height, self.settings.style.width)
         last = torch.full_like(queries, 0.5) if drawn is None else drawn.to(queries)
-        pairs = kept["images"].to(queries) if kept else queries[:0, None].expand(-1, 2, -1, -1, -1)
+        pairs = (
+            tensors["images"].to(queries)
+            if tensors
+            else queries[:0, None].expand(-1, 2, -1, -1, -1)
+        )
         examples = repeat(pairs, "k pair c h w -> q (k pair) c h w", q=len(queries))
         images = torch.cat((examples, queries[:, None], last[:, None]), dim=1)
         frames = repeat(images[:, 1:], "q n c h w -> q c (n four) h w", four=4)
         return 2 * torch.cat((images[:, 0, :, None], frames), dim=2) - 1
 
     def encode_queries(
-        self, kept: dict[str, Tensor], photos: Float[Tensor, "queries 3 size size"]
+        self, tensors: dict[str, Tensor], photos: Float[Tensor, "queries 3 size size"]
     ) -> Shown:
-        """Encode the videos of queries: known frames, and for VACE what is mqueries."""
-        video = self._video(kept, photos)
+        """Encode the videos of queries: known frames, and for VACE what is missing."""
+        video = self._video(tensors, photos)
         known = self.backbone.encode(video)
         if not self.backbone.has_control:
             return known
@@ -102,12 +108,12 @@ class Frames:
 
     def encode_answers(
         self,
-        kept: dict[str, Tensor],
+        tensors: dict[str, Tensor],
         photos: Float[Tensor, "queries 3 size size"],
         drawn: Float[Tensor, "queries 3 height width"],
     ) -> Latents:
         """Encode the videos of queries with their maps, as targets."""
-        return self.backbone.encode(self._video(kept, photos, drawn))
+        return self.backbone.encode(self._video(tensors, photos, drawn))
 
     def decode(
         self, latents: Float[Tensor, "queries samples channels latent_frames rows columns"]
@@ -116,7 +122,7 @@ class Frames:
         video = self.backbone.decode(rearrange(latents, "q s c f h w -> (q s) c f h w"))
         return rearrange(video[:, :, -4:].mean(2), "(q s) c h w -> q s c h w", q=len(latents))
 
-    def predictor(self, kept: dict[str, Tensor], shots: int, queries: Shown) -> Predict:
+    def predictor(self, tensors: dict[str, Tensor], shots: int, queries: Shown) -> Predict:
         """Return the velocity of noisy videos."""
         one = self._controlled if self.backbone.has_control else self._in_place
 

@@ -89,21 +89,21 @@ class Panel:
         return {"rows": panel_rows(photos, drawn.to(photos))}
 
     def encode_queries(
-        self, kept: dict[str, Tensor], photos: Float[Tensor, "queries 3 size size"]
+        self, tensors: dict[str, Tensor], photos: Float[Tensor, "queries 3 size size"]
     ) -> Float[Tensor, "queries tokens channels"]:
         """Encode the panels of queries, with blank maps."""
         blank = base_image(self.settings.style).to(photos)
-        return self.encode_answers(kept, photos, blank.expand(len(photos), -1, -1, -1))
+        return self.encode_answers(tensors, photos, blank.expand(len(photos), -1, -1, -1))
 
     def encode_answers(
         self,
-        kept: dict[str, Tensor],
+        tensors: dict[str, Tensor],
         photos: Float[Tensor, "queries 3 size size"],
         drawn: Float[Tensor, "queries 3 height width"],
     ) -> Float[Tensor, "queries tokens channels"]:
         """Encode the panels of queries with their maps, as targets."""
         queries = panel_rows(photos, drawn.to(photos))
-        return self.backbone.encode(panels(kept.get("rows", queries[:0]), queries))
+        return self.backbone.encode(panels(tensors.get("rows", queries[:0]), queries))
 
     def decode(
         self, latents: Float[Tensor, "queries samples tokens channels"]
@@ -115,7 +115,10 @@ class Panel:
         return rearrange(drawn, "(q s) c h w -> q s c h w", q=len(latents))
 
     def predictor(
-        self, kept: dict[str, Tensor], shots: int, queries: Float[Tensor, "queries tokens channels"]
+        self,
+        tensors: dict[str, Tensor],
+        shots: int,
+        queries: Float[Tensor, "queries tokens channels"],
     ) -> Predict:
         """Return the velocity of noisy panels, each beside its panel with a blank map."""
         grid = self._grid(shots)

@@ -96,27 +96,27 @@ class References:
         drawn: Float[Tensor, "examples map_tokens channels"],
     ) -> dict[str, Tensor]:
         """Keep the latents of examples, or their keys and values; differentiable."""
-        pairs, kept = torch.cat((photos, drawn), dim=1), KVCache()
+        pairs, cache = torch.cat((photos, drawn), dim=1), KVCache()
         if self.settings.attention == "full":
             return {"tokens": pairs}
         count = 1
         if self.settings.attention == "joint":
             pairs, count = rearrange(pairs, "k n c -> 1 (k n) c"), len(pairs)
-        attention_context = AttentionContext(kept=kept)
+        attention_context = AttentionContext(cache=cache)
         self.backbone.forward(
             pairs, 0.0, self._pair_ids(count), attention_context=attention_context
         )
-        return kept.tensors()
+        return cache.tensors()
 
     def encode_queries(
-        self, kept: dict[str, Tensor], photos: Float[Tensor, "queries 3 size size"]
+        self, tensors: dict[str, Tensor], photos: Float[Tensor, "queries 3 size size"]
     ) -> Float[Tensor, "queries tokens channels"]:
         """Encode query photos in [0, 1]."""
         return self.backbone.encode(photos)
 
     def encode_answers(
         self,
-        kept: dict[str, Tensor],
+        tensors: dict[str, Tensor],
         photos: Float[Tensor, "queries 3 size size"],
         drawn: Float[Tensor, "queries 3 height width"],
     ) -> Float[Tensor, "queries tokens channels"]:
@@ -132,24 +132,27 @@ class References:
         return rearrange(images, "(q s) c h w -> q s c h w", q=len(latents))
 
     def predictor(
-        self, kept: dict[str, Tensor], shots: int, queries: Float[Tensor, "queries tokens channels"]
+        self,
+        tensors: dict[str, Tensor],
+        shots: int,
+        queries: Float[Tensor, "queries tokens channels"],
     ) -> Predict:
         """Return the velocity of noisy maps; what depends on neither noise nor time is done now."""
         attend = self._full if self.settings.attention == "full" else self.sharing
-        return attend(kept, shots, queries)
+        return attend(tensors, shots, queries)
 
     def _examples(
-        self, kept: dict[str, Tensor], shots: int, visible: Bool[Tensor, "queries shots"] | None
+        self, tensors: dict[str, Tensor], shots: int, visible: Bool[Tensor, "queries shots"] | None
     ) -> list[RotatedKV]:
         if not shots:
             return []
         rotary = self.backbone.transformer.pos_embed(self._pair_ids(shots))
         per_group = None if visible is None else visible[None]
-        return [KVCache.from_tensors(kept).rotated(rotary, groups=1, visible=per_group)]
+        return [KVCache.from_tensors(tensors).rotated(rotary, groups=1, visible=per_group)]
 
     def sharing(
         self,
-        kept: dict[str, Tensor],
+        tensors: dict[str, Tensor],
         shots: int,
         queries: Float[Tensor, "queries tokens channels"],
         *,
@@ -158,18 +161,18 @@ class References:
         """Encode the query photos once; examples and photos are then seen by every step.
 
         Args:
-            kept: keys and values of examples.
+            tensors: keys and values of examples.
             shots: how many they are.
             queries: the encoded query photos.
             visible: which examples each query sees, in the mode `pairwise`; None means all.
         """
-        examples, kept_photos = self._examples(kept, shots, visible), KVCache()
+        examples, photo_cache = self._examples(tensors, shots, visible), KVCache()
         ids = self._ids(2 * shots + 1, of_map=False)
         self.backbone.forward(
-            queries, 0.0, ids, attention_context=AttentionContext(examples, kept_photos)
+            queries, 0.0, ids, attention_context=AttentionContext(examples, photo_cache)
         )
         rotary = self.backbone.transformer.pos_embed(ids)
-        of_photos = kept_photos.rotated(rotary, groups=len(queries))
+        of_photos = photo_cache.rotated(rotary, groups=len(queries))
         attention_context, map_ids = AttentionContext((*examples, of_photos)), self.map_ids
 
         def predict(x: Tensor, t: float, text: Embedding) -> Tensor:
@@ -202,12 +205,12 @@ class References:
         self, photos: Tensor, drawn: Tensor, noisy: Tensor, t: float, visible: Tensor, prompt: str
     ) -> Tensor:
         sees = visible.any(dim=1)
-        kept = self.keep(photos, drawn) if sees.any() else {}
+        tensors = self.keep(photos, drawn) if sees.any() else {}
         velocity = torch.zeros(noisy.shape, device=noisy.device)
         for rows, count in ((sees, len(photos)), (~sees, 0)):
             if rows.any():
                 predict = self.sharing(
-                    kept if count else {},
+                    tensors if count else {},
                     count,
                     photos[rows],
                     visible=visible[rows] if count else None,
@@ -216,10 +219,10 @@ class References:
                 velocity[rows] = predict(noisy[rows][:, None], t, text)[:, 0]
         return velocity
 
-    def _full(self, kept: dict[str, Tensor], shots: int, queries: Tensor) -> Predict:
+    def _full(self, tensors: dict[str, Tensor], shots: int, queries: Tensor) -> Predict:
         """Everything sees everything, at every step, as in stock pipelines."""
         ids = torch.cat((self.map_ids, self.reference_ids(shots)))
-        examples = rearrange(kept.get("tokens", queries[:0]), "k n c -> 1 (k n) c")
+        examples = rearrange(tensors.get("tokens", queries[:0]), "k n c -> 1 (k n) c")
 
         def predict(x: Tensor, t: float, text: Embedding) -> Tensor:
             count = x.shape[0] * x.shape[1]

@@ -76,7 +76,7 @@ class Stacked:
         return self.backbone.encode_examples(photos[None], drawn[None], joint=joint).tensors()
 
     def encode_queries(
-        self, kept: dict[str, Tensor], photos: Float[Tensor, "queries 3 size size"]
+        self, tensors: dict[str, Tensor], photos: Float[Tensor, "queries 3 size size"]
     ) -> Float[Tensor, "queries tokens features"]:
         """Encode query photos in [0, 1]."""
         return self.backbone.codec.encode_photos(photos.to(self.backbone.prompts))[0]
@@ -109,7 +109,7 @@ class Stacked:
 
     def encode_answers(
         self,
-        kept: dict[str, Tensor],
+        tensors: dict[str, Tensor],
         photos: Float[Tensor, "queries 3 size size"],
         drawn: Float[Tensor, "queries 3 height width"],
     ) -> Float[Tensor, "queries tokens channels"]:
@@ -123,7 +123,10 @@ class Stacked:
         return self.backbone.codec.decode_maps(latents)
 
     def predictor(
-        self, kept: dict[str, Tensor], shots: int, queries: Float[Tensor, "queries tokens features"]
+        self,
+        tensors: dict[str, Tensor],
+        shots: int,
+        queries: Float[Tensor, "queries tokens features"],
     ) -> Predict:
         """Return the velocity of noisy maps.
 
@@ -131,10 +134,10 @@ class Stacked:
         own.
         """
         backbone, examples, attention_context, groups = self.backbone, None, AttentionContext(), 1
-        if "tokens" in kept:
-            examples = rearrange(kept["tokens"], "k n c -> 1 (k n) c")
-        elif kept and shots:
-            cache = KVCache.from_tensors(kept)
+        if "tokens" in tensors:
+            examples = rearrange(tensors["tokens"], "k n c -> 1 (k n) c")
+        elif tensors and shots:
+            cache = KVCache.from_tensors(tensors)
             groups = max(1, len(cache.keys[0]) // shots)
             attention_context = backbone.place_examples(cache, groups=groups)
 
