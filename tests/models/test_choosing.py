@@ -69,7 +69,7 @@ def test_own_examples_with_samples_steps_views_and_guidance(photos, bank):
 
 
 def draw(model, bank, photos, chosen=None):
-    """EpisodeSample without reading, which takes most of the time."""
+    """Draw without reading, which takes most of the time."""
     context = model.encode_context(
         square_pixels([example.image for example in bank], model.photo_size),
         torch.tensor([[example.lat, example.lon] for example in bank]),
