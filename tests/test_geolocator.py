@@ -161,7 +161,7 @@ def test_the_options_stand_in_the_signature():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "nearest"), [("step", "steps"), ("shot", "shots"), ("modle", "model")]
+    ("wrong", "nearest"), [("step", "steps"), ("shot", "shots"), ("modek", "model")]
 )
 def test_a_mistyped_option_is_told_the_nearest(photos, wrong, nearest):
     with pytest.raises(ValueError, match=f"got '{wrong}'; did you mean '{nearest}'"):
