@@ -1,5 +1,6 @@
 """What an architecture gives, so that any layout of examples can be drawn with it."""
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
@@ -35,6 +36,26 @@ class Backbone(Protocol):
     def patch(self) -> int:
         """Pixels a token, in each direction."""
         ...
+
+
+@dataclass(frozen=True)
+class PipelineBackbone:
+    """The parts of a pipeline of diffusers, and its instructions."""
+
+    pipeline: Any
+    prompts: Prompts
+
+    digest: ClassVar = ""
+
+    @property
+    def transformer(self) -> Any:
+        """The pipeline's."""
+        return self.pipeline.transformer
+
+    @property
+    def codec(self) -> Any:
+        """The VAE of the pipeline."""
+        return self.pipeline.vae
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icgeo.models.attention import AttentionContext
+from icgeo.models.backbones.backbone import PipelineBackbone
 from icgeo.models.backbones.flux import (
     decode_images,
     encode_images,
@@ -17,30 +18,17 @@ from icgeo.models.backbones.flux import (
     scheduler_times,
 )
 from icgeo.models.backbones.tiny import EXAMPLE_IMAGE, grid_ids, text_ids
-from icgeo.models.prompts import Embedding, Prompts
+from icgeo.models.prompts import Embedding
 
 
 @dataclass(frozen=True)
-class Flux2Backbone:
+class Flux2Backbone(PipelineBackbone):
     """FLUX.2 klein or dev, from a pipeline of diffusers."""
 
-    pipeline: Any
-    prompts: Prompts
     guidance: float = 1.0
     """What dev is told as its guidance; klein takes none."""
 
     layouts: ClassVar[tuple[str, ...]] = ("references", "panel")
-    digest: ClassVar = ""
-
-    @property
-    def transformer(self) -> Any:
-        """The pipeline's."""
-        return self.pipeline.transformer
-
-    @property
-    def codec(self) -> Any:
-        """The VAE of the pipeline."""
-        return self.pipeline.vae
 
     @property
     def patch(self) -> int:

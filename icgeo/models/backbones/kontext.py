@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icgeo.models.attention import AttentionContext
+from icgeo.models.backbones.backbone import PipelineBackbone
 from icgeo.models.backbones.flux import (
     decode_images,
     encode_images,
@@ -22,29 +23,16 @@ from icgeo.models.backbones.flux import (
     scheduler_times,
 )
 from icgeo.models.instructions import TASK
-from icgeo.models.prompts import Embedding, Prompts
+from icgeo.models.prompts import Embedding
 
 
 @dataclass(frozen=True)
-class KontextBackbone:
+class KontextBackbone(PipelineBackbone):
     """FLUX.1 Kontext; references count on the first axis of places, as its one reference does."""
 
-    pipeline: Any
-    prompts: Prompts
     guidance: float = 2.5
 
     layouts: ClassVar[tuple[str, ...]] = ("references", "panel")
-    digest: ClassVar = ""
-
-    @property
-    def transformer(self) -> Any:
-        """The pipeline's."""
-        return self.pipeline.transformer
-
-    @property
-    def codec(self) -> Any:
-        """The VAE of the pipeline."""
-        return self.pipeline.vae
 
     @property
     def patch(self) -> int:

@@ -16,7 +16,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from icgeo.models.prompts import Embedding, Prompts
+from icgeo.models.backbones.backbone import PipelineBackbone
+from icgeo.models.prompts import Embedding
 
 TRAINING_TIMES = 1000
 TEXT_TOKENS = 512
@@ -29,24 +30,10 @@ Shown = Float[Tensor, "videos shown_channels latent_frames rows columns"]
 
 
 @dataclass(frozen=True)
-class WanBackbone:
+class WanBackbone(PipelineBackbone):
     """A Wan 2.1 VACE, or a Wan 2.2 that takes a time for each token (TI2V-5B)."""
 
-    pipeline: Any
-    prompts: Prompts
-
     layouts: ClassVar[tuple[str, ...]] = ("frames",)
-    digest: ClassVar = ""
-
-    @property
-    def transformer(self) -> Any:
-        """The pipeline's."""
-        return self.pipeline.transformer
-
-    @property
-    def codec(self) -> Any:
-        """The VAE of the pipeline."""
-        return self.pipeline.vae
 
     @property
     def patch(self) -> int:
