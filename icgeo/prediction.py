@@ -13,12 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icgeo.data.manifest import (
-    IMAGE_COLUMNS,
-    LATITUDE_COLUMNS,
-    LONGITUDE_COLUMNS,
-    read_manifest,
-)
+from icgeo.data.manifest import IMAGE_COLUMNS, LATITUDE_COLUMNS, LONGITUDE_COLUMNS, read_manifest
 from icgeo.data.photos import Photo
 from icgeo.maps import LEGIBLE
 from icgeo.sphere import as_lat_lon
@@ -269,10 +264,7 @@ class ChoosingLocator(Locator, Protocol):
     """Locates photos that are each given examples of their own, too."""
 
     def locate_chosen(
-        self,
-        photos: Sequence[Photo],
-        bank: Sequence[Example],
-        chosen: Int[Tensor, "photos shots"],
+        self, photos: Sequence[Photo], bank: Sequence[Example], chosen: Int[Tensor, "photos shots"]
     ) -> list[Prediction]:
         """Locate each photo, given the examples of these numbers in the bank, in this order."""
         ...

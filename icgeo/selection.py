@@ -18,13 +18,7 @@ from torch import Generator, Tensor
 
 from icgeo.data.photos import Photo, content_key
 from icgeo.features import Features, Index
-from icgeo.prediction import (
-    Example,
-    Locator,
-    Prediction,
-    add_seconds,
-    locate_chosen,
-)
+from icgeo.prediction import Example, Locator, Prediction, add_seconds, locate_chosen
 from icgeo.sphere.healpix import cell_of
 from icgeo.travel import mixture
 

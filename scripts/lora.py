@@ -167,10 +167,7 @@ def compare_adapted(
     from icgeo.training.validation import fit_temperatures, validation_episodes
 
     split = partial(
-        validation_episodes,
-        splits.training,
-        shots=max(options.shots),
-        queries_each=QUERIES_EACH,
+        validation_episodes, splits.training, shots=max(options.shots), queries_each=QUERIES_EACH
     )
     validation = list(split(splits.validation, seed=options.seed + 1))
     tests = [

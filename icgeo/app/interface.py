@@ -226,11 +226,7 @@ def _bank_actions(gradio: Any) -> tuple[Callable[..., Any], ...]:
 
 def _set_row(gradio: Any) -> tuple[Any, ...]:
     with gradio.Row():
-        name = gradio.Dropdown(
-            session.set_names(),
-            label="A set in the box",
-            min_width=140,
-        )
+        name = gradio.Dropdown(session.set_names(), label="A set in the box", min_width=140)
         with gradio.Column(min_width=100):
             add = gradio.Button("Add them", size="sm", elem_id="add-set")
             back = gradio.Button("Remove last", size="sm", elem_id="remove-example")

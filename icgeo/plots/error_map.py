@@ -27,11 +27,7 @@ _STEPS = 181
 
 
 def plot_errors(
-    guesses: Values,
-    truths: Values,
-    *,
-    on_earth: bool = True,
-    ax: Axes | None = None,
+    guesses: Values, truths: Values, *, on_earth: bool = True, ax: Axes | None = None
 ) -> Figure:
     """Show the great circle from each guess to its truth, coloured by its length in km.
 

@@ -59,9 +59,7 @@ def picture(photo: Photo) -> UInt8[np.ndarray, "height width 3"]:
     return np.asarray(read_photo(photo, size_hint=256))
 
 
-def drawn_image(
-    image: Float[Tensor, "3 height width"],
-) -> Float[np.ndarray, "height width 3"]:
+def drawn_image(image: Float[Tensor, "3 height width"]) -> Float[np.ndarray, "height width 3"]:
     """Convert a map drawn, which is float and unclipped, to what can be shown."""
     return rearrange(image.detach().cpu().float().clamp(0, 1), "c h w -> h w c").numpy()
 

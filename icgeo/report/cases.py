@@ -55,11 +55,7 @@ def _extremes(group: pd.DataFrame, each: int) -> pd.DataFrame:
 
 
 def save_cases(
-    folder: Path,
-    rows: pd.DataFrame,
-    runs: Iterable[tuple[Locator, Episode]],
-    *,
-    each: int = EACH,
+    folder: Path, rows: pd.DataFrame, runs: Iterable[tuple[Locator, Episode]], *, each: int = EACH
 ) -> None:
     """Locate the best and worst queries of a run again, and keep their images for `write_report`.
 

@@ -8,14 +8,7 @@ from typing import Any
 
 import torch
 
-from icgeo.models.cost import (
-    ACTIVATIONS,
-    Plan,
-    empty_transformer,
-    fits,
-    format_flops,
-    plan,
-)
+from icgeo.models.cost import ACTIVATIONS, Plan, empty_transformer, fits, format_flops, plan
 from icgeo.models.hub import format_bytes
 from icgeo.training.options import LoraOptions
 from icgeo.training.targets import target_modules

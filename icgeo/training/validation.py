@@ -113,12 +113,7 @@ def fit_temperatures(
     """Return a model with the temperatures of a prompt that fit episodes, by number of shots."""
     settings = model.settings
     results = validate(
-        model,
-        episodes,
-        shots=shots,
-        prompt=prompt,
-        steps=settings.steps,
-        samples=settings.samples,
+        model, episodes, shots=shots, prompt=prompt, steps=settings.steps, samples=settings.samples
     )
     temperatures = {str(count): result.temperature for count, result in results.items()}
     calibration = {**settings.calibration, prompt: temperatures}

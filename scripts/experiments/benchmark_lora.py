@@ -78,11 +78,7 @@ def main(options: Options) -> None:
 
 
 def random_run(
-    preset: Literal["small", "klein-4b"],
-    options: LoraOptions,
-    *,
-    device: str,
-    dtype: "torch.dtype",
+    preset: Literal["small", "klein-4b"], options: LoraOptions, *, device: str, dtype: "torch.dtype"
 ) -> "LoraTraining":
     """Make a run on a klein of random weights, with random latents; an episode is all data."""
     import torch

@@ -68,10 +68,7 @@ class TestDamage:
         assert (
             (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS)
             == before
-            == (
-                False,
-                89_478_485,
-            )
+            == (False, 89_478_485)
         )
 
     @pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP", "GIF"])

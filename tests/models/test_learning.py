@@ -113,9 +113,7 @@ def build(name):
         "vace": (
             CodedWan,
             lambda: wan(
-                WanVACETransformer3DModel,
-                vace_layers=[0],
-                vace_in_channels=2 * CHANNELS + PATCH**2,
+                WanVACETransformer3DModel, vace_layers=[0], vace_in_channels=2 * CHANNELS + PATCH**2
             ),
             "WanVACEPipeline",
         ),

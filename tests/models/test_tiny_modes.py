@@ -10,12 +10,7 @@ from einops import rearrange
 from torch.nn import functional
 
 from icgeo import maps
-from icgeo.models.backbones.tiny import (
-    EXAMPLE_IMAGE,
-    QUERY_IMAGE,
-    grid_ids,
-    text_ids,
-)
+from icgeo.models.backbones.tiny import EXAMPLE_IMAGE, QUERY_IMAGE, grid_ids, text_ids
 from icgeo.models.map_model import MapModel
 from icgeo.models.settings import MODES, Settings
 from icgeo.training.episodes import PROMPTS

@@ -116,10 +116,7 @@ class PatchCodec(ModelMixin, ConfigMixin):
         both = torch.cat((photos * 4 - 2, functional.instance_norm(photos, eps=1e-4)), dim=1)
         grid = self.features(both)
         patches = rearrange(
-            grid,
-            "n c (r y) (s x) -> n (r s) (c y x)",
-            r=self.config.rows,
-            s=self.config.columns,
+            grid, "n c (r y) (s x) -> n (r s) (c y x)", r=self.config.rows, s=self.config.columns
         )
         here = self.gather(patches)
         words = self.words(grid)
