@@ -2,7 +2,6 @@
 
 from icgeo.maps.drawing import draw as draw
 from icgeo.maps.drawing import draw_density as draw_density
-from icgeo.maps.drawing import drawing_matrix as drawing_matrix
 from icgeo.maps.operator import Noise as Noise
 from icgeo.maps.reading import LEGIBLE as LEGIBLE
 from icgeo.maps.reading import Reading as Reading

@@ -84,23 +84,3 @@ def draw_density(
         kernels = _kernels(cells.to(mass.device)[part], style)
         opacity += torch.einsum("...n,ncp->...cp", mass[..., part].float(), kernels)
     return _blend(opacity, style)
-
-
-@lru_cache(maxsize=4)
-def drawing_matrix(style: MapStyle, nside: int) -> Float[Tensor, "pixels cells"]:
-    """Map less base of unit mass in each HEALPix cell: `draw_density` as a matrix; cached.
-
-    Pixels run over (channel, row, column).
-
-    Raises:
-        ValueError: a matrix of more than 2 GB.
-    """
-    pixels, cells = 3 * style.height * style.width, 12 * nside**2
-    if pixels * cells > 2**29:
-        raise ValueError(f"expected at most 2 GB, got {pixels} x {cells}; take a smaller nside")
-    matrix = torch.empty(pixels, cells)
-    change = rearrange(contrast(style), "c h w -> c (h w)")
-    for part in torch.split(torch.arange(cells), 512):
-        columns = _kernels(cell_xyz(nside)[part], style) * change
-        matrix[:, part] = rearrange(columns, "n c p -> (c p) n")
-    return matrix

@@ -1,8 +1,7 @@
 """The single location that answers best for a density: largest expected GeoScore, or the median.
 
-Conventions: densities are masses of HEALPix cells, NESTED, uniform inside a cell; both points
-maximise the expectation of `exp(-angle / scale)`, of which the geometric median is the limit of a
-long scale. The search runs on blocks: groups of cells, the mass of each at its mean vector.
+Both maximise the expectation of `exp(-angle / scale)`, of which the geometric median is the limit
+of a long scale. The search runs on blocks: groups of cells, the mass of each at its mean vector.
 """
 
 import math
@@ -24,8 +23,7 @@ _COARSE_NSIDE = 8
 _NEAR_BLOCKS = 32
 _STARTS = 8
 _BATCH = 16
-_EMPTY = 1e-30
-"""Far below any mass that counts, far above numbers too small to be exact."""
+_EMPTY = 1e-30  # far below any mass that counts, far above numbers too small to be exact
 
 
 class _Blocks(NamedTuple):
@@ -37,10 +35,10 @@ class _Blocks(NamedTuple):
 def best_points(
     mass: Float[Tensor, "*batch cells"], scale_km: float = GEOSCORE_SCALE_KM
 ) -> Float[Tensor, "*batch 2"]:
-    """Find the locations of largest expected GeoScore, one for each density.
+    """Find the location of largest expected GeoScore for each density, finer than its cells.
 
-    `mass` need not be normalised, but must be positive somewhere. The point is continuous, not a
-    cell's centre. `scale_km` from 1e9 on gives the geometric median.
+    `mass`, in NESTED order, is positive somewhere; it need not be normalised. `scale_km` from 1e9
+    on gives the geometric median.
     """
     rows, batch = pack([mass], "* cells")
     points = [_best_xyz(part, scale_km / EARTH_RADIUS_KM) for part in torch.split(rows, _BATCH)]
@@ -61,26 +59,12 @@ def _best_xyz(mass: Float[Tensor, "batch cells"], scale: float) -> Float[Tensor,
     blocks = _Blocks(block_mass, moment)
     point = _climb(_best(_starts(blocks), blocks, scale, _STARTS), blocks, scale, steps=8)
     point = _best(point, blocks, scale, 1)
-    return _climb(point, _resolve(point, blocks, parts, vector, centre), scale, steps=30)[:, 0]
-
-
-def _resolve(
-    point: Float[Tensor, "batch 1 3"],
-    blocks: _Blocks,
-    parts: Float[Tensor, "batch blocks cells"],
-    vector: Float[Tensor, "blocks cells 3"],
-    centre: Float[Tensor, "blocks 3"],
-) -> _Blocks:
-    """Replace the blocks near a point by their cells; the others stay, to second order exact."""
+    # the blocks near the point fall into their cells; the others stay, to second order exact
     near = (point[:, 0] @ centre.T).topk(min(_NEAR_BLOCKS, len(centre))).indices
-    mass = rearrange(
-        parts.take_along_dim(near[..., None], dim=1), "batch near cell -> batch (near cell)"
-    )
-    fine = rearrange(vector[near], "batch near cell side -> batch (near cell) side")
-    return _Blocks(
-        torch.cat((blocks.mass.scatter(1, near, 0), mass), dim=1),
-        torch.cat((blocks.vector, fine), dim=1),
-    )
+    near_mass = parts.take_along_dim(near[..., None], dim=1).flatten(1)
+    mass = torch.cat((block_mass.scatter(1, near, 0), near_mass), dim=1)
+    blocks = _Blocks(mass, torch.cat((moment, vector[near].flatten(1, 2)), dim=1))
+    return _climb(point, blocks, scale, steps=30)[:, 0]
 
 
 def _starts(blocks: _Blocks) -> Float[Tensor, "batch points 3"]:

@@ -1,8 +1,8 @@
 """A probability density on the sphere, constant over the cells of a HEALPix grid.
 
 Conventions: cells in NESTED order, `nside` a power of two; `mass` is probability per cell and sums
-to 1; densities are per steradian, log-densities and entropies in nats; in files right ascension is
-longitude and declination latitude. Tensors are float64 on the CPU.
+to 1; densities are per steradian, log-densities and entropies in nats. Tensors are float64 on the
+CPU.
 """
 
 import math
@@ -17,35 +17,16 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from icgeo.sphere import (
-    AREA_KM2,
-    EARTH_RADIUS_KM,
-    Values,
-    as_lat_lon,
-    as_tensor,
-    files,
-    spherical_mean,
-    to_lat_lon,
-    to_xyz,
-)
+from icgeo import sphere
+from icgeo.sphere import AREA_KM2, Values, files, healpix
 from icgeo.sphere.best_point import best_points
-from icgeo.sphere.healpix import (
-    cell_lat_lon,
-    cell_of,
-    cell_of_pixels,
-    cell_outlines,
-    cell_xyz,
-    connected_parts,
-    interpolation,
-    pixel_of_points,
-)
 
 if TYPE_CHECKING:
     import geopandas
 
 
 def _as_double(values: Values) -> Tensor:
-    return as_tensor(values).detach().to("cpu", torch.float64)
+    return sphere.as_tensor(values).detach().to("cpu", torch.float64)
 
 
 def _check_not_negative(values: Tensor, name: str, *, some_positive: bool = True) -> None:
@@ -58,27 +39,6 @@ def _check_not_negative(values: Tensor, name: str, *, some_positive: bool = True
         raise ValueError(f"expected at least one positive {name}, got none; is the input empty?")
 
 
-def _check_cells(mass: Tensor) -> None:
-    count = mass.numel()
-    if mass.ndim != 1 or count < 12 or count != 12 * 4 ** round(math.log(count / 12, 4)):
-        raise ValueError(
-            "expected the masses of 12 nside^2 cells with nside a power of two, "
-            f"got shape {tuple(mass.shape)}; for an image use Density.from_map"
-        )
-
-
-def _per_location(values: Values, name: str, count: int) -> Float[Tensor, " count"]:
-    column = _as_double(values)
-    if column.shape not in ((), (count,)):
-        raise ValueError(
-            f"expected one {name}, or one for each of {count} locations, "
-            f"got shape {tuple(column.shape)}"
-        )
-    column = column.expand(count)
-    _check_not_negative(column, name, some_positive=name == "weight")
-    return column
-
-
 @dataclass(frozen=True, eq=False)
 class Density:
     """A distribution on the sphere; build it with one of the `from_` constructors.
@@ -87,12 +47,16 @@ class Density:
     Density(nside=64, entropy -2.86 nats)
     """
 
-    mass: Float[Tensor, " cells"]
-    """Probability of each cell; whatever is given is validated and normalised to sum to 1."""
+    mass: Float[Tensor, "*cells"]
+    """Probability of each cell; what is given is validated and normalised to sum to 1."""
 
     def __post_init__(self) -> None:
-        mass = _as_double(self.mass)
-        _check_cells(mass)
+        mass, count = _as_double(self.mass), self.mass.numel()
+        if mass.ndim != 1 or count < 12 or count != 12 * 4 ** round(math.log(count / 12, 4)):
+            raise ValueError(
+                "expected the masses of 12 nside^2 cells with nside a power of two, "
+                f"got shape {tuple(mass.shape)}"
+            )
         _check_not_negative(mass, "mass")
         mass = mass / mass.max()
         object.__setattr__(self, "mass", mass / mass.sum())
@@ -102,32 +66,13 @@ class Density:
 
     @classmethod
     def from_mass(cls, values: Values) -> "Density":
-        """Normalise one value for each cell, in NESTED order.
-
-        Raises:
-            ValueError: a count other than 12 nside^2, a value negative or not finite, or all zero.
-        """
-        mass = _as_double(values)
-        _check_cells(mass)
-        return cls(mass)
+        """Normalise one value for each cell: 12 nside^2 in NESTED order, not negative."""
+        return cls(_as_double(values))
 
     @classmethod
     def uniform(cls, nside: int = 64) -> "Density":
         """Spread the mass evenly over the sphere."""
-        return cls(torch.ones(len(cell_xyz(nside)), dtype=torch.float64))
-
-    @classmethod
-    def from_map(cls, values: Values, nside: int = 64) -> "Density":
-        """Integrate an equirectangular density [height, width] over the cells.
-
-        Row 0 touches the north pole and column 0 the antimeridian; pixels are constant, per
-        steradian up to a factor.
-        """
-        pixels = _as_double(values)
-        if pixels.ndim != 2:
-            raise ValueError(f"expected a map [height, width], got shape {tuple(pixels.shape)}")
-        _check_not_negative(pixels, "pixel")
-        return cls(pixels.flatten()[pixel_of_points(nside, *pixels.shape)].mean(-1))
+        return cls(torch.ones(len(healpix.cell_xyz(nside)), dtype=torch.float64))
 
     @classmethod
     def from_mixture(
@@ -137,12 +82,23 @@ class Density:
 
         The mass of a cell of area A is that of the component widened by the cell's own second
         moment, A / 12 along each axis: to second order the integral over the cell, for any kappa.
-        Each component keeps its weight exactly.
+        Each component keeps its weight exactly. A kernel estimate from samples has one kappa, the
+        inverse square of the bandwidth in radians.
         """
-        mean = to_xyz(rearrange(as_lat_lon(means).cpu().double(), "... side -> (...) side"))
-        kappa = _per_location(kappas, "kappa", len(mean))
-        weight = _per_location(weights, "weight", len(mean))
-        cells = cell_xyz(nside)
+        mean = sphere.as_lat_lon(means).cpu().double()
+        mean = sphere.to_xyz(rearrange(mean, "... side -> (...) side"))
+        columns = []
+        for name, values in (("kappa", kappas), ("weight", weights)):
+            column = _as_double(values)
+            if column.shape not in ((), (len(mean),)):
+                raise ValueError(
+                    f"expected one {name}, or one for each of {len(mean)} locations, "
+                    f"got shape {tuple(column.shape)}"
+                )
+            columns.append(column.expand(len(mean)))
+            _check_not_negative(columns[-1], name, some_positive=name == "weight")
+        kappa, weight = columns
+        cells = healpix.cell_xyz(nside)
         kappa = kappa / (1 + kappa * (4 * math.pi / len(cells)) / 12)
         mass = torch.zeros(len(cells), dtype=torch.float64)
         for part in torch.split(torch.arange(len(mean)), 32):
@@ -151,38 +107,8 @@ class Density:
         return cls(mass)
 
     @classmethod
-    def from_samples(
-        cls,
-        lat_lon: Values,
-        *,
-        kappa: float | None = None,
-        bandwidth_deg: float | None = None,
-        weights: Values = 1.0,
-        nside: int = 64,
-    ) -> "Density":
-        """Estimate the density of samples with a von Mises-Fisher kernel.
-
-        Give `kappa`, or `bandwidth_deg`, the standard deviation along each axis: kappa is its
-        inverse square in radians.
-        """
-        if (kappa is None) == (bandwidth_deg is None):
-            raise ValueError(
-                f"expected either kappa or bandwidth_deg, got kappa={kappa} and "
-                f"bandwidth_deg={bandwidth_deg}; give one"
-            )
-        if kappa is None:
-            if bandwidth_deg is None or not bandwidth_deg > 0:
-                raise ValueError(f"expected a bandwidth_deg above 0, got {bandwidth_deg}")
-            kappa = math.radians(bandwidth_deg) ** -2
-        return cls.from_mixture(lat_lon, kappa, weights, nside=nside)
-
-    @classmethod
     def from_log_mass(cls, log_mass: Float[Tensor, " cells"]) -> "Density":
-        """Normalise the logarithms of masses, as of a product.
-
-        Raises:
-            ValueError: no cell has any mass, for the factors are disjoint.
-        """
+        """Normalise the logarithms of masses, as of a product of densities (not disjoint ones)."""
         if log_mass.max() == -math.inf:
             raise ValueError("expected densities that overlap, got disjoint ones; mix in a floor")
         return cls(torch.exp(log_mass - log_mass.max()))
@@ -197,16 +123,9 @@ class Density:
         """Area of a cell in steradians."""
         return 4 * math.pi / len(self.mass)
 
-    def log_prob(self, lat_lon: Values, *, interpolate: bool = False) -> Float[Tensor, "*batch"]:
-        """Log-density in nats per steradian at locations in degrees.
-
-        The value of the cell, so that the density integrates to 1. `interpolate=True` is smooth,
-        bilinear between the four nearest cells, and does not integrate to 1.
-        """
-        if not interpolate:
-            return torch.log(self.mass[cell_of(lat_lon, self.nside)] / self.cell_area)
-        cells, weights = interpolation(lat_lon, self.nside)
-        return torch.log((weights * self.mass[cells]).sum(0) / self.cell_area)
+    def log_prob(self, lat_lon: Values) -> Float[Tensor, "*batch"]:
+        """Log-density in nats per steradian at locations in degrees: that of their cells."""
+        return torch.log(self.mass[healpix.cell_of(lat_lon, self.nside)] / self.cell_area)
 
     def sample(self, count: int, generator: Generator | None = None) -> Float[Tensor, "count 2"]:
         """Draw locations, uniform inside each cell (HEALPix preserves area, so its offsets are)."""
@@ -214,19 +133,19 @@ class Density:
         total = self.mass.cumsum(0)
         # right=True skips cells without mass, also where the draw is 0
         cells = torch.searchsorted(total, draws[0] * total[-1], right=True)
-        return cell_lat_lon(cells.clamp(max=len(total) - 1), self.nside, draws[1:])
+        return healpix.cell_lat_lon(cells.clamp(max=len(total) - 1), self.nside, draws[1:])
 
     def mode(self) -> Float[Tensor, "2"]:
         """Centre of the cell of most mass."""
-        return to_lat_lon(cell_xyz(self.nside)[self.mass.argmax()])
+        return sphere.to_lat_lon(healpix.cell_xyz(self.nside)[self.mass.argmax()])
 
     def mean(self) -> Float[Tensor, "2"]:
         """Mean direction; where it vanishes, as for the uniform density, the mode."""
-        return to_lat_lon(spherical_mean(cell_xyz(self.nside), self.mass))
+        return sphere.to_lat_lon(sphere.spherical_mean(healpix.cell_xyz(self.nside), self.mass))
 
     def median(self) -> Float[Tensor, "2"]:
         """Geometric median: the point of least expected distance."""
-        return best_points(self.mass, scale_km=1e6 * EARTH_RADIUS_KM)
+        return best_points(self.mass, scale_km=1e6 * sphere.EARTH_RADIUS_KM)
 
     def best_point(self) -> Float[Tensor, "2"]:
         """Point of largest expected GeoScore."""
@@ -252,16 +171,11 @@ class Density:
         return len(self._credible_cells(p)) * AREA_KM2 / len(self.mass)
 
     def credible_level(self, lat_lon: Values) -> Float[Tensor, "*batch"]:
-        """Largest p whose credible region does not yet hold each location; 1 without mass.
-
-        For calibration curves: the share of truths with a level below p is the share that the
-        credible regions of p hold.
-        """
+        """Largest p whose credible region does not yet hold each location; 1 without mass."""
         total, cells = self._ranked()
         before = torch.cat((torch.zeros(1, dtype=total.dtype), total[:-1]))
-        level = torch.empty_like(total).scatter_(0, cells, before)
-        level = level.where(self.mass > 0, 1)
-        return level[cell_of(lat_lon, self.nside)]
+        level = torch.empty_like(total).scatter_(0, cells, before).where(self.mass > 0, 1)
+        return level[healpix.cell_of(lat_lon, self.nside)]
 
     def credible_region(self, p: float) -> "geopandas.GeoDataFrame":
         """Outline the smallest set of cells that holds a mass of at least `p`.
@@ -272,20 +186,20 @@ class Density:
         import geopandas
 
         cells = self._credible_cells(p).sort().values
-        owner, outline = cell_outlines(cells, self.nside)
-        part = connected_parts(cells, self.nside)
+        owner, outline = healpix.cell_outlines(cells, self.nside)
+        part = healpix.connected_parts(cells, self.nside)
         frame = geopandas.GeoDataFrame({"part": part[owner]}, geometry=outline, crs="EPSG:4326")
         frame = frame.dissolve("part", method="coverage")
         frame["mass"] = np.bincount(part, self.mass[cells].numpy())
         frame["area_km2"] = np.bincount(part) * AREA_KM2 / len(self.mass)
-        frame = frame.sort_values("mass", ascending=False, ignore_index=True)
-        return frame[["mass", "area_km2", "geometry"]]
+        frame = frame[["mass", "area_km2", "geometry"]]
+        return frame.sort_values("mass", ascending=False, ignore_index=True)
 
     def contours(self, levels: Sequence[float] = (0.5, 0.9)) -> "geopandas.GeoDataFrame":
-        """Outline the credible region of each probability, one row for each, as one geometry.
+        """Outline the credible region of each probability, as one geometry in one row for each.
 
-        Columns `probability`, `mass` (of its cells, at least that), `area_km2` and `geometry`: a
-        valid polygon or several in EPSG:4326, cut at the antimeridian and drawn up to the poles.
+        Columns `probability`, `mass` (of its cells, at least that), `area_km2` and `geometry`, as
+        of `credible_region`.
         """
         import geopandas
         import shapely
@@ -301,25 +215,6 @@ class Density:
         geometry = shapely.orient_polygons(outlines)
         return geopandas.GeoDataFrame(columns, geometry=geometry, crs="EPSG:4326")
 
-    def _check_same_grid(self, other: "Density") -> None:
-        if self.nside != other.nside:
-            raise ValueError(
-                f"expected densities of one nside, got {self.nside} and {other.nside}; "
-                "build both with the same nside"
-            )
-
-    def mix(self, other: "Density", weight: float) -> "Density":
-        """Average with `other`, which gets `weight` in [0, 1]."""
-        self._check_same_grid(other)
-        if not 0 <= weight <= 1:
-            raise ValueError(f"expected a weight in [0, 1], got {weight}")
-        return Density((1 - weight) * self.mass + weight * other.mass)
-
-    def product(self, other: "Density") -> "Density":
-        """Multiply with `other` and normalise: independent evidence, both under a flat prior."""
-        self._check_same_grid(other)
-        return Density.from_log_mass(self.mass.log() + other.mass.log())
-
     def tempered(self, temperature: float) -> "Density":
         """Raise to the power `1 / temperature` and normalise.
 
@@ -331,7 +226,7 @@ class Density:
 
     def to_equirectangular(self, height: int) -> Float[Tensor, "height width"]:
         """Density per steradian at the pixel centres of a map [height, 2 height], north up."""
-        return self.mass[cell_of_pixels(self.nside, height)] / self.cell_area
+        return self.mass[healpix.cell_of_pixels(self.nside, height)] / self.cell_area
 
     def save(self, path: str | Path) -> None:
         """Write to `.fits`, `.fits.gz` or `.parquet`.
@@ -340,7 +235,7 @@ class Density:
         positive mass as rows of `uniq` = 4 nside^2 + cell (the multi-order index), `mass` and
         `geometry`, the centre.
         """
-        files.save(self.mass, path)
+        files.save(self.mass, Path(path))
 
     def to_geotiff(
         self, path: str | Path, *, height: int | None = None, quantity: str = "mass"
@@ -352,14 +247,10 @@ class Density:
             height: rows; the width is twice that. By default 16 nside, a sixth of a cell a pixel.
             quantity: "mass" (probability of the pixel; no cell loses any, and all sum to 1), or
                 "density" (per steradian, that of the cell; integrates to 1 within 1 %).
-
-        Raises:
-            UsageError: rasterio is not installed.
-            ValueError: another ending, height or quantity.
         """
-        files.save_geotiff(self.mass, path, height=height, quantity=quantity)
+        files.save_geotiff(self.mass, Path(path), height=height, quantity=quantity)
 
     @classmethod
     def load(cls, path: str | Path) -> "Density":
         """Read what `save` writes, and any flat FITS sky map, NESTED or RING."""
-        return cls(files.load(path))
+        return cls(files.load(Path(path)))

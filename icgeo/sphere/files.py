@@ -1,8 +1,7 @@
 """Densities in files: FITS sky maps, GeoParquet and GeoTIFF.
 
 Conventions: mass per HEALPix cell in NESTED order, float64; in FITS right ascension is longitude
-and declination latitude; pixels of a GeoTIFF are areas in EPSG:4326, north up, the first at the
-antimeridian.
+and declination latitude; a GeoTIFF is north up and starts at the antimeridian.
 """
 
 import math
@@ -70,8 +69,8 @@ def _load_parquet(path: Path) -> Mass:
     return mass.scatter_(0, uniq - 4 * nside**2, torch.tensor(rows["mass"].to_numpy()))
 
 
-def _is_fits(path: str | Path) -> bool:
-    name = Path(path).name.lower()
+def _is_fits(path: Path) -> bool:
+    name = path.name.lower()
     if not name.endswith((".fits", ".fits.gz", ".parquet")):
         raise ValueError(
             f"expected a file name ending in .fits, .fits.gz or .parquet, got {str(path)!r}"
@@ -79,22 +78,20 @@ def _is_fits(path: str | Path) -> bool:
     return not name.endswith(".parquet")
 
 
-def save(mass: Mass, path: str | Path) -> None:
+def save(mass: Mass, path: Path) -> None:
     """Write to a file that `load` reads, its format told by its ending."""
-    (_save_fits if _is_fits(path) else _save_parquet)(mass, Path(path))
+    (_save_fits if _is_fits(path) else _save_parquet)(mass, path)
 
 
-def load(path: str | Path) -> Mass:
+def load(path: Path) -> Mass:
     """Read the mass of each cell, in NESTED order."""
-    return (_load_fits if _is_fits(path) else _load_parquet)(Path(path))
+    return (_load_fits if _is_fits(path) else _load_parquet)(path)
 
 
-def save_geotiff(
-    mass: Mass, path: str | Path, *, height: int | None = None, quantity: str = "mass"
-) -> None:
+def save_geotiff(mass: Mass, path: Path, *, height: int | None, quantity: str) -> None:
     """Write an equirectangular GeoTIFF of the world, as `Density.to_geotiff` says."""
     height = 16 * math.isqrt(len(mass) // 12) if height is None else height
-    if Path(path).suffix.lower() not in (".tif", ".tiff"):
+    if path.suffix.lower() not in (".tif", ".tiff"):
         raise ValueError(f"expected a file name ending in .tif or .tiff, got {str(path)!r}")
     if height < 1:
         raise ValueError(f"expected a height of at least 1 pixel, got {height}")
@@ -108,18 +105,10 @@ def save_geotiff(
     values = mass_of_pixels(mass, height, keep_mass=quantity == "mass")
     if quantity == "density":
         values = values / pixel_areas(height)[:, None]
-    layout = {
-        "driver": "GTiff",
-        "height": height,
-        "width": 2 * height,
-        "count": 1,
-        "dtype": "float32",
-        "crs": "EPSG:4326",
-        "transform": rasterio.Affine(180 / height, 0, -180, 0, -180 / height, 90),
-        "compress": "deflate",
-        "predictor": 3,
-    }
-    with rasterio.open(path, "w", **layout) as raster:
+    corner = rasterio.Affine(180 / height, 0, -180, 0, -180 / height, 90)
+    size = {"height": height, "width": 2 * height, "count": 1, "dtype": "float32"}
+    layout = {"crs": "EPSG:4326", "transform": corner, "compress": "deflate", "predictor": 3}
+    with rasterio.open(path, "w", driver="GTiff", **size, **layout) as raster:
         raster.write(values.float().numpy(), 1)
         raster.set_band_description(1, quantity)
         raster.set_band_unit(1, "1" if quantity == "mass" else "sr-1")

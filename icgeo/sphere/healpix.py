@@ -37,14 +37,13 @@ def cell_lat_lon(
     """Return locations in cells at `offsets` in [0, 1] along their two sides, or their centres."""
     dx, dy = (None, None) if offsets is None else offsets.numpy()
     lon, lat = grid(nside).healpix_to_lonlat(cells.numpy(), dx=dx, dy=dy)
-    lat_lon = torch.from_numpy(np.stack((lat.deg, lon.deg), axis=-1))
-    return torch.stack((lat_lon[..., 0], wrap_longitude(lat_lon[..., 1])), dim=-1)
+    lon = wrap_longitude(torch.from_numpy(lon.deg))
+    return torch.stack((torch.from_numpy(lat.deg), lon), dim=-1)
 
 
 @lru_cache(maxsize=8)
 def cell_xyz(nside: int) -> Float[Tensor, "cells 3"]:
     """Unit vectors of the centres of all cells; cached, do not write to it."""
-    grid(nside)
     return to_xyz(cell_lat_lon(torch.arange(12 * nside**2), nside))
 
 
@@ -54,47 +53,13 @@ def mean_vectors(nside: int) -> Float[Tensor, "cells 3"]:
     return cell_xyz(nside) * (1 - 4 * math.pi / (12 * nside**2) / 12)
 
 
-def _lon_lat_degrees(lat_lon: Values) -> tuple[Any, Any]:
-    """Longitude and latitude as the astropy quantities that astropy-healpix takes."""
+def cell_of(lat_lon: Values, nside: int) -> Int[Tensor, "*batch"]:
+    """Index of the cell that holds each location."""
     from astropy import units
 
     lat, lon = as_lat_lon(lat_lon).detach().cpu().double().unbind(-1)
-    return lon.numpy() * units.deg, lat.numpy() * units.deg
-
-
-def cell_of(lat_lon: Values, nside: int) -> Int[Tensor, "*batch"]:
-    """Index of the cell that holds each location."""
-    cells = grid(nside).lonlat_to_healpix(*_lon_lat_degrees(lat_lon))
+    cells = grid(nside).lonlat_to_healpix(lon.numpy() * units.deg, lat.numpy() * units.deg)
     return torch.from_numpy(np.asarray(cells, dtype=np.int64))
-
-
-def _neighbours(cells: Int[np.ndarray, "*batch"], nside: int) -> Int[np.ndarray, "8 *batch"]:
-    """Cells to the SW, W, NW, N, NE, E, SE and S, where a side or a corner meets; -1 for none."""
-    with np.errstate(invalid="ignore"):  # raised by the compiled code for no reason
-        return grid(nside).neighbours(cells)
-
-
-def interpolation(
-    lat_lon: Values, nside: int
-) -> tuple[Int[Tensor, "4 *batch"], Float[Tensor, "4 *batch"]]:
-    """Cells around each location and their bilinear weights in the plane of HEALPix.
-
-    Not astropy-healpix's own, which is NaN at centres of cells. At the eight points where only
-    three cells meet, those three share the weight.
-    """
-    lon, lat = _lon_lat_degrees(lat_lon)
-    cell, dx, dy = grid(nside).lonlat_to_healpix(lon, lat, return_offsets=True)
-    southwest, west, northwest, north, northeast, east, southeast, south = _neighbours(cell, nside)
-    # x runs to the northeast, y to the northwest
-    beside_x, beside_y = (
-        np.where(dx < 0.5, southwest, northeast),
-        np.where(dy < 0.5, southeast, northwest),
-    )
-    corner = np.where(dx < 0.5, np.where(dy < 0.5, south, west), np.where(dy < 0.5, east, north))
-    cells = np.stack((cell, beside_x, beside_y, corner))
-    x, y = np.abs(dx - 0.5), np.abs(dy - 0.5)
-    weights = np.stack(((1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y)) * (cells >= 0)
-    return torch.from_numpy(cells.clip(0)), torch.from_numpy(weights / weights.sum(0))
 
 
 def points_in_cells(
@@ -110,32 +75,13 @@ def points_in_cells(
     )
 
 
-@lru_cache(maxsize=4)
-def pixel_of_points(nside: int, height: int, width: int) -> Int[Tensor, "cells points"]:
-    """Pixel of an equirectangular map under each point of a regular grid inside each cell.
-
-    Points lie at most half a pixel apart at the equator, unless pixels are finer than a quarter
-    of a cell. Cached, do not write to it.
-    """
-    per_side = math.ceil(2 * math.degrees(cell_side(nside)) * height / 180)
-    cells = torch.arange(12 * nside**2)
-    lat, lon = points_in_cells(cells, nside, min(max(4, per_side), 8)).unbind(-1)
-    row = ((90 - lat) / 180 * height).long().clamp(0, height - 1)
-    return row * width + ((lon + 180) / 360 * width).long().clamp(0, width - 1)
-
-
-def _cells_of_pixels(nside: int, height: int) -> Int[Tensor, "height width"]:
+def cell_of_pixels(nside: int, height: int) -> Int[Tensor, "height width"]:
+    """Return the cell under each pixel of an equirectangular map of width 2 height."""
     lat = 90 - 180 * (torch.arange(height, dtype=torch.float64) + 0.5) / height
     lon = 180 * (torch.arange(2 * height, dtype=torch.float64) + 0.5) / height - 180
     # some rows at a time, for the coordinates take many times the memory of the cells
     rows = (torch.cartesian_prod(some, lon) for some in lat.split(64))
     return rearrange(torch.cat([cell_of(some, nside) for some in rows]), "(h w) -> h w", h=height)
-
-
-@lru_cache(maxsize=4)
-def cell_of_pixels(nside: int, height: int) -> Int[Tensor, "height width"]:
-    """Return the cell under each pixel of an equirectangular map of width 2 height; cached."""
-    return _cells_of_pixels(nside, height)
 
 
 def pixel_areas(height: int) -> Float[Tensor, " height"]:
@@ -155,7 +101,7 @@ def mass_of_pixels(
     """
     nside = math.isqrt(len(mass) // 12)
     per_side = math.ceil(3 * 180 / height / math.degrees(cell_side(nside)))
-    cells = _cells_of_pixels(nside, per_side * height)
+    cells = cell_of_pixels(nside, per_side * height)
     area = pixel_areas(per_side * height)[:, None].expand(cells.shape)
     cell_area: Tensor | float = 4 * math.pi / len(mass)
     if keep_mass:
@@ -171,8 +117,9 @@ def connected_parts(cells: Int[Tensor, " chosen"], nside: int) -> Int[np.ndarray
 
     rank = np.full(12 * nside**2, -1)
     rank[cells.numpy()] = np.arange(len(cells))
-    # every second neighbour shares a side
-    beside = rank[_neighbours(cells.numpy(), nside)[::2]]
+    with np.errstate(invalid="ignore"):  # raised by the compiled code for no reason
+        # of the eight neighbours, -1 for none, every second shares a side
+        beside = rank[grid(nside).neighbours(cells.numpy())[::2]]
     here = np.broadcast_to(np.arange(len(cells)), beside.shape)[beside >= 0]
     links = coo_array((np.ones(len(here)), (here, beside[beside >= 0])), shape=2 * (len(cells),))
     return connected_components(links, directed=False)[1]

@@ -1,5 +1,6 @@
 """What the page shows: steps of the drawing, maps, files."""
 
+import math
 from threading import Event
 
 import geopandas
@@ -38,7 +39,7 @@ def locator():
 
 @pytest.fixture(scope="module")
 def prediction():
-    density = Density.from_samples([[*PARIS]], bandwidth_deg=5, nside=16)
+    density = Density.from_mixture([[*PARIS]], math.radians(5) ** -2, nside=16)
     return Prediction(density, *PARIS, legibility=0.8, located=True, seconds=0.5)
 
 

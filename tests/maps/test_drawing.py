@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Geod
 
-from icgeo.maps import MapStyle, draw, draw_density, drawing_matrix
+from icgeo.maps import MapStyle, draw, draw_density
 from icgeo.maps.basemap import base_image
 from icgeo.sphere.density import Density
 
@@ -66,18 +66,9 @@ def test_a_mixture_draws_as_the_mixture_of_its_maps(style: MapStyle):
         for place, kappa in (([-30.0, 178.0], 500.0), ([10.0, 20.0], 50.0))
     )
     mixed = 0.7 * draw_density(here, style) + 0.3 * draw_density(there, style)
-    assert torch.allclose(draw_density(here.mix(there, 0.3), style), mixed, atol=1e-5)
-
-
-def test_the_matrix_draws_densities():
-    masses = torch.softmax(torch.arange(2 * 192.0).reshape(2, 192).sin(), dim=-1)
-    by_matrix = base_image(MARKER).flatten() + masses @ drawing_matrix(MARKER, 4).T
-    assert torch.allclose(by_matrix, draw_density(masses, MARKER).flatten(1), atol=1e-5)
-
-
-def test_a_matrix_too_large_is_refused():
-    with pytest.raises(ValueError, match="smaller nside"):
-        drawing_matrix(MARKER, 128)
+    assert torch.allclose(
+        draw_density(Density(0.7 * here.mass + 0.3 * there.mass), style), mixed, atol=1e-5
+    )
 
 
 def test_a_location_off_the_window_leaves_it_empty():

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Geod
 from scipy.integrate import quad
-from scipy.optimize import minimize
 from scipy.stats import kstest, vonmises_fisher
 
 from icgeo.sphere import (
@@ -20,7 +19,6 @@ from icgeo.sphere import (
     distance_km,
     exp_map,
     fibonacci_grid,
-    geometric_median,
     log_map,
     north_east,
     random_rotation,
@@ -295,52 +293,6 @@ def test_spherical_mean_of_antipodes_is_the_heaviest(dtype):
     x = sample_uniform(generator=generator(), dtype=dtype)
     weights = torch.tensor([1.0, 1.0, 0.0], dtype=dtype)
     assert torch.equal(spherical_mean(torch.stack((x, -x, x)), weights), x)
-
-
-@pytest.mark.parametrize("function", [spherical_mean, geometric_median])
-def test_no_points_no_mean(function):
-    with pytest.raises(ValueError, match="at least one location"):
-        function(torch.zeros(0, 3))
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_geometric_median_against_scipy(seed):
-    """Nelder-Mead from the mean and the cost at every data point, on caps of 60 degrees."""
-    rng = generator(seed)
-    x = sample_cap(sample_uniform(generator=rng).expand(2 + seed, 3), 60.0, generator=rng)
-    weight = torch.rand(2 + seed, generator=rng, dtype=torch.float64)
-
-    def cost(vector):
-        centre = torch.as_tensor(vector / np.linalg.norm(vector))
-        return (weight * angle(x, centre)).sum().item()
-
-    least = cost(geometric_median(x, weight).numpy())
-    start = spherical_mean(x, weight).numpy() + 1e-3
-    best = minimize(cost, start, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10})
-    # Weiszfeld converges slowly where the median is a data point: 1e-5 radians are 64 m
-    assert least < min(best.fun, *map(cost, x.numpy())) + 1e-5
-
-
-def test_geometric_median_of_three_points_is_fermats():
-    """Between the sides from Fermat's point to three points lie 120 degrees."""
-    x = to_xyz(as_lat_lon([[0.0, -10.0], [5.0, 12.0], [20.0, 1.0]]))
-    tangent = torch.nn.functional.normalize(log_map(geometric_median(x).expand(3, 3), x), dim=-1)
-    torch.testing.assert_close(
-        tangent.sum(0), torch.zeros(3, dtype=torch.float64), atol=1e-6, rtol=0
-    )
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_geometric_median_ignores_an_outlier(dtype):
-    x = to_xyz(torch.tensor([[1.0, 2.0], [1.0, 2.0], [1.0, 2.0], [60.0, 80.0]], dtype=dtype))
-    torch.testing.assert_close(geometric_median(x), x[0])
-
-
-def test_medians_of_a_batch_are_those_of_its_rows():
-    x = sample_cap(to_xyz(as_lat_lon([0, 0])).expand(4, 5, 3), 30.0, generator=generator())
-    torch.testing.assert_close(
-        geometric_median(x), torch.stack([geometric_median(row) for row in x])
-    )
 
 
 def test_area_of_the_earth():

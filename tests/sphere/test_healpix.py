@@ -10,7 +10,7 @@ from astropy_healpix import HEALPix
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icgeo.sphere import sample_uniform, to_lat_lon, to_xyz
+from icgeo.sphere import sample_uniform, to_lat_lon
 from icgeo.sphere.healpix import (
     cell_lat_lon,
     cell_of,
@@ -18,8 +18,6 @@ from icgeo.sphere.healpix import (
     cell_outlines,
     cell_xyz,
     connected_parts,
-    interpolation,
-    pixel_of_points,
 )
 
 nsides = st.sampled_from([1, 2, 4, 16, 64, 1024])
@@ -61,44 +59,6 @@ def test_any_batch_shape():
 def test_only_powers_of_two(nside):
     with pytest.raises(ValueError, match=f"power of two, got {nside}"):
         cell_xyz(nside)
-
-
-@given(nsides, st.integers(0, 2**31))
-def test_interpolation_weights_are_barycentric(nside, seed):
-    lat_lon = to_lat_lon(sample_uniform(50, generator=torch.Generator().manual_seed(seed)))
-    cells, weights = interpolation(lat_lon, nside)
-    torch.testing.assert_close(weights.sum(0), torch.ones(50, dtype=torch.float64))
-    assert torch.equal(cells[0], cell_of(lat_lon, nside))
-    # the cell that holds a point weighs most
-    assert torch.equal(weights.amax(0), weights[0])
-
-
-def test_interpolation_is_continuous_across_the_sides():
-    """Just inside and just outside the middle half of the sides to the southwest and southeast."""
-    rng = torch.Generator().manual_seed(0)
-    values = torch.randn(3072, generator=rng, dtype=torch.float64)
-    along = 0.25 + 0.5 * torch.rand(3072, generator=rng, dtype=torch.float64)
-    side = torch.full_like(along, 1e-9)
-    for offsets in (torch.stack((side, along)), torch.stack((along, side))):
-        inside = to_xyz(cell_lat_lon(torch.arange(3072), 16, offsets))
-        outside = inside + 1e-7 * (inside - cell_xyz(16))
-        assert (cell_of(to_lat_lon(outside), 16) != torch.arange(3072)).all()
-        one, other = (
-            (values[cells] * weights).sum(0)
-            for cells, weights in (interpolation(to_lat_lon(x), 16) for x in (inside, outside))
-        )
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
-
-
-def test_pixels_of_points_cover_the_map():
-    """A sphere's share of each row of pixels is the difference of the sines of its edges.
-
-    Points lie 0.44 degrees apart, so a row of 10 degrees is off by up to 2 % of its 0.087.
-    """
-    pixel = pixel_of_points(32, 18, 36)
-    share = torch.bincount(pixel.flatten() // 36, minlength=18) / pixel.numel()
-    edges = torch.sin(torch.deg2rad(torch.linspace(90, -90, 19, dtype=torch.float64)))
-    torch.testing.assert_close(share.double(), -edges.diff() / 2, atol=2e-3, rtol=0)
 
 
 def test_cells_of_pixels_are_those_under_their_centres():
