@@ -12,7 +12,7 @@ from torch import Tensor
 
 from icgeo.app.session import Shot
 from icgeo.maps import MapStyle
-from icgeo.maps.basemap import base_image
+from icgeo.maps.drawing import base_image
 from icgeo.metrics.locations import bundled_gazetteer
 from icgeo.plots import plot_context, plot_prediction
 from icgeo.plots.theme import ORANGE, drawn_image, place_name

@@ -1,12 +1,12 @@
-"""The drawing operator between a grid of candidate locations and the opacity of the heatmap.
+"""The drawing operator from a grid of candidate locations to opacity, and the fit that inverts it.
 
 Turning the world commutes with drawing, so after a Fourier transform along longitude the operator
 falls into one small matrix for each frequency. A window lies on a ring with a gap off the map, so
 long that kernels do not reach around it.
 
 Conventions: fields are [batch, channel, row, ring]; `ring` counts places of equal spacing in
-longitude, eastwards. A channel is one width of the heatmap. The noise model and the
-fit are whitened: energies are in units of the expected noise variance.
+longitude, eastwards. A channel is one width of the heatmap. Energies are whitened: in units of the
+expected noise variance.
 """
 
 import math
@@ -31,6 +31,10 @@ _NEGLIGIBLE = 1e-9
 """Share of the largest entry of the matrices below which others are dropped."""
 _SMOOTHNESS = (1.0, 2.0, 4.0)
 """Widths of the smooth noise, in sigmas of the heatmap, at most 60 degrees."""
+_LONGEST_STEP = 4.0
+"""Masses grow or shrink at most this many nats an iteration of the fit."""
+_INNER_STEPS = 4
+"""Conjugate gradient steps in each Newton step."""
 
 Field = Float[Tensor, "_ _ _ _"]
 Blocks = Complex[Tensor, "_ _ _ _"]
@@ -75,16 +79,15 @@ class Grid:
     """Side of the square of pixels that is averaged: what the narrowest kernel does not need."""
 
     @property
-    def lon(self) -> Float[Tensor, " columns"]:
-        """Longitudes of the columns of candidates, in degrees, unbroken."""
-        count = torch.arange(self.places * self.phases, dtype=torch.float64)
-        return self.west + self.step_deg * (count + 0.5)
+    def columns(self) -> int:
+        """Columns of candidates."""
+        return self.places * self.phases
 
     @property
     def lat_lon(self) -> Float[Tensor, "rows columns 2"]:
         """Locations of the candidates."""
-        axes = self.lat, wrap_longitude(self.lon)
-        return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+        lon = self.west + self.step_deg * (torch.arange(self.columns, dtype=torch.float64) + 0.5)
+        return torch.stack(torch.meshgrid(self.lat, wrap_longitude(lon), indexing="ij"), dim=-1)
 
     @property
     def ring_lon(self) -> Float[Tensor, " ring"]:
@@ -92,23 +95,14 @@ class Grid:
         places = torch.arange(self.ring, dtype=torch.float64)
         return (places - self.ring * (places > self.ring / 2)) * self.step_deg * self.phases
 
-    def columns(self, mass: Float[Tensor, "batch phased ring"]) -> Float[Tensor, "batch r c"]:
-        """Lay a field of the operator out in rows and columns."""
-        apart = rearrange(mass, "b (r p) ring -> b r (ring p)", p=self.phases)
-        return apart[..., : self.places * self.phases]
-
     def phased(self, mass: Float[Tensor, "batch r c"]) -> Float[Tensor, "batch phased ring"]:
-        """Bring rows and columns to a field of the operator: the inverse of `columns`."""
+        """Bring rows and columns to a field of the operator."""
         ring = rearrange(mass, "b r (ring p) -> b (r p) ring", p=self.phases)
         return torch.nn.functional.pad(ring, (0, self.ring - self.places))
 
 
 def candidate_grid(style: MapStyle) -> Grid:
-    """Lay out the candidates of a style.
-
-    Raises:
-        ValueError: a kernel so narrow that it falls between the pixels.
-    """
+    """Lay out the candidates of a style; refuse a kernel that falls between the pixels."""
     west, south, _, north = style.extent
     spacing = min(style.sigma_deg) * _SPACING
     common = math.gcd(style.height, style.width)
@@ -239,17 +233,17 @@ class DrawingOperator:
     white_out_of_band: float
     """... outside it, of white noise of variance 1 in the averaged pixels."""
 
+    def _on_ring(self, inside: Field) -> Field:
+        margin = self.grid.margin
+        after = self.grid.ring - self.grid.places + margin
+        return torch.nn.functional.pad(inside, (margin, after))
+
     def visible(self, field: Field) -> Field:
         """For a window, drop what is off the map and each channel's mean; the world stays whole."""
         if self.grid.margin == 0:
             return field
         inside = field[..., self.grid.margin : self.grid.places - self.grid.margin]
         return self._on_ring(inside - inside.mean((-2, -1), keepdim=True))
-
-    def _on_ring(self, inside: Field) -> Field:
-        margin = self.grid.margin
-        after = self.grid.ring - self.grid.places + margin
-        return torch.nn.functional.pad(inside, (margin, after))
 
     @property
     def pixels(self) -> int:
@@ -289,8 +283,9 @@ class DrawingOperator:
 
     def to(self, device: torch.device) -> "DrawingOperator":
         """Move the matrices to a device."""
-        tensors = {name: x for name, x in vars(self).items() if isinstance(x, Tensor)}
-        moved: dict[str, Any] = {name: x.to(device) for name, x in tensors.items()}
+        moved: dict[str, Any] = {
+            name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)
+        }
         return replace(self, **moved)
 
 
@@ -323,3 +318,53 @@ def drawing_operator(style: MapStyle, noise: Noise) -> DrawingOperator:
         white_in_band=share * inside,
         white_out_of_band=share * ((times * total).sum().item() - inside),
     )
+
+
+def _newton_step(operator: DrawingOperator, mass: Field, slope: Field, scale: Tensor) -> Field:
+    """Change of log mass that solves (scale + normal . J) x = slope, J = diag(m) - m m'.
+
+    Conjugate gradients in the inner product of J, in which the matrix is self-adjoint.
+    """
+
+    def centred(field: Field) -> Field:
+        return field - dot(mass, field)
+
+    change = direction = torch.zeros_like(slope)
+    residual, before = centred(slope), torch.full_like(scale, torch.inf)
+    for _ in range(_INNER_STEPS):
+        size = dot(residual, mass * residual)
+        momentum = torch.where(before > 1e-20, size / before, 0.0)
+        direction = torch.addcmul(residual, momentum, direction)
+        moved = mass * direction
+        image = centred(torch.addcmul(operator.normal(moved), scale, direction))
+        curvature = dot(moved, image)
+        step = torch.where(curvature > 1e-20, size / curvature, 0.0)
+        change = torch.addcmul(change, step, direction)
+        residual, before = torch.addcmul(residual, -step, image), size
+    return change
+
+
+def maximum_entropy(
+    operator: DrawingOperator, evidence: Evidence, prior: Field, *, steps: int
+) -> Field:
+    """Find the masses of the candidates that explain fields of opacity with the largest entropy.
+
+    They minimise energy(field - drawing of m) / 2 + scale KL(m, prior): non-negative, of sum 1,
+    unique, smooth, and equal to the prior where the map says nothing (Skilling and Bryan 1984,
+    "Maximum entropy image reconstruction: general algorithm"). Newton's method on the log masses;
+    `scale`, never below 1, is how many times larger the noise variance of a map turned out than the
+    noise model says, so that the fit starts stiff, loosens as it improves, and stays stiff for a
+    map that no density explains.
+    """
+    mass, log_ratio = prior.expand_as(evidence.adjoint), torch.zeros_like(evidence.adjoint)
+    for _ in range(steps):
+        drawn = operator.normal(mass)
+        scale = (evidence.misfit(mass, drawn) / operator.pixels).clamp_min(1)
+        slope = evidence.adjoint - drawn - scale * log_ratio
+        change = _newton_step(operator, mass, slope, scale)
+        log_ratio = log_ratio + change.clamp(-_LONGEST_STEP, _LONGEST_STEP)
+        log_ratio = log_ratio - log_ratio.amax((1, 2, 3), keepdim=True)
+        mass = prior * log_ratio.exp()
+        total = mass.sum((1, 2, 3), keepdim=True)
+        mass, log_ratio = mass / total, log_ratio - total.log()
+    return mass

@@ -1,6 +1,7 @@
 """Read maps back to densities: the inverse of drawing, as a fit of a density to each map.
 
-Conventions: maps are float images as models give them, never clipped, [batch, 3, height, width].
+Conventions: maps are float images as models give them, never clipped, [batch, 3, height, width];
+opacity is 1 where a single location lies, and neither clipped nor non-negative.
 """
 
 import math
@@ -8,13 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from einops import rearrange
+from einops import einsum, rearrange, reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from icgeo.maps.drawing import contrast
-from icgeo.maps.entropy import maximum_entropy
-from icgeo.maps.opacity import opacity_of
+from icgeo.maps.drawing import base_image, contrast
 from icgeo.maps.operator import (
     DrawingOperator,
     Evidence,
@@ -23,6 +22,7 @@ from icgeo.maps.operator import (
     Noise,
     candidate_grid,
     drawing_operator,
+    maximum_entropy,
 )
 from icgeo.maps.style import MapStyle
 from icgeo.sphere import to_lat_lon, to_xyz, wrap_longitude
@@ -35,6 +35,11 @@ _LEAST_ENERGY = 10.0
 """Difference to the prior's map, in noise variances, below which no map is fully legible."""
 _CHUNK = 2**18
 """Candidates, over all maps, that are fitted at once: what stays in a processor's cache."""
+_SHIFT_STEPS = 3
+_LARGEST_SHIFT = 4
+"""Of a map against its base: in pixels, to either side."""
+_COVERED = 0.05
+"""Opacity from which a pixel says nothing about the base."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +69,7 @@ def read(
     """Find the density whose drawing in all channels best explains each map.
 
     Args:
-        maps: [batch, 3, height, width] on any device; values may leave [0, 1].
+        maps: [batch, 3, height, width] on any device; finite, but values may leave [0, 1].
         style: how the maps were drawn.
         noise: what maps have beside the heatmap, `Noise()` if not given; a map of larger misfit is
             taken for noisier.
@@ -72,31 +77,28 @@ def read(
         floor: mass that is spread over the whole sphere, so that no log-density is infinite.
         nside: of the densities. A location is resolved to half of the narrowest sigma.
         steps: Newton steps of the fit.
-
-    Raises:
-        ValueError: maps of another size than the style's, or not finite; a floor outside (0, 1);
-            a prior of another nside or without mass on the map.
     """
     _check(maps, style, floor, prior, nside)
     noise, strength = noise or Noise(), contrast(style).square().mean().sqrt().item()
     noise = Noise(noise.white / strength, noise.smooth / strength, noise.bias / strength)
     operator = drawing_operator(style, noise).to(maps.device)
-    weights = _grid_weights(operator.grid, prior).to(maps.device)
+    grid, weights = operator.grid, _grid_weights(operator.grid, prior).to(maps.device)
     to_cells = _to_cells(style, nside).to(maps.device)
     background = (prior or Density.uniform(nside)).mass
     readings: list[Reading] = []
     for part in torch.split(maps, max(1, _CHUNK // weights.numel())):
-        evidence = operator.evidence(operator.pool(opacity_of(part.float(), style)))
+        evidence = operator.evidence(operator.pool(_opacity(part.float(), style)))
         mass = maximum_entropy(operator, evidence, weights, steps=steps)
         overfit = _overfit(style, noise)
         legibility = _legibility(operator, evidence, mass, weights, overfit).tolist()
-        candidates = rearrange(operator.grid.columns(mass[:, 0]), "b row column -> b (row column)")
+        rows = rearrange(mass, "b 1 (row p) ring -> b row (ring p)", p=grid.phases)
+        candidates = rows[..., : grid.columns].flatten(1)
         cells = torch.sparse.mm(to_cells, candidates.T).T.contiguous().double().cpu()
-        points = _modes(operator.grid, candidates.double().cpu(), 1.5 * min(style.sigma_deg))
+        points = _modes(grid, candidates.double().cpu(), 1.5 * min(style.sigma_deg))
         for share, cell_mass, point in zip(legibility, cells, points, strict=True):
             is_legible = share >= LEGIBLE
             fit = cell_mass.clamp_min(0) / cell_mass.sum() if is_legible else background
-            density = Density.from_mass((1 - floor) * fit + floor / len(fit))
+            density = Density((1 - floor) * fit + floor / len(fit))
             readings.append(Reading(density, share, point if is_legible else point * torch.nan))
     return readings
 
@@ -115,15 +117,91 @@ def _check(maps: Tensor, style: MapStyle, floor: float, prior: Density | None, n
         raise ValueError(f"expected a prior of nside {nside}, got {prior.nside}")
 
 
+def _opacity(
+    maps: Float[Tensor, "batch 3 height width"], style: MapStyle
+) -> Float[Tensor, "batch channel height width"]:
+    """Opacity in each width of the heatmap: three channels, or one that all colours tell together.
+
+    Where the base has structure, a shift of the map against it is registered first.
+    """
+    base, change = base_image(style).to(maps.device), contrast(style).to(maps.device)
+    if len(style.sigma_deg) == 3:
+        return (maps - base) / change
+    if style.base != "blank":
+        maps = _registered(maps, base, change)
+    return _shared_opacity(maps - base, change)
+
+
+def _shared_opacity(heatmap: Tensor, change: Tensor) -> Float[Tensor, "batch 1 height width"]:
+    """Least squares over the colours in each pixel, less a colour bias common to all pixels.
+
+    What no opacity explains is the part of the heatmap across the contrast; from it follows the
+    bias, but for what lies along the contrast everywhere.
+    """
+    unit = change / change.norm(dim=0)
+    along = einsum(unit, heatmap, "c h w, b c h w -> b h w")
+    across = heatmap - unit * along[:, None]
+    count = unit[0].numel()
+    normal = count * torch.eye(3, device=heatmap.device) - einsum(unit, unit, "i h w, j h w -> i j")
+    bias = reduce(across, "b c h w -> b c", "sum") @ torch.linalg.pinv(normal, rtol=1e-3)
+    opacity = along - einsum(unit, bias, "c h w, b c -> b h w")
+    return rearrange(opacity / change.norm(dim=0), "b h w -> b 1 h w")
+
+
+def _registered(maps: Tensor, base: Tensor, change: Tensor) -> Float[Tensor, "b 3 h w"]:
+    """Undo the shift between maps and base: whole pixels first, then fractions.
+
+    Least squares on the slopes of the base (Lucas and Kanade 1981); pixels under the heatmap and
+    near the upper and lower edge say nothing.
+    """
+    slopes = torch.stack(torch.gradient(base, dim=(1, 2)))
+    shift = _whole_shift(maps, base)
+    for _ in range(_SHIFT_STEPS):
+        moved = _moved(maps, -shift)
+        weight = (_shared_opacity(moved - base, change).abs() < _COVERED).float()
+        weight[:, :, :_LARGEST_SHIFT] = weight[:, :, -_LARGEST_SHIFT:] = 0
+        apart = (moved - base) * weight
+        normal = einsum(slopes, slopes, weight[:, 0], "i c h w, j c h w, b h w -> b i j")
+        slope = einsum(slopes, apart, "i c h w, b c h w -> b i")
+        ridge = 1e-3 * slopes.square().sum() * torch.eye(2, device=maps.device)
+        shift = shift - torch.linalg.solve(normal + ridge, slope)
+    return _moved(maps, -shift)
+
+
+def _frequencies(maps: Tensor) -> tuple[Float[Tensor, "h 1"], Float[Tensor, " w"]]:
+    """Cycles a pixel of the real Fourier transform."""
+    rows = torch.fft.fftfreq(maps.shape[-2], device=maps.device)[:, None]
+    return rows, torch.fft.rfftfreq(maps.shape[-1], device=maps.device)
+
+
+def _whole_shift(maps: Tensor, base: Tensor) -> Float[Tensor, "b 2"]:
+    """Shift in whole pixels at which maps go best with the base, in what both have of edges."""
+    rows, columns = _frequencies(maps)
+    edges = (rows.square() + columns.square()).square()
+    both = torch.fft.rfft2(maps) * torch.fft.rfft2(base).conj() * edges
+    match = torch.fft.irfft2(both.sum(1), s=maps.shape[-2:])
+    side = 2 * _LARGEST_SHIFT + 1
+    match = match.roll((_LARGEST_SHIFT, _LARGEST_SHIFT), (1, 2))[:, :side, :side]
+    best = rearrange(match, "b h w -> b (h w)").argmax(-1)
+    return torch.stack((best // side, best % side), dim=-1).float() - _LARGEST_SHIFT
+
+
+def _moved(maps: Tensor, shift: Float[Tensor, "b 2"]) -> Float[Tensor, "b 3 h w"]:
+    """Move maps down and right by fractions of a pixel, around the edges."""
+    rows, columns = _frequencies(maps)
+    turn = shift[:, :1, None] * rows + shift[:, 1:, None] * columns
+    spectrum = torch.fft.rfft2(maps) * torch.exp(-2j * torch.pi * turn)[:, None]
+    return torch.fft.irfft2(spectrum, s=maps.shape[-2:])
+
+
 def _grid_weights(grid: Grid, prior: Density | None) -> Field:
     """Prior mass of each candidate."""
-    weights = grid.area[:, None].expand(len(grid.lat), len(grid.lon))
+    weights = grid.area[:, None].expand(-1, grid.columns)
     if prior is not None:
         weights = weights * prior.mass[cell_of(grid.lat_lon, prior.nside)]
     if not weights.sum() > 0:
         raise ValueError("expected a prior with mass on the map, got none there")
-    phased = grid.phased((weights / weights.sum())[None])
-    return rearrange(phased, "1 row ring -> 1 1 row ring").float()
+    return grid.phased((weights / weights.sum())[None])[None].float()
 
 
 def _legibility(
@@ -173,8 +251,8 @@ def _modes(
     grid: Grid, mass: Float[Tensor, "batch candidates"], radius_deg: float
 ) -> Float[Tensor, "batch 2"]:
     """Mean direction of the density around its peak."""
-    xyz = rearrange(to_xyz(grid.lat_lon), "row column xyz -> (row column) xyz")
-    area = grid.area.repeat_interleave(len(grid.lon))
+    xyz = to_xyz(grid.lat_lon).flatten(0, 1)
+    area = grid.area.repeat_interleave(grid.columns)
     mode = xyz[(mass / area).argmax(-1)]
     for _ in range(3):
         near = mass * (mode @ xyz.T > math.cos(math.radians(radius_deg)))
@@ -194,10 +272,10 @@ def _to_cells(style: MapStyle, nside: int) -> Float[Tensor, "cells candidates"]:
     row = (grid.lat[0] - lat_lon[:, 0]) / (grid.lat[0] - grid.lat[-1]) * (len(grid.lat) - 1)
     column = (lat_lon[:, 1] - grid.west) % 360 / grid.step_deg - 0.5
     rows, row_share = _neighbours(row, len(grid.lat), around=False)
-    columns, column_share = _neighbours(column, len(grid.lon), around=style.is_world_wide)
-    candidate = rearrange(rows[:, :, None] * len(grid.lon) + columns[:, None], "n i j -> (n i j)")
-    share = rearrange(row_share[:, :, None] * column_share[:, None], "n i j -> (n i j)")
-    size = (12 * nside**2, len(grid.lat) * len(grid.lon))
+    columns, column_share = _neighbours(column, grid.columns, around=style.is_world_wide)
+    candidate = (rows[:, :, None] * grid.columns + columns[:, None]).flatten()
+    share = (row_share[:, :, None] * column_share[:, None]).flatten()
+    size = (12 * nside**2, len(grid.lat) * grid.columns)
     total = torch.zeros(size[1], dtype=torch.float64).index_add_(0, candidate, share)
     place = torch.stack((cells.repeat_interleave(4), candidate))
     share = (share / total[candidate]).float()
@@ -224,7 +302,7 @@ def _points_on_map(
     cells = torch.arange(12 * nside**2)
     if per_side > 1:
         cells = cells[_is_on_map(cell_lat_lon(cells, nside), style, margin_deg=2 * cell_deg)]
-    lat_lon = rearrange(points_in_cells(cells, nside, per_side), "cell point ax -> (cell point) ax")
+    lat_lon = points_in_cells(cells, nside, per_side).flatten(0, 1)
     inside = _is_on_map(lat_lon, style, margin_deg=0.0)
     return cells.repeat_interleave(per_side**2)[inside], lat_lon[inside]
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from icgeo.maps.basemap import basemap
+from icgeo.maps.drawing import basemap
 from icgeo.sphere import EARTH_RADIUS_KM
 
 _WORLD_WIDTH, _WINDOW_WIDTH = 600, 360

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pyproj import Geod
 
 from icgeo.maps import MapStyle, draw, draw_density
-from icgeo.maps.basemap import base_image
+from icgeo.maps.drawing import base_image
 from icgeo.sphere.density import Density
 
 SMALL = MapStyle(height=16, width=32)

@@ -13,7 +13,7 @@ from scipy.ndimage import fourier_shift
 from torch import Generator, Tensor
 
 from icgeo.maps import LEGIBLE, MapStyle, Noise, Reading, draw, draw_density, read
-from icgeo.maps.basemap import base_image
+from icgeo.maps.drawing import base_image
 from icgeo.maps.operator import candidate_grid, dot, drawing_operator
 from icgeo.sphere import angle, sample_uniform, sample_von_mises_fisher, to_lat_lon, to_xyz
 from icgeo.sphere.density import Density
@@ -271,11 +271,11 @@ STYLES = [
 def test_the_operator_draws_as_draw_does(style: MapStyle):
     """float32 transforms of values up to 1 keep 1e-5."""
     operator, grid = drawing_operator(style, Noise()), candidate_grid(style)
-    row, column = len(grid.lat) // 3, len(grid.lon) - 3
-    mass = torch.zeros(1, len(grid.lat), len(grid.lon))
+    row, column = len(grid.lat) // 3, grid.columns - 3
+    mass = torch.zeros(1, len(grid.lat), grid.columns)
     mass[0, row, column] = 1
     drawn = operator.draw(grid.phased(mass)[:, None])
-    expected = draw((grid.lat[row], (grid.lon[column] + 180) % 360 - 180), style)
+    expected = draw(grid.lat_lon[row, column], style)
     opacity = operator.pool(expected[None, : len(style.sigma_deg)])
     assert torch.allclose(operator.visible(drawn), operator.visible(opacity), atol=1e-5)
 
@@ -284,7 +284,7 @@ def test_the_operator_draws_as_draw_does(style: MapStyle):
 def test_the_operator_is_adjoint_and_its_energy_positive(style: MapStyle):
     operator, grid = drawing_operator(style, Noise()), candidate_grid(style)
     one, other = (
-        grid.phased(torch.rand(1, len(grid.lat), len(grid.lon), generator=generator(i)))[:, None]
+        grid.phased(torch.rand(1, len(grid.lat), grid.columns, generator=generator(i)))[:, None]
         for i in range(2)
     )
     there = dot(operator.normal(one), other)

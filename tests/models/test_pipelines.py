@@ -195,7 +195,7 @@ def test_a_panel_is_the_stock_pipeline_of_kontext(folders):
     noise = torch.randn(1, 1, *model.layout.latent_shape(2))
     velocity = model.velocity(context, model.layout.encode_queries(context.tensors, asked), "earth")
     found = sampling.euler(velocity, noise, model.layout.times(2, 2))
-    blank = maps.basemap.base_image(STYLE)[None]
+    blank = maps.drawing.base_image(STYLE)[None]
     last = panel_rows(asked, blank)
     panel = panels(panel_rows(photos, drawn), last)
     assert panel.shape == (1, 3, 3 * 64, 64 + 128)

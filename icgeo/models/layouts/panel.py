@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from icgeo.maps.basemap import base_image
+from icgeo.maps.drawing import base_image
 from icgeo.models.attention import install
 from icgeo.models.backbones.backbone import ImageBackbone
 from icgeo.models.layouts.layout import Predict, colours, instructed

@@ -8,7 +8,7 @@ import torch
 from shapely import Point
 
 from icgeo.maps import MapStyle
-from icgeo.maps.basemap import BORDER, LAND, SEA, base_image, basemap
+from icgeo.maps.drawing import BORDER, LAND, SEA, base_image, basemap
 
 PLACES = {
     "Chad": (15.0, 18.5, LAND),
