@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from einops import rearrange
+from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -139,15 +139,10 @@ def draw(locations: Values, style: MapStyle) -> Float[Tensor, "*batch 3 height w
     return _blend(_kernels(to_xyz(lat_lon.double()), style), style)
 
 
-def draw_density(
-    density: Density | Float[Tensor, "*batch cells"], style: MapStyle
-) -> Float[Tensor, "*batch 3 height width"]:
-    """Draw the mean map of locations that follow the density, or masses of HEALPix cells."""
-    mass = density.mass if isinstance(density, Density) else density
-    cells = cell_xyz(round((mass.shape[-1] / 12) ** 0.5))
-    heavy = mass.reshape(-1, mass.shape[-1]).any(0).nonzero().squeeze(-1)
-    opacity = torch.zeros(*mass.shape[:-1], 3, style.height * style.width, device=mass.device)
-    for part in torch.split(heavy, 512):
-        kernels = _kernels(cells.to(mass.device)[part], style)
-        opacity += torch.einsum("...n,ncp->...cp", mass[..., part].float(), kernels)
+def draw_density(density: Density, style: MapStyle) -> Float[Tensor, "3 height width"]:
+    """Draw the mean map of locations that follow the density."""
+    opacity = torch.zeros(3, style.height * style.width)
+    for part in torch.split(density.mass.nonzero().squeeze(-1), 512):
+        kernels = _kernels(cell_xyz(density.nside)[part], style)
+        opacity += einsum(density.mass[part].float(), kernels, "cell, cell c pixel -> c pixel")
     return _blend(opacity, style)

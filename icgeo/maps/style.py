@@ -44,20 +44,14 @@ def latitude(north: Float[Tensor, "*batch"], projection: Projection) -> Float[Te
 
 @dataclass(frozen=True)
 class MapStyle:
-    """How locations are drawn on a map.
-
-    Raises:
-        ValueError: an extent, size or heatmap that cannot be drawn.
-    """
+    """How locations are drawn on a map; by default the world in three widths, on black."""
 
     projection: Projection = "equirectangular"
     """Rows are spaced evenly in latitude, in Mercator's northing or in the sine of latitude."""
     extent: tuple[float, float, float, float] = (-180.0, -90.0, 180.0, 90.0)
     """West, south, east, north in degrees; over the antimeridian, east < west or east > 180."""
     height: int = 64
-    """Rows of pixels."""
     width: int = 128
-    """Columns of pixels."""
     base: Base = "blank"
     """What lies under the heatmap: black, or land and borders."""
     sigma_deg: tuple[float, ...] = (40.0, 15.0, 6.0)
@@ -93,16 +87,6 @@ class MapStyle:
             )
 
     @classmethod
-    def three_widths(cls, *, height: int = 64, width: int = 128) -> "MapStyle":
-        """Return the world with vMF kernels of 40, 15 and 6 degrees in the three channels."""
-        return cls(height=height, width=width)
-
-    @classmethod
-    def kernel(cls, *, height: int = 64, width: int = 128, sigma_deg: float = 6.0) -> "MapStyle":
-        """Return the world with one grey vMF kernel, on black."""
-        return cls(height=height, width=width, sigma_deg=(sigma_deg,))
-
-    @classmethod
     def marker(cls, *, height: int = 256, width: int = 512, sigma_deg: float = 3.0) -> "MapStyle":
         """Return the world with one red marker, on land and borders."""
         red = (0.85, 0.05, 0.05)
@@ -120,18 +104,11 @@ class MapStyle:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "MapStyle":
-        """Rebuild a style from `to_dict`, or from the JSON of it.
-
-        Raises:
-            ValueError: a name that is no field of a style.
-        """
+        """Rebuild a style from `to_dict`, or from the JSON of it."""
         names = sorted(field.name for field in fields(cls))
         if unknown := set(values).difference(names):
             raise ValueError(f"expected fields of a map style {names}, got {unknown}")
-        options: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        return cls(**options)
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
     @property
     def width_deg(self) -> float:
@@ -161,15 +138,11 @@ class MapStyle:
         steps = (torch.arange(self.height, dtype=torch.float64) + 0.5) / self.height
         return latitude(torch.lerp(ends[0], ends[1], steps), self.projection)
 
-    def column_longitudes(self) -> Float[Tensor, " width"]:
-        """Longitude of the pixel centres of each column, in degrees, unbroken from west to east."""
-        steps = torch.arange(self.width, dtype=torch.float64) + 0.5
-        return self.extent[0] + steps * self.pixel_deg
-
     def pixel_lat_lon(self) -> Float[Tensor, "height width 2"]:
         """Location of each pixel's centre."""
-        lat, lon = self.row_latitudes(), wrap_longitude(self.column_longitudes())
-        return torch.stack(torch.meshgrid(lat, lon, indexing="ij"), dim=-1)
+        steps = torch.arange(self.width, dtype=torch.float64) + 0.5
+        lon = wrap_longitude(self.extent[0] + steps * self.pixel_deg)
+        return torch.stack(torch.meshgrid(self.row_latitudes(), lon, indexing="ij"), dim=-1)
 
     def rows_of(self, lat: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Row of latitudes, fractional: row i spans i to i + 1."""

@@ -351,7 +351,7 @@ def reading_rate(height: int, width: int, *, count: int = 64, device: str = "cpu
 
     from icgeo import maps
 
-    style = maps.MapStyle.three_widths(height=height, width=width)
+    style = maps.MapStyle(height=height, width=width)
     lat_lon = torch.rand(count, 2) * torch.tensor([160.0, 360.0]) - torch.tensor([80.0, 180.0])
     drawn = maps.draw(lat_lon, style).float().to(device)
     noisy = drawn + 0.02 * torch.randn_like(drawn)

@@ -14,7 +14,7 @@ from icgeo.sphere.density import Density
 
 SMALL = MapStyle(height=16, width=32)
 MARKER = MapStyle.marker(height=64, width=128, sigma_deg=6.0)
-WINDOW = MapStyle.kernel(height=24, width=32).window(165.0, -50.0, -160.0, -10.0)
+WINDOW = MapStyle(height=24, width=32, sigma_deg=(6.0,)).window(165.0, -50.0, -160.0, -10.0)
 lat_lon = st.tuples(st.floats(-90, 90), st.floats(-180, 179.99))
 
 

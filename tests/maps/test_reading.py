@@ -19,10 +19,10 @@ from icgeo.sphere import angle, sample_uniform, sample_von_mises_fisher, to_lat_
 from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_xyz
 
-THREE = MapStyle.three_widths()
-KERNEL = MapStyle.kernel()
+THREE = MapStyle()
+KERNEL = MapStyle(sigma_deg=(6.0,))
 MARKER = MapStyle.marker(height=64, width=128, sigma_deg=12.0)
-WINDOW = MapStyle.kernel(height=48, width=40, sigma_deg=20.0).window(165.0, -50.0, -160.0, -10.0)
+WINDOW = MapStyle(height=48, width=40, sigma_deg=(20.0,)).window(165.0, -50.0, -160.0, -10.0)
 EXTRA = [(90.0, 0.0), (-90.0, 0.0), (0.0, -180.0), (40.0, 179.99), (-89.0, 55.0)]
 
 
@@ -89,7 +89,7 @@ def modes() -> tuple[Tensor, Tensor]:
 @pytest.mark.slow
 def test_ten_thousand_locations_are_read_back():
     """Within 0.1 of an equatorial pixel, the promise of the package."""
-    style = MapStyle.kernel(height=32, width=64, sigma_deg=30.0)
+    style = MapStyle(height=32, width=64, sigma_deg=(30.0,))
     truth = places(10_000)
     for part in torch.split(truth, 2000):
         readings = read(draw(part, style), style, nside=4, steps=7)
@@ -101,8 +101,8 @@ def test_ten_thousand_locations_are_read_back():
     [
         THREE,
         KERNEL,
-        MapStyle.three_widths(height=32, width=64),
-        MapStyle.kernel(height=128, width=256),
+        MapStyle(height=32, width=64),
+        MapStyle(height=128, width=256, sigma_deg=(6.0,)),
         MapStyle(projection="equal_area"),
         MapStyle(projection="equal_area", sigma_deg=(6.0,)),
         MapStyle(projection="equirectangular", extent=(0.0, -90.0, 360.0, 90.0)),
@@ -260,8 +260,8 @@ def test_a_map_reads_the_same_in_any_company(style: MapStyle):
 
 STYLES = [
     THREE,
-    MapStyle.three_widths(height=32, width=64),
-    MapStyle.kernel(height=128, width=256),
+    MapStyle(height=32, width=64),
+    MapStyle(height=128, width=256, sigma_deg=(6.0,)),
     MapStyle(projection="equal_area"),
     WINDOW,
 ]
@@ -315,7 +315,7 @@ def test_what_cannot_be_read_is_refused():
         with pytest.raises(ValueError, match=message):
             read(wrong, KERNEL, **options)
     with pytest.raises(ValueError, match="widen the heatmap"):
-        read(maps, MapStyle.kernel(sigma_deg=0.5))
+        read(maps, MapStyle(sigma_deg=(0.5,)))
     with pytest.raises(ValueError, match="white noise"):
         Noise(white=0.0)
     elsewhere = Density.from_mixture([[60.0, 0.0]], [1e6], [1.0])

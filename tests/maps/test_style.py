@@ -12,8 +12,8 @@ from pyproj import Proj
 from icgeo.maps import MapStyle
 from icgeo.maps.style import latitude, northing
 
-WINDOW = MapStyle.three_widths().window(165.0, -50.0, -160.0, -10.0)
-STYLES = [MapStyle.three_widths(), MapStyle.kernel(), MapStyle.marker(), WINDOW]
+WINDOW = MapStyle().window(165.0, -50.0, -160.0, -10.0)
+STYLES = [MapStyle(), MapStyle(sigma_deg=(6.0,)), MapStyle.marker(), WINDOW]
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -66,7 +66,7 @@ def test_a_window_crosses_the_antimeridian_and_keeps_its_ink_in_pixels():
     lon = WINDOW.pixel_lat_lon()[0, :, 1]
     assert (lon.diff() < 0).sum() == 1
     assert lon.max() < 180
-    world = MapStyle.three_widths()
+    world = MapStyle()
     in_pixels = [s / WINDOW.pixel_deg for s in WINDOW.sigma_deg]
     assert in_pixels == pytest.approx([s / world.pixel_deg for s in world.sigma_deg])
     same = replace(WINDOW, extent=(165.0, -50.0, 200.0, -10.0)).pixel_lat_lon()

@@ -9,7 +9,7 @@ from icgeo import maps, plots
 from icgeo.prediction import Prediction
 from icgeo.sphere.density import Density
 
-STYLE = maps.MapStyle.three_widths(height=32, width=64)
+STYLE = maps.MapStyle(height=32, width=64)
 PHOTO = np.indices((24, 32)).sum(axis=0)[..., None].repeat(3, axis=-1).astype(np.uint8) * 4
 
 

@@ -19,7 +19,7 @@ from icgeo.plots.curves import calibration_band
 from icgeo.prediction import Example, Prediction
 from icgeo.sphere.density import Density
 
-STYLE = maps.MapStyle.three_widths(height=16, width=32)
+STYLE = maps.MapStyle(height=16, width=32)
 PHOTO = np.random.default_rng(0).integers(256, size=(16, 16, 3), dtype=np.uint8)
 
 

@@ -18,7 +18,7 @@ from icgeo.prediction import Prediction
 from icgeo.sphere import distance_km
 from icgeo.sphere.density import Density
 
-STYLE = maps.MapStyle.three_widths(height=16, width=32)
+STYLE = maps.MapStyle(height=16, width=32)
 PHOTO = np.random.default_rng(0).integers(256, size=(16, 16, 3), dtype=np.uint8)
 STEPS = [(torch.rand(2, 3, 3, 16, 32) + t, t) for t in (1.0, 0.7, 0.5, 0.2, 0.1)]
 

@@ -17,7 +17,7 @@ from icgeo.report import choose_cases, load_cases, save_cases
 from icgeo.report.cases import draw_density
 from icgeo.sphere.density import Density
 
-STYLE = maps.MapStyle.three_widths(height=16, width=32)
+STYLE = maps.MapStyle(height=16, width=32)
 
 
 class North:

@@ -115,7 +115,7 @@ def test_evidence_is_written_as_tables_and_json(rows, tmp_path):
 class Perfect:
     """A codec that loses nothing."""
 
-    settings = SimpleNamespace(style=maps.MapStyle.three_widths(height=32, width=64))
+    settings = SimpleNamespace(style=maps.MapStyle(height=32, width=64))
 
     def codec_round_trip(self, lat_lon):
         return maps.draw(lat_lon, self.settings.style)
