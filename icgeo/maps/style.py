@@ -108,7 +108,10 @@ class MapStyle:
         names = sorted(field.name for field in fields(cls))
         if unknown := set(values).difference(names):
             raise ValueError(f"expected fields of a map style {names}, got {unknown}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        options: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**options)
 
     @property
     def width_deg(self) -> float:

@@ -125,27 +125,6 @@ def connected_parts(cells: Int[Tensor, " chosen"], nside: int) -> Int[np.ndarray
     return connected_components(links, directed=False)[1]
 
 
-def _rings(
-    cells: Int[np.ndarray, " chosen"], nside: int, step: int
-) -> Float[np.ndarray, "chosen vertices 2"]:
-    """Longitudes, unbroken around each cell, and latitudes of its outline.
-
-    Outlines run counterclockwise from the corner next to the pole and back to it. At the pole
-    itself that corner has a first and a last longitude, those of the sides that leave it.
-    """
-    centre_lon, centre_lat = (x.deg[:, None] for x in grid(nside).healpix_to_lonlat(cells))
-    lon, lat = (x.to_value("deg") for x in grid(nside).boundaries_lonlat(cells, step))
-    centre_lon = (centre_lon + 180) % 360 - 180
-    outline = np.stack((centre_lon + (lon - centre_lon + 180) % 360 - 180, lat), axis=-1)
-    south = centre_lat[..., None] < 0
-    outline = np.where(south, np.roll(outline, 2 * step, axis=1), outline)
-    outline = outline[:, [*range(4 * step), 0]]
-    at_pole = np.abs(outline[:, 0, 1]) > 90 - 1e-9
-    outline[at_pole, 0, 0] = outline[at_pole, 1, 0]
-    outline[at_pole, -1, 0] = outline[at_pole, -2, 0]
-    return outline
-
-
 def cell_outlines(
     cells: Int[Tensor, " chosen"], nside: int
 ) -> tuple[Int[np.ndarray, " polygons"], Any]:
@@ -157,12 +136,23 @@ def cell_outlines(
     import shapely
 
     step = max(2, 32 // nside)
-    outline = _rings(cells.numpy(), nside, step)
+    centre_lon, centre_lat = (x.deg[:, None] for x in grid(nside).healpix_to_lonlat(cells.numpy()))
+    lon, lat = (x.to_value("deg") for x in grid(nside).boundaries_lonlat(cells.numpy(), step))
+    # longitudes are unbroken around each cell
+    centre_lon = (centre_lon + 180) % 360 - 180
+    ring = np.stack((centre_lon + (lon - centre_lon + 180) % 360 - 180, lat), axis=-1)
+    # counterclockwise from the corner next to the pole and back to it
+    ring = np.where(centre_lat[..., None] < 0, np.roll(ring, 2 * step, axis=1), ring)
+    ring = ring[:, [*range(4 * step), 0]]
+    # at the pole itself that corner has two longitudes, those of the sides that leave it
+    at_pole = np.abs(ring[:, 0, 1]) > 90 - 1e-9
+    ring[at_pole, 0, 0] = ring[at_pole, 1, 0]
+    ring[at_pole, -1, 0] = ring[at_pole, -2, 0]
     # such cells have two corners on the antimeridian, which halve the ring
-    across = np.abs(outline[..., 0]).max(axis=1) > 180 + 1e-9
-    halves = np.concatenate((outline[across, : 2 * step + 1], outline[across, 2 * step :]))
+    across = np.abs(ring[..., 0]).max(axis=1) > 180 + 1e-9
+    halves = np.concatenate((ring[across, : 2 * step + 1], ring[across, 2 * step :]))
     halves[..., 0] -= 360 * np.round(halves[..., 0].mean(axis=1, keepdims=True) / 360)
     position = np.arange(len(cells))
-    polygons = [shapely.polygons(np.round(part, 9)) for part in (outline[~across], halves)]
+    polygons = [shapely.polygons(np.round(part, 9)) for part in (ring[~across], halves)]
     owners = (position[~across], position[across], position[across])
     return np.concatenate(owners), np.concatenate(polygons)
