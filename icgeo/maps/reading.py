@@ -89,8 +89,8 @@ def read(
     for part in torch.split(maps, max(1, _CHUNK // weights.numel())):
         evidence = operator.evidence(operator.pool(_opacity(part.float(), style)))
         mass = maximum_entropy(operator, evidence, weights, steps=steps)
-        overfit = _overfit(style, noise)
-        legibility = _legibility(operator, evidence, mass, weights, overfit).tolist()
+        energies = _energies(operator, evidence, mass, weights)
+        legibility = _legibility(*energies, overfit=_overfit(style, noise)).tolist()
         rows = rearrange(mass, "b 1 (row p) ring -> b row (ring p)", p=grid.phases)
         candidates = rows[..., : grid.columns].flatten(1)
         cells = torch.sparse.mm(to_cells, candidates.T).T.contiguous().double().cpu()
@@ -205,14 +205,13 @@ def _grid_weights(grid: Grid, prior: Density | None) -> Field:
 
 
 def _legibility(
-    operator: DrawingOperator, evidence: Evidence, mass: Field, prior: Field, overfit: float
+    white: Tensor, gained: Tensor, before: Tensor, overfit: float
 ) -> Float[Tensor, " batch"]:
     """Share of what a heatmap could have drawn, beyond prior and white noise, that the fit draws.
 
     White noise is measured outside the band of the heatmap. A density fits `overfit` of what is
     within to mere noise: that is no gain, and it takes four times as much to be half legible.
     """
-    white, gained, before = _energies(operator, evidence, mass, prior)
     drawable = (before - white).clamp_min(0) + 2 * overfit * white
     share = (gained - overfit * white) / drawable.clamp_min(_LEAST_ENERGY)
     return share.clamp(0, 1).flatten()
@@ -300,8 +299,7 @@ def _points_on_map(
     spacing = min(grid.step_deg, (grid.lat[0] - grid.lat[1]).item())
     per_side = math.ceil(3 * cell_deg / spacing)
     cells = torch.arange(12 * nside**2)
-    if per_side > 1:
-        cells = cells[_is_on_map(cell_lat_lon(cells, nside), style, margin_deg=2 * cell_deg)]
+    cells = cells[_is_on_map(cell_lat_lon(cells, nside), style, margin_deg=2 * cell_deg)]
     lat_lon = points_in_cells(cells, nside, per_side).flatten(0, 1)
     inside = _is_on_map(lat_lon, style, margin_deg=0.0)
     return cells.repeat_interleave(per_side**2)[inside], lat_lon[inside]
