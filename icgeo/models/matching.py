@@ -1,0 +1,316 @@
+"""Alike parts of photos, and the place that they give: local descriptors and a sweep of hypotheses.
+
+A photo is cut into `grid x grid` cells, each with a descriptor of unit length. Where a query lies,
+how wide its view is and how wide the example's is (a hypothesis) says which cell of the example each
+cell of the query shows, exactly, with the turn of north between them. Alike cells speak for a
+hypothesis, unlike ones against it. Views are gnomonic and north-up, as in `icgeo.data.orbit`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from einops import einsum, rearrange, reduce, repeat
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from icgeo import sphere
+from icgeo.sphere.healpix import cell_xyz
+
+COARSE, FINE = 16, 64
+"""Resolution (HEALPix nside) of the first sweep, of all places, and of the second, of the best."""
+CHILDREN = (FINE // COARSE) ** 2
+STRIDE = 2
+"""The first sweep asks every second cell of the query, in each direction."""
+REACH = 0.55
+"""Views overlap too little when farther apart than this share of both fields of view."""
+
+
+class Residual(nn.Module):
+    """A normalised 3 x 3 convolution beside the identity."""
+
+    def __init__(self, channels: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, channels)
+        self.spread = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        self.mix = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Return the input plus what its neighbourhood tells."""
+        return x + self.mix(functional.gelu(self.spread(self.norm(x))))
+
+
+@dataclass(frozen=True)
+class MatchSettings:
+    """How alike cells become a likelihood; fitted on worlds that the encoder never saw."""
+
+    sharpness: float = 16.0
+    """Weight of the cosine of two descriptors."""
+    none_logit: float = 14.0
+    """Logit of a query cell's being seen in no example."""
+    inliers: float = 0.3
+    """Share of cells that match as a true hypothesis says."""
+    weight: float = 0.06
+    """Weight of one cell's evidence: neighbouring cells are not independent."""
+    fields_of_view_deg: tuple[float, ...] = (21.0, 27.0, 34.6, 44.4, 57.0)
+    """Fields of view that are tried, of queries and of examples."""
+
+
+class LocalEncoder(ModelMixin, ConfigMixin):
+    """Local descriptors of photos: a convolutional network with one step down and up again."""
+
+    @register_to_config
+    def __init__(
+        self, *, photo_size: int = 64, channels: int = 64, width: int = 48, deep_width: int = 96
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(6, width, 4, stride=4), nn.GELU(), Residual(width), Residual(width, 2)
+        )
+        self.down = nn.Sequential(
+            nn.Conv2d(width, deep_width, 2, stride=2),
+            *(Residual(deep_width, dilation) for dilation in (1, 2, 1, 2, 1)),
+        )
+        self.up = nn.Conv2d(deep_width, width, 1)
+        self.fine = nn.Sequential(
+            Residual(width), Residual(width), nn.GroupNorm(1, width), nn.Conv2d(width, channels, 1)
+        )
+
+    @property
+    def grid(self) -> int:
+        """Cells in each direction."""
+        return int(self.config.photo_size) // 4
+
+    def forward(
+        self, photos: Float[Tensor, "photos 3 size size"]
+    ) -> Float[Tensor, "photos cells channels"]:
+        """Describe the cells of photos in [0, 1], in row order, by vectors of unit length."""
+        # haze and exposure are affine in each channel: the standardised copy is free of both
+        both = torch.cat((photos * 4 - 2, functional.instance_norm(photos, eps=1e-4)), dim=1)
+        stem = self.stem(both.contiguous(memory_format=torch.channels_last))
+        up = functional.interpolate(self.up(self.down(stem)), scale_factor=2, mode="nearest")
+        local = functional.normalize(self.fine(stem + up).float(), dim=1)
+        return rearrange(local, "n c h w -> n (h w) c")
+
+
+def mutual_matches(
+    query: Float[Tensor, "queries cells channels"],
+    examples: Float[Tensor, "queries shots cells channels"],
+    settings: MatchSettings,
+) -> Float[Tensor, "queries shots cells cells"]:
+    """Return the probability that a query's cell and an example's show the same.
+
+    It is mutual, the geometric mean of those in both directions (the dual softmax of Sun et al.
+    2021, LoFTR, eq. 2, under a root): of the query's cell among the cells of all examples or none,
+    and of the example's cell among those of the query. [.., query cell, example cell].
+    """
+    cosine = einsum(query, examples, "b q d, b k c d -> b k q c")
+    likeness = cosine.sub_(1).mul_(settings.sharpness).exp_()  # at most 1
+    none = math.exp(settings.none_logit - settings.sharpness)
+    one_of_all = reduce(likeness, "b k q c -> b 1 q 1", "sum") + none
+    one_of_query = reduce(likeness, "b k q c -> b k 1 c", "sum")
+    return likeness.mul_(one_of_all.rsqrt()).mul_(one_of_query.rsqrt())
+
+
+def log_ratio(matches: Float[Tensor, "*batch"], cells: int, settings: MatchSettings) -> Tensor:
+    """Return how much a match speaks for a hypothesis that says it, in nats.
+
+    Robust: only a share of the cells of a true hypothesis match; the others match by chance.
+    """
+    return settings.weight * torch.log1p(settings.inliers * (matches * cells - 1))
+
+
+def _frames(xyz: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
+    """Return the axes of north-up views: right, down, ahead."""
+    north, east = sphere.north_east(xyz)
+    return torch.stack((east, -north, xyz), dim=-2)
+
+
+def _cells_seen(
+    query: Float[Tensor, "hypotheses 3 3"],
+    query_tan: Float[Tensor, " hypotheses"],
+    example: Float[Tensor, "hypotheses 3 3"],
+    example_tan: Float[Tensor, " hypotheses"],
+    centres: Float[Tensor, "cells 2"],
+    grid: int,
+) -> Int[Tensor, "hypotheses cells"]:
+    """Return which cell of its example each cell of a query shows; -1 is outside.
+
+    Views are given by their axes and by the tangent of half their field of view.
+    """
+    turn = example @ query.mT
+    ahead = query_tan[:, None, None] * turn[:, :, :2]
+    x, y, z = einsum(ahead, centres, "h i j, c j -> i h c") + rearrange(
+        turn[:, :, 2], "h i -> i h 1"
+    )
+    scale = grid / 2 / (z * example_tan[:, None])
+    column, row = x * scale + grid / 2, y * scale + grid / 2
+    inside = (z > 0.05) & (column >= 0) & (column < grid) & (row >= 0) & (row < grid)
+    return torch.where(inside, row.int() * grid + column.int(), -1)
+
+
+def _centres(grid: int) -> Float[Tensor, "cells 2"]:
+    """Return the centres of cells (right, down) in half widths of the view, in row order."""
+    step = (torch.arange(grid) + 0.5) * 2 / grid - 1
+    down, right = torch.meshgrid(step, step, indexing="ij")
+    return torch.stack((right, down), dim=-1).flatten(0, 1)
+
+
+def _asked(grid: int) -> Int[Tensor, " cells"]:
+    """Return the cells of the query that the first sweep asks."""
+    numbers = torch.arange(grid**2).view(grid, grid)
+    return numbers[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE].flatten()
+
+
+def _tangents(settings: MatchSettings) -> Float[Tensor, " fields"]:
+    return torch.tan(torch.deg2rad(torch.tensor(settings.fields_of_view_deg)) / 2)
+
+
+def _least_cosine(settings: MatchSettings) -> Float[Tensor, "fields fields"]:
+    """Return the cosine of how far two views of these fields of view may lie apart."""
+    degrees = torch.tensor(settings.fields_of_view_deg)
+    return torch.cos(torch.deg2rad(REACH * (degrees[:, None] + degrees)))
+
+
+@lru_cache(maxsize=8)
+def _places(nside: int) -> Float[Tensor, "cells 3"]:
+    return cell_xyz(nside).float()
+
+
+@dataclass(frozen=True, eq=False)
+class ExampleSweep:
+    """The hypotheses of the first sweep that one example can judge, and the cells they compare."""
+
+    lookups: Int[Tensor, " lookups"]
+    """Pairs of cells, query cell x cells + example cell, hypothesis by hypothesis."""
+    starts: Int[Tensor, " hypotheses"]
+    """Where each hypothesis begins in them."""
+    slots: Int[Tensor, " hypotheses"]
+    """Number of the hypothesis in [places, fields of the query, fields of the example]."""
+    places: Int[Tensor, " places"]
+    """Cells of the sphere that are near enough."""
+
+
+@lru_cache(maxsize=256)
+def _example_sweep(
+    xyz: tuple[float, float, float], grid: int, settings: MatchSettings
+) -> ExampleSweep:
+    """List the hypotheses about an example at a place; they depend on nothing else."""
+    centre, tangents = torch.tensor(xyz), _tangents(settings)
+    cosine = _places(COARSE) @ centre
+    places = (cosine > _least_cosine(settings).min()).nonzero()[:, 0]
+    near = cosine[places, None, None] > _least_cosine(settings)
+    place, query_field, example_field = near.nonzero().unbind(-1)
+    seen = _cells_seen(
+        _frames(_places(COARSE)[places])[place],
+        tangents[query_field],
+        _frames(centre[None]).expand(len(place), 3, 3),
+        tangents[example_field],
+        _centres(grid)[_asked(grid)],
+        grid,
+    )
+    inside = seen >= 0
+    pairs = torch.arange(seen.shape[1], dtype=torch.int32) * grid**2 + seen
+    counts = inside.sum(-1)
+    fields = len(tangents)
+    return ExampleSweep(
+        lookups=pairs[inside],
+        starts=(counts.cumsum(0) - counts).int(),
+        slots=(place * fields + query_field) * fields + example_field,
+        places=places,
+    )
+
+
+def _coarse_evidence(
+    ratios: Float[Tensor, "queries asked cells"], sweep: ExampleSweep, fields: int
+) -> Float[Tensor, "queries places fields"]:
+    """Return the evidence of one example for each place near it and each field of the query."""
+    table = rearrange(ratios, "b q c -> (q c) b").contiguous()
+    scores = functional.embedding_bag(sweep.lookups, table, sweep.starts, mode="sum")
+    shape = len(ratios), len(sweep.places), fields, fields
+    by_slot = torch.zeros(math.prod(shape[1:]), len(ratios), device=ratios.device)
+    by_slot[sweep.slots] = scores  # where views do not overlap the example says nothing
+    return by_slot.T.reshape(shape).logsumexp(-1) - math.log(fields)
+
+
+def _fine_evidence(
+    matches: Float[Tensor, "shots cells cells"],
+    xyz: Float[Tensor, "shots 3"],
+    places: Float[Tensor, "places 3"],
+    query_field: Int[Tensor, " places"],
+    grid: int,
+    settings: MatchSettings,
+) -> Float[Tensor, " places"]:
+    """Return the evidence of all examples, and all cells, for some places and fields of view."""
+    tangents, fields = _tangents(settings), len(settings.fields_of_view_deg)
+    near = (places @ xyz.T)[..., None] > _least_cosine(settings)[query_field][:, None]
+    place, example, example_field = near.nonzero().unbind(-1)
+    seen = _cells_seen(
+        _frames(places)[place],
+        tangents[query_field][place],
+        _frames(xyz)[example],
+        tangents[example_field],
+        _centres(grid),
+        grid,
+    )
+    cell = torch.arange(grid**2)
+    values = log_ratio(matches[example[:, None], cell, seen.clamp_min(0)], grid**2, settings)
+    scores = torch.where(seen >= 0, values, 0.0).sum(-1)
+    by_field = torch.zeros(len(places), len(xyz), fields)
+    by_field[place, example, example_field] = scores
+    return (by_field.logsumexp(-1) - math.log(fields)).sum(-1)
+
+
+def match(
+    query: Float[Tensor, "queries cells channels"],
+    examples: Float[Tensor, "#queries shots cells channels"],
+    xyz: Float[Tensor, "#queries shots 3"],
+    settings: MatchSettings,
+    *,
+    top: int = 24,
+) -> Float[Tensor, "queries places"]:
+    """Return the log-likelihood ratio of each place of the sphere, against none, by alike parts.
+
+    Every place is tried, then the `top` best at a finer resolution and with all cells.
+
+    Args:
+        query: descriptors of the queries' cells.
+        examples: those of the examples, of all queries or of each.
+        xyz: unit vectors of the examples.
+        settings: how alike cells become a likelihood.
+        top: number of cells (times fields of view) that are tried again.
+
+    Returns:
+        nats, at the HEALPix cells (NESTED) of nside 64.
+    """
+    grid, fields = math.isqrt(query.shape[1]), len(settings.fields_of_view_deg)
+    examples, xyz = (x.expand(len(query), *x.shape[1:]) for x in (examples, xyz))
+    matches = mutual_matches(query, examples, settings)
+    coarse = torch.zeros(len(query), len(_places(COARSE)), fields)
+    asked = STRIDE**2 * log_ratio(matches[:, :, _asked(grid)], grid**2, settings)
+    for number in range(xyz.shape[1]):
+        for rows in _alike(xyz[:, number]):
+            place = xyz[rows[0], number]
+            sweep = _example_sweep(tuple(place.tolist()), grid, settings)
+            evidence = _coarse_evidence(asked[rows, number], sweep, fields)
+            coarse[rows[:, None], sweep.places] += evidence
+    best = coarse.flatten(1).topk(min(top, coarse[0].numel())).indices
+    fine = repeat(coarse, "b p f -> b (p n) f", n=CHILDREN).clone()
+    for row, number in enumerate(best):
+        children = (number[:, None] // fields * CHILDREN + torch.arange(CHILDREN)).flatten()
+        field = (number % fields).repeat_interleave(CHILDREN)
+        fine[row, children, field] = _fine_evidence(
+            matches[row], xyz[row], _places(FINE)[children], field, grid, settings
+        )
+    return fine.logsumexp(-1) - math.log(fields)
+
+
+def _alike(xyz: Float[Tensor, "queries 3"]) -> Sequence[Int[Tensor, " rows"]]:
+    """Group queries by the place of an example."""
+    _, group = xyz.unique(dim=0, return_inverse=True)
+    return [(group == number).nonzero()[:, 0] for number in range(int(group.max()) + 1)]
