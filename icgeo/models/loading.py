@@ -1,47 +1,62 @@
-"""Load a model by the architecture that its checkpoint names."""
+"""Load a model by the architecture that its checkpoint names.
+
+Weights of a pipeline come as asked: quantized, adapted, offloaded, without text encoders.
+"""
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 
 from icgeo import maps
+from icgeo.models.attention import BACKENDS
+from icgeo.models.backbones.tiny import TinyBackbone
 from icgeo.models.hub import (
     LoadError,
     fetch,
     files_in,
+    first_line,
     pipeline_index,
+    pipeline_part,
     refuse_pickles,
     resolve_local,
 )
 from icgeo.models.map_model import MapModel
+from icgeo.models.prompts import Prompts, cache_folder, text_encoder, without
 from icgeo.models.settings import Origin, Settings
 from icgeo.options import EARTH, UNKNOWN, LoadOptions
 
-QUANTIZATIONS = ("nf4", "fp8", "int8")
+QUANTIZATIONS = {"nf4": "bitsandbytes", "fp8": "torchao", "int8": "torchao"}
+"""Ways to store weights, and the packages that know them."""
 OFFLOADS = ("model", "group")
 DTYPES = ("float32", "bfloat16", "float16")
+LORA = "pytorch_lora_weights.safetensors"
+"""How diffusers names a LoRA."""
+GROUP_BLOCKS = 2
+"""Blocks that are on the device at a time when groups are offloaded."""
 
 
 @dataclass(frozen=True)
 class Architecture:
     """What a class of diffusers' pipelines is loaded as; names are imported only when needed."""
 
-    pipeline: str
-    """The class that loads it."""
     module: str
     backbone: str
     embed: str
+    pipeline: str = ""
+    """The class that loads it, if it is not the one that the checkpoint names."""
     layout: str = "references"
     attention: str = "joint"
     steps: int = 28
     guidance_scale: float = 1.0
     embedded_guidance: float = 1.0
 
-    def settings(self, index: dict[str, Any]) -> Settings:
+    def settings(self, index: Mapping[str, Any]) -> Settings:
         """Give what a checkpoint without `icgeo.json` is taken for; not calibrated."""
         is_cached = index["_class_name"] == "Flux2KleinKVPipeline"  # its index does not say
         distilled = bool(index.get("is_distilled", is_cached))
@@ -58,27 +73,26 @@ class Architecture:
         )
 
 
-_KLEIN = Architecture(
-    "Flux2KleinPipeline", "flux2", "Flux2Backbone", "embed_klein", guidance_scale=4.0
-)
+_KLEIN = Architecture("flux2", "Flux2Backbone", "embed_klein", guidance_scale=4.0)
 _WAN = Architecture(
-    "WanVACEPipeline", "wan", "WanBackbone", "embed_wan",
-    layout="frames", attention="full", guidance_scale=5.0,
-)  # fmt: skip
+    "wan", "WanBackbone", "embed_wan", layout="frames", attention="full", guidance_scale=5.0
+)
 ARCHITECTURES = {
     "Flux2KleinPipeline": _KLEIN,
-    "Flux2KleinKVPipeline": _KLEIN,
-    "Flux2Pipeline": Architecture(
-        "Flux2Pipeline", "flux2", "Flux2Backbone", "embed_dev", embedded_guidance=4.0
-    ),
+    "Flux2KleinKVPipeline": replace(_KLEIN, pipeline="Flux2KleinPipeline"),
+    "Flux2Pipeline": Architecture("flux2", "Flux2Backbone", "embed_dev", embedded_guidance=4.0),
     "FluxKontextPipeline": Architecture(
-        "FluxKontextPipeline", "kontext", "KontextBackbone", "embed_kontext",
-        layout="panel", attention="full", embedded_guidance=2.5,
+        "kontext",
+        "KontextBackbone",
+        "embed_kontext",
+        layout="panel",
+        attention="full",
+        embedded_guidance=2.5,
     ),
     "WanVACEPipeline": _WAN,
-    "WanPipeline": replace(_WAN, pipeline="WanPipeline"),
-    "WanImageToVideoPipeline": replace(_WAN, pipeline="WanImageToVideoPipeline"),
-}  # fmt: skip
+    "WanPipeline": _WAN,
+    "WanImageToVideoPipeline": _WAN,
+}
 """By the class that a checkpoint names."""
 
 
@@ -99,8 +113,8 @@ def load(
             choice that the model has not.
     """
     chosen = _checked_options(model, options)
-    with resolve_local(model) as found:
-        folder = found or fetch(
+    with resolve_local(model) as local:
+        folder = local or fetch(
             str(model), revision=chosen.revision, local_files_only=chosen.local_files_only
         )
         refuse_pickles([path for path in files_in(folder) if len(path.parts) > 1], model)
@@ -108,11 +122,11 @@ def load(
         if settings and settings.layout == "stacked":
             loaded = _load_tiny(folder, settings, chosen)
         else:
-            hub_id = None if found else str(model)
-            loaded = _load_pipeline(folder, settings, chosen, model=model, hub_id=hub_id)
+            hub_id = None if local else str(model)
+            loaded = _load_pipeline(folder, settings, chosen, hub_id=hub_id)
         origin = Origin(
             str(model),
-            revision=None if found else folder.name,
+            revision=None if local else folder.name,
             adapter=chosen.adapter,
             quantization=chosen.quantization,
         )
@@ -132,12 +146,11 @@ def _checked_options(model: str | Path, options: Mapping[str, Any]) -> LoadOptio
         if name in ("device", "dtype", "adapter") and value is not None
     }
     chosen = LoadOptions(model=str(model), **{**options, **names})
-    for name, known in (("quantization", QUANTIZATIONS), ("offload", OFFLOADS)):
+    known = {"quantization": tuple(QUANTIZATIONS), "offload": OFFLOADS, "dtype": DTYPES}
+    for name, values in known.items():
         value = getattr(chosen, name)
-        if value not in (None, *known):
-            raise LoadError(f"expected {name} of {known}, got {value!r}")
-    if chosen.dtype not in (None, *DTYPES):
-        raise LoadError(f"expected a dtype of {DTYPES}, got {chosen.dtype!r}")
+        if value not in (None, *values):
+            raise LoadError(f"expected {name} of {values}, got {value!r}")
     require_device(chosen.device)
     if chosen.offload and torch.device(chosen.device).type == "cpu":
         raise LoadError(f"expected an accelerator as device to offload from, got {chosen.device}")
@@ -151,38 +164,14 @@ def require_device(device: torch.device | str) -> None:
         LoadError: torch knows no such device, or sees no GPU of that number.
     """
     try:
-        wanted = torch.device(device)
+        checked = torch.device(device)
     except RuntimeError as error:
         raise LoadError(f"expected a device such as cpu or cuda, got {str(device)!r}") from error
-    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+    if checked.type == "cuda" and (checked.index or 0) >= torch.cuda.device_count():
         raise LoadError(
             f"expected one of the {torch.cuda.device_count()} GPUs that torch {torch.__version__} "
             f"sees, got {device}; leave the device at cpu, or install a build of torch for the GPU"
         )
-
-
-def _load_pipeline(
-    folder: Path,
-    settings: Settings | None,
-    options: LoadOptions,
-    *,
-    model: str | Path,
-    hub_id: str | None,
-) -> MapModel:
-    index = pipeline_index(folder, with_text=not hub_id)
-    architecture = architecture_of(index, model)
-    # pipelines of diffusers take seconds to import: only who loads one waits for it
-    from icgeo.models.weights import load_pipeline
-
-    own = settings or architecture.settings(index)
-    pipeline, prompts = load_pipeline(folder, architecture, options, hub_id=hub_id)
-    module = importlib.import_module(f"icgeo.models.backbones.{architecture.module}")
-    backbone = getattr(module, architecture.backbone)(pipeline, prompts)
-    if hasattr(backbone, "guidance"):
-        backbone = replace(backbone, guidance=own.embedded_guidance)
-    told = (str(model), options.revision, options.adapter, options.quantization)
-    name = " ".join(str(part) for part in told if part)
-    return MapModel(backbone, own, name, options.attention_backend)
 
 
 def own_settings(folder: Path | None) -> Settings | None:
@@ -191,7 +180,7 @@ def own_settings(folder: Path | None) -> Settings | None:
     return Settings.read(path) if path and path.is_file() else None
 
 
-def architecture_of(index: dict[str, Any], source: str | Path) -> Architecture:
+def architecture_of(index: Mapping[str, Any], source: str | Path) -> Architecture:
     """Find what loads a pipeline.
 
     Raises:
@@ -211,14 +200,142 @@ def architecture_of(index: dict[str, Any], source: str | Path) -> Architecture:
 
 
 def _load_tiny(folder: Path, settings: Settings, options: LoadOptions) -> MapModel:
-    from icgeo.models.backbones.tiny import TinyBackbone
-
     for name in ("offload", "quantization"):
         if getattr(options, name):
             raise LoadError(f"expected no {name} for a model of this size, got one")
     backbone = TinyBackbone.load(folder, device=options.device, dtype=options.torch_dtype)
     if options.adapter:
-        from icgeo.models.weights import load_adapter
-
         load_adapter(backbone.transformer, options)
     return MapModel(backbone, settings, str(options.adapter or ""))
+
+
+def _load_pipeline(
+    folder: Path, settings: Settings | None, options: LoadOptions, *, hub_id: str | None
+) -> MapModel:
+    """Load a pipeline without its text encoders, and what embeds instructions when needed.
+
+    The VAE stays in float32, for maps are measured. Text encoders of a checkpoint on the hub are
+    fetched when an instruction is new.
+    """
+    index = pipeline_index(folder, with_text=not hub_id)
+    architecture = architecture_of(index, options.model)
+    settings = settings or architecture.settings(index)
+    require_backend(options.attention_backend)
+    quantized = quantization_config(options.quantization, dtype=options.torch_dtype)
+    kind = getattr(diffusers, architecture.pipeline or index["_class_name"])
+    try:
+        pipeline = kind.from_pretrained(
+            folder,
+            dtype={"default": options.torch_dtype, "vae": torch.float32},
+            use_safetensors=True,
+            quantization_config=quantized,
+            **without(kind, text=True),
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise LoadError(f"{hub_id or folder} cannot be loaded: {first_line(error)}") from error
+    if options.adapter:
+        load_adapter(pipeline, options)
+    for part in (pipeline.transformer, pipeline.vae):
+        part.eval().requires_grad_(False)
+    if options.vae_tiling:
+        pipeline.vae.enable_tiling()
+    place(pipeline, offload=options.offload, device=options.device)
+    # pipelines of diffusers take seconds to import: only who loads one waits for it
+    module = importlib.import_module(f"icgeo.models.backbones.{architecture.module}")
+    prompts = _prompts(folder, kind, getattr(module, architecture.embed), options, hub_id=hub_id)
+    backbone = getattr(module, architecture.backbone)(pipeline, prompts)
+    if hasattr(backbone, "guidance"):
+        backbone = replace(backbone, guidance=settings.embedded_guidance)
+    parts = (options.model, options.revision, options.adapter, options.quantization)
+    name = " ".join(str(part) for part in parts if part)
+    return MapModel(backbone, settings, name, options.attention_backend)
+
+
+def _prompts(
+    folder: Path, kind: Any, embed: Any, options: LoadOptions, *, hub_id: str | None
+) -> Prompts:
+    def find() -> Path:
+        """Return the folder with text encoders; of the same commit, if it is in the cache."""
+        if hub_id is None:
+            return folder
+        offline = options.local_files_only
+        return fetch(hub_id, text=True, revision=folder.name, local_files_only=offline)
+
+    dtype = options.torch_dtype
+    encode = text_encoder(
+        find, kind, embed, device=options.device, dtype=dtype, use_safetensors=True
+    )
+    return Prompts(encode, cache_folder(hub_id or folder, folder.name, dtype=dtype))
+
+
+def require_backend(name: str) -> None:
+    """Check that a kernel of attention can be used here.
+
+    Raises:
+        LoadError: it is unknown, or its package is missing.
+    """
+    if name not in BACKENDS:
+        raise LoadError(f"expected an attention backend of {BACKENDS}, got {name!r}")
+    try:
+        with diffusers.attention_backend(name):
+            pass
+    except RuntimeError as error:
+        raise LoadError(f"attention backend {name!r} cannot be used: {error}") from error
+
+
+def quantization_config(name: str | None, *, dtype: torch.dtype) -> Any:
+    """Return how the weights of the transformer are quantized; computation stays in `dtype`.
+
+    Raises:
+        LoadError: its package is not installed.
+    """
+    if name is None:
+        return None
+    package = QUANTIZATIONS[name]
+    if importlib.util.find_spec(package) is None:
+        raise LoadError(f"quantization {name!r} needs {package}: pip install 'icgeo[quantization]'")
+    if name == "nf4":
+        config = diffusers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+        )
+    else:
+        kinds = importlib.import_module("torchao.quantization")
+        kind = kinds.Float8WeightOnlyConfig if name == "fp8" else kinds.Int8WeightOnlyConfig
+        config = diffusers.TorchAoConfig(kind())
+    return diffusers.PipelineQuantizationConfig(quant_mapping={"transformer": config})
+
+
+def load_adapter(model: Any, options: LoadOptions) -> None:
+    """Load the LoRA of some options into a pipeline, or into a transformer alone.
+
+    Raises:
+        LoadError: it cannot be found, is a pickle, or is of another architecture.
+    """
+    adapter = str(options.adapter)
+    path = Path(adapter)
+    if not path.exists():
+        path = pipeline_part(adapter, LORA, local_files_only=options.local_files_only)
+    refuse_pickles(files_in(path) if path.is_dir() else [path.name], path)
+    is_pipeline = hasattr(model, "load_lora_weights")
+    try:
+        load = model.load_lora_weights if is_pipeline else model.load_lora_adapter
+        load(path, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise LoadError(f"adapter {adapter} cannot be loaded: {first_line(error)}") from error
+    if not getattr(model.transformer if is_pipeline else model, "peft_config", None):
+        raise LoadError(f"adapter {adapter} has no weights for this model's transformer")
+
+
+def place(pipeline: Any, *, offload: str | None, device: str) -> None:
+    """Move a pipeline to a device, or let its parts come there when they are needed."""
+    if offload == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+    elif offload == "group":
+        pipeline.enable_group_offload(
+            onload_device=torch.device(device),
+            offload_type="block_level",
+            num_blocks_per_group=GROUP_BLOCKS,
+            use_stream=torch.device(device).type == "cuda",
+        )
+    else:
+        pipeline.to(device)

@@ -16,7 +16,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from icgeo import maps, sampling
-from icgeo.models.backbones.backbone import Backbone
+from icgeo.models.backbones.backbone import FluxBackbone
+from icgeo.models.backbones.tiny import TinyBackbone
+from icgeo.models.backbones.wan import WanBackbone
 from icgeo.models.context import Context
 from icgeo.models.hub import LoadError
 from icgeo.models.layouts.frames import Frames
@@ -26,16 +28,19 @@ from icgeo.models.layouts.stacked import Stacked
 from icgeo.models.settings import Origin, Settings
 
 Layout = Stacked | References | Panel | Frames
-LAYOUTS: dict[str, Any] = {
-    "stacked": Stacked, "references": References, "panel": Panel, "frames": Frames,
-}  # fmt: skip
+LAYOUTS: dict[str, type[Layout]] = {
+    "stacked": Stacked,
+    "references": References,
+    "panel": Panel,
+    "frames": Frames,
+}
 
 
 @dataclass(frozen=True)
 class MapModel:
     """A model that is shown examples and draws the maps of new photos."""
 
-    backbone: Backbone
+    backbone: TinyBackbone | FluxBackbone | WanBackbone
     settings: Settings
     name: str = ""
     """Which weights: source, revision, adapter, quantization."""
@@ -44,15 +49,9 @@ class MapModel:
     """Where it was loaded from."""
 
     def __post_init__(self) -> None:
-        settings, known = self.settings, self.backbone.layouts
-        if settings.layout not in known:
-            raise LoadError(f"expected a layout of {known}, got {settings.layout!r}")
+        settings = self.settings
+        require_known(settings, self.backbone.layouts)
         kind = LAYOUTS[settings.layout]
-        if settings.attention not in kind.modes:
-            raise LoadError(
-                f"expected attention of {kind.modes} in the layout {settings.layout!r}, "
-                f"got {settings.attention!r}"
-            )
         if settings.example_guidance != 1 and kind.is_one_picture:
             raise LoadError(
                 "expected example_guidance of 1 where examples and query are one picture, "
@@ -81,16 +80,13 @@ class MapModel:
     @cached_property
     def layout(self) -> Layout:
         """How examples are shown to it."""
-        layout: Layout = LAYOUTS[self.settings.layout](
-            self.backbone, self.settings, self.attention_backend
-        )
-        return layout
+        kind: Any = LAYOUTS[self.settings.layout]
+        return kind(self.backbone, self.settings, self.attention_backend)
 
     @property
     def photo_size(self) -> int:
         """Height and width of the photos that it takes, in pixels."""
-        size: int = getattr(self.backbone, "photo_size", self.settings.photo_size)
-        return size
+        return getattr(self.backbone, "photo_size", self.settings.photo_size)
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
@@ -202,3 +198,19 @@ class MapModel:
         backbone.save(folder, dtype=dtype)
         text = json.dumps(self.settings.to_dict(), indent=2)
         (folder / "icgeo.json").write_text(text + "\n")
+
+
+def require_known(settings: Settings, layouts: tuple[str, ...]) -> None:
+    """Refuse a layout, or a mode of attention in it, that a backbone does not know.
+
+    Raises:
+        LoadError: with what there is.
+    """
+    if settings.layout not in layouts:
+        raise LoadError(f"expected layout of {layouts}, got {settings.layout!r}")
+    modes = LAYOUTS[settings.layout].modes
+    if settings.attention not in modes:
+        raise LoadError(
+            f"expected attention of {modes} in the layout {settings.layout!r}, "
+            f"got {settings.attention!r}"
+        )

@@ -1,4 +1,7 @@
-"""Embeddings of instructions: computed once, kept on disk; text encoders do not stay in memory."""
+"""Instructions for pretrained models, and their embeddings.
+
+Embeddings are computed once and kept on disk; text encoders do not stay in memory.
+"""
 
 import gc
 import hashlib
@@ -13,9 +16,51 @@ from huggingface_hub import cached_assets_path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from icgeo.options import EARTH, UNKNOWN
 from icgeo.writing import write_atomically
 
 log = logging.getLogger(__name__)
+
+_SHOWN = {
+    ("references", True): (
+        "The reference images come in pairs: first a photo, then a map on which a red dot marks "
+        "the place where that photo was taken. The last reference image is a photo without a map. "
+    ),
+    ("references", False): "The reference image is a photo. ",
+    ("panel", True): (
+        "Each row of the picture is a photo and, to its right, a map on which a red dot marks the "
+        "place where that photo was taken. In the last row the dot is missing. Keep all else. "
+    ),
+    ("panel", False): (
+        "The picture is a photo and, to its right, a map on which a red dot is missing. Keep all "
+        "else. "
+    ),
+    ("frames", True): (
+        "The frames come in pairs: first a photo, then a map on which a red dot marks the place "
+        "where that photo was taken. The frame before the last is a photo, the last is its map. "
+    ),
+    ("frames", False): "The first frame is a photo, the last is its map. ",
+}
+TASK = (
+    "Draw the map of the last photo: the same map, pixel for pixel, with one red dot at the place "
+    "where the photo was taken, and nothing else."
+)
+_WORLD = {
+    EARTH: " The map shows the whole Earth, north up, from 180 degrees west to 180 degrees east.",
+    UNKNOWN: " The photos show an unknown planet; only the examples tell where things are.",
+}
+
+
+def instruction(prompt: str, *, shots: int, layout: str = "references") -> str:
+    """Return the instruction for a model that is shown pairs in a layout.
+
+    Raises:
+        ValueError: neither "earth" nor "unknown world".
+    """
+    if prompt not in _WORLD:
+        raise ValueError(f"expected a prompt of {sorted(_WORLD)}, got {prompt!r}")
+    return _SHOWN[layout, shots > 0] + TASK + _WORLD[prompt]
+
 
 Embedding = dict[str, Tensor]
 """Arguments of the transformer by name, each of batch 1."""
@@ -35,12 +80,12 @@ class Prompts:
         """Return the embedding of an instruction; "" is none, and is embedded with it."""
         if instruction in self.known:
             return self.known[instruction]
-        wanted = dict.fromkeys(("", instruction))
-        for text in wanted:
+        texts = dict.fromkeys(("", instruction))
+        for text in texts:
             path = self._path(text)
             if path and path.is_file():
                 self.known[text] = load_file(path)
-        missing = [text for text in wanted if text not in self.known]
+        missing = [text for text in texts if text not in self.known]
         for text, embedding in zip(missing, self.encode(missing) if missing else (), strict=True):
             self.known[text] = embedding
             self._save(text, embedding)
@@ -66,6 +111,8 @@ def text_encoder(
     find: Callable[[], Path],
     pipeline: type[Any],
     embed: Callable[[Any, str], Embedding],
+    *,
+    device: str,
     **options: Any,
 ) -> Callable[[Sequence[str]], list[Embedding]]:
     """Return what embeds instructions with the text encoders of a pipeline, loaded for the call.
@@ -74,14 +121,14 @@ def text_encoder(
         find: returns the folder of the pipeline, text encoders included.
         pipeline: its class.
         embed: embeds one instruction with a pipeline of tokenizers and text encoders alone.
-        **options: `device`, and what `from_pretrained` takes beside.
+        device: where they run.
+        **options: what `from_pretrained` takes beside.
     """
-    device = options.pop("device", "cpu")
 
     @torch.no_grad()
-    def encode(wanted: Sequence[str]) -> list[Embedding]:
+    def encode(texts: Sequence[str]) -> list[Embedding]:
         loaded = pipeline.from_pretrained(find(), **without(pipeline, text=False), **options)
-        embeddings = [embed(loaded.to(device), text) for text in wanted]
+        embeddings = [embed(loaded.to(device), text) for text in texts]
         del loaded
         gc.collect()
         if torch.cuda.is_available():

@@ -89,15 +89,14 @@ class WanBackbone(PipelineBackbone):
             **shown,
         )[0]
 
-    def times(self, steps: int) -> Float[Tensor, " times"]:
-        """Return the scheduler's times."""
+    def times(self, tokens: int, steps: int) -> Float[Tensor, " times"]:
+        """Return the scheduler's times; they are the same for any number of tokens."""
         scheduler = self.pipeline.scheduler
         scheduler.set_timesteps(steps)
         return scheduler.sigmas.cpu()
 
-    @property
-    def shift(self) -> float:
-        """How far that grid leans to the noise."""
+    def shift(self, tokens: int, steps: int) -> float:
+        """Return how far that grid leans to the noise."""
         config = self.pipeline.scheduler.config
         return float(config.get("flow_shift") or config.get("shift") or 1.0)
 
