@@ -23,6 +23,7 @@ from torch.nn import functional
 from icgeo.data.photos import READ_SIDE, Photo, read_photo
 from icgeo.data.pixels import square_pixels
 from icgeo.models import LoadError, load
+from icgeo.models.context import differences
 from icgeo.models.loading import require_device
 from icgeo.models.settings import Settings
 
@@ -129,13 +130,12 @@ def open(
             moved = moved.to(dtype=dtype)
         return moved.eval().requires_grad_(False)
 
-    if name in OPENERS:
-        version, prepare, network = OPENERS[name](name, freeze)
-    elif (Path(name) / "icgeo.json").is_file():
-        version, prepare, network = _open_tiny(name, freeze)
-    else:
-        where = {"revision": revision, "local_files_only": local_files_only}
-        version, prepare, network = _open_transformers(name, freeze, **where)
+    opener: Any = OPENERS.get(name)
+    if opener is None and (Path(name) / "icgeo.json").is_file():
+        opener = _open_tiny
+    elif opener is None:
+        opener = partial(_open_transformers, revision=revision, local_files_only=local_files_only)
+    version, prepare, network = opener(name, freeze)
     if dtype != torch.float32:
         version = f"{version} {dtype}"
     return FrozenFeatures(name, version, prepare, network, device, dtype, batch_size)
@@ -272,49 +272,30 @@ class Index:
         """
         if len(photos) != len(ids):
             raise ValueError(f"expected an id for each of {len(photos)} photos, got {len(ids)}")
-        return cls(features.encode(photos), key(features, ids))
-
-    def save(self, path: str | Path) -> None:
-        """Write one file."""
-        save_file({"vectors": self.vectors.contiguous()}, path, metadata=self.fingerprint)
-
-    @classmethod
-    def load(cls, path: str | Path, features: Features, ids: Sequence[str]) -> "Index":
-        """Read what `save` wrote.
-
-        Raises:
-            ValueError: it was made with other features, weights or photos, with what differs.
-        """
-        with safe_open(path, framework="pt") as file:
-            fingerprint = dict(file.metadata() or {})
-            expected = key(features, ids)
-            different = [
-                f"{name} {fingerprint.get(name)!r}, not {value!r}"
-                for name, value in expected.items()
-                if fingerprint.get(name) != value
-            ]
-            if different:
-                raise ValueError(
-                    f"the index in {path} was made with {'; '.join(different)}; remove it, to "
-                    "have it made again, or choose another path"
-                )
-            return cls(file.get_tensor("vectors"), expected)
+        return cls(features.encode(photos), fingerprint(features, ids))
 
     @classmethod
     def open(
         cls, path: str | Path, features: Features, photos: Photos, ids: Sequence[str]
     ) -> "Index":
-        """Load the index of these photos, or build and save it if there is none.
+        """Read the index of these photos from a file, or build and write it if there is none.
 
         Raises:
-            ValueError: as `build` and `load`.
+            ValueError: as `build`; or the file was made with other features, weights or photos.
         """
-        if Path(path).is_file():
-            return cls.load(path, features, ids)
-        index = cls.build(features, photos, ids)
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        index.save(path)
-        return index
+        if not Path(path).is_file():
+            index = cls.build(features, photos, ids)
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            save_file({"vectors": index.vectors}, path, metadata=index.fingerprint)
+            return index
+        with safe_open(path, framework="pt") as file:
+            expected = fingerprint(features, ids)
+            if different := differences(file.metadata() or {}, expected):
+                raise ValueError(
+                    f"the index in {path} was made with {different}; remove it, to have it made "
+                    "again, or choose another path"
+                )
+            return cls(file.get_tensor("vectors"), expected)
 
     def search(
         self, queries: Float[Tensor, "queries channels"], count: int
@@ -346,7 +327,7 @@ class Index:
         return index
 
 
-def key(features: Features, ids: Sequence[str]) -> dict[str, str]:
+def fingerprint(features: Features, ids: Sequence[str]) -> dict[str, str]:
     """Return everything that an index depends on."""
     photos = hashlib.blake2b("\n".join(ids).encode(), digest_size=16).hexdigest()
     return {

@@ -67,11 +67,6 @@ class KVCache:
         layers = range(len(tensors) // 2)
         return cls(*({n: tensors[f"{name}.{n}"] for n in layers} for name in ("keys", "values")))
 
-    def __getitem__(self, sequences: Any) -> "KVCache":
-        """Choose sequences, in any order."""
-        parts = (self.keys, self.values)
-        return KVCache(*({n: x[sequences] for n, x in part.items()} for part in parts))
-
     def rotated(
         self,
         rotary: Rotary,
@@ -92,8 +87,7 @@ class KVCache:
         )
         if visible is not None:
             visible = visible.repeat_interleave(self.keys[0].shape[1], dim=-1)
-        rotated = [rotate(key, rotary) for key in keys]
-        return RotatedKV(rotated, values, visible)
+        return RotatedKV([rotate(key, rotary) for key in keys], values, visible)
 
 
 class AttentionContext:
@@ -135,9 +129,7 @@ def one_softmax(
     return out
 
 
-def _scores(
-    query: Heads, rotated: RotatedKV, layer: int
-) -> Float[Tensor, "batch heads tokens seen"]:
+def _scores(query: Heads, rotated: RotatedKV, layer: int) -> Float[Tensor, "n heads tokens seen"]:
     keys = rearrange(rotated.keys[layer], "g s h c -> g h c s")
     scores = rearrange(query, "(g q) t h c -> g h (q t) c", g=len(keys)) @ keys
     scores = rearrange(scores, "g h (q t) s -> (g q) h t s", t=query.shape[1])
@@ -254,31 +246,16 @@ class DoubleStreamProcessor(_Processor):
         attention_context: AttentionContext | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the outputs of the image and of the text stream."""
-        text = encoder_hidden_states.shape[1]
-        projections = (
-            (attn.add_q_proj, attn.to_q),
-            (attn.add_k_proj, attn.to_k),
-            (attn.add_v_proj, attn.to_v),
-        )
-        query, key, value = (
-            torch.cat(
-                (
-                    _heads(of_text(encoder_hidden_states), attn),
-                    _heads(of_image(hidden_states), attn),
-                ),
-                1,
-            )
-            for of_text, of_image in projections
-        )
-        query, key = (
-            torch.cat((text_norm(x[:, :text]), image_norm(x[:, text:])), dim=1)
-            for x, text_norm, image_norm in (
-                (query, attn.norm_added_q, attn.norm_q),
-                (key, attn.norm_added_k, attn.norm_k),
-            )
-        )
+        of_text = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+        of_image = (attn.to_q, attn.to_k, attn.to_v)
+        text = [_heads(part(encoder_hidden_states), attn) for part in of_text]
+        image = [_heads(part(hidden_states), attn) for part in of_image]
+        text[:2] = attn.norm_added_q(text[0]), attn.norm_added_k(text[1])
+        image[:2] = attn.norm_q(image[0]), attn.norm_k(image[1])
+        query, key, value = (torch.cat(pair, dim=1) for pair in zip(text, image, strict=True))
+        words = encoder_hidden_states.shape[1]
         out = self.attend(query, key, value, image_rotary_emb, attention_context)
-        return attn.to_out[1](attn.to_out[0](out[:, text:])), attn.to_add_out(out[:, :text])
+        return attn.to_out[1](attn.to_out[0](out[:, words:])), attn.to_add_out(out[:, :words])
 
 
 class SingleStreamProcessor(_Processor):

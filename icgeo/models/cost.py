@@ -10,7 +10,6 @@ mode `full`, all three are the same.
 import json
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,9 +20,9 @@ import torch
 
 from icgeo.models.hub import LoadError, format_bytes, pipeline_index, pipeline_part, resolve_local
 from icgeo.models.loading import QUANTIZATIONS, architecture_of, own_settings, require_device
-from icgeo.models.map_model import MapModel
+from icgeo.models.map_model import MapModel, require_known
 from icgeo.models.public import CONFIGURATIONS
-from icgeo.models.settings import MODES, Settings
+from icgeo.models.settings import Settings
 
 ACTIVATIONS = 14
 """Numbers a token at once, in widths: residual, queries, keys, values, both halves of the MLP."""
@@ -31,6 +30,8 @@ BYTES_QUANTIZED = {"nf4": 0.53, "fp8": 1.0, "int8": 1.0}
 """Bytes a weight, scales included: a scale of 8 bits for 64 weights of 4 bits."""
 TEXT_TOKENS = 128
 """Length of an instruction, where none is known."""
+TINY_TEXT_TOKENS = 2
+"""Length of a prompt of the model in the box."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,12 @@ class Tokens:
 
     @classmethod
     def of(cls, settings: Settings, shots: int, *, patch: int, text: int) -> "Tokens":
-        """Count the tokens of a pipeline's layout; each is a square of `patch` pixels a side."""
+        """Count the tokens of a layout; each is a square of `patch` pixels a side."""
         settings.require_multiples(patch)
         style = settings.style
         one_map = style.height * style.width // patch**2
+        if settings.layout == "stacked":  # a pair is one image, and prompts are embedded already
+            return cls(one_map, 0, one_map, TINY_TEXT_TOKENS)
         if settings.layout == "panel":
             panel = (shots + 1) * (style.height + style.width) * style.height // patch**2
             return cls(0, panel, panel, text)
@@ -114,8 +117,7 @@ class Plan:
     """Bytes that the device has."""
 
     @property
-    def keeps(self) -> bool:
-        """Whether examples are kept, as in the modes `joint` and `pairwise`."""
+    def _keeps(self) -> bool:
         return self.attention != "full"
 
     @property
@@ -131,7 +133,7 @@ class Plan:
     @property
     def context_bytes(self) -> int:
         """Keys and values of the examples, and of the photos of one batch."""
-        if not self.keeps:
+        if not self._keeps:
             return 0
         tokens = self.example_tokens + self.batch_size * self.tokens.photo
         return 2 * self.dimensions.blocks * self.dimensions.width * tokens * self.bytes_a_number
@@ -140,7 +142,7 @@ class Plan:
     def activation_bytes(self) -> int:
         """Estimate of the largest activations: of the maps of a batch, or of the examples."""
         sequence = self.tokens.text + self.tokens.drawn
-        if not self.keeps:
+        if not self._keeps:
             sequence += self.example_tokens + self.tokens.photo
         tokens = max(self.batch_size * self.samples * sequence, self.example_tokens)
         return ACTIVATIONS * self.dimensions.width * tokens * self.bytes_a_number
@@ -181,7 +183,7 @@ class Plan:
     @cached_property
     def stock_flop(self) -> float:
         """Operations a query of diffusers' key-value pipeline."""
-        if not self.keeps:
+        if not self._keeps:
             return self.naive_flop
         images = self.example_tokens + self.tokens.photo
         drawn = self.tokens.text + self.tokens.drawn
@@ -192,7 +194,7 @@ class Plan:
     @cached_property
     def shared_flop(self) -> float:
         """Operations a query when the examples are kept."""
-        if not self.keeps:
+        if not self._keeps:
             return self.naive_flop
         examples, photo = self.example_tokens, self.tokens.photo
         drawn = self.tokens.text + self.tokens.drawn
@@ -201,26 +203,19 @@ class Plan:
         step = self._flop(drawn, drawn * (drawn + examples + photo))
         return context + query + self.steps * self.samples * step
 
-    def seconds(self, rate: float) -> float:
-        """Return the time of a query at a rate in operations a second, beside reading the map."""
-        return self.shared_flop / rate
-
     def __str__(self) -> str:
         """Say it in a few lines."""
-        return "\n".join(
-            (
-                f"{self.parameters / 1e6:,.1f} million parameters, {self.shots} shots: "
-                f"{self.example_tokens} tokens",
-                f"weights {format_bytes(self.weight_bytes)}, "
-                f"context {format_bytes(self.context_bytes)}, "
-                f"activations about {format_bytes(self.activation_bytes)}: "
-                f"{'fits' if self.fits else 'does not fit'} {format_bytes(self.memory_bytes)}",
-                f"a query with {self.steps} x {self.samples} steps and samples: naive "
-                f"{format_flops(self.naive_flop)}, stock key-value pipeline "
-                f"{format_flops(self.stock_flop)}, "
-                f"shared context {format_flops(self.shared_flop)}; "
-                f"{self.seconds(1e14):.2g} s at 100 TFLOP/s",
-            )
+        flops = [format_flops(x) for x in (self.naive_flop, self.stock_flop, self.shared_flop)]
+        return (
+            f"{self.parameters / 1e6:,.1f} million parameters, {self.shots} shots: "
+            f"{self.example_tokens} tokens\n"
+            f"weights {format_bytes(self.weight_bytes)}, "
+            f"context {format_bytes(self.context_bytes)}, "
+            f"activations about {format_bytes(self.activation_bytes)}: "
+            f"{'fits' if self.fits else 'does not fit'} {format_bytes(self.memory_bytes)}\n"
+            f"a query with {self.steps} x {self.samples} steps and samples: naive {flops[0]}, "
+            f"stock key-value pipeline {flops[1]}, shared context {flops[2]}; "
+            f"{self.shared_flop / 1e14:.2g} s at 100 TFLOP/s"
         )
 
 
@@ -275,23 +270,23 @@ def plan(
     """
     quantization = choices.pop("quantization", None)
     text = choices.pop("text_tokens", TEXT_TOKENS)
-    hub: dict[str, Any] = {
-        name: choices.pop(name) for name in ("revision", "local_files_only") if name in choices
-    }
+    hub = {name: choices.pop(name) for name in ("revision", "local_files_only") if name in choices}
     if quantization not in (None, *QUANTIZATIONS):
-        raise LoadError(f"expected quantization of {QUANTIZATIONS}, got {quantization!r}")
+        raise LoadError(f"expected quantization of {(*QUANTIZATIONS,)}, got {quantization!r}")
     require_device(device)
     settings = _settings(model, choices, quantization, hub)
-    tokens = _tokens(model, settings, shots, text=text, hub=hub)
+    if settings.layout == "stacked":
+        patch = read_config(model, "codec", **hub)["patch_size"]
+    else:
+        vae = read_config(model, "vae", **hub)
+        halvings = len(vae.get("block_out_channels", range(4))) - 1
+        patch = 2 * (vae.get("scale_factor_spatial") or 2**halvings)
     transformer = empty_transformer(model, **hub)
-    for name, value in {"shots": shots, "queries": queries, "batch_size": batch_size}.items():
-        if value < (name != "shots"):
-            raise LoadError(f"expected {name} of at least {int(name != 'shots')}, got {value}")
     weight_bytes = BYTES_QUANTIZED[quantization] if quantization else dtype.itemsize
     return _plan(
         transformer,
         settings,
-        tokens=tokens,
+        tokens=Tokens.of(settings, shots, patch=patch, text=text),
         shots=shots,
         queries=queries,
         batch_size=batch_size,
@@ -314,16 +309,10 @@ def plan_loaded(
     if not isinstance(model, MapModel):
         return None
     settings, transformer = model.settings, model.backbone.transformer
-    if settings.layout == "stacked":
-        pair = model.layout.latent_shape(shots)[0]
-        text = model.layout.text(settings.default_prompt, shots)
-        tokens = Tokens(pair, 0, pair, text=text.shape[1])
-    else:
-        tokens = Tokens.of(settings, shots, patch=model.backbone.patch, text=text_tokens)
     return _plan(
         transformer,
         settings.choosing(samples=samples or None),
-        tokens=tokens,
+        tokens=Tokens.of(settings, shots, patch=model.backbone.patch, text=text_tokens),
         shots=shots,
         queries=queries,
         batch_size=batch_size,
@@ -334,6 +323,10 @@ def plan_loaded(
 
 
 def _plan(transformer: Any, settings: Settings, **sizes: Any) -> Plan:
+    counts = {name: sizes[name] for name in ("shots", "queries", "batch_size")}
+    for name, value in {**counts, "steps": settings.steps, "samples": settings.samples}.items():
+        if value < (least := int(name != "shots")):
+            raise LoadError(f"expected {name} of at least {least}, got {value}")
     return Plan(
         dimensions=Dimensions.of(transformer),
         attention=settings.attention,
@@ -354,16 +347,13 @@ def read_config(model: str | Path, part: str, **hub: Any) -> dict[str, Any]:
     Raises:
         LoadError: no such model.
     """
-    with resolve_local(model) as folder:
-        if folder is None and str(model) in CONFIGURATIONS and not hub.get("revision"):
-            return CONFIGURATIONS[str(model)][part]
-        source = folder or str(model)
-        if part == "model_index":
-            return pipeline_index(source, **hub)
-        config: dict[str, Any] = json.loads(
-            pipeline_part(source, part, "config.json", **hub).read_text()
-        )
-        return config
+    folder = resolve_local(model)
+    if folder is None and str(model) in CONFIGURATIONS and not hub.get("revision"):
+        return CONFIGURATIONS[str(model)][part]
+    source = folder or str(model)
+    if part == "model_index":
+        return pipeline_index(source, **hub)
+    return json.loads(pipeline_part(source, part, "config.json", **hub).read_text())
 
 
 def empty_transformer(model: str | Path, **hub: Any) -> Any:
@@ -378,43 +368,21 @@ def empty_transformer(model: str | Path, **hub: Any) -> Any:
 
 
 def _settings(
-    model: str | Path, choices: Mapping[str, Any], quantization: str | None, hub: Mapping[str, Any]
+    model: str | Path, choices: dict[str, Any], quantization: str | None, hub: dict[str, Any]
 ) -> Settings:
     """Return the settings of a checkpoint with choices; refuse the same as `icgeo.load`."""
-    with resolve_local(model) as folder:
-        settings = own_settings(folder)
+    settings = own_settings(resolve_local(model))
     if settings is None:
         index = read_config(model, "model_index", **hub)
         settings = architecture_of(index, model).settings(index)
-    chosen = {name: value for name, value in choices.items() if value is not None}
-    _require_known(settings, chosen, quantization)
-    return settings.choosing(**chosen)
-
-
-def _require_known(settings: Settings, chosen: Mapping[str, Any], quantization: str | None) -> None:
-    is_stacked = settings.layout == "stacked"
-    if is_stacked and quantization:
+    layouts = ("references", "panel")
+    if settings.layout in ("stacked", "frames"):
+        layouts = (settings.layout,)
+    if settings.layout == "stacked" and quantization:
         raise LoadError(f"expected no quantization for a model of this size, got {quantization}")
-    is_fixed = settings.layout in ("stacked", "frames")
-    layouts = (settings.layout,) if is_fixed else ("references", "panel")
-    for name, known in {"attention": MODES, "layout": layouts}.items():
-        if chosen.get(name, getattr(settings, name)) not in known:
-            raise LoadError(f"expected {name} of {known}, got {chosen[name]!r}")
-    if is_stacked and "photo_size" in chosen:
-        raise LoadError(f"expected no photo_size, which is fixed here, got {chosen['photo_size']}")
-    for name in ("steps", "samples"):
-        if chosen.get(name, 1) < 1:
-            raise LoadError(f"expected {name} of at least 1, got {chosen[name]}")
-
-
-def _tokens(
-    model: str | Path, settings: Settings, shots: int, *, text: int, hub: Mapping[str, Any]
-) -> Tokens:
-    if settings.layout == "stacked":
-        codec = read_config(model, "codec", **hub)
-        pair = codec["rows"] * codec["columns"]
-        return Tokens(pair, 0, pair, text=2)
-    vae = read_config(model, "vae", **hub)
-    halvings = len(vae.get("block_out_channels", range(4))) - 1
-    scale = vae.get("scale_factor_spatial") or 2**halvings
-    return Tokens.of(settings, shots, patch=2 * scale, text=text)
+    if settings.layout == "stacked" and choices.get("photo_size") is not None:
+        size = choices["photo_size"]
+        raise LoadError(f"expected no photo_size, which is fixed here, got {size}")
+    settings = settings.choosing(**choices)
+    require_known(settings, layouts)
+    return settings

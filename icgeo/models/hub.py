@@ -6,7 +6,6 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from importlib.resources import as_file, files
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,14 +42,11 @@ class LoadError(UsageError):
     """A model that cannot be loaded as asked; the message says why, and what to do."""
 
 
-@contextmanager
-def resolve_local(model: str | Path) -> Iterator[Path | None]:
-    """Yield the folder of a model that is on this machine; None for another, maybe on the hub."""
+def resolve_local(model: str | Path) -> Path | None:
+    """Return the folder of a model on this machine; None for another, maybe on the hub."""
     if str(model) in BUILT_IN:
-        with as_file(files("icgeo") / "assets" / str(model)) as folder:
-            yield folder
-    else:
-        yield Path(model) if str(model) and Path(model).is_dir() else None
+        return Path(__file__).parents[1] / "assets" / str(model)
+    return Path(model) if str(model) and Path(model).is_dir() else None
 
 
 def refuse_pickles(names: Iterable[str | Path], source: str | Path) -> None:
@@ -95,24 +91,23 @@ def fetch(
         LoadError: it cannot be reached, is not there, or has weights as pickles alone.
     """
     parts = TEXT_PARTS if text else ("*/",)
-    allowed = [f"{part}*.{kind}" for part in parts for kind in _TYPES]
-    allowed += [] if text else _OF_ROOT
-    ignored = [] if text else [f"{part}*" for part in TEXT_PARTS]
+    patterns: dict[str, Any] = {
+        "allow_patterns": [f"{part}*.{kind}" for part in parts for kind in _TYPES],
+        "ignore_patterns": None if text else [f"{part}*" for part in TEXT_PARTS],
+    }
+    if not text:
+        patterns["allow_patterns"] += _OF_ROOT
     with hub_errors(model, revision):
-        listed: list[DryRunFileInfo] | None = None
+        files = None
         if not local_files_only:
-            listed = _dry_run(snapshot_download, model, revision=revision, tqdm_class=_Silent)
-        if listed is not None:
-            refuse_pickles([file.filename for file in listed if "/" in file.filename], model)
-            names = [file.filename for file in listed]
-            wanted = {*filter_repo_objects(names, allow_patterns=allowed, ignore_patterns=ignored)}
-            announce(model, [file for file in listed if file.filename in wanted])
+            files = _dry_run(snapshot_download, model, revision=revision, tqdm_class=_Silent)
+        if files is not None:
+            names = [file.filename for file in files]
+            refuse_pickles([name for name in names if "/" in name], model)
+            wanted = {*filter_repo_objects(names, **patterns)}
+            _announce(model, [file for file in files if file.filename in wanted])
         folder = snapshot_download(
-            model,
-            revision=revision,
-            local_files_only=listed is None,
-            allow_patterns=allowed,
-            ignore_patterns=ignored,
+            model, revision=revision, local_files_only=files is None, **patterns
         )
     return Path(folder)
 
@@ -145,15 +140,13 @@ def _dry_run(download: Callable[..., Any], *names: str, **options: Any) -> Any:
         return None
 
 
-def announce(model: str, listed: Iterable[DryRunFileInfo]) -> None:
+def _announce(model: str, files: Iterable[DryRunFileInfo]) -> None:
     """Log what is about to be downloaded: files, bytes, source and commit."""
-    missing = [file for file in listed if file.will_download]
-    if missing:
-        size = sum(file.file_size or 0 for file in missing)
+    if missing := [file for file in files if file.will_download]:
         log.info(
             "downloading %d files, %s, of %s (commit %s) from %s to %s",
             len(missing),
-            format_bytes(size),
+            format_bytes(sum(file.file_size or 0 for file in missing)),
             model,
             missing[0].commit_hash[:8],
             constants.ENDPOINT,
@@ -183,11 +176,7 @@ def pipeline_index(
 ) -> dict[str, Any]:
     """Read which pipeline of diffusers a folder or a hub id holds, and its components.
 
-    Args:
-        source: folder or hub id.
-        revision: of a hub id.
-        local_files_only: download nothing.
-        with_text: whether text encoders should be there too.
+    Unless `with_text` is false, text encoders should be in a folder too.
 
     Raises:
         LoadError: there is none, it cannot be reached, or a component of a folder is missing.
@@ -197,9 +186,12 @@ def pipeline_index(
     index: dict[str, Any] = json.loads(path.read_text())
     if isinstance(source, Path):
         parts = [name for name, kind in index.items() if isinstance(kind, list) and kind[0]]
-        if not with_text:
-            parts = [name for name in parts if not name.startswith(("text_encoder", "tokenizer"))]
-        missing = [name for name in parts if not (source / name).is_dir()]
+        missing = [
+            name
+            for name in parts
+            if not (source / name).is_dir()
+            and (with_text or not name.startswith(("text_encoder", "tokenizer")))
+        ]
         if missing:
             raise LoadError(
                 f"expected {', '.join(missing)} in {source}, as its model_index.json says; "
@@ -223,10 +215,9 @@ def pipeline_part(
             if not local_files_only:
                 file = _dry_run(hf_hub_download, source, name, revision=revision)
             if file is not None:
-                announce(f"{source}/{name}", [file])
-            is_offline = file is None
+                _announce(f"{source}/{name}", [file])
             return Path(
-                hf_hub_download(source, name, revision=revision, local_files_only=is_offline)
+                hf_hub_download(source, name, revision=revision, local_files_only=file is None)
             )
     path = source.joinpath(*names)
     if (source / "geolocator.json").is_file():
@@ -237,6 +228,26 @@ def pipeline_part(
     if not path.is_file():
         raise LoadError(f"expected {name}, or icgeo.json with layout 'stacked', in {source}")
     return path
+
+
+_TROUBLES = {
+    GatedRepoError: (
+        "{model} is gated on the hub; accept its licence on its page, then log in with "
+        "`hf auth login`"
+    ),
+    RepositoryNotFoundError: (
+        "there is no {model} on the hub; check the spelling, or log in with `hf auth login` if it "
+        "is private"
+    ),
+    RevisionNotFoundError: "{model} has no revision {revision!r} on the hub",
+    LocalEntryNotFoundError: (
+        "the hub cannot be reached for {model}, or must not be, and the cache has not all of it; "
+        "connect to the network, or download it elsewhere and give its folder"
+    ),
+    EntryNotFoundError: "{model} is no model of this kind: {error}",
+    HfHubHTTPError: "the hub does not give {model}: {error}",
+}
+"""What errors of the hub mean, the narrower ones first."""
 
 
 @contextmanager
@@ -253,24 +264,10 @@ def hub_errors(model: str, revision: str | None = None) -> Iterator[None]:
         )
     try:
         yield
-    except GatedRepoError as error:
-        remedy = "accept its licence on its page, then log in with `hf auth login`"
-        raise LoadError(f"{model} is gated on the hub; {remedy}") from error
-    except RepositoryNotFoundError as error:
-        remedy = "check the spelling, or log in with `hf auth login` if it is private"
-        raise LoadError(f"there is no {model} on the hub; {remedy}") from error
-    except RevisionNotFoundError as error:
-        raise LoadError(f"{model} has no revision {revision!r} on the hub") from error
-    except LocalEntryNotFoundError as error:
-        remedy = "connect to the network, or download it elsewhere and give its folder"
-        raise LoadError(
-            f"the hub cannot be reached for {model}, or must not be, and the cache has not all of "
-            f"it; {remedy}"
-        ) from error
-    except EntryNotFoundError as error:
-        raise LoadError(f"{model} is no model of this kind: {first_line(error)}") from error
-    except HfHubHTTPError as error:
-        raise LoadError(f"the hub does not give {model}: {first_line(error)}") from error
+    except tuple(_TROUBLES) as error:
+        text = next(text for kind, text in _TROUBLES.items() if isinstance(error, kind))
+        line = first_line(error)
+        raise LoadError(text.format(model=model, revision=revision, error=line)) from error
 
 
 def upload(folder: Path, repository: str, *, private: bool, revision: str | None = None) -> str:

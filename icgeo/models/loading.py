@@ -3,9 +3,10 @@
 Weights of a pipeline come as asked: quantized, adapted, offloaded, without text encoders.
 """
 
+import gc
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from icgeo.models.hub import (
     resolve_local,
 )
 from icgeo.models.map_model import MapModel
-from icgeo.models.prompts import Prompts, cache_folder, text_encoder, without
+from icgeo.models.prompts import Embedding, Prompts, cache_folder
 from icgeo.models.settings import Origin, Settings
 from icgeo.options import EARTH, UNKNOWN, LoadOptions
 
@@ -113,29 +114,22 @@ def load(
             choice that the model has not.
     """
     chosen = _checked_options(model, options)
-    with resolve_local(model) as local:
-        folder = local or fetch(
-            str(model), revision=chosen.revision, local_files_only=chosen.local_files_only
-        )
-        refuse_pickles([path for path in files_in(folder) if len(path.parts) > 1], model)
-        settings = own_settings(folder)
-        if settings and settings.layout == "stacked":
-            loaded = _load_tiny(folder, settings, chosen)
-        else:
-            hub_id = None if local else str(model)
-            loaded = _load_pipeline(folder, settings, chosen, hub_id=hub_id)
-        origin = Origin(
-            str(model),
-            revision=None if local else folder.name,
-            adapter=chosen.adapter,
-            quantization=chosen.quantization,
-        )
-        return replace(loaded, origin=origin).choosing(
-            attention=chosen.attention,
-            style=style,
-            layout=chosen.layout,
-            photo_size=chosen.photo_size,
-        )
+    local = resolve_local(model)
+    folder = local or fetch(
+        str(model), revision=chosen.revision, local_files_only=chosen.local_files_only
+    )
+    refuse_pickles([path for path in files_in(folder) if len(path.parts) > 1], model)
+    settings = own_settings(folder)
+    if settings and settings.layout == "stacked":
+        loaded = _load_tiny(folder, settings, chosen)
+    else:
+        loaded = _load_pipeline(folder, settings, chosen, hub_id=None if local else str(model))
+    revision = None if local else folder.name
+    origin = Origin(str(model), revision, chosen.adapter, chosen.quantization)
+    return replace(loaded, origin=origin).choosing(
+        style=style,
+        **{name: getattr(chosen, name) for name in ("attention", "layout", "photo_size")},
+    )
 
 
 def _checked_options(model: str | Path, options: Mapping[str, Any]) -> LoadOptions:
@@ -229,7 +223,7 @@ def _load_pipeline(
             dtype={"default": options.torch_dtype, "vae": torch.float32},
             use_safetensors=True,
             quantization_config=quantized,
-            **without(kind, text=True),
+            **_without(kind, text=True),
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise LoadError(f"{hub_id or folder} cannot be loaded: {first_line(error)}") from error
@@ -252,20 +246,35 @@ def _load_pipeline(
 
 
 def _prompts(
-    folder: Path, kind: Any, embed: Any, options: LoadOptions, *, hub_id: str | None
+    folder: Path, pipeline: Any, embed: Any, options: LoadOptions, *, hub_id: str | None
 ) -> Prompts:
-    def find() -> Path:
-        """Return the folder with text encoders; of the same commit, if it is in the cache."""
-        if hub_id is None:
-            return folder
-        offline = options.local_files_only
-        return fetch(hub_id, text=True, revision=folder.name, local_files_only=offline)
-
+    """Return what embeds instructions with text encoders that are loaded for the call alone."""
     dtype = options.torch_dtype
-    encode = text_encoder(
-        find, kind, embed, device=options.device, dtype=dtype, use_safetensors=True
-    )
+
+    @torch.no_grad()
+    def encode(texts: Sequence[str]) -> list[Embedding]:
+        source = folder
+        if hub_id:  # of the same commit, if it is in the cache
+            offline = options.local_files_only
+            source = fetch(hub_id, text=True, revision=folder.name, local_files_only=offline)
+        loaded = pipeline.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, **_without(pipeline, text=False)
+        )
+        embeddings = [embed(loaded.to(options.device), text) for text in texts]
+        del loaded
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return embeddings
+
     return Prompts(encode, cache_folder(hub_id or folder, folder.name, dtype=dtype))
+
+
+def _without(pipeline: Any, *, text: bool) -> dict[str, None]:
+    """Name the components that are not loaded: those for text, or all others."""
+    required, _ = pipeline._get_signature_keys(pipeline)
+    names = {*required, *pipeline._optional_components} - {"scheduler"}
+    return {n: None for n in names if n.startswith(("text_encoder", "tokenizer")) is text}
 
 
 def require_backend(name: str) -> None:

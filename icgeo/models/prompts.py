@@ -3,13 +3,11 @@
 Embeddings are computed once and kept on disk; text encoders do not stay in memory.
 """
 
-import gc
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import cached_assets_path
@@ -105,44 +103,6 @@ class Prompts:
                 save_file({name: x.contiguous().cpu() for name, x in embedding.items()}, partial)
         except OSError as error:
             log.warning("cannot keep the embedding of an instruction in %s: %s", path, error)
-
-
-def text_encoder(
-    find: Callable[[], Path],
-    pipeline: type[Any],
-    embed: Callable[[Any, str], Embedding],
-    *,
-    device: str,
-    **options: Any,
-) -> Callable[[Sequence[str]], list[Embedding]]:
-    """Return what embeds instructions with the text encoders of a pipeline, loaded for the call.
-
-    Args:
-        find: returns the folder of the pipeline, text encoders included.
-        pipeline: its class.
-        embed: embeds one instruction with a pipeline of tokenizers and text encoders alone.
-        device: where they run.
-        **options: what `from_pretrained` takes beside.
-    """
-
-    @torch.no_grad()
-    def encode(texts: Sequence[str]) -> list[Embedding]:
-        loaded = pipeline.from_pretrained(find(), **without(pipeline, text=False), **options)
-        embeddings = [embed(loaded.to(device), text) for text in texts]
-        del loaded
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return embeddings
-
-    return encode
-
-
-def without(pipeline: type[Any], *, text: bool) -> dict[str, None]:
-    """Name the components that are not loaded: those for text, or all others."""
-    required, _ = pipeline._get_signature_keys(pipeline)
-    names = {*required, *pipeline._optional_components} - {"scheduler"}
-    return {n: None for n in names if n.startswith(("text_encoder", "tokenizer")) is text}
 
 
 def cache_folder(source: str | Path, commit: str, *, dtype: torch.dtype) -> Path:

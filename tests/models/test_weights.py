@@ -124,9 +124,12 @@ def save_adapter(transformer, kind, folder):
 @pytest.mark.parametrize("name", ["klein", "kontext", "vace"])
 def test_adapters_change_the_maps_and_the_contexts(tmp_path, name):
     folder = twins.ALL[name](tmp_path / name)
-    kind = getattr(diffusers, icgeo.models.loading.ARCHITECTURES[{
-        "klein": "Flux2KleinPipeline", "kontext": "FluxKontextPipeline", "vace": "WanVACEPipeline"
-    }[name]].pipeline)  # fmt: skip
+    pipelines = {
+        "klein": "Flux2KleinPipeline",
+        "kontext": "FluxKontextPipeline",
+        "vace": "WanVACEPipeline",
+    }
+    kind = getattr(diffusers, pipelines[name])
     save_adapter(kind.from_pretrained(folder).transformer, kind, tmp_path / "lora")
     plain, adapted = load(folder), load(folder, adapter=tmp_path / "lora")
     difference = draw(plain, samples=1) - draw(adapted, samples=1)
