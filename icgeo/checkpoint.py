@@ -37,10 +37,10 @@ def save(
     base: str | None = None,
     licence: str = "apache-2.0",
 ) -> None:
-    """Write a locator to a folder.
+    """Write a locator to a new or empty folder.
 
     Args:
-        folder: new, or empty.
+        folder: where it goes.
         model: loaded by `icgeo.load`, or made by this package.
         options: fields of the locator, plain values.
         examples: whose images are pictures as the model sees them.

@@ -52,12 +52,7 @@ class Features(Protocol):
         ...
 
     def encode(self, photos: Photos) -> Float[Tensor, "photos channels"]:
-        """Encode photos, in float32 on the CPU.
-
-        Raises:
-            PhotoError: a photo cannot be read.
-            ValueError: no photo.
-        """
+        """Encode photos, in float32 on the CPU."""
         ...
 
 
@@ -78,7 +73,12 @@ class FrozenFeatures:
 
     @torch.inference_mode()
     def encode(self, photos: Photos) -> Float[Tensor, "photos channels"]:
-        """Encode photos, in float32 on the CPU."""
+        """Encode photos, in float32 on the CPU.
+
+        Raises:
+            PhotoError: a photo cannot be read.
+            ValueError: no photo.
+        """
         if not len(photos):
             raise ValueError("expected at least one photo to encode, got none")
         vectors: list[Tensor] = []
@@ -130,12 +130,10 @@ def open(
             moved = moved.to(dtype=dtype)
         return moved.eval().requires_grad_(False)
 
-    opener: Any = OPENERS.get(name)
-    if opener is None and (Path(name) / "icgeo.json").is_file():
+    opener: Any = partial(_open_transformers, revision=revision, local_files_only=local_files_only)
+    if (Path(name) / "icgeo.json").is_file():
         opener = _open_tiny
-    elif opener is None:
-        opener = partial(_open_transformers, revision=revision, local_files_only=local_files_only)
-    version, prepare, network = opener(name, freeze)
+    version, prepare, network = OPENERS.get(name, opener)(name, freeze)
     if dtype != torch.float32:
         version = f"{version} {dtype}"
     return FrozenFeatures(name, version, prepare, network, device, dtype, batch_size)
@@ -286,7 +284,7 @@ class Index:
         if not Path(path).is_file():
             index = cls.build(features, photos, ids)
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            save_file({"vectors": index.vectors}, path, metadata=index.fingerprint)
+            save_file({"vectors": index.vectors.contiguous()}, path, metadata=index.fingerprint)
             return index
         with safe_open(path, framework="pt") as file:
             expected = fingerprint(features, ids)

@@ -76,10 +76,8 @@ class KVCache:
     ) -> RotatedKV:
         """Rotate the sequences of each group to their places, one behind the other.
 
-        Args:
-            rotary: cosine and sine at the places of the tokens of a group.
-            groups: how many groups there are, of as many sequences each, in order.
-            visible: which of its group's sequences each query sees; None means all.
+        `rotary` has cosine and sine at the places of the tokens of a group; each of as many
+        `groups`, in order. `visible` says which sequences each query sees; None means all.
         """
         keys, values = (
             [rearrange(part[n], "(g k) t h c -> g (k t) h c", g=groups) for n in sorted(part)]
@@ -97,7 +95,6 @@ class AttentionContext:
     """
 
     def __init__(self, rotated: Sequence[RotatedKV] = (), cache: KVCache | None = None) -> None:
-        """Take rotated keys and values to see, and a cache to fill."""
         self.rotated, self.cache = rotated, cache
 
 
@@ -154,11 +151,11 @@ def merged(
     tokens = query.shape[1]
     folded = rearrange(query, "n t h c -> n h t c")
     sequence = (rearrange(x, "n s h c -> n h s c") for x in (key, value))
-    parts = [_fused(folded, *sequence, backend=backend)]
+    parts = [_fused(folded, *sequence, backend)]
     for part in rotated:
         cache = [rearrange(x[layer], "g s h c -> g h s c") for x in (part.keys, part.values)]
         queries = rearrange(query, "(g q) t h c -> g h (q t) c", g=len(cache[0]))
-        out, log_total = _fused(queries, *cache, backend=backend)
+        out, log_total = _fused(queries, *cache, backend)
         out = rearrange(out, "g h (q t) c -> (g q) h t c", t=tokens)
         parts.append((out, rearrange(log_total, "g h (q t) -> (g q) h t", t=tokens)))
     shares = torch.stack([log_total for _, log_total in parts]).softmax(dim=0)[..., None]
@@ -173,7 +170,6 @@ def _fused(
     query: Float[Tensor, "n heads tokens channels"],
     key: Float[Tensor, "n heads seen channels"],
     value: Float[Tensor, "n heads seen channels"],
-    *,
     backend: str,
 ) -> tuple[Tensor, Float[Tensor, "n heads tokens"]]:
     """Attend with a fused kernel, and return the log of the sum of exponentials too."""
@@ -233,33 +229,8 @@ class _Processor:
         return rearrange(out, "n t h c -> n t (h c)")
 
 
-class DoubleStreamProcessor(_Processor):
-    """Attention of the double-stream blocks (`Flux2Attention`, `FluxAttention`)."""
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        image_rotary_emb: Rotary | None = None,
-        attention_context: AttentionContext | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the outputs of the image and of the text stream."""
-        of_text = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
-        of_image = (attn.to_q, attn.to_k, attn.to_v)
-        text = [_heads(part(encoder_hidden_states), attn) for part in of_text]
-        image = [_heads(part(hidden_states), attn) for part in of_image]
-        text[:2] = attn.norm_added_q(text[0]), attn.norm_added_k(text[1])
-        image[:2] = attn.norm_q(image[0]), attn.norm_k(image[1])
-        query, key, value = (torch.cat(pair, dim=1) for pair in zip(text, image, strict=True))
-        words = encoder_hidden_states.shape[1]
-        out = self.attend(query, key, value, image_rotary_emb, attention_context)
-        return attn.to_out[1](attn.to_out[0](out[:, words:])), attn.to_add_out(out[:, :words])
-
-
-class SingleStreamProcessor(_Processor):
-    """Attention of the single-stream blocks of FLUX.1 (`FluxAttention`)."""
+class StreamProcessor(_Processor):
+    """Attention of double-stream blocks, and of the single-stream blocks of FLUX.1."""
 
     def __call__(
         self,
@@ -269,13 +240,21 @@ class SingleStreamProcessor(_Processor):
         attention_mask: Tensor | None = None,
         image_rotary_emb: Rotary | None = None,
         attention_context: AttentionContext | None = None,
-    ) -> Tensor:
-        """Return the attention's output; the block adds its feed-forward."""
-        query, key, value = (
-            _heads(part(hidden_states), attn) for part in (attn.to_q, attn.to_k, attn.to_v)
-        )
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the outputs of the image and of the text stream, or of the one that there is."""
+        projections = (attn.to_q, attn.to_k, attn.to_v)
+        query, key, value = (_heads(part(hidden_states), attn) for part in projections)
         query, key = attn.norm_q(query), attn.norm_k(key)
-        return self.attend(query, key, value, image_rotary_emb, attention_context)
+        if encoder_hidden_states is None:  # the block adds its feed-forward
+            return self.attend(query, key, value, image_rotary_emb, attention_context)
+        added = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+        parts = [_heads(part(encoder_hidden_states), attn) for part in added]
+        query = torch.cat((attn.norm_added_q(parts[0]), query), dim=1)
+        key = torch.cat((attn.norm_added_k(parts[1]), key), dim=1)
+        value = torch.cat((parts[2], value), dim=1)
+        out = self.attend(query, key, value, image_rotary_emb, attention_context)
+        text, image = out.split([parts[0].shape[1], hidden_states.shape[1]], dim=1)
+        return attn.to_out[1](attn.to_out[0](image)), attn.to_add_out(text)
 
 
 class ParallelStreamProcessor(_Processor):
@@ -304,13 +283,11 @@ def _heads(x: Tensor, attn: Any) -> Heads:
 
 def install(transformer: Any, *, backend: str = "native") -> None:
     """Give every block of the transformer the processor that fills and sees caches."""
-    double = list(transformer.transformer_blocks)
-    for layer, block in enumerate(double):
-        block.attn.set_processor(DoubleStreamProcessor(layer, backend))
-    for layer, block in enumerate(transformer.single_transformer_blocks, start=len(double)):
-        is_flux2 = hasattr(block.attn, "to_qkv_mlp_proj")
-        single = ParallelStreamProcessor if is_flux2 else SingleStreamProcessor
-        block.attn.set_processor(single(layer, backend))
+    blocks = (*transformer.transformer_blocks, *transformer.single_transformer_blocks)
+    for layer, block in enumerate(blocks):
+        is_parallel = hasattr(block.attn, "to_qkv_mlp_proj")
+        kind = ParallelStreamProcessor if is_parallel else StreamProcessor
+        block.attn.set_processor(kind(layer, backend))
 
 
 def uninstall(transformer: Any) -> None:

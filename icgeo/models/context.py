@@ -60,11 +60,7 @@ class Context:
         return replace(self, tensors=tensors, chosen=None)
 
     def require(self, fingerprint: dict[str, str]) -> None:
-        """Refuse to be used by anything else than what made it.
-
-        Raises:
-            ValueError: it was made otherwise, with what differs.
-        """
+        """Raise ValueError if it was made by anything else, with what differs."""
         if different := differences(self.fingerprint, fingerprint):
             raise ValueError(f"this context was made with {different}; encode its examples again")
 

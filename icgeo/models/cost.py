@@ -19,7 +19,7 @@ import diffusers
 import torch
 
 from icgeo.models.hub import LoadError, format_bytes, pipeline_index, pipeline_part, resolve_local
-from icgeo.models.loading import QUANTIZATIONS, architecture_of, own_settings, require_device
+from icgeo.models.loading import QUANTIZATIONS, architecture_of, require_device
 from icgeo.models.map_model import MapModel, require_known
 from icgeo.models.public import CONFIGURATIONS
 from icgeo.models.settings import Settings
@@ -117,10 +117,6 @@ class Plan:
     """Bytes that the device has."""
 
     @property
-    def _keeps(self) -> bool:
-        return self.attention != "full"
-
-    @property
     def parameters(self) -> int:
         """Number of the transformer's parameters."""
         return self.dimensions.parameters
@@ -133,7 +129,7 @@ class Plan:
     @property
     def context_bytes(self) -> int:
         """Keys and values of the examples, and of the photos of one batch."""
-        if not self._keeps:
+        if self.attention == "full":
             return 0
         tokens = self.example_tokens + self.batch_size * self.tokens.photo
         return 2 * self.dimensions.blocks * self.dimensions.width * tokens * self.bytes_a_number
@@ -142,7 +138,7 @@ class Plan:
     def activation_bytes(self) -> int:
         """Estimate of the largest activations: of the maps of a batch, or of the examples."""
         sequence = self.tokens.text + self.tokens.drawn
-        if not self._keeps:
+        if self.attention == "full":
             sequence += self.example_tokens + self.tokens.photo
         tokens = max(self.batch_size * self.samples * sequence, self.example_tokens)
         return ACTIVATIONS * self.dimensions.width * tokens * self.bytes_a_number
@@ -158,11 +154,7 @@ class Plan:
         return fits(self.total_bytes, self.memory_bytes)
 
     def require(self) -> None:
-        """Refuse a run that does not fit.
-
-        Raises:
-            LoadError: with what is needed, and what could be changed.
-        """
+        """Raise LoadError for a run that does not fit, with what could be changed."""
         if not self.fits:
             raise LoadError(
                 f"{self.shots} shots, {self.batch_size} queries at a time and {self.samples} "
@@ -183,7 +175,7 @@ class Plan:
     @cached_property
     def stock_flop(self) -> float:
         """Operations a query of diffusers' key-value pipeline."""
-        if not self._keeps:
+        if self.attention == "full":
             return self.naive_flop
         images = self.example_tokens + self.tokens.photo
         drawn = self.tokens.text + self.tokens.drawn
@@ -194,7 +186,7 @@ class Plan:
     @cached_property
     def shared_flop(self) -> float:
         """Operations a query when the examples are kept."""
-        if not self._keeps:
+        if self.attention == "full":
             return self.naive_flop
         examples, photo = self.example_tokens, self.tokens.photo
         drawn = self.tokens.text + self.tokens.drawn
@@ -254,10 +246,9 @@ def plan(
     """Plan a run, without loading weights.
 
     Args:
-        model: as `icgeo.load` takes it. Public checkpoints are known (`icgeo.models.public`), and
-            the hub is not asked about them, unless for a `revision`.
-        shots: number of examples.
-        queries: number of queries that share them.
+        model: as `icgeo.load` takes it.
+        shots: examples that each query sees.
+        queries: queries that share the examples.
         batch_size: queries at a time.
         dtype: dtype of the weights.
         device: device whose memory the run should fit.
@@ -266,7 +257,7 @@ def plan(
             photo_size, steps, samples.
 
     Raises:
-        LoadError: no such model, or no such quantization.
+        LoadError: no such model, or a choice that it has not.
     """
     quantization = choices.pop("quantization", None)
     text = choices.pop("text_tokens", TEXT_TOKENS)
@@ -337,12 +328,7 @@ def _plan(transformer: Any, settings: Settings, **sizes: Any) -> Plan:
 
 
 def read_config(model: str | Path, part: str, **hub: Any) -> dict[str, Any]:
-    """Read the configuration of a part of a model, or its index, "model_index".
-
-    Args:
-        model: as `icgeo.load` takes it.
-        part: name of the part, such as "transformer".
-        **hub: `revision` and `local_files_only` of `icgeo.load`.
+    """Read the configuration of a part of a model, such as "transformer", or its "model_index".
 
     Raises:
         LoadError: no such model.
@@ -357,11 +343,7 @@ def read_config(model: str | Path, part: str, **hub: Any) -> dict[str, Any]:
 
 
 def empty_transformer(model: str | Path, **hub: Any) -> Any:
-    """Make the transformer of a model on the meta device, without weights.
-
-    Raises:
-        LoadError: no such model.
-    """
+    """Make the transformer of a model on the meta device, without weights."""
     config = read_config(model, "transformer", **hub)
     with torch.device("meta"):
         return getattr(diffusers, config["_class_name"]).from_config(config)
@@ -371,7 +353,7 @@ def _settings(
     model: str | Path, choices: dict[str, Any], quantization: str | None, hub: dict[str, Any]
 ) -> Settings:
     """Return the settings of a checkpoint with choices; refuse the same as `icgeo.load`."""
-    settings = own_settings(resolve_local(model))
+    settings = Settings.read(resolve_local(model))
     if settings is None:
         index = read_config(model, "model_index", **hub)
         settings = architecture_of(index, model).settings(index)

@@ -50,14 +50,9 @@ def resolve_local(model: str | Path) -> Path | None:
 
 
 def refuse_pickles(names: Iterable[str | Path], source: str | Path) -> None:
-    """Refuse weights that are there as pickles alone, which run any program when they are opened.
+    """Raise LoadError for weights of which there are pickles alone: opening one runs any program.
 
-    Args:
-        names: files of a model, relative to it.
-        source: of the model, for the message.
-
-    Raises:
-        LoadError: with the file, and what to do.
+    `names` are files relative to the model, and `source` is where it is from, for the message.
     """
     paths = [PurePosixPath(name) for name in names]
     safe = {path.parent for path in paths if path.suffix == ".safetensors"}
@@ -80,12 +75,7 @@ def fetch(
     """Download what is missing of a checkpoint on the hub, and return its folder in the cache.
 
     Source and size are logged before the first byte of it. Code and pickles stay where they are.
-
-    Args:
-        model: hub id.
-        text: fetch text encoders and tokenizers, instead of all else.
-        revision: branch, tag or commit; None means the main branch.
-        local_files_only: download nothing, as with `HF_HUB_OFFLINE`.
+    Text encoders and tokenizers come where `text` is true, and all else where it is not.
 
     Raises:
         LoadError: it cannot be reached, is not there, or has weights as pickles alone.
@@ -203,11 +193,7 @@ def pipeline_index(
 def pipeline_part(
     source: str | Path, *names: str, revision: str | None = None, local_files_only: bool = False
 ) -> Path:
-    """Find one file of a pipeline, in its folder or on the hub.
-
-    Raises:
-        LoadError: there is none, or it cannot be reached.
-    """
+    """Find one file of a pipeline, in its folder or on the hub; raise LoadError without it."""
     name = "/".join(names)
     if isinstance(source, str):
         with hub_errors(source, revision):
@@ -252,11 +238,7 @@ _TROUBLES = {
 
 @contextmanager
 def hub_errors(model: str, revision: str | None = None) -> Iterator[None]:
-    """Say in one line why a model of the hub cannot be had.
-
-    Raises:
-        LoadError: with the reason, and what to do.
-    """
+    """Raise a LoadError that says in one line why a model of the hub cannot be had."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
         raise LoadError(
             f"expected a file or folder, or a hub id (owner/name), got {model!r}; models that are "
@@ -271,11 +253,7 @@ def hub_errors(model: str, revision: str | None = None) -> Iterator[None]:
 
 
 def upload(folder: Path, repository: str, *, private: bool, revision: str | None = None) -> str:
-    """Put a folder on the hub, and return the address.
-
-    Raises:
-        UsageError: no access, or no network.
-    """
+    """Put a folder on the hub and return the address; raise UsageError without access."""
     api = HfApi()
     try:
         api.create_repo(repository, private=private, exist_ok=True)

@@ -15,11 +15,18 @@ from icgeo.models.loading import require_backend
 
 def installed() -> dict[str, Any]:
     """Return it as plain values, ready for JSON."""
+    backends = {}
+    for name in BACKENDS:
+        try:
+            require_backend(name)
+            backends[name] = "yes"
+        except LoadError as error:
+            backends[name] = f"no: {error}"
     return {
         "icgeo": metadata.version("icgeo"),
         **{name: value for name, value in config.versions().items() if name != "device"},
         "devices": devices(),
-        "attention backends": {name: _usable(name) for name in BACKENDS},
+        "attention backends": backends,
         "extras": extras(),
         "models in the package": list(BUILT_IN),
         "hub": {"cache": constants.HF_HUB_CACHE, "offline": bool(constants.HF_HUB_OFFLINE)},
@@ -33,14 +40,6 @@ def devices() -> dict[str, str]:
         properties = torch.cuda.get_device_properties(number)
         names[f"cuda:{number}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
     return names
-
-
-def _usable(backend: str) -> str:
-    try:
-        require_backend(backend)
-    except LoadError as error:
-        return f"no: {error}"
-    return "yes"
 
 
 def extras() -> dict[str, str]:

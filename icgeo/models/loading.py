@@ -15,18 +15,10 @@ import diffusers
 import torch
 
 from icgeo import maps
+from icgeo.models import hub
 from icgeo.models.attention import BACKENDS
 from icgeo.models.backbones.tiny import TinyBackbone
-from icgeo.models.hub import (
-    LoadError,
-    fetch,
-    files_in,
-    first_line,
-    pipeline_index,
-    pipeline_part,
-    refuse_pickles,
-    resolve_local,
-)
+from icgeo.models.hub import LoadError, resolve_local
 from icgeo.models.map_model import MapModel
 from icgeo.models.prompts import Embedding, Prompts, cache_folder
 from icgeo.models.settings import Origin, Settings
@@ -115,11 +107,11 @@ def load(
     """
     chosen = _checked_options(model, options)
     local = resolve_local(model)
-    folder = local or fetch(
+    folder = local or hub.fetch(
         str(model), revision=chosen.revision, local_files_only=chosen.local_files_only
     )
-    refuse_pickles([path for path in files_in(folder) if len(path.parts) > 1], model)
-    settings = own_settings(folder)
+    hub.refuse_pickles([path for path in hub.files_in(folder) if len(path.parts) > 1], model)
+    settings = Settings.read(folder)
     if settings and settings.layout == "stacked":
         loaded = _load_tiny(folder, settings, chosen)
     else:
@@ -152,11 +144,7 @@ def _checked_options(model: str | Path, options: Mapping[str, Any]) -> LoadOptio
 
 
 def require_device(device: torch.device | str) -> None:
-    """Refuse a GPU that is not there.
-
-    Raises:
-        LoadError: torch knows no such device, or sees no GPU of that number.
-    """
+    """Raise LoadError for a device that torch does not know, or a GPU that it does not see."""
     try:
         checked = torch.device(device)
     except RuntimeError as error:
@@ -168,18 +156,8 @@ def require_device(device: torch.device | str) -> None:
         )
 
 
-def own_settings(folder: Path | None) -> Settings | None:
-    """Read the `icgeo.json` of a folder, if it has one."""
-    path = folder / "icgeo.json" if folder else None
-    return Settings.read(path) if path and path.is_file() else None
-
-
 def architecture_of(index: Mapping[str, Any], source: str | Path) -> Architecture:
-    """Find what loads a pipeline.
-
-    Raises:
-        LoadError: it is of an unknown class, or a Wan of two transformers.
-    """
+    """Find what loads a pipeline; raise LoadError for one that cannot be shown examples."""
     name = index["_class_name"]
     if name not in ARCHITECTURES:
         raise LoadError(f"expected a pipeline of {sorted(ARCHITECTURES)} in {source}, got {name!r}")
@@ -211,7 +189,7 @@ def _load_pipeline(
     The VAE stays in float32, for maps are measured. Text encoders of a checkpoint on the hub are
     fetched when an instruction is new.
     """
-    index = pipeline_index(folder, with_text=not hub_id)
+    index = hub.pipeline_index(folder, with_text=not hub_id)
     architecture = architecture_of(index, options.model)
     settings = settings or architecture.settings(index)
     require_backend(options.attention_backend)
@@ -226,7 +204,7 @@ def _load_pipeline(
             **_without(kind, text=True),
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise LoadError(f"{hub_id or folder} cannot be loaded: {first_line(error)}") from error
+        raise LoadError(f"{hub_id or folder} cannot be loaded: {hub.first_line(error)}") from error
     if options.adapter:
         load_adapter(pipeline, options)
     for part in (pipeline.transformer, pipeline.vae):
@@ -256,7 +234,7 @@ def _prompts(
         source = folder
         if hub_id:  # of the same commit, if it is in the cache
             offline = options.local_files_only
-            source = fetch(hub_id, text=True, revision=folder.name, local_files_only=offline)
+            source = hub.fetch(hub_id, text=True, revision=folder.name, local_files_only=offline)
         loaded = pipeline.from_pretrained(
             source, dtype=dtype, use_safetensors=True, **_without(pipeline, text=False)
         )
@@ -278,11 +256,7 @@ def _without(pipeline: Any, *, text: bool) -> dict[str, None]:
 
 
 def require_backend(name: str) -> None:
-    """Check that a kernel of attention can be used here.
-
-    Raises:
-        LoadError: it is unknown, or its package is missing.
-    """
+    """Raise LoadError for a kernel of attention that is unknown, or whose package is missing."""
     if name not in BACKENDS:
         raise LoadError(f"expected an attention backend of {BACKENDS}, got {name!r}")
     try:
@@ -293,7 +267,7 @@ def require_backend(name: str) -> None:
 
 
 def quantization_config(name: str | None, *, dtype: torch.dtype) -> Any:
-    """Return how the weights of the transformer are quantized; computation stays in `dtype`.
+    """Return how the transformer's weights are stored; computation stays in `dtype`.
 
     Raises:
         LoadError: its package is not installed.
@@ -323,14 +297,14 @@ def load_adapter(model: Any, options: LoadOptions) -> None:
     adapter = str(options.adapter)
     path = Path(adapter)
     if not path.exists():
-        path = pipeline_part(adapter, LORA, local_files_only=options.local_files_only)
-    refuse_pickles(files_in(path) if path.is_dir() else [path.name], path)
+        path = hub.pipeline_part(adapter, LORA, local_files_only=options.local_files_only)
+    hub.refuse_pickles(hub.files_in(path) if path.is_dir() else [path.name], path)
     is_pipeline = hasattr(model, "load_lora_weights")
     try:
         load = model.load_lora_weights if is_pipeline else model.load_lora_adapter
         load(path, use_safetensors=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise LoadError(f"adapter {adapter} cannot be loaded: {first_line(error)}") from error
+        raise LoadError(f"adapter {adapter} cannot be loaded: {hub.first_line(error)}") from error
     if not getattr(model.transformer if is_pipeline else model, "peft_config", None):
         raise LoadError(f"adapter {adapter} has no weights for this model's transformer")
 

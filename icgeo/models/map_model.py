@@ -161,10 +161,7 @@ class MapModel:
     def velocity(self, context: Context, queries: Tensor, prompt: str) -> sampling.Velocity:
         """Return the velocity of latents [queries, samples, ...]; differentiable.
 
-        Args:
-            context: the examples.
-            queries: the query photos, as the layout encodes them.
-            prompt: what the world is.
+        `queries` are photos as the layout encodes them, and `prompt` says what the world is.
         """
         velocity = self._velocity(context, queries, prompt)
         scale = self.settings.example_guidance
@@ -201,11 +198,7 @@ class MapModel:
 
 
 def require_known(settings: Settings, layouts: tuple[str, ...]) -> None:
-    """Refuse a layout, or a mode of attention in it, that a backbone does not know.
-
-    Raises:
-        LoadError: with what there is.
-    """
+    """Raise LoadError for a layout that is none of these, or a mode that it does not know."""
     if settings.layout not in layouts:
         raise LoadError(f"expected layout of {layouts}, got {settings.layout!r}")
     modes = LAYOUTS[settings.layout].modes

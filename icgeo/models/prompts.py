@@ -50,11 +50,7 @@ _WORLD = {
 
 
 def instruction(prompt: str, *, shots: int, layout: str = "references") -> str:
-    """Return the instruction for a model that is shown pairs in a layout.
-
-    Raises:
-        ValueError: neither "earth" nor "unknown world".
-    """
+    """Return the instruction for a model that is shown pairs in a layout."""
     if prompt not in _WORLD:
         raise ValueError(f"expected a prompt of {sorted(_WORLD)}, got {prompt!r}")
     return _SHOWN[layout, shots > 0] + TASK + _WORLD[prompt]
@@ -108,10 +104,7 @@ class Prompts:
 def cache_folder(source: str | Path, commit: str, *, dtype: torch.dtype) -> Path:
     """Return the folder that keeps the embeddings of a checkpoint; another for changed files.
 
-    Args:
-        source: folder, or hub id.
-        commit: of a hub id.
-        dtype: of the embeddings.
+    `source` is a folder, or a hub id of a `commit`.
     """
     if isinstance(source, str):
         key = f"{source}@{commit}"

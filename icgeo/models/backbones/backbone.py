@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from icgeo.models.prompts import Embedding, Prompts
 
 Images = Float[Tensor, "images 3 height width"]
 Tokens = Float[Tensor, "batch tokens channels"]
-Grid = Float[Tensor, "batch depth rows columns"]
+Grid = Float[Tensor, "images _ _ _"]
 Ids = Int[Tensor, "tokens axes"]
 TextInputs = tuple[Tensor, Tensor, dict[str, Tensor]]
 """Words for a transformer, their places, and its other inputs; all of batch 1."""
@@ -48,10 +49,13 @@ class PipelineBackbone:
 
 @dataclass(frozen=True)
 class FluxBackbone(PipelineBackbone):
-    """A FLUX; each says how latents become tokens, where these are, and what a text gives."""
+    """A FLUX; each says how its latents are scaled, where tokens are, and what a text gives."""
 
     guidance: float = 1.0
     """What a distilled checkpoint is told as its guidance; others take none."""
+
+    packed: ClassVar = 1
+    """Places of latents, in each direction, that are joined in a token."""
 
     @property
     def patch(self) -> int:
@@ -62,20 +66,27 @@ class FluxBackbone(PipelineBackbone):
         """Encode images as they are; stock pipelines resize them to about a megapixel."""
         pixels = 2 * images.to(self.codec.device, self.codec.dtype) - 1
         latents: Tensor = self.pipeline._encode_vae_image(pixels, generator=None)
-        return self.to_tokens(latents.to(self.transformer.dtype))
+        return rearrange(
+            latents.to(self.transformer.dtype),
+            "n c (h p) (w q) -> n (h w) (c p q)",
+            p=self.packed,
+            q=self.packed,
+        )
 
     def decode(self, tokens: Tokens, *, rows: int) -> Images:
         """Decode tokens to images; in float32, unclipped."""
-        latents = self.to_latents(tokens.to(self.codec.dtype), rows)
-        images: Tensor = self.codec.decode(latents, return_dict=False)[0]
+        latents = rearrange(
+            tokens.to(self.codec.dtype),
+            "n (h w) (c p q) -> n c (h p) (w q)",
+            h=rows,
+            p=self.packed,
+            q=self.packed,
+        )
+        images: Tensor = self.codec.decode(self.unscaled(latents), return_dict=False)[0]
         return (images.float() + 1) / 2
 
-    def to_tokens(self, latents: Grid) -> Tokens:
-        """Lay what the pipeline encodes out as tokens."""
-        raise NotImplementedError
-
-    def to_latents(self, tokens: Tokens, rows: int) -> Grid:
-        """Lay tokens out as what the VAE decodes."""
+    def unscaled(self, latents: Grid) -> Grid:
+        """Return what the VAE decodes of normalised latents."""
         raise NotImplementedError
 
     def ids(self, image: int, rows: int, columns: int) -> Ids:

@@ -31,10 +31,6 @@ class Residual(nn.Module):
         return x + self.mix(functional.gelu(self.spread(self.norm(x))))
 
 
-def _unit_mean_square(x: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch c"]:
-    return functional.rms_norm(x, x.shape[-1:])
-
-
 class PatchCodec(ModelMixin, ConfigMixin):
     """Linear patch codec for maps and a convolutional encoder for photos.
 
@@ -124,7 +120,8 @@ class PatchCodec(ModelMixin, ConfigMixin):
         bag = torch.cat((words.mean(dim=(2, 3)), words.amax(dim=(2, 3))), dim=1)
         descriptor = self.describe(self.standardise(bag))
         everywhere = repeat(descriptor, "n c -> n t c", t=here.shape[1])
-        features = torch.cat([_unit_mean_square(part) for part in (here, everywhere)], dim=-1)
+        parts = [functional.rms_norm(part, part.shape[-1:]) for part in (here, everywhere)]
+        features = torch.cat(parts, dim=-1)
         return features, functional.normalize(descriptor, dim=-1)
 
     @torch.no_grad()

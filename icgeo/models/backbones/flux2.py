@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu, format_input
-from einops import rearrange
 
 from icgeo.models.backbones.backbone import FluxBackbone, Grid, Ids, TextInputs, Tokens
 from icgeo.models.backbones.tiny import EXAMPLE_IMAGE, grid_ids, text_ids
@@ -15,16 +14,11 @@ from icgeo.models.prompts import Embedding
 class Flux2Backbone(FluxBackbone):
     """FLUX.2 klein or dev; the VAE's statistics of batches normalise its latents."""
 
-    def to_tokens(self, latents: Grid) -> Tokens:
-        """Take each place as a token."""
-        return rearrange(latents, "n c h w -> n (h w) c")
-
-    def to_latents(self, tokens: Tokens, rows: int) -> Grid:
-        """Undo the statistics and the patches."""
-        norm = self.codec.bn
-        deviation = (norm.running_var + self.codec.config.batch_norm_eps).sqrt()
-        grid = rearrange(tokens * deviation + norm.running_mean, "n (h w) c -> n c h w", h=rows)
-        return self.pipeline._unpatchify_latents(grid)
+    def unscaled(self, latents: Grid) -> Grid:
+        """Undo the statistics, and the patches of 2 x 2 in channels."""
+        norm, eps = self.codec.bn, self.codec.config.batch_norm_eps
+        mean, variance = (x[:, None, None] for x in (norm.running_mean, norm.running_var))
+        return self.pipeline._unpatchify_latents(latents * (variance + eps).sqrt() + mean)
 
     def ids(self, image: int, rows: int, columns: int) -> Ids:
         """Return places on (image, row, column, 0)."""

@@ -5,11 +5,10 @@ modulation. Examples that see no instruction are modulated by that of the empty 
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers.pipelines.flux.pipeline_flux_kontext import calculate_shift
-from einops import rearrange
 
 from icgeo.models.backbones.backbone import FluxBackbone, Grid, Ids, TextInputs, Tokens
 from icgeo.models.prompts import TASK, Embedding
@@ -21,14 +20,11 @@ class KontextBackbone(FluxBackbone):
 
     guidance: float = 2.5
 
-    def to_tokens(self, latents: Grid) -> Tokens:
-        """Join patches of 2 x 2."""
-        return rearrange(latents, "n c (h p) (w q) -> n (h w) (c p q)", p=2, q=2)
+    packed: ClassVar = 2
 
-    def to_latents(self, tokens: Tokens, rows: int) -> Grid:
-        """Undo patches and scale."""
-        grid = rearrange(tokens, "n (h w) (c p q) -> n c (h p) (w q)", h=rows, p=2, q=2)
-        return grid / self.codec.config.scaling_factor + self.codec.config.shift_factor
+    def unscaled(self, latents: Grid) -> Grid:
+        """Undo the scale."""
+        return latents / self.codec.config.scaling_factor + self.codec.config.shift_factor
 
     def ids(self, image: int, rows: int, columns: int) -> Ids:
         """Return places on (image, row, column)."""

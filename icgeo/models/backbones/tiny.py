@@ -98,13 +98,13 @@ class TinyBackbone(nn.Module):
             weights.update(tensor.detach().float().cpu().numpy().tobytes())
         return weights.hexdigest()
 
-    def _ids(self, image: int) -> Int[Tensor, "tokens 4"]:
+    def _ids(self, image: int, times: int = 1) -> Int[Tensor, "tokens 4"]:
         size = self.codec.config
-        return grid_ids(size.rows, size.columns, image=image).to(self.prompts.device)
+        ids = grid_ids(size.rows, size.columns, image=image).to(self.prompts.device)
+        return ids.repeat(times, 1)
 
     def _example_ids(self, tokens: int) -> Int[Tensor, "tokens 4"]:
-        ids = self._ids(EXAMPLE_IMAGE)
-        return ids.repeat(tokens // len(ids), 1)
+        return self._ids(EXAMPLE_IMAGE, tokens // self.codec.latent_shape[0])
 
     def _forward(
         self,

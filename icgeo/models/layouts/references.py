@@ -118,11 +118,8 @@ class References(Layout):
     ) -> Predict:
         """Encode the query photos once; examples and photos are then seen by every step.
 
-        Args:
-            tensors: keys and values of examples.
-            shots: how many they are.
-            queries: the encoded query photos.
-            visible: which examples each query sees, in the mode `pairwise`; None means all.
+        `tensors` are keys and values of examples. `visible` says which of them each query sees, in
+        the mode `pairwise`; None means all.
         """
         backbone, examples, photo_cache = self.backbone, [], KVCache()
         place = backbone.transformer.pos_embed
