@@ -1,9 +1,7 @@
 """Attention over cached tokens: keys and values computed once, seen by every query.
 
-Works on the stock `forward` of diffusers' `Flux2Transformer2DModel` and `FluxTransformer2DModel`.
-An `AttentionContext` travels through `joint_attention_kwargs` and says what the tokens of a pass
-see beside their own sequence, and which cache keeps their keys and values for later passes. The
-modes of DESIGN.md follow from passes:
+Works on the stock `forward` of diffusers' `Flux2Transformer2DModel` and `FluxTransformer2DModel`:
+an `AttentionContext` travels through `joint_attention_kwargs`. The modes of DESIGN.md follow:
 
 - `pairwise`: each pair is a sequence; it is kept before the rotary embedding, so that any subset
   takes any places (`KVCache.rotated`);
@@ -148,16 +146,14 @@ def merged(
 
     Each part runs in the fused kernel of the device; scores are never written out.
     """
-    tokens = query.shape[1]
-    folded = rearrange(query, "n t h c -> n h t c")
-    sequence = (rearrange(x, "n s h c -> n h s c") for x in (key, value))
-    parts = [_fused(folded, *sequence, backend)]
-    for part in rotated:
-        cache = [rearrange(x[layer], "g s h c -> g h s c") for x in (part.keys, part.values)]
-        queries = rearrange(query, "(g q) t h c -> g h (q t) c", g=len(cache[0]))
-        out, log_total = _fused(queries, *cache, backend)
-        out = rearrange(out, "g h (q t) c -> (g q) h t c", t=tokens)
-        parts.append((out, rearrange(log_total, "g h (q t) -> (g q) h t", t=tokens)))
+    pairs = [(key, value), *((part.keys[layer], part.values[layer]) for part in rotated)]
+    parts = []
+    for pair in pairs:
+        keys, values = (rearrange(x, "g s h c -> g h s c") for x in pair)
+        queries = rearrange(query, "(g q) t h c -> g h (q t) c", g=len(keys))
+        out, log_total = _fused(queries, keys, values, backend)
+        out = rearrange(out, "g h (q t) c -> (g q) h t c", t=query.shape[1])
+        parts.append((out, rearrange(log_total, "g h (q t) -> (g q) h t", t=query.shape[1])))
     shares = torch.stack([log_total for _, log_total in parts]).softmax(dim=0)[..., None]
     (total, _), *others = parts
     total = total * shares[0].to(total.dtype)

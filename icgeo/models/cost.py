@@ -261,7 +261,8 @@ def plan(
     """
     quantization = choices.pop("quantization", None)
     text = choices.pop("text_tokens", TEXT_TOKENS)
-    hub = {name: choices.pop(name) for name in ("revision", "local_files_only") if name in choices}
+    names = {"revision", "local_files_only"} & choices.keys()
+    hub: dict[str, Any] = {name: choices.pop(name) for name in names}
     if quantization not in (None, *QUANTIZATIONS):
         raise LoadError(f"expected quantization of {(*QUANTIZATIONS,)}, got {quantization!r}")
     require_device(device)
@@ -357,14 +358,12 @@ def _settings(
     if settings is None:
         index = read_config(model, "model_index", **hub)
         settings = architecture_of(index, model).settings(index)
-    layouts = ("references", "panel")
-    if settings.layout in ("stacked", "frames"):
-        layouts = (settings.layout,)
+    is_fixed = settings.layout in ("stacked", "frames")
     if settings.layout == "stacked" and quantization:
         raise LoadError(f"expected no quantization for a model of this size, got {quantization}")
     if settings.layout == "stacked" and choices.get("photo_size") is not None:
         size = choices["photo_size"]
         raise LoadError(f"expected no photo_size, which is fixed here, got {size}")
-    settings = settings.choosing(**choices)
-    require_known(settings, layouts)
-    return settings
+    changed = settings.choosing(**choices)
+    require_known(changed, (settings.layout,) if is_fixed else ("references", "panel"))
+    return changed

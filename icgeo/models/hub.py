@@ -166,10 +166,9 @@ def pipeline_index(
 ) -> dict[str, Any]:
     """Read which pipeline of diffusers a folder or a hub id holds, and its components.
 
-    Unless `with_text` is false, text encoders should be in a folder too.
-
     Raises:
-        LoadError: there is none, it cannot be reached, or a component of a folder is missing.
+        LoadError: there is none, it cannot be reached, or a component of a folder is missing, text
+            encoders only counting if `with_text`.
     """
     hub: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
     path = pipeline_part(source, "model_index.json", **hub)
@@ -216,7 +215,7 @@ def pipeline_part(
     return path
 
 
-_TROUBLES = {
+_TROUBLES: dict[type[Exception], str] = {
     GatedRepoError: (
         "{model} is gated on the hub; accept its licence on its page, then log in with "
         "`hf auth login`"

@@ -6,7 +6,7 @@ Weights of a pipeline come as asked: quantized, adapted, offloaded, without text
 import gc
 import importlib
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from icgeo import maps
 from icgeo.models import hub
 from icgeo.models.attention import BACKENDS
+from icgeo.models.backbones import flux, wan
 from icgeo.models.backbones.tiny import TinyBackbone
 from icgeo.models.hub import LoadError, resolve_local
 from icgeo.models.map_model import MapModel
@@ -36,16 +37,14 @@ GROUP_BLOCKS = 2
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a class of diffusers' pipelines is loaded as; names are imported only when needed."""
+    """What a class of diffusers' pipelines is loaded as."""
 
-    module: str
-    backbone: str
-    embed: str
+    backbone: type[flux.FluxBackbone] | type[wan.WanBackbone]
+    embed: Callable[[Any, str], Embedding]
+    """Embeds an instruction with a pipeline."""
     pipeline: str = ""
     """The class that loads it, if it is not the one that the checkpoint names."""
     layout: str = "references"
-    attention: str = "joint"
-    steps: int = 28
     guidance_scale: float = 1.0
     embedded_guidance: float = 1.0
 
@@ -58,29 +57,22 @@ class Architecture:
             prompts=(EARTH, UNKNOWN),
             default_prompt=EARTH,
             layout=self.layout,
-            attention=self.attention,
-            steps=4 if distilled else self.steps,
+            attention="joint" if self.layout == "references" else "full",
+            steps=4 if distilled else 28,
             samples=4,
             guidance_scale=1.0 if distilled else self.guidance_scale,
             embedded_guidance=self.embedded_guidance,
         )
 
 
-_KLEIN = Architecture("flux2", "Flux2Backbone", "embed_klein", guidance_scale=4.0)
-_WAN = Architecture(
-    "wan", "WanBackbone", "embed_wan", layout="frames", attention="full", guidance_scale=5.0
-)
+_KLEIN = Architecture(flux.Flux2Backbone, flux.embed_klein, guidance_scale=4.0)
+_WAN = Architecture(wan.WanBackbone, wan.embed_wan, layout="frames", guidance_scale=5.0)
 ARCHITECTURES = {
     "Flux2KleinPipeline": _KLEIN,
     "Flux2KleinKVPipeline": replace(_KLEIN, pipeline="Flux2KleinPipeline"),
-    "Flux2Pipeline": Architecture("flux2", "Flux2Backbone", "embed_dev", embedded_guidance=4.0),
+    "Flux2Pipeline": Architecture(flux.Flux2Backbone, flux.embed_dev, embedded_guidance=4.0),
     "FluxKontextPipeline": Architecture(
-        "kontext",
-        "KontextBackbone",
-        "embed_kontext",
-        layout="panel",
-        attention="full",
-        embedded_guidance=2.5,
+        flux.KontextBackbone, flux.embed_kontext, layout="panel", embedded_guidance=2.5
     ),
     "WanVACEPipeline": _WAN,
     "WanPipeline": _WAN,
@@ -105,22 +97,24 @@ def load(
         LoadError: no such model, no access, an unknown architecture, a missing package, or a
             choice that the model has not.
     """
-    chosen = _checked_options(model, options)
+    load_options = _checked_options(model, options)
     local = resolve_local(model)
     folder = local or hub.fetch(
-        str(model), revision=chosen.revision, local_files_only=chosen.local_files_only
+        str(model), revision=load_options.revision, local_files_only=load_options.local_files_only
     )
     hub.refuse_pickles([path for path in hub.files_in(folder) if len(path.parts) > 1], model)
     settings = Settings.read(folder)
     if settings and settings.layout == "stacked":
-        loaded = _load_tiny(folder, settings, chosen)
+        loaded = _load_tiny(folder, settings, load_options)
     else:
-        loaded = _load_pipeline(folder, settings, chosen, hub_id=None if local else str(model))
+        loaded = _load_pipeline(
+            folder, settings, load_options, hub_id=None if local else str(model)
+        )
     revision = None if local else folder.name
-    origin = Origin(str(model), revision, chosen.adapter, chosen.quantization)
+    origin = Origin(str(model), revision, load_options.adapter, load_options.quantization)
     return replace(loaded, origin=origin).choosing(
         style=style,
-        **{name: getattr(chosen, name) for name in ("attention", "layout", "photo_size")},
+        **{name: getattr(load_options, name) for name in ("attention", "layout", "photo_size")},
     )
 
 
@@ -131,16 +125,18 @@ def _checked_options(model: str | Path, options: Mapping[str, Any]) -> LoadOptio
         for name, value in options.items()
         if name in ("device", "dtype", "adapter") and value is not None
     }
-    chosen = LoadOptions(model=str(model), **{**options, **names})
+    load_options = LoadOptions(model=str(model), **{**options, **names})
     known = {"quantization": tuple(QUANTIZATIONS), "offload": OFFLOADS, "dtype": DTYPES}
     for name, values in known.items():
-        value = getattr(chosen, name)
+        value = getattr(load_options, name)
         if value not in (None, *values):
             raise LoadError(f"expected {name} of {values}, got {value!r}")
-    require_device(chosen.device)
-    if chosen.offload and torch.device(chosen.device).type == "cpu":
-        raise LoadError(f"expected an accelerator as device to offload from, got {chosen.device}")
-    return chosen
+    require_device(load_options.device)
+    if load_options.offload and torch.device(load_options.device).type == "cpu":
+        raise LoadError(
+            f"expected an accelerator as device to offload from, got {load_options.device}"
+        )
+    return load_options
 
 
 def require_device(device: torch.device | str) -> None:
@@ -212,11 +208,9 @@ def _load_pipeline(
     if options.vae_tiling:
         pipeline.vae.enable_tiling()
     place(pipeline, offload=options.offload, device=options.device)
-    # pipelines of diffusers take seconds to import: only who loads one waits for it
-    module = importlib.import_module(f"icgeo.models.backbones.{architecture.module}")
-    prompts = _prompts(folder, kind, getattr(module, architecture.embed), options, hub_id=hub_id)
-    backbone = getattr(module, architecture.backbone)(pipeline, prompts)
-    if hasattr(backbone, "guidance"):
+    prompts = _prompts(folder, kind, architecture.embed, options, hub_id=hub_id)
+    backbone = architecture.backbone(pipeline, prompts)
+    if isinstance(backbone, flux.FluxBackbone):
         backbone = replace(backbone, guidance=settings.embedded_guidance)
     parts = (options.model, options.revision, options.adapter, options.quantization)
     name = " ".join(str(part) for part in parts if part)

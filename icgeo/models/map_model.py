@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from icgeo import maps, sampling
-from icgeo.models.backbones.backbone import FluxBackbone
+from icgeo.models.backbones.flux import FluxBackbone
 from icgeo.models.backbones.tiny import TinyBackbone
 from icgeo.models.backbones.wan import WanBackbone
 from icgeo.models.context import Context
@@ -29,10 +29,7 @@ from icgeo.models.settings import Origin, Settings
 
 Layout = Stacked | References | Panel | Frames
 LAYOUTS: dict[str, type[Layout]] = {
-    "stacked": Stacked,
-    "references": References,
-    "panel": Panel,
-    "frames": Frames,
+    kind.__name__.lower(): kind for kind in (Stacked, References, Panel, Frames)
 }
 
 

@@ -24,7 +24,6 @@ def _flux2(double: int, single: int, *, heads: int, text: int, is_guided: bool =
 
 KLEIN_4B = _flux2(5, 20, heads=24, text=7680)
 KLEIN_9B = _flux2(8, 24, heads=32, text=12288)
-DEV = _flux2(8, 48, heads=48, text=15360, is_guided=True)
 KONTEXT: Config = {"_class_name": "FluxTransformer2DModel", "guidance_embeds": True}
 VACE_14B: Config = {"_class_name": "WanVACETransformer3DModel"}
 _WAN_SMALL: Config = {"num_layers": 30, "num_attention_heads": 12, "ffn_dim": 8960}
@@ -59,7 +58,9 @@ CONFIGURATIONS = {
     for name in ("4B", "base-4B", "9B", "base-9B")
 } | {
     "black-forest-labs/FLUX.2-klein-9b-kv": _parts("Flux2KleinKVPipeline", KLEIN_9B),
-    "black-forest-labs/FLUX.2-dev": _parts("Flux2Pipeline", DEV),
+    "black-forest-labs/FLUX.2-dev": _parts(
+        "Flux2Pipeline", _flux2(8, 48, heads=48, text=15360, is_guided=True)
+    ),
     "black-forest-labs/FLUX.1-Kontext-dev": _parts("FluxKontextPipeline", KONTEXT),
     "Wan-AI/Wan2.1-VACE-1.3B-diffusers": _parts("WanVACEPipeline", VACE_1_3B, 8),
     "Wan-AI/Wan2.1-VACE-14B-diffusers": _parts("WanVACEPipeline", VACE_14B, 8),

@@ -44,10 +44,10 @@ class Settings:
 
     def choosing(self, **choices: Any) -> "Settings":
         """Change what is not None; another layout is seen in `full`, which every one knows."""
-        given = {name: value for name, value in choices.items() if value is not None}
-        if given.get("layout", self.layout) != self.layout:
-            given.setdefault("attention", "full")
-        return replace(self, **given)
+        changes = {name: value for name, value in choices.items() if value is not None}
+        if changes.get("layout", self.layout) != self.layout:
+            changes.setdefault("attention", "full")
+        return replace(self, **changes)
 
     def require_multiples(self, patch: int) -> None:
         """Raise LoadError for maps and photos that are not tokens of `patch` pixels a side."""

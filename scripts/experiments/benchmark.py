@@ -101,8 +101,7 @@ def build(preset: str, *, device: str, dtype: "torch.dtype") -> "MapModel":
     import torch
 
     from icgeo import maps
-    from icgeo.models.backbones.flux2 import Flux2Backbone
-    from icgeo.models.backbones.kontext import KontextBackbone
+    from icgeo.models.backbones.flux import Flux2Backbone, KontextBackbone
     from icgeo.models.loading import ARCHITECTURES
     from icgeo.models.map_model import MapModel
     from icgeo.models.prompts import Prompts, instruction

@@ -2,10 +2,7 @@
 
 An image is one latent frame: 4 frames of the video, the first alone. VACE sees the known frames in
 its control branch (Jiang et al. 2025); the 5B model of Wan 2.2 sees them in place of noise, at time
-0. Nothing is kept but pixels: all frames see each other at every step.
-
-The pipelines' own scheduler, UniPC, steps by a method of second order; here its times are stepped
-through by Euler.
+0. All frames see each other at every step, which is of Euler, on the times of the stock scheduler.
 """
 
 from dataclasses import dataclass
@@ -16,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from icgeo.models.backbones.backbone import PipelineBackbone
+from icgeo.models.backbones import PipelineBackbone
 from icgeo.models.prompts import Embedding
 
 TRAINING_TIMES = 1000

@@ -86,13 +86,15 @@ def scaled(photos: Photos, side: int) -> Float[Tensor, "photos 3 side side"]:
     return pixels.clamp(0, 1)
 
 
-def in_one_sequence(backbone: Any, shown: Tokens, ids: Int[Tensor, "all_tokens axes"]) -> Predict:
-    """Return the velocity of noisy tokens that see what is shown of their query at every step."""
+def in_one_sequence(
+    backbone: Any, references: Tokens, ids: Int[Tensor, "all_tokens axes"]
+) -> Predict:
+    """Return the velocity of noisy tokens that see the references of their query at every step."""
 
     def predict(x: Tensor, t: float, text: Any) -> Tensor:
-        noisy = rearrange(x, "q s n c -> (q s) n c").to(shown.dtype)
-        known = repeat(shown, "q n c -> (q s) n c", s=x.shape[1])
-        velocity = backbone.forward(torch.cat((noisy, known), dim=1), t, ids, text=text)
+        noisy = rearrange(x, "q s n c -> (q s) n c").to(references.dtype)
+        others = repeat(references, "q n c -> (q s) n c", s=x.shape[1])
+        velocity = backbone.forward(torch.cat((noisy, others), dim=1), t, ids, text=text)
         return velocity[:, : noisy.shape[1]].unflatten(0, x.shape[:2]).float()
 
     return predict

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from icgeo.maps.basemap import base_image
 from icgeo.models.attention import install
-from icgeo.models.backbones.backbone import FluxBackbone
+from icgeo.models.backbones.flux import FluxBackbone
 from icgeo.models.layouts.layout import (
     Kept,
     Layout,

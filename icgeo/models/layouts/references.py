@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from icgeo.models.attention import AttentionContext, KVCache, install
-from icgeo.models.backbones.backbone import FluxBackbone, Ids
+from icgeo.models.backbones.flux import FluxBackbone, Ids
 from icgeo.models.layouts.layout import Kept, Layout, Maps, Photos, Predict, Tokens, in_one_sequence
 from icgeo.models.prompts import Embedding
 from icgeo.models.settings import MODES
