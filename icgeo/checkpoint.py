@@ -1,9 +1,8 @@
 """A locator in a folder: its model, settings and examples, with a card; on the hub likewise.
 
-Conventions: `geolocator.json` names the model, either `model/` with the weights (safetensors) or a
-hub id with its commit; beside it may lie `adapter/` (a LoRA) and `examples/` (PNG, and a manifest).
-Examples are kept as the model sees them, to the pixel: to encode them again takes seconds, while
-their keys and values would take gigabytes.
+`geolocator.json` names the model, either `model/` with the weights (safetensors) or a hub id with
+its commit; beside it may lie `adapter/` (a LoRA) and `examples/`, kept as the model sees them, to
+the pixel: their keys and values would take gigabytes, and seconds to make again.
 """
 
 import csv

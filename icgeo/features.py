@@ -298,11 +298,7 @@ class Index:
     def search(
         self, queries: Float[Tensor, "queries channels"], count: int
     ) -> tuple[Float[Tensor, "queries count"], Int[Tensor, "queries count"]]:
-        """Find the photos most alike to each query: cosines, falling, and their numbers.
-
-        Raises:
-            ValueError: more photos than there are, or fewer than 1.
-        """
+        """Find the photos most alike to each query: cosines, falling, and their numbers."""
         if not 1 <= count <= len(self.vectors):
             raise ValueError(
                 f"expected a count of photos from 1 to {len(self.vectors)}, got {count}"
@@ -327,9 +323,6 @@ class Index:
 
 def fingerprint(features: Features, ids: Sequence[str]) -> dict[str, str]:
     """Return everything that an index depends on."""
-    photos = hashlib.blake2b("\n".join(ids).encode(), digest_size=16).hexdigest()
-    return {
-        "features": features.name,
-        "version": features.version,
-        "photos": f"{len(ids)} {photos}",
-    }
+    key = hashlib.blake2b("\n".join(ids).encode(), digest_size=16).hexdigest()
+    photos = f"{len(ids)} {key}"
+    return {"features": features.name, "version": features.version, "photos": photos}

@@ -3,8 +3,7 @@
 With d the width and n the blocks, a token of FLUX.2 costs 26 d^2 n, one of FLUX.1 24 d^2 n, and a
 (query, key) pair 4 d n floating-point operations. `naive` recomputes everything for every step and
 sample, `stock` is diffusers' key-value pipeline, called for each query, and `shared` keeps the
-examples for all queries and each photo for all steps and samples. Where nothing is kept, in the
-mode `full`, all three are the same.
+examples for all queries and each photo for all steps and samples; in `full` all are the same.
 """
 
 import json
@@ -315,17 +314,11 @@ def plan_loaded(
 
 
 def _plan(transformer: Any, settings: Settings, **sizes: Any) -> Plan:
-    counts = {name: sizes[name] for name in ("shots", "queries", "batch_size")}
-    for name, value in {**counts, "steps": settings.steps, "samples": settings.samples}.items():
-        if value < (least := int(name != "shots")):
-            raise LoadError(f"expected {name} of at least {least}, got {value}")
-    return Plan(
-        dimensions=Dimensions.of(transformer),
-        attention=settings.attention,
-        steps=settings.steps,
-        samples=settings.samples,
-        **sizes,
-    )
+    sizes |= {name: getattr(settings, name) for name in ("attention", "steps", "samples")}
+    for name in ("shots", "queries", "batch_size", "steps", "samples"):
+        if sizes[name] < (least := int(name != "shots")):
+            raise LoadError(f"expected {name} of at least {least}, got {sizes[name]}")
+    return Plan(dimensions=Dimensions.of(transformer), **sizes)
 
 
 def read_config(model: str | Path, part: str, **hub: Any) -> dict[str, Any]:

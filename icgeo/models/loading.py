@@ -180,11 +180,7 @@ def _load_tiny(folder: Path, settings: Settings, options: LoadOptions) -> MapMod
 def _load_pipeline(
     folder: Path, settings: Settings | None, options: LoadOptions, *, hub_id: str | None
 ) -> MapModel:
-    """Load a pipeline without its text encoders, and what embeds instructions when needed.
-
-    The VAE stays in float32, for maps are measured. Text encoders of a checkpoint on the hub are
-    fetched when an instruction is new.
-    """
+    """Load a pipeline without its text encoders; the VAE in float32, for maps are measured."""
     index = hub.pipeline_index(folder, with_text=not hub_id)
     architecture = architecture_of(index, options.model)
     settings = settings or architecture.settings(index)

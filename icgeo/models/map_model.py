@@ -1,8 +1,7 @@
-"""The model that draws maps: an architecture, a layout of examples, and settings.
+"""The model that draws maps: a backbone, a layout of examples, and settings.
 
-The backbone encodes and predicts velocities, the layout says what is one sequence. What every model
-shares is here: noise keyed by content, guidance, steps, decoding. The denoising loops of diffusers'
-pipelines can neither keep a context nor batch different queries.
+What every model shares is here: noise keyed by content, guidance, steps, decoding. The denoising
+loops of diffusers' pipelines can neither keep a context nor batch different queries.
 """
 
 import json

@@ -82,13 +82,9 @@ class Settings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
         """Take what `to_dict` gave."""
-        values = dict(values)
-        return cls(
-            style=maps.MapStyle.from_dict(values.pop("style")),
-            prompts=tuple(values.pop("prompts")),
-            noise=maps.Noise(**values.pop("noise")),
-            **values,
-        )
+        style, prompts = maps.MapStyle.from_dict(values["style"]), tuple(values["prompts"])
+        noise = maps.Noise(**values["noise"])
+        return cls(**{**values, "style": style, "prompts": prompts, "noise": noise})
 
     def to_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, ready for JSON."""

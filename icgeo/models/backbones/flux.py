@@ -47,22 +47,13 @@ class FluxBackbone(PipelineBackbone):
         """Encode images as they are; stock pipelines resize them to about a megapixel."""
         pixels = 2 * images.to(self.codec.device, self.codec.dtype) - 1
         latents: Tensor = self.pipeline._encode_vae_image(pixels, generator=None)
-        return rearrange(
-            latents.to(self.transformer.dtype),
-            "n c (h p) (w q) -> n (h w) (c p q)",
-            p=self.packed,
-            q=self.packed,
-        )
+        latents, p = latents.to(self.transformer.dtype), self.packed
+        return rearrange(latents, "n c (h p) (w q) -> n (h w) (c p q)", p=p, q=p)
 
     def decode(self, tokens: Tokens, *, rows: int) -> Images:
         """Decode tokens to images; in float32, unclipped."""
-        latents = rearrange(
-            tokens.to(self.codec.dtype),
-            "n (h w) (c p q) -> n c (h p) (w q)",
-            h=rows,
-            p=self.packed,
-            q=self.packed,
-        )
+        tokens, p = tokens.to(self.codec.dtype), self.packed
+        latents = rearrange(tokens, "n (h w) (c p q) -> n c (h p) (w q)", h=rows, p=p, q=p)
         images: Tensor = self.codec.decode(self.unscaled(latents), return_dict=False)[0]
         return (images.float() + 1) / 2
 

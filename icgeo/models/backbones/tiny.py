@@ -107,12 +107,8 @@ class PatchCodec(ModelMixin, ConfigMixin):
 
     def encode_maps(self, maps: Float[Tensor, "*batch 3 height width"]) -> Tensor:
         """Encode maps in [0, 1] to latents, [*batch, rows * columns, map_channels]."""
-        patches = rearrange(
-            maps,
-            "... c (r y) (s x) -> ... (r s) (c y x)",
-            r=self.config.rows,
-            s=self.config.columns,
-        )
+        r, s = self.config.rows, self.config.columns
+        patches = rearrange(maps, "... c (r y) (s x) -> ... (r s) (c y x)", r=r, s=s)
         return patches @ self.encoder - self.offset
 
     def decode_maps(self, latents: Tensor) -> Float[Tensor, "*batch 3 height width"]:
@@ -137,9 +133,8 @@ class PatchCodec(ModelMixin, ConfigMixin):
         # haze and exposure are affine in each channel: the standardised copy is free of both
         both = torch.cat((photos * 4 - 2, functional.instance_norm(photos, eps=1e-4)), dim=1)
         grid = self.features(both)
-        patches = rearrange(
-            grid, "n c (r y) (s x) -> n (r s) (c y x)", r=self.config.rows, s=self.config.columns
-        )
+        r, s = self.config.rows, self.config.columns
+        patches = rearrange(grid, "n c (r y) (s x) -> n (r s) (c y x)", r=r, s=s)
         here = self.gather(patches)
         words = self.words(grid)
         # a bag of visual words: how much of each there is, and how clearly it is seen anywhere

@@ -1,7 +1,7 @@
 """Pairs stitched to one panel: the one reference image that FLUX.1 Kontext takes.
 
-A row of the panel is a photo and its map; in the last row the map is blank. The model draws the
-whole panel again, and the last map is read. Nothing can be kept, for every query is in the panel.
+A row is a photo and its map, blank in the last row. The model draws the whole panel again, and the
+last map is read. Nothing can be kept, for every query is in the panel.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,7 @@
 """Pairs stacked in channels: the photo and map patches of a pair are joined in one token.
 
-All examples share one position on the first axis, so their order means nothing. In the modes
-`pairwise` and `joint` examples are encoded once, at t = 0, and see only themselves or each other;
-in `full` they are tokens of the query's own sequence.
+All examples share one position on the first axis, so their order means nothing. They are encoded
+once, at t = 0, or in the mode `full` are tokens of the query's own sequence.
 """
 
 from collections.abc import Sequence
