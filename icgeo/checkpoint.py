@@ -127,10 +127,8 @@ def read(
 ) -> tuple[MapModel, Mapping[str, Any], list[Example] | None]:
     """Read a locator from a folder, or from the hub: its model, other fields, and examples.
 
-    Args:
-        source: folder, or hub id.
-        **options: what `icgeo.load` takes, in place of what was saved: device, attention, ...;
-            `revision` and `local_files_only` are those of the hub id.
+    `options` are what `icgeo.load` takes, in place of what was saved: device, attention, ...;
+    `revision` and `local_files_only` are those of the hub id.
 
     Raises:
         LoadError: no such locator, or a model that cannot be loaded.

@@ -79,11 +79,11 @@ class Tokens:
     @classmethod
     def of(cls, settings: Settings, shots: int, *, patch: int, text: int) -> "Tokens":
         """Count the tokens of a layout; each is a square of `patch` pixels a side."""
-        settings.require_multiples(patch)
         style = settings.style
         one_map = style.height * style.width // patch**2
         if settings.layout == "stacked":  # a pair is one image, and prompts are embedded already
             return cls(one_map, 0, one_map, TINY_TEXT_TOKENS)
+        settings.require_multiples(patch)
         if settings.layout == "panel":
             panel = (shots + 1) * (style.height + style.width) * style.height // patch**2
             return cls(0, panel, panel, text)
@@ -333,7 +333,7 @@ def read_config(model: str | Path, part: str, **hub: Any) -> dict[str, Any]:
     source = folder or str(model)
     if part == "model_index":
         return pipeline_index(source, **hub)
-    return json.loads(pipeline_part(source, part, "config.json", **hub).read_text())
+    return json.loads(pipeline_part(source, f"{part}/config.json", **hub).read_text())
 
 
 def empty_transformer(model: str | Path, **hub: Any) -> Any:

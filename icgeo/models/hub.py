@@ -157,20 +157,13 @@ def format_bytes(size: float) -> str:
     return f"{size:.1f} GiB"
 
 
-def pipeline_index(
-    source: str | Path,
-    *,
-    revision: str | None = None,
-    local_files_only: bool = False,
-    with_text: bool = True,
-) -> dict[str, Any]:
+def pipeline_index(source: str | Path, *, with_text: bool = True, **hub: Any) -> dict[str, Any]:
     """Read which pipeline of diffusers a folder or a hub id holds, and its components.
 
     Raises:
         LoadError: there is none, it cannot be reached, or a component of a folder is missing, text
             encoders only counting if `with_text`.
     """
-    hub: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
     path = pipeline_part(source, "model_index.json", **hub)
     index: dict[str, Any] = json.loads(path.read_text())
     if isinstance(source, Path):
@@ -190,10 +183,9 @@ def pipeline_index(
 
 
 def pipeline_part(
-    source: str | Path, *names: str, revision: str | None = None, local_files_only: bool = False
+    source: str | Path, name: str, *, revision: str | None = None, local_files_only: bool = False
 ) -> Path:
     """Find one file of a pipeline, in its folder or on the hub; raise LoadError without it."""
-    name = "/".join(names)
     if isinstance(source, str):
         with hub_errors(source, revision):
             file = None
@@ -204,7 +196,7 @@ def pipeline_part(
             return Path(
                 hf_hub_download(source, name, revision=revision, local_files_only=file is None)
             )
-    path = source.joinpath(*names)
+    path = source / name
     if (source / "geolocator.json").is_file():
         raise LoadError(
             f"expected a model, got {source}, which holds a whole locator; open it with "

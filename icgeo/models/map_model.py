@@ -45,16 +45,9 @@ class MapModel:
     """Where it was loaded from."""
 
     def __post_init__(self) -> None:
-        settings = self.settings
-        require_known(settings, self.backbone.layouts)
-        kind = LAYOUTS[settings.layout]
-        if settings.example_guidance != 1 and kind.is_one_picture:
-            raise LoadError(
-                "expected example_guidance of 1 where examples and query are one picture, "
-                f"got {settings.example_guidance}"
-            )
-        if not kind.fixed:
-            settings.require_multiples(self.backbone.patch)
+        require_known(self.settings, self.backbone.layouts)
+        if not LAYOUTS[self.settings.layout].fixed:
+            self.settings.require_multiples(self.backbone.patch)
 
     def choosing(self, **choices: Any) -> "MapModel":
         """Return the same model with other settings; None leaves one as it is.
@@ -194,12 +187,17 @@ class MapModel:
 
 
 def require_known(settings: Settings, layouts: tuple[str, ...]) -> None:
-    """Raise LoadError for a layout that is none of these, or a mode that it does not know."""
+    """Raise LoadError for a layout that is none of these, or settings that it does not know."""
     if settings.layout not in layouts:
         raise LoadError(f"expected layout of {layouts}, got {settings.layout!r}")
-    modes = LAYOUTS[settings.layout].modes
-    if settings.attention not in modes:
+    kind = LAYOUTS[settings.layout]
+    if settings.attention not in kind.modes:
         raise LoadError(
-            f"expected attention of {modes} in the layout {settings.layout!r}, "
+            f"expected attention of {kind.modes} in the layout {settings.layout!r}, "
             f"got {settings.attention!r}"
+        )
+    if settings.example_guidance != 1 and kind.is_one_picture:
+        raise LoadError(
+            "expected example_guidance of 1 where examples and query are one picture, "
+            f"got {settings.example_guidance}"
         )
