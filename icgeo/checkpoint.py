@@ -1,16 +1,15 @@
 """A locator in a folder: its model, settings and examples, with a card; on the hub likewise.
 
-Conventions: `geolocator.json` names the model, either `model/` with the weights (safetensors) or a
-hub id with its commit; beside it may lie `adapter/` (a LoRA) and `examples/` (PNG, and a manifest).
-Examples are kept as the model sees them, to the pixel: to encode them again takes seconds, while
-their keys and values would take gigabytes.
+`geolocator.json` names the model, either `model/` with the weights (safetensors) or a hub id with
+its commit; beside it may lie `adapter/` (a LoRA) and `examples/`, kept as the model sees them, to
+the pixel: their keys and values would take gigabytes, and seconds to make again.
 """
 
 import csv
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -19,22 +18,13 @@ from typing import Any
 from icgeo.config import UsageError
 from icgeo.models import LoadError, MapModel, load
 from icgeo.models.hub import BUILT_IN, fetch, files_in, refuse_pickles, resolve_local
+from icgeo.models.loading import LORA
 from icgeo.models.settings import Origin, Settings
 from icgeo.prediction import Example, as_examples
 
 FORMAT = 2
 """Of the folder; another number is refused."""
 INDEX, MODEL, ADAPTER, EXAMPLES = "geolocator.json", "model", "adapter", "examples/examples.csv"
-
-
-@dataclass(frozen=True)
-class Saved:
-    """What a folder holds."""
-
-    model: MapModel
-    options: Mapping[str, Any]
-    """Fields of the locator, beside model and examples."""
-    examples: list[Example] | None
 
 
 def save(
@@ -46,10 +36,10 @@ def save(
     base: str | None = None,
     licence: str = "apache-2.0",
 ) -> None:
-    """Write a locator to a folder.
+    """Write a locator to a new or empty folder.
 
     Args:
-        folder: new, or empty.
+        folder: where it goes.
         model: loaded by `icgeo.load`, or made by this package.
         options: fields of the locator, plain values.
         examples: whose images are pictures as the model sees them.
@@ -70,7 +60,16 @@ def save(
         "examples": len(examples),
     }
     if examples:
-        _save_examples(folder / EXAMPLES, examples)
+        manifest = folder / EXAMPLES
+        manifest.parent.mkdir()
+        rows = []
+        for number, example in enumerate(examples):
+            picture: Any = example.image
+            picture.save(manifest.parent / f"{number:04}.png")
+            rows.append((f"{number:04}.png", example.lat, example.lon))
+        with manifest.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerows([("image", "latitude", "longitude"), *rows])
     (folder / "README.md").write_text(_card(index, licence), encoding="utf-8")
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
@@ -88,10 +87,10 @@ def _save_model(folder: Path, model: Any, base: str | None) -> Origin:
         origin = replace(origin, adapter=ADAPTER)
     if base or origin.revision:
         return replace(origin, model=base or origin.model)
-    with resolve_local(origin.model) as source:
-        if source is None:
-            raise UsageError(f"expected the weights in {origin.model}, which is no longer there")
-        _copy(source, folder / MODEL)
+    source = resolve_local(origin.model)
+    if source is None:
+        raise UsageError(f"expected the weights in {origin.model}, which is no longer there")
+    _copy(source, folder / MODEL)
     return replace(origin, model=MODEL)
 
 
@@ -99,21 +98,10 @@ def _copy(source: Path, target: Path) -> None:
     """Copy the files of a model, or the one of a LoRA, and refuse pickles."""
     if source.is_file():
         target.mkdir()
-        shutil.copyfile(source, target / "pytorch_lora_weights.safetensors")
+        shutil.copyfile(source, target / LORA)
         return
     refuse_pickles(files_in(source), source)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.bin", "*.pt", "*.ckpt", ".*"))
-
-
-def _save_examples(manifest: Path, examples: Sequence[Example]) -> None:
-    manifest.parent.mkdir()
-    with manifest.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("image", "latitude", "longitude"))
-        for number, example in enumerate(examples):
-            picture: Any = example.image
-            picture.save(manifest.parent / f"{number:04}.png")
-            writer.writerow((f"{number:04}.png", example.lat, example.lon))
 
 
 def _card(index: Mapping[str, Any], licence: str) -> str:
@@ -134,13 +122,13 @@ def _card(index: Mapping[str, Any], licence: str) -> str:
     )
 
 
-def read(source: str | Path, **options: Any) -> Saved:
-    """Read a locator from a folder, or from the hub.
+def read(
+    source: str | Path, **options: Any
+) -> tuple[MapModel, Mapping[str, Any], list[Example] | None]:
+    """Read a locator from a folder, or from the hub: its model, other fields, and examples.
 
-    Args:
-        source: folder, or hub id.
-        **options: what `icgeo.load` takes, in place of what was saved: device, attention, ...;
-            `revision` and `local_files_only` are those of the hub id.
+    `options` are what `icgeo.load` takes, in place of what was saved: device, attention, ...;
+    `revision` and `local_files_only` are those of the hub id.
 
     Raises:
         LoadError: no such locator, or a model that cannot be loaded.
@@ -165,7 +153,7 @@ def read(source: str | Path, **options: Any) -> Saved:
     manifest = folder / EXAMPLES
     # in the hub's cache they are links to outside the folder
     examples = as_examples(manifest, allow_outside=True) if manifest.is_file() else None
-    return Saved(model, index["locator"], examples)
+    return model, index["locator"], examples
 
 
 def _read_index(folder: Path, source: str | Path) -> dict[str, Any]:

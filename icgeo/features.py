@@ -23,6 +23,7 @@ from torch.nn import functional
 from icgeo.data.photos import READ_SIDE, Photo, read_photo
 from icgeo.data.pixels import square_pixels
 from icgeo.models import LoadError, load
+from icgeo.models.context import differences
 from icgeo.models.loading import require_device
 from icgeo.models.settings import Settings
 
@@ -51,12 +52,7 @@ class Features(Protocol):
         ...
 
     def encode(self, photos: Photos) -> Float[Tensor, "photos channels"]:
-        """Encode photos, in float32 on the CPU.
-
-        Raises:
-            PhotoError: a photo cannot be read.
-            ValueError: no photo.
-        """
+        """Encode photos, in float32 on the CPU."""
         ...
 
 
@@ -77,7 +73,12 @@ class FrozenFeatures:
 
     @torch.inference_mode()
     def encode(self, photos: Photos) -> Float[Tensor, "photos channels"]:
-        """Encode photos, in float32 on the CPU."""
+        """Encode photos, in float32 on the CPU.
+
+        Raises:
+            PhotoError: a photo cannot be read.
+            ValueError: no photo.
+        """
         if not len(photos):
             raise ValueError("expected at least one photo to encode, got none")
         vectors: list[Tensor] = []
@@ -129,13 +130,10 @@ def open(
             moved = moved.to(dtype=dtype)
         return moved.eval().requires_grad_(False)
 
-    if name in OPENERS:
-        version, prepare, network = OPENERS[name](name, freeze)
-    elif (Path(name) / "icgeo.json").is_file():
-        version, prepare, network = _open_tiny(name, freeze)
-    else:
-        where = {"revision": revision, "local_files_only": local_files_only}
-        version, prepare, network = _open_transformers(name, freeze, **where)
+    opener: Any = partial(_open_transformers, revision=revision, local_files_only=local_files_only)
+    if (Path(name) / "icgeo.json").is_file():
+        opener = _open_tiny
+    version, prepare, network = OPENERS.get(name, opener)(name, freeze)
     if dtype != torch.float32:
         version = f"{version} {dtype}"
     return FrozenFeatures(name, version, prepare, network, device, dtype, batch_size)
@@ -272,58 +270,35 @@ class Index:
         """
         if len(photos) != len(ids):
             raise ValueError(f"expected an id for each of {len(photos)} photos, got {len(ids)}")
-        return cls(features.encode(photos), key(features, ids))
-
-    def save(self, path: str | Path) -> None:
-        """Write one file."""
-        save_file({"vectors": self.vectors.contiguous()}, path, metadata=self.fingerprint)
-
-    @classmethod
-    def load(cls, path: str | Path, features: Features, ids: Sequence[str]) -> "Index":
-        """Read what `save` wrote.
-
-        Raises:
-            ValueError: it was made with other features, weights or photos, with what differs.
-        """
-        with safe_open(path, framework="pt") as file:
-            fingerprint = dict(file.metadata() or {})
-            expected = key(features, ids)
-            different = [
-                f"{name} {fingerprint.get(name)!r}, not {value!r}"
-                for name, value in expected.items()
-                if fingerprint.get(name) != value
-            ]
-            if different:
-                raise ValueError(
-                    f"the index in {path} was made with {'; '.join(different)}; remove it, to "
-                    "have it made again, or choose another path"
-                )
-            return cls(file.get_tensor("vectors"), expected)
+        return cls(features.encode(photos), fingerprint(features, ids))
 
     @classmethod
     def open(
         cls, path: str | Path, features: Features, photos: Photos, ids: Sequence[str]
     ) -> "Index":
-        """Load the index of these photos, or build and save it if there is none.
+        """Read the index of these photos from a file, or build and write it if there is none.
 
         Raises:
-            ValueError: as `build` and `load`.
+            ValueError: as `build`; or the file was made with other features, weights or photos.
         """
-        if Path(path).is_file():
-            return cls.load(path, features, ids)
-        index = cls.build(features, photos, ids)
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        index.save(path)
-        return index
+        if not Path(path).is_file():
+            index = cls.build(features, photos, ids)
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            save_file({"vectors": index.vectors.contiguous()}, path, metadata=index.fingerprint)
+            return index
+        with safe_open(path, framework="pt") as file:
+            expected = fingerprint(features, ids)
+            if different := differences(file.metadata() or {}, expected):
+                raise ValueError(
+                    f"the index in {path} was made with {different}; remove it, to have it made "
+                    "again, or choose another path"
+                )
+            return cls(file.get_tensor("vectors"), expected)
 
     def search(
         self, queries: Float[Tensor, "queries channels"], count: int
     ) -> tuple[Float[Tensor, "queries count"], Int[Tensor, "queries count"]]:
-        """Find the photos most alike to each query: cosines, falling, and their numbers.
-
-        Raises:
-            ValueError: more photos than there are, or fewer than 1.
-        """
+        """Find the photos most alike to each query: cosines, falling, and their numbers."""
         if not 1 <= count <= len(self.vectors):
             raise ValueError(
                 f"expected a count of photos from 1 to {len(self.vectors)}, got {count}"
@@ -346,11 +321,8 @@ class Index:
         return index
 
 
-def key(features: Features, ids: Sequence[str]) -> dict[str, str]:
+def fingerprint(features: Features, ids: Sequence[str]) -> dict[str, str]:
     """Return everything that an index depends on."""
-    photos = hashlib.blake2b("\n".join(ids).encode(), digest_size=16).hexdigest()
-    return {
-        "features": features.name,
-        "version": features.version,
-        "photos": f"{len(ids)} {photos}",
-    }
+    key = hashlib.blake2b("\n".join(ids).encode(), digest_size=16).hexdigest()
+    photos = f"{len(ids)} {key}"
+    return {"features": features.name, "version": features.version, "photos": photos}

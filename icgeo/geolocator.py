@@ -219,9 +219,9 @@ class Geolocator(LocateOptions, LoadOptions):
         """
         names = {"style", *(field.name for field in fields(LoadOptions))} & options.keys()
         loading = {name: options.pop(name) for name in names}
-        saved = checkpoint.read(source, **loading)
-        fixed = {"examples": saved.examples, "device": loading.get("device", "cpu")}
-        return cls(saved.model, **{**saved.options, **fixed, **options})
+        model, saved, examples = checkpoint.read(source, **loading)
+        fixed = {"examples": examples, "device": loading.get("device", "cpu")}
+        return cls(model, **{**saved, **fixed, **options})
 
     def save_pretrained(
         self,

@@ -187,9 +187,9 @@ def test_an_index_is_kept_with_what_it_depends_on(photos, tmp_path, vit):
     torch.testing.assert_close(loaded.vectors, built.vectors, atol=0, rtol=0)
     assert loaded.fingerprint == built.fingerprint
     with pytest.raises(ValueError, match=r"features 'pixels', not 'tiny'; version .* remove it"):
-        Index.load(path, features.open("tiny"), ids)
+        Index.open(path, features.open("tiny"), photos, ids)
     with pytest.raises(ValueError, match=r"made with photos '12 .*', not '12 "):
-        Index.load(path, own, ids[::-1])
+        Index.open(path, own, photos, ids[::-1])
 
 
 def test_wrong_ids_and_counts_are_refused(photos):

@@ -1,9 +1,7 @@
 """Attention over cached tokens: keys and values computed once, seen by every query.
 
-Works on the stock `forward` of diffusers' `Flux2Transformer2DModel` and `FluxTransformer2DModel`.
-An `AttentionContext` travels through `joint_attention_kwargs` and says what the tokens of a pass
-see beside their own sequence, and which cache keeps their keys and values for later passes. The
-modes of DESIGN.md follow from passes:
+Works on the stock `forward` of diffusers' `Flux2Transformer2DModel` and `FluxTransformer2DModel`:
+an `AttentionContext` travels through `joint_attention_kwargs`. The modes of DESIGN.md follow:
 
 - `pairwise`: each pair is a sequence; it is kept before the rotary embedding, so that any subset
   takes any places (`KVCache.rotated`);
@@ -67,11 +65,6 @@ class KVCache:
         layers = range(len(tensors) // 2)
         return cls(*({n: tensors[f"{name}.{n}"] for n in layers} for name in ("keys", "values")))
 
-    def __getitem__(self, sequences: Any) -> "KVCache":
-        """Choose sequences, in any order."""
-        parts = (self.keys, self.values)
-        return KVCache(*({n: x[sequences] for n, x in part.items()} for part in parts))
-
     def rotated(
         self,
         rotary: Rotary,
@@ -81,10 +74,8 @@ class KVCache:
     ) -> RotatedKV:
         """Rotate the sequences of each group to their places, one behind the other.
 
-        Args:
-            rotary: cosine and sine at the places of the tokens of a group.
-            groups: how many groups there are, of as many sequences each, in order.
-            visible: which of its group's sequences each query sees; None means all.
+        `rotary` has cosine and sine at the places of the tokens of a group; each of as many
+        `groups`, in order. `visible` says which sequences each query sees; None means all.
         """
         keys, values = (
             [rearrange(part[n], "(g k) t h c -> g (k t) h c", g=groups) for n in sorted(part)]
@@ -92,8 +83,7 @@ class KVCache:
         )
         if visible is not None:
             visible = visible.repeat_interleave(self.keys[0].shape[1], dim=-1)
-        rotated = [rotate(key, rotary) for key in keys]
-        return RotatedKV(rotated, values, visible)
+        return RotatedKV([rotate(key, rotary) for key in keys], values, visible)
 
 
 class AttentionContext:
@@ -103,7 +93,6 @@ class AttentionContext:
     """
 
     def __init__(self, rotated: Sequence[RotatedKV] = (), cache: KVCache | None = None) -> None:
-        """Take rotated keys and values to see, and a cache to fill."""
         self.rotated, self.cache = rotated, cache
 
 
@@ -135,9 +124,7 @@ def one_softmax(
     return out
 
 
-def _scores(
-    query: Heads, rotated: RotatedKV, layer: int
-) -> Float[Tensor, "batch heads tokens seen"]:
+def _scores(query: Heads, rotated: RotatedKV, layer: int) -> Float[Tensor, "n heads tokens seen"]:
     keys = rearrange(rotated.keys[layer], "g s h c -> g h c s")
     scores = rearrange(query, "(g q) t h c -> g h (q t) c", g=len(keys)) @ keys
     scores = rearrange(scores, "g h (q t) s -> (g q) h t s", t=query.shape[1])
@@ -159,16 +146,14 @@ def merged(
 
     Each part runs in the fused kernel of the device; scores are never written out.
     """
-    tokens = query.shape[1]
-    folded = rearrange(query, "n t h c -> n h t c")
-    sequence = (rearrange(x, "n s h c -> n h s c") for x in (key, value))
-    parts = [_fused(folded, *sequence, backend=backend)]
-    for part in rotated:
-        cache = [rearrange(x[layer], "g s h c -> g h s c") for x in (part.keys, part.values)]
-        queries = rearrange(query, "(g q) t h c -> g h (q t) c", g=len(cache[0]))
-        out, log_total = _fused(queries, *cache, backend=backend)
-        out = rearrange(out, "g h (q t) c -> (g q) h t c", t=tokens)
-        parts.append((out, rearrange(log_total, "g h (q t) -> (g q) h t", t=tokens)))
+    pairs = [(key, value), *((part.keys[layer], part.values[layer]) for part in rotated)]
+    parts = []
+    for pair in pairs:
+        keys, values = (rearrange(x, "g s h c -> g h s c") for x in pair)
+        queries = rearrange(query, "(g q) t h c -> g h (q t) c", g=len(keys))
+        out, log_total = _fused(queries, keys, values, backend)
+        out = rearrange(out, "g h (q t) c -> (g q) h t c", t=query.shape[1])
+        parts.append((out, rearrange(log_total, "g h (q t) -> (g q) h t", t=query.shape[1])))
     shares = torch.stack([log_total for _, log_total in parts]).softmax(dim=0)[..., None]
     (total, _), *others = parts
     total = total * shares[0].to(total.dtype)
@@ -181,7 +166,6 @@ def _fused(
     query: Float[Tensor, "n heads tokens channels"],
     key: Float[Tensor, "n heads seen channels"],
     value: Float[Tensor, "n heads seen channels"],
-    *,
     backend: str,
 ) -> tuple[Tensor, Float[Tensor, "n heads tokens"]]:
     """Attend with a fused kernel, and return the log of the sum of exponentials too."""
@@ -241,48 +225,8 @@ class _Processor:
         return rearrange(out, "n t h c -> n t (h c)")
 
 
-class DoubleStreamProcessor(_Processor):
-    """Attention of the double-stream blocks (`Flux2Attention`, `FluxAttention`)."""
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        image_rotary_emb: Rotary | None = None,
-        attention_context: AttentionContext | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the outputs of the image and of the text stream."""
-        text = encoder_hidden_states.shape[1]
-        projections = (
-            (attn.add_q_proj, attn.to_q),
-            (attn.add_k_proj, attn.to_k),
-            (attn.add_v_proj, attn.to_v),
-        )
-        query, key, value = (
-            torch.cat(
-                (
-                    _heads(of_text(encoder_hidden_states), attn),
-                    _heads(of_image(hidden_states), attn),
-                ),
-                1,
-            )
-            for of_text, of_image in projections
-        )
-        query, key = (
-            torch.cat((text_norm(x[:, :text]), image_norm(x[:, text:])), dim=1)
-            for x, text_norm, image_norm in (
-                (query, attn.norm_added_q, attn.norm_q),
-                (key, attn.norm_added_k, attn.norm_k),
-            )
-        )
-        out = self.attend(query, key, value, image_rotary_emb, attention_context)
-        return attn.to_out[1](attn.to_out[0](out[:, text:])), attn.to_add_out(out[:, :text])
-
-
-class SingleStreamProcessor(_Processor):
-    """Attention of the single-stream blocks of FLUX.1 (`FluxAttention`)."""
+class StreamProcessor(_Processor):
+    """Attention of double-stream blocks, and of the single-stream blocks of FLUX.1."""
 
     def __call__(
         self,
@@ -292,13 +236,21 @@ class SingleStreamProcessor(_Processor):
         attention_mask: Tensor | None = None,
         image_rotary_emb: Rotary | None = None,
         attention_context: AttentionContext | None = None,
-    ) -> Tensor:
-        """Return the attention's output; the block adds its feed-forward."""
-        query, key, value = (
-            _heads(part(hidden_states), attn) for part in (attn.to_q, attn.to_k, attn.to_v)
-        )
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the outputs of the image and of the text stream, or of the one that there is."""
+        projections = (attn.to_q, attn.to_k, attn.to_v)
+        query, key, value = (_heads(part(hidden_states), attn) for part in projections)
         query, key = attn.norm_q(query), attn.norm_k(key)
-        return self.attend(query, key, value, image_rotary_emb, attention_context)
+        if encoder_hidden_states is None:  # the block adds its feed-forward
+            return self.attend(query, key, value, image_rotary_emb, attention_context)
+        added = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+        parts = [_heads(part(encoder_hidden_states), attn) for part in added]
+        query = torch.cat((attn.norm_added_q(parts[0]), query), dim=1)
+        key = torch.cat((attn.norm_added_k(parts[1]), key), dim=1)
+        value = torch.cat((parts[2], value), dim=1)
+        out = self.attend(query, key, value, image_rotary_emb, attention_context)
+        text, image = out.split([parts[0].shape[1], hidden_states.shape[1]], dim=1)
+        return attn.to_out[1](attn.to_out[0](image)), attn.to_add_out(text)
 
 
 class ParallelStreamProcessor(_Processor):
@@ -327,13 +279,11 @@ def _heads(x: Tensor, attn: Any) -> Heads:
 
 def install(transformer: Any, *, backend: str = "native") -> None:
     """Give every block of the transformer the processor that fills and sees caches."""
-    double = list(transformer.transformer_blocks)
-    for layer, block in enumerate(double):
-        block.attn.set_processor(DoubleStreamProcessor(layer, backend))
-    for layer, block in enumerate(transformer.single_transformer_blocks, start=len(double)):
-        is_flux2 = hasattr(block.attn, "to_qkv_mlp_proj")
-        single = ParallelStreamProcessor if is_flux2 else SingleStreamProcessor
-        block.attn.set_processor(single(layer, backend))
+    blocks = (*transformer.transformer_blocks, *transformer.single_transformer_blocks)
+    for layer, block in enumerate(blocks):
+        is_parallel = hasattr(block.attn, "to_qkv_mlp_proj")
+        kind = ParallelStreamProcessor if is_parallel else StreamProcessor
+        block.attn.set_processor(kind(layer, backend))
 
 
 def uninstall(transformer: Any) -> None:

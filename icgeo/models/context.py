@@ -1,5 +1,6 @@
 """Examples as a model holds them, computed once for any number of queries."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -8,6 +9,15 @@ from jaxtyping import Int
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+
+def differences(actual: Mapping[str, str], expected: Mapping[str, str]) -> str:
+    """Say where a fingerprint is not as expected; nothing if it is."""
+    return "; ".join(
+        f"{name} {actual.get(name)!r}, not {value!r}"
+        for name, value in expected.items()
+        if actual.get(name) != value
+    )
 
 
 @dataclass(frozen=True)
@@ -50,20 +60,9 @@ class Context:
         return replace(self, tensors=tensors, chosen=None)
 
     def require(self, fingerprint: dict[str, str]) -> None:
-        """Refuse to be used by anything else than what made it.
-
-        Raises:
-            ValueError: it was made otherwise, with what differs.
-        """
-        different = [
-            f"{name} {self.fingerprint.get(name)!r}, not {value!r}"
-            for name, value in fingerprint.items()
-            if self.fingerprint.get(name) != value
-        ]
-        if different:
-            raise ValueError(
-                f"this context was made with {'; '.join(different)}; encode its examples again"
-            )
+        """Raise ValueError if it was made by anything else, with what differs."""
+        if different := differences(self.fingerprint, fingerprint):
+            raise ValueError(f"this context was made with {different}; encode its examples again")
 
     def extended(self, other: "Context") -> "Context":
         """Add the examples of another context; those of neither are computed again.
@@ -72,8 +71,7 @@ class Context:
             ValueError: made otherwise, or by a mode in which examples see each other.
         """
         other.require(self.fingerprint)
-        mode = self.fingerprint["attention"]
-        if mode == "joint":
+        if self.fingerprint["attention"] == "joint":
             raise ValueError("expected attention 'pairwise' to extend a context, got 'joint'")
         if not (self.tensors and other.tensors):
             return self if self.tensors else other

@@ -3,14 +3,12 @@
 With d the width and n the blocks, a token of FLUX.2 costs 26 d^2 n, one of FLUX.1 24 d^2 n, and a
 (query, key) pair 4 d n floating-point operations. `naive` recomputes everything for every step and
 sample, `stock` is diffusers' key-value pipeline, called for each query, and `shared` keeps the
-examples for all queries and each photo for all steps and samples. Where nothing is kept, in the
-mode `full`, all three are the same.
+examples for all queries and each photo for all steps and samples; in `full` all are the same.
 """
 
 import json
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +18,10 @@ import diffusers
 import torch
 
 from icgeo.models.hub import LoadError, format_bytes, pipeline_index, pipeline_part, resolve_local
-from icgeo.models.loading import QUANTIZATIONS, architecture_of, own_settings, require_device
-from icgeo.models.map_model import MapModel
+from icgeo.models.loading import QUANTIZATIONS, architecture_of, require_device
+from icgeo.models.map_model import MapModel, require_known
 from icgeo.models.public import CONFIGURATIONS
-from icgeo.models.settings import MODES, Settings
+from icgeo.models.settings import Settings
 
 ACTIVATIONS = 14
 """Numbers a token at once, in widths: residual, queries, keys, values, both halves of the MLP."""
@@ -31,6 +29,8 @@ BYTES_QUANTIZED = {"nf4": 0.53, "fp8": 1.0, "int8": 1.0}
 """Bytes a weight, scales included: a scale of 8 bits for 64 weights of 4 bits."""
 TEXT_TOKENS = 128
 """Length of an instruction, where none is known."""
+TINY_TEXT_TOKENS = 2
+"""Length of a prompt of the model in the box."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,12 @@ class Tokens:
 
     @classmethod
     def of(cls, settings: Settings, shots: int, *, patch: int, text: int) -> "Tokens":
-        """Count the tokens of a pipeline's layout; each is a square of `patch` pixels a side."""
-        settings.require_multiples(patch)
+        """Count the tokens of a layout; each is a square of `patch` pixels a side."""
         style = settings.style
         one_map = style.height * style.width // patch**2
+        if settings.layout == "stacked":  # a pair is one image, and prompts are embedded already
+            return cls(one_map, 0, one_map, TINY_TEXT_TOKENS)
+        settings.require_multiples(patch)
         if settings.layout == "panel":
             panel = (shots + 1) * (style.height + style.width) * style.height // patch**2
             return cls(0, panel, panel, text)
@@ -114,11 +116,6 @@ class Plan:
     """Bytes that the device has."""
 
     @property
-    def keeps(self) -> bool:
-        """Whether examples are kept, as in the modes `joint` and `pairwise`."""
-        return self.attention != "full"
-
-    @property
     def parameters(self) -> int:
         """Number of the transformer's parameters."""
         return self.dimensions.parameters
@@ -131,7 +128,7 @@ class Plan:
     @property
     def context_bytes(self) -> int:
         """Keys and values of the examples, and of the photos of one batch."""
-        if not self.keeps:
+        if self.attention == "full":
             return 0
         tokens = self.example_tokens + self.batch_size * self.tokens.photo
         return 2 * self.dimensions.blocks * self.dimensions.width * tokens * self.bytes_a_number
@@ -140,7 +137,7 @@ class Plan:
     def activation_bytes(self) -> int:
         """Estimate of the largest activations: of the maps of a batch, or of the examples."""
         sequence = self.tokens.text + self.tokens.drawn
-        if not self.keeps:
+        if self.attention == "full":
             sequence += self.example_tokens + self.tokens.photo
         tokens = max(self.batch_size * self.samples * sequence, self.example_tokens)
         return ACTIVATIONS * self.dimensions.width * tokens * self.bytes_a_number
@@ -156,11 +153,7 @@ class Plan:
         return fits(self.total_bytes, self.memory_bytes)
 
     def require(self) -> None:
-        """Refuse a run that does not fit.
-
-        Raises:
-            LoadError: with what is needed, and what could be changed.
-        """
+        """Raise LoadError for a run that does not fit, with what could be changed."""
         if not self.fits:
             raise LoadError(
                 f"{self.shots} shots, {self.batch_size} queries at a time and {self.samples} "
@@ -181,7 +174,7 @@ class Plan:
     @cached_property
     def stock_flop(self) -> float:
         """Operations a query of diffusers' key-value pipeline."""
-        if not self.keeps:
+        if self.attention == "full":
             return self.naive_flop
         images = self.example_tokens + self.tokens.photo
         drawn = self.tokens.text + self.tokens.drawn
@@ -192,7 +185,7 @@ class Plan:
     @cached_property
     def shared_flop(self) -> float:
         """Operations a query when the examples are kept."""
-        if not self.keeps:
+        if self.attention == "full":
             return self.naive_flop
         examples, photo = self.example_tokens, self.tokens.photo
         drawn = self.tokens.text + self.tokens.drawn
@@ -201,26 +194,19 @@ class Plan:
         step = self._flop(drawn, drawn * (drawn + examples + photo))
         return context + query + self.steps * self.samples * step
 
-    def seconds(self, rate: float) -> float:
-        """Return the time of a query at a rate in operations a second, beside reading the map."""
-        return self.shared_flop / rate
-
     def __str__(self) -> str:
         """Say it in a few lines."""
-        return "\n".join(
-            (
-                f"{self.parameters / 1e6:,.1f} million parameters, {self.shots} shots: "
-                f"{self.example_tokens} tokens",
-                f"weights {format_bytes(self.weight_bytes)}, "
-                f"context {format_bytes(self.context_bytes)}, "
-                f"activations about {format_bytes(self.activation_bytes)}: "
-                f"{'fits' if self.fits else 'does not fit'} {format_bytes(self.memory_bytes)}",
-                f"a query with {self.steps} x {self.samples} steps and samples: naive "
-                f"{format_flops(self.naive_flop)}, stock key-value pipeline "
-                f"{format_flops(self.stock_flop)}, "
-                f"shared context {format_flops(self.shared_flop)}; "
-                f"{self.seconds(1e14):.2g} s at 100 TFLOP/s",
-            )
+        flops = [format_flops(x) for x in (self.naive_flop, self.stock_flop, self.shared_flop)]
+        return (
+            f"{self.parameters / 1e6:,.1f} million parameters, {self.shots} shots: "
+            f"{self.example_tokens} tokens\n"
+            f"weights {format_bytes(self.weight_bytes)}, "
+            f"context {format_bytes(self.context_bytes)}, "
+            f"activations about {format_bytes(self.activation_bytes)}: "
+            f"{'fits' if self.fits else 'does not fit'} {format_bytes(self.memory_bytes)}\n"
+            f"a query with {self.steps} x {self.samples} steps and samples: naive {flops[0]}, "
+            f"stock key-value pipeline {flops[1]}, shared context {flops[2]}; "
+            f"{self.shared_flop / 1e14:.2g} s at 100 TFLOP/s"
         )
 
 
@@ -259,10 +245,9 @@ def plan(
     """Plan a run, without loading weights.
 
     Args:
-        model: as `icgeo.load` takes it. Public checkpoints are known (`icgeo.models.public`), and
-            the hub is not asked about them, unless for a `revision`.
-        shots: number of examples.
-        queries: number of queries that share them.
+        model: as `icgeo.load` takes it.
+        shots: examples that each query sees.
+        queries: queries that share the examples.
         batch_size: queries at a time.
         dtype: dtype of the weights.
         device: device whose memory the run should fit.
@@ -271,27 +256,28 @@ def plan(
             photo_size, steps, samples.
 
     Raises:
-        LoadError: no such model, or no such quantization.
+        LoadError: no such model, or a choice that it has not.
     """
     quantization = choices.pop("quantization", None)
     text = choices.pop("text_tokens", TEXT_TOKENS)
-    hub: dict[str, Any] = {
-        name: choices.pop(name) for name in ("revision", "local_files_only") if name in choices
-    }
+    names = {"revision", "local_files_only"} & choices.keys()
+    hub: dict[str, Any] = {name: choices.pop(name) for name in names}
     if quantization not in (None, *QUANTIZATIONS):
-        raise LoadError(f"expected quantization of {QUANTIZATIONS}, got {quantization!r}")
+        raise LoadError(f"expected quantization of {(*QUANTIZATIONS,)}, got {quantization!r}")
     require_device(device)
     settings = _settings(model, choices, quantization, hub)
-    tokens = _tokens(model, settings, shots, text=text, hub=hub)
+    if settings.layout == "stacked":
+        patch = read_config(model, "codec", **hub)["patch_size"]
+    else:
+        vae = read_config(model, "vae", **hub)
+        halvings = len(vae.get("block_out_channels", range(4))) - 1
+        patch = 2 * (vae.get("scale_factor_spatial") or 2**halvings)
     transformer = empty_transformer(model, **hub)
-    for name, value in {"shots": shots, "queries": queries, "batch_size": batch_size}.items():
-        if value < (name != "shots"):
-            raise LoadError(f"expected {name} of at least {int(name != 'shots')}, got {value}")
     weight_bytes = BYTES_QUANTIZED[quantization] if quantization else dtype.itemsize
     return _plan(
         transformer,
         settings,
-        tokens=tokens,
+        tokens=Tokens.of(settings, shots, patch=patch, text=text),
         shots=shots,
         queries=queries,
         batch_size=batch_size,
@@ -314,16 +300,10 @@ def plan_loaded(
     if not isinstance(model, MapModel):
         return None
     settings, transformer = model.settings, model.backbone.transformer
-    if settings.layout == "stacked":
-        pair = model.layout.latent_shape(shots)[0]
-        text = model.layout.text(settings.default_prompt, shots)
-        tokens = Tokens(pair, 0, pair, text=text.shape[1])
-    else:
-        tokens = Tokens.of(settings, shots, patch=model.backbone.patch, text=text_tokens)
     return _plan(
         transformer,
         settings.choosing(samples=samples or None),
-        tokens=tokens,
+        tokens=Tokens.of(settings, shots, patch=model.backbone.patch, text=text_tokens),
         shots=shots,
         queries=queries,
         batch_size=batch_size,
@@ -334,87 +314,49 @@ def plan_loaded(
 
 
 def _plan(transformer: Any, settings: Settings, **sizes: Any) -> Plan:
-    return Plan(
-        dimensions=Dimensions.of(transformer),
-        attention=settings.attention,
-        steps=settings.steps,
-        samples=settings.samples,
-        **sizes,
-    )
+    sizes |= {name: getattr(settings, name) for name in ("attention", "steps", "samples")}
+    for name in ("shots", "queries", "batch_size", "steps", "samples"):
+        if sizes[name] < (least := int(name != "shots")):
+            raise LoadError(f"expected {name} of at least {least}, got {sizes[name]}")
+    return Plan(dimensions=Dimensions.of(transformer), **sizes)
 
 
 def read_config(model: str | Path, part: str, **hub: Any) -> dict[str, Any]:
-    """Read the configuration of a part of a model, or its index, "model_index".
-
-    Args:
-        model: as `icgeo.load` takes it.
-        part: name of the part, such as "transformer".
-        **hub: `revision` and `local_files_only` of `icgeo.load`.
+    """Read the configuration of a part of a model, such as "transformer", or its "model_index".
 
     Raises:
         LoadError: no such model.
     """
-    with resolve_local(model) as folder:
-        if folder is None and str(model) in CONFIGURATIONS and not hub.get("revision"):
-            return CONFIGURATIONS[str(model)][part]
-        source = folder or str(model)
-        if part == "model_index":
-            return pipeline_index(source, **hub)
-        config: dict[str, Any] = json.loads(
-            pipeline_part(source, part, "config.json", **hub).read_text()
-        )
-        return config
+    folder = resolve_local(model)
+    if folder is None and str(model) in CONFIGURATIONS and not hub.get("revision"):
+        return CONFIGURATIONS[str(model)][part]
+    source = folder or str(model)
+    if part == "model_index":
+        return pipeline_index(source, **hub)
+    return json.loads(pipeline_part(source, f"{part}/config.json", **hub).read_text())
 
 
 def empty_transformer(model: str | Path, **hub: Any) -> Any:
-    """Make the transformer of a model on the meta device, without weights.
-
-    Raises:
-        LoadError: no such model.
-    """
+    """Make the transformer of a model on the meta device, without weights."""
     config = read_config(model, "transformer", **hub)
     with torch.device("meta"):
         return getattr(diffusers, config["_class_name"]).from_config(config)
 
 
 def _settings(
-    model: str | Path, choices: Mapping[str, Any], quantization: str | None, hub: Mapping[str, Any]
+    model: str | Path, choices: dict[str, Any], quantization: str | None, hub: dict[str, Any]
 ) -> Settings:
     """Return the settings of a checkpoint with choices; refuse the same as `icgeo.load`."""
-    with resolve_local(model) as folder:
-        settings = own_settings(folder)
+    settings = Settings.read(resolve_local(model))
     if settings is None:
         index = read_config(model, "model_index", **hub)
         settings = architecture_of(index, model).settings(index)
-    chosen = {name: value for name, value in choices.items() if value is not None}
-    _require_known(settings, chosen, quantization)
-    return settings.choosing(**chosen)
-
-
-def _require_known(settings: Settings, chosen: Mapping[str, Any], quantization: str | None) -> None:
-    is_stacked = settings.layout == "stacked"
-    if is_stacked and quantization:
-        raise LoadError(f"expected no quantization for a model of this size, got {quantization}")
     is_fixed = settings.layout in ("stacked", "frames")
-    layouts = (settings.layout,) if is_fixed else ("references", "panel")
-    for name, known in {"attention": MODES, "layout": layouts}.items():
-        if chosen.get(name, getattr(settings, name)) not in known:
-            raise LoadError(f"expected {name} of {known}, got {chosen[name]!r}")
-    if is_stacked and "photo_size" in chosen:
-        raise LoadError(f"expected no photo_size, which is fixed here, got {chosen['photo_size']}")
-    for name in ("steps", "samples"):
-        if chosen.get(name, 1) < 1:
-            raise LoadError(f"expected {name} of at least 1, got {chosen[name]}")
-
-
-def _tokens(
-    model: str | Path, settings: Settings, shots: int, *, text: int, hub: Mapping[str, Any]
-) -> Tokens:
-    if settings.layout == "stacked":
-        codec = read_config(model, "codec", **hub)
-        pair = codec["rows"] * codec["columns"]
-        return Tokens(pair, 0, pair, text=2)
-    vae = read_config(model, "vae", **hub)
-    halvings = len(vae.get("block_out_channels", range(4))) - 1
-    scale = vae.get("scale_factor_spatial") or 2**halvings
-    return Tokens.of(settings, shots, patch=2 * scale, text=text)
+    if settings.layout == "stacked" and quantization:
+        raise LoadError(f"expected no quantization for a model of this size, got {quantization}")
+    if settings.layout == "stacked" and choices.get("photo_size") is not None:
+        size = choices["photo_size"]
+        raise LoadError(f"expected no photo_size, which is fixed here, got {size}")
+    changed = settings.choosing(**choices)
+    require_known(changed, (settings.layout,) if is_fixed else ("references", "panel"))
+    return changed

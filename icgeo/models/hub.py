@@ -6,7 +6,6 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from importlib.resources import as_file, files
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,25 +42,17 @@ class LoadError(UsageError):
     """A model that cannot be loaded as asked; the message says why, and what to do."""
 
 
-@contextmanager
-def resolve_local(model: str | Path) -> Iterator[Path | None]:
-    """Yield the folder of a model that is on this machine; None for another, maybe on the hub."""
+def resolve_local(model: str | Path) -> Path | None:
+    """Return the folder of a model on this machine; None for another, maybe on the hub."""
     if str(model) in BUILT_IN:
-        with as_file(files("icgeo") / "assets" / str(model)) as folder:
-            yield folder
-    else:
-        yield Path(model) if str(model) and Path(model).is_dir() else None
+        return Path(__file__).parents[1] / "assets" / str(model)
+    return Path(model) if str(model) and Path(model).is_dir() else None
 
 
 def refuse_pickles(names: Iterable[str | Path], source: str | Path) -> None:
-    """Refuse weights that are there as pickles alone, which run any program when they are opened.
+    """Raise LoadError for weights of which there are pickles alone: opening one runs any program.
 
-    Args:
-        names: files of a model, relative to it.
-        source: of the model, for the message.
-
-    Raises:
-        LoadError: with the file, and what to do.
+    `names` are files relative to the model, and `source` is where it is from, for the message.
     """
     paths = [PurePosixPath(name) for name in names]
     safe = {path.parent for path in paths if path.suffix == ".safetensors"}
@@ -84,35 +75,29 @@ def fetch(
     """Download what is missing of a checkpoint on the hub, and return its folder in the cache.
 
     Source and size are logged before the first byte of it. Code and pickles stay where they are.
-
-    Args:
-        model: hub id.
-        text: fetch text encoders and tokenizers, instead of all else.
-        revision: branch, tag or commit; None means the main branch.
-        local_files_only: download nothing, as with `HF_HUB_OFFLINE`.
+    Text encoders and tokenizers come where `text` is true, and all else where it is not.
 
     Raises:
         LoadError: it cannot be reached, is not there, or has weights as pickles alone.
     """
     parts = TEXT_PARTS if text else ("*/",)
-    allowed = [f"{part}*.{kind}" for part in parts for kind in _TYPES]
-    allowed += [] if text else _OF_ROOT
-    ignored = [] if text else [f"{part}*" for part in TEXT_PARTS]
+    patterns: dict[str, Any] = {
+        "allow_patterns": [f"{part}*.{kind}" for part in parts for kind in _TYPES],
+        "ignore_patterns": None if text else [f"{part}*" for part in TEXT_PARTS],
+    }
+    if not text:
+        patterns["allow_patterns"] += _OF_ROOT
     with hub_errors(model, revision):
-        listed: list[DryRunFileInfo] | None = None
+        files = None
         if not local_files_only:
-            listed = _dry_run(snapshot_download, model, revision=revision, tqdm_class=_Silent)
-        if listed is not None:
-            refuse_pickles([file.filename for file in listed if "/" in file.filename], model)
-            names = [file.filename for file in listed]
-            wanted = {*filter_repo_objects(names, allow_patterns=allowed, ignore_patterns=ignored)}
-            announce(model, [file for file in listed if file.filename in wanted])
+            files = _dry_run(snapshot_download, model, revision=revision, tqdm_class=_Silent)
+        if files is not None:
+            names = [file.filename for file in files]
+            refuse_pickles([name for name in names if "/" in name], model)
+            wanted = {*filter_repo_objects(names, **patterns)}
+            _announce(model, [file for file in files if file.filename in wanted])
         folder = snapshot_download(
-            model,
-            revision=revision,
-            local_files_only=listed is None,
-            allow_patterns=allowed,
-            ignore_patterns=ignored,
+            model, revision=revision, local_files_only=files is None, **patterns
         )
     return Path(folder)
 
@@ -145,15 +130,13 @@ def _dry_run(download: Callable[..., Any], *names: str, **options: Any) -> Any:
         return None
 
 
-def announce(model: str, listed: Iterable[DryRunFileInfo]) -> None:
+def _announce(model: str, files: Iterable[DryRunFileInfo]) -> None:
     """Log what is about to be downloaded: files, bytes, source and commit."""
-    missing = [file for file in listed if file.will_download]
-    if missing:
-        size = sum(file.file_size or 0 for file in missing)
+    if missing := [file for file in files if file.will_download]:
         log.info(
             "downloading %d files, %s, of %s (commit %s) from %s to %s",
             len(missing),
-            format_bytes(size),
+            format_bytes(sum(file.file_size or 0 for file in missing)),
             model,
             missing[0].commit_hash[:8],
             constants.ENDPOINT,
@@ -174,32 +157,23 @@ def format_bytes(size: float) -> str:
     return f"{size:.1f} GiB"
 
 
-def pipeline_index(
-    source: str | Path,
-    *,
-    revision: str | None = None,
-    local_files_only: bool = False,
-    with_text: bool = True,
-) -> dict[str, Any]:
+def pipeline_index(source: str | Path, *, with_text: bool = True, **hub: Any) -> dict[str, Any]:
     """Read which pipeline of diffusers a folder or a hub id holds, and its components.
 
-    Args:
-        source: folder or hub id.
-        revision: of a hub id.
-        local_files_only: download nothing.
-        with_text: whether text encoders should be there too.
-
     Raises:
-        LoadError: there is none, it cannot be reached, or a component of a folder is missing.
+        LoadError: there is none, it cannot be reached, or a component of a folder is missing, text
+            encoders only counting if `with_text`.
     """
-    hub: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
     path = pipeline_part(source, "model_index.json", **hub)
     index: dict[str, Any] = json.loads(path.read_text())
     if isinstance(source, Path):
         parts = [name for name, kind in index.items() if isinstance(kind, list) and kind[0]]
-        if not with_text:
-            parts = [name for name in parts if not name.startswith(("text_encoder", "tokenizer"))]
-        missing = [name for name in parts if not (source / name).is_dir()]
+        missing = [
+            name
+            for name in parts
+            if not (source / name).is_dir()
+            and (with_text or not name.startswith(("text_encoder", "tokenizer")))
+        ]
         if missing:
             raise LoadError(
                 f"expected {', '.join(missing)} in {source}, as its model_index.json says; "
@@ -209,26 +183,20 @@ def pipeline_index(
 
 
 def pipeline_part(
-    source: str | Path, *names: str, revision: str | None = None, local_files_only: bool = False
+    source: str | Path, name: str, *, revision: str | None = None, local_files_only: bool = False
 ) -> Path:
-    """Find one file of a pipeline, in its folder or on the hub.
-
-    Raises:
-        LoadError: there is none, or it cannot be reached.
-    """
-    name = "/".join(names)
+    """Find one file of a pipeline, in its folder or on the hub; raise LoadError without it."""
     if isinstance(source, str):
         with hub_errors(source, revision):
             file = None
             if not local_files_only:
                 file = _dry_run(hf_hub_download, source, name, revision=revision)
             if file is not None:
-                announce(f"{source}/{name}", [file])
-            is_offline = file is None
+                _announce(f"{source}/{name}", [file])
             return Path(
-                hf_hub_download(source, name, revision=revision, local_files_only=is_offline)
+                hf_hub_download(source, name, revision=revision, local_files_only=file is None)
             )
-    path = source.joinpath(*names)
+    path = source / name
     if (source / "geolocator.json").is_file():
         raise LoadError(
             f"expected a model, got {source}, which holds a whole locator; open it with "
@@ -239,13 +207,29 @@ def pipeline_part(
     return path
 
 
+_TROUBLES: dict[type[Exception], str] = {
+    GatedRepoError: (
+        "{model} is gated on the hub; accept its licence on its page, then log in with "
+        "`hf auth login`"
+    ),
+    RepositoryNotFoundError: (
+        "there is no {model} on the hub; check the spelling, or log in with `hf auth login` if it "
+        "is private"
+    ),
+    RevisionNotFoundError: "{model} has no revision {revision!r} on the hub",
+    LocalEntryNotFoundError: (
+        "the hub cannot be reached for {model}, or must not be, and the cache has not all of it; "
+        "connect to the network, or download it elsewhere and give its folder"
+    ),
+    EntryNotFoundError: "{model} is no model of this kind: {error}",
+    HfHubHTTPError: "the hub does not give {model}: {error}",
+}
+"""What errors of the hub mean, the narrower ones first."""
+
+
 @contextmanager
 def hub_errors(model: str, revision: str | None = None) -> Iterator[None]:
-    """Say in one line why a model of the hub cannot be had.
-
-    Raises:
-        LoadError: with the reason, and what to do.
-    """
+    """Raise a LoadError that says in one line why a model of the hub cannot be had."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
         raise LoadError(
             f"expected a file or folder, or a hub id (owner/name), got {model!r}; models that are "
@@ -253,32 +237,14 @@ def hub_errors(model: str, revision: str | None = None) -> Iterator[None]:
         )
     try:
         yield
-    except GatedRepoError as error:
-        remedy = "accept its licence on its page, then log in with `hf auth login`"
-        raise LoadError(f"{model} is gated on the hub; {remedy}") from error
-    except RepositoryNotFoundError as error:
-        remedy = "check the spelling, or log in with `hf auth login` if it is private"
-        raise LoadError(f"there is no {model} on the hub; {remedy}") from error
-    except RevisionNotFoundError as error:
-        raise LoadError(f"{model} has no revision {revision!r} on the hub") from error
-    except LocalEntryNotFoundError as error:
-        remedy = "connect to the network, or download it elsewhere and give its folder"
-        raise LoadError(
-            f"the hub cannot be reached for {model}, or must not be, and the cache has not all of "
-            f"it; {remedy}"
-        ) from error
-    except EntryNotFoundError as error:
-        raise LoadError(f"{model} is no model of this kind: {first_line(error)}") from error
-    except HfHubHTTPError as error:
-        raise LoadError(f"the hub does not give {model}: {first_line(error)}") from error
+    except tuple(_TROUBLES) as error:
+        text = next(text for kind, text in _TROUBLES.items() if isinstance(error, kind))
+        line = first_line(error)
+        raise LoadError(text.format(model=model, revision=revision, error=line)) from error
 
 
 def upload(folder: Path, repository: str, *, private: bool, revision: str | None = None) -> str:
-    """Put a folder on the hub, and return the address.
-
-    Raises:
-        UsageError: no access, or no network.
-    """
+    """Put a folder on the hub and return the address; raise UsageError without access."""
     api = HfApi()
     try:
         api.create_repo(repository, private=private, exist_ok=True)

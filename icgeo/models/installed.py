@@ -8,20 +8,25 @@ import torch
 from huggingface_hub import constants
 
 from icgeo import config
+from icgeo.models.attention import BACKENDS
 from icgeo.models.hub import BUILT_IN, LoadError
-
-_NAME = re.compile(r"[\w.-]+")
+from icgeo.models.loading import require_backend
 
 
 def installed() -> dict[str, Any]:
     """Return it as plain values, ready for JSON."""
-    from icgeo.models.attention import BACKENDS
-
+    backends = {}
+    for name in BACKENDS:
+        try:
+            require_backend(name)
+            backends[name] = "yes"
+        except LoadError as error:
+            backends[name] = f"no: {error}"
     return {
         "icgeo": metadata.version("icgeo"),
         **{name: value for name, value in config.versions().items() if name != "device"},
         "devices": devices(),
-        "attention backends": {name: _usable(name) for name in BACKENDS},
+        "attention backends": backends,
         "extras": extras(),
         "models in the package": list(BUILT_IN),
         "hub": {"cache": constants.HF_HUB_CACHE, "offline": bool(constants.HF_HUB_OFFLINE)},
@@ -37,24 +42,14 @@ def devices() -> dict[str, str]:
     return names
 
 
-def _usable(backend: str) -> str:
-    from icgeo.models.weights import require_backend
-
-    try:
-        require_backend(backend)
-    except LoadError as error:
-        return f"no: {error}"
-    return "yes"
-
-
 def extras() -> dict[str, str]:
     """Say of each extra of the package whether what it needs is there."""
     answers = {}
+    names = {one.name.lower().replace("_", "-") for one in metadata.distributions()}
     required = metadata.requires("icgeo") or []
-    installed_names = {one.name.lower().replace("_", "-") for one in metadata.distributions()}
     for extra in metadata.metadata("icgeo").get_all("Provides-Extra") or []:
-        lines = [text for text in required if re.search(rf"extra == ['\"]{extra}['\"]", text)]
-        names = [match.group() for text in lines if (match := _NAME.match(text))]
-        missing = [n for n in names if n.lower().replace("_", "-") not in installed_names]
+        lines = [line for line in required if re.search(rf"extra == ['\"]{extra}['\"]", line)]
+        needed = [re.split(r"[^\w.-]", line)[0] for line in lines]
+        missing = [name for name in needed if name.lower().replace("_", "-") not in names]
         answers[extra] = f"no: {', '.join(missing)}" if missing else "yes"
     return answers

@@ -1,47 +1,54 @@
-"""Load a model by the architecture that its checkpoint names."""
+"""Load a model by the architecture that its checkpoint names.
 
+Weights of a pipeline come as asked: quantized, adapted, offloaded, without text encoders.
+"""
+
+import gc
 import importlib
-from collections.abc import Mapping
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 
 from icgeo import maps
-from icgeo.models.hub import (
-    LoadError,
-    fetch,
-    files_in,
-    pipeline_index,
-    refuse_pickles,
-    resolve_local,
-)
+from icgeo.models import hub
+from icgeo.models.attention import BACKENDS
+from icgeo.models.backbones import flux, wan
+from icgeo.models.backbones.tiny import TinyBackbone
+from icgeo.models.hub import LoadError, resolve_local
 from icgeo.models.map_model import MapModel
+from icgeo.models.prompts import Embedding, Prompts, cache_folder
 from icgeo.models.settings import Origin, Settings
 from icgeo.options import EARTH, UNKNOWN, LoadOptions
 
-QUANTIZATIONS = ("nf4", "fp8", "int8")
+QUANTIZATIONS = {"nf4": "bitsandbytes", "fp8": "torchao", "int8": "torchao"}
+"""Ways to store weights, and the packages that know them."""
 OFFLOADS = ("model", "group")
 DTYPES = ("float32", "bfloat16", "float16")
+LORA = "pytorch_lora_weights.safetensors"
+"""How diffusers names a LoRA."""
+GROUP_BLOCKS = 2
+"""Blocks that are on the device at a time when groups are offloaded."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a class of diffusers' pipelines is loaded as; names are imported only when needed."""
+    """What a class of diffusers' pipelines is loaded as."""
 
-    pipeline: str
-    """The class that loads it."""
-    module: str
-    backbone: str
-    embed: str
+    backbone: type[flux.FluxBackbone] | type[wan.WanBackbone]
+    embed: Callable[[Any, str], Embedding]
+    """Embeds an instruction with a pipeline."""
+    pipeline: str = ""
+    """The class that loads it, if it is not the one that the checkpoint names."""
     layout: str = "references"
-    attention: str = "joint"
-    steps: int = 28
     guidance_scale: float = 1.0
     embedded_guidance: float = 1.0
 
-    def settings(self, index: dict[str, Any]) -> Settings:
+    def settings(self, index: Mapping[str, Any]) -> Settings:
         """Give what a checkpoint without `icgeo.json` is taken for; not calibrated."""
         is_cached = index["_class_name"] == "Flux2KleinKVPipeline"  # its index does not say
         distilled = bool(index.get("is_distilled", is_cached))
@@ -50,35 +57,27 @@ class Architecture:
             prompts=(EARTH, UNKNOWN),
             default_prompt=EARTH,
             layout=self.layout,
-            attention=self.attention,
-            steps=4 if distilled else self.steps,
+            attention="joint" if self.layout == "references" else "full",
+            steps=4 if distilled else 28,
             samples=4,
             guidance_scale=1.0 if distilled else self.guidance_scale,
             embedded_guidance=self.embedded_guidance,
         )
 
 
-_KLEIN = Architecture(
-    "Flux2KleinPipeline", "flux2", "Flux2Backbone", "embed_klein", guidance_scale=4.0
-)
-_WAN = Architecture(
-    "WanVACEPipeline", "wan", "WanBackbone", "embed_wan",
-    layout="frames", attention="full", guidance_scale=5.0,
-)  # fmt: skip
+_KLEIN = Architecture(flux.Flux2Backbone, flux.embed_klein, guidance_scale=4.0)
+_WAN = Architecture(wan.WanBackbone, wan.embed_wan, layout="frames", guidance_scale=5.0)
 ARCHITECTURES = {
     "Flux2KleinPipeline": _KLEIN,
-    "Flux2KleinKVPipeline": _KLEIN,
-    "Flux2Pipeline": Architecture(
-        "Flux2Pipeline", "flux2", "Flux2Backbone", "embed_dev", embedded_guidance=4.0
-    ),
+    "Flux2KleinKVPipeline": replace(_KLEIN, pipeline="Flux2KleinPipeline"),
+    "Flux2Pipeline": Architecture(flux.Flux2Backbone, flux.embed_dev, embedded_guidance=4.0),
     "FluxKontextPipeline": Architecture(
-        "FluxKontextPipeline", "kontext", "KontextBackbone", "embed_kontext",
-        layout="panel", attention="full", embedded_guidance=2.5,
+        flux.KontextBackbone, flux.embed_kontext, layout="panel", embedded_guidance=2.5
     ),
     "WanVACEPipeline": _WAN,
-    "WanPipeline": replace(_WAN, pipeline="WanPipeline"),
-    "WanImageToVideoPipeline": replace(_WAN, pipeline="WanImageToVideoPipeline"),
-}  # fmt: skip
+    "WanPipeline": _WAN,
+    "WanImageToVideoPipeline": _WAN,
+}
 """By the class that a checkpoint names."""
 
 
@@ -98,30 +97,25 @@ def load(
         LoadError: no such model, no access, an unknown architecture, a missing package, or a
             choice that the model has not.
     """
-    chosen = _checked_options(model, options)
-    with resolve_local(model) as found:
-        folder = found or fetch(
-            str(model), revision=chosen.revision, local_files_only=chosen.local_files_only
+    load_options = _checked_options(model, options)
+    local = resolve_local(model)
+    folder = local or hub.fetch(
+        str(model), revision=load_options.revision, local_files_only=load_options.local_files_only
+    )
+    hub.refuse_pickles([path for path in hub.files_in(folder) if len(path.parts) > 1], model)
+    settings = Settings.read(folder)
+    if settings and settings.layout == "stacked":
+        loaded = _load_tiny(folder, settings, load_options)
+    else:
+        loaded = _load_pipeline(
+            folder, settings, load_options, hub_id=None if local else str(model)
         )
-        refuse_pickles([path for path in files_in(folder) if len(path.parts) > 1], model)
-        settings = own_settings(folder)
-        if settings and settings.layout == "stacked":
-            loaded = _load_tiny(folder, settings, chosen)
-        else:
-            hub_id = None if found else str(model)
-            loaded = _load_pipeline(folder, settings, chosen, model=model, hub_id=hub_id)
-        origin = Origin(
-            str(model),
-            revision=None if found else folder.name,
-            adapter=chosen.adapter,
-            quantization=chosen.quantization,
-        )
-        return replace(loaded, origin=origin).choosing(
-            attention=chosen.attention,
-            style=style,
-            layout=chosen.layout,
-            photo_size=chosen.photo_size,
-        )
+    revision = None if local else folder.name
+    origin = Origin(str(model), revision, load_options.adapter, load_options.quantization)
+    return replace(loaded, origin=origin).choosing(
+        style=style,
+        **{name: getattr(load_options, name) for name in ("attention", "layout", "photo_size")},
+    )
 
 
 def _checked_options(model: str | Path, options: Mapping[str, Any]) -> LoadOptions:
@@ -131,72 +125,35 @@ def _checked_options(model: str | Path, options: Mapping[str, Any]) -> LoadOptio
         for name, value in options.items()
         if name in ("device", "dtype", "adapter") and value is not None
     }
-    chosen = LoadOptions(model=str(model), **{**options, **names})
-    for name, known in (("quantization", QUANTIZATIONS), ("offload", OFFLOADS)):
-        value = getattr(chosen, name)
-        if value not in (None, *known):
-            raise LoadError(f"expected {name} of {known}, got {value!r}")
-    if chosen.dtype not in (None, *DTYPES):
-        raise LoadError(f"expected a dtype of {DTYPES}, got {chosen.dtype!r}")
-    require_device(chosen.device)
-    if chosen.offload and torch.device(chosen.device).type == "cpu":
-        raise LoadError(f"expected an accelerator as device to offload from, got {chosen.device}")
-    return chosen
+    load_options = LoadOptions(model=str(model), **{**options, **names})
+    known = {"quantization": tuple(QUANTIZATIONS), "offload": OFFLOADS, "dtype": DTYPES}
+    for name, values in known.items():
+        value = getattr(load_options, name)
+        if value not in (None, *values):
+            raise LoadError(f"expected {name} of {values}, got {value!r}")
+    require_device(load_options.device)
+    if load_options.offload and torch.device(load_options.device).type == "cpu":
+        raise LoadError(
+            f"expected an accelerator as device to offload from, got {load_options.device}"
+        )
+    return load_options
 
 
 def require_device(device: torch.device | str) -> None:
-    """Refuse a GPU that is not there.
-
-    Raises:
-        LoadError: torch knows no such device, or sees no GPU of that number.
-    """
+    """Raise LoadError for a device that torch does not know, or a GPU that it does not see."""
     try:
-        wanted = torch.device(device)
+        checked = torch.device(device)
     except RuntimeError as error:
         raise LoadError(f"expected a device such as cpu or cuda, got {str(device)!r}") from error
-    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+    if checked.type == "cuda" and (checked.index or 0) >= torch.cuda.device_count():
         raise LoadError(
             f"expected one of the {torch.cuda.device_count()} GPUs that torch {torch.__version__} "
             f"sees, got {device}; leave the device at cpu, or install a build of torch for the GPU"
         )
 
 
-def _load_pipeline(
-    folder: Path,
-    settings: Settings | None,
-    options: LoadOptions,
-    *,
-    model: str | Path,
-    hub_id: str | None,
-) -> MapModel:
-    index = pipeline_index(folder, with_text=not hub_id)
-    architecture = architecture_of(index, model)
-    # pipelines of diffusers take seconds to import: only who loads one waits for it
-    from icgeo.models.weights import load_pipeline
-
-    own = settings or architecture.settings(index)
-    pipeline, prompts = load_pipeline(folder, architecture, options, hub_id=hub_id)
-    module = importlib.import_module(f"icgeo.models.backbones.{architecture.module}")
-    backbone = getattr(module, architecture.backbone)(pipeline, prompts)
-    if hasattr(backbone, "guidance"):
-        backbone = replace(backbone, guidance=own.embedded_guidance)
-    told = (str(model), options.revision, options.adapter, options.quantization)
-    name = " ".join(str(part) for part in told if part)
-    return MapModel(backbone, own, name, options.attention_backend)
-
-
-def own_settings(folder: Path | None) -> Settings | None:
-    """Read the `icgeo.json` of a folder, if it has one."""
-    path = folder / "icgeo.json" if folder else None
-    return Settings.read(path) if path and path.is_file() else None
-
-
-def architecture_of(index: dict[str, Any], source: str | Path) -> Architecture:
-    """Find what loads a pipeline.
-
-    Raises:
-        LoadError: it is of an unknown class, or a Wan of two transformers.
-    """
+def architecture_of(index: Mapping[str, Any], source: str | Path) -> Architecture:
+    """Find what loads a pipeline; raise LoadError for one that cannot be shown examples."""
     name = index["_class_name"]
     if name not in ARCHITECTURES:
         raise LoadError(f"expected a pipeline of {sorted(ARCHITECTURES)} in {source}, got {name!r}")
@@ -211,14 +168,147 @@ def architecture_of(index: dict[str, Any], source: str | Path) -> Architecture:
 
 
 def _load_tiny(folder: Path, settings: Settings, options: LoadOptions) -> MapModel:
-    from icgeo.models.backbones.tiny import TinyBackbone
-
     for name in ("offload", "quantization"):
         if getattr(options, name):
             raise LoadError(f"expected no {name} for a model of this size, got one")
     backbone = TinyBackbone.load(folder, device=options.device, dtype=options.torch_dtype)
     if options.adapter:
-        from icgeo.models.weights import load_adapter
-
         load_adapter(backbone.transformer, options)
     return MapModel(backbone, settings, str(options.adapter or ""))
+
+
+def _load_pipeline(
+    folder: Path, settings: Settings | None, options: LoadOptions, *, hub_id: str | None
+) -> MapModel:
+    """Load a pipeline without its text encoders; the VAE in float32, for maps are measured."""
+    index = hub.pipeline_index(folder, with_text=not hub_id)
+    architecture = architecture_of(index, options.model)
+    settings = settings or architecture.settings(index)
+    require_backend(options.attention_backend)
+    quantized = quantization_config(options.quantization, dtype=options.torch_dtype)
+    kind = getattr(diffusers, architecture.pipeline or index["_class_name"])
+    try:
+        pipeline = kind.from_pretrained(
+            folder,
+            dtype={"default": options.torch_dtype, "vae": torch.float32},
+            use_safetensors=True,
+            quantization_config=quantized,
+            **_without(kind, text=True),
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise LoadError(f"{hub_id or folder} cannot be loaded: {hub.first_line(error)}") from error
+    if options.adapter:
+        load_adapter(pipeline, options)
+    for part in (pipeline.transformer, pipeline.vae):
+        part.eval().requires_grad_(False)
+    if options.vae_tiling:
+        pipeline.vae.enable_tiling()
+    place(pipeline, offload=options.offload, device=options.device)
+    prompts = _prompts(folder, kind, architecture.embed, options, hub_id=hub_id)
+    backbone = architecture.backbone(pipeline, prompts)
+    if isinstance(backbone, flux.FluxBackbone):
+        backbone = replace(backbone, guidance=settings.embedded_guidance)
+    parts = (options.model, options.revision, options.adapter, options.quantization)
+    name = " ".join(str(part) for part in parts if part)
+    return MapModel(backbone, settings, name, options.attention_backend)
+
+
+def _prompts(
+    folder: Path, pipeline: Any, embed: Any, options: LoadOptions, *, hub_id: str | None
+) -> Prompts:
+    """Return what embeds instructions with text encoders that are loaded for the call alone."""
+    dtype = options.torch_dtype
+
+    @torch.no_grad()
+    def encode(texts: Sequence[str]) -> list[Embedding]:
+        source = folder
+        if hub_id:  # of the same commit, if it is in the cache
+            offline = options.local_files_only
+            source = hub.fetch(hub_id, text=True, revision=folder.name, local_files_only=offline)
+        loaded = pipeline.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, **_without(pipeline, text=False)
+        )
+        embeddings = [embed(loaded.to(options.device), text) for text in texts]
+        del loaded
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return embeddings
+
+    return Prompts(encode, cache_folder(hub_id or folder, folder.name, dtype=dtype))
+
+
+def _without(pipeline: Any, *, text: bool) -> dict[str, None]:
+    """Name the components that are not loaded: those for text, or all others."""
+    required, _ = pipeline._get_signature_keys(pipeline)
+    names = {*required, *pipeline._optional_components} - {"scheduler"}
+    return {n: None for n in names if n.startswith(("text_encoder", "tokenizer")) is text}
+
+
+def require_backend(name: str) -> None:
+    """Raise LoadError for a kernel of attention that is unknown, or whose package is missing."""
+    if name not in BACKENDS:
+        raise LoadError(f"expected an attention backend of {BACKENDS}, got {name!r}")
+    try:
+        with diffusers.attention_backend(name):
+            pass
+    except RuntimeError as error:
+        raise LoadError(f"attention backend {name!r} cannot be used: {error}") from error
+
+
+def quantization_config(name: str | None, *, dtype: torch.dtype) -> Any:
+    """Return how the transformer's weights are stored; computation stays in `dtype`.
+
+    Raises:
+        LoadError: its package is not installed.
+    """
+    if name is None:
+        return None
+    package = QUANTIZATIONS[name]
+    if importlib.util.find_spec(package) is None:
+        raise LoadError(f"quantization {name!r} needs {package}: pip install 'icgeo[quantization]'")
+    if name == "nf4":
+        config = diffusers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+        )
+    else:
+        kinds = importlib.import_module("torchao.quantization")
+        kind = kinds.Float8WeightOnlyConfig if name == "fp8" else kinds.Int8WeightOnlyConfig
+        config = diffusers.TorchAoConfig(kind())
+    return diffusers.PipelineQuantizationConfig(quant_mapping={"transformer": config})
+
+
+def load_adapter(model: Any, options: LoadOptions) -> None:
+    """Load the LoRA of some options into a pipeline, or into a transformer alone.
+
+    Raises:
+        LoadError: it cannot be found, is a pickle, or is of another architecture.
+    """
+    adapter = str(options.adapter)
+    path = Path(adapter)
+    if not path.exists():
+        path = hub.pipeline_part(adapter, LORA, local_files_only=options.local_files_only)
+    hub.refuse_pickles(hub.files_in(path) if path.is_dir() else [path.name], path)
+    is_pipeline = hasattr(model, "load_lora_weights")
+    try:
+        load = model.load_lora_weights if is_pipeline else model.load_lora_adapter
+        load(path, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise LoadError(f"adapter {adapter} cannot be loaded: {hub.first_line(error)}") from error
+    if not getattr(model.transformer if is_pipeline else model, "peft_config", None):
+        raise LoadError(f"adapter {adapter} has no weights for this model's transformer")
+
+
+def place(pipeline: Any, *, offload: str | None, device: str) -> None:
+    """Move a pipeline to a device, or let its parts come there when they are needed."""
+    if offload == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+    elif offload == "group":
+        pipeline.enable_group_offload(
+            onload_device=torch.device(device),
+            offload_type="block_level",
+            num_blocks_per_group=GROUP_BLOCKS,
+            use_stream=torch.device(device).type == "cuda",
+        )
+    else:
+        pipeline.to(device)

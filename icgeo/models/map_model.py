@@ -1,8 +1,7 @@
-"""The model that draws maps: an architecture, a layout of examples, and settings.
+"""The model that draws maps: a backbone, a layout of examples, and settings.
 
-The backbone encodes and predicts velocities, the layout says what is one sequence. What every model
-shares is here: noise keyed by content, guidance, steps, decoding. The denoising loops of diffusers'
-pipelines can neither keep a context nor batch different queries.
+What every model shares is here: noise keyed by content, guidance, steps, decoding. The denoising
+loops of diffusers' pipelines can neither keep a context nor batch different queries.
 """
 
 import json
@@ -16,7 +15,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from icgeo import maps, sampling
-from icgeo.models.backbones.backbone import Backbone
+from icgeo.models.backbones.flux import FluxBackbone
+from icgeo.models.backbones.tiny import TinyBackbone
+from icgeo.models.backbones.wan import WanBackbone
 from icgeo.models.context import Context
 from icgeo.models.hub import LoadError
 from icgeo.models.layouts.frames import Frames
@@ -26,16 +27,16 @@ from icgeo.models.layouts.stacked import Stacked
 from icgeo.models.settings import Origin, Settings
 
 Layout = Stacked | References | Panel | Frames
-LAYOUTS: dict[str, Any] = {
-    "stacked": Stacked, "references": References, "panel": Panel, "frames": Frames,
-}  # fmt: skip
+LAYOUTS: dict[str, type[Layout]] = {
+    kind.__name__.lower(): kind for kind in (Stacked, References, Panel, Frames)
+}
 
 
 @dataclass(frozen=True)
 class MapModel:
     """A model that is shown examples and draws the maps of new photos."""
 
-    backbone: Backbone
+    backbone: TinyBackbone | FluxBackbone | WanBackbone
     settings: Settings
     name: str = ""
     """Which weights: source, revision, adapter, quantization."""
@@ -44,22 +45,9 @@ class MapModel:
     """Where it was loaded from."""
 
     def __post_init__(self) -> None:
-        settings, known = self.settings, self.backbone.layouts
-        if settings.layout not in known:
-            raise LoadError(f"expected a layout of {known}, got {settings.layout!r}")
-        kind = LAYOUTS[settings.layout]
-        if settings.attention not in kind.modes:
-            raise LoadError(
-                f"expected attention of {kind.modes} in the layout {settings.layout!r}, "
-                f"got {settings.attention!r}"
-            )
-        if settings.example_guidance != 1 and kind.is_one_picture:
-            raise LoadError(
-                "expected example_guidance of 1 where examples and query are one picture, "
-                f"got {settings.example_guidance}"
-            )
-        if not kind.fixed:
-            settings.require_multiples(self.backbone.patch)
+        require_known(self.settings, self.backbone.layouts)
+        if not LAYOUTS[self.settings.layout].fixed:
+            self.settings.require_multiples(self.backbone.patch)
 
     def choosing(self, **choices: Any) -> "MapModel":
         """Return the same model with other settings; None leaves one as it is.
@@ -81,16 +69,13 @@ class MapModel:
     @cached_property
     def layout(self) -> Layout:
         """How examples are shown to it."""
-        layout: Layout = LAYOUTS[self.settings.layout](
-            self.backbone, self.settings, self.attention_backend
-        )
-        return layout
+        kind: Any = LAYOUTS[self.settings.layout]
+        return kind(self.backbone, self.settings, self.attention_backend)
 
     @property
     def photo_size(self) -> int:
         """Height and width of the photos that it takes, in pixels."""
-        size: int = getattr(self.backbone, "photo_size", self.settings.photo_size)
-        return size
+        return getattr(self.backbone, "photo_size", self.settings.photo_size)
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
@@ -165,10 +150,7 @@ class MapModel:
     def velocity(self, context: Context, queries: Tensor, prompt: str) -> sampling.Velocity:
         """Return the velocity of latents [queries, samples, ...]; differentiable.
 
-        Args:
-            context: the examples.
-            queries: the query photos, as the layout encodes them.
-            prompt: what the world is.
+        `queries` are photos as the layout encodes them, and `prompt` says what the world is.
         """
         velocity = self._velocity(context, queries, prompt)
         scale = self.settings.example_guidance
@@ -202,3 +184,20 @@ class MapModel:
         backbone.save(folder, dtype=dtype)
         text = json.dumps(self.settings.to_dict(), indent=2)
         (folder / "icgeo.json").write_text(text + "\n")
+
+
+def require_known(settings: Settings, layouts: tuple[str, ...]) -> None:
+    """Raise LoadError for a layout that is none of these, or settings that it does not know."""
+    if settings.layout not in layouts:
+        raise LoadError(f"expected layout of {layouts}, got {settings.layout!r}")
+    kind = LAYOUTS[settings.layout]
+    if settings.attention not in kind.modes:
+        raise LoadError(
+            f"expected attention of {kind.modes} in the layout {settings.layout!r}, "
+            f"got {settings.attention!r}"
+        )
+    if settings.example_guidance != 1 and kind.is_one_picture:
+        raise LoadError(
+            "expected example_guidance of 1 where examples and query are one picture, "
+            f"got {settings.example_guidance}"
+        )

@@ -1,21 +1,60 @@
-"""Embeddings of instructions: computed once, kept on disk; text encoders do not stay in memory."""
+"""Instructions for pretrained models, and their embeddings.
 
-import gc
+Embeddings are computed once and kept on disk; text encoders do not stay in memory.
+"""
+
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import cached_assets_path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from icgeo.options import EARTH, UNKNOWN
 from icgeo.writing import write_atomically
 
 log = logging.getLogger(__name__)
+
+_SHOWN = {
+    ("references", True): (
+        "The reference images come in pairs: first a photo, then a map on which a red dot marks "
+        "the place where that photo was taken. The last reference image is a photo without a map. "
+    ),
+    ("references", False): "The reference image is a photo. ",
+    ("panel", True): (
+        "Each row of the picture is a photo and, to its right, a map on which a red dot marks the "
+        "place where that photo was taken. In the last row the dot is missing. Keep all else. "
+    ),
+    ("panel", False): (
+        "The picture is a photo and, to its right, a map on which a red dot is missing. Keep all "
+        "else. "
+    ),
+    ("frames", True): (
+        "The frames come in pairs: first a photo, then a map on which a red dot marks the place "
+        "where that photo was taken. The frame before the last is a photo, the last is its map. "
+    ),
+    ("frames", False): "The first frame is a photo, the last is its map. ",
+}
+TASK = (
+    "Draw the map of the last photo: the same map, pixel for pixel, with one red dot at the place "
+    "where the photo was taken, and nothing else."
+)
+_WORLD = {
+    EARTH: " The map shows the whole Earth, north up, from 180 degrees west to 180 degrees east.",
+    UNKNOWN: " The photos show an unknown planet; only the examples tell where things are.",
+}
+
+
+def instruction(prompt: str, *, shots: int, layout: str = "references") -> str:
+    """Return the instruction for a model that is shown pairs in a layout."""
+    if prompt not in _WORLD:
+        raise ValueError(f"expected a prompt of {sorted(_WORLD)}, got {prompt!r}")
+    return _SHOWN[layout, shots > 0] + TASK + _WORLD[prompt]
+
 
 Embedding = dict[str, Tensor]
 """Arguments of the transformer by name, each of batch 1."""
@@ -35,12 +74,12 @@ class Prompts:
         """Return the embedding of an instruction; "" is none, and is embedded with it."""
         if instruction in self.known:
             return self.known[instruction]
-        wanted = dict.fromkeys(("", instruction))
-        for text in wanted:
+        texts = dict.fromkeys(("", instruction))
+        for text in texts:
             path = self._path(text)
             if path and path.is_file():
                 self.known[text] = load_file(path)
-        missing = [text for text in wanted if text not in self.known]
+        missing = [text for text in texts if text not in self.known]
         for text, embedding in zip(missing, self.encode(missing) if missing else (), strict=True):
             self.known[text] = embedding
             self._save(text, embedding)
@@ -62,49 +101,10 @@ class Prompts:
             log.warning("cannot keep the embedding of an instruction in %s: %s", path, error)
 
 
-def text_encoder(
-    find: Callable[[], Path],
-    pipeline: type[Any],
-    embed: Callable[[Any, str], Embedding],
-    **options: Any,
-) -> Callable[[Sequence[str]], list[Embedding]]:
-    """Return what embeds instructions with the text encoders of a pipeline, loaded for the call.
-
-    Args:
-        find: returns the folder of the pipeline, text encoders included.
-        pipeline: its class.
-        embed: embeds one instruction with a pipeline of tokenizers and text encoders alone.
-        **options: `device`, and what `from_pretrained` takes beside.
-    """
-    device = options.pop("device", "cpu")
-
-    @torch.no_grad()
-    def encode(wanted: Sequence[str]) -> list[Embedding]:
-        loaded = pipeline.from_pretrained(find(), **without(pipeline, text=False), **options)
-        embeddings = [embed(loaded.to(device), text) for text in wanted]
-        del loaded
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return embeddings
-
-    return encode
-
-
-def without(pipeline: type[Any], *, text: bool) -> dict[str, None]:
-    """Name the components that are not loaded: those for text, or all others."""
-    required, _ = pipeline._get_signature_keys(pipeline)
-    names = {*required, *pipeline._optional_components} - {"scheduler"}
-    return {n: None for n in names if n.startswith(("text_encoder", "tokenizer")) is text}
-
-
 def cache_folder(source: str | Path, commit: str, *, dtype: torch.dtype) -> Path:
     """Return the folder that keeps the embeddings of a checkpoint; another for changed files.
 
-    Args:
-        source: folder, or hub id.
-        commit: of a hub id.
-        dtype: of the embeddings.
+    `source` is a folder, or a hub id of a `commit`.
     """
     if isinstance(source, str):
         key = f"{source}@{commit}"

@@ -6,63 +6,63 @@ them are tested against those published; `revision` asks the hub instead.
 
 from typing import Any
 
-_FLUX2: dict[str, Any] = {
-    "_class_name": "Flux2Transformer2DModel",
-    "in_channels": 128,
-    "attention_head_dim": 128,
-}
-KLEIN_4B: dict[str, Any] = {
-    **_FLUX2, "num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24,
-    "joint_attention_dim": 7680, "guidance_embeds": False,
-}  # fmt: skip
-KLEIN_9B: dict[str, Any] = {
-    **_FLUX2, "num_layers": 8, "num_single_layers": 24, "num_attention_heads": 32,
-    "joint_attention_dim": 12288, "guidance_embeds": False,
-}  # fmt: skip
-DEV: dict[str, Any] = {
-    **_FLUX2, "num_layers": 8, "num_single_layers": 48, "num_attention_heads": 48,
-    "joint_attention_dim": 15360, "guidance_embeds": True,
-}  # fmt: skip
-KONTEXT: dict[str, Any] = {"_class_name": "FluxTransformer2DModel", "guidance_embeds": True}
-VACE_1_3B: dict[str, Any] = {
-    "_class_name": "WanVACETransformer3DModel", "num_attention_heads": 12, "ffn_dim": 8960,
-    "num_layers": 30, "vace_layers": [*range(0, 30, 2)],
-}  # fmt: skip
-VACE_14B: dict[str, Any] = {"_class_name": "WanVACETransformer3DModel"}
-TI2V_5B: dict[str, Any] = {
-    "_class_name": "WanTransformer3DModel", "num_attention_heads": 24, "ffn_dim": 14336,
-    "num_layers": 30, "in_channels": 48, "out_channels": 48,
-}  # fmt: skip
+Config = dict[str, Any]
 
-_FOUR_LEVELS: dict[str, Any] = {"block_out_channels": [128, 256, 512, 512]}
+
+def _flux2(double: int, single: int, *, heads: int, text: int, is_guided: bool = False) -> Config:
+    return {
+        "_class_name": "Flux2Transformer2DModel",
+        "in_channels": 128,
+        "attention_head_dim": 128,
+        "num_layers": double,
+        "num_single_layers": single,
+        "num_attention_heads": heads,
+        "joint_attention_dim": text,
+        "guidance_embeds": is_guided,
+    }
+
+
+KLEIN_4B = _flux2(5, 20, heads=24, text=7680)
+KLEIN_9B = _flux2(8, 24, heads=32, text=12288)
+KONTEXT: Config = {"_class_name": "FluxTransformer2DModel", "guidance_embeds": True}
+VACE_14B: Config = {"_class_name": "WanVACETransformer3DModel"}
+_WAN_SMALL: Config = {"num_layers": 30, "num_attention_heads": 12, "ffn_dim": 8960}
+VACE_1_3B: Config = {**VACE_14B, **_WAN_SMALL, "vace_layers": [*range(0, 30, 2)]}
+TI2V_5B: Config = {
+    "_class_name": "WanTransformer3DModel",
+    "num_layers": 30,
+    "num_attention_heads": 24,
+    "ffn_dim": 14336,
+    "in_channels": 48,
+    "out_channels": 48,
+}
 
 
 def _parts(
-    pipeline: str, transformer: dict[str, Any], vae: dict[str, Any], **index: Any
-) -> dict[str, dict[str, Any]]:
-    named = {"_class_name": pipeline, **index}
-    return {"model_index": named, "transformer": transformer, "vae": vae}
+    pipeline: str, transformer: Config, scale: int | None = None, **index: Any
+) -> dict[str, Config]:
+    vae = {"scale_factor_spatial": scale} if scale else {"block_out_channels": 4 * [128]}
+    return {
+        "model_index": {"_class_name": pipeline, **index},
+        "transformer": transformer,
+        "vae": vae,
+    }
 
 
 CONFIGURATIONS = {
-    **{
-        f"black-forest-labs/FLUX.2-klein-{name}": _parts(
-            "Flux2KleinPipeline", config, _FOUR_LEVELS, is_distilled="base" not in name
-        )
-        for name, config in {
-            "4B": KLEIN_4B, "base-4B": KLEIN_4B, "9B": KLEIN_9B, "base-9B": KLEIN_9B,
-        }.items()
-    },
-    "black-forest-labs/FLUX.2-klein-9b-kv": _parts("Flux2KleinKVPipeline", KLEIN_9B, _FOUR_LEVELS),
-    "black-forest-labs/FLUX.2-dev": _parts("Flux2Pipeline", DEV, _FOUR_LEVELS),
-    "black-forest-labs/FLUX.1-Kontext-dev": _parts("FluxKontextPipeline", KONTEXT, _FOUR_LEVELS),
-    **{
-        f"Wan-AI/Wan2.1-VACE-{name}-diffusers": _parts(
-            "WanVACEPipeline", config, {"scale_factor_spatial": 8}
-        )
-        for name, config in {"1.3B": VACE_1_3B, "14B": VACE_14B}.items()
-    },
-    "Wan-AI/Wan2.2-TI2V-5B-Diffusers": _parts(
-        "WanPipeline", TI2V_5B, {"scale_factor_spatial": 16}, expand_timesteps=True
+    f"black-forest-labs/FLUX.2-klein-{name}": _parts(
+        "Flux2KleinPipeline",
+        KLEIN_4B if "4B" in name else KLEIN_9B,
+        is_distilled="base" not in name,
+    )
+    for name in ("4B", "base-4B", "9B", "base-9B")
+} | {
+    "black-forest-labs/FLUX.2-klein-9b-kv": _parts("Flux2KleinKVPipeline", KLEIN_9B),
+    "black-forest-labs/FLUX.2-dev": _parts(
+        "Flux2Pipeline", _flux2(8, 48, heads=48, text=15360, is_guided=True)
     ),
-}  # fmt: skip
+    "black-forest-labs/FLUX.1-Kontext-dev": _parts("FluxKontextPipeline", KONTEXT),
+    "Wan-AI/Wan2.1-VACE-1.3B-diffusers": _parts("WanVACEPipeline", VACE_1_3B, 8),
+    "Wan-AI/Wan2.1-VACE-14B-diffusers": _parts("WanVACEPipeline", VACE_14B, 8),
+    "Wan-AI/Wan2.2-TI2V-5B-Diffusers": _parts("WanPipeline", TI2V_5B, 16, expand_timesteps=True),
+}

@@ -44,17 +44,13 @@ class Settings:
 
     def choosing(self, **choices: Any) -> "Settings":
         """Change what is not None; another layout is seen in `full`, which every one knows."""
-        given = {name: value for name, value in choices.items() if value is not None}
-        if given.get("layout", self.layout) != self.layout:
-            given.setdefault("attention", "full")
-        return replace(self, **given)
+        changes = {name: value for name, value in choices.items() if value is not None}
+        if changes.get("layout", self.layout) != self.layout:
+            changes.setdefault("attention", "full")
+        return replace(self, **changes)
 
     def require_multiples(self, patch: int) -> None:
-        """Refuse maps and photos that are no whole number of tokens of so many pixels.
-
-        Raises:
-            LoadError: with their sizes.
-        """
+        """Raise LoadError for maps and photos that are not tokens of `patch` pixels a side."""
         style, photo = self.style, self.photo_size
         if photo < 1 or photo % patch or style.height % patch or style.width % patch:
             raise LoadError(
@@ -63,9 +59,9 @@ class Settings:
             )
 
     def temperature(self, prompt: str, shots: int) -> float:
-        """Return the temperature that calibrates the density.
+        """Return the temperature that calibrates the density; 1 if none was fitted.
 
-        Its reciprocal is interpolated in the logarithm of 1 + shots; 1 if none was fitted.
+        Its reciprocal is interpolated in the logarithm of 1 + shots.
         """
         fitted = sorted((int(k), 1 / t) for k, t in self.calibration.get(prompt, {}).items())
         if not fitted:
@@ -78,20 +74,17 @@ class Settings:
         return frame_temperature(self.frame_correlation.get(prompt, 1.0), frames)
 
     @classmethod
-    def read(cls, path: Path) -> "Settings":
-        """Read the settings of a checkpoint folder."""
-        return cls.from_dict(json.loads(path.read_text()))
+    def read(cls, folder: Path | None) -> "Settings | None":
+        """Read the `icgeo.json` of a checkpoint folder, if it has one."""
+        path = folder / "icgeo.json" if folder else None
+        return cls.from_dict(json.loads(path.read_text())) if path and path.is_file() else None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
         """Take what `to_dict` gave."""
-        values = dict(values)
-        return cls(
-            style=maps.MapStyle.from_dict(values.pop("style")),
-            prompts=tuple(values.pop("prompts")),
-            noise=maps.Noise(**values.pop("noise")),
-            **values,
-        )
+        style, prompts = maps.MapStyle.from_dict(values["style"]), tuple(values["prompts"])
+        noise = maps.Noise(**values["noise"])
+        return cls(**{**values, "style": style, "prompts": prompts, "noise": noise})
 
     def to_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, ready for JSON."""

@@ -20,8 +20,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from icgeo import maps, sphere
-from icgeo.models.backbones.codec import PatchCodec
-from icgeo.models.backbones.tiny import TinyBackbone
+from icgeo.models.backbones.tiny import PatchCodec, TinyBackbone
 from icgeo.models.layouts.stacked import Stacked
 from icgeo.models.settings import Settings
 from icgeo.sphere.healpix import cell_xyz

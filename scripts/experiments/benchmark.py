@@ -101,12 +101,10 @@ def build(preset: str, *, device: str, dtype: "torch.dtype") -> "MapModel":
     import torch
 
     from icgeo import maps
-    from icgeo.models.backbones.flux2 import Flux2Backbone
-    from icgeo.models.backbones.kontext import KontextBackbone
-    from icgeo.models.instructions import instruction
+    from icgeo.models.backbones.flux import Flux2Backbone, KontextBackbone
     from icgeo.models.loading import ARCHITECTURES
     from icgeo.models.map_model import MapModel
-    from icgeo.models.prompts import Prompts
+    from icgeo.models.prompts import Prompts, instruction
 
     torch.manual_seed(0)
     with torch.device(device):

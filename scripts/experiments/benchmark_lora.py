@@ -159,7 +159,7 @@ def stock_loss(run: "LoraTraining", sample: "EpisodeSample", rows: "Tensor") -> 
     from einops import rearrange
 
     from icgeo import sampling
-    from icgeo.models.backbones.flux2 import Flux2Backbone
+    from icgeo.models.backbones.flux import Flux2Backbone
     from icgeo.training.losses import flow_error
 
     model = run.loss.model

@@ -156,8 +156,9 @@ def test_examples_that_are_not_visible_are_as_if_absent(learner):
     prompt = torch.tensor([1])
     visible = torch.tensor([[[True, False, True, False], [True, False, True, False]]])
     kept = learner.encode_examples(examples, drawn)
+    visible_alone = learner.encode_examples(examples[:, ::2], drawn[:, ::2])
     all_kept = learner.place_examples(kept, groups=1, visible=visible)
-    some = learner.place_examples(kept[::2], groups=1)
+    some = learner.place_examples(visible_alone, groups=1)
     masked, absent = (
         learner.velocity(
             noisy, t, photos, text=learner.prompts[prompt], attention_context=attention_context

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from icgeo import maps, sphere
-from icgeo.models.backbones.codec import PatchCodec
+from icgeo.models.backbones.tiny import PatchCodec
 from icgeo.training.pretrain import STYLE
 
 

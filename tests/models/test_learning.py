@@ -21,8 +21,7 @@ from einops import rearrange, repeat
 
 import icgeo
 from icgeo import maps, sampling, sphere
-from icgeo.models.backbones.flux2 import Flux2Backbone
-from icgeo.models.backbones.kontext import KontextBackbone
+from icgeo.models.backbones.flux import Flux2Backbone, KontextBackbone
 from icgeo.models.backbones.wan import WanBackbone
 from icgeo.models.context import Context
 from icgeo.models.loading import ARCHITECTURES

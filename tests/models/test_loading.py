@@ -12,7 +12,7 @@ from huggingface_hub import errors
 import icgeo
 from icgeo.maps import MapStyle
 from icgeo.models import hub
-from icgeo.models.backbones.flux2 import Flux2Backbone
+from icgeo.models.backbones.flux import Flux2Backbone
 from icgeo.models.backbones.tiny import TinyBackbone
 from icgeo.models.loading import architecture_of
 from icgeo.models.settings import MODES

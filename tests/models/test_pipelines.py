@@ -15,9 +15,9 @@ import icgeo
 from icgeo import maps, sampling
 from icgeo.models.attention import uninstall
 from icgeo.models.context import Context
-from icgeo.models.instructions import instruction
 from icgeo.models.layouts.frames import framed
 from icgeo.models.layouts.panel import panel_rows, panels
+from icgeo.models.prompts import instruction
 
 STYLE = maps.MapStyle.marker(height=64, width=128, sigma_deg=10.0)
 

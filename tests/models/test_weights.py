@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import icgeo
 from icgeo.maps import MapStyle
-from icgeo.models import prompts, weights
+from icgeo.models import loading, prompts
 
 STYLE = MapStyle.marker(height=64, width=128, sigma_deg=10.0)
 
@@ -57,7 +57,7 @@ def test_weights_of_eight_bits_draw_nearly_the_same(klein):
         ({"quantization": "int4"}, r"quantization of \('nf4', 'fp8', 'int8'\), got 'int4'"),
         ({"offload": "disk"}, r"offload of \('model', 'group'\), got 'disk'"),
         ({"offload": "group"}, "an accelerator as device to offload from, got cpu"),
-        ({"dtype": torch.int8}, "a dtype of .*, got 'int8'"),
+        ({"dtype": torch.int8}, "expected dtype of .*, got 'int8'"),
         ({"attention_backend": "magic"}, r"backend of \('native', 'xformers', 'flash'\)"),
         ({"attention_backend": "xformers"}, "'xformers' cannot be used: .* install"),
         ({"adapter": "absent"}, r"a hub id \(owner/name\), got 'absent'"),
@@ -73,7 +73,7 @@ def test_what_cannot_be_is_said_in_one_line(klein, options, words):
 def test_a_missing_package_is_named(monkeypatch, name, package):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(icgeo.LoadError, match=rf"'{name}' needs {package}: pip install"):
-        weights.quantization_config(name, dtype=torch.float32)
+        loading.quantization_config(name, dtype=torch.float32)
 
 
 def test_parts_are_offloaded_as_asked():
@@ -86,7 +86,7 @@ def test_parts_are_offloaded_as_asked():
     names = ("enable_model_cpu_offload", "enable_group_offload", "to")
     pipeline = SimpleNamespace(**{name: record(name) for name in names})
     for offload in ("model", "group", None):
-        weights.place(pipeline, offload=offload, device="cuda")
+        loading.place(pipeline, offload=offload, device="cuda")
     assert [name for name, *_ in told] == list(names)
     assert told[1][2]["onload_device"] == torch.device("cuda")
 
@@ -124,9 +124,12 @@ def save_adapter(transformer, kind, folder):
 @pytest.mark.parametrize("name", ["klein", "kontext", "vace"])
 def test_adapters_change_the_maps_and_the_contexts(tmp_path, name):
     folder = twins.ALL[name](tmp_path / name)
-    kind = getattr(diffusers, icgeo.models.loading.ARCHITECTURES[{
-        "klein": "Flux2KleinPipeline", "kontext": "FluxKontextPipeline", "vace": "WanVACEPipeline"
-    }[name]].pipeline)  # fmt: skip
+    pipelines = {
+        "klein": "Flux2KleinPipeline",
+        "kontext": "FluxKontextPipeline",
+        "vace": "WanVACEPipeline",
+    }
+    kind = getattr(diffusers, pipelines[name])
     save_adapter(kind.from_pretrained(folder).transformer, kind, tmp_path / "lora")
     plain, adapted = load(folder), load(folder, adapter=tmp_path / "lora")
     difference = draw(plain, samples=1) - draw(adapted, samples=1)
@@ -162,7 +165,7 @@ def test_an_adapter_of_another_architecture_is_refused(klein, tmp_path):
 def test_kernels_of_attention_do_not_leak(klein, monkeypatch):
     """Diffusers' own `set_attention_backend` would change every model in the process."""
     active = attention_dispatch._AttentionBackendRegistry.get_active_backend()[0]
-    monkeypatch.setattr(weights, "require_backend", lambda _: None)
+    monkeypatch.setattr(loading, "require_backend", lambda _: None)
     chosen = load(klein, attention_backend="flash")
     assert chosen.layout.attention_backend == "flash"
     blocks = chosen.backbone.pipeline.transformer.transformer_blocks
@@ -195,8 +198,8 @@ def test_text_encoders_are_forgotten_and_prompts_kept(klein, monkeypatch):
     def fail(*_, **__):
         raise AssertionError("the text encoder is loaded again")
 
-    monkeypatch.setattr(prompts, "without", fail)
     again = load(klein)
+    monkeypatch.setattr(loading, "_without", fail)
     torch.testing.assert_close(draw(again), expected)
 
 

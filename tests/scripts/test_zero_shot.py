@@ -103,7 +103,7 @@ def album(tmp_path):
     [
         (("--model", "nowhere"), "a file or folder, or a hub id .*, got 'nowhere'"),
         (("--attention", "causal"), "expected attention of .*, got 'causal'"),
-        (("--dtype", "float8"), "expected a dtype of .*, got 'float8'"),
+        (("--dtype", "float8"), "expected dtype of .*, got 'float8'"),
         (("--quantization", "int8"), "no quantization for a model of this size"),
         (("--adapter", "lost"), "a file or folder, or a hub id .*, got 'lost'"),
         (("--shots", "[0,1000000]"), "1000000 shots, .* GiB, .* fewer examples"),

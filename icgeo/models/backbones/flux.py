@@ -1,71 +1,215 @@
-"""What the pipelines of FLUX.1 and FLUX.2 share: parts, codec, forward pass and scheduler.
+"""FLUX.2 klein and dev, and FLUX.1 Kontext, from pipelines of diffusers.
 
-The VAE works in its own precision, tokens have that of the transformer.
+Images are in [0, 1]; tokens are latents in row order, normalised as the transformer expects them.
+The VAE works in its own precision, tokens have that of the transformer. Pipelines take seconds to
+import: only what is loaded is.
 """
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from icgeo.models.attention import AttentionContext
+from icgeo.models.backbones import PipelineBackbone
+from icgeo.models.backbones.tiny import EXAMPLE_IMAGE, grid_ids, text_ids
+from icgeo.models.prompts import TASK, Embedding
+
+Images = Float[Tensor, "images 3 height width"]
+Tokens = Float[Tensor, "batch tokens channels"]
+Grid = Float[Tensor, "images _ _ _"]
+Ids = Int[Tensor, "tokens axes"]
+TextInputs = tuple[Tensor, Tensor, dict[str, Tensor]]
+"""Words for a transformer, their places, and its other inputs; all of batch 1."""
 
 
-def encode_images(pipeline: Any, images: Float[Tensor, "images 3 height width"]) -> Tensor:
-    """Encode images in [0, 1] to the latents of a pipeline, [images, channels, rows, columns]."""
-    pixels = 2 * images.to(pipeline.vae.device, pipeline.vae.dtype) - 1
-    latents: Tensor = pipeline._encode_vae_image(pixels, generator=None)
-    return latents.to(pipeline.transformer.dtype)
+@dataclass(frozen=True)
+class FluxBackbone(PipelineBackbone):
+    """A FLUX; each says how its latents are scaled, where tokens are, and what a text gives."""
+
+    guidance: float = 1.0
+    """What a distilled checkpoint is told as its guidance; others take none."""
+
+    packed: ClassVar = 1
+    """Places of latents, in each direction, that are joined in a token."""
+
+    @property
+    def patch(self) -> int:
+        """Pixels a token, in each direction: those of the VAE, two by two."""
+        return 2 * int(self.pipeline.vae_scale_factor)
+
+    def encode(self, images: Images) -> Tokens:
+        """Encode images as they are; stock pipelines resize them to about a megapixel."""
+        pixels = 2 * images.to(self.codec.device, self.codec.dtype) - 1
+        latents: Tensor = self.pipeline._encode_vae_image(pixels, generator=None)
+        latents, p = latents.to(self.transformer.dtype), self.packed
+        return rearrange(latents, "n c (h p) (w q) -> n (h w) (c p q)", p=p, q=p)
+
+    def decode(self, tokens: Tokens, *, rows: int) -> Images:
+        """Decode tokens to images; in float32, unclipped."""
+        tokens, p = tokens.to(self.codec.dtype), self.packed
+        latents = rearrange(tokens, "n (h w) (c p q) -> n c (h p) (w q)", h=rows, p=p, q=p)
+        images: Tensor = self.codec.decode(self.unscaled(latents), return_dict=False)[0]
+        return (images.float() + 1) / 2
+
+    def unscaled(self, latents: Grid) -> Grid:
+        """Return what the VAE decodes of normalised latents."""
+        raise NotImplementedError
+
+    def ids(self, image: int, rows: int, columns: int) -> Ids:
+        """Places of the tokens of an image: 0 is the one to draw, references count from 1."""
+        raise NotImplementedError
+
+    def text_inputs(self, text: Embedding | None, tokens: Tokens) -> TextInputs:
+        """Return what an embedded text gives, as tokens have it; no text is no words at all."""
+        raise NotImplementedError
+
+    def mu(self, tokens: int, steps: int) -> float:
+        """Return by how much the scheduler's times are shifted for so many tokens to draw."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        tokens: Tokens,
+        t: float,
+        ids: Ids,
+        *,
+        text: Embedding | None = None,
+        attention_context: AttentionContext | None = None,
+    ) -> Tokens:
+        """Predict the velocity of tokens at time t by the stock forward."""
+        batch = len(tokens)
+        words, word_ids, others = self.text_inputs(text, tokens)
+        has_guidance = self.transformer.config.guidance_embeds
+        kwargs = {"attention_context": attention_context} if attention_context is not None else None
+        velocity: Tensor = self.transformer(
+            hidden_states=tokens,
+            encoder_hidden_states=words.expand(batch, -1, -1),
+            timestep=tokens.new_full((batch,), t),
+            guidance=tokens.new_full((batch,), self.guidance) if has_guidance else None,
+            img_ids=ids,
+            txt_ids=word_ids.to(tokens.device),
+            joint_attention_kwargs=kwargs,
+            return_dict=False,
+            **{name: x.expand(batch, -1) for name, x in others.items()},
+        )[0]
+        return velocity
+
+    def times(self, tokens: int, steps: int) -> Float[Tensor, " times"]:
+        """Return the time grid of the checkpoint's scheduler for so many tokens to draw."""
+        scheduler, mu = self.pipeline.scheduler, self.mu(tokens, steps)
+        if scheduler.config.get("use_flow_sigmas"):
+            scheduler.set_timesteps(steps, mu=mu)
+        else:
+            scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), mu=mu)
+        return scheduler.sigmas.cpu()
+
+    def shift(self, tokens: int, steps: int) -> float:
+        """Return how far that grid leans to the noise, as `icgeo.sampling.shifted` takes it."""
+        config = self.pipeline.scheduler.config
+        is_dynamic = config.use_dynamic_shifting
+        return math.exp(self.mu(tokens, steps)) if is_dynamic else float(config.shift)
 
 
-def decode_images(vae: Any, latents: Tensor) -> Float[Tensor, "images 3 height width"]:
-    """Decode what the VAE encodes to images in [0, 1]; in float32, unclipped."""
-    images: Tensor = vae.decode(latents, return_dict=False)[0]
-    return (images.float() + 1) / 2
+@dataclass(frozen=True)
+class Flux2Backbone(FluxBackbone):
+    """FLUX.2 klein or dev; the VAE's statistics of batches normalise its latents."""
+
+    def unscaled(self, latents: Grid) -> Grid:
+        """Undo the statistics, and the patches of 2 x 2 in channels."""
+        norm, eps = self.codec.bn, self.codec.config.batch_norm_eps
+        mean, variance = (x[:, None, None] for x in (norm.running_mean, norm.running_var))
+        return self.pipeline._unpatchify_latents(latents * (variance + eps).sqrt() + mean)
+
+    def ids(self, image: int, rows: int, columns: int) -> Ids:
+        """Return places on (image, row, column, 0)."""
+        places = grid_ids(rows, columns, image=EXAMPLE_IMAGE * image)
+        return places.to(self.transformer.device)
+
+    def text_inputs(self, text: Embedding | None, tokens: Tokens) -> TextInputs:
+        """Return words and their places."""
+        words = tokens.new_zeros(1, 0, self.transformer.config.joint_attention_dim)
+        if text is not None:
+            words = text["encoder_hidden_states"].to(tokens)
+        return words, text_ids(words.shape[1]), {}
+
+    def mu(self, tokens: int, steps: int) -> float:
+        """Return the shift that was measured for a number of tokens and steps."""
+        from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+
+        return compute_empirical_mu(image_seq_len=tokens, num_steps=steps)
 
 
-def run(
-    transformer: Any,
-    tokens: Float[Tensor, "batch tokens channels"],
-    t: float,
-    ids: Int[Tensor, "tokens axes"],
-    *,
-    text: tuple[Tensor, Tensor],
-    guidance: float,
-    attention_context: AttentionContext | None,
-    **inputs: Tensor,
-) -> Float[Tensor, "batch tokens channels"]:
-    """Run the stock forward on embedded words with their places; what is of batch 1 is repeated."""
-    batch, (words, word_ids) = len(tokens), text
-    has_guidance = transformer.config.guidance_embeds
-    given = {"attention_context": attention_context} if attention_context is not None else None
-    velocity: Tensor = transformer(
-        hidden_states=tokens,
-        encoder_hidden_states=words.expand(batch, -1, -1),
-        timestep=tokens.new_full((batch,), t),
-        guidance=tokens.new_full((batch,), guidance) if has_guidance else None,
-        img_ids=ids,
-        txt_ids=word_ids.to(tokens.device),
-        joint_attention_kwargs=given,
-        return_dict=False,
-        **{name: x.expand(batch, -1) for name, x in inputs.items()},
-    )[0]
-    return velocity
+def embed_klein(pipeline: Any, words: str) -> Embedding:
+    """Embed an instruction, trimmed to its real tokens: stock pipelines pad to 512 and attend."""
+    ids = pipeline.tokenizer.apply_chat_template(
+        [{"role": "user", "content": words}],
+        add_generation_prompt=True,
+        enable_thinking=False,
+        return_dict=True,
+    )["input_ids"]
+    text, _ = pipeline.encode_prompt(words, max_sequence_length=len(ids))
+    return {"encoder_hidden_states": text}
 
 
-def scheduler_times(scheduler: Any, steps: int, mu: float) -> Float[Tensor, " times"]:
-    """Return the scheduler's times, shifted by `mu`."""
-    if scheduler.config.get("use_flow_sigmas"):
-        scheduler.set_timesteps(steps, mu=mu)
-    else:
-        scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), mu=mu)
-    times: Tensor = scheduler.sigmas.cpu()
-    return times
+def embed_dev(pipeline: Any, words: str) -> Embedding:
+    """Embed an instruction with FLUX.2 dev's system message, trimmed to its real tokens."""
+    from diffusers.pipelines.flux2.pipeline_flux2 import format_input
+
+    messages = format_input([words], system_message=pipeline.system_message)
+    ids = pipeline.tokenizer.apply_chat_template(
+        messages, add_generation_prompt=False, tokenize=True, return_dict=True
+    )["input_ids"][0]
+    text, _ = pipeline.encode_prompt(words, max_sequence_length=len(ids))
+    return {"encoder_hidden_states": text}
 
 
-def scheduler_shift(scheduler: Any, mu: float) -> float:
-    """Return how far those times lean to the noise."""
-    config = scheduler.config
-    return math.exp(mu) if config.use_dynamic_shifting else float(config.shift)
+@dataclass(frozen=True)
+class KontextBackbone(FluxBackbone):
+    """FLUX.1 Kontext; references count on the first axis of places, as its one reference does.
+
+    It takes a pooled embedding of the instruction in its modulation. Examples that see no
+    instruction are modulated by that of the empty one.
+    """
+
+    guidance: float = 2.5
+
+    packed: ClassVar = 2
+
+    def unscaled(self, latents: Grid) -> Grid:
+        """Undo the scale."""
+        return latents / self.codec.config.scaling_factor + self.codec.config.shift_factor
+
+    def ids(self, image: int, rows: int, columns: int) -> Ids:
+        """Return places on (image, row, column)."""
+        axes = (torch.tensor([image]), torch.arange(rows), torch.arange(columns))
+        return torch.cartesian_prod(*axes).to(self.transformer.device)
+
+    def text_inputs(self, text: Embedding | None, tokens: Tokens) -> TextInputs:
+        """Return words, their places, and what is pooled of them."""
+        embedding = self.prompts("") if text is None else text
+        words = embedding["encoder_hidden_states"].to(tokens)
+        words = words[:, :0] if text is None else words
+        pooled = embedding["pooled_projections"].to(tokens)
+        return words, torch.zeros(words.shape[1], 3), {"pooled_projections": pooled}
+
+    def mu(self, tokens: int, steps: int) -> float:
+        """Return the shift between those of the scheduler's shortest and longest sequence."""
+        from diffusers.pipelines.flux.pipeline_flux_kontext import calculate_shift
+
+        names = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
+        config = self.pipeline.scheduler.config
+        return float(calculate_shift(tokens, *(config.get(name) for name in names)))
+
+
+def embed_kontext(pipeline: Any, words: str) -> Embedding:
+    """Embed an instruction: its task pooled by CLIP, all by T5, without the stock padding."""
+    length = len(pipeline.tokenizer_2(words)["input_ids"])
+    short = TASK if words else ""  # CLIP reads 77 tokens
+    text, pooled, _ = pipeline.encode_prompt(short, words, max_sequence_length=length)
+    return {"encoder_hidden_states": text, "pooled_projections": pooled}

@@ -2,10 +2,7 @@
 
 An image is one latent frame: 4 frames of the video, the first alone. VACE sees the known frames in
 its control branch (Jiang et al. 2025); the 5B model of Wan 2.2 sees them in place of noise, at time
-0. Nothing is kept but pixels: all frames see each other at every step.
-
-The pipelines' own scheduler, UniPC, steps by a method of second order; here its times are stepped
-through by Euler.
+0. All frames see each other at every step, which is of Euler, on the times of the stock scheduler.
 """
 
 from dataclasses import dataclass
@@ -16,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from icgeo.models.backbones.backbone import PipelineBackbone
+from icgeo.models.backbones import PipelineBackbone
 from icgeo.models.prompts import Embedding
 
 TRAINING_TIMES = 1000
@@ -89,15 +86,14 @@ class WanBackbone(PipelineBackbone):
             **shown,
         )[0]
 
-    def times(self, steps: int) -> Float[Tensor, " times"]:
-        """Return the scheduler's times."""
+    def times(self, tokens: int, steps: int) -> Float[Tensor, " times"]:
+        """Return the scheduler's times; they are the same for any number of tokens."""
         scheduler = self.pipeline.scheduler
         scheduler.set_timesteps(steps)
         return scheduler.sigmas.cpu()
 
-    @property
-    def shift(self) -> float:
-        """How far that grid leans to the noise."""
+    def shift(self, tokens: int, steps: int) -> float:
+        """Return how far that grid leans to the noise."""
         config = self.pipeline.scheduler.config
         return float(config.get("flow_shift") or config.get("shift") or 1.0)
 

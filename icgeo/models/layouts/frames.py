@@ -13,36 +13,25 @@ from torch import Tensor
 from torch.nn import functional
 
 from icgeo.models.backbones.wan import Latents, Shown, Video, WanBackbone
-from icgeo.models.layouts.layout import Predict, colours, instructed
+from icgeo.models.layouts.layout import Kept, Layout, Maps, Photos, Predict, scaled
 from icgeo.models.prompts import Embedding
-from icgeo.models.settings import Settings
 
 
-def framed(
-    photos: Float[Tensor, "photos 3 size size"], height: int, width: int
-) -> Float[Tensor, "photos 3 height width"]:
+def framed(photos: Photos, height: int, width: int) -> Float[Tensor, "photos 3 height width"]:
     """Scale photos to the largest square of a frame, and set them on grey in its middle."""
     side = min(height, width)
-    scaled = functional.interpolate(photos, (side, side), mode="bilinear", antialias=True)
     left, top = (width - side) // 2, (height - side) // 2
     margins = (left, width - side - left, top, height - side - top)
-    return functional.pad(scaled.clamp(0, 1), margins, value=0.5)
+    return functional.pad(scaled(photos, side), margins, value=0.5)
 
 
 @dataclass(frozen=True)
-class Frames:
+class Frames(Layout):
     """The layout `frames`; photos stand in the middle of frames as large as maps."""
 
     backbone: WanBackbone
-    settings: Settings
-    attention_backend: str = "native"
 
-    modes: ClassVar = ("full",)
-    fixed: ClassVar = ()
     is_one_picture: ClassVar = True
-    takes_groups: ClassVar = False
-    text = instructed
-    describe = colours
 
     def __post_init__(self) -> None:
         # not set_attention_backend: it sets that of every other model in the process too
@@ -51,51 +40,33 @@ class Frames:
                 module.processor._attention_backend = self.attention_backend
 
     def latent_shape(self, shots: int) -> tuple[int, ...]:
-        """Channels, latent frames, rows and columns of a video."""
-        scale, config = self.backbone.scale, self.backbone.pipeline.vae.config
-        size = (self.settings.style.height // scale, self.settings.style.width // scale)
-        return config.z_dim, 2 * shots + 2, *size
-
-    def times(self, shots: int, steps: int) -> Float[Tensor, " times"]:
-        """Return the time grid."""
-        return self.backbone.times(steps)
-
-    def shift(self, shots: int, steps: int) -> float:
-        """Return how far that grid leans to the noise."""
-        return self.backbone.shift
+        """Return the channels, latent frames, rows and columns of a video."""
+        scale, style = self.backbone.scale, self.settings.style
+        channels = self.backbone.codec.config.z_dim
+        return channels, 2 * shots + 2, style.height // scale, style.width // scale
 
     def answer(self, latents: Tensor) -> Tensor:
-        """Cut out the map of what is drawn: the last frame."""
+        """Cut the map out of what is drawn: the last frame."""
         return latents[..., -1:, :, :]
 
-    def encode_pairs(
-        self,
-        photos: Float[Tensor, "examples 3 size size"],
-        drawn: Float[Tensor, "examples 3 height width"],
-    ) -> dict[str, Tensor]:
+    def encode_pairs(self, photos: Photos, drawn: Maps) -> Kept:
         """Keep the images of examples, in pixels."""
         shown = framed(photos, self.settings.style.height, self.settings.style.width)
         return {"images": torch.stack((shown, drawn.to(shown)), dim=1)}
 
-    def _video(
-        self, tensors: dict[str, Tensor], photos: Tensor, drawn: Tensor | None = None
-    ) -> Video:
+    def _video(self, tensors: Kept, photos: Photos, drawn: Maps | None = None) -> Video:
         """Lay images on frames; a map that is not given is grey."""
         queries = framed(photos, self.settings.style.height, self.settings.style.width)
         last = torch.full_like(queries, 0.5) if drawn is None else drawn.to(queries)
-        pairs = (
-            tensors["images"].to(queries)
-            if tensors
-            else queries[:0, None].expand(-1, 2, -1, -1, -1)
-        )
+        pairs = queries[:0, None].expand(-1, 2, -1, -1, -1)
+        if tensors:
+            pairs = tensors["images"].to(queries)
         examples = repeat(pairs, "k pair c h w -> q (k pair) c h w", q=len(queries))
         images = torch.cat((examples, queries[:, None], last[:, None]), dim=1)
         frames = repeat(images[:, 1:], "q n c h w -> q c (n four) h w", four=4)
         return 2 * torch.cat((images[:, 0, :, None], frames), dim=2) - 1
 
-    def encode_queries(
-        self, tensors: dict[str, Tensor], photos: Float[Tensor, "queries 3 size size"]
-    ) -> Shown:
+    def encode_queries(self, tensors: Kept, photos: Photos) -> Shown:
         """Encode the videos of queries: known frames, and for VACE what is missing."""
         video = self._video(tensors, photos)
         known = self.backbone.encode(video)
@@ -106,23 +77,15 @@ class Frames:
         mask[:, :, -1] = 1
         return torch.cat((known, nothing, mask), dim=1)
 
-    def encode_answers(
-        self,
-        tensors: dict[str, Tensor],
-        photos: Float[Tensor, "queries 3 size size"],
-        drawn: Float[Tensor, "queries 3 height width"],
-    ) -> Latents:
-        """Encode the videos of queries with their maps, as targets."""
+    def encode_answers(self, tensors: Kept, photos: Photos, drawn: Maps) -> Latents:
+        """Encode the videos of queries with their maps."""
         return self.backbone.encode(self._video(tensors, photos, drawn))
 
-    def decode(
-        self, latents: Float[Tensor, "queries samples channels latent_frames rows columns"]
-    ) -> Float[Tensor, "queries samples 3 height width"]:
+    def read_maps(self, latents: Latents) -> Maps:
         """Decode videos; the map is the mean of the last four frames."""
-        video = self.backbone.decode(rearrange(latents, "q s c f h w -> (q s) c f h w"))
-        return rearrange(video[:, :, -4:].mean(2), "(q s) c h w -> q s c h w", q=len(latents))
+        return self.backbone.decode(latents)[:, :, -4:].mean(2)
 
-    def predictor(self, tensors: dict[str, Tensor], shots: int, queries: Shown) -> Predict:
+    def predictor(self, tensors: Kept, shots: int, queries: Shown) -> Predict:
         """Return the velocity of noisy videos."""
         one = self._controlled if self.backbone.has_control else self._in_place
 

@@ -1,30 +1,100 @@
-"""What the layouts of pretrained models share.
-
-A layout is made of a backbone, settings and a kernel of attention. `modes` are the modes of
-attention that it knows, and `fixed` the settings that belong to the weights. If `is_one_picture`,
-examples and query are drawn again as a whole; if `takes_groups`, queries with examples, times and
-prompts of their own go through in one pass.
-"""
+"""What a layout of examples is: how they and a query are shown to a backbone."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from jaxtyping import Float
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from icgeo.models.instructions import instruction
+from icgeo.models.prompts import instruction
+from icgeo.models.settings import Settings
 
+Photos = Float[Tensor, "photos 3 size size"]
+Maps = Float[Tensor, "maps 3 height width"]
+Tokens = Float[Tensor, "images tokens channels"]
+"""Encoded images: of photos, or of what is drawn."""
+Kept = dict[str, Tensor]
+"""What is kept of examples, by name; empty without any."""
 Predict = Callable[[Tensor, float, Any], Tensor]
 """Velocity of noisy latents [queries, samples, ...] at a time, given an embedded text."""
 
 
-def colours(layout: Any, photos: Tensor) -> Float[Tensor, "photos features"]:
-    """Describe photos in [0, 1] by their colours at 8 x 8 pixels."""
-    return functional.adaptive_avg_pool2d(photos.float(), 8).flatten(1)
+@dataclass(frozen=True)
+class Layout:
+    """A way to show examples and a query to a backbone; photos and maps are in [0, 1].
+
+    Each layout has these methods, and `encode_pairs`, `encode_queries`, `encode_answers` (targets)
+    and `predictor` beside them.
+    """
+
+    backbone: Any
+    settings: Settings
+    attention_backend: str = "native"
+
+    modes: ClassVar[tuple[str, ...]] = ("full",)
+    """Modes of attention that it knows."""
+    fixed: ClassVar[tuple[str, ...]] = ()
+    """Settings that belong to the weights."""
+    is_one_picture: ClassVar = False
+    """Whether examples and query are drawn again as a whole."""
+    takes_groups: ClassVar = False
+    """Whether queries with examples, times and prompts of their own go through in one pass."""
+
+    def latent_shape(self, shots: int) -> tuple[int, ...]:
+        """Return the shape of what is drawn for a query: tokens and channels, or of a video."""
+        raise NotImplementedError
+
+    def times(self, shots: int, steps: int) -> Float[Tensor, " times"]:
+        """Return the time grid of sampling."""
+        return self.backbone.times(self.latent_shape(shots)[0], steps)
+
+    def shift(self, shots: int, steps: int) -> float:
+        """Return how far that grid leans to the noise."""
+        return self.backbone.shift(self.latent_shape(shots)[0], steps)
+
+    def text(self, prompt: str, shots: int) -> Any:
+        """Embed the instruction for a prompt; "" is nothing."""
+        words = instruction(prompt, shots=shots, layout=self.settings.layout) if prompt else ""
+        return self.backbone.prompts(words)
+
+    def describe(self, photos: Photos) -> Float[Tensor, "photos features"]:
+        """Describe photos by their colours at 8 x 8 pixels."""
+        return functional.adaptive_avg_pool2d(photos.float(), 8).flatten(1)
+
+    def answer(self, latents: Tensor) -> Tensor:
+        """Cut the map out of what is drawn: it is nothing else."""
+        return latents
+
+    def decode(
+        self, latents: Float[Tensor, "queries samples *latent"]
+    ) -> Float[Tensor, "queries samples 3 height width"]:
+        """Decode what is drawn to maps; in float32, unclipped."""
+        return self.read_maps(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
+
+    def read_maps(self, latents: Float[Tensor, "maps *latent"]) -> Maps:
+        """Decode the maps in what is drawn."""
+        raise NotImplementedError
 
 
-def instructed(layout: Any, prompt: str, shots: int) -> Any:
-    """Embed the instruction of a layout for a pretrained model; "" is nothing."""
-    words = instruction(prompt, shots=shots, layout=layout.settings.layout) if prompt else ""
-    return layout.backbone.prompts(words)
+def scaled(photos: Photos, side: int) -> Float[Tensor, "photos 3 side side"]:
+    """Scale photos to a side in pixels."""
+    pixels = functional.interpolate(photos, (side, side), mode="bilinear", antialias=True)
+    return pixels.clamp(0, 1)
+
+
+def in_one_sequence(
+    backbone: Any, references: Tokens, ids: Int[Tensor, "all_tokens axes"]
+) -> Predict:
+    """Return the velocity of noisy tokens that see the references of their query at every step."""
+
+    def predict(x: Tensor, t: float, text: Any) -> Tensor:
+        noisy = rearrange(x, "q s n c -> (q s) n c").to(references.dtype)
+        others = repeat(references, "q n c -> (q s) n c", s=x.shape[1])
+        velocity = backbone.forward(torch.cat((noisy, others), dim=1), t, ids, text=text)
+        return velocity[:, : noisy.shape[1]].unflatten(0, x.shape[:2]).float()
+
+    return predict

@@ -9,83 +9,60 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from einops import rearrange, repeat
-from jaxtyping import Bool, Float, Int
+from einops import rearrange
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from icgeo.models.attention import AttentionContext, KVCache, RotatedKV, install
-from icgeo.models.backbones.backbone import ImageBackbone
-from icgeo.models.layouts.layout import Predict, colours, instructed
+from icgeo.models.attention import AttentionContext, KVCache, install
+from icgeo.models.backbones.flux import FluxBackbone, Ids
+from icgeo.models.layouts.layout import Kept, Layout, Maps, Photos, Predict, Tokens, in_one_sequence
 from icgeo.models.prompts import Embedding
-from icgeo.models.settings import MODES, Settings
+from icgeo.models.settings import MODES
 
 
 @dataclass(frozen=True)
-class References:
+class References(Layout):
     """The layout `references`, in any mode of attention."""
 
-    backbone: ImageBackbone
-    settings: Settings
-    attention_backend: str = "native"
+    backbone: FluxBackbone
 
     modes: ClassVar = MODES
-    fixed: ClassVar = ()
-    is_one_picture: ClassVar = False
-    takes_groups: ClassVar = False
-    text = instructed
-    describe = colours
 
     def __post_init__(self) -> None:
         install(self.backbone.transformer, backend=self.attention_backend)
 
-    def _grid(self, *, of_map: bool) -> tuple[int, int]:
-        style = self.settings.style
-        size = (style.height, style.width) if of_map else 2 * (self.settings.photo_size,)
-        return size[0] // self.backbone.patch, size[1] // self.backbone.patch
+    def _photo_ids(self, image: int) -> Ids:
+        side = self.settings.photo_size // self.backbone.patch
+        return self.backbone.ids(image, side, side)
 
-    def _ids(self, image: int, *, of_map: bool) -> Int[Tensor, "tokens axes"]:
-        return self.backbone.ids(image, *self._grid(of_map=of_map))
+    def _map_grid(self) -> tuple[int, int]:
+        style, patch = self.settings.style, self.backbone.patch
+        return style.height // patch, style.width // patch
 
-    def _pair_ids(self, shots: int) -> Int[Tensor, "tokens axes"]:
+    def _pair_ids(self, shots: int) -> Ids:
         pairs = [
-            (self._ids(2 * i + 1, of_map=False), self._ids(2 * i + 2, of_map=True))
+            (self._photo_ids(2 * i + 1), self.backbone.ids(2 * i + 2, *self._map_grid()))
             for i in range(shots)
         ]
         return torch.cat([ids for pair in pairs for ids in pair])
 
-    def reference_ids(self, shots: int) -> Int[Tensor, "tokens axes"]:
-        """Places of the tokens of all examples and of the query's photo behind them."""
-        queries = self._ids(2 * shots + 1, of_map=False)
+    def reference_ids(self, shots: int) -> Ids:
+        """Return the places of the tokens of all examples and of the query's photo behind them."""
+        queries = self._photo_ids(2 * shots + 1)
         return torch.cat((self._pair_ids(shots), queries)) if shots else queries
 
     @property
-    def map_ids(self) -> Int[Tensor, "tokens axes"]:
+    def map_ids(self) -> Ids:
         """Places of the tokens of the map to draw."""
-        return self._ids(0, of_map=True)
+        return self.backbone.ids(0, *self._map_grid())
 
-    def latent_shape(self, shots: int) -> tuple[int, int]:
-        """Tokens and channels of what is drawn."""
-        rows, columns = self._grid(of_map=True)
+    def latent_shape(self, shots: int) -> tuple[int, ...]:
+        """Return the tokens and channels of a map."""
+        rows, columns = self._map_grid()
         return rows * columns, self.backbone.transformer.config.in_channels
 
-    def times(self, shots: int, steps: int) -> Float[Tensor, " times"]:
-        """Return the time grid for what is drawn."""
-        return self.backbone.times(self.latent_shape(shots)[0], steps)
-
-    def shift(self, shots: int, steps: int) -> float:
-        """Return how far that grid leans to the noise."""
-        return self.backbone.shift(self.latent_shape(shots)[0], steps)
-
-    def answer(self, latents: Tensor) -> Tensor:
-        """Cut out the map of what is drawn: it is nothing else."""
-        return latents
-
-    def encode_pairs(
-        self,
-        photos: Float[Tensor, "examples 3 size size"],
-        drawn: Float[Tensor, "examples 3 height width"],
-    ) -> dict[str, Tensor]:
-        """Encode examples, in [0, 1], to what is kept of them."""
+    def encode_pairs(self, photos: Photos, drawn: Maps) -> Kept:
+        """Encode examples to what is kept of them."""
         with torch.no_grad():
             latents = [self.backbone.encode(images) for images in (photos, drawn)]
         return self.keep(*latents)
@@ -94,7 +71,7 @@ class References:
         self,
         photos: Float[Tensor, "examples photo_tokens channels"],
         drawn: Float[Tensor, "examples map_tokens channels"],
-    ) -> dict[str, Tensor]:
+    ) -> Kept:
         """Keep the latents of examples, or their keys and values; differentiable."""
         pairs, cache = torch.cat((photos, drawn), dim=1), KVCache()
         if self.settings.attention == "full":
@@ -102,82 +79,64 @@ class References:
         count = 1
         if self.settings.attention == "joint":
             pairs, count = rearrange(pairs, "k n c -> 1 (k n) c"), len(pairs)
-        attention_context = AttentionContext(cache=cache)
         self.backbone.forward(
-            pairs, 0.0, self._pair_ids(count), attention_context=attention_context
+            pairs, 0.0, self._pair_ids(count), attention_context=AttentionContext(cache=cache)
         )
         return cache.tensors()
 
-    def encode_queries(
-        self, tensors: dict[str, Tensor], photos: Float[Tensor, "queries 3 size size"]
-    ) -> Float[Tensor, "queries tokens channels"]:
-        """Encode query photos in [0, 1]."""
+    def encode_queries(self, tensors: Kept, photos: Photos) -> Tokens:
+        """Encode query photos."""
         return self.backbone.encode(photos)
 
-    def encode_answers(
-        self,
-        tensors: dict[str, Tensor],
-        photos: Float[Tensor, "queries 3 size size"],
-        drawn: Float[Tensor, "queries 3 height width"],
-    ) -> Float[Tensor, "queries tokens channels"]:
-        """Encode the maps of queries in [0, 1], as targets."""
+    def encode_answers(self, tensors: Kept, photos: Photos, drawn: Maps) -> Tokens:
+        """Encode the maps of queries."""
         return self.backbone.encode(drawn)
 
-    def decode(
-        self, latents: Float[Tensor, "queries samples tokens channels"]
-    ) -> Float[Tensor, "queries samples 3 height width"]:
-        """Decode latents to maps; in float32, unclipped."""
-        tokens = rearrange(latents, "q s n c -> (q s) n c")
-        images = self.backbone.decode(tokens, rows=self._grid(of_map=True)[0])
-        return rearrange(images, "(q s) c h w -> q s c h w", q=len(latents))
+    def read_maps(self, latents: Tokens) -> Maps:
+        """Decode latents to maps."""
+        return self.backbone.decode(latents, rows=self._map_grid()[0])
 
-    def predictor(
-        self,
-        tensors: dict[str, Tensor],
-        shots: int,
-        queries: Float[Tensor, "queries tokens channels"],
-    ) -> Predict:
-        """Return the velocity of noisy maps; what depends on neither noise nor time is done now."""
-        attend = self._full if self.settings.attention == "full" else self.sharing
-        return attend(tensors, shots, queries)
+    def predictor(self, tensors: Kept, shots: int, queries: Tokens) -> Predict:
+        """Return the velocity of noisy maps; what depends on neither noise nor time is done now.
 
-    def _examples(
-        self, tensors: dict[str, Tensor], shots: int, visible: Bool[Tensor, "queries shots"] | None
-    ) -> list[RotatedKV]:
-        if not shots:
-            return []
-        rotary = self.backbone.transformer.pos_embed(self._pair_ids(shots))
-        per_group = None if visible is None else visible[None]
-        return [KVCache.from_tensors(tensors).rotated(rotary, groups=1, visible=per_group)]
+        In the mode `full`, everything sees everything at every step, as in stock pipelines.
+        """
+        if self.settings.attention != "full":
+            return self.sharing(tensors, shots, queries)
+        examples = rearrange(tensors.get("tokens", queries[:0]), "k n c -> 1 (k n) c")
+        shown = torch.cat((examples.expand(len(queries), -1, -1), queries), dim=1)
+        ids = torch.cat((self.map_ids, self.reference_ids(shots)))
+        return in_one_sequence(self.backbone, shown, ids)
 
     def sharing(
         self,
-        tensors: dict[str, Tensor],
+        tensors: Kept,
         shots: int,
-        queries: Float[Tensor, "queries tokens channels"],
+        queries: Tokens,
         *,
-        visible: Bool[Tensor, "queries shots"] | None = None,
+        visible: Bool[Tensor, "images shots"] | None = None,
     ) -> Predict:
         """Encode the query photos once; examples and photos are then seen by every step.
 
-        Args:
-            tensors: keys and values of examples.
-            shots: how many they are.
-            queries: the encoded query photos.
-            visible: which examples each query sees, in the mode `pairwise`; None means all.
+        `tensors` are keys and values of examples. `visible` says which of them each query sees, in
+        the mode `pairwise`; None means all.
         """
-        examples, photo_cache = self._examples(tensors, shots, visible), KVCache()
-        ids = self._ids(2 * shots + 1, of_map=False)
-        self.backbone.forward(
+        backbone, examples, photo_cache = self.backbone, [], KVCache()
+        place = backbone.transformer.pos_embed
+        if shots:
+            rows = None if visible is None else visible[None]
+            cache = KVCache.from_tensors(tensors)
+            examples = [cache.rotated(place(self._pair_ids(shots)), groups=1, visible=rows)]
+        ids = self._photo_ids(2 * shots + 1)
+        backbone.forward(
             queries, 0.0, ids, attention_context=AttentionContext(examples, photo_cache)
         )
-        rotary = self.backbone.transformer.pos_embed(ids)
-        of_photos = photo_cache.rotated(rotary, groups=len(queries))
-        attention_context, map_ids = AttentionContext((*examples, of_photos)), self.map_ids
+        photos = photo_cache.rotated(place(ids), groups=len(queries))
+        attention_context, map_ids = AttentionContext((*examples, photos)), self.map_ids
 
         def predict(x: Tensor, t: float, text: Embedding) -> Tensor:
             tokens = rearrange(x, "q s n c -> (q s) n c").to(queries.dtype)
-            velocity = self.backbone.forward(
+            velocity = backbone.forward(
                 tokens, t, map_ids, text=text, attention_context=attention_context
             )
             return rearrange(velocity, "(q s) n c -> q s n c", q=len(x)).float()
@@ -209,27 +168,8 @@ class References:
         velocity = torch.zeros(noisy.shape, device=noisy.device)
         for rows, count in ((sees, len(photos)), (~sees, 0)):
             if rows.any():
-                predict = self.sharing(
-                    tensors if count else {},
-                    count,
-                    photos[rows],
-                    visible=visible[rows] if count else None,
-                )
+                seen = visible[rows] if count else None
+                predict = self.sharing(tensors if count else {}, count, photos[rows], visible=seen)
                 text = self.text(prompt, count)
                 velocity[rows] = predict(noisy[rows][:, None], t, text)[:, 0]
         return velocity
-
-    def _full(self, tensors: dict[str, Tensor], shots: int, queries: Tensor) -> Predict:
-        """Everything sees everything, at every step, as in stock pipelines."""
-        ids = torch.cat((self.map_ids, self.reference_ids(shots)))
-        examples = rearrange(tensors.get("tokens", queries[:0]), "k n c -> 1 (k n) c")
-
-        def predict(x: Tensor, t: float, text: Embedding) -> Tensor:
-            count = x.shape[0] * x.shape[1]
-            noisy = rearrange(x, "q s n c -> (q s) n c").to(queries.dtype)
-            photos = repeat(queries, "q n c -> (q s) n c", s=x.shape[1])
-            tokens = torch.cat((noisy, examples.expand(count, -1, -1), photos), dim=1)
-            velocity = self.backbone.forward(tokens, t, ids, text=text)
-            return velocity[:, : noisy.shape[1]].unflatten(0, x.shape[:2]).float()
-
-        return predict

@@ -1,8 +1,7 @@
 """Pairs stacked in channels: the photo and map patches of a pair are joined in one token.
 
-All examples share one position on the first axis, so their order means nothing. In the modes
-`pairwise` and `joint` examples are encoded once, at t = 0, and see only themselves or each other;
-in `full` they are tokens of the query's own sequence.
+All examples share one position on the first axis, so their order means nothing. They are encoded
+once, at t = 0, or in the mode `full` are tokens of the query's own sequence.
 """
 
 from collections.abc import Sequence
@@ -17,29 +16,26 @@ from torch import Tensor
 from icgeo import sampling
 from icgeo.models.attention import AttentionContext, KVCache
 from icgeo.models.backbones.tiny import TinyBackbone
-from icgeo.models.layouts.layout import Predict
-from icgeo.models.settings import MODES, Settings
+from icgeo.models.layouts.layout import Kept, Layout, Maps, Photos, Predict, Tokens
+from icgeo.models.settings import MODES
 
 
 @dataclass(frozen=True)
-class Stacked:
+class Stacked(Layout):
     """The layout `stacked`, in any mode of attention."""
 
     backbone: TinyBackbone
-    settings: Settings
-    attention_backend: str = "native"
 
     modes: ClassVar = MODES
     fixed: ClassVar = ("style", "layout", "photo_size")
-    is_one_picture: ClassVar = False
     takes_groups: ClassVar = True
 
-    def latent_shape(self, shots: int) -> tuple[int, int]:
-        """Tokens and channels of a map."""
+    def latent_shape(self, shots: int) -> tuple[int, ...]:
+        """Return the tokens and channels of a map."""
         return self.backbone.codec.latent_shape
 
     def times(self, shots: int, steps: int) -> Float[Tensor, " times"]:
-        """Return the time grid."""
+        """Return the time grid of sampling."""
         return sampling.time_grid(steps, shift=self.backbone.shift)
 
     def shift(self, shots: int, steps: int) -> float:
@@ -52,40 +48,36 @@ class Stacked:
         number = self.settings.prompts.index(prompt) if prompt else 0
         return prompts[number : number + 1] if prompt else prompts[:1, :0]
 
-    def answer(self, latents: Tensor) -> Tensor:
-        """Cut out the map of what is drawn: it is nothing else."""
-        return latents
-
-    def encode_pairs(
-        self,
-        photos: Float[Tensor, "examples 3 size size"],
-        drawn: Float[Tensor, "examples 3 height width"],
-    ) -> dict[str, Tensor]:
-        """Encode examples, in [0, 1], to tokens or to their keys and values."""
+    def encode_pairs(self, photos: Photos, drawn: Maps) -> Kept:
+        """Encode examples to tokens or to their keys and values."""
         return self.keep(self.encode_queries({}, photos), self.encode_answers({}, photos, drawn))
 
     def keep(
         self,
         photos: Float[Tensor, "examples tokens features"],
         drawn: Float[Tensor, "examples tokens channels"],
-    ) -> dict[str, Tensor]:
+    ) -> Kept:
         """Keep the tokens of examples, or their keys and values; differentiable."""
         if self.settings.attention == "full":
             return {"tokens": torch.cat((photos, drawn), dim=-1)}
         joint = self.settings.attention == "joint"
         return self.backbone.encode_examples(photos[None], drawn[None], joint=joint).tensors()
 
-    def encode_queries(
-        self, tensors: dict[str, Tensor], photos: Float[Tensor, "queries 3 size size"]
-    ) -> Float[Tensor, "queries tokens features"]:
-        """Encode query photos in [0, 1]."""
+    def encode_queries(self, tensors: Kept, photos: Photos) -> Tokens:
+        """Encode query photos."""
         return self.backbone.codec.encode_photos(photos.to(self.backbone.prompts))[0]
 
-    def describe(
-        self, photos: Float[Tensor, "photos 3 size size"]
-    ) -> Float[Tensor, "photos features"]:
-        """Describe photos in [0, 1], alike for overlapping views."""
+    def describe(self, photos: Photos) -> Float[Tensor, "photos features"]:
+        """Describe photos, alike for overlapping views."""
         return self.backbone.codec.encode_photos(photos.to(self.backbone.prompts))[1]
+
+    def encode_answers(self, tensors: Kept, photos: Photos, drawn: Maps) -> Tokens:
+        """Encode the maps of queries."""
+        return self.backbone.codec.encode_maps(drawn.to(self.backbone.prompts))
+
+    def read_maps(self, latents: Tokens) -> Maps:
+        """Decode latents to maps; linear."""
+        return self.backbone.codec.decode_maps(latents)
 
     def leave_one_out(
         self,
@@ -107,27 +99,7 @@ class Stacked:
             attention_context=backbone.place_examples(cache, groups=len(photos), visible=visible),
         )
 
-    def encode_answers(
-        self,
-        tensors: dict[str, Tensor],
-        photos: Float[Tensor, "queries 3 size size"],
-        drawn: Float[Tensor, "queries 3 height width"],
-    ) -> Float[Tensor, "queries tokens channels"]:
-        """Encode the maps of queries in [0, 1], as targets."""
-        return self.backbone.codec.encode_maps(drawn.to(self.backbone.prompts))
-
-    def decode(
-        self, latents: Float[Tensor, "queries samples tokens channels"]
-    ) -> Float[Tensor, "queries samples 3 height width"]:
-        """Decode latents to maps; linear, in float32, unclipped."""
-        return self.backbone.codec.decode_maps(latents)
-
-    def predictor(
-        self,
-        tensors: dict[str, Tensor],
-        shots: int,
-        queries: Float[Tensor, "queries tokens features"],
-    ) -> Predict:
+    def predictor(self, tensors: Kept, shots: int, queries: Tokens) -> Predict:
         """Return the velocity of noisy maps.
 
         Queries are one group, or one for each where every query was given `shots` sequences of its
