@@ -1,17 +1,24 @@
-"""`icgeo.data.open`: a benchmark as an iterable of records, read as they are asked for."""
+"""Published benchmarks of geolocation, read as their authors lay them out.
+
+What is known of each stands in `icgeo/assets/benchmarks.toml`: to add one, add it there. Paths are
+relative to the folder that a benchmark was unpacked to; columns are found by name in any case, the
+first of several names that a file has.
+"""
 
 import logging
 import os
 import sqlite3
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.resources import files as resources
 from pathlib import Path
+from typing import Literal
 
-from icgeo.data.benchmarks.catalogue import BENCHMARKS, Benchmark, SplitFiles
-from icgeo.data.benchmarks.sources import (
+from icgeo.data.benchmark_rows import (
     BenchmarkError,
     RawRow,
     Rows,
@@ -21,15 +28,76 @@ from icgeo.data.benchmarks.sources import (
     shard_rows,
     table_rows,
 )
-from icgeo.data.manifest import ManifestError, to_location
+from icgeo.data.manifest import LATITUDE_COLUMNS, LONGITUDE_COLUMNS, ManifestError, to_location
 from icgeo.data.photos import Photo
 
 logger = logging.getLogger(__name__)
 
 _NO_LABEL = ("", "nan", "none", "null")
 """Not NA, which is Namibia."""
-_Find = Callable[[str], Path | None]
-"""Finds a photo by its name."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns that count, each with its alternatives."""
+
+    id: Sequence[str] = ("id",)
+    image: Sequence[str] = ("id",)
+    suffix: str = ""
+    """Of the photo's file, where the column leaves it out."""
+    lat: Sequence[str] = LATITUDE_COLUMNS
+    lon: Sequence[str] = LONGITUDE_COLUMNS
+    labels: Sequence[str] = ("continent", "country", "region", "sub-region", "area", "city")
+    """Taken where the file has them."""
+    header: Sequence[str] | None = None
+    """Names of all columns, of a table that does not name them."""
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """The files of one split of a benchmark as they lie on disk."""
+
+    split: str
+    tables: Sequence[str]
+    """Files with one row a photo; the first that exists is read."""
+    images: Sequence[str]
+    """Folders that photos may lie in, or in a folder of these; those that exist are searched."""
+    columns: Columns
+    rows: int | None = None
+    """How many its authors count."""
+    format: Literal["csv", "coco"] = "csv"
+    """Rows of text, or objects in the list `images` of a JSON file (as COCO)."""
+    delimiter: str = ","
+    lat_first: bool = False
+    """Whether a table with the longitude first is one whose names are exchanged."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A published benchmark."""
+
+    title: str
+    licence: str
+    source: str
+    """Where to get it."""
+    citation: str
+    files: Sequence[SplitFiles]
+    """The first split is the default; several entries of one split are alternatives."""
+    notes: str = ""
+
+
+def _read_catalogue() -> Mapping[str, Benchmark]:
+    text = (resources("icgeo") / "assets" / "benchmarks.toml").read_text(encoding="utf-8")
+    tables = tomllib.loads(text)
+    columns = {name: Columns(**table) for name, table in tables.pop("columns").items()}
+    for table in tables.values():
+        for entry in table["files"]:
+            entry["columns"] = columns[entry["columns"]]
+        table["files"] = [SplitFiles(**entry) for entry in table["files"]]
+    return {name: Benchmark(**table) for name, table in tables.items()}
+
+
+BENCHMARKS: Mapping[str, Benchmark] = _read_catalogue()
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +166,22 @@ class OpenBenchmark:
     def rows(self) -> Iterator[BenchmarkRecord | Skipped]:
         """Return every row, as a record or with the reason why it is skipped."""
         find = _finder(self._folders)
-        with closing(_SeenStrings()) as seen:
+        # a temporary file: of millions of ids a set would fill the memory
+        with closing(sqlite3.connect("", isolation_level=None, check_same_thread=False)) as seen:
+            seen.execute("PRAGMA journal_mode = OFF")
+            seen.execute("CREATE TABLE seen (id TEXT PRIMARY KEY) WITHOUT ROWID")
+            seen.execute("BEGIN")
             for row in self._rows():
-                yield row if isinstance(row, Skipped) else self._record(row, seen, find)
+                record = row if isinstance(row, Skipped) else self._record(row, find)
+                if isinstance(record, BenchmarkRecord):
+                    insert = seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (record.id,))
+                    # last, so that a good row is not lost to a bad one before it
+                    if insert.rowcount == 0:
+                        reason = f"expected a new {self._names[0]}, got {record.id!r} again"
+                        record = Skipped(row.place, "id again", reason, record.id)
+                yield record
 
-    def _record(self, row: RawRow, seen: "_SeenStrings", find: _Find) -> BenchmarkRecord | Skipped:
+    def _record(self, row: RawRow, find: Callable[[str], Path | None]) -> BenchmarkRecord | Skipped:
         cells, columns, skipped = row.cells, self.files.columns, partial(Skipped, row.place)
         id_name, image_name, lat_name, lon_name = self._names
         if not {id_name, lat_name, lon_name} <= cells.keys():
@@ -120,9 +199,6 @@ class OpenBenchmark:
             image = find(name.removesuffix(columns.suffix) + columns.suffix)
         if image is None:
             return skipped("no image", f"expected the photo {name!r}, found none", id)
-        # last, so that a good row is not lost to a bad one before it
-        if not seen.add(id):
-            return skipped("id again", f"expected a new {id_name}, got {id!r} again", id)
         labels = {name: cells.get(name, "") for name in columns.labels}
         labels = {name: text for name, text in labels.items() if text.lower() not in _NO_LABEL}
         return BenchmarkRecord(id, image, lat, lon, labels)
@@ -153,80 +229,79 @@ def open_benchmark(
     """
     if (about := BENCHMARKS.get(name)) is None:
         raise BenchmarkError(f"expected a benchmark of {', '.join(BENCHMARKS)}, got {name!r}")
-    split = split or about.splits[0]
+    splits = tuple(dict.fromkeys(files.split for files in about.files))
+    split = split or splits[0]
+    if split not in splits:
+        raise BenchmarkError(f"expected a split of {name} of {splits}, got {split!r}")
     options = [files for files in about.files if files.split == split]
-    if not options:
-        raise BenchmarkError(f"expected a split of {name} of {about.splits}, got {split!r}")
     if (root is None) == (hub is None):
         raise BenchmarkError(f"expected a folder of {name} or the id of a data set on the hub")
-    remedy = f"; get it from: {about.source}"
-    files, folders = options[0], list[str]()
-    rows: Callable[[], Rows]
-    if hub is not None:
-        rows, place = partial(hub_rows, hub, split), hub
-    else:
-        files, rows, path = _source(Path(str(root)), options, remedy)
-        place = str(path)
-        if path.suffix != ".tar":
-            folders = _folders(Path(str(root)), files, images, remedy)
-    first = next((row for row in rows() if isinstance(row, RawRow)), None)
-    if first is None:
-        raise BenchmarkError(f"expected rows of {about.title} in {place}, found none{remedy}")
-    names = _find_names(files, first, place=place, remedy=remedy)
+    try:
+        files, folders, place = options[0], list[str](), str(hub)
+        rows: Callable[[], Rows] = partial(hub_rows, place, split)
+        if root is not None:
+            files, rows, path = _find_table(Path(root), options)
+            place = str(path)
+            if path.suffix != ".tar":
+                folders = _photo_folders(Path(root), files, images)
+        first = next((row for row in rows() if isinstance(row, RawRow)), None)
+        if first is None:
+            raise BenchmarkError(f"expected rows of {about.title} in {place}, found none")
+        names = _find_names(files, first, place)
+    except BenchmarkError as error:
+        raise BenchmarkError(f"{error}; get it from: {about.source}") from error
     return OpenBenchmark(name, about, files, rows, names, folders)
 
 
-def _source(
-    root: Path, options: Sequence[SplitFiles], remedy: str
+def _find_table(
+    root: Path, options: Sequence[SplitFiles]
 ) -> tuple[SplitFiles, Callable[[], Rows], Path]:
     """Find the table of a split, or else its shards."""
     if not root.is_dir():
-        raise BenchmarkError(f"expected a folder {root}, found none{remedy}")
-    tables = [(files, root / table) for files in options for table in files.tables]
-    for files, path in tables:
-        if path.is_file():
-            header = files.columns.header
-            table = partial(table_rows, path, delimiter=files.delimiter, header=header)
-            return files, partial(coco_rows, path) if files.format == "coco" else table, path
+        raise BenchmarkError(f"expected a folder {root}, found none")
+    for files in options:
+        for path in (root / table for table in files.tables):
+            if path.is_file() and files.format == "coco":
+                return files, partial(coco_rows, path), path
+            if path.is_file():
+                header = files.columns.header
+                return files, partial(table_rows, path, files.delimiter, header), path
     for folder in (root / options[0].split, root):
         if shards := sorted(folder.glob("*.tar")):
             return options[0], partial(shard_rows, shards), shards[0]
-    names = " or ".join(str(path.relative_to(root)) for _, path in tables)
-    raise BenchmarkError(
-        f"expected {names} or shards *.tar in {root}, found {_listing(root)}{remedy}"
-    )
+    names = " or ".join(table for files in options for table in files.tables)
+    raise BenchmarkError(f"expected {names} or shards *.tar in {root}, found {_listing(root)}")
 
 
-def _find_names(files: SplitFiles, row: RawRow, *, place: str, remedy: str) -> Sequence[str]:
+def _find_names(files: SplitFiles, row: RawRow, place: str) -> Sequence[str]:
     """Choose the columns of id, image, latitude and longitude by one of the rows."""
     cells, columns = list(row.cells), files.columns
 
-    def find(options: tuple[str, ...]) -> str:
+    def find(options: Sequence[str]) -> str:
         for option in options:
             if option.lower() in cells:
                 return option.lower()
-        raise BenchmarkError(
-            f"expected a column {' or '.join(map(repr, options))} in {place}, found {cells}{remedy}"
-        )
+        names = " or ".join(map(repr, options))
+        raise BenchmarkError(f"expected a column {names} in {place}, found {cells}")
 
     image = find(columns.image) if row.image is None else ""
     id, lat, lon = map(find, (columns.id, columns.lat, columns.lon))
     if files.lat_first and cells.index(lon) < cells.index(lat):
         raise BenchmarkError(
             f"expected {lat!r} before {lon!r}, as in the version whose names are not exchanged, in "
-            f"{place}, found {cells}{remedy}"
+            f"{place}, found {cells}"
         )
     return id, image, lat, lon
 
 
-def _folders(root: Path, files: SplitFiles, images: str | Path | None, remedy: str) -> list[str]:
+def _photo_folders(root: Path, files: SplitFiles, images: str | Path | None) -> list[str]:
     """Return the folders that photos may lie in, and the folders in these."""
     options = [Path(images)] if images else [root / name for name in files.images]
     folders = [folder for folder in options if folder.is_dir()]
     if not folders:
         raise BenchmarkError(
             f"expected photos in a folder {' or '.join(map(str, options))}, found {_listing(root)}"
-            f"; unpack archives{remedy}"
+            f"; unpack archives"
         )
     inner = [entry.path for folder in folders for entry in os.scandir(folder) if entry.is_dir()]
     # names in a COCO list are paths already
@@ -239,7 +314,7 @@ def _listing(folder: Path, most: int = 8) -> str:
     return f"{', '.join(names[:most]) or 'nothing'}{more} in {folder}"
 
 
-def _finder(folders: Sequence[str]) -> _Find:
+def _finder(folders: Sequence[str]) -> Callable[[str], Path | None]:
     """Make a search for a photo by its name, which begins where the last one was found."""
     order = list(folders)
 
@@ -254,22 +329,3 @@ def _finder(folders: Sequence[str]) -> _Find:
         return None
 
     return find
-
-
-class _SeenStrings:
-    """Strings seen before, in a temporary file: of millions a set would fill the memory."""
-
-    def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("CREATE TABLE seen (id TEXT PRIMARY KEY) WITHOUT ROWID")
-        self._database.execute("BEGIN")
-
-    def add(self, text: str) -> bool:
-        """Remember a string; return whether it is new."""
-        insert = "INSERT OR IGNORE INTO seen VALUES (?)"
-        return self._database.execute(insert, (text,)).rowcount == 1
-
-    def close(self) -> None:
-        """Remove the file."""
-        self._database.close()
