@@ -1,7 +1,7 @@
 """Photos from files as they are: any mode, depth, profile and orientation, and many a defect.
 
-Conventions: a photo is an RGB image in sRGB of 8 bits per channel, upright, without metadata;
-what was transparent lies on `BACKGROUND`. Nothing here changes a setting of the process.
+A photo is an RGB image in sRGB of 8 bits per channel, upright, without metadata; what was
+transparent lies on `BACKGROUND`. Nothing here changes a setting of the process.
 """
 
 import logging
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageCms, ImageFile, ImageOps
 from PIL.ExifTags import IFD, Base
 from PIL.JpegImagePlugin import JpegImageFile
 
@@ -28,9 +28,8 @@ class StoredPhoto:
 
     path: Path
     offset: int
-    """In bytes from the start of the file."""
+    """In bytes, as the size."""
     size: int
-    """In bytes."""
 
     def read(self) -> bytes:
         """Read the contents of the photo's file."""
@@ -41,8 +40,8 @@ class StoredPhoto:
 
 Photo = str | Path | bytes | StoredPhoto | Image.Image | np.ndarray
 """A file, its contents, where they lie, a Pillow image, or an array [height, width(, 3 or 4)]."""
+_KINDS = get_args(Photo)
 _Stream = BufferedReader | BytesIO
-_KINDS = (str, Path, bytes, StoredPhoto, Image.Image, np.ndarray)
 
 MAX_PIXELS = 200_000_000
 """The largest sensor of a phone has 16320 x 12240."""
@@ -50,14 +49,9 @@ READ_SIDE = 1024
 """Shorter side in pixels at which JPEGs are decoded for models: one for all who locate, so that a
 photo has the same pixels whoever reads it."""
 BACKGROUND = (255, 255, 255)
-FORMATS = (
-    "JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF",
-)  # fmt: skip
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF")
 """Pillow's names. The rest is not for photos, and some of it (EPS) runs other programs."""
-
 MIN_DECODED_SHARE = 0.5
-_START_OF_JPEG, _END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
-_HUFFMAN_TABLE, _START_OF_SCAN = b"\xff\xc4", b"\xff\xda"
 
 logger = logging.getLogger(__name__)
 
@@ -92,11 +86,7 @@ def read_photo(
 
 
 def read_for_model(source: Photo, side: int) -> Image.Image:
-    """Read a photo for a model that takes it at `side` pixels; all who locate read alike.
-
-    Raises:
-        PhotoError: as `read_photo`.
-    """
+    """Read a photo for a model that takes it at `side` pixels, as `read_photo` does."""
     return read_photo(source, size_hint=max(READ_SIDE, side))
 
 
@@ -141,9 +131,7 @@ def _file_of_unread(photo: Photo) -> Path | None:
 
 
 def read_location(source: Photo, *, max_pixels: int = MAX_PIXELS) -> tuple[float, float] | None:
-    """Read (latitude, longitude) in degrees from the EXIF tags, None where they hold no location.
-
-    `icgeo.data.exif.parse_location` tells what counts as one.
+    """Read (latitude, longitude) in degrees from the EXIF tags, as `exif.parse_location` does.
 
     Raises:
         PhotoError: missing, empty, no photo or too large.
@@ -154,8 +142,7 @@ def read_location(source: Photo, *, max_pixels: int = MAX_PIXELS) -> tuple[float
         if isinstance(source, Image.Image):
             return parse_location(_tags(source, IFD.GPSInfo))
         with _opened(source) as stream:
-            image = _checked_size(_identify(stream), max_pixels)
-            return parse_location(_tags(image, IFD.GPSInfo))
+            return parse_location(_tags(_identify(stream, max_pixels), IFD.GPSInfo))
 
 
 @contextmanager
@@ -188,7 +175,8 @@ def _load(source: Photo, max_pixels: int, size_hint: int | None) -> Image.Image:
         return _from_array(source)
     source = _file_of_unread(source) or source  # so that it has the pixels that its file has
     if isinstance(source, Image.Image):
-        _checked_size(source, max_pixels).load()
+        _check_size(source, max_pixels)
+        source.load()
         return source
     with _opened(source) as stream:
         try:
@@ -196,10 +184,13 @@ def _load(source: Photo, max_pixels: int, size_hint: int | None) -> Image.Image:
         except OSError:
             stream.seek(0)
             data = stream.read()
-            if not data.startswith(_START_OF_JPEG):
+            if not data.startswith(b"\xff\xd8\xff"):
                 raise
     image = _decode(BytesIO(_ended(data)), max_pixels, size_hint)
-    share = _decoded_share(image)
+    # all rows below the last one that was decoded are of one middle grey
+    values = np.asarray(image)
+    is_grey = np.isin(values, (127, 128)).all(axis=tuple(range(1, values.ndim)))
+    share = (np.flatnonzero(~is_grey).max(initial=-1) + 1) / image.height
     if share < MIN_DECODED_SHARE:
         raise PhotoError(
             f"expected a whole JPEG, got the first {share:.0%} of its rows; fetch the file again"
@@ -213,22 +204,14 @@ def _ended(data: bytes) -> bytes:
 
     Pillow's own switch for this, LOAD_TRUNCATED_IMAGES, would hold for the whole process.
     """
-    last = max(data.rfind(_HUFFMAN_TABLE), data.rfind(_START_OF_SCAN))
+    last = max(data.rfind(b"\xff\xc4"), data.rfind(b"\xff\xda"))  # Huffman table, start of scan
     length = int.from_bytes(data[last + 2 : last + 4], "big")
     is_whole = last + 2 + max(length, 2) <= len(data)  # half a header would be an error
-    return (data if is_whole else data[:last]) + _END_OF_JPEG
-
-
-def _decoded_share(image: Image.Image) -> float:
-    """Return the share of rows above those that libjpeg filled, all of one middle grey."""
-    values = np.asarray(image)
-    grey = np.isin(values, (127, 128)).all(axis=tuple(range(1, values.ndim)))
-    decoded = np.flatnonzero(~grey)
-    return (int(decoded[-1]) + 1) / image.height if decoded.size else 0.0
+    return (data if is_whole else data[:last]) + b"\xff\xd9"
 
 
 def _decode(stream: _Stream, max_pixels: int, size_hint: int | None) -> Image.Image:
-    image = _checked_size(_identify(stream), max_pixels)
+    image = _identify(stream, max_pixels)
     if size_hint is not None and isinstance(image, JpegImageFile):
         image.draft(None, (size_hint, size_hint))
     image.load()
@@ -246,8 +229,8 @@ def _opened(source: str | Path | bytes | StoredPhoto) -> _Stream:
     return path.open("rb")
 
 
-def _identify(stream: _Stream) -> ImageFile.ImageFile:
-    """Read the header of a photo.
+def _identify(stream: _Stream, max_pixels: int) -> ImageFile.ImageFile:
+    """Read the header of a photo, whose size is then checked.
 
     As `PIL.Image.open`, but without its limit on pixels, which is a setting of the whole process,
     half of it a mere warning; and of a file with several JPEGs it knows only the first.
@@ -263,7 +246,9 @@ def _identify(stream: _Stream) -> ImageFile.ImageFile:
         if isinstance(accepted, str):
             raise PhotoError(f"{accepted}; install Pillow with support for {name}")
         if factory is not None and accepted:
-            return JpegImageFile(stream) if name == "JPEG" else factory(stream, "")
+            image = JpegImageFile(stream) if name == "JPEG" else factory(stream, "")
+            _check_size(image, max_pixels)
+            return image
     if prefix[4:8] == b"ftyp":
         raise PhotoError(
             "expected a photo, found HEIC or a video; convert it to JPEG, or install pillow-heif "
@@ -275,13 +260,12 @@ def _identify(stream: _Stream) -> ImageFile.ImageFile:
     )
 
 
-def _checked_size(image: Image.Image, max_pixels: int) -> Image.Image:
+def _check_size(image: Image.Image, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
         raise PhotoError(
             f"expected at most {max_pixels} pixels, found {image.width} x {image.height}; "
             "make it smaller or raise max_pixels"
         )
-    return image
 
 
 def _tags(image: Image.Image, directory: IFD | None = None) -> dict[int, Any]:
@@ -333,29 +317,23 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB in sRGB, over the background where it is transparent."""
-    is_grey = image.mode in ("1", "L", "LA", "La")
+    """Convert any mode and profile to RGB in sRGB, over the background where it is transparent."""
+    is_grey, profile = image.mode in ("1", "L", "LA", "La"), image.info.get("icc_profile")
     alpha = None
     if image.has_transparency_data:
         image = image.convert("LA" if is_grey else "RGBA")
         alpha = image.getchannel("A")
-    colours = image.convert("L" if is_grey else "CMYK" if image.mode == "CMYK" else "RGB")
-    photo = _apply_profile(colours, image.info.get("icc_profile")).convert("RGB")
+    photo = image.convert("L" if is_grey else "CMYK" if image.mode == "CMYK" else "RGB")
+    if profile:
+        try:
+            srgb = ImageCms.createProfile("sRGB")
+            photo = (
+                ImageCms.profileToProfile(photo, BytesIO(profile), srgb, outputMode="RGB") or photo
+            )
+        except (ImageCms.PyCMSError, OSError) as error:
+            logger.warning("ignored a broken colour profile: %s", error)
+    photo = photo.convert("RGB")
     if alpha is not None:
         photo = Image.composite(photo, Image.new("RGB", image.size, BACKGROUND), alpha)
     photo.info = {}  # a profile or an orientation left here would be applied twice
     return photo
-
-
-def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert from the embedded ICC profile to sRGB; without a valid one the image is sRGB."""
-    from PIL import ImageCms
-
-    if not profile:
-        return image
-    try:
-        embedded, srgb = BytesIO(profile), ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(image, embedded, srgb, outputMode="RGB") or image
-    except (ImageCms.PyCMSError, OSError) as error:
-        logger.warning("ignored a broken colour profile: %s", error)
-        return image
