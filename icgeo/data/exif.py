@@ -1,8 +1,4 @@
-"""The location in a photo's EXIF tags, in every form that cameras write.
-
-Conventions: a location is (latitude, longitude) in degrees, longitude in [-180, 180). What is not
-a location is None and never an exception: a camera without a fix is no error.
-"""
+"""The location in a photo's EXIF tags, in every form that cameras write."""
 
 import logging
 import math
@@ -14,16 +10,16 @@ logger = logging.getLogger(__name__)
 
 
 def parse_location(tags: Mapping[int, object]) -> tuple[float, float] | None:
-    """Read the location from the tags of an EXIF GPS directory (CIPA DC-008, section 4.6.6).
+    """Read (latitude, longitude) from the tags of an EXIF GPS directory (CIPA DC-008, 4.6.6).
 
     - A coordinate is degrees; degrees and minutes; or degrees, minutes and seconds. Each is a
       rational, a pair (numerator, denominator), an integer or a float; any may have decimals.
     - A reference is N, S, E or W, as text or bytes, in either case. A missing one means north or
       east, and is logged. A negative coordinate is south or west whatever its reference says.
-    - None: a coordinate missing, not a number or out of range, a denominator of zero, minutes or
-      seconds outside [0, 60], an unknown reference, and exactly (0, 0), which is what receivers
-      without a fix write, unless the tag GPSStatus says "A" (measured). A void status ("V") beside
-      other coordinates is the last known place, and counts.
+    - None, never an exception: a coordinate missing, not a number or out of range, a denominator
+      of zero, minutes or seconds outside [0, 60], an unknown reference, and exactly (0, 0), which
+      receivers without a fix write, unless the tag GPSStatus says "A" (measured). A void status
+      ("V") beside other coordinates is the last known place, and counts.
     """
     lat = _signed(tags, GPS.GPSLatitude, GPS.GPSLatitudeRef, letters="NS")
     lon = _signed(tags, GPS.GPSLongitude, GPS.GPSLongitudeRef, letters="EW")
