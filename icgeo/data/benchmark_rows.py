@@ -1,7 +1,7 @@
 """Rows from files of any size, one at a time: tables, COCO lists, shards, data sets of the hub.
 
-Conventions: what cannot be read is a `Skipped` row and reading goes on, as far as it can. Names of
-cells are in lower case, and cells are text, empty where a value is missing.
+What cannot be read is a `Skipped` row and reading goes on, as far as it can. Names of cells are in
+lower case, and cells are text, empty where a value is missing.
 """
 
 import csv
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -131,25 +132,22 @@ def shard_rows(paths: Sequence[Path]) -> Rows:
     for path in paths:
         try:
             with tarfile.open(path, "r:") as archive:
-                for key, members in groupby(_files(archive), key=lambda file: _split(file)[0]):
-                    files = {_split(member)[1]: member for member in members}
+                for key, members in groupby(_members(archive), key=itemgetter(0)):
+                    files = {suffix: member for _, suffix, member in members}
                     yield _sample(path, archive, key, files)
         except (tarfile.TarError, OSError, EOFError) as error:
             yield Skipped(path.name, "broken file", f"expected a tar file, got {error}")
 
 
-def _files(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """Return files with the name of their sample, up to the first dot, and the ending."""
     while (member := archive.next()) is not None:
         archive.members.clear()  # type: ignore[attr-defined]  # or it keeps all of them
-        if member.isfile() and not posixpath.basename(member.name).startswith("."):
-            yield member
-
-
-def _split(file: tarfile.TarInfo) -> tuple[str, str]:
-    """Split a name at the first dot of the file's (not with pathlib, which interns all names)."""
-    folder, name = posixpath.split(posixpath.normpath(file.name))
-    stem, _, suffix = name.partition(".")
-    return posixpath.join(folder, stem), suffix.lower()
+        # not with pathlib, which interns all names
+        folder, name = posixpath.split(posixpath.normpath(member.name))
+        stem, _, suffix = name.partition(".")
+        if member.isfile() and stem:
+            yield posixpath.join(folder, stem), suffix.lower(), member
 
 
 def _sample(

@@ -1,8 +1,7 @@
 """Published benchmarks of geolocation, read as their authors lay them out.
 
-What is known of each stands in `icgeo/assets/benchmarks.toml`: to add one, add it there. Paths are
-relative to the folder that a benchmark was unpacked to; columns are found by name in any case, the
-first of several names that a file has.
+To add one, add it to `icgeo/assets/benchmarks.toml`. Paths are relative to the folder that it was
+unpacked to; columns are found by name in any case, the first of several names that a file has.
 """
 
 import logging
@@ -38,38 +37,32 @@ _NO_LABEL = ("", "nan", "none", "null")
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Names of the columns that count, each with its alternatives."""
-
-    id: Sequence[str] = ("id",)
-    image: Sequence[str] = ("id",)
-    suffix: str = ""
-    """Of the photo's file, where the column leaves it out."""
-    lat: Sequence[str] = LATITUDE_COLUMNS
-    lon: Sequence[str] = LONGITUDE_COLUMNS
-    labels: Sequence[str] = ("continent", "country", "region", "sub-region", "area", "city")
-    """Taken where the file has them."""
-    header: Sequence[str] | None = None
-    """Names of all columns, of a table that does not name them."""
-
-
-@dataclass(frozen=True)
 class SplitFiles:
-    """The files of one split of a benchmark as they lie on disk."""
+    """The files of one split of a benchmark as they lie on disk, and their columns."""
 
     split: str
     tables: Sequence[str]
     """Files with one row a photo; the first that exists is read."""
     images: Sequence[str]
     """Folders that photos may lie in, or in a folder of these; those that exist are searched."""
-    columns: Columns
     rows: int | None = None
     """How many its authors count."""
     format: Literal["csv", "coco"] = "csv"
     """Rows of text, or objects in the list `images` of a JSON file (as COCO)."""
     delimiter: str = ","
+    header: Sequence[str] | None = None
+    """Names of all columns, of a table that does not name them."""
+    id: Sequence[str] = ("id",)
+    """Names that the column may have, as in the next ones."""
+    image: Sequence[str] = ("id",)
+    suffix: str = ""
+    """Of the photo's file, where the column leaves it out."""
+    lat: Sequence[str] = LATITUDE_COLUMNS
+    lon: Sequence[str] = LONGITUDE_COLUMNS
     lat_first: bool = False
     """Whether a table with the longitude first is one whose names are exchanged."""
+    labels: Sequence[str] = ("continent", "country", "region", "sub-region", "area", "city")
+    """Columns that are taken where the file has them."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +82,11 @@ class Benchmark:
 def _read_catalogue() -> Mapping[str, Benchmark]:
     text = (resources("icgeo") / "assets" / "benchmarks.toml").read_text(encoding="utf-8")
     tables = tomllib.loads(text)
-    columns = {name: Columns(**table) for name, table in tables.pop("columns").items()}
+    columns = tables.pop("columns")
     for table in tables.values():
-        for entry in table["files"]:
-            entry["columns"] = columns[entry["columns"]]
-        table["files"] = [SplitFiles(**entry) for entry in table["files"]]
+        table["files"] = [
+            SplitFiles(**columns[entry.pop("columns")], **entry) for entry in table["files"]
+        ]
     return {name: Benchmark(**table) for name, table in tables.items()}
 
 
@@ -182,7 +175,7 @@ class OpenBenchmark:
                 yield record
 
     def _record(self, row: RawRow, find: Callable[[str], Path | None]) -> BenchmarkRecord | Skipped:
-        cells, columns, skipped = row.cells, self.files.columns, partial(Skipped, row.place)
+        cells, files, skipped = row.cells, self.files, partial(Skipped, row.place)
         id_name, image_name, lat_name, lon_name = self._names
         if not {id_name, lat_name, lon_name} <= cells.keys():
             return skipped("bad row", f"expected {id_name}, {lat_name} and {lon_name}")
@@ -196,10 +189,10 @@ class OpenBenchmark:
             return skipped("no location", "expected latitude and longitude, found empty cells", id)
         image, name = row.image, cells.get(image_name, "")
         if image is None and name:
-            image = find(name.removesuffix(columns.suffix) + columns.suffix)
+            image = find(name.removesuffix(files.suffix) + files.suffix)
         if image is None:
             return skipped("no image", f"expected the photo {name!r}, found none", id)
-        labels = {name: cells.get(name, "") for name in columns.labels}
+        labels = {name: cells.get(name, "") for name in files.labels}
         labels = {name: text for name, text in labels.items() if text.lower() not in _NO_LABEL}
         return BenchmarkRecord(id, image, lat, lon, labels)
 
@@ -214,15 +207,10 @@ def open_benchmark(
 ) -> OpenBenchmark:
     """Open a benchmark of `BENCHMARKS` as it lies on disk or on the hub, and check its columns.
 
-    In a folder its table of rows is looked for, or else WebDataset shards (`*.tar` there or in a
-    folder named after the split) whose JSON has the columns of the table.
-
-    Args:
-        name: of the benchmark.
-        root: the folder that it was unpacked to.
-        split: by default the first that the benchmark has.
-        images: the folder of the photos, if it is not where it usually is.
-        hub: id of a data set on the hub in place of `root`; its photos come as contents.
+    In the folder `root` its table of rows is looked for, or else WebDataset shards (`*.tar` there
+    or in a folder named after the split) whose JSON has the columns of the table. The photos may
+    lie in another folder, `images`. `hub` is the id of a data set on the hub in place of `root`.
+    The split is by default the first that the benchmark has.
 
     Raises:
         BenchmarkError: an unknown name or split, or a file, folder or column is missing.
@@ -264,8 +252,7 @@ def _find_table(
             if path.is_file() and files.format == "coco":
                 return files, partial(coco_rows, path), path
             if path.is_file():
-                header = files.columns.header
-                return files, partial(table_rows, path, files.delimiter, header), path
+                return files, partial(table_rows, path, files.delimiter, files.header), path
     for folder in (root / options[0].split, root):
         if shards := sorted(folder.glob("*.tar")):
             return options[0], partial(shard_rows, shards), shards[0]
@@ -275,7 +262,7 @@ def _find_table(
 
 def _find_names(files: SplitFiles, row: RawRow, place: str) -> Sequence[str]:
     """Choose the columns of id, image, latitude and longitude by one of the rows."""
-    cells, columns = list(row.cells), files.columns
+    cells = list(row.cells)
 
     def find(options: Sequence[str]) -> str:
         for option in options:
@@ -284,8 +271,8 @@ def _find_names(files: SplitFiles, row: RawRow, place: str) -> Sequence[str]:
         names = " or ".join(map(repr, options))
         raise BenchmarkError(f"expected a column {names} in {place}, found {cells}")
 
-    image = find(columns.image) if row.image is None else ""
-    id, lat, lon = map(find, (columns.id, columns.lat, columns.lon))
+    image = find(files.image) if row.image is None else ""
+    id, lat, lon = map(find, (files.id, files.lat, files.lon))
     if files.lat_first and cells.index(lon) < cells.index(lat):
         raise BenchmarkError(
             f"expected {lat!r} before {lon!r}, as in the version whose names are not exchanged, in "
@@ -308,10 +295,10 @@ def _photo_folders(root: Path, files: SplitFiles, images: str | Path | None) -> 
     return [*map(str, folders), *([] if files.format == "coco" else sorted(inner))]
 
 
-def _listing(folder: Path, most: int = 8) -> str:
+def _listing(folder: Path) -> str:
     names = sorted(entry.name for entry in os.scandir(folder))
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{', '.join(names[:most]) or 'nothing'}{more} in {folder}"
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"{', '.join(names[:8]) or 'nothing'}{more} in {folder}"
 
 
 def _finder(folders: Sequence[str]) -> Callable[[str], Path | None]:
