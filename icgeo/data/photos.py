@@ -5,7 +5,8 @@ transparent lies on `BACKGROUND`. Nothing here changes a setting of the process.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -16,10 +17,8 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, ImageOps
-from PIL.ExifTags import IFD, Base
+from PIL.ExifTags import GPS, IFD, Base
 from PIL.JpegImagePlugin import JpegImageFile
-
-from icgeo.data.exif import parse_location
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def read_photo(
 
     Args:
         source: a path, the contents of a file or where they lie, a Pillow image or an array.
-        max_pixels: most pixels allowed, checked from the header before anything is decoded.
+        max_pixels: checked from the header before anything is decoded.
         size_hint: the shorter side that is enough in pixels; a JPEG may then be decoded at a half,
             a quarter or an eighth of its size, never with a side below the hint.
 
@@ -91,11 +90,7 @@ def read_for_model(source: Photo, side: int) -> Image.Image:
 
 
 def as_photos(photos: Any) -> list[Photo]:
-    """Make a list of one photo or of several.
-
-    Raises:
-        PhotoError: something that is neither.
-    """
+    """Make a list of one photo or of several, or raise a `PhotoError` of what is neither."""
     is_many = isinstance(photos, Iterable) and not isinstance(photos, _KINDS)
     return [_checked_kind(photo) for photo in (photos if is_many else [photos])]
 
@@ -131,7 +126,7 @@ def _file_of_unread(photo: Photo) -> Path | None:
 
 
 def read_location(source: Photo, *, max_pixels: int = MAX_PIXELS) -> tuple[float, float] | None:
-    """Read (latitude, longitude) in degrees from the EXIF tags, as `exif.parse_location` does.
+    """Read (latitude, longitude) in degrees from the EXIF tags, as `parse_location` does.
 
     Raises:
         PhotoError: missing, empty, no photo or too large.
@@ -200,10 +195,8 @@ def _load(source: Photo, max_pixels: int, size_hint: int | None) -> Image.Image:
 
 
 def _ended(data: bytes) -> bytes:
-    """Put an end marker where a JPEG breaks off, for libjpeg then fills what is missing.
-
-    Pillow's own switch for this, LOAD_TRUNCATED_IMAGES, would hold for the whole process.
-    """
+    """Put an end marker where a JPEG breaks off, for libjpeg then fills what is missing."""
+    # Pillow's own switch for this, LOAD_TRUNCATED_IMAGES, would hold for the whole process
     last = max(data.rfind(b"\xff\xc4"), data.rfind(b"\xff\xda"))  # Huffman table, start of scan
     length = int.from_bytes(data[last + 2 : last + 4], "big")
     is_whole = last + 2 + max(length, 2) <= len(data)  # half a header would be an error
@@ -337,3 +330,55 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         photo = Image.composite(photo, Image.new("RGB", image.size, BACKGROUND), alpha)
     photo.info = {}  # a profile or an orientation left here would be applied twice
     return photo
+
+
+def parse_location(tags: Mapping[int, object]) -> tuple[float, float] | None:
+    """Read (latitude, longitude) from the tags of an EXIF GPS directory (CIPA DC-008, 4.6.6).
+
+    - A coordinate is degrees; degrees and minutes; or degrees, minutes and seconds. Each is a
+      rational, a pair (numerator, denominator), an integer or a float; any may have decimals.
+    - A reference is N, S, E or W, as text or bytes, in either case. A missing one means north or
+      east, and is logged. A negative coordinate is south or west whatever its reference says.
+    - None, never an exception: a coordinate missing, not a number or out of range, a denominator
+      of zero, minutes or seconds outside [0, 60], an unknown reference, and exactly (0, 0), which
+      receivers without a fix write, unless the tag GPSStatus says "A" (measured). A void status
+      ("V") beside other coordinates is the last known place, and counts.
+    """
+    lat = _signed(tags, GPS.GPSLatitude, GPS.GPSLatitudeRef, letters="NS")
+    lon = _signed(tags, GPS.GPSLongitude, GPS.GPSLongitudeRef, letters="EW")
+    if lat is None or lon is None or abs(lat) > 90 or abs(lon) > 180:
+        return None
+    if lat == lon == 0 and _text(tags.get(GPS.GPSStatus)) != "A":
+        return None
+    return lat, lon if lon < 180 else -180.0
+
+
+def _signed(tags: Mapping[int, object], tag: GPS, ref_tag: GPS, *, letters: str) -> float | None:
+    """Return a coordinate in degrees; `letters` are its positive and its negative reference."""
+    if tag not in tags:
+        return None
+    value, reference = tags[tag], _text(tags.get(ref_tag))[:1]
+    parts = [_number(part) for part in (value if isinstance(value, tuple | list) else (value,))]
+    is_legal = 1 <= len(parts) <= 3 and all(abs(part) <= 60 for part in parts[1:])  # NaN is not
+    if not is_legal or not math.isfinite(parts[0]) or (reference and reference not in letters):
+        return None
+    if not reference:
+        logger.warning("EXIF has %s without %s; took it as %s", tag.name, ref_tag.name, letters[0])
+    size = sum(abs(part) / 60**power for power, part in enumerate(parts))
+    return -size if reference == letters[1] or min(parts) < 0 else size
+
+
+def _number(value: object) -> float:
+    """Return a number, or the quotient of a pair; NaN for anything else."""
+    try:
+        if isinstance(value, tuple):
+            numerator, denominator = value
+            return float(numerator) / float(denominator)
+        return float(value)  # type: ignore[arg-type]
+    except (ArithmeticError, TypeError, ValueError):
+        return math.nan
+
+
+def _text(value: object) -> str:
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value or "")
+    return text.strip("\0 ").upper()
