@@ -1,9 +1,7 @@
-"""Typed options of a script: frozen dataclass <- YAML <- command line.
+"""Typed options of a script, a flat frozen dataclass, from YAML and the command line; run folders.
 
-Conventions: the options of a script are one flat frozen dataclass with a docstring under each
-field, which becomes its help. YAML is flat too. Options of several values take commas, `--shots
-0,4,16`, or a list, and a switch may stand alone. A run folder holds the `options.yaml` and
-`versions.json` of what ran there.
+The docstring under a field is its help. Options of several values take commas, `--shots 0,4,16`, or
+a list, and a switch may stand alone.
 """
 
 import json
@@ -152,10 +150,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def versions() -> dict[str, Any]:
-    """Return Python, platform, device, the packages that icgeo needs, and the commit of a checkout.
-
-    The commit is that of the repository that tracks this file, with whether its files changed.
-    """
+    """Return Python, platform, device, packages, and the commit of the checkout, if in one."""
     import torch
 
     commit = _commit()

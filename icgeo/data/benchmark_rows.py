@@ -26,11 +26,6 @@ MAX_ROW = 1 << 20
 IMAGE_KEYS = ("image", *(suffix[1:] for suffix in PHOTO_SUFFIXES))
 _IMAGES = re.compile(r'"images"\s*:\s*\[')
 
-Kind = Literal[
-    "broken file", "bad row", "no id", "id again", "no location", "bad location", "no image"
-]
-"""Why a row is skipped."""
-
 
 class BenchmarkError(UsageError):
     """A benchmark that cannot be opened; the message says what to get and where."""
@@ -42,7 +37,9 @@ class Skipped:
 
     place: str
     """Where it stands in its file."""
-    kind: Kind
+    kind: Literal[
+        "broken file", "bad row", "no id", "id again", "no location", "bad location", "no image"
+    ]
     reason: str
     id: str | None = None
 

@@ -115,6 +115,7 @@ class OpenBenchmark:
     """
 
     name: str
+    split: str
     about: Benchmark
     files: SplitFiles
     _rows: Callable[[], Rows]
@@ -125,11 +126,6 @@ class OpenBenchmark:
     skipped: Counter[str] = field(default_factory=Counter)
     """How many rows the last iteration skipped, by kind."""
 
-    @property
-    def split(self) -> str:
-        """Name of the split."""
-        return self.files.split
-
     def __iter__(self) -> Iterator[BenchmarkRecord]:
         """Return the good rows; the others are counted, and in the end summed up in the log.
 
@@ -137,7 +133,7 @@ class OpenBenchmark:
             BenchmarkError: in the end, if there was no good row.
         """
         self.skipped.clear()
-        count = 0
+        title, count = f"{self.name} ({self.split})", 0
         for row in self.rows():
             if isinstance(row, Skipped):
                 self.skipped[row.kind] += 1
@@ -147,10 +143,10 @@ class OpenBenchmark:
                 yield row
         if not count:
             raise BenchmarkError(
-                f"expected photos of {self.name} ({self.split}) with places, skipped all rows: "
-                f"{dict(self.skipped)}; get it from: {self.about.source}"
+                f"expected photos of {title} with places, skipped all rows: {dict(self.skipped)}; "
+                f"get it from: {self.about.source}"
             )
-        title, total = f"{self.name} ({self.split})", count + self.skipped.total()
+        total = count + self.skipped.total()
         if self.skipped:
             logger.warning("%s: %d photos, skipped %s", title, count, dict(self.skipped))
         if (rows := self.files.rows) not in (None, total):
@@ -238,7 +234,7 @@ def open_benchmark(
         names = _find_names(files, first, place)
     except BenchmarkError as error:
         raise BenchmarkError(f"{error}; get it from: {about.source}") from error
-    return OpenBenchmark(name, about, files, rows, names, folders)
+    return OpenBenchmark(name, split, about, files, rows, names, folders)
 
 
 def _find_table(

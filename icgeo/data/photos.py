@@ -126,11 +126,7 @@ def _file_of_unread(photo: Photo) -> Path | None:
 
 
 def read_location(source: Photo, *, max_pixels: int = MAX_PIXELS) -> tuple[float, float] | None:
-    """Read (latitude, longitude) in degrees from the EXIF tags, as `parse_location` does.
-
-    Raises:
-        PhotoError: missing, empty, no photo or too large.
-    """
+    """Read (latitude, longitude) in degrees from the EXIF tags, with the errors of `read_photo`."""
     if isinstance(source, np.ndarray):
         return None
     with _explained(source):
@@ -170,8 +166,7 @@ def _load(source: Photo, max_pixels: int, size_hint: int | None) -> Image.Image:
         return _from_array(source)
     source = _file_of_unread(source) or source  # so that it has the pixels that its file has
     if isinstance(source, Image.Image):
-        _check_size(source, max_pixels)
-        source.load()
+        _checked_size(source, max_pixels).load()
         return source
     with _opened(source) as stream:
         try:
@@ -222,11 +217,10 @@ def _opened(source: str | Path | bytes | StoredPhoto) -> _Stream:
     return path.open("rb")
 
 
-def _identify(stream: _Stream, max_pixels: int) -> ImageFile.ImageFile:
-    """Read the header of a photo, whose size is then checked.
+def _identify(stream: _Stream, max_pixels: int) -> Image.Image:
+    """Read the header of a photo, as `PIL.Image.open`, but with a limit on pixels of its own.
 
-    As `PIL.Image.open`, but without its limit on pixels, which is a setting of the whole process,
-    half of it a mere warning; and of a file with several JPEGs it knows only the first.
+    Pillow's is a setting of the whole process. Of a file with several JPEGs only the first counts.
     """
     Image.init()
     prefix = stream.read(16)
@@ -240,8 +234,7 @@ def _identify(stream: _Stream, max_pixels: int) -> ImageFile.ImageFile:
             raise PhotoError(f"{accepted}; install Pillow with support for {name}")
         if factory is not None and accepted:
             image = JpegImageFile(stream) if name == "JPEG" else factory(stream, "")
-            _check_size(image, max_pixels)
-            return image
+            return _checked_size(image, max_pixels)
     if prefix[4:8] == b"ftyp":
         raise PhotoError(
             "expected a photo, found HEIC or a video; convert it to JPEG, or install pillow-heif "
@@ -253,12 +246,13 @@ def _identify(stream: _Stream, max_pixels: int) -> ImageFile.ImageFile:
     )
 
 
-def _check_size(image: Image.Image, max_pixels: int) -> None:
+def _checked_size(image: Image.Image, max_pixels: int) -> Image.Image:
     if image.width * image.height > max_pixels:
         raise PhotoError(
             f"expected at most {max_pixels} pixels, found {image.width} x {image.height}; "
             "make it smaller or raise max_pixels"
         )
+    return image
 
 
 def _tags(image: Image.Image, directory: IFD | None = None) -> dict[int, Any]:
@@ -272,8 +266,7 @@ def _tags(image: Image.Image, directory: IFD | None = None) -> dict[int, Any]:
 
 
 def _from_array(values: NDArray[Any]) -> Image.Image:
-    is_image = values.ndim in (2, 3) and values.shape[2:] in ((), (3,), (4,)) and values.size > 0
-    if not is_image:
+    if values.ndim < 2 or values.shape[2:] not in ((), (3,), (4,)) or values.size == 0:
         raise PhotoError(
             "expected shape [height, width], [height, width, 3] or [height, width, 4]; "
             "move the channels last, and of several photos give a list"
@@ -318,11 +311,9 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         alpha = image.getchannel("A")
     photo = image.convert("L" if is_grey else "CMYK" if image.mode == "CMYK" else "RGB")
     if profile:
+        embedded, srgb = BytesIO(profile), ImageCms.createProfile("sRGB")
         try:
-            srgb = ImageCms.createProfile("sRGB")
-            photo = (
-                ImageCms.profileToProfile(photo, BytesIO(profile), srgb, outputMode="RGB") or photo
-            )
+            photo = ImageCms.profileToProfile(photo, embedded, srgb, outputMode="RGB") or photo
         except (ImageCms.PyCMSError, OSError) as error:
             logger.warning("ignored a broken colour profile: %s", error)
     photo = photo.convert("RGB")
