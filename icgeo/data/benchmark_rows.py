@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, groupby, islice
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
@@ -166,11 +166,7 @@ def _sample(
 
 
 def hub_rows(name: str, split: str) -> Rows:
-    """Stream a data set of the hub (or a folder of Parquet files) through `datasets`.
-
-    Raises:
-        BenchmarkError: `datasets` is missing, or does not find it.
-    """
+    """Stream a data set of the hub (or a folder of Parquet files) through `datasets`."""
     try:
         import datasets
     except ImportError as error:
@@ -178,15 +174,14 @@ def hub_rows(name: str, split: str) -> Rows:
             "reading from the hub needs datasets: pip install 'icgeo[data]'"
         ) from error
     try:
-        rows = iter(datasets.load_dataset(name, split=split, streaming=True).decode(False))
-        first = [*islice(rows, 1)]
+        rows = datasets.load_dataset(name, split=split, streaming=True).decode(False)
+        for number, row in enumerate(rows, start=1):
+            yield _hub_row(f"row {number}", row)
     except Exception as error:  # of the hub, of fsspec, of scripts that are refused
         raise BenchmarkError(
             f"expected a data set {name!r} with a split {split!r} on the hub, got "
             f"{type(error).__name__}: {error}"
         ) from error
-    for number, row in enumerate(chain(first, rows), start=1):
-        yield _hub_row(f"row {number}", row)
 
 
 def _hub_row(place: str, value: Mapping[str, Any]) -> RawRow | Skipped:

@@ -1,7 +1,6 @@
 """Published benchmarks of geolocation, read as their authors lay them out.
 
-To add one, add it to `icgeo/assets/benchmarks.toml`. Paths are relative to the folder that it was
-unpacked to; columns are found by name in any case, the first of several names that a file has.
+To add one, add it to `icgeo/assets/benchmarks.toml`.
 """
 
 import logging
@@ -38,36 +37,27 @@ _NO_LABEL = ("", "nan", "none", "null")
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """The files of one split of a benchmark as they lie on disk, and their columns."""
+    """The files and columns of one split, as the head of `icgeo/assets/benchmarks.toml` tells."""
 
     split: str
     tables: Sequence[str]
-    """Files with one row a photo; the first that exists is read."""
     images: Sequence[str]
-    """Folders that photos may lie in, or in a folder of these; those that exist are searched."""
     rows: int | None = None
-    """How many its authors count."""
     format: Literal["csv", "coco"] = "csv"
-    """Rows of text, or objects in the list `images` of a JSON file (as COCO)."""
     delimiter: str = ","
     header: Sequence[str] | None = None
-    """Names of all columns, of a table that does not name them."""
     id: Sequence[str] = ("id",)
-    """Names that the column may have, as in the next ones."""
     image: Sequence[str] = ("id",)
     suffix: str = ""
-    """Of the photo's file, where the column leaves it out."""
     lat: Sequence[str] = LATITUDE_COLUMNS
     lon: Sequence[str] = LONGITUDE_COLUMNS
     lat_first: bool = False
-    """Whether a table with the longitude first is one whose names are exchanged."""
     labels: Sequence[str] = ("continent", "country", "region", "sub-region", "area", "city")
-    """Columns that are taken where the file has them."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A published benchmark."""
+    """A published benchmark; the first of its splits is the default."""
 
     title: str
     licence: str
@@ -75,7 +65,6 @@ class Benchmark:
     """Where to get it."""
     citation: str
     files: Sequence[SplitFiles]
-    """The first split is the default; several entries of one split are alternatives."""
     notes: str = ""
 
 

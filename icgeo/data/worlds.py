@@ -1,8 +1,7 @@
 """Procedural worlds: seeded equirectangular pictures of planets that nobody has seen.
 
-A world is `Float[Tensor, "3 height width"]` in [0, 1], width twice the height, north up, longitude
--180 at the left edge. Every family is built from noise in three dimensions, sampled on the sphere,
-so that it has neither a seam nor a pole.
+A world has values in [0, 1], north up and longitude -180 at the left edge. Every family is built
+from noise in three dimensions, sampled on the sphere, so that it has neither a seam nor a pole.
 """
 
 import math
@@ -20,8 +19,7 @@ Points = Float[Tensor, "height width 3"]
 Field = Float[Tensor, "height width"]
 World = Float[Tensor, "3 height width"]
 
-LATTICE = 32
-"""Period of the noise lattice in cells."""
+LATTICE = 32  # period of the noise in cells
 
 
 def pixel_xyz(height: int) -> Points:
@@ -196,11 +194,7 @@ HELD_OUT_FAMILIES = ("craters", "cells")
 
 
 def procedural_world(family: str, *, generator: Generator | int, height: int = 384) -> World:
-    """Draw a world of a family; the same generator state gives the same world.
-
-    Raises:
-        ValueError: unknown family.
-    """
+    """Draw a world of a family; the same generator state gives the same world."""
     if family not in FAMILIES:
         raise ValueError(f"expected a family of {sorted(FAMILIES)}, got {family!r}")
     if isinstance(generator, int):
