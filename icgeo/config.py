@@ -94,10 +94,9 @@ def save_run(
     *,
     may_differ: Collection[str] = (),
 ) -> Path:
-    """Make a run folder, or open the one to continue, and save what runs in it.
+    """Make a run folder, or open the one to continue, and save its options, versions and `extra`.
 
-    Writes `options.yaml`, and `versions.json` with `versions` and `extra`; if these changed since
-    an earlier start, that one is kept under "earlier".
+    If versions changed since an earlier start, that one is kept under "earlier".
 
     Raises:
         UsageError: the folder holds a run with other options, except for those that `may_differ`.

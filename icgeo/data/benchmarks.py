@@ -16,16 +16,8 @@ from importlib.resources import files as resources
 from pathlib import Path
 from typing import Literal
 
-from icgeo.data.benchmark_rows import (
-    BenchmarkError,
-    RawRow,
-    Rows,
-    Skipped,
-    coco_rows,
-    hub_rows,
-    shard_rows,
-    table_rows,
-)
+from icgeo.data import benchmark_rows
+from icgeo.data.benchmark_rows import BenchmarkError, RawRow, Rows, Skipped
 from icgeo.data.manifest import LATITUDE_COLUMNS, LONGITUDE_COLUMNS, ManifestError, to_location
 from icgeo.data.photos import Photo
 
@@ -98,10 +90,7 @@ class BenchmarkRecord:
 
 @dataclass(frozen=True, eq=False)
 class OpenBenchmark:
-    """One split of a benchmark: iterate over it as often as needed, from the start each time.
-
-    Memory does not grow with its size.
-    """
+    """One split of a benchmark, of any size: iterate over it as often as needed."""
 
     name: str
     split: str
@@ -135,11 +124,11 @@ class OpenBenchmark:
                 f"expected photos of {title} with places, skipped all rows: {dict(self.skipped)}; "
                 f"get it from: {self.about.source}"
             )
-        total = count + self.skipped.total()
         if self.skipped:
             logger.warning("%s: %d photos, skipped %s", title, count, dict(self.skipped))
-        if (rows := self.files.rows) not in (None, total):
-            logger.warning("%s: its authors count %d photos, here are %d rows", title, rows, total)
+        count += self.skipped.total()
+        if (rows := self.files.rows) not in (None, count):
+            logger.warning("%s: its authors count %d photos, here are %d rows", title, rows, count)
 
     def rows(self) -> Iterator[BenchmarkRecord | Skipped]:
         """Return every row, as a record or with the reason why it is skipped."""
@@ -152,8 +141,8 @@ class OpenBenchmark:
             for row in self._rows():
                 record = row if isinstance(row, Skipped) else self._record(row, find)
                 if isinstance(record, BenchmarkRecord):
-                    insert = seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (record.id,))
                     # last, so that a good row is not lost to a bad one before it
+                    insert = seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (record.id,))
                     if insert.rowcount == 0:
                         reason = f"expected a new {self._names[0]}, got {record.id!r} again"
                         record = Skipped(row.place, "id again", reason, record.id)
@@ -211,7 +200,7 @@ def open_benchmark(
         raise BenchmarkError(f"expected a folder of {name} or the id of a data set on the hub")
     try:
         files, folders, place = options[0], list[str](), str(hub)
-        rows: Callable[[], Rows] = partial(hub_rows, place, split)
+        rows: Callable[[], Rows] = partial(benchmark_rows.hub_rows, place, split)
         if root is not None:
             files, rows, path = _find_table(Path(root), options)
             place = str(path)
@@ -234,13 +223,13 @@ def _find_table(
         raise BenchmarkError(f"expected a folder {root}, found none")
     for files in options:
         for path in (root / table for table in files.tables):
-            if path.is_file() and files.format == "coco":
-                return files, partial(coco_rows, path), path
             if path.is_file():
-                return files, partial(table_rows, path, files.delimiter, files.header), path
+                lines = partial(benchmark_rows.table_rows, path, files.delimiter, files.header)
+                coco = partial(benchmark_rows.coco_rows, path)
+                return files, coco if files.format == "coco" else lines, path
     for folder in (root / options[0].split, root):
         if shards := sorted(folder.glob("*.tar")):
-            return options[0], partial(shard_rows, shards), shards[0]
+            return options[0], partial(benchmark_rows.shard_rows, shards), shards[0]
     names = " or ".join(table for files in options for table in files.tables)
     raise BenchmarkError(f"expected {names} or shards *.tar in {root}, found {_listing(root)}")
 
@@ -250,9 +239,9 @@ def _find_names(files: SplitFiles, row: RawRow, place: str) -> Sequence[str]:
     cells = list(row.cells)
 
     def find(options: Sequence[str]) -> str:
-        for option in options:
-            if option.lower() in cells:
-                return option.lower()
+        for option in map(str.lower, options):
+            if option in cells:
+                return option
         names = " or ".join(map(repr, options))
         raise BenchmarkError(f"expected a column {names} in {place}, found {cells}")
 

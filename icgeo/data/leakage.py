@@ -56,7 +56,7 @@ class LeakageGuard:
         """Take places and hashes of the queries, which may have an `id`.
 
         Args:
-            queries: photos with places, read once.
+            queries: photos with places, such as `BenchmarkRecord`; read once.
             within_km: great-circle distance up to which an example is too near; None for any.
             max_bits: in how many bits of 64 the perceptual hashes (`imagehash.phash`) of near
                 duplicates differ at most; None compares no photos and needs no imagehash.
@@ -80,16 +80,16 @@ class LeakageGuard:
         """Return each pair of an example and a query that it gives away."""
         for number, example in enumerate(examples):
             id, place, hash = self._traits(number, example)
-            near, alike = np.empty(0, int), np.empty(0, int)
+            indices = set[int]()
             if self.within_km is not None and place is not None:
                 half_angle = min(self.within_km / EARTH_RADIUS_KM / 2, math.pi / 2)
                 # a little more than the chord, which rounds
                 chord = 2 * math.sin(half_angle) + 1e-12
-                near = np.array(self._tree.query_ball_point(_xyz([place])[0], chord), int)
+                indices.update(self._tree.query_ball_point(_xyz([place])[0], chord))
             if self.max_bits is not None and hash is not None:
-                differ = np.bitwise_count(self._hashes ^ np.uint64(hash))
-                alike = np.flatnonzero(self._has_hash & (differ <= self.max_bits))
-            for index in np.union1d(near, alike).tolist():
+                is_alike = np.bitwise_count(self._hashes ^ np.uint64(hash)) <= self.max_bits
+                indices.update(np.flatnonzero(self._has_hash & is_alike).tolist())
+            for index in sorted(indices):
                 query, query_place, query_hash = self._queries[index]
                 km = distance_km(place, query_place).item() if place and query_place else None
                 are_read = None not in (hash, query_hash)

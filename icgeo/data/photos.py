@@ -1,7 +1,6 @@
 """Photos from files as they are: any mode, depth, profile and orientation, and many a defect.
 
-A photo is an RGB image in sRGB of 8 bits per channel, upright, without metadata; what was
-transparent lies on `BACKGROUND`. Nothing here changes a setting of the process.
+Nothing here changes a setting of the process.
 """
 
 import logging
@@ -27,8 +26,8 @@ class StoredPhoto:
 
     path: Path
     offset: int
-    """In bytes, as the size."""
     size: int
+    """In bytes, as the offset."""
 
     def read(self) -> bytes:
         """Read the contents of the photo's file."""
@@ -50,7 +49,6 @@ photo has the same pixels whoever reads it."""
 BACKGROUND = (255, 255, 255)
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF")
 """Pillow's names. The rest is not for photos, and some of it (EPS) runs other programs."""
-MIN_DECODED_SHARE = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +60,14 @@ class PhotoError(ValueError):
 def read_photo(
     source: Photo, *, max_pixels: int = MAX_PIXELS, size_hint: int | None = None
 ) -> Image.Image:
-    """Read a photo as an upright RGB image in sRGB of 8 bits per channel.
+    """Read a photo as an upright RGB image in sRGB of 8 bits per channel, without metadata.
 
-    Of several frames or pages the first one counts. A JPEG that breaks off is read if at least
-    half of its rows are there, with a warning in the log; the rest stays grey. A broken colour
-    profile is ignored, with a warning. Arrays are uint8, or floating point in [0, 1].
+    Of several frames or pages the first one counts; what is transparent lies on `BACKGROUND`. A
+    JPEG that breaks off is read if at least half of its rows are there; the rest stays grey. A
+    broken colour profile is ignored. Both are told in the log.
 
     Args:
-        source: a path, the contents of a file or where they lie, a Pillow image or an array.
+        source: any `Photo`; arrays are uint8, or floating point in [0, 1].
         max_pixels: checked from the header before anything is decoded.
         size_hint: the shorter side that is enough in pixels; a JPEG may then be decoded at a half,
             a quarter or an eighth of its size, never with a side below the hint.
@@ -181,7 +179,7 @@ def _load(source: Photo, max_pixels: int, size_hint: int | None) -> Image.Image:
     values = np.asarray(image)
     is_grey = np.isin(values, (127, 128)).all(axis=tuple(range(1, values.ndim)))
     share = (np.flatnonzero(~is_grey).max(initial=-1) + 1) / image.height
-    if share < MIN_DECODED_SHARE:
+    if share < 0.5:
         raise PhotoError(
             f"expected a whole JPEG, got the first {share:.0%} of its rows; fetch the file again"
         )
@@ -326,14 +324,12 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 def parse_location(tags: Mapping[int, object]) -> tuple[float, float] | None:
     """Read (latitude, longitude) from the tags of an EXIF GPS directory (CIPA DC-008, 4.6.6).
 
-    - A coordinate is degrees; degrees and minutes; or degrees, minutes and seconds. Each is a
-      rational, a pair (numerator, denominator), an integer or a float; any may have decimals.
-    - A reference is N, S, E or W, as text or bytes, in either case. A missing one means north or
-      east, and is logged. A negative coordinate is south or west whatever its reference says.
-    - None, never an exception: a coordinate missing, not a number or out of range, a denominator
-      of zero, minutes or seconds outside [0, 60], an unknown reference, and exactly (0, 0), which
-      receivers without a fix write, unless the tag GPSStatus says "A" (measured). A void status
-      ("V") beside other coordinates is the last known place, and counts.
+    Coordinates are degrees, with or without minutes and seconds: rationals, pairs of numerator and
+    denominator, integers or floats, with decimals in any. A reference is N, S, E or W, as text or
+    bytes, in either case; a missing one means north or east, and is logged. A negative coordinate
+    is south or west whatever its reference says. None is what is missing, illegal or out of range,
+    and exactly (0, 0), which receivers without a fix write, unless the tag GPSStatus says "A"
+    (measured). A void status ("V") beside other coordinates is the last known place, and counts.
     """
     lat = _signed(tags, GPS.GPSLatitude, GPS.GPSLatitudeRef, letters="NS")
     lon = _signed(tags, GPS.GPSLongitude, GPS.GPSLongitudeRef, letters="EW")
