@@ -49,12 +49,7 @@ def value_noise(xyz: Points, frequency: float, channels: int, generator: Generat
 
 
 def fractal(
-    xyz: Points,
-    generator: Generator,
-    *,
-    frequency: float = 1.5,
-    octaves: int = 6,
-    channels: int = 1,
+    xyz: Points, generator: Generator, *, frequency: float, octaves: int = 6, channels: int = 1
 ) -> Float[Tensor, "channels height width"]:
     """Draw fractional Brownian noise of unit variance (Musgrave 1994): octaves, ever weaker."""
     total = torch.zeros(channels, *xyz.shape[:2])
