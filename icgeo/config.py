@@ -1,9 +1,7 @@
-"""Typed options of a script: frozen dataclass <- YAML <- command line.
+"""Typed options of a script, a flat frozen dataclass, from YAML and the command line; run folders.
 
-Conventions: the options of a script are one flat frozen dataclass with a docstring under each
-field, which becomes its help. YAML is flat too. Options of several values take commas, `--shots
-0,4,16`, or a list, and a switch may stand alone. A run folder holds the `options.yaml` and
-`versions.json` of what ran there.
+The docstring under a field is its help. Options of several values take commas, `--shots 0,4,16`, or
+a list, and a switch may stand alone.
 """
 
 import json
@@ -19,15 +17,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from icgeo.errors import UsageError
 from icgeo.writing import write_atomically
-
-__all__ = ["UsageError", "parse", "positional", "prepare_screen", "run", "save_run", "versions"]
 
 log = logging.getLogger(__name__)
 
-
 Options = TypeVar("Options")
+
+
+class UsageError(ValueError):
+    """What was asked for cannot be done; the message says why in one line, and what to do."""
 
 
 def positional(text: str) -> Any:
@@ -52,17 +50,12 @@ def parse(
     Raises:
         UsageError: something unknown, or of a wrong type.
     """
-    from icgeo.parsing import Parser, auto_cli
+    from icgeo.parsing import SETTINGS, auto_cli
 
     kinds: Any = dict(components) if isinstance(components, Mapping) else components
-    words = None if args is None else [*args]
     try:
-        return auto_cli(
-            kinds, words, as_positional=False, return_instance=True, parser_class=Parser, **about
-        )
-    except UsageError:
-        raise
-    except ValueError as error:  # of the options themselves
+        return auto_cli(kinds, None if args is None else [*args], **SETTINGS, **about)
+    except ValueError as error:
         raise UsageError(str(error)) from error
 
 
@@ -101,68 +94,41 @@ def save_run(
     *,
     may_differ: Collection[str] = (),
 ) -> Path:
-    """Make a run folder, or open the one to continue, and save what runs in it.
+    """Make a run folder, or open the one to continue, and save its options, versions and `extra`.
 
-    Writes `options.yaml` and `versions.json`: Python, platform, device, the packages that icgeo
-    depends on, the git commit of its checkout and whether tracked files were changed, and what
-    `extra` adds. If they changed since an earlier start, that one is kept under "earlier".
+    If versions changed since an earlier start, that one is kept under "earlier".
 
     Raises:
         UsageError: the folder holds a run with other options, except for those that `may_differ`.
     """
-    from icgeo.parsing import Parser, auto_parser
+    from icgeo.parsing import SETTINGS, auto_parser
 
     folder = Path(folder)
-    parser = auto_parser(
-        type(options), as_positional=False, return_instance=True, parser_class=Parser
-    )
+    parser = auto_parser(type(options), **SETTINGS)
     resolved = parser.parse_object(asdict(options))
-    saved = folder / "options.yaml"
-    if saved.exists():
+    path = folder / "options.yaml"
+    if path.exists():
         try:
-            before = parser.parse_path(saved)
-        except UsageError as error:
+            saved = parser.parse_path(path)
+        except ValueError as error:
             raise UsageError(
-                f"expected options of this script in {saved}, got: "
+                f"expected options of this script in {path}, got: "
                 f"{one_line(error).partition('; see ')[0]}; choose another folder"
             ) from error
-        _refuse_other_options(vars(before), vars(resolved), folder, may_differ)
+        different = [
+            f"{name} (there {saved[name]!r}, now {value!r})"
+            for name, value in vars(resolved).items()
+            if name not in ("config", *may_differ) and saved[name] != value
+        ]
+        if different:
+            raise UsageError(
+                f"expected the options of the run in {folder}, got other {', '.join(different)}; "
+                f"continue it with --config {path}, or choose another --name"
+            )
     folder.mkdir(parents=True, exist_ok=True)
-    _write(saved, parser.dump(resolved))
+    _write(path, parser.dump(resolved))
     _write_versions(folder / "versions.json", {**versions(), **(extra or {})})
     return folder
-
-
-def versions() -> dict[str, Any]:
-    """Return what runs: Python, platform, device, packages, and the git commit if in a checkout."""
-    import torch
-
-    commit = _commit()
-    needed = [text for text in metadata.requires("icgeo") or [] if "extra ==" not in text]
-    packages = ["icgeo", *(re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in needed)]
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "git_commit": commit and commit.removesuffix("-dirty"),
-        "git_dirty": commit and commit.endswith("-dirty"),
-        "packages": {name: metadata.version(name) for name in packages},
-    }
-
-
-def _refuse_other_options(
-    saved: Mapping[str, Any], now: Mapping[str, Any], folder: Path, may_differ: Collection[str]
-) -> None:
-    different = [
-        f"{name} (there {saved[name]!r}, now {now[name]!r})"
-        for name in now
-        if name not in ("config", *may_differ) and saved[name] != now[name]
-    ]
-    if different:
-        raise UsageError(
-            f"expected the options of the run in {folder}, got other {', '.join(different)}; "
-            f"continue it with --config {folder / 'options.yaml'}, or choose another --name"
-        )
 
 
 def _write_versions(path: Path, now: dict[str, Any]) -> None:
@@ -182,9 +148,24 @@ def _write(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def _commit() -> str | None:
-    """Return the commit of the checkout that tracks this file, "-dirty" behind it if changed."""
+def versions() -> dict[str, Any]:
+    """Return Python, platform, device, packages, and the commit of the checkout, if in one."""
+    import torch
 
+    commit = _commit()
+    needed = [text for text in metadata.requires("icgeo") or [] if "extra ==" not in text]
+    packages = ["icgeo", *(re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in needed)]
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "git_commit": commit and commit.removesuffix("-dirty"),
+        "git_dirty": commit and commit.endswith("-dirty"),
+        "packages": {name: metadata.version(name) for name in packages},
+    }
+
+
+def _commit() -> str | None:
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

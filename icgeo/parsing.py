@@ -7,9 +7,7 @@ from typing import Any, NoReturn, get_args, get_origin
 
 from jsonargparse import ArgumentParser, auto_cli, auto_parser, set_parsing_settings
 
-from icgeo.errors import UsageError
-
-__all__ = ["Parser", "auto_cli", "auto_parser"]
+__all__ = ["SETTINGS", "auto_cli", "auto_parser"]
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 _LISTS = (tuple, list, Sequence)
@@ -50,10 +48,9 @@ class Parser(ArgumentParser):
         return super().parse_args(spelled, namespace, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise in place of printing the usage.
-
-        Raises:
-            UsageError: always.
-        """
+        """Raise a ValueError in place of printing the usage."""
         program = (getattr(ex, "subcommand_parser", None) or self).prog.replace(" [options]", "")
-        raise UsageError(f"{message.rstrip('.')}; see {program} --help") from ex
+        raise ValueError(f"{message.rstrip('.')}; see {program} --help") from ex
+
+
+SETTINGS: dict[str, Any] = {"as_positional": False, "return_instance": True, "parser_class": Parser}

@@ -8,10 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Give a path to write to, with the same suffix; at the end it takes the place of `path`.
-
-    What fails or is killed within leaves the earlier file as it was.
-    """
+    """Give a path to write to, with the same suffix; it replaces `path` if nothing fails."""
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         yield partial

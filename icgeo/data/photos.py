@@ -1,25 +1,23 @@
 """Photos from files as they are: any mode, depth, profile and orientation, and many a defect.
 
-Conventions: a photo is an RGB image in sRGB of 8 bits per channel, upright, without metadata;
-what was transparent lies on `BACKGROUND`. Nothing here changes a setting of the process.
+Nothing here changes a setting of the process.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
-from PIL.ExifTags import IFD, Base
+from PIL import Image, ImageCms, ImageFile, ImageOps
+from PIL.ExifTags import GPS, IFD, Base
 from PIL.JpegImagePlugin import JpegImageFile
-
-from icgeo.data.exif import parse_location
 
 
 @dataclass(frozen=True)
@@ -28,9 +26,8 @@ class StoredPhoto:
 
     path: Path
     offset: int
-    """In bytes from the start of the file."""
     size: int
-    """In bytes."""
+    """In bytes, as the offset."""
 
     def read(self) -> bytes:
         """Read the contents of the photo's file."""
@@ -41,8 +38,8 @@ class StoredPhoto:
 
 Photo = str | Path | bytes | StoredPhoto | Image.Image | np.ndarray
 """A file, its contents, where they lie, a Pillow image, or an array [height, width(, 3 or 4)]."""
+_KINDS = get_args(Photo)
 _Stream = BufferedReader | BytesIO
-_KINDS = (str, Path, bytes, StoredPhoto, Image.Image, np.ndarray)
 
 MAX_PIXELS = 200_000_000
 """The largest sensor of a phone has 16320 x 12240."""
@@ -50,14 +47,8 @@ READ_SIDE = 1024
 """Shorter side in pixels at which JPEGs are decoded for models: one for all who locate, so that a
 photo has the same pixels whoever reads it."""
 BACKGROUND = (255, 255, 255)
-FORMATS = (
-    "JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF",
-)  # fmt: skip
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF")
 """Pillow's names. The rest is not for photos, and some of it (EPS) runs other programs."""
-
-MIN_DECODED_SHARE = 0.5
-_START_OF_JPEG, _END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
-_HUFFMAN_TABLE, _START_OF_SCAN = b"\xff\xc4", b"\xff\xda"
 
 logger = logging.getLogger(__name__)
 
@@ -69,15 +60,15 @@ class PhotoError(ValueError):
 def read_photo(
     source: Photo, *, max_pixels: int = MAX_PIXELS, size_hint: int | None = None
 ) -> Image.Image:
-    """Read a photo as an upright RGB image in sRGB of 8 bits per channel.
+    """Read a photo as an upright RGB image in sRGB of 8 bits per channel, without metadata.
 
-    Of several frames or pages the first one counts. A JPEG that breaks off is read if at least
-    half of its rows are there, with a warning in the log; the rest stays grey. A broken colour
-    profile is ignored, with a warning. Arrays are uint8, or floating point in [0, 1].
+    Of several frames or pages the first one counts; what is transparent lies on `BACKGROUND`. A
+    JPEG that breaks off is read if at least half of its rows are there; the rest stays grey. A
+    broken colour profile is ignored. Both are told in the log.
 
     Args:
-        source: a path, the contents of a file or where they lie, a Pillow image or an array.
-        max_pixels: most pixels allowed, checked from the header before anything is decoded.
+        source: any `Photo`; arrays are uint8, or floating point in [0, 1].
+        max_pixels: checked from the header before anything is decoded.
         size_hint: the shorter side that is enough in pixels; a JPEG may then be decoded at a half,
             a quarter or an eighth of its size, never with a side below the hint.
 
@@ -92,20 +83,12 @@ def read_photo(
 
 
 def read_for_model(source: Photo, side: int) -> Image.Image:
-    """Read a photo for a model that takes it at `side` pixels; all who locate read alike.
-
-    Raises:
-        PhotoError: as `read_photo`.
-    """
+    """Read a photo for a model that takes it at `side` pixels, as `read_photo` does."""
     return read_photo(source, size_hint=max(READ_SIDE, side))
 
 
 def as_photos(photos: Any) -> list[Photo]:
-    """Make a list of one photo or of several.
-
-    Raises:
-        PhotoError: something that is neither.
-    """
+    """Make a list of one photo or of several, or raise a `PhotoError` of what is neither."""
     is_many = isinstance(photos, Iterable) and not isinstance(photos, _KINDS)
     return [_checked_kind(photo) for photo in (photos if is_many else [photos])]
 
@@ -141,21 +124,14 @@ def _file_of_unread(photo: Photo) -> Path | None:
 
 
 def read_location(source: Photo, *, max_pixels: int = MAX_PIXELS) -> tuple[float, float] | None:
-    """Read (latitude, longitude) in degrees from the EXIF tags, None where they hold no location.
-
-    `icgeo.data.exif.parse_location` tells what counts as one.
-
-    Raises:
-        PhotoError: missing, empty, no photo or too large.
-    """
+    """Read (latitude, longitude) in degrees from the EXIF tags, with the errors of `read_photo`."""
     if isinstance(source, np.ndarray):
         return None
     with _explained(source):
         if isinstance(source, Image.Image):
             return parse_location(_tags(source, IFD.GPSInfo))
         with _opened(source) as stream:
-            image = _checked_size(_identify(stream), max_pixels)
-            return parse_location(_tags(image, IFD.GPSInfo))
+            return parse_location(_tags(_identify(stream, max_pixels), IFD.GPSInfo))
 
 
 @contextmanager
@@ -196,11 +172,14 @@ def _load(source: Photo, max_pixels: int, size_hint: int | None) -> Image.Image:
         except OSError:
             stream.seek(0)
             data = stream.read()
-            if not data.startswith(_START_OF_JPEG):
+            if not data.startswith(b"\xff\xd8\xff"):
                 raise
     image = _decode(BytesIO(_ended(data)), max_pixels, size_hint)
-    share = _decoded_share(image)
-    if share < MIN_DECODED_SHARE:
+    # all rows below the last one that was decoded are of one middle grey
+    values = np.asarray(image)
+    is_grey = np.isin(values, (127, 128)).all(axis=tuple(range(1, values.ndim)))
+    share = (np.flatnonzero(~is_grey).max(initial=-1) + 1) / image.height
+    if share < 0.5:
         raise PhotoError(
             f"expected a whole JPEG, got the first {share:.0%} of its rows; fetch the file again"
         )
@@ -209,26 +188,16 @@ def _load(source: Photo, max_pixels: int, size_hint: int | None) -> Image.Image:
 
 
 def _ended(data: bytes) -> bytes:
-    """Put an end marker where a JPEG breaks off, for libjpeg then fills what is missing.
-
-    Pillow's own switch for this, LOAD_TRUNCATED_IMAGES, would hold for the whole process.
-    """
-    last = max(data.rfind(_HUFFMAN_TABLE), data.rfind(_START_OF_SCAN))
+    """Put an end marker where a JPEG breaks off, for libjpeg then fills what is missing."""
+    # Pillow's own switch for this, LOAD_TRUNCATED_IMAGES, would hold for the whole process
+    last = max(data.rfind(b"\xff\xc4"), data.rfind(b"\xff\xda"))  # Huffman table, start of scan
     length = int.from_bytes(data[last + 2 : last + 4], "big")
     is_whole = last + 2 + max(length, 2) <= len(data)  # half a header would be an error
-    return (data if is_whole else data[:last]) + _END_OF_JPEG
-
-
-def _decoded_share(image: Image.Image) -> float:
-    """Return the share of rows above those that libjpeg filled, all of one middle grey."""
-    values = np.asarray(image)
-    grey = np.isin(values, (127, 128)).all(axis=tuple(range(1, values.ndim)))
-    decoded = np.flatnonzero(~grey)
-    return (int(decoded[-1]) + 1) / image.height if decoded.size else 0.0
+    return (data if is_whole else data[:last]) + b"\xff\xd9"
 
 
 def _decode(stream: _Stream, max_pixels: int, size_hint: int | None) -> Image.Image:
-    image = _checked_size(_identify(stream), max_pixels)
+    image = _identify(stream, max_pixels)
     if size_hint is not None and isinstance(image, JpegImageFile):
         image.draft(None, (size_hint, size_hint))
     image.load()
@@ -246,11 +215,10 @@ def _opened(source: str | Path | bytes | StoredPhoto) -> _Stream:
     return path.open("rb")
 
 
-def _identify(stream: _Stream) -> ImageFile.ImageFile:
-    """Read the header of a photo.
+def _identify(stream: _Stream, max_pixels: int) -> Image.Image:
+    """Read the header of a photo, as `PIL.Image.open`, but with a limit on pixels of its own.
 
-    As `PIL.Image.open`, but without its limit on pixels, which is a setting of the whole process,
-    half of it a mere warning; and of a file with several JPEGs it knows only the first.
+    Pillow's is a setting of the whole process. Of a file with several JPEGs only the first counts.
     """
     Image.init()
     prefix = stream.read(16)
@@ -263,7 +231,8 @@ def _identify(stream: _Stream) -> ImageFile.ImageFile:
         if isinstance(accepted, str):
             raise PhotoError(f"{accepted}; install Pillow with support for {name}")
         if factory is not None and accepted:
-            return JpegImageFile(stream) if name == "JPEG" else factory(stream, "")
+            image = JpegImageFile(stream) if name == "JPEG" else factory(stream, "")
+            return _checked_size(image, max_pixels)
     if prefix[4:8] == b"ftyp":
         raise PhotoError(
             "expected a photo, found HEIC or a video; convert it to JPEG, or install pillow-heif "
@@ -295,8 +264,7 @@ def _tags(image: Image.Image, directory: IFD | None = None) -> dict[int, Any]:
 
 
 def _from_array(values: NDArray[Any]) -> Image.Image:
-    is_image = values.ndim in (2, 3) and values.shape[2:] in ((), (3,), (4,)) and values.size > 0
-    if not is_image:
+    if values.ndim < 2 or values.shape[2:] not in ((), (3,), (4,)) or values.size == 0:
         raise PhotoError(
             "expected shape [height, width], [height, width, 3] or [height, width, 4]; "
             "move the channels last, and of several photos give a list"
@@ -333,29 +301,71 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB in sRGB, over the background where it is transparent."""
-    is_grey = image.mode in ("1", "L", "LA", "La")
+    """Convert any mode and profile to RGB in sRGB, over the background where it is transparent."""
+    is_grey, profile = image.mode in ("1", "L", "LA", "La"), image.info.get("icc_profile")
     alpha = None
     if image.has_transparency_data:
         image = image.convert("LA" if is_grey else "RGBA")
         alpha = image.getchannel("A")
-    colours = image.convert("L" if is_grey else "CMYK" if image.mode == "CMYK" else "RGB")
-    photo = _apply_profile(colours, image.info.get("icc_profile")).convert("RGB")
+    photo = image.convert("L" if is_grey else "CMYK" if image.mode == "CMYK" else "RGB")
+    if profile:
+        embedded, srgb = BytesIO(profile), ImageCms.createProfile("sRGB")
+        try:
+            photo = ImageCms.profileToProfile(photo, embedded, srgb, outputMode="RGB") or photo
+        except (ImageCms.PyCMSError, OSError) as error:
+            logger.warning("ignored a broken colour profile: %s", error)
+    photo = photo.convert("RGB")
     if alpha is not None:
         photo = Image.composite(photo, Image.new("RGB", image.size, BACKGROUND), alpha)
     photo.info = {}  # a profile or an orientation left here would be applied twice
     return photo
 
 
-def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert from the embedded ICC profile to sRGB; without a valid one the image is sRGB."""
-    from PIL import ImageCms
+def parse_location(tags: Mapping[int, object]) -> tuple[float, float] | None:
+    """Read (latitude, longitude) from the tags of an EXIF GPS directory (CIPA DC-008, 4.6.6).
 
-    if not profile:
-        return image
+    Coordinates are degrees, with or without minutes and seconds: rationals, pairs of numerator and
+    denominator, integers or floats, with decimals in any. A reference is N, S, E or W, as text or
+    bytes, in either case; a missing one means north or east, and is logged. A negative coordinate
+    is south or west whatever its reference says. None is what is missing, illegal or out of range,
+    and exactly (0, 0), which receivers without a fix write, unless the tag GPSStatus says "A"
+    (measured). A void status ("V") beside other coordinates is the last known place, and counts.
+    """
+    lat = _signed(tags, GPS.GPSLatitude, GPS.GPSLatitudeRef, letters="NS")
+    lon = _signed(tags, GPS.GPSLongitude, GPS.GPSLongitudeRef, letters="EW")
+    if lat is None or lon is None or abs(lat) > 90 or abs(lon) > 180:
+        return None
+    if lat == lon == 0 and _text(tags.get(GPS.GPSStatus)) != "A":
+        return None
+    return lat, lon if lon < 180 else -180.0
+
+
+def _signed(tags: Mapping[int, object], tag: GPS, ref_tag: GPS, *, letters: str) -> float | None:
+    """Return a coordinate in degrees; `letters` are its positive and its negative reference."""
+    if tag not in tags:
+        return None
+    value, reference = tags[tag], _text(tags.get(ref_tag))[:1]
+    parts = [_number(part) for part in (value if isinstance(value, tuple | list) else (value,))]
+    is_legal = 1 <= len(parts) <= 3 and all(abs(part) <= 60 for part in parts[1:])  # NaN is not
+    if not is_legal or not math.isfinite(parts[0]) or (reference and reference not in letters):
+        return None
+    if not reference:
+        logger.warning("EXIF has %s without %s; took it as %s", tag.name, ref_tag.name, letters[0])
+    size = sum(abs(part) / 60**power for power, part in enumerate(parts))
+    return -size if reference == letters[1] or min(parts) < 0 else size
+
+
+def _number(value: object) -> float:
+    """Return a number, or the quotient of a pair; NaN for anything else."""
     try:
-        embedded, srgb = BytesIO(profile), ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(image, embedded, srgb, outputMode="RGB") or image
-    except (ImageCms.PyCMSError, OSError) as error:
-        logger.warning("ignored a broken colour profile: %s", error)
-        return image
+        if isinstance(value, tuple):
+            numerator, denominator = value
+            return float(numerator) / float(denominator)
+        return float(value)  # type: ignore[arg-type]
+    except (ArithmeticError, TypeError, ValueError):
+        return math.nan
+
+
+def _text(value: object) -> str:
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value or "")
+    return text.strip("\0 ").upper()

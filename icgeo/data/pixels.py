@@ -15,11 +15,7 @@ from icgeo.seeds import seeded_generator
 
 
 def square_pixels(photos: Sequence[Photo], size: int) -> UInt8[Tensor, "photos 3 size size"]:
-    """Read photos, cut the middle square of each and scale it to the model's size.
-
-    Raises:
-        PhotoError: a photo cannot be read.
-    """
+    """Read photos, cut the middle square of each and scale it to the model's size."""
     squares = [
         ImageOps.fit(read_for_model(photo, size), (size, size), Image.Resampling.BOX)
         for photo in photos

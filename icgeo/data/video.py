@@ -1,7 +1,7 @@
 """Frames of video files, at even intervals, upright; needs PyAV (`pip install icgeo[video]`)."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,14 +21,10 @@ logger = logging.getLogger(__name__)
 def read_video(
     path: str | Path, *, every_seconds: float = 1.0, max_frames: int = 256
 ) -> tuple[list[Image.Image], list[float]]:
-    """Read frames of a video that lie at least `every_seconds` apart, and their times.
+    """Read upright frames of a video, some seconds or more apart, and the seconds since the first.
 
-    One frame at a time is decoded and the file is read no further than needed. Of a longer video
-    the first `max_frames` are taken, and of a broken one those before the break, with a warning in
-    the log.
-
-    Returns:
-        upright RGB pictures, and for each the seconds since the first.
+    Frames are decoded one at a time and no further than needed: of a longer video the first
+    `max_frames`, of a broken one those before the break, with a warning in the log.
 
     Raises:
         UsageError: missing, broken from the start, without pictures, or PyAV is not installed.
@@ -39,10 +35,10 @@ def read_video(
             f"expected every_seconds and max_frames above 0, got {every_seconds} and {max_frames}"
         )
     images: list[Image.Image] = []
-    seconds: list[float] = []
-    for moment, frame in _decode(Path(path)):
+    times: list[float] = []
+    for time, frame in _decode(Path(path)):
         # half a millisecond: times are rounded to the ticks of the file's clock
-        if seconds and moment < seconds[-1] + every_seconds - 5e-4:
+        if times and time < times[-1] + every_seconds - 5e-4:
             continue
         if len(images) == max_frames:
             logger.warning("%s: took the first %d frames alone", path, max_frames)
@@ -50,14 +46,14 @@ def read_video(
         image: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
         image.thumbnail((MAX_SIDE, MAX_SIDE))
         images.append(image.rotate(frame.rotation, expand=True) if frame.rotation else image)
-        seconds.append(moment)
+        times.append(time)
     if not images:
         raise UsageError(f"expected a video in {path}, got no frame that can be decoded")
-    return images, seconds
+    return images, [time - times[0] for time in times]
 
 
 def _decode(path: Path) -> "Iterator[tuple[float, VideoFrame]]":
-    """Decode frames in order, with the seconds since the first, as far as it goes."""
+    """Decode frames in order, with their times in seconds, as far as it goes."""
     try:
         import av
     except ImportError as error:
@@ -73,15 +69,9 @@ def _decode(path: Path) -> "Iterator[tuple[float, VideoFrame]]":
             raise UsageError(f"expected a video in {path}, got a file without pictures")
         stream = video.streams.video[0]
         stream.thread_type = "AUTO"
+        rate = float(stream.guessed_rate or 25)
         try:
-            yield from _timed(video.decode(stream), rate=float(stream.guessed_rate or 25))
+            for number, frame in enumerate(video.decode(stream)):
+                yield number / rate if frame.time is None else frame.time, frame
         except av.FFmpegError as error:
             logger.warning("%s breaks off: %s", path, error.strerror)
-
-
-def _timed(frames: "Iterable[VideoFrame]", *, rate: float) -> "Iterator[tuple[float, VideoFrame]]":
-    start = None
-    for number, frame in enumerate(frames):
-        moment = number / rate if frame.time is None else frame.time
-        start = moment if start is None else start
-        yield moment - start, frame

@@ -1,8 +1,7 @@
 """Procedural worlds: seeded equirectangular pictures of planets that nobody has seen.
 
-A world is `Float[Tensor, "3 height width"]` in [0, 1], width twice the height, north up, longitude
--180 at the left edge. Every family is built from noise in three dimensions, sampled on the sphere,
-so that it has neither a seam nor a pole.
+A world has values in [0, 1], north up and longitude -180 at the left edge. Every family is built
+from noise in three dimensions, sampled on the sphere, so that it has neither a seam nor a pole.
 """
 
 import math
@@ -20,8 +19,7 @@ Points = Float[Tensor, "height width 3"]
 Field = Float[Tensor, "height width"]
 World = Float[Tensor, "3 height width"]
 
-LATTICE = 32
-"""Period of the noise lattice in cells."""
+LATTICE = 32  # period of the noise in cells
 
 
 def pixel_xyz(height: int) -> Points:
@@ -51,18 +49,12 @@ def value_noise(xyz: Points, frequency: float, channels: int, generator: Generat
 
 
 def fractal(
-    xyz: Points,
-    generator: Generator,
-    *,
-    frequency: float = 1.5,
-    octaves: int = 6,
-    gain: float = 0.55,
-    channels: int = 1,
+    xyz: Points, generator: Generator, *, frequency: float, octaves: int = 6, channels: int = 1
 ) -> Float[Tensor, "channels height width"]:
     """Draw fractional Brownian noise of unit variance (Musgrave 1994): octaves, ever weaker."""
     total = torch.zeros(channels, *xyz.shape[:2])
     for octave in range(octaves):
-        total += gain**octave * value_noise(xyz, frequency * 2**octave, channels, generator)
+        total += 0.55**octave * value_noise(xyz, frequency * 2**octave, channels, generator)
     return total / total.std(dim=(1, 2), keepdim=True).clamp_min(1e-6)
 
 
@@ -79,10 +71,7 @@ def _colours(count: int, generator: Generator) -> Float[Tensor, "count 3"]:
 
 
 def colour_ramp(values: Field, colours: Float[Tensor, "count channels"]) -> Tensor:
-    """Colour values in [0, 1] by linear interpolation between evenly spaced colours.
-
-    Returns: [channels, height, width].
-    """
+    """Colour values in [0, 1] linearly between evenly spaced colours: [channels, height, width]."""
     place = values.clamp(0, 1) * (len(colours) - 1)
     below = place.floor().long().clamp_max(len(colours) - 2)
     weight = (place - below)[..., None]
@@ -113,13 +102,6 @@ def terrain(xyz: Points, generator: Generator) -> World:
     return _tinted(torch.where(land, ground, sea), xyz, generator, 0.05)
 
 
-def _crater_profile(reach: Field) -> Field:
-    """Return height against distance in radii: a bowl, a rim at 1, nothing beyond 1.6."""
-    bowl = (reach.square() - 1).clamp_max(0)
-    rim = torch.exp(-((reach - 1) / 0.18).square())
-    return bowl + 0.9 * rim
-
-
 def craters(xyz: Points, generator: Generator) -> World:
     """Paint impact craters of all sizes on grey plains, as on the Moon and Mercury."""
     height = 0.5 * fractal(xyz, generator, frequency=2)[0]
@@ -129,7 +111,10 @@ def craters(xyz: Points, generator: Generator) -> World:
     for centre, radius_deg in zip(centres, radii, strict=True):
         radius = math.radians(min(radius_deg.item(), 22.0))
         reach = (xyz - centre).norm(dim=-1) / radius
-        height = height + _crater_profile(reach) * radius * 6
+        # a bowl, a rim at one radius, nothing beyond 1.6
+        bowl = (reach.square() - 1).clamp_max(0)
+        rim = torch.exp(-((reach - 1) / 0.18).square())
+        height = height + (bowl + 0.9 * rim) * radius * 6
         albedo = albedo + _uniform(-0.6, 0.9, generator) * torch.exp(-(reach / 1.3).square())
     grey = colour_ramp(_ranks(albedo), _colours(3, generator))
     return _tinted((grey * _shade(height, 0.4)).clamp(0, 1), xyz, generator, 0.05)
@@ -196,20 +181,15 @@ def mixture(xyz: Points, generator: Generator) -> World:
     return pure[first](xyz, generator) * mask + pure[second](xyz, generator) * (1 - mask)
 
 
-_FAMILIES = (terrain, bands, dunes, ice, mixture, craters, cells)
-FAMILIES: dict[str, Callable[[Points, Generator], World]] = {f.__name__: f for f in _FAMILIES}
+FAMILIES: dict[str, Callable[[Points, Generator], World]] = {
+    paint.__name__: paint for paint in (terrain, bands, dunes, ice, mixture, craters, cells)
+}
 TRAINING_FAMILIES = ("terrain", "bands", "dunes", "ice", "mixture")
 HELD_OUT_FAMILIES = ("craters", "cells")
 
 
-def procedural_world(
-    family: str, *, generator: Generator | int, height: int = 384
-) -> Float[Tensor, "3 height width"]:
-    """Draw a world of a family; the same generator state gives the same world.
-
-    Raises:
-        ValueError: unknown family.
-    """
+def procedural_world(family: str, *, generator: Generator | int, height: int = 384) -> World:
+    """Draw a world of a family; the same generator state gives the same world."""
     if family not in FAMILIES:
         raise ValueError(f"expected a family of {sorted(FAMILIES)}, got {family!r}")
     if isinstance(generator, int):

@@ -210,7 +210,7 @@ def sample_episodes(
     turn[is_earth] = torch.eye(3)
     is_unknown = (~is_earth).to(device)
     xyz = place_views(options, generator=generator).to(device)
-    photos, _ = take_views(
+    photos = take_views(
         worlds, xyz, generator=generator, options=view_options, rotation=turn.to(device)
     )
     photos[is_unknown] = recolour(photos[is_unknown], generator=generator)

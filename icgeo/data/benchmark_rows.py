@@ -1,7 +1,7 @@
 """Rows from files of any size, one at a time: tables, COCO lists, shards, data sets of the hub.
 
-Conventions: what cannot be read is a `Skipped` row and reading goes on, as far as it can. Names of
-cells are in lower case, and cells are text, empty where a value is missing.
+What cannot be read is a `Skipped` row and reading goes on, as far as it can. Names of cells are in
+lower case, and cells are text, empty where a value is missing.
 """
 
 import csv
@@ -12,7 +12,8 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, groupby
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,11 +26,6 @@ MAX_ROW = 1 << 20
 IMAGE_KEYS = ("image", *(suffix[1:] for suffix in PHOTO_SUFFIXES))
 _IMAGES = re.compile(r'"images"\s*:\s*\[')
 
-Kind = Literal[
-    "broken file", "bad row", "no id", "id again", "no location", "bad location", "no image"
-]
-"""Why a row is skipped."""
-
 
 class BenchmarkError(UsageError):
     """A benchmark that cannot be opened; the message says what to get and where."""
@@ -41,7 +37,9 @@ class Skipped:
 
     place: str
     """Where it stands in its file."""
-    kind: Kind
+    kind: Literal[
+        "broken file", "bad row", "no id", "id again", "no location", "bad location", "no image"
+    ]
     reason: str
     id: str | None = None
 
@@ -59,15 +57,22 @@ class RawRow:
 Rows = Iterator[RawRow | Skipped]
 
 
-def table_rows(path: Path, *, delimiter: str, header: Sequence[str] | None) -> Rows:
+def table_rows(path: Path, delimiter: str, header: Sequence[str] | None) -> Rows:
     """Read a table of text whose rows are lines, with the names of its columns if it has none."""
     # names of towns are in any encoding, and never count for finding a photo
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
         lines = iter(partial(stream.readline, MAX_ROW), "")
         names = [name.lower() for name in header or _cells(next(lines, ""), delimiter)]
         for number, line in enumerate(lines, start=1 if header else 2):
-            if line.strip():
-                yield _table_row(f"row {number}", line, names, delimiter)
+            if not line.strip():
+                continue
+            place = f"row {number}"
+            try:
+                cells = _cells(line, delimiter)
+                yield RawRow(place, dict(zip(names, cells, strict=True)))
+            except (csv.Error, ValueError) as error:
+                reason = f"expected {len(names)} cells, got {line[:40]!r}: {error}"
+                yield Skipped(place, "bad row", reason)
 
 
 def _cells(line: str, delimiter: str) -> list[str]:
@@ -78,16 +83,6 @@ def _cells(line: str, delimiter: str) -> list[str]:
     else:
         (cells,) = csv.reader([line], delimiter=delimiter, strict=True)
     return [cell.strip() for cell in cells]
-
-
-def _table_row(place: str, line: str, names: Sequence[str], delimiter: str) -> RawRow | Skipped:
-    try:
-        cells = _cells(line, delimiter)
-    except (csv.Error, ValueError) as error:
-        return Skipped(place, "bad row", f"expected a row of a table, got {line[:40]!r}: {error}")
-    if len(cells) != len(names):
-        return Skipped(place, "bad row", f"expected {len(names)} cells, got {len(cells)}")
-    return RawRow(place, dict(zip(names, cells, strict=True)))
 
 
 def coco_rows(path: Path) -> Rows:
@@ -119,13 +114,14 @@ def coco_rows(path: Path) -> Rows:
             text = text.lstrip(", \n\r\t")
 
 
-def _json_row(place: str, value: Any, image: Photo | None = None) -> RawRow | Skipped:
+def _json_row(
+    place: str, value: Any, image: Photo | None = None, **defaults: Any
+) -> RawRow | Skipped:
     if not isinstance(value, Mapping):
         return Skipped(place, "bad row", f"expected an object, got {str(value)[:40]!r}")
-    cells = {
-        str(name).lower(): "" if cell is None else str(cell).strip() for name, cell in value.items()
-    }
-    return RawRow(place, cells, image)
+    cells = (defaults | {str(name): cell for name, cell in value.items()}).items()
+    texts = {name.lower(): "" if cell is None else str(cell).strip() for name, cell in cells}
+    return RawRow(place, texts, image)
 
 
 def shard_rows(paths: Sequence[Path]) -> Rows:
@@ -133,28 +129,22 @@ def shard_rows(paths: Sequence[Path]) -> Rows:
     for path in paths:
         try:
             with tarfile.open(path, "r:") as archive:
-                for key, members in groupby(_files(archive), key=lambda file: _split(file)[0]):
-                    files = {_split(member)[1]: member for member in members}
+                for key, members in groupby(_members(archive), key=itemgetter(0)):
+                    files = {suffix: member for _, suffix, member in members}
                     yield _sample(path, archive, key, files)
         except (tarfile.TarError, OSError, EOFError) as error:
             yield Skipped(path.name, "broken file", f"expected a tar file, got {error}")
 
 
-def _files(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """Return files with the name of their sample, up to the first dot, and the ending."""
     while (member := archive.next()) is not None:
         archive.members.clear()  # type: ignore[attr-defined]  # or it keeps all of them
-        if member.isfile() and not posixpath.basename(member.name).startswith("."):
-            yield member
-
-
-def _split(file: tarfile.TarInfo) -> tuple[str, str]:
-    """Split a name into that of the sample, up to the first dot, and the ending.
-
-    Not with pathlib, which interns all names.
-    """
-    folder, name = posixpath.split(posixpath.normpath(file.name))
-    stem, _, suffix = name.partition(".")
-    return posixpath.join(folder, stem), suffix.lower()
+        # not with pathlib, which interns all names
+        folder, name = posixpath.split(posixpath.normpath(member.name))
+        stem, _, suffix = name.partition(".")
+        if member.isfile() and stem:
+            yield posixpath.join(folder, stem), suffix.lower(), member
 
 
 def _sample(
@@ -172,17 +162,11 @@ def _sample(
         value = json.loads(content.read() if content else b"")
     except ValueError as error:
         return Skipped(place, "bad row", f"expected JSON, got {error}", key)
-    if isinstance(value, dict):
-        value = {"id": key, **value}
-    return _json_row(place, value, StoredPhoto(path, image.offset_data, image.size))
+    return _json_row(place, value, StoredPhoto(path, image.offset_data, image.size), id=key)
 
 
 def hub_rows(name: str, split: str) -> Rows:
-    """Stream a data set of the hub (or a folder of Parquet files) through `datasets`.
-
-    Raises:
-        BenchmarkError: `datasets` is missing, or does not find it.
-    """
+    """Stream a data set of the hub (or a folder of Parquet files) through `datasets`."""
     try:
         import datasets
     except ImportError as error:
@@ -190,15 +174,14 @@ def hub_rows(name: str, split: str) -> Rows:
             "reading from the hub needs datasets: pip install 'icgeo[data]'"
         ) from error
     try:
-        rows = iter(datasets.load_dataset(name, split=split, streaming=True).decode(False))
-        first = next(rows, None)
+        rows = datasets.load_dataset(name, split=split, streaming=True).decode(False)
+        for number, row in enumerate(rows, start=1):
+            yield _hub_row(f"row {number}", row)
     except Exception as error:  # of the hub, of fsspec, of scripts that are refused
         raise BenchmarkError(
             f"expected a data set {name!r} with a split {split!r} on the hub, got "
             f"{type(error).__name__}: {error}"
         ) from error
-    for number, row in enumerate(() if first is None else chain((first,), rows), start=1):
-        yield _hub_row(f"row {number}", row)
 
 
 def _hub_row(place: str, value: Mapping[str, Any]) -> RawRow | Skipped:
@@ -213,4 +196,4 @@ def _hub_row(place: str, value: Mapping[str, Any]) -> RawRow | Skipped:
     cells = {name: cell for name, cell in value.items() if name != key}
     if isinstance(about := cells.pop("json", None), Mapping):  # of shards on the hub
         cells |= about
-    return _json_row(place, {"id": cells.get("__key__", place), **cells}, image)
+    return _json_row(place, cells, image, id=cells.get("__key__", place))
