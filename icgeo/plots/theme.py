@@ -81,13 +81,8 @@ def short(name: str, most: int = 26) -> str:
 
 
 def figure_of(ax: Axes) -> Figure:
-    """Find the figure of axes.
-
-    Raises:
-        ValueError: axes that were removed from theirs.
-    """
-    figure = ax.get_figure(root=True)
-    if figure is None:
+    """Find the figure of axes; raise ValueError if they were removed from theirs."""
+    if (figure := ax.get_figure(root=True)) is None:
         raise ValueError("expected axes of a figure, got removed ones; make them anew")
     return figure
 
@@ -106,5 +101,4 @@ def show_image(ax: Axes, image: np.ndarray, *, title: str = "") -> None:
     """Show a picture without axes, under its title."""
     ax.imshow(image, interpolation="nearest")
     ax.set_title(title, fontsize=TEXT, pad=3)
-    ax.set_xticks([])
-    ax.set_yticks([])
+    ax.set(xticks=[], yticks=[])

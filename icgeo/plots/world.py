@@ -1,4 +1,4 @@
-"""The world as a figure shows it: projections, coastlines, graticule, lines across the globe.
+"""The world as a figure shows it: projections, coastlines, great circles of errors.
 
 Conventions: locations are (latitude, longitude) in degrees, and rows of NaN part the lines of an
 array; the whole world is in the Equal Earth projection (Savric et al. 2018) of a unit sphere, a
@@ -10,15 +10,23 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import shapely
 import torch
 from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from pyproj import Proj
 from torch import Tensor
 
+from icgeo import sphere
 from icgeo.maps.basemap import basemap
-from icgeo.sphere import EARTH_RADIUS_KM
+from icgeo.plots import theme
+from icgeo.sphere import EARTH_RADIUS_KM, Values
 
 _WORLD_WIDTH, _WINDOW_WIDTH = 600, 360
-_BREAK = np.full((1, 2), np.nan)
+_ARC_POINTS = 181
+"""Along a great circle, at most a degree apart."""
 
 Points = Float[np.ndarray, "_points 2"]
 
@@ -38,8 +46,6 @@ class View:
 
     def project(self, lat_lon: Float[np.ndarray, "*batch 2"]) -> Float[np.ndarray, "*batch 2"]:
         """Give x and y; NaN for NaN, and far outside."""
-        from pyproj import Proj
-
         x, y = Proj(self.projection)(lat_lon[..., 1], lat_lon[..., 0])
         _, right, _, top = self.extent
         with np.errstate(invalid="ignore"):
@@ -53,15 +59,12 @@ class View:
 
 def parted(points: Points) -> list[Points]:
     """Take apart lines at the rows of NaN between them."""
-    gaps = np.flatnonzero(np.isnan(points).any(axis=1))
-    parts = np.split(points, gaps)
-    return [rest for part in parts if len(rest := part[np.isfinite(part).all(axis=1)]) > 1]
+    runs = np.ma.clump_unmasked(np.ma.masked_invalid(points[:, 0]))
+    return [points[run] for run in runs if run.stop - run.start > 1]
 
 
 def _view(projection: str, right: float, top: float, width: int) -> View:
     """View a plane around 0; a pixel is on the globe if its location is projected back to it."""
-    from pyproj import Proj
-
     height, project = round(width * top / right), Proj(projection)
     x, y = np.meshgrid(
         ((np.arange(width) + 0.5) * 2 / width - 1) * right,
@@ -77,8 +80,6 @@ def _view(projection: str, right: float, top: float, width: int) -> View:
 @lru_cache(maxsize=1)
 def whole_world() -> View:
     """View all of the globe; cached."""
-    from pyproj import Proj
-
     projection = "+proj=eqearth +R=1"
     project = Proj(projection)
     return _view(projection, project(180, 0)[0], project(0, 90)[1], _WORLD_WIDTH)
@@ -92,9 +93,7 @@ def window(lat: float, lon: float, radius_km: float) -> View:
 
 def edge(view: View) -> Points:
     """Locations along the edge of a window."""
-    from pyproj import Proj
-
-    _, radius, _, _ = view.extent
+    radius = view.extent[1]
     side, one = np.linspace(-radius, radius, 90), np.full(90, radius)
     x = np.concatenate((side, one, -side, -one))
     y = np.concatenate((-one, side, one, -side))
@@ -134,8 +133,6 @@ def outlines(geometry: Any) -> Points:
 
     Without the sides on the antimeridian and at the south pole, which only close polygons.
     """
-    import shapely
-
     rings = shapely.get_rings(geometry)
     xy, owner = shapely.get_coordinates(rings if len(rings) else geometry, return_index=True)
     at_seam = (np.abs(xy[:, 0]) > 180 - 1e-6) | (xy[:, 1] < -90 + 1e-6)
@@ -143,23 +140,96 @@ def outlines(geometry: Any) -> Points:
     return np.insert(xy[:, ::-1], np.flatnonzero(ends) + 1, np.nan, axis=0)
 
 
-@lru_cache(maxsize=1)
-def graticule() -> Points:
-    """Lines every 30 degrees of latitude and 60 of longitude; cached, do not write to it."""
+@lru_cache(maxsize=2)
+def _world_lines(kind: str) -> list[Points]:
+    """Project the coastlines ("land") or lines every 30 degrees of latitude and 60 of longitude."""
+    if kind != "graticule":
+        return whole_world().lines(shapes(kind))
     lat, lon = np.linspace(-90, 90, 91), np.linspace(-180, 180, 181)
     parallels = [np.stack((np.full_like(lon, at), lon), axis=-1) for at in range(-60, 90, 30)]
     meridians = [np.stack((lat, np.full_like(lat, at)), axis=-1) for at in range(-120, 180, 60)]
-    return np.concatenate([part for line in (*parallels, *meridians) for part in (line, _BREAK)])
+    return [whole_world().project(line) for line in (*parallels, *meridians)]
 
 
-@lru_cache(maxsize=2)
-def world_lines(kind: str) -> list[Points]:
-    """Project the coastlines ("land") or the graticule to the whole world; cached."""
-    return whole_world().lines(graticule() if kind == "graticule" else shapes(kind))
+def draw_globe(ax: Axes, *, on_earth: bool) -> View:
+    """Draw the lines of the whole world into axes without any other decoration."""
+    view = whole_world()
+    ax.add_collection(LineCollection(_world_lines("graticule"), colors="0.8", linewidths=0.4))
+    if on_earth:
+        ax.add_collection(LineCollection(_world_lines("land"), colors="0.35", linewidths=0.5))
+    east = np.stack((np.linspace(-90, 90, 91), np.full(91, 180)), axis=-1)
+    outline = np.concatenate((east, east[::-1] * (1, -1), east[:1]))
+    ax.plot(*view.project(outline).T, color="0.35", linewidth=0.8)
+    left, right, bottom, top = view.extent
+    ax.set(xlim=(1.01 * left, 1.01 * right), ylim=(1.01 * bottom, 1.01 * top), aspect="equal")
+    ax.set_axis_off()
+    return view
 
 
-def outline() -> Points:
-    """Locations along the edge of the whole world."""
-    lat = np.linspace(-90, 90, 91)
-    east = np.stack((lat, np.full_like(lat, 180)), axis=-1)
-    return np.concatenate((east, east[::-1] * (1, -1), east[:1]))
+def great_circle(start: Float[Tensor, "2"], end: Float[Tensor, "2"]) -> Points:
+    """Locations along the shorter arc between two, cut at the antimeridian."""
+    first, last = sphere.to_xyz(start), sphere.to_xyz(end)
+    share = torch.linspace(0, 1, _ARC_POINTS, dtype=torch.float64)[:, None]
+    return cut(
+        sphere.to_lat_lon(sphere.exp_map(first, share * sphere.log_map(first, last))).numpy()
+    )
+
+
+def plot_errors(
+    guesses: Values, truths: Values, *, on_earth: bool = True, ax: Axes | None = None
+) -> Figure:
+    """Show the great circle from each guess to its truth, coloured by its length in km.
+
+    The median in the title is that of the located; tables count the others as guesses, 10,008 km.
+
+    Args:
+        guesses: locations [n, 2] in degrees; a row of NaN was not located, and only its truth is
+            marked.
+        truths: locations [n, 2] in degrees.
+        on_earth: whether coastlines belong on it.
+        ax: where to draw.
+
+    Raises:
+        ValueError: no pair, other shapes, or a location off the globe.
+    """
+    truth = sphere.as_lat_lon(truths).detach().cpu().double()
+    guess = torch.as_tensor(np.asarray(guesses), dtype=torch.float64)
+    if truth.ndim != 2 or guess.shape != truth.shape or not len(truth):
+        raise ValueError(
+            f"expected a guess and a truth [n, 2] for each of at least one query, got shapes "
+            f"{tuple(guess.shape)} and {tuple(truth.shape)}"
+        )
+    located = ~guess.isnan().any(dim=1)
+    guess, goal, missed = sphere.as_lat_lon(guess[located]), truth[located], truth[~located]
+    error = sphere.distance_km(guess, goal)
+    ax = ax or Figure(figsize=(7, 4), layout="constrained").subplots()
+    view = draw_globe(ax, on_earth=on_earth)
+    parts = [view.lines(great_circle(*ends)) for ends in zip(guess, goal, strict=True)]
+    arcs = LineCollection(
+        [line for lines in parts for line in lines],
+        array=np.repeat(error.numpy(), [len(lines) for lines in parts]),
+        cmap=theme.ERROR_MAP,
+        linewidths=1.3,
+        zorder=3,
+    )
+    arcs.set_clim(0, max([1.0, *error.tolist()]))
+    ax.add_collection(arcs)
+    marks: list[tuple[str, Tensor, str, dict[str, Any]]] = [
+        ("guess", guess, "x", {"color": theme.ORANGE, "zorder": 4}),
+        ("truth", goal, ".", {"color": theme.BLACK, "zorder": 5}),
+        ("truth, not located", missed, "o", {"mfc": "none", "mec": theme.GREY, "zorder": 4}),
+    ]
+    for label, places, marker, style in marks[: None if len(missed) else 2]:
+        ax.plot(*view.project(places.numpy()).T, marker, ms=4, label=label, **style)
+    title = f"{len(error):,} of {len(truth):,} located"
+    if len(error):
+        whose = " of the located" if len(missed) else ""
+        title += f", median error{whose} {np.median(error):,.0f} km"
+    ax.set_title(title, fontsize=theme.TITLE)
+    bar = theme.add_colour_bar(arcs, ax, "error in km")
+    bar.xaxis.set_major_formatter("{x:,.0f}")
+    legend = ax.legend(
+        fontsize=theme.SMALL, frameon=False, loc="upper left", bbox_to_anchor=(-0.02, 0.04)
+    )
+    legend.set_in_layout(False)  # there is room beside the colours
+    return theme.figure_of(ax)
