@@ -1,7 +1,7 @@
 """Curves of an evaluation: error against shots, calibration, recall by radius and by area.
 
-Conventions: recall takes rows of one world, as `icgeo.evaluation.read_rows` gives them. Methods have
-a curve for each number of shots there, the darker the more; baselines have one, with the most.
+Conventions: recall takes rows of one world, as `icgeo.evaluation.read_rows` gives them. Methods
+have a curve for each number of shots there, the darker the more; baselines one, with the most.
 """
 
 import math

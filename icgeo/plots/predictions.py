@@ -227,16 +227,14 @@ def plot_prediction(
     widths = [1.25, 3.6, 1.75][: 3 if prediction.located else 2]
     grid = place.subgridspec(2, len(widths), width_ratios=widths)
     # what is left of a slot is below, so that the layout keeps room for titles
-    photo_ax, map_ax, world = (
-        figure.add_subplot(spot, anchor="N") for spot in (grid[0, 0], grid[1, 0], grid[:, 1])
-    )
+    spots: list[Any] = [grid[0, 0], grid[1, 0], *(grid[:, i] for i in range(1, len(widths)))]
+    photo_ax, map_ax, world, *zooms = (figure.add_subplot(spot, anchor="N") for spot in spots)
     _show_input_and_map(photo_ax, map_ax, prediction, photo, title or "photo", "map drawn")
     image = _draw_world(world, prediction, truth, on_earth=on_earth, levels=CREDIBLE_LEVELS)
     world.set_title(_summary(prediction, truth), fontsize=TEXT)
     theme.add_colour_bar(image, world, "probability per steradian")
     handles = _legend_handles([prediction], [truth], CREDIBLE_LEVELS)
-    if prediction.located:
-        zoom = figure.add_subplot(grid[:, 2], anchor="N")
+    for zoom in zooms:
         frame = edge(_draw_zoom(zoom, prediction, truth, on_earth=on_earth))
         lines = LineCollection(whole_world().lines(frame), colors=GREY, linewidths=0.8)
         world.add_collection(lines)

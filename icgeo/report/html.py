@@ -1,24 +1,30 @@
 """One HTML page of run folders, which needs no network, no script and no other file.
 
 Conventions: all that is shown stands in the page, images as `data:` addresses; text from files is
-escaped; a content security policy forbids everything else.
+escaped; a content security policy forbids everything else. A chart shows one world; curves are SVG,
+which is sharp at any size, maps are PNG.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from pandas import isna
+from matplotlib.figure import Figure
+from pandas import DataFrame, Series, isna
 
-from icgeo.evaluation.scores import GUESS_KM
+from icgeo import plots
+from icgeo.evaluation import Episode, levels_by_world, score
+from icgeo.evaluation.scores import GUESS_KM, methods
 from icgeo.report import tables
-from icgeo.report.cases import EACH
-from icgeo.report.charts import draw_calibration, draw_curves, draw_errors
 from icgeo.report.published_numbers import compare_with_published
-from icgeo.report.run_folder import Run, read_run
+from icgeo.report.run_folder import EACH, EmbeddedImage, Run, read_run
 from icgeo.report.tables import format_area, format_number, format_place
 
+LINES_SHOWN = 400
+"""Of a map of errors: more lines hide each other."""
 MOST_LISTED = 100
 """Photos in a list of failures, or of answers without a known truth."""
 WORLDS_SHOWN = 6
@@ -60,24 +66,25 @@ def _section(run: Run, *, worlds: int) -> dict[str, Any]:
     """Make the tables of a run, and the charts and cases of its first `worlds`."""
     names = list(run.rows.world.unique())
     known = run.rows[run.rows.nll.notna()]
-    drawn = known[known.world.isin(names[:worlds])]
-    by_world = [(str(world), rows) for world, rows in known.groupby("world", sort=False)]
-    charted = [(world, rows) for world, rows in by_world if world in names[:worlds]]
-    calibration = tables.calibration_table(drawn)
-    distances = calibration["distance from diagonal"]
+    charted = known[known.world.isin(names[:worlds])]
+    by_world = {str(world): rows for world, rows in charted.groupby("world", sort=False)}
+    calibration = tables.calibration_table(charted)
     compared, notes = compare_with_published(run.rows)
     return {
         "run": run,
         "worlds": names,
         "left_out": len(names[worlds:]),
-        "results": {world: tables.results_table(rows) for world, rows in by_world},
+        "results": {
+            str(world): tables.results_table(rows)
+            for world, rows in known.groupby("world", sort=False)
+        },
         "answers": tables.answer_table(run.rows),
         "compared": compared,
         "notes": notes,
-        "curves": [chart for world, rows in charted for chart in draw_curves(world, rows)],
+        "curves": [chart for item in by_world.items() for chart in _draw_curves(*item)],
         "calibration": calibration,
-        "reliability": draw_calibration(drawn, distances) if len(distances) else None,
-        "maps": [draw_errors(world, rows) for world, rows in charted],
+        "reliability": _draw_calibration(charted, calibration["distance from diagonal"]),
+        "maps": [_draw_errors(world, rows) for world, rows in by_world.items()],
         "cases": run.cases[run.cases.world.isin(names[:worlds])][: 2 * EACH * worlds],
         "failures": tables.failure_table(run.rows),
         "timing": tables.timing_table(run.rows),
@@ -100,3 +107,86 @@ def _describe(case: Any) -> str:
         error = f"counts as {GUESS_KM:,.0f} km off"
     truth = format_place(case.true_lat, case.true_lon)
     return f"{error}; {answer}, truth {truth}; {area}; NLL {format_number(case.nll, '.2f')} nats/sr"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """An image with its caption, and what it shows for those who do not see it."""
+
+    image: EmbeddedImage
+    caption: str
+    alt: str
+
+
+def _draw_curves(world: str, rows: DataFrame) -> list[Chart]:
+    """Draw the error of one world against shots, and its recall by radius and by area."""
+    charts: list[Chart] = []
+    scores = score(rows.dropna(subset=["area_90_km2", "seconds"]))
+    if len(scores):
+        most = methods(scores[scores.shots == scores.shots.max()])
+        ends = [f"{s.locator}, {s.shots} shots: {s.median_km:,.0f} km." for s in most.itertuples()]
+        caption = f"{world}: median error against shots, with 95 % intervals of the method"
+        charts.append(_curve(plots.plot_shots, scores, caption, *ends))
+    caption = f"{world}: share of queries answered within each radius; numbers are in the tables"
+    charts.append(_curve(plots.plot_recall_by_radius, rows, caption))
+    if rows.searched_area_km2.notna().any():
+        caption = (
+            f"{world}: truths found by a search of each area, most probable cells first; flat "
+            "densities, which tell nothing, are searched blindly"
+        )
+        charts.append(_curve(plots.plot_recall_by_area, rows, caption))
+    return charts
+
+
+def _curve(plot: Callable[..., Figure], values: DataFrame, caption: str, *words: str) -> Chart:
+    figure = Figure(figsize=(4.6, 3.9), layout="constrained")
+    ax = figure.subplots()
+    plot(values, ax=ax)
+    ax.set_title("")
+    entries = ax.get_legend_handles_labels()
+    figure.legend(*entries, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    image = EmbeddedImage.from_figure(figure)
+    return Chart(image, caption, " ".join((f"Line chart, {caption}.", *words)))
+
+
+def _draw_calibration(rows: DataFrame, distances: Series) -> Chart | None:
+    """Draw how often truths lie in their regions; `distances` from the diagonal are in its text."""
+    if distances.empty:
+        return None
+    caption = (
+        "How often the truth lies in the credible region of each probability; above the diagonal "
+        "densities are too wide, below it too narrow; within the shaded band that may be chance"
+    )
+    words = "; ".join(f"{name}: {distance}" for name, distance in distances.items())
+    alt = f"Reliability curves; largest distance from the diagonal: {words}."
+    figure = plots.plot_calibration(levels_by_world(rows))
+    return Chart(EmbeddedImage.from_figure(figure), caption, alt)
+
+
+def _draw_errors(world: str, rows: DataFrame) -> Chart:
+    """Draw a great circle from each truth to its answer, of the first method with most shots.
+
+    Of more than `LINES_SHOWN` rows so many are drawn, evenly spread.
+    """
+    known = methods(rows)
+    known = known[known.locator == known.locator.iloc[0]]
+    known = known[known.shots == known.shots.max()]
+    numbers = np.linspace(0, len(known) - 1, min(len(known), LINES_SHOWN)).round().astype(int)
+    drawn = known.iloc[numbers]
+    figure = Figure(figsize=(6, 3.7), layout="constrained")
+    plots.plot_errors(
+        drawn[["lat", "lon"]].to_numpy(copy=True),
+        drawn[["true_lat", "true_lon"]].to_numpy(copy=True),
+        on_earth=Episode("", world, (), ()).is_earth,
+        ax=figure.subplots(),
+    )
+    first, silent = known.iloc[0], known.lat.isna().sum()
+    count = f"{len(drawn):,} of {len(known):,}" if len(drawn) < len(known) else f"{len(known)}"
+    caption = (
+        f"{world}, {first.locator}, {first.shots} shots: {count} truths and answers, joined by "
+        f"great circles; {silent:,} of {len(known):,} were not located"
+    )
+    if silent:
+        guess = f"{GUESS_KM:,.0f} km"
+        caption += f"; the tables count them as {guess}, the median on the map leaves them out"
+    return Chart(EmbeddedImage.from_figure(figure, dpi=130), caption, f"World map, {caption}.")

@@ -60,24 +60,20 @@ def compare_with_published(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame],
         elif len(known):
             tables |= _compare(benchmark, known)
     if not tables and not notes:
+        worlds = set(rows["world"])
+        photos, splits = worlds & {PHOTOS}, worlds & set(BENCHMARKS)
+        reasons = (
+            (photos, " On photos of your own those systems were not measured."),
+            (splits, " Another split of a benchmark is another test."),
+            (worlds - photos - splits, " A view of a planet from orbit is another task."),
+        )
         notes.append(
             "None of the published systems (PLONK, GeoCLIP, PIGEON, OSV-5M baselines, LocDiff, "
             "HierLoc, GeoRanker) is set beside this run: their numbers hold for photos taken on "
             "the ground, on OSV-5M, Im2GPS3k, YFCC4k, GWS15k and iNat21, and this run has none of "
-            f"these.{_why_apart(set(rows['world']))}"
+            "these." + "".join(reason for where, reason in reasons if where)
         )
     return tables, notes
-
-
-def _why_apart(worlds: set[str]) -> str:
-    """Say in sentences why what a run was measured on is none of the published sets."""
-    photos, splits = worlds & {PHOTOS}, worlds & set(BENCHMARKS)
-    reasons = (
-        (photos, "On photos of your own those systems were not measured."),
-        (splits, "Another split of a benchmark is another test."),
-        (worlds - photos - splits, "A view of a planet from orbit is another task."),
-    )
-    return "".join(f" {reason}" for which, reason in reasons if which)
 
 
 def _compare(benchmark: str, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -88,10 +84,9 @@ def _compare(benchmark: str, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     lines: Iterable[Any] = numbers.itertuples()
     for number in lines:
         form = ",.1f" if number.unit == "%" else ",.0f"
-        cell = format_number(number.value, form)
+        cells.append(format_number(number.value, form))
         if pd.notna(number.protocol):
-            cell += f"\nthis run {format_number(_score(rows, number), form)}"
-        cells.append(cell)
+            cells[-1] += f"\nthis run {format_number(_score(rows, number), form)}"
     numbers = numbers.assign(heading=numbers.metric + ", " + numbers.unit, cell=cells)
     is_same = numbers.protocol.notna()
     first = rows.iloc[0]

@@ -14,7 +14,7 @@ from icgeo import maps
 from icgeo.evaluation import Episode, Query, to_frame
 from icgeo.prediction import Example, Prediction
 from icgeo.report import choose_cases, load_cases, save_cases
-from icgeo.report.cases import draw_density
+from icgeo.report.run_folder import draw_density
 from icgeo.sphere.density import Density
 
 STYLE = maps.MapStyle.three_widths(height=16, width=32)
