@@ -69,9 +69,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         package = arguments.package or fetch(Path(folder))
         shapes = {"land": land(package), "borders": borders(package)}
-    frame = geopandas.GeoDataFrame(
-        {"kind": list(shapes)}, geometry=list(shapes.values()), crs="EPSG:4326"
-    ).explode(ignore_index=True)
+    frame = geopandas.GeoDataFrame({"kind": [*shapes]}, geometry=[*shapes.values()], crs=4326)
+    frame = frame.explode(ignore_index=True)
     frame.to_parquet(ASSET, compression="zstd", index=False)
     print(f"{ASSET}: {len(frame)} shapes, {ASSET.stat().st_size / 1e3:.0f} kB")
 
