@@ -16,5 +16,4 @@ from icgeo.plots.maps import save_denoising as save_denoising
 from icgeo.plots.predictions import plot_density as plot_density
 from icgeo.plots.predictions import plot_gallery as plot_gallery
 from icgeo.plots.predictions import plot_prediction as plot_prediction
-from icgeo.plots.run_figures import save_figures as save_figures
 from icgeo.plots.world import plot_errors as plot_errors

@@ -51,22 +51,21 @@ def plot_shots(
     worlds = list(scores.world.unique())
     if not worlds or (ax is not None and len(worlds) > 1):
         raise ValueError(f"expected scores of one world for each panel, got those of {worlds}")
-    if ax is not None:
-        _plot_world(ax, scores, label)
-        _scale_errors(ax, log)
-        return figure_of(ax)
-    figure = Figure(figsize=(3.9 * len(worlds) + 0.4, 3.5), layout="constrained")
-    axes = figure.subplots(1, len(worlds), squeeze=False, sharey=True)[0]
+    size = (3.9 * len(worlds) + 0.4, 3.5)
+    figure = figure_of(ax) if ax else Figure(figsize=size, layout="constrained")
+    axes = [ax] if ax else figure.subplots(1, len(worlds), squeeze=False, sharey=True)[0]
     for panel, world in zip(axes, worlds, strict=True):
         _plot_world(panel, scores[scores.world == world], label)
-        panel.label_outer()
     _scale_errors(axes[0], log)  # for all, and last: it ends the scaling to what is drawn
+    if ax is not None:
+        return figure
+    for panel in axes:
+        panel.label_outer()
     handles, labels = axes[0].get_legend_handles_labels()
     columns = min(2 * len(worlds), _LEGEND_COLUMNS)
     figure.set_figheight(3.3 + 0.2 * math.ceil(len(labels) / columns))
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=columns, fontsize=TEXT, frameon=False
-    )
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns}
+    figure.legend(handles, labels, fontsize=TEXT, frameon=False, **place)
     return figure
 
 

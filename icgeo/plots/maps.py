@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,12 +43,8 @@ def plot_context(
 ) -> Figure:
     """Show the context that the model is given: pairs of photo and map, in order.
 
-    Args:
-        examples: what it is shown.
-        maps: theirs, as drawn; by default they are drawn here.
-        style: in which they are then drawn. That of a `Geolocator`, which its model sees, is
-            `locator.loaded.settings.style`; by default `MapStyle()`, which has other sizes.
-        figure: where to draw.
+    Without `maps` they are drawn here, in `style`. That of a `Geolocator`, which its model sees, is
+    `locator.loaded.settings.style`; by default `MapStyle()`, which has other sizes.
 
     Raises:
         ValueError: no example, or another number of maps.
@@ -137,13 +134,9 @@ def _maps(steps: Steps, query: int) -> list[np.ndarray]:
 
 
 def save_denoising(steps: Steps, path: str | Path, *, query: int = 0, seconds: float = 0.5) -> None:
-    """Write the map of one query as it is drawn to a moving picture.
+    """Write the map of one query as it is drawn to a moving picture, .gif or .mp4 (`icgeo[video]`).
 
-    Args:
-        steps: as the conventions describe them.
-        path: where to, ending in .gif, or in .mp4 (H.264, needs `icgeo[video]`).
-        query: whose map.
-        seconds: how long each step is shown; the last one stays for 2 s.
+    Each step is shown for so many seconds; the last one stays for 2 s.
 
     Raises:
         UsageError: .mp4 without PyAV.
@@ -163,9 +156,8 @@ def save_denoising(steps: Steps, path: str | Path, *, query: int = 0, seconds: f
         return
     first, *others = map(Image.fromarray, frames)
     durations = [1000 * seconds] * len(others) + [1000 * max(seconds, _LAST_SECONDS)]
-    first.save(
-        path, save_all=True, append_images=others, duration=durations, loop=0, optimize=False
-    )
+    film: dict[str, Any] = {"append_images": others, "duration": durations, "loop": 0}
+    first.save(path, save_all=True, optimize=False, **film)
 
 
 def _frame(image: np.ndarray, title: str) -> UInt8[np.ndarray, "rows columns 3"]:

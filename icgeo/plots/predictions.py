@@ -31,6 +31,7 @@ _FARTHEST = 4
 """A window is widened to show the truth by this factor at most."""
 _LEAST_DARK = 1 / math.pi
 """Density that is painted darkest at least: four times the uniform one."""
+_LONGEST_TITLE = 26
 _LEVEL_STYLES: dict[float, Any] = {0.5: "dashed", 0.9: "solid"}
 
 
@@ -46,14 +47,12 @@ def plot_density(
     `on_earth` draws coastlines; on other worlds there is only the graticule. A given `ax` gets
     neither title nor legend.
     """
-    if ax is not None:
-        _draw_world(ax, prediction, truth, on_earth=on_earth)
-        return theme.figure_of(ax)
-    figure = Figure(figsize=(6, 3.55), layout="constrained")
-    ax = figure.subplots()
-    _draw_world(ax, prediction, truth, on_earth=on_earth)
-    ax.set_title(_summary(prediction, truth), fontsize=TEXT)
-    _add_legend(figure, [prediction], [truth])
+    panel = ax or Figure(figsize=(6, 3.55), layout="constrained").subplots()
+    _draw_world(panel, prediction, truth, on_earth=on_earth)
+    figure = theme.figure_of(panel)
+    if ax is None:
+        panel.set_title(_summary(prediction, truth), fontsize=TEXT)
+        _add_legend(figure, [prediction], [truth])
     return figure
 
 
@@ -121,8 +120,8 @@ def _legend_handles(
         for level in levels:
             note = " (grey: outside)" if level == levels[-1] else ""
             label = f"{100 * level:.0f} % region{note}"
-            line = Line2D([], [], color=BLACK, lw=0.9, ls=_LEVEL_STYLES[level], label=label)
-            handles.append(line)
+            style = _LEVEL_STYLES[level]
+            handles.append(Line2D([], [], color=BLACK, lw=0.9, ls=style, label=label))
     return handles
 
 
@@ -186,7 +185,8 @@ def plot_gallery(
 def _show_input_and_map(
     photo_ax: Axes, map_ax: Axes, prediction: Prediction, photo: Photo, title: str, head: str = ""
 ) -> None:
-    show_image(photo_ax, theme.picture(photo), title=theme.short(title))
+    title = title if len(title) <= _LONGEST_TITLE else "…" + title[1 - _LONGEST_TITLE :]
+    show_image(photo_ax, theme.picture(photo), title=title)  # its end tells files apart
     if prediction.map is None:
         map_ax.set_axis_off()
     else:
@@ -204,15 +204,8 @@ def plot_prediction(
 ) -> Figure:
     """Show all of a prediction: photo, map drawn, density on the world, and a window on its mode.
 
-    One that is not located has no window.
-
-    Args:
-        prediction: what was found.
-        photo: of what.
-        truth: where it was taken, in degrees, if that is known.
-        title: stands over the photo.
-        on_earth: whether coastlines and borders belong on it.
-        ax: one of a grid of axes (`Figure.subplots`), whose place is taken.
+    One that is not located has no window. `title` stands over the photo; `on_earth` draws
+    coastlines and borders; `ax`, one of a grid (`Figure.subplots`), gives up its place.
 
     Raises:
         ValueError: an `ax` that is not one of a grid.
@@ -235,9 +228,8 @@ def plot_prediction(
     theme.add_colour_bar(image, world, "probability per steradian")
     handles = _legend_handles([prediction], [truth], CREDIBLE_LEVELS)
     for zoom in zooms:
-        frame = edge(_draw_zoom(zoom, prediction, truth, on_earth=on_earth))
-        lines = LineCollection(whole_world().lines(frame), colors=GREY, linewidths=0.8)
-        world.add_collection(lines)
+        frame = whole_world().lines(edge(_draw_zoom(zoom, prediction, truth, on_earth=on_earth)))
+        world.add_collection(LineCollection(frame, colors=GREY, linewidths=0.8))
         handles.append(Line2D([], [], color=GREY, lw=0.8, label="window on the right"))
     if handles:
         close: dict[str, Any] = {"handletextpad": 0.4, "handlelength": 1.5, "columnspacing": 0.9}

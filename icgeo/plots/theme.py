@@ -70,14 +70,8 @@ def place_name(lat: float, lon: float, *, digits: int = 0) -> str:
     >>> place_name(-33.9, 151.2)
     '34° S, 151° E'
     """
-    north, east = round(lat, digits) >= 0, round(lon, digits) >= 0
-    sides = "N" if north else "S", "E" if east else "W"
-    return f"{abs(lat):.{digits}f}° {sides[0]}, {abs(lon):.{digits}f}° {sides[1]}"
-
-
-def short(name: str, most: int = 26) -> str:
-    """Keep the end of a long name, which is what tells files apart."""
-    return name if len(name) <= most else "…" + name[1 - most :]
+    north, east = "SN"[round(lat, digits) >= 0], "WE"[round(lon, digits) >= 0]
+    return f"{abs(lat):.{digits}f}° {north}, {abs(lon):.{digits}f}° {east}"
 
 
 def figure_of(ax: Axes) -> Figure:

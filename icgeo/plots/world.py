@@ -59,8 +59,8 @@ class View:
 
 def parted(points: Points) -> list[Points]:
     """Take apart lines at the rows of NaN between them."""
-    runs = np.ma.clump_unmasked(np.ma.masked_invalid(points[:, 0]))
-    return [points[run] for run in runs if run.stop - run.start > 1]
+    parts = np.split(points, np.flatnonzero(np.isnan(points[:, 0])))
+    return [rest for part in parts if len(rest := part[np.isfinite(part[:, 0])]) > 1]
 
 
 def _view(projection: str, right: float, top: float, width: int) -> View:
@@ -80,8 +80,7 @@ def _view(projection: str, right: float, top: float, width: int) -> View:
 @lru_cache(maxsize=1)
 def whole_world() -> View:
     """View all of the globe; cached."""
-    projection = "+proj=eqearth +R=1"
-    project = Proj(projection)
+    project = Proj(projection := "+proj=eqearth +R=1")
     return _view(projection, project(180, 0)[0], project(0, 90)[1], _WORLD_WIDTH)
 
 
@@ -170,9 +169,8 @@ def great_circle(start: Float[Tensor, "2"], end: Float[Tensor, "2"]) -> Points:
     """Locations along the shorter arc between two, cut at the antimeridian."""
     first, last = sphere.to_xyz(start), sphere.to_xyz(end)
     share = torch.linspace(0, 1, _ARC_POINTS, dtype=torch.float64)[:, None]
-    return cut(
-        sphere.to_lat_lon(sphere.exp_map(first, share * sphere.log_map(first, last))).numpy()
-    )
+    points = sphere.exp_map(first, share * sphere.log_map(first, last))
+    return cut(sphere.to_lat_lon(points).numpy())
 
 
 def plot_errors(
@@ -180,14 +178,8 @@ def plot_errors(
 ) -> Figure:
     """Show the great circle from each guess to its truth, coloured by its length in km.
 
-    The median in the title is that of the located; tables count the others as guesses, 10,008 km.
-
-    Args:
-        guesses: locations [n, 2] in degrees; a row of NaN was not located, and only its truth is
-            marked.
-        truths: locations [n, 2] in degrees.
-        on_earth: whether coastlines belong on it.
-        ax: where to draw.
+    Both are locations [n, 2] in degrees. Where a guess is NaN only the truth is marked; the median
+    in the title leaves it out, tables count it as a guess, 10,008 km. `on_earth` draws coastlines.
 
     Raises:
         ValueError: no pair, other shapes, or a location off the globe.
@@ -205,13 +197,9 @@ def plot_errors(
     ax = ax or Figure(figsize=(7, 4), layout="constrained").subplots()
     view = draw_globe(ax, on_earth=on_earth)
     parts = [view.lines(great_circle(*ends)) for ends in zip(guess, goal, strict=True)]
-    arcs = LineCollection(
-        [line for lines in parts for line in lines],
-        array=np.repeat(error.numpy(), [len(lines) for lines in parts]),
-        cmap=theme.ERROR_MAP,
-        linewidths=1.3,
-        zorder=3,
-    )
+    lengths = np.repeat(error.numpy(), [len(lines) for lines in parts])
+    style: dict[str, Any] = {"cmap": theme.ERROR_MAP, "linewidths": 1.3, "zorder": 3}
+    arcs = LineCollection([line for lines in parts for line in lines], array=lengths, **style)
     arcs.set_clim(0, max([1.0, *error.tolist()]))
     ax.add_collection(arcs)
     marks: list[tuple[str, Tensor, str, dict[str, Any]]] = [
@@ -219,17 +207,15 @@ def plot_errors(
         ("truth", goal, ".", {"color": theme.BLACK, "zorder": 5}),
         ("truth, not located", missed, "o", {"mfc": "none", "mec": theme.GREY, "zorder": 4}),
     ]
-    for label, places, marker, style in marks[: None if len(missed) else 2]:
+    for label, places, marker, style in marks if len(missed) else marks[:2]:
         ax.plot(*view.project(places.numpy()).T, marker, ms=4, label=label, **style)
     title = f"{len(error):,} of {len(truth):,} located"
     if len(error):
         whose = " of the located" if len(missed) else ""
         title += f", median error{whose} {np.median(error):,.0f} km"
     ax.set_title(title, fontsize=theme.TITLE)
-    bar = theme.add_colour_bar(arcs, ax, "error in km")
-    bar.xaxis.set_major_formatter("{x:,.0f}")
-    legend = ax.legend(
-        fontsize=theme.SMALL, frameon=False, loc="upper left", bbox_to_anchor=(-0.02, 0.04)
-    )
+    theme.add_colour_bar(arcs, ax, "error in km").xaxis.set_major_formatter("{x:,.0f}")
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (-0.02, 0.04)}
+    legend = ax.legend(fontsize=theme.SMALL, frameon=False, **place)
     legend.set_in_layout(False)  # there is room beside the colours
     return theme.figure_of(ax)

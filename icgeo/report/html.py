@@ -6,14 +6,13 @@ which is sharp at any size, maps are PNG.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
-from pandas import DataFrame, Series, isna
+from pandas import DataFrame, Series
 
 from icgeo import plots
 from icgeo.evaluation import Episode, levels_by_world, score
@@ -21,8 +20,9 @@ from icgeo.evaluation.scores import GUESS_KM, methods
 from icgeo.report import tables
 from icgeo.report.published_numbers import compare_with_published
 from icgeo.report.run_folder import EACH, EmbeddedImage, Run, read_run
-from icgeo.report.tables import format_area, format_number, format_place
 
+Chart = tuple[EmbeddedImage, str, str]
+"""An image, its caption, and what it shows for those who do not see it."""
 LINES_SHOWN = 400
 """Of a map of errors: more lines hide each other."""
 MOST_LISTED = 100
@@ -47,44 +47,40 @@ def write_report(folders: Sequence[Path], path: Path, *, title: str = "Geolocati
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= {"tables": tables, "GUESS_KM": GUESS_KM}
+    worlds = [each if number < WORLDS_SHOWN else 0 for number in range(len(runs))]
     page = environment.get_template("report.html.jinja").render(
         title=title,
         glance=tables.glance_table((run.name, run.rows) for run in runs),
-        sections=[
-            _section(run, worlds=each if number < WORLDS_SHOWN else 0)
-            for number, run in enumerate(runs)
-        ],
+        sections=[*map(_section, runs, worlds)],
         most_listed=MOST_LISTED,
-        describe=_describe,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     return path
 
 
-def _section(run: Run, *, worlds: int) -> dict[str, Any]:
+def _section(run: Run, worlds: int) -> dict[str, Any]:
     """Make the tables of a run, and the charts and cases of its first `worlds`."""
     names = list(run.rows.world.unique())
     known = run.rows[run.rows.nll.notna()]
-    charted = known[known.world.isin(names[:worlds])]
-    by_world = {str(world): rows for world, rows in charted.groupby("world", sort=False)}
-    calibration = tables.calibration_table(charted)
+    by_world = {str(world): rows for world, rows in known.groupby("world", sort=False)}
+    charted = {world: rows for world, rows in by_world.items() if world in names[:worlds]}
+    drawn = known[known.world.isin(charted)]
+    calibration = tables.calibration_table(drawn)
     compared, notes = compare_with_published(run.rows)
     return {
         "run": run,
         "worlds": names,
         "left_out": len(names[worlds:]),
-        "results": {
-            str(world): tables.results_table(rows)
-            for world, rows in known.groupby("world", sort=False)
-        },
+        "results": {world: tables.results_table(rows) for world, rows in by_world.items()},
         "answers": tables.answer_table(run.rows),
         "compared": compared,
         "notes": notes,
-        "curves": [chart for item in by_world.items() for chart in _draw_curves(*item)],
+        "curves": [chart for item in charted.items() for chart in _draw_curves(*item)],
         "calibration": calibration,
-        "reliability": _draw_calibration(charted, calibration["distance from diagonal"]),
-        "maps": [_draw_errors(world, rows) for world, rows in by_world.items()],
+        "reliability": _draw_calibration(drawn, calibration["distance from diagonal"]),
+        "maps": [_draw_errors(*item) for item in charted.items()],
         "cases": run.cases[run.cases.world.isin(names[:worlds])][: 2 * EACH * worlds],
         "failures": tables.failure_table(run.rows),
         "timing": tables.timing_table(run.rows),
@@ -93,29 +89,6 @@ def _section(run: Run, *, worlds: int) -> dict[str, Any]:
             "Versions": tables.values_table(run.versions, "what", "version"),
         },
     }
-
-
-def _describe(case: Any) -> str:
-    """Say in words how a case went."""
-    answer = format_place(case.lat, case.lon)
-    answer = answer if isna(case.lat) else f"answer {answer}"
-    area = f"90\N{NO-BREAK SPACE}% area {format_area(case.area_90_km2)}"
-    if isna(case.nll):
-        return f"{answer}; {area}"
-    error = f"{format_number(case.distance_km)} km off"
-    if isna(case.distance_km):
-        error = f"counts as {GUESS_KM:,.0f} km off"
-    truth = format_place(case.true_lat, case.true_lon)
-    return f"{error}; {answer}, truth {truth}; {area}; NLL {format_number(case.nll, '.2f')} nats/sr"
-
-
-@dataclass(frozen=True)
-class Chart:
-    """An image with its caption, and what it shows for those who do not see it."""
-
-    image: EmbeddedImage
-    caption: str
-    alt: str
 
 
 def _draw_curves(world: str, rows: DataFrame) -> list[Chart]:
@@ -132,21 +105,20 @@ def _draw_curves(world: str, rows: DataFrame) -> list[Chart]:
     if rows.searched_area_km2.notna().any():
         caption = (
             f"{world}: truths found by a search of each area, most probable cells first; flat "
-            "densities, which tell nothing, are searched blindly"
         )
+        caption += "densities, which tell nothing, are searched blindly"
         charts.append(_curve(plots.plot_recall_by_area, rows, caption))
     return charts
 
 
 def _curve(plot: Callable[..., Figure], values: DataFrame, caption: str, *words: str) -> Chart:
-    figure = Figure(figsize=(4.6, 3.9), layout="constrained")
-    ax = figure.subplots()
-    plot(values, ax=ax)
+    ax = Figure(figsize=(4.6, 3.9), layout="constrained").subplots()
+    figure = plot(values, ax=ax)
     ax.set_title("")
     entries = ax.get_legend_handles_labels()
     figure.legend(*entries, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    image = EmbeddedImage.from_figure(figure)
-    return Chart(image, caption, " ".join((f"Line chart, {caption}.", *words)))
+    alt = " ".join((f"Line chart, {caption}.", *words))
+    return EmbeddedImage.from_figure(figure), caption, alt
 
 
 def _draw_calibration(rows: DataFrame, distances: Series) -> Chart | None:
@@ -159,8 +131,8 @@ def _draw_calibration(rows: DataFrame, distances: Series) -> Chart | None:
     )
     words = "; ".join(f"{name}: {distance}" for name, distance in distances.items())
     alt = f"Reliability curves; largest distance from the diagonal: {words}."
-    figure = plots.plot_calibration(levels_by_world(rows))
-    return Chart(EmbeddedImage.from_figure(figure), caption, alt)
+    image = EmbeddedImage.from_figure(plots.plot_calibration(levels_by_world(rows)))
+    return image, caption, alt
 
 
 def _draw_errors(world: str, rows: DataFrame) -> Chart:
@@ -172,13 +144,11 @@ def _draw_errors(world: str, rows: DataFrame) -> Chart:
     known = known[known.locator == known.locator.iloc[0]]
     known = known[known.shots == known.shots.max()]
     numbers = np.linspace(0, len(known) - 1, min(len(known), LINES_SHOWN)).round().astype(int)
-    drawn = known.iloc[numbers]
-    figure = Figure(figsize=(6, 3.7), layout="constrained")
-    plots.plot_errors(
-        drawn[["lat", "lon"]].to_numpy(copy=True),
-        drawn[["true_lat", "true_lon"]].to_numpy(copy=True),
-        on_earth=Episode("", world, (), ()).is_earth,
-        ax=figure.subplots(),
+    drawn, on_earth = known.iloc[numbers], Episode("", world, (), ()).is_earth
+    ax = Figure(figsize=(6, 3.7), layout="constrained").subplots()
+    answers, truths = drawn[["lat", "lon"]], drawn[["true_lat", "true_lon"]]
+    figure = plots.plot_errors(
+        answers.to_numpy(copy=True), truths.to_numpy(copy=True), on_earth=on_earth, ax=ax
     )
     first, silent = known.iloc[0], known.lat.isna().sum()
     count = f"{len(drawn):,} of {len(known):,}" if len(drawn) < len(known) else f"{len(known)}"
@@ -187,6 +157,6 @@ def _draw_errors(world: str, rows: DataFrame) -> Chart:
         f"great circles; {silent:,} of {len(known):,} were not located"
     )
     if silent:
-        guess = f"{GUESS_KM:,.0f} km"
-        caption += f"; the tables count them as {guess}, the median on the map leaves them out"
-    return Chart(EmbeddedImage.from_figure(figure, dpi=130), caption, f"World map, {caption}.")
+        caption += f"; the tables count them as {GUESS_KM:,.0f} km, the median on the map leaves "
+        caption += "them out"
+    return EmbeddedImage.from_figure(figure, dpi=130), caption, f"World map, {caption}."

@@ -42,10 +42,9 @@ def published() -> pd.DataFrame:
 
 
 def compare_with_published(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """Set the method with most shots beside published numbers; say what is left out, and why.
+    """Set the method with most shots beside published numbers: tables by their captions.
 
-    Returns:
-        tables by their captions, and sentences.
+    Sentences, the second value, say what is left out, and why.
     """
     tables: dict[str, pd.DataFrame] = {}
     notes: list[str] = []
@@ -53,10 +52,8 @@ def compare_with_published(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame],
         answers = methods(rows[rows.episode == episode])
         known = answers[(answers.shots == answers.shots.max()) & answers.nll.notna()]
         if 0 < len(known) < WHOLE * size:
-            notes.append(
-                f"{benchmark}: {len(known):,} of its {size:,} queries were answered; a part of a "
-                "benchmark is not compared."
-            )
+            answered = f"{benchmark}: {len(known):,} of its {size:,} queries were answered"
+            notes.append(f"{answered}; a part of a benchmark is not compared.")
         elif len(known):
             tables |= _compare(benchmark, known)
     if not tables and not notes:
@@ -91,15 +88,10 @@ def _compare(benchmark: str, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     is_same = numbers.protocol.notna()
     first = rows.iloc[0]
     run = f"{first['locator']}, {first['shots']} shots, {len(rows):,} queries"
-    parts = {
-        f"published, and below it this run ({run}) counted by the same protocol": is_same,
-        "published by a protocol that is not known, so not compared": ~is_same,
-    }
-    return {
-        f"{benchmark}: {title}": _by_system(numbers[part])
-        for title, part in parts.items()
-        if part.any()
-    }
+    same = f"published, and below it this run ({run}) counted by the same protocol"
+    other = "published by a protocol that is not known, so not compared"
+    parts = {same: numbers[is_same], other: numbers[~is_same]}
+    return {f"{benchmark}: {title}": _by_system(part) for title, part in parts.items() if len(part)}
 
 
 def _by_system(numbers: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Run folders, read as they are: rows, options, versions, and the best and worst cases.
+"""Run folders: their figures and best and worst cases saved, and all of it read for a report.
 
 Conventions: the folder `cases` of a run holds photo, drawn map and density of the queries that went
 best and worst, and `cases.json`, which says whose they are. They are some hundred kB: rows hold no
@@ -8,7 +8,7 @@ photo, and a report is read where the photos are not.
 import base64
 import json
 import mimetypes
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -25,13 +25,16 @@ from PIL import Image
 from icgeo import plots
 from icgeo.config import UsageError
 from icgeo.data.photos import Photo, PhotoError, read_photo
-from icgeo.evaluation import Episode, read_rows
+from icgeo.evaluation import Episode, levels_by_world, read_rows, score
 from icgeo.evaluation.scores import GUESS_KM, methods
+from icgeo.maps import MapStyle
 from icgeo.plots.theme import drawn_image
-from icgeo.prediction import Locator, Prediction
+from icgeo.prediction import Example, Locator, Prediction
+from icgeo.selection import Selecting
 from icgeo.sphere import Values
 
 EACH = 3
+"""Best and worst cases of a world, and rows of the gallery for each run."""
 PHOTO_SIDE = 240
 _FOLDER, _INDEX = "cases", "cases.json"
 _PARTS = ("photo", "map", "density")
@@ -48,8 +51,7 @@ class EmbeddedImage:
     def from_image(cls, image: Image.Image, suffix: str = ".png") -> "EmbeddedImage":
         """Encode an image as PNG, or as JPEG if the suffix is `.jpg`."""
         stream = BytesIO()
-        kind = "JPEG" if suffix == ".jpg" else "PNG"
-        image.save(stream, format=kind, quality=85, optimize=True)
+        image.save(stream, Image.registered_extensions()[suffix], quality=85, optimize=True)
         return cls(stream.getvalue(), suffix)
 
     @classmethod
@@ -129,13 +131,53 @@ def choose_cases(rows: pd.DataFrame, each: int = EACH) -> pd.DataFrame:
     return pd.concat(cases)
 
 
+def save_figures(
+    folder: Path, rows: pd.DataFrame, runs: Sequence[tuple[Locator, Episode]], style: MapStyle
+) -> None:
+    """Write `context.png`, `gallery.png`, and where the truth is known `shots` and `calibration`.
+
+    `rows` are what `evaluate` returned of the `runs`, whose first queries are located again;
+    `style` is that in which the model is shown its examples.
+    """
+    figures: dict[str, Figure] = {}
+    if examples := _first_examples(*runs[0]):
+        figures["context"] = plots.plot_context(examples, style=style)
+    failed = set(rows[rows.error.notna()].set_index(["episode", "id"]).index)
+    gallery: list[tuple[Any, ...]] = []
+    for locator, episode in runs:
+        queries = [query for query in episode.queries if (episode.id, query.id) not in failed]
+        photos = [query.photo for query in queries[:EACH]]
+        answers = locator.locate(photos, episode.examples)
+        for query, answer in zip(queries, answers, strict=False):
+            gallery.append((answer, query.photo, query.lat_lon, query.id, episode.is_earth))
+    if gallery:
+        *columns, titles, on_earth = zip(*gallery, strict=True)
+        figures["gallery"] = plots.plot_gallery(*columns, titles=titles, on_earth=on_earth)
+    if len(scores := score(rows)):
+        figures["shots"] = plots.plot_shots(scores)
+        figures["calibration"] = plots.plot_calibration(levels_by_world(rows))
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=150)
+
+
+def _first_examples(locator: Locator, episode: Episode) -> Sequence[Example]:
+    """Return the examples that are chosen for the first query, or those of the episode."""
+    if not (isinstance(locator, Selecting) and episode.examples):
+        return episode.examples
+    try:
+        (numbers,) = locator.choose([episode.queries[0].photo], len(episode.examples)).tolist()
+    except PhotoError:
+        return ()
+    return [locator.bank.examples[number] for number in numbers]
+
+
 def save_cases(
     folder: Path, rows: pd.DataFrame, runs: Iterable[tuple[Locator, Episode]], *, each: int = EACH
 ) -> None:
     """Locate the best and worst queries of a run again, and keep their images for `write_report`.
 
-    `rows` are what `evaluate` returned of the `runs`, locators and their episodes; `each` is how
-    many of the best and of the worst are kept of each world.
+    `rows` are what `evaluate` returned of the `runs`; of each world `each` of the best and of the
+    worst are kept.
     """
     target = folder / _FOLDER
     target.mkdir(parents=True, exist_ok=True)
@@ -163,22 +205,16 @@ def save_cases(
 
 
 def shrink_photo(photo: Photo) -> EmbeddedImage:
-    """Make a small copy of a photo, without its tags: a report tells no more than it shows.
-
-    Raises:
-        PhotoError: it cannot be read.
-    """
+    """Make a small copy of a photo, without its tags: a report tells no more than it shows."""
     image = read_photo(photo, size_hint=PHOTO_SIDE)
     image.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
     return EmbeddedImage.from_image(image, ".jpg")
 
 
-def draw_density(
-    prediction: Prediction, truth: Values | None = None, *, on_earth: bool
-) -> EmbeddedImage:
+def draw_density(prediction: Prediction, truth: Values | None, *, on_earth: bool) -> EmbeddedImage:
     """Draw a density as `icgeo.plots.plot_density` does, small and with large marks."""
-    figure = Figure(figsize=(2.6, 1.35), layout="constrained")
-    plots.plot_density(prediction, truth, on_earth=on_earth, ax=figure.subplots())
+    ax = Figure(figsize=(2.6, 1.35), layout="constrained").subplots()
+    figure = plots.plot_density(prediction, truth, on_earth=on_earth, ax=ax)
     return EmbeddedImage.from_figure(figure, dpi=160)
 
 
@@ -195,19 +231,21 @@ def load_cases(folder: Path, rows: pd.DataFrame, *, each: int = EACH) -> pd.Data
     except (OSError, ValueError, TypeError, KeyError):
         entries = {}
     cases = choose_cases(rows, each)
-    images: list[dict[str, EmbeddedImage]] = []
-    for case in cases.itertuples():
+    records: list[dict[str, EmbeddedImage | None]] = []
+    lines: Iterable[Any] = cases.itertuples()
+    for case in lines:
         entry = entries.get((case.locator, case.episode, case.id, case.shots), {})
         # the last part of a name only: the index is data, and leads nowhere else
-        paths = {part: target / Path(str(entry[part])).name for part in _PARTS if part in entry}
-        images.append(
-            {
-                part: EmbeddedImage(path.read_bytes(), path.suffix)
-                for part, path in paths.items()
-                if path.is_file()
-            }
-        )
-        if "photo" not in images[-1] and pd.notna(case.source):
+        paths = {part: target / Path(str(entry.get(part, ""))).name for part in _PARTS}
+        images = {part: _read_image(path) for part, path in paths.items()}
+        if images["photo"] is None and pd.notna(case.source):
             with suppress(PhotoError):
-                images[-1]["photo"] = shrink_photo(case.source)
-    return cases.assign(**{part: [one.get(part) for one in images] for part in _PARTS})
+                images["photo"] = shrink_photo(case.source)
+        records.append(images)
+    for part in _PARTS:
+        cases[part] = [images[part] for images in records]
+    return cases
+
+
+def _read_image(path: Path) -> EmbeddedImage | None:
+    return EmbeddedImage(path.read_bytes(), path.suffix) if path.is_file() else None

@@ -81,13 +81,14 @@ def main(options: Options) -> None:
     examples = [episode.examples[number] for number in numbers]
     (prediction,) = locator.locate(photos, examples)
     figure = Figure(figsize=(11, 4))
-    maps = draw([[one.lat, one.lon] for one in examples], locator.loaded.settings.style)
+    places, style = [[one.lat, one.lon] for one in examples], locator.loaded.settings.style
+    maps = [*draw(places, style), prediction.map]
     for row, image in enumerate([*(example.image for example in examples), *photos]):
         bottom = 0.68 - 0.215 * row - 0.02 * (row == SHOTS)
         show_image(figure.add_axes((0.005, bottom, 0.073, 0.2)), picture(image))
         if row < SHOTS:
             show_image(figure.add_axes((0.083, bottom, 0.15, 0.2)), drawn_image(maps[row]))
-    show_image(figure.add_axes((0.488, 0.36, 0.194, 0.28)), drawn_image(prediction.map))
+    show_image(figure.add_axes((0.488, 0.36, 0.194, 0.28)), drawn_image(maps[-1]))
     plot_density(prediction, ax=figure.add_axes((0.722, 0.27, 0.276, 0.46)))
     draw_words(figure)
     figure.savefig(options.save, dpi=110)
