@@ -41,9 +41,8 @@ def plot_shots(
 ) -> Figure:
     """Show the median error against the number of shots, with 95 % intervals; a panel a world.
 
-    `scores` are those of `icgeo.evaluation.score`. `label` says what their shots stand for, if it
-    is something else; `log` makes the scale of errors logarithmic. A given `ax` gets no legend;
-    `ax.legend()` makes one.
+    `scores` are those of `icgeo.evaluation.score`. `label` says what their shots stand for, `log`
+    makes the scale of errors logarithmic. A given `ax` gets no legend.
 
     Raises:
         ValueError: no score, or an `ax` for several worlds.
@@ -127,7 +126,7 @@ def plot_calibration(
         style = CALIBRATION_STYLES[number % len(CALIBRATION_STYLES)]
         label = f"{name} (largest gap {metrics.calibration_error(values):.2f}, n = {len(values)})"
         ax.plot(grid, metrics.reliability(values, grid), label=label, linewidth=1.8, **style)
-    whose = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else ""
+    whose = " to ".join(map(str, dict.fromkeys((*counts[:1], *counts[-1:]))))
     for count in counts:
         low, high = ((grid + sign * calibration_band(count)).clamp(0, 1) for sign in (-1, 1))
         label = f"95 % of calibrated curves, n = {whose}" if count == counts[0] else ""
@@ -166,8 +165,7 @@ def plot_recall_by_radius(rows: DataFrame, *, ax: Axes | None = None) -> Figure:
 def plot_recall_by_area(rows: DataFrame, *, ax: Axes | None = None) -> Figure:
     """Show which share of the truths a search of each area finds, most probable cells first.
 
-    Rows without `searched_area_km2` are left out. A flat density is searched blindly; where all of
-    a curve are flat it is left out, as the dotted line is the same.
+    Rows without `searched_area_km2` are left out, and curves of flat densities: they are dotted.
     """
     ax = ax or Figure(layout="constrained").subplots()
     shares = torch.logspace(-5, 0, _POINTS, dtype=torch.float64)

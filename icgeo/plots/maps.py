@@ -53,10 +53,8 @@ def plot_context(
         places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
         maps = draw(places.reshape(-1, 2), style or MapStyle())
     if not examples or len(examples) != len(maps):
-        raise ValueError(
-            f"expected a map for each of at least one example, got {len(examples)} examples and "
-            f"{len(maps)} maps; draw them with icgeo.maps.draw"
-        )
+        counts = f"{len(examples)} examples and {len(maps)} maps; draw them with icgeo.maps.draw"
+        raise ValueError(f"expected a map for each of at least one example, got {counts}")
     panels: list[tuple[np.ndarray, str]] = []
     for number, (example, image) in enumerate(zip(examples, maps, strict=True), start=1):
         panels.append((picture(example.image), f"photo {number}"))
@@ -81,10 +79,9 @@ def plot_maps(
         raise ValueError(f"expected a map for each of {len(photos)} photos, got {counts}")
     panels: list[tuple[np.ndarray, str]] = []
     for number, photo in enumerate(photos):
-        panels.append((picture(photo), "photo"))
-        panels += [(drawn_image(images[number]), name) for name, images in maps.items()]
-    columns = 1 + len(maps)
-    panels[columns:] = [(image, "") for image, _ in panels[columns:]]
+        panels.append((picture(photo), "" if number else "photo"))
+        for name, images in maps.items():
+            panels.append((drawn_image(images[number]), "" if number else name))
     height, width = next(iter(maps.values())).shape[-2:]
     size = (1.5 * (1 + width / height * len(maps)), 1.6 * len(photos))
     return _show_rows(panels, [1, *len(maps) * [width / height]], size)

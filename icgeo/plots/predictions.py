@@ -24,13 +24,10 @@ from icgeo.sphere import EARTH_RADIUS_KM, Values, angle, as_lat_lon, distance_km
 from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_xyz
 
-_WIDEST_KM = 3000.0
-"""Half of the side of a window on a mode, at most; at least, it is this many cells."""
-_LEAST_CELLS = 5
+_WIDEST_KM, _LEAST_CELLS = 3000.0, 5
+"""Half of the side of a window on a mode: at most, and at least in cells."""
 _FARTHEST = 4
 """A window is widened to show the truth by this factor at most."""
-_LEAST_DARK = 1 / math.pi
-"""Density that is painted darkest at least: four times the uniform one."""
 _LONGEST_TITLE = 26
 _LEVEL_STYLES: dict[float, Any] = {0.5: "dashed", 0.9: "solid"}
 
@@ -62,22 +59,20 @@ def _draw_world(
     truth: Values | None,
     *,
     on_earth: bool,
-    levels: tuple[float, ...] = (0.9,),
+    levels: Sequence[float] = (0.9,),
 ) -> AxesImage:
     image = _draw_density(ax, whole_world(), prediction.density, levels)
     _mark_points(ax, draw_globe(ax, on_earth=on_earth), prediction, truth)
     return image
 
 
-def _draw_density(
-    ax: Axes, view: View, density: Density, levels: tuple[float, ...] = CREDIBLE_LEVELS
-) -> AxesImage:
+def _draw_density(ax: Axes, view: View, density: Density, levels: Sequence[float]) -> AxesImage:
     """Colour a density, shade what lies beyond the last of its levels, and outline them."""
     values = np.where(view.inside, density.log_prob(view.lat_lon).exp().numpy(), np.nan)
     place: dict[str, Any] = {"extent": view.extent, "origin": "upper"}
-    # alike in every view, and pale where nothing is known
-    most = max(density.mass.max().item() / density.cell_area, _LEAST_DARK)
-    colours: dict[str, Any] = {"cmap": theme.DENSITY_MAP, "vmin": 0, "vmax": most}
+    # alike in every view, and pale where nothing is known: darkest is four times uniform at least
+    most = max(density.mass.max().item() / density.cell_area, 1 / math.pi)
+    colours: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "vmax": most}
     image = ax.imshow(values, interpolation="nearest", **colours, **place)
     if not _is_flat(density):
         reached = np.where(view.inside, density.credible_level(view.lat_lon).numpy(), np.nan)
@@ -104,33 +99,29 @@ def _mark_points(ax: Axes, view: View, prediction: Prediction, truth: Values | N
 
 
 def _legend_handles(
-    predictions: Sequence[Prediction],
-    truth: Sequence[Values | None],
-    levels: tuple[float, ...] = (0.9,),
+    predictions: Sequence[Prediction], truth: Sequence[Values | None], levels: Sequence[float]
 ) -> list[Artist]:
     """Name what is drawn of any of these predictions, but for its colours."""
     handles: list[Artist] = []
     if any(place is not None for place in truth):
         handles.append(Line2D([], [], ls="none", marker="*", color=GREEN, ms=10, label="truth"))
     if any(one.located for one in predictions):
-        handles.append(
-            Line2D([], [], ls="none", marker="x", color=ORANGE, markeredgewidth=1.8, label="answer")
-        )
+        cross: dict[str, Any] = {"ls": "none", "marker": "x", "markeredgewidth": 1.8}
+        handles.append(Line2D([], [], color=ORANGE, label="answer", **cross))
     if not all(_is_flat(one.density) for one in predictions):
         for level in levels:
             note = " (grey: outside)" if level == levels[-1] else ""
-            label = f"{100 * level:.0f} % region{note}"
-            style = _LEVEL_STYLES[level]
-            handles.append(Line2D([], [], color=BLACK, lw=0.9, ls=style, label=label))
+            line: dict[str, Any] = {"color": BLACK, "lw": 0.9, "ls": _LEVEL_STYLES[level]}
+            handles.append(Line2D([], [], label=f"{100 * level:.0f} % region{note}", **line))
     return handles
 
 
 def _add_legend(
     figure: Figure, predictions: Sequence[Prediction], truth: Sequence[Values | None]
 ) -> None:
-    blue = Patch(color=colormaps[theme.DENSITY_MAP](0.75), label="bluer: denser")
-    handles = [*_legend_handles(predictions, truth), blue]
+    blue = Patch(color=colormaps["Blues"](0.75), label="bluer: denser")
     place: dict[str, Any] = {"loc": "outside lower center", "ncols": 4}
+    handles = [*_legend_handles(predictions, truth, (0.9,)), blue]
     figure.legend(handles=handles, fontsize=TEXT, frameon=False, **place)
 
 
@@ -151,9 +142,9 @@ def plot_gallery(
     on_earth: Sequence[bool] = (),
     figure: Figure | None = None,
 ) -> Figure:
-    """Show a row for each prediction: the photo, the map drawn, the density on the world.
+    """Show a row for each prediction: the photo under its title, the map drawn, the density.
 
-    `titles` stand over the photos; `on_earth` says in which rows coastlines belong, by default all.
+    `on_earth` says in which rows coastlines belong, by default all.
 
     Raises:
         ValueError: no prediction, or sequences of other lengths.
@@ -163,10 +154,8 @@ def plot_gallery(
     columns = (predictions, photos, truth, titles, on_earth or [True] * count)
     lengths = [len(column) for column in columns]
     if not count or set(lengths) != {count}:
-        raise ValueError(
-            f"expected a photo, truth, title and on_earth for each of at least one prediction, "
-            f"got {lengths}"
-        )
+        needs = "a photo, truth, title and on_earth for each of at least one prediction"
+        raise ValueError(f"expected {needs}, got {lengths}")
     figure = figure or Figure(figsize=(10, 2.15 * count + 0.5), layout="constrained")
     axes = figure.subplots(count, 3, squeeze=False, width_ratios=[1, 2, 2.06])
     for row, prediction, photo, place, title, is_earth in zip(axes, *columns, strict=True):
@@ -265,7 +254,7 @@ def _draw_zoom(ax: Axes, prediction: Prediction, truth: Values | None, *, on_ear
     """Show a window on the mode in axes of km."""
     lat, lon = prediction.density.mode().tolist()
     view = window(lat, lon, _zoom_radius_km(prediction.density, truth))
-    _draw_density(ax, view, prediction.density)
+    _draw_density(ax, view, prediction.density, CREDIBLE_LEVELS)
     for kind, colour in (("borders", "0.7"), ("land", "0.35")) if on_earth else ():
         ax.add_collection(LineCollection(view.lines(shapes(kind)), colors=colour, linewidths=0.6))
     _mark_points(ax, view, prediction, truth)

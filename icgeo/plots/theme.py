@@ -1,7 +1,6 @@
 """One look for all figures: colours, sizes of text, pictures in panels.
 
-Conventions: colours are those of Okabe and Ito (2008), told apart with any colour vision; colour
-maps rise evenly in lightness, so that they also survive a grey printer.
+Conventions: colours are those of Okabe and Ito (2008), told apart with any colour vision.
 """
 
 from typing import Any
@@ -44,8 +43,6 @@ CALIBRATION_STYLES: tuple[dict[str, Any], ...] = (
     {"color": GREEN, "linestyle": "-."},
     {"color": BLACK, "linestyle": (0, (1, 1))},
 )
-DENSITY_MAP = "Blues"
-"""White to blue, for densities."""
 ERROR_MAP = ListedColormap(colormaps["viridis_r"](np.linspace(0.41, 1, 256)), "errors")
 """Green to purple, for errors: without the pale end, as a short line is seen at a contrast of 3."""
 SMALL, TEXT, TITLE = 7, 8, 10
@@ -83,9 +80,8 @@ def figure_of(ax: Axes) -> Figure:
 
 def add_colour_bar(mappable: ScalarMappable, ax: Axes, label: str) -> Axes:
     """Add a small colour bar under axes; return its own axes."""
-    bar = figure_of(ax).colorbar(
-        mappable, ax=ax, location="bottom", shrink=0.5, aspect=40, pad=0.02, panchor=False
-    )
+    shape: dict[str, Any] = {"shrink": 0.5, "aspect": 40, "pad": 0.02, "panchor": False}
+    bar = figure_of(ax).colorbar(mappable, ax=ax, location="bottom", **shape)
     bar.set_label(label, fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
     return bar.ax

@@ -33,16 +33,15 @@ Points = Float[np.ndarray, "_points 2"]
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A projection, and the part of the plane that is shown."""
+    """A projection of PROJ, and the part of the plane that is shown: left, right, bottom, top.
+
+    `lat_lon` are the locations of its pixels, anything where they are not `inside` the globe.
+    """
 
     projection: str
-    """As PROJ writes it."""
     extent: tuple[float, float, float, float]
-    """Left, right, bottom, top."""
     lat_lon: Float[Tensor, "height width 2"]
-    """Locations of the pixels; anything where there is none."""
     inside: Bool[np.ndarray, "height width"]
-    """Which pixels are on the globe."""
 
     def project(self, lat_lon: Float[np.ndarray, "*batch 2"]) -> Float[np.ndarray, "*batch 2"]:
         """Give x and y; NaN for NaN, and far outside."""
@@ -66,10 +65,8 @@ def parted(points: Points) -> list[Points]:
 def _view(projection: str, right: float, top: float, width: int) -> View:
     """View a plane around 0; a pixel is on the globe if its location is projected back to it."""
     height, project = round(width * top / right), Proj(projection)
-    x, y = np.meshgrid(
-        ((np.arange(width) + 0.5) * 2 / width - 1) * right,
-        (1 - (np.arange(height) + 0.5) * 2 / height) * top,
-    )
+    across = ((np.arange(width) + 0.5) * 2 / width - 1) * right
+    x, y = np.meshgrid(across, (1 - (np.arange(height) + 0.5) * 2 / height) * top)
     lon, lat = project(x, y, inverse=True)
     again = np.stack(project(lon, lat))
     inside = np.asarray(np.isclose(again, (x, y), rtol=0, atol=1e-6 * right).all(axis=0))
@@ -115,9 +112,8 @@ def cut(lat_lon: Points) -> Points:
     side = np.copysign(180, turn[at + 1] - turn[at])
     gap = np.full_like(side, np.nan)
     breaks = np.stack((crossing, side, gap, gap, crossing, -side), axis=-1).reshape(-1, 2)
-    return np.insert(
-        np.stack((lat, lon - 360 * turn), axis=-1), np.repeat(at + 1, 3), breaks, axis=0
-    )
+    points = np.stack((lat, lon - 360 * turn), axis=-1)
+    return np.insert(points, np.repeat(at + 1, 3), breaks, axis=0)
 
 
 @lru_cache(maxsize=2)
@@ -128,10 +124,7 @@ def shapes(kind: str) -> Points:
 
 
 def outlines(geometry: Any) -> Points:
-    """Locations along lines, or around polygons, parted by rows of NaN.
-
-    Without the sides on the antimeridian and at the south pole, which only close polygons.
-    """
+    """Locations along lines or polygons, without the sides along ±180° that only close them."""
     rings = shapely.get_rings(geometry)
     xy, owner = shapely.get_coordinates(rings if len(rings) else geometry, return_index=True)
     at_seam = (np.abs(xy[:, 0]) > 180 - 1e-6) | (xy[:, 1] < -90 + 1e-6)
@@ -187,10 +180,9 @@ def plot_errors(
     truth = sphere.as_lat_lon(truths).detach().cpu().double()
     guess = torch.as_tensor(np.asarray(guesses), dtype=torch.float64)
     if truth.ndim != 2 or guess.shape != truth.shape or not len(truth):
-        raise ValueError(
-            f"expected a guess and a truth [n, 2] for each of at least one query, got shapes "
-            f"{tuple(guess.shape)} and {tuple(truth.shape)}"
-        )
+        pairs = "a guess and a truth [n, 2] for each of at least one query"
+        given = f"shapes {tuple(guess.shape)} and {tuple(truth.shape)}"
+        raise ValueError(f"expected {pairs}, got {given}")
     located = ~guess.isnan().any(dim=1)
     guess, goal, missed = sphere.as_lat_lon(guess[located]), truth[located], truth[~located]
     error = sphere.distance_km(guess, goal)

@@ -50,10 +50,7 @@ def write_report(folders: Sequence[Path], path: Path, *, title: str = "Geolocati
     environment.globals |= {"tables": tables, "GUESS_KM": GUESS_KM}
     worlds = [each if number < WORLDS_SHOWN else 0 for number in range(len(runs))]
     page = environment.get_template("report.html.jinja").render(
-        title=title,
-        glance=tables.glance_table((run.name, run.rows) for run in runs),
-        sections=[*map(_section, runs, worlds)],
-        most_listed=MOST_LISTED,
+        title=title, runs=runs, sections=[*map(_section, runs, worlds)], most_listed=MOST_LISTED
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
@@ -74,7 +71,6 @@ def _section(run: Run, worlds: int) -> dict[str, Any]:
         "worlds": names,
         "left_out": len(names[worlds:]),
         "results": {world: tables.results_table(rows) for world, rows in by_world.items()},
-        "answers": tables.answer_table(run.rows),
         "compared": compared,
         "notes": notes,
         "curves": [chart for item in charted.items() for chart in _draw_curves(*item)],
@@ -82,12 +78,6 @@ def _section(run: Run, worlds: int) -> dict[str, Any]:
         "reliability": _draw_calibration(drawn, calibration["distance from diagonal"]),
         "maps": [_draw_errors(*item) for item in charted.items()],
         "cases": run.cases[run.cases.world.isin(names[:worlds])][: 2 * EACH * worlds],
-        "failures": tables.failure_table(run.rows),
-        "timing": tables.timing_table(run.rows),
-        "settings": {
-            "Options": tables.values_table(run.options, "option", "value"),
-            "Versions": tables.values_table(run.versions, "what", "version"),
-        },
     }
 
 
@@ -136,10 +126,7 @@ def _draw_calibration(rows: DataFrame, distances: Series) -> Chart | None:
 
 
 def _draw_errors(world: str, rows: DataFrame) -> Chart:
-    """Draw a great circle from each truth to its answer, of the first method with most shots.
-
-    Of more than `LINES_SHOWN` rows so many are drawn, evenly spread.
-    """
+    """Draw great circles from truths to answers, evenly spread, of the first method, most shots."""
     known = methods(rows)
     known = known[known.locator == known.locator.iloc[0]]
     known = known[known.shots == known.shots.max()]

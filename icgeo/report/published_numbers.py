@@ -1,9 +1,8 @@
 """Published results, beside a run only where benchmark, split and protocol are the same.
 
-Conventions: `icgeo/assets/published.csv` holds each number with its source, and how its authors
-count: the protocol, known only where their own evaluation code was read. The others are listed
-apart. GeoRanker counts as GeoCLIP does, but strictly within the radius: the same unless an error is
-a threshold to the last bit.
+Conventions: `icgeo/assets/published.csv` holds each number with its source and protocol, how its
+authors count; that is known only where their own evaluation code was read. GeoRanker counts as
+GeoCLIP does, but strictly within the radius.
 """
 
 from collections.abc import Iterable

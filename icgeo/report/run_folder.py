@@ -1,8 +1,7 @@
 """Run folders: their figures and best and worst cases saved, and all of it read for a report.
 
 Conventions: the folder `cases` of a run holds photo, drawn map and density of the queries that went
-best and worst, and `cases.json`, which says whose they are. They are some hundred kB: rows hold no
-photo, and a report is read where the photos are not.
+best and worst, and `cases.json`, which says whose they are: a report is read where no photos are.
 """
 
 import base64
@@ -136,8 +135,8 @@ def save_figures(
 ) -> None:
     """Write `context.png`, `gallery.png`, and where the truth is known `shots` and `calibration`.
 
-    `rows` are what `evaluate` returned of the `runs`, whose first queries are located again;
-    `style` is that in which the model is shown its examples.
+    `rows` are what `evaluate` returned of the `runs`, whose first queries are located again; in
+    `style` the model is shown its examples.
     """
     figures: dict[str, Figure] = {}
     if examples := _first_examples(*runs[0]):
@@ -174,11 +173,7 @@ def _first_examples(locator: Locator, episode: Episode) -> Sequence[Example]:
 def save_cases(
     folder: Path, rows: pd.DataFrame, runs: Iterable[tuple[Locator, Episode]], *, each: int = EACH
 ) -> None:
-    """Locate the best and worst queries of a run again, and keep their images for `write_report`.
-
-    `rows` are what `evaluate` returned of the `runs`; of each world `each` of the best and of the
-    worst are kept.
-    """
+    """Locate the best and worst queries of runs again, and keep their images for `write_report`."""
     target = folder / _FOLDER
     target.mkdir(parents=True, exist_ok=True)
     cases = choose_cases(rows, each).set_index(["locator", "episode", "id"])["shots"].to_dict()
@@ -231,13 +226,13 @@ def load_cases(folder: Path, rows: pd.DataFrame, *, each: int = EACH) -> pd.Data
     except (OSError, ValueError, TypeError, KeyError):
         entries = {}
     cases = choose_cases(rows, each)
-    records: list[dict[str, EmbeddedImage | None]] = []
+    records: list[dict[str, Any]] = []
     lines: Iterable[Any] = cases.itertuples()
     for case in lines:
         entry = entries.get((case.locator, case.episode, case.id, case.shots), {})
         # the last part of a name only: the index is data, and leads nowhere else
         paths = {part: target / Path(str(entry.get(part, ""))).name for part in _PARTS}
-        images = {part: _read_image(path) for part, path in paths.items()}
+        images: dict[str, Any] = {part: _read_image(path) for part, path in paths.items()}
         if images["photo"] is None and pd.notna(case.source):
             with suppress(PhotoError):
                 images["photo"] = shrink_photo(case.source)

@@ -1,19 +1,19 @@
 """Tables of a report: frames of text, whose index names the rows, with units in the headings.
 
-Conventions: what is not known or not a number is a dash; shares are in %, with one digit more than
-in Markdown. The second line of a cell, after a line break, is smaller.
+Conventions: what is not known is a dash; the second line of a cell, after a line break, is smaller.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from pandas import DataFrame, Index
+from pandas import DataFrame, Series, json_normalize
 
 from icgeo.evaluation.scores import BASELINES, METRICS, levels_by_world, methods
 from icgeo.metrics import calibration_error, coverage
 from icgeo.prediction import rounded
+from icgeo.report.run_folder import Run
 
 DASH = "\N{EN DASH}"
 RESULTS = [name for name in METRICS if name not in ("located", "seconds")]
@@ -45,11 +45,7 @@ def format_place(lat: float, lon: float) -> str:
 
 
 def format_area(km2: float) -> str:
-    """Format an area to three digits.
-
-    >>> format_area(86733375.0)
-    '86,700,000 km²'
-    """
+    """Format an area to three digits."""
     return f"{rounded(km2)} km²" if km2 > 0 else DASH
 
 
@@ -61,10 +57,7 @@ def _by_locator(rows: DataFrame) -> Iterator[tuple[str, str, DataFrame]]:
 
 
 def _score(rows: DataFrame, names: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Score each locator and number of shots: the cells of a line by their headings.
-
-    A score is the estimate, and below it the 95 % interval.
-    """
+    """Score each locator and number of shots: estimates by their headings, below them intervals."""
     for locator, shots, group in _by_locator(rows):
         line = {"locator": locator, "shots": shots, "queries": f"{len(group):,}"}
         line["located, %"] = format_number(100 * METRICS["located"](group))
@@ -92,12 +85,12 @@ def results_table(rows: DataFrame) -> DataFrame:
     return folded[table.columns].set_index("locator")
 
 
-def glance_table(runs: Iterable[tuple[str, DataFrame]]) -> DataFrame:
-    """Score the methods of runs, each a name and rows, with most shots."""
+def glance_table(runs: Sequence[Run]) -> DataFrame:
+    """Score the methods of runs with most shots."""
     lines = [
-        {"run": run, "world or benchmark": world} | line
-        for run, rows in runs
-        for world, known in rows[rows.nll.notna()].groupby("world", sort=False)
+        {"run": run.name, "world or benchmark": world} | line
+        for run in runs
+        for world, known in run.rows[run.rows.nll.notna()].groupby("world", sort=False)
         for line in _score(methods(known[known.shots == known.shots.max()]), GLANCE)
     ]
     table = DataFrame(lines or {"run": [], "world or benchmark": []})
@@ -106,20 +99,18 @@ def glance_table(runs: Iterable[tuple[str, DataFrame]]) -> DataFrame:
 
 def calibration_table(rows: DataFrame) -> DataFrame:
     """Say how far the densities of the method with most shots are from calibrated, by world."""
-    levels = levels_by_world(rows)
-    gaps = np.array([calibration_error(values) for values in levels.values()])
-    counts = np.array([len(values) for values in levels.values()], dtype=int)
-    bounds = KOLMOGOROV / np.sqrt(counts)
-    inside = [[coverage(values, p) for values in levels.values()] for p in (0.5, 0.9)]
+    levels = Series(levels_by_world(rows), dtype=object).rename_axis("densities")
+    counts, gaps = levels.map(len), levels.map(calibration_error)
+    bounds = KOLMOGOROV / counts.astype(float) ** 0.5
     columns = {
-        "queries": [f"{count:,}" for count in counts],
-        "truths in 50 % region, %": [f"{100 * share:.1f}" for share in inside[0]],
-        "in 90 % region, %": [f"{100 * share:.1f}" for share in inside[1]],
-        "distance from diagonal": [f"{gap:.3f}" for gap in gaps],
-        "5 % bound": [f"{bound:.3f}" for bound in bounds],
-        "calibration": np.where(gaps > bounds, "rejected", "not rejected"),
+        "queries": counts.map("{:,}".format),
+        "truths in 50 % region, %": levels.map(lambda values: f"{100 * coverage(values, 0.5):.1f}"),
+        "in 90 % region, %": levels.map(lambda values: f"{100 * coverage(values, 0.9):.1f}"),
+        "distance from diagonal": gaps.map("{:.3f}".format),
+        "5 % bound": bounds.map("{:.3f}".format),
+        "calibration": (gaps > bounds).map({True: "rejected", False: "not rejected"}),
     }
-    return DataFrame(columns, index=Index(levels, name="densities"))
+    return DataFrame(columns)
 
 
 def timing_table(rows: DataFrame) -> DataFrame:
@@ -160,12 +151,6 @@ def failure_table(rows: DataFrame) -> DataFrame:
 
 def values_table(values: Mapping[str, Any], name: str, value: str) -> DataFrame:
     """List named values; those within a value stand under its name."""
-    return DataFrame(_flatten(values), columns=[name, value]).set_index(name)
-
-
-def _flatten(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{above}{name}: ")
-        else:
-            yield f"{above}{name}", DASH if value is None else str(value)
+    table = json_normalize(dict(values), sep=": ").astype(object).T
+    table = table.where(table.notna(), DASH).astype(str)
+    return table.set_axis([value], axis="columns").rename_axis(name)
