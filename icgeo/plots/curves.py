@@ -113,10 +113,9 @@ def plot_calibration(
 ) -> Figure:
     """Show P-P curves: how often the truth lies in the credible region of each probability.
 
-    Calibrated densities follow the diagonal; above it they are too wide, below it too narrow. Of 20
-    calibrated curves 19 stay within the band around it (Massart 1990), if queries are independent;
-    it is wide where there are few. `levels` are those of the truths (`Density.credible_level`), by
-    name of the curve.
+    Above the diagonal densities are too wide, below it too narrow. Of 20 calibrated curves of
+    independent queries 19 stay within the band around it (Massart 1990). `levels` are those of the
+    truths (`Density.credible_level`), by name of the curve.
     """
     counts = sorted({len(values) for values in levels.values()})
     ax = ax or Figure(figsize=(4.6, 4.75 + 0.18 * len(levels)), layout="constrained").subplots()

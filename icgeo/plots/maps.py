@@ -29,7 +29,6 @@ from icgeo.prediction import Example
 
 _COLUMNS = 4
 _LAST_SECONDS = 2.0
-"""How long the last step of a moving picture stays."""
 
 Steps = Sequence[tuple[Float[Tensor, "_queries _samples 3 height width"], float]]
 

@@ -1,9 +1,6 @@
 """Reports: what a run saves to be shown, and one self-contained HTML page of run folders."""
 
 from icgeo.report.html import write_report as write_report
-from icgeo.report.run_folder import Run as Run
-from icgeo.report.run_folder import choose_cases as choose_cases
-from icgeo.report.run_folder import load_cases as load_cases
 from icgeo.report.run_folder import read_run as read_run
 from icgeo.report.run_folder import save_cases as save_cases
 from icgeo.report.run_folder import save_figures as save_figures

@@ -1,8 +1,6 @@
 """One HTML page of run folders, which needs no network, no script and no other file.
 
-Conventions: all that is shown stands in the page, images as `data:` addresses; text from files is
-escaped; a content security policy forbids everything else. A chart shows one world; curves are SVG,
-which is sharp at any size, maps are PNG.
+Conventions: text from files is escaped, and a content security policy allows nothing from outside.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,8 +26,7 @@ LINES_SHOWN = 400
 MOST_LISTED = 100
 """Photos in a list of failures, or of answers without a known truth."""
 WORLDS_SHOWN = 6
-"""Worlds with figures and cases of their own, over all runs, so that the page stays below 5 MB; the
-tables hold all."""
+"""Worlds with figures and cases, over all runs, so that the page stays below 5 MB."""
 
 
 def write_report(folders: Sequence[Path], path: Path, *, title: str = "Geolocation report") -> Path:
@@ -93,11 +90,9 @@ def _draw_curves(world: str, rows: DataFrame) -> list[Chart]:
     caption = f"{world}: share of queries answered within each radius; numbers are in the tables"
     charts.append(_curve(plots.plot_recall_by_radius, rows, caption))
     if rows.searched_area_km2.notna().any():
-        caption = (
-            f"{world}: truths found by a search of each area, most probable cells first; flat "
-        )
-        caption += "densities, which tell nothing, are searched blindly"
-        charts.append(_curve(plots.plot_recall_by_area, rows, caption))
+        caption = f"{world}: truths found by a search of each area, most probable cells first"
+        note = "; flat densities, which tell nothing, are searched blindly"
+        charts.append(_curve(plots.plot_recall_by_area, rows, caption + note))
     return charts
 
 
@@ -133,17 +128,16 @@ def _draw_errors(world: str, rows: DataFrame) -> Chart:
     numbers = np.linspace(0, len(known) - 1, min(len(known), LINES_SHOWN)).round().astype(int)
     drawn, on_earth = known.iloc[numbers], Episode("", world, (), ()).is_earth
     ax = Figure(figsize=(6, 3.7), layout="constrained").subplots()
-    answers, truths = drawn[["lat", "lon"]], drawn[["true_lat", "true_lon"]]
-    figure = plots.plot_errors(
-        answers.to_numpy(copy=True), truths.to_numpy(copy=True), on_earth=on_earth, ax=ax
-    )
+    columns = (["lat", "lon"], ["true_lat", "true_lon"])
+    ends = (drawn[names].to_numpy(copy=True) for names in columns)
+    figure = plots.plot_errors(*ends, on_earth=on_earth, ax=ax)
     first, silent = known.iloc[0], known.lat.isna().sum()
     count = f"{len(drawn):,} of {len(known):,}" if len(drawn) < len(known) else f"{len(known)}"
     caption = (
         f"{world}, {first.locator}, {first.shots} shots: {count} truths and answers, joined by "
-        f"great circles; {silent:,} of {len(known):,} were not located"
     )
+    caption += f"great circles; {silent:,} of {len(known):,} were not located"
     if silent:
-        caption += f"; the tables count them as {GUESS_KM:,.0f} km, the median on the map leaves "
-        caption += "them out"
+        guess = f"{GUESS_KM:,.0f} km"
+        caption += f"; the tables count them as {guess}, the median on the map leaves them out"
     return EmbeddedImage.from_figure(figure, dpi=130), caption, f"World map, {caption}."

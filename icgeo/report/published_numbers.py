@@ -31,20 +31,15 @@ WHOLE = 0.95
 
 
 def published() -> pd.DataFrame:
-    """Read the published numbers: system, benchmark, metric, value, unit, protocol and source.
-
-    Accuracies by country are left out: theirs follow the labels of the data set.
-    """
+    """Read the published numbers: system, benchmark, metric, value, unit, protocol and source."""
     with (files("icgeo") / "assets" / "published.csv").open(encoding="utf-8") as stream:
         numbers = pd.read_csv(stream)
+    # countries are told by the labels of the data set there
     return numbers[numbers.metric != "country accuracy"]
 
 
 def compare_with_published(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """Set the method with most shots beside published numbers: tables by their captions.
-
-    Sentences, the second value, say what is left out, and why.
-    """
+    """Set the method with most shots beside published numbers: tables, and what is left out."""
     tables: dict[str, pd.DataFrame] = {}
     notes: list[str] = []
     for episode, (benchmark, size) in SETS.items():

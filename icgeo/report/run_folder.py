@@ -35,7 +35,6 @@ from icgeo.sphere import Values
 EACH = 3
 """Best and worst cases of a world, and rows of the gallery for each run."""
 PHOTO_SIDE = 240
-_FOLDER, _INDEX = "cases", "cases.json"
 _PARTS = ("photo", "map", "density")
 
 
@@ -110,10 +109,9 @@ def _read_values(path: Path) -> Mapping[str, Any]:
 
 
 def choose_cases(rows: pd.DataFrame, each: int = EACH) -> pd.DataFrame:
-    """Return the best and the worst rows of each world and method, with its most shots.
+    """Return the best and worst rows of each world and method, with most shots, and their `kind`.
 
-    The column `kind` says best or worst by error, where a query without an answer counts as a
-    guess. Where no truth is known it says surest or least sure, by the 90 % area.
+    A query without an answer counts as a guess; where no truth is known the 90 % area decides.
     """
     answers = methods(rows[rows.error.isna()])
     cases = [answers[:0].assign(kind="")]
@@ -174,7 +172,7 @@ def save_cases(
     folder: Path, rows: pd.DataFrame, runs: Iterable[tuple[Locator, Episode]], *, each: int = EACH
 ) -> None:
     """Locate the best and worst queries of runs again, and keep their images for `write_report`."""
-    target = folder / _FOLDER
+    target = folder / "cases"
     target.mkdir(parents=True, exist_ok=True)
     cases = choose_cases(rows, each).set_index(["locator", "episode", "id"])["shots"].to_dict()
     index: list[dict[str, Any]] = []
@@ -196,7 +194,7 @@ def save_cases(
                 entry[part] = f"{len(index):03}-{part}{image.suffix}"
                 (target / entry[part]).write_bytes(image.data)
             index.append(entry)
-    (target / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    (target / "cases.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def shrink_photo(photo: Photo) -> EmbeddedImage:
@@ -214,14 +212,13 @@ def draw_density(prediction: Prediction, truth: Values | None, *, on_earth: bool
 
 
 def load_cases(folder: Path, rows: pd.DataFrame, *, each: int = EACH) -> pd.DataFrame:
-    """Choose the cases of a run folder, with the images that `save_cases` kept.
+    """Choose the cases of a run folder, with columns of the images that `save_cases` kept, or None.
 
-    The columns `photo`, `map` and `density` hold images, or None. Of a case that was not kept there
-    is the photo alone, if its file can still be read.
+    Of a case that was not kept there is the photo alone, if its file can still be read.
     """
-    target = folder / _FOLDER
+    target = folder / "cases"
     try:
-        index = json.loads((target / _INDEX).read_text(encoding="utf-8"))
+        index = json.loads((target / "cases.json").read_text(encoding="utf-8"))
         entries = {tuple(entry["key"]): entry for entry in index}
     except (OSError, ValueError, TypeError, KeyError):
         entries = {}

@@ -20,7 +20,6 @@ from PIL import Image
 FOLDER = Path(__file__).parents[2] / "assets" / "photos"
 LICENCES = {"Public Domain": "public domain", "CC0-1.0": "CC0-1.0"}
 SIZE = 512  # pixels on the long side; smaller photos stay as they are
-QUALITY = 90
 
 
 def resources(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
@@ -64,7 +63,7 @@ def make(row: pd.Series, files: dict[PurePosixPath, bytes]) -> pd.Series:
     credit = credits(files[readme].decode())[str(path.relative_to(readme.parent))]
     image = read_photo(files[path])
     image.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)
-    image.save(FOLDER / row["image"], quality=QUALITY, optimize=True)
+    image.save(FOLDER / row["image"], quality=90, optimize=True)
     licence = LICENCES[credit["License"]]
     row[["author", "licence", "source"]] = credit["Copyright"], licence, credit["Source"]
     return row
