@@ -6,6 +6,7 @@ have a curve for each number of shots there, the darker the more; baselines one,
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
@@ -20,20 +21,10 @@ from torch import Tensor
 from icgeo import metrics
 from icgeo.evaluation import BASELINES
 from icgeo.evaluation.scores import GUESS_KM, methods
-from icgeo.plots.theme import (
-    BASELINE_STYLES,
-    CALIBRATION_STYLES,
-    GREY,
-    METHOD_STYLES,
-    TEXT,
-    TITLE,
-    figure_of,
-)
+from icgeo.plots import theme
 from icgeo.sphere import AREA_KM2
 
-_LEGEND_COLUMNS = 5
-_POINTS = 160
-"""Along each curve of recall."""
+_POINTS = 160  # along each curve of recall
 
 
 def plot_shots(
@@ -51,7 +42,7 @@ def plot_shots(
     if not worlds or (ax is not None and len(worlds) > 1):
         raise ValueError(f"expected scores of one world for each panel, got those of {worlds}")
     size = (3.9 * len(worlds) + 0.4, 3.5)
-    figure = figure_of(ax) if ax else Figure(figsize=size, layout="constrained")
+    figure = theme.figure_of(ax) if ax else Figure(figsize=size, layout="constrained")
     axes = [ax] if ax else figure.subplots(1, len(worlds), squeeze=False, sharey=True)[0]
     for panel, world in zip(axes, worlds, strict=True):
         _plot_world(panel, scores[scores.world == world], label)
@@ -60,11 +51,10 @@ def plot_shots(
         return figure
     for panel in axes:
         panel.label_outer()
-    handles, labels = axes[0].get_legend_handles_labels()
-    columns = min(2 * len(worlds), _LEGEND_COLUMNS)
-    figure.set_figheight(3.3 + 0.2 * math.ceil(len(labels) / columns))
-    place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns}
-    figure.legend(handles, labels, fontsize=TEXT, frameon=False, **place)
+    handles, _ = axes[0].get_legend_handles_labels()
+    columns = min(2 * len(worlds), 5)
+    figure.set_figheight(3.3 + 0.2 * math.ceil(len(handles) / columns))
+    theme.add_legend(figure, handles, columns)
     return figure
 
 
@@ -84,20 +74,20 @@ def _plot_world(ax: Axes, scores: DataFrame, label: str) -> None:
     shots = sorted(scores.shots.unique())
     locators = sorted(scores.locator.unique(), key=BASELINES.__contains__)
     alpha = 0.2 if len(locators) < 4 + len(BASELINES) else 0.1
-    for number, locator in enumerate(locators):
+    for locator, method_style in zip(locators, cycle(theme.METHOD_STYLES), strict=False):
         curve = scores[scores.locator == locator].sort_values("shots")
         at = [shots.index(count) for count in curve.shots]
-        style = BASELINE_STYLES.get(locator, METHOD_STYLES[number % len(METHOD_STYLES)])
+        style = theme.BASELINE_STYLES.get(locator, method_style)
         is_baseline = locator in BASELINES
         order = 2 if is_baseline else 3
         ax.plot(at, curve.median_km, label=locator, markersize=4, zorder=order, **style)
         if not is_baseline:
             band: dict[str, Any] = {"color": style["color"], "alpha": alpha, "linewidth": 0}
-            band["label"] = "" if number else "95 % interval"
+            band["label"] = "95 % interval" if locator == locators[0] else ""
             ax.fill_between(at, curve.median_km_low, curve.median_km_high, **band)
     ax.set_xticks(range(len(shots)), [f"{count:,}" for count in shots])
     ax.set(xlabel=label, ylabel="median error in km")
-    ax.set_title(scores.world.iloc[0], fontsize=TITLE)
+    ax.set_title(scores.world.iloc[0], fontsize=theme.TITLE)
     ax.yaxis.set_major_formatter("{x:,.0f}")
     _open_frame(ax)
 
@@ -120,22 +110,22 @@ def plot_calibration(
     counts = sorted({len(values) for values in levels.values()})
     ax = ax or Figure(figsize=(4.6, 4.75 + 0.18 * len(levels)), layout="constrained").subplots()
     grid = torch.linspace(0, 1, 201, dtype=torch.float64)
-    ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
-    for number, (name, values) in enumerate(levels.items()):
-        style = CALIBRATION_STYLES[number % len(CALIBRATION_STYLES)]
+    ax.plot([0, 1], [0, 1], color=theme.GREY, linewidth=0.8)
+    for name, style in zip(levels, cycle(theme.CALIBRATION_STYLES), strict=False):
+        values = levels[name]
         label = f"{name} (largest gap {metrics.calibration_error(values):.2f}, n = {len(values)})"
         ax.plot(grid, metrics.reliability(values, grid), label=label, linewidth=1.8, **style)
     whose = " to ".join(map(str, dict.fromkeys((*counts[:1], *counts[-1:]))))
     for count in counts:
         low, high = ((grid + sign * calibration_band(count)).clamp(0, 1) for sign in (-1, 1))
         label = f"95 % of calibrated curves, n = {whose}" if count == counts[0] else ""
-        ax.fill_between(grid, low, high, color=GREY, alpha=0.15, linewidth=0, label=label)
-    ax.axvline(0.9, color=GREY, linewidth=0.8, linestyle=":")
+        ax.fill_between(grid, low, high, color=theme.GREY, alpha=0.15, linewidth=0, label=label)
+    ax.axvline(0.9, color=theme.GREY, linewidth=0.8, linestyle=":")
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", anchor="N")
     ax.set(xlabel="probability of the credible region", ylabel="fraction of truths inside")
-    ax.legend(fontsize=TEXT, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    ax.legend(fontsize=theme.TEXT, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     ax.spines[["top", "right"]].set_visible(False)
-    return figure_of(ax)
+    return theme.figure_of(ax)
 
 
 def calibration_band(count: int) -> float:
@@ -158,7 +148,7 @@ def plot_recall_by_radius(rows: DataFrame, *, ax: Axes | None = None) -> Figure:
         ax.axvline(km, color="0.85", linewidth=0.8, zorder=0)
     _label_shares(ax, "answer within radius, km", "share of queries")
     ax.set_xticks(metrics.THRESHOLDS_KM, [f"{km:,.0f}" for km in metrics.THRESHOLDS_KM])
-    return figure_of(ax)
+    return theme.figure_of(ax)
 
 
 def plot_recall_by_area(rows: DataFrame, *, ax: Axes | None = None) -> Figure:
@@ -174,7 +164,7 @@ def plot_recall_by_area(rows: DataFrame, *, ax: Axes | None = None) -> Figure:
     ax.plot(100 * shares, shares, color="0.6", linewidth=1, linestyle=":", label="searched blindly")
     _label_shares(ax, "area searched, % of the sphere", "share of truths found")
     ax.xaxis.set_major_formatter("{x:g}")
-    return figure_of(ax)
+    return theme.figure_of(ax)
 
 
 def share_found(shares: Float[Tensor, " areas"], rows: DataFrame) -> Float[Tensor, " areas"]:
@@ -214,6 +204,6 @@ def _recall_curves(rows: DataFrame) -> list[tuple[str, DataFrame, dict[str, Any]
     ]
     baselines = known[known.locator.isin(BASELINES) & (known.shots == known.shots.max())]
     for locator, group in baselines.groupby("locator"):
-        style = BASELINE_STYLES[str(locator)]
+        style = theme.BASELINE_STYLES[str(locator)]
         curves.append((str(locator), group, {**style, "marker": None, "linewidth": 1.2}))
     return curves

@@ -39,10 +39,17 @@ def plot_interactive(prediction: Prediction, truth: tuple[float, float] | None =
     for name, places, style in lines:
         lat, lon = places.round(2).T
         figure.add_scatter(x=lon, y=lat, mode="lines", name=name, line=style, hoverinfo="skip")
-    if prediction.located:
-        _add_point(figure, (prediction.lat, prediction.lon), "answer", color=ORANGE, symbol="x")
-    if truth is not None:
-        _add_point(figure, truth, "truth", color=GREEN, symbol="star")
+    answer = (prediction.lat, prediction.lon) if prediction.located else None
+    for name, place, colour, symbol in (
+        ("answer", answer, ORANGE, "x"),
+        ("truth", truth, GREEN, "star"),
+    ):
+        if place is not None:
+            edge = {"color": "white", "width": 1.5}
+            look = {"size": 11, "line": edge, "color": colour, "symbol": symbol}
+            hover = f"{name}: {place[0]:.2f}°, {place[1]:.2f}°<extra></extra>"
+            point: dict[str, Any] = {"x": [place[1]], "y": [place[0]], "mode": "markers"}
+            figure.add_scatter(name=name, marker=look, hovertemplate=hover, **point)
     west, south, east, north = prediction.credible_region(CREDIBLE_LEVELS[-1]).total_bounds
     if not prediction.located or east - west > 120:  # wide, or nothing is known
         west, south, east, north = -180, -90, 180, 90
@@ -59,13 +66,4 @@ def plot_interactive(prediction: Prediction, truth: tuple[float, float] | None =
         font={"family": "system-ui, sans-serif"},
         colorway=[BLUE],
         height=380,
-    )
-
-
-def _add_point(figure: Any, place: tuple[float, float], name: str, **style: Any) -> None:
-    marker = {"size": 11, "line": {"color": "white", "width": 1.5}, **style}
-    lat, lon = place
-    hover = f"{name}: {lat:.2f}°, {lon:.2f}°<extra></extra>"
-    figure.add_scatter(
-        x=[lon], y=[lat], mode="markers", name=name, marker=marker, hovertemplate=hover
     )

@@ -24,20 +24,15 @@ from icgeo.sphere import EARTH_RADIUS_KM, Values, angle, as_lat_lon, distance_km
 from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_xyz
 
+Truth = Values | None
+"""A location in degrees, where it is known."""
 _WIDEST_KM, _LEAST_CELLS = 3000.0, 5
 """Half of the side of a window on a mode: at most, and at least in cells."""
-_FARTHEST = 4
-"""A window is widened to show the truth by this factor at most."""
-_LONGEST_TITLE = 26
 _LEVEL_STYLES: dict[float, Any] = {0.5: "dashed", 0.9: "solid"}
 
 
 def plot_density(
-    prediction: Prediction,
-    truth: Values | None = None,
-    *,
-    on_earth: bool = True,
-    ax: Axes | None = None,
+    prediction: Prediction, truth: Truth = None, *, on_earth: bool = True, ax: Axes | None = None
 ) -> Figure:
     """Show a density on the world: bluer is denser, grey beyond the 90 % region; truth, point.
 
@@ -45,7 +40,7 @@ def plot_density(
     neither title nor legend.
     """
     panel = ax or Figure(figsize=(6, 3.55), layout="constrained").subplots()
-    _draw_world(panel, prediction, truth, on_earth=on_earth)
+    _draw_world(panel, prediction, truth, on_earth=on_earth, levels=(0.9,))
     figure = theme.figure_of(panel)
     if ax is None:
         panel.set_title(_summary(prediction, truth), fontsize=TEXT)
@@ -54,12 +49,7 @@ def plot_density(
 
 
 def _draw_world(
-    ax: Axes,
-    prediction: Prediction,
-    truth: Values | None,
-    *,
-    on_earth: bool,
-    levels: Sequence[float] = (0.9,),
+    ax: Axes, prediction: Prediction, truth: Truth, *, on_earth: bool, levels: Sequence[float]
 ) -> AxesImage:
     image = _draw_density(ax, whole_world(), prediction.density, levels)
     _mark_points(ax, draw_globe(ax, on_earth=on_earth), prediction, truth)
@@ -88,7 +78,7 @@ def _is_flat(density: Density) -> bool:
     return bool(density.mass.max() == density.mass.min())
 
 
-def _mark_points(ax: Axes, view: View, prediction: Prediction, truth: Values | None) -> None:
+def _mark_points(ax: Axes, view: View, prediction: Prediction, truth: Truth) -> None:
     if prediction.located:
         x, y = view.project(np.array([prediction.lat, prediction.lon]))
         style: dict[str, Any] = {"markeredgewidth": 1.8, "path_effects": theme.HALO}
@@ -99,7 +89,7 @@ def _mark_points(ax: Axes, view: View, prediction: Prediction, truth: Values | N
 
 
 def _legend_handles(
-    predictions: Sequence[Prediction], truth: Sequence[Values | None], levels: Sequence[float]
+    predictions: Sequence[Prediction], truth: Sequence[Truth], levels: Sequence[float]
 ) -> list[Artist]:
     """Name what is drawn of any of these predictions, but for its colours."""
     handles: list[Artist] = []
@@ -116,16 +106,12 @@ def _legend_handles(
     return handles
 
 
-def _add_legend(
-    figure: Figure, predictions: Sequence[Prediction], truth: Sequence[Values | None]
-) -> None:
+def _add_legend(figure: Figure, predictions: Sequence[Prediction], truth: Sequence[Truth]) -> None:
     blue = Patch(color=colormaps["Blues"](0.75), label="bluer: denser")
-    place: dict[str, Any] = {"loc": "outside lower center", "ncols": 4}
-    handles = [*_legend_handles(predictions, truth, (0.9,)), blue]
-    figure.legend(handles=handles, fontsize=TEXT, frameon=False, **place)
+    theme.add_legend(figure, [*_legend_handles(predictions, truth, (0.9,)), blue], 4)
 
 
-def _verdict(prediction: Prediction, truth: Values | None) -> str:
+def _verdict(prediction: Prediction, truth: Truth) -> str:
     if not prediction.located:
         return "not located"
     if truth is None:
@@ -161,7 +147,7 @@ def plot_gallery(
     for row, prediction, photo, place, title, is_earth in zip(axes, *columns, strict=True):
         _show_input_and_map(row[0], row[1], prediction, photo, title)
         row[0].set_anchor("N")  # heads of columns in a line
-        _draw_world(row[2], prediction, place, on_earth=is_earth)
+        _draw_world(row[2], prediction, place, on_earth=is_earth, levels=(0.9,))
         row[2].set_title(_verdict(prediction, place), fontsize=TEXT, pad=3)
     above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
     for ax, head in zip(axes[0], ("photo", "map drawn", "density on the world"), strict=True):
@@ -174,8 +160,8 @@ def plot_gallery(
 def _show_input_and_map(
     photo_ax: Axes, map_ax: Axes, prediction: Prediction, photo: Photo, title: str, head: str = ""
 ) -> None:
-    title = title if len(title) <= _LONGEST_TITLE else "…" + title[1 - _LONGEST_TITLE :]
-    show_image(photo_ax, theme.picture(photo), title=title)  # its end tells files apart
+    title = title if len(title) <= 26 else "…" + title[-25:]  # its end tells files apart
+    show_image(photo_ax, theme.picture(photo), title=title)
     if prediction.map is None:
         map_ax.set_axis_off()
     else:
@@ -185,7 +171,7 @@ def _show_input_and_map(
 def plot_prediction(
     prediction: Prediction,
     photo: Photo,
-    truth: Values | None = None,
+    truth: Truth = None,
     *,
     title: str = "",
     on_earth: bool = True,
@@ -228,7 +214,7 @@ def plot_prediction(
     return figure
 
 
-def _summary(prediction: Prediction, truth: Values | None) -> str:
+def _summary(prediction: Prediction, truth: Truth) -> str:
     if not prediction.located:
         flat = ": all places are as likely" if _is_flat(prediction.density) else ""
         return f"not located, legibility {prediction.legibility:.2f}{flat}"
@@ -238,7 +224,7 @@ def _summary(prediction: Prediction, truth: Values | None) -> str:
     return f"{place}{off}, 90 % region of {area} km²"
 
 
-def _zoom_radius_km(density: Density, truth: Values | None) -> float:
+def _zoom_radius_km(density: Density, truth: Truth) -> float:
     """Half of the side of a window that shows most of what lies around the mode."""
     mode = density.mode()
     least = _LEAST_CELLS * EARTH_RADIUS_KM * math.sqrt(density.cell_area)
@@ -247,10 +233,11 @@ def _zoom_radius_km(density: Density, truth: Values | None) -> float:
     within = away[torch.searchsorted(total, 0.9 * total[-1])].item()
     radius = min(max(least, 1.4 * within), _WIDEST_KM)
     off = 0.0 if truth is None else 1.2 * distance_km(mode, truth).item()
-    return max(radius, off) if off < min(_FARTHEST * radius, _WIDEST_KM) else radius
+    # widened to show the truth, but not to show little else
+    return max(radius, off) if off < min(4 * radius, _WIDEST_KM) else radius
 
 
-def _draw_zoom(ax: Axes, prediction: Prediction, truth: Values | None, *, on_earth: bool) -> View:
+def _draw_zoom(ax: Axes, prediction: Prediction, truth: Truth, *, on_earth: bool) -> View:
     """Show a window on the mode in axes of km."""
     lat, lon = prediction.density.mode().tolist()
     view = window(lat, lon, _zoom_radius_km(prediction.density, truth))

@@ -3,12 +3,14 @@
 Conventions: colours are those of Okabe and Ito (2008), told apart with any colour vision.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap
@@ -85,6 +87,12 @@ def add_colour_bar(mappable: ScalarMappable, ax: Axes, label: str) -> Axes:
     bar.set_label(label, fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
     return bar.ax
+
+
+def add_legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
+    """Add the legend of a figure below its axes."""
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns}
+    figure.legend(handles=handles, fontsize=TEXT, frameon=False, **place)
 
 
 def show_image(ax: Axes, image: np.ndarray, *, title: str = "") -> None:

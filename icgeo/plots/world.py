@@ -24,10 +24,6 @@ from icgeo.maps.basemap import basemap
 from icgeo.plots import theme
 from icgeo.sphere import EARTH_RADIUS_KM, Values
 
-_WORLD_WIDTH, _WINDOW_WIDTH = 600, 360
-_ARC_POINTS = 181
-"""Along a great circle, at most a degree apart."""
-
 Points = Float[np.ndarray, "_points 2"]
 
 
@@ -78,13 +74,13 @@ def _view(projection: str, right: float, top: float, width: int) -> View:
 def whole_world() -> View:
     """View all of the globe; cached."""
     project = Proj(projection := "+proj=eqearth +R=1")
-    return _view(projection, project(180, 0)[0], project(0, 90)[1], _WORLD_WIDTH)
+    return _view(projection, project(180, 0)[0], project(0, 90)[1], width=600)
 
 
 def window(lat: float, lon: float, radius_km: float) -> View:
     """View a square around a place; `radius_km` is half of its side."""
     projection = f"+proj=laea +lat_0={lat} +lon_0={lon} +R={EARTH_RADIUS_KM}"
-    return _view(projection, radius_km, radius_km, _WINDOW_WIDTH)
+    return _view(projection, radius_km, radius_km, width=360)
 
 
 def edge(view: View) -> Points:
@@ -161,7 +157,7 @@ def draw_globe(ax: Axes, *, on_earth: bool) -> View:
 def great_circle(start: Float[Tensor, "2"], end: Float[Tensor, "2"]) -> Points:
     """Locations along the shorter arc between two, cut at the antimeridian."""
     first, last = sphere.to_xyz(start), sphere.to_xyz(end)
-    share = torch.linspace(0, 1, _ARC_POINTS, dtype=torch.float64)[:, None]
+    share = torch.linspace(0, 1, 181, dtype=torch.float64)[:, None]  # a degree apart at most
     points = sphere.exp_map(first, share * sphere.log_map(first, last))
     return cut(sphere.to_lat_lon(points).numpy())
 

@@ -15,16 +15,13 @@ from pandas import DataFrame, Series
 from icgeo import plots
 from icgeo.evaluation import Episode, levels_by_world, score
 from icgeo.evaluation.scores import GUESS_KM, methods
+from icgeo.plots.theme import add_legend
 from icgeo.report import tables
 from icgeo.report.published_numbers import compare_with_published
 from icgeo.report.run_folder import EACH, EmbeddedImage, Run, read_run
 
 Chart = tuple[EmbeddedImage, str, str]
 """An image, its caption, and what it shows for those who do not see it."""
-LINES_SHOWN = 400
-"""Of a map of errors: more lines hide each other."""
-MOST_LISTED = 100
-"""Photos in a list of failures, or of answers without a known truth."""
 WORLDS_SHOWN = 6
 """Worlds with figures and cases, over all runs, so that the page stays below 5 MB."""
 
@@ -47,7 +44,7 @@ def write_report(folders: Sequence[Path], path: Path, *, title: str = "Geolocati
     environment.globals |= {"tables": tables, "GUESS_KM": GUESS_KM}
     worlds = [each if number < WORLDS_SHOWN else 0 for number in range(len(runs))]
     page = environment.get_template("report.html.jinja").render(
-        title=title, runs=runs, sections=[*map(_section, runs, worlds)], most_listed=MOST_LISTED
+        title=title, runs=runs, sections=[*map(_section, runs, worlds)]
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
@@ -100,8 +97,7 @@ def _curve(plot: Callable[..., Figure], values: DataFrame, caption: str, *words:
     ax = Figure(figsize=(4.6, 3.9), layout="constrained").subplots()
     figure = plot(values, ax=ax)
     ax.set_title("")
-    entries = ax.get_legend_handles_labels()
-    figure.legend(*entries, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    add_legend(figure, ax.get_legend_handles_labels()[0], 3)
     alt = " ".join((f"Line chart, {caption}.", *words))
     return EmbeddedImage.from_figure(figure), caption, alt
 
@@ -125,7 +121,8 @@ def _draw_errors(world: str, rows: DataFrame) -> Chart:
     known = methods(rows)
     known = known[known.locator == known.locator.iloc[0]]
     known = known[known.shots == known.shots.max()]
-    numbers = np.linspace(0, len(known) - 1, min(len(known), LINES_SHOWN)).round().astype(int)
+    most = min(len(known), 400)  # more lines hide each other
+    numbers = np.linspace(0, len(known) - 1, most).round().astype(int)
     drawn, on_earth = known.iloc[numbers], Episode("", world, (), ()).is_earth
     ax = Figure(figsize=(6, 3.7), layout="constrained").subplots()
     columns = (["lat", "lon"], ["true_lat", "true_lon"])

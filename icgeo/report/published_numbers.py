@@ -93,9 +93,9 @@ def _by_system(numbers: pd.DataFrame) -> pd.DataFrame:
     table = numbers.pivot(index="system", columns="heading", values="cell").fillna(DASH)
     table = table.reindex(index=numbers.system.unique(), columns=numbers.heading.unique())
     systems = numbers.groupby("system")
-    table["protocol"] = systems.protocol.first().fillna("not known")
-    table["source"] = systems.source.agg(lambda sources: "; ".join(sources.unique()))
-    return table
+    protocols = systems.protocol.first().fillna("not known")
+    sources = systems.source.agg(lambda sources: "; ".join(sources.unique()))
+    return table.assign(protocol=protocols, source=sources)
 
 
 def _score(rows: pd.DataFrame, number: Any) -> float:

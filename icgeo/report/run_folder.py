@@ -227,9 +227,11 @@ def load_cases(folder: Path, rows: pd.DataFrame, *, each: int = EACH) -> pd.Data
     lines: Iterable[Any] = cases.itertuples()
     for case in lines:
         entry = entries.get((case.locator, case.episode, case.id, case.shots), {})
-        # the last part of a name only: the index is data, and leads nowhere else
-        paths = {part: target / Path(str(entry.get(part, ""))).name for part in _PARTS}
-        images: dict[str, Any] = {part: _read_image(path) for part, path in paths.items()}
+        images: dict[str, Any] = dict.fromkeys(_PARTS)
+        for part in images.keys() & entry.keys():
+            # the last part of a name only: the index is data, and leads nowhere else
+            path = target / Path(str(entry[part])).name
+            images[part] = EmbeddedImage(path.read_bytes(), path.suffix) if path.is_file() else None
         if images["photo"] is None and pd.notna(case.source):
             with suppress(PhotoError):
                 images["photo"] = shrink_photo(case.source)
@@ -237,7 +239,3 @@ def load_cases(folder: Path, rows: pd.DataFrame, *, each: int = EACH) -> pd.Data
     for part in _PARTS:
         cases[part] = [images[part] for images in records]
     return cases
-
-
-def _read_image(path: Path) -> EmbeddedImage | None:
-    return EmbeddedImage(path.read_bytes(), path.suffix) if path.is_file() else None

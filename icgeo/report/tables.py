@@ -19,8 +19,6 @@ DASH = "\N{EN DASH}"
 RESULTS = [name for name in METRICS if name not in ("located", "seconds")]
 """Metrics of a table of results; located is there anyway, and time has a table of its own."""
 GLANCE = ("median_km", "geoscore", "within_2500km", "nll")
-MANY = 10_000
-"""Of more rows intervals are narrow, and take a fifth of the resamples."""
 KOLMOGOROV = 1.358
 """Times 1 / sqrt(n): beyond it, calibration is rejected at 5 % (Massey 1951, table 1)."""
 
@@ -62,7 +60,8 @@ def _score(rows: DataFrame, names: Sequence[str]) -> Iterator[dict[str, str]]:
         line = {"locator": locator, "shots": shots, "queries": f"{len(group):,}"}
         line["located, %"] = format_number(100 * METRICS["located"](group))
         for metric in (METRICS[name] for name in names):
-            one = metric.interval(group, resamples=1000 if len(group) <= MANY else 200)
+            # intervals of many rows are narrow, and take long
+            one = metric.interval(group, resamples=1000 if len(group) <= 10_000 else 200)
             scale, form = 1, f",{metric.format}"
             if form.endswith("%"):
                 scale, form = 100, f".{int(metric.format[1]) + 1}f"

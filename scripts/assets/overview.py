@@ -2,12 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from icgeo import config
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SHOTS = 3
 TITLES = (
@@ -40,7 +37,7 @@ class Options:
     """The picture to write."""
 
 
-def draw_words(figure: "Figure") -> None:
+def draw_words(figure: Any) -> None:
     """Draw the model as a box, arrows from column to column, and what each of them is."""
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
