@@ -127,7 +127,7 @@ def locate(
     features: "Features | None",
 ) -> "DataFrame":
     """Locate all queries; the main process draws figures and keeps cases for the report."""
-    from icgeo import evaluation, plots, report
+    from icgeo import evaluation, report
 
     settings = runs[0][0].loaded.settings
     methods: list[tuple[Locator, Episode]] = [*runs]
@@ -145,7 +145,7 @@ def locate(
         shard=shard,
     )
     if shard.is_main:
-        plots.save_figures(folder, rows, methods, settings.style)
+        report.save_figures(folder, rows, methods, settings.style)
         report.save_cases(folder, rows, methods)
     return rows
 

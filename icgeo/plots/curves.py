@@ -1,27 +1,30 @@
-"""Curves of an evaluation: error against shots, calibration."""
+"""Curves of an evaluation: error against shots, calibration, recall by radius and by area.
+
+Conventions: recall takes rows of one world, as `icgeo.evaluation.read_rows` gives them. Methods
+have a curve for each number of shots there, the darker the more; baselines one, with the most.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
 
+import matplotlib as mpl
+import numpy as np
 import torch
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas import DataFrame
 from torch import Tensor
 
+from icgeo import metrics
 from icgeo.evaluation import BASELINES
-from icgeo.metrics import calibration_error, reliability
-from icgeo.plots.theme import (
-    BASELINE_STYLES,
-    CALIBRATION_STYLES,
-    GREY,
-    METHOD_STYLES,
-    TEXT,
-    TITLE,
-    figure_of,
-)
+from icgeo.evaluation.scores import GUESS_KM, methods
+from icgeo.plots import theme
+from icgeo.sphere import AREA_KM2
 
-_LEGEND_COLUMNS = 5
+_POINTS = 160  # along each curve of recall
 
 
 def plot_shots(
@@ -29,9 +32,8 @@ def plot_shots(
 ) -> Figure:
     """Show the median error against the number of shots, with 95 % intervals; a panel a world.
 
-    `scores` are those of `icgeo.evaluation.score`. `label` says what their shots stand for, if it
-    is something else; `log` makes the scale of errors logarithmic. A given `ax` gets no legend;
-    `ax.legend()` makes one.
+    `scores` are those of `icgeo.evaluation.score`. `label` says what their shots stand for, `log`
+    makes the scale of errors logarithmic. A given `ax` gets no legend.
 
     Raises:
         ValueError: no score, or an `ax` for several worlds.
@@ -39,22 +41,20 @@ def plot_shots(
     worlds = list(scores.world.unique())
     if not worlds or (ax is not None and len(worlds) > 1):
         raise ValueError(f"expected scores of one world for each panel, got those of {worlds}")
-    if ax is not None:
-        _plot_world(ax, scores, label)
-        _scale_errors(ax, log)
-        return figure_of(ax)
-    figure = Figure(figsize=(3.9 * len(worlds) + 0.4, 3.5), layout="constrained")
-    axes = figure.subplots(1, len(worlds), squeeze=False, sharey=True)[0]
+    size = (3.9 * len(worlds) + 0.4, 3.5)
+    figure = theme.figure_of(ax) if ax else Figure(figsize=size, layout="constrained")
+    axes = [ax] if ax else figure.subplots(1, len(worlds), squeeze=False, sharey=True)[0]
     for panel, world in zip(axes, worlds, strict=True):
         _plot_world(panel, scores[scores.world == world], label)
-        panel.label_outer()
     _scale_errors(axes[0], log)  # for all, and last: it ends the scaling to what is drawn
-    handles, labels = axes[0].get_legend_handles_labels()
-    columns = min(2 * len(worlds), _LEGEND_COLUMNS)
-    figure.set_figheight(3.3 + 0.2 * math.ceil(len(labels) / columns))
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=columns, fontsize=TEXT, frameon=False
-    )
+    if ax is not None:
+        return figure
+    for panel in axes:
+        panel.label_outer()
+    handles, _ = axes[0].get_legend_handles_labels()
+    columns = min(2 * len(worlds), 5)
+    figure.set_figheight(3.3 + 0.2 * math.ceil(len(handles) / columns))
+    theme.add_legend(figure, handles, columns)
     return figure
 
 
@@ -65,39 +65,35 @@ def _scale_errors(ax: Axes, log: bool) -> None:
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     ticks = [digit * 10**power for power in range(5) for digit in (1, 2, 5)]
-    inside = [tick for tick in ticks if low <= tick <= high]
-    ax.set_yticks(inside, [f"{tick:,}" for tick in inside])
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    ax.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
     ax.minorticks_off()
 
 
 def _plot_world(ax: Axes, scores: DataFrame, label: str) -> None:
     shots = sorted(scores.shots.unique())
     locators = sorted(scores.locator.unique(), key=BASELINES.__contains__)
-    for number, locator in enumerate(locators):
+    alpha = 0.2 if len(locators) < 4 + len(BASELINES) else 0.1
+    for locator, method_style in zip(locators, cycle(theme.METHOD_STYLES), strict=False):
         curve = scores[scores.locator == locator].sort_values("shots")
         at = [shots.index(count) for count in curve.shots]
-        style = BASELINE_STYLES.get(locator, METHOD_STYLES[number % len(METHOD_STYLES)])
+        style = theme.BASELINE_STYLES.get(locator, method_style)
         is_baseline = locator in BASELINES
-        ax.plot(
-            at,
-            curve.median_km,
-            label=locator,
-            markersize=4,
-            zorder=2 if is_baseline else 3,
-            **style,
-        )
+        order = 2 if is_baseline else 3
+        ax.plot(at, curve.median_km, label=locator, markersize=4, zorder=order, **style)
         if not is_baseline:
-            low, high = curve.median_km_low, curve.median_km_high
-            alpha = 0.2 if len(locators) < 4 + len(BASELINES) else 0.1
-            name = "" if number else "95 % interval"
-            ax.fill_between(
-                at, low, high, color=style["color"], alpha=alpha, linewidth=0, label=name
-            )
+            band: dict[str, Any] = {"color": style["color"], "alpha": alpha, "linewidth": 0}
+            band["label"] = "95 % interval" if locator == locators[0] else ""
+            ax.fill_between(at, curve.median_km_low, curve.median_km_high, **band)
     ax.set_xticks(range(len(shots)), [f"{count:,}" for count in shots])
-    ax.set_xlabel(label)
-    ax.set_ylabel("median error in km")
-    ax.set_title(scores.world.iloc[0], fontsize=TITLE)
+    ax.set(xlabel=label, ylabel="median error in km")
+    ax.set_title(scores.world.iloc[0], fontsize=theme.TITLE)
     ax.yaxis.set_major_formatter("{x:,.0f}")
+    _open_frame(ax)
+
+
+def _open_frame(ax: Axes) -> None:
+    """Leave lines to read values off, and the sides that carry numbers."""
     ax.grid(axis="y", color="0.9")
     ax.spines[["top", "right"]].set_visible(False)
 
@@ -107,36 +103,29 @@ def plot_calibration(
 ) -> Figure:
     """Show P-P curves: how often the truth lies in the credible region of each probability.
 
-    Calibrated densities follow the diagonal; above it they are too wide, below it too narrow. Of 20
-    calibrated curves 19 stay within the band around it (Massart 1990), if queries are independent;
-    it is wide where there are few.
-
-    Args:
-        levels: credible levels of the truths (`Density.credible_level`), by name of the curve.
-        ax: where to draw.
+    Above the diagonal densities are too wide, below it too narrow. Of 20 calibrated curves of
+    independent queries 19 stay within the band around it (Massart 1990). `levels` are those of the
+    truths (`Density.credible_level`), by name of the curve.
     """
     counts = sorted({len(values) for values in levels.values()})
-    if ax is None:
-        height = 4.75 + 0.18 * len(levels)
-        ax = Figure(figsize=(4.6, height), layout="constrained").subplots()
+    ax = ax or Figure(figsize=(4.6, 4.75 + 0.18 * len(levels)), layout="constrained").subplots()
     grid = torch.linspace(0, 1, 201, dtype=torch.float64)
-    ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
-    for number, (name, values) in enumerate(levels.items()):
-        style = CALIBRATION_STYLES[number % len(CALIBRATION_STYLES)]
-        label = f"{name} (largest gap {calibration_error(values):.2f}, n = {len(values)})"
-        ax.plot(grid, reliability(values, grid), label=label, linewidth=1.8, **style)
-    whose = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else ""
+    ax.plot([0, 1], [0, 1], color=theme.GREY, linewidth=0.8)
+    for name, style in zip(levels, cycle(theme.CALIBRATION_STYLES), strict=False):
+        values = levels[name]
+        label = f"{name} (largest gap {metrics.calibration_error(values):.2f}, n = {len(values)})"
+        ax.plot(grid, metrics.reliability(values, grid), label=label, linewidth=1.8, **style)
+    whose = " to ".join(map(str, dict.fromkeys((*counts[:1], *counts[-1:]))))
     for count in counts:
         low, high = ((grid + sign * calibration_band(count)).clamp(0, 1) for sign in (-1, 1))
         label = f"95 % of calibrated curves, n = {whose}" if count == counts[0] else ""
-        ax.fill_between(grid, low, high, color=GREY, alpha=0.15, linewidth=0, label=label)
-    ax.axvline(0.9, color=GREY, linewidth=0.8, linestyle=":")
+        ax.fill_between(grid, low, high, color=theme.GREY, alpha=0.15, linewidth=0, label=label)
+    ax.axvline(0.9, color=theme.GREY, linewidth=0.8, linestyle=":")
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", anchor="N")
-    ax.set_xlabel("probability of the credible region")
-    ax.set_ylabel("fraction of truths inside")
-    ax.legend(fontsize=TEXT, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    ax.set(xlabel="probability of the credible region", ylabel="fraction of truths inside")
+    ax.legend(fontsize=theme.TEXT, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     ax.spines[["top", "right"]].set_visible(False)
-    return figure_of(ax)
+    return theme.figure_of(ax)
 
 
 def calibration_band(count: int) -> float:
@@ -146,3 +135,75 @@ def calibration_band(count: int) -> float:
     (0.55, 0.06)
     """
     return math.sqrt(math.log(2 / 0.05) / (2 * count))
+
+
+def plot_recall_by_radius(rows: DataFrame, *, ax: Axes | None = None) -> Figure:
+    """Show which share of the queries has its answer within each radius, of known truths."""
+    ax = ax or Figure(layout="constrained").subplots()
+    radii = np.geomspace(1, 20_100, _POINTS)
+    for label, group, style in _recall_curves(rows):
+        within = group.distance_km.fillna(GUESS_KM).sort_values().searchsorted(radii)
+        ax.plot(radii, within / len(group), label=label, **style)
+    for km in metrics.THRESHOLDS_KM:
+        ax.axvline(km, color="0.85", linewidth=0.8, zorder=0)
+    _label_shares(ax, "answer within radius, km", "share of queries")
+    ax.set_xticks(metrics.THRESHOLDS_KM, [f"{km:,.0f}" for km in metrics.THRESHOLDS_KM])
+    return theme.figure_of(ax)
+
+
+def plot_recall_by_area(rows: DataFrame, *, ax: Axes | None = None) -> Figure:
+    """Show which share of the truths a search of each area finds, most probable cells first.
+
+    Rows without `searched_area_km2` are left out, and curves of flat densities: they are dotted.
+    """
+    ax = ax or Figure(layout="constrained").subplots()
+    shares = torch.logspace(-5, 0, _POINTS, dtype=torch.float64)
+    for label, group, style in _recall_curves(rows[rows.searched_area_km2.notna()]):
+        if not _is_flat(group).all():
+            ax.plot(100 * shares, share_found(shares, group), label=label, **style)
+    ax.plot(100 * shares, shares, color="0.6", linewidth=1, linestyle=":", label="searched blindly")
+    _label_shares(ax, "area searched, % of the sphere", "share of truths found")
+    ax.xaxis.set_major_formatter("{x:g}")
+    return theme.figure_of(ax)
+
+
+def share_found(shares: Float[Tensor, " areas"], rows: DataFrame) -> Float[Tensor, " areas"]:
+    """Return the share of truths that a search of each share of the sphere finds.
+
+    In a flat density all cells are tied: searched in any order, as many are found as are searched.
+    """
+    areas = rows.searched_area_km2[~_is_flat(rows)].to_numpy()
+    count = shares * (len(rows) - len(areas))
+    if len(areas):
+        count = count + len(areas) * metrics.recall_by_area(areas, shares * AREA_KM2)
+    return count / len(rows)
+
+
+def _is_flat(rows: DataFrame) -> np.ndarray:
+    return np.isclose(rows.nll, metrics.UNIFORM_NLL, rtol=0, atol=1e-9)
+
+
+def _label_shares(ax: Axes, x: str, y: str) -> None:
+    ax.set_xscale("log")
+    ax.minorticks_off()
+    ax.set(xlabel=x, ylabel=y, ylim=(0, 1))
+    ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    _open_frame(ax)
+
+
+def _recall_curves(rows: DataFrame) -> list[tuple[str, DataFrame, dict[str, Any]]]:
+    """Divide the rows of one world into curves: label, rows, style; baselines come last."""
+    known = rows[rows.nll.notna()]
+    groups = dict(iter(methods(known).groupby(["locator", "shots"], sort=False)))
+    colours = mpl.colormaps["viridis_r"](np.linspace(0.15, 1, len(groups)))
+    curves: list[tuple[str, DataFrame, dict[str, Any]]] = [
+        (f"{locator}, {shots} shots", groups[locator, shots], {"color": colour})
+        for (locator, shots), colour in sorted(
+            zip(groups, colours, strict=True), key=lambda c: c[0]
+        )
+    ]
+    baselines = known[known.locator.isin(BASELINES) & (known.shots == known.shots.max())]
+    for locator, group in baselines.groupby("locator"):
+        style = theme.BASELINE_STYLES[str(locator)]
+        curves.append((str(locator), group, {**style, "marker": None, "linewidth": 1.2}))
+    return curves

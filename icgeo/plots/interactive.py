@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from icgeo.plots.theme import BLACK, BLUE, GREEN, GREY, ORANGE
-from icgeo.plots.world import Points, outlines, shapes
+from icgeo.plots.world import outlines, shapes
 from icgeo.prediction import CREDIBLE_LEVELS, Prediction
 
 _MARGIN_DEG = 30.0
@@ -32,15 +32,29 @@ def plot_interactive(prediction: Prediction, truth: tuple[float, float] | None =
         showscale=False,
         hovertemplate="%{y:.1f}°, %{x:.1f}°<br>%{z:.3g} per steradian<extra></extra>",
     )
-    _add_lines(figure, shapes("land"), "coastlines", color=GREY, width=1)
+    lines = [("coastlines", shapes("land"), {"color": GREY, "width": 1})]
     for level, dash in zip(CREDIBLE_LEVELS, ("dash", "solid"), strict=True):
         region = outlines(prediction.credible_region(level).geometry.to_numpy())
-        _add_lines(figure, region, f"{level:.0%} region", color=BLACK, width=1.5, dash=dash)
-    if prediction.located:
-        _add_point(figure, (prediction.lat, prediction.lon), "answer", color=ORANGE, symbol="x")
-    if truth is not None:
-        _add_point(figure, truth, "truth", color=GREEN, symbol="star")
-    lon_range, lat_range = _window(prediction)
+        lines.append((f"{level:.0%} region", region, {"color": BLACK, "width": 1.5, "dash": dash}))
+    for name, places, style in lines:
+        lat, lon = places.round(2).T
+        figure.add_scatter(x=lon, y=lat, mode="lines", name=name, line=style, hoverinfo="skip")
+    answer = (prediction.lat, prediction.lon) if prediction.located else None
+    for name, place, colour, symbol in (
+        ("answer", answer, ORANGE, "x"),
+        ("truth", truth, GREEN, "star"),
+    ):
+        if place is not None:
+            edge = {"color": "white", "width": 1.5}
+            look = {"size": 11, "line": edge, "color": colour, "symbol": symbol}
+            hover = f"{name}: {place[0]:.2f}°, {place[1]:.2f}°<extra></extra>"
+            point: dict[str, Any] = {"x": [place[1]], "y": [place[0]], "mode": "markers"}
+            figure.add_scatter(name=name, marker=look, hovertemplate=hover, **point)
+    west, south, east, north = prediction.credible_region(CREDIBLE_LEVELS[-1]).total_bounds
+    if not prediction.located or east - west > 120:  # wide, or nothing is known
+        west, south, east, north = -180, -90, 180, 90
+    lon_range = [max(-180, west - 2 * _MARGIN_DEG), min(180, east + 2 * _MARGIN_DEG)]
+    lat_range = [max(-90, south - _MARGIN_DEG), min(90, north + _MARGIN_DEG)]
     axis: dict[str, Any] = {"ticksuffix": "°", "constrain": "domain"}
     return figure.update_layout(
         xaxis={"range": lon_range, "minallowed": -180, "maxallowed": 180, **axis},
@@ -52,29 +66,4 @@ def plot_interactive(prediction: Prediction, truth: tuple[float, float] | None =
         font={"family": "system-ui, sans-serif"},
         colorway=[BLUE],
         height=380,
-    )
-
-
-def _window(prediction: Prediction) -> tuple[list[float], list[float]]:
-    """Show what lies around the 90 % region, or the world if that is wide or nothing is known."""
-    west, south, east, north = prediction.credible_region(CREDIBLE_LEVELS[-1]).total_bounds
-    if not prediction.located or east - west > 120:
-        return [-180, 180], [-90, 90]
-    return (
-        [max(-180, west - 2 * _MARGIN_DEG), min(180, east + 2 * _MARGIN_DEG)],
-        [max(-90, south - _MARGIN_DEG), min(90, north + _MARGIN_DEG)],
-    )
-
-
-def _add_lines(figure: Any, lines: Points, name: str, **style: Any) -> None:
-    lat, lon = lines.round(2).T
-    figure.add_scatter(x=lon, y=lat, mode="lines", name=name, line=style, hoverinfo="skip")
-
-
-def _add_point(figure: Any, place: tuple[float, float], name: str, **style: Any) -> None:
-    marker = {"size": 11, "line": {"color": "white", "width": 1.5}, **style}
-    lat, lon = place
-    hover = f"{name}: {lat:.2f}°, {lon:.2f}°<extra></extra>"
-    figure.add_scatter(
-        x=[lon], y=[lat], mode="markers", name=name, marker=marker, hovertemplate=hover
     )

@@ -16,101 +16,54 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from icgeo.data.photos import Photo
-from icgeo.plots.theme import (
-    BLACK,
-    DENSITY_MAP,
-    GREEN,
-    GREY,
-    HALO,
-    ORANGE,
-    SMALL,
-    TEXT,
-    TITLE,
-    add_colour_bar,
-    drawn_image,
-    figure_of,
-    picture,
-    place_name,
-    short,
-    show_image,
-)
-from icgeo.plots.world import View, edge, outline, shapes, whole_world, window, world_lines
+from icgeo.plots import theme
+from icgeo.plots.theme import BLACK, GREEN, GREY, ORANGE, SMALL, TEXT, TITLE, show_image
+from icgeo.plots.world import View, draw_globe, edge, shapes, whole_world, window
 from icgeo.prediction import CREDIBLE_LEVELS, Prediction, rounded
 from icgeo.sphere import EARTH_RADIUS_KM, Values, angle, as_lat_lon, distance_km, to_xyz
 from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_xyz
 
-_WIDEST_KM = 3000.0
-"""Half of the side of a window on a mode, at most; at least, it is this many cells."""
-_LEAST_CELLS = 5
-_FARTHEST = 4
-"""A window is widened to show the truth by this factor at most."""
-_LEAST_DARK = 1 / math.pi
-"""Density that is painted darkest at least: four times the uniform one."""
-_LEGEND: dict[str, Any] = {"fontsize": TEXT, "frameon": False}
+Truth = Values | None
+"""A location in degrees, where it is known."""
+_WIDEST_KM, _LEAST_CELLS = 3000.0, 5
+"""Half of the side of a window on a mode: at most, and at least in cells."""
 _LEVEL_STYLES: dict[float, Any] = {0.5: "dashed", 0.9: "solid"}
 
 
 def plot_density(
-    prediction: Prediction,
-    truth: Values | None = None,
-    *,
-    on_earth: bool = True,
-    ax: Axes | None = None,
+    prediction: Prediction, truth: Truth = None, *, on_earth: bool = True, ax: Axes | None = None
 ) -> Figure:
     """Show a density on the world: bluer is denser, grey beyond the 90 % region; truth, point.
 
     `on_earth` draws coastlines; on other worlds there is only the graticule. A given `ax` gets
     neither title nor legend.
     """
-    if ax is not None:
-        _draw_world(ax, prediction, truth, on_earth=on_earth, levels=(0.9,))
-        return figure_of(ax)
-    figure = Figure(figsize=(6, 3.55), layout="constrained")
-    ax = figure.subplots()
-    _draw_world(ax, prediction, truth, on_earth=on_earth, levels=(0.9,))
-    ax.set_title(_summary(prediction, truth), fontsize=TEXT)
-    handles = _legend_handles([prediction], [truth])
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, **_LEGEND)
+    panel = ax or Figure(figsize=(6, 3.55), layout="constrained").subplots()
+    _draw_world(panel, prediction, truth, on_earth=on_earth, levels=(0.9,))
+    figure = theme.figure_of(panel)
+    if ax is None:
+        panel.set_title(_summary(prediction, truth), fontsize=TEXT)
+        _add_legend(figure, [prediction], [truth])
     return figure
 
 
-def draw_globe(ax: Axes, *, on_earth: bool) -> View:
-    """Draw the lines of the whole world into axes without any other decoration."""
-    view = whole_world()
-    ax.add_collection(LineCollection(world_lines("graticule"), colors="0.8", linewidths=0.4))
-    if on_earth:
-        ax.add_collection(LineCollection(world_lines("land"), colors="0.35", linewidths=0.5))
-    ax.plot(*view.project(outline()).T, color="0.35", linewidth=0.8)
-    left, right, bottom, top = view.extent
-    ax.set(xlim=(1.01 * left, 1.01 * right), ylim=(1.01 * bottom, 1.01 * top), aspect="equal")
-    ax.set_axis_off()
-    return view
-
-
 def _draw_world(
-    ax: Axes,
-    prediction: Prediction,
-    truth: Values | None,
-    *,
-    on_earth: bool,
-    levels: tuple[float, ...],
+    ax: Axes, prediction: Prediction, truth: Truth, *, on_earth: bool, levels: Sequence[float]
 ) -> AxesImage:
-    image = _draw_density(ax, whole_world(), prediction.density, levels=levels)
-    view = draw_globe(ax, on_earth=on_earth)
-    _mark_points(ax, view, prediction, truth)
+    image = _draw_density(ax, whole_world(), prediction.density, levels)
+    _mark_points(ax, draw_globe(ax, on_earth=on_earth), prediction, truth)
     return image
 
 
-def _draw_density(
-    ax: Axes, view: View, density: Density, *, levels: tuple[float, ...]
-) -> AxesImage:
+def _draw_density(ax: Axes, view: View, density: Density, levels: Sequence[float]) -> AxesImage:
     """Colour a density, shade what lies beyond the last of its levels, and outline them."""
     values = np.where(view.inside, density.log_prob(view.lat_lon).exp().numpy(), np.nan)
     place: dict[str, Any] = {"extent": view.extent, "origin": "upper"}
-    # alike in every view, and pale where nothing is known
-    most = max(density.mass.max().item() / density.cell_area, _LEAST_DARK)
-    image = ax.imshow(values, cmap=DENSITY_MAP, vmin=0, vmax=most, interpolation="nearest", **place)
+    # alike in every view, and pale where nothing is known: darkest is four times uniform at least
+    most = max(density.mass.max().item() / density.cell_area, 1 / math.pi)
+    colours: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "vmax": most}
+    image = ax.imshow(values, interpolation="nearest", **colours, **place)
     if not _is_flat(density):
         reached = np.where(view.inside, density.credible_level(view.lat_lon).numpy(), np.nan)
         ax.contourf(reached, [levels[-1], 2], colors="0.5", alpha=0.2, **place)
@@ -125,44 +78,44 @@ def _is_flat(density: Density) -> bool:
     return bool(density.mass.max() == density.mass.min())
 
 
-def _mark_points(ax: Axes, view: View, prediction: Prediction, truth: Values | None) -> None:
+def _mark_points(ax: Axes, view: View, prediction: Prediction, truth: Truth) -> None:
     if prediction.located:
         x, y = view.project(np.array([prediction.lat, prediction.lon]))
-        ax.plot(x, y, "x", color=ORANGE, markersize=7, markeredgewidth=1.8, path_effects=HALO)
+        style: dict[str, Any] = {"markeredgewidth": 1.8, "path_effects": theme.HALO}
+        ax.plot(x, y, "x", color=ORANGE, markersize=7, **style)
     if truth is not None:
         x, y = view.project(as_lat_lon(truth).double().numpy())
         ax.plot(x, y, "*", color=GREEN, markersize=10, markeredgecolor="white")
 
 
 def _legend_handles(
-    predictions: Sequence[Prediction],
-    truth: Sequence[Values | None],
-    *,
-    levels: tuple[float, ...] = (0.9,),
+    predictions: Sequence[Prediction], truth: Sequence[Truth], levels: Sequence[float]
 ) -> list[Artist]:
-    """Name what is drawn of any of these predictions."""
-    marks: dict[str, Any] = {"linestyle": "none"}
-    star = Line2D([], [], marker="*", color=GREEN, ms=10, label="truth", **marks)
-    answer = Line2D([], [], marker="x", color=ORANGE, markeredgewidth=1.8, label="answer", **marks)
-    notes = [""] * (len(levels) - 1) + [" (grey: outside)"]
-    outlines = [
-        Line2D(
-            [], [], color=BLACK, lw=0.9, ls=_LEVEL_STYLES[p], label=f"{100 * p:.0f} % region{note}"
-        )
-        for p, note in zip(levels, notes, strict=True)
-    ]
-    handles: list[Artist] = [star] * any(place is not None for place in truth)
-    handles += [answer] * any(one.located for one in predictions)
+    """Name what is drawn of any of these predictions, but for its colours."""
+    handles: list[Artist] = []
+    if any(place is not None for place in truth):
+        handles.append(Line2D([], [], ls="none", marker="*", color=GREEN, ms=10, label="truth"))
+    if any(one.located for one in predictions):
+        cross: dict[str, Any] = {"ls": "none", "marker": "x", "markeredgewidth": 1.8}
+        handles.append(Line2D([], [], color=ORANGE, label="answer", **cross))
     if not all(_is_flat(one.density) for one in predictions):
-        handles += outlines
-    return [*handles, Patch(color=colormaps[DENSITY_MAP](0.75), label="bluer: denser")]
+        for level in levels:
+            note = " (grey: outside)" if level == levels[-1] else ""
+            line: dict[str, Any] = {"color": BLACK, "lw": 0.9, "ls": _LEVEL_STYLES[level]}
+            handles.append(Line2D([], [], label=f"{100 * level:.0f} % region{note}", **line))
+    return handles
 
 
-def _verdict(prediction: Prediction, truth: Values | None) -> str:
+def _add_legend(figure: Figure, predictions: Sequence[Prediction], truth: Sequence[Truth]) -> None:
+    blue = Patch(color=colormaps["Blues"](0.75), label="bluer: denser")
+    theme.add_legend(figure, [*_legend_handles(predictions, truth, (0.9,)), blue], 4)
+
+
+def _verdict(prediction: Prediction, truth: Truth) -> str:
     if not prediction.located:
         return "not located"
     if truth is None:
-        return place_name(prediction.lat, prediction.lon)
+        return theme.place_name(prediction.lat, prediction.lon)
     return f"{distance_km([prediction.lat, prediction.lon], truth).item():,.0f} km off"
 
 
@@ -175,9 +128,9 @@ def plot_gallery(
     on_earth: Sequence[bool] = (),
     figure: Figure | None = None,
 ) -> Figure:
-    """Show a row for each prediction: the photo, the map drawn, the density on the world.
+    """Show a row for each prediction: the photo under its title, the map drawn, the density.
 
-    `titles` stand over the photos; `on_earth` says in which rows coastlines belong, by default all.
+    `on_earth` says in which rows coastlines belong, by default all.
 
     Raises:
         ValueError: no prediction, or sequences of other lengths.
@@ -187,43 +140,38 @@ def plot_gallery(
     columns = (predictions, photos, truth, titles, on_earth or [True] * count)
     lengths = [len(column) for column in columns]
     if not count or set(lengths) != {count}:
-        raise ValueError(
-            f"expected a photo, truth, title and on_earth for each of at least one prediction, "
-            f"got {lengths}"
-        )
+        needs = "a photo, truth, title and on_earth for each of at least one prediction"
+        raise ValueError(f"expected {needs}, got {lengths}")
     figure = figure or Figure(figsize=(10, 2.15 * count + 0.5), layout="constrained")
     axes = figure.subplots(count, 3, squeeze=False, width_ratios=[1, 2, 2.06])
-    for row, (prediction, photo, place, title, is_earth) in zip(
-        axes, zip(*columns, strict=True), strict=True
-    ):
-        show_image(row[0], picture(photo), title=short(title))
+    for row, prediction, photo, place, title, is_earth in zip(axes, *columns, strict=True):
+        _show_input_and_map(row[0], row[1], prediction, photo, title)
         row[0].set_anchor("N")  # heads of columns in a line
-        if prediction.map is None:
-            row[1].set_axis_off()
-        else:
-            show_image(row[1], drawn_image(prediction.map))
-        plot_density(prediction, place, on_earth=is_earth, ax=row[2])
+        _draw_world(row[2], prediction, place, on_earth=is_earth, levels=(0.9,))
         row[2].set_title(_verdict(prediction, place), fontsize=TEXT, pad=3)
+    above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
     for ax, head in zip(axes[0], ("photo", "map drawn", "density on the world"), strict=True):
         if ax.axison or ax is axes[0, 2]:
-            ax.annotate(
-                head,
-                (0.5, 1),
-                xytext=(0, 1.9 * TEXT),
-                xycoords="axes fraction",
-                textcoords="offset points",
-                ha="center",
-                fontsize=TITLE,
-            )
-    handles = _legend_handles(predictions, truth)
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, **_LEGEND)
+            ax.annotate(head, (0.5, 1), (0, 1.9 * TEXT), ha="center", fontsize=TITLE, **above)
+    _add_legend(figure, predictions, truth)
     return figure
+
+
+def _show_input_and_map(
+    photo_ax: Axes, map_ax: Axes, prediction: Prediction, photo: Photo, title: str, head: str = ""
+) -> None:
+    title = title if len(title) <= 26 else "…" + title[-25:]  # its end tells files apart
+    show_image(photo_ax, theme.picture(photo), title=title)
+    if prediction.map is None:
+        map_ax.set_axis_off()
+    else:
+        show_image(map_ax, theme.drawn_image(prediction.map), title=head)
 
 
 def plot_prediction(
     prediction: Prediction,
     photo: Photo,
-    truth: Values | None = None,
+    truth: Truth = None,
     *,
     title: str = "",
     on_earth: bool = True,
@@ -231,15 +179,8 @@ def plot_prediction(
 ) -> Figure:
     """Show all of a prediction: photo, map drawn, density on the world, and a window on its mode.
 
-    One that is not located has no window.
-
-    Args:
-        prediction: what was found.
-        photo: of what.
-        truth: where it was taken, in degrees, if that is known.
-        title: stands over the photo.
-        on_earth: whether coastlines and borders belong on it.
-        ax: one of a grid of axes (`Figure.subplots`), whose place is taken.
+    One that is not located has no window. `title` stands over the photo; `on_earth` draws
+    coastlines and borders; `ax`, one of a grid (`Figure.subplots`), gives up its place.
 
     Raises:
         ValueError: an `ax` that is not one of a grid.
@@ -247,64 +188,43 @@ def plot_prediction(
     if ax is None:
         width = 10.5 if prediction.located else 7.7
         ax = Figure(figsize=(width, 3.5), layout="constrained").subplots()
-    figure = figure_of(ax)
-    panels = _panels(ax, has_window=prediction.located)
-    show_image(panels["photo"], picture(photo), title=short(title) or "photo")
-    if prediction.map is None:
-        panels["map"].set_axis_off()
-    else:
-        show_image(panels["map"], drawn_image(prediction.map), title="map drawn")
-    image = _draw_world(
-        panels["world"], prediction, truth, on_earth=on_earth, levels=CREDIBLE_LEVELS
-    )
-    panels["world"].set_title(_summary(prediction, truth), fontsize=TEXT)
-    add_colour_bar(image, panels["world"], "probability per steradian")
-    handles = _legend_handles([prediction], [truth], levels=CREDIBLE_LEVELS)[:-1]
-    if "zoom" in panels:
-        _draw_zoom(panels, prediction, truth, on_earth=on_earth)
+    figure, place = theme.figure_of(ax), ax.get_subplotspec()
+    if place is None:
+        raise ValueError("expected axes of a grid, got free ones; make them with Figure.subplots")
+    ax.remove()
+    widths = [1.25, 3.6, 1.75][: 3 if prediction.located else 2]
+    grid = place.subgridspec(2, len(widths), width_ratios=widths)
+    # what is left of a slot is below, so that the layout keeps room for titles
+    spots: list[Any] = [grid[0, 0], grid[1, 0], *(grid[:, i] for i in range(1, len(widths)))]
+    photo_ax, map_ax, world, *zooms = (figure.add_subplot(spot, anchor="N") for spot in spots)
+    _show_input_and_map(photo_ax, map_ax, prediction, photo, title or "photo", "map drawn")
+    image = _draw_world(world, prediction, truth, on_earth=on_earth, levels=CREDIBLE_LEVELS)
+    world.set_title(_summary(prediction, truth), fontsize=TEXT)
+    theme.add_colour_bar(image, world, "probability per steradian")
+    handles = _legend_handles([prediction], [truth], CREDIBLE_LEVELS)
+    for zoom in zooms:
+        frame = whole_world().lines(edge(_draw_zoom(zoom, prediction, truth, on_earth=on_earth)))
+        world.add_collection(LineCollection(frame, colors=GREY, linewidths=0.8))
         handles.append(Line2D([], [], color=GREY, lw=0.8, label="window on the right"))
     if handles:
-        panels["world"].legend(
-            handles=handles,
-            loc="upper center",
-            bbox_to_anchor=(0.5, 0),
-            ncols=len(handles),
-            fontsize=SMALL,
-            frameon=False,
-            handletextpad=0.4,
-            handlelength=1.5,
-            columnspacing=0.9,
-        )
+        close: dict[str, Any] = {"handletextpad": 0.4, "handlelength": 1.5, "columnspacing": 0.9}
+        below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0)}
+        below |= {"ncols": len(handles), "fontsize": SMALL, "frameon": False}
+        world.legend(handles=handles, **below, **close)
     return figure
 
 
-def _panels(ax: Axes, *, has_window: bool) -> dict[str, Axes]:
-    """Divide the place of axes among those of a prediction."""
-    place = ax.get_subplotspec()
-    if place is None:
-        raise ValueError("expected axes of a grid, got free ones; make them with Figure.subplots")
-    figure = figure_of(ax)
-    ax.remove()
-    widths = [1.25, 3.6, 1.75] if has_window else [1.25, 3.6]
-    grid = place.subgridspec(2, len(widths), width_ratios=widths)
-    spots: dict[str, Any] = {"photo": grid[0, 0], "map": grid[1, 0], "world": grid[:, 1]}
-    if has_window:
-        spots["zoom"] = grid[:, 2]
-    # what is left of a slot is below, so that the layout keeps room for titles
-    return {name: figure.add_subplot(spot, anchor="N") for name, spot in spots.items()}
-
-
-def _summary(prediction: Prediction, truth: Values | None) -> str:
+def _summary(prediction: Prediction, truth: Truth) -> str:
     if not prediction.located:
         flat = ": all places are as likely" if _is_flat(prediction.density) else ""
         return f"not located, legibility {prediction.legibility:.2f}{flat}"
     off = "" if truth is None else f", {_verdict(prediction, truth)}"
     area = rounded(prediction.density.credible_area_km2(0.9), digits=2)
-    place = place_name(prediction.lat, prediction.lon)
+    place = theme.place_name(prediction.lat, prediction.lon)
     return f"{place}{off}, 90 % region of {area} km²"
 
 
-def _zoom_radius_km(density: Density, truth: Values | None) -> float:
+def _zoom_radius_km(density: Density, truth: Truth) -> float:
     """Half of the side of a window that shows most of what lies around the mode."""
     mode = density.mode()
     least = _LEAST_CELLS * EARTH_RADIUS_KM * math.sqrt(density.cell_area)
@@ -313,26 +233,23 @@ def _zoom_radius_km(density: Density, truth: Values | None) -> float:
     within = away[torch.searchsorted(total, 0.9 * total[-1])].item()
     radius = min(max(least, 1.4 * within), _WIDEST_KM)
     off = 0.0 if truth is None else 1.2 * distance_km(mode, truth).item()
-    return max(radius, off) if off < min(_FARTHEST * radius, _WIDEST_KM) else radius
+    # widened to show the truth, but not to show little else
+    return max(radius, off) if off < min(4 * radius, _WIDEST_KM) else radius
 
 
-def _draw_zoom(
-    panels: dict[str, Axes], prediction: Prediction, truth: Values | None, *, on_earth: bool
-) -> None:
-    """Show a window on the mode in axes of km, and where it lies on the world."""
-    ax, world = panels["zoom"], panels["world"]
+def _draw_zoom(ax: Axes, prediction: Prediction, truth: Truth, *, on_earth: bool) -> View:
+    """Show a window on the mode in axes of km."""
     lat, lon = prediction.density.mode().tolist()
     view = window(lat, lon, _zoom_radius_km(prediction.density, truth))
-    _draw_density(ax, view, prediction.density, levels=CREDIBLE_LEVELS)
+    _draw_density(ax, view, prediction.density, CREDIBLE_LEVELS)
     for kind, colour in (("borders", "0.7"), ("land", "0.35")) if on_earth else ():
         ax.add_collection(LineCollection(view.lines(shapes(kind)), colors=colour, linewidths=0.6))
     _mark_points(ax, view, prediction, truth)
     left, right, bottom, top = view.extent
     ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
-    ax.set_title(f"around the mode, {place_name(lat, lon)}", fontsize=TEXT)
+    ax.set_title(f"around the mode, {theme.place_name(lat, lon)}", fontsize=TEXT)
     ax.set_xlabel("km to the east", fontsize=SMALL)
     ax.set_ylabel("km to the north", fontsize=SMALL, labelpad=0)
     ax.tick_params(labelsize=SMALL)
     ax.locator_params(nbins=4)
-    frame = whole_world().lines(edge(view))
-    world.add_collection(LineCollection(frame, colors=GREY, linewidths=0.8))
+    return view

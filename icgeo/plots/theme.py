@@ -1,15 +1,16 @@
 """One look for all figures: colours, sizes of text, pictures in panels.
 
-Conventions: colours are those of Okabe and Ito (2008), told apart with any colour vision; colour
-maps rise evenly in lightness, so that they also survive a grey printer.
+Conventions: colours are those of Okabe and Ito (2008), told apart with any colour vision.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap
@@ -44,8 +45,6 @@ CALIBRATION_STYLES: tuple[dict[str, Any], ...] = (
     {"color": GREEN, "linestyle": "-."},
     {"color": BLACK, "linestyle": (0, (1, 1))},
 )
-DENSITY_MAP = "Blues"
-"""White to blue, for densities."""
 ERROR_MAP = ListedColormap(colormaps["viridis_r"](np.linspace(0.41, 1, 256)), "errors")
 """Green to purple, for errors: without the pale end, as a short line is seen at a contrast of 3."""
 SMALL, TEXT, TITLE = 7, 8, 10
@@ -70,41 +69,34 @@ def place_name(lat: float, lon: float, *, digits: int = 0) -> str:
     >>> place_name(-33.9, 151.2)
     '34° S, 151° E'
     """
-    north, east = round(lat, digits) >= 0, round(lon, digits) >= 0
-    sides = "N" if north else "S", "E" if east else "W"
-    return f"{abs(lat):.{digits}f}° {sides[0]}, {abs(lon):.{digits}f}° {sides[1]}"
-
-
-def short(name: str, most: int = 26) -> str:
-    """Keep the end of a long name, which is what tells files apart."""
-    return name if len(name) <= most else "…" + name[1 - most :]
+    north, east = "SN"[round(lat, digits) >= 0], "WE"[round(lon, digits) >= 0]
+    return f"{abs(lat):.{digits}f}° {north}, {abs(lon):.{digits}f}° {east}"
 
 
 def figure_of(ax: Axes) -> Figure:
-    """Find the figure of axes.
-
-    Raises:
-        ValueError: axes that were removed from theirs.
-    """
-    figure = ax.get_figure(root=True)
-    if figure is None:
+    """Find the figure of axes; raise ValueError if they were removed from theirs."""
+    if (figure := ax.get_figure(root=True)) is None:
         raise ValueError("expected axes of a figure, got removed ones; make them anew")
     return figure
 
 
 def add_colour_bar(mappable: ScalarMappable, ax: Axes, label: str) -> Axes:
     """Add a small colour bar under axes; return its own axes."""
-    bar = figure_of(ax).colorbar(
-        mappable, ax=ax, location="bottom", shrink=0.5, aspect=40, pad=0.02, panchor=False
-    )
+    shape: dict[str, Any] = {"shrink": 0.5, "aspect": 40, "pad": 0.02, "panchor": False}
+    bar = figure_of(ax).colorbar(mappable, ax=ax, location="bottom", **shape)
     bar.set_label(label, fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
     return bar.ax
+
+
+def add_legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
+    """Add the legend of a figure below its axes."""
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns}
+    figure.legend(handles=handles, fontsize=TEXT, frameon=False, **place)
 
 
 def show_image(ax: Axes, image: np.ndarray, *, title: str = "") -> None:
     """Show a picture without axes, under its title."""
     ax.imshow(image, interpolation="nearest")
     ax.set_title(title, fontsize=TEXT, pad=3)
-    ax.set_xticks([])
-    ax.set_yticks([])
+    ax.set(xticks=[], yticks=[])

@@ -1,4 +1,4 @@
-"""The world as a figure shows it: projections, coastlines, graticule, lines across the globe.
+"""The world as a figure shows it: projections, coastlines, great circles of errors.
 
 Conventions: locations are (latitude, longitude) in degrees, and rows of NaN part the lines of an
 array; the whole world is in the Equal Earth projection (Savric et al. 2018) of a unit sphere, a
@@ -10,36 +10,37 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import shapely
 import torch
 from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from pyproj import Proj
 from torch import Tensor
 
+from icgeo import sphere
 from icgeo.maps.drawing import basemap
-from icgeo.sphere import EARTH_RADIUS_KM
-
-_WORLD_WIDTH, _WINDOW_WIDTH = 600, 360
-_BREAK = np.full((1, 2), np.nan)
+from icgeo.plots import theme
+from icgeo.sphere import EARTH_RADIUS_KM, Values
 
 Points = Float[np.ndarray, "_points 2"]
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A projection, and the part of the plane that is shown."""
+    """A projection of PROJ, and the part of the plane that is shown: left, right, bottom, top.
+
+    `lat_lon` are the locations of its pixels, anything where they are not `inside` the globe.
+    """
 
     projection: str
-    """As PROJ writes it."""
     extent: tuple[float, float, float, float]
-    """Left, right, bottom, top."""
     lat_lon: Float[Tensor, "height width 2"]
-    """Locations of the pixels; anything where there is none."""
     inside: Bool[np.ndarray, "height width"]
-    """Which pixels are on the globe."""
 
     def project(self, lat_lon: Float[np.ndarray, "*batch 2"]) -> Float[np.ndarray, "*batch 2"]:
         """Give x and y; NaN for NaN, and far outside."""
-        from pyproj import Proj
-
         x, y = Proj(self.projection)(lat_lon[..., 1], lat_lon[..., 0])
         _, right, _, top = self.extent
         with np.errstate(invalid="ignore"):
@@ -53,20 +54,15 @@ class View:
 
 def parted(points: Points) -> list[Points]:
     """Take apart lines at the rows of NaN between them."""
-    gaps = np.flatnonzero(np.isnan(points).any(axis=1))
-    parts = np.split(points, gaps)
-    return [rest for part in parts if len(rest := part[np.isfinite(part).all(axis=1)]) > 1]
+    parts = np.split(points, np.flatnonzero(np.isnan(points[:, 0])))
+    return [rest for part in parts if len(rest := part[np.isfinite(part[:, 0])]) > 1]
 
 
 def _view(projection: str, right: float, top: float, width: int) -> View:
     """View a plane around 0; a pixel is on the globe if its location is projected back to it."""
-    from pyproj import Proj
-
     height, project = round(width * top / right), Proj(projection)
-    x, y = np.meshgrid(
-        ((np.arange(width) + 0.5) * 2 / width - 1) * right,
-        (1 - (np.arange(height) + 0.5) * 2 / height) * top,
-    )
+    across = ((np.arange(width) + 0.5) * 2 / width - 1) * right
+    x, y = np.meshgrid(across, (1 - (np.arange(height) + 0.5) * 2 / height) * top)
     lon, lat = project(x, y, inverse=True)
     again = np.stack(project(lon, lat))
     inside = np.asarray(np.isclose(again, (x, y), rtol=0, atol=1e-6 * right).all(axis=0))
@@ -77,24 +73,19 @@ def _view(projection: str, right: float, top: float, width: int) -> View:
 @lru_cache(maxsize=1)
 def whole_world() -> View:
     """View all of the globe; cached."""
-    from pyproj import Proj
-
-    projection = "+proj=eqearth +R=1"
-    project = Proj(projection)
-    return _view(projection, project(180, 0)[0], project(0, 90)[1], _WORLD_WIDTH)
+    project = Proj(projection := "+proj=eqearth +R=1")
+    return _view(projection, project(180, 0)[0], project(0, 90)[1], width=600)
 
 
 def window(lat: float, lon: float, radius_km: float) -> View:
     """View a square around a place; `radius_km` is half of its side."""
     projection = f"+proj=laea +lat_0={lat} +lon_0={lon} +R={EARTH_RADIUS_KM}"
-    return _view(projection, radius_km, radius_km, _WINDOW_WIDTH)
+    return _view(projection, radius_km, radius_km, width=360)
 
 
 def edge(view: View) -> Points:
     """Locations along the edge of a window."""
-    from pyproj import Proj
-
-    _, radius, _, _ = view.extent
+    radius = view.extent[1]
     side, one = np.linspace(-radius, radius, 90), np.full(90, radius)
     x = np.concatenate((side, one, -side, -one))
     y = np.concatenate((-one, side, one, -side))
@@ -117,9 +108,8 @@ def cut(lat_lon: Points) -> Points:
     side = np.copysign(180, turn[at + 1] - turn[at])
     gap = np.full_like(side, np.nan)
     breaks = np.stack((crossing, side, gap, gap, crossing, -side), axis=-1).reshape(-1, 2)
-    return np.insert(
-        np.stack((lat, lon - 360 * turn), axis=-1), np.repeat(at + 1, 3), breaks, axis=0
-    )
+    points = np.stack((lat, lon - 360 * turn), axis=-1)
+    return np.insert(points, np.repeat(at + 1, 3), breaks, axis=0)
 
 
 @lru_cache(maxsize=2)
@@ -130,12 +120,7 @@ def shapes(kind: str) -> Points:
 
 
 def outlines(geometry: Any) -> Points:
-    """Locations along lines, or around polygons, parted by rows of NaN.
-
-    Without the sides on the antimeridian and at the south pole, which only close polygons.
-    """
-    import shapely
-
+    """Locations along lines or polygons, without the sides along ±180° that only close them."""
     rings = shapely.get_rings(geometry)
     xy, owner = shapely.get_coordinates(rings if len(rings) else geometry, return_index=True)
     at_seam = (np.abs(xy[:, 0]) > 180 - 1e-6) | (xy[:, 1] < -90 + 1e-6)
@@ -143,23 +128,82 @@ def outlines(geometry: Any) -> Points:
     return np.insert(xy[:, ::-1], np.flatnonzero(ends) + 1, np.nan, axis=0)
 
 
-@lru_cache(maxsize=1)
-def graticule() -> Points:
-    """Lines every 30 degrees of latitude and 60 of longitude; cached, do not write to it."""
+@lru_cache(maxsize=2)
+def _world_lines(kind: str) -> list[Points]:
+    """Project the coastlines ("land") or lines every 30 degrees of latitude and 60 of longitude."""
+    if kind != "graticule":
+        return whole_world().lines(shapes(kind))
     lat, lon = np.linspace(-90, 90, 91), np.linspace(-180, 180, 181)
     parallels = [np.stack((np.full_like(lon, at), lon), axis=-1) for at in range(-60, 90, 30)]
     meridians = [np.stack((lat, np.full_like(lat, at)), axis=-1) for at in range(-120, 180, 60)]
-    return np.concatenate([part for line in (*parallels, *meridians) for part in (line, _BREAK)])
+    return [whole_world().project(line) for line in (*parallels, *meridians)]
 
 
-@lru_cache(maxsize=2)
-def world_lines(kind: str) -> list[Points]:
-    """Project the coastlines ("land") or the graticule to the whole world; cached."""
-    return whole_world().lines(graticule() if kind == "graticule" else shapes(kind))
+def draw_globe(ax: Axes, *, on_earth: bool) -> View:
+    """Draw the lines of the whole world into axes without any other decoration."""
+    view = whole_world()
+    ax.add_collection(LineCollection(_world_lines("graticule"), colors="0.8", linewidths=0.4))
+    if on_earth:
+        ax.add_collection(LineCollection(_world_lines("land"), colors="0.35", linewidths=0.5))
+    east = np.stack((np.linspace(-90, 90, 91), np.full(91, 180)), axis=-1)
+    outline = np.concatenate((east, east[::-1] * (1, -1), east[:1]))
+    ax.plot(*view.project(outline).T, color="0.35", linewidth=0.8)
+    left, right, bottom, top = view.extent
+    ax.set(xlim=(1.01 * left, 1.01 * right), ylim=(1.01 * bottom, 1.01 * top), aspect="equal")
+    ax.set_axis_off()
+    return view
 
 
-def outline() -> Points:
-    """Locations along the edge of the whole world."""
-    lat = np.linspace(-90, 90, 91)
-    east = np.stack((lat, np.full_like(lat, 180)), axis=-1)
-    return np.concatenate((east, east[::-1] * (1, -1), east[:1]))
+def great_circle(start: Float[Tensor, "2"], end: Float[Tensor, "2"]) -> Points:
+    """Locations along the shorter arc between two, cut at the antimeridian."""
+    first, last = sphere.to_xyz(start), sphere.to_xyz(end)
+    share = torch.linspace(0, 1, 181, dtype=torch.float64)[:, None]  # a degree apart at most
+    points = sphere.exp_map(first, share * sphere.log_map(first, last))
+    return cut(sphere.to_lat_lon(points).numpy())
+
+
+def plot_errors(
+    guesses: Values, truths: Values, *, on_earth: bool = True, ax: Axes | None = None
+) -> Figure:
+    """Show the great circle from each guess to its truth, coloured by its length in km.
+
+    Both are locations [n, 2] in degrees. Where a guess is NaN only the truth is marked; the median
+    in the title leaves it out, tables count it as a guess, 10,008 km. `on_earth` draws coastlines.
+
+    Raises:
+        ValueError: no pair, other shapes, or a location off the globe.
+    """
+    truth = sphere.as_lat_lon(truths).detach().cpu().double()
+    guess = torch.as_tensor(np.asarray(guesses), dtype=torch.float64)
+    if truth.ndim != 2 or guess.shape != truth.shape or not len(truth):
+        pairs = "a guess and a truth [n, 2] for each of at least one query"
+        given = f"shapes {tuple(guess.shape)} and {tuple(truth.shape)}"
+        raise ValueError(f"expected {pairs}, got {given}")
+    located = ~guess.isnan().any(dim=1)
+    guess, goal, missed = sphere.as_lat_lon(guess[located]), truth[located], truth[~located]
+    error = sphere.distance_km(guess, goal)
+    ax = ax or Figure(figsize=(7, 4), layout="constrained").subplots()
+    view = draw_globe(ax, on_earth=on_earth)
+    parts = [view.lines(great_circle(*ends)) for ends in zip(guess, goal, strict=True)]
+    lengths = np.repeat(error.numpy(), [len(lines) for lines in parts])
+    style: dict[str, Any] = {"cmap": theme.ERROR_MAP, "linewidths": 1.3, "zorder": 3}
+    arcs = LineCollection([line for lines in parts for line in lines], array=lengths, **style)
+    arcs.set_clim(0, max([1.0, *error.tolist()]))
+    ax.add_collection(arcs)
+    marks: list[tuple[str, Tensor, str, dict[str, Any]]] = [
+        ("guess", guess, "x", {"color": theme.ORANGE, "zorder": 4}),
+        ("truth", goal, ".", {"color": theme.BLACK, "zorder": 5}),
+        ("truth, not located", missed, "o", {"mfc": "none", "mec": theme.GREY, "zorder": 4}),
+    ]
+    for label, places, marker, style in marks if len(missed) else marks[:2]:
+        ax.plot(*view.project(places.numpy()).T, marker, ms=4, label=label, **style)
+    title = f"{len(error):,} of {len(truth):,} located"
+    if len(error):
+        whose = " of the located" if len(missed) else ""
+        title += f", median error{whose} {np.median(error):,.0f} km"
+    ax.set_title(title, fontsize=theme.TITLE)
+    theme.add_colour_bar(arcs, ax, "error in km").xaxis.set_major_formatter("{x:,.0f}")
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (-0.02, 0.04)}
+    legend = ax.legend(fontsize=theme.SMALL, frameon=False, **place)
+    legend.set_in_layout(False)  # there is room beside the colours
+    return theme.figure_of(ax)

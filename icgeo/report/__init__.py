@@ -1,7 +1,6 @@
-"""Reports: one self-contained HTML page of run folders."""
+"""Reports: what a run saves to be shown, and one self-contained HTML page of run folders."""
 
-from icgeo.report.cases import choose_cases, load_cases, save_cases
-from icgeo.report.html import write_report
-from icgeo.report.run_folder import Run, read_run
-
-__all__ = ["Run", "choose_cases", "load_cases", "read_run", "save_cases", "write_report"]
+from icgeo.report.html import write_report as write_report
+from icgeo.report.run_folder import read_run as read_run
+from icgeo.report.run_folder import save_cases as save_cases
+from icgeo.report.run_folder import save_figures as save_figures

@@ -1,29 +1,29 @@
 """One HTML page of run folders, which needs no network, no script and no other file.
 
-Conventions: all that is shown stands in the page, images as `data:` addresses; text from files is
-escaped; a content security policy forbids everything else.
+Conventions: text from files is escaped, and a content security policy allows nothing from outside.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from pandas import isna
+from matplotlib.figure import Figure
+from pandas import DataFrame, Series
 
-from icgeo.evaluation.scores import GUESS_KM
+from icgeo import plots
+from icgeo.evaluation import Episode, levels_by_world, score
+from icgeo.evaluation.scores import GUESS_KM, methods
+from icgeo.plots.theme import add_legend
 from icgeo.report import tables
-from icgeo.report.cases import EACH
-from icgeo.report.charts import draw_calibration, draw_curves, draw_errors
 from icgeo.report.published_numbers import compare_with_published
-from icgeo.report.run_folder import Run, read_run
-from icgeo.report.tables import format_area, format_number, format_place
+from icgeo.report.run_folder import EACH, EmbeddedImage, Run, read_run
 
-MOST_LISTED = 100
-"""Photos in a list of failures, or of answers without a known truth."""
+Chart = tuple[EmbeddedImage, str, str]
+"""An image, its caption, and what it shows for those who do not see it."""
 WORLDS_SHOWN = 6
-"""Worlds with figures and cases of their own, over all runs, so that the page stays below 5 MB; the
-tables hold all."""
+"""Worlds with figures and cases, over all runs, so that the page stays below 5 MB."""
 
 
 def write_report(folders: Sequence[Path], path: Path, *, title: str = "Geolocation report") -> Path:
@@ -41,62 +41,100 @@ def write_report(folders: Sequence[Path], path: Path, *, title: str = "Geolocati
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= {"tables": tables, "GUESS_KM": GUESS_KM}
+    worlds = [each if number < WORLDS_SHOWN else 0 for number in range(len(runs))]
     page = environment.get_template("report.html.jinja").render(
-        title=title,
-        glance=tables.glance_table((run.name, run.rows) for run in runs),
-        sections=[
-            _section(run, worlds=each if number < WORLDS_SHOWN else 0)
-            for number, run in enumerate(runs)
-        ],
-        most_listed=MOST_LISTED,
-        describe=_describe,
+        title=title, runs=runs, sections=[*map(_section, runs, worlds)]
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     return path
 
 
-def _section(run: Run, *, worlds: int) -> dict[str, Any]:
+def _section(run: Run, worlds: int) -> dict[str, Any]:
     """Make the tables of a run, and the charts and cases of its first `worlds`."""
     names = list(run.rows.world.unique())
     known = run.rows[run.rows.nll.notna()]
-    drawn = known[known.world.isin(names[:worlds])]
-    by_world = [(str(world), rows) for world, rows in known.groupby("world", sort=False)]
-    charted = [(world, rows) for world, rows in by_world if world in names[:worlds]]
+    by_world = {str(world): rows for world, rows in known.groupby("world", sort=False)}
+    charted = {world: rows for world, rows in by_world.items() if world in names[:worlds]}
+    drawn = known[known.world.isin(charted)]
     calibration = tables.calibration_table(drawn)
-    distances = calibration["distance from diagonal"]
     compared, notes = compare_with_published(run.rows)
     return {
         "run": run,
         "worlds": names,
         "left_out": len(names[worlds:]),
-        "results": {world: tables.results_table(rows) for world, rows in by_world},
-        "answers": tables.answer_table(run.rows),
+        "results": {world: tables.results_table(rows) for world, rows in by_world.items()},
         "compared": compared,
         "notes": notes,
-        "curves": [chart for world, rows in charted for chart in draw_curves(world, rows)],
+        "curves": [chart for item in charted.items() for chart in _draw_curves(*item)],
         "calibration": calibration,
-        "reliability": draw_calibration(drawn, distances) if len(distances) else None,
-        "maps": [draw_errors(world, rows) for world, rows in charted],
+        "reliability": _draw_calibration(drawn, calibration["distance from diagonal"]),
+        "maps": [_draw_errors(*item) for item in charted.items()],
         "cases": run.cases[run.cases.world.isin(names[:worlds])][: 2 * EACH * worlds],
-        "failures": tables.failure_table(run.rows),
-        "timing": tables.timing_table(run.rows),
-        "settings": {
-            "Options": tables.values_table(run.options, "option", "value"),
-            "Versions": tables.values_table(run.versions, "what", "version"),
-        },
     }
 
 
-def _describe(case: Any) -> str:
-    """Say in words how a case went."""
-    answer = format_place(case.lat, case.lon)
-    answer = answer if isna(case.lat) else f"answer {answer}"
-    area = f"90\N{NO-BREAK SPACE}% area {format_area(case.area_90_km2)}"
-    if isna(case.nll):
-        return f"{answer}; {area}"
-    error = f"{format_number(case.distance_km)} km off"
-    if isna(case.distance_km):
-        error = f"counts as {GUESS_KM:,.0f} km off"
-    truth = format_place(case.true_lat, case.true_lon)
-    return f"{error}; {answer}, truth {truth}; {area}; NLL {format_number(case.nll, '.2f')} nats/sr"
+def _draw_curves(world: str, rows: DataFrame) -> list[Chart]:
+    """Draw the error of one world against shots, and its recall by radius and by area."""
+    charts: list[Chart] = []
+    scores = score(rows.dropna(subset=["area_90_km2", "seconds"]))
+    if len(scores):
+        most = methods(scores[scores.shots == scores.shots.max()])
+        ends = [f"{s.locator}, {s.shots} shots: {s.median_km:,.0f} km." for s in most.itertuples()]
+        caption = f"{world}: median error against shots, with 95 % intervals of the method"
+        charts.append(_curve(plots.plot_shots, scores, caption, *ends))
+    caption = f"{world}: share of queries answered within each radius; numbers are in the tables"
+    charts.append(_curve(plots.plot_recall_by_radius, rows, caption))
+    if rows.searched_area_km2.notna().any():
+        caption = f"{world}: truths found by a search of each area, most probable cells first"
+        note = "; flat densities, which tell nothing, are searched blindly"
+        charts.append(_curve(plots.plot_recall_by_area, rows, caption + note))
+    return charts
+
+
+def _curve(plot: Callable[..., Figure], values: DataFrame, caption: str, *words: str) -> Chart:
+    ax = Figure(figsize=(4.6, 3.9), layout="constrained").subplots()
+    figure = plot(values, ax=ax)
+    ax.set_title("")
+    add_legend(figure, ax.get_legend_handles_labels()[0], 3)
+    alt = " ".join((f"Line chart, {caption}.", *words))
+    return EmbeddedImage.from_figure(figure), caption, alt
+
+
+def _draw_calibration(rows: DataFrame, distances: Series) -> Chart | None:
+    """Draw how often truths lie in their regions; `distances` from the diagonal are in its text."""
+    if distances.empty:
+        return None
+    caption = (
+        "How often the truth lies in the credible region of each probability; above the diagonal "
+        "densities are too wide, below it too narrow; within the shaded band that may be chance"
+    )
+    words = "; ".join(f"{name}: {distance}" for name, distance in distances.items())
+    alt = f"Reliability curves; largest distance from the diagonal: {words}."
+    image = EmbeddedImage.from_figure(plots.plot_calibration(levels_by_world(rows)))
+    return image, caption, alt
+
+
+def _draw_errors(world: str, rows: DataFrame) -> Chart:
+    """Draw great circles from truths to answers, evenly spread, of the first method, most shots."""
+    known = methods(rows)
+    known = known[known.locator == known.locator.iloc[0]]
+    known = known[known.shots == known.shots.max()]
+    most = min(len(known), 400)  # more lines hide each other
+    numbers = np.linspace(0, len(known) - 1, most).round().astype(int)
+    drawn, on_earth = known.iloc[numbers], Episode("", world, (), ()).is_earth
+    ax = Figure(figsize=(6, 3.7), layout="constrained").subplots()
+    columns = (["lat", "lon"], ["true_lat", "true_lon"])
+    ends = (drawn[names].to_numpy(copy=True) for names in columns)
+    figure = plots.plot_errors(*ends, on_earth=on_earth, ax=ax)
+    first, silent = known.iloc[0], known.lat.isna().sum()
+    count = f"{len(drawn):,} of {len(known):,}" if len(drawn) < len(known) else f"{len(known)}"
+    caption = (
+        f"{world}, {first.locator}, {first.shots} shots: {count} truths and answers, joined by "
+    )
+    caption += f"great circles; {silent:,} of {len(known):,} were not located"
+    if silent:
+        guess = f"{GUESS_KM:,.0f} km"
+        caption += f"; the tables count them as {guess}, the median on the map leaves them out"
+    return EmbeddedImage.from_figure(figure, dpi=130), caption, f"World map, {caption}."

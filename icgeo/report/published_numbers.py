@@ -1,9 +1,8 @@
 """Published results, beside a run only where benchmark, split and protocol are the same.
 
-Conventions: `icgeo/assets/published.csv` holds each number with its source, and how its authors
-count: the protocol, known only where their own evaluation code was read. The others are listed
-apart. GeoRanker counts as GeoCLIP does, but strictly within the radius: the same unless an error is
-a threshold to the last bit.
+Conventions: `icgeo/assets/published.csv` holds each number with its source and protocol, how its
+authors count; that is known only where their own evaluation code was read. GeoRanker counts as
+GeoCLIP does, but strictly within the radius.
 """
 
 from collections.abc import Iterable
@@ -32,52 +31,40 @@ WHOLE = 0.95
 
 
 def published() -> pd.DataFrame:
-    """Read the published numbers: system, benchmark, metric, value, unit, protocol and source.
-
-    Accuracies by country are left out: theirs follow the labels of the data set.
-    """
+    """Read the published numbers: system, benchmark, metric, value, unit, protocol and source."""
     with (files("icgeo") / "assets" / "published.csv").open(encoding="utf-8") as stream:
         numbers = pd.read_csv(stream)
+    # countries are told by the labels of the data set there
     return numbers[numbers.metric != "country accuracy"]
 
 
 def compare_with_published(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """Set the method with most shots beside published numbers; say what is left out, and why.
-
-    Returns:
-        tables by their captions, and sentences.
-    """
+    """Set the method with most shots beside published numbers: tables, and what is left out."""
     tables: dict[str, pd.DataFrame] = {}
     notes: list[str] = []
     for episode, (benchmark, size) in SETS.items():
         answers = methods(rows[rows.episode == episode])
         known = answers[(answers.shots == answers.shots.max()) & answers.nll.notna()]
         if 0 < len(known) < WHOLE * size:
-            notes.append(
-                f"{benchmark}: {len(known):,} of its {size:,} queries were answered; a part of a "
-                "benchmark is not compared."
-            )
+            answered = f"{benchmark}: {len(known):,} of its {size:,} queries were answered"
+            notes.append(f"{answered}; a part of a benchmark is not compared.")
         elif len(known):
             tables |= _compare(benchmark, known)
     if not tables and not notes:
+        worlds = set(rows["world"])
+        photos, splits = worlds & {PHOTOS}, worlds & set(BENCHMARKS)
+        reasons = (
+            (photos, " On photos of your own those systems were not measured."),
+            (splits, " Another split of a benchmark is another test."),
+            (worlds - photos - splits, " A view of a planet from orbit is another task."),
+        )
         notes.append(
             "None of the published systems (PLONK, GeoCLIP, PIGEON, OSV-5M baselines, LocDiff, "
             "HierLoc, GeoRanker) is set beside this run: their numbers hold for photos taken on "
             "the ground, on OSV-5M, Im2GPS3k, YFCC4k, GWS15k and iNat21, and this run has none of "
-            f"these.{_why_apart(set(rows['world']))}"
+            "these." + "".join(reason for where, reason in reasons if where)
         )
     return tables, notes
-
-
-def _why_apart(worlds: set[str]) -> str:
-    """Say in sentences why what a run was measured on is none of the published sets."""
-    photos, splits = worlds & {PHOTOS}, worlds & set(BENCHMARKS)
-    reasons = (
-        (photos, "On photos of your own those systems were not measured."),
-        (splits, "Another split of a benchmark is another test."),
-        (worlds - photos - splits, "A view of a planet from orbit is another task."),
-    )
-    return "".join(f" {reason}" for which, reason in reasons if which)
 
 
 def _compare(benchmark: str, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -88,23 +75,17 @@ def _compare(benchmark: str, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     lines: Iterable[Any] = numbers.itertuples()
     for number in lines:
         form = ",.1f" if number.unit == "%" else ",.0f"
-        cell = format_number(number.value, form)
+        cells.append(format_number(number.value, form))
         if pd.notna(number.protocol):
-            cell += f"\nthis run {format_number(_score(rows, number), form)}"
-        cells.append(cell)
+            cells[-1] += f"\nthis run {format_number(_score(rows, number), form)}"
     numbers = numbers.assign(heading=numbers.metric + ", " + numbers.unit, cell=cells)
     is_same = numbers.protocol.notna()
     first = rows.iloc[0]
     run = f"{first['locator']}, {first['shots']} shots, {len(rows):,} queries"
-    parts = {
-        f"published, and below it this run ({run}) counted by the same protocol": is_same,
-        "published by a protocol that is not known, so not compared": ~is_same,
-    }
-    return {
-        f"{benchmark}: {title}": _by_system(numbers[part])
-        for title, part in parts.items()
-        if part.any()
-    }
+    same = f"published, and below it this run ({run}) counted by the same protocol"
+    other = "published by a protocol that is not known, so not compared"
+    parts = {same: numbers[is_same], other: numbers[~is_same]}
+    return {f"{benchmark}: {title}": _by_system(part) for title, part in parts.items() if len(part)}
 
 
 def _by_system(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -112,9 +93,9 @@ def _by_system(numbers: pd.DataFrame) -> pd.DataFrame:
     table = numbers.pivot(index="system", columns="heading", values="cell").fillna(DASH)
     table = table.reindex(index=numbers.system.unique(), columns=numbers.heading.unique())
     systems = numbers.groupby("system")
-    table["protocol"] = systems.protocol.first().fillna("not known")
-    table["source"] = systems.source.agg(lambda sources: "; ".join(sources.unique()))
-    return table
+    protocols = systems.protocol.first().fillna("not known")
+    sources = systems.source.agg(lambda sources: "; ".join(sources.unique()))
+    return table.assign(protocol=protocols, source=sources)
 
 
 def _score(rows: pd.DataFrame, number: Any) -> float:

@@ -1,17 +1,73 @@
-"""Run folders, read as they are and never changed: rows, options, versions, cases."""
+"""Run folders: their figures and best and worst cases saved, and all of it read for a report.
 
+Conventions: the folder `cases` of a run holds photo, drawn map and density of the queries that went
+best and worst, and `cases.json`, which says whose they are: a report is read where no photos are.
+"""
+
+import base64
 import json
-from collections.abc import Callable, Mapping
+import mimetypes
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
 import yaml
-from pandas import DataFrame
+from matplotlib.figure import Figure
+from PIL import Image
 
+from icgeo import plots
 from icgeo.config import UsageError
-from icgeo.evaluation import read_rows
-from icgeo.report.cases import load_cases
+from icgeo.data.photos import Photo, PhotoError, read_photo
+from icgeo.evaluation import Episode, levels_by_world, read_rows, score
+from icgeo.evaluation.scores import GUESS_KM, methods
+from icgeo.maps import MapStyle
+from icgeo.plots.theme import drawn_image
+from icgeo.prediction import Example, Locator, Prediction
+from icgeo.selection import Selecting
+from icgeo.sphere import Values
+
+EACH = 3
+"""Best and worst cases of a world, and rows of the gallery for each run."""
+PHOTO_SIDE = 240
+_PARTS = ("photo", "map", "density")
+
+
+@dataclass(frozen=True)
+class EmbeddedImage:
+    """An image file in memory, so that a page needs no other file."""
+
+    data: bytes
+    suffix: str
+
+    @classmethod
+    def from_image(cls, image: Image.Image, suffix: str = ".png") -> "EmbeddedImage":
+        """Encode an image as PNG, or as JPEG if the suffix is `.jpg`."""
+        stream = BytesIO()
+        image.save(stream, Image.registered_extensions()[suffix], quality=85, optimize=True)
+        return cls(stream.getvalue(), suffix)
+
+    @classmethod
+    def from_figure(cls, figure: Figure, *, dpi: float | None = None) -> "EmbeddedImage":
+        """Render a figure as SVG, which is sharp at any size, or with `dpi` as PNG."""
+        stream = BytesIO()
+        if dpi is not None:
+            figure.savefig(stream, format="png", dpi=dpi)
+            return cls.from_image(Image.open(stream).convert("RGB"))
+        with mpl.rc_context({"svg.hashsalt": "icgeo"}):  # the same figure, the same bytes
+            figure.savefig(stream, format="svg", metadata={"Date": None})
+        return cls(stream.getvalue(), ".svg")
+
+    @property
+    def uri(self) -> str:
+        """The image as an address that holds it."""
+        kind = mimetypes.types_map.get(self.suffix, "image/png")
+        return f"data:{kind};base64,{base64.b64encode(self.data).decode()}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,10 +75,10 @@ class Run:
     """What a run folder holds."""
 
     name: str
-    rows: DataFrame
+    rows: pd.DataFrame
     options: Mapping[str, Any]
     versions: Mapping[str, Any]
-    cases: DataFrame
+    cases: pd.DataFrame
 
 
 def read_run(folder: Path) -> Run:
@@ -38,22 +94,148 @@ def read_run(folder: Path) -> Run:
         )
     try:
         rows = read_rows(folder)
-        return Run(
-            name=folder.resolve().name,
-            rows=rows,
-            options=_read_values(folder / "options.yaml", yaml.safe_load),
-            versions=_read_values(folder / "versions.json", json.loads),
-            cases=load_cases(folder, rows),
-        )
+        options, versions = map(_read_values, (folder / "options.yaml", folder / "versions.json"))
+        return Run(folder.resolve().name, rows, options, versions, load_cases(folder, rows))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(f"cannot read {folder}: {error}; repair or remove the file") from error
 
 
-def _read_values(path: Path, parse: Callable[[str], Any]) -> Mapping[str, Any]:
-    """Read a file of named values; nothing if there is none."""
-    if not path.is_file():
-        return {}
-    values = parse(path.read_text(encoding="utf-8"))
+def _read_values(path: Path) -> Mapping[str, Any]:
+    """Read a file of named values, YAML or JSON, which is YAML too; nothing if there is none."""
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if not isinstance(values, Mapping):
         raise ValueError(f"expected named values in {path}, got {type(values).__name__}")
     return values
+
+
+def choose_cases(rows: pd.DataFrame, each: int = EACH) -> pd.DataFrame:
+    """Return the best and worst rows of each world and method, with most shots, and their `kind`.
+
+    A query without an answer counts as a guess; where no truth is known the 90 % area decides.
+    """
+    answers = methods(rows[rows.error.isna()])
+    cases = [answers[:0].assign(kind="")]
+    for _, group in answers.groupby(["world", "locator"], sort=False):
+        most = group[group.shots == group.shots.max()]
+        known = most[most.nll.notna()]
+        if known.empty:
+            low, high, values = "surest", "least sure", most.area_90_km2.fillna(0)
+        else:
+            low, high, values = "best", "worst", known.distance_km.fillna(GUESS_KM)
+        ordered = most.loc[values.sort_values(kind="stable").index]
+        last = ordered[each:][-each:][::-1]
+        cases += [ordered[:each].assign(kind=low), last.assign(kind=high)]
+    return pd.concat(cases)
+
+
+def save_figures(
+    folder: Path, rows: pd.DataFrame, runs: Sequence[tuple[Locator, Episode]], style: MapStyle
+) -> None:
+    """Write `context.png`, `gallery.png`, and where the truth is known `shots` and `calibration`.
+
+    `rows` are what `evaluate` returned of the `runs`, whose first queries are located again; in
+    `style` the model is shown its examples.
+    """
+    figures: dict[str, Figure] = {}
+    if examples := _first_examples(*runs[0]):
+        figures["context"] = plots.plot_context(examples, style=style)
+    failed = set(rows[rows.error.notna()].set_index(["episode", "id"]).index)
+    gallery: list[tuple[Any, ...]] = []
+    for locator, episode in runs:
+        queries = [query for query in episode.queries if (episode.id, query.id) not in failed]
+        photos = [query.photo for query in queries[:EACH]]
+        answers = locator.locate(photos, episode.examples)
+        for query, answer in zip(queries, answers, strict=False):
+            gallery.append((answer, query.photo, query.lat_lon, query.id, episode.is_earth))
+    if gallery:
+        *columns, titles, on_earth = zip(*gallery, strict=True)
+        figures["gallery"] = plots.plot_gallery(*columns, titles=titles, on_earth=on_earth)
+    if len(scores := score(rows)):
+        figures["shots"] = plots.plot_shots(scores)
+        figures["calibration"] = plots.plot_calibration(levels_by_world(rows))
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=150)
+
+
+def _first_examples(locator: Locator, episode: Episode) -> Sequence[Example]:
+    """Return the examples that are chosen for the first query, or those of the episode."""
+    if not (isinstance(locator, Selecting) and episode.examples):
+        return episode.examples
+    try:
+        (numbers,) = locator.choose([episode.queries[0].photo], len(episode.examples)).tolist()
+    except PhotoError:
+        return ()
+    return [locator.bank.examples[number] for number in numbers]
+
+
+def save_cases(
+    folder: Path, rows: pd.DataFrame, runs: Iterable[tuple[Locator, Episode]], *, each: int = EACH
+) -> None:
+    """Locate the best and worst queries of runs again, and keep their images for `write_report`."""
+    target = folder / "cases"
+    target.mkdir(parents=True, exist_ok=True)
+    cases = choose_cases(rows, each).set_index(["locator", "episode", "id"])["shots"].to_dict()
+    index: list[dict[str, Any]] = []
+    for locator, episode in runs:
+        for query in episode.queries:
+            key = (locator.name, episode.id, query.id)
+            if key not in cases:
+                continue
+            (prediction,) = locator.locate([query.photo], episode.examples[: cases[key]])
+            images = {
+                "photo": shrink_photo(query.photo),
+                "density": draw_density(prediction, query.lat_lon, on_earth=episode.is_earth),
+            }
+            if prediction.map is not None:
+                pixels = (255 * drawn_image(prediction.map)).round().astype(np.uint8)
+                images["map"] = EmbeddedImage.from_image(Image.fromarray(pixels))
+            entry: dict[str, Any] = {"key": [*key, cases[key]]}
+            for part, image in images.items():
+                entry[part] = f"{len(index):03}-{part}{image.suffix}"
+                (target / entry[part]).write_bytes(image.data)
+            index.append(entry)
+    (target / "cases.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def shrink_photo(photo: Photo) -> EmbeddedImage:
+    """Make a small copy of a photo, without its tags: a report tells no more than it shows."""
+    image = read_photo(photo, size_hint=PHOTO_SIDE)
+    image.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
+    return EmbeddedImage.from_image(image, ".jpg")
+
+
+def draw_density(prediction: Prediction, truth: Values | None, *, on_earth: bool) -> EmbeddedImage:
+    """Draw a density as `icgeo.plots.plot_density` does, small and with large marks."""
+    ax = Figure(figsize=(2.6, 1.35), layout="constrained").subplots()
+    figure = plots.plot_density(prediction, truth, on_earth=on_earth, ax=ax)
+    return EmbeddedImage.from_figure(figure, dpi=160)
+
+
+def load_cases(folder: Path, rows: pd.DataFrame, *, each: int = EACH) -> pd.DataFrame:
+    """Choose the cases of a run folder, with columns of the images that `save_cases` kept, or None.
+
+    Of a case that was not kept there is the photo alone, if its file can still be read.
+    """
+    target = folder / "cases"
+    try:
+        index = json.loads((target / "cases.json").read_text(encoding="utf-8"))
+        entries = {tuple(entry["key"]): entry for entry in index}
+    except (OSError, ValueError, TypeError, KeyError):
+        entries = {}
+    cases = choose_cases(rows, each)
+    records: list[dict[str, Any]] = []
+    lines: Iterable[Any] = cases.itertuples()
+    for case in lines:
+        entry = entries.get((case.locator, case.episode, case.id, case.shots), {})
+        images: dict[str, Any] = dict.fromkeys(_PARTS)
+        for part in images.keys() & entry.keys():
+            # the last part of a name only: the index is data, and leads nowhere else
+            path = target / Path(str(entry[part])).name
+            images[part] = EmbeddedImage(path.read_bytes(), path.suffix) if path.is_file() else None
+        if images["photo"] is None and pd.notna(case.source):
+            with suppress(PhotoError):
+                images["photo"] = shrink_photo(case.source)
+        records.append(images)
+    for part in _PARTS:
+        cases[part] = [images[part] for images in records]
+    return cases

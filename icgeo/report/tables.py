@@ -1,29 +1,24 @@
 """Tables of a report: frames of text, whose index names the rows, with units in the headings.
 
-Conventions: what is not known or not a number is a dash; shares are in %, with one digit more than
-in Markdown. The second line of a cell, after a line break, is smaller.
+Conventions: what is not known is a dash; the second line of a cell, after a line break, is smaller.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from pandas import DataFrame
+from pandas import DataFrame, Series, json_normalize
 
 from icgeo.evaluation.scores import BASELINES, METRICS, levels_by_world, methods
 from icgeo.metrics import calibration_error, coverage
 from icgeo.prediction import rounded
+from icgeo.report.run_folder import Run
 
 DASH = "\N{EN DASH}"
-RESULTS = (
-    "median_km", "mean_km", "geoscore", "within_1km", "within_25km", "within_200km",
-    "within_750km", "within_2500km", "nll", "area_share", "covered",
-)  # fmt: skip
-"""Metrics of a table of results."""
+RESULTS = [name for name in METRICS if name not in ("located", "seconds")]
+"""Metrics of a table of results; located is there anyway, and time has a table of its own."""
 GLANCE = ("median_km", "geoscore", "within_2500km", "nll")
-MANY = 10_000
-"""Of more rows intervals are narrow, and take a fifth of the resamples."""
 KOLMOGOROV = 1.358
 """Times 1 / sqrt(n): beyond it, calibration is rejected at 5 % (Massey 1951, table 1)."""
 
@@ -40,15 +35,6 @@ def format_number(value: float | None, form: str = ",.0f") -> str:
     return f"\N{MINUS SIGN}{text}" if value < 0 else text
 
 
-def format_seconds(seconds: float) -> str:
-    """Format a time to three digits, however short.
-
-    >>> format_seconds(0.0000453219), format_seconds(12.3456)
-    ('0.0000453', '12.3')
-    """
-    return np.format_float_positional(seconds, precision=3, fractional=False, trim="-")
-
-
 def format_place(lat: float, lon: float) -> str:
     """Format a location in degrees; NaN is none."""
     if math.isnan(lat):
@@ -57,16 +43,8 @@ def format_place(lat: float, lon: float) -> str:
 
 
 def format_area(km2: float) -> str:
-    """Format an area to three digits.
-
-    >>> format_area(86733375.0)
-    '86,700,000 km²'
-    """
+    """Format an area to three digits."""
     return f"{rounded(km2)} km²" if km2 > 0 else DASH
-
-
-def _table(lines: Iterable[Sequence[object]], *headings: str) -> DataFrame:
-    return DataFrame([*lines], columns=[*headings]).set_index(headings[0])
 
 
 def _by_locator(rows: DataFrame) -> Iterator[tuple[str, str, DataFrame]]:
@@ -77,15 +55,13 @@ def _by_locator(rows: DataFrame) -> Iterator[tuple[str, str, DataFrame]]:
 
 
 def _score(rows: DataFrame, names: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Score each locator and number of shots: the cells of a line by their headings.
-
-    A score is the estimate, and below it the 95 % interval.
-    """
+    """Score each locator and number of shots: estimates by their headings, below them intervals."""
     for locator, shots, group in _by_locator(rows):
         line = {"locator": locator, "shots": shots, "queries": f"{len(group):,}"}
         line["located, %"] = format_number(100 * METRICS["located"](group))
         for metric in (METRICS[name] for name in names):
-            one = metric.interval(group, resamples=1000 if len(group) <= MANY else 200)
+            # intervals of many rows are narrow, and take long
+            one = metric.interval(group, resamples=1000 if len(group) <= 10_000 else 200)
             scale, form = 1, f",{metric.format}"
             if form.endswith("%"):
                 scale, form = 100, f".{int(metric.format[1]) + 1}f"
@@ -103,17 +79,17 @@ def results_table(rows: DataFrame) -> DataFrame:
     Rows of one locator that are the same for several numbers of shots, as chance's, are one.
     """
     table = DataFrame(_score(rows[rows.nll.notna()], RESULTS))
-    rest = [name for name in table if name != "shots"]
-    folded = table.groupby(rest, sort=False).shots.agg(", ".join).reset_index()
+    others = [name for name in table if name != "shots"]
+    folded = table.groupby(others, sort=False).shots.agg(", ".join).reset_index()
     return folded[table.columns].set_index("locator")
 
 
-def glance_table(runs: Iterable[tuple[str, DataFrame]]) -> DataFrame:
-    """Score the methods of runs, each a name and rows, with most shots."""
+def glance_table(runs: Sequence[Run]) -> DataFrame:
+    """Score the methods of runs with most shots."""
     lines = [
-        {"run": run, "world or benchmark": world} | line
-        for run, rows in runs
-        for world, known in rows[rows.nll.notna()].groupby("world", sort=False)
+        {"run": run.name, "world or benchmark": world} | line
+        for run in runs
+        for world, known in run.rows[run.rows.nll.notna()].groupby("world", sort=False)
         for line in _score(methods(known[known.shots == known.shots.max()]), GLANCE)
     ]
     table = DataFrame(lines or {"run": [], "world or benchmark": []})
@@ -122,68 +98,58 @@ def glance_table(runs: Iterable[tuple[str, DataFrame]]) -> DataFrame:
 
 def calibration_table(rows: DataFrame) -> DataFrame:
     """Say how far the densities of the method with most shots are from calibrated, by world."""
-    lines = []
-    for name, levels in levels_by_world(rows).items():
-        gap, bound = calibration_error(levels), KOLMOGOROV / math.sqrt(len(levels))
-        shares = [f"{100 * coverage(levels, p):.1f}" for p in (0.5, 0.9)]
-        verdict = "rejected" if gap > bound else "not rejected"
-        lines.append((name, f"{len(levels):,}", *shares, f"{gap:.3f}", f"{bound:.3f}", verdict))
-    return _table(
-        lines, "densities", "queries", "truths in 50 % region, %", "in 90 % region, %",
-        "distance from diagonal", "5 % bound", "calibration",
-    )  # fmt: skip
+    levels = Series(levels_by_world(rows), dtype=object).rename_axis("densities")
+    counts, gaps = levels.map(len), levels.map(calibration_error)
+    bounds = KOLMOGOROV / counts.astype(float) ** 0.5
+    columns = {
+        "queries": counts.map("{:,}".format),
+        "truths in 50 % region, %": levels.map(lambda values: f"{100 * coverage(values, 0.5):.1f}"),
+        "in 90 % region, %": levels.map(lambda values: f"{100 * coverage(values, 0.9):.1f}"),
+        "distance from diagonal": gaps.map("{:.3f}".format),
+        "5 % bound": bounds.map("{:.3f}".format),
+        "calibration": (gaps > bounds).map({True: "rejected", False: "not rejected"}),
+    }
+    return DataFrame(columns)
 
 
 def timing_table(rows: DataFrame) -> DataFrame:
     """Say how long queries take: each its share of its batch, without reading the photo."""
     lines = []
     for locator, shots, group in _by_locator(rows[rows.seconds.notna()]):
-        seconds = group.seconds.to_numpy()
-        mean = seconds.mean()
-        times = map(format_seconds, (mean, *np.quantile(seconds, [0.5, 0.95])))
+        mean = group.seconds.mean()
+        times = [
+            np.format_float_positional(seconds, precision=3, fractional=False, trim="-")
+            for seconds in (mean, *group.seconds.quantile([0.5, 0.95]))
+        ]
         rate = format_number(1 / mean if mean else None, ",.1f")
         lines.append((locator, shots, f"{len(group):,}", *times, rate))
-    return _table(
-        lines, "locator", "shots", "queries", "mean, s/query", "median, s/query",
-        "95th percentile, s/query", "throughput, queries/s",
-    )  # fmt: skip
+    times = ["mean, s/query", "median, s/query", "95th percentile, s/query"]
+    headings = ["locator", "shots", "queries", *times, "throughput, queries/s"]
+    return DataFrame(lines, columns=headings).set_index("locator")
 
 
 def answer_table(rows: DataFrame) -> DataFrame:
     """List the answers of photos that could be read but whose truth is not known."""
-    answers: Iterable[Any] = rows[rows.true_lat.isna() & rows.error.isna()].itertuples()
-    lines = [
-        (
-            row.id,
-            row.locator,
-            row.shots,
-            format_place(row.lat, row.lon),
-            format_area(row.area_90_km2),
-            format_number(row.legibility, ".2f"),
-        )
-        for row in answers
-    ]
-    return _table(
-        lines, "photo", "locator", "shots", "answer, latitude and longitude", "90 % area",
-        "legibility, 0 to 1",
-    )  # fmt: skip
+    answers = rows[rows.true_lat.isna() & rows.error.isna()]
+    columns = {
+        "locator": answers.locator,
+        "shots": answers.shots,
+        "answer, latitude and longitude": [*map(format_place, answers.lat, answers.lon)],
+        "90 % area": answers.area_90_km2.map(format_area),
+        "legibility, 0 to 1": [format_number(value, ".2f") for value in answers.legibility],
+    }
+    return DataFrame(columns).set_index(answers.id.rename("photo"))
 
 
 def failure_table(rows: DataFrame) -> DataFrame:
     """List photos that could not be read or that a method could not locate, and why."""
     failed = methods(rows[rows.error.notna()]).drop_duplicates(["episode", "id", "error"])
-    lines = failed[["id", "world", "error"]].itertuples(index=False, name=None)
-    return _table(lines, "photo", "from", "reason")
+    table = failed[["id", "world", "error"]]
+    return table.set_axis(["photo", "from", "reason"], axis="columns").set_index("photo")
 
 
 def values_table(values: Mapping[str, Any], name: str, value: str) -> DataFrame:
     """List named values; those within a value stand under its name."""
-    return _table(_flatten(values), name, value)
-
-
-def _flatten(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{above}{name}: ")
-        else:
-            yield f"{above}{name}", DASH if value is None else str(value)
+    table = json_normalize(dict(values), sep=": ").astype(object).T
+    table = table.where(table.notna(), DASH).astype(str)
+    return table.set_axis([value], axis="columns").rename_axis(name)

@@ -20,14 +20,6 @@ ASSET = Path(__file__).parents[2] / "icgeo" / "assets" / "basemap.parquet"
 DEGREES = 0.1  # detail kept; a pixel of a world map 1024 wide is 0.35
 
 
-def fetch(folder: Path) -> Path:
-    command = ["npm", "pack", "--silent", "world-atlas@2.0.2"]
-    archive = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
-    with tarfile.open(folder / archive.strip()) as packed:
-        packed.extractall(folder, filter="data")
-    return folder / "package"
-
-
 def unroll(ring: shapely.LinearRing) -> shapely.Polygon:
     """Fill a ring whose longitudes jump at the antimeridian; around the pole, down to it."""
     lon, lat = shapely.get_coordinates(ring).T
@@ -65,13 +57,16 @@ def borders(package: Path) -> shapely.Geometry:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("package", type=Path, nargs="?", help="folder of the unpacked package")
-    arguments = parser.parse_args()
+    package = parser.parse_args().package
     with tempfile.TemporaryDirectory() as folder:
-        package = arguments.package or fetch(Path(folder))
+        if package is None:
+            subprocess.run(["npm", "pack", "--silent", "world-atlas@2.0.2"], cwd=folder, check=True)
+            with tarfile.open(next(Path(folder).glob("*.tgz"))) as packed:
+                packed.extractall(folder, filter="data")
+            package = Path(folder, "package")
         shapes = {"land": land(package), "borders": borders(package)}
-    frame = geopandas.GeoDataFrame(
-        {"kind": list(shapes)}, geometry=list(shapes.values()), crs="EPSG:4326"
-    ).explode(ignore_index=True)
+    frame = geopandas.GeoDataFrame({"kind": [*shapes]}, geometry=[*shapes.values()], crs=4326)
+    frame = frame.explode(ignore_index=True)
     frame.to_parquet(ASSET, compression="zstd", index=False)
     print(f"{ASSET}: {len(frame)} shapes, {ASSET.stat().st_size / 1e3:.0f} kB")
 

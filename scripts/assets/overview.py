@@ -1,18 +1,10 @@
 """Draw assets/overview.png: how it works in one figure, by what the model in the box does."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from icgeo import config
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from icgeo.data.photos import Photo
-    from icgeo.maps import MapStyle
-    from icgeo.prediction import Example, Prediction
 
 SHOTS = 3
 TITLES = (
@@ -45,57 +37,39 @@ class Options:
     """The picture to write."""
 
 
-def draw_overview(
-    photo: "Photo", examples: "Sequence[Example]", prediction: "Prediction", style: "MapStyle"
-) -> "Figure":
-    """Lay out what goes in, the model, and what comes out, from left to right."""
-    from matplotlib.figure import Figure
+def draw_words(figure: Any) -> None:
+    """Draw the model as a box, arrows from column to column, and what each of them is."""
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-    from icgeo.maps import draw
-    from icgeo.plots import plot_density
-    from icgeo.plots.theme import BLUE, GREY, TEXT, TITLE, drawn_image, picture, show_image
+    from icgeo.plots.theme import BLUE, GREY, TEXT, TITLE
 
-    figure = Figure(figsize=(11, 4))
-    maps = [*draw([[example.lat, example.lon] for example in examples], style), prediction.map]
-    for row, image in enumerate([*(example.image for example in examples), photo]):
-        bottom = 0.68 - 0.215 * row - 0.02 * (row == SHOTS)
-        show_image(figure.add_axes((0.005, bottom, 0.073, 0.2)), picture(image))
-        if row < SHOTS:
-            show_image(figure.add_axes((0.083, bottom, 0.15, 0.2)), drawn_image(maps[row]))
+    place: dict[str, Any] = {"transform": figure.transFigure}
+    box = FancyBboxPatch((0.303, 0.3), 0.135, 0.4, boxstyle="round,pad=0.01", color=BLUE, **place)
+    figure.add_artist(box)
+    white: dict[str, Any] = {"color": "white", "size": TEXT, "ha": "center", "va": "center"}
+    keys = "attends to keys and\nvalues of the examples,\nencoded once, kept"
+    figure.text(0.37, 0.57, keys, **white)
+    figure.text(0.37, 0.38, "and to the photo", **white)
+    for ends in ARROWS:
+        arrow = FancyArrowPatch(*ends, color=GREY, arrowstyle="-|>", mutation_scale=14, **place)
+        figure.add_artist(arrow)
     figure.text(0.09, 0.1, "A new photo", weight="bold", size=TITLE)
     figure.text(0.09, 0.05, "the examples were chosen for it", color=GREY, size=TEXT)
-    show_image(figure.add_axes((0.488, 0.36, 0.194, 0.28)), drawn_image(maps[-1]))
-    plot_density(prediction, ax=figure.add_axes((0.722, 0.27, 0.276, 0.46)))
-    box: dict[str, Any] = {"transform": figure.transFigure, "color": BLUE}
-    figure.add_artist(FancyBboxPatch((0.303, 0.3), 0.135, 0.4, boxstyle="round,pad=0.01", **box))
-    for x, y, words in (
-        (0.37, 0.57, "attends to keys and\nvalues of the examples,\nencoded once, kept"),
-        (0.37, 0.38, "and to the photo"),
-    ):
-        figure.text(x, y, words, color="white", size=TEXT, ha="center", va="center")
-    for start, end in ARROWS:
-        figure.add_artist(
-            FancyArrowPatch(
-                start,
-                end,
-                transform=figure.transFigure,
-                color=GREY,
-                arrowstyle="-|>",
-                mutation_scale=14,
-            )
-        )
     for x, title, words in TITLES:
         figure.text(x, 0.95, title, weight="bold", size=TITLE, ha="center")
         figure.text(x, 0.905, words, color=GREY, size=TEXT, ha="center")
-    return figure
 
 
 def main(options: Options) -> None:
-    """Locate, and write the figure."""
+    """Locate, and draw what goes in, the model, and what comes out, from left to right."""
+    from matplotlib.figure import Figure
+
     from icgeo.evaluation import world_episode
     from icgeo.geolocator import Geolocator
+    from icgeo.maps import draw
     from icgeo.options import UNKNOWN
+    from icgeo.plots import plot_density
+    from icgeo.plots.theme import drawn_image, picture, show_image
 
     episode = world_episode(options.world, queries=1, shots=options.bank, seed=options.seed)
     locator = Geolocator(prompt=UNKNOWN, shots=SHOTS)
@@ -103,7 +77,17 @@ def main(options: Options) -> None:
     (numbers,) = locator.choose_for(photos, episode.examples).tolist()
     examples = [episode.examples[number] for number in numbers]
     (prediction,) = locator.locate(photos, examples)
-    figure = draw_overview(photos[0], examples, prediction, locator.loaded.settings.style)
+    figure = Figure(figsize=(11, 4))
+    places, style = [[one.lat, one.lon] for one in examples], locator.loaded.settings.style
+    maps = [*draw(places, style), prediction.map]
+    for row, image in enumerate([*(example.image for example in examples), *photos]):
+        bottom = 0.68 - 0.215 * row - 0.02 * (row == SHOTS)
+        show_image(figure.add_axes((0.005, bottom, 0.073, 0.2)), picture(image))
+        if row < SHOTS:
+            show_image(figure.add_axes((0.083, bottom, 0.15, 0.2)), drawn_image(maps[row]))
+    show_image(figure.add_axes((0.488, 0.36, 0.194, 0.28)), drawn_image(maps[-1]))
+    plot_density(prediction, ax=figure.add_axes((0.722, 0.27, 0.276, 0.46)))
+    draw_words(figure)
     figure.savefig(options.save, dpi=110)
 
 

@@ -20,15 +20,6 @@ from PIL import Image
 FOLDER = Path(__file__).parents[2] / "assets" / "photos"
 LICENCES = {"Public Domain": "public domain", "CC0-1.0": "CC0-1.0"}
 SIZE = 512  # pixels on the long side; smaller photos stay as they are
-QUALITY = 90
-
-
-def unpack(folder: Path, package: Path | None) -> Path:
-    if package is None:
-        subprocess.run(["apt-get", "download", "gcompris-qt-data"], cwd=folder, check=True)
-        package = next(folder.glob("*.deb"))
-    subprocess.run(["dpkg-deb", "-x", package.resolve(), folder / "root"], check=True)
-    return folder / "root" / "usr" / "share" / "gcompris-qt" / "rcc"
 
 
 def resources(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
@@ -72,12 +63,9 @@ def make(row: pd.Series, files: dict[PurePosixPath, bytes]) -> pd.Series:
     credit = credits(files[readme].decode())[str(path.relative_to(readme.parent))]
     image = read_photo(files[path])
     image.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)
-    image.save(FOLDER / row["image"], quality=QUALITY, optimize=True)
-    row[["author", "licence", "source"]] = (
-        credit["Copyright"],
-        LICENCES[credit["License"]],
-        credit["Source"],
-    )
+    image.save(FOLDER / row["image"], quality=90, optimize=True)
+    licence = LICENCES[credit["License"]]
+    row[["author", "licence", "source"]] = credit["Copyright"], licence, credit["Source"]
     return row
 
 
@@ -86,8 +74,13 @@ def main() -> None:
     parser.add_argument("package", type=Path, nargs="?", help="the .deb file")
     table = FOLDER / "photos.csv"
     rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+    package = parser.parse_args().package
     with tempfile.TemporaryDirectory() as folder:
-        collections = unpack(Path(folder), parser.parse_args().package)
+        if package is None:
+            subprocess.run(["apt-get", "download", "gcompris-qt-data"], cwd=folder, check=True)
+            package = next(Path(folder).glob("*.deb"))
+        subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
+        collections = Path(folder, "usr", "share", "gcompris-qt", "rcc")
         names = set(rows["resource"].str.partition("/")[0])
         files = {k: v for name in names for k, v in resources(collections / f"{name}.rcc")}
     rows = rows.apply(make, axis=1, files=files)

@@ -2,12 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from icgeo import config
-
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
 
 TOUR = Path(__file__).parents[2] / "assets" / "tour.ipynb"
 
@@ -20,7 +17,7 @@ class Options:
     """The notebook to run; it is written over."""
 
 
-def run(path: Path) -> "NotebookNode":
+def run(path: Path) -> Any:
     """Run a notebook in its own folder; the first cell that fails raises."""
     import nbformat
     from nbclient import NotebookClient

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from icgeo import config
 
-FOLDER = Path(__file__).parents[2] / "assets" / "views"
 BANK = 32
 
 
@@ -16,7 +15,7 @@ BANK = 32
 class Options:
     """Cut views of the Earth from orbit, and write them with their places."""
 
-    output: Path = FOLDER
+    output: Path = Path(__file__).parents[2] / "assets" / "views"
     """The folder to write."""
 
 
@@ -29,13 +28,9 @@ def main(options: Options) -> None:
 
     from icgeo.data.orbit import ViewOptions, land_mask, open_world, random_views
 
-    views = random_views(
-        open_world("blue-marble"),
-        BANK + 1,
-        generator=torch.Generator().manual_seed(0),
-        options=ViewOptions(size=192, min_land=0.3),
-        land=land_mask(),
-    )
+    world, generator = open_world("blue-marble"), torch.Generator().manual_seed(0)
+    wish = ViewOptions(size=192, min_land=0.3)
+    views = random_views(world, BANK + 1, generator=generator, options=wish, land=land_mask())
     names = ["query.jpg", *(f"bank-{number:02d}.jpg" for number in range(1, BANK + 1))]
     options.output.mkdir(exist_ok=True)
     for name, image in zip(names, rearrange(views.images, "n c h w -> n h w c"), strict=True):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pyproj import Geod, Proj
 
 from icgeo.plots import world
-from icgeo.plots.error_map import great_circle
+from icgeo.plots.world import great_circle
 from icgeo.sphere import EARTH_RADIUS_KM, distance_km
 
 places = st.tuples(st.floats(-89.9, 89.9), st.floats(-180, 179.99))

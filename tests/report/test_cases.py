@@ -13,8 +13,7 @@ from report_rows import rows, write_run
 from icgeo import maps
 from icgeo.evaluation import Episode, Query, to_frame
 from icgeo.prediction import Example, Prediction
-from icgeo.report import choose_cases, load_cases, save_cases
-from icgeo.report.cases import draw_density
+from icgeo.report.run_folder import choose_cases, draw_density, load_cases, save_cases
 from icgeo.sphere.density import Density
 
 STYLE = maps.MapStyle(height=16, width=32)
