@@ -53,7 +53,7 @@ CONTEXTS_KEPT = 8
 SETTINGS = ("style", "attention", "layout", "photo_size")
 """Options of loading that are settings of the model."""
 INFORMED = 0.1
-"""Nats that the density of an illegible frame says at least where it is still located."""
+"""Nats that a density says at least where a photo is located though its map is illegible."""
 
 
 POINTS: dict[str, Callable[[Sequence[Density]], Float[Tensor, "densities 2"]]] = {
@@ -536,10 +536,15 @@ class Geolocator(LocateOptions, LoadOptions):
             callback_on_step_end=sampling.decoded(callback_on_step_end, by_query),
         ).cpu()
         readings = maps.read(drawn.mean(dim=1), settings.style, noise=settings.noise)
+        evidence = self.loaded.evidence(context, pixels) if self.matching else None
         temperature = settings.temperature(prompt, context.shots)
         by_photo = [readings[number :: len(photos)] for number in range(len(photos))]
         densities = [mixture([view.density for view in each]) for each in by_photo]
         densities = [one if temperature == 1 else one.tempered(temperature) for one in densities]
+        if evidence is not None:
+            floor = settings.matching.floor
+            pairs = zip(densities, evidence, strict=True)
+            densities = [density.updated(ratios, floor=floor) for density, ratios in pairs]
         points = POINTS[self.point](densities)
         seconds = (time.perf_counter() - start) / len(photos)
         return [
@@ -547,6 +552,7 @@ class Geolocator(LocateOptions, LoadOptions):
                 density,
                 point,
                 legibility=sum(view.legibility for view in each) / len(each),
+                located=None if evidence is None else _informs(density),
                 seconds=seconds,
                 samples=samples,
             )

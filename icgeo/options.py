@@ -89,6 +89,9 @@ class LocateOptions:
     example_guidance: float | None = None
     """How far to lean towards what the examples say, by a second pass without them; 1 is none. By
     default the checkpoint's own."""
+    matching: bool = True
+    """Compare parts of the photo with parts of the examples, where the checkpoint can; the drawn
+    map is then the prior of what alike parts say."""
     augment: int = 0
     """Further views of each photo (crops and exposures, never flips), averaged on the density."""
     point: str = "best"

@@ -10,6 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from icgeo.models.matching import Parts
+
 
 def differences(actual: Mapping[str, str], expected: Mapping[str, str]) -> str:
     """Say where a fingerprint is not as expected; nothing if it is."""
@@ -18,6 +20,10 @@ def differences(actual: Mapping[str, str], expected: Mapping[str, str]) -> str:
         for name, value in expected.items()
         if actual.get(name) != value
     )
+
+
+PARTS = "parts."
+"""Before the names of their tensors in a file."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class Context:
     """What the architecture keeps of them: keys and values of each layer."""
     fingerprint: dict[str, str] = field(default_factory=dict)
     """What it depends on beside the examples: model, dtype, style, layout, attention."""
+    parts: Parts | None = None
+    """Local descriptors of the examples and their places, where the model compares parts."""
     chosen: Int[Tensor, "queries shots"] | None = None
     """Which of the kept pairs each query sees, in order; None means all of them."""
 
@@ -57,7 +65,8 @@ class Context:
             return self
         rows = self.chosen.flatten()
         tensors = {name: tensor[rows.to(tensor.device)] for name, tensor in self.tensors.items()}
-        return replace(self, tensors=tensors, chosen=None)
+        parts = self.parts and self.parts.of(self.chosen)
+        return replace(self, tensors=tensors, parts=parts, chosen=None)
 
     def require(self, fingerprint: dict[str, str]) -> None:
         """Raise ValueError if it was made by anything else, with what differs."""
@@ -76,11 +85,13 @@ class Context:
         if not (self.tensors and other.tensors):
             return self if self.tensors else other
         tensors = {name: torch.cat((x, other.tensors[name])) for name, x in self.tensors.items()}
-        return Context(self.shots + other.shots, tensors, self.fingerprint)
+        parts = self.parts and other.parts and self.parts.extended(other.parts)
+        return Context(self.shots + other.shots, tensors, self.fingerprint, parts)
 
     def save(self, path: Path) -> None:
         """Write a safetensors file."""
-        tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
+        parts = {f"{PARTS}{name}": x for name, x in vars(self.parts).items()} if self.parts else {}
+        tensors = {name: x.contiguous() for name, x in {**self.tensors, **parts}.items()}
         save_file(tensors, path, metadata={**self.fingerprint, "shots": str(self.shots)})
 
     @classmethod
@@ -89,4 +100,7 @@ class Context:
         with safe_open(path, framework="pt", device=str(device)) as file:
             fingerprint = dict(file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return cls(int(fingerprint.pop("shots")), tensors, fingerprint)
+        names = [name for name in tensors if name.startswith(PARTS)]
+        parts = {name.removeprefix(PARTS): tensors.pop(name).cpu() for name in names}
+        shots = int(fingerprint.pop("shots"))
+        return cls(shots, tensors, fingerprint, Parts(**parts) if parts else None)

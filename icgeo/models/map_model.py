@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from icgeo import maps, sampling
+from icgeo import maps, sampling, sphere
 from icgeo.models.backbones.flux import FluxBackbone
 from icgeo.models.backbones.tiny import TinyBackbone
 from icgeo.models.backbones.wan import WanBackbone
@@ -24,6 +24,7 @@ from icgeo.models.layouts.frames import Frames
 from icgeo.models.layouts.panel import Panel
 from icgeo.models.layouts.references import References
 from icgeo.models.layouts.stacked import Stacked
+from icgeo.models.matching import LocalEncoder, Parts
 from icgeo.models.settings import Origin, Settings
 
 Layout = Stacked | References | Panel | Frames
@@ -97,7 +98,32 @@ class MapModel:
             return Context(0, {}, self.fingerprint)
         drawn = maps.draw(lat_lon, self.settings.style)
         tensors = self.layout.encode_pairs(self._pixels(photos), drawn)
-        return Context(len(photos), tensors, self.fingerprint)
+        cells = self._cells(photos)
+        parts = None if cells is None else Parts(cells, sphere.to_xyz(lat_lon).float().cpu())
+        return Context(len(photos), tensors, self.fingerprint, parts)
+
+    def _cells(self, photos: UInt8[Tensor, "photos 3 size size"]) -> Tensor | None:
+        """Describe the cells of photos, on the CPU, where the model has an encoder of parts."""
+        matcher: LocalEncoder | None = getattr(self.backbone, "matcher", None)
+        if matcher is None:
+            return None
+        return matcher(self._pixels(photos).to(matcher.device, matcher.dtype)).cpu()
+
+    @torch.no_grad()
+    def evidence(
+        self, context: Context, photos: UInt8[Tensor, "queries 3 size size"]
+    ) -> Float[Tensor, "queries places"] | None:
+        """Return what alike parts of query photos and examples say of each place, if anything.
+
+        Log-likelihood ratios in nats at the cells of `icgeo.models.matching.FINE`; None without
+        examples, or if the model compares no parts.
+        """
+        context.require(self.fingerprint)
+        if context.parts is None or not context.shots or not len(photos):
+            return None
+        return context.parts.of(context.chosen).evidence(
+            self._cells(photos), self.settings.matching
+        )
 
     def _pixels(self, photos: Tensor) -> Tensor:
         """Scale photos to [0, 1], in float32 at least."""

@@ -1,15 +1,16 @@
-"""Alike parts of photos, and the place that they give: local descriptors and a sweep of hypotheses.
+"""Alike parts of photos and the place that they give: local descriptors, swept hypotheses.
 
 A photo is cut into `grid x grid` cells, each with a descriptor of unit length. Where a query lies,
-how wide its view is and how wide the example's is (a hypothesis) says which cell of the example each
-cell of the query shows, exactly, with the turn of north between them. Alike cells speak for a
+how wide its view is and how wide the example's is (a hypothesis) says which cell of the example
+each cell of the query shows, exactly, with the turn of north between them. Alike cells speak for a
 hypothesis, unlike ones against it. Views are gnomonic and north-up, as in `icgeo.data.orbit`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -27,6 +28,8 @@ COARSE, FINE = 16, 64
 CHILDREN = (FINE // COARSE) ** 2
 STRIDE = 2
 """The first sweep asks every second cell of the query, in each direction."""
+PAIRS_AT_ONCE = 256
+"""Queries times examples whose cells are compared at a time: 64 MiB for cells of 4 x 4 pixels."""
 REACH = 0.55
 """Views overlap too little when farther apart than this share of both fields of view."""
 
@@ -59,6 +62,14 @@ class MatchSettings:
     """Weight of one cell's evidence: neighbouring cells are not independent."""
     fields_of_view_deg: tuple[float, ...] = (21.0, 27.0, 34.6, 44.4, 57.0)
     """Fields of view that are tried, of queries and of examples."""
+    floor: float = 0.03
+    """Share of the answer that is spread evenly: how often all of this is wrong."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "MatchSettings":
+        """Take plain values, as of JSON."""
+        values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**values)
 
 
 class LocalEncoder(ModelMixin, ConfigMixin):
@@ -314,3 +325,39 @@ def _alike(xyz: Float[Tensor, "queries 3"]) -> Sequence[Int[Tensor, " rows"]]:
     """Group queries by the place of an example."""
     _, group = xyz.unique(dim=0, return_inverse=True)
     return [(group == number).nonzero()[:, 0] for number in range(int(group.max()) + 1)]
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Local descriptors of examples and where they were taken; a part of their context."""
+
+    cells: Float[Tensor, "*queries shots cells channels"]
+    xyz: Float[Tensor, "*queries shots 3"]
+
+    def of(self, chosen: Int[Tensor, "queries shots"] | None) -> "Parts":
+        """Give each query those of its own, by number; None gives all of them to all."""
+        return self if chosen is None else Parts(self.cells[chosen], self.xyz[chosen])
+
+    def extended(self, other: "Parts") -> "Parts":
+        """Add those of further examples."""
+        return Parts(torch.cat((self.cells, other.cells)), torch.cat((self.xyz, other.xyz)))
+
+    def evidence(
+        self, query: Float[Tensor, "queries cells channels"], settings: MatchSettings
+    ) -> Float[Tensor, "queries places"]:
+        """Match queries, some at a time; see `match`."""
+        shots = self.xyz.shape[-2]
+        cells, xyz = (
+            x if x.ndim > base else x[None] for x, base in ((self.cells, 3), (self.xyz, 2))
+        )
+        at_once = max(1, PAIRS_AT_ONCE // max(shots, 1))
+        parts = [
+            match(
+                query[rows],
+                cells if len(cells) == 1 else cells[rows],
+                xyz if len(xyz) == 1 else xyz[rows],
+                settings,
+            )
+            for rows in torch.arange(len(query)).split(at_once)
+        ]
+        return torch.cat(parts)

@@ -10,6 +10,7 @@ import numpy as np
 
 from icgeo import maps
 from icgeo.models.hub import LoadError
+from icgeo.models.matching import MatchSettings
 from icgeo.travel import frame_temperature
 
 MODES = ("full", "joint", "pairwise")
@@ -29,6 +30,8 @@ class Settings:
     """Temperature that calibrates the density, fitted on held-out worlds, by prompt and shots."""
     frame_correlation: dict[str, float] = field(default_factory=dict)
     """How far frames of a clip are wrong together, from 0 to 1, fitted likewise, by prompt."""
+    matching: MatchSettings = field(default_factory=MatchSettings)
+    """How alike parts of photos become a likelihood, if the checkpoint has an encoder of parts."""
     layout: str = "stacked"
     attention: str = "pairwise"
     steps: int = 1
@@ -84,7 +87,8 @@ class Settings:
         """Take what `to_dict` gave."""
         style, prompts = maps.MapStyle.from_dict(values["style"]), tuple(values["prompts"])
         noise = maps.Noise(**values["noise"])
-        return cls(**{**values, "style": style, "prompts": prompts, "noise": noise})
+        fitted = {"noise": noise, "matching": MatchSettings.from_dict(values.get("matching", {}))}
+        return cls(**{**values, "style": style, "prompts": prompts, **fitted})
 
     def to_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, ready for JSON."""

@@ -113,6 +113,18 @@ class Density:
             raise ValueError("expected densities that overlap, got disjoint ones; mix in a floor")
         return cls(torch.exp(log_mass - log_mass.max()))
 
+    def updated(self, log_ratios: Float[Tensor, " cells"], *, floor: float = 0.0) -> "Density":
+        """Take this as a prior and add evidence, by Bayes' rule.
+
+        Args:
+            log_ratios: log-likelihood ratios at HEALPix cells (NESTED) of this resolution or a
+                finer one, in nats.
+            floor: share of the result that is uniform over the sphere.
+        """
+        prior = self.mass.repeat_interleave(len(log_ratios) // len(self.mass))
+        posterior = torch.softmax(prior.log() + log_ratios.to(prior), dim=0)
+        return Density((1 - floor) * posterior + floor / len(posterior))
+
     @property
     def nside(self) -> int:
         """Cells along a side of each of the twelve base cells."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from icgeo.models.attention import AttentionContext, KVCache, install
+from icgeo.models.matching import LocalEncoder, Residual
 
 SCHEDULER = "scheduler/scheduler_config.json"
 QUERY_IMAGE, EXAMPLE_IMAGE = 0, 10
@@ -41,20 +42,6 @@ def text_ids(tokens: int) -> Int[Tensor, "tokens 4"]:
 
 HEATMAP_WEIGHTS = (1.0, 1.0, 2.0)
 """What an error in each colour channel of a map weighs against the others."""
-
-
-class Residual(nn.Module):
-    """A normalised 3 x 3 convolution beside the identity."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(1, channels)
-        self.spread = nn.Conv2d(channels, channels, 3, padding=1)
-        self.mix = nn.Conv2d(channels, channels, 1)
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Return the input plus what its neighbourhood tells."""
-        return x + self.mix(functional.gelu(self.spread(self.norm(x))))
 
 
 class PatchCodec(ModelMixin, ConfigMixin):
@@ -179,6 +166,7 @@ class TinyBackbone(nn.Module):
         prompts: Float[Tensor, "prompts length width"],
         *,
         shift: float = 1.0,
+        matcher: LocalEncoder | None = None,
     ) -> None:
         """Take the parts; `shift` is how far the time grid of sampling leans to the noise."""
         super().__init__()
@@ -186,30 +174,32 @@ class TinyBackbone(nn.Module):
         self.transformer = transformer
         self.codec = codec
         self.prompts = nn.Parameter(prompts)
+        self.matcher = matcher
         install(transformer)
 
     @classmethod
     def load(
         cls, folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> "TinyBackbone":
-        """Load `transformer/`, `codec/`, `scheduler/` and `prompts.safetensors` of a checkpoint."""
+        """Load the folders of a checkpoint, of which `matcher/` may be missing, and its prompts."""
+        matcher = folder / "matcher"
         backbone = cls(
             Flux2Transformer2DModel.from_pretrained(folder / "transformer", use_safetensors=True),
             PatchCodec.from_pretrained(folder / "codec"),
             load_file(folder / "prompts.safetensors")["prompts"].float(),
             shift=json.loads((folder / SCHEDULER).read_text())["shift"],
+            matcher=LocalEncoder.from_pretrained(matcher) if matcher.is_dir() else None,
         )
         return backbone.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
     def save(self, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
-        """Save in the format that `load` reads, safetensors only; the transformer in `dtype`."""
+        """Save in the format that `load` reads, safetensors only; networks in `dtype`."""
         # diffusers' schedulers take a second to import, and loading needs one number of them
         from diffusers import FlowMatchEulerDiscreteScheduler
 
-        transformer = copy.deepcopy(self.transformer)
-        for weight in transformer.parameters():
-            weight.data = weight.data.to(dtype)
-        transformer.save_pretrained(folder / "transformer")
+        for name in ("transformer", "matcher"):
+            if (part := copy.deepcopy(getattr(self, name))) is not None:
+                part.to(dtype).save_pretrained(folder / name)
         FlowMatchEulerDiscreteScheduler(shift=self.shift).save_pretrained(folder / "scheduler")
         self.codec.save_pretrained(folder / "codec")
         prompts = self.prompts.detach().contiguous()
@@ -229,7 +219,8 @@ class TinyBackbone(nn.Module):
     def digest(self) -> str:
         """Hash of the weights that tell checkpoints apart."""
         weights = hashlib.blake2b(digest_size=8)
-        for tensor in (self.prompts, self.codec.gather.weight):
+        matcher = [] if self.matcher is None else [self.matcher.up.weight]
+        for tensor in (self.prompts, self.codec.gather.weight, *matcher):
             weights.update(tensor.detach().float().cpu().numpy().tobytes())
         return weights.hexdigest()
 
