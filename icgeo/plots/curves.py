@@ -196,11 +196,9 @@ def _recall_curves(rows: DataFrame) -> list[tuple[str, DataFrame, dict[str, Any]
     known = rows[rows.nll.notna()]
     groups = dict(iter(methods(known).groupby(["locator", "shots"], sort=False)))
     colours = mpl.colormaps["viridis_r"](np.linspace(0.15, 1, len(groups)))
+    styles = {key: {"color": colour} for key, colour in zip(groups, colours, strict=True)}
     curves: list[tuple[str, DataFrame, dict[str, Any]]] = [
-        (f"{locator}, {shots} shots", groups[locator, shots], {"color": colour})
-        for (locator, shots), colour in sorted(
-            zip(groups, colours, strict=True), key=lambda c: c[0]
-        )
+        (f"{key[0]}, {key[1]} shots", groups[key], styles[key]) for key in sorted(groups)
     ]
     baselines = known[known.locator.isin(BASELINES) & (known.shots == known.shots.max())]
     for locator, group in baselines.groupby("locator"):

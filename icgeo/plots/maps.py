@@ -60,8 +60,7 @@ def plot_context(
         place = place_name(example.lat, example.lon)
         panels.append((drawn_image(image), f"map {number}: {place}"))
     columns, aspect = min(_COLUMNS, len(examples)), maps.shape[-1] / maps.shape[-2]
-    rows = math.ceil(len(examples) / columns)
-    size = (columns * (1.15 * (1 + aspect)), rows * 1.35 + 0.3)
+    size = (columns * (1.15 * (1 + aspect)), math.ceil(len(examples) / columns) * 1.35 + 0.3)
     return _show_rows(panels, [1, aspect] * columns, size, figure)
 
 
@@ -95,8 +94,7 @@ def plot_denoising(steps: Steps, *, query: int = 0, figure: Figure | None = None
     maps = _maps(steps, query)
     titles = [f"step {number}, from t = {t:.2f}" for number, (_, t) in enumerate(steps, start=1)]
     columns, (height, width) = min(_COLUMNS, len(steps)), maps[0].shape[:2]
-    rows = math.ceil(len(steps) / columns)
-    size = (2.6 * columns, (2.6 * height / width + 0.28) * rows)
+    size = (2.6 * columns, (2.6 * height / width + 0.28) * math.ceil(len(steps) / columns))
     return _show_rows([*zip(maps, titles, strict=True)], [1] * columns, size, figure)
 
 
@@ -120,9 +118,8 @@ def _show_rows(
 def _maps(steps: Steps, query: int) -> list[np.ndarray]:
     """Take the map of a query from each step: the mean of its samples."""
     if not steps:
-        raise ValueError(
-            "expected at least one step, got none; collect them with locate's callback_on_step_end"
-        )
+        remedy = "collect them with locate's callback_on_step_end"
+        raise ValueError(f"expected at least one step, got none; {remedy}")
     count = len(steps[0][0])
     if not 0 <= query < count:
         raise ValueError(f"expected a query from 0 to {count - 1}, got {query}")

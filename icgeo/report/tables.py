@@ -5,6 +5,7 @@ Conventions: what is not known is a dash; the second line of a cell, after a lin
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -114,13 +115,10 @@ def calibration_table(rows: DataFrame) -> DataFrame:
 
 def timing_table(rows: DataFrame) -> DataFrame:
     """Say how long queries take: each its share of its batch, without reading the photo."""
-    lines = []
+    lines, digits = [], partial(np.format_float_positional, precision=3, fractional=False, trim="-")
     for locator, shots, group in _by_locator(rows[rows.seconds.notna()]):
         mean = group.seconds.mean()
-        times = [
-            np.format_float_positional(seconds, precision=3, fractional=False, trim="-")
-            for seconds in (mean, *group.seconds.quantile([0.5, 0.95]))
-        ]
+        times = [*map(digits, (mean, *group.seconds.quantile([0.5, 0.95])))]
         rate = format_number(1 / mean if mean else None, ",.1f")
         lines.append((locator, shots, f"{len(group):,}", *times, rate))
     times = ["mean, s/query", "median, s/query", "95th percentile, s/query"]

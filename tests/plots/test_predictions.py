@@ -43,8 +43,12 @@ def test_a_prediction_is_told_whole():
     assert zoom == "around the mode, 48° N, 2° E"  # the middle of a cell
     labels = [text.get_text() for text in figure.axes[2].get_legend().get_texts()]
     assert labels == [
-        "truth", "answer", "50 % region", "90 % region (grey: outside)", "window on the right",
-    ]  # fmt: skip
+        "truth",
+        "answer",
+        "50 % region",
+        "90 % region (grey: outside)",
+        "window on the right",
+    ]
     assert_nothing_clipped(figure)
 
 

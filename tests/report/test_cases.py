@@ -37,9 +37,13 @@ class North:
 def test_the_best_and_worst_with_most_shots_are_chosen():
     cases = choose_cases(to_frame(rows(count=8)), each=3)
     assert [*zip(cases.kind, cases.id, strict=True)] == [
-        ("best", "q0"), ("best", "q1"), ("best", "q2"),
-        ("worst", "q7"), ("worst", "q6"), ("worst", "q5"),
-    ]  # fmt: skip
+        ("best", "q0"),
+        ("best", "q1"),
+        ("best", "q2"),
+        ("worst", "q7"),
+        ("worst", "q6"),
+        ("worst", "q5"),
+    ]
     assert {*zip(cases.locator, cases.shots, strict=True)} == {("icgeo", 4)}
 
 

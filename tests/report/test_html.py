@@ -99,10 +99,20 @@ def test_the_page_can_be_heard(whole):
 def test_every_part_is_there(whole):
     _, page = whole
     for words in (
-        "At a glance", "moon: scores", "Against published", "Curves", "Distance from calibration",
-        "Maps of errors", "Best and worst", "Photos that failed", "Time a query takes", "seed",
-        "packages: torch 2.13.0", "GeoRanker) is set beside this run", "device \N{EN DASH}",
-    ):  # fmt: skip
+        "At a glance",
+        "moon: scores",
+        "Against published",
+        "Curves",
+        "Distance from calibration",
+        "Maps of errors",
+        "Best and worst",
+        "Photos that failed",
+        "Time a query takes",
+        "seed",
+        "packages: torch 2.13.0",
+        "GeoRanker) is set beside this run",
+        "device \N{EN DASH}",
+    ):
         assert words in page.text
     assert "1 of 9 were not located; the tables count them as 10,008 km" in page.text
     assert "throughput, queries/s" in page.text
@@ -113,10 +123,16 @@ def test_every_part_is_there(whole):
     [
         ([], "No photo was located."),
         ([Row("icgeo", "e", "photos", "a.jpg", 0, error="empty file")], "empty file"),
-        ([replace(rows()[0], nll=None, level=None, true_lat=None, true_lon=None,
-                  distance_km=None)], "Answers without a known truth"),
+        (
+            [
+                replace(
+                    rows()[0], nll=None, level=None, true_lat=None, true_lon=None, distance_km=None
+                )
+            ],
+            "Answers without a known truth",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_run_with_little_in_it_has_a_page(tmp_path, some, words):
     text, page = page_of(tmp_path, some)
     assert words in page.text
