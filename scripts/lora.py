@@ -90,7 +90,7 @@ def main(options: Options) -> None:
     import torch
 
     from icgeo.models import load
-    from icgeo.training.cards import push_to_hub, write_card
+    from icgeo.training.adapters import push_to_hub, write_card
     from icgeo.training.loop import keep_freed_memory
     from icgeo.training.lora import LoraTraining, make_accelerator
     from icgeo.training.lora_cost import plan_lora
@@ -164,7 +164,7 @@ def compare_adapted(
     from icgeo.evaluation import evaluate
     from icgeo.geolocator import Geolocator
     from icgeo.maps import draw
-    from icgeo.training.validation import fit_temperatures, validation_episodes
+    from icgeo.training.calibration import fit_temperatures, validation_episodes
 
     split = partial(
         validation_episodes, splits.training, shots=max(options.shots), queries_each=QUERIES_EACH

@@ -10,8 +10,8 @@ import torch
 
 from icgeo.models.cost import ACTIVATIONS, Plan, empty_transformer, fits, format_flops, plan
 from icgeo.models.hub import format_bytes
+from icgeo.training.adapters import target_modules
 from icgeo.training.options import LoraOptions
-from icgeo.training.targets import target_modules
 
 BYTES_LEARNED = 20
 """A number of the adapter in float32: itself, its gradient, two moments of AdamW, its average."""

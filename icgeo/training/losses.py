@@ -24,7 +24,7 @@ from icgeo.config import UsageError
 from icgeo.models.layouts.references import References
 from icgeo.models.layouts.stacked import Stacked
 from icgeo.models.map_model import MapModel
-from icgeo.training.episode_sampling import EpisodeSample
+from icgeo.training.episodes import EpisodeSample
 from icgeo.training.photo_sets import PhotoSet
 from icgeo.writing import write_atomically
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from icgeo.models.layouts.references import References
-    from icgeo.training.episode_sampling import EpisodeSample
+    from icgeo.training.episodes import EpisodeSample
     from icgeo.training.lora import LoraTraining
 
 
@@ -84,8 +84,8 @@ def random_run(
     import torch
     from benchmark import build
 
-    from icgeo.training.episode_sampling import Gallery
-    from icgeo.training.lora import LoraTraining
+    from icgeo.training.episodes import Gallery
+    from icgeo.training.lora import LoraTraining, make_accelerator
     from icgeo.training.losses import FlowLoss, Latents
 
     model = build(preset, device=device, dtype=dtype)
@@ -101,9 +101,9 @@ def random_run(
         FlowLoss(model, EARTH),
         Latents(tensors),
         Gallery.of(torch.rand(options.views, 2, generator=generator), tensors["maps"][:, 0]),
-        validation_set=None,
         folder=Path(),
         options=options,
+        accelerator=make_accelerator(options, Path()),
     )
 
 
@@ -111,7 +111,7 @@ def steps_to_time(run: "LoraTraining") -> dict[str, tuple[Callable[[], Any], int
     """Return both loops with their targets; the stock one by one sequence a pass, and by all."""
     import torch
 
-    from icgeo.training.episode_sampling import sample_episode
+    from icgeo.training.episodes import sample_episode
 
     views = run.options.views
     sample = sample_episode(run.gallery, run.options, run.options.seed)

@@ -7,7 +7,7 @@ import torch
 from script_runs import SCRIPTS, load_script
 
 from icgeo.models.attention import uninstall
-from icgeo.training.episode_sampling import sample_episode
+from icgeo.training.episodes import sample_episode
 from icgeo.training.lora import LoraOptions
 from icgeo.training.losses import FlowLoss
 

@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import pytest
 import torch
@@ -19,15 +19,21 @@ from icgeo.config import UsageError
 from icgeo.models.map_model import MapModel
 from icgeo.models.settings import Settings
 from icgeo.training import lora
-from icgeo.training.adapters import add_lora, learned, merge, save_adapter
-from icgeo.training.cards import push_to_hub, write_card
-from icgeo.training.episode_sampling import Gallery
-from icgeo.training.episodes import PROMPTS
-from icgeo.training.lora import LoraOptions, LoraTraining, ValidationSet
+from icgeo.training.adapters import (
+    add_lora,
+    learned,
+    merge,
+    push_to_hub,
+    save_adapter,
+    target_modules,
+    write_card,
+)
+from icgeo.training.calibration import ValidationResult, validate
+from icgeo.training.episodes import PROMPTS, Gallery
+from icgeo.training.lora import LoraOptions, LoraTraining, make_accelerator
 from icgeo.training.losses import FlowLoss, Latents, encoded
 from icgeo.training.photo_sets import PhotoSet, view_set
 from icgeo.training.pretrain import STYLE, build_learner
-from icgeo.training.targets import target_modules
 
 FEW = LoraOptions(
     views=3,
@@ -62,18 +68,22 @@ def photo_set():
     return view_set(world, 12, size=64, generator=generator)
 
 
-def training(photo_set, folder, options=FEW, *, model=None, validation_set=True):
+def validated_on(photo_set):
+    episodes = [(photo_set[:2], photo_set[2:4])]
+    return partial(validate, episodes=episodes, prompt=UNKNOWN, shots=(0, 2))
+
+
+def training(photo_set, folder, options=FEW, *, model=None, has_validation=True):
     loss = FlowLoss(model or small_model(), UNKNOWN)
     latents = encoded(loss, photo_set, folder / "latents")
     return LoraTraining(
         loss,
         latents,
         Gallery.of(photo_set.lat_lon, latents["features"]),
-        validation_set=ValidationSet([(photo_set[:2], photo_set[2:4])], UNKNOWN, (0, 2))
-        if validation_set
-        else None,
         folder=folder,
         options=options,
+        accelerator=make_accelerator(options, folder),
+        validation=validated_on(photo_set) if has_validation else None,
     )
 
 
@@ -120,7 +130,7 @@ def test_gradients_in_parts_are_those_of_the_whole(photo_set, tmp_path):
     found = []
     for accumulate in (1, 2):
         options = replace(FEW, accumulate=accumulate)
-        run = training(photo_set, tmp_path / str(accumulate), options, validation_set=False)
+        run = training(photo_set, tmp_path / str(accumulate), options, has_validation=False)
         run.update()
         run.update()
         found.append([weight.detach().clone() for weight in run.weights])
@@ -144,7 +154,7 @@ def test_latents_are_computed_once_and_anew_for_other_photos(photo_set, tmp_path
 
 def test_hidden_pairs_and_the_own_map_do_not_matter(photo_set, tmp_path):
     """The loss of a target alone changes with what it sees, and with nothing else."""
-    run = training(photo_set, tmp_path, validation_set=False)
+    run = training(photo_set, tmp_path, has_validation=False)
     sample = next(run.parts(0))[0]
     visible = torch.zeros(3, 3, dtype=torch.bool)
     visible[0, 1] = True
@@ -256,7 +266,7 @@ def test_rank_8_memorises_8_episodes(tmp_path):
         tracker="none",
         mixed_precision="no",
     )
-    run = training(photo_set, tmp_path, options, model=model, validation_set=False)
+    run = training(photo_set, tmp_path, options, model=model, has_validation=False)
     samples = [
         replace(
             next(run.parts(0))[0],
@@ -291,8 +301,7 @@ def test_it_stops_where_validation_does_not_improve(photo_set, tmp_path, monkeyp
     options = replace(FEW, steps=8, validate_every=1, patience=2)
     run = training(photo_set, tmp_path, options)
     nll = iter([3.0, 1.0, 2.0, 1.5, 0.0])
-    judged = lora.ValidationResult(100.0, 0.0, 1.0)
-    monkeypatch.setattr(ValidationSet, "__call__", lambda *_: {0: replace(judged, nll=next(nll))})
+    run.validation = lambda model: {0: ValidationResult(100.0, next(nll), 1.0)}
     saved = []
     monkeypatch.setattr(lora, "save_adapter", lambda *_, **__: saved.append(run.progress.step))
     run.run()
@@ -312,7 +321,7 @@ def test_losses_go_to_tensorboard(photo_set, tmp_path):
 
 
 def test_a_full_disk_loses_nothing(photo_set, tmp_path, monkeypatch):
-    run = training(photo_set, tmp_path, validation_set=False)
+    run = training(photo_set, tmp_path, has_validation=False)
     run.update()
     run.save()
 
@@ -324,15 +333,15 @@ def test_a_full_disk_loses_nothing(photo_set, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"No space left on device.*make room and start again"):
         run.save()
     assert [path.name for path in run.checkpoints] == ["00000001"]
-    resumed = training(photo_set, tmp_path, validation_set=False)
+    resumed = training(photo_set, tmp_path, has_validation=False)
     assert resumed.resume()
     assert resumed.progress.step == 1
 
 
 def test_a_checkpoint_of_another_model_is_refused(photo_set, tmp_path):
-    run = training(photo_set, tmp_path, validation_set=False)
+    run = training(photo_set, tmp_path, has_validation=False)
     run.save()
-    other = training(photo_set, tmp_path, model=small_model(seed=1), validation_set=False)
+    other = training(photo_set, tmp_path, model=small_model(seed=1), has_validation=False)
     with pytest.raises(UsageError, match=r"expected a checkpoint of .* choose another run folder"):
         other.resume()
     shutil.rmtree(tmp_path / "checkpoints")
@@ -351,7 +360,7 @@ def test_a_checkpoint_of_another_model_is_refused(photo_set, tmp_path):
 )
 def test_what_cannot_be_is_said_in_one_line(photo_set, tmp_path, options, words):
     with pytest.raises(UsageError, match=words) as raised:
-        training(photo_set, tmp_path, replace(FEW, **options), validation_set=False)
+        training(photo_set, tmp_path, replace(FEW, **options), has_validation=False)
     assert "\n" not in str(raised.value)
 
 
