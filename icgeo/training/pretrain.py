@@ -263,8 +263,13 @@ class Pretraining:
 
     def run(self, *, validate_every: int = 500, save_every: int = 250) -> None:
         """Train to the end of the schedule, validating and saving on the way."""
-        every = {"validate_every": validate_every, "save_every": save_every}
-        train(self, self.steps, log_every=LOG_EVERY, **every)
+        train(
+            self,
+            self.steps,
+            validate_every=validate_every,
+            save_every=save_every,
+            log_every=LOG_EVERY,
+        )
 
     def validate(self) -> dict[str, float]:
         """Return the median error in km of the single best place, by kind of world and shots."""
