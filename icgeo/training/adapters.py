@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import diffusers
 import torch
 from diffusers.training_utils import EMAModel, _collate_lora_metadata
 from huggingface_hub import ModelCard
+from jinja2 import StrictUndefined, Template
 from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
@@ -42,41 +44,6 @@ TARGETS = {
 }
 """Names of the modules to adapt (attention, and the feed-forward where it is one product with it),
 and the pipeline of diffusers that stores the LoRA, by the class of the transformer."""
-
-_CARD = """---
-base_model: {base}
-license: {licence}
-library_name: diffusers
-tags: [lora, geolocation, icgeo]
----
-# A LoRA of {base} that locates photos
-
-It draws the map of a photo from solved cases, with `icgeo`:
-
-```python
-import icgeo
-
-model = icgeo.load("{base}", adapter="path/of/this/folder"{choices})
-```
-
-## Data
-
-{data}
-
-## Settings
-
-{settings}
-
-## Results
-
-{results}
-
-## Licence
-
-{licence}. That of the base model holds too: read it before you pass this adapter on. The photos
-that it was trained on may show in what it draws; do not adapt to photos of people without their
-consent.
-"""
 
 
 def _target_of(transformer: nn.Module) -> tuple[str, str]:
@@ -127,14 +94,7 @@ def add_lora(
 ) -> list[nn.Parameter]:
     """Freeze a transformer of diffusers, add a LoRA that changes nothing yet, return its weights.
 
-    Args:
-        transformer: a model of diffusers.
-        rank: of the change of each weight.
-        alpha: the change is scaled by alpha / rank, or alpha / sqrt(rank) with `rslora`.
-        targets: as `target_modules` takes them.
-        dora: learn direction and magnitude apart (Liu et al. 2024, "DoRA").
-        rslora: scale that is stable in the rank (Kalajdzievski 2023).
-        seed: of the first weights.
+    Settings as in `LoraOptions`; DoRA is of Liu et al. (2024), rsLoRA of Kalajdzievski (2023).
 
     Raises:
         UsageError: a target that matches nothing.
@@ -246,33 +206,20 @@ def tie_kept(
         keys[max(keys)] = keys[max(keys)] + 0 * output[0].sum()
 
 
-def write_card(
-    folder: Path,
-    *,
-    base: str,
-    data: str,
-    settings: Mapping[str, Any],
-    results: str,
-    licence: str = "apache-2.0",
-    choices: Mapping[str, Any] | None = None,
-) -> None:
+def write_card(folder: Path, **facts: Any) -> None:
     """Write `README.md` beside an adapter.
 
     Args:
         folder: of the adapter.
-        base: the model that it belongs to.
-        data: what it was trained on, in a sentence.
-        settings: of the run.
-        results: a table, without a heading.
-        licence: of the adapter.
-        choices: what `icgeo.load` takes beside it.
+        **facts: what `assets/lora-card.md.jinja` says: the `base` model, the `data` that it was
+            trained on, `settings` of the run, `results` as a table, the `licence` of the adapter,
+            and `choices` that `icgeo.load` takes beside it.
     """
-    arguments = "".join(f", {name}={value!r}" for name, value in (choices or {}).items())
-    lines = "\n".join(f"- {name}: {value}" for name, value in settings.items())
-    card = _CARD.format(
-        base=base, licence=licence, data=data, settings=lines, results=results, choices=arguments
+    template = files("icgeo").joinpath("assets", "lora-card.md.jinja").read_text(encoding="utf-8")
+    card = Template(
+        template, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / "README.md").write_text(card.render(facts), encoding="utf-8")
 
 
 def push_to_hub(folder: Path, repository: str, *, private: bool = True) -> str:
