@@ -109,21 +109,20 @@ class FlowLoss(nn.Module):
     @torch.no_grad()
     def encode(self, photo_set: PhotoSet) -> Latents:
         """Encode photos and maps; where a layout sets them in one picture, describe them alone."""
-        starts = range(0, len(photo_set), AT_ONCE)
-        parts = [self._encode_part(photo_set[start : start + AT_ONCE]) for start in starts]
-        return Latents({name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]})
-
-    def _encode_part(self, photo_set: PhotoSet) -> dict[str, Tensor]:
-        layout, photos = self.model.layout, photo_set.photos / 255
-        if layout.is_one_picture:
-            latents = {"photos": photo_set.photos, "places": photo_set.lat_lon}
-        else:
-            drawn = maps.draw(photo_set.lat_lon, self.model.settings.style)
-            latents = {
-                "photos": layout.encode_queries({}, photos),
-                "maps": layout.encode_answers({}, photos, drawn),
-            }
-        return {**latents, "features": layout.describe(photos)}
+        layout, encoded_parts = self.model.layout, []
+        for start in range(0, len(photo_set), AT_ONCE):
+            part = photo_set[start : start + AT_ONCE]
+            photos = part.photos / 255
+            latents = {"photos": part.photos, "places": part.lat_lon}
+            if not layout.is_one_picture:
+                drawn = maps.draw(part.lat_lon, self.model.settings.style)
+                latents = {
+                    "photos": layout.encode_queries({}, photos),
+                    "maps": layout.encode_answers({}, photos, drawn),
+                }
+            encoded_parts.append({**latents, "features": layout.describe(photos)})
+        names = encoded_parts[0]
+        return Latents({name: torch.cat([x[name] for x in encoded_parts]).cpu() for name in names})
 
     def forward(self, latents: Latents, episodes: Sequence[EpisodeSample]) -> Float[Tensor, ""]:
         """Return the mean loss of episodes."""

@@ -15,7 +15,6 @@ from typing import ClassVar
 
 import torch
 from diffusers import Flux2Transformer2DModel
-from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from icgeo import maps, sphere
@@ -109,43 +108,6 @@ def _start_as_similarity(transformer: Flux2Transformer2DModel, descriptor: slice
         key.copy_(query)
 
 
-def encode_photos(
-    learner: TinyBackbone, photos: Float[Tensor, "worlds views 3 size size"]
-) -> tuple[Tensor, Float[Tensor, "worlds views channels"]]:
-    """Encode the photos of episodes to token features and descriptors."""
-    flat = photos.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    features, descriptor = learner.codec.encode_photos(flat)
-    shape = photos.shape[:2]
-    return features.unflatten(0, shape), descriptor.float().unflatten(0, shape)
-
-
-def predict_velocity(
-    learner: TinyBackbone,
-    episodes: Episodes,
-    noise: Float[Tensor, "worlds views tokens channels"],
-    t: Float[Tensor, "worlds views"],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Run episodes through the model: every view is a query and an example to others.
-
-    Returns:
-        true latents and predicted velocity, both [worlds, views, tokens, channels], and the
-        photos' descriptors.
-    """
-    with torch.no_grad():
-        lat_lon = sphere.to_lat_lon(episodes.xyz)
-        latents = learner.codec.encode_maps(maps.draw(lat_lon, STYLE).to(noise))
-    features, descriptors = encode_photos(learner, episodes.photos)
-    velocity = Stacked(learner, SETTINGS).leave_one_out(
-        features,
-        latents,
-        mix(latents, noise, t[..., None, None]),
-        t,
-        episodes.visible,
-        [PROMPTS[number] for number in episodes.prompt.tolist()],
-    )
-    return latents, velocity.float(), descriptors
-
-
 @dataclass(eq=False)
 class Pretraining:
     """The state of a run: what learns, how, and where it stands."""
@@ -215,20 +177,44 @@ class Pretraining:
 
     def losses(self, episodes: Episodes) -> dict[str, Tensor]:
         """Return the losses of a batch of episodes: of matching alone, then of drawing too."""
-        learner, generator = self.learner, self.generator
-        terms: dict[str, Tensor] = {}
+        generator, terms = self.generator, {}
         if self.step < self.match_steps:
-            _, descriptors = encode_photos(learner, episodes.photos)
+            _, descriptors = self._encode_photos(episodes.photos)
         else:
             shape = episodes.xyz.shape[:2]
             t = draw_times(*shape, share_at_t1=self.share_at_t1, generator=generator)
-            noise = torch.randn(*shape, *learner.codec.latent_shape, generator=generator)
-            noise = noise.to(self.device)
-            latents, velocity, descriptors = predict_velocity(
-                learner, episodes, noise, t.to(self.device)
-            )
+            noise = torch.randn(*shape, *self.learner.codec.latent_shape, generator=generator)
+            noise, t = noise.to(self.device), t.to(self.device)
+            latents, velocity, descriptors = self._predict(episodes, noise, t)
             terms["flow"] = flow_error(velocity, noise, latents)
         return {**terms, "match": match_loss(descriptors, episodes.xyz, self.log_scale.exp())}
+
+    def _encode_photos(self, photos: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode photos [worlds, views, ...] to token features and descriptors."""
+        flat = photos.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        features, descriptor = self.learner.codec.encode_photos(flat)
+        shape = photos.shape[:2]
+        return features.unflatten(0, shape), descriptor.float().unflatten(0, shape)
+
+    def _predict(self, episodes: Episodes, noise: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+        """Run episodes through the model: every view is a query and an example to others.
+
+        Return true latents and predicted velocity, both [worlds, views, tokens, channels], and the
+        photos' descriptors.
+        """
+        with torch.no_grad():
+            lat_lon = sphere.to_lat_lon(episodes.xyz)
+            latents = self.learner.codec.encode_maps(maps.draw(lat_lon, STYLE).to(noise))
+        features, descriptors = self._encode_photos(episodes.photos)
+        velocity = Stacked(self.learner, SETTINGS).leave_one_out(
+            features,
+            latents,
+            mix(latents, noise, t[..., None, None]),
+            t,
+            episodes.visible,
+            [PROMPTS[number] for number in episodes.prompt.tolist()],
+        )
+        return latents, velocity.float(), descriptors
 
     def save(self) -> None:
         """Write the whole state, at once or not at all."""
@@ -301,7 +287,7 @@ class Pretraining:
         noise = torch.randn(*shape, *self.learner.codec.latent_shape, generator=generator)
         noise, t = noise.to(self.device), torch.ones(shape, device=self.device)
         with torch.compiler.set_stance("force_eager"), self.autocast():
-            _, velocity, _ = predict_velocity(self.learner, episodes, noise, t)
+            _, velocity, _ = self._predict(episodes, noise, t)
         queries = slice(16, None)
         xyz = self._best_place((noise - velocity)[:, queries])
         radians = sphere.angle(xyz, episodes.xyz[:, queries])
