@@ -1,4 +1,4 @@
-"""LoRAs in a transformer: which modules, add, average, save as diffusers does, merge, publish.
+"""LoRAs in a transformer: which modules, add, average, save as diffusers does, publish.
 
 Conventions: adapters are float32 or finer, whatever the base is; they are saved with their metadata
 (alpha, rank, targets), without which diffusers would take alpha for the rank.
@@ -139,13 +139,6 @@ def save_adapter(transformer: nn.Module, folder: Path, *, is_main: bool = True) 
         folder.rename(old)
     partial.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def merge(transformer: nn.Module) -> None:
-    """Add the change to the weights of the base, and forget the adapter."""
-    model: Any = transformer
-    model.fuse_lora()
-    model.unload_lora()
 
 
 class Average(EMAModel):  # type: ignore[misc]  # diffusers is not followed

@@ -11,7 +11,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import KW_ONLY, asdict, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -57,24 +57,6 @@ def make_accelerator(options: LoraOptions, folder: Path) -> Accelerator:
     )
 
 
-@dataclass
-class Progress:
-    """Where a run stands, as Accelerate saves it."""
-
-    step: int = 0
-    best: float = math.inf
-    """Lowest NLL so far, over the validated numbers of shots."""
-    since: int = 0
-    """Validations since then."""
-    history: list[dict[str, float]] = field(default_factory=list)
-
-    state_dict = asdict
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load what `state_dict` returned."""
-        self.__dict__.update(state)
-
-
 @dataclass(eq=False)
 class LoraTraining:
     """A run, which adds a LoRA to the transformer of a loss: what learns, from what, how far.
@@ -93,6 +75,12 @@ class LoraTraining:
     accelerator: Accelerator
     validation: Callable[[MapModel], dict[int, ValidationResult]] | None = None
     """Validates by the number of shots, on photos that it is not trained on."""
+    step: int = 0
+    best: float = math.inf
+    """Lowest NLL so far, over the validated numbers of shots."""
+    since: int = 0
+    """Validations since then."""
+    history: list[dict[str, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         options, accelerator = self.options, self.accelerator
@@ -163,8 +151,7 @@ class LoraTraining:
         self.forward = self.loss if is_sharded else self.prepared
         self.weights = learned(self.transformer)
         self.average = Average(self.weights, decay=self.options.average)
-        self.progress = Progress()
-        accelerator.register_for_checkpointing(self.average, self.progress)
+        accelerator.register_for_checkpointing(self.average, self)
         if is_sharded:
             self.transformer.register_forward_hook(tie_kept, with_kwargs=True)
         else:
@@ -209,7 +196,7 @@ class LoraTraining:
                 self.optimizer.zero_grad()
             total += loss.item() / options.accumulate
         self.average.step(self.weights)
-        self.progress.step += 1
+        self.step += 1
         return {"loss": total}
 
     def run(self) -> dict[str, float]:
@@ -228,29 +215,31 @@ class LoraTraining:
         )
         for tracker in accelerator.trackers:
             tracker.finish()
-        return self.progress.history[-1]
+        return self.history[-1]
 
-    @property
-    def step(self) -> int:
-        """Steps taken."""
-        return self.progress.step
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the run stands, as Accelerate saves it beside the weights."""
+        return {name: getattr(self, name) for name in ("step", "best", "since", "history")}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load what `state_dict` returned."""
+        self.__dict__.update(state)
 
     @property
     def has_stopped(self) -> bool:
         """Whether validation has not improved for too long."""
-        return 0 < self.options.patience <= self.progress.since
+        return 0 < self.options.patience <= self.since
 
     def validate(self) -> dict[str, float]:
         """Measure the averaged adapter, and keep it if it is the best so far."""
-        progress = self.progress
         with self.average.applied(self.transformer):
             results = self.validation(self.loss.model) if self.validation else {}
             nll = math.fsum(result.nll for result in results.values()) / max(1, len(results))
             # of one process for all, lest they part
             (nll,) = broadcast_object_list([nll])
-            is_best = nll < progress.best or not results
-            progress.best = min(nll, progress.best)
-            progress.since = 0 if is_best else progress.since + 1
+            is_best = nll < self.best or not results
+            self.best = min(nll, self.best)
+            self.since = 0 if is_best else self.since + 1
             if is_best:
                 is_main = self.accelerator.is_main_process
                 save_adapter(self.transformer, self.folder / BEST, is_main=is_main)
@@ -259,11 +248,10 @@ class LoraTraining:
 
     def log(self, record: Mapping[str, float]) -> None:
         """Write a line of `log.jsonl`, and of the trackers."""
-        progress = self.progress
-        progress.history.append({"step": float(progress.step), **record})
-        self.accelerator.log(progress.history[-1], step=progress.step)
+        self.history.append({"step": float(self.step), **record})
+        self.accelerator.log(self.history[-1], step=self.step)
         if self.accelerator.is_main_process:
-            lines = "".join(json.dumps(line) + "\n" for line in progress.history)
+            lines = "".join(json.dumps(line) + "\n" for line in self.history)
             (self.folder / "log.jsonl").write_text(lines)
 
     @property

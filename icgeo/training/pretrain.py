@@ -44,13 +44,7 @@ SETTINGS = Settings(STYLE, PROMPTS, default_prompt=PROMPTS[0])
 
 
 def build_learner(
-    *,
-    heads: int = 6,
-    single_layers: int = 5,
-    double_layers: int = 1,
-    style: maps.MapStyle = STYLE,
-    photo_channels: int = 48,
-    seed: int = 0,
+    *, heads: int = 6, single_layers: int = 5, photo_channels: int = 48, seed: int = 0
 ) -> TinyBackbone:
     """Make an untrained learner whose attention begins as similarity.
 
@@ -67,11 +61,11 @@ def build_learner(
             "take more heads or fewer photo_channels"
         )
     xyz = sphere.sample_uniform(4000, generator=Generator().manual_seed(seed))
-    codec.fit_maps(maps.draw(sphere.to_lat_lon(xyz), style).float())
+    codec.fit_maps(maps.draw(sphere.to_lat_lon(xyz), STYLE).float())
     transformer = Flux2Transformer2DModel(
         in_channels=channels,
         out_channels=codec.config.map_channels,
-        num_layers=double_layers,
+        num_layers=1,
         num_single_layers=single_layers,
         attention_head_dim=32,
         num_attention_heads=heads,

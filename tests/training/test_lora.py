@@ -22,7 +22,6 @@ from icgeo.training import lora
 from icgeo.training.adapters import (
     add_lora,
     learned,
-    merge,
     push_to_hub,
     save_adapter,
     target_modules,
@@ -98,7 +97,7 @@ def test_a_killed_run_ends_with_the_same_weights_bit_by_bit(photo_set, tmp_path,
     update = killed.update
 
     def until_five():
-        if killed.progress.step == 5:
+        if killed.step == 5:
             raise KeyboardInterrupt
         return update()
 
@@ -108,7 +107,7 @@ def test_a_killed_run_ends_with_the_same_weights_bit_by_bit(photo_set, tmp_path,
     (tmp_path / "killed" / "checkpoints" / "00000006.partial").mkdir()  # torn while written
     resumed = training(photo_set, tmp_path / "killed")
     resumed.run()
-    assert resumed.progress.step == 6
+    assert resumed.step == 6
     for one, other in zip(weights_of(whole), weights_of(resumed), strict=True):
         assert torch.equal(one, other)
     assert any(weight.abs().max() > 0 for weight in whole.weights)
@@ -215,7 +214,8 @@ def test_an_adapter_comes_back_from_disk_exactly(checkpoint, tmp_path, options):
 def test_merged_maps_are_those_unmerged(checkpoint):
     model = adapted(checkpoint)
     expected = draw_maps(model)
-    merge(model.backbone.transformer)
+    model.backbone.transformer.fuse_lora()
+    model.backbone.transformer.unload_lora()
     assert not any("lora" in name for name, _ in model.backbone.transformer.named_parameters())
     torch.testing.assert_close(draw_maps(model), expected, atol=2e-5, rtol=0)
 
@@ -303,11 +303,11 @@ def test_it_stops_where_validation_does_not_improve(photo_set, tmp_path, monkeyp
     nll = iter([3.0, 1.0, 2.0, 1.5, 0.0])
     run.validation = lambda model: {0: ValidationResult(100.0, next(nll), 1.0)}
     saved = []
-    monkeypatch.setattr(lora, "save_adapter", lambda *_, **__: saved.append(run.progress.step))
+    monkeypatch.setattr(lora, "save_adapter", lambda *_, **__: saved.append(run.step))
     run.run()
-    assert run.progress.step == 4
+    assert run.step == 4
     assert saved == [1, 2]
-    assert run.progress.best == 1
+    assert run.best == 1
 
 
 def test_losses_go_to_tensorboard(photo_set, tmp_path):
@@ -335,7 +335,7 @@ def test_a_full_disk_loses_nothing(photo_set, tmp_path, monkeypatch):
     assert [path.name for path in run.checkpoints] == ["00000001"]
     resumed = training(photo_set, tmp_path, has_validation=False)
     assert resumed.resume()
-    assert resumed.progress.step == 1
+    assert resumed.step == 1
 
 
 def test_a_checkpoint_of_another_model_is_refused(photo_set, tmp_path):
