@@ -5,7 +5,7 @@ same validation photos, on which neither was trained. Examples come from the pho
 trained on, queries are new. Intervals resample whole episodes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,8 @@ from icgeo.training.options import LoraOptions
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-    from torch import Tensor
 
     from icgeo.evaluation import Episode
-    from icgeo.geolocator import Geolocator
     from icgeo.models import MapModel
     from icgeo.training.photo_sets import PhotoSet, Splits
 
@@ -90,7 +88,7 @@ def main(options: Options) -> None:
     import torch
 
     from icgeo.models import load
-    from icgeo.training.cards import push_to_hub, write_card
+    from icgeo.training.adapters import push_to_hub, write_card
     from icgeo.training.loop import keep_freed_memory
     from icgeo.training.lora import LoraTraining, make_accelerator
     from icgeo.training.lora_cost import plan_lora
@@ -160,11 +158,13 @@ def compare_adapted(
     What is in the folder is not located again. One model is in memory at a time. Where it is tiny,
     both also locate what tiny was trained for, to see what the adapter forgot.
     """
+    import torch
+
     from icgeo import plots
     from icgeo.evaluation import evaluate
     from icgeo.geolocator import Geolocator
     from icgeo.maps import draw
-    from icgeo.training.validation import fit_temperatures, validation_episodes
+    from icgeo.training.calibration import fit_temperatures, validation_episodes
 
     split = partial(
         validation_episodes, splits.training, shots=max(options.shots), queries_each=QUERIES_EACH
@@ -174,26 +174,22 @@ def compare_adapted(
         to_episode(f"{options.source}/{number}", options.source, *parts)
         for number, parts in enumerate(split(splits.test, seed=options.seed + 2))
     ]
-    old_episodes = forgetting_episodes() if options.model == "tiny" else {}
-    queries = tests[0].queries[:4]
-    maps: dict[str, Tensor] = {}
+    queries, size, old = tests[0].queries[:4], options.batch_size, {}
+    photos, maps = [query.photo for query in queries], {}
     for name, lora in ((ZERO, None), (LORA, adapter)):
         model = load_base(adapter=lora)
-        old = {
-            shots: locate_old(model, name, episodes, shots, folder / "old" / f"{shots}-shots")
-            for shots, episodes in old_episodes.items()
-        }
+        if options.model == "tiny":
+            old = locate_old(model, name, folder / "old")
         calibrated = fit_temperatures(model, validation, shots=options.shots, prompt=options.prompt)
-        size = options.batch_size
         locator = Geolocator(calibrated, prompt=options.prompt, name=name, batch_size=size)
         runs = [(locator, episode) for episode in tests]
         rows = evaluate(runs, folder=folder, shots=options.shots, batch_size=size, baselines=False)
-        maps[name] = draw_queries(locator, tests[0], len(queries))
+        drawn = [one.map for one in locator.locate(photos, tests[0].examples)]
+        maps[name] = torch.stack([one for one in drawn if one is not None])
         style = model.settings.style
         del model, calibrated, locator, runs
     truth = draw([query.lat_lon or (0.0, 0.0) for query in queries], style)
-    figure = plots.plot_maps([query.photo for query in queries], {"truth": truth, **maps})
-    figure.savefig(folder / "maps.png", dpi=150)
+    plots.plot_maps(photos, {"truth": truth, **maps}).savefig(folder / "maps.png", dpi=150)
     report = format_report(rows, old, splits, options.source)
     (folder / "comparison.md").write_text(f"# Zero-shot against LoRA\n\n{report}", encoding="utf-8")
     return report
@@ -207,45 +203,33 @@ def to_episode(name: str, world: str, bank: "PhotoSet", queries: "PhotoSet") -> 
 
     pairs = views_to_examples(bank.photos, bank.lat_lon)
     photos = views_to_examples(queries.photos, queries.lat_lon)
+    examples = [Example(photo, *location) for photo, location in pairs]
     return Episode(
-        name,
-        world,
-        [Example(photo, *location) for photo, location in pairs],
-        [Query(f"{name}/{number}", *photo) for number, photo in enumerate(photos)],
+        name, world, examples, [Query(f"{name}/{i}", *photo) for i, photo in enumerate(photos)]
     )
 
 
-def draw_queries(locator: "Geolocator", episode: "Episode", count: int) -> "Tensor":
-    """Draw the maps of the first queries of an episode with all its examples."""
-    import torch
+def locate_old(model: "MapModel", name: str, folder: Path) -> "dict[int, DataFrame]":
+    """Locate what tiny was trained for, by shots and with the model's own calibration.
 
-    photos = [query.photo for query in episode.queries[:count]]
-    predictions = locator.locate(photos, episode.examples)
-    return torch.stack([one.map for one in predictions if one.map is not None])
-
-
-def forgetting_episodes() -> "dict[int, list[Episode]]":
-    """Return what tiny was trained for, by shots: the Earth from memory, and unknown worlds."""
-    from icgeo.evaluation import world_episode
+    It is the Earth from memory, and unknown worlds.
+    """
+    from icgeo.evaluation import evaluate, world_episode
     from icgeo.evaluation.episodes import EARTH as BLUE_MARBLE
     from icgeo.evaluation.episodes import HELD_OUT, group_episodes
+    from icgeo.geolocator import Geolocator
 
     earth = [
         world_episode(BLUE_MARBLE, number, queries=OLD_QUERIES, shots=0)
         for number in range(OLD_EPISODES)
     ]
-    return {0: earth, OLD_SHOTS: group_episodes(HELD_OUT, OLD_EPISODES, queries=OLD_QUERIES)}
-
-
-def locate_old(
-    model: "MapModel", name: str, episodes: "Sequence[Episode]", shots: int, folder: Path
-) -> "DataFrame":
-    """Locate with the model's own calibration."""
-    from icgeo.evaluation import evaluate
-    from icgeo.geolocator import Geolocator
-
-    runs = [(Geolocator(model, prompt=one.prompt, name=name), one) for one in episodes]
-    return evaluate(runs, folder=folder, shots=(shots,), baselines=False)
+    tables = {}
+    unknown = group_episodes(HELD_OUT, OLD_EPISODES, queries=OLD_QUERIES)
+    for shots, episodes in ((0, earth), (OLD_SHOTS, unknown)):
+        runs = [(Geolocator(model, prompt=one.prompt, name=name), one) for one in episodes]
+        path = folder / f"{shots}-shots"
+        tables[shots] = evaluate(runs, folder=path, shots=(shots,), baselines=False)
+    return tables
 
 
 def format_report(

@@ -48,10 +48,10 @@ def main(options: Options) -> None:
 
     from icgeo.models.backbones.tiny import TinyBackbone
     from icgeo.models.map_model import MapModel
+    from icgeo.training.calibration import calibrate
     from icgeo.training.episodes import EpisodeOptions, WorldBank
-    from icgeo.training.fit_calibration import calibrate
     from icgeo.training.loop import keep_freed_memory
-    from icgeo.training.pretrain import SETTINGS, Pretraining, Schedule, build_learner
+    from icgeo.training.pretrain import SETTINGS, Pretraining, build_learner
 
     folder = config.save_run(
         Path("runs") / options.name, options, may_differ=("device", "threads", "compiled")
@@ -69,8 +69,9 @@ def main(options: Options) -> None:
         learner.to(options.device),
         bank.to(options.device),
         folder,
-        Schedule(options.learning_rate, options.steps),
-        EpisodeOptions(worlds=options.worlds, views=options.views),
+        options.learning_rate,
+        options.steps,
+        episodes=EpisodeOptions(worlds=options.worlds, views=options.views),
         match_steps=options.match_steps,
         seed=options.seed,
         compiled=options.compiled,

@@ -1,27 +1,85 @@
-"""LoRAs in a transformer: add, average, save as diffusers does, merge.
+"""LoRAs in a transformer: which modules, add, average, save as diffusers does, publish.
 
 Conventions: adapters are float32 or finer, whatever the base is; they are saved with their metadata
 (alpha, rank, targets), without which diffusers would take alpha for the rank.
 With FSDP2 each process holds a part of each weight.
 """
 
+import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers.training_utils import EMAModel, _collate_lora_metadata
-from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors.torch import load_file, save_file
+from huggingface_hub import ModelCard
+from jinja2 import StrictUndefined, Template
+from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from icgeo.config import UsageError
 from icgeo.models.attention import AttentionContext
-from icgeo.training.targets import pipeline_class, target_modules
+from icgeo.models.hub import upload
+
+_SEPARATE = r"to_[qkv]|to_out\.0"
+_DOUBLE = rf"transformer_blocks\.\d+\.attn\.({_SEPARATE}|add_[qkv]_proj|to_add_out)"
+_WAN = rf"(vace_)?blocks\.\d+\.attn[12]\.({_SEPARATE})"
+TARGETS = {
+    "Flux2Transformer2DModel": (
+        rf"{_DOUBLE}|single_transformer_blocks\.\d+\.attn\.(to_qkv_mlp_proj|to_out)",
+        "Flux2KleinPipeline",
+    ),
+    "FluxTransformer2DModel": (
+        rf"{_DOUBLE}|single_transformer_blocks\.\d+\.(attn\.to_[qkv]|proj_mlp|proj_out)",
+        "FluxKontextPipeline",
+    ),
+    "WanTransformer3DModel": (_WAN, "WanPipeline"),
+    "WanVACETransformer3DModel": (_WAN, "WanVACEPipeline"),
+}
+"""Names of the modules to adapt (attention, and the feed-forward where it is one product with it),
+and the pipeline of diffusers that stores the LoRA, by the class of the transformer."""
+
+
+def _target_of(transformer: nn.Module) -> tuple[str, str]:
+    names = [kind.__name__ for kind in type(transformer).mro()]  # FSDP makes a class of its own
+    for name in names:
+        if name in TARGETS:
+            return TARGETS[name]
+    raise UsageError(f"expected a transformer of {sorted(TARGETS)} to adapt, got {names[0]}")
+
+
+def target_modules(transformer: nn.Module, patterns: Sequence[str] = ()) -> list[str]:
+    """Name the linear modules to adapt, in full.
+
+    Args:
+        transformer: what is adapted.
+        patterns: regular expressions of names or of their ends, such as "to_q"; none means those
+            of `TARGETS`.
+
+    Raises:
+        UsageError: an architecture without an entry, or a pattern that matches nothing.
+    """
+    linear = [name for name, part in transformer.named_modules() if isinstance(part, nn.Linear)]
+    modules: dict[str, None] = {}
+    for pattern in patterns or _target_of(transformer)[:1]:
+        try:
+            matcher = re.compile(rf"(.*\.)?({pattern})")
+        except re.error as error:
+            raise UsageError(f"expected a regular expression, got {pattern!r}: {error}") from error
+        matching = [name for name in linear if matcher.fullmatch(name)]
+        if not matching:
+            raise UsageError(
+                f"expected target modules of {type(transformer).__name__}, got {pattern!r}, which "
+                f"matches none of its {len(linear)} linear modules, such as {linear[0]!r}"
+            )
+        modules.update(dict.fromkeys(matching))
+    return list(modules)
 
 
 def add_lora(
@@ -34,19 +92,9 @@ def add_lora(
     rslora: bool = False,
     seed: int = 0,
 ) -> list[nn.Parameter]:
-    """Freeze a transformer and add a LoRA that changes nothing yet.
+    """Freeze a transformer of diffusers, add a LoRA that changes nothing yet, return its weights.
 
-    Args:
-        transformer: a model of diffusers.
-        rank: of the change of each weight.
-        alpha: the change is scaled by alpha / rank, or alpha / sqrt(rank) with `rslora`.
-        targets: as `target_modules` takes them.
-        dora: learn direction and magnitude apart (Liu et al. 2024, "DoRA").
-        rslora: scale that is stable in the rank (Kalajdzievski 2023).
-        seed: of the first weights.
-
-    Returns:
-        the weights that learn.
+    Settings as in `LoraOptions`; DoRA is of Liu et al. (2024), rsLoRA of Kalajdzievski (2023).
 
     Raises:
         UsageError: a target that matches nothing.
@@ -72,62 +120,25 @@ def learned(transformer: nn.Module) -> list[nn.Parameter]:
     return [weight for weight in transformer.parameters() if weight.requires_grad]
 
 
-def write_state(transformer: nn.Module, path: Path) -> None:
-    """Write the adapter's weights alone, exactly as they are."""
-    state = get_peft_model_state_dict(transformer)
-    save_file({name: x.contiguous() for name, x in state.items()}, path)
-
-
-def read_state(transformer: nn.Module, path: Path) -> None:
-    """Read what `write_state` wrote."""
-    set_peft_model_state_dict(transformer, load_file(path))
-
-
 def save_adapter(transformer: nn.Module, folder: Path, *, is_main: bool = True) -> None:
     """Save the adapter as a folder in the format of diffusers, at once or not at all.
 
-    Args:
-        transformer: holds the adapter, in parts if it is sharded: then all processes must call.
-        folder: where to.
-        is_main: whether this process writes.
+    If the transformer is sharded, all processes must call; the one that `is_main` writes.
     """
     state = {name: whole(x) for name, x in get_peft_model_state_dict(transformer).items()}
-
-    def write(partial: Path) -> None:
-        kind: Any = pipeline_class(transformer)
-        kind.save_lora_weights(
-            partial,
-            transformer_lora_layers=state,
-            **_collate_lora_metadata({"transformer": transformer}),
-        )
-
-    if is_main:
-        replace_folder(folder, write)
-
-
-def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write a folder beside the one of that name, then take its place."""
+    if not is_main:
+        return
     partial, old = (folder.with_name(f"{folder.name}.{end}") for end in ("partial", "old"))
     for path in (partial, old):
         shutil.rmtree(path, ignore_errors=True)
     partial.mkdir(parents=True)
-    write(partial)
+    pipeline: Any = getattr(diffusers, _target_of(transformer)[1])
+    metadata = _collate_lora_metadata({"transformer": transformer})
+    pipeline.save_lora_weights(partial, transformer_lora_layers=state, **metadata)
     if folder.exists():
         folder.rename(old)
     partial.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def merge(transformer: nn.Module) -> None:
-    """Add the change to the weights of the base, and forget the adapter."""
-    model: Any = transformer
-    model.fuse_lora()
-    model.unload_lora()
-
-
-def has_adapter(transformer: nn.Module) -> bool:
-    """Return whether a LoRA is in a transformer."""
-    return any(isinstance(part, BaseTunerLayer) for part in transformer.modules())
 
 
 class Average(EMAModel):  # type: ignore[misc]  # diffusers is not followed
@@ -144,41 +155,30 @@ class Average(EMAModel):  # type: ignore[misc]  # diffusers is not followed
         parts = self.shadow_params
         super().load_state_dict(state_dict)
         self.shadow_params = [
-            divided(x, part) for x, part in zip(self.shadow_params, parts, strict=True)
+            distribute_tensor(x, part.device_mesh, part.placements)
+            if isinstance(part, DTensor)
+            else x
+            for x, part in zip(self.shadow_params, parts, strict=True)
         ]
 
-
-@contextmanager
-def averaged(
-    average: EMAModel, weights: Sequence[nn.Parameter], transformer: nn.Module
-) -> Iterator[None]:
-    """Set the weights of a transformer to their average for a while."""
-    average.store(weights)
-    average.copy_to(weights)
-    try:
-        yield
-    finally:
-        average.restore(weights)
-        forget_gathered(transformer)
+    @contextmanager
+    def applied(self, transformer: nn.Module) -> Iterator[None]:
+        """Set the weights of a transformer to their average for a while."""
+        weights = learned(transformer)
+        self.store(weights)
+        self.copy_to(weights)
+        try:
+            yield
+        finally:
+            self.restore(weights)
+            for part in transformer.modules():
+                if isinstance(part, FSDPModule):  # what was gathered holds the average
+                    part.reshard()
 
 
 def whole(tensor: Tensor) -> Tensor:
     """Gather a tensor of which each process holds a part; all of them must call."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def divided(tensor: Tensor, like: Tensor) -> Tensor:
-    """Divide a whole tensor among processes as another one is, if it is."""
-    if isinstance(like, DTensor):
-        return distribute_tensor(tensor, like.device_mesh, like.placements)
-    return tensor
-
-
-def forget_gathered(model: nn.Module) -> None:
-    """Let weights be gathered anew, since the parts that processes hold have changed."""
-    for part in model.modules():
-        if isinstance(part, FSDPModule):
-            part.reshard()
 
 
 def tie_kept(
@@ -197,3 +197,31 @@ def tie_kept(
     ):
         keys = attention_context.cache.keys
         keys[max(keys)] = keys[max(keys)] + 0 * output[0].sum()
+
+
+def write_card(folder: Path, **facts: Any) -> None:
+    """Write `README.md` beside an adapter.
+
+    Args:
+        folder: of the adapter.
+        **facts: what `assets/lora-card.md.jinja` says: the `base` model, the `data` that it was
+            trained on, `settings` of the run, `results` as a table, the `licence` of the adapter,
+            and `choices` that `icgeo.load` takes beside it.
+    """
+    template = files("icgeo").joinpath("assets", "lora-card.md.jinja").read_text(encoding="utf-8")
+    card = Template(
+        template, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    (folder / "README.md").write_text(card.render(facts), encoding="utf-8")
+
+
+def push_to_hub(folder: Path, repository: str, *, private: bool = True) -> str:
+    """Put an adapter and its card on the hub; return the address.
+
+    Raises:
+        UsageError: no card, no access, or no network.
+    """
+    if not (folder / "README.md").is_file():
+        raise UsageError(f"expected a model card in {folder}, found none; finish the run first")
+    ModelCard.load(folder / "README.md")  # a card that cannot be read is refused here
+    return upload(folder, repository, private=private)

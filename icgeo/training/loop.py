@@ -8,10 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Protocol, runtime_checkable
 
-from torch.optim import Optimizer
 from tqdm import tqdm
-
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 
 
 @runtime_checkable
@@ -72,26 +69,15 @@ def train(
     bar.close()
 
 
-def set_rate(optimizer: Optimizer, rate: float) -> None:
-    """Set the learning rate of a step."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
-def keep_freed_memory() -> bool:
-    """Let glibc reuse large blocks instead of returning them to the system.
+def keep_freed_memory() -> None:
+    """Let glibc, where it is, reuse large blocks instead of returning them to the system.
 
     A training step frees and asks for the same gigabyte each time, and page faults can outweigh
-    the arithmetic. Does nothing where the C library is not glibc.
-
-    Returns:
-        whether the settings took effect.
+    the arithmetic.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    largest = 2**31 - 1
-    pairs = ((M_MMAP_THRESHOLD, largest), (M_TRIM_THRESHOLD, largest), (M_TOP_PAD, 2**28))
-    return all(mallopt(name, value) == 1 for name, value in pairs)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # of malloc.h
+        for name in (mmap_threshold, trim_threshold):
+            mallopt(name, 2**31 - 1)
+        mallopt(top_pad, 2**28)

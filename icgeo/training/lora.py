@@ -10,36 +10,30 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast_object_list
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from icgeo.config import UsageError
 from icgeo.models.map_model import MapModel
-from icgeo.training.adapters import (
-    Average,
-    add_lora,
-    averaged,
-    learned,
-    read_state,
-    save_adapter,
-    tie_kept,
-    write_state,
-)
-from icgeo.training.episode_sampling import EpisodeSample, Gallery, sample_episode
-from icgeo.training.loop import set_rate, train
+from icgeo.training.adapters import Average, add_lora, learned, save_adapter, tie_kept
+from icgeo.training.calibration import ValidationResult, validate, validation_episodes
+from icgeo.training.episodes import EpisodeSample, Gallery, sample_episode
+from icgeo.training.loop import train
 from icgeo.training.losses import FlowLoss, Latents, encoded
 from icgeo.training.options import LoraOptions
-from icgeo.training.photo_sets import PhotoSet, Splits
-from icgeo.training.validation import ValidationResult, validate, validation_episodes
+from icgeo.training.photo_sets import Splits
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +57,24 @@ def make_accelerator(options: LoraOptions, folder: Path) -> Accelerator:
     )
 
 
-@dataclass
-class Progress:
-    """Where a run stands."""
+@dataclass(eq=False)
+class LoraTraining:
+    """A run, which adds a LoRA to the transformer of a loss: what learns, from what, how far.
 
+    Raises:
+        UsageError: targets that match nothing, too few pairs, or a batch that processes and
+            parts cannot share evenly.
+    """
+
+    loss: FlowLoss
+    latents: Latents
+    gallery: Gallery
+    _: KW_ONLY
+    folder: Path
+    options: LoraOptions
+    accelerator: Accelerator
+    validation: Callable[[MapModel], dict[int, ValidationResult]] | None = None
+    """Validates by the number of shots, on photos that it is not trained on."""
     step: int = 0
     best: float = math.inf
     """Lowest NLL so far, over the validated numbers of shots."""
@@ -74,55 +82,21 @@ class Progress:
     """Validations since then."""
     history: list[dict[str, float]] = field(default_factory=list)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return all of it."""
-        return asdict(self)
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load what `state_dict` returned."""
-        self.__dict__.update(state)
-
-
-@dataclass(frozen=True)
-class ValidationSet:
-    """What a run is validated on."""
-
-    episodes: Sequence[tuple[PhotoSet, PhotoSet]]
-    """Examples and queries, which it is not trained on."""
-    prompt: str
-    shots: Sequence[int]
-
-    def __call__(self, model: Any) -> dict[int, ValidationResult]:
-        """Validate a model by one step of the flow."""
-        return validate(model, self.episodes, shots=self.shots, prompt=self.prompt)
-
-
-class LoraTraining:
-    """A run: what learns, from what, and where it stands."""
-
-    def __init__(
-        self,
-        loss: FlowLoss,
-        latents: Latents,
-        gallery: Gallery,
-        *,
-        validation_set: ValidationSet | None,
-        folder: Path,
-        options: LoraOptions,
-        accelerator: Accelerator | None = None,
-    ) -> None:
-        """Add a LoRA to the transformer of a loss.
-
-        Raises:
-            UsageError: targets that match nothing, too few pairs, or a batch that processes and
-                parts cannot share evenly.
-        """
-        self.loss, self.latents, self.gallery = loss, latents, gallery
-        self.validation_set, self.folder, self.options = validation_set, folder, options
-        self.accelerator = accelerator or make_accelerator(options, folder)
-        self.transformer = loss.transformer
-        self._check()
-        self.weights = add_lora(
+    def __post_init__(self) -> None:
+        options, accelerator = self.options, self.accelerator
+        shares = accelerator.num_processes * options.accumulate
+        if options.episodes % shares:
+            raise UsageError(
+                f"expected episodes a step that {shares} processes and parts share evenly, got "
+                f"{options.episodes}"
+            )
+        if len(self.gallery) < options.views:
+            raise UsageError(
+                f"expected at least {options.views} pairs to train on, the views of an episode, "
+                f"got {len(self.gallery)}; add photos, or take fewer views"
+            )
+        self.transformer = self.loss.transformer
+        weights = add_lora(
             self.transformer,
             rank=options.rank,
             alpha=options.alpha,
@@ -134,7 +108,7 @@ class LoraTraining:
         if options.checkpointing:
             model: Any = self.transformer
             model.enable_gradient_checkpointing()
-        self._prepare()
+        self._prepare(_optimizer(weights, eight_bit=options.eight_bit))
 
     @classmethod
     def of(
@@ -151,41 +125,24 @@ class LoraTraining:
         Raises:
             UsageError: as the constructor, or a model or prompt that cannot be trained.
         """
-        loss = FlowLoss(model, prompt)
+        loss, shots = FlowLoss(model, prompt), options.views - 1
         with accelerator.main_process_first():
             latents = encoded(loss, splits.training, folder / "latents")
-        gallery = Gallery.of(splits.training.lat_lon, latents["features"])
-        shots = options.views - 1
         episodes = validation_episodes(
             splits.training, splits.validation, shots=shots, queries_each=16, seed=options.seed
         )
-        validation_set = ValidationSet(list(episodes), prompt, (0, shots))
         return cls(
             loss,
             latents,
-            gallery,
-            validation_set=validation_set,
+            Gallery.of(splits.training.lat_lon, latents["features"]),
             folder=folder,
             options=options,
             accelerator=accelerator,
+            validation=partial(validate, episodes=list(episodes), shots=(0, shots), prompt=prompt),
         )
 
-    def _check(self) -> None:
-        options, shares = self.options, self.accelerator.num_processes * self.options.accumulate
-        if options.episodes % shares:
-            raise UsageError(
-                f"expected episodes a step that {shares} processes and parts share evenly, got "
-                f"{options.episodes}"
-            )
-        if len(self.gallery) < options.views:
-            raise UsageError(
-                f"expected at least {options.views} pairs to train on, the views of an episode, "
-                f"got {len(self.gallery)}; add photos, or take fewer views"
-            )
-
-    def _prepare(self) -> None:
+    def _prepare(self, optimizer: torch.optim.Optimizer) -> None:
         accelerator = self.accelerator
-        optimizer = make_optimizer(self.weights, eight_bit=self.options.eight_bit)
         # sharded weights are gathered where the transformer is called; gradients of processes with
         # whole weights are averaged where the loss is
         is_sharded = accelerator.distributed_type == DistributedType.FSDP
@@ -194,8 +151,7 @@ class LoraTraining:
         self.forward = self.loss if is_sharded else self.prepared
         self.weights = learned(self.transformer)
         self.average = Average(self.weights, decay=self.options.average)
-        self.progress = Progress()
-        accelerator.register_for_checkpointing(self.average, self.progress)
+        accelerator.register_for_checkpointing(self.average, self)
         if is_sharded:
             self.transformer.register_forward_hook(tie_kept, with_kwargs=True)
         else:
@@ -205,11 +161,12 @@ class LoraTraining:
     def _save_weights(self, models: list[Any], weights: list[Any], folder: str) -> None:
         """Save the adapter in place of the whole model."""
         if self.accelerator.is_main_process:
-            write_state(self.transformer, Path(folder) / ADAPTER)
+            state = get_peft_model_state_dict(self.transformer)
+            save_file({name: x.contiguous() for name, x in state.items()}, Path(folder) / ADAPTER)
         weights.clear()
 
     def _load_weights(self, models: list[Any], folder: str) -> None:
-        read_state(self.transformer, Path(folder) / ADAPTER)
+        set_peft_model_state_dict(self.transformer, load_file(Path(folder) / ADAPTER))
         models.clear()
 
     def parts(self, step: int) -> Iterator[list[EpisodeSample]]:
@@ -226,7 +183,8 @@ class LoraTraining:
     def update(self) -> dict[str, float]:
         """Take one step; return this process's loss."""
         accelerator, options = self.accelerator, self.options
-        set_rate(self.optimizer, options.rate(self.step))
+        for group in self.optimizer.param_groups:
+            group["lr"] = options.rate(self.step)
         total = 0.0
         for part in self.parts(self.step):
             with accelerator.accumulate(self.prepared):
@@ -238,7 +196,7 @@ class LoraTraining:
                 self.optimizer.zero_grad()
             total += loss.item() / options.accumulate
         self.average.step(self.weights)
-        self.progress.step += 1
+        self.step += 1
         return {"loss": total}
 
     def run(self) -> dict[str, float]:
@@ -257,29 +215,31 @@ class LoraTraining:
         )
         for tracker in accelerator.trackers:
             tracker.finish()
-        return self.progress.history[-1]
+        return self.history[-1]
 
-    @property
-    def step(self) -> int:
-        """Steps taken."""
-        return self.progress.step
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the run stands, as Accelerate saves it beside the weights."""
+        return {name: getattr(self, name) for name in ("step", "best", "since", "history")}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load what `state_dict` returned."""
+        self.__dict__.update(state)
 
     @property
     def has_stopped(self) -> bool:
         """Whether validation has not improved for too long."""
-        return 0 < self.options.patience <= self.progress.since
+        return 0 < self.options.patience <= self.since
 
     def validate(self) -> dict[str, float]:
         """Measure the averaged adapter, and keep it if it is the best so far."""
-        progress = self.progress
-        with averaged(self.average, self.weights, self.transformer):
-            results = self.validation_set(self.loss.model) if self.validation_set else {}
+        with self.average.applied(self.transformer):
+            results = self.validation(self.loss.model) if self.validation else {}
             nll = math.fsum(result.nll for result in results.values()) / max(1, len(results))
             # of one process for all, lest they part
             (nll,) = broadcast_object_list([nll])
-            is_best = nll < progress.best or not results
-            progress.best = min(nll, progress.best)
-            progress.since = 0 if is_best else progress.since + 1
+            is_best = nll < self.best or not results
+            self.best = min(nll, self.best)
+            self.since = 0 if is_best else self.since + 1
             if is_best:
                 is_main = self.accelerator.is_main_process
                 save_adapter(self.transformer, self.folder / BEST, is_main=is_main)
@@ -288,11 +248,10 @@ class LoraTraining:
 
     def log(self, record: Mapping[str, float]) -> None:
         """Write a line of `log.jsonl`, and of the trackers."""
-        progress = self.progress
-        progress.history.append({"step": float(progress.step), **record})
-        self.accelerator.log(progress.history[-1], step=progress.step)
+        self.history.append({"step": float(self.step), **record})
+        self.accelerator.log(self.history[-1], step=self.step)
         if self.accelerator.is_main_process:
-            lines = "".join(json.dumps(line) + "\n" for line in progress.history)
+            lines = "".join(json.dumps(line) + "\n" for line in self.history)
             (self.folder / "log.jsonl").write_text(lines)
 
     @property
@@ -313,20 +272,20 @@ class LoraTraining:
         Raises:
             UsageError: the disk is full or cannot be written; the one before is kept.
         """
-        path = self.folder / "checkpoints" / f"{self.progress.step:08d}"
-        partial, accelerator = path.with_suffix(".partial"), self.accelerator
+        path = self.folder / "checkpoints" / f"{self.step:08d}"
+        unfinished, accelerator = path.with_suffix(".partial"), self.accelerator
         try:
             if accelerator.is_main_process:
-                shutil.rmtree(partial, ignore_errors=True)
+                shutil.rmtree(unfinished, ignore_errors=True)
             accelerator.wait_for_everyone()
-            accelerator.save_state(str(partial))
+            accelerator.save_state(str(unfinished))
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
-                (partial / "identity.json").write_text(json.dumps(self.identity))
+                (unfinished / "identity.json").write_text(json.dumps(self.identity))
                 shutil.rmtree(path, ignore_errors=True)
-                partial.rename(path)
+                unfinished.rename(path)
         except (OSError, RuntimeError, SafetensorError) as error:
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
             raise UsageError(
                 f"cannot write {path}: {error}; make room and start again, it continues from "
                 "the checkpoint before"
@@ -354,17 +313,13 @@ class LoraTraining:
         return True
 
 
-def make_optimizer(weights: Sequence[nn.Parameter], *, eight_bit: bool) -> torch.optim.Optimizer:
-    """Make AdamW; the learning rate is set at each step.
-
-    Raises:
-        UsageError: 8 bits without bitsandbytes.
-    """
-    options: dict[str, Any] = {"lr": 0.0, "betas": (0.9, 0.99), "weight_decay": 0.0}
-    if not eight_bit:
-        return torch.optim.AdamW(weights, **options)
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UsageError("eight_bit needs bitsandbytes: pip install 'icgeo[quantization]'")
-    bitsandbytes: Any = importlib.import_module("bitsandbytes")
-    optimizer: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(weights, **options)
+def _optimizer(weights: list[nn.Parameter], *, eight_bit: bool) -> torch.optim.Optimizer:
+    """Make AdamW; the learning rate is set at each step."""
+    package: Any = torch.optim
+    if eight_bit:
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise UsageError("eight_bit needs bitsandbytes: pip install 'icgeo[quantization]'")
+        package = importlib.import_module("bitsandbytes").optim
+    kind = package.AdamW8bit if eight_bit else package.AdamW
+    optimizer: torch.optim.Optimizer = kind(weights, lr=0.0, betas=(0.9, 0.99), weight_decay=0.0)
     return optimizer

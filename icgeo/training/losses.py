@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ from icgeo.config import UsageError
 from icgeo.models.layouts.references import References
 from icgeo.models.layouts.stacked import Stacked
 from icgeo.models.map_model import MapModel
-from icgeo.training.episode_sampling import EpisodeSample
+from icgeo.training.episodes import EpisodeSample
 from icgeo.training.photo_sets import PhotoSet
 from icgeo.writing import write_atomically
 
@@ -71,7 +70,7 @@ def match_loss(
 
 @dataclass(frozen=True)
 class Latents:
-    """Encoded photos and maps of a photo set, by name; on the CPU, from where each step takes some.
+    """What is encoded of a photo set, on the CPU: `photos`, `maps` or `places`, and `features`.
 
     Wrapped, because data-parallel training would move a bare dict to the GPU whole at each step.
     """
@@ -79,7 +78,6 @@ class Latents:
     tensors: Mapping[str, Tensor]
 
     def __getitem__(self, name: str) -> Tensor:
-        """Return what is encoded of all photos: `photos`, `maps` or `places`, and `features`."""
         return self.tensors[name]
 
 
@@ -108,34 +106,28 @@ class FlowLoss(nn.Module):
         """Where the transformer is."""
         return next(self.transformer.parameters()).device
 
-    @property
-    def leaves_one_out(self) -> bool:
-        """Whether all pairs of an episode are targets of one pass, each hidden from itself."""
-        is_pairwise = self.model.settings.attention == "pairwise"
-        return is_pairwise and not self.model.layout.is_one_picture
-
     @torch.no_grad()
     def encode(self, photo_set: PhotoSet) -> Latents:
         """Encode photos and maps; where a layout sets them in one picture, describe them alone."""
-        starts = range(0, len(photo_set), AT_ONCE)
-        parts = [self._encode_part(photo_set[start : start + AT_ONCE]) for start in starts]
-        return Latents({name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]})
-
-    def _encode_part(self, photo_set: PhotoSet) -> dict[str, Tensor]:
-        layout, photos = self.model.layout, photo_set.photos / 255
-        if layout.is_one_picture:
-            latents = {"photos": photo_set.photos, "places": photo_set.lat_lon}
-        else:
-            drawn = maps.draw(photo_set.lat_lon, self.model.settings.style)
-            latents = {
-                "photos": layout.encode_queries({}, photos),
-                "maps": layout.encode_answers({}, photos, drawn),
-            }
-        return {**latents, "features": layout.describe(photos)}
+        layout, encoded_parts = self.model.layout, []
+        for start in range(0, len(photo_set), AT_ONCE):
+            part = photo_set[start : start + AT_ONCE]
+            photos = part.photos / 255
+            latents = {"photos": part.photos, "places": part.lat_lon}
+            if not layout.is_one_picture:
+                drawn = maps.draw(part.lat_lon, self.model.settings.style)
+                latents = {
+                    "photos": layout.encode_queries({}, photos),
+                    "maps": layout.encode_answers({}, photos, drawn),
+                }
+            encoded_parts.append({**latents, "features": layout.describe(photos)})
+        names = encoded_parts[0]
+        return Latents({name: torch.cat([x[name] for x in encoded_parts]).cpu() for name in names})
 
     def forward(self, latents: Latents, episodes: Sequence[EpisodeSample]) -> Float[Tensor, ""]:
         """Return the mean loss of episodes."""
-        if self.leaves_one_out:
+        is_pairwise = self.model.settings.attention == "pairwise"
+        if is_pairwise and not self.model.layout.is_one_picture:
             return self._leave_one_out(latents, episodes)
         return torch.stack([self._one_target(latents, episode) for episode in episodes]).mean()
 
@@ -143,12 +135,9 @@ class FlowLoss(nn.Module):
         return self.prompt if episode.has_text or self.model.layout.takes_groups else ""
 
     def _times(self, t: Tensor, shots: int) -> Tensor:
-        shift = self.model.layout.shift(shots, self.model.settings.steps)
-        return sampling.shifted(t, shift)
+        return sampling.shifted(t, self.model.layout.shift(shots, self.model.settings.steps))
 
-    def _leave_one_out(
-        self, latents: Latents, episodes: Sequence[EpisodeSample]
-    ) -> Float[Tensor, ""]:
+    def _leave_one_out(self, latents: Latents, episodes: Sequence[EpisodeSample]) -> Tensor:
         """Return the loss of all pairs at once."""
         layout, device = cast(Stacked | References, self.model.layout), self.device
         pairs = torch.stack([episode.pairs for episode in episodes])
@@ -161,19 +150,18 @@ class FlowLoss(nn.Module):
         velocity = layout.leave_one_out(
             photos,
             data,
-            mix(data, noise, rearrange(t, "e v -> e v 1 1")),
+            mix(data, noise, t[..., None, None]),
             t,
             torch.stack([episode.visible for episode in episodes]).to(device),
             [self._prompt(episode) for episode in episodes],
         )
         return flow_error(velocity, noise, data)
 
-    def _one_target(self, latents: Latents, episode: EpisodeSample) -> Float[Tensor, ""]:
+    def _one_target(self, latents: Latents, episode: EpisodeSample) -> Tensor:
         """Return the loss of the first pair; the pairs that it sees are its examples."""
-        layout, shots = self.model.layout, int(episode.visible[0].sum())
-        context, queries, data = self._encoded(
-            latents, episode.pairs[episode.visible[0]], episode.pairs[:1]
-        )
+        layout, examples = self.model.layout, episode.pairs[episode.visible[0]]
+        shots = len(examples)
+        context, queries, data = self._encoded(latents, examples, episode.pairs[:1])
         noise, t = episode.noise(*data.shape).to(data), self._times(episode.t[0], shots).item()
         predict = layout.predictor(context, shots, queries)
         noisy = mix(data, noise, data.new_tensor(t))
@@ -207,13 +195,14 @@ def encoded(loss: FlowLoss, photo_set: PhotoSet, folder: Path) -> Latents:
     It is kept under a key of everything that it depends on: pixels, places, the weights of the
     codec, the style of maps and the layout.
     """
-    model, key = loss.model, hashlib.blake2b(digest_size=16)
+    model, settings = loss.model, loss.model.settings
+    key = hashlib.blake2b(digest_size=16)
     weights = model.backbone.codec.state_dict().values()
     for tensor in (photo_set.photos, photo_set.lat_lon, *weights):
         key.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    settings = model.settings
-    choices = (settings.style.to_dict(), settings.layout, settings.photo_size)
-    key.update(json.dumps(choices).encode())
+    key.update(
+        json.dumps((settings.style.to_dict(), settings.layout, settings.photo_size)).encode()
+    )
     key.update(model.fingerprint["dtype"].encode())
     path = folder / f"latents-{key.hexdigest()}.safetensors"
     if not path.exists():

@@ -21,6 +21,7 @@ from icgeo.data.worlds import FAMILIES, procedural_world
 
 logger = logging.getLogger(__name__)
 
+VALIDATION_SHARE, TEST_SHARE = 0.15, 0.25
 _WORLD_SEED = 5_000_000
 """Far from the seeds of the worlds that tiny was trained, calibrated and tested on."""
 
@@ -66,15 +67,6 @@ class Splits:
             )
 
 
-def split(
-    photos: PhotoSet, *, validation: float = 0.15, test: float = 0.25, generator: Generator
-) -> Splits:
-    """Split photos at random, by shares."""
-    order = torch.randperm(len(photos), generator=generator)
-    first, second = round(validation * len(photos)), round((validation + test) * len(photos))
-    return Splits(photos[order[second:]], photos[order[:first]], photos[order[first:second]])
-
-
 def view_set(
     world: Float[Tensor, "3 height width"], count: int, *, size: int, generator: Generator
 ) -> PhotoSet:
@@ -95,13 +87,13 @@ def view_splits(world: str, counts: tuple[int, int, int], *, size: int, seed: in
     Raises:
         UsageError: an unknown world, or a picture that does not show a whole planet.
     """
-    if world in FAMILIES:
-        picture = procedural_world(world, generator=_WORLD_SEED + seed)
-    else:
-        try:
+    try:
+        if world in FAMILIES:
+            picture = procedural_world(world, generator=_WORLD_SEED + seed)
+        else:
             picture = open_world(world)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+    except PhotoError as error:
+        raise UsageError(str(error)) from error
     parts = (
         view_set(picture, count, size=size, generator=Generator().manual_seed(1000 * seed + part))
         for part, count in enumerate(counts, start=1)
@@ -109,13 +101,10 @@ def view_splits(world: str, counts: tuple[int, int, int], *, size: int, seed: in
     return Splits(*parts)
 
 
-def photo_set(
-    manifest: str | Path, *, size: int, allow_outside: bool = False
-) -> tuple[PhotoSet, list[str]]:
-    """Read a user's photos.
-
-    Returns:
-        the photos that can be read, and a line on each of the others.
+def photo_splits(
+    manifest: str | Path, *, size: int, seed: int, skipped: Path, allow_outside: bool = False
+) -> Splits:
+    """Read a user's photos and split them at random; list those that cannot be read in a file.
 
     Raises:
         UsageError: a manifest that cannot be used, or of which no photo can be read.
@@ -124,36 +113,23 @@ def photo_set(
         records = read_manifest(manifest, allow_outside=allow_outside, require_location=True)
     except ManifestError as error:
         raise UsageError("; ".join(str(error).splitlines())) from error
-    photos: list[Tensor] = []
+    images: list[Tensor] = []
     lat_lon: list[tuple[float | None, float | None]] = []
-    skipped: list[str] = []
+    unreadable: list[str] = []
     for record in records:
         try:
-            photos.append(square_pixels([record.path], size))
+            images.append(square_pixels([record.path], size))
         except PhotoError as error:
             logger.warning("%s; skipped it", error)
-            skipped.append(f"{record.id}: {error}")
+            unreadable.append(f"{record.id}: {error}")
         else:
             lat_lon.append((record.lat, record.lon))
-    if not photos:
-        raise UsageError(f"{manifest}: expected photos that can be read, got none; {skipped[0]}")
-    return PhotoSet(torch.cat(photos), torch.tensor(lat_lon, dtype=torch.float64)), skipped
-
-
-def photo_splits(
-    manifest: str | Path,
-    *,
-    size: int,
-    seed: int,
-    skipped: Path | None = None,
-    allow_outside: bool = False,
-) -> Splits:
-    """Read and split a user's photos; those that cannot be read are listed in a file.
-
-    Raises:
-        UsageError: a manifest that cannot be used, or of which no photo can be read.
-    """
-    photos, lines = photo_set(manifest, size=size, allow_outside=allow_outside)
-    if skipped and lines:
-        skipped.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return split(photos, generator=Generator().manual_seed(seed))
+    if not images:
+        raise UsageError(f"{manifest}: expected photos that can be read, got none; {unreadable[0]}")
+    if unreadable:
+        skipped.write_text("\n".join(unreadable) + "\n", encoding="utf-8")
+    photos = PhotoSet(torch.cat(images), torch.tensor(lat_lon, dtype=torch.float64))
+    order = torch.randperm(len(photos), generator=Generator().manual_seed(seed))
+    first = round(VALIDATION_SHARE * len(photos))
+    second = round((VALIDATION_SHARE + TEST_SHARE) * len(photos))
+    return Splits(photos[order[second:]], photos[order[:first]], photos[order[first:second]])

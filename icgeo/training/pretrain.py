@@ -6,9 +6,8 @@ checkpoint with the same random stream.
 """
 
 import json
-import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import ClassVar
 
 import torch
 from diffusers import Flux2Transformer2DModel
-from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from icgeo import maps, sphere
@@ -32,11 +30,9 @@ from icgeo.training.episodes import (
     draw_times,
     sample_episodes,
 )
-from icgeo.training.loop import set_rate, train
+from icgeo.training.loop import train
 from icgeo.training.losses import flow_error, match_loss, mix
 from icgeo.writing import write_atomically
-
-logger = logging.getLogger(__name__)
 
 LOG_EVERY = 100
 SHARPNESS = 1.2
@@ -47,13 +43,7 @@ SETTINGS = Settings(STYLE, PROMPTS, default_prompt=PROMPTS[0])
 
 
 def build_learner(
-    *,
-    heads: int = 6,
-    single_layers: int = 5,
-    double_layers: int = 1,
-    style: maps.MapStyle = STYLE,
-    photo_channels: int = 48,
-    seed: int = 0,
+    *, heads: int = 6, single_layers: int = 5, photo_channels: int = 48, seed: int = 0
 ) -> TinyBackbone:
     """Make an untrained learner whose attention begins as similarity.
 
@@ -62,21 +52,19 @@ def build_learner(
     """
     torch.manual_seed(seed)
     codec = PatchCodec(photo_channels=photo_channels)
-    size = codec.config
-    features = 3 * size.photo_channels
-    channels = features + size.map_channels
+    features = 3 * photo_channels
+    channels = features + codec.config.map_channels
     if channels > 32 * heads:
         raise ValueError(
             f"expected at most {32 * heads} channels a token for {heads} heads, got {channels}; "
             "take more heads or fewer photo_channels"
         )
-    generator = torch.Generator().manual_seed(seed)
-    xyz = sphere.sample_uniform(4000, generator=generator)
-    codec.fit_maps(maps.draw(sphere.to_lat_lon(xyz), style).float())
+    xyz = sphere.sample_uniform(4000, generator=Generator().manual_seed(seed))
+    codec.fit_maps(maps.draw(sphere.to_lat_lon(xyz), STYLE).float())
     transformer = Flux2Transformer2DModel(
         in_channels=channels,
-        out_channels=size.map_channels,
-        num_layers=double_layers,
+        out_channels=codec.config.map_channels,
+        num_layers=1,
         num_single_layers=single_layers,
         attention_head_dim=32,
         num_attention_heads=heads,
@@ -85,7 +73,7 @@ def build_learner(
         axes_dims_rope=(4, 8, 8, 12),
         guidance_embeds=False,
     )
-    _start_as_similarity(transformer, slice(size.photo_channels, features))
+    _start_as_similarity(transformer, slice(photo_channels, features))
     return TinyBackbone(transformer, codec, torch.randn(len(PROMPTS), 2, 64))
 
 
@@ -104,80 +92,28 @@ def _start_as_similarity(transformer: Flux2Transformer2DModel, descriptor: slice
             weight.mul_(0.1 if "out" in name else 0.3)
         if "norm_q" in name or "norm_k" in name:
             weight.fill_(SHARPNESS)
-    for block in transformer.transformer_blocks:
-        _read_descriptor(block.attn.to_q.weight, block.attn.to_k.weight, descriptor)
-    for block in transformer.single_transformer_blocks:
-        query, key = block.attn.to_qkv_mlp_proj.weight.split(transformer.inner_dim)[:2]
-        _read_descriptor(query, key, descriptor)
+    double, single = transformer.transformer_blocks, transformer.single_transformer_blocks
+    pairs = [(block.attn.to_q.weight, block.attn.to_k.weight) for block in double]
+    products = [block.attn.to_qkv_mlp_proj.weight for block in single]
+    for query, key in pairs + [each.split(transformer.inner_dim)[:2] for each in products]:
+        query.mul_(0.1)
+        query[:, descriptor] = torch.randn_like(query[:, descriptor]) / query.shape[1] ** 0.5
+        key.copy_(query)
 
 
-def _read_descriptor(query: Tensor, key: Tensor, descriptor: slice) -> None:
-    query.mul_(0.1)
-    query[:, descriptor] = torch.randn_like(query[:, descriptor]) / query.shape[1] ** 0.5
-    key.copy_(query)
-
-
-def encode_photos(
-    learner: TinyBackbone, photos: Float[Tensor, "worlds views 3 size size"]
-) -> tuple[Tensor, Float[Tensor, "worlds views channels"]]:
-    """Encode the photos of episodes to token features and descriptors."""
-    flat = photos.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    features, descriptor = learner.codec.encode_photos(flat)
-    shape = photos.shape[:2]
-    return features.unflatten(0, shape), descriptor.float().unflatten(0, shape)
-
-
-def predict_velocity(
-    learner: TinyBackbone,
-    episodes: Episodes,
-    noise: Float[Tensor, "worlds views tokens channels"],
-    t: Float[Tensor, "worlds views"],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Run episodes through the model: every view is a query and an example to others.
-
-    Returns:
-        true latents and predicted velocity, both [worlds, views, tokens, channels], and the
-        photos' descriptors.
-    """
-    with torch.no_grad():
-        lat_lon = sphere.to_lat_lon(episodes.xyz)
-        latents = learner.codec.encode_maps(maps.draw(lat_lon, STYLE).to(noise))
-    features, descriptors = encode_photos(learner, episodes.photos)
-    velocity = Stacked(learner, SETTINGS).leave_one_out(
-        features,
-        latents,
-        mix(latents, noise, t[..., None, None]),
-        t,
-        episodes.visible,
-        [PROMPTS[number] for number in episodes.prompt.tolist()],
-    )
-    return latents, velocity.float(), descriptors
-
-
-@dataclass
-class Schedule:
-    """Learning rate: warm-up, constant, then a linear fall to a fiftieth."""
-
-    peak: float
-    steps: int
-    warmup: int = 100
-    fall: float = 0.35
-    """Share of the steps over which it falls."""
-
-    def __call__(self, step: int) -> float:
-        """Return the rate of a step."""
-        remainder = (self.steps - step) / max(1.0, self.fall * self.steps)
-        return self.peak * min(1.0, (step + 1) / self.warmup) * min(1.0, max(0.02, remainder))
-
-
-@dataclass
+@dataclass(eq=False)
 class Pretraining:
     """The state of a run: what learns, how, and where it stands."""
 
     learner: TinyBackbone
     bank: WorldBank
     folder: Path
-    schedule: Schedule
+    learning_rate: float
+    """Peak of the learning rate: after a warm-up, until it falls linearly to a fiftieth."""
+    steps: int
+    warmup: int = 100
+    fall: float = 0.35
+    """Share of the steps over which the learning rate falls."""
     episodes: EpisodeOptions = field(default_factory=EpisodeOptions)
     match_steps: int = 400
     """First steps, in which the photo encoder learns alone."""
@@ -195,32 +131,35 @@ class Pretraining:
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0), device=self.device))
         parameters = [*self.learner.parameters(), self.log_scale]
         self.optimizer = torch.optim.AdamW(
-            parameters, lr=self.schedule.peak, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+            parameters, lr=self.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
         )
-        self.generator = torch.Generator().manual_seed(self.seed + 1)
+        self.generator = Generator().manual_seed(self.seed + 1)
         if self.compiled:
             # one variant a layer, for examples and for queries
             torch._dynamo.config.recompile_limit = 64
             self.learner.transformer.compile_repeated_blocks(dynamic=False)
 
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        remainder = (self.steps - step) / max(1.0, self.fall * self.steps)
+        rise, fall = min(1.0, (step + 1) / self.warmup), min(1.0, max(0.02, remainder))
+        return self.learning_rate * rise * fall
+
     def autocast(self) -> AbstractContextManager[None]:
         """Compute in bfloat16, keep weights in float32."""
         return torch.autocast(self.device.type, torch.bfloat16)
 
-    @property
-    def is_matching(self) -> bool:
-        """Whether the photo encoder still learns alone."""
-        return self.step < self.match_steps
-
     def update(self) -> dict[str, float]:
         """Take one step on a fresh batch of episodes."""
-        set_rate(self.optimizer, self.schedule(self.step))
-        options = self.episodes.at(self.step / self.schedule.steps)
-        options = options.for_matching() if self.is_matching else options
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(self.step)
+        is_matching = self.step < self.match_steps
+        options = self.episodes.at(self.step / self.steps)
+        options = options.for_matching() if is_matching else options
         episodes = sample_episodes(self.bank, options, generator=self.generator)
         with self.autocast():
             terms = self.losses(episodes)
-        loss = terms["match"] * (1.0 if self.is_matching else self.match_weight)
+        loss = terms["match"] * (1.0 if is_matching else self.match_weight)
         loss = loss + terms.get("flow", 0.0)
         self.optimizer.zero_grad()
         loss.backward()
@@ -231,20 +170,44 @@ class Pretraining:
 
     def losses(self, episodes: Episodes) -> dict[str, Tensor]:
         """Return the losses of a batch of episodes: of matching alone, then of drawing too."""
-        learner, generator = self.learner, self.generator
-        terms: dict[str, Tensor] = {}
-        if self.is_matching:
-            _, descriptors = encode_photos(learner, episodes.photos)
+        generator, terms = self.generator, {}
+        if self.step < self.match_steps:
+            _, descriptors = self._encode_photos(episodes.photos)
         else:
             shape = episodes.xyz.shape[:2]
             t = draw_times(*shape, share_at_t1=self.share_at_t1, generator=generator)
-            noise = torch.randn(*shape, *learner.codec.latent_shape, generator=generator)
-            noise = noise.to(self.device)
-            latents, velocity, descriptors = predict_velocity(
-                learner, episodes, noise, t.to(self.device)
-            )
+            noise = torch.randn(*shape, *self.learner.codec.latent_shape, generator=generator)
+            noise, t = noise.to(self.device), t.to(self.device)
+            latents, velocity, descriptors = self._predict(episodes, noise, t)
             terms["flow"] = flow_error(velocity, noise, latents)
         return {**terms, "match": match_loss(descriptors, episodes.xyz, self.log_scale.exp())}
+
+    def _encode_photos(self, photos: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode photos [worlds, views, ...] to token features and descriptors."""
+        flat = photos.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        features, descriptor = self.learner.codec.encode_photos(flat)
+        shape = photos.shape[:2]
+        return features.unflatten(0, shape), descriptor.float().unflatten(0, shape)
+
+    def _predict(self, episodes: Episodes, noise: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+        """Run episodes through the model: every view is a query and an example to others.
+
+        Return true latents and predicted velocity, both [worlds, views, tokens, channels], and the
+        photos' descriptors.
+        """
+        with torch.no_grad():
+            lat_lon = sphere.to_lat_lon(episodes.xyz)
+            latents = self.learner.codec.encode_maps(maps.draw(lat_lon, STYLE).to(noise))
+        features, descriptors = self._encode_photos(episodes.photos)
+        velocity = Stacked(self.learner, SETTINGS).leave_one_out(
+            features,
+            latents,
+            mix(latents, noise, t[..., None, None]),
+            t,
+            episodes.visible,
+            [PROMPTS[number] for number in episodes.prompt.tolist()],
+        )
+        return latents, velocity.float(), descriptors
 
     def save(self) -> None:
         """Write the whole state, at once or not at all."""
@@ -281,7 +244,7 @@ class Pretraining:
         """Train to the end of the schedule, validating and saving on the way."""
         train(
             self,
-            self.schedule.steps,
+            self.steps,
             validate_every=validate_every,
             save_every=save_every,
             log_every=LOG_EVERY,
@@ -289,37 +252,35 @@ class Pretraining:
 
     def validate(self) -> dict[str, float]:
         """Return the median error in km of the single best place, by kind of world and shots."""
-        self.learner.eval()
+        earth = EpisodeOptions(
+            worlds=12, views=24, earth_share=1.0, real_share=0.0, cap_share=0.0, near_share=0.0
+        )
+        unknown = replace(earth, worlds=24, earth_share=0.0)
+        held_out = WorldBank.build_held_out(self.folder).to(self.device)
         errors: dict[str, float] = {}
-        for kind, bank, options, shots in self._validation_sets():
-            generator = torch.Generator().manual_seed(12345)
+        self.learner.eval()
+        for kind, bank, options, shots in (
+            ("seen families", self.bank, unknown, (1, 16)),
+            ("held-out families", held_out, unknown, (1, 4, 16)),
+            ("Earth", self.bank, earth, (0, 16)),
+        ):
+            generator = Generator().manual_seed(12345)
             episodes = sample_episodes(bank, options, generator=generator)
             for k in shots:
-                with torch.compiler.set_stance("force_eager"):
-                    error = self._median_error(episodes, k, generator)
+                error = self._median_error(episodes, k, generator)
                 errors[f"{kind}, {k} shots"] = round(error)
         self.learner.train()
         return errors
 
-    def _validation_sets(self) -> Iterator[tuple[str, WorldBank, EpisodeOptions, tuple[int, ...]]]:
-        whole = EpisodeOptions(views=24, real_share=0.0, cap_share=0.0, near_share=0.0)
-        held_out = WorldBank.build_held_out(self.folder).to(self.device)
-        unknown = replace(whole, worlds=24, earth_share=0.0)
-        yield "seen families", self.bank, unknown, (1, 16)
-        yield "held-out families", held_out, unknown, (1, 4, 16)
-        yield "Earth", self.bank, replace(whole, worlds=12, earth_share=1.0), (0, 16)
-
     @torch.no_grad()
     def _median_error(self, episodes: Episodes, shots: int, generator: Generator) -> float:
-        views = episodes.xyz.shape[1]
-        is_example = torch.arange(views, device=self.device) < shots
-        visible = is_example.expand(*episodes.xyz.shape[:2], views)
-        shape = (*episodes.xyz.shape[:2], *self.learner.codec.latent_shape)
-        noise = torch.randn(shape, generator=generator).to(self.device)
-        t = torch.ones(shape[:2], device=self.device)
-        episodes = replace(episodes, visible=visible)
-        with self.autocast():
-            _, velocity, _ = predict_velocity(self.learner, episodes, noise, t)
+        shape = episodes.xyz.shape[:2]
+        is_example = torch.arange(shape[1], device=self.device) < shots
+        episodes = replace(episodes, visible=is_example.expand(*shape, -1))
+        noise = torch.randn(*shape, *self.learner.codec.latent_shape, generator=generator)
+        noise, t = noise.to(self.device), torch.ones(shape, device=self.device)
+        with torch.compiler.set_stance("force_eager"), self.autocast():
+            _, velocity, _ = self._predict(episodes, noise, t)
         queries = slice(16, None)
         xyz = self._best_place((noise - velocity)[:, queries])
         radians = sphere.angle(xyz, episodes.xyz[:, queries])

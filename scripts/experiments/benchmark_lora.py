@@ -7,7 +7,7 @@ both are timed in turn.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from icgeo.models.layouts.references import References
-    from icgeo.training.episode_sampling import EpisodeSample
+    from icgeo.training.episodes import EpisodeSample
     from icgeo.training.lora import LoraTraining
 
 
@@ -54,6 +54,8 @@ def main(options: Options) -> None:
     import torch
     from benchmark import memory_peak, spread, timed
 
+    from icgeo.training.episodes import sample_episode
+
     folder = config.save_run(Path("runs") / options.name, options)
     rows = []
     for views in options.views:
@@ -66,7 +68,14 @@ def main(options: Options) -> None:
         )
         dtype = getattr(torch, options.dtype)
         run = random_run(options.preset, lora, device=options.device, dtype=dtype)
-        seconds = timed(steps_to_time(run), repeats=options.repeats)
+        sample = sample_episode(run.gallery, lora, lora.seed)
+        sample = replace(sample, visible=~torch.eye(views, dtype=torch.bool), has_text=True)
+        ways = {"shared": None, "stock, one a pass": 1, f"stock, {views} a pass": views}
+        steps = {
+            way: (partial(take_step, run, sample, at_once=at_once), views)
+            for way, at_once in ways.items()
+        }
+        seconds = timed(steps, repeats=options.repeats)
         shared, *stock = (median(each) for each in seconds.values())
         ratio = min(stock) / shared
         rates = {way: round(1 / median(each), 2) for way, each in seconds.items()}
@@ -84,8 +93,8 @@ def random_run(
     import torch
     from benchmark import build
 
-    from icgeo.training.episode_sampling import Gallery
-    from icgeo.training.lora import LoraTraining
+    from icgeo.training.episodes import Gallery
+    from icgeo.training.lora import LoraTraining, make_accelerator
     from icgeo.training.losses import FlowLoss, Latents
 
     model = build(preset, device=device, dtype=dtype)
@@ -101,49 +110,26 @@ def random_run(
         FlowLoss(model, EARTH),
         Latents(tensors),
         Gallery.of(torch.rand(options.views, 2, generator=generator), tensors["maps"][:, 0]),
-        validation_set=None,
         folder=Path(),
         options=options,
+        accelerator=make_accelerator(options, Path()),
     )
 
 
-def steps_to_time(run: "LoraTraining") -> dict[str, tuple[Callable[[], Any], int]]:
-    """Return both loops with their targets; the stock one by one sequence a pass, and by all."""
+def take_step(run: "LoraTraining", sample: "EpisodeSample", *, at_once: int | None = None) -> None:
+    """Take a step with all pairs of an episode as targets of one pass, or as diffusers does.
+
+    There so many targets go through in a pass, each in a sequence with all other pairs.
+    """
     import torch
 
-    from icgeo.training.episode_sampling import sample_episode
+    from icgeo.models.attention import install, uninstall
 
-    views = run.options.views
-    sample = sample_episode(run.gallery, run.options, run.options.seed)
-    sample = replace(sample, visible=~torch.eye(views, dtype=torch.bool), has_text=True)
-    return {
-        "shared": (partial(shared_step, run, sample), views),
-        "stock, one a pass": (partial(stock_step, run, sample, at_once=1), views),
-        f"stock, {views} a pass": (partial(stock_step, run, sample, at_once=views), views),
-    }
-
-
-def shared_step(run: "LoraTraining", sample: "EpisodeSample") -> None:
-    """Take a step with all pairs of an episode as targets of one pass."""
-    from icgeo.models.attention import install
-
-    install(run.transformer)
-    take_step(run, [lambda: run.loss(run.latents, [sample])])
-
-
-def stock_step(run: "LoraTraining", sample: "EpisodeSample", *, at_once: int) -> None:
-    """Take a step with so many targets a pass, each in a sequence with all other pairs."""
-    import torch
-
-    from icgeo.models.attention import uninstall
-
-    uninstall(run.transformer)
-    passes = torch.arange(len(sample.pairs)).split(at_once)
-    take_step(run, [partial(stock_loss, run, sample, rows) for rows in passes])
-
-
-def take_step(run: "LoraTraining", losses: "Sequence[Callable[[], Tensor]]") -> None:
-    """Take one step of the optimiser on the mean of losses, each with its own pass."""
+    losses: list[Callable[[], Tensor]] = [lambda: run.loss(run.latents, [sample])]
+    if at_once:
+        passes = torch.arange(len(sample.pairs)).split(at_once)
+        losses = [partial(stock_loss, run, sample, rows) for rows in passes]
+    (uninstall if at_once else install)(run.transformer)
     for loss in losses:
         with run.accelerator.autocast():
             value = loss() / len(losses)

@@ -12,9 +12,10 @@ from test_learning import STYLE, build
 import icgeo
 from icgeo import maps, sampling
 from icgeo.training.adapters import add_lora, learned, save_adapter
-from icgeo.training.episode_sampling import EpisodeSamplingOptions, Gallery, sample_episode
-from icgeo.training.lora import LoraOptions, LoraTraining
+from icgeo.training.episodes import Gallery, sample_episode
+from icgeo.training.lora import LoraOptions, LoraTraining, make_accelerator
 from icgeo.training.losses import FlowLoss
+from icgeo.training.options import EpisodeSamplingOptions
 from icgeo.training.photo_sets import PhotoSet
 
 PAIRS = 4
@@ -38,8 +39,9 @@ def run_of(objective, pool, folder, options):
     """A run whose every step is on the same episodes."""
     latents = objective.encode(pool)
     gallery = Gallery.of(pool.lat_lon, latents["features"])
+    accelerator = make_accelerator(options, folder)
     run = LoraTraining(
-        objective, latents, gallery, validation_set=None, folder=folder, options=options
+        objective, latents, gallery, folder=folder, options=options, accelerator=accelerator
     )
     draws = next(iter(run.parts(0)))
     run.parts = lambda step: [draws]
@@ -60,9 +62,17 @@ def test_each_architecture_learns_by_a_lora(name, settings, tmp_path):
     """The loss of fixed episodes falls by a tenth; the base stays as it is."""
     objective, pool = objective_of(name, **settings), pool_of()
     options = LoraOptions(
-        views=3, episodes=2, rank=8, alpha=16, steps=12, warmup=2, learning_rate=2e-2, drop_text=0,
-        tracker="none", mixed_precision="no",
-    )  # fmt: skip
+        views=3,
+        episodes=2,
+        rank=8,
+        alpha=16,
+        steps=12,
+        warmup=2,
+        learning_rate=2e-2,
+        drop_text=0,
+        tracker="none",
+        mixed_precision="no",
+    )
     run = run_of(objective, pool, tmp_path, options)
     before = {n: x.clone() for n, x in objective.transformer.named_parameters() if "lora" not in n}
     losses = [run.update()["loss"] for _ in range(options.steps)]

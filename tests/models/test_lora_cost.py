@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import icgeo
 from icgeo import maps
 from icgeo.training.adapters import add_lora
-from icgeo.training.episode_sampling import Gallery, sample_episode
+from icgeo.training.episodes import Gallery, sample_episode
 from icgeo.training.lora import LoraOptions
 from icgeo.training.lora_cost import plan_lora
 from icgeo.training.losses import FlowLoss

@@ -7,7 +7,7 @@ import torch
 from script_runs import SCRIPTS, load_script
 
 from icgeo.models.attention import uninstall
-from icgeo.training.episode_sampling import sample_episode
+from icgeo.training.episodes import sample_episode
 from icgeo.training.lora import LoraOptions
 from icgeo.training.losses import FlowLoss
 
@@ -49,8 +49,8 @@ def test_a_pass_of_several_targets_is_several_passes(run, draw):
 
 def test_each_way_takes_a_step(run, draw):
     run.optimizer.param_groups[0]["lr"] = 1e-3
-    for step in (benchmark_lora.shared_step, benchmark_lora.stock_step):
+    for at_once in (None, 2):
         before = [weight.detach().clone() for weight in run.weights]
-        step(run, draw, **({"at_once": 2} if step is benchmark_lora.stock_step else {}))
+        benchmark_lora.take_step(run, draw, at_once=at_once)
         moved = [(x - y).abs().max().item() for x, y in zip(run.weights, before, strict=True)]
         assert max(moved) > 1e-5

@@ -6,16 +6,16 @@ from scipy import stats
 
 from icgeo import sampling
 from icgeo.config import UsageError
-from icgeo.training.episode_sampling import (
+from icgeo.training.episodes import (
     CHOICES,
     FAR_KM,
     Gallery,
     choose_alike,
     choose_confusing,
     choose_near,
+    draw_times,
     sample_episode,
 )
-from icgeo.training.episodes import draw_times
 from icgeo.training.options import EPISODE_CHOICES, EpisodeSamplingOptions
 
 

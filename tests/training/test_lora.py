@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import pytest
 import torch
@@ -19,15 +19,20 @@ from icgeo.config import UsageError
 from icgeo.models.map_model import MapModel
 from icgeo.models.settings import Settings
 from icgeo.training import lora
-from icgeo.training.adapters import add_lora, learned, merge, save_adapter
-from icgeo.training.cards import push_to_hub, write_card
-from icgeo.training.episode_sampling import Gallery
-from icgeo.training.episodes import PROMPTS
-from icgeo.training.lora import LoraOptions, LoraTraining, ValidationSet
+from icgeo.training.adapters import (
+    add_lora,
+    learned,
+    push_to_hub,
+    save_adapter,
+    target_modules,
+    write_card,
+)
+from icgeo.training.calibration import ValidationResult, validate
+from icgeo.training.episodes import PROMPTS, Gallery
+from icgeo.training.lora import LoraOptions, LoraTraining, make_accelerator
 from icgeo.training.losses import FlowLoss, Latents, encoded
 from icgeo.training.photo_sets import PhotoSet, view_set
 from icgeo.training.pretrain import STYLE, build_learner
-from icgeo.training.targets import target_modules
 
 FEW = LoraOptions(
     views=3,
@@ -62,18 +67,22 @@ def photo_set():
     return view_set(world, 12, size=64, generator=generator)
 
 
-def training(photo_set, folder, options=FEW, *, model=None, validation_set=True):
+def validated_on(photo_set):
+    episodes = [(photo_set[:2], photo_set[2:4])]
+    return partial(validate, episodes=episodes, prompt=UNKNOWN, shots=(0, 2))
+
+
+def training(photo_set, folder, options=FEW, *, model=None, has_validation=True):
     loss = FlowLoss(model or small_model(), UNKNOWN)
     latents = encoded(loss, photo_set, folder / "latents")
     return LoraTraining(
         loss,
         latents,
         Gallery.of(photo_set.lat_lon, latents["features"]),
-        validation_set=ValidationSet([(photo_set[:2], photo_set[2:4])], UNKNOWN, (0, 2))
-        if validation_set
-        else None,
         folder=folder,
         options=options,
+        accelerator=make_accelerator(options, folder),
+        validation=validated_on(photo_set) if has_validation else None,
     )
 
 
@@ -88,7 +97,7 @@ def test_a_killed_run_ends_with_the_same_weights_bit_by_bit(photo_set, tmp_path,
     update = killed.update
 
     def until_five():
-        if killed.progress.step == 5:
+        if killed.step == 5:
             raise KeyboardInterrupt
         return update()
 
@@ -98,7 +107,7 @@ def test_a_killed_run_ends_with_the_same_weights_bit_by_bit(photo_set, tmp_path,
     (tmp_path / "killed" / "checkpoints" / "00000006.partial").mkdir()  # torn while written
     resumed = training(photo_set, tmp_path / "killed")
     resumed.run()
-    assert resumed.progress.step == 6
+    assert resumed.step == 6
     for one, other in zip(weights_of(whole), weights_of(resumed), strict=True):
         assert torch.equal(one, other)
     assert any(weight.abs().max() > 0 for weight in whole.weights)
@@ -120,7 +129,7 @@ def test_gradients_in_parts_are_those_of_the_whole(photo_set, tmp_path):
     found = []
     for accumulate in (1, 2):
         options = replace(FEW, accumulate=accumulate)
-        run = training(photo_set, tmp_path / str(accumulate), options, validation_set=False)
+        run = training(photo_set, tmp_path / str(accumulate), options, has_validation=False)
         run.update()
         run.update()
         found.append([weight.detach().clone() for weight in run.weights])
@@ -144,7 +153,7 @@ def test_latents_are_computed_once_and_anew_for_other_photos(photo_set, tmp_path
 
 def test_hidden_pairs_and_the_own_map_do_not_matter(photo_set, tmp_path):
     """The loss of a target alone changes with what it sees, and with nothing else."""
-    run = training(photo_set, tmp_path, validation_set=False)
+    run = training(photo_set, tmp_path, has_validation=False)
     sample = next(run.parts(0))[0]
     visible = torch.zeros(3, 3, dtype=torch.bool)
     visible[0, 1] = True
@@ -205,7 +214,8 @@ def test_an_adapter_comes_back_from_disk_exactly(checkpoint, tmp_path, options):
 def test_merged_maps_are_those_unmerged(checkpoint):
     model = adapted(checkpoint)
     expected = draw_maps(model)
-    merge(model.backbone.transformer)
+    model.backbone.transformer.fuse_lora()
+    model.backbone.transformer.unload_lora()
     assert not any("lora" in name for name, _ in model.backbone.transformer.named_parameters())
     torch.testing.assert_close(draw_maps(model), expected, atol=2e-5, rtol=0)
 
@@ -256,7 +266,7 @@ def test_rank_8_memorises_8_episodes(tmp_path):
         tracker="none",
         mixed_precision="no",
     )
-    run = training(photo_set, tmp_path, options, model=model, validation_set=False)
+    run = training(photo_set, tmp_path, options, model=model, has_validation=False)
     samples = [
         replace(
             next(run.parts(0))[0],
@@ -291,14 +301,13 @@ def test_it_stops_where_validation_does_not_improve(photo_set, tmp_path, monkeyp
     options = replace(FEW, steps=8, validate_every=1, patience=2)
     run = training(photo_set, tmp_path, options)
     nll = iter([3.0, 1.0, 2.0, 1.5, 0.0])
-    judged = lora.ValidationResult(100.0, 0.0, 1.0)
-    monkeypatch.setattr(ValidationSet, "__call__", lambda *_: {0: replace(judged, nll=next(nll))})
+    run.validation = lambda model: {0: ValidationResult(100.0, next(nll), 1.0)}
     saved = []
-    monkeypatch.setattr(lora, "save_adapter", lambda *_, **__: saved.append(run.progress.step))
+    monkeypatch.setattr(lora, "save_adapter", lambda *_, **__: saved.append(run.step))
     run.run()
-    assert run.progress.step == 4
+    assert run.step == 4
     assert saved == [1, 2]
-    assert run.progress.best == 1
+    assert run.best == 1
 
 
 def test_losses_go_to_tensorboard(photo_set, tmp_path):
@@ -312,7 +321,7 @@ def test_losses_go_to_tensorboard(photo_set, tmp_path):
 
 
 def test_a_full_disk_loses_nothing(photo_set, tmp_path, monkeypatch):
-    run = training(photo_set, tmp_path, validation_set=False)
+    run = training(photo_set, tmp_path, has_validation=False)
     run.update()
     run.save()
 
@@ -324,15 +333,15 @@ def test_a_full_disk_loses_nothing(photo_set, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"No space left on device.*make room and start again"):
         run.save()
     assert [path.name for path in run.checkpoints] == ["00000001"]
-    resumed = training(photo_set, tmp_path, validation_set=False)
+    resumed = training(photo_set, tmp_path, has_validation=False)
     assert resumed.resume()
-    assert resumed.progress.step == 1
+    assert resumed.step == 1
 
 
 def test_a_checkpoint_of_another_model_is_refused(photo_set, tmp_path):
-    run = training(photo_set, tmp_path, validation_set=False)
+    run = training(photo_set, tmp_path, has_validation=False)
     run.save()
-    other = training(photo_set, tmp_path, model=small_model(seed=1), validation_set=False)
+    other = training(photo_set, tmp_path, model=small_model(seed=1), has_validation=False)
     with pytest.raises(UsageError, match=r"expected a checkpoint of .* choose another run folder"):
         other.resume()
     shutil.rmtree(tmp_path / "checkpoints")
@@ -351,7 +360,7 @@ def test_a_checkpoint_of_another_model_is_refused(photo_set, tmp_path):
 )
 def test_what_cannot_be_is_said_in_one_line(photo_set, tmp_path, options, words):
     with pytest.raises(UsageError, match=words) as raised:
-        training(photo_set, tmp_path, replace(FEW, **options), validation_set=False)
+        training(photo_set, tmp_path, replace(FEW, **options), has_validation=False)
     assert "\n" not in str(raised.value)
 
 
@@ -390,12 +399,16 @@ def test_the_card_is_pushed_with_the_adapter(tmp_path, monkeypatch):
     monkeypatch.setattr("icgeo.models.hub.HfApi", Hub)
     with pytest.raises(UsageError, match="expected a model card"):
         push_to_hub(tmp_path, "someone/lora")
-    write_card(tmp_path, base="tiny", data="12 photos of x.", settings={"rank": 2}, results="| a |")
+    facts = {"data": "12 photos of x.", "settings": {"rank": 2, "alpha": 4}, "results": "| a |"}
+    choices = {"layout": "panel", "photo_size": 64}
+    write_card(tmp_path, base="tiny", licence="apache-2.0", choices=choices, **facts)
     assert push_to_hub(tmp_path, "someone/lora") == "https://huggingface.co/someone/lora"
     assert calls[0] == ("someone/lora", {"private": True, "exist_ok": True})
     assert calls[1] == {"repo_id": "someone/lora", "folder_path": tmp_path, "revision": None}
     text = (tmp_path / "README.md").read_text()
-    for part in ("base_model: tiny", "12 photos of x.", "- rank: 2", "| a |", "license: apache"):
+    call = """adapter="path/of/this/folder", layout='panel', photo_size=64)"""
+    assert "## Settings\n\n- rank: 2\n- alpha: 4\n\n## Results\n\n| a |\n\n## Licence" in text
+    for part in ("base_model: tiny", "12 photos of x.", call, "license: apache"):
         assert part in text
 
     def fail(*_, **__):

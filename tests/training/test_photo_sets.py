@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from icgeo.config import UsageError
-from icgeo.training.photo_sets import PhotoSet, photo_set, photo_splits, split, view_set
+from icgeo.training.photo_sets import PhotoSet, Splits, photo_splits, view_set
 
 
 @pytest.fixture
@@ -47,18 +47,18 @@ def test_photos_are_read_and_the_unreadable_listed(album, tmp_path):
 def test_what_cannot_be_used_is_one_line(album, table, words):
     album.write_text(table)
     with pytest.raises(UsageError, match=words) as raised:
-        photo_set(album, size=16)
+        photo_splits(album, size=16, seed=0, skipped=album.with_name("skipped.txt"))
     assert "\n" not in str(raised.value)
 
 
 def test_too_few_pairs_for_the_shots():
     photos = PhotoSet(torch.zeros(8, 3, 4, 4, dtype=torch.uint8), torch.zeros(8, 2).double())
-    splits = split(photos, generator=torch.Generator().manual_seed(0))
+    splits = Splits(photos[3:], photos[:1], photos[1:3])
     splits.require(4)
     with pytest.raises(UsageError, match="at least 6 pairs to train on for 5 shots, got 5; add"):
         splits.require(5)
     with pytest.raises(UsageError, match="photos for validation and for the comparison"):
-        split(photos[:1], generator=torch.Generator()).require(0)
+        Splits(photos[:1], photos[:0], photos[:0]).require(0)
 
 
 def test_views_are_the_same_for_the_same_seed():

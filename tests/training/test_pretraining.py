@@ -12,7 +12,7 @@ from icgeo.data.orbit import ViewOptions
 from icgeo.models.map_model import MapModel
 from icgeo.models.settings import Settings
 from icgeo.sphere.density import Density
-from icgeo.training import fit_calibration, validation
+from icgeo.training import calibration
 from icgeo.training.episodes import (
     EARTH,
     PROMPTS,
@@ -23,9 +23,8 @@ from icgeo.training.episodes import (
     recolour,
     sample_episodes,
 )
-from icgeo.training.loop import keep_freed_memory
 from icgeo.training.losses import match_loss
-from icgeo.training.pretrain import STYLE, Pretraining, Schedule, build_learner
+from icgeo.training.pretrain import STYLE, Pretraining, build_learner
 
 SMALL = EpisodeOptions(worlds=3, views=5)
 
@@ -126,8 +125,10 @@ def small_run(bank, folder, steps=6):
         build_learner(heads=2, single_layers=1, photo_channels=8),
         bank,
         folder,
-        Schedule(1e-3, steps, warmup=2),
-        SMALL,
+        1e-3,
+        steps,
+        warmup=2,
+        episodes=SMALL,
         match_steps=2,
     )
 
@@ -189,12 +190,12 @@ def test_tokens_must_fit_the_width():
         build_learner(heads=2)
 
 
-def test_schedule_warms_up_and_falls():
-    schedule = Schedule(1.0, 1000, warmup=100, fall=0.5)
-    assert schedule(0) == pytest.approx(0.01)
-    assert schedule(99) == schedule(400) == 1
-    assert schedule(750) == pytest.approx(0.5)
-    assert schedule(999) == pytest.approx(0.02)
+def test_the_learning_rate_warms_up_and_falls(bank, tmp_path):
+    run = replace(small_run(bank, tmp_path, 1000), learning_rate=1.0, warmup=100, fall=0.5)
+    assert run.rate(0) == pytest.approx(0.01)
+    assert run.rate(99) == run.rate(400) == 1
+    assert run.rate(750) == pytest.approx(0.5)
+    assert run.rate(999) == pytest.approx(0.02)
 
 
 def test_the_best_temperature_undoes_overconfidence():
@@ -204,40 +205,36 @@ def test_the_best_temperature_undoes_overconfidence():
     densities = [
         Density.from_mixture(place[None], 80.0, nside=16) for place in sphere.to_lat_lon(centres)
     ]
-    assert validation.best_temperature(densities, truth) == pytest.approx(4.0, rel=0.2)
-    plain = validation.negative_log_likelihood(densities, truth)
+    assert calibration.best_temperature(densities, truth) == pytest.approx(4.0, rel=0.2)
+    plain = calibration.negative_log_likelihood(densities, truth)
     expected = -sum(d.log_prob(p) for d, p in zip(densities, truth, strict=True)).item() / 300
     assert plain == pytest.approx(expected, rel=1e-6)
 
 
 def test_calibration_fills_the_settings(bank, monkeypatch):
-    monkeypatch.setattr(fit_calibration, "SHOTS", (0, 2))  # for time
-    monkeypatch.setattr(fit_calibration, "NOISES", fit_calibration.NOISES[::4])
+    monkeypatch.setattr(calibration, "SHOTS", (0, 2))  # for time
+    monkeypatch.setattr(calibration, "NOISES", calibration.NOISES[::4])
     learner = build_learner(heads=2, single_layers=1, photo_channels=8).eval().requires_grad_(False)
     model = MapModel(learner, Settings(STYLE, PROMPTS, default_prompt=EARTH))
-    monkeypatch.setattr(fit_calibration, "CORRELATIONS", (0.0, 1.0))
-    settings = fit_calibration.calibrate(model, bank, episodes=1, clips=1, seed=0).settings
-    assert settings.noise in fit_calibration.NOISES
+    monkeypatch.setattr(calibration, "CORRELATIONS", (0.0, 1.0))
+    settings = calibration.calibrate(model, bank, episodes=1, clips=1, seed=0).settings
+    assert settings.noise in calibration.NOISES
     assert set(settings.calibration) == set(PROMPTS)
-    assert set(settings.calibration[EARTH]) == {str(shots) for shots in fit_calibration.SHOTS}
+    assert set(settings.calibration[EARTH]) == {str(shots) for shots in calibration.SHOTS}
     assert set(settings.frame_correlation) == set(PROMPTS)
     assert settings.temperature_in_sequence(EARTH, 8) in (8.0, 1.0)
     assert isinstance(settings.noise, maps.Noise)
 
 
-def test_memory_is_kept_where_glibc_is():
-    assert keep_freed_memory() in (True, False)
-
-
 @pytest.mark.parametrize(("shared", "correlation"), [(True, 1.0), (False, 0.0)])
 def test_frames_that_are_wrong_together_count_as_one(shared, correlation, monkeypatch):
     """Eight frames of one place, off by 12 degrees as they say: all alike, or each in its way."""
-    monkeypatch.setattr(fit_calibration, "CORRELATIONS", (0.0, 0.3, 1.0))
+    monkeypatch.setattr(calibration, "CORRELATIONS", (0.0, 0.3, 1.0))
     kappa, draws = math.radians(12) ** -2, generator(0)
     clips = []
     for truth in sphere.sample_uniform(16, 1, generator=draws):
         said = truth.expand(1 if shared else 8, 3)
         said = sphere.to_lat_lon(sphere.sample_von_mises_fisher(said, kappa, generator=draws))
         frames = [Density.from_mixture(place, kappa, nside=8) for place in said.expand(8, 2)]
-        clips.append(fit_calibration.LocatedSequence(frames, sphere.to_lat_lon(truth).expand(8, 2)))
-    assert fit_calibration.best_correlation(clips) == correlation
+        clips.append((frames, sphere.to_lat_lon(truth).expand(8, 2)))
+    assert calibration.best_correlation(clips) == correlation

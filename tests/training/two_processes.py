@@ -10,11 +10,11 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import save_file
-from test_lora import FEW, UNKNOWN, small_model
+from test_lora import FEW, UNKNOWN, small_model, validated_on
 
 from icgeo.training.adapters import whole
-from icgeo.training.episode_sampling import Gallery
-from icgeo.training.lora import LoraTraining, ValidationSet
+from icgeo.training.episodes import Gallery
+from icgeo.training.lora import LoraTraining
 from icgeo.training.losses import FlowLoss
 from icgeo.training.photo_sets import view_set
 
@@ -44,10 +44,10 @@ def new_run(folder, accelerator):
         loss,
         latents,
         Gallery.of(photos.lat_lon, latents["features"]),
-        validation_set=ValidationSet([(photos[:2], photos[2:4])], UNKNOWN, (0, 2)),
         folder=folder,
         options=replace(FEW, average=0.5, learning_rate=0.1),
         accelerator=accelerator,
+        validation=validated_on(photos),
     )
 
 

@@ -1,0 +1,253 @@
+"""How well a model locates, and under which noise, temperature and correlation the truth is likely.
+
+Conventions: an episode is a set of examples, the first k of which are its k shots, and a set of
+queries. A temperature T raises a density to the power 1 / T. What is fitted is the value under
+which the truth is likeliest, on photos or worlds that are neither trained nor tested on.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from icgeo import maps, sphere
+from icgeo.data.orbit import (
+    ESCAPE_SPEED_KMH,
+    random_views,
+    to_uint8,
+    track_views,
+    views_to_examples,
+)
+from icgeo.geolocator import Geolocator
+from icgeo.metrics import median_error
+from icgeo.models.map_model import MapModel
+from icgeo.options import EARTH, SHOTS
+from icgeo.prediction import Example
+from icgeo.sphere.best_point import best_points
+from icgeo.sphere.density import Density
+from icgeo.training.episodes import PROMPTS, EpisodeOptions, WorldBank, sample_episodes
+from icgeo.training.photo_sets import PhotoSet
+from icgeo.travel import FRAMES_ALIKE, frame_temperature, smooth
+
+Split = tuple[PhotoSet, PhotoSet]
+"""The examples and the queries of an episode."""
+LocatedSequence = tuple[list[Density], Float[Tensor, "frames 2"]]
+"""Densities of the frames of a track, each located alone, and where they were taken."""
+TEMPERATURES = tuple(1 / x for x in torch.logspace(math.log10(0.2), math.log10(3), 28).tolist())
+NOISES = tuple(maps.Noise(level, level, level) for level in (0.03, 0.05, 0.1, 0.15, 0.2, 0.3))
+CORRELATIONS = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0)
+GAP_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """How a model did with a number of shots."""
+
+    median_km: float
+    nll: float
+    """Negative log-likelihood in nats per steradian, at the temperature."""
+    temperature: float
+    """The one under which the true locations are likeliest."""
+
+
+@dataclass(frozen=True)
+class DrawnMaps:
+    """Maps that a model drew of photos whose locations are known."""
+
+    maps: Float[Tensor, "queries 3 height width"]
+    lat_lon: Float[Tensor, "queries 2"]
+
+    def read(self, style: maps.MapStyle, noise: maps.Noise) -> list[Density]:
+        """Read the maps, given how noisy they are."""
+        return [reading.density for reading in maps.read(self.maps, style, noise=noise)]
+
+
+def validation_episodes(
+    bank: PhotoSet, queries: PhotoSet, *, shots: int, queries_each: int, seed: int
+) -> Iterator[Split]:
+    """Split queries into episodes, each with examples drawn from the bank."""
+    generator = Generator().manual_seed(seed)
+    for start in range(0, len(queries), queries_each):
+        numbers = torch.randperm(len(bank), generator=generator)[:shots]
+        yield bank[numbers], queries[start : start + queries_each]
+
+
+def draw_queries(
+    model: MapModel,
+    episodes: Sequence[Split],
+    shots: int,
+    *,
+    prompt: str,
+    steps: int = 1,
+    samples: int = 1,
+) -> DrawnMaps:
+    """Draw the maps of all queries, each from the first examples of its episode."""
+    drawn = [
+        model.draw_maps(
+            model.encode_context(bank.photos[:shots], bank.lat_lon[:shots]),
+            queries.photos,
+            prompt=prompt,
+            steps=steps,
+            samples=samples,
+        ).mean(dim=1)
+        for bank, queries in episodes
+    ]
+    lat_lon = torch.cat([queries.lat_lon for _, queries in episodes])
+    return DrawnMaps(torch.cat(drawn).float().cpu(), lat_lon)
+
+
+def validate(
+    model: MapModel,
+    episodes: Sequence[Split],
+    *,
+    shots: Sequence[int],
+    prompt: str,
+    steps: int = 1,
+    samples: int = 1,
+) -> dict[int, ValidationResult]:
+    """Validate a model for each number of shots, by one step of the flow if not told otherwise."""
+    results = {}
+    for count in shots:
+        drawn = draw_queries(model, episodes, count, prompt=prompt, steps=steps, samples=samples)
+        densities = drawn.read(model.settings.style, model.settings.noise)
+        temperature = best_temperature(densities, drawn.lat_lon)
+        points = best_points(torch.stack([density.mass for density in densities]).float())
+        results[count] = ValidationResult(
+            median_km=median_error(sphere.distance_km(points, drawn.lat_lon)),
+            nll=negative_log_likelihood(densities, drawn.lat_lon, temperature=temperature),
+            temperature=temperature,
+        )
+    return results
+
+
+def fit_temperatures(
+    model: MapModel, episodes: Sequence[Split], *, shots: Sequence[int], prompt: str
+) -> MapModel:
+    """Return a model with the temperatures of a prompt that fit episodes, by number of shots."""
+    settings = model.settings
+    results = validate(
+        model, episodes, shots=shots, prompt=prompt, steps=settings.steps, samples=settings.samples
+    )
+    temperatures = {str(count): result.temperature for count, result in results.items()}
+    calibration = {**settings.calibration, prompt: temperatures}
+    return replace(model, settings=replace(settings, calibration=calibration))
+
+
+def negative_log_likelihood(
+    densities: Sequence[Density], truth: Float[Tensor, "queries 2"], *, temperature: float = 1.0
+) -> float:
+    """Return the mean of -log p(truth), in nats per steradian, for densities at a temperature."""
+    log_prob = torch.stack(
+        [density.log_prob(place) for density, place in zip(densities, truth, strict=True)]
+    )
+    log_mass = torch.stack([density.mass for density in densities]).log()
+    log_area = math.log(4 * math.pi / log_mass.shape[-1])
+    power = 1 / temperature
+    log_total = torch.logsumexp(power * (log_mass - log_area), -1) + log_area
+    return (log_total - power * log_prob).mean().item()
+
+
+def best_temperature(densities: Sequence[Density], truth: Float[Tensor, "queries 2"]) -> float:
+    """Return the temperature under which the truth is likeliest; its power has 3 digits."""
+    best = min(
+        TEMPERATURES, key=lambda one: negative_log_likelihood(densities, truth, temperature=one)
+    )
+    return 1 / round(1 / best, 3)
+
+
+def calibrate(
+    model: MapModel, worlds: WorldBank, *, episodes: int = 24, clips: int = 40, seed: int
+) -> MapModel:
+    """Fit the noise, then the temperature for each prompt and number of shots, then frames.
+
+    Args:
+        model: the model, with any calibration.
+        worlds: worlds that it was not trained on.
+        episodes: number of episodes of 16 queries, for each prompt.
+        clips: number of sequences of `icgeo.travel.FRAMES_ALIKE` frames, for each prompt.
+        seed: seed of the episodes.
+    """
+    style = model.settings.style
+    drawn: dict[str, dict[int, DrawnMaps]] = {}
+    for prompt in PROMPTS:
+        splits = _world_episodes(worlds, prompt, episodes, seed)
+        drawn[prompt] = {k: draw_queries(model, splits, k, prompt=prompt) for k in SHOTS}
+
+    def cost(noise: maps.Noise) -> float:
+        most = [by_shots[max(SHOTS)] for by_shots in drawn.values()]
+        return sum(negative_log_likelihood(d.read(style, noise), d.lat_lon) for d in most)
+
+    noise = min(NOISES, key=cost)
+    calibration = {
+        prompt: {
+            str(shots): best_temperature(known.read(style, noise), known.lat_lon)
+            for shots, known in by_shots.items()
+        }
+        for prompt, by_shots in drawn.items()
+    }
+    settings = replace(model.settings, noise=noise, calibration=calibration)
+    model = replace(model, settings=settings)
+    correlation = {
+        prompt: best_correlation(_locate_sequences(model, worlds, prompt, clips, seed + 1))
+        for prompt in PROMPTS
+    }
+    return replace(model, settings=replace(settings, frame_correlation=correlation))
+
+
+def _world_episodes(worlds: WorldBank, prompt: str, count: int, seed: int) -> list[Split]:
+    """Return episodes of as many examples as any shots, and 16 queries."""
+    options = EpisodeOptions(
+        worlds=count,
+        views=max(SHOTS) + 16,
+        earth_share=float(prompt == EARTH),
+        real_share=0.1,
+        cap_share=0.0,
+        near_share=0.0,
+    )
+    batch = sample_episodes(worlds, options, generator=Generator().manual_seed(seed))
+    views = zip(to_uint8(batch.photos), sphere.to_lat_lon(batch.xyz.double()), strict=True)
+    photo_sets = [PhotoSet(photos, lat_lon) for photos, lat_lon in views]
+    return [(photo_set[: max(SHOTS)], photo_set[max(SHOTS) :]) for photo_set in photo_sets]
+
+
+def _locate_sequences(
+    model: MapModel, worlds: WorldBank, prompt: str, clips: int, seed: int
+) -> list[LocatedSequence]:
+    """Locate the frames of tracks: of the Earth without examples, of other worlds with 16."""
+    locator = Geolocator(model, prompt=prompt)
+    generator = Generator().manual_seed(seed)
+    first, end = (0, worlds.real) if prompt == EARTH else (worlds.real, len(worlds.pictures))
+    sequences = []
+    for number in torch.randint(first, end, (clips,), generator=generator).tolist():
+        picture = worlds.pictures[number].cpu().float() / 255
+        track = track_views(picture, FRAMES_ALIKE, gap_seconds=GAP_SECONDS, generator=generator)
+        frames = [photo for photo, _ in views_to_examples(track.images, track.lat_lon)]
+        examples = []
+        if prompt != EARTH:
+            views = random_views(picture, max(SHOTS), generator=generator)
+            pairs = views_to_examples(views.images, views.lat_lon)
+            examples = [Example(photo, *place) for photo, place in pairs]
+        densities = [prediction.density for prediction in locator.locate(frames, examples)]
+        sequences.append((densities, track.lat_lon))
+    return sequences
+
+
+def best_correlation(sequences: Sequence[LocatedSequence]) -> float:
+    """Return the correlation of frames' errors under which their true locations are likeliest."""
+
+    def cost(correlation: float) -> float:
+        costs = []
+        for densities, lat_lon in sequences:
+            smoothed = smooth(
+                densities,
+                [GAP_SECONDS * number for number in range(len(densities))],
+                speed_kmh=ESCAPE_SPEED_KMH,
+                temperature=frame_temperature(correlation, len(densities)),
+            )
+            costs.append(negative_log_likelihood(smoothed, lat_lon))
+        return sum(costs)
+
+    return min(CORRELATIONS, key=cost)
