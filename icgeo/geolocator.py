@@ -50,6 +50,8 @@ from icgeo.sphere.density import Density
 from icgeo.travel import frame_times, mixture, smooth
 
 CONTEXTS_KEPT = 8
+MOST_JUDGED, RARE = 32, 0.01
+"""Examples by which worlds are judged at most, and the probability of a world that is no matter."""
 SETTINGS = ("style", "attention", "layout", "photo_size")
 """Options of loading that are settings of the model."""
 INFORMED = 0.1
@@ -76,6 +78,7 @@ def predict(  # noqa: D417, PLR0913
     steps: int | None = None,
     samples: int | None = None,
     example_guidance: float | None = None,
+    matching: bool = True,
     augment: int = 0,
     point: str = "best",
     batch_size: int = 64,
@@ -415,11 +418,12 @@ class Geolocator(LocateOptions, LoadOptions):
     ) -> list[Prediction]:
         """Locate photos that are shown the same."""
         context = self.context(pairs) if keep else self.loaded.encode_context(*self._pairs(pairs))
+        worlds = self.worlds(pairs)
         return [
             prediction
             for start in range(0, len(photos), self.batch_size)
             for prediction in self._locate(
-                photos[start : start + self.batch_size], context, callback_on_step_end
+                photos[start : start + self.batch_size], context, worlds, callback_on_step_end
             )
         ]
 
@@ -447,13 +451,14 @@ class Geolocator(LocateOptions, LoadOptions):
                 self._locate_alike, callback_on_step_end=callback_on_step_end, keep=is_one
             )
             return locate_by_sets(locate, photos, bank, chosen)
+        worlds = self.worlds(bank)
         predictions: list[Prediction] = []
         for rows in chosen.split(self.batch_size):
             used, numbers = rows.unique(return_inverse=True)
             pairs = self._pairs([bank[number] for number in used.tolist()])
             context = self.loaded.encode_context(*pairs).choosing(numbers)
             batch = photos[len(predictions) : len(predictions) + len(rows)]
-            predictions += self._locate(batch, context, callback_on_step_end)
+            predictions += self._locate(batch, context, worlds, callback_on_step_end)
         return predictions
 
     def locate_sequence(
@@ -484,8 +489,9 @@ class Geolocator(LocateOptions, LoadOptions):
         start = time.perf_counter()
         densities = [prediction.density for prediction in alone]
         if limit != math.inf:
-            settings = self.loaded.settings
-            temperature = settings.temperature_in_sequence(self._prompt, len(frames))
+            worlds = self.worlds(examples)
+            world = max(worlds, key=worlds.__getitem__)
+            temperature = self.loaded.settings.temperature_in_sequence(world, len(frames))
             densities = smooth(densities, times, speed_kmh=limit, temperature=temperature)
         frames_alone = add_seconds(alone, time.perf_counter() - start)
         points = POINTS[self.point]([*densities, mixture(densities)])
@@ -511,19 +517,49 @@ class Geolocator(LocateOptions, LoadOptions):
             whole,
         )
 
-    def _locate(
-        self,
-        photos: Sequence[Photo],
-        context: Context,
-        callback_on_step_end: sampling.StepCallback | None = None,
-    ) -> list[Prediction]:
-        start = time.perf_counter()
-        settings, prompt = self.loaded.settings, self._prompt
-        pixels = self._pixels(photos)
-        others = (augment(pixels, f"{self.seed}/{number}/") for number in range(self.augment))
-        views = torch.stack([pixels, *others])
+    def worlds(self, examples: Examples = None) -> dict[str, float]:
+        """Return how likely each world is that the model knows by a prompt; less than 1 % is none.
 
-        def by_query(drawn: Tensor) -> Tensor:
+        Examples decide: each world is judged by how well the model, told of it, places up to 32 of
+        them from none. The option `prompt` overrides; without examples it is the default.
+
+        Raises:
+            PhotoError: an example cannot be read.
+        """
+        settings, pairs = self.loaded.settings, self._examples(examples)
+        if self.prompt or not settings.worlds or not pairs:
+            return {self.prompt or settings.default_prompt: 1.0}
+        photos, lat_lon = self._pairs(pairs[:: -(-len(pairs) // MOST_JUDGED)])
+        key = blake2b(photos.numpy().tobytes() + lat_lon.numpy().tobytes()).digest()
+        if key not in self._judged:
+            nothing = Context(0, {}, self.loaded.fingerprint)
+            log_likelihood = torch.zeros(len(settings.worlds))
+            for number, world in enumerate(settings.worlds):
+                densities, _, _ = self._draw(photos[None], nothing, world)
+                for density, place in zip(densities, lat_lon, strict=True):
+                    log_likelihood[number] += float(density.log_prob(place))
+            shares = log_likelihood.softmax(0)
+            shares = torch.where(shares < RARE, 0, shares)
+            shares = (shares / shares.sum()).tolist()
+            pairs_of = zip(settings.worlds, shares, strict=True)
+            self._judged[key] = {world: share for world, share in pairs_of if share}
+        return self._judged[key]
+
+    @cached_property
+    def _judged(self) -> dict[bytes, dict[str, float]]:
+        return {}
+
+    def _draw(
+        self,
+        views: UInt8[Tensor, "views photos 3 size size"],
+        context: Context,
+        prompt: str,
+        callback_on_step_end: sampling.StepCallback | None = None,
+    ) -> tuple[list[Density], list[float], Float[Tensor, "photos samples 3 height width"]]:
+        """Draw maps of photos, each in several views; return densities, legibility, and maps."""
+        settings, count = self.loaded.settings, views.shape[1]
+
+        def by_photo(drawn: Tensor) -> Tensor:
             return rearrange(drawn, "(v q) s c h w -> q (v s) c h w", v=len(views))
 
         drawn = self.loaded.draw_maps(
@@ -533,37 +569,52 @@ class Geolocator(LocateOptions, LoadOptions):
             samples=self.samples or settings.samples,
             steps=self.steps or settings.steps,
             seed=self.seed,
-            callback_on_step_end=sampling.decoded(callback_on_step_end, by_query),
+            callback_on_step_end=sampling.decoded(callback_on_step_end, by_photo),
         ).cpu()
         readings = maps.read(drawn.mean(dim=1), settings.style, noise=settings.noise)
-        evidence = self.loaded.evidence(context, pixels) if self.matching else None
         temperature = settings.temperature(prompt, context.shots)
-        by_photo = [readings[number :: len(photos)] for number in range(len(photos))]
-        densities = [mixture([view.density for view in each]) for each in by_photo]
-        densities = [one if temperature == 1 else one.tempered(temperature) for one in densities]
+        readings_of = [readings[number::count] for number in range(count)]
+        densities = [mixture([view.density for view in each]) for each in readings_of]
+        if temperature != 1:
+            densities = [density.tempered(temperature) for density in densities]
+        legibility = [sum(view.legibility for view in each) / len(each) for each in readings_of]
+        return densities, legibility, by_photo(drawn)
+
+    def _locate(
+        self,
+        photos: Sequence[Photo],
+        context: Context,
+        worlds: Mapping[str, float],
+        callback_on_step_end: sampling.StepCallback | None = None,
+    ) -> list[Prediction]:
+        start = time.perf_counter()
+        pixels = self._pixels(photos)
+        others = (augment(pixels, f"{self.seed}/{number}/") for number in range(self.augment))
+        views = torch.stack([pixels, *others])
+        drawn = [self._draw(views, context, world, callback_on_step_end) for world in worlds]
+        likeliest = max(range(len(drawn)), key=list(worlds.values()).__getitem__)
+        _, legibility, samples = drawn[likeliest]
+        shares = tuple(worlds.values())
+        densities = [mixture(each, shares) for each in zip(*(d for d, _, _ in drawn), strict=True)]
+        evidence = self.loaded.evidence(context, pixels) if self.matching else None
         if evidence is not None:
-            floor = settings.matching.floor
+            floor = self.loaded.settings.matching.floor
             pairs = zip(densities, evidence, strict=True)
             densities = [density.updated(ratios, floor=floor) for density, ratios in pairs]
         points = POINTS[self.point](densities)
         seconds = (time.perf_counter() - start) / len(photos)
         return [
             Prediction.from_density(
-                density,
-                point,
-                legibility=sum(view.legibility for view in each) / len(each),
-                located=None if evidence is None else _informs(density),
+                densities[number],
+                points[number],
+                legibility=legibility[number],
+                located=None if evidence is None else _informs(densities[number]),
                 seconds=seconds,
-                samples=samples,
+                samples=samples[number],
+                world=list(worlds)[likeliest] if self.loaded.settings.worlds else None,
             )
-            for each, density, point, samples in zip(
-                by_photo, densities, points, by_query(drawn), strict=True
-            )
+            for number in range(len(photos))
         ]
-
-    @property
-    def _prompt(self) -> str:
-        return self.prompt or self.loaded.settings.default_prompt
 
     def _pixels(self, photos: Sequence[Photo]) -> UInt8[Tensor, "photos 3 size size"]:
         return square_pixels(photos, self.loaded.photo_size)

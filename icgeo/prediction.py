@@ -136,6 +136,8 @@ class Prediction:
     """Mean of the maps drawn, float and unclipped; None if the locator draws none."""
     samples: Float[Tensor, "samples 3 height width"] | None = None
     """The maps drawn, if they were kept."""
+    world: str | None = None
+    """What the model took the world of the photo for, where it knows several."""
 
     @classmethod
     def from_density(
@@ -147,6 +149,7 @@ class Prediction:
         located: bool | None = None,
         seconds: float,
         samples: Float[Tensor, "samples 3 height width"] | None = None,
+        world: str | None = None,
     ) -> "Prediction":
         """Build a prediction of a density.
 
@@ -158,6 +161,7 @@ class Prediction:
             located: None means located where the map is legible.
             seconds: time that it took.
             samples: the maps drawn, whose mean is `map`.
+            world: what the model took the world for.
         """
         located = legibility >= LEGIBLE if located is None else located
         lat = lon = math.nan
@@ -173,6 +177,7 @@ class Prediction:
             seconds=seconds,
             map=mean,
             samples=samples,
+            world=world,
         )
 
     def __repr__(self) -> str:

@@ -87,9 +87,12 @@ def frame_temperature(correlation: float, frames: int) -> float:
     return 1 + (min(frames, FRAMES_ALIKE) - 1) * correlation
 
 
-def mixture(densities: Sequence[Density]) -> Density:
-    """Average densities: of the frames of a sequence, where a random moment of it was."""
-    return Density(torch.stack([density.mass for density in densities]).mean(dim=0))
+def mixture(densities: Sequence[Density], shares: Sequence[float] | None = None) -> Density:
+    """Average densities, evenly or by their shares: where a random moment of a sequence was."""
+    if len(densities) == 1:
+        return densities[0]
+    weights = torch.tensor(shares or [1 / len(densities)] * len(densities), dtype=torch.float64)
+    return Density(weights @ torch.stack([density.mass for density in densities]))
 
 
 def _reaches(seconds: Sequence[float], count: int, speed_kmh: float) -> list[float]:

@@ -121,9 +121,8 @@ class MapModel:
         context.require(self.fingerprint)
         if context.parts is None or not context.shots or not len(photos):
             return None
-        return context.parts.of(context.chosen).evidence(
-            self._cells(photos), self.settings.matching
-        )
+        cells: Any = self._cells(photos)
+        return context.parts.of(context.chosen).evidence(cells, self.settings.matching)
 
     def _pixels(self, photos: Tensor) -> Tensor:
         """Scale photos to [0, 1], in float32 at least."""

@@ -24,6 +24,8 @@ class Settings:
     style: maps.MapStyle
     prompts: tuple[str, ...]
     default_prompt: str
+    worlds: tuple[str, ...] = ()
+    """Prompts that each name a world: which one it is follows from the examples."""
     noise: maps.Noise = field(default_factory=maps.Noise)
     """How far the maps that it draws are from heatmap, for reading them."""
     calibration: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -86,13 +88,18 @@ class Settings:
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
         """Take what `to_dict` gave."""
         style, prompts = maps.MapStyle.from_dict(values["style"]), tuple(values["prompts"])
+        worlds = tuple(values.get("worlds", ()))
         noise = maps.Noise(**values["noise"])
-        fitted = {"noise": noise, "matching": MatchSettings.from_dict(values.get("matching", {}))}
+        fitted = {
+            "worlds": worlds,
+            "noise": noise,
+            "matching": MatchSettings.from_dict(values.get("matching", {})),
+        }
         return cls(**{**values, "style": style, "prompts": prompts, **fitted})
 
     def to_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, ready for JSON."""
-        return {**asdict(self), "style": self.style.to_dict(), "prompts": list(self.prompts)}
+        return {**asdict(self), "style": self.style.to_dict()}
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ SHARPNESS = 1.2
 """Weight of normalised queries and keys at the start; the logit of equals is 8."""
 
 STYLE = maps.MapStyle(height=32, width=64, sigma_deg=(40.0, 16.0, 7.0))
-SETTINGS = Settings(STYLE, PROMPTS, default_prompt=PROMPTS[0])
+SETTINGS = Settings(STYLE, PROMPTS, PROMPTS[0], worlds=PROMPTS)
 
 
 def build_learner(
