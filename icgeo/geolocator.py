@@ -540,9 +540,8 @@ class Geolocator(LocateOptions, LoadOptions):
                     log_likelihood[number] += float(density.log_prob(place))
             shares = log_likelihood.softmax(0)
             shares = torch.where(shares < RARE, 0, shares)
-            shares = (shares / shares.sum()).tolist()
-            pairs_of = zip(settings.worlds, shares, strict=True)
-            self._judged[key] = {world: share for world, share in pairs_of if share}
+            by_world = zip(settings.worlds, (shares / shares.sum()).tolist(), strict=True)
+            self._judged[key] = {world: share for world, share in by_world if share}
         return self._judged[key]
 
     @cached_property

@@ -152,8 +152,13 @@ def take_views(
     generator: Generator,
     options: ViewOptions | None = None,
     rotation: Float[Tensor, "worlds 3 3"] | None = None,
-) -> Float[Tensor, "worlds views channels size size"]:
+) -> tuple[
+    Float[Tensor, "worlds views channels size size"], Float[Tensor, "worlds views size size 3"]
+]:
     """Render a view in [0, 1] at each centre, with its own field of view, heading and so on.
+
+    Return the views, and the directions in which their pixels look.
+
 
     `rotation` (or reflection) takes directions to those of the picture: the world appears turned.
     The first three channels are colours; further ones (a land mask) are only sampled.
@@ -164,11 +169,12 @@ def take_views(
         draw_between(limits, *centre.shape[:2], generator=generator).to(centre) for limits in ranges
     )
     directions = view_directions(centre, field_of_view, size=options.size, heading_deg=heading)
+    turned = directions
     if rotation is not None:
-        directions = einsum(directions, rotation, "w v y x c, w d c -> w v y x d")
-    views = look_up(worlds, directions)
+        turned = einsum(directions, rotation, "w v y x c, w d c -> w v y x d")
+    views = look_up(worlds, turned)
     colours = develop(views[:, :, :3], haze=haze, exposure_stops=exposure)
-    return torch.cat((colours, views[:, :, 3:]), dim=2)
+    return torch.cat((colours, views[:, :, 3:]), dim=2), directions
 
 
 def to_uint8(images: Float[Tensor, "*batch"]) -> UInt8[Tensor, "*batch"]:
@@ -199,7 +205,7 @@ def random_views(
     xyz = torch.empty(0, 3)
     for _ in range(100):
         centre = sphere.sample_uniform(1, count, generator=generator, dtype=torch.float32)
-        views = take_views(texture, centre, generator=generator, options=options)[0]
+        views = take_views(texture, centre, generator=generator, options=options)[0][0]
         enough = views[:, 3:].mean(dim=(1, 2, 3)).nan_to_num(1.0) >= options.min_land
         images = torch.cat((images, to_uint8(views[enough, :3])))
         xyz = torch.cat((xyz, centre[0, enough]))
@@ -227,5 +233,5 @@ def track_views(
     tangent = torch.cos(course) * north + torch.sin(course) * east
     xyz = functional.normalize(sphere.exp_map(start, way[:, None] * tangent), dim=-1)
     camera = replace(options, field_of_view_deg=2 * (field_of_view.item(),))
-    views = take_views(world[None], xyz[None], generator=generator, options=camera)[0]
+    views = take_views(world[None], xyz[None], generator=generator, options=camera)[0][0]
     return Views(to_uint8(views), sphere.to_lat_lon(xyz.double()))

@@ -8,9 +8,11 @@ which the truth is likeliest, on photos or worlds that are neither trained nor t
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
+from scipy.optimize import minimize
 from torch import Generator, Tensor
 
 from icgeo import maps, sphere
@@ -24,10 +26,12 @@ from icgeo.data.orbit import (
 from icgeo.geolocator import Geolocator
 from icgeo.metrics import median_error
 from icgeo.models.map_model import MapModel
-from icgeo.options import EARTH, SHOTS
+from icgeo.models.matching import FINE, MatchSettings, Parts
+from icgeo.options import EARTH, SHOTS, UNKNOWN
 from icgeo.prediction import Example
 from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density
+from icgeo.sphere.healpix import cell_of
 from icgeo.training.episodes import PROMPTS, EpisodeOptions, WorldBank, sample_episodes
 from icgeo.training.photo_sets import PhotoSet
 from icgeo.travel import FRAMES_ALIKE, frame_temperature, smooth
@@ -39,6 +43,7 @@ LocatedSequence = tuple[list[Density], Float[Tensor, "frames 2"]]
 TEMPERATURES = tuple(1 / x for x in torch.logspace(math.log10(0.2), math.log10(3), 28).tolist())
 NOISES = tuple(maps.Noise(level, level, level) for level in (0.03, 0.05, 0.1, 0.15, 0.2, 0.3))
 CORRELATIONS = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0)
+FLOORS = (0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12)
 GAP_SECONDS = 60.0
 
 
@@ -197,14 +202,74 @@ def calibrate(
     return replace(model, settings=replace(settings, frame_correlation=correlation))
 
 
-def _world_episodes(worlds: WorldBank, prompt: str, count: int, seed: int) -> list[Split]:
+def fit_matching(
+    model: MapModel, worlds: WorldBank, *, episodes: int = 12, evaluations: int = 40, seed: int
+) -> MapModel:
+    """Fit how alike parts become a likelihood: few and many examples, from anywhere and from near.
+
+    The truth should be likeliest, given the evidence of parts alone, by Nelder and Mead (1965).
+
+    Args:
+        model: the model, with an encoder of parts.
+        worlds: worlds that the encoder was not trained on.
+        episodes: number of episodes of 16 queries, of each kind.
+        evaluations: of the likelihood, at most.
+        seed: seed of the episodes.
+    """
+    sets: list[tuple[Parts, Tensor, Tensor]] = []
+    for cap_share in (0.0, 1.0):
+        splits = _world_episodes(worlds, UNKNOWN, episodes, seed, cap_share=cap_share)
+        for examples, queries in splits:
+            cells: Any = model.describe_parts(examples.photos)
+            xyz, truth = sphere.to_xyz(examples.lat_lon).float(), cell_of(queries.lat_lon, FINE)
+            query: Any = model.describe_parts(queries.photos)
+            sets += [(Parts(cells[:k], xyz[:k]), query, truth) for k in (1, 4, 16)]
+
+    def settings_of(logarithms: Sequence[float]) -> MatchSettings:
+        sharpness, none_logit, inliers, weight = map(math.exp, logarithms)
+        return MatchSettings(sharpness, none_logit, min(inliers, 0.99), weight)
+
+    def likelihoods(settings: MatchSettings) -> Float[Tensor, " queries"]:
+        """Return the share of the evidence at the truth, over that of an even spread."""
+        shares = [
+            parts.evidence(query, settings).softmax(-1)[range(len(truth)), truth]
+            for parts, query, truth in sets
+        ]
+        return 12 * FINE**2 * torch.cat(shares).double()
+
+    def cost(settings: MatchSettings, floor: float) -> float:
+        return -torch.log((1 - floor) * likelihoods(settings) + floor).mean().item()
+
+    start = MatchSettings()
+    first = [math.log(x) for x in (start.sharpness, start.none_logit, start.inliers, start.weight)]
+    best = minimize(
+        lambda x: cost(settings_of(x.tolist()), start.floor),
+        first,
+        method="Nelder-Mead",
+        options={"maxfev": evaluations, "initial_simplex": [first, *_steps(first, 0.3)]},
+    )
+    settings = settings_of(best.x.tolist())
+    ratio = likelihoods(settings)
+    floor = min(FLOORS, key=lambda f: -torch.log((1 - f) * ratio + f).mean().item())
+    matching = replace(settings, floor=floor)
+    return replace(model, settings=replace(model.settings, matching=matching))
+
+
+def _steps(start: list[float], size: float) -> list[list[float]]:
+    """Return as many points as there are numbers, in each of which one is larger."""
+    return [[x + size * (i == j) for j, x in enumerate(start)] for i in range(len(start))]
+
+
+def _world_episodes(
+    worlds: WorldBank, prompt: str, count: int, seed: int, *, cap_share: float = 0.0
+) -> list[Split]:
     """Return episodes of as many examples as any shots, and 16 queries."""
     options = EpisodeOptions(
         worlds=count,
         views=max(SHOTS) + 16,
         earth_share=float(prompt == EARTH),
         real_share=0.1,
-        cap_share=0.0,
+        cap_share=cap_share,
         near_share=0.0,
     )
     batch = sample_episodes(worlds, options, generator=Generator().manual_seed(seed))

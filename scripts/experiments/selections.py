@@ -168,7 +168,9 @@ def grid_views(world: str, picture: "Tensor", size: int, generator: "Generator")
     options = EARTH_VIEWS if world == EARTH else None
     examples: list[Example] = []
     for xyz in fibonacci_grid(size).split(VIEWS_AT_ONCE):
-        images = take_views(picture[None], xyz[None].float(), generator=generator, options=options)
+        images, _ = take_views(
+            picture[None], xyz[None].float(), generator=generator, options=options
+        )
         views = views_to_examples(to_uint8(images[0]), to_lat_lon(xyz))
         examples += [Example(image, *place) for image, place in views]
     return examples

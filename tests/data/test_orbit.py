@@ -48,7 +48,7 @@ def test_directions_are_those_of_the_gnomonic_projection():
 def test_a_view_shows_its_place(lat, lon):
     """The mean of the four middle pixels of a picture of unit vectors is the centre."""
     centre = sphere.to_xyz(torch.tensor([[[lat, lon]]]))
-    views = orbit.take_views(xyz_world(256)[None], centre, generator=generator(), options=CLEAR)
+    views, _ = orbit.take_views(xyz_world(256)[None], centre, generator=generator(), options=CLEAR)
     middle = views[0, 0, :, 31:33, 31:33].mean(dim=(1, 2)) * 2 - 1
     assert torch.rad2deg(sphere.angle(middle / middle.norm(), centre[0, 0])) < 0.3
 
@@ -66,7 +66,7 @@ def test_north_is_up_and_heading_turns_the_view():
 
 def test_the_antimeridian_leaves_no_seam():
     centre = sphere.to_xyz(torch.tensor([[[0.0, 180.0]]]))
-    views = orbit.take_views(xyz_world(256)[None], centre, generator=generator(), options=CLEAR)
+    views, _ = orbit.take_views(xyz_world(256)[None], centre, generator=generator(), options=CLEAR)
     step = views[0, 0].diff(dim=-1).abs().amax(dim=(0, 1))
     assert step.max() < 3 * step.median()
 
@@ -74,7 +74,7 @@ def test_the_antimeridian_leaves_no_seam():
 def test_a_turned_world_shows_the_turned_place():
     turn = sphere.random_rotation(1, generator=generator(2), dtype=torch.float32)
     centre = sphere.sample_uniform(1, 5, generator=generator(3), dtype=torch.float32)
-    views = orbit.take_views(
+    views, _ = orbit.take_views(
         xyz_world()[None], centre, generator=generator(), options=CLEAR, rotation=turn
     )
     middle = views[0, :, :, 31:33, 31:33].mean(dim=(2, 3)) * 2 - 1
