@@ -1,26 +1,32 @@
 """Baselines of the method, with its protocol; given no examples, all of them answer as `Chance`.
 
-The nearest example by pixels is matching without learning; on the ground, it is the best to be had
+The nearest example by pixels is retrieval without learning; on the ground, it is the best to be had
 of all answers that are examples. Both answer with its place and a von Mises-Fisher density around
-it of a fixed `kappa`.
+it of a fixed `kappa`. Alike parts, learned or of pixels, answer with their own likelihood and no
+drawn map.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from einops import rearrange
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad, unfold
 
 from icgeo.data.photos import Photo, read_photo
+from icgeo.data.pixels import square_pixels
+from icgeo.models.map_model import MapModel
+from icgeo.models.matching import MatchSettings, Parts
 from icgeo.prediction import Example, Prediction
 from icgeo.sampling import keyed_noise
-from icgeo.sphere import distance_km, to_lat_lon
+from icgeo.sphere import distance_km, to_lat_lon, to_xyz
+from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density
 
 KAPPA = 3.0
@@ -99,6 +105,65 @@ class NearestPixels:
             for images in (photos, [example.image for example in examples])
         )
         return _at_nearest(torch.cdist(query, known), examples, self.kappa, start)
+
+
+def pixel_cells(
+    photos: UInt8[Tensor, "photos 3 size size"], *, side: int = 4, patch: int = 12
+) -> Float[Tensor, "photos cells channels"]:
+    """Describe cells by the pixels around them, less their mean and at unit length.
+
+    The cosine of two is the normalised cross-correlation, free of exposure and of haze.
+    """
+    padding = (patch - side) // 2
+    padded = pad(photos.float() / 255, 4 * (padding,), mode="reflect")
+    patches = rearrange(unfold(padded, patch, stride=side), "n c p -> n p c")
+    return normalize(patches - patches.mean(-1, keepdim=True), dim=-1)
+
+
+CROSS_CORRELATION = MatchSettings()
+"""Fitted for `pixel_cells`."""
+
+
+@dataclass(frozen=True, eq=False)
+class AlikeParts:
+    """Answers with what alike parts of photo and examples say, without a model that draws.
+
+    By default parts are compared by normalised cross-correlation, and nothing is learned; see
+    `icgeo.models.matching`, whose `of` takes what a model has learned.
+    """
+
+    describe: Callable[[UInt8[Tensor, "photos 3 size size"]], Tensor] = pixel_cells
+    """Gives the cells of photos their descriptors."""
+    settings: MatchSettings = CROSS_CORRELATION
+    photo_size: int = 64
+    seed: int = 0
+    """Of `Chance`, which answers where there is no example."""
+    name: str = "cross-correlation"
+
+    @classmethod
+    def of(cls, model: MapModel, name: str = "alike parts alone") -> "AlikeParts":
+        """Take the encoder of parts of a model, without the model."""
+        return cls(model.describe_parts, model.settings.matching, model.photo_size, name=name)
+
+    def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
+        """Locate each photo from all examples."""
+        if not (photos and examples):
+            return Chance(self.seed).locate(photos, examples)
+        start = time.perf_counter()
+        places = torch.tensor([[example.lat, example.lon] for example in examples])
+        shown, query = (
+            self.describe(square_pixels(images, self.photo_size))
+            for images in ([example.image for example in examples], photos)
+        )
+        evidence = Parts(shown, to_xyz(places)).evidence(query, self.settings)
+        prior = Density.uniform(NSIDE)
+        densities = [prior.updated(ratios, floor=self.settings.floor) for ratios in evidence]
+        points = best_points(torch.stack([density.mass for density in densities]).float())
+        seconds = (time.perf_counter() - start) / len(photos)
+        return [
+            Prediction.from_density(density, point, legibility=1.0, seconds=seconds)
+            for density, point in zip(densities, points, strict=True)
+        ]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """Train the encoder of parts of the model in the box, and fit how alike parts become evidence."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,10 @@ def main(options: Options) -> None:
     backbone.matcher = run.average.module.cpu().eval().requires_grad_(False)
     unseen = WorldBank.build(folder, per_family=8, seed=options.seed + 2_000_000)
     unseen = unseen.with_bodies(VALIDATION_BODIES)
-    model = fit_matching(model, unseen, seed=options.seed + 3)
+    matching = fit_matching(model.describe_parts, unseen, seed=options.seed + 3)
+    model = replace(model, settings=replace(model.settings, matching=matching))
     model.save(folder / "checkpoint")
-    print(f"{model.settings.matching}\nsaved {folder / 'checkpoint'}")
+    print(f"{matching}\nsaved {folder / 'checkpoint'}")
 
 
 if __name__ == "__main__":

@@ -70,6 +70,11 @@ class Options(LocateOptions, LoadOptions):
     """Run folder under runs/; a run that was stopped goes on."""
 
 
+def is_own(options: Options) -> bool:
+    """Return whether the photos are no views of worlds."""
+    return any((options.queries, options.video, options.benchmark))
+
+
 def gather(options: Options) -> "list[Episode]":
     """Gather examples and queries: the user's, or of some worlds."""
     from icgeo import data, evaluation
@@ -128,13 +133,17 @@ def locate(
 ) -> "DataFrame":
     """Locate all queries; the main process draws figures and keeps cases for the report."""
     from icgeo import evaluation, report
+    from icgeo.baselines import AlikeParts
 
-    settings = runs[0][0].loaded.settings
+    model = runs[0][0].loaded
     methods: list[tuple[Locator, Episode]] = [*runs]
     baselines: list[tuple[Locator, Episode]] = []
+    if not is_own(options):
+        ways = [AlikeParts(), *([AlikeParts.of(model)] if model.matcher else [])]
+        methods += [(way, episode) for way in ways for _, episode in runs]
     if options.select:
         methods, baselines = evaluation.choose_examples(
-            runs, options.select, features, shots=max(options.shots)
+            methods, options.select, features, shots=max(options.shots)
         )
     rows = evaluation.evaluate(
         [*methods, *baselines],
@@ -145,8 +154,8 @@ def locate(
         shard=shard,
     )
     if shard.is_main:
-        report.save_figures(folder, rows, methods, settings.style)
-        report.save_cases(folder, rows, methods)
+        report.save_figures(folder, rows, methods[: len(runs)], model.settings.style)
+        report.save_cases(folder, rows, methods[: len(runs)])
     return rows
 
 
@@ -157,8 +166,7 @@ def main(options: Options) -> None:
     from icgeo.models import load
 
     shard = evaluation.Shard.here()
-    is_own = options.queries or options.video or options.benchmark
-    if shard.is_main and is_own and knows_orbit_alone(options):
+    if shard.is_main and is_own(options) and knows_orbit_alone(options):
         logging.getLogger("icgeo").warning(ONLY_ORBIT)
     model = load(**fields_of(LoadOptions, options))
     episodes = gather(options)

@@ -98,18 +98,23 @@ class MapModel:
             return Context(0, {}, self.fingerprint)
         drawn = maps.draw(lat_lon, self.settings.style)
         tensors = self.layout.encode_pairs(self._pixels(photos), drawn)
-        cells = self.describe_parts(photos)
-        parts = None if cells is None else Parts(cells, sphere.to_xyz(lat_lon).float().cpu())
+        parts = None
+        if self.matcher:
+            parts = Parts(self.describe_parts(photos), sphere.to_xyz(lat_lon).float().cpu())
         return Context(len(photos), tensors, self.fingerprint, parts)
+
+    @property
+    def matcher(self) -> LocalEncoder | None:
+        """The encoder of parts of photos, if it has one."""
+        encoder: LocalEncoder | None = getattr(self.backbone, "matcher", None)
+        return encoder
 
     @torch.no_grad()
     def describe_parts(
         self, photos: UInt8[Tensor, "photos 3 size size"]
-    ) -> Float[Tensor, "photos cells channels"] | None:
-        """Describe the cells of photos, on the CPU, where the model has an encoder of parts."""
-        matcher: LocalEncoder | None = getattr(self.backbone, "matcher", None)
-        if matcher is None:
-            return None
+    ) -> Float[Tensor, "photos cells channels"]:
+        """Describe the cells of photos, on the CPU; the model has a `matcher`."""
+        matcher: Any = self.matcher
         return matcher(self._pixels(photos).to(matcher.device, matcher.dtype)).cpu()
 
     @torch.no_grad()
@@ -124,7 +129,7 @@ class MapModel:
         context.require(self.fingerprint)
         if context.parts is None or not context.shots or not len(photos):
             return None
-        cells: Any = self.describe_parts(photos)
+        cells = self.describe_parts(photos)
         return context.parts.of(context.chosen).evidence(cells, self.settings.matching)
 
     def _pixels(self, photos: Tensor) -> Tensor:

@@ -6,12 +6,11 @@ which the truth is likeliest, on photos or worlds that are neither trained nor t
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from scipy.optimize import minimize
 from torch import Generator, Tensor
 
@@ -203,15 +202,20 @@ def calibrate(
 
 
 def fit_matching(
-    model: MapModel, worlds: WorldBank, *, episodes: int = 12, evaluations: int = 40, seed: int
-) -> MapModel:
+    describe: Callable[[UInt8[Tensor, "photos 3 size size"]], Tensor],
+    worlds: WorldBank,
+    *,
+    episodes: int = 12,
+    evaluations: int = 40,
+    seed: int,
+) -> MatchSettings:
     """Fit how alike parts become a likelihood: few and many examples, from anywhere and from near.
 
     The truth should be likeliest, given the evidence of parts alone, by Nelder and Mead (1965).
 
     Args:
-        model: the model, with an encoder of parts.
-        worlds: worlds that the encoder was not trained on.
+        describe: gives the cells of photos their descriptors.
+        worlds: worlds that it was not trained on.
         episodes: number of episodes of 16 queries, of each kind.
         evaluations: of the likelihood, at most.
         seed: seed of the episodes.
@@ -220,9 +224,8 @@ def fit_matching(
     for cap_share in (0.0, 1.0):
         splits = _world_episodes(worlds, UNKNOWN, episodes, seed, cap_share=cap_share)
         for examples, queries in splits:
-            cells: Any = model.describe_parts(examples.photos)
+            cells, query = describe(examples.photos), describe(queries.photos)
             xyz, truth = sphere.to_xyz(examples.lat_lon).float(), cell_of(queries.lat_lon, FINE)
-            query: Any = model.describe_parts(queries.photos)
             sets += [(Parts(cells[:k], xyz[:k]), query, truth) for k in (1, 4, 16)]
 
     def settings_of(logarithms: Sequence[float]) -> MatchSettings:
@@ -251,8 +254,7 @@ def fit_matching(
     settings = settings_of(best.x.tolist())
     ratio = likelihoods(settings)
     floor = min(FLOORS, key=lambda f: -torch.log((1 - f) * ratio + f).mean().item())
-    matching = replace(settings, floor=floor)
-    return replace(model, settings=replace(model.settings, matching=matching))
+    return replace(settings, floor=floor)
 
 
 def _steps(start: list[float], size: float) -> list[list[float]]:

@@ -93,7 +93,7 @@ def test_without_the_package_of_real_bodies_training_goes_on(bank, monkeypatch, 
 
 def test_the_likelihood_of_matches_is_fitted(bank):
     model = load("tiny")
-    fitted = fit_matching(model, bank, episodes=1, evaluations=3, seed=0).settings.matching
+    fitted = fit_matching(model.describe_parts, bank, episodes=1, evaluations=3, seed=0)
     assert fitted != MatchSettings()
     assert 0 < fitted.floor < 0.2
     assert replace(fitted, floor=0.0) != fitted
