@@ -30,21 +30,14 @@ def as_column(
 ) -> Float[Tensor, "rows"]:
     """Return one number in [low, high] for each of at least one query."""
     numbers = as_numbers(values, name, low=low, high=high)
-    if numbers.ndim != 1 or not len(numbers):
-        raise ValueError(
-            f"expected one {name} for each of at least one query, got shape {tuple(numbers.shape)}"
-        )
+    check_rows(numbers, 1, f"one {name}")
     return numbers
 
 
 def as_locations(values: Values, name: str) -> Float[Tensor, "rows 2"]:
     """Return at least one location in degrees, float64."""
     lat_lon = as_lat_lon(values).double()
-    if lat_lon.ndim != 2 or not len(lat_lon):
-        raise ValueError(
-            f"expected a {name} (latitude, longitude) for each of at least one query, "
-            f"got shape {tuple(lat_lon.shape)}"
-        )
+    check_rows(lat_lon, 2, f"a {name} (latitude, longitude)")
     return lat_lon
 
 
@@ -53,6 +46,14 @@ def as_answers(values: Values, name: str) -> tuple[Float[Tensor, "rows 2"], Tens
     lat_lon = as_tensor(values)
     known = ~lat_lon.isnan().all(-1) if lat_lon.ndim else torch.tensor(True)
     return as_locations(torch.where(known[..., None], lat_lon, 0), name), known
+
+
+def check_rows(rows: Tensor, dimensions: int, name: str) -> None:
+    """Refuse no row, or other dimensions."""
+    if rows.ndim != dimensions or not len(rows):
+        raise ValueError(
+            f"expected {name} for each of at least one query, got shape {tuple(rows.shape)}"
+        )
 
 
 def check_same_rows(count: int, other: int, name: str) -> None:

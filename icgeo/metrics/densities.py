@@ -1,22 +1,76 @@
-"""Scores of densities, one density at a time, so that a stream of them needs no more memory.
+"""Scores of densities and of their calibration, one density at a time, so that a stream fits.
 
 Conventions: one row a query; areas in km2 on a sphere of 6371 km, energy in km, entropy and NLL in
-nats.
+nats; `levels` are the credible levels of the truths (`Density.credible_level`). Fractions are in
+[0, 1]. NaN and inputs without a row raise `ValueError`.
 """
 
+import math
 from array import array
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 
 import numpy as np
+import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike
+from torch import Tensor
 
-from icgeo.metrics.calibration import UNIFORM_NLL, calibration_error, coverage
-from icgeo.metrics.checks import as_locations
+from icgeo.metrics.checks import as_column, as_locations
 from icgeo.metrics.energy import energy_score
 from icgeo.sphere import AREA_KM2, Values
 from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_of
+
+UNIFORM_NLL = math.log(4 * math.pi)
+
+
+def coverage(levels: ArrayLike | Tensor, p: float) -> float:
+    """Fraction of the truths inside their credible region of probability `p`."""
+    return reliability(levels, [p]).item()
+
+
+def reliability(levels: ArrayLike | Tensor, grid: ArrayLike | Tensor) -> Float[Tensor, "grid"]:
+    """P-P curve: the observed fraction of truths inside the credible region of each probability.
+
+    Calibrated densities follow the diagonal, since their levels are uniform (Dawid 1984).
+    """
+    probabilities = as_column(grid, "probability", low=0, high=1)
+    return _share_up_to(_sorted_levels(levels), probabilities)
+
+
+def calibration_error(levels: ArrayLike | Tensor) -> float:
+    """Largest distance of the P-P curve from the diagonal (the Kolmogorov-Smirnov statistic).
+
+    Above `1.36 / sqrt(rows)` it rejects calibration at 5 % for independent queries (Massey 1951).
+    """
+    ordered = _sorted_levels(levels)
+    steps = torch.arange(len(ordered) + 1).to(ordered) / len(ordered)
+    return torch.maximum(steps[1:] - ordered, ordered - steps[:-1]).max().item()
+
+
+def recall_by_area(
+    searched_area_km2: ArrayLike | Tensor, areas_km2: ArrayLike | Tensor
+) -> Float[Tensor, "areas"]:
+    """Fraction of the truths that a search of each area finds, most probable cells first.
+
+    The recall-against-area curve (Bianco et al. 2024, arXiv 2407.13862): for ranked regions, the
+    share of queries whose truth lies within those that together cover the area.
+    """
+    ordered = as_column(searched_area_km2, "searched area", low=0).sort().values
+    return _share_up_to(ordered, as_column(areas_km2, "area", low=0))
+
+
+def _share_up_to(
+    ordered: Float[Tensor, "rows"], bounds: Float[Tensor, "bounds"]
+) -> Float[Tensor, "bounds"]:
+    return torch.searchsorted(ordered, bounds.to(ordered), right=True).double() / len(ordered)
+
+
+def _sorted_levels(levels: ArrayLike | Tensor) -> Float[Tensor, "rows"]:
+    # sums of masses exceed 1 by rounding
+    column = as_column(levels, "credible level", low=-1e-6, high=1 + 1e-6)
+    return column.clamp(0, 1).sort().values
 
 
 @dataclass(frozen=True)
@@ -30,10 +84,7 @@ class DensityScore:
     level: float
     """Credible level of the truth, `Density.credible_level`."""
     searched_area_km2: float
-    """Area to search until the truth is found, most probable cells first, its own cell included.
-
-    Of cells as probable as the truth's, half are found before it on average. Searched area of
-    gravitational-wave alerts (Singer et al. 2014), and of recall against area."""
+    """As `searched_area_km2` has it."""
     area_50_km2: float
     """Area of the smallest region of half of the mass."""
     area_90_km2: float
@@ -51,7 +102,11 @@ class DensitySummary:
 
     queries: int
     mean_nll: float
+    """Not comparable with the figures that Plonk (Dufour et al. 2025) publishes: its likelihood
+    takes the divergence of the flow in R^3 without projecting it on the tangent plane, so that it
+    is not that of a density on the sphere."""
     information_gain: float
+    """Mean nats by which the densities beat the uniform one (Good 1952); negative if worse."""
     mean_entropy: float
     mean_energy_km: float
     median_searched_area_km2: float
@@ -63,7 +118,11 @@ class DensitySummary:
 
 
 def searched_area_km2(density: Density, lat_lon: Values) -> float:
-    """Area to search until the truth is found, as `DensityScore` has it."""
+    """Area to search until the truth is found, most probable cells first, its own cell included.
+
+    Of cells as probable as the truth's, half are found before it on average. Searched area of
+    gravitational-wave alerts (Singer et al. 2014), and of recall against area.
+    """
     mass = density.mass[cell_of(lat_lon, density.nside)]
     above, equal = (density.mass > mass).sum().item(), (density.mass == mass).sum().item()
     return (above + (equal + 1) / 2) * AREA_KM2 / len(density.mass)
@@ -76,15 +135,11 @@ def score_density(density: Density, lat_lon: Values) -> DensityScore:
         raise ValueError(f"expected one truth for a density, got {len(truth)}")
     mass = density.mass.numpy()
     cell = int(cell_of(truth[0], density.nside))
-    ordered = np.sort(mass)[::-1]
-    upto = np.minimum(ordered.cumsum(), 1)
-    above = int((mass > mass[cell]).sum())
-    before = above + int((mass[:cell] == mass[cell]).sum())
+    upto = np.minimum(np.sort(mass)[::-1].cumsum(), 1)  # sorted once, and faster than by torch
+    before = int((mass > mass[cell]).sum()) + int((mass[:cell] == mass[cell]).sum())
     cell_km2 = AREA_KM2 / len(mass)
-    with np.errstate(divide="ignore"):
-        log_prob = np.log(mass[cell] / density.cell_area)
     return DensityScore(
-        nll=-float(log_prob),
+        nll=-density.log_prob(truth[0]).item(),
         entropy=density.entropy(),
         level=1.0 if mass[cell] == 0 else float(upto[before - 1]) if before else 0.0,
         searched_area_km2=searched_area_km2(density, truth[0]),
@@ -130,20 +185,17 @@ class DensityScores:
         return np.array(self._values[_NAMES.index(name) :: len(_NAMES)])
 
     def summary(self) -> DensitySummary:
-        """Summarise all rows.
-
-        Raises:
-            ValueError: nothing was added.
-        """
+        """Summarise all rows, at least one."""
         if not len(self):
             raise ValueError("expected at least one density, got none; add some first")
         rows = {name: self.column(name) for name in _NAMES}
+        mean = {name: float(values.mean()) for name, values in rows.items()}
         return DensitySummary(
             queries=len(self),
-            mean_nll=float(rows["nll"].mean()),
-            information_gain=UNIFORM_NLL - float(rows["nll"].mean()),
-            mean_entropy=float(rows["entropy"].mean()),
-            mean_energy_km=float(rows["energy_km"].mean()),
+            mean_nll=mean["nll"],
+            information_gain=UNIFORM_NLL - mean["nll"],
+            mean_entropy=mean["entropy"],
+            mean_energy_km=mean["energy_km"],
             **{f"median_{name}": float(np.median(rows[name])) for name in rows if "area" in name},
             coverage_50=coverage(rows["level"], 0.5),
             coverage_90=coverage(rows["level"], 0.9),

@@ -1,4 +1,4 @@
-"""Great-circle errors of points: distances, GeoScore, accuracy within km, under a named protocol.
+"""Great-circle errors of points under a named protocol, of all queries and of groups of them.
 
 Conventions: one row a query; `distance_km` is the error, infinite for a query without an answer
 (score 0, within no radius) unless the caller puts the error of a guess, as `icgeo.evaluation` does.
@@ -8,14 +8,17 @@ Fractions are in [0, 1].
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
+from pandas import DataFrame, Series
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from icgeo.metrics.checks import as_answers, as_column, as_locations, as_numbers, check_same_rows
-from icgeo.metrics.intervals import weighted_median
 from icgeo.sphere import EARTH_RADIUS_KM, Values, angle, to_xyz
 from icgeo.sphere.best_point import GEOSCORE_SCALE_KM
 
@@ -46,7 +49,7 @@ PROTOCOLS = {
 
 @dataclass(frozen=True)
 class Summary:
-    """The columns of a results table; None for what was not given."""
+    """The columns of a results table."""
 
     queries: int
     median_km: float
@@ -57,9 +60,24 @@ class Summary:
     within_200: float
     within_750: float
     within_2500: float
-    mean_nll: float | None
-    median_area_km2: float | None
-    mean_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Summaries of parts of the queries, by label in alphabetical order."""
+
+    summaries: dict[str, Summary]
+    missing: int
+    """Queries without a label: in no group."""
+
+
+@dataclass(frozen=True)
+class DensityBin:
+    """Queries with about as many training photos around them."""
+
+    fewest: int
+    most: int
+    summary: Summary
 
 
 def _protocol(name: str) -> Protocol:
@@ -96,18 +114,14 @@ def geoscore(distance_km: ArrayLike | Tensor, *, protocol: str = "osv5m") -> Flo
     >>> geoscore([0.0, 1492.7, float("inf")]).round().tolist()
     [5000.0, 1839.0, 0.0]
     """
-    rounded = _protocol(protocol).rounded
     score = 5000 * torch.exp(-as_numbers(distance_km, "distance_km", low=0) / GEOSCORE_SCALE_KM)
-    return score.round() if rounded else score
+    return score.round() if _protocol(protocol).rounded else score
 
 
 def accuracy_within(
     distance_km: ArrayLike | Tensor, km: float, *, protocol: str = "osv5m"
 ) -> float:
-    """Fraction of the queries closer than `km` (Hays and Efros 2008).
-
-    Strictly, except for the protocol "geoclip". `km` must be positive and finite.
-    """
+    """Fraction of the queries closer than `km`, strictly except for the protocol "geoclip"."""
     return accuracies(distance_km, (km,), protocol=protocol)[km]
 
 
@@ -117,12 +131,11 @@ def accuracies(
     *,
     protocol: str = "osv5m",
 ) -> dict[float, float]:
-    """Fraction of the queries within each of several distances, as `accuracy_within`."""
-    closed = _protocol(protocol).closed
+    """Fraction of the queries within each of several distances, positive and finite."""
     distance = as_column(distance_km, "distance_km", low=0)
     if wrong := [km for km in thresholds_km if not 0 < km < math.inf]:
         raise ValueError(f"expected thresholds in km, positive and finite, got {wrong[0]:g}")
-    within = torch.le if closed else torch.lt
+    within = torch.le if _protocol(protocol).closed else torch.lt
     return {km: within(distance, km).double().mean().item() for km in thresholds_km}
 
 
@@ -133,39 +146,70 @@ def mean_error(distance_km: ArrayLike | Tensor) -> float:
 
 def median_error(distance_km: ArrayLike | Tensor) -> float:
     """Median error in km, midway between the middle two; infinite if they have no answer."""
-    return _median(as_column(distance_km, "distance_km", low=0))
+    return float(np.median(as_column(distance_km, "distance_km", low=0).cpu()))
 
 
-def _median(values: Float[Tensor, "rows"]) -> float:
-    return weighted_median(values, torch.ones_like(values)).item()
-
-
-def summarise(
-    distance_km: ArrayLike | Tensor,
-    nll: ArrayLike | Tensor | None = None,
-    *,
-    area_km2: ArrayLike | Tensor | None = None,
-    seconds: ArrayLike | Tensor | None = None,
-    protocol: str = "osv5m",
-) -> Summary:
-    """Summarise queries as one row of a table; `area_km2` are those of the 90 % credible regions.
-
-    Raises:
-        ValueError: no query, NaN, or columns of different lengths.
-    """
-    distance = as_column(distance_km, "distance_km", low=0)
-    columns = {}
-    for name, values in {"nll": nll, "area_km2": area_km2, "seconds": seconds}.items():
-        if values is not None:
-            columns[name] = as_column(values, name)
-            check_same_rows(len(distance), len(columns[name]), name)
+def summarise(distance_km: ArrayLike | Tensor, *, protocol: str = "osv5m") -> Summary:
+    """Summarise the errors of queries as one row of a table."""
     return Summary(
-        queries=len(distance),
-        median_km=_median(distance),
-        mean_km=mean_error(distance),
-        mean_geoscore=geoscore(distance, protocol=protocol).mean().item(),
-        **{f"within_{km:.0f}": x for km, x in accuracies(distance, protocol=protocol).items()},
-        mean_nll=columns["nll"].mean().item() if "nll" in columns else None,
-        median_area_km2=_median(columns["area_km2"]) if "area_km2" in columns else None,
-        mean_seconds=columns["seconds"].mean().item() if "seconds" in columns else None,
+        queries=len(as_column(distance_km, "distance_km", low=0)),
+        median_km=median_error(distance_km),
+        mean_km=mean_error(distance_km),
+        mean_geoscore=geoscore(distance_km, protocol=protocol).mean().item(),
+        **{f"within_{km:.0f}": x for km, x in accuracies(distance_km, protocol=protocol).items()},
     )
+
+
+def errors_by_group(
+    distance_km: ArrayLike | Tensor, labels: Any, *, protocol: str = "osv5m"
+) -> Groups:
+    """Summarise the queries of each label, such as the continents of their truths."""
+    distance = Series(as_column(distance_km, "distance_km", low=0).numpy())
+    label = Series(labels).astype(object)
+    check_same_rows(len(distance), len(label), "labels")
+    parts = distance.groupby(label.to_numpy())
+    summaries = {str(name): summarise(km.to_numpy(), protocol=protocol) for name, km in parts}
+    return Groups(summaries, missing=int(label.isna().sum()))
+
+
+def training_counts(
+    lat_lon: Values, training: Values, *, radius_km: float = 100.0
+) -> Int[np.ndarray, "rows"]:
+    """Count the training photos within `radius_km` of each location, on the sphere.
+
+    Both [rows, 2] in degrees; the boundary is inside.
+    """
+    if not 0 < radius_km < np.pi * EARTH_RADIUS_KM:
+        raise ValueError(f"expected a radius_km above 0, under half way around, got {radius_km:g}")
+    queries = to_xyz(as_locations(lat_lon, "location")).numpy()
+    photos = to_xyz(as_locations(training, "training location")).numpy()
+    chord = 2 * np.sin(radius_km / EARTH_RADIUS_KM / 2)
+    return KDTree(photos).query_ball_point(queries, chord, return_length=True)
+
+
+def errors_by_training_density(
+    distance_km: ArrayLike | Tensor,
+    counts: ArrayLike | Tensor,
+    *,
+    bins: int = 4,
+    protocol: str = "osv5m",
+) -> list[DensityBin]:
+    """Summarise the errors by quantiles of `training_counts`, from sparse to dense.
+
+    Equal counts stay together, so that there may be fewer bins.
+    """
+    distance = as_column(distance_km, "distance_km", low=0).numpy()
+    around = as_column(counts, "training count", low=0).numpy()
+    check_same_rows(len(distance), len(around), "training counts")
+    if bins < 1:
+        raise ValueError(f"expected at least 1 bin, got {bins}")
+    bounds = np.quantile(around, np.linspace(0, 1, bins + 1)[1:], method="inverted_cdf")
+    rows = DataFrame({"km": distance, "around": around})
+    return [
+        DensityBin(
+            int(part.around.min()),
+            int(part.around.max()),
+            summarise(part.km.to_numpy(), protocol=protocol),
+        )
+        for _, part in rows.groupby(np.searchsorted(np.unique(bounds), around))
+    ]

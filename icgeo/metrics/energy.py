@@ -16,8 +16,7 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from icgeo.metrics.checks import as_locations
-from icgeo.sphere import EARTH_RADIUS_KM, Values, angle, as_lat_lon, to_xyz
+from icgeo.sphere import EARTH_RADIUS_KM, Values, as_lat_lon, to_xyz
 from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import mean_vectors
 
@@ -96,29 +95,3 @@ def _angles(a: Float[np.ndarray, "a 3"], b: Float[np.ndarray, "b 3"]) -> Float[n
     share = extent / np.maximum(2 - 2 * dot, extent)
     mean_over_root = 1 - share * (1 / 4 - (math.sqrt(math.pi) / 2 - 3 / 4) * share)
     return np.arccos(dot) * mean_over_root
-
-
-def energy_score_of_samples(
-    samples: Values, truth: Values, *, fair: bool = True
-) -> Float[Tensor, "rows"]:
-    """Energy score in km from samples [rows, samples, 2] of each prediction.
-
-    `fair=True` leaves pairs of a sample with itself out, which estimates the score of the
-    distribution that was sampled without bias (Ferro 2014) and needs two samples;
-    `fair=False` is the score of the samples themselves.
-    """
-    true = to_xyz(as_locations(truth, "truth"))
-    xyz = to_xyz(as_lat_lon(samples).double())
-    if xyz.ndim != 3 or len(xyz) != len(true) or xyz.shape[1] < 1 + fair:
-        raise ValueError(
-            f"expected samples [rows, samples, 2] of {len(true)} queries, at least {1 + fair} "
-            f"each, got shape {tuple(xyz.shape[:-1])} x 2"
-        )
-    count = xyz.shape[1]
-    far = angle(xyz, rearrange(true, "row side -> row 1 side")).mean(-1)
-    parts = [row.split(max(1, _PAIRS_AT_ONCE // count)) for row in xyz]
-    sums = [
-        torch.stack([angle(part[:, None], row).sum() for part in some]).sum()
-        for some, row in zip(parts, xyz, strict=True)
-    ]
-    return EARTH_RADIUS_KM * (far - torch.stack(sums) / (count * (count - fair)) / 2)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial.distance import cdist
 
 from icgeo.metrics.checks import as_locations
 from icgeo.sphere import Values, to_xyz
@@ -43,35 +44,29 @@ def sample_quality(real: Values, generated: Values, *, nearest: int = 5) -> Samp
             f"expected nearest from 1 to below the number of points, got {nearest} "
             f"with {len(a)} real and {len(b)} generated"
         )
-    real_reach, generated_reach = _reach(a, nearest), _reach(b, nearest)
+    reach, generated_reach = (
+        np.concatenate([np.partition(part, nearest)[:, nearest] for _, part in _chords(xyz, xyz)])
+        for xyz in (a, b)
+    )
     around = np.zeros(len(b))
-    recalled, covered = [], []
-    for rows, distance in _distances(a, b):
-        inside = distance < real_reach[rows, None]
+    recalled, covered = np.zeros((2, len(a)), dtype=bool)
+    for rows, chords in _chords(a, b):
+        inside = chords < reach[rows, None]
         around += inside.sum(0)
-        covered.append(inside.any(1))
-        recalled.append((distance < generated_reach).any(1))
+        covered[rows], recalled[rows] = inside.any(1), (chords < generated_reach).any(1)
     return SampleQuality(
         precision=float((around > 0).mean()),
-        recall=float(np.concatenate(recalled).mean()),
+        recall=float(recalled.mean()),
         density=float(around.mean() / nearest),
-        coverage=float(np.concatenate(covered).mean()),
+        coverage=float(covered.mean()),
     )
 
 
-def _distances(
+def _chords(
     a: Float[np.ndarray, "a 3"], b: Float[np.ndarray, "b 3"]
 ) -> Iterator[tuple[slice, Float[np.ndarray, "part b"]]]:
-    """Chords of all pairs, a part of the rows at a time."""
-    from scipy.spatial.distance import cdist
-
+    """Distances of all pairs, a part of the rows at a time; a point's neighbour 0 is itself."""
     at_once = max(1, _PAIRS_AT_ONCE // len(b))
     for start in range(0, len(a), at_once):
         rows = slice(start, start + at_once)
         yield rows, cdist(a[rows], b)
-
-
-def _reach(xyz: Float[np.ndarray, "points 3"], nearest: int) -> Float[np.ndarray, "points"]:
-    """Distance of each point to its neighbour number `nearest`; number 0 is itself."""
-    parts = [np.partition(part, nearest, axis=1)[:, nearest] for _, part in _distances(xyz, xyz)]
-    return np.concatenate(parts)

@@ -59,8 +59,6 @@ CASES: dict[str, dict[str, tuple[Any, Any]]] = {
     "accuracies": column(metrics.accuracies, {3: 1}, thresholds_km=[3]),
     "mean_error": column(metrics.mean_error, 2),
     "median_error": column(metrics.median_error, 2),
-    "mean_nll": column(metrics.mean_nll, 2),
-    "information_gain": column(metrics.information_gain, metrics.UNIFORM_NLL - 2),
     "summarise": column(lambda km: metrics.summarise(km).median_km, 2),
     "bootstrap_interval": column(lambda x: metrics.bootstrap_interval(x).low, IsNan()),
     "paired_bootstrap": column(lambda x: metrics.paired_bootstrap(x, x).low, IsNan()),
@@ -156,11 +154,6 @@ CASES: dict[str, dict[str, tuple[Any, Any]]] = {
         "empty": (lambda: metrics.energy_score(FLAT, NONE).shape, (0,)),
         "nan": (lambda: metrics.energy_score(FLAT, NAN), "latitude in"),
         "resolution": (lambda: metrics.energy_score(FLAT, ONE, resolution=0), "in (0, 1)"),
-    },
-    "energy_score_of_samples": {
-        "single": (lambda: metrics.energy_score_of_samples([ONE * 2], ONE).shape, (1,)),
-        "empty": (lambda: metrics.energy_score_of_samples(NONE[None], ONE), "at least 2"),
-        "nan": (lambda: metrics.energy_score_of_samples([NAN * 2], ONE), "latitude in"),
     },
     "sample_quality": {
         "single": (lambda: metrics.sample_quality(ONE, ONE), "nearest from 1"),

@@ -8,6 +8,7 @@ import pytest
 
 from icgeo import metrics
 from icgeo.metrics import Gazetteer, bundled_gazetteer
+from icgeo.metrics.locations import PlaceAccuracy
 from icgeo.sphere import distance_km, sample_uniform, to_lat_lon
 
 CITIES = pd.DataFrame(
@@ -62,16 +63,16 @@ def test_missing_truths_are_excluded_and_counted_missing_answers_are_wrong():
     truth = [(48, 2), (-18, 178), (-13, -172), (math.nan, math.nan), (48, 3)]
     guess = [(49, 2), (-14, -172), (-14, -172), (48, 2), (math.nan, math.nan)]
     accuracy = metrics.accuracy_by_place(guess, truth, gazetteer=SMALL)
-    assert accuracy["country"] == metrics.PlaceAccuracy(2 / 4, scored=4, missing=1)
-    assert accuracy["continent"] == metrics.PlaceAccuracy(3 / 4, scored=4, missing=1)
-    assert accuracy["region"] == metrics.PlaceAccuracy(1 / 3, scored=3, missing=2)
+    assert accuracy["country"] == PlaceAccuracy(2 / 4, scored=4, missing=1)
+    assert accuracy["continent"] == PlaceAccuracy(3 / 4, scored=4, missing=1)
+    assert accuracy["region"] == PlaceAccuracy(1 / 3, scored=3, missing=2)
     assert math.isnan(accuracy["sub_region"].accuracy)
     assert accuracy["sub_region"].missing == 5
 
 
 def test_labels_of_a_data_set_are_compared_as_they_are():
     accuracy = metrics.place_accuracy(["FR", None, "DE", "DE"], np.array(["FR", "FR", "DE", None]))
-    assert accuracy == metrics.PlaceAccuracy(2 / 3, scored=3, missing=1)
+    assert accuracy == PlaceAccuracy(2 / 3, scored=3, missing=1)
     assert metrics.hits(["a", "b"], ["a", None]).tolist() == pytest.approx(
         [1, math.nan], nan_ok=True
     )

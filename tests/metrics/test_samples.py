@@ -5,7 +5,8 @@ import prdc
 import pytest
 import torch
 
-from icgeo.metrics import SampleQuality, sample_quality, samples
+from icgeo.metrics import samples
+from icgeo.metrics.samples import SampleQuality, sample_quality
 from icgeo.sphere import angle, sample_uniform, sample_von_mises_fisher, to_lat_lon, to_xyz
 
 
