@@ -4,6 +4,7 @@ Conventions: a bank holds more examples than are shown; choices are numbers of i
 most wanted first. What is drawn at random follows from the bank and a seed, never from the batch.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from einops import rearrange, repeat
+from einops import einsum, repeat
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
@@ -36,6 +37,7 @@ class Bank:
     """Where the index is kept; None keeps it in memory alone."""
     ids: Sequence[str] | None = None
     """Which photos they are, for the index on disk."""
+    _last: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.path is not None and self.ids is None:
@@ -58,9 +60,10 @@ class Bank:
             ValueError: a bank without features, or a kept index of something else.
         """
         photos = [example.image for example in self.examples]
-        if self.path is not None and self.ids is not None:
-            return Index.open(self.path, self._encoder, photos, self.ids)
-        return Index.build(self._encoder, photos, [str(n) for n in range(len(photos))])
+        ids = self.ids or [str(number) for number in range(len(photos))]
+        if self.path is None:
+            return Index.build(self._encoder, photos, ids)
+        return Index.open(self.path, self._encoder, photos, ids)
 
     @cached_property
     def _encoder(self) -> Features:
@@ -71,22 +74,16 @@ class Bank:
             )
         return self.features if isinstance(self.features, Features) else self.features()
 
-    @cached_property
-    def _last(self) -> dict[str, Any]:
-        return {}
-
     def encode(self, photos: Sequence[Photo]) -> Float[Tensor, "photos channels"]:
         """Encode queries; the last ones are remembered, for several strategies ask for them."""
         keys = [*map(content_key, photos)]
         if self._last.get("keys") != keys:
             self._last.update(keys=keys, vectors=self._encoder.encode(photos))
-        vectors: Tensor = self._last["vectors"]
-        return vectors
+        return self._last["vectors"]
 
     def cosines(self, photos: Sequence[Photo], chosen: Chosen) -> Float[Tensor, "photos shots"]:
         """Return how alike each photo and the examples chosen for it are."""
-        vectors = rearrange(self.encode(photos), "q c -> q c 1")
-        return rearrange(self.index.vectors[chosen] @ vectors, "q k 1 -> q k")
+        return einsum(self.index.vectors[chosen], self.encode(photos), "q k c, q c -> q k")
 
 
 @runtime_checkable
@@ -120,9 +117,7 @@ class Stratified:
 
     def choose(self, bank: Bank, photos: Sequence[Photo], shots: int) -> Chosen:
         """Choose from the cells in a random order, going round until there are enough."""
-        nside = 1
-        while 12 * (2 * nside) ** 2 <= shots:
-            nside *= 2
+        nside = 2 ** int(math.log2(max(1, shots / 12)) / 2)
         order = _shuffled(len(bank), self.seed)
         cells = cell_of(bank.lat_lon[order], nside)
         # how many of the same cell come earlier: the round in which each is chosen
@@ -165,18 +160,16 @@ class Diverse:
         """Choose one by one the largest relevance x likeness - (1 - relevance) x redundance."""
         count = min(len(bank), self.pool * shots)
         cosines, numbers = bank.index.search(bank.encode(photos), count)
-        vectors = bank.index.vectors[numbers]
-        rows = torch.arange(len(numbers))
-        redundance = torch.zeros_like(cosines)
+        vectors, rows = bank.index.vectors[numbers], torch.arange(len(numbers))
+        redundance = -torch.ones_like(cosines)
         taken = torch.zeros_like(cosines, dtype=torch.bool)
         picks: list[Tensor] = []
-        for shot in range(shots):
+        for _ in range(shots):
             gain = self.relevance * cosines - (1 - self.relevance) * redundance
             pick = gain.masked_fill(taken, -torch.inf).argmax(dim=-1)
             taken[rows, pick] = True
             picks.append(numbers[rows, pick])
-            alike = (vectors @ vectors[rows, pick, :, None]).squeeze(-1)
-            redundance = alike if shot == 0 else redundance.maximum(alike)
+            redundance = redundance.maximum((vectors @ vectors[rows, pick, :, None]).squeeze(-1))
         return torch.stack(picks, dim=-1)
 
 
@@ -197,8 +190,8 @@ class TwoStage:
     def choose(self, bank: Bank, photos: Sequence[Photo], shots: int) -> Chosen:
         """Choose the largest of log-density + Gumbel noise, the same for all photos."""
         rough = Selecting(self.locator, bank, self.first, shots=min(self.few, len(bank)))
-        densities = [prediction.density for prediction in rough.locate(photos)]
-        log_density = torch.stack([density.log_prob(bank.lat_lon) for density in densities])
+        predictions = rough.locate(photos)
+        log_density = torch.stack([one.density.log_prob(bank.lat_lon) for one in predictions])
         generator = Generator().manual_seed(self.seed)
         draws = torch.rand(len(bank), generator=generator, dtype=torch.float64)
         return (log_density - (-draws.log()).log()).topk(shots, dim=-1).indices
@@ -286,12 +279,9 @@ class Selecting:
     def locate(
         self, photos: Sequence[Photo], examples: Sequence[Example] = (), **options: Any
     ) -> list[Prediction]:
-        """Locate photos; of `examples` only the number counts, for the bank has its own.
+        """Locate photos; `options` are those of the locator's `locate_chosen`.
 
-        Args:
-            photos: to locate.
-            examples: as many as are shown, where `shots` does not say.
-            **options: of the `locate_chosen` of the locator.
+        Of `examples` only the number counts, where `shots` does not say: the bank has its own.
 
         Raises:
             PhotoError: a photo cannot be read.
@@ -329,21 +319,17 @@ class Permuting:
         self, photos: Sequence[Photo], bank: Sequence[Example], chosen: Chosen
     ) -> list[Prediction]:
         """Locate photos, each given its own examples; the first order is the one given."""
-        shots = chosen.shape[1]
-        generator = Generator().manual_seed(self.seed)
-        others = [torch.randperm(shots, generator=generator) for _ in range(self.orders - 1)]
+        shots, generator = chosen.shape[1], Generator().manual_seed(self.seed)
+        orders = [torch.randperm(shots, generator=generator) for _ in range(self.orders - 1)]
         by_order = [
             locate_chosen(self.locator, photos, bank, chosen[:, order])
-            for order in (torch.arange(shots), *others)
+            for order in (torch.arange(shots), *orders)
         ]
         return [average(predictions) for predictions in zip(*by_order, strict=True)]
 
 
 def average(predictions: Sequence[Prediction]) -> Prediction:
-    """Average predictions of one photo: densities, maps and legibility; the best point of these.
-
-    Seconds add up.
-    """
+    """Average densities, maps and legibility of one photo; add its seconds; find the best point."""
     maps = [one.map for one in predictions if one.map is not None]
     average = Prediction.from_density(
         mixture([one.density for one in predictions]),

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from icgeo.metrics.checks import as_column, as_locations
+from icgeo.metrics import as_column, as_locations
 from icgeo.metrics.energy import energy_score
 from icgeo.sphere import AREA_KM2, Values
 from icgeo.sphere.density import Density

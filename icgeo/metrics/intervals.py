@@ -15,7 +15,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Generator, Tensor
 
-from icgeo.metrics.checks import as_column, check_same_rows
+from icgeo.metrics import as_column, check_same_rows
 
 Statistic = Callable[[Tensor, Tensor], Tensor]
 """Of values [rows] under weights [*resamples, rows], how often each row counts -> [*resamples]."""

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from icgeo.metrics.checks import as_answers, check_same_rows
+from icgeo.metrics import as_answers, check_same_rows
 from icgeo.sphere import EARTH_RADIUS_KM, Values, as_lat_lon, to_xyz
 
 PLACE_LEVELS = ("continent", "country", "region", "sub_region", "city")

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
-from icgeo.metrics.checks import as_locations
+from icgeo.metrics import as_locations
 from icgeo.sphere import Values, to_xyz
 
 _PAIRS_AT_ONCE = 2**22  # 32 MiB a matrix

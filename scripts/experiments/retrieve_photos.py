@@ -34,9 +34,10 @@ def row(name: str, errors: "Tensor", answers: "Tensor") -> tuple[str, ...]:
     import torch
 
     from icgeo import metrics
+    from icgeo.metrics.intervals import bootstrap_interval
 
     km = errors[answers]
-    score = metrics.bootstrap_interval(
+    score = bootstrap_interval(
         metrics.geoscore(km),
         clusters=answers.nonzero()[:, 0].numpy(),
         generator=torch.Generator().manual_seed(0),

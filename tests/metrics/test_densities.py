@@ -10,8 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from icgeo import metrics
-from icgeo.metrics import DensityScores, score_density
+from icgeo.metrics.densities import (
+    DensityScores,
+    calibration_error,
+    coverage,
+    recall_by_area,
+    reliability,
+    score_density,
+)
+from icgeo.metrics.energy import energy_score
 from icgeo.sphere import AREA_KM2, to_lat_lon, to_xyz
 from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_xyz
@@ -43,7 +50,7 @@ def test_agrees_with_the_methods_of_the_density(seed):
     assert score.nll == pytest.approx(-density.log_prob(PLACE).item())
     assert score.area_50_km2 == pytest.approx(density.credible_area_km2(0.5))
     assert score.area_90_km2 == pytest.approx(density.credible_area_km2(0.9))
-    assert score.energy_km == metrics.energy_score(density, PLACE).item()
+    assert score.energy_km == energy_score(density, PLACE).item()
 
 
 def test_searched_area_is_that_of_the_cells_up_to_the_truths():
@@ -74,7 +81,7 @@ def test_truth_without_mass():
 def test_recall_by_area_counts_truths_found():
     """Areas to search of 10, 20, 20 and 500 km2."""
     areas = [0, 10, 19, 20, 499, AREA_KM2]
-    recall = metrics.recall_by_area([20.0, 500.0, 10.0, 20.0], areas)
+    recall = recall_by_area([20.0, 500.0, 10.0, 20.0], areas)
     assert recall.tolist() == [0, 0.25, 0.25, 0.75, 0.75, 1]
 
 
@@ -86,7 +93,7 @@ def test_recall_by_area_of_guesses_is_the_share_of_the_sphere():
     )
     scores.add((random_density(seed) for seed in range(150)), truths)
     shares = np.linspace(0, 1, 11)
-    recall = metrics.recall_by_area(scores.column("searched_area_km2"), shares * AREA_KM2)
+    recall = recall_by_area(scores.column("searched_area_km2"), shares * AREA_KM2)
     assert recall.numpy() == pytest.approx(shares, abs=1.63 / math.sqrt(150))
 
 
@@ -103,7 +110,7 @@ def test_summary_is_of_all_rows_however_they_came():
     assert whole.column("nll").tolist() == [row.nll for row in rows]
     assert summary.queries == len(whole) == 6
     assert summary.mean_nll == pytest.approx(np.mean([row.nll for row in rows]))
-    assert summary.coverage_90 == metrics.coverage([row.level for row in rows], 0.9)
+    assert summary.coverage_90 == coverage([row.level for row in rows], 0.9)
     assert summary.median_area_90_km2 == np.median([row.area_90_km2 for row in rows])
     assert summary.mean_energy_km == pytest.approx(np.mean([row.energy_km for row in rows]))
 
@@ -151,24 +158,24 @@ def test_likelihood_is_relative_to_the_uniform_density():
 
 def test_reliability_counts_levels_up_to_each_probability():
     levels = [0.9, 0.2, 0.5, 0.5]
-    assert metrics.reliability(levels, [0, 0.2, 0.5, 0.89, 1]).tolist() == [0, 0.25, 0.75, 0.75, 1]
-    assert metrics.coverage(levels, 0.9) == 1
-    assert metrics.coverage([1 + 1e-9], 1) == 1, "masses sum to 1 up to rounding"
+    assert reliability(levels, [0, 0.2, 0.5, 0.89, 1]).tolist() == [0, 0.25, 0.75, 0.75, 1]
+    assert coverage(levels, 0.9) == 1
+    assert coverage([1 + 1e-9], 1) == 1, "masses sum to 1 up to rounding"
     with pytest.raises(ValueError, match="credible level in"):
-        metrics.coverage([90.0], 0.9)
+        coverage([90.0], 0.9)
     with pytest.raises(ValueError, match="probability in"):
-        metrics.coverage([0.9], 90)
+        coverage([0.9], 90)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_calibration_error_is_that_of_kolmogorov_and_smirnov(levels):
     expected = stats.kstest(levels, "uniform").statistic
-    assert metrics.calibration_error(levels) == pytest.approx(expected, abs=1e-12)
+    assert calibration_error(levels) == pytest.approx(expected, abs=1e-12)
 
 
 def test_calibrated_levels_follow_the_diagonal():
     levels = torch.rand(10_000, generator=seeded())
     grid = torch.linspace(0, 1, 21)
-    assert (metrics.reliability(levels, grid) - grid).abs().max() < 0.0136
-    assert metrics.calibration_error(levels) < 0.0136  # 1.36 / sqrt(10 000)
-    assert metrics.calibration_error(levels.square()) > 0.2  # 1/4: too wide
+    assert (reliability(levels, grid) - grid).abs().max() < 0.0136
+    assert calibration_error(levels) < 0.0136  # 1.36 / sqrt(10 000)
+    assert calibration_error(levels.square()) > 0.2  # 1/4: too wide

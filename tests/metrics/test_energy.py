@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy import integrate
 
-from icgeo.metrics import energy, energy_score
+from icgeo.metrics import energy
+from icgeo.metrics.energy import energy_score
 from icgeo.sphere import distance_km, sample_uniform, to_lat_lon, to_xyz
 from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import mean_vectors
