@@ -81,10 +81,6 @@ class Bank:
             self._last.update(keys=keys, vectors=self._encoder.encode(photos))
         return self._last["vectors"]
 
-    def cosines(self, photos: Sequence[Photo], chosen: Chosen) -> Float[Tensor, "photos shots"]:
-        """Return how alike each photo and the examples chosen for it are."""
-        return einsum(self.index.vectors[chosen], self.encode(photos), "q k c, q c -> q k")
-
 
 @runtime_checkable
 class Strategy(Protocol):
@@ -210,11 +206,7 @@ BY_FEATURES = frozenset({"nearest", "diverse"})
 
 
 def make_strategy(select: str | Strategy, locator: Locator) -> Strategy:
-    """Make a strategy by its name for a locator; a strategy is returned as it is.
-
-    Raises:
-        ValueError: an unknown name.
-    """
+    """Make a strategy by its name for a locator; a strategy is returned as it is."""
     if not isinstance(select, str):
         return select
     if select not in STRATEGIES:
@@ -232,8 +224,8 @@ def _shuffled(count: int, seed: int) -> Int[Tensor, " count"]:
 
 
 def _nearest_first(bank: Bank, photos: Sequence[Photo], chosen: Chosen) -> Chosen:
-    order = bank.cosines(photos, chosen).argsort(dim=-1, descending=True, stable=True)
-    return chosen.gather(-1, order)
+    cosines = einsum(bank.index.vectors[chosen], bank.encode(photos), "q k c, q c -> q k")
+    return chosen.gather(-1, cosines.argsort(dim=-1, descending=True, stable=True))
 
 
 ORDERS: dict[str, Callable[[Bank, Sequence[Photo], Chosen], Chosen]] = {

@@ -84,13 +84,10 @@ class DensityScore:
     level: float
     """Credible level of the truth, `Density.credible_level`."""
     searched_area_km2: float
-    """As `searched_area_km2` has it."""
     area_50_km2: float
     """Area of the smallest region of half of the mass."""
     area_90_km2: float
-    """Area of the smallest region of nine tenths of the mass."""
     energy_km: float
-    """Energy score, `energy_score`."""
 
 
 _NAMES = [field.name for field in fields(DensityScore)]
@@ -173,10 +170,6 @@ class DensityScores:
         """
         for density, truth in zip(densities, as_locations(truths, "truth"), strict=True):
             self._values.extend(astuple(score_density(density, truth)))
-
-    def extend(self, other: "DensityScores") -> None:
-        """Add the rows of another part of the queries, as of another process."""
-        self._values.extend(other._values)
 
     def column(self, name: str) -> Float[np.ndarray, "rows"]:
         """Return the values of one field of `DensityScore`, for intervals and curves; a copy."""

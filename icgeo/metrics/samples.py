@@ -24,7 +24,7 @@ class SampleQuality:
     density: float
     """Mean number of real balls around a sample, over `nearest` (Naeem et al. 2020)."""
     coverage: float
-    """Fraction of the real points whose ball holds a sample (Naeem et al. 2020)."""
+    """Fraction of the real points whose ball holds a sample."""
 
 
 def sample_quality(real: Values, generated: Values, *, nearest: int = 5) -> SampleQuality:

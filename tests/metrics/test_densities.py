@@ -99,13 +99,12 @@ def test_recall_by_area_of_guesses_is_the_share_of_the_sphere():
 
 def test_summary_is_of_all_rows_however_they_came():
     densities, truths = [random_density(seed) for seed in range(6)], [PLACE, (-50.0, 100.0)] * 3
-    whole, left, right = DensityScores(), DensityScores(), DensityScores()
+    whole, parts = DensityScores(), DensityScores()
     whole.add(densities, truths)
-    left.add(densities[:1], truths[:1])
-    right.add(iter(densities[1:]), truths[1:])
-    left.extend(right)
+    parts.add(densities[:1], truths[:1])
+    parts.add(iter(densities[1:]), truths[1:])
     summary = whole.summary()
-    assert left.summary() == summary
+    assert parts.summary() == summary
     rows = [score_density(*row) for row in zip(densities, truths, strict=True)]
     assert whole.column("nll").tolist() == [row.nll for row in rows]
     assert summary.queries == len(whole) == 6

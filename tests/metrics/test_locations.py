@@ -60,9 +60,9 @@ def test_labels_of_known_places():
     assert labels["sub_region"].isna().all()
 
 
-def test_far_from_any_city_and_without_an_answer_labels_are_missing():
-    labels = SMALL.locate([(48, 2), (0, -30), (math.nan, math.nan)], max_km=500)
-    assert labels["country"].isna().tolist() == [False, True, True]
+def test_without_an_answer_labels_are_missing():
+    labels = SMALL.locate([(48, 2), (math.nan, math.nan)])
+    assert labels["country"].isna().tolist() == [False, True]
 
 
 def test_missing_truths_are_excluded_and_counted_missing_answers_are_wrong():
