@@ -73,11 +73,10 @@ def main(options: Options) -> None:
     opened = {name: features.open(name, device=options.device) for name in options.features}
 
     take = partial(world_episode, queries=options.queries, shots=options.bank, seed=options.seed)
-    runs = [
-        (way, episode)
-        for episode in (take(*world) for world in worlds(options.held_out, options.earth))
-        for way in ways(locator, episode.examples, opened)
-    ]
+    runs = []
+    for world in worlds(options.held_out, options.earth):
+        episode = take(*world)
+        runs += [(way, episode) for way in ways(locator, episode.examples, opened)]
     if runs:
         rows = evaluate(runs, folder=folder, shots=options.shots, baselines=False)
         tell(name_groups(rows), folder, "strategies")
@@ -86,22 +85,18 @@ def main(options: Options) -> None:
     take_banks = partial(
         world_with_banks, queries=options.bank_queries, sizes=options.banks, seed=options.seed
     )
-    tables: dict[tuple[str, int], DataFrame] = {}
-    for episode, banks in (take_banks(*world) for world in worlds(count, count)):
+    tables = {}
+    for world in worlds(count, count):
+        episode, banks = take_banks(*world)
         for (places, size), bank in banks.items():
             same = replace(episode, examples=bank)
-            tables[places, size] = evaluate(
-                [(way, same) for way in ways(locator, bank, opened)],
-                folder=folder / "banks" / f"{places}-{size}",
-                shots=(16,),
-                baselines=False,
-            )
+            runs = [(way, same) for way in ways(locator, bank, opened)]
+            part = folder / "banks" / f"{places}-{size}"
+            rows = name_groups(evaluate(runs, folder=part, shots=(16,), baselines=False))
+            tables[part] = rows.assign(shots=size, world=rows.world + f", {places}")
     if tables:
-        sized = []
-        for (places, size), rows in tables.items():
-            rows = name_groups(rows)
-            sized.append(rows.assign(shots=size, world=rows.world + f", {places}"))
-        tell(concat(sized, ignore_index=True), folder, "banks", label="examples in the bank")
+        rows = concat(tables.values(), ignore_index=True)
+        tell(rows, folder, "banks", label="examples in the bank")
 
 
 def worlds(held_out: int, earth: int) -> list[tuple[str, int]]:
@@ -181,10 +176,8 @@ def tell(rows: "DataFrame", folder: Path, name: str, *, label: str = "shots") ->
 
     comparison = compare(rows, BASE, by=("world", "shots"))
     comparison.to_parquet(folder / f"{name}.parquet", index=False)
-    text = "\n".join(
-        f"{world}\n\n{comparison_table(part)}\n"
-        for world, part in comparison.groupby("world", sort=False)
-    )
+    parts = comparison.groupby("world", sort=False)
+    text = "\n".join(f"{world}\n\n{comparison_table(part)}\n" for world, part in parts)
     (folder / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)
     figure = plots.plot_shots(score(rows), label=label, log=True)
