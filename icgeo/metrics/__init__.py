@@ -7,15 +7,15 @@ unless the caller puts the error of a guess, as `icgeo.evaluation` does. Fractio
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
-from pandas import DataFrame, Series
+from pandas import Series
 from scipy.spatial import KDTree
 from torch import Tensor
 
@@ -60,24 +60,6 @@ class Summary:
     within_200: float
     within_750: float
     within_2500: float
-
-
-@dataclass(frozen=True)
-class Groups:
-    """Summaries of parts of the queries, by label in alphabetical order."""
-
-    summaries: dict[str, Summary]
-    missing: int
-    """Queries without a label: in no group."""
-
-
-@dataclass(frozen=True)
-class DensityBin:
-    """Queries with about as many training photos around them."""
-
-    fewest: int
-    most: int
-    summary: Summary
 
 
 def as_numbers(
@@ -174,21 +156,10 @@ def accuracy_within(
     distance_km: ArrayLike | Tensor, km: float, *, protocol: str = "osv5m"
 ) -> float:
     """Fraction of the queries closer than `km`, strictly except for the protocol "geoclip"."""
-    return accuracies(distance_km, (km,), protocol=protocol)[km]
-
-
-def accuracies(
-    distance_km: ArrayLike | Tensor,
-    thresholds_km: Sequence[float] = THRESHOLDS_KM,
-    *,
-    protocol: str = "osv5m",
-) -> dict[float, float]:
-    """Fraction of the queries within each of several distances, positive and finite."""
-    distance = as_column(distance_km, "distance_km", low=0)
-    if wrong := [km for km in thresholds_km if not 0 < km < math.inf]:
-        raise ValueError(f"expected thresholds in km, positive and finite, got {wrong[0]:g}")
+    if not 0 < km < math.inf:
+        raise ValueError(f"expected a threshold in km, positive and finite, got {km:g}")
     within = torch.le if _protocol(protocol).closed else torch.lt
-    return {km: within(distance, km).double().mean().item() for km in thresholds_km}
+    return within(as_column(distance_km, "distance_km", low=0), km).double().mean().item()
 
 
 def mean_error(distance_km: ArrayLike | Tensor) -> float:
@@ -203,25 +174,28 @@ def median_error(distance_km: ArrayLike | Tensor) -> float:
 
 def summarise(distance_km: ArrayLike | Tensor, *, protocol: str = "osv5m") -> Summary:
     """Summarise the errors of queries as one row of a table."""
+    within = partial(accuracy_within, distance_km, protocol=protocol)
     return Summary(
         queries=len(as_column(distance_km, "distance_km", low=0)),
         median_km=median_error(distance_km),
         mean_km=mean_error(distance_km),
         mean_geoscore=geoscore(distance_km, protocol=protocol).mean().item(),
-        **{f"within_{km:.0f}": x for km, x in accuracies(distance_km, protocol=protocol).items()},
+        **{f"within_{km:.0f}": within(km) for km in THRESHOLDS_KM},
     )
 
 
 def errors_by_group(
     distance_km: ArrayLike | Tensor, labels: Any, *, protocol: str = "osv5m"
-) -> Groups:
-    """Summarise the queries of each label, such as the continents of their truths."""
+) -> dict[str, Summary]:
+    """Summarise the queries of each label, such as the continents of their truths, in their order.
+
+    Queries without a label are in no group.
+    """
     distance = Series(as_column(distance_km, "distance_km", low=0).numpy())
-    label = Series(labels).astype(object)
+    label = Series(labels).to_numpy(dtype=object)
     check_same_rows(len(distance), len(label), "labels")
-    parts = distance.groupby(label.to_numpy())
-    summaries = {str(name): summarise(km.to_numpy(), protocol=protocol) for name, km in parts}
-    return Groups(summaries, missing=int(label.isna().sum()))
+    parts = distance.groupby(label)
+    return {str(name): summarise(km.to_numpy(), protocol=protocol) for name, km in parts}
 
 
 def training_counts(
@@ -245,10 +219,10 @@ def errors_by_training_density(
     *,
     bins: int = 4,
     protocol: str = "osv5m",
-) -> list[DensityBin]:
+) -> dict[tuple[int, int], Summary]:
     """Summarise the errors by quantiles of `training_counts`, from sparse to dense.
 
-    Equal counts stay together, so that there may be fewer bins.
+    By the fewest and most counted in each. Equal counts stay together: there may be fewer bins.
     """
     distance = as_column(distance_km, "distance_km", low=0).numpy()
     around = as_column(counts, "training count", low=0).numpy()
@@ -256,12 +230,9 @@ def errors_by_training_density(
     if bins < 1:
         raise ValueError(f"expected at least 1 bin, got {bins}")
     bounds = np.quantile(around, np.linspace(0, 1, bins + 1)[1:], method="inverted_cdf")
-    rows = DataFrame({"km": distance, "around": around})
-    return [
-        DensityBin(
-            int(part.around.min()),
-            int(part.around.max()),
-            summarise(part.km.to_numpy(), protocol=protocol),
-        )
-        for _, part in rows.groupby(np.searchsorted(np.unique(bounds), around))
-    ]
+    bin_of = np.searchsorted(np.unique(bounds), around)
+    parts = [(around[bin_of == part], distance[bin_of == part]) for part in np.unique(bin_of)]
+    return {
+        (int(counts.min()), int(counts.max())): summarise(km, protocol=protocol)
+        for counts, km in parts
+    }

@@ -86,10 +86,11 @@ def score_points(count: int, *, protocol: str, generator: "Generator") -> dict[s
         if scored[level]:
             columns[level] = hits[~hits.isnan()]
     interval = partial(intervals.bootstrap_interval, generator=generator)
+    within = partial(metrics.accuracy_within, km, protocol=protocol)
     counts = metrics.training_counts(truth, photos)
     return {
         "summary": metrics.summarise(km, protocol=protocol),
-        "accuracies": metrics.accuracies(km, protocol=protocol),
+        "accuracies": {near: within(near) for near in metrics.THRESHOLDS_KM},
         "median km": interval(km, statistic=intervals.weighted_median),
         **{name: interval(values) for name, values in columns.items()},
         "labels": scored,

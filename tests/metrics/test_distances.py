@@ -130,7 +130,8 @@ def test_a_missing_answer_is_infinitely_far():
 
 
 def test_accuracies_at_the_five_thresholds():
-    shares = metrics.accuracies([0.5, 1, 24, 199, 700, 2499, 2500, math.inf])
+    km = [0.5, 1, 24, 199, 700, 2499, 2500, math.inf]
+    shares = {near: metrics.accuracy_within(km, near) for near in metrics.THRESHOLDS_KM}
     assert shares == {1: 1 / 8, 25: 3 / 8, 200: 4 / 8, 750: 5 / 8, 2500: 6 / 8}
 
 
@@ -142,9 +143,9 @@ def test_unknown_protocols_are_named():
 def test_groups_are_summarised_apart_and_unlabelled_rows_counted():
     km, labels = [1.0, 3.0, 100.0, 7.0], ["EU", "EU", "AF", None]
     groups = metrics.errors_by_group(km, labels)
-    assert groups.missing == 1
-    assert list(groups.summaries) == ["AF", "EU"]
-    assert groups.summaries["EU"] == metrics.summarise([1.0, 3.0])
+    assert list(groups) == ["AF", "EU"]
+    assert sum(group.queries for group in groups.values()) == 3
+    assert groups["EU"] == metrics.summarise([1.0, 3.0])
     with pytest.raises(ValueError, match="expected labels of 4 queries, got 1"):
         metrics.errors_by_group(km, ["EU"])
 
@@ -167,12 +168,8 @@ def test_bins_are_quantiles_of_the_counts_and_ties_stay_together():
     counts = np.array([0, 0, 0, 1, 2, 5, 7, 9])
     km = np.arange(8.0)
     bins = metrics.errors_by_training_density(km, counts, bins=4)
-    assert [(b.fewest, b.most, b.summary.queries) for b in bins] == [
-        (0, 0, 3),
-        (1, 1, 1),
-        (2, 5, 2),
-        (7, 9, 2),
-    ]
-    assert bins[2].summary == metrics.summarise(km[4:6])
-    (one,) = metrics.errors_by_training_density([1.0, math.inf], [3, 3])
-    assert one.summary.queries == 2
+    queries = {counts: summary.queries for counts, summary in bins.items()}
+    assert queries == {(0, 0): 3, (1, 1): 1, (2, 5): 2, (7, 9): 2}
+    assert bins[2, 5] == metrics.summarise(km[4:6])
+    one = metrics.errors_by_training_density([1.0, math.inf], [3, 3])
+    assert one[3, 3].queries == 2
