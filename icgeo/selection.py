@@ -250,11 +250,15 @@ class Selecting:
     """How many are shown; None means as many as `locate` is given, so that `evaluate` can say."""
     order: str = "as chosen"
     """In which order: one of `ORDERS`."""
+    orders: int = 1
+    """How often the locator is asked, after the first time in orders at random; answers average."""
     name: str = "selecting"
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise ValueError(f"expected an order of {sorted(ORDERS)}, got {self.order!r}")
+        if self.orders < 1:
+            raise ValueError(f"expected at least 1 order, got {self.orders}")
         self._require_shots(self.shots or 0)
 
     def _require_shots(self, shots: int) -> None:
@@ -286,42 +290,17 @@ class Selecting:
         start = time.perf_counter()
         chosen = self.choose(photos, shots)
         seconds = time.perf_counter() - start
-        located = locate_chosen(self.locator, photos, self.bank.examples, chosen, **options)
-        return add_seconds(located, seconds)
-
-
-@dataclass(frozen=True, eq=False)
-class Permuting:
-    """A locator asked several times, its examples in another order each time; densities average."""
-
-    locator: Locator
-    orders: int = 4
-    seed: int = 0
-    name: str = "permuting"
-
-    def __post_init__(self) -> None:
-        if self.orders < 1:
-            raise ValueError(f"expected at least 1 order, got {self.orders}")
-
-    def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
-        """Locate photos; the first order is that of the examples."""
-        return self.locate_chosen(photos, examples, _for_all(photos, torch.arange(len(examples))))
-
-    def locate_chosen(
-        self, photos: Sequence[Photo], bank: Sequence[Example], chosen: Chosen
-    ) -> list[Prediction]:
-        """Locate photos, each given its own examples; the first order is the one given."""
-        shots, generator = chosen.shape[1], Generator().manual_seed(self.seed)
-        orders = [torch.randperm(shots, generator=generator) for _ in range(self.orders - 1)]
         by_order = [
-            locate_chosen(self.locator, photos, bank, chosen[:, order])
-            for order in (torch.arange(shots), *orders)
+            locate_chosen(self.locator, photos, self.bank.examples, choice, **options)
+            for choice in (chosen, *(chosen[:, _shuffled(shots, n)] for n in range(1, self.orders)))
         ]
-        return [average(predictions) for predictions in zip(*by_order, strict=True)]
+        return add_seconds([average(one) for one in zip(*by_order, strict=True)], seconds)
 
 
 def average(predictions: Sequence[Prediction]) -> Prediction:
     """Average densities, maps and legibility of one photo; add its seconds; find the best point."""
+    if len(predictions) == 1:
+        return predictions[0]
     maps = [one.map for one in predictions if one.map is not None]
     average = Prediction.from_density(
         mixture([one.density for one in predictions]),

@@ -20,6 +20,7 @@ from icgeo.metrics import as_column, check_same_rows
 Statistic = Callable[[Tensor, Tensor], Tensor]
 """Of values [rows] under weights [*resamples, rows], how often each row counts -> [*resamples]."""
 
+LEVEL = 0.95
 _WEIGHTS_AT_ONCE = 2**22  # 32 MiB
 _RUNS = 2**15
 """More rows than this are gathered into as many runs of neighbours before they are resampled."""
@@ -66,10 +67,9 @@ def bootstrap_interval(
     statistic: Statistic = weighted_mean,
     clusters: ArrayLike | None = None,
     resamples: int = 1000,
-    level: float = 0.95,
     generator: Generator | None = None,
 ) -> Interval:
-    """Percentile interval of a statistic of the queries (Efron and Tibshirani 1993, section 13.3).
+    """95 % percentile interval of a statistic (Efron and Tibshirani 1993, section 13.3).
 
     `clusters` names the episode of each row, by number or string: queries that share examples are
     not independent, so episodes are resampled whole (Davison and Hinkley 1997, section 3.8).
@@ -83,14 +83,14 @@ def bootstrap_interval(
     rows = as_column(values, "value")
     if clusters is not None or len(rows) <= _RUNS:
         (replicates,) = _replicates(rows[None], statistic, clusters, resamples, generator)
-        return _interval(replicates, level)
+        return _interval(replicates)
     at, counts = _runs(rows)
     weights = (
         torch.poisson(repeat(counts, "run -> part run", part=part), generator=generator)
         for part in _parts(resamples, len(counts))
     )
     estimate = statistic(rows, torch.ones_like(rows[None]))
-    return _interval(torch.cat([estimate, *(statistic(at, part) for part in weights)]), level)
+    return _interval(torch.cat([estimate, *(statistic(at, part) for part in weights)]))
 
 
 def paired_bootstrap(
@@ -113,7 +113,7 @@ def paired_bootstrap(
     check_same_rows(len(first), len(second), "values of b")
     systems = torch.stack((first, second))
     left, right = _replicates(systems, statistic, clusters, resamples, generator)
-    return _interval(left / right if ratio else left - right, 0.95)
+    return _interval(left / right if ratio else left - right)
 
 
 def _replicates(
@@ -163,11 +163,9 @@ def _runs(values: Float[Tensor, "rows"]) -> tuple[Float[Tensor, "runs"], Float[T
     return total / counts, counts
 
 
-def _interval(replicates: Float[Tensor, "replicates"], level: float) -> Interval:
-    if not 0 < level < 1:
-        raise ValueError(f"expected a confidence level between 0 and 1, got {level:g}")
+def _interval(replicates: Float[Tensor, "replicates"]) -> Interval:
     estimate, resampled = replicates[0], replicates[1:]
     # Neighbouring replicates outwards, not an interpolation: infinity minus infinity is NaN.
-    low = resampled.quantile((1 - level) / 2, interpolation="lower")
-    high = resampled.quantile((1 + level) / 2, interpolation="higher")
+    low = resampled.quantile((1 - LEVEL) / 2, interpolation="lower")
+    high = resampled.quantile((1 + LEVEL) / 2, interpolation="higher")
     return Interval(estimate.item(), low.item(), high.item())
