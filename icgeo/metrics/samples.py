@@ -1,16 +1,12 @@
 """Do samples look like the data? Precision, recall, density and coverage on the sphere."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial.distance import cdist
 
 from icgeo.metrics import as_locations
 from icgeo.sphere import Values, to_xyz
-
-_PAIRS_AT_ONCE = 2**22  # 32 MiB a matrix
 
 
 @dataclass(frozen=True)
@@ -24,7 +20,7 @@ class SampleQuality:
     density: float
     """Mean number of real balls around a sample, over `nearest` (Naeem et al. 2020)."""
     coverage: float
-    """Fraction of the real points whose ball holds a sample."""
+    """Fraction of the real points whose ball holds a sample (Naeem et al. 2020)."""
 
 
 def sample_quality(real: Values, generated: Values, *, nearest: int = 5) -> SampleQuality:
@@ -44,29 +40,23 @@ def sample_quality(real: Values, generated: Values, *, nearest: int = 5) -> Samp
             f"expected nearest from 1 to below the number of points, got {nearest} "
             f"with {len(a)} real and {len(b)} generated"
         )
+    # the nearest neighbour of a point, number 0, is itself
     reach, generated_reach = (
-        np.concatenate([np.partition(part, nearest)[:, nearest] for _, part in _chords(xyz, xyz)])
-        for xyz in (a, b)
+        [np.partition(_chords(point, xyz), nearest)[nearest] for point in xyz] for xyz in (a, b)
     )
-    around = np.zeros(len(b))
-    recalled, covered = np.zeros((2, len(a)), dtype=bool)
-    for rows, chords in _chords(a, b):
-        inside = chords < reach[rows, None]
-        around += inside.sum(0)
-        covered[rows], recalled[rows] = inside.any(1), (chords < generated_reach).any(1)
+    around, covered, recalled = np.zeros(len(b)), 0, 0
+    for point, radius in zip(a, reach, strict=True):
+        chords = _chords(point, b)
+        around += chords < radius
+        covered += (chords < radius).any()
+        recalled += (chords < generated_reach).any()
     return SampleQuality(
         precision=float((around > 0).mean()),
-        recall=float(recalled.mean()),
+        recall=float(recalled / len(a)),
         density=float(around.mean() / nearest),
-        coverage=float(covered.mean()),
+        coverage=float(covered / len(a)),
     )
 
 
-def _chords(
-    a: Float[np.ndarray, "a 3"], b: Float[np.ndarray, "b 3"]
-) -> Iterator[tuple[slice, Float[np.ndarray, "part b"]]]:
-    """Distances of all pairs, a part of the rows at a time; a point's neighbour 0 is itself."""
-    at_once = max(1, _PAIRS_AT_ONCE // len(b))
-    for start in range(0, len(a), at_once):
-        rows = slice(start, start + at_once)
-        yield rows, cdist(a[rows], b)
+def _chords(point: Float[np.ndarray, "3"], xyz: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
+    return np.linalg.norm(xyz - point, axis=1)
