@@ -1,7 +1,7 @@
 """Errors of points: great-circle distances under a named protocol, of all queries and of groups.
 
-Its modules hold bootstrap `intervals`, the places that people name (`locations`), `densities` with
-their calibration, their `energy` score, and what `samples` look like. Conventions: one row a query;
+Its modules hold bootstrap `intervals`, the places that people name (`locations`), scores of
+`densities`, and what `samples` look like. Conventions: one row a query;
 `distance_km` is the error, infinite for a query without an answer (score 0, within no radius)
 unless the caller puts the error of a guess, as `icgeo.evaluation` does. Fractions are in [0, 1].
 """

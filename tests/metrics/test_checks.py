@@ -10,18 +10,18 @@ import pytest
 import torch
 
 from icgeo import metrics
-from icgeo.metrics import densities, energy, intervals, locations, samples
+from icgeo.metrics import densities, intervals, locations, samples
 from icgeo.metrics.densities import (
     UNIFORM_NLL,
     DensityScores,
     calibration_error,
     coverage,
+    energy_score,
     recall_by_area,
     reliability,
     score_density,
     searched_area_km2,
 )
-from icgeo.metrics.energy import energy_score
 from icgeo.metrics.intervals import (
     bootstrap_interval,
     paired_bootstrap,
@@ -199,7 +199,7 @@ def test_no_public_function_is_left_out():
     others |= {"check_rows", "check_same_rows"}
     public = {
         name
-        for module in (metrics, densities, energy, intervals, locations, samples)
+        for module in (metrics, densities, intervals, locations, samples)
         for name, value in vars(module).items()
         if (inspect.isfunction(value) or name in ("Gazetteer", "DensityScores"))
         and value.__module__ == module.__name__

@@ -14,11 +14,11 @@ from icgeo.metrics.densities import (
     DensityScores,
     calibration_error,
     coverage,
+    energy_score,
     recall_by_area,
     reliability,
     score_density,
 )
-from icgeo.metrics.energy import energy_score
 from icgeo.sphere import AREA_KM2, to_lat_lon, to_xyz
 from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_xyz

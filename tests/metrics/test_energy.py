@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import integrate
 
-from icgeo.metrics import energy
-from icgeo.metrics.energy import energy_score
+from icgeo.metrics import densities
+from icgeo.metrics.densities import energy_score
 from icgeo.sphere import distance_km, sample_uniform, to_lat_lon, to_xyz
 from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import mean_vectors
@@ -68,7 +68,7 @@ def test_patches_agree_with_all_cells(density):
 def test_patches_keep_the_mass_and_its_moment():
     density = kernel()
     vector = mean_vectors(16).numpy()
-    held, middle = energy._patches(density.mass.numpy(), vector, 1 / 128)
+    held, middle = densities._patches(density.mass.numpy(), vector, 1 / 128)
     assert held.sum() == pytest.approx(1)
     assert len(held) < 700
     assert held @ middle == pytest.approx(density.mass.numpy() @ vector)
@@ -77,7 +77,7 @@ def test_patches_keep_the_mass_and_its_moment():
 def test_any_chunk_size_gives_the_same(monkeypatch):
     density = kernel(nside=8)
     whole = energy_score(density, PLACES)
-    monkeypatch.setattr(energy, "_PAIRS_AT_ONCE", 130)
+    monkeypatch.setattr(densities, "_PAIRS_AT_ONCE", 130)
     assert energy_score(density, PLACES).tolist() == pytest.approx(whole.tolist(), rel=1e-12)
 
 
@@ -101,7 +101,7 @@ def test_truth_has_the_least_expected_score():
 def test_expected_score_of_a_wrong_forecast_exceeds_that_of_the_truth_exactly():
     """Over all cells the excess is E d(X, Y) - E d(X, X') / 2 - E d(Y, Y') / 2, never negative."""
     cells = mean_vectors(4).numpy()
-    kernel = energy._angles(cells, cells)
+    kernel = densities._angles(cells, cells)
     rng = np.random.default_rng(0)
     gaps = np.diff(rng.dirichlet(np.full(len(cells), 0.05), size=40), axis=0)
     excess = -np.einsum("ni,ij,nj->n", gaps, kernel, gaps) / 2
