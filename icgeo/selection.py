@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from einops import einsum, repeat
+from einops import einsum
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
@@ -35,13 +35,7 @@ class Bank:
     """What photos are compared by, or what opens it when it is first needed."""
     path: str | Path | None = None
     """Where the index is kept; None keeps it in memory alone."""
-    ids: Sequence[str] | None = None
-    """Which photos they are, for the index on disk."""
     _last: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if self.path is not None and self.ids is None:
-            raise ValueError("expected ids of the photos to keep their index on disk, got None")
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -60,10 +54,9 @@ class Bank:
             ValueError: a bank without features, or a kept index of something else.
         """
         photos = [example.image for example in self.examples]
-        ids = self.ids or [str(number) for number in range(len(photos))]
         if self.path is None:
-            return Index.build(self._encoder, photos, ids)
-        return Index.open(self.path, self._encoder, photos, ids)
+            return Index.build(self._encoder, photos, [str(n) for n in range(len(photos))])
+        return Index.open(self.path, self._encoder, photos, [*map(content_key, photos)])
 
     @cached_property
     def _encoder(self) -> Features:
@@ -99,7 +92,7 @@ class Random:
 
     def choose(self, bank: Bank, photos: Sequence[Photo], shots: int) -> Chosen:
         """Choose the first of one shuffled order."""
-        return _for_all(photos, _shuffled(len(bank), self.seed)[:shots])
+        return _shuffled(len(bank), self.seed)[:shots].expand(len(photos), -1)
 
 
 @dataclass(frozen=True)
@@ -121,7 +114,7 @@ class Stratified:
         counts = torch.bincount(cells, minlength=12 * nside**2)
         first = (counts.cumsum(0) - counts)[cells[by_cell]]
         rounds = torch.empty_like(cells).scatter_(0, by_cell, torch.arange(len(cells)) - first)
-        return _for_all(photos, order[rounds.argsort(stable=True)[:shots]])
+        return order[rounds.argsort(stable=True)[:shots]].expand(len(photos), -1)
 
 
 @dataclass(frozen=True)
@@ -213,10 +206,6 @@ def make_strategy(select: str | Strategy, locator: Locator) -> Strategy:
         raise ValueError(f"expected select to be one of {sorted(STRATEGIES)}, got {select!r}")
     make = STRATEGIES[select]
     return make(locator) if make is TwoStage else make()
-
-
-def _for_all(photos: Sequence[Photo], chosen: Int[Tensor, " shots"]) -> Chosen:
-    return repeat(chosen, "k -> q k", q=len(photos))
 
 
 def _shuffled(count: int, seed: int) -> Int[Tensor, " count"]:

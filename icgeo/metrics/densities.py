@@ -131,22 +131,19 @@ def searched_area_km2(density: Density, lat_lon: Values) -> float:
 
 def score_density(density: Density, lat_lon: Values) -> DensityScore:
     """Score a density by the location of its truth in degrees."""
-    truth = as_locations([lat_lon] if np.ndim(lat_lon) == 1 else lat_lon, "truth")
-    if len(truth) != 1:
-        raise ValueError(f"expected one truth for a density, got {len(truth)}")
-    mass = density.mass.numpy()
-    cell = int(cell_of(truth[0], density.nside))
+    (truth,) = as_locations([lat_lon], "truth")
+    mass, cell = density.mass.numpy(), int(cell_of(truth, density.nside))
     upto = np.minimum(np.sort(mass)[::-1].cumsum(), 1)  # sorted once, and faster than by torch
     before = int((mass > mass[cell]).sum()) + int((mass[:cell] == mass[cell]).sum())
     cell_km2 = AREA_KM2 / len(mass)
     return DensityScore(
-        nll=-density.log_prob(truth[0]).item(),
+        nll=-density.log_prob(truth).item(),
         entropy=density.entropy(),
         level=1.0 if mass[cell] == 0 else float(upto[before - 1]) if before else 0.0,
-        searched_area_km2=searched_area_km2(density, truth[0]),
+        searched_area_km2=searched_area_km2(density, truth),
         area_50_km2=(int((upto < 0.5).sum()) + 1) * cell_km2,
         area_90_km2=(int((upto < 0.9).sum()) + 1) * cell_km2,
-        energy_km=energy_score(density, truth[0]).item(),
+        energy_km=energy_score(density, truth).item(),
     )
 
 
@@ -176,7 +173,7 @@ class DensityScores:
             self._values.extend(astuple(score_density(density, truth)))
 
     def column(self, name: str) -> Float[np.ndarray, "rows"]:
-        """Return the values of one field of `DensityScore`, for intervals and curves; a copy."""
+        """Return a copy of the values of one field of `DensityScore`."""
         if name not in _NAMES:
             raise ValueError(f"expected a column out of {_NAMES}, got {name!r}")
         return np.array(self._values[_NAMES.index(name) :: len(_NAMES)])

@@ -7,6 +7,7 @@ the world is unknown, the Earth too: else they answer from memory.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import cycle, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,22 +73,19 @@ def main(options: Options) -> None:
     locator = Geolocator(options.model, prompt=UNKNOWN, device=options.device)
     opened = {name: features.open(name, device=options.device) for name in options.features}
 
-    take = partial(world_episode, queries=options.queries, shots=options.bank, seed=options.seed)
     runs = []
-    for world in worlds(options.held_out, options.earth):
-        episode = take(*world)
+    take = partial(world_episode, queries=options.queries, shots=options.bank, seed=options.seed)
+    for episode in (take(*world) for world in worlds(options.held_out, options.earth)):
         runs += [(way, episode) for way in ways(locator, episode.examples, opened)]
     if runs:
         rows = evaluate(runs, folder=folder, shots=options.shots, baselines=False)
         tell(name_groups(rows), folder, "strategies")
 
-    count = options.bank_worlds if options.banks else 0
-    take_banks = partial(
-        world_with_banks, queries=options.bank_queries, sizes=options.banks, seed=options.seed
-    )
     tables = {}
-    for world in worlds(count, count):
-        episode, banks = take_banks(*world)
+    for world in worlds(options.bank_worlds, options.bank_worlds) if options.banks else []:
+        episode, banks = world_with_banks(
+            *world, queries=options.bank_queries, sizes=options.banks, seed=options.seed
+        )
         for (places, size), bank in banks.items():
             same = replace(episode, examples=bank)
             runs = [(way, same) for way in ways(locator, bank, opened)]
@@ -104,8 +102,7 @@ def worlds(held_out: int, earth: int) -> list[tuple[str, int]]:
     from icgeo.data.worlds import HELD_OUT_FAMILIES
     from icgeo.evaluation.episodes import EARTH
 
-    families = [(HELD_OUT_FAMILIES[n % len(HELD_OUT_FAMILIES)], n) for n in range(held_out)]
-    return families + [(EARTH, number) for number in range(earth)]
+    return [*zip(cycle(HELD_OUT_FAMILIES), range(held_out)), *zip(repeat(EARTH), range(earth))]
 
 
 def ways(
@@ -149,8 +146,8 @@ def world_with_banks(
     for size in sizes:
         banks["drawn", size] = drawn[:size]
         banks["grid", size] = grid_views(world, picture, size, seeded_generator(name, "grid"))
-    questions = [Query(f"{name}/{index}", *view) for index, view in enumerate(views)]
-    return Episode(name, world, (), questions), banks
+    numbered = [Query(f"{name}/{index}", *view) for index, view in enumerate(views)]
+    return Episode(name, world, (), numbered), banks
 
 
 def grid_views(world: str, picture: "Tensor", size: int, generator: "Generator") -> "list[Example]":
@@ -160,12 +157,11 @@ def grid_views(world: str, picture: "Tensor", size: int, generator: "Generator")
     from icgeo.prediction import Example
     from icgeo.sphere import fibonacci_grid, to_lat_lon
 
-    options = EARTH_VIEWS if world == EARTH else None
+    take = partial(take_views, generator=generator, options=EARTH_VIEWS if world == EARTH else None)
     examples: list[Example] = []
     for xyz in fibonacci_grid(size).split(VIEWS_AT_ONCE):
-        images = take_views(picture[None], xyz[None].float(), generator=generator, options=options)
-        views = views_to_examples(to_uint8(images[0]), to_lat_lon(xyz))
-        examples += [Example(image, *place) for image, place in views]
+        images = to_uint8(take(picture[None], xyz[None].float())[0])
+        examples += [Example(i, *place) for i, place in views_to_examples(images, to_lat_lon(xyz))]
     return examples
 
 
