@@ -48,11 +48,7 @@ class Bank:
 
     @cached_property
     def index(self) -> Index:
-        """Features of the examples; encoded when first asked for.
-
-        Raises:
-            ValueError: a bank without features, or a kept index of something else.
-        """
+        """Features of the examples; encoded when first asked for, or read if kept."""
         photos = [example.image for example in self.examples]
         if self.path is None:
             return Index.build(self._encoder, photos, [str(n) for n in range(len(photos))])

@@ -1,9 +1,9 @@
 """Errors of points: great-circle distances under a named protocol, of all queries and of groups.
 
 Its modules hold bootstrap `intervals`, the places that people name (`locations`), scores of
-`densities`, and what `samples` look like. Conventions: one row a query;
-`distance_km` is the error, infinite for a query without an answer (score 0, within no radius)
-unless the caller puts the error of a guess, as `icgeo.evaluation` does. Fractions are in [0, 1].
+`densities`, and what `samples` look like. Conventions: one row a query; `distance_km` is the error,
+infinite for a query without an answer (score 0, within no radius) unless the caller puts the error
+of a guess, as `icgeo.evaluation` does. Fractions are in [0, 1].
 """
 
 import math
@@ -77,11 +77,9 @@ def as_numbers(
     return numbers
 
 
-def as_column(
-    values: ArrayLike | Tensor, name: str, *, low: float = -math.inf, high: float = math.inf
-) -> Float[Tensor, "rows"]:
-    """Return one number in [low, high] for each of at least one query."""
-    numbers = as_numbers(values, name, low=low, high=high)
+def as_column(values: ArrayLike | Tensor, name: str, **bounds: float) -> Float[Tensor, "rows"]:
+    """Return one number within bounds, as of `as_numbers`, for each of at least one query."""
+    numbers = as_numbers(values, name, **bounds)
     check_rows(numbers, 1, f"one {name}")
     return numbers
 
@@ -96,7 +94,7 @@ def as_locations(values: Values, name: str) -> Float[Tensor, "rows 2"]:
 def as_answers(values: Values, name: str) -> tuple[Float[Tensor, "rows 2"], Tensor]:
     """Return locations, and which rows have one: NaN stands for a query without an answer."""
     lat_lon = as_tensor(values)
-    known = ~lat_lon.isnan().all(-1) if lat_lon.ndim else torch.tensor(True)
+    known = ~lat_lon.isnan().all(-1)
     return as_locations(torch.where(known[..., None], lat_lon, 0), name), known
 
 

@@ -63,9 +63,7 @@ class Gazetteer:
         `ValueError`.
         """
         names = {1: "name", 4: "lat", 5: "lon", 8: "country", 10: "admin1", 11: "admin2"}
-        rows = pandas.read_csv(
-            path, sep="\t", header=None, quoting=3, dtype=str, keep_default_na=False
-        )
+        rows = pandas.read_table(path, header=None, quoting=3, dtype=str, keep_default_na=False)
         if rows.shape[1] != 19:
             raise ValueError(
                 f"expected the 19 tab-separated columns of a GeoNames table, got {rows.shape[1]} "
@@ -128,7 +126,7 @@ def hits(predicted: Any, truth: Any) -> Float[np.ndarray, "rows"]:
 
     A missing prediction is wrong. For intervals of accuracies: drop the NaN first.
     """
-    guessed, true = (pandas.Series(column).reset_index(drop=True) for column in (predicted, truth))
+    guessed, true = (pandas.Series(labels).reset_index(drop=True) for labels in (predicted, truth))
     check_same_rows(len(true), len(guessed), "predicted labels")
     if not len(true):
         raise ValueError("expected at least one label, got none")

@@ -44,17 +44,18 @@ def sample_quality(real: Values, generated: Values, *, nearest: int = 5) -> Samp
     reach, generated_reach = (
         [np.partition(_chords(point, xyz), nearest)[nearest] for point in xyz] for xyz in (a, b)
     )
-    around, covered, recalled = np.zeros(len(b)), 0, 0
+    around = np.zeros(len(b))
+    covered, recalled = [], []
     for point, radius in zip(a, reach, strict=True):
         chords = _chords(point, b)
         around += chords < radius
-        covered += (chords < radius).any()
-        recalled += (chords < generated_reach).any()
+        covered.append((chords < radius).any())
+        recalled.append((chords < generated_reach).any())
     return SampleQuality(
         precision=float((around > 0).mean()),
-        recall=float(recalled / len(a)),
+        recall=float(np.mean(recalled)),
         density=float(around.mean() / nearest),
-        coverage=float(covered / len(a)),
+        coverage=float(np.mean(covered)),
     )
 
 

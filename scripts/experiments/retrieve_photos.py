@@ -9,14 +9,12 @@ from icgeo import config
 if TYPE_CHECKING:
     from torch import Tensor
 
-PHOTOS = Path(__file__).parents[2] / "assets" / "photos" / "photos.csv"
-
 
 @dataclass(frozen=True)
 class Options:
     """Compare features on your photos, or on those in the box."""
 
-    photos: Path = PHOTOS
+    photos: Path = Path(__file__).parents[2] / "assets" / "photos" / "photos.csv"
     """Photos and their locations (CSV, Parquet or a folder)."""
     features: tuple[str, ...] = ("efficientnet-lite0", "pixels")
     """What photos are compared by: pixels, tiny, efficientnet-lite0, or a model of transformers."""
@@ -33,9 +31,9 @@ def row(name: str, errors: "Tensor", answers: "Tensor") -> tuple[str, ...]:
     from icgeo import metrics
     from icgeo.metrics.intervals import bootstrap_interval
 
-    km, photo = errors[answers], answers.nonzero()[:, 0].numpy()
+    km, photos = errors[answers], answers.nonzero()[:, 0].numpy()
     generator = torch.Generator().manual_seed(0)
-    score = bootstrap_interval(metrics.geoscore(km), clusters=photo, generator=generator)
+    score = bootstrap_interval(metrics.geoscore(km), clusters=photos, generator=generator)
     median, near = metrics.median_error(km), metrics.accuracy_within(km, 2500)
     interval = f"{score.estimate:.0f} ({score.low:.0f} to {score.high:.0f})"
     return name, f"{median:.0f}", f"{near:.0%}", interval
