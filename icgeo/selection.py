@@ -77,7 +77,6 @@ class Strategy(Protocol):
 
     def choose(self, bank: Bank, photos: Sequence[Photo], shots: int) -> Chosen:
         """Choose different examples for each photo; 1 <= shots <= len(bank)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -200,8 +199,7 @@ def make_strategy(select: str | Strategy, locator: Locator) -> Strategy:
         return select
     if select not in STRATEGIES:
         raise ValueError(f"expected select to be one of {sorted(STRATEGIES)}, got {select!r}")
-    make = STRATEGIES[select]
-    return make(locator) if make is TwoStage else make()
+    return TwoStage(locator) if select == "two-stage" else STRATEGIES[select]()
 
 
 def _shuffled(count: int, seed: int) -> Int[Tensor, " count"]:
@@ -263,10 +261,7 @@ class Selecting:
         """Locate photos; `options` are those of the locator's `locate_chosen`.
 
         Of `examples` only the number counts, where `shots` does not say: the bank has its own.
-
-        Raises:
-            PhotoError: a photo cannot be read.
-            ValueError: more shots than the bank holds.
+        More shots than it holds raise `ValueError`.
         """
         shots = len(examples) if self.shots is None else self.shots
         self._require_shots(shots)

@@ -3,7 +3,7 @@
 Its modules hold bootstrap `intervals`, the places that people name (`locations`), scores of
 `densities`, and what `samples` look like. Conventions: one row a query; `distance_km` is the error,
 infinite for a query without an answer (score 0, within no radius) unless the caller puts the error
-of a guess, as `icgeo.evaluation` does. Fractions are in [0, 1].
+of a guess, as `icgeo.evaluation` does. Fractions are in [0, 1]. NaN and no row are a `ValueError`.
 """
 
 import math
@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from pandas import Series
+from pyproj import Geod
 from scipy.spatial import KDTree
 from torch import Tensor
 
@@ -133,9 +134,8 @@ def distances(
     if radius_km is not None:
         km = radius_km * angle(to_xyz(lat_lon), to_xyz(true))
     else:
-        from pyproj import Geod  # the geodesic of WGS84 (Karney 2013, to nanometres)
-
         ends = (*lat_lon.numpy().T[::-1], *true.numpy().T[::-1])
+        # Karney 2013, to nanometres
         km = torch.from_numpy(Geod(ellps="WGS84").inv(*ends)[2]) / 1000
     return torch.where(known, km, math.inf)
 

@@ -1,8 +1,7 @@
 """Scores of densities and of their calibration, one density at a time, so that a stream fits.
 
 Conventions: one row a query; areas in km2 on a sphere of 6371 km, energy in km, entropy and NLL in
-nats; `levels` are the credible levels of the truths (`Density.credible_level`). Fractions are in
-[0, 1]. NaN and inputs without a row raise `ValueError`.
+nats; levels are the credible levels of the truths (`Density.credible_level`).
 """
 
 import math
@@ -86,7 +85,6 @@ class DensityScore:
     entropy: float
     """Differential entropy in nats: how far the photo can be located at all; low if narrow."""
     level: float
-    """Credible level of the truth, `Density.credible_level`."""
     searched_area_km2: float
     area_50_km2: float
     """Area of the smallest region of half of the mass."""
@@ -103,9 +101,8 @@ class DensitySummary:
 
     queries: int
     mean_nll: float
-    """Not comparable with the figures that Plonk (Dufour et al. 2025) publishes: its likelihood
-    takes the divergence of the flow in R^3 without projecting it on the tangent plane, so that it
-    is not that of a density on the sphere."""
+    """Those of Plonk (Dufour et al. 2025) are no densities on the sphere: it takes the divergence
+    of the flow in R^3 without projecting it on the tangent plane."""
     information_gain: float
     """Mean nats by which the densities beat the uniform one (Good 1952); negative if worse."""
     mean_entropy: float
@@ -219,13 +216,11 @@ def energy_score(
     if resolution is not None and not 0 < resolution < 1:
         raise ValueError(f"expected a resolution in (0, 1), or None for all, got {resolution:g}")
     truth = to_xyz(as_lat_lon(lat_lon).double())
-    mass, middle = _patches(
-        density.mass.numpy(), mean_vectors(density.nside).numpy(), resolution or 0
-    )
+    vectors = mean_vectors(density.nside).numpy()
+    mass, middle = _patches(density.mass.numpy(), vectors, resolution or 0)
     far = _mean_distance(rearrange(truth, "... side -> (...) side").numpy(), middle, mass)
     spread = _mean_distance(middle, middle, mass) @ mass
-    score = EARTH_RADIUS_KM * (far - spread / 2)
-    return torch.from_numpy(score).reshape(truth.shape[:-1])
+    return torch.from_numpy(EARTH_RADIUS_KM * (far - spread / 2)).reshape(truth.shape[:-1])
 
 
 def _patches(

@@ -1,7 +1,6 @@
 """Bootstrap intervals of any statistic of the queries, alone or of two systems on the same ones.
 
 Conventions: one row a query; a statistic is a function of values and of how often each counts.
-NaN and inputs without a row raise `ValueError`.
 """
 
 import math

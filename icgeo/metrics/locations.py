@@ -5,7 +5,6 @@ GeoNames: continent "EU", country "FR", region "FR.11" (first administrative div
 "FR.11.75" (second), city "Paris, FR.11". A label that is not known is missing: None in a table.
 """
 
-import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -82,8 +81,7 @@ class Gazetteer:
         """
         places, known = as_answers(lat_lon, "location")
         labels = self.labels.take(self.nearest(places)[0]).reset_index(drop=True)
-        if not known.all():
-            labels.loc[~known.numpy()] = None
+        labels.loc[~known.numpy()] = None
         return labels
 
     def nearest(
@@ -137,10 +135,8 @@ def hits(predicted: Any, truth: Any) -> Float[np.ndarray, "rows"]:
 
 def place_accuracy(predicted: Any, truth: Any) -> PlaceAccuracy:
     """Fraction of labels that are right, of those whose truth has one (as in OSV-5M)."""
-    right = hits(predicted, truth)
-    known = ~np.isnan(right)
-    accuracy = float(right[known].mean()) if known.any() else math.nan
-    return PlaceAccuracy(accuracy, int(known.sum()), int((~known).sum()))
+    right = pandas.Series(hits(predicted, truth))
+    return PlaceAccuracy(float(right.mean()), int(right.count()), int(right.isna().sum()))
 
 
 def accuracy_by_place(

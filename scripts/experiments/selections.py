@@ -176,8 +176,7 @@ def tell(rows: "DataFrame", folder: Path, name: str, *, label: str = "shots") ->
     text = "\n".join(f"{world}\n\n{comparison_table(part)}\n" for world, part in parts)
     (folder / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)
-    figure = plots.plot_shots(score(rows), label=label, log=True)
-    figure.savefig(folder / f"{name}.png", dpi=150)
+    plots.plot_shots(score(rows), label=label, log=True).savefig(folder / f"{name}.png", dpi=150)
 
 
 if __name__ == "__main__":
