@@ -4,6 +4,7 @@ Conventions: a bank holds more examples than are shown; choices are numbers of i
 most wanted first. What is drawn at random follows from the bank and a seed, never from the batch.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from einops import rearrange, repeat
+from einops import einsum
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
@@ -34,12 +35,7 @@ class Bank:
     """What photos are compared by, or what opens it when it is first needed."""
     path: str | Path | None = None
     """Where the index is kept; None keeps it in memory alone."""
-    ids: Sequence[str] | None = None
-    """Which photos they are, for the index on disk."""
-
-    def __post_init__(self) -> None:
-        if self.path is not None and self.ids is None:
-            raise ValueError("expected ids of the photos to keep their index on disk, got None")
+    _last: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -52,15 +48,11 @@ class Bank:
 
     @cached_property
     def index(self) -> Index:
-        """Features of the examples; encoded when first asked for.
-
-        Raises:
-            ValueError: a bank without features, or a kept index of something else.
-        """
+        """Features of the examples; encoded when first asked for, or read if kept."""
         photos = [example.image for example in self.examples]
-        if self.path is not None and self.ids is not None:
-            return Index.open(self.path, self._encoder, photos, self.ids)
-        return Index.build(self._encoder, photos, [str(n) for n in range(len(photos))])
+        if self.path is None:
+            return Index.build(self._encoder, photos, [str(n) for n in range(len(photos))])
+        return Index.open(self.path, self._encoder, photos, [*map(content_key, photos)])
 
     @cached_property
     def _encoder(self) -> Features:
@@ -71,22 +63,12 @@ class Bank:
             )
         return self.features if isinstance(self.features, Features) else self.features()
 
-    @cached_property
-    def _last(self) -> dict[str, Any]:
-        return {}
-
     def encode(self, photos: Sequence[Photo]) -> Float[Tensor, "photos channels"]:
         """Encode queries; the last ones are remembered, for several strategies ask for them."""
         keys = [*map(content_key, photos)]
         if self._last.get("keys") != keys:
             self._last.update(keys=keys, vectors=self._encoder.encode(photos))
-        vectors: Tensor = self._last["vectors"]
-        return vectors
-
-    def cosines(self, photos: Sequence[Photo], chosen: Chosen) -> Float[Tensor, "photos shots"]:
-        """Return how alike each photo and the examples chosen for it are."""
-        vectors = rearrange(self.encode(photos), "q c -> q c 1")
-        return rearrange(self.index.vectors[chosen] @ vectors, "q k 1 -> q k")
+        return self._last["vectors"]
 
 
 @runtime_checkable
@@ -95,7 +77,6 @@ class Strategy(Protocol):
 
     def choose(self, bank: Bank, photos: Sequence[Photo], shots: int) -> Chosen:
         """Choose different examples for each photo; 1 <= shots <= len(bank)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -106,7 +87,7 @@ class Random:
 
     def choose(self, bank: Bank, photos: Sequence[Photo], shots: int) -> Chosen:
         """Choose the first of one shuffled order."""
-        return _for_all(photos, _shuffled(len(bank), self.seed)[:shots])
+        return _shuffled(len(bank), self.seed)[:shots].expand(len(photos), -1)
 
 
 @dataclass(frozen=True)
@@ -120,9 +101,7 @@ class Stratified:
 
     def choose(self, bank: Bank, photos: Sequence[Photo], shots: int) -> Chosen:
         """Choose from the cells in a random order, going round until there are enough."""
-        nside = 1
-        while 12 * (2 * nside) ** 2 <= shots:
-            nside *= 2
+        nside = 2 ** int(math.log2(max(1, shots / 12)) / 2)
         order = _shuffled(len(bank), self.seed)
         cells = cell_of(bank.lat_lon[order], nside)
         # how many of the same cell come earlier: the round in which each is chosen
@@ -130,7 +109,7 @@ class Stratified:
         counts = torch.bincount(cells, minlength=12 * nside**2)
         first = (counts.cumsum(0) - counts)[cells[by_cell]]
         rounds = torch.empty_like(cells).scatter_(0, by_cell, torch.arange(len(cells)) - first)
-        return _for_all(photos, order[rounds.argsort(stable=True)[:shots]])
+        return order[rounds.argsort(stable=True)[:shots]].expand(len(photos), -1)
 
 
 @dataclass(frozen=True)
@@ -165,18 +144,16 @@ class Diverse:
         """Choose one by one the largest relevance x likeness - (1 - relevance) x redundance."""
         count = min(len(bank), self.pool * shots)
         cosines, numbers = bank.index.search(bank.encode(photos), count)
-        vectors = bank.index.vectors[numbers]
-        rows = torch.arange(len(numbers))
-        redundance = torch.zeros_like(cosines)
+        vectors, rows = bank.index.vectors[numbers], torch.arange(len(numbers))
+        redundance = -torch.ones_like(cosines)
         taken = torch.zeros_like(cosines, dtype=torch.bool)
         picks: list[Tensor] = []
-        for shot in range(shots):
+        for _ in range(shots):
             gain = self.relevance * cosines - (1 - self.relevance) * redundance
             pick = gain.masked_fill(taken, -torch.inf).argmax(dim=-1)
             taken[rows, pick] = True
             picks.append(numbers[rows, pick])
-            alike = (vectors @ vectors[rows, pick, :, None]).squeeze(-1)
-            redundance = alike if shot == 0 else redundance.maximum(alike)
+            redundance = redundance.maximum((vectors @ vectors[rows, pick, :, None]).squeeze(-1))
         return torch.stack(picks, dim=-1)
 
 
@@ -197,8 +174,8 @@ class TwoStage:
     def choose(self, bank: Bank, photos: Sequence[Photo], shots: int) -> Chosen:
         """Choose the largest of log-density + Gumbel noise, the same for all photos."""
         rough = Selecting(self.locator, bank, self.first, shots=min(self.few, len(bank)))
-        densities = [prediction.density for prediction in rough.locate(photos)]
-        log_density = torch.stack([density.log_prob(bank.lat_lon) for density in densities])
+        predictions = rough.locate(photos)
+        log_density = torch.stack([one.density.log_prob(bank.lat_lon) for one in predictions])
         generator = Generator().manual_seed(self.seed)
         draws = torch.rand(len(bank), generator=generator, dtype=torch.float64)
         return (log_density - (-draws.log()).log()).topk(shots, dim=-1).indices
@@ -217,21 +194,12 @@ BY_FEATURES = frozenset({"nearest", "diverse"})
 
 
 def make_strategy(select: str | Strategy, locator: Locator) -> Strategy:
-    """Make a strategy by its name for a locator; a strategy is returned as it is.
-
-    Raises:
-        ValueError: an unknown name.
-    """
+    """Make a strategy by its name for a locator; a strategy is returned as it is."""
     if not isinstance(select, str):
         return select
     if select not in STRATEGIES:
         raise ValueError(f"expected select to be one of {sorted(STRATEGIES)}, got {select!r}")
-    make = STRATEGIES[select]
-    return make(locator) if make is TwoStage else make()
-
-
-def _for_all(photos: Sequence[Photo], chosen: Int[Tensor, " shots"]) -> Chosen:
-    return repeat(chosen, "k -> q k", q=len(photos))
+    return TwoStage(locator) if select == "two-stage" else STRATEGIES[select]()
 
 
 def _shuffled(count: int, seed: int) -> Int[Tensor, " count"]:
@@ -239,8 +207,8 @@ def _shuffled(count: int, seed: int) -> Int[Tensor, " count"]:
 
 
 def _nearest_first(bank: Bank, photos: Sequence[Photo], chosen: Chosen) -> Chosen:
-    order = bank.cosines(photos, chosen).argsort(dim=-1, descending=True, stable=True)
-    return chosen.gather(-1, order)
+    cosines = einsum(bank.index.vectors[chosen], bank.encode(photos), "q k c, q c -> q k")
+    return chosen.gather(-1, cosines.argsort(dim=-1, descending=True, stable=True))
 
 
 ORDERS: dict[str, Callable[[Bank, Sequence[Photo], Chosen], Chosen]] = {
@@ -265,11 +233,15 @@ class Selecting:
     """How many are shown; None means as many as `locate` is given, so that `evaluate` can say."""
     order: str = "as chosen"
     """In which order: one of `ORDERS`."""
+    orders: int = 1
+    """How often the locator is asked, after the first time in orders at random; answers average."""
     name: str = "selecting"
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise ValueError(f"expected an order of {sorted(ORDERS)}, got {self.order!r}")
+        if self.orders < 1:
+            raise ValueError(f"expected at least 1 order, got {self.orders}")
         self._require_shots(self.shots or 0)
 
     def _require_shots(self, shots: int) -> None:
@@ -286,16 +258,10 @@ class Selecting:
     def locate(
         self, photos: Sequence[Photo], examples: Sequence[Example] = (), **options: Any
     ) -> list[Prediction]:
-        """Locate photos; of `examples` only the number counts, for the bank has its own.
+        """Locate photos; `options` are those of the locator's `locate_chosen`.
 
-        Args:
-            photos: to locate.
-            examples: as many as are shown, where `shots` does not say.
-            **options: of the `locate_chosen` of the locator.
-
-        Raises:
-            PhotoError: a photo cannot be read.
-            ValueError: more shots than the bank holds.
+        Of `examples` only the number counts, where `shots` does not say: the bank has its own.
+        More shots than it holds raise `ValueError`.
         """
         shots = len(examples) if self.shots is None else self.shots
         self._require_shots(shots)
@@ -304,46 +270,17 @@ class Selecting:
         start = time.perf_counter()
         chosen = self.choose(photos, shots)
         seconds = time.perf_counter() - start
-        located = locate_chosen(self.locator, photos, self.bank.examples, chosen, **options)
-        return add_seconds(located, seconds)
-
-
-@dataclass(frozen=True, eq=False)
-class Permuting:
-    """A locator asked several times, its examples in another order each time; densities average."""
-
-    locator: Locator
-    orders: int = 4
-    seed: int = 0
-    name: str = "permuting"
-
-    def __post_init__(self) -> None:
-        if self.orders < 1:
-            raise ValueError(f"expected at least 1 order, got {self.orders}")
-
-    def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
-        """Locate photos; the first order is that of the examples."""
-        return self.locate_chosen(photos, examples, _for_all(photos, torch.arange(len(examples))))
-
-    def locate_chosen(
-        self, photos: Sequence[Photo], bank: Sequence[Example], chosen: Chosen
-    ) -> list[Prediction]:
-        """Locate photos, each given its own examples; the first order is the one given."""
-        shots = chosen.shape[1]
-        generator = Generator().manual_seed(self.seed)
-        others = [torch.randperm(shots, generator=generator) for _ in range(self.orders - 1)]
         by_order = [
-            locate_chosen(self.locator, photos, bank, chosen[:, order])
-            for order in (torch.arange(shots), *others)
+            locate_chosen(self.locator, photos, self.bank.examples, choice, **options)
+            for choice in (chosen, *(chosen[:, _shuffled(shots, n)] for n in range(1, self.orders)))
         ]
-        return [average(predictions) for predictions in zip(*by_order, strict=True)]
+        return add_seconds([average(one) for one in zip(*by_order, strict=True)], seconds)
 
 
 def average(predictions: Sequence[Prediction]) -> Prediction:
-    """Average predictions of one photo: densities, maps and legibility; the best point of these.
-
-    Seconds add up.
-    """
+    """Average densities, maps and legibility of one photo; add its seconds; find the best point."""
+    if len(predictions) == 1:
+        return predictions[0]
     maps = [one.map for one in predictions if one.map is not None]
     average = Prediction.from_density(
         mixture([one.density for one in predictions]),

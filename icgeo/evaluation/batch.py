@@ -15,7 +15,7 @@ from icgeo.config import UsageError
 from icgeo.data.photos import READ_SIDE, PhotoError, read_photo
 from icgeo.evaluation.episodes import Query, QuerySet
 from icgeo.evaluation.rows import Row
-from icgeo.metrics import searched_area_km2
+from icgeo.metrics.densities import searched_area_km2
 from icgeo.prediction import Locator, Prediction
 from icgeo.sphere import distance_km
 

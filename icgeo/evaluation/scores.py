@@ -18,12 +18,11 @@ from pandas import DataFrame
 from torch import Tensor
 
 from icgeo.baselines import Chance, NearestOracle, NearestPixels
-from icgeo.metrics import (
-    THRESHOLDS_KM,
+from icgeo.metrics import THRESHOLDS_KM, geoscore
+from icgeo.metrics.intervals import (
     Interval,
     Statistic,
     bootstrap_interval,
-    geoscore,
     paired_bootstrap,
     weighted_mean,
     weighted_median,

@@ -1,7 +1,6 @@
 """Bootstrap intervals of any statistic of the queries, alone or of two systems on the same ones.
 
 Conventions: one row a query; a statistic is a function of values and of how often each counts.
-NaN and inputs without a row raise `ValueError`.
 """
 
 import math
@@ -11,15 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from einops import repeat
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Generator, Tensor
 
-from icgeo.metrics.checks import as_column
+from icgeo.metrics import as_column, check_same_rows
 
 Statistic = Callable[[Tensor, Tensor], Tensor]
 """Of values [rows] under weights [*resamples, rows], how often each row counts -> [*resamples]."""
 
+LEVEL = 0.95
 _WEIGHTS_AT_ONCE = 2**22  # 32 MiB
 _RUNS = 2**15
 """More rows than this are gathered into as many runs of neighbours before they are resampled."""
@@ -43,8 +43,7 @@ def weighted_mean(
     """
     if values.isfinite().all():
         return weights.to(values) @ values / weights.sum(-1)
-    counted = torch.where(weights > 0, values, 0)
-    return (weights * counted).sum(-1) / weights.sum(-1)
+    return (weights * torch.where(weights > 0, values, 0)).sum(-1) / weights.sum(-1)
 
 
 def weighted_median(
@@ -67,10 +66,9 @@ def bootstrap_interval(
     statistic: Statistic = weighted_mean,
     clusters: ArrayLike | None = None,
     resamples: int = 1000,
-    level: float = 0.95,
     generator: Generator | None = None,
 ) -> Interval:
-    """Percentile interval of a statistic of the queries (Efron and Tibshirani 1993, section 13.3).
+    """95 % percentile interval of a statistic (Efron and Tibshirani 1993, section 13.3).
 
     `clusters` names the episode of each row, by number or string: queries that share examples are
     not independent, so episodes are resampled whole (Davison and Hinkley 1997, section 3.8).
@@ -82,11 +80,16 @@ def bootstrap_interval(
     are drawn together at their mean. Time then hardly depends on the number of rows.
     """
     rows = as_column(values, "value")
-    if clusters is None and len(rows) > _RUNS:
-        replicates = _poisson_replicates(rows, statistic, resamples, generator)
-    else:
+    if clusters is not None or len(rows) <= _RUNS:
         (replicates,) = _replicates(rows[None], statistic, clusters, resamples, generator)
-    return _interval(replicates, level)
+        return _interval(replicates)
+    at, counts = _runs(rows)
+    weights = (
+        torch.poisson(repeat(counts, "run -> part run", part=part), generator=generator)
+        for part in _parts(resamples, len(counts))
+    )
+    estimate = statistic(rows, torch.ones_like(rows[None]))
+    return _interval(torch.cat([estimate, *(statistic(at, part) for part in weights)]))
 
 
 def paired_bootstrap(
@@ -106,13 +109,10 @@ def paired_bootstrap(
     with rows times resamples.
     """
     first, second = as_column(a, "value of a"), as_column(b, "value of b")
-    if len(first) != len(second):
-        raise ValueError(
-            f"expected both systems on the same queries, got {len(first)} and {len(second)} rows"
-        )
+    check_same_rows(len(first), len(second), "values of b")
     systems = torch.stack((first, second))
     left, right = _replicates(systems, statistic, clusters, resamples, generator)
-    return _interval(left / right if ratio else left - right, 0.95)
+    return _interval(left / right if ratio else left - right)
 
 
 def _replicates(
@@ -124,16 +124,20 @@ def _replicates(
 ) -> Float[Tensor, "systems replicates"]:
     """Statistic of each system: first of the queries themselves, then of each resample."""
     rows = systems.shape[-1]
-    index = np.arange(rows) if clusters is None else np.asarray(clusters)
-    if clusters is not None:
-        index = np.unique(index, return_inverse=True)[1]
-    if index.shape != (rows,):
-        raise ValueError(f"expected one cluster for each of {rows} rows, got shape {index.shape}")
-    weights = _resample(torch.from_numpy(index).to(systems.device), resamples, generator)
-    replicates = torch.stack([statistic(x, torch.ones_like(x[None])) for x in systems])
-    parts = [torch.stack([statistic(x, part) for x in systems]) for part in weights]
-    replicates = torch.cat([replicates, *parts], dim=-1)
-    if index.max() == 0:
+    names = np.arange(rows) if clusters is None else np.asarray(clusters)
+    if names.shape != (rows,):
+        raise ValueError(f"expected one cluster for each of {rows} rows, got shape {names.shape}")
+    unique, inverse = np.unique(names, return_inverse=True)
+    count, index = len(unique), torch.from_numpy(inverse).to(systems.device)
+    parts = [torch.stack([statistic(x, torch.ones_like(x[None])) for x in systems])]
+    for part in _parts(resamples, rows):
+        draws = torch.randint(count, (part, count), generator=generator, device=index.device)
+        times = torch.zeros(draws.shape, dtype=torch.float64, device=index.device)
+        times.scatter_add_(1, draws, torch.ones_like(times))
+        weights = times if count == rows else times[:, index]
+        parts.append(torch.stack([statistic(x, weights) for x in systems]))
+    replicates = torch.cat(parts, dim=-1)
+    if count == 1:
         replicates[:, 1:] = math.nan
     return replicates
 
@@ -147,31 +151,6 @@ def _parts(resamples: int, rows: int) -> Iterator[int]:
         yield min(at_once, resamples - done)
 
 
-def _resample(
-    index: Int[Tensor, "rows"], resamples: int, generator: Generator | None
-) -> Iterator[Float[Tensor, "part rows"]]:
-    """How often each row stands in each resample of whole clusters."""
-    clusters = int(index.max()) + 1
-    for part in _parts(resamples, len(index)):
-        draws = torch.randint(clusters, (part, clusters), generator=generator, device=index.device)
-        times = torch.zeros(draws.shape, dtype=torch.float64, device=index.device)
-        times.scatter_add_(1, draws, torch.ones_like(times))
-        yield times if clusters == len(index) else times[:, index]
-
-
-def _poisson_replicates(
-    values: Float[Tensor, "rows"], statistic: Statistic, resamples: int, generator: Generator | None
-) -> Float[Tensor, "replicates"]:
-    """As `_replicates`, of one system whose rows each count a Poisson number of times."""
-    at, counts = _runs(values)
-    weights = (
-        torch.poisson(repeat(counts, "run -> part run", part=part), generator=generator)
-        for part in _parts(resamples, len(counts))
-    )
-    estimate = statistic(values, torch.ones_like(values[None]))
-    return torch.cat([estimate, *(statistic(at, part) for part in weights)])
-
-
 def _runs(values: Float[Tensor, "rows"]) -> tuple[Float[Tensor, "runs"], Float[Tensor, "runs"]]:
     """Gather rows into at most `_RUNS` runs of neighbours: their means and how many they are."""
     at, counts = values.unique(return_counts=True)
@@ -183,11 +162,9 @@ def _runs(values: Float[Tensor, "rows"]) -> tuple[Float[Tensor, "runs"], Float[T
     return total / counts, counts
 
 
-def _interval(replicates: Float[Tensor, "replicates"], level: float) -> Interval:
-    if not 0 < level < 1:
-        raise ValueError(f"expected a confidence level between 0 and 1, got {level:g}")
+def _interval(replicates: Float[Tensor, "replicates"]) -> Interval:
     estimate, resampled = replicates[0], replicates[1:]
     # Neighbouring replicates outwards, not an interpolation: infinity minus infinity is NaN.
-    low = resampled.quantile((1 - level) / 2, interpolation="lower")
-    high = resampled.quantile((1 + level) / 2, interpolation="higher")
+    low = resampled.quantile((1 - LEVEL) / 2, interpolation="lower")
+    high = resampled.quantile((1 + LEVEL) / 2, interpolation="higher")
     return Interval(estimate.item(), low.item(), high.item())

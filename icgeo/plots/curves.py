@@ -21,6 +21,7 @@ from torch import Tensor
 from icgeo import metrics
 from icgeo.evaluation import BASELINES
 from icgeo.evaluation.scores import GUESS_KM, methods
+from icgeo.metrics.densities import UNIFORM_NLL, calibration_error, recall_by_area, reliability
 from icgeo.plots import theme
 from icgeo.sphere import AREA_KM2
 
@@ -113,8 +114,8 @@ def plot_calibration(
     ax.plot([0, 1], [0, 1], color=theme.GREY, linewidth=0.8)
     for name, style in zip(levels, cycle(theme.CALIBRATION_STYLES), strict=False):
         values = levels[name]
-        label = f"{name} (largest gap {metrics.calibration_error(values):.2f}, n = {len(values)})"
-        ax.plot(grid, metrics.reliability(values, grid), label=label, linewidth=1.8, **style)
+        label = f"{name} (largest gap {calibration_error(values):.2f}, n = {len(values)})"
+        ax.plot(grid, reliability(values, grid), label=label, linewidth=1.8, **style)
     whose = " to ".join(map(str, dict.fromkeys((*counts[:1], *counts[-1:]))))
     for count in counts:
         low, high = ((grid + sign * calibration_band(count)).clamp(0, 1) for sign in (-1, 1))
@@ -175,12 +176,12 @@ def share_found(shares: Float[Tensor, " areas"], rows: DataFrame) -> Float[Tenso
     areas = rows.searched_area_km2[~_is_flat(rows)].to_numpy()
     count = shares * (len(rows) - len(areas))
     if len(areas):
-        count = count + len(areas) * metrics.recall_by_area(areas, shares * AREA_KM2)
+        count = count + len(areas) * recall_by_area(areas, shares * AREA_KM2)
     return count / len(rows)
 
 
 def _is_flat(rows: DataFrame) -> np.ndarray:
-    return np.isclose(rows.nll, metrics.UNIFORM_NLL, rtol=0, atol=1e-9)
+    return np.isclose(rows.nll, UNIFORM_NLL, rtol=0, atol=1e-9)
 
 
 def _label_shares(ax: Axes, x: str, y: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from pandas import DataFrame, Series, json_normalize
 
 from icgeo.evaluation.scores import BASELINES, METRICS, levels_by_world, methods
-from icgeo.metrics import calibration_error, coverage
+from icgeo.metrics.densities import calibration_error, coverage
 from icgeo.prediction import rounded
 from icgeo.report.run_folder import Run
 

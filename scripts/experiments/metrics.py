@@ -12,7 +12,7 @@ from icgeo import config
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from icgeo.metrics import DensityScores
+    from icgeo.metrics.densities import DensityScores
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,10 @@ def score_points(count: int, *, protocol: str, generator: "Generator") -> dict[s
     import torch
 
     from icgeo import metrics
+    from icgeo.metrics import intervals, locations
     from icgeo.sphere import sample_von_mises_fisher, to_lat_lon, to_xyz
 
-    gazetteer = metrics.bundled_gazetteer()
+    gazetteer = locations.bundled_gazetteer()
     cities = to_xyz(torch.from_numpy(gazetteer.lat_lon))
 
     def around_cities(number: int) -> "Tensor":  # unit vectors, scattered by some 20 km
@@ -76,25 +77,25 @@ def score_points(count: int, *, protocol: str, generator: "Generator") -> dict[s
     predicted, truth, photos = map(to_lat_lon, (guess, true, around_cities(100_000)))
     km = metrics.distances(predicted, truth, protocol=protocol)
     guessed, labels = (gazetteer.locate(places) for places in (predicted, truth))
-    hits = {
-        level: torch.from_numpy(metrics.hits(guessed[level], labels[level]))
-        for level in metrics.PLACE_LEVELS
-    }
-    hits = {level: values[~values.isnan()] for level, values in hits.items()}
     columns = {"mean km": km, "GeoScore": metrics.geoscore(km, protocol=protocol)}
     columns |= {f"within {near:g} km": (km < near).double() for near in metrics.THRESHOLDS_KM}
-    columns |= {level: values for level, values in hits.items() if len(values)}
-    interval = partial(metrics.bootstrap_interval, generator=generator)
+    scored = {}
+    for level in locations.PLACE_LEVELS:
+        hits = torch.from_numpy(locations.hits(guessed[level], labels[level]))
+        scored[level] = int((~hits.isnan()).sum())
+        if scored[level]:
+            columns[level] = hits[~hits.isnan()]
+    interval = partial(intervals.bootstrap_interval, generator=generator)
+    within = partial(metrics.accuracy_within, km, protocol=protocol)
+    counts = metrics.training_counts(truth, photos)
     return {
         "summary": metrics.summarise(km, protocol=protocol),
-        "accuracies": metrics.accuracies(km, protocol=protocol),
-        "median km": interval(km, statistic=metrics.weighted_median),
+        "accuracies": {near: within(near) for near in metrics.THRESHOLDS_KM},
+        "median km": interval(km, statistic=intervals.weighted_median),
         **{name: interval(values) for name, values in columns.items()},
-        "labels": {level: len(values) for level, values in hits.items()},
+        "labels": scored,
         "continents": metrics.errors_by_group(km, labels["continent"], protocol=protocol),
-        "training density": metrics.errors_by_training_density(
-            km, metrics.training_counts(truth, photos), protocol=protocol
-        ),
+        "training density": metrics.errors_by_training_density(km, counts, protocol=protocol),
     }
 
 
@@ -102,7 +103,7 @@ def score_densities(count: int, nside: int, *, generator: "Generator") -> "Itera
     """Score kernels of random widths on a uniform floor as they are made; yield ten times."""
     import torch
 
-    from icgeo.metrics import DensityScores
+    from icgeo.metrics.densities import DensityScores
     from icgeo.sphere import sample_uniform, sample_von_mises_fisher, to_lat_lon
     from icgeo.sphere.density import Density
     from icgeo.sphere.healpix import cell_xyz

@@ -9,14 +9,12 @@ from icgeo import config
 if TYPE_CHECKING:
     from torch import Tensor
 
-PHOTOS = Path(__file__).parents[2] / "assets" / "photos" / "photos.csv"
-
 
 @dataclass(frozen=True)
 class Options:
     """Compare features on your photos, or on those in the box."""
 
-    photos: Path = PHOTOS
+    photos: Path = Path(__file__).parents[2] / "assets" / "photos" / "photos.csv"
     """Photos and their locations (CSV, Parquet or a folder)."""
     features: tuple[str, ...] = ("efficientnet-lite0", "pixels")
     """What photos are compared by: pixels, tiny, efficientnet-lite0, or a model of transformers."""
@@ -27,20 +25,15 @@ class Options:
 
 
 def row(name: str, errors: "Tensor", answers: "Tensor") -> tuple[str, ...]:
-    """Score the answers: one for each photo, or by chance all that count, with 95 % over photos.
-
-    `errors` in km and whether they are an answer's are of each photo at each other one.
-    """
+    """Score answers by their errors in km, of each photo at each other; 95 % over photos."""
     import torch
 
     from icgeo import metrics
+    from icgeo.metrics.intervals import bootstrap_interval
 
-    km = errors[answers]
-    score = metrics.bootstrap_interval(
-        metrics.geoscore(km),
-        clusters=answers.nonzero()[:, 0].numpy(),
-        generator=torch.Generator().manual_seed(0),
-    )
+    km, photos = errors[answers], answers.nonzero()[:, 0].numpy()
+    generator = torch.Generator().manual_seed(0)
+    score = bootstrap_interval(metrics.geoscore(km), clusters=photos, generator=generator)
     median, near = metrics.median_error(km), metrics.accuracy_within(km, 2500)
     interval = f"{score.estimate:.0f} ({score.low:.0f} to {score.high:.0f})"
     return name, f"{median:.0f}", f"{near:.0%}", interval
@@ -52,25 +45,23 @@ def main(options: Options) -> None:
     from pandas import DataFrame
 
     from icgeo import features
-    from icgeo.data.manifest import read_manifest
     from icgeo.evaluation import to_markdown
+    from icgeo.prediction import as_examples
     from icgeo.sphere import distance_km
 
-    records = read_manifest(
-        options.photos, require_location=True, allow_outside=options.allow_outside
-    )
-    places = torch.tensor([[record.lat, record.lon] for record in records])
+    photos = as_examples(options.photos, allow_outside=options.allow_outside)
+    places = torch.tensor([[photo.lat, photo.lon] for photo in photos])
     errors = distance_km(places[:, None], places)
-    others = ~torch.eye(len(records), dtype=torch.bool)
-    opened = {name: features.open(name) for name in options.features}
-    vectors = {n: f.encode([record.path for record in records]) for n, f in opened.items()}
-    print(f"{len(records)} photos, each located at another\n")
+    others = ~torch.eye(len(photos), dtype=torch.bool)
+    images = [photo.image for photo in photos]
+    vectors = {name: features.open(name).encode(images) for name in options.features}
+    print(f"{len(photos)} photos, each located at another\n")
     for apart in options.apart_km:
         allowed = others & (errors >= apart)
         lines = [row("any, by chance", errors, allowed)]
         for name, vector in vectors.items():
             alike = (vector @ vector.T).masked_fill(~allowed, -torch.inf).argmax(dim=1)
-            answers = torch.nn.functional.one_hot(alike, len(records)).bool()
+            answers = torch.nn.functional.one_hot(alike, len(photos)).bool()
             lines.append(row(name, errors, answers))
         header = [f"at least {apart:g} km off", "median km", "within 2500 km", "GeoScore, 95 %"]
         print(to_markdown(DataFrame(lines, columns=header)), end="\n\n")

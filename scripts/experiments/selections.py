@@ -7,6 +7,7 @@ the world is unknown, the Earth too: else they answer from memory.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import cycle, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,36 +73,28 @@ def main(options: Options) -> None:
     locator = Geolocator(options.model, prompt=UNKNOWN, device=options.device)
     opened = {name: features.open(name, device=options.device) for name in options.features}
 
+    runs = []
     take = partial(world_episode, queries=options.queries, shots=options.bank, seed=options.seed)
-    runs = [
-        (way, episode)
-        for episode in (take(*world) for world in worlds(options.held_out, options.earth))
-        for way in ways(locator, episode.examples, opened)
-    ]
+    for episode in (take(*world) for world in worlds(options.held_out, options.earth)):
+        runs += [(way, episode) for way in ways(locator, episode.examples, opened)]
     if runs:
         rows = evaluate(runs, folder=folder, shots=options.shots, baselines=False)
         tell(name_groups(rows), folder, "strategies")
 
-    count = options.bank_worlds if options.banks else 0
-    take_banks = partial(
-        world_with_banks, queries=options.bank_queries, sizes=options.banks, seed=options.seed
-    )
-    tables: dict[tuple[str, int], DataFrame] = {}
-    for episode, banks in (take_banks(*world) for world in worlds(count, count)):
+    tables = {}
+    for world in worlds(options.bank_worlds, options.bank_worlds) if options.banks else []:
+        episode, banks = world_with_banks(
+            *world, queries=options.bank_queries, sizes=options.banks, seed=options.seed
+        )
         for (places, size), bank in banks.items():
             same = replace(episode, examples=bank)
-            tables[places, size] = evaluate(
-                [(way, same) for way in ways(locator, bank, opened)],
-                folder=folder / "banks" / f"{places}-{size}",
-                shots=(16,),
-                baselines=False,
-            )
+            runs = [(way, same) for way in ways(locator, bank, opened)]
+            part = folder / "banks" / f"{places}-{size}"
+            rows = name_groups(evaluate(runs, folder=part, shots=(16,), baselines=False))
+            tables[part] = rows.assign(shots=size, world=rows.world + f", {places}")
     if tables:
-        sized = []
-        for (places, size), rows in tables.items():
-            rows = name_groups(rows)
-            sized.append(rows.assign(shots=size, world=rows.world + f", {places}"))
-        tell(concat(sized, ignore_index=True), folder, "banks", label="examples in the bank")
+        rows = concat(tables.values(), ignore_index=True)
+        tell(rows, folder, "banks", label="examples in the bank")
 
 
 def worlds(held_out: int, earth: int) -> list[tuple[str, int]]:
@@ -109,8 +102,7 @@ def worlds(held_out: int, earth: int) -> list[tuple[str, int]]:
     from icgeo.data.worlds import HELD_OUT_FAMILIES
     from icgeo.evaluation.episodes import EARTH
 
-    families = [(HELD_OUT_FAMILIES[n % len(HELD_OUT_FAMILIES)], n) for n in range(held_out)]
-    return families + [(EARTH, number) for number in range(earth)]
+    return [*zip(cycle(HELD_OUT_FAMILIES), range(held_out)), *zip(repeat(EARTH), range(earth))]
 
 
 def ways(
@@ -154,8 +146,8 @@ def world_with_banks(
     for size in sizes:
         banks["drawn", size] = drawn[:size]
         banks["grid", size] = grid_views(world, picture, size, seeded_generator(name, "grid"))
-    questions = [Query(f"{name}/{index}", *view) for index, view in enumerate(views)]
-    return Episode(name, world, (), questions), banks
+    numbered = [Query(f"{name}/{index}", *view) for index, view in enumerate(views)]
+    return Episode(name, world, (), numbered), banks
 
 
 def grid_views(world: str, picture: "Tensor", size: int, generator: "Generator") -> "list[Example]":
@@ -165,12 +157,10 @@ def grid_views(world: str, picture: "Tensor", size: int, generator: "Generator")
     from icgeo.prediction import Example
     from icgeo.sphere import fibonacci_grid, to_lat_lon
 
-    options = EARTH_VIEWS if world == EARTH else None
+    take = partial(take_views, generator=generator, options=EARTH_VIEWS if world == EARTH else None)
     examples: list[Example] = []
     for xyz in fibonacci_grid(size).split(VIEWS_AT_ONCE):
-        images, _ = take_views(
-            picture[None], xyz[None].float(), generator=generator, options=options
-        )
+        images, _ = take(picture[None], xyz[None].float())
         views = views_to_examples(to_uint8(images[0]), to_lat_lon(xyz))
         examples += [Example(image, *place) for image, place in views]
     return examples
@@ -183,14 +173,11 @@ def tell(rows: "DataFrame", folder: Path, name: str, *, label: str = "shots") ->
 
     comparison = compare(rows, BASE, by=("world", "shots"))
     comparison.to_parquet(folder / f"{name}.parquet", index=False)
-    text = "\n".join(
-        f"{world}\n\n{comparison_table(part)}\n"
-        for world, part in comparison.groupby("world", sort=False)
-    )
+    parts = comparison.groupby("world", sort=False)
+    text = "\n".join(f"{world}\n\n{comparison_table(part)}\n" for world, part in parts)
     (folder / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)
-    figure = plots.plot_shots(score(rows), label=label, log=True)
-    figure.savefig(folder / f"{name}.png", dpi=150)
+    plots.plot_shots(score(rows), label=label, log=True).savefig(folder / f"{name}.png", dpi=150)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from PIL import Image
 from icgeo.baselines import NearestPixels
 from icgeo.evaluation import BASELINES, Episode, Query, Row, evaluate
 from icgeo.evaluation.scores import RETRIEVAL
-from icgeo.metrics import score_density
+from icgeo.metrics.densities import score_density
 from icgeo.prediction import Example, Prediction
 
 TIMES = {"seconds"}

@@ -1,4 +1,4 @@
-"""Distances, GeoScore and accuracies of each protocol against pyproj and hand-computed numbers."""
+"""Distances and scores of each protocol against pyproj and numbers by hand; groups by loops."""
 
 import math
 from dataclasses import asdict
@@ -9,7 +9,7 @@ import torch
 from pyproj import Geod
 
 from icgeo import metrics
-from icgeo.sphere import sample_uniform, to_lat_lon
+from icgeo.sphere import distance_km, sample_cap, sample_uniform, to_lat_lon, to_xyz
 
 DISTANCES = [0.0, 100.0, 200.0, 3000.0]
 
@@ -55,9 +55,7 @@ def test_distances_that_are_none_name_the_row(score, wrong):
         score([1.0, 2.0, wrong])
 
 
-@pytest.mark.parametrize(
-    "score", [metrics.mean_error, metrics.median_error, metrics.mean_nll, metrics.summarise]
-)
+@pytest.mark.parametrize("score", [metrics.mean_error, metrics.median_error, metrics.summarise])
 @pytest.mark.parametrize("wrong", [[], 3.0, [[1.0]]])
 def test_columns_have_one_row_a_query(score, wrong):
     with pytest.raises(ValueError, match="each of at least one query, got shape"):
@@ -65,12 +63,7 @@ def test_columns_have_one_row_a_query(score, wrong):
 
 
 def test_summary_of_hand_computed_numbers():
-    summary = metrics.summarise(
-        [100.0, 500.0, 1000.0, math.inf],
-        [1.0, 2.0, 3.0, 4.0],
-        area_km2=[1e6, 3e6, 5e6, 5e8],
-        seconds=[0.1, 0.1, 0.2, 0.2],
-    )
+    summary = metrics.summarise([100.0, 500.0, 1000.0, math.inf])
     scores = [5000 * math.exp(-d / 1492.7) for d in (100, 500, 1000)]
     assert asdict(summary) == {
         "queries": 4,
@@ -82,16 +75,7 @@ def test_summary_of_hand_computed_numbers():
         "within_200": 0.25,
         "within_750": 0.5,
         "within_2500": 0.75,
-        "mean_nll": 2.5,
-        "median_area_km2": 4e6,
-        "mean_seconds": pytest.approx(0.15),
     }
-
-
-def test_summary_leaves_out_what_was_not_given():
-    summary = metrics.summarise([100.0])
-    assert (summary.median_km, summary.within_200) == (100, 1)
-    assert (summary.mean_nll, summary.median_area_km2, summary.mean_seconds) == (None, None, None)
 
 
 @pytest.mark.parametrize("protocol", GEODS)
@@ -146,10 +130,46 @@ def test_a_missing_answer_is_infinitely_far():
 
 
 def test_accuracies_at_the_five_thresholds():
-    shares = metrics.accuracies([0.5, 1, 24, 199, 700, 2499, 2500, math.inf])
+    km = [0.5, 1, 24, 199, 700, 2499, 2500, math.inf]
+    shares = {near: metrics.accuracy_within(km, near) for near in metrics.THRESHOLDS_KM}
     assert shares == {1: 1 / 8, 25: 3 / 8, 200: 4 / 8, 750: 5 / 8, 2500: 6 / 8}
 
 
 def test_unknown_protocols_are_named():
     with pytest.raises(ValueError, match=r"out of \['osv5m', 'geoclip', 'pigeon'\], got 'plonk'"):
         metrics.geoscore([1.0], protocol="plonk")
+
+
+def test_groups_are_summarised_apart_and_unlabelled_rows_counted():
+    km, labels = [1.0, 3.0, 100.0, 7.0], ["EU", "EU", "AF", None]
+    groups = metrics.errors_by_group(km, labels)
+    assert list(groups) == ["AF", "EU"]
+    assert sum(group.queries for group in groups.values()) == 3
+    assert groups["EU"] == metrics.summarise([1.0, 3.0])
+    with pytest.raises(ValueError, match="expected labels of 4 queries, got 1"):
+        metrics.errors_by_group(km, ["EU"])
+
+
+def test_training_counts_are_those_of_all_distances():
+    generator = torch.Generator().manual_seed(0)
+    pole = to_xyz(torch.tensor([[89.0, 0.0]], dtype=torch.float64))
+    queries, photos = (
+        to_lat_lon(sample_cap(pole.expand(n, 3), 10.0, generator=generator)) for n in (40, 300)
+    )
+    expected = [(distance_km(query, photos) <= 250).sum().item() for query in queries]
+    assert metrics.training_counts(queries, photos, radius_km=250).tolist() == expected
+    assert max(expected) > 0
+    assert metrics.training_counts([(0, 179.9)], [(0, -179.9), (0, 0)]).tolist() == [1]
+    with pytest.raises(ValueError, match="radius_km above 0"):
+        metrics.training_counts(queries, photos, radius_km=0)
+
+
+def test_bins_are_quantiles_of_the_counts_and_ties_stay_together():
+    counts = np.array([0, 0, 0, 1, 2, 5, 7, 9])
+    km = np.arange(8.0)
+    bins = metrics.errors_by_training_density(km, counts, bins=4)
+    queries = {counts: summary.queries for counts, summary in bins.items()}
+    assert queries == {(0, 0): 3, (1, 1): 1, (2, 5): 2, (7, 9): 2}
+    assert bins[2, 5] == metrics.summarise(km[4:6])
+    one = metrics.errors_by_training_density([1.0, math.inf], [3, 3])
+    assert one[3, 3].queries == 2

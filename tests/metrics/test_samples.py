@@ -1,11 +1,11 @@
-"""PRDC against the package of its authors; any chunk size gives the same."""
+"""PRDC against the package of its authors."""
 
 import numpy as np
 import prdc
 import pytest
 import torch
 
-from icgeo.metrics import SampleQuality, sample_quality, samples
+from icgeo.metrics.samples import SampleQuality, sample_quality
 from icgeo.sphere import angle, sample_uniform, sample_von_mises_fisher, to_lat_lon, to_xyz
 
 
@@ -39,12 +39,6 @@ def test_great_circles_give_the_same_numbers():
     ours = sample_quality(to_lat_lon(real), to_lat_lon(fake))
     assert ours.precision == inside.any(0).double().mean()
     assert ours.coverage == inside.any(1).double().mean()
-
-
-def test_any_chunk_size_gives_the_same(monkeypatch):
-    whole = sample_quality(*clouds())
-    monkeypatch.setattr(samples, "_PAIRS_AT_ONCE", 700)
-    assert sample_quality(*clouds()) == whole
 
 
 def test_samples_from_the_other_side_are_worthless():

@@ -14,7 +14,7 @@ from pyproj import Proj
 from icgeo import maps, plots
 from icgeo.baselines import Chance
 from icgeo.evaluation import BASELINES, Row, score, to_frame
-from icgeo.metrics import calibration_error
+from icgeo.metrics.densities import calibration_error
 from icgeo.plots.curves import calibration_band
 from icgeo.prediction import Example, Prediction
 from icgeo.sphere.density import Density

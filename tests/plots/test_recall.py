@@ -4,7 +4,7 @@ import torch
 
 from icgeo.baselines import Chance
 from icgeo.evaluation import Row, to_frame
-from icgeo.metrics import UNIFORM_NLL
+from icgeo.metrics.densities import UNIFORM_NLL
 from icgeo.plots import plot_recall_by_area, plot_recall_by_radius
 from icgeo.plots.curves import share_found
 from icgeo.sphere import AREA_KM2
