@@ -120,8 +120,9 @@ def pixel_cells(
     return normalize(patches - patches.mean(-1, keepdim=True), dim=-1)
 
 
-CROSS_CORRELATION = MatchSettings()
-"""Fitted for `pixel_cells`."""
+CROSS_CORRELATION, PARTS_ALONE = "cross-correlation", "alike parts alone"
+PIXEL_MATCHING = MatchSettings()
+"""Fitted for `pixel_cells`, as a model's own are for its descriptors: by `fit_matching`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,16 +135,17 @@ class AlikeParts:
 
     describe: Callable[[UInt8[Tensor, "photos 3 size size"]], Tensor] = pixel_cells
     """Gives the cells of photos their descriptors."""
-    settings: MatchSettings = CROSS_CORRELATION
+    settings: MatchSettings = PIXEL_MATCHING
     photo_size: int = 64
     seed: int = 0
     """Of `Chance`, which answers where there is no example."""
-    name: str = "cross-correlation"
+    name: str = CROSS_CORRELATION
 
     @classmethod
-    def of(cls, model: MapModel, name: str = "alike parts alone") -> "AlikeParts":
+    def of(cls, model: MapModel) -> "AlikeParts":
         """Take the encoder of parts of a model, without the model."""
-        return cls(model.describe_parts, model.settings.matching, model.photo_size, name=name)
+        matching = model.settings.matching
+        return cls(model.describe_parts, matching, model.photo_size, name=PARTS_ALONE)
 
     def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
         """Locate each photo from all examples."""

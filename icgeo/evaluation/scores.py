@@ -17,7 +17,7 @@ from jaxtyping import Float
 from pandas import DataFrame
 from torch import Tensor
 
-from icgeo.baselines import Chance, NearestOracle, NearestPixels
+from icgeo.baselines import CROSS_CORRELATION, PARTS_ALONE, Chance, NearestOracle, NearestPixels
 from icgeo.metrics import THRESHOLDS_KM, geoscore
 from icgeo.metrics.intervals import (
     Interval,
@@ -33,7 +33,9 @@ GUESS_KM = math.pi / 2 * EARTH_RADIUS_KM
 """Median error of guesses at random."""
 RETRIEVAL = "retrieval"
 """The place of the example most alike, of all that a locator may choose from."""
-BASELINES = (Chance.name, NearestPixels.name, RETRIEVAL, NearestOracle.name)
+BASELINES = (
+    Chance.name, NearestPixels.name, RETRIEVAL, CROSS_CORRELATION, PARTS_ALONE, NearestOracle.name,
+)  # fmt: skip
 """Names that tables and figures set apart; retrieval is there where locators choose."""
 
 
