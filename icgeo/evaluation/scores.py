@@ -269,7 +269,8 @@ def score_table(scores: DataFrame) -> str:
     The 90 % area is the median one, as a share of the sphere; covered are the truths inside.
     """
     method = methods(scores)
-    table = method[["world", "shots"]].copy()
+    several = ["locator"] if method.locator.nunique() > 1 else []
+    table = method[["world", *several, "shots"]].copy()
     for name in (
         "median_km", "geoscore", "within_200km", "within_750km", "within_2500km", "nll",
         "area_share", "covered", "seconds",

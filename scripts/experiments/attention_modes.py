@@ -59,6 +59,7 @@ def main(options: Options) -> None:
             attention=attention,
             device=options.device,
             example_guidance=scale,
+            matching=False,  # what is drawn is compared
             name=f"{attention}, w = {scale:g}",
         )
         for attention, scale in ways

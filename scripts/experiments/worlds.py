@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 from icgeo import config
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from pandas import DataFrame, Series
+
+    from icgeo.evaluation import Episode
+    from icgeo.prediction import Locator
 
 
 @dataclass(frozen=True)
@@ -52,14 +57,13 @@ def main(options: Options) -> None:
     model = load(options.model, device=options.device)
     ask = partial(Geolocator, model, prompt="unknown world")
     take = partial(group_episodes, queries=options.queries, seed=options.seed)
-    counts = (options.held_out, options.seen, options.turned)
-    held_out, *_ = WORLD_GROUPS
+    counts, held_out = (options.held_out, options.seen, options.turned), next(iter(WORLD_GROUPS))
     episodes = [
         episode
         for group, count in zip(WORLD_GROUPS, counts, strict=True)
         for episode in take(group, count)
     ]
-    groups = name_groups(evaluate([(ask(), episode) for episode in episodes], folder=folder))
+    groups = name_groups(locate_each_way(episodes, ask, folder, unseen=held_out))
 
     earth = world_episode(EARTH, queries=options.by_heart, shots=0, seed=options.seed)
     memorised = evaluate([(ask(prompt=earth.prompt), earth)], folder=folder / "by-heart")
@@ -78,6 +82,30 @@ def main(options: Options) -> None:
         "codec_and_ink_median_km": codec_and_heatmap_km(model),
     }
     print(write_evidence(folder, rows, values))
+
+
+def locate_each_way(
+    episodes: "Sequence[Episode]", ask: "Callable[..., Locator]", folder: Path, *, unseen: str
+) -> "DataFrame":
+    """Locate by the model, by its drawn map alone, by its parts alone and by cross-correlation.
+
+    Print how they differ on unseen worlds; return the rows of the model and of the baselines.
+    """
+    from icgeo.baselines import AlikeParts
+    from icgeo.evaluation import compare, comparison_table, evaluate
+    from icgeo.evaluation.episodes import name_groups
+
+    whole: Any = ask()
+    ways: list[Locator] = [whole]
+    if whole.loaded.matcher:
+        drawn = ask(matching=False, name="drawn map alone")
+        ways += [drawn, AlikeParts.of(whole.loaded), AlikeParts()]
+    rows = evaluate([(way, episode) for way in ways for episode in episodes], folder=folder)
+    names = [way.name for way in ways]
+    groups = name_groups(rows)
+    is_judged = (groups.world == unseen) & groups.shots.isin((4, 8, 16))
+    print(comparison_table(compare(groups[is_judged & groups.locator.isin(names)], names[0])))
+    return rows[rows.locator != "drawn map alone"]
 
 
 def write_evidence(folder: Path, rows: "DataFrame", values: dict[str, Any]) -> str:
