@@ -121,7 +121,7 @@ def pixel_cells(
 
 
 CROSS_CORRELATION, PARTS_ALONE = "cross-correlation", "alike parts alone"
-PIXEL_MATCHING = MatchSettings()
+PIXEL_MATCHING = MatchSettings(31.5, 6.38, 0.0593, 0.225, floor=0.12)
 """Fitted for `pixel_cells`, as a model's own are for its descriptors: by `fit_matching`."""
 
 

@@ -590,11 +590,16 @@ class Geolocator(LocateOptions, LoadOptions):
         pixels = self._pixels(photos)
         others = (augment(pixels, f"{self.seed}/{number}/") for number in range(self.augment))
         views = torch.stack([pixels, *others])
-        drawn = [self._draw(views, context, world, callback_on_step_end) for world in worlds]
-        likeliest = max(range(len(drawn)), key=list(worlds.values()).__getitem__)
+        likeliest = max(worlds, key=worlds.__getitem__)
+        drawn = {
+            world: self._draw(
+                views, context, world, callback_on_step_end if world == likeliest else None
+            )
+            for world in worlds
+        }
         _, legibility, samples = drawn[likeliest]
-        shares = tuple(worlds.values())
-        densities = [mixture(each, shares) for each in zip(*(d for d, _, _ in drawn), strict=True)]
+        by_photo = zip(*(densities for densities, _, _ in drawn.values()), strict=True)
+        densities = [mixture(each, tuple(worlds.values())) for each in by_photo]
         evidence = self.loaded.evidence(context, pixels) if self.matching else None
         if evidence is not None:
             floor = self.loaded.settings.matching.floor
@@ -610,7 +615,7 @@ class Geolocator(LocateOptions, LoadOptions):
                 located=None if evidence is None else _informs(densities[number]),
                 seconds=seconds,
                 samples=samples[number],
-                world=list(worlds)[likeliest] if self.loaded.settings.worlds else None,
+                world=likeliest if self.loaded.settings.worlds else None,
             )
             for number in range(len(photos))
         ]

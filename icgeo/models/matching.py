@@ -54,7 +54,7 @@ class MatchSettings:
 
     sharpness: float = 16.0
     """Weight of the cosine of two descriptors."""
-    none_logit: float = 14.0
+    none_logit: float = 12.0
     """Logit of a query cell's being seen in no example."""
     inliers: float = 0.3
     """Share of cells that match as a true hypothesis says."""

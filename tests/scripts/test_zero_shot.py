@@ -46,7 +46,7 @@ def test_worlds_are_located_and_a_killed_run_goes_on(picture, tmp_path, capsys):
     folder = tmp_path / "runs" / "zero-shot"
     assert {path.name for path in folder.iterdir()} == FILES | FIGURES
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-    assert len(rows) == 2 * 4 * 3 * 4
+    assert len(rows) == 2 * 4 * 3 * 5
     assert {"id", "world", "shots", "true_lat", "nll", "seconds"} <= rows[-1].keys()
 
     whole = (folder / "predictions.jsonl").read_bytes()
@@ -63,15 +63,16 @@ def test_examples_are_chosen_out_of_a_bank(picture, tmp_path, capsys):
         "zero_shot", "--model", untrained(), *options, "--select", "nearest", "--features", "pixels"
     )
     header, *lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("|")]
-    assert header.split("|")[-2].strip() == "retrieval, km"
+    beside = [cell.strip() for cell in header.split("|")[-3:-1]]
+    assert beside == ["retrieval, km", "cross-correlation, km"]
     assert len(lines) == 1 + 2 * 2
     rows = [
         json.loads(line)
         for line in (tmp_path / "runs/zero-shot/predictions.jsonl").read_text().splitlines()
     ]
     answers = {(row["locator"], row["id"], row["shots"]): row["lat"] for row in rows}
-    assert {name for name, *_ in answers} == {"icgeo", "retrieval"}
-    assert len(answers) == 2 * 2 * 3 * 2
+    assert {name for name, *_ in answers} == {"icgeo", "retrieval", "cross-correlation"}
+    assert len(answers) == 2 * 2 * 3 * 3
     with pytest.raises(UsageError, match="and no --select"):
         run("zero_shot", "--video", "clip.mp4", "--speed_kmh", 9, "--select", "nearest")
 
