@@ -598,9 +598,17 @@ class Geolocator(LocateOptions, LoadOptions):
             for world in worlds
         }
         _, legibility, samples = drawn[likeliest]
-        by_photo = zip(*(densities for densities, _, _ in drawn.values()), strict=True)
-        densities = [mixture(each, tuple(worlds.values())) for each in by_photo]
         evidence = self.loaded.evidence(context, pixels) if self.matching else None
+        # both know of the examples, which count once
+        weights = self.loaded.settings.prior_weight if evidence is not None else {}
+        by_photo = zip(
+            *(
+                [density.tempered(1 / weights.get(world, 1.0)) for density in densities]
+                for world, (densities, _, _) in drawn.items()
+            ),
+            strict=True,
+        )
+        densities = [mixture(each, tuple(worlds.values())) for each in by_photo]
         if evidence is not None:
             floor = self.loaded.settings.matching.floor
             pairs = zip(densities, evidence, strict=True)

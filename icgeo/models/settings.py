@@ -34,6 +34,8 @@ class Settings:
     """How far frames of a clip are wrong together, from 0 to 1, fitted likewise, by prompt."""
     matching: MatchSettings = field(default_factory=MatchSettings)
     """How alike parts of photos become a likelihood, if the checkpoint has an encoder of parts."""
+    prior_weight: dict[str, float] = field(default_factory=dict)
+    """What the drawn map counts beside the evidence of alike parts, by prompt; 1 if not given."""
     layout: str = "stacked"
     attention: str = "pairwise"
     steps: int = 1
