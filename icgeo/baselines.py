@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize, pad, unfold
@@ -149,15 +149,24 @@ class AlikeParts:
 
     def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
         """Locate each photo from all examples."""
-        if not (photos and examples):
-            return Chance(self.seed).locate(photos, examples)
+        return self.locate_chosen(photos, examples, torch.arange(len(examples))[None])
+
+    def locate_chosen(
+        self, photos: Sequence[Photo], bank: Sequence[Example], chosen: Int[Tensor, "_ shots"]
+    ) -> list[Prediction]:
+        """Locate each photo from the examples of these numbers; one row of them is for all."""
+        if not (photos and chosen.numel()):
+            return Chance(self.seed).locate(photos, [])
         start = time.perf_counter()
+        used, numbers = chosen.unique(return_inverse=True)
+        examples = [bank[number] for number in used.tolist()]
         places = torch.tensor([[example.lat, example.lon] for example in examples])
         shown, query = (
             self.describe(square_pixels(images, self.photo_size))
             for images in ([example.image for example in examples], photos)
         )
-        evidence = Parts(shown, to_xyz(places)).evidence(query, self.settings)
+        parts = Parts(shown, to_xyz(places)).of(numbers)
+        evidence = parts.evidence(query, self.settings)
         prior = Density.uniform(NSIDE)
         densities = [prior.updated(ratios, floor=self.settings.floor) for ratios in evidence]
         points = best_points(torch.stack([density.mass for density in densities]).float())

@@ -52,6 +52,16 @@ def test_alike_parts_locate_a_photo_beside_its_neighbours(world, way):
     assert all(math.isclose(float(one.density.mass.sum()), 1, abs_tol=1e-6) for one in predictions)
 
 
+def test_examples_of_their_own_change_nothing_but_the_batch(world):
+    photos, _, examples = world
+    chosen = torch.tensor([[0, 5, 9], [9, 5, 0], [3, 1, 2]])
+    locator = AlikeParts.of(load("tiny"))
+    together = locator.locate_chosen(photos[:3], examples, chosen)
+    for photo, numbers, prediction in zip(photos, chosen.tolist(), together, strict=False):
+        (alone,) = locator.locate([photo], [examples[number] for number in numbers])
+        assert (alone.density.mass - prediction.density.mass).abs().sum() < 1e-3
+
+
 def test_without_examples_they_guess():
     photo = torch.zeros(3, 64, 64, dtype=torch.uint8).permute(1, 2, 0).numpy()
     density = AlikeParts().locate([photo], [])[0].density
