@@ -104,7 +104,9 @@ def locate_each_way(
     names = [way.name for way in ways]
     groups = name_groups(rows)
     is_judged = (groups.world == unseen) & groups.shots.isin((4, 8, 16))
-    print(comparison_table(compare(groups[is_judged & groups.locator.isin(names)], names[0])))
+    judged = groups[is_judged & groups.locator.isin(names)]
+    if len(judged):
+        print(comparison_table(compare(judged, names[0])))
     return rows[rows.locator != "drawn map alone"]
 
 
