@@ -357,7 +357,7 @@ class Geolocator(LocateOptions, LoadOptions):
         """Return a bank, whose features are kept as long as the same examples are given."""
         if isinstance(self._strategy, Random | Stratified):
             return Bank(pairs)
-        key = tuple((content_key(pair.image), pair.lat, pair.lon) for pair in pairs)
+        key = _content_keys(pairs)
         if key not in self._banks:
             self._banks.clear()
             name = self.features or image_features.suited(self.loaded.settings)
@@ -489,9 +489,9 @@ class Geolocator(LocateOptions, LoadOptions):
         start = time.perf_counter()
         densities = [prediction.density for prediction in alone]
         if limit != math.inf:
-            worlds = self.worlds(examples)
-            world = max(worlds, key=worlds.__getitem__)
-            temperature = self.loaded.settings.temperature_in_sequence(world, len(frames))
+            settings = self.loaded.settings
+            prompt = alone[0].world or self.prompt or settings.default_prompt
+            temperature = settings.temperature_in_sequence(prompt, len(frames))
             densities = smooth(densities, times, speed_kmh=limit, temperature=temperature)
         frames_alone = add_seconds(alone, time.perf_counter() - start)
         points = POINTS[self.point]([*densities, mixture(densities)])
@@ -529,9 +529,10 @@ class Geolocator(LocateOptions, LoadOptions):
         settings, pairs = self.loaded.settings, self._examples(examples)
         if self.prompt or not settings.worlds or not pairs:
             return {self.prompt or settings.default_prompt: 1.0}
-        photos, lat_lon = self._pairs(pairs[:: -(-len(pairs) // MOST_JUDGED)])
-        key = blake2b(photos.numpy().tobytes() + lat_lon.numpy().tobytes()).digest()
+        pairs = pairs[:: -(-len(pairs) // MOST_JUDGED)]
+        key = _content_keys(pairs)
         if key not in self._judged:
+            photos, lat_lon = self._pairs(pairs)
             nothing = Context(0, {}, self.loaded.fingerprint)
             log_likelihood = torch.zeros(len(settings.worlds))
             for number, world in enumerate(settings.worlds):
@@ -545,7 +546,7 @@ class Geolocator(LocateOptions, LoadOptions):
         return self._judged[key]
 
     @cached_property
-    def _judged(self) -> dict[bytes, dict[str, float]]:
+    def _judged(self) -> dict[tuple[Any, ...], dict[str, float]]:
         return {}
 
     def _draw(
@@ -574,8 +575,7 @@ class Geolocator(LocateOptions, LoadOptions):
         temperature = settings.temperature(prompt, context.shots)
         readings_of = [readings[number::count] for number in range(count)]
         densities = [mixture([view.density for view in each]) for each in readings_of]
-        if temperature != 1:
-            densities = [density.tempered(temperature) for density in densities]
+        densities = [density.tempered(temperature) for density in densities]
         legibility = [sum(view.legibility for view in each) / len(each) for each in readings_of]
         return densities, legibility, by_photo(drawn)
 
@@ -633,6 +633,11 @@ class Geolocator(LocateOptions, LoadOptions):
 
 
 _OPTIONS = frozenset(field.name for field in fields(Geolocator)) - {"examples"}
+
+
+def _content_keys(pairs: Sequence[Example]) -> tuple[Any, ...]:
+    """Return a key of examples that follows their content, without reading files."""
+    return tuple((content_key(pair.image), pair.lat, pair.lon) for pair in pairs)
 
 
 def _refuse_loading(options: Mapping[str, Any]) -> None:

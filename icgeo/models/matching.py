@@ -48,6 +48,14 @@ class Residual(nn.Module):
         return x + self.mix(functional.gelu(self.spread(self.norm(x))))
 
 
+def with_standardised(photos: Float[Tensor, "photos 3 h w"]) -> Float[Tensor, "photos 6 h w"]:
+    """Return photos in [0, 1] at about unit variance, and each channel standardised beside them.
+
+    Haze and exposure are affine in each channel: the standardised copy is free of both.
+    """
+    return torch.cat((photos * 4 - 2, functional.instance_norm(photos, eps=1e-4)), dim=1)
+
+
 @dataclass(frozen=True)
 class MatchSettings:
     """How alike cells become a likelihood; fitted on worlds that the encoder never saw."""
@@ -101,8 +109,7 @@ class LocalEncoder(ModelMixin, ConfigMixin):
         self, photos: Float[Tensor, "photos 3 size size"]
     ) -> Float[Tensor, "photos cells channels"]:
         """Describe the cells of photos in [0, 1], in row order, by vectors of unit length."""
-        # haze and exposure are affine in each channel: the standardised copy is free of both
-        both = torch.cat((photos * 4 - 2, functional.instance_norm(photos, eps=1e-4)), dim=1)
+        both = with_standardised(photos)
         stem = self.stem(both.contiguous(memory_format=torch.channels_last))
         up = functional.interpolate(self.up(self.down(stem)), scale_factor=2, mode="nearest")
         local = functional.normalize(self.fine(stem + up).float(), dim=1)
@@ -212,10 +219,10 @@ def _example_sweep(
     xyz: tuple[float, float, float], grid: int, settings: MatchSettings
 ) -> ExampleSweep:
     """List the hypotheses about an example at a place; they depend on nothing else."""
-    centre, tangents = torch.tensor(xyz), _tangents(settings)
+    centre, tangents, least = torch.tensor(xyz), _tangents(settings), _least_cosine(settings)
     cosine = _places(COARSE) @ centre
-    places = (cosine > _least_cosine(settings).min()).nonzero()[:, 0]
-    near = cosine[places, None, None] > _least_cosine(settings)
+    places = (cosine > least.min()).nonzero()[:, 0]
+    near = cosine[places, None, None] > least
     place, query_field, example_field = near.nonzero().unbind(-1)
     seen = _cells_seen(
         _frames(_places(COARSE)[places])[place],
@@ -346,18 +353,9 @@ class Parts:
         self, query: Float[Tensor, "queries cells channels"], settings: MatchSettings
     ) -> Float[Tensor, "queries places"]:
         """Match queries, some at a time; see `match`."""
-        shots = self.xyz.shape[-2]
-        cells, xyz = (
-            x if x.ndim > base else x[None] for x, base in ((self.cells, 3), (self.xyz, 2))
-        )
+        shots, count = self.xyz.shape[-2], len(query)
+        cells = self.cells.expand(count, *self.cells.shape[-3:])
+        xyz = self.xyz.expand(count, *self.xyz.shape[-2:])
         at_once = max(1, PAIRS_AT_ONCE // max(shots, 1))
-        parts = [
-            match(
-                query[rows],
-                cells if len(cells) == 1 else cells[rows],
-                xyz if len(xyz) == 1 else xyz[rows],
-                settings,
-            )
-            for rows in torch.arange(len(query)).split(at_once)
-        ]
-        return torch.cat(parts)
+        parts = zip(*(x.split(at_once) for x in (query, cells, xyz)), strict=True)
+        return torch.cat([match(q, c, x, settings) for q, c, x in parts])

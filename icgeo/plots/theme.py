@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
+from icgeo.baselines import CROSS_CORRELATION, PARTS_ALONE, Chance, NearestOracle, NearestPixels
 from icgeo.data.photos import Photo, read_photo
 from icgeo.evaluation.scores import RETRIEVAL
 
@@ -33,12 +34,12 @@ METHOD_STYLES: tuple[dict[str, Any], ...] = (
 )
 """Of several methods, in turn."""
 BASELINE_STYLES: dict[str, dict[str, Any]] = {
-    "nearest by pixels": {"color": ORANGE, "marker": "s", "linestyle": "--"},
-    "nearest oracle": {"color": GREEN, "marker": "^", "linestyle": "-."},
-    "cross-correlation": {"color": BLACK, "marker": "v", "linestyle": "--"},
-    "alike parts alone": {"color": "#56B4E9", "marker": "P", "linestyle": "-."},
+    NearestPixels.name: {"color": ORANGE, "marker": "s", "linestyle": "--"},
+    NearestOracle.name: {"color": GREEN, "marker": "^", "linestyle": "-."},
+    CROSS_CORRELATION: {"color": BLACK, "marker": "v", "linestyle": "--"},
+    PARTS_ALONE: {"color": "#56B4E9", "marker": "P", "linestyle": "-."},
     RETRIEVAL: {"color": "#CC79A7", "marker": "D", "linestyle": "--"},
-    "chance": {"color": GREY, "marker": None, "linestyle": ":"},
+    Chance.name: {"color": GREY, "marker": None, "linestyle": ":"},
 }
 CALIBRATION_STYLES: tuple[dict[str, Any], ...] = (
     {"color": BLUE, "linestyle": "-"},

@@ -234,6 +234,8 @@ class Density:
         """
         if not temperature > 0:
             raise ValueError(f"expected a temperature above 0, got {temperature}; 1 is neutral")
+        if temperature == 1:
+            return self
         return Density((self.mass / self.mass.max()) ** (1 / temperature))
 
     def to_equirectangular(self, height: int) -> Float[Tensor, "height width"]:

@@ -1,14 +1,20 @@
 """The loop of training: step after step, with validation, log and checkpoints on the way."""
 
 import ctypes
+import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import torch
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
 from tqdm import tqdm
+
+from icgeo.writing import write_atomically
 
 
 @runtime_checkable
@@ -67,6 +73,66 @@ def train(
         if run.step % save_every == 0 or has_ended or run.has_stopped:
             run.save()
     bar.close()
+
+
+def annealed_rate(
+    step: int, steps: int, *, peak: float, warmup: int = 100, fall: float = 0.35
+) -> float:
+    """Return the learning rate of a step: it rises linearly, and falls to a fiftieth at the end.
+
+    `warmup` is the number of steps of the rise, `fall` the share of all steps of the fall.
+    """
+    remainder = (steps - step) / max(1.0, fall * steps)
+    return peak * min(1.0, (step + 1) / warmup) * min(1.0, max(0.02, remainder))
+
+
+def descend(optimizer: Optimizer, loss: Tensor, weights: Iterable[Tensor], rate: float) -> None:
+    """Take a step down the gradient of a loss, that of the weights being clipped to a norm of 1."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(weights, 1.0)
+    optimizer.step()
+
+
+@runtime_checkable
+class _Pretraining(Protocol):
+    """What is trained on episodes drawn anew, in one process."""
+
+    folder: Path
+    step: int
+    generator: Generator
+    log_scale: nn.Parameter
+
+
+def save_state(run: _Pretraining, name: str, parts: Mapping[str, Any]) -> None:
+    """Write the whole state of a run, its named parts among it, at once or not at all."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    state: dict[str, Any] = {part: value.state_dict() for part, value in parts.items()}
+    state |= {"log_scale": run.log_scale.data, "generator": run.generator.get_state()}
+    with write_atomically(run.folder / name) as partial:
+        torch.save({**state, "step": run.step}, partial)
+
+
+def load_state(run: _Pretraining, name: str, parts: Mapping[str, Any]) -> bool:
+    """Continue from what `save_state` wrote, if it is there."""
+    path = run.folder / name
+    if not path.exists():
+        return False
+    state = torch.load(path, map_location=run.log_scale.device, weights_only=True)
+    for part, value in parts.items():
+        value.load_state_dict(state[part])
+    run.log_scale.data.copy_(state["log_scale"])
+    run.generator.set_state(state["generator"].cpu())
+    run.step = state["step"]
+    return True
+
+
+def append_log(run: _Pretraining, record: Mapping[str, float]) -> None:
+    """Append a line to `log.jsonl`."""
+    with (run.folder / "log.jsonl").open("a") as file:
+        file.write(json.dumps({"step": run.step, **record}) + "\n")
 
 
 def keep_freed_memory() -> None:

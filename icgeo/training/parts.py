@@ -5,7 +5,6 @@ the same is known exactly. Views of all kinds of worlds, real bodies among them,
 each step. The weights that are kept are an exponential moving average.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from icgeo.models.matching import LocalEncoder
 from icgeo.training.episodes import EpisodeOptions, Episodes, WorldBank, sample_episodes
-from icgeo.writing import write_atomically
+from icgeo.training.loop import annealed_rate, append_log, descend, load_state, save_state
 
 EPISODES = EpisodeOptions(
     worlds=6, views=32, earth_share=0.0, real_share=0.4, mixed_share=0.3, near_share=0.5
@@ -116,14 +115,9 @@ class PartTraining:
 
     def update(self) -> dict[str, float]:
         """Take one step on a fresh batch of episodes."""
-        fall = max(0.02, (1 - self.step / self.steps) / 0.4)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * min(1.0, (self.step + 1) / 100, fall)
+        rate = annealed_rate(self.step, self.steps, peak=self.learning_rate, fall=0.4)
         loss = self.loss(self.encoder, self.sample(self.generator), self.generator)
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
-        self.optimizer.step()
+        descend(self.optimizer, loss, self.encoder.parameters(), rate)
         self.average.update_parameters(self.encoder)
         self.step += 1
         return {"contrast": loss.item()}
@@ -137,30 +131,18 @@ class PartTraining:
         episodes = sample_episodes(held_out, options, generator=generator)
         return {"held_out": self.loss(self.average, episodes, generator).item()}
 
-    def _state(self) -> dict[str, Any]:
+    @property
+    def _parts(self) -> dict[str, Any]:
         return {"encoder": self.encoder, "average": self.average, "optimizer": self.optimizer}
 
     def save(self) -> None:
         """Write the whole state, at once or not at all."""
-        state = {name: part.state_dict() for name, part in self._state().items()}
-        state |= {"log_scale": self.log_scale.data, "generator": self.generator.get_state()}
-        with write_atomically(self.folder / "parts.pt") as partial:
-            torch.save({**state, "step": self.step}, partial)
+        save_state(self, "parts.pt", self._parts)
 
     def resume(self) -> bool:
         """Continue from the last checkpoint, if there is one."""
-        path = self.folder / "parts.pt"
-        if not path.exists():
-            return False
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        for name, part in self._state().items():
-            part.load_state_dict(state[name])
-        self.log_scale.data.copy_(state["log_scale"])
-        self.generator.set_state(state["generator"].cpu())
-        self.step = state["step"]
-        return True
+        return load_state(self, "parts.pt", self._parts)
 
     def log(self, record: Mapping[str, float]) -> None:
         """Append a line to `log.jsonl`."""
-        with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps({"step": self.step, **record}) + "\n")
+        append_log(self, record)

@@ -5,13 +5,12 @@ maps. The state is saved as a whole, so that a run killed at any moment continue
 checkpoint with the same random stream.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from diffusers import Flux2Transformer2DModel
@@ -30,9 +29,8 @@ from icgeo.training.episodes import (
     draw_times,
     sample_episodes,
 )
-from icgeo.training.loop import train
+from icgeo.training.loop import annealed_rate, append_log, descend, load_state, save_state, train
 from icgeo.training.losses import flow_error, match_loss, mix
-from icgeo.writing import write_atomically
 
 LOG_EVERY = 100
 SHARPNESS = 1.2
@@ -141,9 +139,9 @@ class Pretraining:
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step."""
-        remainder = (self.steps - step) / max(1.0, self.fall * self.steps)
-        rise, fall = min(1.0, (step + 1) / self.warmup), min(1.0, max(0.02, remainder))
-        return self.learning_rate * rise * fall
+        return annealed_rate(
+            step, self.steps, peak=self.learning_rate, warmup=self.warmup, fall=self.fall
+        )
 
     def autocast(self) -> AbstractContextManager[None]:
         """Compute in bfloat16, keep weights in float32."""
@@ -151,8 +149,6 @@ class Pretraining:
 
     def update(self) -> dict[str, float]:
         """Take one step on a fresh batch of episodes."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(self.step)
         is_matching = self.step < self.match_steps
         options = self.episodes.at(self.step / self.steps)
         options = options.for_matching() if is_matching else options
@@ -161,10 +157,7 @@ class Pretraining:
             terms = self.losses(episodes)
         loss = terms["match"] * (1.0 if is_matching else self.match_weight)
         loss = loss + terms.get("flow", 0.0)
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.learner.parameters(), 1.0)
-        self.optimizer.step()
+        descend(self.optimizer, loss, self.learner.parameters(), self.rate(self.step))
         self.step += 1
         return {name: term.item() for name, term in terms.items()}
 
@@ -209,36 +202,21 @@ class Pretraining:
         )
         return latents, velocity.float(), descriptors
 
+    @property
+    def _parts(self) -> dict[str, Any]:
+        return {"learner": self.learner, "optimizer": self.optimizer}
+
     def save(self) -> None:
         """Write the whole state, at once or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        state = {
-            "learner": self.learner.state_dict(),
-            "log_scale": self.log_scale.data,
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            "step": self.step,
-        }
-        with write_atomically(self.folder / "state.pt") as partial:
-            torch.save(state, partial)
+        save_state(self, "state.pt", self._parts)
 
     def resume(self) -> bool:
         """Continue from the last checkpoint, if there is one."""
-        path = self.folder / "state.pt"
-        if not path.exists():
-            return False
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        self.learner.load_state_dict(state["learner"])
-        self.log_scale.data.copy_(state["log_scale"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"].cpu())
-        self.step = state["step"]
-        return True
+        return load_state(self, "state.pt", self._parts)
 
     def log(self, record: Mapping[str, float]) -> None:
         """Append a line to `log.jsonl`."""
-        with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps({"step": self.step, **record}) + "\n")
+        append_log(self, record)
 
     def run(self, *, validate_every: int = 500, save_every: int = 250) -> None:
         """Train to the end of the schedule, validating and saving on the way."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from icgeo.models.attention import AttentionContext, KVCache, install
-from icgeo.models.matching import LocalEncoder, Residual
+from icgeo.models.matching import LocalEncoder, Residual, with_standardised
 
 SCHEDULER = "scheduler/scheduler_config.json"
 QUERY_IMAGE, EXAMPLE_IMAGE = 0, 10
@@ -117,8 +117,7 @@ class PatchCodec(ModelMixin, ConfigMixin):
             features of unit mean square, a vector a token: what is seen there, then the descriptor
             of the whole photo; and that descriptor at unit length, alike for overlapping views.
         """
-        # haze and exposure are affine in each channel: the standardised copy is free of both
-        both = torch.cat((photos * 4 - 2, functional.instance_norm(photos, eps=1e-4)), dim=1)
+        both = with_standardised(photos)
         grid = self.features(both)
         r, s = self.config.rows, self.config.columns
         patches = rearrange(grid, "n c (r y) (s x) -> n (r s) (c y x)", r=r, s=s)
