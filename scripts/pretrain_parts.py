@@ -15,8 +15,12 @@ class Options:
     """Run folder under runs/; a run that was stopped continues from its last checkpoint."""
     base: str = "tiny"
     """Checkpoint that gets the encoder: a name or a folder."""
+    anew: bool = False
+    """Start from random weights, not from the encoder of `base`."""
     steps: int = 4500
     """Batches of 6 worlds and 32 views in all; 0.8 seconds each on one core."""
+    learning_rate: float = 2e-3
+    """Peak of the learning rate."""
     worlds_per_family: int = 120
     """Procedural worlds of each training family."""
     validate_every: int = 500
@@ -47,15 +51,18 @@ def main(options: Options) -> None:
     keep_freed_memory()
     bank = WorldBank.build(folder, per_family=options.worlds_per_family, seed=options.seed)
     torch.manual_seed(options.seed)
+    model = load(options.base)
+    start = None if options.anew else model.matcher
+    encoder = (start or LocalEncoder()).train().requires_grad_(True)
     run = PartTraining(
-        LocalEncoder().to(options.device),
+        encoder.to(options.device),
         bank.with_bodies().to(options.device),
         folder,
         options.steps,
+        learning_rate=options.learning_rate,
         seed=options.seed,
     )
     train(run, options.steps, validate_every=options.validate_every, save_every=100, log_every=100)
-    model = load(options.base)
     backbone: Any = model.backbone
     backbone.matcher = run.average.module.cpu().eval().requires_grad_(False)
     unseen = WorldBank.build(folder, per_family=8, seed=options.seed + 2_000_000)
