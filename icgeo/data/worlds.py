@@ -173,6 +173,41 @@ def ice(xyz: Points, generator: Generator) -> World:
     return _tinted(ground * (1 - cover) + stain * cover, xyz, generator, 0.06)
 
 
+def rivers(xyz: Points, generator: Generator) -> World:
+    """Paint uplands cut by branching dark valleys that end in plains, as on Mars and Titan."""
+    height = fractal(xyz, generator, frequency=_uniform(1.5, 3, generator), octaves=7)[0]
+    upland = torch.sigmoid(2 * height)
+    # valleys follow the folds of a field, finer ones join coarser ones where both run low
+    valleys = torch.zeros_like(height)
+    for number in range(4):
+        fold = fractal(xyz, generator, frequency=2.0 * 1.7**number, octaves=4)[0]
+        width = 0.05 * 1.25**number
+        valleys = torch.maximum(valleys, 0.8**number * torch.exp(-(fold / width).square()))
+    soil = fractal(xyz, generator, frequency=1.8, octaves=5)[0]
+    ground = colour_ramp(_ranks(soil), _colours(4, generator)) * _shade(height, 0.3)
+    bed = rearrange(_colours(1, generator)[0] * 0.6, "c -> c 1 1")
+    cover = (0.85 * valleys * upland).clamp(0, 0.9)
+    return _tinted((ground * (1 - cover) + bed * cover).clamp(0, 1), xyz, generator, 0.06)
+
+
+def flows(xyz: Points, generator: Generator) -> World:
+    """Paint overlapping lava flows: lobes around vents, each of its own age, colour and grain."""
+    ground = fractal(xyz, generator, frequency=1.5, octaves=5)[0]
+    world = colour_ramp(_ranks(ground), _colours(3, generator))
+    edge = fractal(xyz, generator, frequency=5, octaves=5)[0]
+    grain = fractal(xyz, generator, frequency=9, octaves=4)[0]
+    palette = _colours(24, generator)
+    vents = sphere.sample_uniform(150, generator=generator, dtype=torch.float32)
+    for number, vent in enumerate(vents):
+        radius = _uniform(0.05, 0.3, generator)
+        reach = (xyz - vent).norm(dim=-1) / radius + 0.35 * edge
+        lobe = torch.sigmoid(12 * (1 - reach))
+        tone = 0.8 + 0.25 * reach.clamp(0, 1) + _uniform(0.03, 0.12, generator) * grain
+        colour = rearrange(palette[number % len(palette)], "c -> c 1 1") * tone
+        world = torch.lerp(world, colour, 0.85 * lobe)
+    return _tinted(world.clamp(0, 1), xyz, generator, 0.05)
+
+
 def mixture(xyz: Points, generator: Generator) -> World:
     """Paint two training families on one planet, each on its own continents."""
     pure = (terrain, bands, dunes, ice)
@@ -182,10 +217,13 @@ def mixture(xyz: Points, generator: Generator) -> World:
 
 
 FAMILIES: dict[str, Callable[[Points, Generator], World]] = {
-    paint.__name__: paint for paint in (terrain, bands, dunes, ice, mixture, craters, cells)
+    paint.__name__: paint for paint in (terrain, bands, dunes, ice, mixture, craters, cells, rivers, flows)
 }
 TRAINING_FAMILIES = ("terrain", "bands", "dunes", "ice", "mixture")
 HELD_OUT_FAMILIES = ("craters", "cells")
+"""No training sees them, but they have steered development."""
+UNSEEN_FAMILIES = ("rivers", "flows")
+"""Neither training nor development has seen these: for final evaluations alone."""
 
 
 def procedural_world(family: str, *, generator: Generator | int, height: int = 384) -> World:
