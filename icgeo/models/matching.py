@@ -7,7 +7,7 @@ hypothesis, unlike ones against it. Views are gnomonic and north-up, as in `icge
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from icgeo import sphere
-from icgeo.sphere.healpix import cell_xyz
+from icgeo.sphere.healpix import cell_xyz, neighbours
 
 COARSE, FINE = 16, 64
 """Resolution (HEALPix nside) of the first sweep, of all places, and of the second, of the best."""
@@ -66,11 +66,13 @@ class MatchSettings:
     """Logit of a query cell's being seen in no example."""
     inliers: float = 0.3
     """Share of cells that match as a true hypothesis says."""
-    weight: float = 0.06
+    weight: float = 0.1
     """Weight of one cell's evidence: neighbouring cells are not independent."""
+    blur: float = 0.25
+    """Share of the likelihood of a place that its neighbours have, whose views hardly differ."""
     fields_of_view_deg: tuple[float, ...] = (21.0, 27.0, 34.6, 44.4, 57.0)
     """Fields of view that are tried, of queries and of examples."""
-    floor: float = 0.03
+    floor: float = 0.015
     """Share of the answer that is spread evenly: how often all of this is wrong."""
 
     @classmethod
@@ -136,11 +138,12 @@ def mutual_matches(
 
 
 def log_ratio(matches: Float[Tensor, "*batch"], cells: int, settings: MatchSettings) -> Tensor:
-    """Return how much a match speaks for a hypothesis that says it, in nats.
+    """Return how much a match speaks for a hypothesis that says it, in nats, in place.
 
     Robust: only a share of the cells of a true hypothesis match; the others match by chance.
     """
-    return settings.weight * torch.log1p(settings.inliers * (matches * cells - 1))
+    chance = matches.mul_(cells).sub_(1).mul_(settings.inliers)
+    return chance.log1p_().mul_(settings.weight)
 
 
 def _frames(xyz: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
@@ -150,25 +153,24 @@ def _frames(xyz: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
 
 
 def _cells_seen(
-    query: Float[Tensor, "hypotheses 3 3"],
-    query_tan: Float[Tensor, " hypotheses"],
-    example: Float[Tensor, "hypotheses 3 3"],
-    example_tan: Float[Tensor, " hypotheses"],
+    query: Float[Tensor, "pairs 3 3"],
+    query_tan: Float[Tensor, " pairs"],
+    example: Float[Tensor, "#pairs 3 3"],
+    example_tan: Float[Tensor, " fields"],
     centres: Float[Tensor, "cells 2"],
     grid: int,
-) -> Int[Tensor, "hypotheses cells"]:
+) -> Int[Tensor, "pairs fields cells"]:
     """Return which cell of its example each cell of a query shows; -1 is outside.
 
-    Views are given by their axes and by the tangent of half their field of view.
+    Views are given by their axes and by the tangent of half their field of view, of which each is
+    tried for the example.
     """
-    turn = example @ query.mT
-    ahead = query_tan[:, None, None] * turn[:, :, :2]
-    x, y, z = einsum(ahead, centres, "h i j, c j -> i h c") + rearrange(
-        turn[:, :, 2], "h i -> i h 1"
-    )
-    scale = grid / 2 / (z * example_tan[:, None])
-    column, row = x * scale + grid / 2, y * scale + grid / 2
-    inside = (z > 0.05) & (column >= 0) & (column < grid) & (row >= 0) & (row < grid)
+    turn = (example @ query.mT)[..., None]  # [pairs, axes of the example, axes of the query, 1]
+    right, down = query_tan[:, None, None] * centres.T[:, None, None]
+    x, y, z = (turn[:, :, 0] * right + turn[:, :, 1] * down + turn[:, :, 2]).unbind(1)
+    scale = grid / 2 / example_tan[:, None]
+    column, row = (scale * (axis / z)[:, None] + grid / 2 for axis in (x, y))
+    inside = (column >= 0) & (column < grid) & (row >= 0) & (row < grid) & (z > 0.05)[:, None]
     return torch.where(inside, row.int() * grid + column.int(), -1)
 
 
@@ -207,9 +209,7 @@ class ExampleSweep:
     lookups: Int[Tensor, " lookups"]
     """Pairs of cells, query cell x cells + example cell, hypothesis by hypothesis."""
     starts: Int[Tensor, " hypotheses"]
-    """Where each hypothesis begins in them."""
-    slots: Int[Tensor, " hypotheses"]
-    """Number of the hypothesis in [places, fields of the query, fields of the example]."""
+    """Where each hypothesis begins in them: [places, fields of the query, of the example]."""
     places: Int[Tensor, " places"]
     """Cells of the sphere that are near enough."""
 
@@ -220,28 +220,22 @@ def _example_sweep(
 ) -> ExampleSweep:
     """List the hypotheses about an example at a place; they depend on nothing else."""
     centre, tangents, least = torch.tensor(xyz), _tangents(settings), _least_cosine(settings)
+    fields, asked = len(tangents), _asked(grid)
     cosine = _places(COARSE) @ centre
     places = (cosine > least.min()).nonzero()[:, 0]
-    near = cosine[places, None, None] > least
-    place, query_field, example_field = near.nonzero().unbind(-1)
+    place, query_field = torch.ones(len(places), fields).nonzero().unbind(-1)
     seen = _cells_seen(
         _frames(_places(COARSE)[places])[place],
         tangents[query_field],
-        _frames(centre[None]).expand(len(place), 3, 3),
-        tangents[example_field],
-        _centres(grid)[_asked(grid)],
+        _frames(centre[None]),
+        tangents,
+        _centres(grid)[asked],
         grid,
     )
-    inside = seen >= 0
-    pairs = torch.arange(seen.shape[1], dtype=torch.int32) * grid**2 + seen
-    counts = inside.sum(-1)
-    fields = len(tangents)
-    return ExampleSweep(
-        lookups=pairs[inside],
-        starts=(counts.cumsum(0) - counts).int(),
-        slots=(place * fields + query_field) * fields + example_field,
-        places=places,
-    )
+    inside = (seen >= 0) & (cosine[places, None, None] > least).flatten(0, 1)[..., None]
+    cells = torch.arange(len(asked), dtype=torch.int32) * grid**2 + seen
+    counts = inside.sum(-1).flatten()
+    return ExampleSweep(cells[inside], (counts.cumsum(0) - counts).int(), places)
 
 
 def _coarse_evidence(
@@ -249,15 +243,16 @@ def _coarse_evidence(
 ) -> Float[Tensor, "queries places fields"]:
     """Return the evidence of one example for each place near it and each field of the query."""
     table = rearrange(ratios, "b q c -> (q c) b").contiguous()
+    if len(ratios) == 1:  # PyTorch sums rows of one number six times slower than rows of two
+        table = repeat(table, "cells 1 -> cells 2").contiguous()
+    # views without overlap, of no lookups, say nothing
     scores = functional.embedding_bag(sweep.lookups, table, sweep.starts, mode="sum")
-    shape = len(ratios), len(sweep.places), fields, fields
-    by_slot = torch.zeros(math.prod(shape[1:]), len(ratios), device=ratios.device)
-    by_slot[sweep.slots] = scores  # where views do not overlap the example says nothing
-    return by_slot.T.reshape(shape).logsumexp(-1) - math.log(fields)
+    scores = scores[:, : len(ratios)].T.reshape(len(ratios), len(sweep.places), fields, fields)
+    return scores.logsumexp(-1) - math.log(fields)
 
 
 def _fine_evidence(
-    matches: Float[Tensor, "shots cells cells"],
+    ratios: Float[Tensor, "shots cells cells"],
     xyz: Float[Tensor, "shots 3"],
     places: Float[Tensor, "places 3"],
     query_field: Int[Tensor, " places"],
@@ -267,20 +262,21 @@ def _fine_evidence(
     """Return the evidence of all examples, and all cells, for some places and fields of view."""
     tangents, fields = _tangents(settings), len(settings.fields_of_view_deg)
     near = (places @ xyz.T)[..., None] > _least_cosine(settings)[query_field][:, None]
-    place, example, example_field = near.nonzero().unbind(-1)
+    place, example = near.any(-1).nonzero().unbind(-1)
     seen = _cells_seen(
         _frames(places)[place],
         tangents[query_field][place],
         _frames(xyz)[example],
-        tangents[example_field],
+        tangents,
         _centres(grid),
         grid,
     )
-    cell = torch.arange(grid**2)
-    values = log_ratio(matches[example[:, None], cell, seen.clamp_min(0)], grid**2, settings)
-    scores = torch.where(seen >= 0, values, 0.0).sum(-1)
+    first = (example[:, None] * grid**2 + torch.arange(grid**2)) * grid**2
+    is_seen = (seen >= 0) & near[place, example][..., None]
+    numbers = torch.where(is_seen, first[:, None] + seen, ratios.numel())
+    values = functional.pad(ratios.flatten(), (0, 1))  # what is not seen says nothing
     by_field = torch.zeros(len(places), len(xyz), fields)
-    by_field[place, example, example_field] = scores
+    by_field[place, example] = values[numbers].sum(-1)
     return (by_field.logsumexp(-1) - math.log(fields)).sum(-1)
 
 
@@ -290,7 +286,7 @@ def match(
     xyz: Float[Tensor, "#queries shots 3"],
     settings: MatchSettings,
     *,
-    top: int = 24,
+    top: int = 12,
 ) -> Float[Tensor, "queries places"]:
     """Return the log-likelihood ratio of each place of the sphere, against none, by alike parts.
 
@@ -308,30 +304,41 @@ def match(
     """
     grid, fields = math.isqrt(query.shape[1]), len(settings.fields_of_view_deg)
     examples, xyz = (x.expand(len(query), *x.shape[1:]) for x in (examples, xyz))
-    matches = mutual_matches(query, examples, settings)
+    ratios = log_ratio(mutual_matches(query, examples, settings), grid**2, settings)
+    asked = STRIDE**2 * ratios[:, :, _asked(grid)]
     coarse = torch.zeros(len(query), len(_places(COARSE)), fields)
-    asked = STRIDE**2 * log_ratio(matches[:, :, _asked(grid)], grid**2, settings)
-    for number in range(xyz.shape[1]):
-        for rows in _alike(xyz[:, number]):
-            place = xyz[rows[0], number]
-            sweep = _example_sweep(tuple(place.tolist()), grid, settings)
-            evidence = _coarse_evidence(asked[rows, number], sweep, fields)
-            coarse[rows[:, None], sweep.places] += evidence
+    centres, group = xyz.flatten(0, 1).unique(dim=0, return_inverse=True)
+    for number, centre in enumerate(centres.tolist()):
+        rows, slots = (group.view(xyz.shape[:2]) == number).nonzero(as_tuple=True)
+        sweep = _example_sweep(tuple(centre), grid, settings)
+        evidence = _coarse_evidence(asked[rows, slots], sweep, fields)
+        coarse.index_put_((rows[:, None], sweep.places), evidence, accumulate=True)
+    result = repeat(coarse.logsumexp(-1), "b p -> b p n", n=CHILDREN).clone()
     best = coarse.flatten(1).topk(min(top, coarse[0].numel())).indices
-    fine = repeat(coarse, "b p f -> b (p n) f", n=CHILDREN).clone()
     for row, number in enumerate(best):
-        children = (number[:, None] // fields * CHILDREN + torch.arange(CHILDREN)).flatten()
-        field = (number % fields).repeat_interleave(CHILDREN)
-        fine[row, children, field] = _fine_evidence(
-            matches[row], xyz[row], _places(FINE)[children], field, grid, settings
+        place, field = number // fields, number % fields
+        children = place[:, None] * CHILDREN + torch.arange(CHILDREN)
+        fine = _fine_evidence(
+            ratios[row],
+            xyz[row],
+            _places(FINE)[children.flatten()],
+            field.repeat_interleave(CHILDREN),
+            grid,
+            settings,
         )
-    return fine.logsumexp(-1) - math.log(fields)
+        refined, slot = place.unique(return_inverse=True)
+        by_field = repeat(coarse[row, refined], "p f -> p n f", n=CHILDREN).clone()
+        by_field[slot, :, field] = fine.view(-1, CHILDREN)
+        result[row, refined] = by_field.logsumexp(-1)
+    return _blurred(result.flatten(1), settings.blur) - math.log(fields)
 
 
-def _alike(xyz: Float[Tensor, "queries 3"]) -> Sequence[Int[Tensor, " rows"]]:
-    """Group queries by the place of an example."""
-    _, group = xyz.unique(dim=0, return_inverse=True)
-    return [(group == number).nonzero()[:, 0] for number in range(int(group.max()) + 1)]
+def _blurred(log_ratios: Float[Tensor, "queries places"], share: float) -> Tensor:
+    """Mix the likelihood of each place with the mean of those around it."""
+    most = log_ratios.amax(-1, keepdim=True)
+    ratios = (log_ratios - most).exp()
+    around = ratios[:, neighbours(FINE)].mean(-1)
+    return ratios.lerp(around, share).clamp_min(1e-30).log() + most
 
 
 @dataclass(frozen=True, eq=False)

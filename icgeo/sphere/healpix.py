@@ -53,6 +53,20 @@ def mean_vectors(nside: int) -> Float[Tensor, "cells 3"]:
     return cell_xyz(nside) * (1 - 4 * math.pi / (12 * nside**2) / 12)
 
 
+@lru_cache(maxsize=4)
+def neighbours(nside: int) -> Int[Tensor, "cells 8"]:
+    """Return the cells around each; the few that have seven stand in for the eighth. Cached."""
+    cells = np.arange(12 * nside**2)
+    around = _neighbours(cells, nside).T
+    return torch.from_numpy(np.where(around < 0, cells[:, None], around))
+
+
+def _neighbours(cells: Int[np.ndarray, " chosen"], nside: int) -> Int[np.ndarray, "8 chosen"]:
+    """Return the cells around each, of which every second shares a side; -1 where there is none."""
+    with np.errstate(invalid="ignore"):  # raised by the compiled code for no reason
+        return grid(nside).neighbours(cells)
+
+
 def cell_of(lat_lon: Values, nside: int) -> Int[Tensor, "*batch"]:
     """Index of the cell that holds each location."""
     from astropy import units
@@ -117,9 +131,7 @@ def connected_parts(cells: Int[Tensor, " chosen"], nside: int) -> Int[np.ndarray
 
     rank = np.full(12 * nside**2, -1)
     rank[cells.numpy()] = np.arange(len(cells))
-    with np.errstate(invalid="ignore"):  # raised by the compiled code for no reason
-        # of the eight neighbours, -1 for none, every second shares a side
-        beside = rank[grid(nside).neighbours(cells.numpy())[::2]]
+    beside = rank[_neighbours(cells.numpy(), nside)[::2]]
     here = np.broadcast_to(np.arange(len(cells)), beside.shape)[beside >= 0]
     links = coo_array((np.ones(len(here)), (here, beside[beside >= 0])), shape=2 * (len(cells),))
     return connected_components(links, directed=False)[1]

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from scipy.optimize import minimize
@@ -205,8 +206,9 @@ def fit_matching(
     describe: Callable[[UInt8[Tensor, "photos 3 size size"]], Tensor],
     worlds: WorldBank,
     *,
-    episodes: int = 12,
-    evaluations: int = 40,
+    episodes: int = 5,
+    evaluations: int = 60,
+    start: MatchSettings | None = None,
     seed: int,
 ) -> MatchSettings:
     """Fit how alike parts become a likelihood: few and many examples, from anywhere and from near.
@@ -218,6 +220,7 @@ def fit_matching(
         worlds: worlds that it was not trained on.
         episodes: number of episodes of 16 queries, of each kind.
         evaluations: of the likelihood, at most.
+        start: where the search starts.
         seed: seed of the episodes.
     """
     sets: list[tuple[Parts, Tensor, Tensor]] = []
@@ -228,9 +231,13 @@ def fit_matching(
             xyz, truth = sphere.to_xyz(examples.lat_lon).float(), cell_of(queries.lat_lon, FINE)
             sets += [(Parts(cells[:k], xyz[:k]), query, truth) for k in (1, 4, 16)]
 
-    def settings_of(logarithms: Sequence[float]) -> MatchSettings:
-        sharpness, none_logit, inliers, weight = map(math.exp, logarithms)
-        return MatchSettings(sharpness, none_logit, min(inliers, 0.99), weight)
+    start = start or MatchSettings()
+    names = ("sharpness", "none_logit", "inliers", "weight", "blur")
+
+    def settings_of(logarithms: Float[np.ndarray, " parameters"]) -> MatchSettings:
+        values = dict(zip(names, np.exp(logarithms).tolist(), strict=True))
+        shares = {name: min(values[name], 0.9) for name in ("inliers", "blur")}
+        return replace(start, **{**values, **shares})
 
     def likelihoods(settings: MatchSettings) -> Float[Tensor, " queries"]:
         """Return the share of the evidence at the truth, over that of an even spread."""
@@ -243,23 +250,20 @@ def fit_matching(
     def cost(settings: MatchSettings, floor: float) -> float:
         return -torch.log((1 - floor) * likelihoods(settings) + floor).mean().item()
 
-    start = MatchSettings()
-    first = [math.log(x) for x in (start.sharpness, start.none_logit, start.inliers, start.weight)]
+    first = np.log([getattr(start, name) for name in names])
     best = minimize(
-        lambda x: cost(settings_of(x.tolist()), start.floor),
+        lambda x: cost(settings_of(x), start.floor),
         first,
         method="Nelder-Mead",
-        options={"maxfev": evaluations, "initial_simplex": [first, *_steps(first, 0.3)]},
+        options={
+            "maxfev": evaluations,
+            "initial_simplex": np.vstack((first, first + 0.3 * np.eye(len(first)))),
+        },
     )
-    settings = settings_of(best.x.tolist())
+    settings = settings_of(best.x)
     ratio = likelihoods(settings)
     floor = min(FLOORS, key=lambda f: -torch.log((1 - f) * ratio + f).mean().item())
     return replace(settings, floor=floor)
-
-
-def _steps(start: list[float], size: float) -> list[list[float]]:
-    """Return as many points as there are numbers, in each of which one is larger."""
-    return [[x + size * (i == j) for j, x in enumerate(start)] for i in range(len(start))]
 
 
 def _world_episodes(

@@ -8,6 +8,7 @@ from icgeo import sphere
 from icgeo.data.orbit import view_directions
 from icgeo.models import matching
 from icgeo.models.matching import LocalEncoder, MatchSettings, match, mutual_matches
+from icgeo.sphere.healpix import neighbours
 
 GRID = 16
 
@@ -102,7 +103,7 @@ def test_cells_fall_where_a_gnomonic_projection_puts_them(lat, lon):
         half[None],
         matching._centres(GRID),
         GRID,
-    )[0]
+    )[0, 0]
     assert 0.2 < inside.float().mean() < 0.9
     assert (seen == expected).float().mean() > 0.99  # float32 on the line between two cells
 
@@ -136,3 +137,13 @@ def test_haze_and_exposure_change_descriptors_little():
     with torch.no_grad():
         clear, hazy = encoder(photo), encoder(0.8 * photo + 0.1)
     assert (clear * hazy).sum(-1).mean() > 0.9
+
+
+def test_the_blur_moves_likelihood_to_neighbours_alone():
+    log_ratios = torch.full((1, 12 * matching.FINE**2), -60.0)
+    log_ratios[0, 7] = 5.0
+    blurred = matching._blurred(log_ratios, 0.4).exp()[0]
+    around = neighbours(matching.FINE)[7]
+    torch.testing.assert_close(blurred.sum(), log_ratios.exp().sum(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(blurred[7] / blurred.sum(), torch.tensor(0.6))
+    torch.testing.assert_close(blurred[around] / blurred.sum(), torch.full((8,), 0.05))

@@ -16,8 +16,10 @@ from icgeo.sphere.healpix import (
     cell_of,
     cell_of_pixels,
     cell_outlines,
+    cell_side,
     cell_xyz,
     connected_parts,
+    neighbours,
 )
 
 nsides = st.sampled_from([1, 2, 4, 16, 64, 1024])
@@ -109,3 +111,14 @@ def test_a_band_around_the_antimeridian_is_one_part():
     cells = torch.arange(12 * 16**2)
     band = cells[(cell_lat_lon(cells, 16)[:, 1].abs() > 150)]
     assert set(connected_parts(band, 16)) == {0}
+
+
+@pytest.mark.parametrize("nside", [2, 16])
+def test_neighbours_touch_their_cell(nside):
+    """Centres are at most two sides away, and each the other's."""
+    around = neighbours(nside)
+    chord = (cell_xyz(nside)[around] - cell_xyz(nside)[:, None]).norm(dim=-1)
+    assert chord.max() < 2 * cell_side(nside)
+    pairs = {(a, b) for a, row in enumerate(around.tolist()) for b in row}
+    assert pairs == {(b, a) for a, b in pairs}
+    assert (around == torch.arange(12 * nside**2)[:, None]).sum() == 24
