@@ -10,7 +10,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,9 @@ from uuid import uuid4
 from pandas import DataFrame
 
 from icgeo.config import UsageError
-from icgeo.evaluation.batch import locate, read
-from icgeo.evaluation.episodes import QuerySet, Stream
+from icgeo.evaluation.episodes import Stream
 from icgeo.evaluation.rows import RowFile, known_rows
-from icgeo.evaluation.run import Order, batches, finish
+from icgeo.evaluation.run import Order, batches, finish, locate, read
 from icgeo.options import SHOTS
 from icgeo.prediction import Locator
 
@@ -68,7 +67,7 @@ def local_ray(*, cpus: int = 2, object_store_mb: int = 256) -> Iterator[None]:
 
 def evaluate_on_ray(
     open_locators: Callable[[], Sequence[Locator]],
-    episodes: Sequence[QuerySet],
+    episodes: Sequence[Stream],
     *,
     folder: Path,
     shots: Sequence[int] = SHOTS,
@@ -96,12 +95,15 @@ def evaluate_on_ray(
     pool = pool or Actors()
     folder.mkdir(parents=True, exist_ok=True)
     order: Order = {}
-    items = list(_items(episodes, folder, order, shots=shots, size=batch_size, name=pool.name))
+    runs, known = [(pool.name, episode) for episode in episodes], known_rows(folder)
+    work = batches(runs, shots=shots, size=batch_size, known=known, order=order)
+    items = [{"work": pickle.dumps(batch)} for batch in work if batch.missing]
     if items:
         data = _import_ray("ray.data")
         # of episodes, actors need all but the queries
-        bare = [Stream(one.id, one.world, one.examples, queries=()) for one in episodes]
-        located = data.from_items(items, override_num_blocks=len(items)).map(_read).map_batches(
+        bare = [replace(episode, queries=()) for episode in episodes]
+        read_items = data.from_items(items, override_num_blocks=len(items)).map(_read)
+        read_items.map_batches(
             _Actor,
             fn_constructor_args=(open_locators, bare, folder.absolute(), pool),
             compute=data.ActorPoolStrategy(
@@ -110,8 +112,7 @@ def evaluate_on_ray(
             batch_size=1,
             num_cpus=pool.cpus,
             num_gpus=pool.gpus,
-        )  # fmt: skip
-        located.materialize()
+        ).materialize()
     return finish(folder, order, [pool.name])
 
 
@@ -120,23 +121,6 @@ def _import_ray(module: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise UsageError("expected Ray to be installed; pip install 'icgeo[ray]'") from error
-
-
-def _items(
-    episodes: Sequence[QuerySet],
-    folder: Path,
-    order: Order,
-    *,
-    shots: Sequence[int],
-    size: int,
-    name: str,
-) -> Iterator[dict[str, bytes]]:
-    """Return the batches of which rows are missing; note the order of all queries on the way."""
-    runs = [(name, episode) for episode in episodes]
-    known = known_rows(folder)
-    for work in batches(runs, shots=shots, size=size, known=known, order=order):
-        if work.missing:
-            yield {"work": pickle.dumps(work)}
 
 
 def _read(item: dict[str, bytes]) -> dict[str, bytes]:
@@ -151,7 +135,7 @@ class _Actor:
     def __init__(
         self,
         open_locators: Callable[[], Sequence[Locator]],
-        episodes: Sequence[QuerySet],
+        episodes: Sequence[Stream],
         folder: Path,
         pool: Actors,
     ) -> None:
@@ -167,7 +151,7 @@ class _Actor:
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
         work, photos = pickle.loads(batch["work"][0])
         locator, episode = self.runs[work.run]
-        parts = locate(locator, episode, photos, shots=work.missing, baselines=self.baselines)
-        for rows in parts:
+        more = {"shots": work.missing, "baselines": self.baselines}
+        for rows in locate(locator, episode, photos, **more):
             self.file.append(rows)
         return {"queries": [len(work.queries)]}

@@ -37,7 +37,7 @@ def main(options: Options) -> None:
     from tqdm import tqdm
 
     from icgeo.data.worlds import HELD_OUT_FAMILIES
-    from icgeo.evaluation import evaluate_sequences, sequence_episode, to_markdown
+    from icgeo.evaluation import evaluate_sequences, to_markdown, world_episode
     from icgeo.evaluation.episodes import EARTH, name_groups
     from icgeo.geolocator import Geolocator
     from icgeo.models import load
@@ -48,9 +48,8 @@ def main(options: Options) -> None:
     runs = []
     for number, world in enumerate(tqdm([EARTH] * options.clips + families, leave=False)):
         shots = 0 if world == EARTH else options.shots
-        episode = sequence_episode(
-            world, number, frames=options.frames, shots=shots, seed=options.seed
-        )
+        views = {"queries": options.frames, "shots": shots, "seed": options.seed}
+        episode = world_episode(world, number, **views, is_clip=True)
         runs.append((Geolocator(model, prompt=episode.prompt), episode))
     rows = evaluate_sequences(runs, folder=folder, speed_kmh=options.speed_kmh)
     table = to_markdown(score_clips(name_groups(rows)))
