@@ -135,7 +135,7 @@ def world_episode(
     `EARTH` over land and sea.
 
     Raises:
-        ValueError: an unknown world, or a picture that does not show a whole planet.
+        UsageError: an unknown world, or a picture that does not show a whole planet.
     """
     name = Path(world).stem
     episode = f"{name}-clip-{seed}-{number}" if is_clip else f"{name}-{seed}-{number}"
@@ -173,11 +173,7 @@ def name_groups(rows: DataFrame) -> DataFrame:
 
 
 def world_picture(world: str, generator: Generator) -> Float[Tensor, "3 height width"]:
-    """Paint a world: a family's name, `EARTH`, `TURNED_EARTH`, or a picture's path.
-
-    Raises:
-        UsageError: another name, or a picture that does not show a whole planet.
-    """
+    """Paint or read a world, named as in `world_episode`."""
     if world in FAMILIES:
         return procedural_world(world, generator=generator)
     if world == TURNED_EARTH:
@@ -250,11 +246,7 @@ def benchmark_episodes(
 def video_episode(
     video: str | Path, examples: Sequence[Example] = (), *, every_seconds: float = 1.0
 ) -> Episode:
-    """Take frames of a video.
-
-    Raises:
-        UsageError: a video that cannot be read.
-    """
+    """Take frames of a video; one that cannot be read is a `UsageError`."""
     images, times = read_video(video, every_seconds=every_seconds)
     frames = [
         Query(f"{seconds:.2f} s", image, source=str(video), seconds=seconds)

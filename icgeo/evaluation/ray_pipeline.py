@@ -76,18 +76,8 @@ def evaluate_on_ray(
 ) -> DataFrame:
     """Do what `evaluate` does on the Ray that is running, with the same answers.
 
-    The driver holds queries but not their pixels, unless they are given as arrays.
-
-    Args:
-        open_locators: called in each actor; returns a locator for each of the `episodes`.
-        episodes: what to locate.
-        folder: where rows are kept.
-        shots: numbers of examples.
-        batch_size: queries of one item.
-        pool: how many actors, and what each needs.
-
-    Returns:
-        all rows in the folder.
+    The driver holds queries but not their pixels, unless they are given as arrays. `open_locators`
+    is called in each actor, and returns a locator for each of the `episodes`.
 
     Raises:
         UsageError: Ray is not installed, or locators have another name than the pool.
@@ -97,7 +87,7 @@ def evaluate_on_ray(
     order: Order = {}
     runs, known = [(pool.name, episode) for episode in episodes], known_rows(folder)
     work = batches(runs, shots=shots, size=batch_size, known=known, order=order)
-    items = [{"work": pickle.dumps(batch)} for batch in work if batch.missing]
+    items = [{"work": pickle.dumps(batch)} for batch in work if batch[-1]]  # shots are missing
     if items:
         data = _import_ray("ray.data")
         # of episodes, actors need all but the queries
@@ -125,8 +115,8 @@ def _import_ray(module: str) -> Any:
 
 def _read(item: dict[str, bytes]) -> dict[str, bytes]:
     """Decode the photos of a batch, in a task of its own while actors locate others."""
-    work = pickle.loads(item["work"])
-    return {"work": pickle.dumps((work, read(work.queries)))}
+    run, queries, missing = pickle.loads(item["work"])
+    return {"work": pickle.dumps((run, read(queries), missing))}
 
 
 class _Actor:
@@ -149,9 +139,8 @@ class _Actor:
                 )
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
-        work, photos = pickle.loads(batch["work"][0])
-        locator, episode = self.runs[work.run]
-        more = {"shots": work.missing, "baselines": self.baselines}
-        for rows in locate(locator, episode, photos, **more):
+        run, photos, missing = pickle.loads(batch["work"][0])
+        some = {"shots": missing, "baselines": self.baselines}
+        for rows in locate(*self.runs[run], photos, **some):
             self.file.append(rows)
-        return {"queries": [len(work.queries)]}
+        return {"run": [run]}

@@ -50,11 +50,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Shard:
-    """One of `count` processes.
-
-    Raises:
-        ValueError: an index outside [0, count).
-    """
+    """One of `count` processes."""
 
     index: int = 0
     count: int = 1
@@ -71,9 +67,6 @@ class Shard:
         """Return which of the processes of `accelerate launch` or torchrun this is; alone 0 of 1.
 
         Makes the GPU of this process the current one, so call it before a model is loaded.
-
-        Raises:
-            UsageError: there are several processes and Accelerate sees one alone.
         """
         state = _state()
         started = int(os.environ.get("WORLD_SIZE", "1"))
@@ -127,18 +120,8 @@ def evaluate(
 
     A photo that cannot be read, or at which the locator fails, becomes a row with an `error`; to
     try it again, remove its line. Stopped at any time and called again, it goes on after the last
-    batch that was finished. Answers are the same for any number of processes.
-
-    Args:
-        runs: locators, and what they locate.
-        folder: where the rows are kept.
-        shots: numbers of examples.
-        batch_size: queries at a time.
-        baselines: whether to locate by baselines too.
-        shard: `Shard.here()` where all processes of `accelerate launch` divide the work.
-
-    Returns:
-        all rows in the folder, as `to_frame` lays them out.
+    batch that was finished. Answers are the same for any number of processes: give `Shard.here()`
+    where all those of `accelerate launch` divide the work. All rows in the folder are returned.
 
     Raises:
         UsageError: what was asked of the locator cannot be done.
@@ -158,15 +141,11 @@ def locate_share(
     *,
     folder: Path,
     shard: Shard,
-    shots: Sequence[int] = SHOTS,
-    batch_size: int = 64,
-    baselines: bool = True,
+    shots: Sequence[int],
+    batch_size: int,
+    baselines: bool,
 ) -> Order:
-    """Locate what is missing of the share of one process.
-
-    Returns:
-        the order of all queries, for `finish`.
-    """
+    """Locate what is missing of the share of one process; return the order of all queries."""
     folder.mkdir(parents=True, exist_ok=True)
     file = RowFile(folder / shard.file_name)
     file.rows.update(known_rows(folder))
@@ -184,26 +163,14 @@ def locate_share(
     ) as bar:
         named = [(locator.name, episode) for locator, episode in runs]
         work = batches(named, shots=shots, size=batch_size, known=file.rows, order=order)
-        for batch in islice(work, shard.index, None, shard.count):
-            locator, episode = runs[batch.run]
-            done = len(episode.shots(shots)) - len(batch.missing)
-            bar.update(len(batch.queries) * done)
-            photos = read(batch.queries) if batch.missing else ([], [])
-            for rows in locate(locator, episode, photos, shots=batch.missing, baselines=baselines):
+        for run, queries, missing in islice(work, shard.index, None, shard.count):
+            locator, episode = runs[run]
+            bar.update(len(queries) * (len(episode.shots(shots)) - len(missing)))
+            photos = read(queries) if missing else ([], [])
+            for rows in locate(locator, episode, photos, shots=missing, baselines=baselines):
                 file.append(rows)
-                bar.update(len(batch.queries))
+                bar.update(len(queries))
     return order
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Queries to locate together."""
-
-    run: int
-    """Number of their run."""
-    queries: Sequence[Query]
-    missing: Sequence[int]
-    """Numbers of shots for which not all of their rows are known."""
 
 
 def batches(
@@ -213,8 +180,11 @@ def batches(
     size: int,
     known: Container[Key],
     order: Order,
-) -> Iterator[Batch]:
-    """Take queries a batch at a time, of runs named by their locators; note their order."""
+) -> Iterator[tuple[int, list[Query], list[int]]]:
+    """Take queries a batch at a time, of runs named by their locators; note their order.
+
+    Yield the number of the run, the queries, and the shots for which not all rows are known.
+    """
     for number, (locator, episode) in enumerate(runs):
         queries = iter(episode.queries)
         while batch := list(islice(queries, size)):
@@ -225,7 +195,7 @@ def batches(
                 for count in episode.shots(shots)
                 if any((locator, episode.id, query.id, count) not in known for query in batch)
             ]
-            yield Batch(number, batch, missing)
+            yield number, batch, missing
 
 
 def read(queries: Sequence[Query]) -> Photos:
@@ -243,11 +213,7 @@ def read(queries: Sequence[Query]) -> Photos:
 def locate(
     locator: Locator, episode: Stream, photos: Photos, *, shots: Sequence[int], baselines: bool
 ) -> Iterator[list[Row]]:
-    """Return the rows of a batch for each number of shots.
-
-    Raises:
-        UsageError: what was asked of the locator cannot be done; no photo is to blame.
-    """
+    """Return the rows of a batch for each number of shots."""
     queries, errors = photos
     known = [query for query in queries if query.lat_lon is not None]
     beside: tuple[Locator, ...] = ()
@@ -306,36 +272,25 @@ def to_row(
     if truth:
         values |= {"true_lat": truth[0], "true_lon": truth[1]}
     if prediction:
-        density = prediction.density
-        values["area_90_km2"] = density.credible_area_km2(0.9)
-        names = (
-            "legibility",
-            "located",
-            "seconds",
-            *(("lat", "lon") if prediction.located else ()),
-        )
-        values |= {name: getattr(prediction, name) for name in names}
-    if truth and prediction:
-        values["nll"] = -density.log_prob(truth).item()
-        values["level"] = density.credible_level(truth).item()
-        values["searched_area_km2"] = searched_area_km2(density, truth)
-    if truth and prediction and prediction.located:
-        values["distance_km"] = distance_km((prediction.lat, prediction.lon), truth).item()
+        density, answer = prediction.density, (prediction.lat, prediction.lon)
+        values |= {"located": prediction.located, "legibility": prediction.legibility}
+        values |= {"seconds": prediction.seconds, "area_90_km2": density.credible_area_km2(0.9)}
+        if prediction.located:
+            values |= {"lat": prediction.lat, "lon": prediction.lon}
+        if truth:
+            values["nll"] = -density.log_prob(truth).item()
+            values["level"] = density.credible_level(truth).item()
+            values["searched_area_km2"] = searched_area_km2(density, truth)
+        if truth and prediction.located:
+            values["distance_km"] = distance_km(answer, truth).item()
     return Row(locator, episode.id, episode.world, query.id, shots, query.source, **values)
 
 
 def finish(folder: Path, order: Order, locators: Sequence[str]) -> DataFrame:
-    """Merge the rows of all processes in the order of the queries, and write their scores.
+    """Merge the rows of all processes in the order of queries and locators; write their scores.
 
-    Killed within, it finds everything again when it is called again.
-
-    Args:
-        folder: of the run.
-        order: of the queries.
-        locators: names, in the order of their rows.
-
-    Returns:
-        all rows in the folder; those of other episodes and locators last.
+    Killed within, it finds everything again when it is called again. Rows of other episodes and
+    locators stand last.
     """
     episodes = {name: i for i, name in enumerate(dict.fromkeys(name for name, _ in order))}
     names = {name: i for i, name in enumerate(dict.fromkeys((*BASELINES, *locators)))}
@@ -367,9 +322,8 @@ def choose_examples(
 ) -> tuple[list[tuple[Locator, Episode]], list[tuple[Locator, Episode]]]:
     """Let locators choose from all examples of their episodes, of which `shots` are left to count.
 
-    Returns:
-        runs of these locators, and of their baseline where the truth is known: `RETRIEVAL`, the
-        place of the example most alike in the same features, if the choice has features.
+    Return runs of these locators, and of their baseline where the truth is known: `RETRIEVAL`, the
+    place of the example most alike in the same features, if the choice has features.
     """
     banks: dict[int, Bank] = {}  # episodes of a benchmark share their examples
     choosing: list[tuple[Locator, Episode]] = []

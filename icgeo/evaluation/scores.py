@@ -126,15 +126,8 @@ def score(
 ) -> DataFrame:
     """Score every group of rows, as far as the truth is known.
 
-    Args:
-        rows: of any locators and worlds.
-        by: columns that tell groups apart.
-        metrics: names in `METRICS`.
-        intervals: those of `metrics` whose interval is wanted.
-
-    Returns:
-        a row for each group in order of appearance: `by`, `queries`, `failed` (photos that could
-        not be read), the metrics, and of `intervals` `<metric>_low` and `<metric>_high`.
+    Return a row for each group in order of appearance: `by`, `queries`, `failed` (photos that could
+    not be read), the metrics, and of `intervals` `<metric>_low` and `<metric>_high`.
     """
     failed = Counter(rows[rows.error.notna()][list(by)].itertuples(index=False, name=None))
     records: list[dict[str, Any]] = []
@@ -162,19 +155,10 @@ def compare(
 ) -> DataFrame:
     """Compare locators with the one named `base` on the same queries; pairs are resampled together.
 
-    Args:
-        rows: of all of them.
-        base: a value of the column `across`.
-        metrics: names in `METRICS`.
-        by: columns that tell comparisons apart.
-        across: what is compared: locators, or numbers of shots.
-        ratio: whether to divide by the score of the base instead of taking it away.
-        resamples: of the bootstrap over episodes.
-
-    Returns:
-        a row for each value of `across` in each group, by shots and the base first: `by`,
-        `across`, and of each metric its score, `<metric>_difference` or `<metric>_ratio`, and the
-        bounds of its interval `<metric>_low` and `<metric>_high`.
+    What is compared, `across`, may be numbers of shots too. Return a row for each value of `across`
+    in each group of `by`, by shots and the base first: `by`, `across`, and of each metric its
+    score, `<metric>_difference` or, by dividing, `<metric>_ratio`, and the bounds of its interval
+    `<metric>_low` and `<metric>_high`.
 
     Raises:
         ValueError: rows of different queries.
@@ -245,17 +229,12 @@ def to_markdown(frame: DataFrame) -> str:
 
 
 def score_table(scores: DataFrame) -> str:
-    """Lay out scores of the method as Markdown, beside the median errors of its baselines in km.
-
-    The 90 % area is the median one, as a share of the sphere; covered are the truths inside.
-    """
+    """Lay out scores of the method as Markdown, beside the median errors of its baselines in km."""
     method = methods(scores)
     several = ["locator"] if method.locator.nunique() > 1 else []
     table = method[["world", *several, "shots"]].copy()
-    for name in (
-        "median_km", "geoscore", "within_200km", "within_750km", "within_2500km", "nll",
-        "area_share", "covered", "seconds",
-    ):  # fmt: skip
+    hidden = ("mean_km", "within_1km", "within_25km", "located")
+    for name in [name for name in METRICS if name not in hidden]:
         table[METRICS[name].title] = [f"{value:{METRICS[name].format}}" for value in method[name]]
     for name in BASELINES:
         baseline = scores[scores.locator == name]
@@ -290,10 +269,7 @@ def format_differences(comparison: DataFrame, metric: str, form: str) -> list[st
 
 
 def format_results(rows: DataFrame, *, most: int = 20) -> str:
-    """Return the table of a run, answers of unknown truth, and photos that failed, as text.
-
-    `most` answers are listed; the rows on disk hold them all.
-    """
+    """Return the table of a run, at most so many answers of unknown truth, and what failed."""
     scores = score(rows)
     answers = rows[rows.true_lat.isna() & rows.error.isna()]
     failed = rows[rows.error.notna()].drop_duplicates("id", keep="last")

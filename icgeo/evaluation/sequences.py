@@ -30,16 +30,9 @@ def evaluate_sequences(
 ) -> DataFrame:
     """Locate clips, whose frames are the queries of an episode, with all of its examples.
 
-    Stopped at any time and called again, it goes on after the last clip that was finished.
-
-    Args:
-        runs: locators, and the clips that they locate.
-        folder: where the rows are kept.
-        speed_kmh: speed limit of the camera.
-        frames_alone: whether to locate frames alone as well.
-
-    Returns:
-        all rows in the folder.
+    `speed_kmh` is the limit of the camera; frames are located alone as well, or not. Stopped at any
+    time and called again, it goes on after the last clip that was finished. All rows in the folder
+    are returned.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = RowFile(folder / "predictions.jsonl")
