@@ -140,7 +140,7 @@ class _Actor:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
         run, photos, missing = pickle.loads(batch["work"][0])
-        some = {"shots": missing, "baselines": self.baselines}
-        for rows in locate(*self.runs[run], photos, **some):
+        locator, episode = self.runs[run]
+        for rows in locate(locator, episode, photos, shots=missing, baselines=self.baselines):
             self.file.append(rows)
         return {"run": [run]}
