@@ -54,10 +54,8 @@ class Options:
     """Run folder under runs/, which all machines see; a run that was stopped goes on."""
 
 
-MACHINES = (
-    "device", "fewest", "most", "cpus_per_actor", "gpus_per_actor", "cluster", "cpus",
-    "object_store_mb",
-)  # fmt: skip
+ACTORS = ("device", "fewest", "most", "cpus_per_actor", "gpus_per_actor")
+MACHINES = (*ACTORS, "cluster", "cpus", "object_store_mb")
 """What may change before a run goes on."""
 
 

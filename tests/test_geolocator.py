@@ -16,7 +16,7 @@ from icgeo import evaluation, features
 from icgeo.data.orbit import random_views
 from icgeo.data.photos import PhotoError, as_photos
 from icgeo.data.worlds import procedural_world
-from icgeo.evaluation.batch import read
+from icgeo.evaluation.run import read
 from icgeo.selection import STRATEGIES, Bank, Diverse, make_strategy
 
 UNKNOWN = "unknown world"
@@ -248,7 +248,7 @@ def test_a_photo_has_the_same_pixels_whoever_reads_it(tiny, tmp_path):
     path = tmp_path / "large.jpg"
     Image.fromarray(noise).resize((3300, 2200), Image.Resampling.NEAREST).save(path)
     episode = evaluation.photo_episode(tmp_path)
-    (query,) = read(episode.queries).queries
+    (query,) = read(episode.queries)[0]
     with Image.open(path) as opened:
         given = (path, opened, query.photo)
         maps = [icgeo.Geolocator(tiny).locate(photo)[0].map for photo in given]

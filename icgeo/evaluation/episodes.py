@@ -53,7 +53,6 @@ TURNED_EARTH = "turned-earth"
 """Blue Marble turned at random and with its colours mixed, another way in each episode."""
 EARTH_VIEWS = ViewOptions(field_of_view_deg=(30.0, 60.0), min_land=0.2)
 PHOTOS = "photos"
-SEQUENCE_GAP_SECONDS = 60.0
 HELD_OUT, SEEN = "held-out families", "seen families"
 WORLD_GROUPS: dict[str, tuple[str, ...]] = {
     HELD_OUT: HELD_OUT_FAMILIES,
@@ -61,9 +60,6 @@ WORLD_GROUPS: dict[str, tuple[str, ...]] = {
     TURNED_EARTH: (TURNED_EARTH,),
 }
 """Families held out of training or seen; the Earth turned, whose coastlines were seen."""
-
-View = tuple[np.ndarray, tuple[float, float]]
-"""An array [size, size, 3], and where it was taken in degrees."""
 
 logger = logging.getLogger(__name__)
 
@@ -82,35 +78,6 @@ class Query:
 
 
 @dataclass(frozen=True, eq=False)
-class Episode:
-    """Queries of one world and the examples that they share."""
-
-    id: str
-    world: str
-    examples: Sequence[Example]
-    queries: Sequence[Query]
-
-    @property
-    def is_earth(self) -> bool:
-        """Whether it shows the Earth as it is, north up and in its own colours."""
-        return self.world in (EARTH, PHOTOS, *BENCHMARKS)
-
-    @property
-    def prompt(self) -> str:
-        """What to tell a model that knows the Earth from memory."""
-        return options.EARTH if self.is_earth else options.UNKNOWN
-
-    def shots(self, wanted: Sequence[int]) -> list[int]:
-        """Return numbers of shots in order, beyond the examples at hand all of them.
-
-        Where no truth is known there is nothing to compare, and only the largest is returned.
-        """
-        counts = sorted({min(shots, len(self.examples)) for shots in wanted})
-        is_known = any(query.lat_lon is not None for query in self.queries)
-        return counts if is_known else counts[-1:]
-
-
-@dataclass(frozen=True, eq=False)
 class Stream:
     """Queries without end, and the examples that they share.
 
@@ -123,62 +90,69 @@ class Stream:
     world: str
     examples: Sequence[Example]
     queries: Iterable[Query]
-    prompt: str = options.EARTH
+
+    @property
+    def is_earth(self) -> bool:
+        """Whether it shows the Earth as it is, north up and in its own colours."""
+        return self.world in (EARTH, PHOTOS, *BENCHMARKS)
+
+    @property
+    def prompt(self) -> str:
+        """What to tell a model that knows the Earth from memory."""
+        return options.EARTH if self.is_earth else options.UNKNOWN
 
     def shots(self, wanted: Sequence[int]) -> list[int]:
         """Return numbers of shots in order, beyond the examples at hand all of them."""
         return sorted({min(shots, len(self.examples)) for shots in wanted})
 
 
-QuerySet = Episode | Stream
-"""What a locator is measured on."""
+@dataclass(frozen=True, eq=False)
+class Episode(Stream):
+    """Queries of one world and the examples that they share."""
+
+    queries: Sequence[Query]
+
+    def shots(self, wanted: Sequence[int]) -> list[int]:
+        """Return numbers of shots as a stream does, but without a known truth the largest only."""
+        is_known = any(query.lat_lon is not None for query in self.queries)
+        return super().shots(wanted)[0 if is_known else -1 :]
 
 
 def world_episode(
-    world: str, number: int = 0, *, queries: int = 64, shots: int = 16, seed: int = 0
+    world: str,
+    number: int = 0,
+    *,
+    queries: int = 64,
+    shots: int = 16,
+    seed: int = 0,
+    is_clip: bool = False,
 ) -> Episode:
     """Take views of a world: a family's name, `EARTH`, `TURNED_EARTH`, or a picture's path.
 
     Another `number` or `seed` gives other views, and of a family and of `TURNED_EARTH` another
     world. Views of `EARTH` have a field of view of 30 to 60 degrees and at least 20 % of land, all
-    others 20 to 60 degrees.
+    others 20 to 60 degrees. The queries of a clip are views along an orbit, a minute apart, and of
+    `EARTH` over land and sea.
 
     Raises:
-        ValueError: an unknown world, or a picture that does not show a whole planet.
+        UsageError: an unknown world, or a picture that does not show a whole planet.
     """
-    episode = f"{Path(world).stem}-{seed}-{number}"
+    name = Path(world).stem
+    episode = f"{name}-clip-{seed}-{number}" if is_clip else f"{name}-{seed}-{number}"
     picture = world_picture(world, seeded_generator(episode, "world"))
-    views = world_views(world, picture, queries, seeded_generator(episode, "queries"))
+    if is_clip:
+        track = track_views(picture, queries, generator=seeded_generator(episode, "track"))
+        views = views_to_examples(track.images, track.lat_lon)
+    else:
+        views = world_views(world, picture, queries, seeded_generator(episode, "queries"))
+    known = world_views(world, picture, shots, seeded_generator(episode, "examples"))
     return Episode(
         episode,
-        Path(world).stem,
-        _examples(episode, world, picture, shots),
-        [Query(f"{episode}/{index}", *view) for index, view in enumerate(views)],
-    )
-
-
-def sequence_episode(
-    world: str, number: int = 0, *, frames: int = 8, shots: int = 16, seed: int = 0
-) -> Episode:
-    """Take views of a world along an orbit, a minute apart, beside examples anywhere.
-
-    Worlds as in `world_episode`, but `EARTH` is seen over land and sea.
-
-    Raises:
-        ValueError: an unknown world, or a picture that does not show a whole planet.
-    """
-    episode = f"{Path(world).stem}-clip-{seed}-{number}"
-    picture = world_picture(world, seeded_generator(episode, "world"))
-    gap = SEQUENCE_GAP_SECONDS
-    generator = seeded_generator(episode, "track")
-    track = track_views(picture, frames, gap_seconds=gap, generator=generator)
-    return Episode(
-        episode,
-        Path(world).stem,
-        _examples(episode, world, picture, shots),
+        name,
+        [Example(image, *lat_lon) for image, lat_lon in known],
         [
-            Query(f"{episode}/{index}", *view, seconds=index * gap)
-            for index, view in enumerate(views_to_examples(track.images, track.lat_lon))
+            Query(f"{episode}/{index}", *view, seconds=60.0 * index if is_clip else None)
+            for index, view in enumerate(views)
         ],
     )
 
@@ -199,11 +173,7 @@ def name_groups(rows: DataFrame) -> DataFrame:
 
 
 def world_picture(world: str, generator: Generator) -> Float[Tensor, "3 height width"]:
-    """Paint a world: a family's name, `EARTH`, `TURNED_EARTH`, or a picture's path.
-
-    Raises:
-        UsageError: another name, or a picture that does not show a whole planet.
-    """
+    """Paint or read a world, named as in `world_episode`."""
     if world in FAMILIES:
         return procedural_world(world, generator=generator)
     if world == TURNED_EARTH:
@@ -230,22 +200,13 @@ def turned(
 
 def world_views(
     world: str, picture: Float[Tensor, "3 height width"], count: int, generator: Generator
-) -> list[View]:
-    """Take views of a world at random places."""
+) -> list[tuple[np.ndarray, tuple[float, float]]]:
+    """Take views of a world at random places: arrays [size, size, 3], and where in degrees."""
     if not count:
         return []
-    is_earth = world == EARTH
-    land = land_mask(picture.shape[-2]) if is_earth else None
-    options = EARTH_VIEWS if is_earth else None
+    land, options = (land_mask(picture.shape[-2]), EARTH_VIEWS) if world == EARTH else (None, None)
     views = random_views(picture, count, generator=generator, options=options, land=land)
     return views_to_examples(views.images, views.lat_lon)
-
-
-def _examples(
-    episode: str, world: str, picture: Float[Tensor, "3 height width"], shots: int
-) -> list[Example]:
-    views = world_views(world, picture, shots, seeded_generator(episode, "examples"))
-    return [Example(image, *lat_lon) for image, lat_lon in views]
 
 
 def photo_episode(
@@ -285,11 +246,7 @@ def benchmark_episodes(
 def video_episode(
     video: str | Path, examples: Sequence[Example] = (), *, every_seconds: float = 1.0
 ) -> Episode:
-    """Take frames of a video.
-
-    Raises:
-        UsageError: a video that cannot be read.
-    """
+    """Take frames of a video; one that cannot be read is a `UsageError`."""
     images, times = read_video(video, every_seconds=every_seconds)
     frames = [
         Query(f"{seconds:.2f} s", image, source=str(video), seconds=seconds)

@@ -10,7 +10,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,9 @@ from uuid import uuid4
 from pandas import DataFrame
 
 from icgeo.config import UsageError
-from icgeo.evaluation.batch import locate, read
-from icgeo.evaluation.episodes import QuerySet, Stream
+from icgeo.evaluation.episodes import Stream
 from icgeo.evaluation.rows import RowFile, known_rows
-from icgeo.evaluation.run import Order, batches, finish
+from icgeo.evaluation.run import Order, batches, finish, locate, read
 from icgeo.options import SHOTS
 from icgeo.prediction import Locator
 
@@ -68,7 +67,7 @@ def local_ray(*, cpus: int = 2, object_store_mb: int = 256) -> Iterator[None]:
 
 def evaluate_on_ray(
     open_locators: Callable[[], Sequence[Locator]],
-    episodes: Sequence[QuerySet],
+    episodes: Sequence[Stream],
     *,
     folder: Path,
     shots: Sequence[int] = SHOTS,
@@ -77,18 +76,8 @@ def evaluate_on_ray(
 ) -> DataFrame:
     """Do what `evaluate` does on the Ray that is running, with the same answers.
 
-    The driver holds queries but not their pixels, unless they are given as arrays.
-
-    Args:
-        open_locators: called in each actor; returns a locator for each of the `episodes`.
-        episodes: what to locate.
-        folder: where rows are kept.
-        shots: numbers of examples.
-        batch_size: queries of one item.
-        pool: how many actors, and what each needs.
-
-    Returns:
-        all rows in the folder.
+    The driver holds queries but not their pixels, unless they are given as arrays. `open_locators`
+    is called in each actor, and returns a locator for each of the `episodes`.
 
     Raises:
         UsageError: Ray is not installed, or locators have another name than the pool.
@@ -96,12 +85,15 @@ def evaluate_on_ray(
     pool = pool or Actors()
     folder.mkdir(parents=True, exist_ok=True)
     order: Order = {}
-    items = list(_items(episodes, folder, order, shots=shots, size=batch_size, name=pool.name))
+    runs, known = [(pool.name, episode) for episode in episodes], known_rows(folder)
+    work = batches(runs, shots=shots, size=batch_size, known=known, order=order)
+    items = [{"work": pickle.dumps(batch)} for batch in work if batch[-1]]  # shots are missing
     if items:
         data = _import_ray("ray.data")
         # of episodes, actors need all but the queries
-        bare = [Stream(one.id, one.world, one.examples, queries=()) for one in episodes]
-        located = data.from_items(items, override_num_blocks=len(items)).map(_read).map_batches(
+        bare = [replace(episode, queries=()) for episode in episodes]
+        read_items = data.from_items(items, override_num_blocks=len(items)).map(_read)
+        read_items.map_batches(
             _Actor,
             fn_constructor_args=(open_locators, bare, folder.absolute(), pool),
             compute=data.ActorPoolStrategy(
@@ -110,8 +102,7 @@ def evaluate_on_ray(
             batch_size=1,
             num_cpus=pool.cpus,
             num_gpus=pool.gpus,
-        )  # fmt: skip
-        located.materialize()
+        ).materialize()
     return finish(folder, order, [pool.name])
 
 
@@ -122,27 +113,10 @@ def _import_ray(module: str) -> Any:
         raise UsageError("expected Ray to be installed; pip install 'icgeo[ray]'") from error
 
 
-def _items(
-    episodes: Sequence[QuerySet],
-    folder: Path,
-    order: Order,
-    *,
-    shots: Sequence[int],
-    size: int,
-    name: str,
-) -> Iterator[dict[str, bytes]]:
-    """Return the batches of which rows are missing; note the order of all queries on the way."""
-    runs = [(name, episode) for episode in episodes]
-    known = known_rows(folder)
-    for work in batches(runs, shots=shots, size=size, known=known, order=order):
-        if work.missing:
-            yield {"work": pickle.dumps(work)}
-
-
 def _read(item: dict[str, bytes]) -> dict[str, bytes]:
     """Decode the photos of a batch, in a task of its own while actors locate others."""
-    work = pickle.loads(item["work"])
-    return {"work": pickle.dumps((work, read(work.queries)))}
+    run, queries, missing = pickle.loads(item["work"])
+    return {"work": pickle.dumps((run, read(queries), missing))}
 
 
 class _Actor:
@@ -151,7 +125,7 @@ class _Actor:
     def __init__(
         self,
         open_locators: Callable[[], Sequence[Locator]],
-        episodes: Sequence[QuerySet],
+        episodes: Sequence[Stream],
         folder: Path,
         pool: Actors,
     ) -> None:
@@ -165,9 +139,8 @@ class _Actor:
                 )
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
-        work, photos = pickle.loads(batch["work"][0])
-        locator, episode = self.runs[work.run]
-        parts = locate(locator, episode, photos, shots=work.missing, baselines=self.baselines)
-        for rows in parts:
+        run, photos, missing = pickle.loads(batch["work"][0])
+        locator, episode = self.runs[run]
+        for rows in locate(locator, episode, photos, shots=missing, baselines=self.baselines):
             self.file.append(rows)
-        return {"queries": [len(work.queries)]}
+        return {"run": [run]}

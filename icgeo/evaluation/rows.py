@@ -12,6 +12,8 @@ from pandas import DataFrame, Series
 from icgeo.writing import write_atomically
 
 ROW_FILES = "predictions*.jsonl"
+Key = tuple[str, str, str, int]
+"""Locator, episode, query, number of shots."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,13 @@ class Row:
     """Why the photo could not be read or located; then nothing else is known of its prediction."""
 
     @property
-    def key(self) -> "Key":
+    def key(self) -> Key:
         """What tells rows apart."""
         return self.locator, self.episode, self.id, self.shots
 
     def to_json(self) -> str:
         """Write what is known as one line."""
-        known = {name: value for name, value in vars(self).items() if value is not None}
-        return json.dumps(known)
-
-
-Key = tuple[str, str, str, int]
-"""Locator, episode, query, number of shots."""
+        return json.dumps({name: value for name, value in vars(self).items() if value is not None})
 
 
 DTYPES: dict[Any, str] = {
@@ -79,11 +76,10 @@ class RowFile:
             ValueError: a line that is no row.
         """
         self.path = path
-        self.rows: dict[Key, Row] = {}
-        if path.exists():
-            whole, rows = _read(path)
-            os.truncate(path, whole)
-            self.rows.update((row.key, row) for row in rows)
+        path.touch()
+        whole, rows = _read(path)
+        os.truncate(path, whole)
+        self.rows = {row.key: row for row in rows}
 
     def append(self, rows: Iterable[Row]) -> None:
         """Add those that are new, and wait until they are on disk."""
@@ -94,11 +90,7 @@ class RowFile:
 
 
 def known_rows(folder: Path) -> dict[Key, Row]:
-    """Read the rows that all processes of all starts have left, without what is torn.
-
-    Raises:
-        ValueError: a line that is no row.
-    """
+    """Read the rows that all processes of all starts have left, without what is torn."""
     rows: dict[Key, Row] = {}
     for path in sorted(folder.glob(ROW_FILES)):
         for row in _read(path)[1]:

@@ -9,12 +9,11 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from pandas import DataFrame
+from pandas import DataFrame, Series
 from torch import Tensor
 
 from icgeo.baselines import CROSS_CORRELATION, PARTS_ALONE, Chance, NearestOracle, NearestPixels
@@ -27,15 +26,16 @@ from icgeo.metrics.intervals import (
     weighted_mean,
     weighted_median,
 )
-from icgeo.sphere import AREA_KM2, EARTH_RADIUS_KM
+from icgeo.sphere import AREA_KM2, EARTH_RADIUS_KM, as_tensor
 
 GUESS_KM = math.pi / 2 * EARTH_RADIUS_KM
 """Median error of guesses at random."""
 RETRIEVAL = "retrieval"
 """The place of the example most alike, of all that a locator may choose from."""
 BASELINES = (
-    Chance.name, NearestPixels.name, RETRIEVAL, CROSS_CORRELATION, PARTS_ALONE, NearestOracle.name,
-)  # fmt: skip
+    *(Chance.name, NearestPixels.name, RETRIEVAL, CROSS_CORRELATION, PARTS_ALONE),
+    NearestOracle.name,
+)
 """Names that tables and figures set apart; retrieval is there where locators choose."""
 
 
@@ -50,19 +50,23 @@ class Metric:
     """Format specification of a number, such as ".0f"; shares are printed in percent."""
     higher_is_better: bool | None
     """Direction; None where the best value is in between."""
-    values: Callable[[DataFrame], Float[Tensor, "rows"]]
-    """One value for each row; NaN leaves the row out."""
+    values: Callable[[DataFrame], Any]
+    """A number for each row; NaN leaves the row out."""
     statistic: Statistic = weighted_mean
+
+    def column(self, rows: DataFrame) -> Float[Tensor, "rows"]:
+        """Return the number of each row."""
+        return as_tensor(self.values(rows)).double()
 
     def __call__(self, rows: DataFrame) -> float:
         """Score rows; NaN where no row has a value."""
-        values = self.values(rows)
+        values = self.column(rows)
         values = values[~values.isnan()]
         return self.statistic(values, torch.ones_like(values)).item() if len(values) else math.nan
 
     def interval(self, rows: DataFrame, *, resamples: int = 1000) -> Interval:
         """Score rows, with the 95 % interval by the bootstrap over episodes."""
-        values = self.values(rows)
+        values = self.column(rows)
         known = ~values.isnan()
         if not known.any():
             return Interval(math.nan, math.nan, math.nan)
@@ -75,17 +79,9 @@ class Metric:
         )
 
 
-def column(rows: DataFrame, name: str) -> Float[Tensor, "rows"]:
-    """Return the numbers of a column; NaN for what is not known."""
-    return torch.tensor(rows[name].to_numpy(dtype=float), dtype=torch.float64)
-
-
-def distances(rows: DataFrame) -> Float[Tensor, "rows"]:
-    """Return errors in km of rows whose truth is known; without an answer that of a guess.
-
-    A guess is a quarter of the way around: half of the sphere is nearer.
-    """
-    return column(rows, "distance_km").nan_to_num(GUESS_KM)
+def distances(rows: DataFrame) -> "Series[float]":
+    """Return errors in km of rows whose truth is known; without an answer that of a guess."""
+    return rows.distance_km.fillna(GUESS_KM)
 
 
 def _clusters(rows: DataFrame) -> Sequence[str] | None:
@@ -93,45 +89,30 @@ def _clusters(rows: DataFrame) -> Sequence[str] | None:
     return list(rows.episode) if rows.episode.nunique() > 1 else None
 
 
-def _within(rows: DataFrame, km: float) -> Float[Tensor, "rows"]:
-    return (distances(rows) < km).double()
+def _area_share(rows: DataFrame) -> "Series[float]":
+    return rows.area_90_km2 / AREA_KM2
 
 
-def _is_covered(rows: DataFrame) -> Float[Tensor, "rows"]:
-    level = column(rows, "level")
-    return torch.where(level.isnan(), math.nan, (level <= 0.9).double())
+def _is_covered(rows: DataFrame) -> "Series[bool]":
+    return (rows.level <= 0.9).where(rows.level.notna())
+
+
+def _within(km: float) -> Metric:
+    return Metric(f"< {km:.0f} km", "share", ".0%", True, lambda rows: distances(rows) < km)
 
 
 METRICS: dict[str, Metric] = {
     "median_km": Metric("median km", "km", ".0f", False, distances, weighted_median),
     "mean_km": Metric("mean km", "km", ".0f", False, distances),
-    "geoscore": Metric(
-        "GeoScore", "0 to 5000", ".0f", True, lambda rows: geoscore(distances(rows))
-    ),
-    **{
-        f"within_{km:.0f}km": Metric(
-            f"< {km:.0f} km", "share", ".0%", True, partial(_within, km=km)
-        )
-        for km in THRESHOLDS_KM
-    },
-    "nll": Metric("NLL", "nats/sr", ".2f", False, lambda rows: column(rows, "nll")),
+    "geoscore": Metric("GeoScore", "0 to 5000", ".0f", True, lambda it: geoscore(distances(it))),
+    **{f"within_{km:.0f}km": _within(km) for km in THRESHOLDS_KM},
+    "nll": Metric("NLL", "nats/sr", ".2f", False, lambda rows: rows.nll),
     "area_share": Metric(
-        "90 % area",
-        "share of the sphere",
-        ".1%",
-        False,
-        lambda rows: column(rows, "area_90_km2") / AREA_KM2,
-        weighted_median,
+        "90 % area", "share of the sphere", ".1%", False, _area_share, weighted_median
     ),
     "covered": Metric("covered", "share", ".0%", None, _is_covered),
-    "located": Metric(
-        "located",
-        "share",
-        ".0%",
-        True,
-        lambda rows: column(rows, "distance_km").isfinite().double(),
-    ),
-    "seconds": Metric("s/query", "s", ".3f", False, lambda rows: column(rows, "seconds")),
+    "located": Metric("located", "share", ".0%", True, lambda rows: rows.distance_km.notna()),
+    "seconds": Metric("s/query", "s", ".3f", False, lambda rows: rows.seconds),
 }
 """Covered are the truths inside the 90 % regions, located the queries that got an answer."""
 
@@ -145,15 +126,8 @@ def score(
 ) -> DataFrame:
     """Score every group of rows, as far as the truth is known.
 
-    Args:
-        rows: of any locators and worlds.
-        by: columns that tell groups apart.
-        metrics: names in `METRICS`.
-        intervals: those of `metrics` whose interval is wanted.
-
-    Returns:
-        a row for each group in order of appearance: `by`, `queries`, `failed` (photos that could
-        not be read), the metrics, and of `intervals` `<metric>_low` and `<metric>_high`.
+    Return a row for each group in order of appearance: `by`, `queries`, `failed` (photos that could
+    not be read), the metrics, and of `intervals` `<metric>_low` and `<metric>_high`.
     """
     failed = Counter(rows[rows.error.notna()][list(by)].itertuples(index=False, name=None))
     records: list[dict[str, Any]] = []
@@ -181,19 +155,10 @@ def compare(
 ) -> DataFrame:
     """Compare locators with the one named `base` on the same queries; pairs are resampled together.
 
-    Args:
-        rows: of all of them.
-        base: a value of the column `across`.
-        metrics: names in `METRICS`.
-        by: columns that tell comparisons apart.
-        across: what is compared: locators, or numbers of shots.
-        ratio: whether to divide by the score of the base instead of taking it away.
-        resamples: of the bootstrap over episodes.
-
-    Returns:
-        a row for each value of `across` in each group, by shots and the base first: `by`,
-        `across`, and of each metric its score, `<metric>_difference` or `<metric>_ratio`, and the
-        bounds of its interval `<metric>_low` and `<metric>_high`.
+    What is compared, `across`, may be numbers of shots too. Return a row for each value of `across`
+    in each group of `by`, by shots and the base first: `by`, `across`, and of each metric its
+    score, `<metric>_difference` or, by dividing, `<metric>_ratio`, and the bounds of its interval
+    `<metric>_low` and `<metric>_high`.
 
     Raises:
         ValueError: rows of different queries.
@@ -209,8 +174,8 @@ def compare(
             for name in metrics:
                 metric = METRICS[name]
                 interval = paired_bootstrap(
-                    metric.values(part),
-                    metric.values(other),
+                    metric.column(part),
+                    metric.column(other),
                     statistic=metric.statistic,
                     ratio=ratio,
                     clusters=_clusters(part),
@@ -247,7 +212,7 @@ def levels_by_world(rows: DataFrame) -> dict[str, Tensor]:
         shots = part.shots.max()
         known = methods(part[part.nll.notna() & (part.shots == shots)])
         if len(known):
-            levels[f"{world}, {shots} shots"] = column(known, "level")
+            levels[f"{world}, {shots} shots"] = as_tensor(known.level)
     return levels
 
 
@@ -264,17 +229,12 @@ def to_markdown(frame: DataFrame) -> str:
 
 
 def score_table(scores: DataFrame) -> str:
-    """Lay out scores of the method as Markdown, beside the median errors of its baselines in km.
-
-    The 90 % area is the median one, as a share of the sphere; covered are the truths inside.
-    """
+    """Lay out scores of the method as Markdown, beside the median errors of its baselines in km."""
     method = methods(scores)
     several = ["locator"] if method.locator.nunique() > 1 else []
     table = method[["world", *several, "shots"]].copy()
-    for name in (
-        "median_km", "geoscore", "within_200km", "within_750km", "within_2500km", "nll",
-        "area_share", "covered", "seconds",
-    ):  # fmt: skip
+    hidden = ("mean_km", "within_1km", "within_25km", "located")
+    for name in [name for name in METRICS if name not in hidden]:
         table[METRICS[name].title] = [f"{value:{METRICS[name].format}}" for value in method[name]]
     for name in BASELINES:
         baseline = scores[scores.locator == name]
@@ -309,10 +269,7 @@ def format_differences(comparison: DataFrame, metric: str, form: str) -> list[st
 
 
 def format_results(rows: DataFrame, *, most: int = 20) -> str:
-    """Return the table of a run, answers of unknown truth, and photos that failed, as text.
-
-    `most` answers are listed; the rows on disk hold them all.
-    """
+    """Return the table of a run, at most so many answers of unknown truth, and what failed."""
     scores = score(rows)
     answers = rows[rows.true_lat.isna() & rows.error.isna()]
     failed = rows[rows.error.notna()].drop_duplicates("id", keep="last")

@@ -12,10 +12,9 @@ import torch
 from pandas import DataFrame
 from tqdm import tqdm
 
-from icgeo.evaluation.batch import located_rows, new_row, scored
 from icgeo.evaluation.episodes import Episode
 from icgeo.evaluation.rows import Row, RowFile
-from icgeo.evaluation.run import write_results
+from icgeo.evaluation.run import located_rows, to_row, write_results
 from icgeo.prediction import SequenceLocator
 from icgeo.sphere import spherical_mean, to_lat_lon, to_xyz
 
@@ -31,16 +30,9 @@ def evaluate_sequences(
 ) -> DataFrame:
     """Locate clips, whose frames are the queries of an episode, with all of its examples.
 
-    Stopped at any time and called again, it goes on after the last clip that was finished.
-
-    Args:
-        runs: locators, and the clips that they locate.
-        folder: where the rows are kept.
-        speed_kmh: speed limit of the camera.
-        frames_alone: whether to locate frames alone as well.
-
-    Returns:
-        all rows in the folder.
+    `speed_kmh` is the limit of the camera; frames are located alone as well, or not. Stopped at any
+    time and called again, it goes on after the last clip that was finished. All rows in the folder
+    are returned.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = RowFile(folder / "predictions.jsonl")
@@ -62,11 +54,14 @@ def _sequence_rows(locator: SequenceLocator, episode: Episode, speed_kmh: float)
         speed_kmh=speed_kmh,
         seconds=[query.seconds or 0.0 for query in episode.queries],
     )
-    shots = len(episode.examples)
-    frames = [new_row(SMOOTHED, episode, query, shots) for query in episode.queries]
-    whole = replace(frames[0], locator=WHOLE, id=WHOLE, true_lat=None, true_lon=None)
+    first, shots = episode.queries[0], len(episode.examples)
     track = [query.lat_lon for query in episode.queries if query.lat_lon is not None]
-    if len(track) == len(frames):
+    whole = replace(first, id=WHOLE, lat_lon=None)
+    if len(track) == len(episode.queries):
         lat, lon = to_lat_lon(spherical_mean(to_xyz(torch.tensor(track).double()))).tolist()
-        whole = replace(whole, true_lat=lat, true_lon=lon)
-    return [scored(whole, clip.whole), *map(scored, frames, clip.frames)]
+        whole = replace(whole, lat_lon=(lat, lon))
+    frames = zip(episode.queries, clip.frames, strict=True)
+    return [
+        to_row(WHOLE, episode, whole, shots, clip.whole),
+        *(to_row(SMOOTHED, episode, query, shots, prediction) for query, prediction in frames),
+    ]

@@ -141,11 +141,7 @@ def distances(
 
 
 def geoscore(distance_km: ArrayLike | Tensor, *, protocol: str = "osv5m") -> Float[Tensor, "..."]:
-    """Score each answer from 0 to 5000: `5000 exp(-d / 1492.7)` (Haas et al. 2024, as in OSV-5M).
-
-    >>> geoscore([0.0, 1492.7, float("inf")]).round().tolist()
-    [5000.0, 1839.0, 0.0]
-    """
+    """Score answers from 0 to 5000: `5000 exp(-d / 1492.7)` (Haas et al. 2024, as in OSV-5M)."""
     score = 5000 * torch.exp(-as_numbers(distance_km, "distance_km", low=0) / GEOSCORE_SCALE_KM)
     return score.round() if _protocol(protocol).rounded else score
 

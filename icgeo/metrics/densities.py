@@ -145,13 +145,7 @@ def score_density(density: Density, lat_lon: Values) -> DensityScore:
 
 
 class DensityScores:
-    """Scores of a stream of densities; of each it keeps seven numbers, 56 bytes.
-
-    >>> scores = DensityScores()
-    >>> scores.add([Density.uniform(4)], [(48.9, 2.4)])
-    >>> round(scores.summary().information_gain, 6)
-    0.0
-    """
+    """Scores of a stream of densities; of each it keeps seven numbers, 56 bytes."""
 
     def __init__(self) -> None:
         self._values = array("d")

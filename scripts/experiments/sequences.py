@@ -37,7 +37,7 @@ def main(options: Options) -> None:
     from tqdm import tqdm
 
     from icgeo.data.worlds import HELD_OUT_FAMILIES
-    from icgeo.evaluation import evaluate_sequences, sequence_episode, to_markdown
+    from icgeo.evaluation import evaluate_sequences, to_markdown, world_episode
     from icgeo.evaluation.episodes import EARTH, name_groups
     from icgeo.geolocator import Geolocator
     from icgeo.models import load
@@ -48,9 +48,8 @@ def main(options: Options) -> None:
     runs = []
     for number, world in enumerate(tqdm([EARTH] * options.clips + families, leave=False)):
         shots = 0 if world == EARTH else options.shots
-        episode = sequence_episode(
-            world, number, frames=options.frames, shots=shots, seed=options.seed
-        )
+        views = {"queries": options.frames, "shots": shots, "seed": options.seed}
+        episode = world_episode(world, number, **views, is_clip=True)
         runs.append((Geolocator(model, prompt=episode.prompt), episode))
     rows = evaluate_sequences(runs, folder=folder, speed_kmh=options.speed_kmh)
     table = to_markdown(score_clips(name_groups(rows)))
@@ -81,27 +80,14 @@ def score_clips(rows: "DataFrame") -> "DataFrame":
         ).set_index("locator")
         for name in (alone, SMOOTHED, WHOLE):
             frames, this = part[part.locator == name], beyond.loc[[name]]
-            lines.append((
-                world, shots, frames.episode.nunique(),
-                "frames alone" if name == alone else name,
-                f"{frames.answered.mean():.0%}",
-                f"{METRICS['mean_km'](frames):.0f}",
-                f"{METRICS['nll'](frames):.2f}",
-                "" if name == alone else format_differences(this, "mean_km", ".0f")[0],
-                "" if name == alone else format_differences(this, "nll", ".2f")[0],
-            ))  # fmt: skip
-    header = (
-        "world",
-        "shots",
-        "clips",
-        "what",
-        "located",
-        "mean km",
-        "NLL",
-        "km beyond alone",
-        "NLL",
-    )
-    return DataFrame(lines, columns=list(header))
+            km, nll = METRICS["mean_km"](frames), METRICS["nll"](frames)
+            scores = [f"{frames.answered.mean():.0%}", f"{km:.0f}", f"{nll:.2f}"]
+            forms = {"mean_km": ".0f", "nll": ".2f"}
+            above = [format_differences(this, *form)[0] for form in forms.items()]
+            label, above = ("frames alone", ["", ""]) if name == alone else (name, above)
+            lines.append((world, shots, frames.episode.nunique(), label, *scores, *above))
+    header = ["world", "shots", "clips", "what", "located", "mean km", "NLL"]
+    return DataFrame(lines, columns=[*header, "km beyond alone", "NLL"])
 
 
 if __name__ == "__main__":

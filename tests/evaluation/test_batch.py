@@ -9,7 +9,8 @@ from test_run import Matcher, as_rows, episode, without_times
 
 from icgeo.config import UsageError
 from icgeo.data.photos import read_photo
-from icgeo.evaluation import Stream, evaluate, known_rows
+from icgeo.evaluation import Stream, evaluate
+from icgeo.evaluation.rows import known_rows
 
 
 @dataclass(frozen=True)

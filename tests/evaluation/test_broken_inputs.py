@@ -15,7 +15,8 @@ from PIL.ExifTags import Base
 import icgeo.data
 from icgeo.baselines import Chance
 from icgeo.data import BenchmarkRecord, Skipped
-from icgeo.evaluation import benchmark_episodes, evaluate, known_rows
+from icgeo.evaluation import benchmark_episodes, evaluate
+from icgeo.evaluation.rows import known_rows
 
 KINDS = 30
 """Inputs of each of five kinds; as many again are fuzzed."""

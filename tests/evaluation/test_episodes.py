@@ -17,13 +17,19 @@ from icgeo.evaluation import (
     Episode,
     Query,
     benchmark_episodes,
-    benchmark_queries,
     evaluate,
     photo_episode,
     read_examples,
     world_episode,
 )
-from icgeo.evaluation.episodes import EARTH, SEEN, TURNED_EARTH, group_episodes, turned
+from icgeo.evaluation.episodes import (
+    EARTH,
+    SEEN,
+    TURNED_EARTH,
+    benchmark_queries,
+    group_episodes,
+    turned,
+)
 
 
 def same(a, b):

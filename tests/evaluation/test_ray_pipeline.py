@@ -28,18 +28,50 @@ def episodes():
     return [episode("a", queries=5, seed=1), episode("b", queries=5, seed=2)]
 
 
-def by_hand(episodes, folder, *, keep=None):
-    """Do what Ray does with the items, all or the first `keep`; give how many there were."""
-    folder.mkdir(parents=True, exist_ok=True)
-    items = items_of(episodes, folder)
-    actor = on_ray._Actor(partial(open_matchers, len(episodes)), episodes, folder, POOL)
-    for item in items[:keep]:
-        actor({"work": [on_ray._read(item)["work"]]})
-    return len(items)
+class FakeData:
+    """What is used of Ray Data, in this process: each step at once, one actor, `most` items."""
+
+    most = None
+    located = 0
+
+    def __init__(self, items):
+        self.items = items
+
+    @classmethod
+    def from_items(cls, items, *, override_num_blocks):
+        assert override_num_blocks == len(items)
+        return cls(items)
+
+    def map(self, step):
+        return FakeData([step(item) for item in self.items])
+
+    def map_batches(self, actor, *, fn_constructor_args, batch_size, **_):
+        assert batch_size == 1
+        actor = actor(*fn_constructor_args)
+        for item in self.items[: self.most]:
+            actor({name: [value] for name, value in item.items()})
+        FakeData.located = len(self.items[: self.most])
+        return self
+
+    def materialize(self):
+        if self.most is not None:
+            raise KeyboardInterrupt
+
+    @staticmethod
+    def ActorPoolStrategy(**_):
+        return None
 
 
-def items_of(episodes, folder):
-    return list(on_ray._items(episodes, folder, {}, shots=(0, 2), size=2, name="matcher"))
+@pytest.fixture
+def fake_ray(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray.data", FakeData)
+    monkeypatch.setattr(FakeData, "located", 0)
+
+
+def on_fake_ray(episodes, folder, pool=POOL):
+    return evaluate_on_ray(
+        partial(open_matchers, len(episodes)), episodes, folder=folder, pool=pool, **FEW
+    )
 
 
 @pytest.fixture
@@ -48,28 +80,38 @@ def whole(episodes, tmp_path):
     return without_times(evaluate(runs, folder=tmp_path / "whole", baselines=False, **FEW))
 
 
-def test_a_stopped_run_goes_on_with_the_answers_of_one_process(episodes, whole, tmp_path):
+@pytest.mark.usefixtures("fake_ray")
+def test_a_stopped_run_goes_on_with_the_answers_of_one_process(
+    episodes, whole, tmp_path, monkeypatch
+):
     folder = tmp_path / "ray"
-    assert by_hand(episodes, folder, keep=2) == 6
+    monkeypatch.setattr(FakeData, "most", 2)
+    with pytest.raises(KeyboardInterrupt):
+        on_fake_ray(episodes, folder)
+    monkeypatch.setattr(FakeData, "most", None)
     torn = next(folder.glob("predictions-*.jsonl"))
     torn.write_bytes(torn.read_bytes()[:-10])
-    assert by_hand(episodes, folder) == 5
-    # nothing is left to locate: no Ray is needed
-    rows = evaluate_on_ray(list, episodes, folder=folder, pool=POOL, **FEW)
+    rows = on_fake_ray(episodes, folder)
+    assert FakeData.located == 5, "of 6 batches one was whole"
     assert without_times(rows) == whole
+    monkeypatch.setitem(sys.modules, "ray.data", None)  # nothing is left: no Ray is needed
+    assert evaluate_on_ray(list, episodes, folder=folder, pool=POOL, **FEW).equals(rows)
     assert [path.name for path in folder.glob("*.jsonl")] == ["predictions.jsonl"]
     again = evaluate([(Matcher(), one) for one in episodes], folder=folder, baselines=False, **FEW)
     assert again.equals(rows)
 
 
+@pytest.mark.usefixtures("fake_ray")
 def test_what_one_process_has_located_is_known(episodes, whole, tmp_path):
     evaluate([(Matcher(), episodes[0])], folder=tmp_path / "ray", baselines=False, **FEW)
-    assert len(items_of(episodes, tmp_path / "ray")) == 3
+    assert without_times(on_fake_ray(episodes, tmp_path / "ray")) == whole
+    assert FakeData.located == 3
 
 
+@pytest.mark.usefixtures("fake_ray")
 def test_locators_of_another_name_are_refused(episodes, tmp_path):
     with pytest.raises(UsageError, match="expected locators named 'icgeo' as the pool"):
-        on_ray._Actor(partial(open_matchers, 2), episodes, tmp_path, Actors())
+        on_fake_ray(episodes, tmp_path, Actors())
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):

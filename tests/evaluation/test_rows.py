@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icgeo.evaluation import Row, RowFile, read_rows, to_frame
+from icgeo.evaluation import Row, read_rows, to_frame
+from icgeo.evaluation.rows import RowFile
 
 NUMBERS = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 ROWS = st.builds(

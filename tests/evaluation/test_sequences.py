@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from icgeo.evaluation import Episode, Query, evaluate_sequences, known_rows, sequence_episode
+from icgeo.evaluation import Episode, Query, evaluate_sequences, world_episode
+from icgeo.evaluation.rows import known_rows
 from icgeo.evaluation.sequences import SMOOTHED, WHOLE
 from icgeo.prediction import Prediction, SequencePrediction
 from icgeo.sphere import distance_km
@@ -16,7 +17,8 @@ def test_a_clip_is_frames_along_an_orbit_and_examples_anywhere(tmp_path):
     noise = np.random.default_rng(0).integers(256, size=(16, 32, 3), dtype=np.uint8)
     world = tmp_path / "mars.png"
     Image.fromarray(noise).save(world)
-    clip, again = (sequence_episode(str(world), 3, frames=4, shots=2, seed=7) for _ in range(2))
+    few = {"queries": 4, "shots": 2, "seed": 7, "is_clip": True}
+    clip, again = (world_episode(str(world), 3, **few) for _ in range(2))
     assert (clip.id, clip.prompt, len(clip.examples)) == ("mars-clip-7-3", "unknown world", 2)
     assert [query.seconds for query in clip.queries] == [0, 60, 120, 180]
     places = torch.tensor([query.lat_lon for query in clip.queries])
