@@ -5,13 +5,13 @@ photos are kept in memory and no larger than `KEPT_SIDE`; locations are (latitud
 drawing runs in a thread of its own and checks between two steps whether it is to stop.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from queue import SimpleQueue
+from tempfile import TemporaryDirectory
 from threading import Event
 
 from jaxtyping import Float
@@ -131,9 +131,7 @@ class Visit:
     """Answers that one visitor got, the folder of their files, and the event that stops more."""
 
     cancelled: Event
-    folder: tempfile.TemporaryDirectory[str] = field(
-        default_factory=lambda: tempfile.TemporaryDirectory(prefix="icgeo-")
-    )
+    folder: TemporaryDirectory[str] = field(default_factory=TemporaryDirectory)
     answers: tuple[Answer, ...] = ()
 
 
@@ -230,12 +228,8 @@ def built_in_views(name: str, *, seed: int, count: int = 16, first: int = 1) -> 
     generator = Generator().manual_seed(seed)
     options = ViewOptions(size=192, field_of_view_deg=(30.0, 60.0), min_land=0.3)
     views = random_views(world, count, generator=generator, options=options, land=land)
-    return [
-        Shot(f"{name} {number}", Image.fromarray(pixels), place)
-        for number, (pixels, place) in enumerate(
-            views_to_examples(views.images, views.lat_lon), start=first
-        )
-    ]
+    pairs = enumerate(views_to_examples(views.images, views.lat_lon), start=first)
+    return [Shot(f"{name} {number}", Image.fromarray(one), place) for number, (one, place) in pairs]
 
 
 def build_locator(model: MapModel, request: Request) -> Geolocator:
