@@ -16,7 +16,6 @@ from shapely.geometry import Point
 
 import icgeo
 from icgeo import cli
-from icgeo.cli.results import COLUMNS
 from icgeo.data.orbit import open_world, random_views
 from icgeo.options import ONLY_ORBIT
 
@@ -141,7 +140,7 @@ def test_every_format_says_what_json_says(album, suffix, tmp_path, capsys):
         assert rows_of(path.read_text()) == [located, broken]
     elif suffix == ".csv":
         first, second = csv.DictReader(path.read_text().splitlines())
-        assert tuple(first) == COLUMNS
+        assert tuple(first) == cli.COLUMNS
         assert float(first["lat"]) == located["lat"]
         assert second["error"] == broken["error"]
     elif suffix == ".parquet":

@@ -1,6 +1,112 @@
-"""A page on which photos are located with a mouse: `launch` serves it, `build` makes it."""
+"""A page on which photos are located with a mouse, and its server.
 
-from icgeo.app.interface import build
-from icgeo.app.serving import launch
+Conventions: nothing is fetched from the network, and nothing stays on disk when the server stops.
+"""
 
-__all__ = ["build", "launch"]
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+
+from icgeo.models import LoadError
+
+MAX_UPLOAD = "20mb"
+"""Of one file."""
+_FONTS = ("system-ui", "sans-serif")
+_CSS = """footer {display: none !important} .gradio-container {max-width: 1400px !important}
+#files button[aria-label="Remove this file"] {display: none !important}"""
+
+
+def launch(
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    share: bool = False,
+    model: str | Path | Sequence[str] = "tiny",
+    device: str = "cpu",
+) -> None:
+    """Serve the page until it is interrupted.
+
+    Args:
+        host: the address to listen on; "0.0.0.0" lets in everyone who can reach this machine.
+        port: 0 takes any that is free.
+        share: open a public tunnel through gradio's servers, to which all then goes.
+        model: what `icgeo.load` takes, or several to choose from.
+        device: where models run.
+
+    Raises:
+        LoadError: no such model, or gradio or plotly is not installed.
+        OSError: the port is taken, or there is none of this number.
+    """
+    port = _free_port(host, port)
+    with _own_folder():  # gradio makes one as it is imported
+        try:
+            import gradio
+            import plotly  # noqa: F401
+        except ImportError as error:
+            raise LoadError(
+                "the page needs gradio and plotly: pip install 'icgeo[demo]'"
+            ) from error
+        from icgeo.app.interface import build
+
+        theme = gradio.themes.Default(font=_FONTS, font_mono=("ui-monospace", "monospace"))
+        page = build(model, device=device).queue(api_open=False)
+        _, here, shared = page.launch(
+            server_name=host,
+            server_port=port,
+            share=share,
+            max_file_size=MAX_UPLOAD,
+            theme=theme,
+            css=_CSS,
+            footer_links=[],
+            ssr_mode=False,
+            run_history=False,  # it would keep photos in the browser
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+        sys.stderr.write(f"icgeo: the page is at {shared or here}; Ctrl-C stops it\n")
+        try:
+            Event().wait()
+        except KeyboardInterrupt:
+            page.close(verbose=False)
+
+
+def _free_port(host: str, port: int) -> int:
+    """Refuse a port before the model is loaded, with the remedy; give a free one for 0."""
+    if not 0 <= port < 2**16:
+        raise OSError(f"there is no port {port}; give another with --port")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host.strip("[]"), port)[0]
+    except OSError as error:
+        raise OSError(f"there is no {host} to listen on; give another --host") from error
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise OSError(
+            f"cannot listen on port {port} of {host} ({error}); give another with --port; 0 takes "
+            "any that is free"
+        ) from error
+
+
+@contextmanager
+def _own_folder() -> Iterator[None]:
+    """Keep all temporary files in a folder that goes when the server stops, also by a signal."""
+    stopped_by = (signal.SIGTERM, signal.SIGINT)  # who starts it with & ignores the second
+    handlers = [(one, signal.signal(one, signal.default_int_handler)) for one in stopped_by]
+    before = tempfile.tempdir
+    os.environ.pop("GRADIO_TEMP_DIR", None)  # or gradio's files would stay there
+    with tempfile.TemporaryDirectory(prefix="icgeo-") as folder:
+        tempfile.tempdir = folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+            for number, handler in handlers:
+                signal.signal(number, handler)

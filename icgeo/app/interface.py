@@ -1,4 +1,4 @@
-"""The page: its parts, what each does, and the server.
+"""The page: its parts, and what each does; needs the extra [demo].
 
 Conventions: what a visitor gives or gets lives in the `gr.State` of the session; all visitors share
 the models and nothing else. Nothing is fetched from the network, and temporary files are removed
@@ -6,26 +6,19 @@ an hour after they were made, and when the server stops.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial, wraps
 from pathlib import Path
 from threading import Event
 from typing import Any
 
+import gradio as gr
 from torch import Tensor
 
 from icgeo.app import outputs, session
-from icgeo.app.answers import (
-    WAYS_TO_CHOOSE,
-    Answer,
-    CancelledError,
-    Request,
-    Visit,
-    build_locator,
-    choose_examples,
-    forget,
-    locate_in_steps,
-)
-from icgeo.models import LoadError, MapModel, load
+from icgeo.app.session import Answer, ExampleList, Request, Visit, forget
+from icgeo.config import one_line
+from icgeo.models import MapModel, load
 from icgeo.plots import plot_interactive
 from icgeo.plots.theme import place_name
 
@@ -35,50 +28,31 @@ _INTRO = """# icgeo
 Give photos to locate, and examples: photos whose places are known. The model draws a map for each.
 The model in the box knows **views from orbit**, not street photos. Do not locate people's photos
 without their consent. Nothing leaves this server, which forgets all of it within the hour."""
-
-
-_Update = dict[str, Any]
-"""New values of parts of the page, by name."""
-
-
-def import_gradio() -> Any:
-    """Import gradio, which is an extra.
-
-    Raises:
-        LoadError: it, or plotly, is not installed.
-    """
-    try:
-        import gradio
-        import plotly  # noqa: F401
-    except ImportError as error:
-        raise LoadError("the page needs gradio and plotly: pip install 'icgeo[demo]'") from error
-    return gradio
+_SHOWN = ("drawn", "table", "density", "files", "context")
+"""Parts of the page that show one answer."""
 
 
 def build(model: str | Path | Sequence[str] = "tiny", *, device: str = "cpu") -> Any:
     """Make the page, a `gradio.Blocks`; the first model is loaded at once.
 
     Raises:
-        LoadError: no such model, or gradio is not installed.
+        LoadError: no such model.
     """
-    gradio = import_gradio()
     names = [str(model)] if isinstance(model, str | Path) else list(model)
     opened = lru_cache(maxsize=None)(lambda name: load(name, device=device))
-    with gradio.Blocks(
-        title="icgeo", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)
-    ) as page:
-        gradio.Markdown(_INTRO)
-        with gradio.Row(equal_height=False):
-            with gradio.Column(min_width=320):
-                queries = _photos_part(gradio)
-                bank = _bank_part(gradio)
-            with gradio.Column(min_width=320, scale=2):
-                settings = _settings_part(gradio, names, opened(names[0]))
-                _answer_part(gradio, queries, bank, settings, opened)
+    with gr.Blocks(title="icgeo", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
+        gr.Markdown(_INTRO)
+        with gr.Row(equal_height=False):
+            with gr.Column(min_width=320):
+                queries = _photos_part()
+                bank = _bank_part()
+            with gr.Column(min_width=320, scale=2):
+                settings = _settings_part(names, opened(names[0]))
+                _answer_part(queries, bank, settings, opened)
     return page
 
 
-def _explained(gradio: Any, action: Callable[..., Any]) -> Callable[..., Any]:
+def _explained(action: Callable[..., Any]) -> Callable[..., Any]:
     """Show what is wrong with an input as a message, and leave the page as it is."""
 
     @wraps(action)
@@ -86,14 +60,10 @@ def _explained(gradio: Any, action: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return action(*given)
         except ValueError as error:
-            _warn(gradio, error)
-            return gradio.skip()
+            gr.Warning(one_line(error))
+            return gr.skip()
 
     return explained
-
-
-def _warn(gradio: Any, error: ValueError) -> None:
-    gradio.Warning(" ".join(str(error).split()))
 
 
 def _as_list(problems: Sequence[str]) -> str:
@@ -104,8 +74,8 @@ def _on(event: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     return event(*arguments, api_visibility="private", show_progress="minimal", **options)
 
 
-def _gallery(gradio: Any, label: str, name: str) -> Any:
-    return gradio.Gallery(
+def _gallery(label: str, name: str) -> Any:
+    return gr.Gallery(
         label=label,
         show_label=False,  # it would cover the first photo
         columns=3,
@@ -117,48 +87,33 @@ def _gallery(gradio: Any, label: str, name: str) -> Any:
     )
 
 
-def _picture(gradio: Any, title: str, name: str, value: Any = None) -> Any:
+def _picture(title: str, name: str, value: Any = None) -> Any:
     """Show a picture under its title: gradio's own label would cover a corner of it."""
-    gradio.Markdown(title)
-    return gradio.Image(
-        value,
-        show_label=False,
-        alt_text=title,
-        type="pil",
-        interactive=False,
-        elem_id=name,
-        buttons=[],
-    )
+    gr.Markdown(title)
+    look: dict[str, Any] = {"show_label": False, "alt_text": title, "buttons": []}
+    return gr.Image(value, type="pil", interactive=False, elem_id=name, **look)
 
 
-def _captioned(shots: Sequence[session.Shot]) -> list[tuple[Any, str]]:
-    return [(shot.photo, shot.name) for shot in shots]
-
-
-def _photos_part(gradio: Any) -> Any:
+def _photos_part() -> Any:
     """Photos to locate: uploaded, or taken from orbit."""
-    queries = gradio.State((), time_to_live=KEPT_SECONDS)
-    gradio.Markdown("### 1. Photos to locate")
-    files = gradio.File(label="Photos", file_count="multiple", elem_id="photos", height=150)
-    with gradio.Row():
-        view = gradio.Button("Try a view from orbit", size="sm", elem_id="try")
-        back = gradio.Button("Remove last", size="sm", elem_id="remove-photo", min_width=90)
-        clear = gradio.Button("Clear photos", size="sm", elem_id="clear-photos", min_width=90)
-    notice = gradio.Markdown(elem_id="photos-notice")
-    gallery = _gallery(gradio, "To locate", "queries")
-    shown = [queries, gallery, notice]
+    queries = gr.State((), time_to_live=KEPT_SECONDS)
+    gr.Markdown("### 1. Photos to locate")
+    files = gr.File(label="Photos", file_count="multiple", elem_id="photos", height=150)
+    with gr.Row():
+        view = gr.Button("Try a view from orbit", size="sm", elem_id="try")
+        back = gr.Button("Remove last", size="sm", elem_id="remove-photo", min_width=90)
+        clear = gr.Button("Clear photos", size="sm", elem_id="clear-photos", min_width=90)
+    notice = gr.Markdown(elem_id="photos-notice")
+    shown = [queries, _gallery("To locate", "queries"), notice]
 
     def show(shots: Any, problems: Sequence[str] = ()) -> list[Any]:
-        return [shots, _captioned(shots), _as_list(problems)]
+        return [shots, [(shot.photo, shot.name) for shot in shots], _as_list(problems)]
 
     def take(paths: list[str], known: Any) -> list[Any]:
-        shots, problems = session.read_uploads(paths)
-        try:
-            session.check_count(len(known) + len(shots))
-        except ValueError as error:  # or what was uploaded would be sent again with the next
-            shots, problems = [], [str(error)]
+        shots, problems = session.read_uploads(paths, held=len(known))
         return [None, *show((*known, *shots), problems)]
 
+    @_explained
     def look(known: Any) -> list[Any]:
         number = len(known) + 1
         session.check_count(number)
@@ -166,83 +121,64 @@ def _photos_part(gradio: Any) -> Any:
         shots = session.built_in_views(world, seed=999 + number, count=1, first=number)
         return show((*known, *shots))
 
-    _on(files.upload, _explained(gradio, take), [files, queries], [files, *shown])
-    _on(view.click, _explained(gradio, look), queries, shown)
+    _on(files.upload, take, [files, queries], [files, *shown])
+    _on(view.click, look, queries, shown)
     _on(back.click, lambda known: show(known[:-1]), queries, shown)
     _on(clear.click, lambda: show(()), None, shown)
     return queries
 
 
-def _bank_part(gradio: Any) -> Any:
+def _bank_part() -> Any:
     """Examples: uploaded and placed, listed in a manifest, or views from orbit."""
-    bank = gradio.State(session.ExampleList(), time_to_live=KEPT_SECONDS)
-    gradio.Markdown("### 2. Examples")
-    name, add, back, clear = _set_row(gradio)
-    files = gradio.File(
-        label="Photos, or a manifest (CSV, Parquet) with its photos",
-        file_count="multiple",
-        elem_id="examples",
-        height=170,
-    )
-    notice = gradio.Markdown(elem_id="bank-notice")
-    world = _picture(gradio, "Where they were taken", "world", outputs.draw_click_map(()))
-    *place, put_there = _place_row(gradio)
-    shown = [bank, _gallery(gradio, "Examples", "bank"), world, notice]
-    take, take_set, put = _bank_actions(gradio)
-
-    def click(known: session.ExampleList, event: gradio.SelectData) -> Any:
-        return put(*outputs.place_of_pixel(*event.index), known)
-
-    _on(files.upload, take, [files, bank], [files, *shown])
-    _on(add.click, take_set, [name, bank], shown)
+    bank = gr.State(ExampleList(), time_to_live=KEPT_SECONDS)
+    gr.Markdown("### 2. Examples")
+    with gr.Row():
+        name = gr.Dropdown(session.set_names(), label="A set in the box", min_width=140)
+        with gr.Column(min_width=100):
+            add = gr.Button("Add them", size="sm", elem_id="add-set")
+            back = gr.Button("Remove last", size="sm", elem_id="remove-example")
+            clear = gr.Button("Clear examples", size="sm")
+    label = "Photos, or a manifest (CSV, Parquet) with its photos"
+    files = gr.File(label=label, file_count="multiple", elem_id="examples", height=170)
+    notice = gr.Markdown(elem_id="bank-notice")
+    world = _picture("Where they were taken", "world", outputs.draw_click_map(()))
+    with gr.Row():
+        lat = gr.Number(label="Latitude", value=None, min_width=90, elem_id="lat")
+        lon = gr.Number(label="Longitude", value=None, min_width=90, elem_id="lon")
+        put_there = gr.Button("Place it there", size="sm", min_width=90, elem_id="place")
+    shown = [bank, _gallery("Examples", "bank"), world, notice]
+    _on(files.upload, _take_files, [files, bank], [files, *shown])
+    _on(add.click, _take_set, [name, bank], shown)
     _on(back.click, lambda known: _show_bank(known.without_last()), bank, shown)
-    _on(clear.click, lambda: _show_bank(session.ExampleList()), None, shown)
-    _on(world.select, click, bank, shown)
-    for ask in (put_there.click, *(box.submit for box in place)):
-        _on(ask, put, [*place, bank], shown)
+    _on(clear.click, lambda: _show_bank(ExampleList()), None, shown)
+    _on(world.select, _put_at_click, bank, shown)
+    for ask in (put_there.click, lat.submit, lon.submit):
+        _on(ask, _put, [lat, lon, bank], shown)
     return bank
 
 
-def _bank_actions(gradio: Any) -> tuple[Callable[..., Any], ...]:
-    """What uploading, adding a set and placing do to a bank."""
-
-    def take(paths: list[str], known: session.ExampleList) -> list[Any]:
-        shots, problems = session.read_uploads(paths)
-        try:
-            known = known.adding(shots)
-        except ValueError as error:  # or what was uploaded would be sent again with the next
-            problems = [str(error)]
-        return [None, *_show_bank(known, problems)]
-
-    def take_set(chosen: str, known: session.ExampleList) -> list[Any]:
-        shots = session.built_in_set(chosen, seed=len(known.examples))
-        return _show_bank(known.adding(shots))
-
-    def put(lat: float | None, lon: float | None, known: session.ExampleList) -> list[Any]:
-        return _show_bank(known.placing(lat, lon))
-
-    return tuple(_explained(gradio, action) for action in (take, take_set, put))
+def _take_files(paths: list[str], known: ExampleList) -> list[Any]:
+    held = len(known.examples) + len(known.waiting)
+    shots, problems = session.read_uploads(paths, held=held)
+    return [None, *_show_bank(known.adding(shots), problems)]
 
 
-def _set_row(gradio: Any) -> tuple[Any, ...]:
-    with gradio.Row():
-        name = gradio.Dropdown(session.set_names(), label="A set in the box", min_width=140)
-        with gradio.Column(min_width=100):
-            add = gradio.Button("Add them", size="sm", elem_id="add-set")
-            back = gradio.Button("Remove last", size="sm", elem_id="remove-example")
-            clear = gradio.Button("Clear examples", size="sm")
-    return name, add, back, clear
+@_explained
+def _take_set(chosen: str, known: ExampleList) -> list[Any]:
+    shots = session.built_in_set(chosen, seed=len(known.examples))
+    return _show_bank(known.adding(shots))
 
 
-def _place_row(gradio: Any) -> tuple[Any, Any, Any]:
-    with gradio.Row():
-        lat = gradio.Number(label="Latitude", value=None, min_width=90, elem_id="lat")
-        lon = gradio.Number(label="Longitude", value=None, min_width=90, elem_id="lon")
-        button = gradio.Button("Place it there", size="sm", min_width=90, elem_id="place")
-    return lat, lon, button
+@_explained
+def _put(lat: float | None, lon: float | None, known: ExampleList) -> list[Any]:
+    return _show_bank(known.placing(lat, lon))
 
 
-def _show_bank(bank: session.ExampleList, problems: Sequence[str] = ()) -> list[Any]:
+def _put_at_click(known: ExampleList, event: gr.SelectData) -> Any:
+    return _put(*outputs.place_of_pixel(*event.index), known)
+
+
+def _show_bank(bank: ExampleList, problems: Sequence[str] = ()) -> list[Any]:
     pictures: list[tuple[Any, str]] = []
     pictures += [(shot.photo, f"where? {shot.name}") for shot in bank.waiting]
     pictures += [(one.image, place_name(one.lat, one.lon)) for one in bank.examples]
@@ -256,20 +192,16 @@ def _show_bank(bank: session.ExampleList, problems: Sequence[str] = ()) -> list[
     return [bank, pictures, outputs.draw_click_map(bank.examples), "\n\n".join(lines)]
 
 
-def _settings_part(gradio: Any, names: Sequence[str], first: MapModel) -> list[Any]:
-    gradio.Markdown("### 3. Locate")
-    own, slider = first.settings, partial(gradio.Slider, step=1, min_width=140)
-    with gradio.Row():
+def _settings_part(names: Sequence[str], first: MapModel) -> list[Any]:
+    gr.Markdown("### 3. Locate")
+    own, slider = first.settings, partial(gr.Slider, step=1, min_width=140)
+    ways: dict[str, Any] = {"label": "Examples shown", "elem_id": "choice-of-examples"}
+    with gr.Row():
         which = [
-            gradio.Dropdown([*names], value=names[0], label="Model", min_width=140),
-            gradio.Dropdown(
-                [*WAYS_TO_CHOOSE],
-                label="Examples shown",
-                min_width=140,
-                elem_id="choice-of-examples",
-            ),
+            gr.Dropdown([*names], value=names[0], label="Model", min_width=140),
+            gr.Dropdown([*session.WAYS_TO_CHOOSE], min_width=140, **ways),
         ]
-    with gradio.Row():
+    with gr.Row():
         return [
             *which,
             slider(0, MAX_SHOTS, value=16, label="Shots", elem_id="shots"),
@@ -278,77 +210,65 @@ def _settings_part(gradio: Any, names: Sequence[str], first: MapModel) -> list[A
         ]
 
 
-def _outcome_part(gradio: Any) -> dict[str, Any]:
+def _outcome_part() -> dict[str, Any]:
     """All that is shown of an answer, by name; hidden until there is one."""
-    with gradio.Column(visible=False) as outcome:
-        choice = gradio.Dropdown(label="Photo", visible=False, elem_id="choice", filterable=False)
-        with gradio.Row():
-            with gradio.Column(min_width=320):
-                drawn = _picture(gradio, "Map drawn", "drawn")
-            with gradio.Column(min_width=320):
-                table = gradio.Markdown(elem_id="summary")
-        density = gradio.Plot(label="Density", elem_id="density")
-        context = _picture(gradio, "Context: what the model was shown", "context")
-        files = gradio.File(
-            label="GeoJSON, GeoParquet, FITS, PNG",
-            elem_id="files",
-            file_count="multiple",
-            interactive=False,
-        )
-    return {
-        "choice": choice, "drawn": drawn, "context": context, "table": table, "density": density,
-        "files": files, "outcome": outcome,
-    }  # fmt: skip
+    parts: dict[str, Any] = {}
+    several: dict[str, Any] = {"file_count": "multiple", "interactive": False}
+    with gr.Column(visible=False) as parts["outcome"]:
+        choice = gr.Dropdown(label="Photo", visible=False, elem_id="choice", filterable=False)
+        with gr.Row():
+            with gr.Column(min_width=320):
+                parts["drawn"] = _picture("Map drawn", "drawn")
+            with gr.Column(min_width=320):
+                parts["table"] = gr.Markdown(elem_id="summary")
+        parts["density"] = gr.Plot(label="Density", elem_id="density")
+        parts["context"] = _picture("Context: what the model was shown", "context")
+        label = "GeoJSON, GeoParquet, FITS, PNG"
+        parts["files"] = gr.File(label=label, elem_id="files", **several)
+    return {"choice": choice, **parts}
 
 
-def _answer_part(
-    gradio: Any, queries: Any, bank: Any, settings: Sequence[Any], opened: Any
-) -> None:
-    """Locate, callback_on_step_end, stop."""
-    answers = gradio.State(None, time_to_live=KEPT_SECONDS, delete_callback=forget)
-    ticket = gradio.State(None)
-    with gradio.Row():
-        start = gradio.Button("Locate", variant="primary", elem_id="locate")
-        stop = gradio.Button("Cancel", elem_id="cancel")
-    status = gradio.Markdown(elem_id="status", min_height=32)
-    parts = {"answers": answers, "status": status, **_outcome_part(gradio)}
+def _answer_part(queries: Any, bank: Any, settings: Sequence[Any], opened: Any) -> None:
+    """Start, watch and stop locating."""
+    answers = gr.State(None, time_to_live=KEPT_SECONDS, delete_callback=forget)
+    ticket = gr.State(None)
+    with gr.Row():
+        start = gr.Button("Locate", variant="primary", elem_id="locate")
+        stop = gr.Button("Cancel", elem_id="cancel")
+    status = gr.Markdown(elem_id="status", min_height=32)
+    parts = {"answers": answers, "status": status, **_outcome_part()}
 
     def run(asking: Event, before: Visit | None, *given: Any) -> Iterator[dict[Any, Any]]:
         try:
-            for number, update in enumerate(_locate(gradio, opened, Request(*given), asking)):
+            for number, update in enumerate(_locate(opened, Request(*given), asking)):
                 if not number:
                     forget(before)  # the request is right, and answers take the place of others
                 yield {parts[name]: value for name, value in update.items()}
         except ValueError as error:
-            _warn(gradio, error)
+            gr.Warning(one_line(error))
             yield {status: ""}
 
     def show(number: int, visit: Visit) -> list[Any]:
         return [*_shown(visit, number).values()]
 
-    def cancel(asking: Event | None) -> None:
-        if asking is not None:
-            asking.set()
-
     inputs = [ticket, answers, queries, bank, *settings]
     waiting = _on(start.click, lambda: (Event(), "Waiting …"), None, [ticket, status], queue=False)
     _on(waiting.then, run, inputs, [*parts.values()], concurrency_limit=1)
-    _on(stop.click, cancel, ticket, None, queue=False)
+    _on(stop.click, lambda asking: asking and asking.set(), ticket, None, queue=False)
     changed = [parts[name] for name in _SHOWN]
-    choice = parts["choice"]
-    _on(choice.input, show, [choice, answers], changed, trigger_mode="always_last")
-
-
-_SHOWN = ("drawn", "table", "density", "files", "context")
+    _on(
+        parts["choice"].input, show, [parts["choice"], answers], changed, trigger_mode="always_last"
+    )
 
 
 def _shown(visit: Visit, number: int) -> dict[str, Any]:
     """What the parts of the page show of one answer."""
     answer = visit.answers[number]
     shot, prediction = answer.shot, answer.prediction
+    first, *others = (f"| {' | '.join(row)} |" for row in outputs.summary(prediction, shot.place))
     values = (
         None if prediction.map is None else outputs.picture(prediction.map),
-        _table(outputs.summary(prediction, shot.place)),
+        "\n".join([first, "|---|---|", *others]),
         plot_interactive(prediction, shot.place),
         answer.files,
         answer.context,
@@ -356,44 +276,38 @@ def _shown(visit: Visit, number: int) -> dict[str, Any]:
     return dict(zip(_SHOWN, values, strict=True))
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    first, *others = (f"| {name} | {value} |" for name, value in rows)
-    return "\n".join([first, "|---|---|", *others])
-
-
 def _locate(
-    gradio: Any, opened: Callable[[str], MapModel], request: Request, asking: Event
-) -> Iterator[_Update]:
+    opened: Callable[[str], MapModel], request: Request, asking: Event
+) -> Iterator[dict[str, Any]]:
     """Give what changes on the page while photos are located, one after the other."""
     if not request.queries:
         raise ValueError("expected a photo to locate, got none; upload one, or try a view")
-    visit, locator = Visit(asking), build_locator(opened(request.model), request)
-    hidden, visible = gradio.update(visible=False), gradio.update(visible=True)
-    blank = dict.fromkeys(_SHOWN)
+    locator = session.build_locator(opened(request.model), request)
+    visit, blank = Visit(asking), dict.fromkeys(_SHOWN)
+    hidden, visible = gr.update(visible=False), gr.update(visible=True)
     yield {"answers": visit, "choice": hidden, "outcome": visible, **blank}
     try:
         for number, shot in enumerate(request.queries):
-            examples = choose_examples(locator, shot.photo, request)
+            examples = session.choose_examples(locator, shot.photo, request)
             context = outputs.draw_context(examples, locator.loaded.settings.style)
             title = _title(request, number, len(examples))
             yield {**blank, "context": context, "status": title}
-            found = locate_in_steps(locator, shot.photo, examples, cancelled=asking)
-            for step, seen in enumerate(found, start=1):
+            steps = session.locate_in_steps(locator, shot.photo, examples, cancelled=asking)
+            for step, seen in enumerate(steps, start=1):
                 if isinstance(seen, Tensor):
                     text = f"{title}: step {step} of {int(request.steps)}"
                     yield {"drawn": outputs.picture(seen), "status": text}
                 else:
-                    folder = Path(visit.folder.name) / str(number)
-                    folder.mkdir()
-                    files = outputs.save_files(seen, shot, folder)
-                    visit = visit.adding(Answer(shot, seen, context, files))
+                    files = outputs.save_files(seen, shot, Path(visit.folder.name) / str(number))
+                    answer = Answer(shot, seen, context, files)
+                    visit = replace(visit, answers=(*visit.answers, answer))
             yield {"answers": visit, "status": f"{title}: done", **_shown(visit, number)}
-    except CancelledError:
+    except session.CancelledError:
         last = _shown(visit, len(visit.answers) - 1) if visit.answers else blank
         yield {"status": "Cancelled.", **last}
     options = [(f"{i + 1}. {answer.shot.name}", i) for i, answer in enumerate(visit.answers)]
     if len(request.queries) > 1 and options:
-        yield {"choice": gradio.update(choices=options, value=options[-1][1], visible=True)}
+        yield {"choice": gr.update(choices=options, value=options[-1][1], visible=True)}
 
 
 def _title(request: Request, number: int, shown: int) -> str:

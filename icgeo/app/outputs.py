@@ -29,7 +29,7 @@ def picture(image: Float[Tensor, "3 height width"], *, width: int = 640) -> Imag
 
 
 def draw_click_map(examples: Sequence[Example]) -> Image.Image:
-    """Draw a world on which places can be place_of_pixel, with those of the examples."""
+    """Draw a world to click on (`place_of_pixel`), with the places of the examples."""
     world = picture(base_image(_CLICK_MAP), width=_CLICK_MAP.width)
     pen = ImageDraw.Draw(world)
     for example in examples:
@@ -83,12 +83,13 @@ def _near(place: tuple[float, float]) -> str:
 
 
 def save_files(prediction: Prediction, shot: Shot, folder: Path) -> list[str]:
-    """Write the answer as GeoJSON, GeoParquet, FITS and PNG, named after the photo."""
+    """Write GeoJSON, GeoParquet, FITS and PNG, named after the photo, in a new folder."""
+    folder.mkdir()
     stem = re.sub(r"[^\w-]+", "-", Path(shot.name).stem).strip("-")[:60] or "photo"
     paths = [folder / f"{stem}.{suffix}" for suffix in ("geojson", "parquet", "fits", "png")]
     frame = prediction.to_geodataframe(CREDIBLE_LEVELS).assign(photo=shot.name)
     paths[0].write_text(frame.to_json(na="drop", drop_id=True), encoding="utf-8")
-    prediction.density.save(paths[1])
-    prediction.density.save(paths[2])
+    for path in paths[1:3]:
+        prediction.density.save(path)
     plot_prediction(prediction, shot.photo, shot.place).savefig(paths[3], dpi=150)
     return [str(path) for path in paths]

@@ -1,15 +1,18 @@
-"""What one visitor of the page holds: photos to locate, and a bank of examples.
+"""What one visitor of the page gives and gets: photos, a bank of examples, answers.
 
 Conventions: everything is a value that is replaced, never changed, so that visitors cannot mix;
-photos are kept in memory and no larger than `KEPT_SIDE`; locations are (latitude, longitude).
+photos are kept in memory and no larger than `KEPT_SIDE`; locations are (latitude, longitude). The
+drawing runs in a thread of its own and checks between two steps whether it is to stop.
 """
 
-import shutil
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from queue import SimpleQueue
+from tempfile import TemporaryDirectory
+from threading import Event
 
 from jaxtyping import Float
 from PIL import Image
@@ -17,10 +20,10 @@ from torch import Generator, Tensor
 
 from icgeo.data import read_location, read_manifest, read_photo
 from icgeo.data.orbit import ViewOptions, land_mask, open_world, random_views, views_to_examples
-from icgeo.prediction import Example
+from icgeo.geolocator import Geolocator
+from icgeo.models import MapModel
+from icgeo.prediction import Example, Prediction
 
-MAX_UPLOAD = "20mb"
-"""Of one file."""
 MAX_PIXELS = 50_000_000
 """Of one photo; phones take 12 to 50 million by default."""
 MAX_PHOTOS = 256
@@ -35,9 +38,19 @@ BUILT_IN = {
 PHOTOS = Path(__file__).parents[2] / "assets" / "photos" / "photos.csv"
 """Real photos of known places, which a clone has and a wheel has not."""
 REAL = "Photos of known places"
-VIEWS_IN_SET = 16
-_VIEWS = ViewOptions(size=192, field_of_view_deg=(30.0, 60.0), min_land=0.3)
-_TABLES = (".csv", ".tsv", ".parquet")
+FIRST = "First"
+WAYS_TO_CHOOSE = {
+    "Most alike": ("nearest", None),
+    "Alike, as photographs": ("nearest", "efficientnet-lite0"),
+    "Alike but diverse": ("diverse", None),
+    FIRST: ("nearest", None),
+}
+"""Ways to choose, and by which features if not by those that suit the model; the first ones are cut
+off before there is a choice."""
+
+
+class CancelledError(Exception):
+    """The visitor asked to stop."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +75,9 @@ class ExampleList:
         Raises:
             ValueError: more than the bank may hold.
         """
+        check_count(len(self.examples) + len(self.waiting) + len(shots))
         placed = [Example(s.photo, *s.place) for s in shots if s.place is not None]
         waiting = [shot for shot in shots if shot.place is None]
-        check_count(len(self.examples) + len(self.waiting) + len(shots))
         return ExampleList((*self.examples, *placed), (*self.waiting, *waiting))
 
     def without_last(self) -> "ExampleList":
@@ -90,41 +103,81 @@ class ExampleList:
         return ExampleList((*self.examples, Example(first.photo, lat, lon)), tuple(others))
 
 
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What one visitor asks: the values of the page's parts, in this order."""
+
+    queries: Sequence[Shot]
+    bank: ExampleList
+    model: str
+    choice: str
+    shots: float
+    steps: float
+    samples: float
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The prediction of one photo, the picture of its context, and the files to download."""
+
+    shot: Shot
+    prediction: Prediction
+    context: Image.Image | None
+    files: list[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Visit:
+    """Answers that one visitor got, the folder of their files, and the event that stops more."""
+
+    cancelled: Event
+    folder: TemporaryDirectory[str] = field(default_factory=TemporaryDirectory)
+    answers: tuple[Answer, ...] = ()
+
+
+def forget(visit: Visit | None) -> None:
+    """Stop what still runs for a visitor, and remove the files."""
+    if visit is not None:
+        visit.cancelled.set()
+        visit.folder.cleanup()
+
+
 def check_count(count: int) -> None:
     """Refuse more photos than one visitor may hold."""
     if count > MAX_PHOTOS:
         raise ValueError(f"expected at most {MAX_PHOTOS} photos, got {count}; clear them first")
 
 
-def read_uploads(paths: Sequence[str | Path]) -> tuple[list[Shot], list[str]]:
+def read_uploads(paths: Sequence[str | Path], *, held: int = 0) -> tuple[list[Shot], list[str]]:
     """Read photos, and manifests together with the photos that they name.
 
     Returns:
         what could be read, with the place of EXIF or manifest, and a line for each file that
-        could not; nothing where a manifest could not, for its photos would have no place.
+        could not; nothing where a manifest could not, for its photos would have no place, or
+        where there are too many with those that are `held`.
     """
     files = [Path(path) for path in paths]
-    tables = [path for path in files if path.suffix.lower() in _TABLES]
+    tables = [path for path in files if path.suffix.lower() in (".csv", ".tsv", ".parquet")]
     shots: list[Shot] = []
     problems: list[str] = []
-    named: set[str] = set()
     for table in tables:
         try:
-            listed = _read_table(table, files)
-            named |= {shot.name for shot in listed}
-            shots += listed
+            shots += _read_table(table, files)
         except ValueError as error:
             problems.append(_without_path(error, table))
-    if problems:  # its photos alone would have no place
+    if problems:
         return [], problems
-    for path in files:
-        if path in tables or path.name in named:
-            continue
+    named = {shot.name for shot in shots}
+    for path in (path for path in files if path not in tables and path.name not in named):
         try:
             place = read_location(path, max_pixels=MAX_PIXELS)
             shots.append(Shot(path.name, _read(path), place))
         except ValueError as error:
             problems.append(_without_path(error, path))
+    try:
+        check_count(held + len(shots))
+    except ValueError as error:
+        return [], [str(error)]
     return shots, problems
 
 
@@ -136,34 +189,18 @@ def _read(path: Path) -> Image.Image:
 
 def _read_table(table: Path, files: Sequence[Path]) -> list[Shot]:
     """Read the rows of a manifest whose photos were uploaded beside it, by their file names."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        try:
-            records = read_manifest(shutil.copy(table, folder))
-        except ValueError as error:
-            raise ValueError(str(error).replace(f"{folder}/", "")) from error
-        uploaded = {path.name: path for path in files}
-        if missing := [r.path.name for r in records if r.path.name not in uploaded]:
-            raise ValueError(
-                f"{table.name}: expected its photos beside it, {len(missing)} of {len(records)} "
-                f"are missing, {missing[0]} first; choose the table and its photos together"
-            )
-    return [
-        Shot(
-            record.path.name,
-            _read(uploaded[record.path.name]),
-            None if record.lat is None or record.lon is None else (record.lat, record.lon),
+    records, uploaded = read_manifest(table), {path.name: path for path in files}
+    if missing := [one.path.name for one in records if one.path.name not in uploaded]:
+        raise ValueError(
+            f"{table.name}: expected its photos beside it, {len(missing)} of {len(records)} "
+            f"are missing, {missing[0]} first; choose the table and its photos together"
         )
-        for record in records
-    ]
+    return [Shot(one.path.name, _read(uploaded[one.path.name]), one.lat_lon) for one in records]
 
 
 def _without_path(error: ValueError, path: Path) -> str:
     """Say what is wrong with a file by its name: where the server keeps it is no one's business."""
-    text = str(error)
-    for part in (str(path), f"{path.parent}/"):
-        text = text.replace(part, path.name if part == str(path) else "")
-    text = text.replace("raise max_pixels", "upload another")
+    text = str(error).replace(f"{path.parent}/", "").replace("raise max_pixels", "upload another")
     return text if path.name in text else f"{path.name}: {text}"
 
 
@@ -176,11 +213,8 @@ def built_in_set(name: str, *, seed: int) -> list[Shot]:
     """Take a set by its name: real photos of places, or views from orbit by a seed."""
     if name != REAL:
         return built_in_views(name, seed=seed)
-    return [
-        Shot(record.path.name, _read(record.path), (record.lat, record.lon))
-        for record in read_manifest(PHOTOS, require_location=True)
-        if record.lat is not None and record.lon is not None
-    ]
+    records = read_manifest(PHOTOS, require_location=True)
+    return [Shot(one.path.name, _read(one.path), one.lat_lon) for one in records]
 
 
 @lru_cache(maxsize=len(BUILT_IN))
@@ -188,18 +222,67 @@ def _world(name: str) -> tuple[Float[Tensor, "3 height width"], Float[Tensor, "1
     return open_world(BUILT_IN[name], height=1024), land_mask(height=1024)
 
 
-def built_in_views(
-    name: str, *, seed: int, count: int = VIEWS_IN_SET, first: int = 1
-) -> list[Shot]:
-    """Take views from orbit at known places of one of the worlds that come with the package.
-
-    They are numbered from `first`.
-    """
+def built_in_views(name: str, *, seed: int, count: int = 16, first: int = 1) -> list[Shot]:
+    """Take views from orbit of a world of `BUILT_IN` at known places, numbered from `first`."""
     world, land = _world(name)
     generator = Generator().manual_seed(seed)
-    views = random_views(world, count, generator=generator, options=_VIEWS, land=land)
-    pairs = views_to_examples(views.images, views.lat_lon)
-    return [
-        Shot(f"{name} {number}", Image.fromarray(pixels), place)
-        for number, (pixels, place) in enumerate(pairs, start=first)
-    ]
+    options = ViewOptions(size=192, field_of_view_deg=(30.0, 60.0), min_land=0.3)
+    views = random_views(world, count, generator=generator, options=options, land=land)
+    pairs = enumerate(views_to_examples(views.images, views.lat_lon), start=first)
+    return [Shot(f"{name} {number}", Image.fromarray(one), place) for number, (one, place) in pairs]
+
+
+def build_locator(model: MapModel, request: Request) -> Geolocator:
+    """Make what locates as a visitor asks."""
+    select, features = WAYS_TO_CHOOSE[request.choice]
+    return Geolocator(
+        model,
+        steps=int(request.steps),
+        samples=int(request.samples),
+        shots=int(request.shots),
+        select=select,
+        features=features,
+    )
+
+
+def choose_examples(locator: Geolocator, photo: Image.Image, request: Request) -> list[Example]:
+    """Choose the examples that a photo is shown, in order.
+
+    Raises:
+        LoadError: the features need a package that is not installed.
+    """
+    examples = request.bank.examples
+    if request.choice == FIRST:
+        return list(examples[: int(request.shots)])
+    return [examples[number] for number in locator.choose_for([photo], examples)[0].tolist()]
+
+
+def locate_in_steps(
+    locator: Geolocator, photo: Image.Image, examples: Sequence[Example], *, cancelled: Event
+) -> Iterator[Float[Tensor, "3 height width"] | Prediction]:
+    """Give the mean map as it looks from each step, and at the end the prediction.
+
+    Whoever stops listening stops the drawing, too.
+
+    Raises:
+        CancelledError: the event was set.
+        ValueError: an example is wrong.
+    """
+    steps: SimpleQueue[Tensor | None] = SimpleQueue()
+
+    def callback_on_step_end(maps: Tensor, t: float) -> None:
+        if cancelled.is_set():
+            raise CancelledError
+        steps.put(maps[0].mean(dim=0).float().cpu())
+
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(
+            locator.locate, [photo], examples, callback_on_step_end=callback_on_step_end
+        )
+        answer.add_done_callback(lambda _: steps.put(None))
+        try:
+            yield from iter(steps.get, None)
+            yield answer.result()[0]
+        except GeneratorExit:
+            cancelled.set()
+            raise

@@ -53,13 +53,11 @@ class LeakageGuard:
         within_km: float | None = WITHIN_KM,
         max_bits: int | None = MAX_BITS,
     ) -> None:
-        """Take places and hashes of the queries, which may have an `id`.
+        """Take places and hashes of the queries, photos with places that may have an `id`.
 
-        Args:
-            queries: photos with places, such as `BenchmarkRecord`; read once.
-            within_km: great-circle distance up to which an example is too near; None for any.
-            max_bits: in how many bits of 64 the perceptual hashes (`imagehash.phash`) of near
-                duplicates differ at most; None compares no photos and needs no imagehash.
+        `within_km` is the great-circle distance up to which an example is too near, None for any;
+        `max_bits` says in how many bits of 64 the perceptual hashes (`imagehash.phash`) of near
+        duplicates differ at most, None compares no photos and needs no imagehash.
 
         Raises:
             UsageError: a limit out of range, or imagehash is not installed.

@@ -48,6 +48,11 @@ class Record:
     lat: float | None = None
     lon: float | None = None
 
+    @property
+    def lat_lon(self) -> tuple[float, float] | None:
+        """Its location, if that is known."""
+        return None if self.lat is None or self.lon is None else (self.lat, self.lon)
+
 
 def read_manifest(
     path: str | Path,

@@ -17,7 +17,6 @@ from icgeo.evaluation import Episode, levels_by_world, score
 from icgeo.evaluation.scores import GUESS_KM, methods
 from icgeo.plots.theme import add_legend
 from icgeo.report import tables
-from icgeo.report.published_numbers import compare_with_published
 from icgeo.report.run_folder import EACH, EmbeddedImage, Run, read_run
 
 Chart = tuple[EmbeddedImage, str, str]
@@ -32,8 +31,9 @@ def write_report(folders: Sequence[Path], path: Path, *, title: str = "Geolocati
     Raises:
         UsageError: no run folder, or one that cannot be read.
     """
-    each = max(1, WORLDS_SHOWN // max(1, len(folders)))
     runs = [read_run(folder) for folder in folders]
+    each = max(1, WORLDS_SHOWN // max(1, len(runs)))
+    worlds = [each if number < WORLDS_SHOWN else 0 for number in range(len(runs))]
     environment = Environment(
         loader=PackageLoader("icgeo", "assets"),
         autoescape=True,
@@ -42,7 +42,6 @@ def write_report(folders: Sequence[Path], path: Path, *, title: str = "Geolocati
         lstrip_blocks=True,
     )
     environment.globals |= {"tables": tables, "GUESS_KM": GUESS_KM}
-    worlds = [each if number < WORLDS_SHOWN else 0 for number in range(len(runs))]
     page = environment.get_template("report.html.jinja").render(
         title=title, runs=runs, sections=[*map(_section, runs, worlds)]
     )
@@ -59,7 +58,7 @@ def _section(run: Run, worlds: int) -> dict[str, Any]:
     charted = {world: rows for world, rows in by_world.items() if world in names[:worlds]}
     drawn = known[known.world.isin(charted)]
     calibration = tables.calibration_table(drawn)
-    compared, notes = compare_with_published(run.rows)
+    compared, notes = tables.compare_with_published(run.rows)
     return {
         "run": run,
         "worlds": names,
@@ -122,18 +121,17 @@ def _draw_errors(world: str, rows: DataFrame) -> Chart:
     known = known[known.locator == known.locator.iloc[0]]
     known = known[known.shots == known.shots.max()]
     most = min(len(known), 400)  # more lines hide each other
-    numbers = np.linspace(0, len(known) - 1, most).round().astype(int)
-    drawn, on_earth = known.iloc[numbers], Episode("", world, (), ()).is_earth
-    ax = Figure(figsize=(6, 3.7), layout="constrained").subplots()
+    drawn = known.iloc[np.linspace(0, len(known) - 1, most).round().astype(int)]
     columns = (["lat", "lon"], ["true_lat", "true_lon"])
     ends = (drawn[names].to_numpy(copy=True) for names in columns)
-    figure = plots.plot_errors(*ends, on_earth=on_earth, ax=ax)
+    ax = Figure(figsize=(6, 3.7), layout="constrained").subplots()
+    figure = plots.plot_errors(*ends, on_earth=Episode("", world, (), ()).is_earth, ax=ax)
     first, silent = known.iloc[0], known.lat.isna().sum()
     count = f"{len(drawn):,} of {len(known):,}" if len(drawn) < len(known) else f"{len(known)}"
     caption = (
         f"{world}, {first.locator}, {first.shots} shots: {count} truths and answers, joined by "
+        f"great circles; {silent:,} of {len(known):,} were not located"
     )
-    caption += f"great circles; {silent:,} of {len(known):,} were not located"
     if silent:
         guess = f"{GUESS_KM:,.0f} km"
         caption += f"; the tables count them as {guess}, the median on the map leaves them out"

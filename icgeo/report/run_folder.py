@@ -35,7 +35,6 @@ from icgeo.sphere import Values
 EACH = 3
 """Best and worst cases of a world, and rows of the gallery for each run."""
 PHOTO_SIDE = 240
-_PARTS = ("photo", "map", "density")
 
 
 @dataclass(frozen=True)
@@ -142,10 +141,9 @@ def save_figures(
     failed = set(rows[rows.error.notna()].set_index(["episode", "id"]).index)
     gallery: list[tuple[Any, ...]] = []
     for locator, episode in runs:
-        queries = [query for query in episode.queries if (episode.id, query.id) not in failed]
-        photos = [query.photo for query in queries[:EACH]]
-        answers = locator.locate(photos, episode.examples)
-        for query, answer in zip(queries, answers, strict=False):
+        queries = [one for one in episode.queries if (episode.id, one.id) not in failed][:EACH]
+        answers = locator.locate([one.photo for one in queries], episode.examples)
+        for query, answer in zip(queries, answers, strict=True):
             gallery.append((answer, query.photo, query.lat_lon, query.id, episode.is_earth))
     if gallery:
         *columns, titles, on_earth = zip(*gallery, strict=True)
@@ -223,19 +221,19 @@ def load_cases(folder: Path, rows: pd.DataFrame, *, each: int = EACH) -> pd.Data
     except (OSError, ValueError, TypeError, KeyError):
         entries = {}
     cases = choose_cases(rows, each)
-    records: list[dict[str, Any]] = []
-    lines: Iterable[Any] = cases.itertuples()
-    for case in lines:
-        entry = entries.get((case.locator, case.episode, case.id, case.shots), {})
-        images: dict[str, Any] = dict.fromkeys(_PARTS)
-        for part in images.keys() & entry.keys():
-            # the last part of a name only: the index is data, and leads nowhere else
-            path = target / Path(str(entry[part])).name
-            images[part] = EmbeddedImage(path.read_bytes(), path.suffix) if path.is_file() else None
-        if images["photo"] is None and pd.notna(case.source):
+    keys = cases[["locator", "episode", "id", "shots"]].itertuples(index=False, name=None)
+    kept = [entries.get(key, {}) for key in keys]
+    for part in ("photo", "map", "density"):
+        # the last part of a name only: the index is data, and leads nowhere else
+        paths = [target / Path(str(entry.get(part))).name for entry in kept]
+        images: Any = [
+            EmbeddedImage(one.read_bytes(), one.suffix) if one.is_file() else None for one in paths
+        ]
+        cases[part] = images
+    photos = []
+    for photo, source in zip(cases.photo, cases.source, strict=True):
+        photos.append(photo)
+        if photo is None and pd.notna(source):
             with suppress(PhotoError):
-                images["photo"] = shrink_photo(case.source)
-        records.append(images)
-    for part in _PARTS:
-        cases[part] = [images[part] for images in records]
-    return cases
+                photos[-1] = shrink_photo(source)
+    return cases.assign(photo=photos)

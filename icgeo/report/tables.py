@@ -1,17 +1,26 @@
 """Tables of a report: frames of text, whose index names the rows, with units in the headings.
 
 Conventions: what is not known is a dash; the second line of a cell, after a line break, is smaller.
+Published results stand beside a run only where benchmark, split and protocol are the same:
+`icgeo/assets/published.csv` holds each number with its source and protocol, how its authors count;
+that is known only where their own evaluation code was read. GeoRanker counts as GeoCLIP does, but
+strictly within the radius.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from pandas import DataFrame, Series, json_normalize
+import torch
+from pandas import DataFrame, Series, json_normalize, notna, read_csv
 
-from icgeo.evaluation.scores import BASELINES, METRICS, levels_by_world, methods
+from icgeo.data.benchmarks import BENCHMARKS
+from icgeo.evaluation.episodes import PHOTOS
+from icgeo.evaluation.scores import BASELINES, GUESS_KM, METRICS, levels_by_world, methods
+from icgeo.metrics import accuracy_within, distances, geoscore, mean_error, median_error
 from icgeo.metrics.densities import calibration_error, coverage
 from icgeo.prediction import rounded
 from icgeo.report.run_folder import Run
@@ -22,14 +31,20 @@ RESULTS = [name for name in METRICS if name not in ("located", "seconds")]
 GLANCE = ("median_km", "geoscore", "within_2500km", "nll")
 KOLMOGOROV = 1.358
 """Times 1 / sqrt(n): beyond it, calibration is rejected at 5 % (Massey 1951, table 1)."""
+SETS = {
+    "osv5m-test": ("osv5m", 210_122),
+    "im2gps3k-test": ("im2gps3k", 2_997),
+    "yfcc4k-test": ("yfcc4k", 4_536),
+    "gws15k-test": ("gws15k", 15_000),
+    "inat21-val": ("inat21", 100_000),
+}
+"""Episode ids of benchmarks with published numbers: the benchmark, and how many queries it has."""
+WHOLE = 0.95
+"""Share of a benchmark that has to be answered: photos get lost, but a sample is not the set."""
 
 
 def format_number(value: float | None, form: str = ",.0f") -> str:
-    """Format a number; a dash if there is none, and infinity as its sign.
-
-    >>> format_number(1234.5, ",.1f"), format_number(float("nan")) == format_number(None) == DASH
-    ('1,234.5', True)
-    """
+    """Format a number; a dash if there is none, and infinity as its sign."""
     if value is None or math.isnan(value):
         return DASH
     text = "∞" if math.isinf(value) else f"{abs(value):{form}}"
@@ -151,3 +166,87 @@ def values_table(values: Mapping[str, Any], name: str, value: str) -> DataFrame:
     table = json_normalize(dict(values), sep=": ").astype(object).T
     table = table.where(table.notna(), DASH).astype(str)
     return table.set_axis([value], axis="columns").rename_axis(name)
+
+
+def published() -> DataFrame:
+    """Read the published numbers: system, benchmark, metric, value, unit, protocol and source."""
+    with (files("icgeo") / "assets" / "published.csv").open(encoding="utf-8") as stream:
+        numbers = read_csv(stream)
+    # countries are told by the labels of the data set there
+    return numbers[numbers.metric != "country accuracy"]
+
+
+def compare_with_published(rows: DataFrame) -> tuple[dict[str, DataFrame], list[str]]:
+    """Set the method with most shots beside published numbers: tables, and what is left out."""
+    tables: dict[str, DataFrame] = {}
+    notes: list[str] = []
+    for episode, (benchmark, size) in SETS.items():
+        answers = methods(rows[rows.episode == episode])
+        known = answers[(answers.shots == answers.shots.max()) & answers.nll.notna()]
+        if 0 < len(known) < WHOLE * size:
+            answered = f"{benchmark}: {len(known):,} of its {size:,} queries were answered"
+            notes.append(f"{answered}; a part of a benchmark is not compared.")
+        elif len(known):
+            tables |= _compare(benchmark, known)
+    if not tables and not notes:
+        worlds = set(rows["world"])
+        photos, splits = worlds & {PHOTOS}, worlds & set(BENCHMARKS)
+        reasons = (
+            (photos, " On photos of your own those systems were not measured."),
+            (splits, " Another split of a benchmark is another test."),
+            (worlds - photos - splits, " A view of a planet from orbit is another task."),
+        )
+        notes.append(
+            "None of the published systems (PLONK, GeoCLIP, PIGEON, OSV-5M baselines, LocDiff, "
+            "HierLoc, GeoRanker) is set beside this run: their numbers hold for photos taken on "
+            "the ground, on OSV-5M, Im2GPS3k, YFCC4k, GWS15k and iNat21, and this run has none of "
+            "these." + "".join(reason for where, reason in reasons if where)
+        )
+    return tables, notes
+
+
+def _compare(benchmark: str, rows: DataFrame) -> dict[str, DataFrame]:
+    """Lay out the numbers with a known protocol beside those of the rows, and the others alone."""
+    numbers = published()
+    numbers = numbers[numbers.benchmark == benchmark]
+    cells = []
+    lines: Iterable[Any] = numbers.itertuples()
+    for number in lines:
+        form = ",.1f" if number.unit == "%" else ",.0f"
+        cells.append(format_number(number.value, form))
+        if notna(number.protocol):
+            cells[-1] += f"\nthis run {format_number(_score_as(number, rows), form)}"
+    numbers = numbers.assign(heading=numbers.metric + ", " + numbers.unit, cell=cells)
+    is_same = numbers.protocol.notna()
+    first = rows.iloc[0]
+    run = f"{first['locator']}, {first['shots']} shots, {len(rows):,} queries"
+    same = f"published, and below it this run ({run}) counted by the same protocol"
+    other = "published by a protocol that is not known, so not compared"
+    parts = {same: numbers[is_same], other: numbers[~is_same]}
+    return {f"{benchmark}: {title}": _by_system(part) for title, part in parts.items() if len(part)}
+
+
+def _score_as(number: Any, rows: DataFrame) -> float:
+    """Score rows as the authors of a published number do."""
+    ends = (["lat", "lon"], ["true_lat", "true_lon"])
+    answer, truth = (torch.tensor(rows[names].to_numpy()) for names in ends)
+    km = distances(answer, truth, protocol=number.protocol).nan_to_num(posinf=GUESS_KM)
+    match number.metric:
+        case "GeoScore":
+            return geoscore(km, protocol=number.protocol).mean().item()
+        case "mean error":
+            return mean_error(km)
+        case "median error":
+            return median_error(km)
+        case within:
+            radius = float(within.strip("< km"))
+            return 100 * accuracy_within(km, radius, protocol=number.protocol)
+
+
+def _by_system(numbers: DataFrame) -> DataFrame:
+    """Lay out a line for each system, in order of appearance."""
+    table = numbers.pivot(index="system", columns="heading", values="cell").fillna(DASH)
+    table = table.reindex(index=numbers.system.unique(), columns=numbers.heading.unique())
+    systems = numbers.groupby("system")
+    sources = systems.source.agg(lambda sources: "; ".join(sources.unique()))
+    return table.assign(protocol=systems.protocol.first().fillna("not known"), source=sources)

@@ -11,16 +11,17 @@ from PIL import Image
 
 from icgeo import Density, Example, Geolocator, Prediction
 from icgeo.app import outputs
-from icgeo.app.answers import (
+from icgeo.app.session import (
     FIRST,
     WAYS_TO_CHOOSE,
     CancelledError,
+    ExampleList,
     Request,
+    Shot,
     build_locator,
     choose_examples,
     locate_in_steps,
 )
-from icgeo.app.session import ExampleList, Shot
 from icgeo.models import load
 from icgeo.plots import plot_interactive
 
@@ -129,8 +130,8 @@ def test_no_place_is_invented():
 
 
 def test_files_hold_the_answer(prediction, tmp_path):
-    paths = outputs.save_files(prediction, Shot("../a b<c>.jpg", photo()), tmp_path)
-    assert [path.removeprefix(f"{tmp_path}/") for path in paths] == [
+    paths = outputs.save_files(prediction, Shot("../a b<c>.jpg", photo()), tmp_path / "new")
+    assert [path.removeprefix(f"{tmp_path}/new/") for path in paths] == [
         "a-b-c.geojson",
         "a-b-c.parquet",
         "a-b-c.fits",

@@ -1,5 +1,6 @@
 """What a visitor gives: uploads, manifests, places."""
 
+import gc
 import socket
 
 import numpy as np
@@ -7,8 +8,7 @@ import pytest
 from PIL import Image
 from PIL.ExifTags import GPS, IFD
 
-from icgeo.app import launch, session
-from icgeo.app.serving import _free_port
+from icgeo.app import _free_port, launch, session
 from icgeo.app.session import ExampleList, Shot, read_uploads
 from icgeo.sphere import distance_km
 
@@ -145,3 +145,16 @@ def test_a_host_that_is_not_there_is_told():
 
 def test_any_free_port_can_be_asked_for():
     assert _free_port("127.0.0.1", 0) > 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_the_page_has_its_parts():
+    """Gradio leaves an event loop open as it is imported: it is collected here."""
+    pytest.importorskip("gradio", reason="needs the extra [demo]")
+    from icgeo.app.interface import build
+
+    page = build("tiny")
+    names = {part["props"].get("elem_id") for part in page.config["components"]}
+    assert names >= {"photos", "examples", "world", "locate", "cancel", "summary", "files"}
+    gc.collect()

@@ -7,10 +7,10 @@ import pytest
 from pyproj import Geod
 from report_rows import rows
 
+import icgeo.report.tables
 from icgeo.evaluation import to_frame
 from icgeo.evaluation.episodes import PHOTOS
-from icgeo.report import published_numbers
-from icgeo.report.published_numbers import compare_with_published
+from icgeo.report.tables import compare_with_published, published
 from icgeo.sphere import distance_km
 
 
@@ -32,7 +32,7 @@ def cells_of(table):
 def small(monkeypatch):
     """A benchmark of four queries in place of the whole."""
     monkeypatch.setattr(
-        published_numbers, "SETS", {"im2gps3k-test": ("im2gps3k", 4), "osv5m-test": ("osv5m", 4)}
+        icgeo.report.tables, "SETS", {"im2gps3k-test": ("im2gps3k", 4), "osv5m-test": ("osv5m", 4)}
     )
 
 
@@ -44,7 +44,7 @@ def benchmark_rows(name, **values):
 
 def test_the_numbers_are_those_of_the_file():
     """By hand from published.csv."""
-    numbers = [*published_numbers.published().itertuples()]
+    numbers = [*published().itertuples()]
     found = {(one.system, one.benchmark, one.metric): one for one in numbers}
     assert found["GeoCLIP", "im2gps3k", "< 25 km"].value == 34.5
     assert found["osv5m baseline", "osv5m", "GeoScore"].value == 3361

@@ -1,0 +1,314 @@
+"""The command `icgeo`: locate photos, plan a run, open the demo, say what is installed.
+
+Conventions: answers go to standard output, all else to standard error. Exit codes: 0, 1 where some
+photo could not be read, 2 for wrong usage. The library is imported by the command that needs it.
+A row of an answer holds `source`, the path of the photo, and what `Prediction.to_dict` says, or
+`error`, why the photo could not be read.
+"""
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from icgeo import config
+from icgeo.config import UsageError
+from icgeo.options import (
+    ONLY_ORBIT,
+    Choice,
+    DemoOptions,
+    LoadOptions,
+    LocateOptions,
+    ModelOptions,
+    fields_of,
+    knows_orbit_alone,
+)
+from icgeo.writing import write_atomically
+
+if TYPE_CHECKING:
+    from icgeo.geolocator import Geolocator
+    from icgeo.prediction import Example, Prediction
+
+COSTS = (
+    *("parameters", "shots", "attention", "queries", "batch_size", "steps", "samples"),
+    *("weight_bytes", "context_bytes", "activation_bytes", "total_bytes", "memory_bytes", "fits"),
+    *("naive_flop", "stock_flop", "shared_flop"),
+)
+"""What `icgeo plan --json` says of an `icgeo.models.cost.Plan`."""
+COLUMNS = (
+    *("source", "lat", "lon", "located", "legibility", "area_50_km2", "area_90_km2", "seconds"),
+    "error",
+)
+"""Of a file of answers."""
+SUFFIXES = (".csv", ".geojson", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(LocateOptions, LoadOptions):
+    """Locate photos, given examples; exit code 1 where some of them cannot be read."""
+
+    photos: Sequence[str] = config.positional(
+        "Paths of photos or of folders of them, or - for a list of paths on standard input, one on "
+        "a line."
+    )
+    examples: Path | None = None
+    """Photos whose locations are known: a CSV or Parquet file with columns image, latitude and
+    longitude in degrees, or a folder of photos with GPS tags; by default none."""
+    select: Choice = "nearest"
+    """How examples are chosen: those most alike, alike but diverse, or without looking at the
+    photo."""
+    save: Path | None = None
+    """File to write, by its suffix: .geojson (points, and the regions that hold half and 90 % of
+    the probability), .parquet (GeoParquet of the points), .csv or .jsonl (a row a photo)."""
+    json: bool = False
+    """Print an object of JSON a line, areas in km2."""
+    allow_outside: bool = False
+    """Accept examples outside the folder of their manifest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(ModelOptions):
+    """Say what memory and how many operations a run needs; no weights are loaded."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Numbers that the weights are stored in, unless they are quantized."""
+    shots: int = 16
+    """Number of examples."""
+    queries: int = 64
+    """Photos that share the examples."""
+    batch_size: int = 8
+    """Photos at a time."""
+    steps: int | None = None
+    """Steps of the flow; by default the checkpoint's own."""
+    samples: int | None = None
+    """Maps drawn for each photo; by default the checkpoint's own."""
+    json: bool = False
+    """Print one object of JSON, in bytes and floating-point operations a photo."""
+
+
+@dataclass(frozen=True)
+class InfoOptions:
+    """Say what is installed: versions, devices, backends, extras."""
+
+    json: bool = False
+    """Print one object of JSON."""
+
+
+def predict(options: PredictOptions) -> int:
+    """Locate photos batch by batch, and print each answer when it is there."""
+    from tqdm import tqdm
+
+    _check(options)
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    locator, examples = _prepare(options)
+    suffix = options.save.suffix.lower() if options.save else None
+    saved: list[dict[str, Any]] = []
+    failed = count = 0
+    sources = _sources(options.photos)
+    with tqdm(desc="locating", unit="photo", disable=None) as bar:
+        while batch := list(islice(sources, options.batch_size)):
+            for row, prediction in _locate(locator, batch, examples):
+                with bar.external_write_mode(file=sys.stdout):
+                    _show(row, as_json=options.json)
+                count, failed = count + 1, failed + (prediction is None)
+                if suffix:
+                    saved += _features(row, prediction) if suffix == ".geojson" else [row]
+            bar.update(len(batch))
+    if not count:
+        sys.stderr.write("icgeo: no photo was given\n")
+    if options.save:
+        _save(saved, options.save)
+    return 1 if failed else 0
+
+
+def _check(options: PredictOptions) -> None:
+    """Refuse, before any work, what cannot be answered or saved."""
+    if not options.photos:
+        raise UsageError("expected photos, or - for a list of paths on standard input")
+    if options.shots is None and (options.features or options.select != "nearest"):
+        raise UsageError("expected --shots with --select and --features: how many to choose")
+    if (path := options.save) is None:
+        return
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"expected a file that ends in {', '.join(SUFFIXES)}, got {path}")
+    if not path.parent.is_dir():
+        raise UsageError(f"expected a folder {path.parent} to save {path.name} in; make it first")
+
+
+def _prepare(options: PredictOptions) -> "tuple[Geolocator, list[Example]]":
+    """Load the model, and encode the examples: one that cannot be read is wrong usage."""
+    from icgeo.geolocator import Geolocator
+    from icgeo.prediction import as_examples
+
+    try:
+        examples = as_examples(options.examples, allow_outside=options.allow_outside)
+        locator = Geolocator(**fields_of(LoadOptions, options), **fields_of(LocateOptions, options))
+        locator.prepare(examples)
+    except (OSError, ValueError) as error:
+        message = str(error).replace("(allow_outside)", "(--allow_outside)")
+        raise UsageError(message) from error
+    if knows_orbit_alone(options):
+        sys.stderr.write(f"icgeo: {ONLY_ORBIT}\n")
+    return locator, examples
+
+
+def _sources(photos: Iterable[str]) -> Iterator[str]:
+    """Give paths as they come; a list names folders too, as `find` does, which are no photos."""
+    from icgeo.data.manifest import photos_in
+
+    for photo in photos:
+        if photo == "-":
+            lines = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
+            yield from (line for line in lines if line and not Path(line).is_dir())
+        elif photo and Path(photo).is_dir():
+            yield from map(str, photos_in(photo))
+        else:
+            yield photo
+
+
+def _locate(
+    locator: "Geolocator", sources: Sequence[str], examples: "Sequence[Example]"
+) -> "Iterator[tuple[dict[str, Any], Prediction | None]]":
+    """Locate what can be read; a row for each source, in order, and its prediction."""
+    from icgeo.data.photos import PhotoError, read_for_model
+
+    photos: dict[str, Any] = {}
+    errors: dict[str, str] = {}
+    for source in sources:
+        try:
+            photos[source] = read_for_model(source, locator.loaded.photo_size)
+        except PhotoError as error:
+            errors[source] = config.one_line(error)
+    located = locator.locate([*photos.values()], examples) if photos else []
+    predictions = dict(zip(photos, located, strict=True))
+    for source in sources:
+        if (prediction := predictions.get(source)) is None:
+            yield {"source": source, "error": errors[source]}, None
+        else:
+            yield {"source": source, **prediction.to_dict()}, prediction
+
+
+def _show(row: Mapping[str, Any], *, as_json: bool) -> None:
+    from icgeo.prediction import rounded
+
+    if as_json:
+        line = json.dumps(row)
+    elif "error" in row:
+        sys.stderr.write(f"icgeo: {row['error']}\n")
+        return
+    else:
+        place = f"{row['lat']:.2f}, {row['lon']:.2f}" if row["located"] else "not located"
+        area = f"90 % in {rounded(row['area_90_km2'])} km2"
+        line = "\t".join((row["source"], place, area, f"legibility {row['legibility']:.2f}"))
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _features(row: dict[str, Any], prediction: "Prediction | None") -> list[dict[str, Any]]:
+    """Return the row of a photo with its point and with each region; without a geometry else."""
+    if prediction is None or not prediction.located:  # its regions are most of the sphere
+        return [{**row, "geometry": None}]
+    return [{**row, **record} for record in prediction.to_geodataframe().to_dict("records")]
+
+
+def _save(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Save rows in the format of the suffix; the old file stays until the new one is whole."""
+    from geopandas import GeoDataFrame, GeoSeries
+    from pandas import DataFrame
+
+    frame = DataFrame(rows, columns=COLUMNS)
+    try:
+        with write_atomically(path) as partial:
+            match path.suffix.lower():
+                case ".csv":
+                    how: dict[str, Any] = {"errors": "surrogateescape", "lineterminator": "\n"}
+                    frame.to_csv(partial, index=False, **how)
+                case ".geojson":
+                    frame = GeoDataFrame(rows or {"geometry": []}, crs="EPSG:4326")
+                    text = frame.to_json(na="drop", drop_id=True) + "\n"
+                    partial.write_text(text, encoding="utf-8")
+                case ".jsonl":
+                    text = "".join(json.dumps(row) + "\n" for row in rows)
+                    partial.write_text(text, encoding="utf-8")
+                case ".parquet":
+                    points = GeoSeries.from_xy(frame["lon"], frame["lat"], crs="EPSG:4326")
+                    points = points.where(frame["lat"].notna())
+                    GeoDataFrame(frame, geometry=points).to_parquet(partial, index=False)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def plan(options: PlanOptions) -> int:
+    """Print what a run will cost."""
+    import torch
+
+    from icgeo.models.cost import plan as plan_run
+
+    settings = {**vars(options), "dtype": getattr(torch, options.dtype)}
+    as_json = settings.pop("json")
+    cost = plan_run(**settings)
+    text = json.dumps({name: getattr(cost, name) for name in COSTS}) if as_json else str(cost)
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+def demo(options: DemoOptions) -> int:
+    """Start the page, until it is stopped."""
+    if not all(importlib.util.find_spec(name) for name in ("gradio", "plotly")):
+        raise UsageError("the page needs gradio and plotly: pip install 'icgeo[demo]'")
+    from icgeo.app import launch
+
+    try:
+        launch(**vars(options))
+    except OSError as error:
+        raise UsageError(str(error)) from error
+    return 0
+
+
+def info(options: InfoOptions) -> int:
+    """Print what is installed."""
+    import yaml
+
+    from icgeo.models.installed import installed
+
+    facts = installed()
+    as_yaml = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
+    sys.stdout.write(json.dumps(facts) + "\n" if options.json else as_yaml)
+    return 0
+
+
+COMMANDS: dict[type[Any], Callable[[Any], int]] = {
+    PredictOptions: predict,
+    PlanOptions: plan,
+    DemoOptions: demo,
+    InfoOptions: info,
+}
+"""What runs with which options; a command is called as its function is."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    try:
+        options = config.parse(
+            {command.__name__: options for options, command in COMMANDS.items()},
+            args,
+            prog="icgeo",
+            description="Locate photos by showing a model that draws maps a few solved cases.",
+            version=metadata.version("icgeo"),
+        )
+        config.prepare_screen()
+        return COMMANDS[type(options)](options)
+    except UsageError as error:
+        sys.stderr.write(f"icgeo: error: {config.one_line(error)}\n")
+        return 2
+    except BrokenPipeError:  # who reads the answers has enough of them
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
