@@ -70,9 +70,7 @@ ARCHITECTURES = {
     "FluxKontextPipeline": Architecture(
         flux.KontextBackbone, flux.embed_kontext, layout="panel", embedded_guidance=2.5
     ),
-    "WanVACEPipeline": _WAN,
-    "WanPipeline": _WAN,
-    "WanImageToVideoPipeline": _WAN,
+    **dict.fromkeys(("WanVACEPipeline", "WanPipeline", "WanImageToVideoPipeline"), _WAN),
 }
 """By the class that a checkpoint names."""
 
