@@ -38,13 +38,9 @@ def save(
 ) -> None:
     """Write a locator to a new or empty folder.
 
-    Args:
-        folder: where it goes.
-        model: loaded by `icgeo.load`, or made by this package.
-        options: fields of the locator, plain values.
-        examples: whose images are pictures as the model sees them.
-        base: the hub id to name in place of a local folder's weights, which are copied otherwise.
-        licence: for the card.
+    `options` are the fields of the locator, plain values, and the images of `examples` pictures as
+    the model sees them. `base` is a hub id to name in place of a local folder's weights, which are
+    copied otherwise; the card states the `licence`.
 
     Raises:
         UsageError: a folder that holds something, or a model that cannot be saved.
@@ -62,14 +58,13 @@ def save(
     if examples:
         manifest = folder / EXAMPLES
         manifest.parent.mkdir()
-        rows = []
-        for number, example in enumerate(examples):
-            picture: Any = example.image
-            picture.save(manifest.parent / f"{number:04}.png")
-            rows.append((f"{number:04}.png", example.lat, example.lon))
         with manifest.open("w", encoding="utf-8", newline="") as stream:
             writer = csv.writer(stream, lineterminator="\n")
-            writer.writerows([("image", "latitude", "longitude"), *rows])
+            writer.writerow(("image", "latitude", "longitude"))
+            for number, example in enumerate(examples):
+                picture: Any = example.image
+                picture.save(manifest.parent / f"{number:04}.png")
+                writer.writerow((f"{number:04}.png", example.lat, example.lon))
     (folder / "README.md").write_text(_card(index, licence), encoding="utf-8")
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
@@ -141,12 +136,9 @@ def read(
         only_here = options.get("local_files_only", False)
         folder = fetch(str(source), revision=revision, local_files_only=only_here)
     index = _read_index(folder, source)
-    adapter = index["adapter"]
-    saved = {
-        "revision": index["revision"],
-        "adapter": folder / ADAPTER if adapter == ADAPTER else adapter,
-        "quantization": index["quantization"],
-    }
+    saved = {name: index[name] for name in ("revision", "adapter", "quantization")}
+    if saved["adapter"] == ADAPTER:
+        saved["adapter"] = folder / ADAPTER
     weights = folder / MODEL if index["model"] == MODEL else index["model"]
     model: Any = load(weights, **{**saved, **options})
     model = replace(model, settings=Settings.from_dict(index["settings"])).choosing(**settings)

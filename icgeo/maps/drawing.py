@@ -126,10 +126,7 @@ def _blend(opacity: Float[Tensor, "*batch 3 pixels"], style: MapStyle) -> Tensor
 
 
 def draw(locations: Values, style: MapStyle) -> Float[Tensor, "*batch 3 height width"]:
-    """Draw each location on its own map, float32 in [0, 1], on the device of the locations.
-
-    A location off the map leaves there what its kernel reaches, or nothing.
-    """
+    """Draw each location on its own map, float32 in [0, 1], on the device of the locations."""
     lat_lon = as_lat_lon(locations)
     if style.projection == "web_mercator" and (lat_lon[..., 0].abs() > MERCATOR_LATITUDE).any():
         raise ValueError(

@@ -33,8 +33,6 @@ _SMOOTHNESS = (1.0, 2.0, 4.0)
 """Widths of the smooth noise, in sigmas of the heatmap, at most 60 degrees."""
 _LONGEST_STEP = 4.0
 """Masses grow or shrink at most this many nats an iteration of the fit."""
-_INNER_STEPS = 4
-"""Conjugate gradient steps in each Newton step."""
 
 Field = Float[Tensor, "_ _ _ _"]
 Blocks = Complex[Tensor, "_ _ _ _"]
@@ -187,13 +185,10 @@ def _apply(blocks: Blocks, field: Field) -> Field:
 
 
 def _single(blocks: Blocks) -> Blocks:
-    """In single precision, without what is negligible: denormal numbers take many times as long.
-
-    The highest frequencies go altogether where the heatmap has none.
-    """
+    """In single precision, without what is negligible: denormal numbers take many times as long."""
     parts = torch.view_as_real(blocks)
     counts = parts.abs() > _NEGLIGIBLE * parts.abs().max()
-    highest = counts.nonzero()[:, 0].max()
+    highest = counts.nonzero()[:, 0].max()  # the heatmap has no frequencies beyond
     return torch.view_as_complex(parts * counts)[: highest + 1].to(torch.complex64)
 
 
@@ -321,17 +316,14 @@ def drawing_operator(style: MapStyle, noise: Noise) -> DrawingOperator:
 
 
 def _newton_step(operator: DrawingOperator, mass: Field, slope: Field, scale: Tensor) -> Field:
-    """Change of log mass that solves (scale + normal . J) x = slope, J = diag(m) - m m'.
-
-    Conjugate gradients in the inner product of J, in which the matrix is self-adjoint.
-    """
+    """Solve (scale + normal . J) x = slope, J = diag(m) - m m', by conjugate gradients in J."""
 
     def centred(field: Field) -> Field:
         return field - dot(mass, field)
 
     change = direction = torch.zeros_like(slope)
     residual, before = centred(slope), torch.full_like(scale, torch.inf)
-    for _ in range(_INNER_STEPS):
+    for _ in range(4):
         size = dot(residual, mass * residual)
         momentum = torch.where(before > 1e-20, size / before, 0.0)
         direction = torch.addcmul(residual, momentum, direction)
@@ -349,12 +341,10 @@ def maximum_entropy(
 ) -> Field:
     """Find the masses of the candidates that explain fields of opacity with the largest entropy.
 
-    They minimise energy(field - drawing of m) / 2 + scale KL(m, prior): non-negative, of sum 1,
-    unique, smooth, and equal to the prior where the map says nothing (Skilling and Bryan 1984,
-    "Maximum entropy image reconstruction: general algorithm"). Newton's method on the log masses;
-    `scale`, never below 1, is how many times larger the noise variance of a map turned out than the
-    noise model says, so that the fit starts stiff, loosens as it improves, and stays stiff for a
-    map that no density explains.
+    They minimise energy(field - drawing of m) / 2 + scale KL(m, prior) (Skilling and Bryan 1984,
+    "Maximum entropy image reconstruction: general algorithm"), by Newton's method on the log
+    masses. `scale`, never below 1, is how many times larger the noise variance of a map turned out
+    than the noise model says: the fit starts stiff, and stays so if no density explains the map.
     """
     mass, log_ratio = prior.expand_as(evidence.adjoint), torch.zeros_like(evidence.adjoint)
     for _ in range(steps):

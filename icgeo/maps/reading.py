@@ -35,7 +35,6 @@ _LEAST_ENERGY = 10.0
 """Difference to the prior's map, in noise variances, below which no map is fully legible."""
 _CHUNK = 2**18
 """Candidates, over all maps, that are fitted at once: what stays in a processor's cache."""
-_SHIFT_STEPS = 3
 _LARGEST_SHIFT = 4
 """Of a map against its base: in pixels, to either side."""
 _COVERED = 0.05
@@ -49,8 +48,8 @@ class Reading:
     density: Density
     """The density; the prior where the map is illegible."""
     legibility: float
-    """In [0, 1]: how much better a density explains the map than the prior does. It is the share of
-    what a heatmap could have drawn on the map, beyond white noise, that the density draws."""
+    """Share, in [0, 1], of what a heatmap could have drawn on the map beyond the prior and white
+    noise that the density draws."""
     point: Float[Tensor, "2"]
     """Location of the heaviest mode, finer than the cells: the mean of the density within 1.5
     narrowest sigmas of it. NaN where the map is illegible."""
@@ -71,8 +70,7 @@ def read(
     Args:
         maps: [batch, 3, height, width] on any device; finite, but values may leave [0, 1].
         style: how the maps were drawn.
-        noise: what maps have beside the heatmap, `Noise()` if not given; a map of larger misfit is
-            taken for noisier.
+        noise: what maps have beside the heatmap; a map of larger misfit is taken for noisier.
         prior: what to believe where the map says nothing, of the same nside; uniform if not given.
         floor: mass that is spread over the whole sphere, so that no log-density is infinite.
         nside: of the densities. A location is resolved to half of the narrowest sigma.
@@ -120,10 +118,7 @@ def _check(maps: Tensor, style: MapStyle, floor: float, prior: Density | None, n
 def _opacity(
     maps: Float[Tensor, "batch 3 height width"], style: MapStyle
 ) -> Float[Tensor, "batch channel height width"]:
-    """Opacity in each width of the heatmap: three channels, or one that all colours tell together.
-
-    Where the base has structure, a shift of the map against it is registered first.
-    """
+    """Opacity in each width of the heatmap: three, or one that all colours tell together."""
     base, change = base_image(style).to(maps.device), contrast(style).to(maps.device)
     if len(style.sigma_deg) == 3:
         return (maps - base) / change
@@ -133,14 +128,10 @@ def _opacity(
 
 
 def _shared_opacity(heatmap: Tensor, change: Tensor) -> Float[Tensor, "batch 1 height width"]:
-    """Least squares over the colours in each pixel, less a colour bias common to all pixels.
-
-    What no opacity explains is the part of the heatmap across the contrast; from it follows the
-    bias, but for what lies along the contrast everywhere.
-    """
+    """Least squares over the colours in each pixel, less a colour bias common to all pixels."""
     unit = change / change.norm(dim=0)
     along = einsum(unit, heatmap, "c h w, b c h w -> b h w")
-    across = heatmap - unit * along[:, None]
+    across = heatmap - unit * along[:, None]  # no opacity explains it; the bias follows from it
     count = unit[0].numel()
     normal = count * torch.eye(3, device=heatmap.device) - einsum(unit, unit, "i h w, j h w -> i j")
     bias = reduce(across, "b c h w -> b c", "sum") @ torch.linalg.pinv(normal, rtol=1e-3)
@@ -149,15 +140,12 @@ def _shared_opacity(heatmap: Tensor, change: Tensor) -> Float[Tensor, "batch 1 h
 
 
 def _registered(maps: Tensor, base: Tensor, change: Tensor) -> Float[Tensor, "b 3 h w"]:
-    """Undo the shift between maps and base: whole pixels first, then fractions.
-
-    Least squares on the slopes of the base (Lucas and Kanade 1981); pixels under the heatmap and
-    near the upper and lower edge say nothing.
-    """
+    """Undo the shift between maps and base, in the end by its slopes (Lucas and Kanade 1981)."""
     slopes = torch.stack(torch.gradient(base, dim=(1, 2)))
     shift = _whole_shift(maps, base)
-    for _ in range(_SHIFT_STEPS):
+    for _ in range(3):
         moved = _moved(maps, -shift)
+        # pixels under the heatmap and near the upper and lower edge say nothing
         weight = (_shared_opacity(moved - base, change).abs() < _COVERED).float()
         weight[:, :, :_LARGEST_SHIFT] = weight[:, :, -_LARGEST_SHIFT:] = 0
         apart = (moved - base) * weight
@@ -207,11 +195,9 @@ def _grid_weights(grid: Grid, prior: Density | None) -> Field:
 def _legibility(
     white: Tensor, gained: Tensor, before: Tensor, overfit: float
 ) -> Float[Tensor, " batch"]:
-    """Share of what a heatmap could have drawn, beyond prior and white noise, that the fit draws.
-
-    White noise is measured outside the band of the heatmap. A density fits `overfit` of what is
-    within to mere noise: that is no gain, and it takes four times as much to be half legible.
-    """
+    """Share of what a heatmap could draw, beyond prior and white noise, that the fit draws."""
+    # A density fits `overfit` of what is in the band of the heatmap to mere noise: that is no gain,
+    # and it takes four times as much to be half legible.
     drawable = (before - white).clamp_min(0) + 2 * overfit * white
     share = (gained - overfit * white) / drawable.clamp_min(_LEAST_ENERGY)
     return share.clamp(0, 1).flatten()
@@ -220,10 +206,7 @@ def _legibility(
 def _energies(
     operator: DrawingOperator, evidence: Evidence, mass: Field, prior: Field
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """In the band of the heatmap: white noise, what the fit explains, and all that it might have.
-
-    Explained is what the prior does not draw, and an empty map does not either.
-    """
+    """In the heatmap's band: white noise, what the fit explains, and all that it might have."""
     drawn = operator.normal(mass)
     left = operator.band_energy(evidence.adjoint - drawn)
     of_prior = operator.band_energy(evidence.adjoint - operator.normal(prior))
@@ -261,11 +244,7 @@ def _modes(
 
 @lru_cache(maxsize=8)
 def _to_cells(style: MapStyle, nside: int) -> Float[Tensor, "cells candidates"]:
-    """Sparse matrix that spreads the mass of candidates over HEALPix cells, bilinearly; cached.
-
-    Candidates are taken as the nodes of a bilinear density, which is integrated over points in each
-    cell; its columns sum to 1, so that no mass is lost.
-    """
+    """Sparse matrix that spreads the mass of candidates over HEALPix cells, bilinearly; cached."""
     grid = candidate_grid(style)
     cells, lat_lon = _points_on_map(style, nside, grid)
     row = (grid.lat[0] - lat_lon[:, 0]) / (grid.lat[0] - grid.lat[-1]) * (len(grid.lat) - 1)

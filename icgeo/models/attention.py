@@ -50,11 +50,6 @@ class KVCache:
     keys: dict[int, Heads] = field(default_factory=dict)
     values: dict[int, Heads] = field(default_factory=dict)
 
-    def store(self, layer: int, key: Heads, value: Heads) -> None:
-        """Store a layer, once: gradient checkpointing computes it again."""
-        self.keys.setdefault(layer, key)
-        self.values.setdefault(layer, value)
-
     def tensors(self) -> dict[str, Tensor]:
         """Return all layers by name, as a file holds them."""
         return {f"{name}.{n}": x for name, part in vars(self).items() for n, x in part.items()}
@@ -72,10 +67,9 @@ class KVCache:
         groups: int,
         visible: Bool[Tensor, "groups queries sequences"] | None = None,
     ) -> RotatedKV:
-        """Rotate the sequences of each group to their places, one behind the other.
+        """Rotate the sequences of each of some `groups` to their places, one behind the other.
 
-        `rotary` has cosine and sine at the places of the tokens of a group; each of as many
-        `groups`, in order. `visible` says which sequences each query sees; None means all.
+        `rotary` is of the tokens of a group; `visible` says which sequences each query sees.
         """
         keys, values = (
             [rearrange(part[n], "(g k) t h c -> g (k t) h c", g=groups) for n in sorted(part)]
@@ -111,8 +105,14 @@ def one_softmax(
     query: Heads, key: Heads, value: Heads, *, rotated: Sequence[RotatedKV], layer: int
 ) -> Heads:
     """Attend by explicit scores: differentiable, and may hide tokens from some queries."""
-    query = query * query.shape[-1] ** -0.5
-    scores = [_scores(query, part, layer) for part in rotated]
+    query, scores = query * query.shape[-1] ** -0.5, []
+    for part in rotated:
+        keys = rearrange(part.keys[layer], "g s h c -> g h c s")
+        folded = rearrange(query, "(g q) t h c -> g h (q t) c", g=len(keys)) @ keys
+        scores.append(rearrange(folded, "g h (q t) s -> (g q) h t s", t=query.shape[1]))
+        if part.visible is not None:
+            hidden = ~rearrange(part.visible, "g q s -> (g q) 1 1 s")
+            scores[-1] = scores[-1].masked_fill(hidden, -torch.inf)
     scores.append(einsum(query, key, "n t h c, n s h c -> n h t s"))
     weights = torch.cat(scores, dim=-1).softmax(dim=-1)
     *of_rotated, of_sequence = weights.split([part.shape[-1] for part in scores], dim=-1)
@@ -122,15 +122,6 @@ def one_softmax(
         folded = rearrange(weight, "(g q) h t s -> g h (q t) s", g=len(values))
         out = out + rearrange(folded @ values, "g h (q t) c -> (g q) t h c", t=query.shape[1])
     return out
-
-
-def _scores(query: Heads, rotated: RotatedKV, layer: int) -> Float[Tensor, "n heads tokens seen"]:
-    keys = rearrange(rotated.keys[layer], "g s h c -> g h c s")
-    scores = rearrange(query, "(g q) t h c -> g h (q t) c", g=len(keys)) @ keys
-    scores = rearrange(scores, "g h (q t) s -> (g q) h t s", t=query.shape[1])
-    if rotated.visible is None:
-        return scores
-    return scores.masked_fill(~rearrange(rotated.visible, "g q s -> (g q) 1 1 s"), -torch.inf)
 
 
 def merged(
@@ -169,29 +160,25 @@ def _fused(
     backend: str,
 ) -> tuple[Tensor, Float[Tensor, "n heads tokens"]]:
     """Attend with a fused kernel, and return the log of the sum of exponentials too."""
-    if backend == "native":
-        return _native(query, key, value)
-    parts = (rearrange(x, "n h t c -> n t h c") for x in (query, key, value))
+    parts: Any = (query, key, value)
+    aten = torch.ops.aten
+    if backend != "native":
+        parts = tuple(rearrange(x, "n h t c -> n t h c") for x in parts)
     if backend == "xformers":
         from xformers.ops import memory_efficient_attention_forward_requires_grad as forward
 
-        out, log_total = forward(*parts)
-    else:
+        out, total = forward(*parts)
+    elif backend == "flash":
         from flash_attn import flash_attn_func
 
-        out, log_total, _ = flash_attn_func(*parts, return_attn_probs=True)
-    return rearrange(out, "n t h c -> n h t c"), log_total[..., : query.shape[2]]
-
-
-def _native(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    if query.device.type == "cpu":
-        out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)
+        out, total, _ = flash_attn_func(*parts, return_attn_probs=True)
+    elif query.device.type == "cpu":
+        out, total = aten._scaled_dot_product_flash_attention_for_cpu(*parts)
     elif query.dtype in (torch.float16, torch.bfloat16):
-        out, total = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[:2]
+        out, total = aten._scaled_dot_product_flash_attention(*parts)[:2]
     else:
-        out, total = torch.ops.aten._scaled_dot_product_efficient_attention(
-            query, key, value, attn_bias=None, compute_log_sumexp=True
-        )[:2]
+        out, total = aten._scaled_dot_product_efficient_attention(*parts, None, True)[:2]
+    out = out if backend == "native" else rearrange(out, "n t h c -> n h t c")
     return out, total[..., : query.shape[2]]
 
 
@@ -210,8 +197,9 @@ class _Processor:
     ) -> Float[Tensor, "batch tokens width"]:
         """Attend within the sequence and to the context's tensors; fill its cache, if any."""
         context = attention_context or AttentionContext()
-        if context.cache is not None:
-            context.cache.store(self.layer, key, value)
+        if context.cache is not None:  # once: gradient checkpointing computes it again
+            context.cache.keys.setdefault(self.layer, key)
+            context.cache.values.setdefault(self.layer, value)
         if rotary is not None:
             query, key = (rotate(x, rotary) for x in (query, key))
         parts = context.rotated

@@ -22,10 +22,6 @@ def differences(actual: Mapping[str, str], expected: Mapping[str, str]) -> str:
     )
 
 
-PARTS = "parts."
-"""Before the names of their tensors in a file."""
-
-
 @dataclass(frozen=True)
 class Context:
     """Examples as the model holds them, computed once."""
@@ -41,11 +37,7 @@ class Context:
     """Which of the kept pairs each query sees, in order; None means all of them."""
 
     def choosing(self, chosen: Int[Tensor, "queries shots"]) -> "Context":
-        """Show each query pairs of its own, by their number; nothing is computed or copied.
-
-        Raises:
-            ValueError: a mode in which pairs are not kept each alone.
-        """
+        """Show each query pairs of its own, by number; raise ValueError if not `pairwise`."""
         if self.fingerprint["attention"] != "pairwise":
             raise ValueError(
                 "expected attention 'pairwise' to choose among the pairs of a context, got "
@@ -55,9 +47,7 @@ class Context:
 
     def repeated(self, times: int) -> "Context":
         """Serve as many queries again and again, behind each other."""
-        if self.chosen is None:
-            return self
-        return replace(self, chosen=self.chosen.repeat(times, 1))
+        return self if self.chosen is None else replace(self, chosen=self.chosen.repeat(times, 1))
 
     def gathered(self) -> "Context":
         """Copy the pairs of each query, after `choosing`: those of one query, then of the next."""
@@ -90,7 +80,7 @@ class Context:
 
     def save(self, path: Path) -> None:
         """Write a safetensors file."""
-        parts = {f"{PARTS}{name}": x for name, x in vars(self.parts).items()} if self.parts else {}
+        parts = {f"parts.{name}": x for name, x in vars(self.parts).items()} if self.parts else {}
         tensors = {name: x.contiguous() for name, x in {**self.tensors, **parts}.items()}
         save_file(tensors, path, metadata={**self.fingerprint, "shots": str(self.shots)})
 
@@ -100,7 +90,7 @@ class Context:
         with safe_open(path, framework="pt", device=str(device)) as file:
             fingerprint = dict(file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        names = [name for name in tensors if name.startswith(PARTS)]
-        parts = {name.removeprefix(PARTS): tensors.pop(name).cpu() for name in names}
+        names = [name for name in tensors if name.startswith("parts.")]
+        parts = {name.removeprefix("parts."): tensors.pop(name).cpu() for name in names}
         shots = int(fingerprint.pop("shots"))
         return cls(shots, tensors, fingerprint, Parts(**parts) if parts else None)

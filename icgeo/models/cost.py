@@ -29,8 +29,6 @@ BYTES_QUANTIZED = {"nf4": 0.53, "fp8": 1.0, "int8": 1.0}
 """Bytes a weight, scales included: a scale of 8 bits for 64 weights of 4 bits."""
 TEXT_TOKENS = 128
 """Length of an instruction, where none is known."""
-TINY_TEXT_TOKENS = 2
-"""Length of a prompt of the model in the box."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class Tokens:
         style = settings.style
         one_map = style.height * style.width // patch**2
         if settings.layout == "stacked":  # a pair is one image, and prompts are embedded already
-            return cls(one_map, 0, one_map, TINY_TEXT_TOKENS)
+            return cls(one_map, 0, one_map, text=2)
         settings.require_multiples(patch)
         if settings.layout == "panel":
             panel = (shots + 1) * (style.height + style.width) * style.height // patch**2
@@ -103,13 +101,11 @@ class Plan:
     attention: str
     """Who sees whom: full, joint or pairwise."""
     queries: int
-    """Queries that share the context."""
+    """Queries that share the context, of which `batch_size` are located at a time."""
     batch_size: int
-    """Queries at a time."""
     steps: int
     samples: int
     weight_bytes: int
-    """Bytes of the transformer's weights."""
     bytes_a_number: int
     """Bytes of each number that is computed."""
     memory_bytes: int
@@ -178,9 +174,8 @@ class Plan:
             return self.naive_flop
         images = self.example_tokens + self.tokens.photo
         drawn = self.tokens.text + self.tokens.drawn
-        first = self._flop(images + drawn, images**2 + drawn * (images + drawn))
-        later = self._flop(drawn, drawn * (images + drawn))
-        return self.samples * (first + (self.steps - 1) * later)
+        step = self._flop(drawn, drawn * (images + drawn))
+        return self.samples * (self._flop(images, images**2) + self.steps * step)
 
     @cached_property
     def shared_flop(self) -> float:
@@ -277,10 +272,8 @@ def plan(
     return _plan(
         transformer,
         settings,
-        tokens=Tokens.of(settings, shots, patch=patch, text=text),
-        shots=shots,
-        queries=queries,
-        batch_size=batch_size,
+        Tokens.of(settings, shots, patch=patch, text=text),
+        {"shots": shots, "queries": queries, "batch_size": batch_size},
         weight_bytes=round(weight_bytes * transformer.num_parameters()),
         bytes_a_number=dtype.itemsize,
         memory_bytes=device_memory(device),
@@ -303,30 +296,27 @@ def plan_loaded(
     return _plan(
         transformer,
         settings.choosing(samples=samples or None),
-        tokens=Tokens.of(settings, shots, patch=model.backbone.patch, text=text_tokens),
-        shots=shots,
-        queries=queries,
-        batch_size=batch_size,
+        Tokens.of(settings, shots, patch=model.backbone.patch, text=text_tokens),
+        {"shots": shots, "queries": queries, "batch_size": batch_size},
         weight_bytes=sum(p.numel() * p.element_size() for p in transformer.parameters()),
         bytes_a_number=transformer.dtype.itemsize,
         memory_bytes=device_memory(transformer.device),
     )
 
 
-def _plan(transformer: Any, settings: Settings, **sizes: Any) -> Plan:
-    sizes |= {name: getattr(settings, name) for name in ("attention", "steps", "samples")}
-    for name in ("shots", "queries", "batch_size", "steps", "samples"):
-        if sizes[name] < (least := int(name != "shots")):
-            raise LoadError(f"expected {name} of at least {least}, got {sizes[name]}")
-    return Plan(dimensions=Dimensions.of(transformer), **sizes)
+def _plan(
+    transformer: Any, settings: Settings, tokens: Tokens, counts: dict[str, int], **sizes: int
+) -> Plan:
+    counts |= {"steps": settings.steps, "samples": settings.samples}
+    for name, count in counts.items():
+        if count < (least := int(name != "shots")):
+            raise LoadError(f"expected {name} of at least {least}, got {count}")
+    dimensions = Dimensions.of(transformer)
+    return Plan(dimensions, tokens, attention=settings.attention, **counts, **sizes)
 
 
 def read_config(model: str | Path, part: str, **hub: Any) -> dict[str, Any]:
-    """Read the configuration of a part of a model, such as "transformer", or its "model_index".
-
-    Raises:
-        LoadError: no such model.
-    """
+    """Read the configuration of a part of a model, such as "transformer", or its "model_index"."""
     folder = resolve_local(model)
     if folder is None and str(model) in CONFIGURATIONS and not hub.get("revision"):
         return CONFIGURATIONS[str(model)][part]
@@ -354,8 +344,7 @@ def _settings(
     is_fixed = settings.layout in ("stacked", "frames")
     if settings.layout == "stacked" and quantization:
         raise LoadError(f"expected no quantization for a model of this size, got {quantization}")
-    if settings.layout == "stacked" and choices.get("photo_size") is not None:
-        size = choices["photo_size"]
+    if settings.layout == "stacked" and (size := choices.get("photo_size")) is not None:
         raise LoadError(f"expected no photo_size, which is fixed here, got {size}")
     changed = settings.choosing(**choices)
     require_known(changed, (settings.layout,) if is_fixed else ("references", "panel"))

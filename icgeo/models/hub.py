@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -50,10 +51,7 @@ def resolve_local(model: str | Path) -> Path | None:
 
 
 def refuse_pickles(names: Iterable[str | Path], source: str | Path) -> None:
-    """Raise LoadError for weights of which there are pickles alone: opening one runs any program.
-
-    `names` are files relative to the model, and `source` is where it is from, for the message.
-    """
+    """Raise LoadError for weights that are pickles alone: opening one runs any program."""
     paths = [PurePosixPath(name) for name in names]
     safe = {path.parent for path in paths if path.suffix == ".safetensors"}
     for path in paths:
@@ -87,10 +85,9 @@ def fetch(
     }
     if not text:
         patterns["allow_patterns"] += _OF_ROOT
+    hub: Any = {"revision": revision, "local_files_only": local_files_only}
     with hub_errors(model, revision):
-        files = None
-        if not local_files_only:
-            files = _dry_run(snapshot_download, model, revision=revision, tqdm_class=_Silent)
+        files = _dry_run(snapshot_download, model, **hub, tqdm_class=_Silent)
         if files is not None:
             names = [file.filename for file in files]
             refuse_pickles([name for name in names if "/" in name], model)
@@ -109,13 +106,14 @@ class _Silent(tqdm):  # type: ignore[type-arg]
         super().__init__(*args, **{**options, "disable": True})
 
 
-def _dry_run(download: Callable[..., Any], *names: str, **options: Any) -> Any:
-    """Ask what would be downloaded; None if the hub is out of reach, and the cache is left.
-
-    Its client would retry for long where this machine does not know the hub's address, which a
-    proxy may know.
-    """
-    if not getproxies().keys() - {"no"}:
+def _dry_run(
+    download: Callable[..., Any], *names: str, local_files_only: bool, **options: Any
+) -> Any:
+    """Ask what would be downloaded; None if the hub is out of reach, and the cache is left."""
+    if local_files_only:
+        return None
+    # the client would retry for long where this machine does not know the hub's address
+    if not getproxies().keys() - {"no"}:  # a proxy may know it
         try:
             socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
         except OSError:
@@ -145,33 +143,23 @@ def _announce(model: str, files: Iterable[DryRunFileInfo]) -> None:
 
 
 def format_bytes(size: float) -> str:
-    """Return a number of bytes with its unit.
-
-    >>> format_bytes(8_589_934_592)
-    '8.0 GiB'
-    """
-    for unit in ("bytes", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
+    """Return a number of bytes with its unit, such as 8.0 GiB."""
+    power = min(int(math.log2(max(size, 1)) // 10), 3)
+    return f"{size / 1024**power:.{min(power, 1)}f} {('bytes', 'KiB', 'MiB', 'GiB')[power]}"
 
 
 def pipeline_index(source: str | Path, *, with_text: bool = True, **hub: Any) -> dict[str, Any]:
     """Read which pipeline of diffusers a folder or a hub id holds, and its components.
 
-    Raises:
-        LoadError: there is none, it cannot be reached, or a component of a folder is missing, text
-            encoders only counting if `with_text`.
+    Raise LoadError if there is none, or a folder lacks one; text encoders count if `with_text`.
     """
     path = pipeline_part(source, "model_index.json", **hub)
     index: dict[str, Any] = json.loads(path.read_text())
     if isinstance(source, Path):
-        parts = [name for name, kind in index.items() if isinstance(kind, list) and kind[0]]
         missing = [
             name
-            for name in parts
-            if not (source / name).is_dir()
+            for name, kind in index.items()
+            if (isinstance(kind, list) and kind[0] and not (source / name).is_dir())
             and (with_text or not name.startswith(("text_encoder", "tokenizer")))
         ]
         if missing:
@@ -188,14 +176,11 @@ def pipeline_part(
     """Find one file of a pipeline, in its folder or on the hub; raise LoadError without it."""
     if isinstance(source, str):
         with hub_errors(source, revision):
-            file = None
-            if not local_files_only:
-                file = _dry_run(hf_hub_download, source, name, revision=revision)
-            if file is not None:
-                _announce(f"{source}/{name}", [file])
-            return Path(
-                hf_hub_download(source, name, revision=revision, local_files_only=file is None)
-            )
+            hub: Any = {"revision": revision, "local_files_only": local_files_only}
+            file = _dry_run(hf_hub_download, source, name, **hub)
+            _announce(f"{source}/{name}", [file] if file else [])
+            hub["local_files_only"] = not file
+            return Path(hf_hub_download(source, name, **hub))
     path = source / name
     if (source / "geolocator.json").is_file():
         raise LoadError(

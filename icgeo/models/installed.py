@@ -15,11 +15,10 @@ from icgeo.models.loading import require_backend
 
 def installed() -> dict[str, Any]:
     """Return it as plain values, ready for JSON."""
-    backends = {}
+    backends = dict.fromkeys(BACKENDS, "yes")
     for name in BACKENDS:
         try:
             require_backend(name)
-            backends[name] = "yes"
         except LoadError as error:
             backends[name] = f"no: {error}"
     return {

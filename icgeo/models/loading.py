@@ -3,7 +3,6 @@
 Weights of a pipeline come as asked: quantized, adapted, offloaded, without text encoders.
 """
 
-import gc
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
@@ -27,12 +26,9 @@ from icgeo.options import EARTH, UNKNOWN, LoadOptions
 
 QUANTIZATIONS = {"nf4": "bitsandbytes", "fp8": "torchao", "int8": "torchao"}
 """Ways to store weights, and the packages that know them."""
-OFFLOADS = ("model", "group")
 DTYPES = ("float32", "bfloat16", "float16")
 LORA = "pytorch_lora_weights.safetensors"
 """How diffusers names a LoRA."""
-GROUP_BLOCKS = 2
-"""Blocks that are on the device at a time when groups are offloaded."""
 
 
 @dataclass(frozen=True)
@@ -65,18 +61,16 @@ class Architecture:
         )
 
 
-_KLEIN = Architecture(flux.Flux2Backbone, flux.embed_klein, guidance_scale=4.0)
+_KLEIN = Architecture(flux.FluxBackbone, flux.embed_klein, guidance_scale=4.0)
 _WAN = Architecture(wan.WanBackbone, wan.embed_wan, layout="frames", guidance_scale=5.0)
 ARCHITECTURES = {
     "Flux2KleinPipeline": _KLEIN,
     "Flux2KleinKVPipeline": replace(_KLEIN, pipeline="Flux2KleinPipeline"),
-    "Flux2Pipeline": Architecture(flux.Flux2Backbone, flux.embed_dev, embedded_guidance=4.0),
+    "Flux2Pipeline": Architecture(flux.FluxBackbone, flux.embed_dev, embedded_guidance=4.0),
     "FluxKontextPipeline": Architecture(
         flux.KontextBackbone, flux.embed_kontext, layout="panel", embedded_guidance=2.5
     ),
-    "WanVACEPipeline": _WAN,
-    "WanPipeline": _WAN,
-    "WanImageToVideoPipeline": _WAN,
+    **dict.fromkeys(("WanVACEPipeline", "WanPipeline", "WanImageToVideoPipeline"), _WAN),
 }
 """By the class that a checkpoint names."""
 
@@ -98,18 +92,16 @@ def load(
             choice that the model has not.
     """
     load_options = _checked_options(model, options)
+    where: Any = {n: getattr(load_options, n) for n in ("revision", "local_files_only")}
     local = resolve_local(model)
-    folder = local or hub.fetch(
-        str(model), revision=load_options.revision, local_files_only=load_options.local_files_only
-    )
+    folder = local or hub.fetch(str(model), **where)
     hub.refuse_pickles([path for path in hub.files_in(folder) if len(path.parts) > 1], model)
     settings = Settings.read(folder)
     if settings and settings.layout == "stacked":
         loaded = _load_tiny(folder, settings, load_options)
     else:
-        loaded = _load_pipeline(
-            folder, settings, load_options, hub_id=None if local else str(model)
-        )
+        hub_id = None if local else str(model)
+        loaded = _load_pipeline(folder, settings, load_options, hub_id=hub_id)
     revision = None if local else folder.name
     origin = Origin(str(model), revision, load_options.adapter, load_options.quantization)
     return replace(loaded, origin=origin).choosing(
@@ -126,7 +118,7 @@ def _checked_options(model: str | Path, options: Mapping[str, Any]) -> LoadOptio
         if name in ("device", "dtype", "adapter") and value is not None
     }
     load_options = LoadOptions(model=str(model), **{**options, **names})
-    known = {"quantization": tuple(QUANTIZATIONS), "offload": OFFLOADS, "dtype": DTYPES}
+    known = {"quantization": tuple(QUANTIZATIONS), "offload": ("model", "group"), "dtype": DTYPES}
     for name, values in known.items():
         value = getattr(load_options, name)
         if value not in (None, *values):
@@ -221,6 +213,8 @@ def _prompts(
 
     @torch.no_grad()
     def encode(texts: Sequence[str]) -> list[Embedding]:
+        from accelerate.utils.memory import clear_device_cache
+
         source = folder
         if hub_id:  # of the same commit, if it is in the cache
             offline = options.local_files_only
@@ -230,9 +224,7 @@ def _prompts(
         )
         embeddings = [embed(loaded.to(options.device), text) for text in texts]
         del loaded
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        clear_device_cache(garbage_collection=True)
         return embeddings
 
     return Prompts(encode, cache_folder(hub_id or folder, folder.name, dtype=dtype))
@@ -257,11 +249,7 @@ def require_backend(name: str) -> None:
 
 
 def quantization_config(name: str | None, *, dtype: torch.dtype) -> Any:
-    """Return how the transformer's weights are stored; computation stays in `dtype`.
-
-    Raises:
-        LoadError: its package is not installed.
-    """
+    """Return how the transformer's weights are stored; raise LoadError without the package."""
     if name is None:
         return None
     package = QUANTIZATIONS[name]
@@ -279,23 +267,18 @@ def quantization_config(name: str | None, *, dtype: torch.dtype) -> Any:
 
 
 def load_adapter(model: Any, options: LoadOptions) -> None:
-    """Load the LoRA of some options into a pipeline, or into a transformer alone.
-
-    Raises:
-        LoadError: it cannot be found, is a pickle, or is of another architecture.
-    """
+    """Load the LoRA of some options into a pipeline, or a transformer alone."""
     adapter = str(options.adapter)
     path = Path(adapter)
     if not path.exists():
         path = hub.pipeline_part(adapter, LORA, local_files_only=options.local_files_only)
     hub.refuse_pickles(hub.files_in(path) if path.is_dir() else [path.name], path)
-    is_pipeline = hasattr(model, "load_lora_weights")
+    load = getattr(model, "load_lora_weights", None) or model.load_lora_adapter
     try:
-        load = model.load_lora_weights if is_pipeline else model.load_lora_adapter
         load(path, use_safetensors=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise LoadError(f"adapter {adapter} cannot be loaded: {hub.first_line(error)}") from error
-    if not getattr(model.transformer if is_pipeline else model, "peft_config", None):
+    if not getattr(getattr(model, "transformer", model), "peft_config", None):
         raise LoadError(f"adapter {adapter} has no weights for this model's transformer")
 
 
@@ -307,7 +290,7 @@ def place(pipeline: Any, *, offload: str | None, device: str) -> None:
         pipeline.enable_group_offload(
             onload_device=torch.device(device),
             offload_type="block_level",
-            num_blocks_per_group=GROUP_BLOCKS,
+            num_blocks_per_group=2,
             use_stream=torch.device(device).type == "cuda",
         )
     else:

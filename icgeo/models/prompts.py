@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 from huggingface_hub import cached_assets_path
@@ -75,30 +76,26 @@ class Prompts:
         if instruction in self.known:
             return self.known[instruction]
         texts = dict.fromkeys(("", instruction))
-        for text in texts:
-            path = self._path(text)
-            if path and path.is_file():
+        for text in texts if self.folder else ():
+            if (path := self._path(text)).is_file():
                 self.known[text] = load_file(path)
         missing = [text for text in texts if text not in self.known]
-        for text, embedding in zip(missing, self.encode(missing) if missing else (), strict=True):
-            self.known[text] = embedding
-            self._save(text, embedding)
+        embeddings = self.encode(missing) if missing else []
+        self.known.update(zip(missing, embeddings, strict=True))
+        for text in missing if self.folder else ():
+            path = self._path(text)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with write_atomically(path) as partial:
+                    tensors = {name: x.contiguous().cpu() for name, x in self.known[text].items()}
+                    save_file(tensors, partial)
+            except OSError as error:
+                log.warning("cannot keep the embedding of an instruction in %s: %s", path, error)
         return self.known[instruction]
 
-    def _path(self, text: str) -> Path | None:
+    def _path(self, text: str) -> Path:
         name = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-        return self.folder / f"{name}.safetensors" if self.folder else None
-
-    def _save(self, text: str, embedding: Embedding) -> None:
-        path = self._path(text)
-        if not path:
-            return
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with write_atomically(path) as partial:
-                save_file({name: x.contiguous().cpu() for name, x in embedding.items()}, partial)
-        except OSError as error:
-            log.warning("cannot keep the embedding of an instruction in %s: %s", path, error)
+        return cast(Path, self.folder) / f"{name}.safetensors"
 
 
 def cache_folder(source: str | Path, commit: str, *, dtype: torch.dtype) -> Path:

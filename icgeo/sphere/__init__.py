@@ -28,11 +28,9 @@ def as_tensor(values: Values) -> Tensor:
 
 
 def as_lat_lon(values: Values) -> Float[Tensor, "*batch 2"]:
-    """Validate locations in degrees and wrap their longitudes to [-180, 180).
+    """Wrap longitudes to [-180, 180); raise ValueError for no locations in degrees.
 
-    Raises:
-        ValueError: wrong shape, not a number, latitude outside [-90, 90] or longitude outside
-            [-360, 360].
+    Latitudes are from -90 to 90 and longitudes from -360 to 360.
     """
     lat_lon = as_tensor(values)
     if lat_lon.shape[-1:] != (2,):

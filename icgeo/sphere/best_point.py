@@ -37,8 +37,7 @@ def best_points(
 ) -> Float[Tensor, "*batch 2"]:
     """Find the location of largest expected GeoScore for each density, finer than its cells.
 
-    `mass`, in NESTED order, is positive somewhere; it need not be normalised. `scale_km` from 1e9
-    on gives the geometric median.
+    `mass`, in NESTED order, need not be normalised; a `scale_km` from 1e9 on gives the median.
     """
     rows, batch = pack([mass], "* cells")
     points = [_best_xyz(part, scale_km / EARTH_RADIUS_KM) for part in torch.split(rows, _BATCH)]
@@ -81,11 +80,8 @@ def _starts(blocks: _Blocks) -> Float[Tensor, "batch points 3"]:
 def _angles(
     point: Float[Tensor, "batch points 3"], blocks: _Blocks
 ) -> Float[Tensor, "batch points blocks"]:
-    """Angle of the root mean square chord from a point p to the mass x of a block.
-
-    `E |x - p|^2 = 2 - 2 E[x] . p` is exact, and E[x] is shorter than 1, so that `acos` keeps its
-    digits and is never 0.
-    """
+    """Angle of the root mean square chord from a point p to the mass x of a block."""
+    # E |x - p|^2 = 2 - 2 E[x] . p, and E[x] is shorter than 1, so that acos keeps its digits
     return torch.acos(point @ blocks.vector.mT)
 
 
@@ -101,11 +97,7 @@ def _best(
 def _climb(
     point: Float[Tensor, "batch points 3"], blocks: _Blocks, scale: float, *, steps: int
 ) -> Float[Tensor, "batch points 3"]:
-    """Ascend by Weiszfeld's iteration, weights `mass exp(-angle / scale) / angle`.
-
-    1 / angle is the largest curvature that the angle to a point has in any direction, so that no
-    step overshoots. Wide densities are flat, which Nesterov's momentum crosses four times faster.
-    """
+    """Ascend by Weiszfeld's iteration with Nesterov's momentum; 1 / angle bounds the curvature."""
     before = point
     for step in range(steps):
         ahead = normalize(point + step / (step + 3) * (point - before), dim=-1)

@@ -80,10 +80,7 @@ class Density:
     ) -> "Density":
         """Mix von Mises-Fisher distributions around `means`, locations in degrees.
 
-        The mass of a cell of area A is that of the component widened by the cell's own second
-        moment, A / 12 along each axis: to second order the integral over the cell, for any kappa.
-        Each component keeps its weight exactly. A kernel estimate from samples has one kappa, the
-        inverse square of the bandwidth in radians.
+        A kernel estimate has one kappa, the inverse square of the bandwidth in radians.
         """
         mean = sphere.as_lat_lon(means).cpu().double()
         mean = sphere.to_xyz(rearrange(mean, "... side -> (...) side"))
@@ -99,6 +96,7 @@ class Density:
             _check_not_negative(columns[-1], name, some_positive=name == "weight")
         kappa, weight = columns
         cells = healpix.cell_xyz(nside)
+        # widened by the second moment of a cell: its integral to second order, for any kappa
         kappa = kappa / (1 + kappa * (4 * math.pi / len(cells)) / 12)
         mass = torch.zeros(len(cells), dtype=torch.float64)
         for part in torch.split(torch.arange(len(mean)), 32):
@@ -114,12 +112,10 @@ class Density:
         return cls(torch.exp(log_mass - log_mass.max()))
 
     def updated(self, log_ratios: Float[Tensor, " cells"], *, floor: float = 0.0) -> "Density":
-        """Take this as a prior and add evidence, by Bayes' rule.
+        """Take this as a prior and add log-likelihood ratios in nats, by Bayes' rule.
 
-        Args:
-            log_ratios: log-likelihood ratios at HEALPix cells (NESTED) of this resolution or a
-                finer one, in nats.
-            floor: share of the result that is uniform over the sphere.
+        They are of HEALPix cells (NESTED) as fine as these or finer; the share `floor` of the
+        result is uniform over the sphere.
         """
         prior = self.mass.repeat_interleave(len(log_ratios) // len(self.mass))
         posterior = torch.softmax(prior.log() + log_ratios.to(prior), dim=0)
@@ -208,10 +204,9 @@ class Density:
         return frame.sort_values("mass", ascending=False, ignore_index=True)
 
     def contours(self, levels: Sequence[float] = (0.5, 0.9)) -> "geopandas.GeoDataFrame":
-        """Outline the credible region of each probability, as one geometry in one row for each.
+        """Outline the credible region of each probability, a row each, as `credible_region` does.
 
-        Columns `probability`, `mass` (of its cells, at least that), `area_km2` and `geometry`, as
-        of `credible_region`.
+        Columns `probability`, `mass` (of its cells, at least that), `area_km2` and `geometry`.
         """
         import geopandas
         import shapely
@@ -228,10 +223,7 @@ class Density:
         return geopandas.GeoDataFrame(columns, geometry=geometry, crs="EPSG:4326")
 
     def tempered(self, temperature: float) -> "Density":
-        """Raise to the power `1 / temperature` and normalise.
-
-        Above 1 widens, infinity is uniform, below 1 sharpens (Guo et al. 2017, section 4.2).
-        """
+        """Raise to the power `1 / temperature` and normalise (Guo et al. 2017, section 4.2)."""
         if not temperature > 0:
             raise ValueError(f"expected a temperature above 0, got {temperature}; 1 is neutral")
         if temperature == 1:

@@ -18,57 +18,6 @@ from icgeo.sphere.healpix import cell_lat_lon, grid, mass_of_pixels, pixel_areas
 Mass = Float[Tensor, " cells"]
 
 
-def _save_fits(mass: Mass, path: Path) -> None:
-    from astropy.io import fits
-
-    column = fits.Column("PROB", format="D", unit="pix-1", array=mass.numpy())
-    table = fits.BinTableHDU.from_columns([column])
-    nside, last = math.isqrt(len(mass) // 12), len(mass) - 1
-    table.header.update(PIXTYPE="HEALPIX", ORDERING="NESTED", COORDSYS="C", NSIDE=nside)
-    table.header.update(INDXSCHM="IMPLICIT", FIRSTPIX=0, LASTPIX=last)
-    table.writeto(path, overwrite=True)
-
-
-def _load_fits(path: Path) -> Mass:
-    from astropy.io import fits
-
-    with fits.open(path) as tables:
-        header, rows = tables[1].header, tables[1].data
-        ordering = header.get("ORDERING", "").upper()
-        if ordering not in ("NESTED", "RING") or "PROB" not in rows.names:
-            raise ValueError(
-                f"expected a flat HEALPix sky map with a column PROB, NESTED or RING, got columns "
-                f"{rows.names} with ordering {ordering!r} in {path}; flatten multi-order maps first"
-            )
-        mass = np.array(rows["PROB"], dtype=np.float64).ravel()
-    if ordering == "RING":
-        nside = math.isqrt(len(mass) // 12)
-        mass = mass[grid(nside).nested_to_ring(np.arange(len(mass)))]
-    return torch.from_numpy(mass)
-
-
-def _save_parquet(mass: Mass, path: Path) -> None:
-    import geopandas
-
-    nside, cells = math.isqrt(len(mass) // 12), mass.nonzero().squeeze(-1)
-    lat, lon = cell_lat_lon(cells, nside).unbind(-1)
-    geopandas.GeoDataFrame(
-        {"uniq": (4 * nside**2 + cells).numpy(), "mass": mass[cells].numpy()},
-        geometry=geopandas.points_from_xy(lon, lat),
-        crs="EPSG:4326",
-    ).to_parquet(path)
-
-
-def _load_parquet(path: Path) -> Mass:
-    import pandas
-
-    rows = pandas.read_parquet(path, columns=["uniq", "mass"])
-    uniq = torch.tensor(rows["uniq"].to_numpy())
-    nside = math.isqrt(int(uniq.min()) // 4)
-    mass = torch.zeros(12 * nside**2, dtype=torch.float64)
-    return mass.scatter_(0, uniq - 4 * nside**2, torch.tensor(rows["mass"].to_numpy()))
-
-
 def _is_fits(path: Path) -> bool:
     name = path.name.lower()
     if not name.endswith((".fits", ".fits.gz", ".parquet")):
@@ -80,12 +29,52 @@ def _is_fits(path: Path) -> bool:
 
 def save(mass: Mass, path: Path) -> None:
     """Write to a file that `load` reads, its format told by its ending."""
-    (_save_fits if _is_fits(path) else _save_parquet)(mass, path)
+    nside = math.isqrt(len(mass) // 12)
+    if _is_fits(path):
+        from astropy.io import fits
+
+        column = fits.Column("PROB", format="D", unit="pix-1", array=mass.numpy())
+        table = fits.BinTableHDU.from_columns([column])
+        table.header.update(PIXTYPE="HEALPIX", ORDERING="NESTED", COORDSYS="C", NSIDE=nside)
+        table.header.update(INDXSCHM="IMPLICIT", FIRSTPIX=0, LASTPIX=len(mass) - 1)
+        table.writeto(path, overwrite=True)
+        return
+    import geopandas
+
+    cells = mass.nonzero().squeeze(-1)
+    lat, lon = cell_lat_lon(cells, nside).unbind(-1)
+    geopandas.GeoDataFrame(
+        {"uniq": (4 * nside**2 + cells).numpy(), "mass": mass[cells].numpy()},
+        geometry=geopandas.points_from_xy(lon, lat),
+        crs="EPSG:4326",
+    ).to_parquet(path)
 
 
 def load(path: Path) -> Mass:
     """Read the mass of each cell, in NESTED order."""
-    return (_load_fits if _is_fits(path) else _load_parquet)(path)
+    if not _is_fits(path):
+        import pandas
+
+        rows = pandas.read_parquet(path, columns=["uniq", "mass"])
+        uniq = torch.tensor(rows["uniq"].to_numpy())
+        nside = math.isqrt(int(uniq.min()) // 4)
+        mass = torch.zeros(12 * nside**2, dtype=torch.float64)
+        return mass.scatter_(0, uniq - 4 * nside**2, torch.tensor(rows["mass"].to_numpy()))
+    from astropy.io import fits
+
+    with fits.open(path) as tables:
+        header, rows = tables[1].header, tables[1].data
+        ordering = header.get("ORDERING", "").upper()
+        if ordering not in ("NESTED", "RING") or "PROB" not in rows.names:
+            raise ValueError(
+                f"expected a flat HEALPix sky map with a column PROB, NESTED or RING, got columns "
+                f"{rows.names} with ordering {ordering!r} in {path}; flatten multi-order maps first"
+            )
+        values = np.array(rows["PROB"], dtype=np.float64).ravel()
+    if ordering == "RING":
+        pixels = grid(math.isqrt(len(values) // 12)).nested_to_ring(np.arange(len(values)))
+        values = values[pixels]
+    return torch.from_numpy(values)
 
 
 def save_geotiff(mass: Mass, path: Path, *, height: int | None, quantity: str) -> None:

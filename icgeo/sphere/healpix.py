@@ -109,9 +109,8 @@ def mass_of_pixels(
 ) -> Float[Tensor, "height width"]:
     """Spread the mass of cells over the pixels of an equirectangular map of width 2 height.
 
-    By a regular grid of points in each pixel, at most a third of a cell apart. `keep_mass` shares
-    the mass of each cell out among its points, so that sums over whole cells are exact; otherwise
-    points have the density of their cell, and sums are not.
+    By points in each pixel, at most a third of a cell apart. `keep_mass` shares the mass of each
+    cell out among its points, so that sums are exact; else points have the density of their cell.
     """
     nside = math.isqrt(len(mass) // 12)
     per_side = math.ceil(3 * 180 / height / math.degrees(cell_side(nside)))

@@ -24,7 +24,6 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from icgeo.config import UsageError
-from icgeo.models.attention import AttentionContext
 from icgeo.models.hub import upload
 
 _SEPARATE = r"to_[qkv]|to_out\.0"
@@ -57,10 +56,8 @@ def _target_of(transformer: nn.Module) -> tuple[str, str]:
 def target_modules(transformer: nn.Module, patterns: Sequence[str] = ()) -> list[str]:
     """Name the linear modules to adapt, in full.
 
-    Args:
-        transformer: what is adapted.
-        patterns: regular expressions of names or of their ends, such as "to_q"; none means those
-            of `TARGETS`.
+    `patterns` are regular expressions of names or of their ends, such as "to_q"; none means those
+    of `TARGETS`.
 
     Raises:
         UsageError: an architecture without an entry, or a pattern that matches nothing.
@@ -95,9 +92,6 @@ def add_lora(
     """Freeze a transformer of diffusers, add a LoRA that changes nothing yet, return its weights.
 
     Settings as in `LoraOptions`; DoRA is of Liu et al. (2024), rsLoRA of Kalajdzievski (2023).
-
-    Raises:
-        UsageError: a target that matches nothing.
     """
     config = LoraConfig(
         r=rank,
@@ -189,24 +183,17 @@ def tie_kept(
     FSDP gathers the weights of a block when a gradient reaches its output. The last block of a pass
     of examples has none: only its keys and values are used, and its weights would be gone.
     """
-    attention_context = (kwargs.get("joint_attention_kwargs") or {}).get("attention_context")
-    if (
-        isinstance(attention_context, AttentionContext)
-        and attention_context.cache is not None
-        and output[0].requires_grad
-    ):
-        keys = attention_context.cache.keys
+    context = (kwargs.get("joint_attention_kwargs") or {}).get("attention_context")
+    if context is not None and context.cache is not None and output[0].requires_grad:
+        keys = context.cache.keys
         keys[max(keys)] = keys[max(keys)] + 0 * output[0].sum()
 
 
 def write_card(folder: Path, **facts: Any) -> None:
-    """Write `README.md` beside an adapter.
+    """Write `README.md` beside an adapter, from what `assets/lora-card.md.jinja` says.
 
-    Args:
-        folder: of the adapter.
-        **facts: what `assets/lora-card.md.jinja` says: the `base` model, the `data` that it was
-            trained on, `settings` of the run, `results` as a table, the `licence` of the adapter,
-            and `choices` that `icgeo.load` takes beside it.
+    `facts` are the `base` model, the `data` that it was trained on, `settings` of the run,
+    `results` as a table, the `licence`, and `choices` that `icgeo.load` takes beside it.
     """
     template = files("icgeo").joinpath("assets", "lora-card.md.jinja").read_text(encoding="utf-8")
     card = Template(
@@ -216,11 +203,7 @@ def write_card(folder: Path, **facts: Any) -> None:
 
 
 def push_to_hub(folder: Path, repository: str, *, private: bool = True) -> str:
-    """Put an adapter and its card on the hub; return the address.
-
-    Raises:
-        UsageError: no card, no access, or no network.
-    """
+    """Put an adapter and its card on the hub; return the address, or raise UsageError."""
     if not (folder / "README.md").is_file():
         raise UsageError(f"expected a model card in {folder}, found none; finish the run first")
     ModelCard.load(folder / "README.md")  # a card that cannot be read is refused here

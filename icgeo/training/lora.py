@@ -120,11 +120,7 @@ class LoraTraining:
         options: LoraOptions,
         accelerator: Accelerator,
     ) -> "LoraTraining":
-        """Make a run for split photos.
-
-        Raises:
-            UsageError: as the constructor, or a model or prompt that cannot be trained.
-        """
+        """Make a run for split photos; raise UsageError for a model or prompt that cannot learn."""
         loss, shots = FlowLoss(model, prompt), options.views - 1
         with accelerator.main_process_first():
             latents = encoded(loss, splits.training, folder / "latents")
@@ -200,10 +196,7 @@ class LoraTraining:
         return {"loss": total}
 
     def run(self) -> dict[str, float]:
-        """Train to the end, validating and saving on the way; return the last line of the log.
-
-        The best adapter is then in `adapter/`.
-        """
+        """Train to the end, the best adapter in `adapter/`; return the last line of the log."""
         options, accelerator = self.options, self.accelerator
         accelerator.init_trackers("lora")
         train(
@@ -267,11 +260,7 @@ class LoraTraining:
         return sorted(path for path in paths if path.name.isdigit())
 
     def save(self) -> None:
-        """Write the whole state, at once or not at all, then forget the one before.
-
-        Raises:
-            UsageError: the disk is full or cannot be written; the one before is kept.
-        """
+        """Write the whole state, then forget the one before; if it cannot be, raise UsageError."""
         path = self.folder / "checkpoints" / f"{self.step:08d}"
         unfinished, accelerator = path.with_suffix(".partial"), self.accelerator
         try:
@@ -295,11 +284,7 @@ class LoraTraining:
                 shutil.rmtree(old)
 
     def resume(self) -> bool:
-        """Go on from the last checkpoint, if there is one.
-
-        Raises:
-            UsageError: it is of another model or adapter.
-        """
+        """Go on from the last checkpoint, if any; raise UsageError if it is of another model."""
         if not self.checkpoints:
             return False
         path = self.checkpoints[-1]

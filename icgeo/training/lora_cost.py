@@ -71,14 +71,7 @@ def plan_lora(
 
     A frozen product has one gradient, of its input; one of attention has two. The gradients of the
     adapter's own weights are small and left out. With checkpointing the entry of each block is
-    kept, and all of one block.
-
-    Args:
-        model: as `icgeo.load` takes it.
-        options: options of the run.
-        dtype: dtype of the base.
-        device: device whose memory the run should fit.
-        **choices: as `icgeo.plan` takes them.
+    kept, and all of one block. All but `options` is as `icgeo.plan` takes it.
 
     Raises:
         LoadError: no such model, or no such quantization.

@@ -85,11 +85,7 @@ class FlowLoss(nn.Module):
     """The loss of adapting a model; `transformer` is what is adapted."""
 
     def __init__(self, model: MapModel, prompt: str) -> None:
-        """Set the model and the prompt of its photos.
-
-        Raises:
-            UsageError: a mode that cannot be trained, or a prompt that the model does not know.
-        """
+        """Raise UsageError for a mode that cannot be trained, or a prompt that is unknown."""
         super().__init__()
         settings = model.settings
         if prompt not in settings.prompts:
@@ -190,20 +186,14 @@ class FlowLoss(nn.Module):
 
 
 def encoded(loss: FlowLoss, photo_set: PhotoSet, folder: Path) -> Latents:
-    """Encode a photo set, or read what was encoded before in the folder.
-
-    It is kept under a key of everything that it depends on: pixels, places, the weights of the
-    codec, the style of maps and the layout.
-    """
+    """Encode a photo set, or read it from the folder, where the name is a key of all it needs."""
     model, settings = loss.model, loss.model.settings
     key = hashlib.blake2b(digest_size=16)
     weights = model.backbone.codec.state_dict().values()
     for tensor in (photo_set.photos, photo_set.lat_lon, *weights):
         key.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    key.update(
-        json.dumps((settings.style.to_dict(), settings.layout, settings.photo_size)).encode()
-    )
-    key.update(model.fingerprint["dtype"].encode())
+    plain = json.dumps((settings.style.to_dict(), settings.layout, settings.photo_size))
+    key.update((plain + model.fingerprint["dtype"]).encode())
     path = folder / f"latents-{key.hexdigest()}.safetensors"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

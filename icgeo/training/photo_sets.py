@@ -50,11 +50,7 @@ class Splits:
     test: PhotoSet
 
     def require(self, shots: int) -> None:
-        """Refuse what is too small for so many shots.
-
-        Raises:
-            UsageError: fewer training pairs than shots and a target, or nothing to validate on.
-        """
+        """Raise UsageError for too few training pairs for so many shots, or none to validate on."""
         if len(self.training) < shots + 1:
             raise UsageError(
                 f"expected at least {shots + 1} pairs to train on for {shots} shots, got "
@@ -78,14 +74,8 @@ def view_set(
 def view_splits(world: str, counts: tuple[int, int, int], *, size: int, seed: int) -> Splits:
     """Take views of one planet for training, validation and test, each at places of its own.
 
-    Args:
-        world: a family of procedural worlds, of which the seed takes one, or a picture of a planet.
-        counts: numbers of views.
-        size: height and width of the views in pixels.
-        seed: seed of the planet and the places.
-
-    Raises:
-        UsageError: an unknown world, or a picture that does not show a whole planet.
+    `world` is a family of procedural worlds, of which the seed takes one, or a picture of a planet;
+    `size` is the side of the views in pixels. Raise UsageError for what is no whole world.
     """
     try:
         if world in FAMILIES:
@@ -106,8 +96,7 @@ def photo_splits(
 ) -> Splits:
     """Read a user's photos and split them at random; list those that cannot be read in a file.
 
-    Raises:
-        UsageError: a manifest that cannot be used, or of which no photo can be read.
+    Raise UsageError for a manifest that cannot be used, or of which no photo can be read.
     """
     try:
         records = read_manifest(manifest, allow_outside=allow_outside, require_location=True)

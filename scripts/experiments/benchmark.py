@@ -101,7 +101,7 @@ def build(preset: str, *, device: str, dtype: "torch.dtype") -> "MapModel":
     import torch
 
     from icgeo import maps
-    from icgeo.models.backbones.flux import Flux2Backbone, KontextBackbone
+    from icgeo.models.backbones.flux import FluxBackbone, KontextBackbone
     from icgeo.models.loading import ARCHITECTURES
     from icgeo.models.map_model import MapModel
     from icgeo.models.prompts import Prompts, instruction
@@ -118,7 +118,7 @@ def build(preset: str, *, device: str, dtype: "torch.dtype") -> "MapModel":
         text["pooled_projections"] = torch.randn(1, sizes.pooled_projection_dim)
     instructions = ["", *(instruction(EARTH, shots=shots) for shots in (0, 1))]
     prompts = Prompts(lambda new: [text for _ in new], None, dict.fromkeys(instructions, text))
-    backbone = KontextBackbone if preset == "kontext" else Flux2Backbone
+    backbone = KontextBackbone if preset == "kontext" else FluxBackbone
     height, width, side = PIXELS[preset]
     name = type(pipeline).__name__
     settings = replace(
@@ -291,14 +291,14 @@ class Case:
         shots = len(self.photos)
         pairs = torch.cat((self.photos, self.maps), dim=1)
         tokens = torch.cat((pairs.flatten(0, 1), query))[None]
-        ids = self.layout.reference_ids(shots)
+        ids = self.layout.ids(*range(1, 2 * shots + 2))
 
         def references(*_: Any, batch_size: int, **__: Any) -> "tuple[Tensor, Tensor]":
             return tokens.repeat(batch_size, 1, 1), ids[None].repeat(batch_size, 1, 1)
 
         def latents(_: Any, batch_size: int, *__: Any) -> "tuple[Tensor, Tensor, Tensor, Tensor]":
             noise = torch.randn(batch_size, *self.layout.latent_shape(shots)).to(tokens)
-            return noise, tokens.repeat(batch_size, 1, 1), self.layout.map_ids, ids
+            return noise, tokens.repeat(batch_size, 1, 1), self.layout.ids(0), ids
 
         if isinstance(pipeline, FluxKontextPipeline):
             pipeline.prepare_latents = latents

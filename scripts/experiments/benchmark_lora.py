@@ -145,7 +145,7 @@ def stock_loss(run: "LoraTraining", sample: "EpisodeSample", rows: "Tensor") -> 
     from einops import rearrange
 
     from icgeo import sampling
-    from icgeo.models.backbones.flux import Flux2Backbone
+    from icgeo.models.backbones.flux import FluxBackbone
     from icgeo.training.losses import flow_error
 
     model = run.loss.model
@@ -158,10 +158,10 @@ def stock_loss(run: "LoraTraining", sample: "EpisodeSample", rows: "Tensor") -> 
     others = torch.stack([numbers[numbers != row] for row in rows])
     pairs = rearrange(torch.cat((photos, data), dim=1)[others], "n k t c -> n (k t) c")
     noisy = ((1 - t) * data + t * noise)[rows]
-    ids = torch.cat((layout.map_ids, layout.reference_ids(shots)))
+    ids = layout.ids(*range(2 * shots + 2))
     text: Any = model.layout.text(EARTH, shots)
     tokens = torch.cat((noisy, pairs, photos[rows]), dim=1)
-    backbone = cast(Flux2Backbone, model.backbone)
+    backbone = cast(FluxBackbone, model.backbone)
     velocity = backbone.forward(tokens, t, ids, text=text)[:, : noisy.shape[1]]
     return flow_error(velocity, noise[rows], data[rows])
 

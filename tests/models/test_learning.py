@@ -21,7 +21,7 @@ from einops import rearrange, repeat
 
 import icgeo
 from icgeo import maps, sampling, sphere
-from icgeo.models.backbones.flux import Flux2Backbone, KontextBackbone
+from icgeo.models.backbones.flux import FluxBackbone, KontextBackbone
 from icgeo.models.backbones.wan import WanBackbone
 from icgeo.models.context import Context
 from icgeo.models.loading import ARCHITECTURES
@@ -56,7 +56,7 @@ class Coded:
         return to_images(tokens, rows)
 
 
-class CodedFlux2(Coded, Flux2Backbone):
+class CodedFlux2(Coded, FluxBackbone):
     pass
 
 

@@ -12,7 +12,7 @@ from huggingface_hub import errors
 import icgeo
 from icgeo.maps import MapStyle
 from icgeo.models import hub
-from icgeo.models.backbones.flux import Flux2Backbone
+from icgeo.models.backbones.flux import FluxBackbone
 from icgeo.models.backbones.tiny import TinyBackbone
 from icgeo.models.loading import architecture_of
 from icgeo.models.settings import MODES
@@ -27,7 +27,7 @@ def test_the_checkpoint_names_the_architecture(klein):
     assert isinstance(icgeo.load("tiny").backbone, TinyBackbone)
     style = MapStyle.marker(height=64, width=128)
     model = icgeo.load(klein, attention="pairwise", style=style, dtype="bfloat16")
-    assert isinstance(model.backbone, Flux2Backbone)
+    assert isinstance(model.backbone, FluxBackbone)
     assert (model.settings.attention, model.settings.style) == ("pairwise", style)
     assert model.backbone.pipeline.transformer.dtype == torch.bfloat16
     assert model.backbone.pipeline.vae.dtype == torch.float32

@@ -30,7 +30,7 @@ TextInputs = tuple[Tensor, Tensor, dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class FluxBackbone(PipelineBackbone):
-    """A FLUX; each says how its latents are scaled, where tokens are, and what a text gives."""
+    """FLUX.2 klein or dev, whose VAE normalises latents by statistics of batches."""
 
     guidance: float = 1.0
     """What a distilled checkpoint is told as its guidance; others take none."""
@@ -59,19 +59,27 @@ class FluxBackbone(PipelineBackbone):
 
     def unscaled(self, latents: Grid) -> Grid:
         """Return what the VAE decodes of normalised latents."""
-        raise NotImplementedError
+        norm, eps = self.codec.bn, self.codec.config.batch_norm_eps
+        mean, variance = (x[:, None, None] for x in (norm.running_mean, norm.running_var))
+        return self.pipeline._unpatchify_latents(latents * (variance + eps).sqrt() + mean)
 
     def ids(self, image: int, rows: int, columns: int) -> Ids:
         """Places of the tokens of an image: 0 is the one to draw, references count from 1."""
-        raise NotImplementedError
+        ids = grid_ids(rows, columns, image=EXAMPLE_IMAGE * image)
+        return ids.to(self.transformer.device)
 
     def text_inputs(self, text: Embedding | None, tokens: Tokens) -> TextInputs:
         """Return what an embedded text gives, as tokens have it; no text is no words at all."""
-        raise NotImplementedError
+        words = tokens.new_zeros(1, 0, self.transformer.config.joint_attention_dim)
+        if text is not None:
+            words = text["encoder_hidden_states"].to(tokens)
+        return words, text_ids(words.shape[1]), {}
 
     def mu(self, tokens: int, steps: int) -> float:
         """Return by how much the scheduler's times are shifted for so many tokens to draw."""
-        raise NotImplementedError
+        from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+
+        return compute_empirical_mu(image_seq_len=tokens, num_steps=steps)
 
     def forward(
         self,
@@ -86,27 +94,22 @@ class FluxBackbone(PipelineBackbone):
         batch = len(tokens)
         words, word_ids, others = self.text_inputs(text, tokens)
         has_guidance = self.transformer.config.guidance_embeds
-        kwargs = {"attention_context": attention_context} if attention_context is not None else None
-        velocity: Tensor = self.transformer(
+        return self.transformer(
             hidden_states=tokens,
             encoder_hidden_states=words.expand(batch, -1, -1),
             timestep=tokens.new_full((batch,), t),
             guidance=tokens.new_full((batch,), self.guidance) if has_guidance else None,
             img_ids=ids,
             txt_ids=word_ids.to(tokens.device),
-            joint_attention_kwargs=kwargs,
+            joint_attention_kwargs=attention_context and {"attention_context": attention_context},
             return_dict=False,
             **{name: x.expand(batch, -1) for name, x in others.items()},
         )[0]
-        return velocity
 
     def times(self, tokens: int, steps: int) -> Float[Tensor, " times"]:
         """Return the time grid of the checkpoint's scheduler for so many tokens to draw."""
-        scheduler, mu = self.pipeline.scheduler, self.mu(tokens, steps)
-        if scheduler.config.get("use_flow_sigmas"):
-            scheduler.set_timesteps(steps, mu=mu)
-        else:
-            scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), mu=mu)
+        scheduler, sigmas = self.pipeline.scheduler, np.linspace(1, 1 / steps, steps)
+        scheduler.set_timesteps(sigmas=sigmas, mu=self.mu(tokens, steps))
         return scheduler.sigmas.cpu()
 
     def shift(self, tokens: int, steps: int) -> float:
@@ -114,35 +117,6 @@ class FluxBackbone(PipelineBackbone):
         config = self.pipeline.scheduler.config
         is_dynamic = config.use_dynamic_shifting
         return math.exp(self.mu(tokens, steps)) if is_dynamic else float(config.shift)
-
-
-@dataclass(frozen=True)
-class Flux2Backbone(FluxBackbone):
-    """FLUX.2 klein or dev; the VAE's statistics of batches normalise its latents."""
-
-    def unscaled(self, latents: Grid) -> Grid:
-        """Undo the statistics, and the patches of 2 x 2 in channels."""
-        norm, eps = self.codec.bn, self.codec.config.batch_norm_eps
-        mean, variance = (x[:, None, None] for x in (norm.running_mean, norm.running_var))
-        return self.pipeline._unpatchify_latents(latents * (variance + eps).sqrt() + mean)
-
-    def ids(self, image: int, rows: int, columns: int) -> Ids:
-        """Return places on (image, row, column, 0)."""
-        places = grid_ids(rows, columns, image=EXAMPLE_IMAGE * image)
-        return places.to(self.transformer.device)
-
-    def text_inputs(self, text: Embedding | None, tokens: Tokens) -> TextInputs:
-        """Return words and their places."""
-        words = tokens.new_zeros(1, 0, self.transformer.config.joint_attention_dim)
-        if text is not None:
-            words = text["encoder_hidden_states"].to(tokens)
-        return words, text_ids(words.shape[1]), {}
-
-    def mu(self, tokens: int, steps: int) -> float:
-        """Return the shift that was measured for a number of tokens and steps."""
-        from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
-
-        return compute_empirical_mu(image_seq_len=tokens, num_steps=steps)
 
 
 def embed_klein(pipeline: Any, words: str) -> Embedding:
@@ -162,9 +136,8 @@ def embed_dev(pipeline: Any, words: str) -> Embedding:
     from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 
     messages = format_input([words], system_message=pipeline.system_message)
-    ids = pipeline.tokenizer.apply_chat_template(
-        messages, add_generation_prompt=False, tokenize=True, return_dict=True
-    )["input_ids"][0]
+    template = pipeline.tokenizer.apply_chat_template
+    ids = template(messages, tokenize=True, return_dict=True)["input_ids"][0]
     text, _ = pipeline.encode_prompt(words, max_sequence_length=len(ids))
     return {"encoder_hidden_states": text}
 
@@ -173,12 +146,10 @@ def embed_dev(pipeline: Any, words: str) -> Embedding:
 class KontextBackbone(FluxBackbone):
     """FLUX.1 Kontext; references count on the first axis of places, as its one reference does.
 
-    It takes a pooled embedding of the instruction in its modulation. Examples that see no
-    instruction are modulated by that of the empty one.
+    A pooled embedding of the instruction, or of the empty one, is in its modulation.
     """
 
     guidance: float = 2.5
-
     packed: ClassVar = 2
 
     def unscaled(self, latents: Grid) -> Grid:

@@ -16,7 +16,6 @@ from torch import Tensor
 from icgeo.models.backbones import PipelineBackbone
 from icgeo.models.prompts import Embedding
 
-TRAINING_TIMES = 1000
 TEXT_TOKENS = 512
 """Wan was trained with instructions padded to so many; they are not trimmed."""
 
@@ -80,7 +79,7 @@ class WanBackbone(PipelineBackbone):
         shown = {} if control is None else {"control_hidden_states": control}
         return self.transformer(
             hidden_states=latents,
-            timestep=TRAINING_TIMES * t,
+            timestep=1000 * t,
             encoder_hidden_states=words.expand(len(latents), -1, -1),
             return_dict=False,
             **shown,
@@ -88,9 +87,8 @@ class WanBackbone(PipelineBackbone):
 
     def times(self, tokens: int, steps: int) -> Float[Tensor, " times"]:
         """Return the scheduler's times; they are the same for any number of tokens."""
-        scheduler = self.pipeline.scheduler
-        scheduler.set_timesteps(steps)
-        return scheduler.sigmas.cpu()
+        self.pipeline.scheduler.set_timesteps(steps)
+        return self.pipeline.scheduler.sigmas.cpu()
 
     def shift(self, tokens: int, steps: int) -> float:
         """Return how far that grid leans to the noise."""

@@ -87,18 +87,19 @@ class Frames(Layout):
 
     def predictor(self, tensors: Kept, shots: int, queries: Shown) -> Predict:
         """Return the velocity of noisy videos."""
-        one = self._controlled if self.backbone.has_control else self._in_place
 
         def predict(x: Tensor, t: float, text: Embedding) -> Tensor:
             noisy = rearrange(x, "q s c f h w -> (q s) c f h w")
             shown = repeat(queries, "q c f h w -> (q s) c f h w", s=x.shape[1])
-            return one(noisy, t, text, shown).float().unflatten(0, x.shape[:2])
+            if self.backbone.has_control:
+                t_of_video = torch.full((len(noisy),), t, device=noisy.device)
+                video = noisy.to(shown)
+                velocity = self.backbone.forward(video, t_of_video, text=text, control=shown)
+            else:
+                velocity = self._in_place(noisy, t, text, shown)
+            return velocity.float().unflatten(0, x.shape[:2])
 
         return predict
-
-    def _controlled(self, noisy: Latents, t: float, text: Embedding, shown: Shown) -> Latents:
-        times = torch.full((len(noisy),), t, device=noisy.device)
-        return self.backbone.forward(noisy.to(shown), times, text=text, control=shown)
 
     def _in_place(self, noisy: Latents, t: float, text: Embedding, shown: Shown) -> Latents:
         """Put known frames in place of noise, at time 0; their velocity leads back to them."""

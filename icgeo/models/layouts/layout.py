@@ -1,5 +1,6 @@
 """What a layout of examples is: how they and a query are shown to a backbone."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -27,8 +28,7 @@ Predict = Callable[[Tensor, float, Any], Tensor]
 class Layout:
     """A way to show examples and a query to a backbone; photos and maps are in [0, 1].
 
-    Each layout has these methods, and `encode_pairs`, `encode_queries`, `encode_answers` (targets)
-    and `predictor` beside them.
+    Each has `encode_pairs`, `encode_queries`, `encode_answers` (targets) and `predictor` too.
     """
 
     backbone: Any
@@ -44,9 +44,14 @@ class Layout:
     takes_groups: ClassVar = False
     """Whether queries with examples, times and prompts of their own go through in one pass."""
 
+    def grid(self, shots: int) -> tuple[int, int]:
+        """Return the rows and columns of the tokens that are drawn: of a map and no more."""
+        style, patch = self.settings.style, self.backbone.patch
+        return style.height // patch, style.width // patch
+
     def latent_shape(self, shots: int) -> tuple[int, ...]:
         """Return the shape of what is drawn for a query: tokens and channels, or of a video."""
-        raise NotImplementedError
+        return math.prod(self.grid(shots)), self.backbone.transformer.config.in_channels
 
     def times(self, shots: int, steps: int) -> Float[Tensor, " times"]:
         """Return the time grid of sampling."""
@@ -77,7 +82,7 @@ class Layout:
 
     def read_maps(self, latents: Float[Tensor, "maps *latent"]) -> Maps:
         """Decode the maps in what is drawn."""
-        raise NotImplementedError
+        return self.backbone.decode(latents, rows=self.grid(0)[0])
 
 
 def scaled(photos: Photos, side: int) -> Float[Tensor, "photos 3 side side"]:

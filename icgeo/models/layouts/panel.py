@@ -51,21 +51,16 @@ class Panel(Layout):
     def __post_init__(self) -> None:
         install(self.backbone.transformer, backend=self.attention_backend)
 
-    def _grid(self, shots: int) -> tuple[int, int]:
-        height, width = self.settings.style.height, self.settings.style.width
-        patch = self.backbone.patch
-        return (shots + 1) * height // patch, (height + width) // patch
-
-    def latent_shape(self, shots: int) -> tuple[int, ...]:
-        """Return the tokens and channels of a panel."""
-        rows, columns = self._grid(shots)
-        return rows * columns, self.backbone.transformer.config.in_channels
+    def grid(self, shots: int) -> tuple[int, int]:
+        """Return the rows and columns of the tokens of a panel."""
+        rows, columns = super().grid(shots)
+        return (shots + 1) * rows, rows + columns
 
     def answer(self, latents: Float[Tensor, "*batch tokens channels"]) -> Tensor:
         """Cut the map out of what is drawn: right in the last row of the panel."""
-        rows, columns = self._grid(0)
+        rows, columns = self.grid(0)
         last = rearrange(latents[..., -rows * columns :, :], "... (r s) c -> ... r s c", r=rows)
-        return last[..., self.settings.style.height // self.backbone.patch :, :]
+        return last[..., rows:, :]
 
     def encode_pairs(self, photos: Photos, drawn: Maps) -> Kept:
         """Keep the rows of examples, in pixels."""
@@ -83,11 +78,11 @@ class Panel(Layout):
 
     def read_maps(self, latents: Tokens) -> Maps:
         """Decode panels, and cut out the last maps."""
-        images = self.backbone.decode(latents, rows=latents.shape[1] // self._grid(0)[1])
+        images = self.backbone.decode(latents, rows=latents.shape[1] // self.grid(0)[1])
         return images[..., -self.settings.style.height :, self.settings.style.height :]
 
     def predictor(self, tensors: Kept, shots: int, queries: Tokens) -> Predict:
         """Return the velocity of noisy panels, each beside its panel with a blank map."""
-        grid = self._grid(shots)
+        grid = self.grid(shots)
         ids = torch.cat((self.backbone.ids(0, *grid), self.backbone.ids(1, *grid)))
         return in_one_sequence(self.backbone, queries, ids)

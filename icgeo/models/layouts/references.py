@@ -31,35 +31,14 @@ class References(Layout):
     def __post_init__(self) -> None:
         install(self.backbone.transformer, backend=self.attention_backend)
 
-    def _photo_ids(self, image: int) -> Ids:
+    def ids(self, *images: int) -> Ids:
+        """Places of the tokens of images: 0 is the map to draw, odd ones are photos, others maps.
+
+        Those of example i, from 0, are 2 i + 1 and 2 i + 2, and the query's photo is behind them.
+        """
         side = self.settings.photo_size // self.backbone.patch
-        return self.backbone.ids(image, side, side)
-
-    def _map_grid(self) -> tuple[int, int]:
-        style, patch = self.settings.style, self.backbone.patch
-        return style.height // patch, style.width // patch
-
-    def _pair_ids(self, shots: int) -> Ids:
-        pairs = [
-            (self._photo_ids(2 * i + 1), self.backbone.ids(2 * i + 2, *self._map_grid()))
-            for i in range(shots)
-        ]
-        return torch.cat([ids for pair in pairs for ids in pair])
-
-    def reference_ids(self, shots: int) -> Ids:
-        """Return the places of the tokens of all examples and of the query's photo behind them."""
-        queries = self._photo_ids(2 * shots + 1)
-        return torch.cat((self._pair_ids(shots), queries)) if shots else queries
-
-    @property
-    def map_ids(self) -> Ids:
-        """Places of the tokens of the map to draw."""
-        return self.backbone.ids(0, *self._map_grid())
-
-    def latent_shape(self, shots: int) -> tuple[int, ...]:
-        """Return the tokens and channels of a map."""
-        rows, columns = self._map_grid()
-        return rows * columns, self.backbone.transformer.config.in_channels
+        grids = (self.grid(0), (side, side))
+        return torch.cat([self.backbone.ids(image, *grids[image % 2]) for image in images])
 
     def encode_pairs(self, photos: Photos, drawn: Maps) -> Kept:
         """Encode examples to what is kept of them."""
@@ -79,9 +58,8 @@ class References(Layout):
         count = 1
         if self.settings.attention == "joint":
             pairs, count = rearrange(pairs, "k n c -> 1 (k n) c"), len(pairs)
-        self.backbone.forward(
-            pairs, 0.0, self._pair_ids(count), attention_context=AttentionContext(cache=cache)
-        )
+        context, ids = AttentionContext(cache=cache), self.ids(*range(1, 2 * count + 1))
+        self.backbone.forward(pairs, 0.0, ids, attention_context=context)
         return cache.tensors()
 
     def encode_queries(self, tensors: Kept, photos: Photos) -> Tokens:
@@ -92,21 +70,13 @@ class References(Layout):
         """Encode the maps of queries."""
         return self.backbone.encode(drawn)
 
-    def read_maps(self, latents: Tokens) -> Maps:
-        """Decode latents to maps."""
-        return self.backbone.decode(latents, rows=self._map_grid()[0])
-
     def predictor(self, tensors: Kept, shots: int, queries: Tokens) -> Predict:
-        """Return the velocity of noisy maps; what depends on neither noise nor time is done now.
-
-        In the mode `full`, everything sees everything at every step, as in stock pipelines.
-        """
+        """Return the velocity of noisy maps; what depends on neither noise nor time is done now."""
         if self.settings.attention != "full":
             return self.sharing(tensors, shots, queries)
         examples = rearrange(tensors.get("tokens", queries[:0]), "k n c -> 1 (k n) c")
         shown = torch.cat((examples.expand(len(queries), -1, -1), queries), dim=1)
-        ids = torch.cat((self.map_ids, self.reference_ids(shots)))
-        return in_one_sequence(self.backbone, shown, ids)
+        return in_one_sequence(self.backbone, shown, self.ids(*range(2 * shots + 2)))
 
     def sharing(
         self,
@@ -118,21 +88,21 @@ class References(Layout):
     ) -> Predict:
         """Encode the query photos once; examples and photos are then seen by every step.
 
-        `tensors` are keys and values of examples. `visible` says which of them each query sees, in
-        the mode `pairwise`; None means all.
+        `visible` says which examples each query sees, in the mode `pairwise`; None means all.
         """
         backbone, examples, photo_cache = self.backbone, [], KVCache()
         place = backbone.transformer.pos_embed
         if shots:
             rows = None if visible is None else visible[None]
             cache = KVCache.from_tensors(tensors)
-            examples = [cache.rotated(place(self._pair_ids(shots)), groups=1, visible=rows)]
-        ids = self._photo_ids(2 * shots + 1)
+            rotary = place(self.ids(*range(1, 2 * shots + 1)))
+            examples = [cache.rotated(rotary, groups=1, visible=rows)]
+        ids = self.ids(2 * shots + 1)
         backbone.forward(
             queries, 0.0, ids, attention_context=AttentionContext(examples, photo_cache)
         )
         photos = photo_cache.rotated(place(ids), groups=len(queries))
-        attention_context, map_ids = AttentionContext((*examples, photos)), self.map_ids
+        attention_context, map_ids = AttentionContext((*examples, photos)), self.ids(0)
 
         def predict(x: Tensor, t: float, text: Embedding) -> Tensor:
             tokens = rearrange(x, "q s n c -> (q s) n c").to(queries.dtype)
@@ -152,18 +122,14 @@ class References(Layout):
         visible: Bool[Tensor, "episodes views views"],
         prompts: Sequence[str],
     ) -> Float[Tensor, "episodes views map_tokens channels"]:
-        """Return the velocity of all maps of episodes, each given the pairs that it may see.
-
-        An episode is one pass at its first time, and another one of those without examples, for
-        they are told otherwise.
-        """
+        """Return the velocity of all maps of episodes, each given the pairs that it may see."""
         episodes = zip(photos, drawn, noisy, t[:, 0].tolist(), visible, prompts, strict=True)
         return torch.stack([self._episode(*parts) for parts in episodes])
 
     def _episode(
         self, photos: Tensor, drawn: Tensor, noisy: Tensor, t: float, visible: Tensor, prompt: str
     ) -> Tensor:
-        sees = visible.any(dim=1)
+        sees = visible.any(dim=1)  # those without examples are told otherwise, in another pass
         tensors = self.keep(photos, drawn) if sees.any() else {}
         velocity = torch.zeros(noisy.shape, device=noisy.device)
         for rows, count in ((sees, len(photos)), (~sees, 0)):

@@ -45,8 +45,7 @@ class Stacked(Layout):
     def text(self, prompt: str, shots: int) -> Float[Tensor, "1 length width"]:
         """Look up the embedding of a prompt; "" is no words at all."""
         prompts = self.backbone.prompts
-        number = self.settings.prompts.index(prompt) if prompt else 0
-        return prompts[number : number + 1] if prompt else prompts[:1, :0]
+        return prompts[[self.settings.prompts.index(prompt)]] if prompt else prompts[:1, :0]
 
     def encode_pairs(self, photos: Photos, drawn: Maps) -> Kept:
         """Encode examples to tokens or to their keys and values."""
@@ -100,11 +99,7 @@ class Stacked(Layout):
         )
 
     def predictor(self, tensors: Kept, shots: int, queries: Tokens) -> Predict:
-        """Return the velocity of noisy maps.
-
-        Queries are one group, or one for each where every query was given `shots` sequences of its
-        own.
-        """
+        """Return the velocity of noisy maps; queries with examples of their own are groups."""
         backbone, examples, attention_context, groups = self.backbone, None, AttentionContext(), 1
         if "tokens" in tensors:
             examples = rearrange(tensors["tokens"], "k n c -> 1 (k n) c")
