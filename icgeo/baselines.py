@@ -1,38 +1,64 @@
 """Baselines of the method, with its protocol; given no examples, all of them answer as `Chance`.
 
-The nearest example by pixels is retrieval without learning; on the ground, it is the best to be had
-of all answers that are examples. Both answer with its place and a von Mises-Fisher density around
-it of a fixed `kappa`. Alike parts, learned or of pixels, answer with their own likelihood and no
-drawn map.
+Retrieval answers with the example most alike, and a density around it that is as sure as features
+are alike, fitted on the worlds that the model is calibrated on (`fit_retrieval`). The nearest on
+the ground is the best to be had of all answers that are examples. Parts, learned or of pixels,
+answer with their own likelihood and no drawn map.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
-import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize, pad, unfold
 
 from icgeo.data.photos import Photo, read_photo
 from icgeo.data.pixels import square_pixels
+from icgeo.features import Features
+from icgeo.features import open as open_features
 from icgeo.models.map_model import MapModel
 from icgeo.models.matching import MatchSettings, Parts
-from icgeo.prediction import Example, Prediction
+from icgeo.prediction import Example, Prediction, add_seconds
 from icgeo.sampling import keyed_noise
 from icgeo.sphere import distance_km, to_lat_lon, to_xyz
 from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density
 
-KAPPA = 3.0
-"""A sigma of 33 degrees along each axis."""
 NSIDE = 16
-"""Cells of 4 degrees are fine for so wide a density."""
+"""Cells of 4 degrees are fine for densities so wide."""
+RETRIEVAL, CROSS_CORRELATION, PARTS_ALONE = "retrieval", "cross-correlation", "parts alone"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How sure retrieval is: value and slope of straight lines in the cosine of the features."""
+
+    log_kappa: tuple[float, float]
+    """Of the von Mises-Fisher density around the example."""
+    uniform_logit: tuple[float, float]
+    """Log-odds of the share that is uniform, for an answer may be wrong altogether."""
+
+    def density(self, lat_lon: Sequence[float], cosine: float) -> Density:
+        """Return the density around an example so alike."""
+        (value, slope), (logit, change) = self.log_kappa, self.uniform_logit
+        kappa = math.exp(min(value + slope * cosine, MOST_LOG_KAPPA))
+        uniform = 1 / (1 + math.exp(-logit - change * cosine))
+        mass = Density.from_mixture(lat_lon, kappa, nside=NSIDE).mass
+        return Density((1 - uniform) * mass + uniform / len(mass))
+
+
+MOST_LOG_KAPPA = 7.0
+"""A sigma of 1.7 degrees, half a cell."""
+PIXEL_SPREAD = Spread((2.47, 2.38), (2.42, -1.16))
+TINY_SPREAD = Spread((-0.46, 6.08), (5.68, -9.89))
+"""Fitted by `icgeo.training.calibration.fit_retrieval`; the features of the model in the box."""
 
 
 @dataclass(frozen=True)
@@ -57,54 +83,39 @@ class Chance:
         ]
 
 
-def thumbnail(photo: Photo, size: int) -> Float[Tensor, "size size 3"]:
-    """Shrink a photo to values of mean 0 and variance 1 over all pixels and channels.
-
-    So exposure and haze, which scale and shift all of them, hardly count; hues do.
-    """
-    image = read_photo(photo, size_hint=8 * size).resize((size, size), Image.Resampling.BOX)
-    colours = torch.from_numpy(np.array(image, dtype=np.float32))
-    return (colours - colours.mean()) / colours.std().clamp_min(1e-3)
-
-
-def _at_nearest(
-    distance: Float[Tensor, "queries examples"],
-    examples: Sequence[Example],
-    kappa: float,
-    start: float,
-) -> list[Prediction]:
-    """Answer each query with the example of least distance."""
-    nearest = distance.argmin(-1).tolist()
-    places = {index: (examples[index].lat, examples[index].lon) for index in nearest}
-    around = {i: Density.from_mixture(place, kappa, nside=NSIDE) for i, place in places.items()}
-    seconds = (time.perf_counter() - start) / len(nearest)
-    return [
-        Prediction(around[i], *places[i], legibility=1.0, located=True, seconds=seconds)
-        for i in nearest
-    ]
-
-
 @dataclass(frozen=True)
-class NearestPixels:
-    """Answers with the example whose thumbnail differs least, in the mean square."""
+class Retrieval:
+    """Answers with the example most alike."""
 
-    size: int = 16
-    """Side of the thumbnails in pixels."""
-    kappa: float = KAPPA
+    features: Features
+    spread: Spread = TINY_SPREAD
     seed: int = 0
     """Of `Chance`, which answers where there is no example."""
-    name: ClassVar[str] = "nearest by pixels"
+    name: str = RETRIEVAL
 
     def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
         """Locate each photo at one of the examples."""
         if not (photos and examples):
             return Chance(self.seed).locate(photos, examples)
         start = time.perf_counter()
-        query, known = (
-            torch.stack([thumbnail(image, self.size).flatten() for image in images])
-            for images in (photos, [example.image for example in examples])
-        )
-        return _at_nearest(torch.cdist(query, known), examples, self.kappa, start)
+        known = self.features.encode([example.image for example in examples])
+        cosines, nearest = (self.features.encode(photos) @ known.T).max(-1)
+        places = [(examples[number].lat, examples[number].lon) for number in nearest.tolist()]
+        densities = map(self.spread.density, places, cosines.tolist())
+        predictions = [
+            Prediction(density, *place, legibility=1.0, located=True, seconds=0.0)
+            for density, place in zip(densities, places, strict=True)
+        ]
+        return add_seconds(predictions, time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class NearestPixels(Retrieval):
+    """Answers with the example whose thumbnail is most alike: retrieval without learning."""
+
+    features: Features = field(default_factory=partial(open_features, "pixels"))
+    spread: Spread = PIXEL_SPREAD
+    name: str = "nearest by pixels"
 
 
 def pixel_cells(
@@ -120,7 +131,6 @@ def pixel_cells(
     return normalize(patches - patches.mean(-1, keepdim=True), dim=-1)
 
 
-CROSS_CORRELATION, PARTS_ALONE = "cross-correlation", "alike parts alone"
 PIXEL_MATCHING = MatchSettings(31.5, 6.38, 0.0593, 0.225, floor=0.12)
 """Fitted for `pixel_cells`, as a model's own are for its descriptors: by `fit_matching`."""
 
@@ -186,7 +196,8 @@ class NearestOracle:
 
     truth: Float[Tensor, "queries 2"]
     """Locations of the photos that it will be asked for, in their order."""
-    kappa: float = KAPPA
+    kappa: float = 3.0
+    """Of its density; a sigma of 33 degrees along each axis."""
     seed: int = 0
     """Of `Chance`, which answers where there is no example."""
     name: ClassVar[str] = "nearest oracle"
@@ -205,6 +216,16 @@ class NearestOracle:
         if not (photos and examples):
             return Chance(self.seed).locate(photos, examples)
         start = time.perf_counter()
-        places = torch.tensor([[example.lat, example.lon] for example in examples])
-        distance = distance_km(self.truth[:, None].double(), places.double())
-        return _at_nearest(distance, examples, self.kappa, start)
+        places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
+        nearest = distance_km(self.truth[:, None].double(), places).argmin(-1)
+        predictions = [
+            Prediction(
+                Density.from_mixture(place, self.kappa, nside=NSIDE),
+                *place,
+                legibility=1.0,
+                located=True,
+                seconds=0.0,
+            )
+            for place in places[nearest].tolist()
+        ]
+        return add_seconds(predictions, time.perf_counter() - start)

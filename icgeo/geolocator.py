@@ -33,6 +33,7 @@ from icgeo.prediction import (
     add_seconds,
     as_examples,
     check_choices,
+    informs,
     locate_by_sets,
 )
 from icgeo.selection import (
@@ -54,8 +55,6 @@ MOST_JUDGED, RARE = 32, 0.01
 """Examples by which worlds are judged at most, and the probability of a world that is no matter."""
 SETTINGS = ("style", "attention", "layout", "photo_size")
 """Options of loading that are settings of the model."""
-INFORMED = 0.1
-"""Nats that a density says at least where a photo is located though its map is illegible."""
 
 
 POINTS: dict[str, Callable[[Sequence[Density]], Float[Tensor, "densities 2"]]] = {
@@ -508,7 +507,7 @@ class Geolocator(LocateOptions, LoadOptions):
                     density,
                     point,
                     legibility=frame.legibility,
-                    located=frame.located or _informs(density),
+                    located=frame.located or informs(density),
                     seconds=frame.seconds,
                     samples=frame.samples,
                 )
@@ -620,7 +619,7 @@ class Geolocator(LocateOptions, LoadOptions):
                 densities[number],
                 points[number],
                 legibility=legibility[number],
-                located=None if evidence is None else _informs(densities[number]),
+                located=None if evidence is None else informs(densities[number]),
                 seconds=seconds,
                 samples=samples[number],
                 world=likeliest if self.loaded.settings.worlds else None,
@@ -649,7 +648,3 @@ def _refuse_loading(options: Mapping[str, Any]) -> None:
                 f"expected no {field.name} for a model that is loaded already, got "
                 f"{options[field.name]!r}; give it to icgeo.load"
             )
-
-
-def _informs(density: Density) -> bool:
-    return math.log(4 * math.pi) - density.entropy() >= INFORMED

@@ -16,7 +16,7 @@ from torch import Tensor
 from icgeo.data.manifest import IMAGE_COLUMNS, LATITUDE_COLUMNS, LONGITUDE_COLUMNS, read_manifest
 from icgeo.data.photos import Photo
 from icgeo.maps import LEGIBLE
-from icgeo.sphere import as_lat_lon
+from icgeo.sphere import AREA_KM2, as_lat_lon
 from icgeo.sphere.density import Density
 
 if TYPE_CHECKING:
@@ -106,6 +106,15 @@ CREDIBLE_LEVELS = (0.5, 0.9)
 """Probabilities of the regions that are told of a prediction."""
 
 
+MOST_AREA = 0.5
+"""Share of the sphere that the 90 % region of an answer covers at most."""
+
+
+def informs(density: Density) -> bool:
+    """Return whether a density says so much that there is an answer."""
+    return density.credible_area_km2(0.9) <= MOST_AREA * AREA_KM2
+
+
 def rounded(km2: float, *, digits: int = 3) -> str:
     """Write an area with the digits that it is good for at most.
 
@@ -158,12 +167,13 @@ class Prediction:
             point: the answer in degrees, kept where the photo is located; None means the point of
                 the largest expected GeoScore.
             legibility: of the map that the density was read from.
-            located: None means located where the map is legible.
+            located: None means located where the map is legible, and says where.
             seconds: time that it took.
             samples: the maps drawn, whose mean is `map`.
             world: what the model took the world for.
         """
-        located = legibility >= LEGIBLE if located is None else located
+        if located is None:
+            located = legibility >= LEGIBLE and informs(density)
         lat = lon = math.nan
         if located:
             lat, lon = (density.best_point() if point is None else point).tolist()

@@ -59,7 +59,8 @@ class Options(LocateOptions, LoadOptions):
     shots: tuple[int, ...] = SHOTS  # type: ignore[assignment]
     """Numbers of examples; where no truth is known, the largest only."""
     select: Choice | None = None
-    """How examples are chosen for each photo, out of `bank`; by default all see the same."""
+    """How examples are chosen for each photo, out of `bank`; by default your own photos all see the
+    same, and views of worlds the nearest, beside the same random ones for all."""
     bank: int = 256
     """Examples to choose from; of your own, at most so many."""
     seed: int = 0
@@ -75,6 +76,11 @@ def is_own(options: Options) -> bool:
     return any((options.queries, options.video, options.benchmark))
 
 
+def is_shared(options: Options) -> bool:
+    """Return whether all photos see the same examples, and these alone."""
+    return is_own(options) and not options.select
+
+
 def gather(options: Options) -> "list[Episode]":
     """Gather examples and queries: the user's, or of some worlds."""
     from icgeo import data, evaluation
@@ -82,7 +88,7 @@ def gather(options: Options) -> "list[Episode]":
     from icgeo.data.worlds import HELD_OUT_FAMILIES
     from icgeo.evaluation.episodes import EARTH
 
-    shots = options.bank if options.select else max(options.shots)
+    shots = max(options.shots) if is_shared(options) else options.bank
     read = partial(
         evaluation.read_examples,
         shots=shots,
@@ -117,9 +123,10 @@ def open_features(options: Options, settings: "Settings") -> "Features | None":
     from icgeo import features
     from icgeo.selection import BY_FEATURES
 
-    if options.features and options.select not in BY_FEATURES:
+    by_looks = options.select in BY_FEATURES or not (options.select or is_own(options))
+    if options.features and not by_looks:
         raise config.UsageError(f"expected --select of {sorted(BY_FEATURES)} with --features")
-    if options.select not in BY_FEATURES:
+    if not by_looks:
         return None
     return features.open(options.features or features.suited(settings), device=options.device)
 
@@ -133,30 +140,39 @@ def locate(
 ) -> "DataFrame":
     """Locate all queries; the main process draws figures and keeps cases for the report."""
     from icgeo import evaluation, report
-    from icgeo.baselines import AlikeParts
+    from icgeo.baselines import AlikeParts, Retrieval
 
-    model = runs[0][0].loaded
-    methods: list[tuple[Locator, Episode]] = [*runs]
-    baselines: list[tuple[Locator, Episode]] = []
+    model, most = runs[0][0].loaded, max(options.shots)
+    ways: list[Locator] = []
     if not is_own(options):
         ways = [AlikeParts(), *([AlikeParts.of(model)] if model.matcher else [])]
-        methods += [(way, episode) for way in ways for _, episode in runs]
-    if options.select:
-        methods, baselines = evaluation.choose_examples(
-            methods, options.select, features, shots=max(options.shots)
-        )
-    rows = evaluation.evaluate(
-        [*methods, *baselines],
-        folder=folder,
-        shots=options.shots,
-        batch_size=options.batch_size,
-        baselines=not options.select,
-        shard=shard,
+    methods = [*runs, *((way, episode) for way in ways for _, episode in runs)]
+    evaluate = partial(
+        evaluation.evaluate, folder=folder, batch_size=options.batch_size, shard=shard
     )
+    if is_shared(options):
+        rows = evaluate(methods, shots=options.shots)
+    elif options.select is None and features:
+        retrieval = [(Retrieval(features), episode) for _, episode in runs]
+        evaluate([(way, at_random(one, most)) for way, one in methods + retrieval], shots=(most,))
+    if not is_shared(options):
+        select = options.select or "nearest"
+        methods, baselines = evaluation.choose_examples(methods, select, features, shots=most)
+        rows = evaluate([*methods, *baselines], shots=options.shots, baselines=False)
     if shard.is_main:
         report.save_figures(folder, rows, methods[: len(runs)], model.settings.style)
         report.save_cases(folder, rows, methods[: len(runs)])
     return rows
+
+
+def at_random(episode: "Episode", shots: int) -> "Episode":
+    """Return an episode whose queries all see the same examples, drawn without looking."""
+    return replace(
+        episode,
+        id=f"{episode.id}-random",
+        world=f"{episode.world}, random",
+        examples=episode.examples[:shots],
+    )
 
 
 def main(options: Options) -> None:
@@ -173,7 +189,8 @@ def main(options: Options) -> None:
     features = open_features(options, model.settings)
     asked = {**fields_of(LocateOptions, options), "shots": None, "select": "nearest"}
     locator = Geolocator(model, device=options.device, **asked)
-    choosing = replace(locator, shots=max(options.shots), select=options.select or "random")
+    select = options.select or ("random" if is_shared(options) else "nearest")
+    choosing = replace(locator, shots=max(options.shots), select=select)
     most = max(choosing.shown_at_once(len(episode.examples)) for episode in episodes)
     locator.require_memory(most)
     folder = Path("runs") / options.name

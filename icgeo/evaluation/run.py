@@ -23,12 +23,12 @@ import torch
 from pandas import DataFrame
 from tqdm import tqdm
 
-from icgeo.baselines import Chance, NearestOracle, NearestPixels
+from icgeo.baselines import Chance, NearestOracle, NearestPixels, Retrieval
 from icgeo.config import UsageError
 from icgeo.data.photos import READ_SIDE, PhotoError, read_photo
 from icgeo.evaluation.episodes import Episode, Query, Stream
 from icgeo.evaluation.rows import Key, Row, RowFile, known_rows, read_rows, to_frame, write_rows
-from icgeo.evaluation.scores import BASELINES, RETRIEVAL, score
+from icgeo.evaluation.scores import BASELINES, score
 from icgeo.features import Features
 from icgeo.metrics.densities import searched_area_km2
 from icgeo.options import SHOTS
@@ -322,8 +322,8 @@ def choose_examples(
 ) -> tuple[list[tuple[Locator, Episode]], list[tuple[Locator, Episode]]]:
     """Let locators choose from all examples of their episodes, of which `shots` are left to count.
 
-    Return runs of these locators, and of their baseline where the truth is known: `RETRIEVAL`, the
-    place of the example most alike in the same features, if the choice has features.
+    Return runs of these locators, and of their baseline where the truth is known: retrieval of the
+    example most alike in the same features, if the choice has features.
     """
     banks: dict[int, Bank] = {}  # episodes of a benchmark share their examples
     choosing: list[tuple[Locator, Episode]] = []
@@ -335,6 +335,7 @@ def choose_examples(
         choosing.append((Selecting(locator, bank, strategy, name=locator.name), few))
         known = [query for query in episode.queries if query.lat_lon is not None]
         if known and len(bank) and features:
-            nearest = Selecting(NearestPixels(), bank, Nearest(), shots=1, name=RETRIEVAL)
+            retrieval = Retrieval(features)
+            nearest = Selecting(retrieval, bank, Nearest(), shots=1, name=retrieval.name)
             baselines.append((nearest, replace(few, queries=known)))
     return choosing, baselines

@@ -16,7 +16,14 @@ from jaxtyping import Float
 from pandas import DataFrame, Series
 from torch import Tensor
 
-from icgeo.baselines import CROSS_CORRELATION, PARTS_ALONE, Chance, NearestOracle, NearestPixels
+from icgeo.baselines import (
+    CROSS_CORRELATION,
+    PARTS_ALONE,
+    RETRIEVAL,
+    Chance,
+    NearestOracle,
+    NearestPixels,
+)
 from icgeo.metrics import THRESHOLDS_KM, geoscore
 from icgeo.metrics.intervals import (
     Interval,
@@ -30,13 +37,13 @@ from icgeo.sphere import AREA_KM2, EARTH_RADIUS_KM, as_tensor
 
 GUESS_KM = math.pi / 2 * EARTH_RADIUS_KM
 """Median error of guesses at random."""
-RETRIEVAL = "retrieval"
-"""The place of the example most alike, of all that a locator may choose from."""
 BASELINES = (
     *(Chance.name, NearestPixels.name, RETRIEVAL, CROSS_CORRELATION, PARTS_ALONE),
     NearestOracle.name,
 )
-"""Names that tables and figures set apart; retrieval is there where locators choose."""
+"""Names that tables and figures set apart."""
+BESIDE = (RETRIEVAL, CROSS_CORRELATION, PARTS_ALONE)
+"""Those that tables show beside the method."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,8 @@ METRICS: dict[str, Metric] = {
     "seconds": Metric("s/query", "s", ".3f", False, lambda rows: rows.seconds),
 }
 """Covered are the truths inside the 90 % regions, located the queries that got an answer."""
+IN_TABLES = ("median_km", "mean_km", "within_2500km", "nll", "area_share", "covered")
+"""What is printed; the other scores stand in `summary.json` and in reports."""
 
 
 def score(
@@ -229,19 +238,23 @@ def to_markdown(frame: DataFrame) -> str:
 
 
 def score_table(scores: DataFrame) -> str:
-    """Lay out scores of the method as Markdown, beside the median errors of its baselines in km."""
+    """Lay out scores of the method as Markdown, and below what its baselines reach, if they do."""
     method = methods(scores)
     several = ["locator"] if method.locator.nunique() > 1 else []
     table = method[["world", *several, "shots"]].copy()
-    hidden = ("mean_km", "within_1km", "within_25km", "located")
-    for name in [name for name in METRICS if name not in hidden]:
+    for name in IN_TABLES:
         table[METRICS[name].title] = [f"{value:{METRICS[name].format}}" for value in method[name]]
-    for name in BASELINES:
-        baseline = scores[scores.locator == name]
-        if len(baseline):
-            beside = method[["world", "shots"]].merge(baseline, how="left", on=["world", "shots"])
-            table[f"{name}, km"] = ["" if km != km else f"{km:.0f}" for km in beside.median_km]
-    return to_markdown(table)
+    tables = [to_markdown(table)]
+    beside = [name for name in BESIDE if (scores.locator == name).any()]
+    if beside and not several:
+        table = method[["world", "shots"]].copy()
+        for name in (*method.locator.unique(), *beside):
+            part = scores[scores.locator == name]
+            part = table[["world", "shots"]].merge(part, how="left", on=["world", "shots"])
+            values = zip(part.median_km, part.nll, strict=True)
+            table[name] = ["" if km != km else f"{km:.0f}, {nll:.2f}" for km, nll in values]
+        tables += ["Median km, NLL, beside what else could be done:", to_markdown(table)]
+    return "\n\n".join(tables)
 
 
 def comparison_table(comparison: DataFrame) -> str:

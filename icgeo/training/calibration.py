@@ -16,6 +16,7 @@ from scipy.optimize import minimize
 from torch import Generator, Tensor
 
 from icgeo import maps, sphere
+from icgeo.baselines import MOST_LOG_KAPPA, Spread
 from icgeo.data.orbit import (
     ESCAPE_SPEED_KMH,
     random_views,
@@ -23,6 +24,7 @@ from icgeo.data.orbit import (
     track_views,
     views_to_examples,
 )
+from icgeo.features import Features
 from icgeo.geolocator import Geolocator
 from icgeo.metrics import median_error
 from icgeo.models.map_model import MapModel
@@ -266,13 +268,54 @@ def fit_matching(
     return replace(settings, floor=floor)
 
 
+def fit_retrieval(
+    features: Features, worlds: WorldBank, *, episodes: int = 24, bank: int = 256, seed: int
+) -> Spread:
+    """Fit how sure retrieval is: with few examples, with many, and with a bank of them.
+
+    Args:
+        features: by which photos are alike.
+        worlds: worlds that the features were not trained on.
+        episodes: number of episodes of 16 queries.
+        bank: number of examples of each.
+        seed: seed of the episodes.
+    """
+    cosines, angles = [], []
+    for examples, queries in _world_episodes(worlds, UNKNOWN, episodes, seed, examples=bank):
+        alike = features.encode(queries.photos) @ features.encode(examples.photos).T
+        far = sphere.angle(sphere.to_xyz(queries.lat_lon)[:, None], sphere.to_xyz(examples.lat_lon))
+        for count in (1, 4, 16, bank):
+            cosine, number = alike[:, :count].max(-1)
+            cosines.append(cosine.double())
+            angles.append(far.gather(1, number[:, None])[:, 0])
+    cosine, angle = torch.cat(cosines), torch.cat(angles)
+
+    def cost(lines: Float[np.ndarray, "4"]) -> float:
+        """Return the mean of -log p(truth), as `Spread.density` has it."""
+        kappa = torch.exp((lines[0] + lines[1] * cosine).clamp_max(MOST_LOG_KAPPA))
+        uniform = torch.sigmoid(lines[2] + lines[3] * cosine)
+        xyz = torch.stack((angle.cos(), angle.sin(), torch.zeros_like(angle)), dim=-1)
+        log_prob = sphere.von_mises_fisher_log_prob(xyz, torch.eye(3).double()[0], kappa)
+        return -torch.log((1 - uniform) * log_prob.exp() + uniform / (4 * math.pi)).mean().item()
+
+    best = minimize(cost, [1.0, 2.0, 1.0, -2.0], method="Nelder-Mead", options={"maxfev": 2000})
+    a, b, c, d = np.round(best.x, 2).tolist()
+    return Spread((a, b), (c, d))
+
+
 def _world_episodes(
-    worlds: WorldBank, prompt: str, count: int, seed: int, *, cap_share: float = 0.0
+    worlds: WorldBank,
+    prompt: str,
+    count: int,
+    seed: int,
+    *,
+    cap_share: float = 0.0,
+    examples: int = max(SHOTS),
 ) -> list[Split]:
-    """Return episodes of as many examples as any shots, and 16 queries."""
+    """Return episodes of so many examples and 16 queries."""
     options = EpisodeOptions(
         worlds=count,
-        views=max(SHOTS) + 16,
+        views=examples + 16,
         earth_share=float(prompt == EARTH),
         real_share=0.1,
         cap_share=cap_share,
@@ -281,7 +324,7 @@ def _world_episodes(
     batch = sample_episodes(worlds, options, generator=Generator().manual_seed(seed))
     views = zip(to_uint8(batch.photos), sphere.to_lat_lon(batch.xyz.double()), strict=True)
     photo_sets = [PhotoSet(photos, lat_lon) for photos, lat_lon in views]
-    return [(photo_set[: max(SHOTS)], photo_set[max(SHOTS) :]) for photo_set in photo_sets]
+    return [(photo_set[:examples], photo_set[examples:]) for photo_set in photo_sets]
 
 
 def _locate_sequences(

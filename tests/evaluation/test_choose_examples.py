@@ -6,10 +6,9 @@ from functools import partial
 import pytest
 
 from icgeo import features
-from icgeo.baselines import NearestPixels
+from icgeo.baselines import RETRIEVAL, NearestPixels
 from icgeo.data.worlds import procedural_world
 from icgeo.evaluation import BASELINES, choose_examples, episodes, world_episode
-from icgeo.evaluation.scores import RETRIEVAL
 
 
 @pytest.fixture(autouse=True)
