@@ -17,6 +17,7 @@ from icgeo.models import LoadError
 
 MAX_UPLOAD = "20mb"
 """Of one file."""
+_FOLDER = "GRADIO_TEMP_DIR"
 _FONTS = ("system-ui", "sans-serif")
 _CSS = """footer {display: none !important} .gradio-container {max-width: 1400px !important}
 #files button[aria-label="Remove this file"] {display: none !important}"""
@@ -100,13 +101,15 @@ def _own_folder() -> Iterator[None]:
     """Keep all temporary files in a folder that goes when the server stops, also by a signal."""
     stopped_by = (signal.SIGTERM, signal.SIGINT)  # who starts it with & ignores the second
     handlers = [(one, signal.signal(one, signal.default_int_handler)) for one in stopped_by]
-    before = tempfile.tempdir
-    os.environ.pop("GRADIO_TEMP_DIR", None)  # or gradio's files would stay there
+    before = os.environ.get(_FOLDER), tempfile.tempdir
     with tempfile.TemporaryDirectory(prefix="icgeo-") as folder:
-        tempfile.tempdir = folder
+        os.environ[_FOLDER] = tempfile.tempdir = folder
         try:
             yield
         finally:
-            tempfile.tempdir = before
             for number, handler in handlers:
                 signal.signal(number, handler)
+            os.environ.pop(_FOLDER)
+            if before[0] is not None:
+                os.environ[_FOLDER] = before[0]
+            tempfile.tempdir = before[1]
