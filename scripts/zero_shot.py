@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from icgeo import config
 from icgeo.options import (
     ONLY_ORBIT,
-    SHOTS,
     Choice,
     LoadOptions,
     LocateOptions,
@@ -56,7 +55,7 @@ class Options(LocateOptions, LoadOptions):
     one world of each family that the model in the box has never seen."""
     count: int = 64
     """Views of each world to locate."""
-    shots: tuple[int, ...] = SHOTS  # type: ignore[assignment]
+    shots: tuple[int, ...] = (0, 1, 4, 16)  # type: ignore[assignment]
     """Numbers of examples; where no truth is known, the largest only."""
     select: Choice | None = None
     """How examples are chosen for each photo, out of `bank`; by default your own photos all see the
@@ -143,10 +142,9 @@ def locate(
     from icgeo.baselines import AlikeParts, Retrieval
 
     model, most = runs[0][0].loaded, max(options.shots)
-    ways: list[Locator] = []
+    methods: list[tuple[Locator, Episode]] = [*runs]
     if not is_own(options):
-        ways = [AlikeParts(), *([AlikeParts.of(model)] if model.matcher else [])]
-    methods = [*runs, *((way, episode) for way in ways for _, episode in runs)]
+        methods += [(AlikeParts(), episode) for _, episode in runs]
     evaluate = partial(
         evaluation.evaluate, folder=folder, batch_size=options.batch_size, shard=shard
     )

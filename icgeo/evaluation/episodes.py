@@ -23,7 +23,7 @@ from icgeo import options
 from icgeo.config import UsageError
 from icgeo.data.benchmarks import BENCHMARKS, BenchmarkRecord, OpenBenchmark
 from icgeo.data.leakage import LeakageGuard
-from icgeo.data.manifest import Record, read_manifest
+from icgeo.data.manifest import read_manifest
 from icgeo.data.orbit import (
     REAL_WORLDS,
     ViewOptions,
@@ -220,7 +220,7 @@ def photo_episode(
         ManifestError: a manifest that cannot be used, or with no good row.
     """
     records = read_manifest(queries, allow_outside=allow_outside, errors="skip")
-    photos = [Query(one.id, one.path, _location(one), str(one.path)) for one in records]
+    photos = [Query(one.id, one.path, one.lat_lon, str(one.path)) for one in records]
     return Episode(PHOTOS, PHOTOS, examples, photos)
 
 
@@ -275,7 +275,7 @@ def read_examples(
     order = torch.randperm(len(records), generator=torch.Generator().manual_seed(seed))
     examples: list[Example] = []
     for record in (records[i] for i in order.tolist()):
-        location = _location(record)
+        location = record.lat_lon
         if location is None or len(examples) == shots:
             break
         example = Example(record.path, *location)
@@ -290,7 +290,3 @@ def read_examples(
         else:
             examples.append(example)
     return examples
-
-
-def _location(record: Record) -> tuple[float, float] | None:
-    return None if record.lat is None or record.lon is None else (record.lat, record.lon)

@@ -60,19 +60,19 @@ def with_standardised(photos: Float[Tensor, "photos 3 h w"]) -> Float[Tensor, "p
 class MatchSettings:
     """How alike cells become a likelihood; fitted on worlds that the encoder never saw."""
 
-    sharpness: float = 16.0
+    sharpness: float = 13.6
     """Weight of the cosine of two descriptors."""
-    none_logit: float = 12.0
+    none_logit: float = 12.4
     """Logit of a query cell's being seen in no example."""
-    inliers: float = 0.3
+    inliers: float = 0.45
     """Share of cells that match as a true hypothesis says."""
     weight: float = 0.1
     """Weight of one cell's evidence: neighbouring cells are not independent."""
-    blur: float = 0.25
+    blur: float = 0.34
     """Share of the likelihood of a place that its neighbours have, whose views hardly differ."""
     fields_of_view_deg: tuple[float, ...] = (21.0, 27.0, 34.6, 44.4, 57.0)
     """Fields of view that are tried, of queries and of examples."""
-    floor: float = 0.015
+    floor: float = 0.02
     """Share of the answer that is spread evenly: how often all of this is wrong."""
 
     @classmethod
@@ -187,13 +187,13 @@ def _asked(grid: int) -> Int[Tensor, " cells"]:
     return numbers[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE].flatten()
 
 
-def _tangents(settings: MatchSettings) -> Float[Tensor, " fields"]:
-    return torch.tan(torch.deg2rad(torch.tensor(settings.fields_of_view_deg)) / 2)
+def _tangents(fields_of_view_deg: tuple[float, ...]) -> Float[Tensor, " fields"]:
+    return torch.tan(torch.deg2rad(torch.tensor(fields_of_view_deg)) / 2)
 
 
-def _least_cosine(settings: MatchSettings) -> Float[Tensor, "fields fields"]:
+def _least_cosine(fields_of_view_deg: tuple[float, ...]) -> Float[Tensor, "fields fields"]:
     """Return the cosine of how far two views of these fields of view may lie apart."""
-    degrees = torch.tensor(settings.fields_of_view_deg)
+    degrees = torch.tensor(fields_of_view_deg)
     return torch.cos(torch.deg2rad(REACH * (degrees[:, None] + degrees)))
 
 
@@ -214,16 +214,17 @@ class ExampleSweep:
     """Cells of the sphere that are near enough."""
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=512)
 def _example_sweep(
-    xyz: tuple[float, float, float], grid: int, settings: MatchSettings
+    xyz: tuple[float, float, float], grid: int, fields_of_view_deg: tuple[float, ...]
 ) -> ExampleSweep:
     """List the hypotheses about an example at a place; they depend on nothing else."""
-    centre, tangents, least = torch.tensor(xyz), _tangents(settings), _least_cosine(settings)
-    fields, asked = len(tangents), _asked(grid)
+    centre, tangents = torch.tensor(xyz), _tangents(fields_of_view_deg)
+    asked, least = _asked(grid), _least_cosine(fields_of_view_deg)
     cosine = _places(COARSE) @ centre
     places = (cosine > least.min()).nonzero()[:, 0]
-    place, query_field = torch.ones(len(places), fields).nonzero().unbind(-1)
+    near = cosine[places, None, None] > least
+    place, query_field = near.any(-1).nonzero().unbind(-1)
     seen = _cells_seen(
         _frames(_places(COARSE)[places])[place],
         tangents[query_field],
@@ -232,10 +233,12 @@ def _example_sweep(
         _centres(grid)[asked],
         grid,
     )
-    inside = (seen >= 0) & (cosine[places, None, None] > least).flatten(0, 1)[..., None]
+    inside = (seen >= 0) & near[place, query_field][..., None]
     cells = torch.arange(len(asked), dtype=torch.int32) * grid**2 + seen
-    counts = inside.sum(-1).flatten()
-    return ExampleSweep(cells[inside], (counts.cumsum(0) - counts).int(), places)
+    counts = torch.zeros(near.shape, dtype=torch.int32)
+    counts[place, query_field] = inside.sum(-1, dtype=torch.int32)
+    starts = counts.flatten().cumsum(0, dtype=torch.int32) - counts.flatten()
+    return ExampleSweep(cells[inside], starts, places)
 
 
 def _coarse_evidence(
@@ -257,11 +260,11 @@ def _fine_evidence(
     places: Float[Tensor, "places 3"],
     query_field: Int[Tensor, " places"],
     grid: int,
-    settings: MatchSettings,
+    fields_of_view_deg: tuple[float, ...],
 ) -> Float[Tensor, " places"]:
     """Return the evidence of all examples, and all cells, for some places and fields of view."""
-    tangents, fields = _tangents(settings), len(settings.fields_of_view_deg)
-    near = (places @ xyz.T)[..., None] > _least_cosine(settings)[query_field][:, None]
+    tangents, fields = _tangents(fields_of_view_deg), len(fields_of_view_deg)
+    near = (places @ xyz.T)[..., None] > _least_cosine(fields_of_view_deg)[query_field][:, None]
     place, example = near.any(-1).nonzero().unbind(-1)
     seen = _cells_seen(
         _frames(places)[place],
@@ -302,7 +305,8 @@ def match(
     Returns:
         nats, at the HEALPix cells (NESTED) of nside 64.
     """
-    grid, fields = math.isqrt(query.shape[1]), len(settings.fields_of_view_deg)
+    grid, fields_of_view = math.isqrt(query.shape[1]), settings.fields_of_view_deg
+    fields = len(fields_of_view)
     examples, xyz = (x.expand(len(query), *x.shape[1:]) for x in (examples, xyz))
     ratios = log_ratio(mutual_matches(query, examples, settings), grid**2, settings)
     asked = STRIDE**2 * ratios[:, :, _asked(grid)]
@@ -310,7 +314,7 @@ def match(
     centres, group = xyz.flatten(0, 1).unique(dim=0, return_inverse=True)
     for number, centre in enumerate(centres.tolist()):
         rows, slots = (group.view(xyz.shape[:2]) == number).nonzero(as_tuple=True)
-        sweep = _example_sweep(tuple(centre), grid, settings)
+        sweep = _example_sweep(tuple(centre), grid, fields_of_view)
         evidence = _coarse_evidence(asked[rows, slots], sweep, fields)
         coarse.index_put_((rows[:, None], sweep.places), evidence, accumulate=True)
     result = repeat(coarse.logsumexp(-1), "b p -> b p n", n=CHILDREN).clone()
@@ -324,7 +328,7 @@ def match(
             _places(FINE)[children.flatten()],
             field.repeat_interleave(CHILDREN),
             grid,
-            settings,
+            fields_of_view,
         )
         refined, slot = place.unique(return_inverse=True)
         by_field = repeat(coarse[row, refined], "p f -> p n f", n=CHILDREN).clone()

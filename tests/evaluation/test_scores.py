@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from icgeo.baselines import Chance
+from icgeo.baselines import CROSS_CORRELATION, PARTS_ALONE, RETRIEVAL, Chance
 from icgeo.evaluation import (
     METRICS,
     Row,
@@ -93,23 +93,36 @@ def test_scores_are_by_any_columns():
     }  # fmt: skip
 
 
-def test_the_table_is_markdown_with_the_rivals_beside():
-    rows = [row(i, km) for i, km in enumerate(ERRORS)]
-    rows += [row(i, 10 * km, locator=Chance.name) for i, km in enumerate(ERRORS)]
-    lines = score_table(score(to_frame(rows))).splitlines()
-    assert len(lines) == 3
-    assert len({len(line) for line in lines}) == 1
-    header, rule, cells = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
-    assert set("".join(rule)) == {"-", ":"}
-    found = dict(zip(header, cells, strict=True))
-    assert found["world"] == "moon"
-    assert found["median km"] == "1000"
-    assert found["< 750 km"] == "40%"
-    assert found["NLL"] == "1.00"
-    assert found["90 % area"] == "25.0%"
-    assert found["covered"] == "100%", "all levels are 0.5"
-    assert found["chance, km"] == "10000"
-    assert "nearest by pixels, km" not in found, "there is no row of it"
+def test_the_tables_are_markdown_and_fit_100_columns():
+    rows = [row(i, km, world="blue-marble, random") for i, km in enumerate(ERRORS)]
+    for name in (Chance.name, RETRIEVAL, CROSS_CORRELATION, PARTS_ALONE):
+        rows += [replace(one, locator=name, distance_km=2 * one.distance_km) for one in rows[:5]]
+    table, _, below = score_table(score(to_frame(rows))).split("\n\n")
+    for lines in (table.splitlines(), below.splitlines()):
+        assert len(lines) == 3
+        assert len({len(line) for line in lines}) == 1
+        assert len(lines[0]) <= 100
+        assert set(lines[1]) == {"-", ":", "|", " "}
+
+    def cells(text):
+        header, _, values = (
+            [one.strip() for one in li.split("|")[1:-1]] for li in text.split("\n")
+        )
+        return dict(zip(header, values, strict=True))
+
+    assert cells(table) == {
+        "world": "blue-marble, random",
+        "shots": "4",
+        "median km": "1000",
+        "mean km": "2520",
+        "< 2500 km": "80%",
+        "NLL": "1.00",
+        "90 % area": "25.0%",
+        "covered": "100%",
+    }
+    assert cells(below)["icgeo"] == "1000, 1.00"
+    assert cells(below)[RETRIEVAL] == "2000, 1.00"
+    assert Chance.name not in cells(below)
 
 
 def test_comparing_resamples_both_alike():
