@@ -48,6 +48,20 @@ class Views:
 
     images: UInt8[Tensor, "*batch 3 size size"]
     lat_lon: Float[Tensor, "*batch 2"]
+    corners: Float[Tensor, "*batch 4 3"]
+    """Directions of the corners, clockwise."""
+
+    def overlap(self, other: "Views") -> Float[Tensor, "views others"]:
+        """Return which share of the area of each view each other one shows, by 12 x 12 points."""
+        step = (torch.arange(12) + 0.5) / 12
+        down, right = step[:, None, None, None], step[:, None, None]
+        upper, lower = (
+            self.corners[:, a].lerp(self.corners[:, b], right) for a, b in ((0, 1), (3, 2))
+        )
+        points = rearrange(upper.lerp(lower, down), "y x v c -> v (y x) c")
+        sides = torch.linalg.cross(other.corners, other.corners.roll(-1, 1))
+        inward = einsum(sides, points, "o s c, v p c -> v o p s") <= 0
+        return inward.all(-1).double().mean(-1)
 
 
 def open_world(name: str | Path, *, height: int = 512) -> World:
@@ -202,15 +216,18 @@ def random_views(
     options = options or ViewOptions()
     texture = (world if land is None else torch.cat((world, land)))[None]
     images = torch.empty(0, 3, options.size, options.size, dtype=torch.uint8)
-    xyz = torch.empty(0, 3)
+    xyz, corners = torch.empty(0, 3), torch.empty(0, 4, 3)
     for _ in range(100):
         centre = sphere.sample_uniform(1, count, generator=generator, dtype=torch.float32)
-        views = take_views(texture, centre, generator=generator, options=options)[0][0]
+        taken, looks = take_views(texture, centre, generator=generator, options=options)
+        views = taken[0]
         enough = views[:, 3:].mean(dim=(1, 2, 3)).nan_to_num(1.0) >= options.min_land
         images = torch.cat((images, to_uint8(views[enough, :3])))
         xyz = torch.cat((xyz, centre[0, enough]))
+        corners = torch.cat((corners, _corners(looks[0])[enough]))
         if len(xyz) >= count:
-            return Views(images[:count], sphere.to_lat_lon(xyz[:count].double()))
+            lat_lon = sphere.to_lat_lon(xyz[:count].double())
+            return Views(images[:count], lat_lon, corners[:count])
     raise ValueError(f"expected land in some views, got none with a share of {options.min_land}")
 
 
@@ -233,5 +250,9 @@ def track_views(
     tangent = torch.cos(course) * north + torch.sin(course) * east
     xyz = functional.normalize(sphere.exp_map(start, way[:, None] * tangent), dim=-1)
     camera = replace(options, field_of_view_deg=2 * (field_of_view.item(),))
-    views = take_views(world[None], xyz[None], generator=generator, options=camera)[0][0]
-    return Views(to_uint8(views), sphere.to_lat_lon(xyz.double()))
+    views, looks = take_views(world[None], xyz[None], generator=generator, options=camera)
+    return Views(to_uint8(views[0]), sphere.to_lat_lon(xyz.double()), _corners(looks[0]))
+
+
+def _corners(looks: Float[Tensor, "views size size 3"]) -> Float[Tensor, "views 4 3"]:
+    return torch.stack([looks[:, y, x] for y, x in ((0, 0), (0, -1), (-1, -1), (-1, 0))], dim=1)

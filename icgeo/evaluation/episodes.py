@@ -41,6 +41,7 @@ from icgeo.data.worlds import (
     FAMILIES,
     HELD_OUT_FAMILIES,
     TRAINING_FAMILIES,
+    UNSEEN_FAMILIES,
     pixel_xyz,
     procedural_world,
 )
@@ -53,13 +54,14 @@ TURNED_EARTH = "turned-earth"
 """Blue Marble turned at random and with its colours mixed, another way in each episode."""
 EARTH_VIEWS = ViewOptions(field_of_view_deg=(30.0, 60.0), min_land=0.2)
 PHOTOS = "photos"
-HELD_OUT, SEEN = "held-out families", "seen families"
+HELD_OUT, UNSEEN, SEEN = "held-out families", "unseen families", "seen families"
 WORLD_GROUPS: dict[str, tuple[str, ...]] = {
     HELD_OUT: HELD_OUT_FAMILIES,
+    UNSEEN: UNSEEN_FAMILIES,
     SEEN: TRAINING_FAMILIES,
     TURNED_EARTH: (TURNED_EARTH,),
 }
-"""Families held out of training or seen; the Earth turned, whose coastlines were seen."""
+"""Held out of training, unseen by development too, or seen; coastlines of the Earth were seen."""
 
 logger = logging.getLogger(__name__)
 
@@ -157,11 +159,15 @@ def world_episode(
     )
 
 
-def group_episodes(group: str, episodes: int, *, queries: int, seed: int = 0) -> list[Episode]:
+def group_episodes(
+    group: str, episodes: int, *, queries: int, shots: int = 16, seed: int = 0
+) -> list[Episode]:
     """Take episodes of a group in `WORLD_GROUPS`, of its families in turn, each a new world."""
     families = WORLD_GROUPS[group]
     return [
-        world_episode(families[number % len(families)], number, queries=queries, seed=seed)
+        world_episode(
+            families[number % len(families)], number, queries=queries, shots=shots, seed=seed
+        )
         for number in tqdm(range(episodes), desc=f"{group}: worlds", leave=False)
     ]
 

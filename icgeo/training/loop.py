@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol, runtime_checkable
@@ -84,6 +85,17 @@ def annealed_rate(
     """
     remainder = (steps - step) / max(1.0, fall * steps)
     return peak * min(1.0, (step + 1) / warmup) * min(1.0, max(0.02, remainder))
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Return whether bfloat16 is worth it: ten times slower on processors without units for it."""
+    units = ("amx_bf16", "avx512_bf16", "bf16")
+    return device.type != "cpu" or any(map(torch.cpu.get_capabilities().get, units))
+
+
+def autocast(device: torch.device) -> AbstractContextManager[None]:
+    """Compute in bfloat16 where that is fast, with weights in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device))
 
 
 def descend(optimizer: Optimizer, loss: Tensor, weights: Iterable[Tensor], rate: float) -> None:

@@ -30,7 +30,7 @@ from icgeo.models.map_model import MapModel
 from icgeo.training.adapters import Average, add_lora, learned, save_adapter, tie_kept
 from icgeo.training.calibration import ValidationResult, validate, validation_episodes
 from icgeo.training.episodes import EpisodeSample, Gallery, sample_episode
-from icgeo.training.loop import train
+from icgeo.training.loop import has_fast_bfloat16, train
 from icgeo.training.losses import FlowLoss, Latents, encoded
 from icgeo.training.options import LoraOptions
 from icgeo.training.photo_sets import Splits
@@ -48,9 +48,14 @@ def make_accelerator(options: LoraOptions, folder: Path) -> Accelerator:
     if package and importlib.util.find_spec(package) is None:
         logger.info("%s is not installed: losses go to log.jsonl alone", package)
         package = None
+    precision = options.mixed_precision
+    on_cpu = not torch.accelerator.is_available()
+    if precision == "bf16" and on_cpu and not has_fast_bfloat16(torch.device("cpu")):
+        logger.info("this processor has no units for bfloat16: training in float32")
+        precision = "no"
     return Accelerator(
         gradient_accumulation_steps=options.accumulate,
-        mixed_precision=options.mixed_precision,
+        mixed_precision=precision,
         log_with=package,
         project_dir=folder,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],

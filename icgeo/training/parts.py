@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from icgeo.models.matching import LocalEncoder
 from icgeo.training.episodes import EpisodeOptions, Episodes, WorldBank, sample_episodes
-from icgeo.training.loop import annealed_rate, append_log, descend, load_state, save_state
+from icgeo.training.loop import annealed_rate, append_log, autocast, descend, load_state, save_state
 
 EPISODES = EpisodeOptions(
     worlds=6, views=32, earth_share=0.0, real_share=0.4, mixed_share=0.3, near_share=0.5
@@ -107,8 +107,8 @@ class PartTraining:
         )
 
     def loss(self, encoder: nn.Module, episodes: Episodes, generator: Generator) -> Tensor:
-        """Return the loss of a batch, computed in bfloat16."""
-        with torch.autocast(self.device.type, torch.bfloat16):
+        """Return the loss of a batch."""
+        with autocast(self.device):
             cells = encoder(episodes.photos.flatten(0, 1))
         cells = cells.unflatten(0, episodes.photos.shape[:2])
         return contrast(cells, episodes.looks, self.log_scale.exp(), generator=generator)

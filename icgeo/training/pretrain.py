@@ -7,7 +7,6 @@ checkpoint with the same random stream.
 
 import math
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,7 +28,15 @@ from icgeo.training.episodes import (
     draw_times,
     sample_episodes,
 )
-from icgeo.training.loop import annealed_rate, append_log, descend, load_state, save_state, train
+from icgeo.training.loop import (
+    annealed_rate,
+    append_log,
+    autocast,
+    descend,
+    load_state,
+    save_state,
+    train,
+)
 from icgeo.training.losses import flow_error, match_loss, mix
 
 LOG_EVERY = 100
@@ -143,17 +150,13 @@ class Pretraining:
             step, self.steps, peak=self.learning_rate, warmup=self.warmup, fall=self.fall
         )
 
-    def autocast(self) -> AbstractContextManager[None]:
-        """Compute in bfloat16, keep weights in float32."""
-        return torch.autocast(self.device.type, torch.bfloat16)
-
     def update(self) -> dict[str, float]:
         """Take one step on a fresh batch of episodes."""
         is_matching = self.step < self.match_steps
         options = self.episodes.at(self.step / self.steps)
         options = options.for_matching() if is_matching else options
         episodes = sample_episodes(self.bank, options, generator=self.generator)
-        with self.autocast():
+        with autocast(self.device):
             terms = self.losses(episodes)
         loss = terms["match"] * (1.0 if is_matching else self.match_weight)
         loss = loss + terms.get("flow", 0.0)
@@ -257,7 +260,7 @@ class Pretraining:
         episodes = replace(episodes, visible=is_example.expand(*shape, -1))
         noise = torch.randn(*shape, *self.learner.codec.latent_shape, generator=generator)
         noise, t = noise.to(self.device), torch.ones(shape, device=self.device)
-        with torch.compiler.set_stance("force_eager"), self.autocast():
+        with torch.compiler.set_stance("force_eager"), autocast(self.device):
             _, velocity, _ = self._predict(episodes, noise, t)
         queries = slice(16, None)
         xyz = self._best_place((noise - velocity)[:, queries])

@@ -27,10 +27,16 @@ class Options:
     """Device on which the model runs."""
     held_out: int = 52
     """Episodes of families that were held out of training."""
+    unseen: int = 52
+    """Episodes of families that development never saw either."""
     seen: int = 15
     """Episodes of families that were trained on, in worlds that were not."""
     turned: int = 8
     """Episodes of the Earth, turned and recoloured."""
+    near: int = 26
+    """Episodes of each group but the last two, whose queries are shown the most alike of `bank`."""
+    bank: int = 256
+    """Examples to choose from there."""
     queries: int = 12
     """Queries of an episode."""
     by_heart: int = 256
@@ -49,7 +55,14 @@ def main(options: Options) -> None:
 
     from icgeo import plots
     from icgeo.evaluation import evaluate, levels_by_world, score, world_episode
-    from icgeo.evaluation.episodes import EARTH, WORLD_GROUPS, group_episodes, name_groups
+    from icgeo.evaluation.episodes import (
+        EARTH,
+        HELD_OUT,
+        UNSEEN,
+        WORLD_GROUPS,
+        group_episodes,
+        name_groups,
+    )
     from icgeo.geolocator import Geolocator
     from icgeo.models import load
 
@@ -57,13 +70,14 @@ def main(options: Options) -> None:
     model = load(options.model, device=options.device)
     ask = partial(Geolocator, model, prompt="unknown world")
     take = partial(group_episodes, queries=options.queries, seed=options.seed)
-    counts, held_out = (options.held_out, options.seen, options.turned), next(iter(WORLD_GROUPS))
-    episodes = [
-        episode
-        for group, count in zip(WORLD_GROUPS, counts, strict=True)
-        for episode in take(group, count)
-    ]
-    groups = name_groups(locate_each_way(episodes, ask, folder, unseen=held_out))
+    sizes = (options.held_out, options.unseen, options.seen, options.turned)
+    counts = dict(zip(WORLD_GROUPS, sizes, strict=True))
+    episodes = [episode for group, count in counts.items() for episode in take(group, count)]
+    groups = name_groups(locate_each_way(episodes, ask, folder))
+    new = [group for group in (HELD_OUT, UNSEEN) if counts[group]]
+    banks = [one for group in new for one in take(group, options.near, shots=options.bank)]
+    near = name_groups(locate_nearest(banks, ask, folder / "near"))
+    near = near.assign(world=near.world + f", most alike of {options.bank}")
 
     earth = world_episode(EARTH, queries=options.by_heart, shots=0, seed=options.seed)
     memorised = evaluate([(ask(prompt=earth.prompt), earth)], folder=folder / "by-heart")
@@ -74,40 +88,101 @@ def main(options: Options) -> None:
     settings = (ask(steps=1, samples=1, name="1 step"), ask(steps=4, samples=8, name="4 x 8"))
     runs = [(locator, episode) for locator in settings for episode in episodes[: options.settings]]
     tried = evaluate(runs, folder=folder / "settings", shots=(16,), baselines=False)
-    tried = tried.assign(world=f"{held_out}, " + tried.locator)
+    tried = tried.assign(world=f"{HELD_OUT}, " + tried.locator)
 
-    rows = concat([groups, memorised, tried], ignore_index=True)
+    rows = concat([groups, near, memorised, tried], ignore_index=True)
     values = {
         "groups": {world: learning(part) for world, part in groups.groupby("world", sort=False)},
+        "share_of_queries_that_overlap": overlaps(episodes),
         "codec_and_ink_median_km": codec_and_heatmap_km(model),
     }
     print(write_evidence(folder, rows, values))
 
 
 def locate_each_way(
-    episodes: "Sequence[Episode]", ask: "Callable[..., Locator]", folder: Path, *, unseen: str
+    episodes: "Sequence[Episode]", ask: "Callable[..., Locator]", folder: Path
 ) -> "DataFrame":
-    """Locate by the model, by its drawn map alone, by its parts alone and by cross-correlation.
+    """Locate by the model, by less of it, and by what could be done without; print differences.
 
-    Print how they differ on unseen worlds; return the rows of the model and of the baselines.
+    Return the rows of the model and of the baselines.
     """
-    from icgeo.baselines import AlikeParts
-    from icgeo.evaluation import compare, comparison_table, evaluate
-    from icgeo.evaluation.episodes import name_groups
+    from icgeo import features
+    from icgeo.baselines import AlikeParts, Retrieval
+    from icgeo.evaluation import evaluate
 
     whole: Any = ask()
     ways: list[Locator] = [whole]
+    less: list[Locator] = []
     if whole.loaded.matcher:
-        drawn = ask(matching=False, name="drawn map alone")
-        ways += [drawn, AlikeParts.of(whole.loaded), AlikeParts()]
+        less = [ask(prompt=None, name="not told"), ask(matching=False, name="drawn map alone")]
+        retrieval = Retrieval(features.open("tiny"))
+        ways += [*less, AlikeParts.of(whole.loaded), AlikeParts(), retrieval]
     rows = evaluate([(way, episode) for way in ways for episode in episodes], folder=folder)
-    names = [way.name for way in ways]
+    print_differences(rows, [way.name for way in ways])
+    return rows[~rows.locator.isin([way.name for way in less])]
+
+
+def locate_nearest(
+    episodes: "Sequence[Episode]", ask: "Callable[..., Locator]", folder: Path
+) -> "DataFrame":
+    """Show each query the most alike of its bank; print how the ways differ, return the rows."""
+    from icgeo import features
+    from icgeo.baselines import AlikeParts
+    from icgeo.evaluation import choose_examples, evaluate
+
+    whole: Any = ask()
+    ways: list[Locator] = [whole, AlikeParts()]
+    if whole.loaded.matcher:
+        ways.append(AlikeParts.of(whole.loaded))
+    runs, baselines = choose_examples(
+        [(way, episode) for way in ways for episode in episodes],
+        "nearest",
+        features.open("tiny"),
+        shots=16,
+    )
+    rows = evaluate([*runs, *baselines], folder=folder, shots=(1, 4, 16), baselines=False)
+    print_differences(rows, [way.name for way in ways] + ["retrieval"])
+    return rows
+
+
+def print_differences(rows: "DataFrame", ways: "Sequence[str]") -> None:
+    """Print how ways differ from the first, paired, on worlds that no training saw."""
+    from icgeo.evaluation import compare, comparison_table
+    from icgeo.evaluation.episodes import HELD_OUT, UNSEEN, name_groups
+
     groups = name_groups(rows)
-    is_judged = (groups.world == unseen) & groups.shots.isin((4, 8, 16))
-    judged = groups[is_judged & groups.locator.isin(names)]
-    if len(judged):
-        print(comparison_table(compare(judged, names[0])))
-    return rows[rows.locator != "drawn map alone"]
+    for group in (HELD_OUT, UNSEEN):
+        part = groups[(groups.world == group) & (groups.shots >= 4) & groups.locator.isin(ways)]
+        if len(part):
+            print(group, comparison_table(compare(part, ways[0])), sep="\n")
+
+
+def overlaps(episodes: "Sequence[Episode]", *, shots: int = 16) -> dict[str, dict[int, float]]:
+    """Return the share of queries of which an example shows a tenth and a fifth, by shots."""
+    import torch
+
+    from icgeo.data.orbit import random_views
+    from icgeo.seeds import seeded_generator
+
+    blank, most = torch.zeros(3, 4, 8), []
+    for episode in episodes:
+        if episode.is_earth:
+            continue
+        # where views lie follows from the names of the episode, whatever the world looks like
+        queries, examples = (
+            random_views(blank, count, generator=seeded_generator(episode.id, name))
+            for count, name in ((len(episode.queries), "queries"), (shots, "examples"))
+        )
+        most.append(queries.overlap(examples).cummax(1).values)
+    if not most:
+        return {}
+    share = torch.cat(most)
+    return {
+        f"{least:.0%}": {
+            shots: (share[:, shots - 1] > least).double().mean().item() for shots in (1, 4, 8, 16)
+        }
+        for least in (0.1, 0.2)
+    }
 
 
 def write_evidence(folder: Path, rows: "DataFrame", values: dict[str, Any]) -> str:

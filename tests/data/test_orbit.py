@@ -180,3 +180,18 @@ def test_views_are_photos_with_their_locations():
     for (photo, place), image, lat_lon in zip(examples, views.images, views.lat_lon, strict=True):
         assert torch.equal(torch.from_numpy(photo), image.movedim(0, -1))
         assert place == tuple(lat_lon.tolist())
+
+
+def test_views_overlap_where_both_look():
+    """A view of half the width shows a quarter of a wide one, which shows all of it."""
+    centre = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    wide, narrow = (
+        orbit.Views(
+            torch.empty(2, 3, 64, 64, dtype=torch.uint8),
+            sphere.to_lat_lon(centre),
+            orbit._corners(orbit.view_directions(centre, torch.full((2,), degrees), size=64)),
+        )
+        for degrees in (90.0, 2 * math.degrees(math.atan(0.5)))
+    )
+    torch.testing.assert_close(narrow.overlap(wide), torch.eye(2).double())
+    torch.testing.assert_close(wide.overlap(narrow), torch.eye(2).double() / 4)

@@ -22,10 +22,10 @@ def codec():
 
 
 def test_maps_survive_the_codec(codec):
-    """Each channel keeps its energy: wide heatmap nearly all of it, the narrowest 80 %."""
+    """Each channel keeps its energy: wide heatmaps nearly all of it, the narrowest 90 %."""
     clean = drawn(300, 1)
     lost = (codec.decode_maps(codec.encode_maps(clean)) - clean).square().sum((0, 2, 3))
-    assert (lost / clean.square().sum((0, 2, 3)) < torch.tensor([0.01, 0.03, 0.2])).all()
+    assert (lost / clean.square().sum((0, 2, 3)) < torch.tensor([0.001, 0.005, 0.1])).all()
 
 
 def test_latents_have_unit_mean_square_and_fall_with_fineness(codec):
@@ -42,9 +42,21 @@ def test_the_codec_is_linear_so_means_commute_with_it(codec):
     torch.testing.assert_close(
         codec.decode_maps(latents.mean(0)), codec.decode_maps(latents).mean(0), atol=1e-5, rtol=0
     )
-    torch.testing.assert_close(
-        codec.encode_maps(codec.decode_maps(latents)), latents, atol=1e-4, rtol=0
-    )
+
+
+def test_maps_have_no_seams(codec):
+    """Across the edge of two patches a decoded map bends as the map drawn does."""
+    clean = drawn(300, 1)
+    decoded = codec.decode_maps(codec.encode_maps(clean))
+    edges = torch.tensor([15, 31, 47])
+    steps, expected = (m[..., edges + 1] - m[..., edges] for m in (decoded, clean))
+    assert (steps - expected).square().mean() < 0.08 * expected.square().mean()
+
+
+def test_turning_a_map_by_a_patch_turns_what_is_decoded(codec):
+    clean = drawn(5, 6)
+    decoded, turned = (codec.decode_maps(codec.encode_maps(m)) for m in (clean, clean.roll(16, -1)))
+    torch.testing.assert_close(turned, decoded.roll(16, -1), atol=1e-5, rtol=0)
 
 
 @torch.no_grad()

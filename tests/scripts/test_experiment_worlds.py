@@ -25,6 +25,12 @@ def test_evidence_is_gathered(monkeypatch, tmp_path, capsys):
         3,
         "--held_out",
         0,
+        "--unseen",
+        1,
+        "--near",
+        1,
+        "--bank",
+        20,
         "--seen",
         2,
         "--turned",
@@ -38,10 +44,12 @@ def test_evidence_is_gathered(monkeypatch, tmp_path, capsys):
     out = capsys.readouterr().out
     folder = tmp_path / "runs" / "worlds"
     evidence = json.loads((folder / "evidence.json").read_text())
-    assert set(evidence["groups"]) == {"seen families", "turned-earth"}
+    assert set(evidence["groups"]) == {"unseen families", "seen families", "turned-earth"}
     assert evidence["groups"]["seen families"]["queries"] == 6
     assert evidence["codec_and_ink_median_km"] > 0
+    assert 0 <= evidence["share_of_queries_that_overlap"]["20%"]["16"] <= 1
     assert "held-out families, 4 x 8" in out
+    assert "unseen families, most alike of 20" in out
     assert "blue-marble" in out
     names = {path.name for path in folder.iterdir()}
     assert {"evidence.md", "shots.png", "calibration.png", "options.yaml"} <= names

@@ -42,6 +42,7 @@ def text_ids(tokens: int) -> Int[Tensor, "tokens 4"]:
 
 HEATMAP_WEIGHTS = (1.0, 1.0, 2.0)
 """What an error in each colour channel of a map weighs against the others."""
+RIDGE = 1e-3
 
 
 class PatchCodec(ModelMixin, ConfigMixin):
@@ -66,7 +67,9 @@ class PatchCodec(ModelMixin, ConfigMixin):
         super().__init__()
         pixels = 3 * patch_size**2
         self.register_buffer("encoder", torch.eye(pixels, map_channels))
-        self.register_buffer("decoder", torch.eye(map_channels, pixels))
+        # from the latents of all patches, beginning with its own column, to a column of patches
+        decoder = torch.zeros(rows * columns * map_channels, rows * pixels)
+        self.register_buffer("decoder", decoder)
         self.register_buffer("offset", torch.zeros(map_channels))
         self.features = nn.Sequential(
             nn.Conv2d(6, width, 4, stride=4),
@@ -100,13 +103,25 @@ class PatchCodec(ModelMixin, ConfigMixin):
 
     def decode_maps(self, latents: Tensor) -> Float[Tensor, "*batch 3 height width"]:
         """Decode latents to maps; linear, unclipped, in float32."""
+        columns = self._around_columns(latents.float() + self.offset.float())
         return rearrange(
-            (latents.float() + self.offset.float()) @ self.decoder.float(),
-            "... (r s) (c y x) -> ... c (r y) (s x)",
+            columns @ self.decoder.float(),
+            "... s (r c y x) -> ... c (r y) (s x)",
             r=self.config.rows,
             c=3,
             y=self.config.patch_size,
         )
+
+    def _around_columns(
+        self, latents: Float[Tensor, "*batch tokens channels"]
+    ) -> Float[Tensor, "*batch columns latents"]:
+        """Return all latents as each column of patches sees them: itself, then those to the east.
+
+        A map of the world has no first column, so one decoder serves all.
+        """
+        grid = rearrange(latents, "... (r s) c -> ... s r c", r=self.config.rows)
+        turned = [grid.roll(-column, -3) for column in range(self.config.columns)]
+        return torch.stack(turned, dim=-4).flatten(-3)
 
     def encode_photos(
         self, photos: Float[Tensor, "batch 3 size size"]
@@ -149,8 +164,22 @@ class PatchCodec(ModelMixin, ConfigMixin):
         scale = latents.std(0).sqrt()
         scale = scale * ((latents - latents.mean(0)) / scale).square().mean().sqrt()
         self.encoder.copy_(weight[:, None] * chosen / scale)
-        self.decoder.copy_(scale[:, None] * chosen.T / weight)
         self.offset.copy_(latents.mean(0) / scale)
+        self.fit_decoder(maps)
+
+    @torch.no_grad()
+    def fit_decoder(self, maps: Float[Tensor, "batch 3 height width"]) -> None:
+        """Fit the decoder to the basis, by ridge regression of maps on the latents of all patches.
+
+        What a patch keeps of a heatmap says more of it together with the patches around, without
+        seams; `RIDGE` is the mean square of the noise that drawn latents are taken to have.
+        """
+        latents = self._around_columns(self.encode_maps(maps) + self.offset).flatten(0, 1).double()
+        columns = rearrange(
+            maps, "n c (r y) (s x) -> (n s) (r c y x)", r=self.config.rows, s=self.config.columns
+        )
+        covariance = latents.T @ latents + len(latents) * RIDGE * torch.eye(latents.shape[1])
+        self.decoder.copy_(torch.linalg.solve(covariance, latents.T @ columns.double()))
 
 
 class TinyBackbone(nn.Module):
