@@ -1,6 +1,6 @@
 """How a photo was located: its parts and those of the examples, what they say, map and answer.
 
-Conventions: each step has a panel, numbered in order; examples are numbered by how much they match.
+Conventions: each step has a panel, numbered in order; examples are named A to D, A matches best.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
+from matplotlib.lines import Line2D
 from matplotlib.patches import ConnectionPatch
 from torch import Tensor
 
@@ -38,10 +39,8 @@ from icgeo.prediction import Example, Prediction
 from icgeo.sphere import AREA_KM2, as_lat_lon
 from icgeo.sphere.healpix import cell_of_pixels
 
-MOST = 4
-"""Examples shown."""
-_SLOTS = ((0, 0), (0, 2), (1, 0), (1, 2))
-"""Row and column of each, left and right of the photo."""
+_SLOTS = {"A": (0, 0), "B": (0, 2), "C": (1, 0), "D": (1, 2)}
+"""Row and column of each example shown, left and right of the photo."""
 _SMALL_SHARE = 0.03
 """A 90 % region of less than this share of the world gets a window."""
 _PIXELS = 256
@@ -77,8 +76,8 @@ def plot_evidence(
     _draw_log_ratios(ax, evidence.log_ratios)
     if truth is not None:
         mark_truth(ax, *as_lat_lon(truth).flip(-1).tolist())
-    for number, (lat, lon) in enumerate(places, start=1):
-        _mark_number(ax, lon, lat, number)
+    for letter, (lat, lon) in zip(_SLOTS, places, strict=False):
+        _mark_example(ax, lon, lat, letter)
     is_small = prediction.located and (
         prediction.density.credible_area_km2(0.9) < _SMALL_SHARE * AREA_KM2
     )
@@ -91,20 +90,22 @@ def plot_evidence(
         show_image(drawn, drawn_image(prediction.map), title="3  The map that the model draws")
     draw_world(world, prediction, truth, on_earth=on_earth, base=base)
     world.set_title(f"4  {summary(prediction, truth)}", fontsize=TEXT)
+    circle: dict[str, Any] = {"marker": "o", "mfc": "white", "mec": "black", "ms": 8, "ls": "none"}
     handles = legend_handles([prediction], [truth], is_shaded=base is None)
+    handles.append(Line2D([], [], label="example", **circle))
     if is_small:
         zoom = figure.add_subplot(below[2], anchor="N")
         view = draw_zoom(zoom, prediction, truth, on_earth=on_earth, base=base)
         zoom.set_title("the frame on the left", fontsize=TEXT)
         handles.append(frame_window(world, view))
-    theme.add_legend(figure, [*handles, density_handle()], 6)
+    theme.add_legend(figure, [*handles, density_handle()], 7)
     return figure
 
 
-def _mark_number(ax: Axes, x: float, y: float, number: int) -> None:
-    """Write the number of an example where it was taken."""
+def _mark_example(ax: Axes, x: float, y: float, letter: str) -> None:
+    """Write the name of an example where it was taken."""
     box: dict[str, Any] = {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": "black", "lw": 0.7}
-    ax.text(x, y, str(number), fontsize=SMALL, ha="center", va="center", bbox=box)
+    ax.text(x, y, letter, fontsize=SMALL, ha="center", va="center", bbox=box)
 
 
 def _draw_log_ratios(ax: Axes, log_ratios: Float[Tensor, " places"]) -> None:
@@ -121,18 +122,18 @@ def _draw_matches(
 ) -> list[int]:
     """Draw lines between the parts of a photo and of examples; return which are shown."""
     total = torch.zeros(len(examples)).index_add_(0, evidence.example, evidence.probability)
-    numbers = [n for n in total.argsort(descending=True)[:MOST].tolist() if total[n] > 0]
+    numbers = [n for n in total.argsort(descending=True)[: len(_SLOTS)].tolist() if total[n] > 0]
     grid = spot.subgridspec(2, 3, width_ratios=(1, 2.1, 1))
     middle = figure.add_subplot(grid[:, 1])
     _show_square(middle, photo, evidence.photo_size, "1  Parts of the photo, seen in examples")
     scale = Normalize(0, evidence.probability.max().item())
     colours = ScalarMappable(scale, "plasma")
     theme.add_colour_bar(colours, middle, "probability that two parts show the same")
-    for rank, number in enumerate(numbers):
-        panel = figure.add_subplot(grid[_SLOTS[rank]])
+    for number, (letter, slot) in zip(numbers, _SLOTS.items(), strict=False):
+        panel = figure.add_subplot(grid[slot])
         one = examples[number]
         place = theme.place_name(one.lat, one.lon)
-        _show_square(panel, one.image, evidence.photo_size, f"{rank + 1}: {place}")
+        _show_square(panel, one.image, evidence.photo_size, f"{letter}: {place}")
         mine = (evidence.example == number).nonzero()[:, 0].flip(0)  # the likeliest on top
         for pair in mine.tolist():
             share = scale(evidence.probability[pair].item())

@@ -47,8 +47,8 @@ def test_a_small_region_has_a_window_and_each_match_a_line(kappa, panels):
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
     assert titles[:3] == [
         "1  Parts of the photo, seen in examples",
-        "1: 50° N, 170° W",  # the fifth has two matches, and the likeliest
-        "2: 20° N, 170° W",
+        "A: 50° N, 170° W",  # the fifth has two matches, and the likeliest
+        "B: 20° N, 170° W",
     ]
     assert [title[0] for title in titles[3:6]] == ["2", "3", "4"]
     assert len(titles[5:]) == panels - 1
