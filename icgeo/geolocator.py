@@ -24,6 +24,7 @@ from icgeo.data.photos import Photo, as_photos, content_key
 from icgeo.data.pixels import augment, square_pixels
 from icgeo.models import Context, LoadOptions, MapModel, load
 from icgeo.models.hub import upload
+from icgeo.models.matching import Evidence
 from icgeo.options import LocateOptions, fields_of
 from icgeo.prediction import (
     Example,
@@ -515,6 +516,26 @@ class Geolocator(LocateOptions, LoadOptions):
             ],
             whole,
         )
+
+    def explain(
+        self, photo: Photo, examples: Examples = None, *, count: int = 30
+    ) -> Evidence | None:
+        """Return what alike parts say of a photo, and its `count` cells that match best.
+
+        Examples are numbered as they are given. None without examples, and where parts are not
+        compared: by the model, or with `matching=False`.
+
+        Raises:
+            PhotoError: a photo cannot be read.
+            ValueError: an example is wrong.
+        """
+        pairs = self._examples(examples)
+        if not (pairs and self.matching):
+            return None
+        (chosen,) = self.choose_for(photo, pairs)
+        context = self.context([pairs[number] for number in chosen.tolist()])
+        evidence = self.loaded.explain(context, self._pixels([photo])[0], count=count)
+        return evidence and replace(evidence, example=chosen[evidence.example])
 
     def worlds(self, examples: Examples = None) -> dict[str, float]:
         """Return how likely each world is that the model knows by a prompt; less than 1 % is none.

@@ -90,3 +90,18 @@ def test_more_examples_sharpen_what_the_model_draws(world):
         one.density.entropy() < other.density.entropy()
         for one, other in zip(predictions, without, strict=True)
     )
+
+
+def test_an_answer_is_explained_by_the_examples_shown(world):
+    """Numbers are those of the bank, of which a photo is shown some; evidence is that of all."""
+    photos, places, examples = world
+    locator = icgeo.Geolocator(shots=4)
+    explained = locator.explain(photos[0], examples)
+    (chosen,) = locator.choose_for(photos[0], examples).tolist()
+    assert set(explained.example.tolist()) <= set(chosen)
+    assert len(explained.probability) == 30
+    assert ((explained.query_xy > 0) & (explained.query_xy < explained.photo_size)).all()
+    best = sphere.to_lat_lon(sphere.healpix.cell_xyz(64)[explained.log_ratios.argmax()])
+    assert sphere.distance_km(best, places[0]) < 500
+    assert locator.explain(photos[0], []) is None
+    assert icgeo.Geolocator(matching=False).explain(photos[0], examples) is None

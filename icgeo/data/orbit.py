@@ -117,8 +117,8 @@ def view_directions(
 
 def look_up(
     worlds: Float[Tensor, "worlds channels height width"],
-    directions: Float[Tensor, "worlds views size size 3"],
-) -> Float[Tensor, "worlds views channels size size"]:
+    directions: Float[Tensor, "worlds views rows columns 3"],
+) -> Float[Tensor, "worlds views channels rows columns"]:
     """Sample pictures of spheres bilinearly: one texture a world, never copied per view."""
     width = worlds.shape[-1]
     x, y, z = directions.unbind(-1)

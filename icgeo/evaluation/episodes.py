@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import einsum, rearrange
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from pandas import DataFrame
 from torch import Generator, Tensor
 from tqdm import tqdm
@@ -113,6 +113,8 @@ class Episode(Stream):
     """Queries of one world and the examples that they share."""
 
     queries: Sequence[Query]
+    picture: UInt8[Tensor, "3 height width"] | None = None
+    """The whole world, equirectangular, where it is known."""
 
     def shots(self, wanted: Sequence[int]) -> list[int]:
         """Return numbers of shots as a stream does, but without a known truth the largest only."""
@@ -156,6 +158,7 @@ def world_episode(
             Query(f"{episode}/{index}", *view, seconds=60.0 * index if is_clip else None)
             for index, view in enumerate(views)
         ],
+        (255 * picture).round().to(torch.uint8),
     )
 
 

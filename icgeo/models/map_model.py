@@ -24,7 +24,7 @@ from icgeo.models.layouts.frames import Frames
 from icgeo.models.layouts.panel import Panel
 from icgeo.models.layouts.references import References
 from icgeo.models.layouts.stacked import Stacked
-from icgeo.models.matching import LocalEncoder, Parts
+from icgeo.models.matching import Evidence, LocalEncoder, Parts, mutual_matches
 from icgeo.models.settings import Origin, Settings
 
 Layout = Stacked | References | Panel | Frames
@@ -131,6 +131,22 @@ class MapModel:
             return None
         cells = self.describe_parts(photos)
         return context.parts.of(context.chosen).evidence(cells, self.settings.matching)
+
+    @torch.no_grad()
+    def explain(
+        self, context: Context, photo: UInt8[Tensor, "3 size size"], *, count: int = 30
+    ) -> Evidence | None:
+        """Return the evidence of one photo, and its `count` cells that match best.
+
+        Its examples are numbered as in the context; None where `evidence` is.
+        """
+        ratios, parts = self.evidence(context, photo[None]), context.parts
+        if ratios is None or parts is None:
+            return None
+        cells = self.describe_parts(photo[None])
+        examples = parts.cells[context.chosen]  # all of them for None, which adds a dimension
+        (matches,) = mutual_matches(cells, examples, self.settings.matching)
+        return Evidence.strongest(ratios[0], matches, photo_size=self.photo_size, count=count)
 
     def _pixels(self, photos: Tensor) -> Tensor:
         """Scale photos to [0, 1], in float32 at least."""

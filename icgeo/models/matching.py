@@ -370,3 +370,39 @@ class Parts:
         at_once = max(1, PAIRS_AT_ONCE // max(shots, 1))
         parts = zip(*(x.split(at_once) for x in (query, cells, xyz)), strict=True)
         return torch.cat([match(q, c, x, settings) for q, c, x in parts])
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What alike parts say of one photo, and the pairs of cells most alike, the likeliest first.
+
+    Centres of cells are (right, down) in pixels of the squares that the model sees.
+    """
+
+    log_ratios: Float[Tensor, " places"]
+    """Log-likelihood ratio of each place in nats, at the cells of `FINE`; see `match`."""
+    probability: Float[Tensor, " pairs"]
+    """That both cells show the same; see `mutual_matches`."""
+    query_xy: Float[Tensor, "pairs 2"]
+    example: Int[Tensor, " pairs"]
+    """Which example, from 0."""
+    example_xy: Float[Tensor, "pairs 2"]
+    photo_size: int
+    """Side of those squares in pixels."""
+
+    @classmethod
+    def strongest(
+        cls,
+        log_ratios: Float[Tensor, " places"],
+        matches: Float[Tensor, "shots cells cells"],
+        *,
+        photo_size: int,
+        count: int = 30,
+    ) -> "Evidence":
+        """Keep the best pair of each of the `count` cells of the query that have the best."""
+        cells = matches.shape[-1]
+        best, partner = rearrange(matches, "k q c -> q (k c)").max(-1)
+        probability, query = best.topk(min(count, cells))
+        example, cell = partner[query] // cells, partner[query] % cells
+        xy = (_centres(math.isqrt(cells)) + 1) * photo_size / 2
+        return cls(log_ratios, probability, xy[query], example, xy[cell], photo_size)

@@ -29,12 +29,12 @@ _POINTS = 160  # along each curve of recall
 
 
 def plot_shots(
-    scores: DataFrame, *, ax: Axes | None = None, label: str = "shots", log: bool = False
+    scores: DataFrame, *, ax: Axes | None = None, label: str = "shots", log: bool = True
 ) -> Figure:
     """Show the median error against the number of shots, with 95 % intervals; a panel a world.
 
-    `scores` are those of `icgeo.evaluation.score`. `label` says what their shots stand for, `log`
-    makes the scale of errors logarithmic. A given `ax` gets no legend.
+    `scores` are those of `icgeo.evaluation.score`. `label` says what their shots stand for;
+    without `log` the scale of errors is linear, from 0. A given `ax` gets no legend.
 
     Raises:
         ValueError: no score, or an `ax` for several worlds.
@@ -64,9 +64,10 @@ def _scale_errors(ax: Axes, log: bool) -> None:
         ax.set_ylim(bottom=0)
         return
     ax.set_yscale("log")
-    low, high = ax.get_ylim()
     ticks = [digit * 10**power for power in range(5) for digit in (1, 2, 5)]
-    ticks = [tick for tick in ticks if low <= tick <= high]
+    first, last = np.clip(np.searchsorted(ticks, ax.get_ylim()), 1, len(ticks) - 1)
+    ticks = ticks[first - 1 : last + 1]
+    ax.set_ylim(ticks[0], ticks[-1])
     ax.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
     ax.minorticks_off()
 

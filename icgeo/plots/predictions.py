@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -14,16 +15,19 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from torch import Tensor
 
 from icgeo.data.photos import Photo
 from icgeo.plots import theme
-from icgeo.plots.theme import BLACK, GREEN, GREY, ORANGE, SMALL, TEXT, TITLE, show_image
+from icgeo.plots.theme import BLACK, DEEP_BLUES, GREEN, ORANGE, SMALL, TEXT, TITLE, show_image
 from icgeo.plots.world import View, draw_globe, edge, shapes, whole_world, window
 from icgeo.prediction import CREDIBLE_LEVELS, Prediction, rounded
 from icgeo.sphere import EARTH_RADIUS_KM, Values, angle, as_lat_lon, distance_km, to_xyz
 from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_xyz
 
+Base = Float[Tensor, "3 height width"] | None
+"""The world's own picture, equirectangular, in [0, 1]."""
 Truth = Values | None
 """A location in degrees, where it is known."""
 _WIDEST_KM, _LEAST_CELLS = 3000.0, 5
@@ -32,41 +36,63 @@ _LEVEL_STYLES: dict[float, Any] = {0.5: "dashed", 0.9: "solid"}
 
 
 def plot_density(
-    prediction: Prediction, truth: Truth = None, *, on_earth: bool = True, ax: Axes | None = None
+    prediction: Prediction,
+    truth: Truth = None,
+    *,
+    on_earth: bool = True,
+    base: Base = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """Show a density on the world: bluer is denser, grey beyond the 90 % region; truth, point.
 
-    `on_earth` draws coastlines; on other worlds there is only the graticule. A given `ax` gets
-    neither title nor legend.
+    `on_earth` draws coastlines, `base` the world's own picture (equirectangular, in [0, 1]);
+    without it there is only the graticule. A given `ax` gets neither title nor legend.
     """
     panel = ax or Figure(figsize=(6, 3.55), layout="constrained").subplots()
-    _draw_world(panel, prediction, truth, on_earth=on_earth, levels=(0.9,))
+    draw_world(panel, prediction, truth, on_earth=on_earth, base=base, levels=(0.9,))
     figure = theme.figure_of(panel)
     if ax is None:
-        panel.set_title(_summary(prediction, truth), fontsize=TEXT)
-        _add_legend(figure, [prediction], [truth])
+        panel.set_title(summary(prediction, truth), fontsize=TEXT)
+        _add_legend(figure, [prediction], [truth], is_shaded=base is None)
     return figure
 
 
-def _draw_world(
-    ax: Axes, prediction: Prediction, truth: Truth, *, on_earth: bool, levels: Sequence[float]
+def draw_world(
+    ax: Axes,
+    prediction: Prediction,
+    truth: Truth,
+    *,
+    on_earth: bool,
+    levels: Sequence[float] = CREDIBLE_LEVELS,
+    base: Base = None,
 ) -> AxesImage:
-    image = _draw_density(ax, whole_world(), prediction.density, levels)
+    """Draw a density on the whole world, its point and the truth; return what colours stand for."""
+    image = _draw_density(ax, whole_world(), prediction.density, levels, base)
     _mark_points(ax, draw_globe(ax, on_earth=on_earth), prediction, truth)
     return image
 
 
-def _draw_density(ax: Axes, view: View, density: Density, levels: Sequence[float]) -> AxesImage:
-    """Colour a density, shade what lies beyond the last of its levels, and outline them."""
+def _draw_density(
+    ax: Axes, view: View, density: Density, levels: Sequence[float], base: Base
+) -> AxesImage:
+    """Colour a density, shade what lies beyond the last of its levels, and outline them.
+
+    Over a picture of the world what lies beyond stays clear.
+    """
     values = np.where(view.inside, density.log_prob(view.lat_lon).exp().numpy(), np.nan)
     place: dict[str, Any] = {"extent": view.extent, "origin": "upper"}
     # alike in every view, and pale where nothing is known: darkest is four times uniform at least
     most = max(density.mass.max().item() / density.cell_area, 1 / math.pi)
     colours: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "vmax": most}
+    reached = np.where(view.inside, density.credible_level(view.lat_lon).numpy(), np.nan)
+    if base is not None:
+        ax.imshow(view.paint(base), **place)
+        alpha = 0.3 + 0.7 * np.sqrt(values / most)
+        colours |= {"cmap": DEEP_BLUES, "alpha": np.where(reached <= levels[-1], alpha, 0)}
     image = ax.imshow(values, interpolation="nearest", **colours, **place)
     if not _is_flat(density):
-        reached = np.where(view.inside, density.credible_level(view.lat_lon).numpy(), np.nan)
-        ax.contourf(reached, [levels[-1], 2], colors="0.5", alpha=0.2, **place)
+        if base is None:
+            ax.contourf(reached, [levels[-1], 2], colors="0.5", alpha=0.2, **place)
         for level in levels:
             if np.nanmin(reached) < level < np.nanmax(reached):
                 style = {"linewidths": 0.9, "linestyles": _LEVEL_STYLES[level]}
@@ -84,14 +110,25 @@ def _mark_points(ax: Axes, view: View, prediction: Prediction, truth: Truth) -> 
         style: dict[str, Any] = {"markeredgewidth": 1.8, "path_effects": theme.HALO}
         ax.plot(x, y, "x", color=ORANGE, markersize=7, **style)
     if truth is not None:
-        x, y = view.project(as_lat_lon(truth).double().numpy())
-        ax.plot(x, y, "*", color=GREEN, markersize=10, markeredgecolor="white")
+        mark_truth(ax, *view.project(as_lat_lon(truth).double().numpy()))
 
 
-def _legend_handles(
-    predictions: Sequence[Prediction], truth: Sequence[Truth], levels: Sequence[float]
+def mark_truth(ax: Axes, x: float, y: float) -> None:
+    """Mark where a photo was taken."""
+    ax.plot(x, y, "*", color=GREEN, markersize=10, markeredgecolor="white")
+
+
+def legend_handles(
+    predictions: Sequence[Prediction],
+    truth: Sequence[Truth],
+    levels: Sequence[float] = CREDIBLE_LEVELS,
+    *,
+    is_shaded: bool = True,
 ) -> list[Artist]:
-    """Name what is drawn of any of these predictions, but for its colours."""
+    """Name what is drawn of any of these predictions, but for its colours.
+
+    Without a picture of the world what lies outside the last region `is_shaded`.
+    """
     handles: list[Artist] = []
     if any(place is not None for place in truth):
         handles.append(Line2D([], [], ls="none", marker="*", color=GREEN, ms=10, label="truth"))
@@ -100,15 +137,22 @@ def _legend_handles(
         handles.append(Line2D([], [], color=ORANGE, label="answer", **cross))
     if not all(_is_flat(one.density) for one in predictions):
         for level in levels:
-            note = " (grey: outside)" if level == levels[-1] else ""
+            note = " (grey: outside)" if is_shaded and level == levels[-1] else ""
             line: dict[str, Any] = {"color": BLACK, "lw": 0.9, "ls": _LEVEL_STYLES[level]}
             handles.append(Line2D([], [], label=f"{100 * level:.0f} % region{note}", **line))
     return handles
 
 
-def _add_legend(figure: Figure, predictions: Sequence[Prediction], truth: Sequence[Truth]) -> None:
-    blue = Patch(color=colormaps["Blues"](0.75), label="bluer: denser")
-    theme.add_legend(figure, [*_legend_handles(predictions, truth, (0.9,)), blue], 4)
+def density_handle() -> Artist:
+    """Name the colours of a density."""
+    return Patch(color=colormaps["Blues"](0.75), label="bluer: denser")
+
+
+def _add_legend(
+    figure: Figure, predictions: Sequence[Prediction], truth: Sequence[Truth], *, is_shaded: bool
+) -> None:
+    handles = legend_handles(predictions, truth, (0.9,), is_shaded=is_shaded)
+    theme.add_legend(figure, [*handles, density_handle()], 4)
 
 
 def _verdict(prediction: Prediction, truth: Truth) -> str:
@@ -126,34 +170,37 @@ def plot_gallery(
     *,
     titles: Sequence[str] = (),
     on_earth: Sequence[bool] = (),
+    bases: Sequence[Base] = (),
     figure: Figure | None = None,
 ) -> Figure:
     """Show a row for each prediction: the photo under its title, the map drawn, the density.
 
-    `on_earth` says in which rows coastlines belong, by default all.
+    `on_earth` says in which rows coastlines belong, by default all; `bases` are the worlds' own
+    pictures as in `plot_density`, None where there is none.
 
     Raises:
         ValueError: no prediction, or sequences of other lengths.
     """
     count = len(predictions)
     truth, titles = truth or [None] * count, titles or [""] * count
-    columns = (predictions, photos, truth, titles, on_earth or [True] * count)
+    bases = bases or [None] * count
+    columns = (predictions, photos, truth, titles, on_earth or [True] * count, bases)
     lengths = [len(column) for column in columns]
     if not count or set(lengths) != {count}:
-        needs = "a photo, truth, title and on_earth for each of at least one prediction"
+        needs = "a photo, truth, title, on_earth and base for each of at least one prediction"
         raise ValueError(f"expected {needs}, got {lengths}")
     figure = figure or Figure(figsize=(10, 2.15 * count + 0.5), layout="constrained")
     axes = figure.subplots(count, 3, squeeze=False, width_ratios=[1, 2, 2.06])
-    for row, prediction, photo, place, title, is_earth in zip(axes, *columns, strict=True):
+    for row, prediction, photo, place, title, is_earth, base in zip(axes, *columns, strict=True):
         _show_input_and_map(row[0], row[1], prediction, photo, title)
         row[0].set_anchor("N")  # heads of columns in a line
-        _draw_world(row[2], prediction, place, on_earth=is_earth, levels=(0.9,))
+        draw_world(row[2], prediction, place, on_earth=is_earth, levels=(0.9,), base=base)
         row[2].set_title(_verdict(prediction, place), fontsize=TEXT, pad=3)
     above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
     for ax, head in zip(axes[0], ("photo", "map drawn", "density on the world"), strict=True):
         if ax.axison or ax is axes[0, 2]:
             ax.annotate(head, (0.5, 1), (0, 1.9 * TEXT), ha="center", fontsize=TITLE, **above)
-    _add_legend(figure, predictions, truth)
+    _add_legend(figure, predictions, truth, is_shaded=any(base is None for base in bases))
     return figure
 
 
@@ -175,12 +222,14 @@ def plot_prediction(
     *,
     title: str = "",
     on_earth: bool = True,
+    base: Base = None,
     ax: Axes | None = None,
 ) -> Figure:
     """Show all of a prediction: photo, map drawn, density on the world, and a window on its mode.
 
     One that is not located has no window. `title` stands over the photo; `on_earth` draws
-    coastlines and borders; `ax`, one of a grid (`Figure.subplots`), gives up its place.
+    coastlines and borders, `base` the world's own picture as in `plot_density`; `ax`, one of a grid
+    (`Figure.subplots`), gives up its place.
 
     Raises:
         ValueError: an `ax` that is not one of a grid.
@@ -198,14 +247,13 @@ def plot_prediction(
     spots: list[Any] = [grid[0, 0], grid[1, 0], *(grid[:, i] for i in range(1, len(widths)))]
     photo_ax, map_ax, world, *zooms = (figure.add_subplot(spot, anchor="N") for spot in spots)
     _show_input_and_map(photo_ax, map_ax, prediction, photo, title or "photo", "map drawn")
-    image = _draw_world(world, prediction, truth, on_earth=on_earth, levels=CREDIBLE_LEVELS)
-    world.set_title(_summary(prediction, truth), fontsize=TEXT)
+    image = draw_world(world, prediction, truth, on_earth=on_earth, base=base)
+    world.set_title(summary(prediction, truth), fontsize=TEXT)
     theme.add_colour_bar(image, world, "probability per steradian")
-    handles = _legend_handles([prediction], [truth], CREDIBLE_LEVELS)
+    handles = legend_handles([prediction], [truth], is_shaded=base is None)
     for zoom in zooms:
-        frame = whole_world().lines(edge(_draw_zoom(zoom, prediction, truth, on_earth=on_earth)))
-        world.add_collection(LineCollection(frame, colors=GREY, linewidths=0.8))
-        handles.append(Line2D([], [], color=GREY, lw=0.8, label="window on the right"))
+        view = draw_zoom(zoom, prediction, truth, on_earth=on_earth, base=base)
+        handles.append(frame_window(world, view))
     if handles:
         close: dict[str, Any] = {"handletextpad": 0.4, "handlelength": 1.5, "columnspacing": 0.9}
         below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0)}
@@ -214,7 +262,16 @@ def plot_prediction(
     return figure
 
 
-def _summary(prediction: Prediction, truth: Truth) -> str:
+def frame_window(world: Axes, view: View) -> Artist:
+    """Draw the edge of a window on the whole world; return what names it in a legend."""
+    style: dict[str, Any] = {"linewidths": 1.0, "path_effects": theme.HALO}
+    world.add_collection(LineCollection(whole_world().lines(edge(view)), colors=BLACK, **style))
+    square: dict[str, Any] = {"ls": "none", "marker": "s", "mfc": "none", "mec": BLACK, "ms": 7}
+    return Line2D([], [], label="window on the right", **square)
+
+
+def summary(prediction: Prediction, truth: Truth) -> str:
+    """Say in a line where it is, how far from the truth and how large its 90 % region is."""
     if not prediction.located:
         flat = ": all places are as likely" if _is_flat(prediction.density) else ""
         return f"not located, legibility {prediction.legibility:.2f}{flat}"
@@ -237,11 +294,13 @@ def _zoom_radius_km(density: Density, truth: Truth) -> float:
     return max(radius, off) if off < min(4 * radius, _WIDEST_KM) else radius
 
 
-def _draw_zoom(ax: Axes, prediction: Prediction, truth: Truth, *, on_earth: bool) -> View:
+def draw_zoom(
+    ax: Axes, prediction: Prediction, truth: Truth, *, on_earth: bool, base: Base = None
+) -> View:
     """Show a window on the mode in axes of km."""
     lat, lon = prediction.density.mode().tolist()
     view = window(lat, lon, _zoom_radius_km(prediction.density, truth))
-    _draw_density(ax, view, prediction.density, CREDIBLE_LEVELS)
+    _draw_density(ax, view, prediction.density, CREDIBLE_LEVELS, base)
     for kind, colour in (("borders", "0.7"), ("land", "0.35")) if on_earth else ():
         ax.add_collection(LineCollection(view.lines(shapes(kind)), colors=colour, linewidths=0.6))
     _mark_points(ax, view, prediction, truth)

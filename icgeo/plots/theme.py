@@ -49,6 +49,8 @@ CALIBRATION_STYLES: tuple[dict[str, Any], ...] = (
 )
 ERROR_MAP = ListedColormap(colormaps["viridis_r"](np.linspace(0.41, 1, 256)), "errors")
 """Green to purple, for errors: without the pale end, as a short line is seen at a contrast of 3."""
+DEEP_BLUES = ListedColormap(colormaps["Blues"](np.linspace(0.45, 1, 256)), "deep blues")
+"""For densities over pictures, which shine through."""
 SMALL, TEXT, TITLE = 7, 8, 10
 """Sizes of text in points: ticks, labels and titles of panels, titles of figures."""
 HALO = (withStroke(linewidth=2.5, foreground="white"),)

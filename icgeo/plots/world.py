@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import shapely
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -20,6 +21,7 @@ from pyproj import Proj
 from torch import Tensor
 
 from icgeo import sphere
+from icgeo.data.orbit import look_up
 from icgeo.maps.drawing import basemap
 from icgeo.plots import theme
 from icgeo.sphere import EARTH_RADIUS_KM, Values
@@ -38,6 +40,17 @@ class View:
     extent: tuple[float, float, float, float]
     lat_lon: Float[Tensor, "height width 2"]
     inside: Bool[np.ndarray, "height width"]
+
+    def paint(self, world: Float[Tensor, "3 rows columns"]) -> Float[np.ndarray, "height width 4"]:
+        """Show an equirectangular picture of a world, in [0, 1] and transparent beyond the globe.
+
+        It is made pale and nearly grey, so that what is drawn over it stands out.
+        """
+        picture = look_up(world[None].float(), sphere.to_xyz(self.lat_lon.float())[None, None])
+        colours = rearrange(picture, "1 1 c h w -> h w c").numpy()
+        grey = colours.mean(axis=-1, keepdims=True)
+        pale = 0.35 + 0.65 * (0.7 * grey + 0.3 * colours)
+        return np.concatenate((pale, self.inside[..., None]), axis=-1)
 
     def project(self, lat_lon: Float[np.ndarray, "*batch 2"]) -> Float[np.ndarray, "*batch 2"]:
         """Give x and y; NaN for NaN, and far outside."""

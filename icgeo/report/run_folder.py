@@ -7,7 +7,7 @@ best and worst, and `cases.json`, which says whose they are: a report is read wh
 import base64
 import json
 import mimetypes
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,14 +20,16 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
 
 from icgeo import plots
 from icgeo.config import UsageError
 from icgeo.data.photos import Photo, PhotoError, read_photo
-from icgeo.evaluation import Episode, levels_by_world, read_rows, score
+from icgeo.evaluation import Episode, Query, levels_by_world, read_rows, score
 from icgeo.evaluation.scores import GUESS_KM, methods
+from icgeo.geolocator import Geolocator
 from icgeo.maps import MapStyle
-from icgeo.plots.theme import drawn_image
+from icgeo.plots.theme import TITLE, drawn_image
 from icgeo.prediction import Example, Locator, Prediction
 from icgeo.selection import Selecting
 from icgeo.sphere import Values
@@ -132,37 +134,95 @@ def save_figures(
 ) -> None:
     """Write `context.png`, `gallery.png`, and where the truth is known `shots` and `calibration`.
 
-    `rows` are what `evaluate` returned of the `runs`, whose first queries are located again; in
-    `style` the model is shown its examples.
+    `WORLD-best.png` and `WORLD-worst.png` show how two queries of each world were located. `rows`
+    are what `evaluate` returned of the `runs`, of which some queries are located again; in `style`
+    the model is shown its examples.
     """
     figures: dict[str, Figure] = {}
-    if examples := _first_examples(*runs[0]):
-        figures["context"] = plots.plot_context(examples, style=style)
+    locator, episode = runs[0]
+    with suppress(PhotoError):
+        if examples := _shown(locator, episode.queries[0].photo, episode.examples):
+            figures["context"] = plots.plot_context(examples, style=style)
+    if gallery := _draw_gallery(rows, runs):
+        figures["gallery"] = gallery
+    if len(scores := score(rows)):
+        figures["shots"] = plots.plot_shots(scores)
+        figures["calibration"] = plots.plot_calibration(levels_by_world(rows))
+    for case in _cases(rows, runs, each=1):
+        name = f"{case.episode.world}-{case.kind.replace(' ', '-')}"
+        if name not in figures:
+            figures[name] = _draw_case(case)
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=150)
+
+
+def _draw_gallery(rows: pd.DataFrame, runs: Sequence[tuple[Locator, Episode]]) -> Figure | None:
+    """Show the first queries of each run that can be read, if any."""
     failed = set(rows[rows.error.notna()].set_index(["episode", "id"]).index)
     gallery: list[tuple[Any, ...]] = []
     for locator, episode in runs:
         queries = [one for one in episode.queries if (episode.id, one.id) not in failed][:EACH]
         answers = locator.locate([one.photo for one in queries], episode.examples)
         for query, answer in zip(queries, answers, strict=True):
-            gallery.append((answer, query.photo, query.lat_lon, query.id, episode.is_earth))
-    if gallery:
-        *columns, titles, on_earth = zip(*gallery, strict=True)
-        figures["gallery"] = plots.plot_gallery(*columns, titles=titles, on_earth=on_earth)
-    if len(scores := score(rows)):
-        figures["shots"] = plots.plot_shots(scores)
-        figures["calibration"] = plots.plot_calibration(levels_by_world(rows))
-    for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=150)
+            row = (answer, query.photo, query.lat_lon, query.id, episode.is_earth)
+            gallery.append((*row, _base(episode)))
+    if not gallery:
+        return None
+    *columns, titles, on_earth, bases = zip(*gallery, strict=True)
+    marks: dict[str, Any] = {"titles": titles, "on_earth": on_earth, "bases": bases}
+    return plots.plot_gallery(*columns, **marks)
 
 
-def _first_examples(locator: Locator, episode: Episode) -> Sequence[Example]:
-    """Return the examples that are chosen for the first query, or those of the episode."""
-    if not (isinstance(locator, Selecting) and episode.examples):
-        return episode.examples
-    try:
-        (numbers,) = locator.choose([episode.queries[0].photo], len(episode.examples)).tolist()
-    except PhotoError:
-        return ()
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One of the queries that went best or worst, located again."""
+
+    locator: Locator
+    episode: Episode
+    query: Query
+    kind: str
+    shots: int
+    prediction: Prediction
+
+
+def _cases(
+    rows: pd.DataFrame, runs: Iterable[tuple[Locator, Episode]], *, each: int
+) -> Iterator[Case]:
+    columns = ["locator", "episode", "id", "kind", "shots"]
+    chosen = choose_cases(rows, each)[columns].itertuples(index=False, name=None)
+    cases = {tuple(key): (kind, shots) for *key, kind, shots in chosen}
+    for locator, episode in runs:
+        for query in episode.queries:
+            if found := cases.get((locator.name, episode.id, query.id)):
+                kind, shots = found
+                (prediction,) = locator.locate([query.photo], episode.examples[:shots])
+                yield Case(locator, episode, query, kind, shots, prediction)
+
+
+def _draw_case(case: Case) -> Figure:
+    """Show how a query was located, by its parts where the locator compares them."""
+    episode, photo, truth = case.episode, case.query.photo, case.query.lat_lon
+    examples = _shown(case.locator, photo, episode.examples[: case.shots])
+    locator = case.locator.locator if isinstance(case.locator, Selecting) else case.locator
+    marks: dict[str, Any] = {"on_earth": episode.is_earth, "base": _base(episode)}
+    evidence = locator.explain(photo, examples) if isinstance(locator, Geolocator) else None
+    if evidence is None:
+        return plots.plot_prediction(case.prediction, photo, truth, title=case.query.id, **marks)
+    figure = plots.plot_evidence(case.prediction, photo, examples, evidence, truth, **marks)
+    head = f"{episode.world}: {case.kind} of {len(episode.queries)} photos"
+    figure.suptitle(f"{head}, {case.shots} examples shown", fontsize=TITLE)
+    return figure
+
+
+def _base(episode: Episode) -> Tensor | None:
+    return None if episode.picture is None else episode.picture / 255
+
+
+def _shown(locator: Locator, photo: Photo, examples: Sequence[Example]) -> Sequence[Example]:
+    """Return the examples that a locator chooses for a photo, as many as these, or these."""
+    if not (isinstance(locator, Selecting) and examples):
+        return examples
+    (numbers,) = locator.choose([photo], len(examples)).tolist()
     return [locator.bank.examples[number] for number in numbers]
 
 
@@ -172,26 +232,22 @@ def save_cases(
     """Locate the best and worst queries of runs again, and keep their images for `write_report`."""
     target = folder / "cases"
     target.mkdir(parents=True, exist_ok=True)
-    cases = choose_cases(rows, each).set_index(["locator", "episode", "id"])["shots"].to_dict()
     index: list[dict[str, Any]] = []
-    for locator, episode in runs:
-        for query in episode.queries:
-            key = (locator.name, episode.id, query.id)
-            if key not in cases:
-                continue
-            (prediction,) = locator.locate([query.photo], episode.examples[: cases[key]])
-            images = {
-                "photo": shrink_photo(query.photo),
-                "density": draw_density(prediction, query.lat_lon, on_earth=episode.is_earth),
-            }
-            if prediction.map is not None:
-                pixels = (255 * drawn_image(prediction.map)).round().astype(np.uint8)
-                images["map"] = EmbeddedImage.from_image(Image.fromarray(pixels))
-            entry: dict[str, Any] = {"key": [*key, cases[key]]}
-            for part, image in images.items():
-                entry[part] = f"{len(index):03}-{part}{image.suffix}"
-                (target / entry[part]).write_bytes(image.data)
-            index.append(entry)
+    for case in _cases(rows, runs, each=each):
+        prediction, query, episode = case.prediction, case.query, case.episode
+        marks: dict[str, Any] = {"on_earth": episode.is_earth, "base": _base(episode)}
+        images = {
+            "photo": shrink_photo(query.photo),
+            "density": draw_density(prediction, query.lat_lon, **marks),
+        }
+        if prediction.map is not None:
+            pixels = (255 * drawn_image(prediction.map)).round().astype(np.uint8)
+            images["map"] = EmbeddedImage.from_image(Image.fromarray(pixels))
+        entry: dict[str, Any] = {"key": [case.locator.name, episode.id, query.id, case.shots]}
+        for part, image in images.items():
+            entry[part] = f"{len(index):03}-{part}{image.suffix}"
+            (target / entry[part]).write_bytes(image.data)
+        index.append(entry)
     (target / "cases.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
@@ -202,10 +258,12 @@ def shrink_photo(photo: Photo) -> EmbeddedImage:
     return EmbeddedImage.from_image(image, ".jpg")
 
 
-def draw_density(prediction: Prediction, truth: Values | None, *, on_earth: bool) -> EmbeddedImage:
+def draw_density(
+    prediction: Prediction, truth: Values | None, *, on_earth: bool, base: Tensor | None = None
+) -> EmbeddedImage:
     """Draw a density as `icgeo.plots.plot_density` does, small and with large marks."""
     ax = Figure(figsize=(2.6, 1.35), layout="constrained").subplots()
-    figure = plots.plot_density(prediction, truth, on_earth=on_earth, ax=ax)
+    figure = plots.plot_density(prediction, truth, on_earth=on_earth, base=base, ax=ax)
     return EmbeddedImage.from_figure(figure, dpi=160)
 
 

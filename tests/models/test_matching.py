@@ -7,7 +7,7 @@ from pyproj import Proj
 from icgeo import sphere
 from icgeo.data.orbit import view_directions
 from icgeo.models import matching
-from icgeo.models.matching import LocalEncoder, MatchSettings, match, mutual_matches
+from icgeo.models.matching import Evidence, LocalEncoder, MatchSettings, match, mutual_matches
 from icgeo.sphere.healpix import neighbours
 
 GRID = 16
@@ -147,3 +147,14 @@ def test_the_blur_moves_likelihood_to_neighbours_alone():
     torch.testing.assert_close(blurred.sum(), log_ratios.exp().sum(), rtol=1e-4, atol=0)
     torch.testing.assert_close(blurred[7] / blurred.sum(), torch.tensor(0.6))
     torch.testing.assert_close(blurred[around] / blurred.sum(), torch.full((8,), 0.05))
+
+
+def test_the_strongest_pairs_are_told_in_pixels():
+    """Cells of 4 x 4 pixels, in row order; each cell of the query is told once."""
+    matches = torch.zeros(2, 16, 16)
+    matches[1, 6, 9], matches[0, 3, 0], matches[0, 6, 1] = 0.9, 0.5, 0.8
+    strongest = Evidence.strongest(torch.zeros(4), matches, photo_size=16, count=2)
+    assert strongest.probability.tolist() == pytest.approx([0.9, 0.5])
+    assert strongest.query_xy.tolist() == [[10, 6], [14, 2]]
+    assert strongest.example.tolist() == [1, 0]
+    assert strongest.example_xy.tolist() == [[6, 10], [2, 2]]

@@ -92,7 +92,7 @@ def test_the_gallery_does_without_maps_and_truth():
 
 
 def test_the_gallery_refuses_other_lengths():
-    with pytest.raises(ValueError, match=r"got \[1, 2, 1, 1, 1\]"):
+    with pytest.raises(ValueError, match=r"got \[1, 2, 1, 1, 1, 1\]"):
         plots.plot_gallery([prediction()], 2 * [PHOTO])
     with pytest.raises(ValueError, match="at least one prediction"):
         plots.plot_gallery([], [])
@@ -175,8 +175,8 @@ def test_shots_have_a_panel_for_each_world():
     (own,) = (line for line in figure.axes[0].lines if line.get_label() == "icgeo")
     np.testing.assert_allclose(own.get_ydata(), [9003.5, 4503.5, 9000 / 17 + 3.5])
     for ax in figure.axes:
-        low, high = ax.get_ylim()
-        assert low == 0
+        assert ax.get_yscale() == "log"
+        high = ax.get_ylim()[1]
         assert all(np.ma.masked_invalid(line.get_ydata()).max() <= high for line in ax.lines)
     assert_nothing_clipped(figure)
 
@@ -190,6 +190,16 @@ def test_methods_are_told_apart_and_shots_may_be_something_else():
     looks = {line.get_label(): (line.get_color(), line.get_marker()) for line in ax.lines}
     assert len(set(looks.values())) == len(looks) > 2
     assert_nothing_clipped(figure)
+
+
+def test_errors_of_a_linear_scale_start_at_0_and_those_of_a_log_scale_lie_between_ticks():
+    some = scores(rows("moon"))
+    (linear,) = plots.plot_shots(some, log=False).axes
+    assert linear.get_ylim()[0] == 0
+    some[["median_km", "median_km_low", "median_km_high"]] = [700.0, 650.0, 800.0]
+    (ax,) = plots.plot_shots(some).axes
+    assert ax.get_ylim() == (500, 1000)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["500", "1,000"]
 
 
 @pytest.mark.parametrize("worlds", [("moon",), ("moon", "mars"), ("moon", "mars", "io")])

@@ -17,6 +17,7 @@ from icgeo.evaluation import Episode
 from icgeo.prediction import Example
 
 FIGURES = {"context.png", "gallery.png", "shots.png", "calibration.png"}
+WORLDS = ("blue-marble", "mars")
 FILES = {"options.yaml", "versions.json", "predictions.jsonl", "predictions.parquet"}
 FILES |= {"summary.json", "cases"}
 
@@ -41,10 +42,11 @@ def test_worlds_are_located_and_a_killed_run_goes_on(picture, tmp_path, capsys):
     out = capsys.readouterr().out
     lines = [line.split("|") for line in out.splitlines() if line.startswith("|")]
     assert [(line[1].strip(), line[2].strip()) for line in lines[2:]] == [
-        (world, shots) for world in ("blue-marble", "mars") for shots in ("0", "1", "3")
+        (world, shots) for world in WORLDS for shots in ("0", "1", "3")
     ]
     folder = tmp_path / "runs" / "zero-shot"
-    assert {path.name for path in folder.iterdir()} == FILES | FIGURES
+    cases = {f"{world}-{kind}.png" for world in WORLDS for kind in ("best", "worst")}
+    assert {path.name for path in folder.iterdir()} == FILES | FIGURES | cases
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert len(rows) == 2 * 4 * 3 * 5
     assert {"id", "world", "shots", "true_lat", "nll", "seconds"} <= rows[-1].keys()
@@ -138,7 +140,12 @@ def test_a_users_photos_are_located_and_the_unreadable_listed(album, tmp_path, c
     assert {row["shots"] for row in rows.values()} == {2}
     assert "error" in rows["empty.jpg"]
     assert rows["a.jpg"]["source"] == str(album / "a.jpg")
-    assert {path.name for path in folder.iterdir()} == FILES | {"context.png", "gallery.png"}
+    assert {path.name for path in folder.iterdir()} == FILES | {
+        "context.png",
+        "gallery.png",
+        "photos-surest.png",
+        "photos-least-sure.png",
+    }
 
 
 @pytest.fixture

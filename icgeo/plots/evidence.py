@@ -1,0 +1,160 @@
+"""How a photo was located: its parts and those of the examples, what they say, map and answer.
+
+Conventions: each step has a panel, numbered in order; examples are named A to D, A matches best.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
+from matplotlib.lines import Line2D
+from matplotlib.patches import ConnectionPatch
+from torch import Tensor
+
+from icgeo.data.photos import Photo
+from icgeo.data.pixels import square_pixels
+from icgeo.models.matching import FINE, Evidence
+from icgeo.plots import theme
+from icgeo.plots.predictions import (
+    Base,
+    Truth,
+    density_handle,
+    draw_world,
+    draw_zoom,
+    frame_window,
+    legend_handles,
+    mark_truth,
+    summary,
+)
+from icgeo.plots.theme import SMALL, TEXT, drawn_image, show_image
+from icgeo.prediction import Example, Prediction
+from icgeo.sphere import AREA_KM2, as_lat_lon
+from icgeo.sphere.healpix import cell_of_pixels
+
+_SLOTS = {"A": (0, 0), "B": (0, 2), "C": (1, 0), "D": (1, 2)}
+"""Row and column of each example shown, left and right of the photo."""
+_SMALL_SHARE = 0.03
+"""A 90 % region of less than this share of the world gets a window."""
+_PIXELS = 256
+
+
+def plot_evidence(
+    prediction: Prediction,
+    photo: Photo,
+    examples: Sequence[Example],
+    evidence: Evidence,
+    truth: Truth = None,
+    *,
+    on_earth: bool = True,
+    base: Base = None,
+) -> Figure:
+    """Show how a photo was located: parts that match, what they say, the map drawn, the density.
+
+    Args:
+        prediction: of the photo.
+        photo: the query.
+        examples: as `Geolocator.explain` was given them; up to 4 that match best are shown.
+        evidence: what `explain` returned.
+        truth: where the photo was taken, if that is known.
+        on_earth: draw coastlines.
+        base: the world's own picture, equirectangular, in [0, 1], as in `plot_density`.
+    """
+    figure = Figure(figsize=(10, 6.4), layout="constrained")
+    rows = figure.add_gridspec(2, 1, height_ratios=(1.15, 1))
+    above = rows[0].subgridspec(1, 2, width_ratios=(1.2, 1))
+    numbers = _draw_matches(figure, above[0], photo, examples, evidence)
+    places = np.array([[examples[number].lat, examples[number].lon] for number in numbers])
+    ax = figure.add_subplot(above[1])
+    _draw_log_ratios(ax, evidence.log_ratios)
+    if truth is not None:
+        mark_truth(ax, *as_lat_lon(truth).flip(-1).tolist())
+    for letter, (lat, lon) in zip(_SLOTS, places, strict=False):
+        _mark_example(ax, lon, lat, letter)
+    is_small = prediction.located and (
+        prediction.density.credible_area_km2(0.9) < _SMALL_SHARE * AREA_KM2
+    )
+    below = rows[1].subgridspec(
+        1, 3 if is_small else 2, width_ratios=(1.3, 1.5, 0.85)[: 2 + is_small]
+    )
+    drawn, world = (figure.add_subplot(below[column], anchor="N") for column in range(2))
+    drawn.set_axis_off()
+    if prediction.map is not None:
+        show_image(drawn, drawn_image(prediction.map), title="3  The map that the model draws")
+    draw_world(world, prediction, truth, on_earth=on_earth, base=base)
+    world.set_title(f"4  {summary(prediction, truth)}", fontsize=TEXT)
+    circle: dict[str, Any] = {"marker": "o", "mfc": "white", "mec": "black", "ms": 8, "ls": "none"}
+    handles = legend_handles([prediction], [truth], is_shaded=base is None)
+    handles.append(Line2D([], [], label="example", **circle))
+    if is_small:
+        zoom = figure.add_subplot(below[2], anchor="N")
+        view = draw_zoom(zoom, prediction, truth, on_earth=on_earth, base=base)
+        zoom.set_title("the frame on the left", fontsize=TEXT)
+        handles.append(frame_window(world, view))
+    theme.add_legend(figure, [*handles, density_handle()], 7)
+    return figure
+
+
+def _mark_example(ax: Axes, x: float, y: float, letter: str) -> None:
+    """Write the name of an example where it was taken."""
+    box: dict[str, Any] = {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": "black", "lw": 0.7}
+    ax.text(x, y, letter, fontsize=SMALL, ha="center", va="center", bbox=box)
+
+
+def _draw_log_ratios(ax: Axes, log_ratios: Float[Tensor, " places"]) -> None:
+    values = log_ratios[cell_of_pixels(FINE, _PIXELS)].numpy()
+    image = ax.imshow(values, extent=(-180, 180, -90, 90), cmap="viridis", interpolation="nearest")
+    ax.set(xticks=range(-180, 181, 90), yticks=range(-90, 91, 45))
+    ax.tick_params(labelsize=SMALL)
+    ax.set_title("2  What these say: could the photo be here?", fontsize=TEXT)
+    theme.add_colour_bar(image, ax, "log-likelihood ratio in nats: above 0 for, below 0 against")
+
+
+def _draw_matches(
+    figure: Figure, spot: SubplotSpec, photo: Photo, examples: Sequence[Example], evidence: Evidence
+) -> list[int]:
+    """Draw lines between the parts of a photo and of examples; return which are shown."""
+    total = torch.zeros(len(examples)).index_add_(0, evidence.example, evidence.probability)
+    numbers = [n for n in total.argsort(descending=True)[: len(_SLOTS)].tolist() if total[n] > 0]
+    grid = spot.subgridspec(2, 3, width_ratios=(1, 2.1, 1))
+    middle = figure.add_subplot(grid[:, 1])
+    _show_square(middle, photo, evidence.photo_size, "1  Parts of the photo, seen in examples")
+    scale = Normalize(0, evidence.probability.max().item())
+    colours = ScalarMappable(scale, "plasma")
+    theme.add_colour_bar(colours, middle, "probability that two parts show the same")
+    for number, (letter, slot) in zip(numbers, _SLOTS.items(), strict=False):
+        panel = figure.add_subplot(grid[slot])
+        one = examples[number]
+        place = theme.place_name(one.lat, one.lon)
+        _show_square(panel, one.image, evidence.photo_size, f"{letter}: {place}")
+        mine = (evidence.example == number).nonzero()[:, 0].flip(0)  # the likeliest on top
+        for pair in mine.tolist():
+            share = scale(evidence.probability[pair].item())
+            line = ConnectionPatch(
+                xyA=tuple(evidence.query_xy[pair].tolist()),
+                xyB=tuple(evidence.example_xy[pair].tolist()),
+                coordsA=middle.transData,
+                coordsB=panel.transData,
+                color=colormaps["plasma"](share),
+                alpha=0.25 + 0.6 * share,
+                linewidth=0.9,
+                arrowstyle="-",
+            )
+            line.set_in_layout(False)
+            figure.add_artist(line)
+    return numbers
+
+
+def _show_square(ax: Axes, photo: Photo, size: int, title: str) -> None:
+    """Show the square that the model sees, sharper, in its pixels."""
+    pixels = square_pixels([photo], _PIXELS)[0].permute(1, 2, 0).numpy()
+    ax.imshow(pixels, extent=(0, size, size, 0), interpolation="nearest")
+    ax.set_title(title, fontsize=TEXT, pad=3)
+    ax.set(xticks=[], yticks=[])
