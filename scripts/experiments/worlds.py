@@ -74,8 +74,11 @@ def main(options: Options) -> None:
     counts = dict(zip(WORLD_GROUPS, sizes, strict=True))
     episodes = [episode for group, count in counts.items() for episode in take(group, count)]
     groups = name_groups(locate_each_way(episodes, ask, folder))
-    new = [group for group in (HELD_OUT, UNSEEN) if counts[group]]
-    banks = [one for group in new for one in take(group, options.near, shots=options.bank)]
+    banks = [
+        episode
+        for group in (HELD_OUT, UNSEEN)
+        for episode in take(group, min(options.near, counts[group]), shots=options.bank)
+    ]
     near = name_groups(locate_nearest(banks, ask, folder / "near"))
     near = near.assign(world=near.world + f", most alike of {options.bank}")
 
