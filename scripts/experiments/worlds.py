@@ -120,7 +120,8 @@ def locate_each_way(
         less = [ask(prompt=None, name="not told"), ask(matching=False, name="drawn map alone")]
         retrieval = Retrieval(features.open("tiny"))
         ways += [*less, AlikeParts.of(whole.loaded), AlikeParts(), retrieval]
-    rows = evaluate([(way, episode) for way in ways for episode in episodes], folder=folder)
+    runs = [(way, episode) for way in ways for episode in episodes]
+    rows = evaluate(runs, folder=folder, shots=(0, 1, 4, 8, 16))
     print_differences(rows, [way.name for way in ways])
     return rows[~rows.locator.isin([way.name for way in less])]
 
