@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Statistics = Float[Tensor, "photos statistics"]
+Statistics = Float[Tensor, "_ statistics"]
 RIDGE = 0.03
 
 

@@ -78,7 +78,7 @@ def views_of_bank(
     from icgeo.data.orbit import to_uint8
     from icgeo.training.episodes import EpisodeOptions, sample_episodes
 
-    options = EpisodeOptions(worlds=10, views=12, near_share=0.0, **shares)  # type: ignore[arg-type]
+    options = EpisodeOptions(worlds=10, views=12, near_share=0.0, **shares)
     drawn = (sample_episodes(bank, options, generator=generator) for _ in range(batches))
     return torch.cat([to_uint8(episodes.photos).flatten(0, 1) for episodes in drawn])
 
