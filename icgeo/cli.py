@@ -19,16 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from icgeo import config
 from icgeo.config import UsageError
-from icgeo.options import (
-    ONLY_ORBIT,
-    Choice,
-    DemoOptions,
-    LoadOptions,
-    LocateOptions,
-    ModelOptions,
-    fields_of,
-    knows_orbit_alone,
-)
+from icgeo.options import Choice, DemoOptions, LoadOptions, LocateOptions, ModelOptions, fields_of
 from icgeo.writing import write_atomically
 
 if TYPE_CHECKING:
@@ -42,8 +33,8 @@ COSTS = (
 )
 """What `icgeo plan --json` says of an `icgeo.models.cost.Plan`."""
 COLUMNS = (
-    *("source", "lat", "lon", "located", "legibility", "area_50_km2", "area_90_km2", "seconds"),
-    "error",
+    *("source", "lat", "lon", "located", "legibility", "in_domain", "area_50_km2", "area_90_km2"),
+    *("seconds", "error"),
 )
 """Of a file of answers."""
 SUFFIXES = (".csv", ".geojson", ".jsonl", ".parquet")
@@ -153,8 +144,6 @@ def _prepare(options: PredictOptions) -> "tuple[Geolocator, list[Example]]":
     except (OSError, ValueError) as error:
         message = str(error).replace("(allow_outside)", "(--allow_outside)")
         raise UsageError(message) from error
-    if knows_orbit_alone(options):
-        sys.stderr.write(f"icgeo: {ONLY_ORBIT}\n")
     return locator, examples
 
 
@@ -205,7 +194,8 @@ def _show(row: Mapping[str, Any], *, as_json: bool) -> None:
     else:
         place = f"{row['lat']:.2f}, {row['lon']:.2f}" if row["located"] else "not located"
         area = f"90 % in {rounded(row['area_90_km2'])} km2"
-        line = "\t".join((row["source"], place, area, f"legibility {row['legibility']:.2f}"))
+        cells = [row["source"], place, area, f"legibility {row['legibility']:.2f}"]
+        line = "\t".join(cells + ["not in domain"] * (row["in_domain"] is False))
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

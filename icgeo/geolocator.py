@@ -1,11 +1,12 @@
 """Locate photos, and clips of them, by showing a model that draws maps a few solved cases."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from difflib import get_close_matches
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,6 +51,8 @@ from icgeo.selection import (
 from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density
 from icgeo.travel import frame_times, mixture, smooth
+
+logger = logging.getLogger(__name__)
 
 CONTEXTS_KEPT = 8
 MOST_JUDGED, RARE = 32, 0.01
@@ -502,19 +505,22 @@ class Geolocator(LocateOptions, LoadOptions):
             located=any(frame.located for frame in frames_alone),
             seconds=sum(frame.seconds for frame in frames_alone),
         )
+        predictions = [
+            Prediction.from_density(
+                density,
+                point,
+                legibility=frame.legibility,
+                located=frame.located or informs(density),
+                seconds=frame.seconds,
+                samples=frame.samples,
+            )
+            for frame, density, point in zip(frames_alone, densities, points[:-1], strict=True)
+        ]
+        inside = [frame.in_domain for frame in alone]
+        told = zip(predictions, inside, strict=True)
         return SequencePrediction(
-            [
-                Prediction.from_density(
-                    density,
-                    point,
-                    legibility=frame.legibility,
-                    located=frame.located or informs(density),
-                    seconds=frame.seconds,
-                    samples=frame.samples,
-                )
-                for frame, density, point in zip(frames_alone, densities, points[:-1], strict=True)
-            ],
-            whole,
+            [replace(prediction, in_domain=is_inside) for prediction, is_inside in told],
+            replace(whole, in_domain=None if None in inside else any(inside)),
         )
 
     def explain(
@@ -634,8 +640,11 @@ class Geolocator(LocateOptions, LoadOptions):
             pairs = zip(densities, evidence, strict=True)
             densities = [density.updated(ratios, floor=floor) for density, ratios in pairs]
         points = POINTS[self.point](densities)
+        in_domain = self.loaded.in_domain(pixels)
+        if in_domain is not None and not in_domain.all():
+            _warn_of_other_photos()
         seconds = (time.perf_counter() - start) / len(photos)
-        return [
+        predictions = [
             Prediction.from_density(
                 densities[number],
                 points[number],
@@ -647,12 +656,25 @@ class Geolocator(LocateOptions, LoadOptions):
             )
             for number in range(len(photos))
         ]
+        if in_domain is None:
+            return predictions
+        told = zip(predictions, in_domain.tolist(), strict=True)
+        return [replace(prediction, in_domain=is_inside) for prediction, is_inside in told]
 
     def _pixels(self, photos: Sequence[Photo]) -> UInt8[Tensor, "photos 3 size size"]:
         return square_pixels(photos, self.loaded.photo_size)
 
 
 _OPTIONS = frozenset(field.name for field in fields(Geolocator)) - {"examples"}
+
+
+@cache
+def _warn_of_other_photos() -> None:
+    """Warn once in a process."""
+    logger.warning(
+        "some photos are unlike all that the model was trained on (in_domain=False): its answers "
+        "for them mean nothing, however sure they look"
+    )
 
 
 def _content_keys(pairs: Sequence[Example]) -> tuple[Any, ...]:

@@ -16,11 +16,6 @@ SHOTS = (0, 1, 2, 4, 8, 16)
 Choice = Literal["nearest", "diverse", "random", "stratified", "two-stage"]
 """How examples are chosen for each photo: the names of `icgeo.selection.STRATEGIES`."""
 
-ONLY_ORBIT = (
-    "the model in the box knows views of planets from orbit alone; of other photos its answers "
-    "mean nothing, however sure they look"
-)
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelOptions:
@@ -121,8 +116,3 @@ class DemoOptions:
 def fields_of(kind: type[Any], options: Any) -> dict[str, Any]:
     """Return the values of the fields of a dataclass `kind` that `options` composes."""
     return {field.name: getattr(options, field.name) for field in fields(kind)}
-
-
-def knows_orbit_alone(options: LoadOptions) -> bool:
-    """Return whether this is the model in the box as it is, to which photographs mean nothing."""
-    return options.model == "tiny" and options.adapter is None

@@ -147,6 +147,9 @@ class Prediction:
     """The maps drawn, if they were kept."""
     world: str | None = None
     """What the model took the world of the photo for, where it knows several."""
+    in_domain: bool | None = None
+    """Whether the photo is of the kind that the model was trained on; else its answer means
+    nothing. None if the model cannot tell."""
 
     @classmethod
     def from_density(
@@ -207,7 +210,8 @@ class Prediction:
         """Give the point and the credible regions as rows of a table in EPSG:4326.
 
         Columns `kind` ("point" or "region"), `probability`, `mass` and `area_km2` of regions,
-        `located`, `legibility`, `geometry`. A prediction that is not located has no point.
+        `located`, `legibility`, `in_domain`, `geometry`. A prediction that is not located
+        has no point.
         """
         import geopandas
         import pandas
@@ -217,9 +221,9 @@ class Prediction:
             point = geopandas.points_from_xy([self.lon], [self.lat], crs="EPSG:4326")
             rows = geopandas.GeoDataFrame({"kind": ["point"]}, geometry=point)
             frame = pandas.concat([rows, frame], ignore_index=True)
-        frame = frame.assign(located=self.located, legibility=self.legibility)
-        columns = ["kind", "probability", "mass", "area_km2", "located", "legibility", "geometry"]
-        return frame[columns]
+        told = {name: getattr(self, name) for name in ("located", "legibility", "in_domain")}
+        columns = ["kind", "probability", "mass", "area_km2", *told, "geometry"]
+        return frame.assign(**told)[columns]
 
     def to_geojson(self, levels: Sequence[float] = CREDIBLE_LEVELS) -> str:
         """Write `to_geodataframe` as the text of a GeoJSON FeatureCollection (RFC 7946).
@@ -236,6 +240,7 @@ class Prediction:
             "lon": self.lon if self.located else None,
             "located": self.located,
             "legibility": self.legibility,
+            "in_domain": self.in_domain,
             "area_50_km2": self.density.credible_area_km2(0.5),
             "area_90_km2": self.density.credible_area_km2(0.9),
             "seconds": self.seconds,
@@ -257,7 +262,7 @@ class SequencePrediction:
     is located if it is legible or the others tell enough of it."""
     whole: Prediction
     """Where a frame at random was taken: the mixture of the frames, as legible as the most legible
-    of them, and without a map."""
+    of them, without a map, and in the domain if any is."""
 
 
 @runtime_checkable

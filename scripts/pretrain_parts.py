@@ -65,6 +65,7 @@ def main(options: Options) -> None:
     train(run, options.steps, validate_every=options.validate_every, save_every=100, log_every=100)
     backbone: Any = model.backbone
     backbone.matcher = run.average.module.cpu().eval().requires_grad_(False)
+    backbone.domain = None  # of the old encoder; scripts/assets/domain.py fits it anew
     unseen = WorldBank.build(folder, per_family=8, seed=options.seed + 2_000_000)
     unseen = unseen.with_bodies(VALIDATION_BODIES)
     matching = fit_matching(model.describe_parts, unseen, seed=options.seed + 3)

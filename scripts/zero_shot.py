@@ -1,20 +1,12 @@
 """Locate views from orbit, your photos or a video, from a few examples and without training."""
 
-import logging
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icgeo import config
-from icgeo.options import (
-    ONLY_ORBIT,
-    Choice,
-    LoadOptions,
-    LocateOptions,
-    fields_of,
-    knows_orbit_alone,
-)
+from icgeo.options import Choice, LoadOptions, LocateOptions, fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -180,8 +172,6 @@ def main(options: Options) -> None:
     from icgeo.models import load
 
     shard = evaluation.Shard.here()
-    if shard.is_main and is_own(options) and knows_orbit_alone(options):
-        logging.getLogger("icgeo").warning(ONLY_ORBIT)
     model = load(**fields_of(LoadOptions, options))
     episodes = gather(options)
     features = open_features(options, model.settings)

@@ -17,7 +17,6 @@ from shapely.geometry import Point
 import icgeo
 from icgeo import cli
 from icgeo.data.orbit import open_world, random_views
-from icgeo.options import ONLY_ORBIT
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +68,7 @@ def test_photos_are_located_as_by_the_library(album, capsys):
     bank, photos = album / "bank.csv", [str(album / "2.png"), str(album / "3.png")]
     assert cli.main(["predict", *photos, "--examples", str(bank), "--json"]) == 0
     shown = capsys.readouterr()
-    assert shown.err == f"icgeo: {ONLY_ORBIT}\n", "progress is for a terminal"
+    assert shown.err == "", "progress is for a terminal, and views from orbit are no surprise"
     rows = rows_of(shown.out)
     expected = icgeo.predict(photos, bank)
     for row, prediction, source in zip(rows, expected, photos, strict=True):
@@ -86,7 +85,7 @@ def test_a_list_from_find_is_read_and_what_is_broken_is_code_1(album, typed, cap
     assert ["error" in row for row in rows] == [True, False, True]
 
 
-def test_words_for_people_and_errors_aside(album, capsys):
+def test_words_for_people_and_errors_aside(album, tmp_path, capsys):
     assert cli.main(["predict", str(album / "0.png"), str(album / "broken.jpg")]) == 1
     shown = capsys.readouterr()
     source, place, area, legibility = shown.out.rstrip("\n").split("\t")
@@ -97,6 +96,10 @@ def test_words_for_people_and_errors_aside(album, capsys):
     assert area.endswith(" km2")
     assert legibility.startswith("legibility 0.")
     assert "broken.jpg: expected a photo" in shown.err
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    assert cli.main(["predict", str(tmp_path / "noise.png")]) == 0
+    assert capsys.readouterr().out.endswith("\tnot in domain\n")
 
 
 def test_a_folder_stands_for_its_photos(album, capsys):
@@ -142,6 +145,7 @@ def test_every_format_says_what_json_says(album, suffix, tmp_path, capsys):
         first, second = csv.DictReader(path.read_text().splitlines())
         assert tuple(first) == cli.COLUMNS
         assert float(first["lat"]) == located["lat"]
+        assert first["in_domain"] == "True"
         assert second["error"] == broken["error"]
     elif suffix == ".parquet":
         frame = geopandas.read_parquet(path)

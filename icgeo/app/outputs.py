@@ -19,6 +19,7 @@ from icgeo.plots.theme import ORANGE, drawn_image, place_name
 from icgeo.prediction import CREDIBLE_LEVELS, Example, Prediction, rounded
 from icgeo.sphere import distance_km
 
+OTHER_KIND = "unlike all that the model was trained on: the answer means nothing, however sure"
 _CLICK_MAP = MapStyle.marker(height=512, width=1024)
 
 
@@ -55,7 +56,8 @@ def draw_context(examples: Sequence[Example], style: MapStyle) -> Image.Image | 
 
 def summary(prediction: Prediction, truth: tuple[float, float] | None = None) -> list[list[str]]:
     """Say where, near what, how sure and how long, as rows of name and value."""
-    rows = [["Map", "legible" if prediction.located else "not legible: no place"]]
+    rows = [["Caution", OTHER_KIND]] if prediction.in_domain is False else []
+    rows += [["Map", "legible" if prediction.located else "not legible: no place"]]
     if prediction.located:
         place = (prediction.lat, prediction.lon)
         rows += [["Place", place_name(*place, digits=2)], ["Nearest city", _near(place)]]

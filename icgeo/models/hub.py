@@ -34,7 +34,7 @@ TEXT_PARTS = ("text_encoder*/", "tokenizer*/")
 """Folders of a pipeline that are read only where an instruction is new."""
 _TYPES = ("safetensors", "json", "txt", "model", "jinja", "png", "csv")
 """What is downloaded of folders; code and pickles are not."""
-_OF_ROOT = ("*.json", "*.md", "prompts.safetensors")
+_OF_ROOT = ("*.json", "*.md", "prompts.safetensors", "domain.safetensors")
 """What is downloaded beside them; other weights there are for other programs."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 

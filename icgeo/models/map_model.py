@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from icgeo import maps, sampling, sphere
@@ -147,6 +147,17 @@ class MapModel:
         examples = parts.cells[context.chosen]  # all of them for None, which adds a dimension
         (matches,) = mutual_matches(cells, examples, self.settings.matching)
         return Evidence.strongest(ratios[0], matches, photo_size=self.photo_size, count=count)
+
+    @torch.no_grad()
+    def in_domain(
+        self, photos: UInt8[Tensor, "photos 3 size size"]
+    ) -> Bool[Tensor, " photos"] | None:
+        """Return which photos are of the kind that it was trained on; None if it cannot tell."""
+        domain, matcher = getattr(self.backbone, "domain", None), self.matcher
+        if domain is None or matcher is None or (self.origin and self.origin.adapter):
+            return None
+        statistics = matcher.statistics(self._pixels(photos).to(matcher.device, matcher.dtype))
+        return statistics.cpu() @ domain[:-1] + domain[-1] > 0
 
     def _pixels(self, photos: Tensor) -> Tensor:
         """Scale photos to [0, 1], in float32 at least."""

@@ -111,11 +111,27 @@ class LocalEncoder(ModelMixin, ConfigMixin):
         self, photos: Float[Tensor, "photos 3 size size"]
     ) -> Float[Tensor, "photos cells channels"]:
         """Describe the cells of photos in [0, 1], in row order, by vectors of unit length."""
-        both = with_standardised(photos)
-        stem = self.stem(both.contiguous(memory_format=torch.channels_last))
-        up = functional.interpolate(self.up(self.down(stem)), scale_factor=2, mode="nearest")
+        stem, deep = self._features(photos)
+        up = functional.interpolate(self.up(deep), scale_factor=2, mode="nearest")
         local = functional.normalize(self.fine(stem + up).float(), dim=1)
         return rearrange(local, "n c h w -> n (h w) c")
+
+    def _features(self, photos: Tensor) -> tuple[Tensor, Tensor]:
+        both = with_standardised(photos)
+        stem = self.stem(both.contiguous(memory_format=torch.channels_last))
+        return stem, self.down(stem)
+
+    def statistics(
+        self, photos: Float[Tensor, "photos 3 size size"]
+    ) -> Float[Tensor, "photos statistics"]:
+        """Describe the look of whole photos in [0, 1] by their features at two depths.
+
+        Mean and spread over the cells, and the mean step to the next cell, down and to the right.
+        """
+        stem, deep = (features.float() for features in self._features(photos))
+        moments = [f(part, (2, 3)) for part in (stem, deep) for f in (torch.mean, torch.std)]
+        steps = [stem.diff(dim=dim).abs().mean((2, 3)) for dim in (2, 3)]
+        return torch.cat((*moments, *steps), dim=1)
 
 
 def mutual_matches(

@@ -1,6 +1,7 @@
 """What the page shows: steps of the drawing, maps, files."""
 
 import math
+from dataclasses import replace
 from threading import Event
 
 import geopandas
@@ -118,6 +119,12 @@ def test_the_summary_names_the_city(prediction):
     assert rows["Place"] == "48.86° N, 2.35° E"
     area = float(rows["90% region"].removesuffix(" km²").replace(",", ""))
     assert area == pytest.approx(prediction.density.credible_area_km2(0.9), rel=5e-3)
+
+
+def test_a_photo_of_another_kind_has_a_caution_beside_its_answer(prediction):
+    assert "Caution" not in dict(outputs.summary(replace(prediction, in_domain=True)))
+    first, *_ = outputs.summary(replace(prediction, in_domain=False))
+    assert first == ["Caution", outputs.OTHER_KIND]
 
 
 def test_no_place_is_invented():

@@ -3,6 +3,7 @@
 import builtins
 import json
 import math
+from dataclasses import replace
 
 import geopandas
 import healpy
@@ -95,6 +96,13 @@ def test_geojson_tells_what_applies_and_is_strict_json():
     point, region = (feature["properties"] for feature in features)
     assert point == {"kind": "point", "located": True, "legibility": 0.8}
     assert set(region) == {"kind", "probability", "mass", "area_km2", "located", "legibility"}
+
+
+def test_geojson_and_a_line_of_json_tell_of_a_photo_of_another_kind():
+    other = replace(predicted(random_density(3)), in_domain=False)
+    features = json.loads(other.to_geojson())["features"]
+    assert [feature["properties"]["in_domain"] for feature in features] == 3 * [False]
+    assert other.to_dict()["in_domain"] is False
 
 
 def test_without_an_answer_there_are_regions_alone():

@@ -25,6 +25,7 @@ from icgeo.models.attention import AttentionContext, KVCache, install
 from icgeo.models.matching import LocalEncoder, Residual, with_standardised
 
 SCHEDULER = "scheduler/scheduler_config.json"
+DOMAIN = "domain.safetensors"
 QUERY_IMAGE, EXAMPLE_IMAGE = 0, 10
 """Places on the first axis; FLUX.2 spaces images by 10, which turns their keys well apart."""
 
@@ -195,28 +196,35 @@ class TinyBackbone(nn.Module):
         *,
         shift: float = 1.0,
         matcher: LocalEncoder | None = None,
+        domain: Float[Tensor, " weights"] | None = None,
     ) -> None:
-        """Take the parts; `shift` is how far the time grid of sampling leans to the noise."""
+        """Take the parts; `shift` is how far the time grid of sampling leans to the noise.
+
+        `domain` weighs the statistics of the matcher, and 1: above 0 a photo is of the kind that
+        it was trained on.
+        """
         super().__init__()
         self.shift = shift
         self.transformer = transformer
         self.codec = codec
         self.prompts = nn.Parameter(prompts)
         self.matcher = matcher
+        self.domain = domain  # on the CPU in float32, not rounded with the rest
         install(transformer)
 
     @classmethod
     def load(
         cls, folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> "TinyBackbone":
-        """Load the folders of a checkpoint, of which `matcher/` may be missing, and its prompts."""
-        matcher = folder / "matcher"
+        """Load the parts of a checkpoint, of which `matcher/` and the domain may be missing."""
+        matcher, domain = folder / "matcher", folder / DOMAIN
         backbone = cls(
             Flux2Transformer2DModel.from_pretrained(folder / "transformer", use_safetensors=True),
             PatchCodec.from_pretrained(folder / "codec"),
             load_file(folder / "prompts.safetensors")["prompts"].float(),
             shift=json.loads((folder / SCHEDULER).read_text())["shift"],
             matcher=LocalEncoder.from_pretrained(matcher) if matcher.is_dir() else None,
+            domain=load_file(domain)["domain"] if domain.is_file() else None,
         )
         return backbone.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
@@ -232,6 +240,8 @@ class TinyBackbone(nn.Module):
         self.codec.save_pretrained(folder / "codec")
         prompts = self.prompts.detach().contiguous()
         save_file({"prompts": prompts}, folder / "prompts.safetensors")
+        if self.domain is not None:
+            save_file({"domain": self.domain}, folder / DOMAIN)
 
     @property
     def patch(self) -> int:
