@@ -181,7 +181,13 @@ def compare_adapted(
         if options.model == "tiny":
             old = locate_old(model, name, folder / "old")
         calibrated = fit_temperatures(model, validation, shots=options.shots, prompt=options.prompt)
-        locator = Geolocator(calibrated, prompt=options.prompt, name=name, batch_size=size)
+        locator = Geolocator(
+            calibrated,
+            prompt=options.prompt,
+            matching=False,  # what is drawn is compared, which the LoRA changes
+            name=name,
+            batch_size=size,
+        )
         runs = [(locator, episode) for episode in tests]
         rows = evaluate(runs, folder=folder, shots=options.shots, batch_size=size, baselines=False)
         drawn = [one.map for one in locator.locate(photos, tests[0].examples)]
@@ -226,7 +232,8 @@ def locate_old(model: "MapModel", name: str, folder: Path) -> "dict[int, DataFra
     tables = {}
     unknown = group_episodes(HELD_OUT, OLD_EPISODES, queries=OLD_QUERIES)
     for shots, episodes in ((0, earth), (OLD_SHOTS, unknown)):
-        runs = [(Geolocator(model, prompt=one.prompt, name=name), one) for one in episodes]
+        ask = partial(Geolocator, model, matching=False, name=name)
+        runs = [(ask(prompt=one.prompt), one) for one in episodes]
         path = folder / f"{shots}-shots"
         tables[shots] = evaluate(runs, folder=path, shots=(shots,), baselines=False)
     return tables
