@@ -45,7 +45,7 @@ class Options(LocateOptions, LoadOptions):
     world: str | None = None
     """Beside Blue Marble: a family of procedural worlds, or a picture of a whole planet; by default
     one world of each family that the model in the box has never seen."""
-    count: int = 64
+    count: int = 48
     """Views of each world to locate."""
     shots: tuple[int, ...] = (0, 1, 4, 16)  # type: ignore[assignment]
     """Numbers of examples; where no truth is known, the largest only."""

@@ -203,6 +203,12 @@ def _asked(grid: int) -> Int[Tensor, " cells"]:
     return numbers[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE].flatten()
 
 
+def _black(grid: int) -> Int[Tensor, " cells"]:
+    """Return the cells that the second sweep asks: half of them, as the black ones of a board."""
+    numbers = torch.arange(grid**2)
+    return numbers[(numbers // grid + numbers) % 2 == 0]
+
+
 def _tangents(fields_of_view_deg: tuple[float, ...]) -> Float[Tensor, " fields"]:
     return torch.tan(torch.deg2rad(torch.tensor(fields_of_view_deg)) / 2)
 
@@ -278,8 +284,9 @@ def _fine_evidence(
     grid: int,
     fields_of_view_deg: tuple[float, ...],
 ) -> Float[Tensor, " places"]:
-    """Return the evidence of all examples, and all cells, for some places and fields of view."""
+    """Return the evidence of all examples for some places and fields of view."""
     tangents, fields = _tangents(fields_of_view_deg), len(fields_of_view_deg)
+    asked = _black(grid)
     near = (places @ xyz.T)[..., None] > _least_cosine(fields_of_view_deg)[query_field][:, None]
     place, example = near.any(-1).nonzero().unbind(-1)
     seen = _cells_seen(
@@ -287,15 +294,15 @@ def _fine_evidence(
         tangents[query_field][place],
         _frames(xyz)[example],
         tangents,
-        _centres(grid),
+        _centres(grid)[asked],
         grid,
     )
-    first = (example[:, None] * grid**2 + torch.arange(grid**2)) * grid**2
+    first = (example[:, None] * grid**2 + asked) * grid**2
     is_seen = (seen >= 0) & near[place, example][..., None]
     numbers = torch.where(is_seen, first[:, None] + seen, ratios.numel())
     values = functional.pad(ratios.flatten(), (0, 1))  # what is not seen says nothing
     by_field = torch.zeros(len(places), len(xyz), fields)
-    by_field[place, example] = values[numbers].sum(-1)
+    by_field[place, example] = values[numbers].sum(-1) * (grid**2 / len(asked))
     return (by_field.logsumexp(-1) - math.log(fields)).sum(-1)
 
 
@@ -309,7 +316,8 @@ def match(
 ) -> Float[Tensor, "queries places"]:
     """Return the log-likelihood ratio of each place of the sphere, against none, by alike parts.
 
-    Every place is tried, then the `top` best at a finer resolution and with all cells.
+    Every place is tried with a quarter of the cells, then the `top` best at a finer resolution with
+    half of them.
 
     Args:
         query: descriptors of the queries' cells.

@@ -18,9 +18,15 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-from icgeo.baselines import CROSS_CORRELATION, PARTS_ALONE, Chance, NearestOracle, NearestPixels
+from icgeo.baselines import (
+    CROSS_CORRELATION,
+    PARTS_ALONE,
+    RETRIEVAL,
+    Chance,
+    NearestOracle,
+    NearestPixels,
+)
 from icgeo.data.photos import Photo, read_photo
-from icgeo.evaluation.scores import RETRIEVAL
 
 BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#767676", "#000000"
 METHOD_STYLES: tuple[dict[str, Any], ...] = (
