@@ -30,6 +30,8 @@ STRIDE = 2
 """The first sweep asks every second cell of the query, in each direction."""
 PAIRS_AT_ONCE = 256
 """Queries times examples whose cells are compared at a time: 64 MiB for cells of 4 x 4 pixels."""
+LEAST = 1e-30
+"""Likelihood of a place relative to the best: less is not told apart."""
 REACH = 0.55
 """Views overlap too little when farther apart than this share of both fields of view."""
 
@@ -366,7 +368,7 @@ def _blurred(log_ratios: Float[Tensor, "queries places"], share: float) -> Tenso
     most = log_ratios.amax(-1, keepdim=True)
     ratios = (log_ratios - most).exp()
     around = ratios[:, neighbours(FINE)].mean(-1)
-    return ratios.lerp(around, share).clamp_min(1e-30).log() + most
+    return ratios.lerp(around, share).clamp_min(LEAST).log() + most
 
 
 @dataclass(frozen=True, eq=False)

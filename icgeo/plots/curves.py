@@ -25,6 +25,8 @@ from icgeo.metrics.densities import UNIFORM_NLL, calibration_error, recall_by_ar
 from icgeo.plots import theme
 from icgeo.sphere import AREA_KM2
 
+_ERROR = "median error in km"
+_PANELS = 3  # of worlds beside each other
 _POINTS = 160  # along each curve of recall
 
 
@@ -42,20 +44,26 @@ def plot_shots(
     worlds = list(scores.world.unique())
     if not worlds or (ax is not None and len(worlds) > 1):
         raise ValueError(f"expected scores of one world for each panel, got those of {worlds}")
-    size = (3.9 * len(worlds) + 0.4, 3.5)
+    rows = math.ceil(len(worlds) / _PANELS)
+    columns = math.ceil(len(worlds) / rows)
+    size = (3.9 * columns + 0.4, 3.3 * rows)
     figure = theme.figure_of(ax) if ax else Figure(figsize=size, layout="constrained")
-    axes = [ax] if ax else figure.subplots(1, len(worlds), squeeze=False, sharey=True)[0]
-    for panel, world in zip(axes, worlds, strict=True):
+    axes = [ax] if ax else [*figure.subplots(rows, columns, squeeze=False, sharey=True).flat]
+    for panel, world in zip(axes, worlds, strict=False):
         _plot_world(panel, scores[scores.world == world], label)
     _scale_errors(axes[0], log)  # for all, and last: it ends the scaling to what is drawn
     if ax is not None:
+        ax.set_ylabel(_ERROR)
         return figure
-    for panel in axes:
-        panel.label_outer()
-    handles, _ = axes[0].get_legend_handles_labels()
-    columns = min(2 * len(worlds), 5)
-    figure.set_figheight(3.3 + 0.2 * math.ceil(len(handles) / columns))
-    theme.add_legend(figure, handles, columns)
+    for panel in axes[len(worlds) :]:
+        panel.remove()
+    figure.supylabel(_ERROR, fontsize=theme.TITLE)
+    # each name once: worlds may have other methods
+    pairs = [zip(*panel.get_legend_handles_labels(), strict=True) for panel in axes]
+    handles = {name: handle for pair in pairs for handle, name in pair}
+    columns = min(2 * columns, 5)
+    figure.set_figheight(3.3 * rows + 0.2 * math.ceil(len(handles) / columns))
+    theme.add_legend(figure, [*handles.values()], columns)
     return figure
 
 
@@ -88,7 +96,7 @@ def _plot_world(ax: Axes, scores: DataFrame, label: str) -> None:
             band["label"] = "95 % interval" if locator == locators[0] else ""
             ax.fill_between(at, curve.median_km_low, curve.median_km_high, **band)
     ax.set_xticks(range(len(shots)), [f"{count:,}" for count in shots])
-    ax.set(xlabel=label, ylabel="median error in km")
+    ax.set(xlabel=label)
     ax.set_title(scores.world.iloc[0], fontsize=theme.TITLE)
     ax.yaxis.set_major_formatter("{x:,.0f}")
     _open_frame(ax)

@@ -3,6 +3,7 @@
 Conventions: each step has a panel, numbered in order; examples are named A to D, A matches best.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from icgeo.data.photos import Photo
 from icgeo.data.pixels import square_pixels
-from icgeo.models.matching import FINE, Evidence
+from icgeo.models.matching import FINE, LEAST, Evidence
 from icgeo.plots import theme
 from icgeo.plots.predictions import (
     Base,
@@ -36,8 +37,8 @@ from icgeo.plots.predictions import (
 )
 from icgeo.plots.theme import SMALL, TEXT, drawn_image, show_image
 from icgeo.prediction import Example, Prediction
-from icgeo.sphere import AREA_KM2, as_lat_lon
-from icgeo.sphere.healpix import cell_of_pixels
+from icgeo.sphere import AREA_KM2, as_lat_lon, to_lat_lon
+from icgeo.sphere.healpix import cell_of_pixels, cell_xyz
 
 _SLOTS = {"A": (0, 0), "B": (0, 2), "C": (1, 0), "D": (1, 2)}
 """Row and column of each example shown, left and right of the photo."""
@@ -73,9 +74,9 @@ def plot_evidence(
     numbers = _draw_matches(figure, above[0], photo, examples, evidence)
     places = np.array([[examples[number].lat, examples[number].lon] for number in numbers])
     ax = figure.add_subplot(above[1])
-    _draw_log_ratios(ax, evidence.log_ratios)
-    if truth is not None:
-        mark_truth(ax, *as_lat_lon(truth).flip(-1).tolist())
+    for part in (ax, *_draw_log_ratios(ax, evidence.log_ratios)):
+        if truth is not None:
+            mark_truth(part, *as_lat_lon(truth).flip(-1).tolist())
     for letter, (lat, lon) in zip(_SLOTS, places, strict=False):
         _mark_example(ax, lon, lat, letter)
     is_small = prediction.located and (
@@ -108,13 +109,26 @@ def _mark_example(ax: Axes, x: float, y: float, letter: str) -> None:
     ax.text(x, y, letter, fontsize=SMALL, ha="center", va="center", bbox=box)
 
 
-def _draw_log_ratios(ax: Axes, log_ratios: Float[Tensor, " places"]) -> None:
-    values = log_ratios[cell_of_pixels(FINE, _PIXELS)].numpy()
-    image = ax.imshow(values, extent=(-180, 180, -90, 90), cmap="viridis", interpolation="nearest")
+def _draw_log_ratios(ax: Axes, log_ratios: Float[Tensor, " places"]) -> list[Axes]:
+    """Draw the world and, on the half without it, a window on the best place, which is returned."""
+    # of what is too unlikely to be told apart only a bound is known: no more than none
+    told = log_ratios - log_ratios.max() > 0.99 * math.log(LEAST)
+    shown = torch.where(told, log_ratios, log_ratios.clamp_max(0))
+    lat, lon = to_lat_lon(cell_xyz(FINE)[log_ratios.argmax()]).tolist()
+    values = shown[cell_of_pixels(FINE, _PIXELS)].numpy()
+    window = ax.inset_axes((0.02 if lon > 0 else 0.68, 0.2, 0.3, 0.6), xticks=[], yticks=[])
+    middle = min(max(lat, -70), 70)
+    for part in (ax, window):
+        place: dict[str, Any] = {"extent": (-180, 180, -90, 90), "interpolation": "nearest"}
+        image = part.imshow(values, cmap="viridis", **place)
+    window.set(xlim=(lon - 20, lon + 20), ylim=(middle - 20, middle + 20))
+    window.spines[:].set_color("white")
+    ax.indicate_inset_zoom(window, edgecolor="white", alpha=1)
     ax.set(xticks=range(-180, 181, 90), yticks=range(-90, 91, 45))
     ax.tick_params(labelsize=SMALL)
     ax.set_title("2  What these say: could the photo be here?", fontsize=TEXT)
     theme.add_colour_bar(image, ax, "log-likelihood ratio in nats: above 0 for, below 0 against")
+    return [window]
 
 
 def _draw_matches(
