@@ -98,8 +98,12 @@ class Retrieval:
         if not (photos and examples):
             return Chance(self.seed).locate(photos, examples)
         start = time.perf_counter()
-        known = self.features.encode([example.image for example in examples])
-        cosines, nearest = (self.features.encode(photos) @ known.T).max(-1)
+        known, query = (
+            self.features.encode(images).double()
+            for images in ([example.image for example in examples], photos)
+        )
+        # rounded, for sums depend on how many photos are located at once
+        cosines, nearest = (query @ known.T).round(decimals=6).max(-1)
         places = [(examples[number].lat, examples[number].lon) for number in nearest.tolist()]
         densities = map(self.spread.density, places, cosines.tolist())
         predictions = [

@@ -36,19 +36,26 @@ def picture(tmp_path):
     return path
 
 
+def cells(line):
+    return [cell.strip() for cell in line.split("|")[1:-1]]
+
+
 def test_worlds_are_located_and_a_killed_run_goes_on(picture, tmp_path, capsys):
     options = ("--model", untrained(), "--world", picture, "--count", 4, "--shots", "[0,1,3]")
     run("zero_shot", *options)
     out = capsys.readouterr().out
-    lines = [line.split("|") for line in out.splitlines() if line.startswith("|")]
-    assert [(line[1].strip(), line[2].strip()) for line in lines[2:]] == [
-        (world, shots) for world in WORLDS for shots in ("0", "1", "3")
-    ]
+    tables = [[cells(x) for x in part.splitlines() if x[:1] == "|"] for part in out.split("\n\n")]
+    expected = [(world, shots) for world in WORLDS for shots in ("0", "1", "3")]
+    expected += [(f"{world}, random", "3") for world in WORLDS]
+    for table in tables[0], tables[2]:
+        assert [(line[0], line[1]) for line in table[2:]] == expected
+    assert tables[2][0] == ["world", "shots", "icgeo", "retrieval", "cross-correlation"]
+    assert max(map(len, out.splitlines())) <= 100
     folder = tmp_path / "runs" / "zero-shot"
     cases = {f"{world}-{kind}.png" for world in WORLDS for kind in ("best", "worst")}
     assert {path.name for path in folder.iterdir()} == FILES | FIGURES | cases
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-    assert len(rows) == 2 * 4 * 3 * 5
+    assert len(rows) == 2 * 4 * 3 * 3 + 2 * 4 * 6
     assert {"id", "world", "shots", "true_lat", "nll", "seconds"} <= rows[-1].keys()
 
     whole = (folder / "predictions.jsonl").read_bytes()
@@ -64,9 +71,9 @@ def test_examples_are_chosen_out_of_a_bank(picture, tmp_path, capsys):
     run(
         "zero_shot", "--model", untrained(), *options, "--select", "nearest", "--features", "pixels"
     )
-    header, *lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("|")]
-    beside = [cell.strip() for cell in header.split("|")[-3:-1]]
-    assert beside == ["retrieval, km", "cross-correlation, km"]
+    _, _, below = capsys.readouterr().out.split("\n\n")
+    header, *lines = [cells(x) for x in below.splitlines() if x.startswith("|")]
+    assert header[3:] == ["retrieval", "cross-correlation"]
     assert len(lines) == 1 + 2 * 2
     rows = [
         json.loads(line)

@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional
@@ -50,6 +51,12 @@ UNKNOWN = PROMPTS[1]
 
 
 @lru_cache(maxsize=2)
+@pytest.fixture(autouse=True)
+def _forget_accelerator():
+    """Accelerate keeps the precision that other tests of this process chose."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 def built(seed):
     with torch.random.fork_rng():
         return build_learner(heads=2, single_layers=1, photo_channels=8, seed=seed).eval()
