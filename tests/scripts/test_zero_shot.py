@@ -71,7 +71,7 @@ def test_examples_are_chosen_out_of_a_bank(picture, tmp_path, capsys):
     run(
         "zero_shot", "--model", untrained(), *options, "--select", "nearest", "--features", "pixels"
     )
-    _, _, below = capsys.readouterr().out.split("\n\n")
+    _, _, below, *_ = capsys.readouterr().out.split("\n\n")
     header, *lines = [cells(x) for x in below.splitlines() if x.startswith("|")]
     assert header[3:] == ["retrieval", "cross-correlation"]
     assert len(lines) == 1 + 2 * 2
