@@ -50,13 +50,13 @@ FEW = LoraOptions(
 UNKNOWN = PROMPTS[1]
 
 
-@lru_cache(maxsize=2)
 @pytest.fixture(autouse=True)
 def _forget_accelerator():
     """Accelerate keeps the precision that other tests of this process chose."""
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@lru_cache(maxsize=2)
 def built(seed):
     with torch.random.fork_rng():
         return build_learner(heads=2, single_layers=1, photo_channels=8, seed=seed).eval()
