@@ -22,6 +22,7 @@ from einops import rearrange, repeat
 import icgeo
 from icgeo import maps, sampling, sphere
 from icgeo.models.backbones.flux import FluxBackbone, KontextBackbone
+from icgeo.models.backbones.tiny import HEATMAP_WEIGHTS
 from icgeo.models.backbones.wan import WanBackbone
 from icgeo.models.context import Context
 from icgeo.models.loading import ARCHITECTURES
@@ -39,8 +40,13 @@ def to_tokens(images):
     return patches.float() @ CODEC.encoder - CODEC.offset
 
 
+# the principal components of a patch, whatever stands around it: pictures here have any size
+WEIGHT = torch.tensor(HEATMAP_WEIGHTS).repeat_interleave(PATCH**2)
+DECODER = torch.linalg.pinv(CODEC.encoder / WEIGHT[:, None]) / WEIGHT
+
+
 def to_images(tokens, rows):
-    patches = (tokens + CODEC.offset) @ CODEC.decoder
+    patches = (tokens + CODEC.offset) @ DECODER
     return rearrange(patches, "n (h w) (c y x) -> n c (h y) (w x)", h=rows, y=PATCH, c=3)
 
 

@@ -25,7 +25,7 @@ def test_killed_and_divided_the_main_script_ends_with_the_same_table(tmp_path, m
     monkeypatch.chdir(tmp_path)
     run("zero_shot", *options)
     whole = pandas.read_parquet(tmp_path / "runs" / "zero-shot" / "predictions.parquet")
-    assert len(whole) == 100 * 5
+    assert len(whole) == 100 * (3 + 6)
     table, at = killed(tmp_path / "killed", options, rows=len(whole), processes=[1, 2])
     assert 0 < at[0] < len(whole)
     assert difference(whole, table)["equal to the bit"]
