@@ -26,7 +26,7 @@ from icgeo.sphere import EARTH_RADIUS_KM, Values, angle, as_lat_lon, distance_km
 from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_xyz
 
-Base = Float[Tensor, "3 height width"] | None
+Base = Float[Tensor, "3 _ _"] | None
 """The world's own picture, equirectangular, in [0, 1]."""
 Truth = Values | None
 """A location in degrees, where it is known."""
