@@ -179,8 +179,8 @@ class AlikeParts:
             self.describe(square_pixels(images, self.photo_size))
             for images in ([example.image for example in examples], photos)
         )
-        parts = Parts(shown, to_xyz(places)).of(numbers)
-        evidence = parts.evidence(query, self.settings)
+        parts, numbers = Parts(shown, to_xyz(places)), numbers.expand(len(photos), -1)
+        evidence = parts.evidence(query, self.settings, numbers)
         prior = Density.uniform(NSIDE)
         densities = [prior.updated(ratios, floor=self.settings.floor) for ratios in evidence]
         points = best_points(torch.stack([density.mass for density in densities]).float())

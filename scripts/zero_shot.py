@@ -135,8 +135,9 @@ def locate(
 
     model, most = runs[0][0].loaded, max(options.shots)
     methods: list[tuple[Locator, Episode]] = [*runs]
-    if not is_own(options):
-        methods += [(AlikeParts(), episode) for _, episode in runs]
+    if not is_own(options):  # world by world, for both look at the same places of examples
+        parts = AlikeParts()
+        methods = [(way, episode) for run, episode in runs for way in (run, parts)]
     evaluate = partial(
         evaluation.evaluate, folder=folder, batch_size=options.batch_size, shard=shard
     )
@@ -150,8 +151,8 @@ def locate(
         methods, baselines = evaluation.choose_examples(methods, select, features, shots=most)
         rows = evaluate([*methods, *baselines], shots=options.shots, baselines=False)
     if shard.is_main:
-        report.save_figures(folder, rows, methods[: len(runs)], model.settings.style)
-        report.save_cases(folder, rows, methods[: len(runs)])
+        own = [(way, episode) for way, episode in methods if way.name == runs[0][0].name]
+        report.save_figures(folder, rows, own, model.settings.style)
     return rows
 
 

@@ -42,6 +42,8 @@ class Row:
     """Area to search until the truth is found, most probable cells first."""
     legibility: float | None = None
     located: bool | None = None
+    in_domain: bool | None = None
+    """Whether the photo is of the kind that the model was trained on, where it can tell."""
     seconds: float | None = None
     error: str | None = None
     """Why the photo could not be read or located; then nothing else is known of its prediction."""

@@ -274,6 +274,7 @@ def to_row(
     if prediction:
         density, answer = prediction.density, (prediction.lat, prediction.lon)
         values |= {"located": prediction.located, "legibility": prediction.legibility}
+        values["in_domain"] = prediction.in_domain
         values |= {"seconds": prediction.seconds, "area_90_km2": density.credible_area_km2(0.9)}
         if prediction.located:
             values |= {"lat": prediction.lat, "lon": prediction.lon}

@@ -50,13 +50,12 @@ class Context:
         return self if self.chosen is None else replace(self, chosen=self.chosen.repeat(times, 1))
 
     def gathered(self) -> "Context":
-        """Copy the pairs of each query, after `choosing`: those of one query, then of the next."""
+        """Copy what a layout sees of each query's pairs, after `choosing`, query after query."""
         if self.chosen is None:
             return self
         rows = self.chosen.flatten()
         tensors = {name: tensor[rows.to(tensor.device)] for name, tensor in self.tensors.items()}
-        parts = self.parts and self.parts.of(self.chosen)
-        return replace(self, tensors=tensors, parts=parts, chosen=None)
+        return replace(self, tensors=tensors, parts=None, chosen=None)
 
     def require(self, fingerprint: dict[str, str]) -> None:
         """Raise ValueError if it was made by anything else, with what differs."""

@@ -130,7 +130,7 @@ class MapModel:
         if context.parts is None or not context.shots or not len(photos):
             return None
         cells = self.describe_parts(photos)
-        return context.parts.of(context.chosen).evidence(cells, self.settings.matching)
+        return context.parts.evidence(cells, self.settings.matching, context.chosen)
 
     @torch.no_grad()
     def explain(

@@ -375,27 +375,25 @@ def _blurred(log_ratios: Float[Tensor, "queries places"], share: float) -> Tenso
 class Parts:
     """Local descriptors of examples and where they were taken; a part of their context."""
 
-    cells: Float[Tensor, "*queries shots cells channels"]
-    xyz: Float[Tensor, "*queries shots 3"]
-
-    def of(self, chosen: Int[Tensor, "queries shots"] | None) -> "Parts":
-        """Give each query those of its own, by number; None gives all of them to all."""
-        return self if chosen is None else Parts(self.cells[chosen], self.xyz[chosen])
+    cells: Float[Tensor, "examples cells channels"]
+    xyz: Float[Tensor, "examples 3"]
 
     def extended(self, other: "Parts") -> "Parts":
         """Add those of further examples."""
         return Parts(torch.cat((self.cells, other.cells)), torch.cat((self.xyz, other.xyz)))
 
     def evidence(
-        self, query: Float[Tensor, "queries cells channels"], settings: MatchSettings
+        self,
+        query: Float[Tensor, "queries cells channels"],
+        settings: MatchSettings,
+        chosen: Int[Tensor, "queries shots"] | None = None,
     ) -> Float[Tensor, "queries places"]:
-        """Match queries, some at a time; see `match`."""
-        shots, count = self.xyz.shape[-2], len(query)
-        cells = self.cells.expand(count, *self.cells.shape[-3:])
-        xyz = self.xyz.expand(count, *self.xyz.shape[-2:])
-        at_once = max(1, PAIRS_AT_ONCE // max(shots, 1))
-        parts = zip(*(x.split(at_once) for x in (query, cells, xyz)), strict=True)
-        return torch.cat([match(q, c, x, settings) for q, c, x in parts])
+        """Match queries with the examples of these numbers, or with all; see `match`."""
+        if chosen is None:
+            chosen = torch.arange(len(self.xyz)).expand(len(query), -1)
+        at_once = max(1, PAIRS_AT_ONCE // max(1, chosen.shape[1]))
+        parts = zip(query.split(at_once), chosen.split(at_once), strict=True)
+        return torch.cat([match(q, self.cells[c], self.xyz[c], settings) for q, c in parts])
 
 
 @dataclass(frozen=True, eq=False)

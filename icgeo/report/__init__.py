@@ -2,5 +2,4 @@
 
 from icgeo.report.html import write_report as write_report
 from icgeo.report.run_folder import read_run as read_run
-from icgeo.report.run_folder import save_cases as save_cases
 from icgeo.report.run_folder import save_figures as save_figures

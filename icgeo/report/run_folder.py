@@ -37,6 +37,8 @@ from icgeo.sphere import Values
 EACH = 3
 """Best and worst cases of a world, and rows of the gallery for each run."""
 PHOTO_SIDE = 240
+KEY = ["locator", "episode", "id", "shots"]
+"""Columns that tell rows apart."""
 
 
 @dataclass(frozen=True)
@@ -130,13 +132,19 @@ def choose_cases(rows: pd.DataFrame, each: int = EACH) -> pd.DataFrame:
 
 
 def save_figures(
-    folder: Path, rows: pd.DataFrame, runs: Sequence[tuple[Locator, Episode]], style: MapStyle
+    folder: Path,
+    rows: pd.DataFrame,
+    runs: Sequence[tuple[Locator, Episode]],
+    style: MapStyle,
+    *,
+    each: int = EACH,
 ) -> None:
-    """Write `context.png`, `gallery.png`, and where the truth is known `shots` and `calibration`.
+    """Write the figures of a run, and the folder `cases` that `write_report` reads.
 
+    They are `context.png`, `gallery.png`, and where the truth is known `shots` and `calibration`;
     `WORLD-best.png` and `WORLD-worst.png` show how two queries of each world were located. `rows`
-    are what `evaluate` returned of the `runs`, of which some queries are located again; in `style`
-    the model is shown its examples.
+    are what `evaluate` returned of the `runs`, of which some queries are located again, the `each`
+    best and worst; in `style` the model is shown its examples.
     """
     figures: dict[str, Figure] = {}
     locator, episode = runs[0]
@@ -148,12 +156,13 @@ def save_figures(
     if len(scores := score(rows)):
         figures["shots"] = plots.plot_shots(scores)
         figures["calibration"] = plots.plot_calibration(levels_by_world(rows))
-    for case in _cases(rows, runs, each=1):
-        name = f"{case.episode.world}-{case.kind.replace(' ', '-')}"
-        if name not in figures:
-            figures[name] = _draw_case(case)
+    cases = {case.key: case for case in _locate_cases(rows, runs, each)}
+    for *key, world, kind in choose_cases(rows, each=1)[[*KEY, "world", "kind"]].to_numpy():
+        if case := cases.get(tuple(key)):
+            figures[f"{world}-{kind.replace(' ', '-')}"] = _draw_case(case, kind)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=150)
+    _save_cases(folder, cases.values())
 
 
 def _draw_gallery(rows: pd.DataFrame, runs: Sequence[tuple[Locator, Episode]]) -> Figure | None:
@@ -180,26 +189,36 @@ class Case:
     locator: Locator
     episode: Episode
     query: Query
-    kind: str
     shots: int
     prediction: Prediction
 
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """Values of the columns `KEY` of its row."""
+        return self.locator.name, self.episode.id, self.query.id, self.shots
 
-def _cases(
-    rows: pd.DataFrame, runs: Iterable[tuple[Locator, Episode]], *, each: int
+
+def _locate_cases(
+    rows: pd.DataFrame, runs: Iterable[tuple[Locator, Episode]], each: int
 ) -> Iterator[Case]:
-    columns = ["locator", "episode", "id", "kind", "shots"]
-    chosen = choose_cases(rows, each)[columns].itertuples(index=False, name=None)
-    cases = {tuple(key): (kind, shots) for *key, kind, shots in chosen}
+    """Locate the best and worst queries of each world again, those of a run at once."""
+    keys = choose_cases(rows, each)[KEY].itertuples(index=False, name=None)
+    shots_of = {(*key, query): shots for *key, query, shots in keys}
     for locator, episode in runs:
-        for query in episode.queries:
-            if found := cases.get((locator.name, episode.id, query.id)):
-                kind, shots = found
-                (prediction,) = locator.locate([query.photo], episode.examples[:shots])
-                yield Case(locator, episode, query, kind, shots, prediction)
+        cases = [
+            (query, shots)
+            for query in episode.queries
+            if (shots := shots_of.get((locator.name, episode.id, query.id))) is not None
+        ]
+        for shots in {shots for _, shots in cases}:
+            queries = [query for query, count in cases if count == shots]
+            photos = [query.photo for query in queries]
+            predictions = locator.locate(photos, episode.examples[:shots])
+            for query, prediction in zip(queries, predictions, strict=True):
+                yield Case(locator, episode, query, shots, prediction)
 
 
-def _draw_case(case: Case) -> Figure:
+def _draw_case(case: Case, kind: str) -> Figure:
     """Show how a query was located, by its parts where the locator compares them."""
     episode, photo, truth = case.episode, case.query.photo, case.query.lat_lon
     examples = _shown(case.locator, photo, episode.examples[: case.shots])
@@ -209,7 +228,7 @@ def _draw_case(case: Case) -> Figure:
     if evidence is None:
         return plots.plot_prediction(case.prediction, photo, truth, title=case.query.id, **marks)
     figure = plots.plot_evidence(case.prediction, photo, examples, evidence, truth, **marks)
-    head = f"{episode.world}: {case.kind} of {len(episode.queries)} photos"
+    head = f"{episode.world}: {kind} of {len(episode.queries)} photos"
     figure.suptitle(f"{head}, {case.shots} examples shown", fontsize=TITLE)
     return figure
 
@@ -226,14 +245,12 @@ def _shown(locator: Locator, photo: Photo, examples: Sequence[Example]) -> Seque
     return [locator.bank.examples[number] for number in numbers]
 
 
-def save_cases(
-    folder: Path, rows: pd.DataFrame, runs: Iterable[tuple[Locator, Episode]], *, each: int = EACH
-) -> None:
-    """Locate the best and worst queries of runs again, and keep their images for `write_report`."""
+def _save_cases(folder: Path, cases: Iterable[Case]) -> None:
+    """Keep photo, map and density of the best and worst queries."""
     target = folder / "cases"
     target.mkdir(parents=True, exist_ok=True)
     index: list[dict[str, Any]] = []
-    for case in _cases(rows, runs, each=each):
+    for case in cases:
         prediction, query, episode = case.prediction, case.query, case.episode
         marks: dict[str, Any] = {"on_earth": episode.is_earth, "base": _base(episode)}
         images = {
@@ -243,7 +260,7 @@ def save_cases(
         if prediction.map is not None:
             pixels = (255 * drawn_image(prediction.map)).round().astype(np.uint8)
             images["map"] = EmbeddedImage.from_image(Image.fromarray(pixels))
-        entry: dict[str, Any] = {"key": [case.locator.name, episode.id, query.id, case.shots]}
+        entry: dict[str, Any] = {"key": case.key}
         for part, image in images.items():
             entry[part] = f"{len(index):03}-{part}{image.suffix}"
             (target / entry[part]).write_bytes(image.data)
@@ -279,7 +296,7 @@ def load_cases(folder: Path, rows: pd.DataFrame, *, each: int = EACH) -> pd.Data
     except (OSError, ValueError, TypeError, KeyError):
         entries = {}
     cases = choose_cases(rows, each)
-    keys = cases[["locator", "episode", "id", "shots"]].itertuples(index=False, name=None)
+    keys = cases[KEY].itertuples(index=False, name=None)
     kept = [entries.get(key, {}) for key in keys]
     for part in ("photo", "map", "density"):
         # the last part of a name only: the index is data, and leads nowhere else

@@ -13,7 +13,7 @@ from report_rows import rows, write_run
 from icgeo import maps
 from icgeo.evaluation import Episode, Query, to_frame
 from icgeo.prediction import Example, Prediction
-from icgeo.report.run_folder import choose_cases, draw_density, load_cases, save_cases
+from icgeo.report.run_folder import choose_cases, draw_density, load_cases, save_figures
 from icgeo.sphere.density import Density
 
 STYLE = maps.MapStyle(height=16, width=32)
@@ -80,8 +80,8 @@ def test_pictures_are_kept_small_and_without_tags(tmp_path):
     examples = [Example(np.zeros((8, 8, 3), np.uint8), 0, 0)] * 6
     locator = North()
     runs = [(locator, Episode("e", "moon", examples, queries))]
-    save_cases(folder, to_frame(some), runs, each=1)
-    assert locator.shots == [4, 4]
+    save_figures(folder, to_frame(some), runs, STYLE, each=1)
+    assert locator.shots == [6, 4]  # the gallery, then all cases at once
     assert sum(path.stat().st_size for path in (folder / "cases").iterdir()) < 200_000
     first, last = load_cases(folder, to_frame(some), each=1).itertuples()
     assert (first.id, last.id) == ("q0", "q3")
