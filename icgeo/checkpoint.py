@@ -20,6 +20,7 @@ from icgeo.models import LoadError, MapModel, load
 from icgeo.models.hub import BUILT_IN, fetch, files_in, refuse_pickles, resolve_local
 from icgeo.models.loading import LORA
 from icgeo.models.settings import Origin, Settings
+from icgeo.options import SETTINGS
 from icgeo.prediction import Example, as_examples
 
 FORMAT = 2
@@ -129,8 +130,7 @@ def read(
         LoadError: no such locator, or a model that cannot be loaded.
     """
     revision = options.pop("revision", None)
-    names = ("attention", "style", "layout", "photo_size")
-    settings = {name: options.pop(name) for name in names if name in options}
+    settings = {name: options.pop(name) for name in ("style", *SETTINGS) if name in options}
     folder = Path(source)
     if not folder.is_dir():
         only_here = options.get("local_files_only", False)

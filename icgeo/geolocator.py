@@ -26,7 +26,7 @@ from icgeo.data.pixels import augment, square_pixels
 from icgeo.models import Context, LoadOptions, MapModel, load
 from icgeo.models.hub import upload
 from icgeo.models.matching import Evidence
-from icgeo.options import LocateOptions, fields_of
+from icgeo.options import SETTINGS, LocateOptions, fields_of
 from icgeo.prediction import (
     Example,
     Examples,
@@ -57,8 +57,6 @@ logger = logging.getLogger(__name__)
 CONTEXTS_KEPT = 8
 MOST_JUDGED, RARE = 32, 0.01
 """Examples by which worlds are judged at most, and the probability of a world that is no matter."""
-SETTINGS = ("style", "attention", "layout", "photo_size")
-"""Options of loading that are settings of the model."""
 
 
 POINTS: dict[str, Callable[[Sequence[Density]], Float[Tensor, "densities 2"]]] = {
@@ -90,6 +88,7 @@ def predict(  # noqa: D417, PLR0913
     attention: str | None = None,
     layout: str | None = None,
     photo_size: int | None = None,
+    text: str | None = None,
     device: str = "cpu",
     dtype: str | None = None,
     adapter: str | None = None,
@@ -183,7 +182,7 @@ class Geolocator(LocateOptions, LoadOptions):
             raise ValueError(f"expected point to be one of {sorted(POINTS)}, got {self.point!r}")
         make_strategy(self.select, self)
         settings = self.loaded.settings
-        known = {name: (getattr(settings, name),) for name in SETTINGS}
+        known = {name: (getattr(settings, name),) for name in ("style", *SETTINGS)}
         for field, values in {**known, "prompt": settings.prompts}.items():
             value = getattr(self, field)
             if value is not None and value not in values:

@@ -10,6 +10,9 @@ from typing import Any, Literal
 EARTH, UNKNOWN = "earth", "unknown world"
 """Prompts: what a model is told of the world of the photos."""
 
+SETTINGS = ("attention", "layout", "photo_size", "text")
+"""Options of loading that are settings of the model: None leaves its own."""
+
 SHOTS = (0, 1, 2, 4, 8, 16)
 """Numbers of examples to try and to calibrate for."""
 
@@ -39,6 +42,9 @@ class ModelOptions:
     """How examples are shown: references or panel; by default the model's own."""
     photo_size: int | None = None
     """Height and width of photos in pixels, where the model can choose; by default its own."""
+    text: str | None = None
+    """How it reads instructions: stock, with the padding that the pipeline's users give it, or
+    trimmed to their words, which is faster and unlike its training; by default the model's own."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -22,6 +22,8 @@ from einops import einsum, rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from icgeo.models.hub import LoadError
+
 BACKENDS = ("native", "xformers", "flash")
 """Kernels of attention that tell the log of the sum of exponentials too; all but the first need a
 GPU and their own package."""
@@ -265,10 +267,13 @@ def _heads(x: Tensor, attn: Any) -> Heads:
     return rearrange(x, "n t (h c) -> n t h c", c=attn.head_dim)
 
 
+def _blocks(transformer: Any) -> tuple[Any, ...]:
+    return (*transformer.transformer_blocks, *transformer.single_transformer_blocks)
+
+
 def install(transformer: Any, *, backend: str = "native") -> None:
     """Give every block of the transformer the processor that fills and sees caches."""
-    blocks = (*transformer.transformer_blocks, *transformer.single_transformer_blocks)
-    for layer, block in enumerate(blocks):
+    for layer, block in enumerate(_blocks(transformer)):
         is_parallel = hasattr(block.attn, "to_qkv_mlp_proj")
         kind = ParallelStreamProcessor if is_parallel else StreamProcessor
         block.attn.set_processor(kind(layer, backend))
@@ -276,5 +281,23 @@ def install(transformer: Any, *, backend: str = "native") -> None:
 
 def uninstall(transformer: Any) -> None:
     """Give every block the processor that diffusers gives it."""
-    for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
+    for block in _blocks(transformer):
         block.attn.set_processor(block.attn._default_processor_cls())
+
+
+def attention_kwargs(transformer: Any, context: AttentionContext) -> dict[str, Any]:
+    """Return the `joint_attention_kwargs` by which a context reaches the processors.
+
+    Raises:
+        LoadError: other processors, which would not look at the context.
+    """
+    is_used = context.rotated or context.cache is not None
+    processors = [block.attn.processor for block in _blocks(transformer)] if is_used else []
+    for processor in processors:
+        if not isinstance(processor, _Processor):
+            raise LoadError(
+                "expected the attention processors of icgeo, without which examples are ignored, "
+                f"got {type(processor).__name__}: a stock pipeline made of the same transformer "
+                "has replaced them; load the model again, and give the pipeline a copy"
+            )
+    return {"attention_context": context}

@@ -27,8 +27,8 @@ ACTIVATIONS = 14
 """Numbers a token at once, in widths: residual, queries, keys, values, both halves of the MLP."""
 BYTES_QUANTIZED = {"nf4": 0.53, "fp8": 1.0, "int8": 1.0}
 """Bytes a weight, scales included: a scale of 8 bits for 64 weights of 4 bits."""
-TEXT_TOKENS = 128
-"""Length of an instruction, where none is known."""
+TEXT_TOKENS = {"stock": 512, "trimmed": 128}
+"""Length of an embedded instruction: the stock padding, or about its words."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class Tokens:
     text: int
 
     @classmethod
-    def of(cls, settings: Settings, shots: int, *, patch: int, text: int) -> "Tokens":
+    def of(cls, settings: Settings, shots: int, *, patch: int, text: int | None) -> "Tokens":
         """Count the tokens of a layout; each is a square of `patch` pixels a side."""
-        style = settings.style
+        style, text = settings.style, text or TEXT_TOKENS[settings.text]
         one_map = style.height * style.width // patch**2
         if settings.layout == "stacked":  # a pair is one image, and prompts are embedded already
             return cls(one_map, 0, one_map, text=2)
@@ -247,14 +247,14 @@ def plan(
         dtype: dtype of the weights.
         device: device whose memory the run should fit.
         **choices: `quantization`, `revision` and `local_files_only` of `icgeo.load`; `text_tokens`,
-            128 if not given; and any of the checkpoint's settings: attention, layout, style,
-            photo_size, steps, samples.
+            512 if not given, or 128 for `text="trimmed"`; and any of the checkpoint's settings:
+            attention, layout, style, photo_size, text, steps, samples.
 
     Raises:
         LoadError: no such model, or a choice that it has not.
     """
     quantization = choices.pop("quantization", None)
-    text = choices.pop("text_tokens", TEXT_TOKENS)
+    text = choices.pop("text_tokens", None)
     names = {"revision", "local_files_only"} & choices.keys()
     hub: dict[str, Any] = {name: choices.pop(name) for name in names}
     if quantization not in (None, *QUANTIZATIONS):
@@ -287,7 +287,7 @@ def plan_loaded(
     batch_size: int,
     samples: int | None = None,
     queries: int = 64,
-    text_tokens: int = TEXT_TOKENS,
+    text_tokens: int | None = None,
 ) -> Plan | None:
     """Plan a run of a model that is loaded; None for one that this package did not make."""
     if not isinstance(model, MapModel):

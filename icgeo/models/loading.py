@@ -22,7 +22,7 @@ from icgeo.models.hub import LoadError, resolve_local
 from icgeo.models.map_model import MapModel
 from icgeo.models.prompts import Embedding, Prompts, cache_folder
 from icgeo.models.settings import Origin, Settings
-from icgeo.options import EARTH, UNKNOWN, LoadOptions
+from icgeo.options import EARTH, SETTINGS, UNKNOWN, LoadOptions
 
 QUANTIZATIONS = {"nf4": "bitsandbytes", "fp8": "torchao", "int8": "torchao"}
 """Ways to store weights, and the packages that know them."""
@@ -105,8 +105,7 @@ def load(
     revision = None if local else folder.name
     origin = Origin(str(model), revision, load_options.adapter, load_options.quantization)
     return replace(loaded, origin=origin).choosing(
-        style=style,
-        **{name: getattr(load_options, name) for name in ("attention", "layout", "photo_size")},
+        style=style, **{name: getattr(load_options, name) for name in SETTINGS}
     )
 
 

@@ -25,7 +25,7 @@ from icgeo.models.layouts.panel import Panel
 from icgeo.models.layouts.references import References
 from icgeo.models.layouts.stacked import Stacked
 from icgeo.models.matching import Evidence, LocalEncoder, Parts, mutual_matches
-from icgeo.models.settings import Origin, Settings
+from icgeo.models.settings import TEXTS, Origin, Settings
 
 Layout = Stacked | References | Panel | Frames
 LAYOUTS: dict[str, type[Layout]] = {
@@ -47,7 +47,7 @@ class MapModel:
 
     def __post_init__(self) -> None:
         require_known(self.settings, self.backbone.layouts)
-        if not LAYOUTS[self.settings.layout].fixed:
+        if "photo_size" not in LAYOUTS[self.settings.layout].fixed:
             self.settings.require_multiples(self.backbone.patch)
 
     def choosing(self, **choices: Any) -> "MapModel":
@@ -251,6 +251,8 @@ def require_known(settings: Settings, layouts: tuple[str, ...]) -> None:
     if settings.layout not in layouts:
         raise LoadError(f"expected layout of {layouts}, got {settings.layout!r}")
     kind = LAYOUTS[settings.layout]
+    if settings.text not in TEXTS:
+        raise LoadError(f"expected text of {TEXTS}, got {settings.text!r}")
     if settings.attention not in kind.modes:
         raise LoadError(
             f"expected attention of {kind.modes} in the layout {settings.layout!r}, "

@@ -51,14 +51,24 @@ _WORLD = {
 
 
 def instruction(prompt: str, *, shots: int, layout: str = "references") -> str:
-    """Return the instruction for a model that is shown pairs in a layout."""
+    """Return the instruction for a model that is shown pairs in a layout.
+
+    The task stands first, for CLIP reads no more than 77 tokens.
+    """
     if prompt not in _WORLD:
         raise ValueError(f"expected a prompt of {sorted(_WORLD)}, got {prompt!r}")
-    return _SHOWN[layout, shots > 0] + TASK + _WORLD[prompt]
+    return TASK + " " + _SHOWN[layout, shots > 0].strip() + _WORLD[prompt]
 
 
 Embedding = dict[str, Tensor]
-"""Arguments of the transformer by name, each of batch 1."""
+"""Arguments of the transformer by name, each of batch 1, and `is_word` of those that pad: which
+places of `encoder_hidden_states` hold words."""
+
+
+def trimmed(embedding: Embedding) -> Embedding:
+    """Leave out the padding; the words stay as they were embedded beside it."""
+    is_word = embedding["is_word"][0]
+    return {**embedding, "encoder_hidden_states": embedding["encoder_hidden_states"][:, is_word]}
 
 
 @dataclass(frozen=True)
@@ -109,5 +119,5 @@ def cache_folder(source: str | Path, commit: str, *, dtype: torch.dtype) -> Path
         parts = [p for p in source.rglob("*") if p.parent.name.startswith(("text_", "token"))]
         stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(parts)]
         key = f"{source.resolve()} {stats}"
-    name = hashlib.blake2b(f"{key} {dtype}".encode(), digest_size=16).hexdigest()
+    name = hashlib.blake2b(f"{key} {dtype} padded".encode(), digest_size=16).hexdigest()
     return cached_assets_path("icgeo", namespace="prompts", subfolder=name)

@@ -15,6 +15,8 @@ from icgeo.travel import frame_temperature
 
 MODES = ("full", "joint", "pairwise")
 """Who sees whom among examples, query and map: see DESIGN.md and `icgeo.models.attention`."""
+TEXTS = ("stock", "trimmed")
+"""How an instruction is embedded: with its padding, as public weights were trained, or without."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Settings:
     """Guidance that a distilled model takes as an input, as FLUX.1 Kontext and FLUX.2 dev do."""
     photo_size: int = 256
     """Height and width of photos beside maps in pixels, where the model can choose."""
+    text: str = "stock"
+    """One of `TEXTS`, for pipelines that pad their text."""
 
     def choosing(self, **choices: Any) -> "Settings":
         """Change what is not None; another layout is seen in `full`, which every one knows."""

@@ -78,10 +78,9 @@ def denoise(model, shots, steps=3):
     velocity = model.velocity(context, queries, "earth")
     found = sampling.euler(velocity, noise, model.layout.times(shots, steps))
     words = instruction("earth", shots=shots, layout=model.settings.layout)
-    text = model.backbone.prompts(words)
     given = {
         "image": images,
-        "prompt_embeds": text["encoder_hidden_states"],
+        "prompt": words,
         "latents": noise[0],
         "num_inference_steps": steps,
         "height": 64,
@@ -93,7 +92,9 @@ def denoise(model, shots, steps=3):
 
 def stock(model, kind, given):
     """Call a pipeline of diffusers with processors of its own."""
-    pipeline = kind(**model.backbone.pipeline.components)
+    whole = type(model.backbone.pipeline).from_pretrained(model.origin.model)
+    for_text = {n: x for n, x in whole.components.items() if n.startswith(("text_", "token"))}
+    pipeline = kind(**{**model.backbone.pipeline.components, **for_text})
     if "is_distilled" in model.backbone.pipeline.config:
         pipeline.register_to_config(is_distilled=model.backbone.pipeline.config.is_distilled)
     pipeline.set_progress_bar_config(disable=True)
@@ -130,8 +131,7 @@ def test_full_is_the_stock_pipeline_of_flux2(folders, name, shots):
 def test_full_with_guidance_is_the_stock_pipeline(tmp_path):
     model = load(twins.klein(tmp_path, distilled=False), "full", guidance_scale=3.0)
     found, given = denoise(model, 1)
-    negative = model.backbone.prompts("")["encoder_hidden_states"]
-    given |= {"guidance_scale": 3.0, "negative_prompt_embeds": negative}
+    given |= {"guidance_scale": 3.0}
     expected = flux2_latents(model, type(model.backbone.pipeline), given)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
@@ -146,15 +146,9 @@ def test_without_examples_joint_is_the_key_value_pipeline(folder):
 
 def kontext_latents(model, given, size, image, true_cfg_scale=1.0):
     """What `FluxKontextPipeline` finds of one image, unresized."""
-    words = instruction("earth", shots=0, layout=model.settings.layout)
-    told = [model.backbone.prompts(text) for text in (words, "")]
-    longest = max(each["encoder_hidden_states"].shape[1] for each in told)
-    assert true_cfg_scale == 1 or longest == told[1]["encoder_hidden_states"].shape[1]
     given |= {
         "image": image,
-        "pooled_prompt_embeds": told[0]["pooled_projections"],
-        "negative_prompt_embeds": told[1]["encoder_hidden_states"],
-        "negative_pooled_prompt_embeds": told[1]["pooled_projections"],
+        "negative_prompt": "",
         "true_cfg_scale": true_cfg_scale,
         "guidance_scale": model.settings.embedded_guidance,
         "_auto_resize": False,
@@ -175,11 +169,7 @@ def test_one_reference_is_the_stock_pipeline_of_kontext(folders):
 
 @torch.no_grad()
 def test_true_guidance_is_that_of_kontext(folders):
-    """Diffusers asks for a negative embedding as long as the other."""
     model = load(folders["kontext"], "full", guidance_scale=2.0)
-    words, prompts = instruction("earth", shots=0), model.backbone.prompts
-    short = {name: x[:, :1] if x.ndim == 3 else x for name, x in prompts(words).items()}
-    prompts.known[words] = short
     found, given = denoise(model, 0)
     expected = kontext_latents(model, given, (64, 128), given["image"][0], true_cfg_scale=2.0)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
@@ -201,11 +191,8 @@ def test_a_panel_is_the_stock_pipeline_of_kontext(folders):
     assert panel.shape == (1, 3, 3 * 64, 64 + 128)
     torch.testing.assert_close(panel[0, :, :64, :64], photos[0])
     torch.testing.assert_close(panel[0, :, 128:, 64:], blank[0])
-    words = instruction("earth", shots=2, layout="panel")
-    text = model.backbone.prompts(words)
     given = {
-        "prompt_embeds": text["encoder_hidden_states"],
-        "pooled_prompt_embeds": text["pooled_projections"],
+        "prompt": instruction("earth", shots=2, layout="panel"),
         "image": panel,
         "latents": noise[0],
         "num_inference_steps": 2,
@@ -244,8 +231,8 @@ def test_frames_are_the_stock_pipeline_of_vace(folders):
         {
             "video": known[None],
             "mask": mask[None],
-            "prompt_embeds": given["prompt_embeds"],
-            "negative_prompt_embeds": model.backbone.prompts("")["encoder_hidden_states"],
+            "prompt": given["prompt"],
+            "negative_prompt": "",
             "latents": given["latents"],
             "num_frames": 13,
             "num_inference_steps": 3,
@@ -264,8 +251,9 @@ def test_frames_are_the_stock_pipeline_of_ti2v(folders):
     model = replace(model, settings=replace(model.settings, guidance_scale=1.0))
     found, given = denoise(model, 0)
     photo = torch.from_numpy(np.array(given["image"][0])).permute(2, 0, 1)[None] / 255
-    words = {"prompt_embeds": given["prompt_embeds"], "guidance_scale": 1.0}
-    components = {**model.backbone.pipeline.components, "image_encoder": None}
+    words = {"prompt": given["prompt"], "guidance_scale": 1.0}
+    whole = diffusers.WanPipeline.from_pretrained(folders["ti2v"])
+    components = {**whole.components, "image_encoder": None}
     components |= {"image_processor": None}
     pipeline = WanImageToVideoPipeline(**components, expand_timesteps=True)
     pipeline.set_progress_bar_config(disable=True)
@@ -282,14 +270,51 @@ def test_frames_are_the_stock_pipeline_of_ti2v(folders):
     torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=0)
 
 
-def test_instructions_are_trimmed(folder):
-    model = load(folder)
-    words = instruction("earth", shots=1)
-    text = model.backbone.prompts(words)["encoder_hidden_states"]
-    whole = diffusers.Flux2KleinPipeline.from_pretrained(folder)
-    padded, _ = whole.encode_prompt(words)
-    assert text.shape[1] < padded.shape[1] == 512
-    torch.testing.assert_close(text, padded[:, : text.shape[1]], atol=1e-5, rtol=0)
+@pytest.mark.parametrize(("name", "side"), [("klein", "right"), ("dev", "left")])
+def test_trimmed_text_is_the_stock_text_without_its_padding(folders, name, side):
+    model = load(folders[name])
+    stock = model.layout.text("earth", 1)
+    whole = model.backbone.pipeline.from_pretrained(folders[name])
+    padded, _ = whole.encode_prompt(instruction("earth", shots=1))
+    torch.testing.assert_close(stock["encoder_hidden_states"], padded)
+    trimmed = model.choosing(text="trimmed").layout.text("earth", 1)["encoder_hidden_states"]
+    length = trimmed.shape[1]
+    assert 100 < length < 512
+    words = padded[:, :length] if side == "right" else padded[:, -length:]
+    torch.testing.assert_close(trimmed, words)
+    assert (stock["is_word"][0, 0].item() is True) == (side == "right")
+
+
+def test_text_that_is_unknown_or_fixed_is_refused(folders):
+    with pytest.raises(icgeo.LoadError, match=r"expected text of .* got 'short'"):
+        icgeo.load(folders["klein"], text="short")
+    with pytest.raises(icgeo.LoadError, match="expected text of 'stock', which this model knows"):
+        icgeo.load(folders["vace"], text="trimmed")
+
+
+def test_trimmed_text_is_not_the_same(folders):
+    model = load(folders["klein"], "joint")
+    context, queries = model.encode_context(pixels(1, 1), places(1)), pixels(1, 3)
+    maps_of = [
+        one.draw_maps(context, queries, prompt="earth", steps=2)
+        for one in (model, model.choosing(text="trimmed"))
+    ]
+    assert (maps_of[0] - maps_of[1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("klein", "joint"), ("dev", "pairwise"), ("kontext", "joint")]
+)
+def test_no_map_is_drawn_without_its_examples(folders, name, mode):
+    """A stock pipeline of the same transformer takes the processors that look at them."""
+    model = load(folders[name], mode)
+    context = model.encode_context(pixels(1, 1), places(1))
+    if name == "kontext":
+        uninstall(model.backbone.transformer)
+    else:
+        Flux2KleinKVPipeline(**{**model.backbone.pipeline.components, "scheduler": None})
+    with pytest.raises(icgeo.LoadError, match="without which examples are ignored, got Flux"):
+        model.draw_maps(context, pixels(1, 3), prompt="earth", steps=1)
 
 
 def test_pairwise_contexts_grow_and_survive_disk(folder, tmp_path):

@@ -16,6 +16,7 @@ from diffusers import (
     WanVACEPipeline,
     WanVACETransformer3DModel,
 )
+from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
@@ -32,6 +33,9 @@ from transformers import (
     UMT5Config,
     UMT5EncoderModel,
 )
+
+from icgeo.models.prompts import instruction
+from icgeo.options import EARTH
 
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
@@ -68,6 +72,26 @@ def plain_tokenizer(length):
         eos_token="</s>",
         additional_special_tokens=["[IMG]"],
         model_max_length=length,
+        chat_template=MISTRAL_CHAT,
+    )
+
+
+def word_tokenizer():
+    """A tokenizer of the words of our instructions that pads on the left, as FLUX.2 dev's."""
+    split = pre_tokenizers.Whitespace()
+    texts = [SYSTEM_MESSAGE, *(instruction(EARTH, shots=shots) for shots in (0, 1))]
+    words = sorted({word for text in texts for word, _ in split.pre_tokenize_str(text)})
+    names = ["<unk>", "<pad>", "[IMG]", *words][:260]
+    vocabulary = {name: number for number, name in enumerate(names)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = split
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        pad_token="<pad>",
+        additional_special_tokens=["[IMG]"],
+        padding_side="left",
+        model_max_length=4096,
         chat_template=MISTRAL_CHAT,
     )
 
@@ -153,7 +177,7 @@ def dev(folder, *, layers=2, seed=0):
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
         vae=flux2_vae(),
         text_encoder=Mistral3ForConditionalGeneration(config),
-        tokenizer=plain_tokenizer(4096),
+        tokenizer=word_tokenizer(),
         transformer=flux2_transformer(layers, 48, guidance=True),
     )
     pipeline.save_pretrained(folder)

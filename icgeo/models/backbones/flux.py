@@ -15,10 +15,10 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icgeo.models.attention import AttentionContext
+from icgeo.models.attention import AttentionContext, attention_kwargs
 from icgeo.models.backbones import PipelineBackbone
 from icgeo.models.backbones.tiny import EXAMPLE_IMAGE, grid_ids, text_ids
-from icgeo.models.prompts import TASK, Embedding
+from icgeo.models.prompts import Embedding
 
 Images = Float[Tensor, "images 3 height width"]
 Tokens = Float[Tensor, "batch tokens channels"]
@@ -101,7 +101,8 @@ class FluxBackbone(PipelineBackbone):
             guidance=tokens.new_full((batch,), self.guidance) if has_guidance else None,
             img_ids=ids,
             txt_ids=word_ids.to(tokens.device),
-            joint_attention_kwargs=attention_context and {"attention_context": attention_context},
+            joint_attention_kwargs=attention_context
+            and attention_kwargs(self.transformer, attention_context),
             return_dict=False,
             **{name: x.expand(batch, -1) for name, x in others.items()},
         )[0]
@@ -120,26 +121,38 @@ class FluxBackbone(PipelineBackbone):
 
 
 def embed_klein(pipeline: Any, words: str) -> Embedding:
-    """Embed an instruction, trimmed to its real tokens: stock pipelines pad to 512 and attend."""
+    """Embed an instruction as the stock pipeline does: padded on the right to 512 tokens."""
     ids = pipeline.tokenizer.apply_chat_template(
         [{"role": "user", "content": words}],
         add_generation_prompt=True,
         enable_thinking=False,
         return_dict=True,
     )["input_ids"]
-    text, _ = pipeline.encode_prompt(words, max_sequence_length=len(ids))
-    return {"encoder_hidden_states": text}
+    text, _ = pipeline.encode_prompt(words)
+    is_word = torch.arange(text.shape[1]) < len(ids)
+    return {"encoder_hidden_states": text, "is_word": is_word[None]}
 
 
 def embed_dev(pipeline: Any, words: str) -> Embedding:
-    """Embed an instruction with FLUX.2 dev's system message, trimmed to its real tokens."""
+    """Embed an instruction with FLUX.2 dev's system message, padded as the stock pipeline does.
+
+    Its tokenizer pads on the left, so the words come last on the axis of places.
+    """
     from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 
     messages = format_input([words], system_message=pipeline.system_message)
     template = pipeline.tokenizer.apply_chat_template
-    ids = template(messages, tokenize=True, return_dict=True)["input_ids"][0]
-    text, _ = pipeline.encode_prompt(words, max_sequence_length=len(ids))
-    return {"encoder_hidden_states": text}
+    text, _ = pipeline.encode_prompt(words)
+    mask = template(
+        messages,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        padding="max_length",
+        truncation=True,
+        max_length=text.shape[1],
+    )["attention_mask"]
+    return {"encoder_hidden_states": text, "is_word": mask.bool()}
 
 
 @dataclass(frozen=True)
@@ -179,8 +192,8 @@ class KontextBackbone(FluxBackbone):
 
 
 def embed_kontext(pipeline: Any, words: str) -> Embedding:
-    """Embed an instruction: its task pooled by CLIP, all by T5, without the stock padding."""
+    """Embed an instruction as the stock pipeline does: T5 pads to 512 tokens, CLIP reads 77."""
     length = len(pipeline.tokenizer_2(words)["input_ids"])
-    short = TASK if words else ""  # CLIP reads 77 tokens
-    text, pooled, _ = pipeline.encode_prompt(short, words, max_sequence_length=length)
-    return {"encoder_hidden_states": text, "pooled_projections": pooled}
+    text, pooled, _ = pipeline.encode_prompt(words, None)
+    is_word = torch.arange(text.shape[1]) < length
+    return {"encoder_hidden_states": text, "pooled_projections": pooled, "is_word": is_word[None]}

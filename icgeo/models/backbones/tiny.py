@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from icgeo.models.attention import AttentionContext, KVCache, install
+from icgeo.models.attention import AttentionContext, KVCache, attention_kwargs, install
 from icgeo.models.matching import LocalEncoder, Residual, with_standardised
 
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -286,7 +286,7 @@ class TinyBackbone(nn.Module):
             timestep=rearrange(t, "g n -> (g n)"),
             img_ids=ids,
             txt_ids=text_ids(text.shape[1]).to(tokens.device),
-            joint_attention_kwargs={"attention_context": attention_context},
+            joint_attention_kwargs=attention_kwargs(self.transformer, attention_context),
             return_dict=False,
         )[0]
         return rearrange(sample, "(g n) t c -> g n t c", n=count)

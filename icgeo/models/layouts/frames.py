@@ -31,6 +31,7 @@ class Frames(Layout):
 
     backbone: WanBackbone
 
+    fixed: ClassVar = ("text",)
     is_one_picture: ClassVar = True
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from icgeo.models.prompts import instruction
+from icgeo.models.prompts import instruction, trimmed
 from icgeo.models.settings import Settings
 
 Photos = Float[Tensor, "photos 3 size size"]
@@ -64,7 +64,8 @@ class Layout:
     def text(self, prompt: str, shots: int) -> Any:
         """Embed the instruction for a prompt; "" is nothing."""
         words = instruction(prompt, shots=shots, layout=self.settings.layout) if prompt else ""
-        return self.backbone.prompts(words)
+        embedding = self.backbone.prompts(words)
+        return trimmed(embedding) if self.settings.text == "trimmed" else embedding
 
     def describe(self, photos: Photos) -> Float[Tensor, "photos features"]:
         """Describe photos by their colours at 8 x 8 pixels."""

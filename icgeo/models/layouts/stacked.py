@@ -27,7 +27,7 @@ class Stacked(Layout):
     backbone: TinyBackbone
 
     modes: ClassVar = MODES
-    fixed: ClassVar = ("style", "layout", "photo_size")
+    fixed: ClassVar = ("style", "layout", "photo_size", "text")
     takes_groups: ClassVar = True
 
     def latent_shape(self, shots: int) -> tuple[int, ...]:
