@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import icgeo
 from icgeo import config
-from icgeo.options import SHOTS
+from icgeo.options import SHOTS, UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,13 @@ def main(options: Options) -> None:
     """Locate the same queries in every way; print and write `modes.md` and `modes.json`."""
     from icgeo.evaluation import compare, comparison_table, evaluate
     from icgeo.evaluation.episodes import HELD_OUT, group_episodes
-    from icgeo.geolocator import Geolocator
-    from icgeo.models import load
-    from icgeo.options import UNKNOWN
 
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
-    native = load(options.model, device=options.device).settings.attention
-    ways = [
-        (native, 1.0),
-        *((native, scale) for scale in options.guidance),
-        *((mode, 1.0) for mode in options.attention),
-    ]
+    native = icgeo.load(options.model, device=options.device).settings.attention
+    ways = [(native, scale) for scale in (1.0, *options.guidance)]
+    ways += [(mode, 1.0) for mode in options.attention]
     locators = [
-        Geolocator(
+        icgeo.Geolocator(
             options.model,
             prompt=UNKNOWN,
             steps=options.steps,
