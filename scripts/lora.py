@@ -139,7 +139,7 @@ def compare_adapted(load_base: Any, splits: Any, run: Path, options: Options) ->
     world, folder = str(options.data or options.world), run / "comparison"
     prompt, size = EARTH if options.data else UNKNOWN, options.batch_size
     counts: dict[str, Any] = {"shots": max(options.shots), "queries_each": QUERIES_EACH}
-    split = partial(validation_episodes, splits.training, **counts)
+    split: Any = partial(validation_episodes, splits.training, **counts)
     validation = list(split(splits.validation, seed=options.seed + 1))
     tests = [
         to_episode(f"{world}/{number}", world, *parts)

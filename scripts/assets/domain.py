@@ -16,6 +16,8 @@ import icgeo
 from icgeo import config
 
 ROOT = Path(__file__).parents[2]
+WORLDS = Path("runs/domain")
+"""Folder of the worlds drawn before, or drawn now."""
 CROPS = 20
 SAMPLES = {
     "gradio": ("media_assets/images/*.jp*g", "test_data/cheetah*.jpg"),
@@ -31,14 +33,8 @@ class Options:
 
     model: Path = ROOT / "icgeo" / "assets" / "tiny"
     """Checkpoint folder that gets the rule."""
-    photos: Path = ROOT / "assets" / "photos"
-    """Folder of photos of another kind."""
-    worlds: Path = Path("runs/domain")
-    """Folder of the worlds drawn before, or drawn now."""
     measure: bool = False
     """Measure the rule that the checkpoint has, and fit none."""
-    seed: int = 0
-    """Key of views, noise and the halves of the photos."""
 
 
 def between(low: float, high: float, generator: Any) -> float:
@@ -138,7 +134,7 @@ def drawings(kinds: Sequence[str], size: int, generator: Any) -> Any:
     return square_pixels([drawing(kinds[i % len(kinds)], generator) for i in range(240)], size)
 
 
-def fit(model: Any, photos: Sequence[Path], worlds: Path, generator: Any) -> None:
+def fit(model: Any, photos: Sequence[Path], generator: Any) -> None:
     """Fit the rule on views of worlds of the training, and on these photos among others."""
     import torch
 
@@ -154,8 +150,8 @@ def fit(model: Any, photos: Sequence[Path], worlds: Path, generator: Any) -> Non
         parts = pictures.split(256)
         return torch.cat([model.matcher.statistics(part.float() / 255) for part in parts])
 
-    bank = WorldBank.build(worlds, per_family=24)
-    new = WorldBank.build(worlds, per_family=4, seed=2_000_000)
+    bank = WorldBank.build(WORLDS, per_family=24)
+    new = WorldBank.build(WORLDS, per_family=4, seed=2_000_000)
     paths = [*photos]
     for package, patterns in SAMPLES.items():
         folder = Path(str(files(package)))
@@ -189,14 +185,14 @@ def main(options: Options) -> None:
     from icgeo.training.episodes import WorldBank
 
     model: Any = icgeo.load(str(options.model))
-    paths = list(photos_in(options.photos))
-    order = randperm(len(paths), generator=Generator().manual_seed(options.seed)).tolist()
+    paths = list(photos_in(ROOT / "assets" / "photos"))
+    order = randperm(len(paths), generator=Generator().manual_seed(0)).tolist()
     fitted, held_out = ([paths[number] for number in order[half::2]] for half in (0, 1))
     if not options.measure:
-        fit(model, fitted, options.worlds, Generator().manual_seed(options.seed + 1))
+        fit(model, fitted, Generator().manual_seed(1))
         save_file({"domain": model.backbone.domain}, options.model / DOMAIN)
-    size, generator = model.photo_size, Generator().manual_seed(options.seed + 2)
-    bank = WorldBank.build_held_out(options.worlds, per_family=8)
+    size, generator = model.photo_size, Generator().manual_seed(2)
+    bank = WorldBank.build_held_out(WORLDS, per_family=8)
     views = {name: views_of(name, 300, size, generator) for name in ("Mars", "Moon", *REAL_WORLDS)}
     none = {"real_share": 0.0, "earth_share": 0.0}
     views["held-out families"] = views_of_bank(bank, 5, generator, **none)

@@ -29,12 +29,6 @@ ARROWS = (
 class Options:
     """Locate a view from orbit, and draw how that works."""
 
-    world: str = "blue-marble"
-    """World whose views are located; the model's prompt says that it is unknown."""
-    bank: int = 256
-    """Examples to choose from."""
-    seed: int = 3
-    """Seed of the views."""
     save: Path = Path("assets/overview.png")
     """The picture to write."""
 
@@ -68,8 +62,7 @@ def main(options: Options) -> None:
 
     from icgeo.plots.theme import drawn_image, picture, show_image
 
-    counts: dict[str, Any] = {"queries": 1, "shots": options.bank, "seed": options.seed}
-    episode = icgeo.evaluation.world_episode(options.world, **counts)
+    episode = icgeo.evaluation.world_episode("blue-marble", queries=1, shots=256, seed=3)
     locator = icgeo.Geolocator(prompt=UNKNOWN, shots=SHOTS)
     photos = [query.photo for query in episode.queries]
     (numbers,) = locator.choose_for(photos, episode.examples).tolist()

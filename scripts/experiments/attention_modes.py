@@ -26,10 +26,6 @@ class Options:
     """Queries of an episode."""
     shots: tuple[int, ...] = SHOTS
     """Numbers of examples."""
-    steps: int | None = None
-    """Steps of the flow; by default the checkpoint's own."""
-    samples: int | None = None
-    """Maps drawn for each query; by default the checkpoint's own."""
     seed: int = 0
     """Seed of worlds and views."""
     name: str = "modes"
@@ -49,8 +45,6 @@ def main(options: Options) -> None:
         icgeo.Geolocator(
             options.model,
             prompt=UNKNOWN,
-            steps=options.steps,
-            samples=options.samples,
             attention=attention,
             device=options.device,
             example_guidance=scale,

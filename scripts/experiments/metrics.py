@@ -20,8 +20,6 @@ class Options:
     """Densities, scored one by one as they are made."""
     nside: Literal[16, 32, 64, 128] = 64
     """Resolution of the densities: cells along a side of HEALPix."""
-    protocol: Literal["osv5m", "geoclip", "pigeon"] = "osv5m"
-    """Protocol by which points are scored."""
 
 
 def main(options: Options) -> None:
@@ -35,7 +33,7 @@ def main(options: Options) -> None:
     generator = torch.Generator().manual_seed(0)
     start = time.perf_counter(), time.process_time()
     if options.points:
-        for name, value in score_points(options.points, options.protocol, generator).items():
+        for name, value in score_points(options.points, generator).items():
             print(f"{name}: {value}")
         report(options.points, "points", start)
     if options.densities:
@@ -54,7 +52,7 @@ def report(count: int, what: str, start: tuple[float, float]) -> None:
     print(f"{count} {what}: {wall:.1f} s, of CPU {cpu:.1f} s, peak {peak:.0f} MB", flush=True)
 
 
-def score_points(count: int, protocol: str, generator: Any) -> dict[str, Any]:
+def score_points(count: int, generator: Any) -> dict[str, Any]:
     """Score random predictions with all scores of points, 95 % intervals of 1000 resamples."""
     import torch
 
@@ -72,9 +70,9 @@ def score_points(count: int, protocol: str, generator: Any) -> dict[str, Any]:
     kappa = 10 ** (5 * torch.rand(count, generator=generator, dtype=torch.float64))
     guess = sample_von_mises_fisher(true, kappa, generator=generator)
     predicted, truth, photos = map(to_lat_lon, (guess, true, around_cities(100_000)))
-    km = metrics.distances(predicted, truth, protocol=protocol)
+    km = metrics.distances(predicted, truth)
     guessed, labels = (gazetteer.locate(places) for places in (predicted, truth))
-    columns = {"mean km": km, "GeoScore": metrics.geoscore(km, protocol=protocol)}
+    columns = {"mean km": km, "GeoScore": metrics.geoscore(km)}
     columns |= {f"within {near:g} km": (km < near).double() for near in metrics.THRESHOLDS_KM}
     scored = {}
     for level in locations.PLACE_LEVELS:
@@ -83,16 +81,15 @@ def score_points(count: int, protocol: str, generator: Any) -> dict[str, Any]:
         if scored[level]:
             columns[level] = hits[~hits.isnan()]
     interval = partial(intervals.bootstrap_interval, generator=generator)
-    within = partial(metrics.accuracy_within, km, protocol=protocol)
     counts = metrics.training_counts(truth, photos)
     return {
-        "summary": metrics.summarise(km, protocol=protocol),
-        "accuracies": {near: within(near) for near in metrics.THRESHOLDS_KM},
+        "summary": metrics.summarise(km),
+        "accuracies": {near: metrics.accuracy_within(km, near) for near in metrics.THRESHOLDS_KM},
         "median km": interval(km, statistic=intervals.weighted_median),
         **{name: interval(values) for name, values in columns.items()},
         "labels": scored,
-        "continents": metrics.errors_by_group(km, labels["continent"], protocol=protocol),
-        "training density": metrics.errors_by_training_density(km, counts, protocol=protocol),
+        "continents": metrics.errors_by_group(km, labels["continent"]),
+        "training density": metrics.errors_by_training_density(km, counts),
     }
 
 

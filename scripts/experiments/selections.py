@@ -117,9 +117,11 @@ def ways(locator: Any, examples: Sequence[Any], features: Mapping[str, Any]) -> 
 def world_with_banks(
     world: str, number: int = 0, *, queries: int, sizes: Sequence[int], seed: int = 0
 ) -> tuple[Any, dict[tuple[str, int], "list[icgeo.Example]"]]:
-    """Take queries of a world, and banks of it by places and size; drawn ones are nested."""
-    from icgeo.evaluation.episodes import Episode, Query, world_picture, world_views
+    """Take queries of a world, and banks of it: drawn ones, nested, and on an even grid."""
+    from icgeo.data.orbit import take_views, to_uint8, views_to_examples
+    from icgeo.evaluation.episodes import EARTH, EARTH_VIEWS, Query, world_picture, world_views
     from icgeo.seeds import seeded_generator
+    from icgeo.sphere import fibonacci_grid, to_lat_lon
 
     name = f"{world}-banks-{seed}-{number}"
     seeded = partial(seeded_generator, name)
@@ -130,26 +132,17 @@ def world_with_banks(
     drawn: list[icgeo.Example] = []
     while len(drawn) < max(sizes):
         drawn += [icgeo.Example(image, *place) for image, place in take()]
+    camera = EARTH_VIEWS if world == EARTH else None
     banks = {}
     for size in sizes:
+        grid, generator = [], seeded("grid")
+        for xyz in fibonacci_grid(size).split(VIEWS_AT_ONCE):
+            centre = xyz[None].float()
+            images, _ = take_views(picture[None], centre, generator=generator, options=camera)
+            grid += views_to_examples(to_uint8(images[0]), to_lat_lon(xyz))
         banks["drawn", size] = drawn[:size]
-        banks["grid", size] = grid_views(world, picture, size, seeded("grid"))
-    return Episode(name, world, (), numbered), banks
-
-
-def grid_views(world: str, picture: Any, size: int, generator: Any) -> "list[icgeo.Example]":
-    """Take views on an even grid over land and sea."""
-    from icgeo.data.orbit import take_views, to_uint8, views_to_examples
-    from icgeo.evaluation.episodes import EARTH, EARTH_VIEWS
-    from icgeo.sphere import fibonacci_grid, to_lat_lon
-
-    take = partial(take_views, generator=generator, options=EARTH_VIEWS if world == EARTH else None)
-    examples = []
-    for xyz in fibonacci_grid(size).split(VIEWS_AT_ONCE):
-        images, _ = take(picture[None], xyz[None].float())
-        views = views_to_examples(to_uint8(images[0]), to_lat_lon(xyz))
-        examples += [icgeo.Example(image, *place) for image, place in views]
-    return examples
+        banks["grid", size] = [icgeo.Example(image, *place) for image, place in grid]
+    return icgeo.evaluation.Episode(name, world, (), numbered), banks
 
 
 def tell(rows: Any, folder: Path, name: str, *, label: str = "shots") -> None:

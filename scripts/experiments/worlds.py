@@ -11,10 +11,6 @@ import icgeo
 from icgeo import config
 from icgeo.options import UNKNOWN, ModelOptions, fields_of
 
-Episodes = Sequence["icgeo.evaluation.Episode"]
-Ask = Callable[..., Any]
-"""Makes a locator of the model, with other options."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Options(ModelOptions):
@@ -87,7 +83,7 @@ def main(options: Options) -> None:
     print(evidence)
 
 
-def locate_each_way(episodes: Episodes, ask: Ask, folder: Path) -> Any:
+def locate_each_way(episodes: Sequence[Any], ask: Callable[..., Any], folder: Path) -> Any:
     """Locate by the model, by less of it, and by what could be done without; print differences.
 
     Return the rows of the model and of the baselines.
@@ -105,7 +101,7 @@ def locate_each_way(episodes: Episodes, ask: Ask, folder: Path) -> Any:
     return rows[~rows.locator.isin(less)]
 
 
-def locate_nearest(episodes: Episodes, ask: Ask, folder: Path) -> Any:
+def locate_nearest(episodes: Sequence[Any], ask: Callable[..., Any], folder: Path) -> Any:
     """Show each query the most alike of its bank; print how the ways differ, return the rows."""
     from icgeo.baselines import AlikeParts
     from icgeo.evaluation import choose_examples, evaluate
@@ -133,7 +129,7 @@ def print_differences(rows: Any, ways: Sequence[str]) -> None:
             print(group, comparison_table(compare(part, ways[0])), sep="\n")
 
 
-def overlaps(episodes: Episodes) -> dict[str, dict[int, float]]:
+def overlaps(episodes: Sequence[Any]) -> dict[str, dict[int, float]]:
     """Return the share of queries of which an example shows a tenth and a fifth, by shots."""
     import torch
 
