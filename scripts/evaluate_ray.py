@@ -52,17 +52,6 @@ MACHINES = (*ACTORS, "cluster", "cpus", "object_store_mb")
 """What may change before a run goes on."""
 
 
-def open_locators(options: Options, prompt: str) -> "list[icgeo.Geolocator]":
-    """Load the model of one actor."""
-    model = icgeo.load(**fields_of(LoadOptions, options))
-    said: dict[str, Any] = {
-        "seed": options.seed,
-        "batch_size": options.batch_size,
-        "prompt": prompt,
-    }
-    return [icgeo.Geolocator(model, **said)]
-
-
 def main(options: Options) -> None:
     """Locate, print the table, write the run folder."""
     from icgeo import evaluation
@@ -76,16 +65,18 @@ def main(options: Options) -> None:
         sizes: dict[str, Any] = {"queries": options.count, "shots": shots}
         episode = evaluation.world_episode(options.world, **sizes, seed=seed)
     folder = config.save_run(Path("runs") / options.name, options, may_differ=MACHINES)
+    loading, size = fields_of(LoadOptions, options), options.batch_size
+    locating: dict[str, Any] = {"prompt": episode.prompt, "seed": seed, "batch_size": size}
     cpus, gpus = options.cpus_per_actor, options.gpus_per_actor
     pool = Actors(fewest=options.fewest, most=options.most, cpus=cpus, gpus=gpus)
     here = local_ray(cpus=options.cpus, object_store_mb=options.object_store_mb)
     with nullcontext() if options.cluster else here:
         rows = evaluate_on_ray(
-            partial(open_locators, options, episode.prompt),
+            lambda: [icgeo.Geolocator(icgeo.load(**loading), **locating)],
             [episode],
             folder=folder,
             shots=options.shots,
-            batch_size=options.batch_size,
+            batch_size=size,
             pool=pool,
         )
     print(evaluation.format_results(rows), f"\nwritten to {folder}", sep="\n")

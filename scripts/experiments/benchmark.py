@@ -80,17 +80,16 @@ def main(options: Options) -> None:
     table = pd.DataFrame(rows)
     table["share of the product's rate"] = table.pop("FLOP/s") / rate
     reading = {f"{h} x {w}": reading_rate(h, w, device=device) for h, w in ((64, 128), (128, 256))}
-    memory, growth = memory_peak(device), memory_growth(model)
+    growth = memory_growth(model)
     result = {
         "rows": table.to_dict("records"),
         "matrix FLOP/s": rate,
         "maps read a second": reading,
-        "memory peak, bytes": memory,
         "memory after 500 queries, over 100": growth,
     }
     (folder / "benchmark.json").write_text(json.dumps(result, indent=2) + "\n")
     print(table.round(4).to_string(index=False))
-    print(f"matrix product {rate / 1e9:.0f} GFLOP/s; memory peak {memory / 2**30:.1f} GiB")
+    print(f"matrix product {rate / 1e9:.0f} GFLOP/s")
     print(f"memory held after 500 queries: {growth:.3f} of that after 100")
     print("maps read a second:", {size: round(each) for size, each in reading.items()})
 
@@ -178,7 +177,7 @@ def compare(model: Any, shots: int, samples: int, options: Options) -> dict[str,
         "shots": shots,
         "samples": samples,
         **{f"{name} s": median(each) for name, each in seconds.items()},
-        **{f"{name} spread": spread(each) for name, each in seconds.items()},
+        **{f"{n} spread": (max(some) - min(some)) / median(some) for n, some in seconds.items()},
         **{f"times faster than {name}": median(seconds[name]) / shared for name in pipelines},
         "by operations, than key-value": plan.stock_flop / plan.shared_flop,
         "FLOP/s": plan.shared_flop / shared,
@@ -277,11 +276,6 @@ def timed(
     return seconds
 
 
-def spread(seconds: list[float]) -> float:
-    """Return the largest less the smallest, as a share of the median."""
-    return (max(seconds) - min(seconds)) / median(seconds)
-
-
 def reading_rate(height: int, width: int, *, count: int = 64, device: str = "cpu") -> float:
     """Return the maps read to densities a second, with a little noise on each."""
     import torch
@@ -310,17 +304,6 @@ def memory_growth(model: Any, *, queries: int = 500) -> float:
         held = torch.cuda.memory_allocated(drawn.device) if on_gpu else process.memory_info().rss
         sizes.append(held)
     return sizes[-1] / sizes[len(sizes) // 5]
-
-
-def memory_peak(device: str) -> int:
-    """Return the bytes that this process has held at most, on the device."""
-    import resource
-
-    import torch
-
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 if __name__ == "__main__":
