@@ -1,6 +1,7 @@
 """Measure modes of attention and guidance by examples against the model's own way, by shots."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import icgeo
@@ -41,21 +42,14 @@ def main(options: Options) -> None:
     native = icgeo.load(options.model, device=options.device).settings.attention
     ways = [(native, scale) for scale in (1.0, *options.guidance)]
     ways += [(mode, 1.0) for mode in options.attention]
+    # what is drawn is compared
+    ask = partial(icgeo.Geolocator, options.model, device=options.device, matching=False)
     locators = [
-        icgeo.Geolocator(
-            options.model,
-            prompt=UNKNOWN,
-            attention=attention,
-            device=options.device,
-            example_guidance=scale,
-            matching=False,  # what is drawn is compared
-            name=f"{attention}, w = {scale:g}",
-        )
-        for attention, scale in ways
+        ask(attention=mode, example_guidance=w, prompt=UNKNOWN, name=f"{mode}, w = {w:g}")
+        for mode, w in ways
     ]
-    episodes = group_episodes(
-        HELD_OUT, options.episodes, queries=options.queries, seed=options.seed
-    )
+    take = partial(group_episodes, queries=options.queries, seed=options.seed)
+    episodes = take(HELD_OUT, options.episodes)
     runs = [(locator, episode) for episode in episodes for locator in locators]
     rows = evaluate(runs, folder=folder, shots=options.shots, baselines=False)
 

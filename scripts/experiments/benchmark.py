@@ -8,7 +8,7 @@ noisy for all.
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -155,7 +155,8 @@ def compare(model: Any, shots: int, samples: int, options: Options) -> dict[str,
 
     from icgeo.models.cost import plan_loaded
 
-    model = model.choosing(samples=samples, steps=options.steps)
+    settings = model.settings.choosing(samples=samples, steps=options.steps)
+    model = replace(model, settings=settings)
     in_photo = (model.photo_size // model.backbone.patch) ** 2
     in_map, channels = model.layout.latent_shape(shots)
     weight = model.backbone.transformer.x_embedder.weight
@@ -203,43 +204,18 @@ def share(model: Any, photos: Any, drawn: Any, queries: Any) -> None:
 
 
 def call_stock(model: Any, photos: Any, drawn: Any, queries: Any, *, kind: Any) -> None:
-    """Call a pipeline of diffusers for the queries, one by one."""
+    """Call a pipeline of diffusers for the queries, one by one, on latents in place of images."""
     import torch
     from PIL import Image
 
     from icgeo.models.attention import uninstall
 
-    settings, shots = model.settings, len(photos)
-    height, width = settings.style.height, settings.style.width
+    layout, settings, shots = model.layout, model.settings, len(photos)
     uninstall(model.backbone.transformer)
     pipeline = kind(**model.backbone.pipeline.components)
     pipeline.set_progress_bar_config(disable=True)
-    text = model.layout.text(EARTH, shots)
-    inputs: dict[str, Any] = {"prompt_embeds": text["encoder_hidden_states"].to(queries)}
-    if "pooled_projections" in text:
-        inputs["pooled_prompt_embeds"] = text["pooled_projections"].to(queries)
-        inputs |= {"_auto_resize": False, "max_area": height * width}
-    else:
-        pipeline.register_to_config(is_distilled=True)
+    text, ids = layout.text(EARTH, shots), layout.ids(*range(1, 2 * shots + 2))
     pairs = torch.cat((photos, drawn), dim=1).flatten(0, 1)
-    for query in queries:
-        give_latents(pipeline, torch.cat((pairs, query))[None], model.layout, shots)
-        pipeline(
-            image=[Image.new("RGB", (64, 64))],
-            num_images_per_prompt=settings.samples,
-            num_inference_steps=settings.steps,
-            height=height,
-            width=width,
-            output_type="latent",
-            **inputs,
-        )
-
-
-def give_latents(pipeline: Any, tokens: Any, layout: Any, shots: int) -> None:
-    """Let a pipeline take the tokens of encoded images instead of encoding its own."""
-    import torch
-
-    ids = layout.ids(*range(1, 2 * shots + 2))
 
     def references(*_: Any, batch_size: int, **__: Any) -> tuple[Any, Any]:
         return tokens.repeat(batch_size, 1, 1), ids[None].repeat(batch_size, 1, 1)
@@ -248,10 +224,20 @@ def give_latents(pipeline: Any, tokens: Any, layout: Any, shots: int) -> None:
         noise = torch.randn(batch_size, *layout.latent_shape(shots)).to(tokens)
         return noise, tokens.repeat(batch_size, 1, 1), layout.ids(0), ids
 
-    if hasattr(pipeline, "prepare_image_latents"):
-        pipeline.prepare_image_latents = references
-    else:  # of Kontext
+    height, width = settings.style.height, settings.style.width
+    inputs = {"prompt_embeds": text["encoder_hidden_states"].to(queries), "output_type": "latent"}
+    inputs |= {"image": [Image.new("RGB", (64, 64))], "height": height, "width": width}
+    inputs["num_images_per_prompt"] = settings.samples
+    if "pooled_projections" in text:
+        inputs["pooled_prompt_embeds"] = text["pooled_projections"].to(queries)
+        inputs |= {"_auto_resize": False, "max_area": height * width}
         pipeline.prepare_latents = latents
+    else:
+        pipeline.register_to_config(is_distilled=True)
+        pipeline.prepare_image_latents = references
+    for query in queries:
+        tokens = torch.cat((pairs, query))[None]
+        pipeline(num_inference_steps=settings.steps, **inputs)
 
 
 def timed(

@@ -13,23 +13,19 @@ from typing import Any
 
 import icgeo
 from icgeo import config
-from icgeo.options import UNKNOWN
+from icgeo.options import UNKNOWN, ModelOptions, fields_of
 
 VIEWS_AT_ONCE = 1024
 BASE = "random"
 """The way that the others are compared with."""
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(ModelOptions):
     """Choose from banks of views of worlds never seen, and of the Earth; a stopped run goes on."""
 
-    model: str = "tiny"
-    """A name, or a checkpoint folder."""
     features: tuple[str, ...] = ("tiny", "pixels")
     """What photos are compared by: pixels, tiny, efficientnet-lite0, or a model of transformers."""
-    device: str = "cpu"
-    """Device on which model and features run."""
     held_out: int = 10
     """Episodes of families that were held out of training, each in a world of its own."""
     earth: int = 6
@@ -60,7 +56,7 @@ def main(options: Options) -> None:
     from icgeo.evaluation.episodes import name_groups
 
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
-    locator = icgeo.Geolocator(options.model, prompt=UNKNOWN, device=options.device)
+    locator = icgeo.Geolocator(prompt=UNKNOWN, **fields_of(ModelOptions, options))
     features = {n: icgeo.features.open(n, device=options.device) for n in options.features}
 
     runs = []
