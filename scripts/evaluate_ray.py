@@ -4,18 +4,15 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import icgeo
 from icgeo import config
-from icgeo.options import SHOTS
-
-if TYPE_CHECKING:
-    from icgeo.evaluation import Episode
-    from icgeo.geolocator import Geolocator
+from icgeo.options import SHOTS, LoadOptions, fields_of
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(LoadOptions):
     """Locate fresh views of a world, or your own photos, by a pool of models."""
 
     queries: Path | None = None
@@ -28,10 +25,6 @@ class Options:
     """Number of views to locate."""
     shots: tuple[int, ...] = SHOTS
     """Numbers of examples."""
-    model: str = "tiny"
-    """A name, a checkpoint folder, or a hub id."""
-    device: str = "cpu"
-    """Where each model runs."""
     batch_size: int = 64
     """Queries at a time."""
     seed: int = 0
@@ -59,44 +52,31 @@ MACHINES = (*ACTORS, "cluster", "cpus", "object_store_mb")
 """What may change before a run goes on."""
 
 
-def gather(options: Options) -> "Episode":
-    """Gather examples and queries."""
-    from icgeo import evaluation
-
-    shots, seed = max(options.shots), options.seed
-    if options.queries:
-        read = partial(evaluation.read_examples, shots=shots, seed=seed)
-        examples = read(options.examples) if options.examples else []
-        return evaluation.photo_episode(options.queries, examples)
-    return evaluation.world_episode(options.world, queries=options.count, shots=shots, seed=seed)
-
-
-def open_locators(options: Options, prompt: str) -> "list[Geolocator]":
-    """Load the model of one actor."""
-    from icgeo.geolocator import Geolocator
-    from icgeo.models import load
-
-    model = load(options.model, device=options.device)
-    return [Geolocator(model, seed=options.seed, prompt=prompt, batch_size=options.batch_size)]
-
-
 def main(options: Options) -> None:
     """Locate, print the table, write the run folder."""
     from icgeo import evaluation
     from icgeo.evaluation.ray_pipeline import Actors, evaluate_on_ray, local_ray
 
-    episode = gather(options)
+    shots, seed = max(options.shots), options.seed
+    if options.queries:
+        known, read = options.examples, partial(evaluation.read_examples, shots=shots, seed=seed)
+        episode = evaluation.photo_episode(options.queries, read(known) if known else [])
+    else:
+        sizes: dict[str, Any] = {"queries": options.count, "shots": shots}
+        episode = evaluation.world_episode(options.world, **sizes, seed=seed)
     folder = config.save_run(Path("runs") / options.name, options, may_differ=MACHINES)
+    loading, size = fields_of(LoadOptions, options), options.batch_size
+    locating: dict[str, Any] = {"prompt": episode.prompt, "seed": seed, "batch_size": size}
     cpus, gpus = options.cpus_per_actor, options.gpus_per_actor
     pool = Actors(fewest=options.fewest, most=options.most, cpus=cpus, gpus=gpus)
     here = local_ray(cpus=options.cpus, object_store_mb=options.object_store_mb)
     with nullcontext() if options.cluster else here:
         rows = evaluate_on_ray(
-            partial(open_locators, options, episode.prompt),
+            lambda: [icgeo.Geolocator(icgeo.load(**loading), **locating)],
             [episode],
             folder=folder,
             shots=options.shots,
-            batch_size=options.batch_size,
+            batch_size=size,
             pool=pool,
         )
     print(evaluation.format_results(rows), f"\nwritten to {folder}", sep="\n")

@@ -5,22 +5,15 @@ same validation photos, on which neither was trained. Examples come from the pho
 trained on, queries are new. Intervals resample whole episodes.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import icgeo
 from icgeo import config
-from icgeo.options import EARTH, UNKNOWN
+from icgeo.options import EARTH, UNKNOWN, fields_of
 from icgeo.training.options import LoraOptions
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from icgeo.evaluation import Episode
-    from icgeo.models import MapModel
-    from icgeo.training.photo_sets import PhotoSet, Splits
 
 CHOICES = ("attention", "layout", "photo_size", "quantization", "dtype")
 """Options that `icgeo.load` takes."""
@@ -72,22 +65,11 @@ class Options(LoraOptions):
     name: str = "lora"
     """Run folder under runs/; a run that was stopped goes on."""
 
-    @property
-    def prompt(self) -> str:
-        """Prompt of the world of the photos."""
-        return EARTH if self.data else UNKNOWN
-
-    @property
-    def source(self) -> str:
-        """What the photos are of, for episodes and reports."""
-        return str(self.data or self.world)
-
 
 def main(options: Options) -> None:
     """Train, compare, write the card."""
     import torch
 
-    from icgeo.models import load
     from icgeo.training.adapters import push_to_hub, write_card
     from icgeo.training.loop import keep_freed_memory
     from icgeo.training.lora import LoraTraining, make_accelerator
@@ -103,19 +85,20 @@ def main(options: Options) -> None:
     accelerator = make_accelerator(options, folder)
     if accelerator.is_main_process:
         config.save_run(folder, options, may_differ=("push_to_hub", "tracker"))
-    load_base = partial(load, options.model, device=accelerator.device, **choices)
+    load_base = partial(icgeo.load, options.model, device=accelerator.device, **choices)
     model = load_base()
     splits = gather(options, model.photo_size, folder)
-    LoraTraining.of(model, splits, options.prompt, folder, options, accelerator).run()
+    prompt = EARTH if options.data else UNKNOWN
+    LoraTraining.of(model, splits, prompt, folder, options, accelerator).run()
     del model
     if accelerator.is_main_process:
         adapter = folder / "adapter"
-        report = compare_adapted(load_base, adapter, splits, folder / "comparison", options)
+        report = compare_adapted(load_base, splits, folder, options)
         write_card(
             adapter,
             base=options.model,
-            data=f"{len(splits.training)} photos of {options.source}.",
-            settings={field.name: getattr(options, field.name) for field in fields(LoraOptions)},
+            data=f"{len(splits.training)} photos of {options.data or options.world}.",
+            settings=fields_of(LoraOptions, options),
             results=report,
             licence=options.licence,
             choices={name: value for name, value in choices.items() if value is not None},
@@ -127,32 +110,22 @@ def main(options: Options) -> None:
     accelerator.end_training()
 
 
-def gather(options: Options, size: int, folder: Path) -> "Splits":
+def gather(options: Options, size: int, folder: Path) -> Any:
     """Read the user's photos, or take views of a planet."""
     from icgeo.training.photo_sets import photo_splits, view_splits
 
     if options.data:
-        splits = photo_splits(
-            options.data,
-            size=size,
-            seed=options.seed,
-            skipped=folder / "skipped.txt",
-            allow_outside=options.allow_outside,
-        )
+        skipped, outside = folder / "skipped.txt", options.allow_outside
+        read = partial(photo_splits, options.data, skipped=skipped, allow_outside=outside)
     else:
         counts = (options.photos, options.validation, options.queries)
-        splits = view_splits(options.world, counts, size=size, seed=options.seed)
+        read = partial(view_splits, options.world, counts)
+    splits = read(size=size, seed=options.seed)
     splits.require(max(options.shots))
     return splits
 
 
-def compare_adapted(
-    load_base: "Callable[..., MapModel]",
-    adapter: Path,
-    splits: "Splits",
-    folder: Path,
-    options: Options,
-) -> str:
+def compare_adapted(load_base: Any, splits: Any, run: Path, options: Options) -> str:
     """Locate with the model before and after; write `comparison.md`, rows and a figure.
 
     What is in the folder is not located again. One model is in memory at a time. Where it is tiny,
@@ -160,88 +133,70 @@ def compare_adapted(
     """
     import torch
 
-    from icgeo import plots
     from icgeo.evaluation import evaluate
-    from icgeo.geolocator import Geolocator
-    from icgeo.maps import draw
     from icgeo.training.calibration import fit_temperatures, validation_episodes
 
-    split = partial(
-        validation_episodes, splits.training, shots=max(options.shots), queries_each=QUERIES_EACH
-    )
+    world, folder = str(options.data or options.world), run / "comparison"
+    prompt, size = EARTH if options.data else UNKNOWN, options.batch_size
+    counts: dict[str, Any] = {"shots": max(options.shots), "queries_each": QUERIES_EACH}
+    split: Any = partial(validation_episodes, splits.training, **counts)
     validation = list(split(splits.validation, seed=options.seed + 1))
     tests = [
-        to_episode(f"{options.source}/{number}", options.source, *parts)
+        to_episode(f"{world}/{number}", world, *parts)
         for number, parts in enumerate(split(splits.test, seed=options.seed + 2))
     ]
-    queries, size, old = tests[0].queries[:4], options.batch_size, {}
-    photos, maps = [query.photo for query in queries], {}
-    for name, lora in ((ZERO, None), (LORA, adapter)):
+    queries, maps, old = tests[0].queries[:4], {}, {}
+    photos = [query.photo for query in queries]
+    for name, lora in ((ZERO, None), (LORA, run / "adapter")):
         model = load_base(adapter=lora)
         if options.model == "tiny":
             old = locate_old(model, name, folder / "old")
-        calibrated = fit_temperatures(model, validation, shots=options.shots, prompt=options.prompt)
-        locator = Geolocator(
-            calibrated,
-            prompt=options.prompt,
-            matching=False,  # what is drawn is compared, which the LoRA changes
-            name=name,
-            batch_size=size,
-        )
+        calibrated = fit_temperatures(model, validation, shots=options.shots, prompt=prompt)
+        # what is drawn is compared, which the LoRA changes
+        ask = partial(icgeo.Geolocator, matching=False, batch_size=size)
+        locator = ask(calibrated, name=name, prompt=prompt)
         runs = [(locator, episode) for episode in tests]
         rows = evaluate(runs, folder=folder, shots=options.shots, batch_size=size, baselines=False)
         drawn = [one.map for one in locator.locate(photos, tests[0].examples)]
         maps[name] = torch.stack([one for one in drawn if one is not None])
         style = model.settings.style
         del model, calibrated, locator, runs
-    truth = draw([query.lat_lon or (0.0, 0.0) for query in queries], style)
-    plots.plot_maps(photos, {"truth": truth, **maps}).savefig(folder / "maps.png", dpi=150)
-    report = format_report(rows, old, splits, options.source)
+    truth = icgeo.maps.draw([query.lat_lon or (0.0, 0.0) for query in queries], style)
+    figure = icgeo.plots.plot_maps(photos, {"truth": truth, **maps})
+    figure.savefig(folder / "maps.png", dpi=150)
+    report = format_report(rows, old, splits, world)
     (folder / "comparison.md").write_text(f"# Zero-shot against LoRA\n\n{report}", encoding="utf-8")
     return report
 
 
-def to_episode(name: str, world: str, bank: "PhotoSet", queries: "PhotoSet") -> "Episode":
+def to_episode(name: str, world: str, bank: Any, queries: Any) -> "icgeo.evaluation.Episode":
     """Make an episode of examples and queries."""
     from icgeo.data.orbit import views_to_examples
     from icgeo.evaluation import Episode, Query
-    from icgeo.prediction import Example
 
-    pairs = views_to_examples(bank.photos, bank.lat_lon)
-    photos = views_to_examples(queries.photos, queries.lat_lon)
-    examples = [Example(photo, *location) for photo, location in pairs]
-    return Episode(
-        name, world, examples, [Query(f"{name}/{i}", *photo) for i, photo in enumerate(photos)]
-    )
+    known, asked = (views_to_examples(part.photos, part.lat_lon) for part in (bank, queries))
+    examples = [icgeo.Example(photo, *place) for photo, place in known]
+    return Episode(name, world, examples, [Query(f"{name}/{i}", *it) for i, it in enumerate(asked)])
 
 
-def locate_old(model: "MapModel", name: str, folder: Path) -> "dict[int, DataFrame]":
+def locate_old(model: Any, name: str, folder: Path) -> dict[int, Any]:
     """Locate what tiny was trained for, by shots and with the model's own calibration.
 
     It is the Earth from memory, and unknown worlds.
     """
-    from icgeo.evaluation import evaluate, world_episode
-    from icgeo.evaluation.episodes import EARTH as BLUE_MARBLE
-    from icgeo.evaluation.episodes import HELD_OUT, group_episodes
-    from icgeo.geolocator import Geolocator
+    from icgeo.evaluation import episodes, evaluate
 
-    earth = [
-        world_episode(BLUE_MARBLE, number, queries=OLD_QUERIES, shots=0)
-        for number in range(OLD_EPISODES)
-    ]
-    tables = {}
-    unknown = group_episodes(HELD_OUT, OLD_EPISODES, queries=OLD_QUERIES)
-    for shots, episodes in ((0, earth), (OLD_SHOTS, unknown)):
-        ask = partial(Geolocator, model, matching=False, name=name)
-        runs = [(ask(prompt=one.prompt), one) for one in episodes]
-        path = folder / f"{shots}-shots"
+    take = partial(episodes.world_episode, episodes.EARTH, queries=OLD_QUERIES, shots=0)
+    earth = [take(number) for number in range(OLD_EPISODES)]
+    unknown = episodes.group_episodes(episodes.HELD_OUT, OLD_EPISODES, queries=OLD_QUERIES)
+    ask, tables = partial(icgeo.Geolocator, model, matching=False, name=name), {}
+    for shots, some in ((0, earth), (OLD_SHOTS, unknown)):
+        runs, path = [(ask(prompt=one.prompt), one) for one in some], folder / f"{shots}-shots"
         tables[shots] = evaluate(runs, folder=path, shots=(shots,), baselines=False)
     return tables
 
 
-def format_report(
-    rows: "DataFrame", old: "dict[int, DataFrame]", splits: "Splits", world: str
-) -> str:
+def format_report(rows: Any, old: dict[int, Any], splits: Any, world: str) -> str:
     """Lay out the comparison as Markdown, without a heading.
 
     The adapted model's answers without examples stand beside those with each number of shots.
@@ -251,9 +206,8 @@ def format_report(
 
     from icgeo.evaluation import compare, comparison_table
     from icgeo.evaluation.episodes import HELD_OUT
-    from icgeo.sphere import distance_km
 
-    known = splits.training.lat_lon
+    known, distance_km = splits.training.lat_lon, icgeo.sphere.distance_km
     nearest = torch.stack([distance_km(place, known).min() for place in splits.test.lat_lon])
     alone = rows[(rows.locator == LORA) & (rows.shots == 0)].assign(locator=ALONE)
     copies = [alone.assign(shots=count) for count in sorted(rows.shots.unique())]

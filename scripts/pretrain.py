@@ -22,30 +22,22 @@ class Options:
     """Peak of the learning rate."""
     worlds: int = 16
     """Episodes a batch."""
-    views: int = 17
-    """Views an episode; each is a target and an example to others."""
     heads: int = 6
     """Attention heads of 32 channels."""
     single_layers: int = 5
     """Single-stream blocks, after one double-stream block."""
     worlds_per_family: int = 240
     """Procedural worlds of each training family."""
-    validate_every: int = 500
-    """Steps between validations."""
     device: str = "cpu"
     """Where to train: cpu or cuda."""
     compiled: bool = False
     """Compile the blocks: a minute or two at the start, then faster steps."""
-    threads: int = 0
-    """CPU threads; 0 means PyTorch's choice."""
     seed: int = 0
     """Key of weights, worlds and episodes."""
 
 
 def main(options: Options) -> None:
     """Train, calibrate, export."""
-    import torch
-
     from icgeo.models.backbones.tiny import TinyBackbone
     from icgeo.models.map_model import MapModel
     from icgeo.training.calibration import calibrate
@@ -53,11 +45,8 @@ def main(options: Options) -> None:
     from icgeo.training.loop import keep_freed_memory
     from icgeo.training.pretrain import SETTINGS, Pretraining, build_learner
 
-    folder = config.save_run(
-        Path("runs") / options.name, options, may_differ=("device", "threads", "compiled")
-    )
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    may_differ = ("device", "compiled")
+    folder = config.save_run(Path("runs") / options.name, options, may_differ=may_differ)
     keep_freed_memory()
     bank = WorldBank.build(folder, per_family=options.worlds_per_family, seed=options.seed)
     learner = build_learner(
@@ -71,12 +60,12 @@ def main(options: Options) -> None:
         folder,
         options.learning_rate,
         options.steps,
-        episodes=EpisodeOptions(worlds=options.worlds, views=options.views),
+        episodes=EpisodeOptions(worlds=options.worlds),
         match_steps=options.match_steps,
         seed=options.seed,
         compiled=options.compiled,
     )
-    run.run(validate_every=options.validate_every)
+    run.run(validate_every=500)
     model = MapModel(learner.cpu().eval().requires_grad_(False), SETTINGS)
     unseen = WorldBank.build(folder, per_family=8, seed=options.seed + 2_000_000)
     calibrate(model, unseen, seed=options.seed + 3).save(folder / "checkpoint")

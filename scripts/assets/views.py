@@ -22,23 +22,22 @@ class Options:
 def main(options: Options) -> None:
     """Draw the places, cut the views, and write them."""
     import pandas as pd
-    import torch
-    from einops import rearrange
     from PIL import Image
+    from torch import Generator
 
-    from icgeo.data.orbit import ViewOptions, land_mask, open_world, random_views
+    from icgeo.data import orbit
 
-    world, generator = open_world("blue-marble"), torch.Generator().manual_seed(0)
-    wish = ViewOptions(size=192, min_land=0.3)
-    views = random_views(world, BANK + 1, generator=generator, options=wish, land=land_mask())
-    names = ["query.jpg", *(f"bank-{number:02d}.jpg" for number in range(1, BANK + 1))]
+    generator, wish = Generator().manual_seed(0), orbit.ViewOptions(size=192, min_land=0.3)
+    world, land = orbit.open_world("blue-marble"), orbit.land_mask()
+    views = orbit.random_views(world, BANK + 1, generator=generator, options=wish, land=land)
     options.output.mkdir(exist_ok=True)
-    for name, image in zip(names, rearrange(views.images, "n c h w -> n h w c"), strict=True):
-        Image.fromarray(image.numpy()).save(options.output / name, quality=90)
-    lat, lon = views.lat_lon.round(decimals=2).T.tolist()
-    table = pd.DataFrame({"image": names, "latitude": lat, "longitude": lon})
+    rows: list[tuple[str, float, float]] = []
+    for image, place in orbit.views_to_examples(views.images, views.lat_lon.round(decimals=2)):
+        rows.append((f"bank-{len(rows):02d}.jpg" if rows else "query.jpg", *place))
+        Image.fromarray(image).save(options.output / rows[-1][0], quality=90)
+    table = pd.DataFrame(rows, columns=["image", "latitude", "longitude"])
     table[1:].to_csv(options.output / "bank.csv", index=False)
-    print(f"the query was taken at {lat[0]}, {lon[0]}")
+    print(f"the query was taken at {rows[0][1]}, {rows[0][2]}")
 
 
 if __name__ == "__main__":

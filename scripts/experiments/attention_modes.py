@@ -1,10 +1,12 @@
 """Measure modes of attention and guidance by examples against the model's own way, by shots."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import icgeo
 from icgeo import config
-from icgeo.options import SHOTS
+from icgeo.options import SHOTS, UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,6 @@ class Options:
     """Queries of an episode."""
     shots: tuple[int, ...] = SHOTS
     """Numbers of examples."""
-    steps: int | None = None
-    """Steps of the flow; by default the checkpoint's own."""
-    samples: int | None = None
-    """Maps drawn for each query; by default the checkpoint's own."""
     seed: int = 0
     """Seed of worlds and views."""
     name: str = "modes"
@@ -39,34 +37,19 @@ def main(options: Options) -> None:
     """Locate the same queries in every way; print and write `modes.md` and `modes.json`."""
     from icgeo.evaluation import compare, comparison_table, evaluate
     from icgeo.evaluation.episodes import HELD_OUT, group_episodes
-    from icgeo.geolocator import Geolocator
-    from icgeo.models import load
-    from icgeo.options import UNKNOWN
 
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
-    native = load(options.model, device=options.device).settings.attention
-    ways = [
-        (native, 1.0),
-        *((native, scale) for scale in options.guidance),
-        *((mode, 1.0) for mode in options.attention),
-    ]
+    native = icgeo.load(options.model, device=options.device).settings.attention
+    ways = [(native, scale) for scale in (1.0, *options.guidance)]
+    ways += [(mode, 1.0) for mode in options.attention]
+    # what is drawn is compared
+    ask = partial(icgeo.Geolocator, options.model, device=options.device, matching=False)
     locators = [
-        Geolocator(
-            options.model,
-            prompt=UNKNOWN,
-            steps=options.steps,
-            samples=options.samples,
-            attention=attention,
-            device=options.device,
-            example_guidance=scale,
-            matching=False,  # what is drawn is compared
-            name=f"{attention}, w = {scale:g}",
-        )
-        for attention, scale in ways
+        ask(attention=mode, example_guidance=w, prompt=UNKNOWN, name=f"{mode}, w = {w:g}")
+        for mode, w in ways
     ]
-    episodes = group_episodes(
-        HELD_OUT, options.episodes, queries=options.queries, seed=options.seed
-    )
+    take = partial(group_episodes, queries=options.queries, seed=options.seed)
+    episodes = take(HELD_OUT, options.episodes)
     runs = [(locator, episode) for episode in episodes for locator in locators]
     rows = evaluate(runs, folder=folder, shots=options.shots, baselines=False)
 

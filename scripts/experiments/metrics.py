@@ -2,17 +2,12 @@
 
 import resource
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import icgeo
 from icgeo import config
-
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
-
-    from icgeo.metrics.densities import DensityScores
 
 
 @dataclass(frozen=True)
@@ -25,28 +20,29 @@ class Options:
     """Densities, scored one by one as they are made."""
     nside: Literal[16, 32, 64, 128] = 64
     """Resolution of the densities: cells along a side of HEALPix."""
-    protocol: Literal["osv5m", "geoclip", "pigeon"] = "osv5m"
-    """Protocol by which points are scored."""
 
 
 def main(options: Options) -> None:
     """Score points, then densities; memory is shown after each tenth of them."""
-    from torch import Generator
+    import torch
+
+    from icgeo.metrics.densities import DensityScores
 
     if min(options.points, options.densities) < 0:
         raise config.UsageError("expected numbers of at least 0; 0 leaves a part out")
-    generator = Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     start = time.perf_counter(), time.process_time()
     if options.points:
-        scores = score_points(options.points, protocol=options.protocol, generator=generator)
-        for name, value in scores.items():
+        for name, value in score_points(options.points, generator).items():
             print(f"{name}: {value}")
         report(options.points, "points", start)
     if options.densities:
-        start = time.perf_counter(), time.process_time()
-        for densities in score_densities(options.densities, options.nside, generator=generator):
-            report(len(densities), "densities", start)
-        print(densities.summary())
+        scores, start = DensityScores(), (time.perf_counter(), time.process_time())
+        for number in range(options.densities):
+            scores.add(*random_density(options.nside, generator))
+            if (10 * (number + 1)) % options.densities < 10:
+                report(number + 1, "densities", start)
+        print(scores.summary())
 
 
 def report(count: int, what: str, start: tuple[float, float]) -> None:
@@ -56,18 +52,17 @@ def report(count: int, what: str, start: tuple[float, float]) -> None:
     print(f"{count} {what}: {wall:.1f} s, of CPU {cpu:.1f} s, peak {peak:.0f} MB", flush=True)
 
 
-def score_points(count: int, *, protocol: str, generator: "Generator") -> dict[str, Any]:
+def score_points(count: int, generator: Any) -> dict[str, Any]:
     """Score random predictions with all scores of points, 95 % intervals of 1000 resamples."""
     import torch
 
-    from icgeo import metrics
     from icgeo.metrics import intervals, locations
     from icgeo.sphere import sample_von_mises_fisher, to_lat_lon, to_xyz
 
-    gazetteer = locations.bundled_gazetteer()
+    metrics, gazetteer = icgeo.metrics, locations.bundled_gazetteer()
     cities = to_xyz(torch.from_numpy(gazetteer.lat_lon))
 
-    def around_cities(number: int) -> "Tensor":  # unit vectors, scattered by some 20 km
+    def around_cities(number: int) -> torch.Tensor:  # unit vectors, scattered by some 20 km
         centres = cities[torch.randint(len(cities), (number,), generator=generator)]
         return sample_von_mises_fisher(centres, 1e5, generator=generator)
 
@@ -75,9 +70,9 @@ def score_points(count: int, *, protocol: str, generator: "Generator") -> dict[s
     kappa = 10 ** (5 * torch.rand(count, generator=generator, dtype=torch.float64))
     guess = sample_von_mises_fisher(true, kappa, generator=generator)
     predicted, truth, photos = map(to_lat_lon, (guess, true, around_cities(100_000)))
-    km = metrics.distances(predicted, truth, protocol=protocol)
+    km = metrics.distances(predicted, truth)
     guessed, labels = (gazetteer.locate(places) for places in (predicted, truth))
-    columns = {"mean km": km, "GeoScore": metrics.geoscore(km, protocol=protocol)}
+    columns = {"mean km": km, "GeoScore": metrics.geoscore(km)}
     columns |= {f"within {near:g} km": (km < near).double() for near in metrics.THRESHOLDS_KM}
     scored = {}
     for level in locations.PLACE_LEVELS:
@@ -86,37 +81,31 @@ def score_points(count: int, *, protocol: str, generator: "Generator") -> dict[s
         if scored[level]:
             columns[level] = hits[~hits.isnan()]
     interval = partial(intervals.bootstrap_interval, generator=generator)
-    within = partial(metrics.accuracy_within, km, protocol=protocol)
     counts = metrics.training_counts(truth, photos)
     return {
-        "summary": metrics.summarise(km, protocol=protocol),
-        "accuracies": {near: within(near) for near in metrics.THRESHOLDS_KM},
+        "summary": metrics.summarise(km),
+        "accuracies": {near: metrics.accuracy_within(km, near) for near in metrics.THRESHOLDS_KM},
         "median km": interval(km, statistic=intervals.weighted_median),
         **{name: interval(values) for name, values in columns.items()},
         "labels": scored,
-        "continents": metrics.errors_by_group(km, labels["continent"], protocol=protocol),
-        "training density": metrics.errors_by_training_density(km, counts, protocol=protocol),
+        "continents": metrics.errors_by_group(km, labels["continent"]),
+        "training density": metrics.errors_by_training_density(km, counts),
     }
 
 
-def score_densities(count: int, nside: int, *, generator: "Generator") -> "Iterator[DensityScores]":
-    """Score kernels of random widths on a uniform floor as they are made; yield ten times."""
+def random_density(nside: int, generator: Any) -> Any:
+    """Draw a kernel of random width on a uniform floor, and a truth that follows it."""
     import torch
 
-    from icgeo.metrics.densities import DensityScores
     from icgeo.sphere import sample_uniform, sample_von_mises_fisher, to_lat_lon
-    from icgeo.sphere.density import Density
     from icgeo.sphere.healpix import cell_xyz
 
-    scores, cells = DensityScores(), cell_xyz(nside)
-    for part in range(10):
-        for _ in range(count * part // 10, count * (part + 1) // 10):
-            kappa = 10 ** (1 + 2 * torch.rand(1, generator=generator, dtype=torch.float64))
-            mode = sample_uniform(1, generator=generator)
-            kernel = torch.softmax(kappa * (cells @ mode[0]), dim=0)
-            truth = sample_von_mises_fisher(mode, kappa, generator=generator)
-            scores.add([Density(0.9 * kernel + 0.1 / len(cells))], to_lat_lon(truth))
-        yield scores
+    cells = cell_xyz(nside)
+    kappa = 10 ** (1 + 2 * torch.rand(1, generator=generator, dtype=torch.float64))
+    mode = sample_uniform(1, generator=generator)
+    kernel = torch.softmax(kappa * (cells @ mode[0]), dim=0)
+    truth = sample_von_mises_fisher(mode, kappa, generator=generator)
+    return [icgeo.Density(0.9 * kernel + 0.1 / len(cells))], to_lat_lon(truth)
 
 
 if __name__ == "__main__":

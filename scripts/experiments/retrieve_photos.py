@@ -2,12 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import icgeo
 from icgeo import config
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -24,47 +21,37 @@ class Options:
     """Accept photos outside the folder of their manifest."""
 
 
-def row(name: str, errors: "Tensor", answers: "Tensor") -> tuple[str, ...]:
-    """Score answers by their errors in km, of each photo at each other; 95 % over photos."""
-    import torch
-
-    from icgeo import metrics
-    from icgeo.metrics.intervals import bootstrap_interval
-
-    km, photos = errors[answers], answers.nonzero()[:, 0].numpy()
-    generator = torch.Generator().manual_seed(0)
-    score = bootstrap_interval(metrics.geoscore(km), clusters=photos, generator=generator)
-    median, near = metrics.median_error(km), metrics.accuracy_within(km, 2500)
-    interval = f"{score.estimate:.0f} ({score.low:.0f} to {score.high:.0f})"
-    return name, f"{median:.0f}", f"{near:.0%}", interval
-
-
 def main(options: Options) -> None:
-    """Print a table."""
+    """Print a table; intervals are over photos."""
     import torch
     from pandas import DataFrame
 
-    from icgeo import features
-    from icgeo.evaluation import to_markdown
+    from icgeo.metrics import accuracy_within, geoscore, median_error
+    from icgeo.metrics.intervals import bootstrap_interval
     from icgeo.prediction import as_examples
-    from icgeo.sphere import distance_km
 
     photos = as_examples(options.photos, allow_outside=options.allow_outside)
     places = torch.tensor([[photo.lat, photo.lon] for photo in photos])
-    errors = distance_km(places[:, None], places)
+    errors = icgeo.sphere.distance_km(places[:, None], places)
     others = ~torch.eye(len(photos), dtype=torch.bool)
     images = [photo.image for photo in photos]
-    vectors = {name: features.open(name).encode(images) for name in options.features}
+    vectors = {name: icgeo.features.open(name).encode(images) for name in options.features}
     print(f"{len(photos)} photos, each located at another\n")
     for apart in options.apart_km:
-        allowed = others & (errors >= apart)
-        lines = [row("any, by chance", errors, allowed)]
+        allowed, lines = others & (errors >= apart), []
+        ways = {"any, by chance": allowed}
         for name, vector in vectors.items():
             alike = (vector @ vector.T).masked_fill(~allowed, -torch.inf).argmax(dim=1)
-            answers = torch.nn.functional.one_hot(alike, len(photos)).bool()
-            lines.append(row(name, errors, answers))
+            ways[name] = torch.nn.functional.one_hot(alike, len(photos)).bool()
+        for name, answers in ways.items():
+            km, clusters = errors[answers], answers.nonzero()[:, 0].numpy()
+            generator = torch.Generator().manual_seed(0)
+            score = bootstrap_interval(geoscore(km), clusters=clusters, generator=generator)
+            interval = f"{score.estimate:.0f} ({score.low:.0f} to {score.high:.0f})"
+            near = accuracy_within(km, 2500)
+            lines.append((name, f"{median_error(km):.0f}", f"{near:.0%}", interval))
         header = [f"at least {apart:g} km off", "median km", "within 2500 km", "GeoScore, 95 %"]
-        print(to_markdown(DataFrame(lines, columns=header)), end="\n\n")
+        print(icgeo.evaluation.to_markdown(DataFrame(lines, columns=header)), end="\n\n")
 
 
 if __name__ == "__main__":

@@ -9,34 +9,23 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import icgeo
 from icgeo import config
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-    from torch import Generator, Tensor
-
-    from icgeo.evaluation import Episode
-    from icgeo.features import Features
-    from icgeo.prediction import Example, Locator
-    from icgeo.selection import Selecting
+from icgeo.options import UNKNOWN, ModelOptions, fields_of
 
 VIEWS_AT_ONCE = 1024
 BASE = "random"
 """The way that the others are compared with."""
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(ModelOptions):
     """Choose from banks of views of worlds never seen, and of the Earth; a stopped run goes on."""
 
-    model: str = "tiny"
-    """A name, or a checkpoint folder."""
     features: tuple[str, ...] = ("tiny", "pixels")
     """What photos are compared by: pixels, tiny, efficientnet-lite0, or a model of transformers."""
-    device: str = "cpu"
-    """Device on which model and features run."""
     held_out: int = 10
     """Episodes of families that were held out of training, each in a world of its own."""
     earth: int = 6
@@ -63,32 +52,28 @@ def main(options: Options) -> None:
     """Locate; print and write tables as Markdown and Parquet, and figures."""
     from pandas import concat
 
-    from icgeo import features
     from icgeo.evaluation import evaluate, world_episode
     from icgeo.evaluation.episodes import name_groups
-    from icgeo.geolocator import Geolocator
-    from icgeo.options import UNKNOWN
 
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
-    locator = Geolocator(options.model, prompt=UNKNOWN, device=options.device)
-    opened = {name: features.open(name, device=options.device) for name in options.features}
+    locator = icgeo.Geolocator(prompt=UNKNOWN, **fields_of(ModelOptions, options))
+    features = {n: icgeo.features.open(n, device=options.device) for n in options.features}
 
     runs = []
     take = partial(world_episode, queries=options.queries, shots=options.bank, seed=options.seed)
     for episode in (take(*world) for world in worlds(options.held_out, options.earth)):
-        runs += [(way, episode) for way in ways(locator, episode.examples, opened)]
+        runs += [(way, episode) for way in ways(locator, episode.examples, features)]
     if runs:
         rows = evaluate(runs, folder=folder, shots=options.shots, baselines=False)
         tell(name_groups(rows), folder, "strategies")
 
     tables = {}
     for world in worlds(options.bank_worlds, options.bank_worlds) if options.banks else []:
-        episode, banks = world_with_banks(
-            *world, queries=options.bank_queries, sizes=options.banks, seed=options.seed
-        )
+        views: dict[str, Any] = {"queries": options.bank_queries, "sizes": options.banks}
+        episode, banks = world_with_banks(*world, **views, seed=options.seed)
         for (places, size), bank in banks.items():
             same = replace(episode, examples=bank)
-            runs = [(way, same) for way in ways(locator, bank, opened)]
+            runs = [(way, same) for way in ways(locator, bank, features)]
             part = folder / "banks" / f"{places}-{size}"
             rows = name_groups(evaluate(runs, folder=part, shots=(16,), baselines=False))
             tables[part] = rows.assign(shots=size, world=rows.world + f", {places}")
@@ -105,9 +90,7 @@ def worlds(held_out: int, earth: int) -> list[tuple[str, int]]:
     return [*zip(cycle(HELD_OUT_FAMILIES), range(held_out)), *zip(repeat(EARTH), range(earth))]
 
 
-def ways(
-    locator: "Locator", examples: "Sequence[Example]", features: "Mapping[str, Features]"
-) -> "list[Selecting]":
+def ways(locator: Any, examples: Sequence[Any], features: Mapping[str, Any]) -> list[Any]:
     """Make ways to choose; the first features serve where one will do.
 
     `retrieval` answers with the example most alike, without the locator.
@@ -129,46 +112,37 @@ def ways(
 
 def world_with_banks(
     world: str, number: int = 0, *, queries: int, sizes: Sequence[int], seed: int = 0
-) -> "tuple[Episode, dict[tuple[str, int], Sequence[Example]]]":
-    """Take queries of a world, and banks of it by places and size; drawn ones are nested."""
-    from icgeo.evaluation.episodes import Episode, Query, world_picture, world_views
-    from icgeo.prediction import Example
-    from icgeo.seeds import seeded_generator
-
-    name = f"{world}-banks-{seed}-{number}"
-    picture = world_picture(world, seeded_generator(name, "world"))
-    views = world_views(world, picture, queries, seeded_generator(name, "queries"))
-    drawn: list[Example] = []
-    draws = seeded_generator(name, "drawn")
-    while len(drawn) < max(sizes):
-        drawn += [Example(i, *p) for i, p in world_views(world, picture, VIEWS_AT_ONCE, draws)]
-    banks: dict[tuple[str, int], Sequence[Example]] = {}
-    for size in sizes:
-        banks["drawn", size] = drawn[:size]
-        banks["grid", size] = grid_views(world, picture, size, seeded_generator(name, "grid"))
-    numbered = [Query(f"{name}/{index}", *view) for index, view in enumerate(views)]
-    return Episode(name, world, (), numbered), banks
-
-
-def grid_views(world: str, picture: "Tensor", size: int, generator: "Generator") -> "list[Example]":
-    """Take views on an even grid over land and sea."""
+) -> tuple[Any, dict[tuple[str, int], "list[icgeo.Example]"]]:
+    """Take queries of a world, and banks of it: drawn ones, nested, and on an even grid."""
     from icgeo.data.orbit import take_views, to_uint8, views_to_examples
-    from icgeo.evaluation.episodes import EARTH, EARTH_VIEWS
-    from icgeo.prediction import Example
+    from icgeo.evaluation.episodes import EARTH, EARTH_VIEWS, Query, world_picture, world_views
+    from icgeo.seeds import seeded_generator
     from icgeo.sphere import fibonacci_grid, to_lat_lon
 
-    take = partial(take_views, generator=generator, options=EARTH_VIEWS if world == EARTH else None)
-    examples: list[Example] = []
-    for xyz in fibonacci_grid(size).split(VIEWS_AT_ONCE):
-        images, _ = take(picture[None], xyz[None].float())
-        views = views_to_examples(to_uint8(images[0]), to_lat_lon(xyz))
-        examples += [Example(image, *place) for image, place in views]
-    return examples
+    name = f"{world}-banks-{seed}-{number}"
+    seeded = partial(seeded_generator, name)
+    picture = world_picture(world, seeded("world"))
+    views = world_views(world, picture, queries, seeded("queries"))
+    numbered = [Query(f"{name}/{index}", *view) for index, view in enumerate(views)]
+    take = partial(world_views, world, picture, VIEWS_AT_ONCE, seeded("drawn"))
+    drawn: list[icgeo.Example] = []
+    while len(drawn) < max(sizes):
+        drawn += [icgeo.Example(image, *place) for image, place in take()]
+    camera = EARTH_VIEWS if world == EARTH else None
+    banks = {}
+    for size in sizes:
+        grid, generator = [], seeded("grid")
+        for xyz in fibonacci_grid(size).split(VIEWS_AT_ONCE):
+            centre = xyz[None].float()
+            images, _ = take_views(picture[None], centre, generator=generator, options=camera)
+            grid += views_to_examples(to_uint8(images[0]), to_lat_lon(xyz))
+        banks["drawn", size] = drawn[:size]
+        banks["grid", size] = [icgeo.Example(image, *place) for image, place in grid]
+    return icgeo.evaluation.Episode(name, world, (), numbered), banks
 
 
-def tell(rows: "DataFrame", folder: Path, name: str, *, label: str = "shots") -> None:
+def tell(rows: Any, folder: Path, name: str, *, label: str = "shots") -> None:
     """Print how ways compare to `BASE` in each world; write `name`.md, .parquet and .png."""
-    from icgeo import plots
     from icgeo.evaluation import compare, comparison_table, score
 
     comparison = compare(rows, BASE, by=("world", "shots"))
@@ -177,7 +151,8 @@ def tell(rows: "DataFrame", folder: Path, name: str, *, label: str = "shots") ->
     text = "\n".join(f"{world}\n\n{comparison_table(part)}\n" for world, part in parts)
     (folder / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)
-    plots.plot_shots(score(rows), label=label, log=True).savefig(folder / f"{name}.png", dpi=150)
+    figure = icgeo.plots.plot_shots(score(rows), label=label, log=True)
+    figure.savefig(folder / f"{name}.png", dpi=150)
 
 
 if __name__ == "__main__":

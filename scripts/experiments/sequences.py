@@ -2,22 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import icgeo
 from icgeo import config
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
+from icgeo.options import ModelOptions, fields_of
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(ModelOptions):
     """Evaluate clips at 27,600 km/h, one frame a minute; a run that was stopped goes on."""
 
-    model: str = "tiny"
-    """A name, or a checkpoint folder."""
-    device: str = "cpu"
-    """Device on which the model runs."""
     clips: int = 30
     """Clips of the Earth without examples, and as many of worlds of held-out families."""
     frames: int = 8
@@ -39,25 +34,23 @@ def main(options: Options) -> None:
     from icgeo.data.worlds import HELD_OUT_FAMILIES
     from icgeo.evaluation import evaluate_sequences, to_markdown, world_episode
     from icgeo.evaluation.episodes import EARTH, name_groups
-    from icgeo.geolocator import Geolocator
-    from icgeo.models import load
 
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
-    model = load(options.model, device=options.device)
+    model = icgeo.load(**fields_of(ModelOptions, options))
     families = [HELD_OUT_FAMILIES[number % 2] for number in range(options.clips)]
     runs = []
     for number, world in enumerate(tqdm([EARTH] * options.clips + families, leave=False)):
         shots = 0 if world == EARTH else options.shots
         views = {"queries": options.frames, "shots": shots, "seed": options.seed}
         episode = world_episode(world, number, **views, is_clip=True)
-        runs.append((Geolocator(model, prompt=episode.prompt), episode))
+        runs.append((icgeo.Geolocator(model, prompt=episode.prompt), episode))
     rows = evaluate_sequences(runs, folder=folder, speed_kmh=options.speed_kmh)
     table = to_markdown(score_clips(name_groups(rows)))
     (folder / "clips.md").write_text(table + "\n", encoding="utf-8")
     print(table)
 
 
-def score_clips(rows: "DataFrame") -> "DataFrame":
+def score_clips(rows: Any) -> Any:
     """Score frames alone, smoothed frames and whole clips by world, and against frames alone.
 
     Clips have equally many frames, so that resampling the means of clips resamples clips whole.
@@ -75,11 +68,10 @@ def score_clips(rows: "DataFrame") -> "DataFrame":
         alone = next(name for name in part.locator if name not in (SMOOTHED, WHOLE))
         values = ["shots", "distance_km", "nll"]
         clips = part.groupby(["locator", "episode"], sort=False)[values].mean().reset_index()
-        beyond = compare(
-            clips.assign(id=WHOLE), alone, metrics=("mean_km", "nll"), resamples=10_000
-        ).set_index("locator")
+        clips = clips.assign(id=WHOLE)
+        beyond = compare(clips, alone, metrics=("mean_km", "nll"), resamples=10_000)
         for name in (alone, SMOOTHED, WHOLE):
-            frames, this = part[part.locator == name], beyond.loc[[name]]
+            frames, this = part[part.locator == name], beyond[beyond.locator == name]
             km, nll = METRICS["mean_km"](frames), METRICS["nll"](frames)
             scores = [f"{frames.answered.mean():.0%}", f"{km:.0f}", f"{nll:.2f}"]
             forms = {"mean_km": ".0f", "nll": ".2f"}

@@ -10,7 +10,8 @@ import pytest
 import torch
 from script_runs import load_script
 
-from icgeo import config, features, geolocator
+import icgeo
+from icgeo import config, features
 from icgeo.baselines import NearestPixels
 from icgeo.data.worlds import procedural_world
 from icgeo.evaluation import BASELINES, episodes
@@ -34,7 +35,7 @@ def run(monkeypatch, tmp_path):
 
     def run(*options):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(geolocator, "Geolocator", lambda *model, **more: NearestPixels())
+        monkeypatch.setattr(icgeo, "Geolocator", lambda *model, **more: NearestPixels())
         words = [str(word) for word in ("--features", "[pixels]", *options)]
         module.main(config.parse(module.Options, words))
         return tmp_path / "runs" / "selections"
