@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
     "timestep_guidance_channels": 64,
 }
 """What a FLUX.2 transformer of about 10 million parameters has otherwise than klein."""
-TEXT_TOKENS, BATCH_SIZE = 32, 8
+BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Options:
     """Maps drawn for each query."""
     steps: int = 4
     """Steps of the flow."""
+    text_tokens: int = 512
+    """Length of the embedded instruction; 512 is that of the stock pipelines, with padding."""
     queries: int = 32
     """Queries that share a context."""
     stock_queries: int = 2
@@ -66,7 +68,7 @@ def main(options: Options) -> None:
 
     folder = config.save_run(Path("runs") / options.name, options)
     device, dtype = options.device, getattr(torch, options.dtype)
-    model = build(options.preset, device=device, dtype=dtype)
+    model = build(options.preset, options.text_tokens, device=device, dtype=dtype)
     with torch.device(device):
         rows = [
             compare(model, shots, samples, options)
@@ -94,7 +96,7 @@ def main(options: Options) -> None:
     print("maps read a second:", {size: round(each) for size, each in reading.items()})
 
 
-def build(preset: str, *, device: str, dtype: Any) -> Any:
+def build(preset: str, text_tokens: int, *, device: str, dtype: Any) -> Any:
     """Make a klein or a Kontext of random weights, without text encoders."""
     import torch
 
@@ -109,7 +111,7 @@ def build(preset: str, *, device: str, dtype: Any) -> Any:
     for part in (pipeline.transformer, pipeline.vae):
         part.eval().requires_grad_(False)
     sizes = pipeline.transformer.config
-    text = {"encoder_hidden_states": torch.randn(1, TEXT_TOKENS, sizes.joint_attention_dim)}
+    text = {"encoder_hidden_states": torch.randn(1, text_tokens, sizes.joint_attention_dim)}
     if preset == "kontext":
         text["pooled_projections"] = torch.randn(1, sizes.pooled_projection_dim)
     height, width, side = PIXELS[preset]
@@ -171,8 +173,9 @@ def compare(model: Any, shots: int, samples: int, options: Options) -> dict[str,
         ways[name] = (partial(call_stock, model, photos, drawn, few, kind=kind), len(few))
     with torch.inference_mode():
         seconds = timed(ways, repeats=options.repeats)
-    counts = {"batch_size": BATCH_SIZE, "queries": len(queries), "text_tokens": TEXT_TOKENS}
-    plan: Any = plan_loaded(model, shots, **counts)
+    plan: Any = plan_loaded(
+        model, shots, batch_size=BATCH_SIZE, queries=len(queries), text_tokens=options.text_tokens
+    )
     shared = median(seconds["shared"])
     return {
         "shots": shots,
@@ -279,6 +282,9 @@ def memory_growth(model: Any, *, queries: int = 500) -> float:
     import psutil
     import torch
 
+    from icgeo.models.attention import install
+
+    install(model.backbone.transformer)  # the stock pipelines have put theirs in place
     process, side, sizes = psutil.Process(), model.photo_size, []
     zeros = torch.zeros(4, 3, side, side, dtype=torch.uint8)
     context = model.encode_context(zeros, torch.zeros(4, 2))

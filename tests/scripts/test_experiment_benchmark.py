@@ -9,7 +9,7 @@ benchmark = load_script("experiments/benchmark")
 
 
 def test_three_ways_are_timed_on_the_same_case():
-    model = benchmark.build("small", device="cpu", dtype=torch.float32)
+    model = benchmark.build("small", 32, device="cpu", dtype=torch.float32)
     options = benchmark.Options(steps=1, queries=2, stock_queries=1, repeats=1)
     row = benchmark.compare(model, 1, 1, options)
     assert (row["shots"], row["samples"]) == (1, 1)
@@ -20,7 +20,7 @@ def test_three_ways_are_timed_on_the_same_case():
 
 
 def test_the_small_model_has_about_ten_million_parameters():
-    model = benchmark.build("small", device="cpu", dtype=torch.float32)
+    model = benchmark.build("small", 32, device="cpu", dtype=torch.float32)
     assert 9e6 < model.backbone.pipeline.transformer.num_parameters() < 11e6
 
 
@@ -29,6 +29,6 @@ def test_reading_is_timed():
 
 
 def test_memory_is_flat_over_many_queries():
-    model = benchmark.build("small", device="cpu", dtype=torch.float32)
+    model = benchmark.build("small", 32, device="cpu", dtype=torch.float32)
     style = MapStyle.marker(height=32, width=64, sigma_deg=15.0)
     assert benchmark.memory_growth(model.choosing(style=style, photo_size=32), queries=100) < 1.05
