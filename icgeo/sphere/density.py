@@ -243,18 +243,14 @@ class Density:
         """
         files.save(self.mass, Path(path))
 
-    def to_geotiff(
-        self, path: str | Path, *, height: int | None = None, quantity: str = "mass"
-    ) -> None:
-        """Write an equirectangular GeoTIFF of the world in EPSG:4326 (needs `icgeo[gis]`).
+    def to_geotiff(self, path: str | Path, *, height: int | None = None) -> None:
+        """Write the probability of each pixel of the world to a GeoTIFF (needs `icgeo[gis]`).
 
-        Args:
-            path: where to, ending in .tif or .tiff.
-            height: rows; the width is twice that. By default 16 nside, a sixth of a cell a pixel.
-            quantity: "mass" (probability of the pixel; no cell loses any, and all sum to 1), or
-                "density" (per steradian, that of the cell; integrates to 1 within 1 %).
+        Equirectangular, in EPSG:4326; no cell loses mass, and all pixels sum to 1. `path` ends in
+        .tif or .tiff; the width is twice the `height`, by default 16 nside, a sixth of a cell a
+        pixel.
         """
-        files.save_geotiff(self.mass, Path(path), height=height, quantity=quantity)
+        files.save_geotiff(self.mass, Path(path), height=height)
 
     @classmethod
     def load(cls, path: str | Path) -> "Density":

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icgeo.config import UsageError
-from icgeo.sphere.healpix import cell_lat_lon, grid, mass_of_pixels, pixel_areas
+from icgeo.sphere.healpix import cell_lat_lon, grid, mass_of_pixels
 
 Mass = Float[Tensor, " cells"]
 
@@ -77,28 +77,23 @@ def load(path: Path) -> Mass:
     return torch.from_numpy(values)
 
 
-def save_geotiff(mass: Mass, path: Path, *, height: int | None, quantity: str) -> None:
+def save_geotiff(mass: Mass, path: Path, *, height: int | None) -> None:
     """Write an equirectangular GeoTIFF of the world, as `Density.to_geotiff` says."""
     height = 16 * math.isqrt(len(mass) // 12) if height is None else height
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise ValueError(f"expected a file name ending in .tif or .tiff, got {str(path)!r}")
     if height < 1:
         raise ValueError(f"expected a height of at least 1 pixel, got {height}")
-    if quantity not in ("mass", "density"):
-        raise ValueError(f"expected a quantity of 'mass' or 'density', got {quantity!r}")
     try:
         import rasterio
     except ImportError as error:
         raise UsageError("writing a GeoTIFF needs rasterio: pip install 'icgeo[gis]'") from error
 
-    values = mass_of_pixels(mass, height, keep_mass=quantity == "mass")
-    if quantity == "density":
-        values = values / pixel_areas(height)[:, None]
     corner = rasterio.Affine(180 / height, 0, -180, 0, -180 / height, 90)
     size = {"height": height, "width": 2 * height, "count": 1, "dtype": "float32"}
     layout = {"crs": "EPSG:4326", "transform": corner, "compress": "deflate", "predictor": 3}
     with rasterio.open(path, "w", driver="GTiff", **size, **layout) as raster:
-        raster.write(values.float().numpy(), 1)
-        raster.set_band_description(1, quantity)
-        raster.set_band_unit(1, "1" if quantity == "mass" else "sr-1")
+        raster.write(mass_of_pixels(mass, height).float().numpy(), 1)
+        raster.set_band_description(1, "mass")
+        raster.set_band_unit(1, "1")
         raster.update_tags(AREA_OR_POINT="Area")

@@ -98,27 +98,17 @@ def cell_of_pixels(nside: int, height: int) -> Int[Tensor, "height width"]:
     return rearrange(torch.cat([cell_of(some, nside) for some in rows]), "(h w) -> h w", h=height)
 
 
-def pixel_areas(height: int) -> Float[Tensor, " height"]:
-    """Area in steradians of a pixel in each row of an equirectangular map [height, 2 height]."""
-    edges = torch.linspace(math.pi / 2, -math.pi / 2, height + 1, dtype=torch.float64).sin()
-    return -edges.diff() * math.pi / height
-
-
-def mass_of_pixels(
-    mass: Float[Tensor, " cells"], height: int, *, keep_mass: bool = True
-) -> Float[Tensor, "height width"]:
+def mass_of_pixels(mass: Float[Tensor, " cells"], height: int) -> Float[Tensor, "height width"]:
     """Spread the mass of cells over the pixels of an equirectangular map of width 2 height.
 
-    By points in each pixel, at most a third of a cell apart. `keep_mass` shares the mass of each
-    cell out among its points, so that sums are exact; else points have the density of their cell.
+    By points in each pixel, at most a third of a cell apart, among which the mass of each cell is
+    shared out by their areas, so that sums are exact.
     """
-    nside = math.isqrt(len(mass) // 12)
-    per_side = math.ceil(3 * 180 / height / math.degrees(cell_side(nside)))
-    cells = cell_of_pixels(nside, per_side * height)
-    area = pixel_areas(per_side * height)[:, None].expand(cells.shape)
-    cell_area: Tensor | float = 4 * math.pi / len(mass)
-    if keep_mass:
-        cell_area = torch.bincount(cells.flatten(), area.flatten(), minlength=len(mass))
+    per_side = math.ceil(3 * 180 / height / math.degrees(cell_side(math.isqrt(len(mass) // 12))))
+    cells = cell_of_pixels(math.isqrt(len(mass) // 12), per_side * height)
+    edges = torch.linspace(math.pi / 2, -math.pi / 2, per_side * height + 1, dtype=torch.float64)
+    area = -edges.sin().diff()[:, None].expand(cells.shape)
+    cell_area = torch.bincount(cells.flatten(), area.flatten(), minlength=len(mass))
     points = (mass / cell_area)[cells] * area
     return reduce(points, "(h r) (w s) -> h w", "sum", r=per_side, s=per_side)
 
