@@ -24,15 +24,7 @@ from icgeo.baselines import (
     NearestOracle,
     NearestPixels,
 )
-from icgeo.metrics import THRESHOLDS_KM, geoscore
-from icgeo.metrics.intervals import (
-    Interval,
-    Statistic,
-    bootstrap_interval,
-    paired_bootstrap,
-    weighted_mean,
-    weighted_median,
-)
+from icgeo.metrics import THRESHOLDS_KM, geoscore, intervals
 from icgeo.sphere import AREA_KM2, EARTH_RADIUS_KM, as_tensor
 
 GUESS_KM = math.pi / 2 * EARTH_RADIUS_KM
@@ -59,7 +51,7 @@ class Metric:
     """Direction; None where the best value is in between."""
     values: Callable[[DataFrame], Any]
     """A number for each row; NaN leaves the row out."""
-    statistic: Statistic = weighted_mean
+    statistic: intervals.Statistic = intervals.weighted_mean
 
     def column(self, rows: DataFrame) -> Float[Tensor, "rows"]:
         """Return the number of each row."""
@@ -71,13 +63,13 @@ class Metric:
         values = values[~values.isnan()]
         return self.statistic(values, torch.ones_like(values)).item() if len(values) else math.nan
 
-    def interval(self, rows: DataFrame, *, resamples: int = 1000) -> Interval:
+    def interval(self, rows: DataFrame, *, resamples: int = 1000) -> intervals.Interval:
         """Score rows, with the 95 % interval by the bootstrap over episodes."""
         values = self.column(rows)
         known = ~values.isnan()
         if not known.any():
-            return Interval(math.nan, math.nan, math.nan)
-        return bootstrap_interval(
+            return intervals.Interval(math.nan, math.nan, math.nan)
+        return intervals.bootstrap_interval(
             values[known],
             statistic=self.statistic,
             clusters=_clusters(rows[known.numpy()]),
@@ -109,13 +101,13 @@ def _within(km: float) -> Metric:
 
 
 METRICS: dict[str, Metric] = {
-    "median_km": Metric("median km", "km", ".0f", False, distances, weighted_median),
+    "median_km": Metric("median km", "km", ".0f", False, distances, intervals.weighted_median),
     "mean_km": Metric("mean km", "km", ".0f", False, distances),
     "geoscore": Metric("GeoScore", "0 to 5000", ".0f", True, lambda it: geoscore(distances(it))),
     **{f"within_{km:.0f}km": _within(km) for km in THRESHOLDS_KM},
     "nll": Metric("NLL", "nats/sr", ".2f", False, lambda rows: rows.nll),
     "area_share": Metric(
-        "90 % area", "share of the sphere", ".1%", False, _area_share, weighted_median
+        "90 % area", "share of the sphere", ".1%", False, _area_share, intervals.weighted_median
     ),
     "covered": Metric("covered", "share", ".0%", None, _is_covered),
     "located": Metric("located", "share", ".0%", True, lambda rows: rows.distance_km.notna()),
@@ -182,7 +174,7 @@ def compare(
             record = dict(zip((*by, across), (*key, value), strict=True))
             for name in metrics:
                 metric = METRICS[name]
-                interval = paired_bootstrap(
+                interval = intervals.paired_bootstrap(
                     metric.column(part),
                     metric.column(other),
                     statistic=metric.statistic,

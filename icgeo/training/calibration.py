@@ -17,13 +17,7 @@ from torch import Generator, Tensor
 
 from icgeo import maps, sphere
 from icgeo.baselines import MOST_LOG_KAPPA, Spread
-from icgeo.data.orbit import (
-    ESCAPE_SPEED_KMH,
-    random_views,
-    to_uint8,
-    track_views,
-    views_to_examples,
-)
+from icgeo.data import orbit
 from icgeo.features import Features
 from icgeo.geolocator import Geolocator
 from icgeo.metrics import median_error
@@ -322,7 +316,7 @@ def _world_episodes(
         near_share=0.0,
     )
     batch = sample_episodes(worlds, options, generator=Generator().manual_seed(seed))
-    views = zip(to_uint8(batch.photos), sphere.to_lat_lon(batch.xyz.double()), strict=True)
+    views = zip(orbit.to_uint8(batch.photos), sphere.to_lat_lon(batch.xyz.double()), strict=True)
     photo_sets = [PhotoSet(photos, lat_lon) for photos, lat_lon in views]
     return [(photo_set[:examples], photo_set[examples:]) for photo_set in photo_sets]
 
@@ -337,12 +331,14 @@ def _locate_sequences(
     sequences = []
     for number in torch.randint(first, end, (clips,), generator=generator).tolist():
         picture = worlds.pictures[number].cpu().float() / 255
-        track = track_views(picture, FRAMES_ALIKE, gap_seconds=GAP_SECONDS, generator=generator)
-        frames = [photo for photo, _ in views_to_examples(track.images, track.lat_lon)]
+        track = orbit.track_views(
+            picture, FRAMES_ALIKE, gap_seconds=GAP_SECONDS, generator=generator
+        )
+        frames = [photo for photo, _ in orbit.views_to_examples(track.images, track.lat_lon)]
         examples = []
         if prompt != EARTH:
-            views = random_views(picture, max(SHOTS), generator=generator)
-            pairs = views_to_examples(views.images, views.lat_lon)
+            views = orbit.random_views(picture, max(SHOTS), generator=generator)
+            pairs = orbit.views_to_examples(views.images, views.lat_lon)
             examples = [Example(photo, *place) for photo, place in pairs]
         densities = [prediction.density for prediction in locator.locate(frames, examples)]
         sequences.append((densities, track.lat_lon))
@@ -358,7 +354,7 @@ def best_correlation(sequences: Sequence[LocatedSequence]) -> float:
             smoothed = smooth(
                 densities,
                 [GAP_SECONDS * number for number in range(len(densities))],
-                speed_kmh=ESCAPE_SPEED_KMH,
+                speed_kmh=orbit.ESCAPE_SPEED_KMH,
                 temperature=frame_temperature(correlation, len(densities)),
             )
             costs.append(negative_log_likelihood(smoothed, lat_lon))

@@ -21,15 +21,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from icgeo import sphere
-from icgeo.data.orbit import (
-    REAL_WORLDS,
-    ViewOptions,
-    draw_between,
-    mix_colours,
-    open_world,
-    take_views,
-    to_uint8,
-)
+from icgeo.data import orbit
 from icgeo.data.worlds import HELD_OUT_FAMILIES, TRAINING_FAMILIES, procedural_world
 from icgeo.options import EARTH, UNKNOWN
 from icgeo.seeds import seeded_generator
@@ -68,15 +60,17 @@ class WorldBank:
         """Draw worlds of each family beside the real layers, or read those drawn before."""
         path = folder / f"worlds-{'-'.join(families)}-{per_family}-{height}-{seed}.safetensors"
         if not path.exists():
-            real = [to_uint8(open_world(name, height=height)) for name in REAL_WORLDS]
+            real = [
+                orbit.to_uint8(orbit.open_world(name, height=height)) for name in orbit.REAL_WORLDS
+            ]
             names = [(family, i) for family in families for i in range(per_family)]
             drawn = [
-                to_uint8(procedural_world(f, generator=seed + 7919 * i, height=height))
+                orbit.to_uint8(procedural_world(f, generator=seed + 7919 * i, height=height))
                 for f, i in tqdm(names, desc="drawing worlds", leave=False)
             ]
             folder.mkdir(parents=True, exist_ok=True)
             save_file({"pictures": torch.stack(real + drawn)}, path)
-        return cls(load_file(path)["pictures"], real=len(REAL_WORLDS))
+        return cls(load_file(path)["pictures"], real=len(orbit.REAL_WORLDS))
 
     def to(self, device: str | torch.device) -> "WorldBank":
         """Move the pictures to a device; episodes are then rendered there."""
@@ -88,7 +82,10 @@ class WorldBank:
             logger.warning("training without real bodies; install icgeo[pretraining] for them")
             return self
         folder, height = Path(package.origin).parent / "maps" / "data", self.pictures.shape[-2]
-        bodies = [to_uint8(open_world(folder / f"{name}.jpg", height=height)) for name in names]
+        bodies = [
+            orbit.to_uint8(orbit.open_world(folder / f"{name}.jpg", height=height))
+            for name in names
+        ]
         earth, made = self.pictures[: self.real], self.pictures[self.real :]
         return WorldBank(torch.cat((earth, torch.stack(bodies), made)), self.real + len(bodies))
 
@@ -190,8 +187,8 @@ def recolour(
     worlds = len(photos)
     turn = sphere.random_rotation(worlds, generator=generator, dtype=torch.float32)
     mix = torch.lerp(torch.eye(3), turn, torch.rand(worlds, 1, 1, generator=generator))
-    mixed = mix_colours(photos, mix[:, None])
-    gamma = torch.exp2(draw_between((-0.7, 0.7), worlds, 1, 1, 1, 1, generator=generator))
+    mixed = orbit.mix_colours(photos, mix[:, None])
+    gamma = torch.exp2(orbit.draw_between((-0.7, 0.7), worlds, 1, 1, 1, 1, generator=generator))
     return mixed.clamp(1e-4, 1) ** gamma.to(photos)
 
 
@@ -201,12 +198,12 @@ def place_views(
     """Draw places: over the whole sphere or a cap, some of them near another."""
     worlds, views = options.worlds, options.views
     centre = sphere.sample_uniform(worlds, 1, generator=generator, dtype=torch.float32)
-    radius = draw_between((12, 180), worlds, 1, generator=generator)
+    radius = orbit.draw_between((12, 180), worlds, 1, generator=generator)
     whole = torch.rand(worlds, 1, generator=generator) >= options.cap_share
     radius = torch.where(whole, torch.tensor(180.0), radius).expand(worlds, views)
     xyz = sphere.sample_cap(centre.expand(-1, views, -1), radius, generator=generator)
     partner = torch.randint(views // 2, (worlds, views, 1), generator=generator)
-    reach = draw_between((0, options.near_deg), worlds, views, generator=generator)
+    reach = orbit.draw_between((0, options.near_deg), worlds, views, generator=generator)
     near = sphere.sample_cap(xyz.take_along_dim(partner, dim=1), reach, generator=generator)
     # partners stay where they are: else a view would follow one that has moved on
     is_near = torch.rand(worlds, views, 1, generator=generator) < 2 * options.near_share
@@ -239,7 +236,7 @@ def sample_episodes(
     options: EpisodeOptions,
     *,
     generator: Generator,
-    view_options: ViewOptions | None = None,
+    view_options: orbit.ViewOptions | None = None,
 ) -> Episodes:
     """Draw a batch of episodes from a bank of worlds, on the device of the bank."""
     device = bank.pictures.device
@@ -256,7 +253,7 @@ def sample_episodes(
     xyz = place_views(options, generator=generator).to(device)
     if options.mixed_share:
         worlds = mix_worlds(worlds, bank, options.mixed_share, generator=generator)
-    photos, looks = take_views(
+    photos, looks = orbit.take_views(
         worlds, xyz, generator=generator, options=view_options, rotation=turn.to(device)
     )
     photos[is_unknown] = recolour(photos[is_unknown], generator=generator)

@@ -20,6 +20,7 @@ from icgeo.models.backbones.tiny import PatchCodec, TinyBackbone
 from icgeo.models.layouts.stacked import Stacked
 from icgeo.models.settings import Settings
 from icgeo.sphere.healpix import cell_xyz
+from icgeo.training import loop
 from icgeo.training.episodes import (
     PROMPTS,
     EpisodeOptions,
@@ -27,15 +28,6 @@ from icgeo.training.episodes import (
     WorldBank,
     draw_times,
     sample_episodes,
-)
-from icgeo.training.loop import (
-    annealed_rate,
-    append_log,
-    autocast,
-    descend,
-    load_state,
-    save_state,
-    train,
 )
 from icgeo.training.losses import flow_error, match_loss, mix
 
@@ -146,7 +138,7 @@ class Pretraining:
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step."""
-        return annealed_rate(
+        return loop.annealed_rate(
             step, self.steps, peak=self.learning_rate, warmup=self.warmup, fall=self.fall
         )
 
@@ -156,11 +148,11 @@ class Pretraining:
         options = self.episodes.at(self.step / self.steps)
         options = options.for_matching() if is_matching else options
         episodes = sample_episodes(self.bank, options, generator=self.generator)
-        with autocast(self.device):
+        with loop.autocast(self.device):
             terms = self.losses(episodes)
         loss = terms["match"] * (1.0 if is_matching else self.match_weight)
         loss = loss + terms.get("flow", 0.0)
-        descend(self.optimizer, loss, self.learner.parameters(), self.rate(self.step))
+        loop.descend(self.optimizer, loss, self.learner.parameters(), self.rate(self.step))
         self.step += 1
         return {name: term.item() for name, term in terms.items()}
 
@@ -211,19 +203,19 @@ class Pretraining:
 
     def save(self) -> None:
         """Write the whole state, at once or not at all."""
-        save_state(self, "state.pt", self._parts)
+        loop.save_state(self, "state.pt", self._parts)
 
     def resume(self) -> bool:
         """Continue from the last checkpoint, if there is one."""
-        return load_state(self, "state.pt", self._parts)
+        return loop.load_state(self, "state.pt", self._parts)
 
     def log(self, record: Mapping[str, float]) -> None:
         """Append a line to `log.jsonl`."""
-        append_log(self, record)
+        loop.append_log(self, record)
 
     def run(self, *, validate_every: int = 500, save_every: int = 250) -> None:
         """Train to the end of the schedule, validating and saving on the way."""
-        train(
+        loop.train(
             self,
             self.steps,
             validate_every=validate_every,
@@ -260,7 +252,7 @@ class Pretraining:
         episodes = replace(episodes, visible=is_example.expand(*shape, -1))
         noise = torch.randn(*shape, *self.learner.codec.latent_shape, generator=generator)
         noise, t = noise.to(self.device), torch.ones(shape, device=self.device)
-        with torch.compiler.set_stance("force_eager"), autocast(self.device):
+        with torch.compiler.set_stance("force_eager"), loop.autocast(self.device):
             _, velocity, _ = self._predict(episodes, noise, t)
         queries = slice(16, None)
         xyz = self._best_place((noise - velocity)[:, queries])
