@@ -165,15 +165,9 @@ class Prediction:
     ) -> "Prediction":
         """Build a prediction of a density.
 
-        Args:
-            density: of the place of the photo.
-            point: the answer in degrees, kept where the photo is located; None means the point of
-                the largest expected GeoScore.
-            legibility: of the map that the density was read from.
-            located: None means located where the map is legible, and says where.
-            seconds: time that it took.
-            samples: the maps drawn, whose mean is `map`.
-            world: what the model took the world for.
+        The answer, where the photo is located, is `point` in degrees or else that of the largest
+        expected GeoScore. If `located` is not given, it is where the map is legible and says where.
+        The mean of the maps drawn, `samples`, becomes `map`.
         """
         if located is None:
             located = legibility >= LEGIBLE and informs(density)
@@ -181,17 +175,7 @@ class Prediction:
         if located:
             lat, lon = (density.best_point() if point is None else point).tolist()
         mean = None if samples is None else samples.mean(dim=0)
-        return cls(
-            density,
-            lat,
-            lon,
-            legibility,
-            located=located,
-            seconds=seconds,
-            map=mean,
-            samples=samples,
-            world=world,
-        )
+        return cls(density, lat, lon, legibility, located, seconds, mean, samples, world)
 
     def __repr__(self) -> str:
         if not self.located:

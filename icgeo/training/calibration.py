@@ -164,12 +164,8 @@ def calibrate(
 ) -> MapModel:
     """Fit the noise, then the temperature for each prompt and number of shots, then frames.
 
-    Args:
-        model: the model, with any calibration.
-        worlds: worlds that it was not trained on.
-        episodes: number of episodes of 16 queries, for each prompt.
-        clips: number of sequences of `icgeo.travel.FRAMES_ALIKE` frames, for each prompt.
-        seed: seed of the episodes.
+    On `worlds` that the model was not trained on, for each prompt by `episodes` of 16 queries and
+    `clips` of `icgeo.travel.FRAMES_ALIKE` frames.
     """
     style = model.settings.style
     drawn: dict[str, dict[int, DrawnMaps]] = {}
@@ -211,13 +207,8 @@ def fit_matching(
 
     The truth should be likeliest, given the evidence of parts alone, by Nelder and Mead (1965).
 
-    Args:
-        describe: gives the cells of photos their descriptors.
-        worlds: worlds that it was not trained on.
-        episodes: number of episodes of 16 queries, of each kind.
-        evaluations: of the likelihood, at most.
-        start: where the search starts.
-        seed: seed of the episodes.
+    `describe` gives the cells of photos their descriptors, and was not trained on these worlds; the
+    likelihood of `episodes` of 16 queries of each kind is computed `evaluations` times at most.
     """
     sets: list[tuple[Parts, Tensor, Tensor]] = []
     for cap_share in (0.0, 1.0):
@@ -267,12 +258,7 @@ def fit_retrieval(
 ) -> Spread:
     """Fit how sure retrieval is: with few examples, with many, and with a bank of them.
 
-    Args:
-        features: by which photos are alike.
-        worlds: worlds that the features were not trained on.
-        episodes: number of episodes of 16 queries.
-        bank: number of examples of each.
-        seed: seed of the episodes.
+    On worlds that the features were not trained on, by `episodes` of 16 queries and a bank each.
     """
     cosines, angles = [], []
     for examples, queries in _world_episodes(worlds, UNKNOWN, episodes, seed, examples=bank):

@@ -293,10 +293,6 @@ def _anchor(gallery: Gallery, generator: Generator) -> int:
     return int(torch.randint(len(gallery), (), generator=generator))
 
 
-def _choose_random(gallery: Gallery, count: int, generator: Generator) -> Int[Tensor, " pairs"]:
-    return torch.randperm(len(gallery), generator=generator)[:count]
-
-
 def choose_alike(gallery: Gallery, count: int, generator: Generator) -> Int[Tensor, " pairs"]:
     """Choose a photo and those that look most alike, as retrieval would."""
     likeness = gallery.likeness_to(_anchor(gallery, generator))
@@ -322,7 +318,9 @@ def choose_confusing(gallery: Gallery, count: int, generator: Generator) -> Int[
 
 
 CHOICES: dict[str, Callable[[Gallery, int, Generator], Int[Tensor, " pairs"]]] = {
-    "random": _choose_random,
+    "random": lambda gallery, count, generator: torch.randperm(len(gallery), generator=generator)[
+        :count
+    ],
     "alike": choose_alike,
     "near": choose_near,
     "confusing": choose_confusing,

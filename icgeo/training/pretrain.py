@@ -6,7 +6,6 @@ checkpoint with the same random stream.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -122,6 +121,7 @@ class Pretraining:
     """Compile the blocks: a minute or two at the start, then faster steps."""
     step: int = 0
     has_stopped: ClassVar[bool] = False
+    state_file: ClassVar[str] = "state.pt"
 
     def __post_init__(self) -> None:
         self.device = self.learner.prompts.device
@@ -198,20 +198,11 @@ class Pretraining:
         return latents, velocity.float(), descriptors
 
     @property
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
+        """What is saved of a run, by name."""
         return {"learner": self.learner, "optimizer": self.optimizer}
 
-    def save(self) -> None:
-        """Write the whole state, at once or not at all."""
-        loop.save_state(self, "state.pt", self._parts)
-
-    def resume(self) -> bool:
-        """Continue from the last checkpoint, if there is one."""
-        return loop.load_state(self, "state.pt", self._parts)
-
-    def log(self, record: Mapping[str, float]) -> None:
-        """Append a line to `log.jsonl`."""
-        loop.append_log(self, record)
+    save, resume, log = loop.save_state, loop.load_state, loop.append_log
 
     def run(self, *, validate_every: int = 500, save_every: int = 250) -> None:
         """Train to the end of the schedule, validating and saving on the way."""
