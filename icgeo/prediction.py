@@ -219,16 +219,10 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """Give what fits in a line of JSON; the point is None where there is none."""
-        return {
-            "lat": self.lat if self.located else None,
-            "lon": self.lon if self.located else None,
-            "located": self.located,
-            "legibility": self.legibility,
-            "in_domain": self.in_domain,
-            "area_50_km2": self.density.credible_area_km2(0.5),
-            "area_90_km2": self.density.credible_area_km2(0.9),
-            "seconds": self.seconds,
-        }
+        lat, lon = (self.lat, self.lon) if self.located else (None, None)
+        told = {name: getattr(self, name) for name in ("located", "legibility", "in_domain")}
+        areas = {f"area_{p}_km2": self.density.credible_area_km2(p / 100) for p in (50, 90)}
+        return {"lat": lat, "lon": lon, **told, **areas, "seconds": self.seconds}
 
 
 def add_seconds(predictions: Sequence[Prediction], seconds: float) -> list[Prediction]:

@@ -75,16 +75,9 @@ def _on(event: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
 
 
 def _gallery(label: str, name: str) -> Any:
-    return gr.Gallery(
-        label=label,
-        show_label=False,  # it would cover the first photo
-        columns=3,
-        height=260,
-        object_fit="contain",
-        elem_id=name,
-        interactive=False,
-        buttons=[],
-    )
+    look: dict[str, Any] = {"columns": 3, "height": 260, "object_fit": "contain", "buttons": []}
+    # a label that is shown would cover the first photo
+    return gr.Gallery(label=label, show_label=False, elem_id=name, interactive=False, **look)
 
 
 def _picture(title: str, name: str, value: Any = None) -> Any:

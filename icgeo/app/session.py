@@ -13,6 +13,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 from threading import Event
+from typing import Any
 
 from jaxtyping import Float
 from PIL import Image
@@ -235,14 +236,10 @@ def built_in_views(name: str, *, seed: int, count: int = 16, first: int = 1) -> 
 def build_locator(model: MapModel, request: Request) -> Geolocator:
     """Make what locates as a visitor asks."""
     select, features = WAYS_TO_CHOOSE[request.choice]
-    return Geolocator(
-        model,
-        steps=int(request.steps),
-        samples=int(request.samples),
-        shots=int(request.shots),
-        select=select,
-        features=features,
-    )
+    counts: dict[str, Any] = {
+        name: int(getattr(request, name)) for name in ("steps", "samples", "shots")
+    }
+    return Geolocator(model, select=select, features=features, **counts)
 
 
 def choose_examples(locator: Geolocator, photo: Image.Image, request: Request) -> list[Example]:

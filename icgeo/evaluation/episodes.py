@@ -8,6 +8,7 @@ and for each view its own field of view, exposure and haze.
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -133,16 +134,12 @@ def world_episode(
     else:
         views = world_views(world, picture, queries, seeded_generator(episode, "queries"))
     known = world_views(world, picture, shots, seeded_generator(episode, "examples"))
-    return Episode(
-        episode,
-        name,
-        [Example(image, *lat_lon) for image, lat_lon in known],
-        [
-            Query(f"{episode}/{index}", *view, seconds=60.0 * index if is_clip else None)
-            for index, view in enumerate(views)
-        ],
-        (255 * picture).round().to(torch.uint8),
-    )
+    located = [
+        Query(f"{episode}/{index}", *view, seconds=60.0 * index if is_clip else None)
+        for index, view in enumerate(views)
+    ]
+    examples = [Example(image, *lat_lon) for image, lat_lon in known]
+    return Episode(episode, name, examples, located, (255 * picture).round().to(torch.uint8))
 
 
 def group_episodes(
@@ -150,12 +147,9 @@ def group_episodes(
 ) -> list[Episode]:
     """Take episodes of a group in `WORLD_GROUPS`, of its families in turn, each a new world."""
     families = WORLD_GROUPS[group]
-    return [
-        world_episode(
-            families[number % len(families)], number, queries=queries, shots=shots, seed=seed
-        )
-        for number in tqdm(range(episodes), desc=f"{group}: worlds", leave=False)
-    ]
+    take = partial(world_episode, queries=queries, shots=shots, seed=seed)
+    numbers = tqdm(range(episodes), desc=f"{group}: worlds", leave=False)
+    return [take(families[number % len(families)], number) for number in numbers]
 
 
 def name_groups(rows: DataFrame) -> DataFrame:

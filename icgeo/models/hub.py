@@ -131,15 +131,9 @@ def _dry_run(
 def _announce(model: str, files: Iterable[DryRunFileInfo]) -> None:
     """Log what is about to be downloaded: files, bytes, source and commit."""
     if missing := [file for file in files if file.will_download]:
-        log.info(
-            "downloading %d files, %s, of %s (commit %s) from %s to %s",
-            len(missing),
-            format_bytes(sum(file.file_size or 0 for file in missing)),
-            model,
-            missing[0].commit_hash[:8],
-            constants.ENDPOINT,
-            constants.HF_HUB_CACHE,
-        )
+        size = format_bytes(sum(file.file_size or 0 for file in missing))
+        what = f"{len(missing)} files, {size}, of {model} (commit {missing[0].commit_hash[:8]})"
+        log.info("downloading %s from %s to %s", what, constants.ENDPOINT, constants.HF_HUB_CACHE)
 
 
 def format_bytes(size: float) -> str:

@@ -151,16 +151,9 @@ def _draw_matches(
         mine = (evidence.example == number).nonzero()[:, 0].flip(0)  # the likeliest on top
         for pair in mine.tolist():
             share = scale(evidence.probability[pair].item())
-            line = ConnectionPatch(
-                xyA=tuple(evidence.query_xy[pair].tolist()),
-                xyB=tuple(evidence.example_xy[pair].tolist()),
-                coordsA=middle.transData,
-                coordsB=panel.transData,
-                color=colormaps["plasma"](share),
-                alpha=0.25 + 0.6 * share,
-                linewidth=0.9,
-                arrowstyle="-",
-            )
+            here, there = (xy[pair].tolist() for xy in (evidence.query_xy, evidence.example_xy))
+            line = ConnectionPatch(here, there, middle.transData, panel.transData)
+            line.set(color=colormaps["plasma"](share), alpha=0.25 + 0.6 * share, linewidth=0.9)
             line.set_in_layout(False)
             figure.add_artist(line)
     return numbers

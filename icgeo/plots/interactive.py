@@ -23,15 +23,11 @@ def plot_interactive(prediction: Prediction, truth: tuple[float, float] | None =
 
     centres = (np.arange(2 * _ROWS) + 0.5) * 180 / _ROWS
     figure = graph_objects.Figure()
-    figure.add_heatmap(
-        z=prediction.density.to_equirectangular(_ROWS).float().numpy(),
-        x=centres - 180,
-        y=90 - centres[:_ROWS],
-        colorscale="Blues",
-        zmin=0,
-        showscale=False,
-        hovertemplate="%{y:.1f}°, %{x:.1f}°<br>%{z:.3g} per steradian<extra></extra>",
-    )
+    values = prediction.density.to_equirectangular(_ROWS).float().numpy()
+    grid = {"x": centres - 180, "y": 90 - centres[:_ROWS]}
+    hover = "%{y:.1f}°, %{x:.1f}°<br>%{z:.3g} per steradian<extra></extra>"
+    colours = {"colorscale": "Blues", "zmin": 0, "showscale": False}
+    figure.add_heatmap(z=values, hovertemplate=hover, **grid, **colours)
     lines = [("coastlines", shapes("land"), {"color": GREY, "width": 1})]
     for level, dash in zip(CREDIBLE_LEVELS, ("dash", "solid"), strict=True):
         region = outlines(prediction.credible_region(level).geometry.to_numpy())

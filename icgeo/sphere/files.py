@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from icgeo.config import UsageError
+from icgeo.config import require
 from icgeo.sphere.healpix import cell_lat_lon, grid, mass_of_pixels
 
 Mass = Float[Tensor, " cells"]
@@ -84,11 +84,7 @@ def save_geotiff(mass: Mass, path: Path, *, height: int | None) -> None:
         raise ValueError(f"expected a file name ending in .tif or .tiff, got {str(path)!r}")
     if height < 1:
         raise ValueError(f"expected a height of at least 1 pixel, got {height}")
-    try:
-        import rasterio
-    except ImportError as error:
-        raise UsageError("writing a GeoTIFF needs rasterio: pip install 'icgeo[gis]'") from error
-
+    rasterio = require("rasterio", "writing a GeoTIFF", "gis")
     corner = rasterio.Affine(180 / height, 0, -180, 0, -180 / height, 90)
     size = {"height": height, "width": 2 * height, "count": 1, "dtype": "float32"}
     layout = {"crs": "EPSG:4326", "transform": corner, "compress": "deflate", "predictor": 3}

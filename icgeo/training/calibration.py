@@ -8,6 +8,7 @@ which the truth is likeliest, on photos or worlds that are neither trained nor t
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,16 +87,11 @@ def draw_queries(
     samples: int = 1,
 ) -> DrawnMaps:
     """Draw the maps of all queries, each from the first examples of its episode."""
-    drawn = [
-        model.draw_maps(
-            model.encode_context(bank.photos[:shots], bank.lat_lon[:shots]),
-            queries.photos,
-            prompt=prompt,
-            steps=steps,
-            samples=samples,
-        ).mean(dim=1)
-        for bank, queries in episodes
-    ]
+    how: dict[str, Any] = {"prompt": prompt, "steps": steps, "samples": samples}
+    drawn = []
+    for bank, queries in episodes:
+        context = model.encode_context(bank.photos[:shots], bank.lat_lon[:shots])
+        drawn.append(model.draw_maps(context, queries.photos, **how).mean(dim=1))
     lat_lon = torch.cat([queries.lat_lon for _, queries in episodes])
     return DrawnMaps(torch.cat(drawn).float().cpu(), lat_lon)
 

@@ -101,15 +101,9 @@ class LoraTraining:
                 f"got {len(self.gallery)}; add photos, or take fewer views"
             )
         self.transformer = self.loss.transformer
-        weights = add_lora(
-            self.transformer,
-            rank=options.rank,
-            alpha=options.alpha,
-            targets=options.targets,
-            dora=options.dora,
-            rslora=options.rslora,
-            seed=options.seed,
-        )
+        names = ("rank", "alpha", "targets", "dora", "rslora", "seed")
+        chosen: dict[str, Any] = {name: getattr(options, name) for name in names}
+        weights = add_lora(self.transformer, **chosen)
         if options.checkpointing:
             model: Any = self.transformer
             model.enable_gradient_checkpointing()
@@ -132,15 +126,10 @@ class LoraTraining:
         episodes = validation_episodes(
             splits.training, splits.validation, shots=shots, queries_each=16, seed=options.seed
         )
-        return cls(
-            loss,
-            latents,
-            Gallery.of(splits.training.lat_lon, latents["features"]),
-            folder=folder,
-            options=options,
-            accelerator=accelerator,
-            validation=partial(validate, episodes=list(episodes), shots=(0, shots), prompt=prompt),
-        )
+        gallery = Gallery.of(splits.training.lat_lon, latents["features"])
+        run = {"folder": folder, "options": options, "accelerator": accelerator}
+        check = partial(validate, episodes=list(episodes), shots=(0, shots), prompt=prompt)
+        return cls(loss, latents, gallery, validation=check, **run)
 
     def _prepare(self, optimizer: torch.optim.Optimizer) -> None:
         accelerator = self.accelerator

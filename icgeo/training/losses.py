@@ -143,14 +143,9 @@ class FlowLoss(nn.Module):
         if not layout.takes_groups:
             t = t[:, :1].expand_as(t)
         t = self._times(t, pairs.shape[1]).to(device)
-        velocity = layout.leave_one_out(
-            photos,
-            data,
-            mix(data, noise, t[..., None, None]),
-            t,
-            torch.stack([episode.visible for episode in episodes]).to(device),
-            [self._prompt(episode) for episode in episodes],
-        )
+        visible = torch.stack([episode.visible for episode in episodes]).to(device)
+        noisy, prompts = mix(data, noise, t[..., None, None]), [*map(self._prompt, episodes)]
+        velocity = layout.leave_one_out(photos, data, noisy, t, visible, prompts)
         return flow_error(velocity, noise, data)
 
     def _one_target(self, latents: Latents, episode: EpisodeSample) -> Tensor:

@@ -1,8 +1,8 @@
 """Densities in files, as healpy, astropy, GDAL and geopandas read them."""
 
-import builtins
 import json
 import math
+import sys
 from dataclasses import replace
 
 import geopandas
@@ -175,14 +175,7 @@ def test_wrong_geotiffs_are_refused(name, options, message, tmp_path):
 
 
 def test_without_rasterio_the_extra_is_named(monkeypatch, tmp_path):
-    real = builtins.__import__
-
-    def refuse(name, *rest, **options):
-        if name == "rasterio":
-            raise ImportError(name)
-        return real(name, *rest, **options)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+    monkeypatch.setitem(sys.modules, "rasterio", None)
     with pytest.raises(UsageError, match=r"icgeo\[gis\]"):
         Density.uniform(1).to_geotiff(tmp_path / "a.tif")
 
