@@ -16,25 +16,24 @@ from jaxtyping import Float
 from pandas import DataFrame, Series
 from torch import Tensor
 
-from icgeo.baselines import (
-    CROSS_CORRELATION,
-    PARTS_ALONE,
-    RETRIEVAL,
-    Chance,
-    NearestOracle,
-    NearestPixels,
-)
+from icgeo import baselines
 from icgeo.metrics import THRESHOLDS_KM, geoscore, intervals
 from icgeo.sphere import AREA_KM2, EARTH_RADIUS_KM, as_tensor
 
 GUESS_KM = math.pi / 2 * EARTH_RADIUS_KM
 """Median error of guesses at random."""
 BASELINES = (
-    *(Chance.name, NearestPixels.name, RETRIEVAL, CROSS_CORRELATION, PARTS_ALONE),
-    NearestOracle.name,
+    *(
+        baselines.Chance.name,
+        baselines.NearestPixels.name,
+        baselines.RETRIEVAL,
+        baselines.CROSS_CORRELATION,
+        baselines.PARTS_ALONE,
+    ),
+    baselines.NearestOracle.name,
 )
 """Names that tables and figures set apart."""
-BESIDE = (RETRIEVAL, CROSS_CORRELATION, PARTS_ALONE)
+BESIDE = (baselines.RETRIEVAL, baselines.CROSS_CORRELATION, baselines.PARTS_ALONE)
 """Those that tables show beside the method."""
 
 
@@ -47,8 +46,6 @@ class Metric:
     unit: str
     format: str
     """Format specification of a number, such as ".0f"; shares are printed in percent."""
-    higher_is_better: bool | None
-    """Direction; None where the best value is in between."""
     values: Callable[[DataFrame], Any]
     """A number for each row; NaN leaves the row out."""
     statistic: intervals.Statistic = intervals.weighted_mean
@@ -88,30 +85,30 @@ def _clusters(rows: DataFrame) -> Sequence[str] | None:
     return list(rows.episode) if rows.episode.nunique() > 1 else None
 
 
-def _area_share(rows: DataFrame) -> "Series[float]":
-    return rows.area_90_km2 / AREA_KM2
+def _within(km: float) -> Metric:
+    return Metric(f"< {km:.0f} km", "share", ".0%", lambda rows: distances(rows) < km)
 
 
 def _is_covered(rows: DataFrame) -> "Series[bool]":
     return (rows.level <= 0.9).where(rows.level.notna())
 
 
-def _within(km: float) -> Metric:
-    return Metric(f"< {km:.0f} km", "share", ".0%", True, lambda rows: distances(rows) < km)
-
-
 METRICS: dict[str, Metric] = {
-    "median_km": Metric("median km", "km", ".0f", False, distances, intervals.weighted_median),
-    "mean_km": Metric("mean km", "km", ".0f", False, distances),
-    "geoscore": Metric("GeoScore", "0 to 5000", ".0f", True, lambda it: geoscore(distances(it))),
+    "median_km": Metric("median km", "km", ".0f", distances, intervals.weighted_median),
+    "mean_km": Metric("mean km", "km", ".0f", distances),
+    "geoscore": Metric("GeoScore", "0 to 5000", ".0f", lambda rows: geoscore(distances(rows))),
     **{f"within_{km:.0f}km": _within(km) for km in THRESHOLDS_KM},
-    "nll": Metric("NLL", "nats/sr", ".2f", False, lambda rows: rows.nll),
+    "nll": Metric("NLL", "nats/sr", ".2f", lambda rows: rows.nll),
     "area_share": Metric(
-        "90 % area", "share of the sphere", ".1%", False, _area_share, intervals.weighted_median
+        "90 % area",
+        "share of the sphere",
+        ".1%",
+        lambda rows: rows.area_90_km2 / AREA_KM2,
+        intervals.weighted_median,
     ),
-    "covered": Metric("covered", "share", ".0%", None, _is_covered),
-    "located": Metric("located", "share", ".0%", True, lambda rows: rows.distance_km.notna()),
-    "seconds": Metric("s/query", "s", ".3f", False, lambda rows: rows.seconds),
+    "covered": Metric("covered", "share", ".0%", _is_covered),
+    "located": Metric("located", "share", ".0%", lambda rows: rows.distance_km.notna()),
+    "seconds": Metric("s/query", "s", ".3f", lambda rows: rows.seconds),
 }
 """Covered are the truths inside the 90 % regions, located the queries that got an answer."""
 IN_TABLES = ("median_km", "mean_km", "within_2500km", "nll", "area_share", "covered")

@@ -23,18 +23,7 @@ from torch import Tensor
 from icgeo.data.photos import Photo
 from icgeo.data.pixels import square_pixels
 from icgeo.models.matching import FINE, LEAST, Evidence
-from icgeo.plots import theme
-from icgeo.plots.predictions import (
-    Base,
-    Truth,
-    density_handle,
-    draw_world,
-    draw_zoom,
-    frame_window,
-    legend_handles,
-    mark_truth,
-    summary,
-)
+from icgeo.plots import predictions, theme
 from icgeo.plots.theme import SMALL, TEXT, drawn_image, show_image
 from icgeo.prediction import Example, Prediction
 from icgeo.sphere import AREA_KM2, as_lat_lon, to_lat_lon
@@ -52,10 +41,10 @@ def plot_evidence(
     photo: Photo,
     examples: Sequence[Example],
     evidence: Evidence,
-    truth: Truth = None,
+    truth: predictions.Truth = None,
     *,
     on_earth: bool = True,
-    base: Base = None,
+    base: predictions.Base = None,
 ) -> Figure:
     """Show how a photo was located: parts that match, what they say, the map drawn, the density.
 
@@ -76,7 +65,7 @@ def plot_evidence(
     ax = figure.add_subplot(above[1])
     for part in (ax, *_draw_log_ratios(ax, evidence.log_ratios)):
         if truth is not None:
-            mark_truth(part, *as_lat_lon(truth).flip(-1).tolist())
+            predictions.mark_truth(part, *as_lat_lon(truth).flip(-1).tolist())
     for letter, (lat, lon) in zip(_SLOTS, places, strict=False):
         _mark_example(ax, lon, lat, letter)
     is_small = prediction.located and (
@@ -89,17 +78,17 @@ def plot_evidence(
     drawn.set_axis_off()
     if prediction.map is not None:
         show_image(drawn, drawn_image(prediction.map), title="3  The map that the model draws")
-    draw_world(world, prediction, truth, on_earth=on_earth, base=base)
-    world.set_title(f"4  {summary(prediction, truth)}", fontsize=TEXT)
+    predictions.draw_world(world, prediction, truth, on_earth=on_earth, base=base)
+    world.set_title(f"4  {predictions.summary(prediction, truth)}", fontsize=TEXT)
     circle: dict[str, Any] = {"marker": "o", "mfc": "white", "mec": "black", "ms": 8, "ls": "none"}
-    handles = legend_handles([prediction], [truth], is_shaded=base is None)
+    handles = predictions.legend_handles([prediction], [truth], is_shaded=base is None)
     handles.append(Line2D([], [], label="example", **circle))
     if is_small:
         zoom = figure.add_subplot(below[2], anchor="N")
-        view = draw_zoom(zoom, prediction, truth, on_earth=on_earth, base=base)
+        view = predictions.draw_zoom(zoom, prediction, truth, on_earth=on_earth, base=base)
         zoom.set_title("the frame on the left", fontsize=TEXT)
-        handles.append(frame_window(world, view))
-    theme.add_legend(figure, [*handles, density_handle()], 7)
+        handles.append(predictions.frame_window(world, view))
+    theme.add_legend(figure, [*handles, predictions.density_handle()], 7)
     return figure
 
 
