@@ -231,3 +231,9 @@ class NearestOracle:
         answers = places[nearest].tolist()
         densities = [Density.from_mixture(place, self.kappa, nside=NSIDE) for place in answers]
         return _answers(densities, answers, start)
+
+
+BESIDE = (RETRIEVAL, CROSS_CORRELATION, PARTS_ALONE)
+"""Names of those that tables show beside the method."""
+BASELINES = (Chance.name, NearestPixels.name, *BESIDE, NearestOracle.name)
+"""Names that tables and figures set apart."""

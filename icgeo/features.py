@@ -6,7 +6,7 @@ are cut to their middle square. Nothing here is trained.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -30,7 +30,7 @@ THUMBNAIL = 16
 EFFICIENTNET = "efficientnet-lite0"
 EFFICIENTNET_SIZE = 224
 SEARCHED_AT_ONCE = 2**26
-"""Similarities held at a time without FAISS: 256 MiB."""
+"""Similarities held at a time: 256 MiB."""
 
 
 @runtime_checkable
@@ -93,15 +93,10 @@ def open(
 ) -> FrozenFeatures:
     """Open features by name.
 
-    Args:
-        name: "pixels" (thumbnails), "tiny" (the whole-photo descriptor of the model in the box) or
-            the folder of a checkpoint like it, "efficientnet-lite0" (1280 channels, trained on
-            ImageNet; extra [selection]), or a vision model of transformers: its folder or hub id.
-        device: where the network runs.
-        dtype: of the network.
-        batch_size: photos at a time.
-        revision: a branch, a tag or a commit of the hub id.
-        local_files_only: download nothing.
+    `name` is "pixels" (thumbnails), "tiny" (the whole-photo descriptor of the model in the box) or
+    the folder of a checkpoint like it, "efficientnet-lite0" (1280 channels, trained on ImageNet;
+    extra [selection]), or a vision model of transformers: its folder or hub id, of which `revision`
+    is a branch, a tag or a commit. Without downloads: `local_files_only`.
 
     Raises:
         LoadError: no such model, no access, or a missing package.
@@ -211,11 +206,7 @@ OPENERS: dict[str, Callable[[str, Freeze], Opened]] = {
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Features of photos with exact search among them.
-
-    FAISS searches where it is installed (Douze et al. 2024; extra [selection]), torch otherwise;
-    both compute all inner products, so their answers differ by rounding alone.
-    """
+    """Features of photos with exact search among them."""
 
     vectors: Float[Tensor, "photos channels"]
 
@@ -227,19 +218,6 @@ class Index:
             raise ValueError(
                 f"expected a count of photos from 1 to {len(self.vectors)}, got {count}"
             )
-        if self._faiss is not None:
-            cosines, numbers = self._faiss.search(queries.contiguous().numpy(), count)
-            return torch.from_numpy(cosines), torch.from_numpy(numbers)
         at_once = max(1, SEARCHED_AT_ONCE // len(self.vectors))
         parts = [(part @ self.vectors.T).topk(count) for part in queries.split(at_once)]
         return torch.cat([one.values for one in parts]), torch.cat([one.indices for one in parts])
-
-    @cached_property
-    def _faiss(self) -> Any:
-        try:
-            import faiss
-        except ImportError:
-            return None
-        index = faiss.IndexFlatIP(self.vectors.shape[1])
-        index.add(self.vectors.numpy())
-        return index

@@ -162,16 +162,12 @@ def unit(count, channels, seed):
     return torch.nn.functional.normalize(vectors, dim=-1)
 
 
-@pytest.mark.parametrize("has_faiss", [True, False])
-def test_search_is_that_of_brute_force(monkeypatch, has_faiss):
-    """Against cosines in numpy and float64; in parts of 5 queries without FAISS."""
-    if not has_faiss:
-        monkeypatch.setitem(sys.modules, "faiss", None)
-        monkeypatch.setattr(features, "SEARCHED_AT_ONCE", 1500)
+def test_search_is_that_of_brute_force(monkeypatch):
+    """Against cosines in numpy and float64; in parts of 5 queries."""
+    monkeypatch.setattr(features, "SEARCHED_AT_ONCE", 1500)
     bank, queries = unit(300, 24, seed=0), unit(17, 24, seed=1)
     index = Index(bank)
     cosines, numbers = index.search(queries, 9)
-    assert (index._faiss is not None) == has_faiss
     expected = queries.double().numpy() @ bank.double().numpy().T
     order = np.argsort(-expected, axis=1)[:, :9]
     np.testing.assert_array_equal(numbers.numpy(), order)

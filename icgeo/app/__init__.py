@@ -33,12 +33,9 @@ def launch(
 ) -> None:
     """Serve the page until it is interrupted.
 
-    Args:
-        host: the address to listen on; "0.0.0.0" lets in everyone who can reach this machine.
-        port: 0 takes any that is free.
-        share: open a public tunnel through gradio's servers, to which all then goes.
-        model: what `icgeo.load` takes, or several to choose from.
-        device: where models run.
+    The `host` "0.0.0.0" lets in everyone who can reach this machine, `share` opens a public tunnel
+    through gradio's servers, to which all then goes; port 0 takes any that is free. `model` is what
+    `icgeo.load` takes, or several to choose from.
 
     Raises:
         LoadError: no such model, or gradio or plotly is not installed.

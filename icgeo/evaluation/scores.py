@@ -16,25 +16,13 @@ from jaxtyping import Float
 from pandas import DataFrame, Series
 from torch import Tensor
 
-from icgeo import baselines
+from icgeo.baselines import BASELINES as BASELINES
+from icgeo.baselines import BESIDE
 from icgeo.metrics import THRESHOLDS_KM, geoscore, intervals
 from icgeo.sphere import AREA_KM2, EARTH_RADIUS_KM, as_tensor
 
 GUESS_KM = math.pi / 2 * EARTH_RADIUS_KM
 """Median error of guesses at random."""
-BASELINES = (
-    *(
-        baselines.Chance.name,
-        baselines.NearestPixels.name,
-        baselines.RETRIEVAL,
-        baselines.CROSS_CORRELATION,
-        baselines.PARTS_ALONE,
-    ),
-    baselines.NearestOracle.name,
-)
-"""Names that tables and figures set apart."""
-BESIDE = (baselines.RETRIEVAL, baselines.CROSS_CORRELATION, baselines.PARTS_ALONE)
-"""Those that tables show beside the method."""
 
 
 @dataclass(frozen=True)
@@ -171,15 +159,11 @@ def compare(
             record = dict(zip((*by, across), (*key, value), strict=True))
             for name in metrics:
                 metric = METRICS[name]
-                interval = intervals.paired_bootstrap(
-                    metric.column(part),
-                    metric.column(other),
-                    statistic=metric.statistic,
-                    ratio=ratio,
-                    clusters=_clusters(part),
-                    resamples=resamples,
-                    generator=torch.Generator().manual_seed(0),
-                )
+                how: dict[str, Any] = {"statistic": metric.statistic, "clusters": _clusters(part)}
+                how |= {"ratio": ratio, "resamples": resamples}
+                how["generator"] = torch.Generator().manual_seed(0)
+                pair = metric.column(part), metric.column(other)
+                interval = intervals.paired_bootstrap(*pair, **how)
                 record |= {name: metric(part), f"{name}_{effect}": interval.estimate}
                 record |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
             records.append(record)

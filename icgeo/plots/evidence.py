@@ -48,14 +48,8 @@ def plot_evidence(
 ) -> Figure:
     """Show how a photo was located: parts that match, what they say, the map drawn, the density.
 
-    Args:
-        prediction: of the photo.
-        photo: the query.
-        examples: as `Geolocator.explain` was given them; up to 4 that match best are shown.
-        evidence: what `explain` returned.
-        truth: where the photo was taken, if that is known.
-        on_earth: draw coastlines.
-        base: the world's own picture, equirectangular, in [0, 1], as in `plot_density`.
+    `evidence` is what `Geolocator.explain` returned of the photo and these examples, of which up to
+    4 that match best are shown; the rest is as in `plot_density`.
     """
     figure = Figure(figsize=(10, 6.4), layout="constrained")
     rows = figure.add_gridspec(2, 1, height_ratios=(1.15, 1))

@@ -212,14 +212,12 @@ class Density:
         import shapely
 
         regions = [self.credible_region(p) for p in levels]
-        columns = {
-            "probability": list(levels),
-            "mass": [region.mass.sum() for region in regions],
-            "area_km2": [region.area_km2.sum() for region in regions],
-        }
+        names = ("mass", "area_km2")
+        columns = {name: [region[name].sum() for region in regions] for name in names}
         outlines = [shapely.coverage_union_all(region.geometry) for region in regions]
         # RFC 7946 wants outer rings counterclockwise
         geometry = shapely.orient_polygons(outlines)
+        columns = {"probability": list(levels), **columns}
         return geopandas.GeoDataFrame(columns, geometry=geometry, crs="EPSG:4326")
 
     def tempered(self, temperature: float) -> "Density":

@@ -43,11 +43,9 @@ def save(mass: Mass, path: Path) -> None:
 
     cells = mass.nonzero().squeeze(-1)
     lat, lon = cell_lat_lon(cells, nside).unbind(-1)
-    geopandas.GeoDataFrame(
-        {"uniq": (4 * nside**2 + cells).numpy(), "mass": mass[cells].numpy()},
-        geometry=geopandas.points_from_xy(lon, lat),
-        crs="EPSG:4326",
-    ).to_parquet(path)
+    columns = {"uniq": (4 * nside**2 + cells).numpy(), "mass": mass[cells].numpy()}
+    centres = geopandas.points_from_xy(lon, lat, crs="EPSG:4326")
+    geopandas.GeoDataFrame(columns, geometry=centres).to_parquet(path)
 
 
 def load(path: Path) -> Mass:

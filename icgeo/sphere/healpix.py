@@ -82,11 +82,8 @@ def points_in_cells(
     """Locations of a regular grid of points inside each cell, `per_side` along each side."""
     steps = (torch.arange(per_side, dtype=torch.float64) + 0.5) / per_side
     offsets = torch.cartesian_prod(steps, steps)
-    return cell_lat_lon(
-        repeat(cells, "cell -> cell point", point=len(offsets)),
-        nside,
-        repeat(offsets, "point side -> side cell point", cell=len(cells)),
-    )
+    offset = repeat(offsets, "point side -> side cell point", cell=len(cells))
+    return cell_lat_lon(repeat(cells, "cell -> cell point", point=len(offsets)), nside, offset)
 
 
 def cell_of_pixels(nside: int, height: int) -> Int[Tensor, "height width"]:

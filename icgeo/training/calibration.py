@@ -234,14 +234,10 @@ def fit_matching(
         return -torch.log((1 - floor) * likelihoods(settings) + floor).mean().item()
 
     first = np.log([getattr(start, name) for name in names])
+    simplex = np.vstack((first, first + 0.3 * np.eye(len(first))))
+    limits = {"maxfev": evaluations, "initial_simplex": simplex}
     best = minimize(
-        lambda x: cost(settings_of(x), start.floor),
-        first,
-        method="Nelder-Mead",
-        options={
-            "maxfev": evaluations,
-            "initial_simplex": np.vstack((first, first + 0.3 * np.eye(len(first)))),
-        },
+        lambda x: cost(settings_of(x), start.floor), first, method="Nelder-Mead", options=limits
     )
     settings = settings_of(best.x)
     ratio = likelihoods(settings)

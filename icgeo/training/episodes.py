@@ -318,9 +318,7 @@ def choose_confusing(gallery: Gallery, count: int, generator: Generator) -> Int[
 
 
 CHOICES: dict[str, Callable[[Gallery, int, Generator], Int[Tensor, " pairs"]]] = {
-    "random": lambda gallery, count, generator: torch.randperm(len(gallery), generator=generator)[
-        :count
-    ],
+    "random": lambda gallery, count, g: torch.randperm(len(gallery), generator=g)[:count],
     "alike": choose_alike,
     "near": choose_near,
     "confusing": choose_confusing,

@@ -187,14 +187,10 @@ class Pretraining:
             lat_lon = sphere.to_lat_lon(episodes.xyz)
             latents = self.learner.codec.encode_maps(maps.draw(lat_lon, STYLE).to(noise))
         features, descriptors = self._encode_photos(episodes.photos)
-        velocity = Stacked(self.learner, SETTINGS).leave_one_out(
-            features,
-            latents,
-            mix(latents, noise, t[..., None, None]),
-            t,
-            episodes.visible,
-            [PROMPTS[number] for number in episodes.prompt.tolist()],
-        )
+        noisy = mix(latents, noise, t[..., None, None])
+        prompts = [PROMPTS[number] for number in episodes.prompt.tolist()]
+        layout = Stacked(self.learner, SETTINGS)
+        velocity = layout.leave_one_out(features, latents, noisy, t, episodes.visible, prompts)
         return latents, velocity.float(), descriptors
 
     @property
@@ -206,13 +202,8 @@ class Pretraining:
 
     def run(self, *, validate_every: int = 500, save_every: int = 250) -> None:
         """Train to the end of the schedule, validating and saving on the way."""
-        loop.train(
-            self,
-            self.steps,
-            validate_every=validate_every,
-            save_every=save_every,
-            log_every=LOG_EVERY,
-        )
+        every: dict[str, Any] = {"validate_every": validate_every, "save_every": save_every}
+        loop.train(self, self.steps, log_every=LOG_EVERY, **every)
 
     def validate(self) -> dict[str, float]:
         """Return the median error in km of the single best place, by kind of world and shots."""
