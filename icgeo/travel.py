@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from einops import reduce, repeat
 from jaxtyping import Float
+from scipy.sparse import coo_array, diags_array, eye_array
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from icgeo.sphere import EARTH_RADIUS_KM, angle
@@ -126,8 +128,6 @@ def _spread(message: Message, reach: float) -> Message:
 @lru_cache(maxsize=8)
 def _transition(nside: int, sides: float) -> Any:
     """Sparse chances [from, to] between cells for a reach of so many of their sides; cached."""
-    from scipy.sparse import diags_array
-
     # Rows and columns are scaled alike until the joint chances of two frames sum to the prior
     # (Knight, Ruiz and Ucar 2014, in the 1-norm): else a long sequence without evidence would drift
     # to cells that have many neighbours.
@@ -140,9 +140,6 @@ def _transition(nside: int, sides: float) -> Any:
 
 def _within_reach(nside: int, sides: float) -> Any:
     """Chance that places drawn from two cells are within reach, as a sparse matrix."""
-    from scipy.sparse import coo_array, eye_array
-    from scipy.spatial import KDTree
-
     spread = cell_side(nside) / math.sqrt(6)  # each place has a variance of area / 12
     reach = sides * cell_side(nside)
     xyz = cell_xyz(nside)

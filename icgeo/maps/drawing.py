@@ -13,9 +13,11 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 import torch
 from einops import rearrange
 from jaxtyping import Float
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from icgeo.maps.style import MapStyle
@@ -52,9 +54,6 @@ def base_image(style: MapStyle) -> Float[Tensor, "3 height width"]:
 
 def _coverage(style: MapStyle, kind: str) -> Float[Tensor, "height width"]:
     """Share of each pixel that the shapes of a kind cover."""
-    import shapely
-    from PIL import Image, ImageDraw
-
     canvas = Image.new("L", (_FINER * style.width, _FINER * style.height))
     pen = ImageDraw.Draw(canvas)
     lines, fills = _lines(kind)
@@ -78,8 +77,6 @@ def _coverage(style: MapStyle, kind: str) -> Float[Tensor, "height width"]:
 @lru_cache(maxsize=2)
 def _lines(kind: str) -> tuple[Any, list[int]]:
     """Lines to draw, and what to fill them with: land 255, lakes in it 0, islands in them 255."""
-    import shapely
-
     shapes = basemap().query("kind == @kind").geometry.to_numpy()
     if kind == "borders":
         return shapes, [255] * len(shapes)

@@ -60,8 +60,9 @@ def plot_evidence(
     for part in (ax, *_draw_log_ratios(ax, evidence.log_ratios)):
         if truth is not None:
             predictions.mark_truth(part, *as_lat_lon(truth).flip(-1).tolist())
+    box: dict[str, Any] = {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": "black", "lw": 0.7}
     for letter, (lat, lon) in zip(_SLOTS, places, strict=False):
-        _mark_example(ax, lon, lat, letter)
+        ax.text(lon, lat, letter, fontsize=SMALL, ha="center", va="center", bbox=box)
     is_small = prediction.located and (
         prediction.density.credible_area_km2(0.9) < _SMALL_SHARE * AREA_KM2
     )
@@ -84,12 +85,6 @@ def plot_evidence(
         handles.append(predictions.frame_window(world, view))
     theme.add_legend(figure, [*handles, predictions.density_handle()], 7)
     return figure
-
-
-def _mark_example(ax: Axes, x: float, y: float, letter: str) -> None:
-    """Write the name of an example where it was taken."""
-    box: dict[str, Any] = {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": "black", "lw": 0.7}
-    ax.text(x, y, letter, fontsize=SMALL, ha="center", va="center", bbox=box)
 
 
 def _draw_log_ratios(ax: Axes, log_ratios: Float[Tensor, " places"]) -> list[Axes]:

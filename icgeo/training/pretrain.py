@@ -237,14 +237,12 @@ class Pretraining:
         with torch.compiler.set_stance("force_eager"), loop.autocast(self.device):
             _, velocity, _ = self._predict(episodes, noise, t)
         queries = slice(16, None)
-        xyz = self._best_place((noise - velocity)[:, queries])
+        # the single location whose drawing is nearest to the latents
+        cells = cell_xyz(16).float()
+        drawn = maps.draw(sphere.to_lat_lon(cells), STYLE).to(noise)
+        templates = self.learner.codec.encode_maps(drawn).flatten(-2)
+        latents = (noise - velocity)[:, queries].flatten(-2)
+        nearest = latents @ templates.T - templates.square().sum(-1) / 2
+        xyz = cells.to(latents)[nearest.argmax(-1)]
         radians = sphere.angle(xyz, episodes.xyz[:, queries])
         return sphere.EARTH_RADIUS_KM * radians.median().item()
-
-    def _best_place(self, latents: Tensor) -> Tensor:
-        """Return the single location whose drawing is nearest to the latents."""
-        cells = cell_xyz(16).float()
-        drawn = maps.draw(sphere.to_lat_lon(cells), STYLE).to(latents)
-        templates = self.learner.codec.encode_maps(drawn).flatten(-2)
-        nearest = latents.flatten(-2) @ templates.T - templates.square().sum(-1) / 2
-        return cells.to(latents)[nearest.argmax(-1)]
