@@ -37,11 +37,6 @@ SEARCHED_AT_ONCE = 2**26
 class Features(Protocol):
     """Turns photos into vectors of unit length."""
 
-    @property
-    def name(self) -> str:
-        """What they are called, as `open` takes it."""
-        ...
-
     def encode(self, photos: Photos) -> Float[Tensor, "photos channels"]:
         """Encode photos, in float32 on the CPU."""
         ...
@@ -51,7 +46,6 @@ class Features(Protocol):
 class FrozenFeatures:
     """A frozen network with the way that photos are prepared for it."""
 
-    name: str
     prepare: Callable[[Sequence[Photo]], Tensor]
     """Photos to what the network takes, on the CPU."""
     network: Callable[[Tensor], Tensor]
@@ -114,7 +108,7 @@ def open(
     if (Path(name) / "icgeo.json").is_file():
         opener = _open_tiny
     prepare, network = OPENERS.get(name, opener)(name, freeze)
-    return FrozenFeatures(name, prepare, network, device, dtype, batch_size)
+    return FrozenFeatures(prepare, network, device, dtype, batch_size)
 
 
 def suited(settings: Settings) -> str:

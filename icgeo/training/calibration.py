@@ -329,12 +329,10 @@ def best_correlation(sequences: Sequence[LocatedSequence]) -> float:
     def cost(correlation: float) -> float:
         costs = []
         for densities, lat_lon in sequences:
-            smoothed = smooth(
-                densities,
-                [GAP_SECONDS * number for number in range(len(densities))],
-                speed_kmh=orbit.ESCAPE_SPEED_KMH,
-                temperature=frame_temperature(correlation, len(densities)),
-            )
+            seconds = [GAP_SECONDS * number for number in range(len(densities))]
+            temperature = frame_temperature(correlation, len(densities))
+            limit = orbit.ESCAPE_SPEED_KMH
+            smoothed = smooth(densities, seconds, speed_kmh=limit, temperature=temperature)
             costs.append(negative_log_likelihood(smoothed, lat_lon))
         return sum(costs)
 

@@ -9,6 +9,7 @@ the number of processes changes it. Times are drawn before the shift that sampli
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -60,9 +61,8 @@ class WorldBank:
         """Draw worlds of each family beside the real layers, or read those drawn before."""
         path = folder / f"worlds-{'-'.join(families)}-{per_family}-{height}-{seed}.safetensors"
         if not path.exists():
-            real = [
-                orbit.to_uint8(orbit.open_world(name, height=height)) for name in orbit.REAL_WORLDS
-            ]
+            read = partial(orbit.open_world, height=height)
+            real = [orbit.to_uint8(read(name)) for name in orbit.REAL_WORLDS]
             names = [(family, i) for family in families for i in range(per_family)]
             drawn = [
                 orbit.to_uint8(procedural_world(f, generator=seed + 7919 * i, height=height))
@@ -82,12 +82,10 @@ class WorldBank:
             logger.warning("training without real bodies; install icgeo[pretraining] for them")
             return self
         folder, height = Path(package.origin).parent / "maps" / "data", self.pictures.shape[-2]
-        bodies = [
-            orbit.to_uint8(orbit.open_world(folder / f"{name}.jpg", height=height))
-            for name in names
-        ]
+        bodies = [orbit.open_world(folder / f"{name}.jpg", height=height) for name in names]
+        pictures = orbit.to_uint8(torch.stack(bodies))
         earth, made = self.pictures[: self.real], self.pictures[self.real :]
-        return WorldBank(torch.cat((earth, torch.stack(bodies), made)), self.real + len(bodies))
+        return WorldBank(torch.cat((earth, pictures, made)), self.real + len(bodies))
 
     @classmethod
     def build_held_out(cls, folder: Path, *, per_family: int = 16) -> "WorldBank":

@@ -112,10 +112,8 @@ class FlowLoss(nn.Module):
             latents = {"photos": part.photos, "places": part.lat_lon}
             if not layout.is_one_picture:
                 drawn = maps.draw(part.lat_lon, self.model.settings.style)
-                latents = {
-                    "photos": layout.encode_queries({}, photos),
-                    "maps": layout.encode_answers({}, photos, drawn),
-                }
+                answers = layout.encode_answers({}, photos, drawn)
+                latents = {"photos": layout.encode_queries({}, photos), "maps": answers}
             encoded_parts.append({**latents, "features": layout.describe(photos)})
         names = encoded_parts[0]
         return Latents({name: torch.cat([x[name] for x in encoded_parts]).cpu() for name in names})
