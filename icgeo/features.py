@@ -198,20 +198,14 @@ OPENERS: dict[str, Callable[[str, Freeze], Opened]] = {
 """Features by name; every other name is one of transformers."""
 
 
-@dataclass(frozen=True, eq=False)
-class Index:
-    """Features of photos with exact search among them."""
-
-    vectors: Float[Tensor, "photos channels"]
-
-    def search(
-        self, queries: Float[Tensor, "queries channels"], count: int
-    ) -> tuple[Float[Tensor, "queries count"], Int[Tensor, "queries count"]]:
-        """Find the photos most alike to each query: cosines, falling, and their numbers."""
-        if not 1 <= count <= len(self.vectors):
-            raise ValueError(
-                f"expected a count of photos from 1 to {len(self.vectors)}, got {count}"
-            )
-        at_once = max(1, SEARCHED_AT_ONCE // len(self.vectors))
-        parts = [(part @ self.vectors.T).topk(count) for part in queries.split(at_once)]
-        return torch.cat([one.values for one in parts]), torch.cat([one.indices for one in parts])
+def search(
+    vectors: Float[Tensor, "photos channels"],
+    queries: Float[Tensor, "queries channels"],
+    count: int,
+) -> tuple[Float[Tensor, "queries count"], Int[Tensor, "queries count"]]:
+    """Find the photos most alike to each query: cosines, falling, and their numbers; exact."""
+    if not 1 <= count <= len(vectors):
+        raise ValueError(f"expected a count of photos from 1 to {len(vectors)}, got {count}")
+    at_once = max(1, SEARCHED_AT_ONCE // len(vectors))
+    parts = [(part @ vectors.T).topk(count) for part in queries.split(at_once)]
+    return torch.cat([one.values for one in parts]), torch.cat([one.indices for one in parts])

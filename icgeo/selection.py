@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from icgeo.data.photos import Photo, content_key
-from icgeo.features import Features, Index
+from icgeo.features import Features, search
 from icgeo.prediction import Example, Locator, Prediction, add_seconds, locate_chosen
 from icgeo.sphere.healpix import cell_of
 
@@ -42,9 +42,9 @@ class Bank:
         return torch.tensor(places, dtype=torch.float64).reshape(-1, 2)
 
     @cached_property
-    def index(self) -> Index:
+    def index(self) -> Float[Tensor, "examples channels"]:
         """Features of the examples; encoded when first asked for."""
-        return Index(self._encoder.encode([example.image for example in self.examples]))
+        return self._encoder.encode([example.image for example in self.examples])
 
     @cached_property
     def _encoder(self) -> Features:
@@ -110,7 +110,7 @@ class Nearest:
 
     def choose(self, bank: Bank, photos: Sequence[Photo], shots: int) -> Chosen:
         """Choose by cosine, the most alike first."""
-        return bank.index.search(bank.encode(photos), shots)[1]
+        return search(bank.index, bank.encode(photos), shots)[1]
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ class Diverse:
     def choose(self, bank: Bank, photos: Sequence[Photo], shots: int) -> Chosen:
         """Choose one by one the largest relevance x likeness - (1 - relevance) x redundance."""
         count = min(len(bank), self.pool * shots)
-        cosines, numbers = bank.index.search(bank.encode(photos), count)
-        vectors, rows = bank.index.vectors[numbers], torch.arange(len(numbers))
+        cosines, numbers = search(bank.index, bank.encode(photos), count)
+        vectors, rows = bank.index[numbers], torch.arange(len(numbers))
         redundance = -torch.ones_like(cosines)
         taken = torch.zeros_like(cosines, dtype=torch.bool)
         picks: list[Tensor] = []

@@ -16,7 +16,6 @@ from icgeo.baselines import NearestPixels
 from icgeo.data.orbit import develop, random_views, to_uint8
 from icgeo.data.pixels import square_pixels
 from icgeo.data.worlds import procedural_world
-from icgeo.features import Index
 from icgeo.models import LoadError
 from icgeo.prediction import Example
 
@@ -78,7 +77,7 @@ def test_nearest_by_pixels_is_that_of_the_baseline(photos):
     queries, known = arrays[:6], arrays[6:]
     examples = [Example(image, 10 * number, 0) for number, image in enumerate(known)]
     own = features.open("pixels")
-    _, numbers = Index(own.encode(known)).search(own.encode(queries), 1)
+    _, numbers = features.search(own.encode(known), own.encode(queries), 1)
     expected = [round(p.lat / 10) for p in NearestPixels().locate(queries, examples)]
     assert numbers[:, 0].tolist() == expected
 
@@ -166,8 +165,7 @@ def test_search_is_that_of_brute_force(monkeypatch):
     """Against cosines in numpy and float64; in parts of 5 queries."""
     monkeypatch.setattr(features, "SEARCHED_AT_ONCE", 1500)
     bank, queries = unit(300, 24, seed=0), unit(17, 24, seed=1)
-    index = Index(bank)
-    cosines, numbers = index.search(queries, 9)
+    cosines, numbers = features.search(bank, queries, 9)
     expected = queries.double().numpy() @ bank.double().numpy().T
     order = np.argsort(-expected, axis=1)[:, :9]
     np.testing.assert_array_equal(numbers.numpy(), order)
@@ -175,10 +173,10 @@ def test_search_is_that_of_brute_force(monkeypatch):
 
 
 def test_wrong_counts_are_refused(photos):
-    index = Index(features.open("pixels").encode(photos))
+    vectors = features.open("pixels").encode(photos)
     for count in (0, 13):
         with pytest.raises(ValueError, match=f"from 1 to 12, got {count}"):
-            index.search(index.vectors[:1], count)
+            features.search(vectors, vectors[:1], count)
 
 
 def test_thumbnails_do_not_mind_exposure(photos):

@@ -52,12 +52,8 @@ def local_ray(*, cpus: int = 2, object_store_mb: int = 256) -> Iterator[None]:
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray = require("ray", "an evaluation on Ray", "ray")
-    ray.init(
-        num_cpus=cpus,
-        object_store_memory=object_store_mb * 2**20,
-        include_dashboard=False,
-        log_to_driver=False,
-    )
+    quiet = {"include_dashboard": False, "log_to_driver": False}
+    ray.init(num_cpus=cpus, object_store_memory=object_store_mb * 2**20, **quiet)
     try:
         yield
     finally:
@@ -92,16 +88,11 @@ def evaluate_on_ray(
         # of episodes, actors need all but the queries
         bare = [replace(episode, queries=()) for episode in episodes]
         read_items = data.from_items(items, override_num_blocks=len(items)).map(_read)
-        read_items.map_batches(
-            _Actor,
-            fn_constructor_args=(open_locators, bare, folder.absolute(), pool),
-            compute=data.ActorPoolStrategy(
-                min_size=pool.fewest, max_size=pool.most, max_tasks_in_flight_per_actor=2
-            ),
-            batch_size=1,
-            num_cpus=pool.cpus,
-            num_gpus=pool.gpus,
-        ).materialize()
+        size = {"min_size": pool.fewest, "max_size": pool.most, "max_tasks_in_flight_per_actor": 2}
+        how = {"compute": data.ActorPoolStrategy(**size), "batch_size": 1}
+        how |= {"num_cpus": pool.cpus, "num_gpus": pool.gpus}
+        given = (open_locators, bare, folder.absolute(), pool)
+        read_items.map_batches(_Actor, fn_constructor_args=given, **how).materialize()
     return finish(folder, order, [pool.name])
 
 

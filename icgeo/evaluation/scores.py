@@ -54,13 +54,10 @@ class Metric:
         known = ~values.isnan()
         if not known.any():
             return intervals.Interval(math.nan, math.nan, math.nan)
-        return intervals.bootstrap_interval(
-            values[known],
-            statistic=self.statistic,
-            clusters=_clusters(rows[known.numpy()]),
-            resamples=resamples,
-            generator=torch.Generator().manual_seed(0),
-        )
+        clusters, seeded = _clusters(rows[known.numpy()]), torch.Generator().manual_seed(0)
+        how: dict[str, Any] = {"statistic": self.statistic, "clusters": clusters}
+        how |= {"resamples": resamples, "generator": seeded}
+        return intervals.bootstrap_interval(values[known], **how)
 
 
 def distances(rows: DataFrame) -> "Series[float]":

@@ -112,11 +112,9 @@ def validate(
         densities = drawn.read(model.settings.style, model.settings.noise)
         temperature = best_temperature(densities, drawn.lat_lon)
         points = best_points(torch.stack([density.mass for density in densities]).float())
-        results[count] = ValidationResult(
-            median_km=median_error(sphere.distance_km(points, drawn.lat_lon)),
-            nll=negative_log_likelihood(densities, drawn.lat_lon, temperature=temperature),
-            temperature=temperature,
-        )
+        median_km = median_error(sphere.distance_km(points, drawn.lat_lon))
+        nll = negative_log_likelihood(densities, drawn.lat_lon, temperature=temperature)
+        results[count] = ValidationResult(median_km, nll, temperature)
     return results
 
 
@@ -285,14 +283,8 @@ def _world_episodes(
     examples: int = max(SHOTS),
 ) -> list[Split]:
     """Return episodes of so many examples and 16 queries."""
-    options = EpisodeOptions(
-        worlds=count,
-        views=examples + 16,
-        earth_share=float(prompt == EARTH),
-        real_share=0.1,
-        cap_share=cap_share,
-        near_share=0.0,
-    )
+    shares = {"earth_share": float(prompt == EARTH), "real_share": 0.1, "near_share": 0.0}
+    options = EpisodeOptions(count, views=examples + 16, cap_share=cap_share, **shares)
     batch = sample_episodes(worlds, options, generator=Generator().manual_seed(seed))
     views = zip(orbit.to_uint8(batch.photos), sphere.to_lat_lon(batch.xyz.double()), strict=True)
     photo_sets = [PhotoSet(photos, lat_lon) for photos, lat_lon in views]

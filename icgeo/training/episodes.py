@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -120,12 +121,9 @@ class EpisodeOptions:
         Overlap gives way to the task, and the Earth, soon known from memory, to unknown worlds.
         """
         ease = 1 - 0.7 * progress
-        return replace(
-            self,
-            earth_share=ease * self.earth_share,
-            cap_share=ease * self.cap_share,
-            near_share=ease * self.near_share,
-        )
+        names = ("earth_share", "cap_share", "near_share")
+        eased: dict[str, Any] = {name: ease * getattr(self, name) for name in names}
+        return replace(self, **eased)
 
     def for_matching(self) -> "EpisodeOptions":
         """Return the options for the photo encoder alone: fewer worlds, more views of each."""

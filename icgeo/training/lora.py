@@ -193,13 +193,8 @@ class LoraTraining:
         """Train to the end, the best adapter in `adapter/`; return the last line of the log."""
         options, accelerator = self.options, self.accelerator
         accelerator.init_trackers("lora")
-        train(
-            self,
-            options.steps,
-            validate_every=options.validate_every,
-            save_every=options.save_every,
-            is_main=accelerator.is_main_process,
-        )
+        every = {name: getattr(options, name) for name in ("validate_every", "save_every")}
+        train(self, options.steps, is_main=accelerator.is_main_process, **every)
         for tracker in accelerator.trackers:
             tracker.finish()
         return self.history[-1]
