@@ -16,17 +16,11 @@ if TYPE_CHECKING:
     from icgeo.sphere.density import Density
 
 _HOMES = {
+    **dict.fromkeys(("Example", "Locator", "Prediction", "SequencePrediction"), "prediction"),
+    **dict.fromkeys(("Geolocator", "predict", "predict_sequence"), "geolocator"),
+    **dict.fromkeys(("LoadError", "load"), "models"),
     "Density": "sphere.density",
-    "Example": "prediction",
-    "Geolocator": "geolocator",
-    "LoadError": "models",
-    "Locator": "prediction",
-    "Prediction": "prediction",
-    "SequencePrediction": "prediction",
-    "load": "models",
     "plan": "models.cost",
-    "predict": "geolocator",
-    "predict_sequence": "geolocator",
 }
 """The module of each public name."""
 

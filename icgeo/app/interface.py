@@ -6,6 +6,7 @@ an hour after they were made, and when the server stops.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from functools import lru_cache, partial, wraps
 from pathlib import Path
@@ -296,7 +297,7 @@ def _locate(
                     answer = Answer(shot, seen, context, files)
                     visit = replace(visit, answers=(*visit.answers, answer))
             yield {"answers": visit, "status": f"{title}: done", **_shown(visit, number)}
-    except session.CancelledError:
+    except CancelledError:
         last = _shown(visit, len(visit.answers) - 1) if visit.answers else blank
         yield {"status": "Cancelled.", **last}
     options = [(f"{i + 1}. {answer.shot.name}", i) for i, answer in enumerate(visit.answers)]

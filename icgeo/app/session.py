@@ -6,7 +6,7 @@ drawing runs in a thread of its own and checks between two steps whether it is t
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -48,10 +48,6 @@ WAYS_TO_CHOOSE = {
 }
 """Ways to choose, and by which features if not by those that suit the model; the first ones are cut
 off before there is a choice."""
-
-
-class CancelledError(Exception):
-    """The visitor asked to stop."""
 
 
 @dataclass(frozen=True, eq=False)

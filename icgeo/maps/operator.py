@@ -106,14 +106,9 @@ def candidate_grid(style: MapStyle) -> Grid:
             f"{min(style.sigma_deg):g} degrees on pixels of {style.pixel_deg:g}; widen the heatmap"
         )
     edges = torch.linspace(90, -90, math.ceil(180 / spacing) + 1, dtype=torch.float64)
-    return Grid(
-        lat=(edges[1:] + edges[:-1]) / 2,
-        area=-torch.sin(torch.deg2rad(edges)).diff() * math.radians(place_deg / phases),
-        step_deg=place_deg / phases,
-        phases=phases,
-        places=places,
-        side=side,
-    )
+    step_deg = place_deg / phases
+    area = -torch.sin(torch.deg2rad(edges)).diff() * math.radians(step_deg)
+    return Grid((edges[1:] + edges[:-1]) / 2, area, step_deg, phases, places, side)
 
 
 def _fall(lat: Tensor, other_lat: Tensor, lon: Tensor) -> Tensor:
@@ -262,15 +257,9 @@ def drawing_operator(style: MapStyle, noise: Noise) -> DrawingOperator:
     in_band = torch.einsum("fij,fji->f", band[:, 0], through).real
     total = torch.einsum("fcii->f", whitening).real
     inside = (times * in_band).sum().item()
-    return DrawingOperator(
-        grid=grid,
-        drawing=_single(drawing),
-        whitening=_single(whitening),
-        normal_blocks=_single(normal),
-        band_inverse=_single(band),
-        white_in_band=inside,
-        white_out_of_band=(times * total).sum().item() - inside,
-    )
+    outside = (times * total).sum().item() - inside
+    blocks = _single(drawing), _single(whitening), _single(normal), _single(band)
+    return DrawingOperator(grid, *blocks, inside, outside)
 
 
 def _newton_step(operator: DrawingOperator, mass: Field, slope: Field, scale: Tensor) -> Field:

@@ -52,14 +52,12 @@ def plot_interactive(prediction: Prediction, truth: tuple[float, float] | None =
     lon_range = [max(-180, west - 2 * _MARGIN_DEG), min(180, east + 2 * _MARGIN_DEG)]
     lat_range = [max(-90, south - _MARGIN_DEG), min(90, north + _MARGIN_DEG)]
     axis: dict[str, Any] = {"ticksuffix": "°", "constrain": "domain"}
+    look = {"dragmode": "pan", "template": "plotly_white", "colorway": [BLUE], "height": 380}
     return figure.update_layout(
         xaxis={"range": lon_range, "minallowed": -180, "maxallowed": 180, **axis},
         yaxis={"range": lat_range, "minallowed": -90, "maxallowed": 90, "scaleanchor": "x", **axis},
         legend={"orientation": "h", "y": -0.12},
         margin={"l": 34, "r": 8, "t": 34, "b": 10},
-        dragmode="pan",
-        template="plotly_white",
         font={"family": "system-ui, sans-serif"},
-        colorway=[BLUE],
-        height=380,
+        **look,
     )

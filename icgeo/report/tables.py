@@ -145,8 +145,7 @@ def answer_table(rows: DataFrame) -> DataFrame:
     """List the answers of photos that could be read but whose truth is not known."""
     answers = rows[rows.true_lat.isna() & rows.error.isna()]
     columns = {
-        "locator": answers.locator,
-        "shots": answers.shots,
+        **answers[["locator", "shots"]],
         "answer, latitude and longitude": [*map(format_place, answers.lat, answers.lon)],
         "90 % area": answers.area_90_km2.map(format_area),
         "legibility, 0 to 1": [format_number(value, ".2f") for value in answers.legibility],

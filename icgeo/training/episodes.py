@@ -350,12 +350,7 @@ def sample_episode(gallery: Gallery, options: EpisodeSamplingOptions, *key: int)
     pairs = pairs[torch.randperm(len(pairs), generator=generator)]
     visible = random_subsets(1, views, generator=generator)[0]
     visible &= torch.rand(views, 1, generator=generator) >= options.drop_examples
-    t = draw_times(
-        views,
-        share_at_t1=options.share_at_t1,
-        mean=options.time_mean,
-        scale=options.time_scale,
-        generator=generator,
-    )
+    times = {"share_at_t1": options.share_at_t1, "mean": options.time_mean}
+    t = draw_times(views, scale=options.time_scale, generator=generator, **times)
     has_text = bool(torch.rand((), generator=generator) >= options.drop_text)
     return EpisodeSample(pairs, visible, t, has_text, seed=generator.initial_seed() + 1)
