@@ -221,7 +221,7 @@ def _find_table(
     """Find the table of a split, or else its shards."""
     if not root.is_dir():
         raise BenchmarkError(f"expected a folder {root}, found none")
-    for files, table in ((files, table) for files in options for table in files.tables):
+    for files, table in ((one, table) for one in options for table in one.tables):
         if (path := root / table).is_file():
             lines = partial(benchmark_rows.table_rows, path, files.delimiter, files.header)
             coco = partial(benchmark_rows.coco_rows, path)

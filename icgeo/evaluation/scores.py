@@ -229,17 +229,12 @@ def score_table(scores: DataFrame) -> str:
 
 def comparison_table(comparison: DataFrame) -> str:
     """Lay out what `compare` returns as Markdown; a difference below 0 is better than the base."""
-    lines = zip(
-        comparison.locator,
-        comparison.shots,
-        [f"{km:.0f}" for km in comparison.median_km],
-        format_differences(comparison, "median_km", "+z.0f"),
-        [f"{nll:.2f}" for nll in comparison.nll],
-        format_differences(comparison, "nll", "+z.2f"),
-        strict=True,
-    )
+    cells: list[Any] = [comparison.locator, comparison.shots]
+    for name, form in (("median_km", ".0f"), ("nll", ".2f")):
+        cells.append([f"{value:{form}}" for value in comparison[name]])
+        cells.append(format_differences(comparison, name, f"+z{form}"))
     header = ["locator", "shots", "median km", "difference (95 %)", "NLL", "difference (95 %)"]
-    return to_markdown(DataFrame(lines, columns=header))
+    return to_markdown(DataFrame(zip(*cells, strict=True), columns=header))
 
 
 def format_differences(comparison: DataFrame, metric: str, form: str) -> list[str]:
