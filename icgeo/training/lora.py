@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from icgeo.config import UsageError
+from icgeo.config import UsageError, require
 from icgeo.models.map_model import MapModel
 from icgeo.training.adapters import Average, add_lora, learned, save_adapter, tie_kept
 from icgeo.training.calibration import ValidationResult, validate, validation_episodes
@@ -291,9 +291,6 @@ def _optimizer(weights: list[nn.Parameter], *, eight_bit: bool) -> torch.optim.O
     """Make AdamW; the learning rate is set at each step."""
     package: Any = torch.optim
     if eight_bit:
-        if importlib.util.find_spec("bitsandbytes") is None:
-            raise UsageError("eight_bit needs bitsandbytes: pip install 'icgeo[quantization]'")
-        package = importlib.import_module("bitsandbytes").optim
+        package = require("bitsandbytes", "eight_bit", "quantization").optim
     kind = package.AdamW8bit if eight_bit else package.AdamW
-    optimizer: torch.optim.Optimizer = kind(weights, lr=0.0, betas=(0.9, 0.99), weight_decay=0.0)
-    return optimizer
+    return kind(weights, lr=0.0, betas=(0.9, 0.99), weight_decay=0.0)
