@@ -39,7 +39,7 @@ def sample_quality(real: Values, generated: Values, *, nearest: int = 5) -> Samp
             f"expected nearest from 1 to below the number of points, got {nearest} "
             f"with {a.n} real and {b.n} generated"
         )
-    # points of the other set in the ball of each; its neighbour number 0 is itself
+    # points of the other set in the ball of each, boundary excluded; neighbour number 0 is itself
     in_real, in_generated = (
         other.query_ball_point(own.data, (1 - 1e-12) * own.query(own.data, nearest + 1)[0][:, -1])
         for own, other in ((a, b), (b, a))
