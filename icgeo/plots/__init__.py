@@ -1,4 +1,4 @@
-"""Figures: contexts, maps, predictions and their errors, curves.
+"""Figures: contexts, maps, predictions and their errors, the steps of drawing, curves.
 
 Conventions: every function returns a `Figure` and shows nothing, needs no display and no download,
 and draws into the `ax` or `figure` that it is given. The look stands in `icgeo.plots.theme`.
@@ -11,6 +11,7 @@ from icgeo.plots.curves import plot_shots as plot_shots
 from icgeo.plots.evidence import plot_evidence as plot_evidence
 from icgeo.plots.interactive import plot_interactive as plot_interactive
 from icgeo.plots.maps import plot_context as plot_context
+from icgeo.plots.maps import plot_denoising as plot_denoising
 from icgeo.plots.maps import plot_maps as plot_maps
 from icgeo.plots.predictions import plot_density as plot_density
 from icgeo.plots.predictions import plot_gallery as plot_gallery

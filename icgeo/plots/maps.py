@@ -1,4 +1,11 @@
-"""Maps as drawn: with the photos of a context, and side by side."""
+"""Maps as drawn: with the photos of a context, side by side, and step by step.
+
+Conventions: a step is what `callback_on_step_end` of `Geolocator.locate` is called with: the maps
+[queries, samples, 3, height, width] as they look from there, and the time, from 1 (noise) down:
+
+    steps = []
+    locator.locate([photo], examples, callback_on_step_end=lambda *step: steps.append(step))
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,6 +22,8 @@ from icgeo.plots.theme import drawn_image, picture, place_name, show_image
 from icgeo.prediction import Example
 
 _COLUMNS = 4
+
+Steps = Sequence[tuple[Float[Tensor, "_queries _samples 3 height width"], float]]
 
 
 def plot_context(
@@ -67,6 +76,24 @@ def plot_maps(
     height, width = next(iter(maps.values())).shape[-2:]
     size = (1.5 * (1 + width / height * len(maps)), 1.6 * len(photos))
     return _show_rows(panels, [1, *len(maps) * [width / height]], size)
+
+
+def plot_denoising(steps: Steps, *, query: int = 0, figure: Figure | None = None) -> Figure:
+    """Show the map of one query as it is drawn, the mean of its samples, step by step.
+
+    Raises:
+        ValueError: no step, or no such query.
+    """
+    if not steps:
+        remedy = "collect them with locate's callback_on_step_end"
+        raise ValueError(f"expected at least one step, got none; {remedy}")
+    if not 0 <= query < len(steps[0][0]):
+        raise ValueError(f"expected a query from 0 to {len(steps[0][0]) - 1}, got {query}")
+    maps = [drawn_image(images[query].float().mean(dim=0)) for images, _ in steps]
+    titles = [f"step {number}, from t = {t:.2f}" for number, (_, t) in enumerate(steps, start=1)]
+    columns, (height, width) = min(_COLUMNS, len(steps)), maps[0].shape[:2]
+    size = (2.6 * columns, (2.6 * height / width + 0.28) * math.ceil(len(steps) / columns))
+    return _show_rows([*zip(maps, titles, strict=True)], [1] * columns, size, figure)
 
 
 def _show_rows(

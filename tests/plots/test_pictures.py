@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from pictures import BASELINE, difference, saved
 
 from icgeo import maps, plots
@@ -28,9 +29,20 @@ def errors_figure(shift=0.0):
     return plots.plot_errors(guesses, truths, on_earth=False)
 
 
+def denoising_figure(noise=0.4):
+    places = maps.draw([[10.0, 20.0], [-50.0, -100.0]], STYLE)
+    wave = torch.linspace(0, 60, 64).sin()
+    steps = [
+        ((places + t * noise * wave)[:, None].expand(-1, 2, -1, -1, -1), t)
+        for t in (1.0, 0.75, 0.5, 0.25, 0.1)
+    ]
+    return plots.plot_denoising(steps, query=1)
+
+
 FIGURES = {
     "prediction": (prediction_figure, {"lat": 61.0}),
     "errors": (errors_figure, {"shift": 25.0}),
+    "denoising": (denoising_figure, {"noise": 0.1}),
 }
 
 
@@ -43,7 +55,7 @@ def test_figures_look_as_they_did(name, tmp_path):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_small_change_would_be_seen(name, tmp_path):
-    """Four degrees of one place, two arcs of five: all beyond the tolerance."""
+    """Four degrees of one place, two arcs of five, less noise: all beyond the tolerance."""
     make, other = FIGURES[name]
     assert "RMS" in difference(make(**other), name, tmp_path)
 

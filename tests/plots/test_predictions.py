@@ -18,6 +18,7 @@ from icgeo.sphere.density import Density
 
 STYLE = maps.MapStyle(height=16, width=32)
 PHOTO = np.random.default_rng(0).integers(256, size=(16, 16, 3), dtype=np.uint8)
+STEPS = [(torch.rand(2, 3, 3, 16, 32) + t, t) for t in (1.0, 0.7, 0.5, 0.2, 0.1)]
 
 
 def predicted(lat=48.9, lon=2.4, *, kappa=2000.0, located=True):
@@ -137,3 +138,21 @@ def test_none_located_is_no_error():
 def test_wrong_pairs_are_refused(guesses, truths, message):
     with pytest.raises(ValueError, match=message):
         plots.plot_errors(guesses, truths)
+
+
+def test_steps_are_shown_in_order_and_averaged_over_samples():
+    figure = plots.plot_denoising(STEPS, query=1)
+    assert titles(figure)[::4] == ["step 1, from t = 1.00", "step 5, from t = 0.10"]
+    (image,) = figure.axes[3].images
+    expected = STEPS[3][0][1].mean(dim=0).clamp(0, 1)
+    np.testing.assert_allclose(np.moveaxis(image.get_array(), -1, 0), expected, atol=1e-6)
+    assert_nothing_clipped(figure)
+
+
+@pytest.mark.parametrize(
+    ("steps", "query", "message"),
+    [([], 0, "at least one step, got none"), (STEPS, 2, "from 0 to 1, got 2")],
+)
+def test_wrong_steps_are_refused(steps, query, message):
+    with pytest.raises(ValueError, match=message):
+        plots.plot_denoising(steps, query=query)
