@@ -1,4 +1,4 @@
-"""Draw locations on maps, over land and borders.
+"""Draw locations and densities on maps, over land and borders.
 
 Conventions: a location is a von Mises-Fisher (vMF) kernel exp(kappa (cos d - 1)) of the distance d
 in radians, taken at pixel centres; image = base (1 - kernel) + colour kernel, so that maps are
@@ -13,15 +13,15 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import shapely
 import torch
-from einops import rearrange
+from einops import einsum, rearrange
 from jaxtyping import Float
-from PIL import Image, ImageDraw
 from torch import Tensor
 
-from icgeo.maps.style import MapStyle
+from icgeo.maps.style import MERCATOR_LATITUDE, MapStyle
 from icgeo.sphere import Values, as_lat_lon, to_xyz
+from icgeo.sphere.density import Density
+from icgeo.sphere.healpix import cell_xyz
 
 if TYPE_CHECKING:
     import geopandas
@@ -54,13 +54,18 @@ def base_image(style: MapStyle) -> Float[Tensor, "3 height width"]:
 
 def _coverage(style: MapStyle, kind: str) -> Float[Tensor, "height width"]:
     """Share of each pixel that the shapes of a kind cover."""
+    import shapely
+    from PIL import Image, ImageDraw
+
     canvas = Image.new("L", (_FINER * style.width, _FINER * style.height))
     pen = ImageDraw.Draw(canvas)
     lines, fills = _lines(kind)
     coordinates, line = shapely.get_coordinates(lines, return_index=True)
     lon, lat = torch.from_numpy(coordinates).unbind(-1)
-    column, row = (lon + 180) / style.pixel_deg, (90 - lat) / 180 * style.height
-    corners = _FINER * torch.stack((column, row), dim=-1) - 0.5
+    if style.projection == "web_mercator":
+        lat = lat.clamp(-MERCATOR_LATITUDE, MERCATOR_LATITUDE)
+    column = (lon - style.extent[0]) / style.pixel_deg
+    corners = _FINER * torch.stack((column, style.rows_of(lat)), dim=-1) - 0.5
     parts = np.split(corners.numpy(), np.flatnonzero(np.diff(line)) + 1)
     around = _FINER * 360 / style.pixel_deg
     for (part, fill), turn in product(zip(parts, fills, strict=True), (-around, 0.0, around)):
@@ -77,6 +82,8 @@ def _coverage(style: MapStyle, kind: str) -> Float[Tensor, "height width"]:
 @lru_cache(maxsize=2)
 def _lines(kind: str) -> tuple[Any, list[int]]:
     """Lines to draw, and what to fill them with: land 255, lakes in it 0, islands in them 255."""
+    import shapely
+
     shapes = basemap().query("kind == @kind").geometry.to_numpy()
     if kind == "borders":
         return shapes, [255] * len(shapes)
@@ -104,12 +111,35 @@ def _pixel_xyz(style: MapStyle) -> Float[Tensor, "3 pixels"]:
     return rearrange(to_xyz(style.pixel_lat_lon()), "h w xyz -> xyz (h w)").contiguous()
 
 
-def draw(locations: Values, style: MapStyle) -> Float[Tensor, "*batch 3 height width"]:
-    """Draw each location on its own map, float32 in [0, 1], on the device of the locations."""
-    xyz = to_xyz(as_lat_lon(locations).double())
+def _kernels(xyz: Float[Tensor, "*batch 3"], style: MapStyle) -> Float[Tensor, "*batch 3 pixels"]:
+    """Kernels around unit vectors, in [0, 1], float32."""
     # in float64 as far as the exponent: kappa is 50,000 for a sigma of a quarter degree
-    fall = (xyz @ _pixel_xyz(style).to(xyz.device) - 1).clamp_max(0)
+    fall = (xyz.double() @ _pixel_xyz(style).to(xyz.device) - 1).clamp_max(0)
     kernels = [torch.exp((kappa * fall).float()) for kappa in style.kappas]
-    opacity = torch.stack(kernels if len(kernels) == 3 else 3 * kernels, dim=-2)
+    return torch.stack(kernels if len(kernels) == 3 else 3 * kernels, dim=-2)
+
+
+def _blend(opacity: Float[Tensor, "*batch 3 pixels"], style: MapStyle) -> Tensor:
+    """Lay a heatmap on the base."""
     opacity = rearrange(opacity, "... c (h w) -> ... c h w", h=style.height)
     return base_image(style).to(opacity) + contrast(style).to(opacity) * opacity
+
+
+def draw(locations: Values, style: MapStyle) -> Float[Tensor, "*batch 3 height width"]:
+    """Draw each location on its own map, float32 in [0, 1], on the device of the locations."""
+    lat_lon = as_lat_lon(locations)
+    if style.projection == "web_mercator" and (lat_lon[..., 0].abs() > MERCATOR_LATITUDE).any():
+        raise ValueError(
+            "expected latitudes within 85.05 degrees for Web Mercator, got "
+            f"{lat_lon[..., 0].abs().max():g}; use equirectangular or equal_area"
+        )
+    return _blend(_kernels(to_xyz(lat_lon.double()), style), style)
+
+
+def draw_density(density: Density, style: MapStyle) -> Float[Tensor, "3 height width"]:
+    """Draw the mean map of locations that follow the density."""
+    opacity = torch.zeros(3, style.height * style.width)
+    for part in torch.split(density.mass.nonzero().squeeze(-1), 512):
+        kernels = _kernels(cell_xyz(density.nside)[part], style)
+        opacity += einsum(density.mass[part].float(), kernels, "cell, cell c pixel -> c pixel")
+    return _blend(opacity, style)

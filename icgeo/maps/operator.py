@@ -1,10 +1,11 @@
 """The drawing operator from a grid of candidate locations to opacity, and the fit that inverts it.
 
 Turning the world commutes with drawing, so after a Fourier transform along longitude the operator
-falls into one small matrix for each frequency.
+falls into one small matrix for each frequency. A window lies on a ring with a gap off the map, so
+long that kernels do not reach around it.
 
-Conventions: fields are [batch, channel, row, place]; places are equally spaced in longitude,
-eastwards. A channel is one width of the heatmap. Energies are whitened: in units of the
+Conventions: fields are [batch, channel, row, ring]; `ring` counts places of equal spacing in
+longitude, eastwards. A channel is one width of the heatmap. Energies are whitened: in units of the
 expected noise variance.
 """
 
@@ -55,17 +56,23 @@ class Noise:
 
 @dataclass(frozen=True)
 class Grid:
-    """Candidate locations: rows even in latitude, `phases` columns for each place."""
+    """Candidate locations: rows even in latitude, `phases` columns for each place of the ring."""
 
     lat: Float[Tensor, " rows"]
     """Latitudes in degrees, from north to south."""
     area: Float[Tensor, " rows"]
     """Steradians of one candidate in each row."""
+    west: float
+    """Western edge in degrees."""
     step_deg: float
     """Spacing of the columns in degrees."""
     phases: int
     places: int
-    """Places around the world."""
+    """Places of the ring that have candidates."""
+    margin: int
+    """Places of them on either side of the map; none for the world."""
+    ring: int
+    """Places of the ring; more than `places` for a window."""
     side: int
     """Side of the square of pixels that is averaged: what the narrowest kernel does not need."""
 
@@ -77,38 +84,53 @@ class Grid:
     @property
     def lat_lon(self) -> Float[Tensor, "rows columns 2"]:
         """Locations of the candidates."""
-        lon = self.step_deg * (torch.arange(self.columns, dtype=torch.float64) + 0.5) - 180
+        lon = self.west + self.step_deg * (torch.arange(self.columns, dtype=torch.float64) + 0.5)
         return torch.stack(torch.meshgrid(self.lat, wrap_longitude(lon), indexing="ij"), dim=-1)
 
     @property
-    def place_lon(self) -> Float[Tensor, " places"]:
-        """Difference in longitude of each place to the first, the short way around."""
-        places = torch.arange(self.places, dtype=torch.float64)
-        return (places - self.places * (places > self.places / 2)) * self.step_deg * self.phases
+    def ring_lon(self) -> Float[Tensor, " ring"]:
+        """Difference in longitude of each place of the ring to its first, the short way around."""
+        places = torch.arange(self.ring, dtype=torch.float64)
+        return (places - self.ring * (places > self.ring / 2)) * self.step_deg * self.phases
 
-    def phased(self, mass: Float[Tensor, "batch r c"]) -> Float[Tensor, "batch phased places"]:
+    def phased(self, mass: Float[Tensor, "batch r c"]) -> Float[Tensor, "batch phased ring"]:
         """Bring rows and columns to a field of the operator."""
-        return rearrange(mass, "b r (place p) -> b (r p) place", p=self.phases)
+        ring = rearrange(mass, "b r (ring p) -> b (r p) ring", p=self.phases)
+        return torch.nn.functional.pad(ring, (0, self.ring - self.places))
 
 
 def candidate_grid(style: MapStyle) -> Grid:
     """Lay out the candidates of a style; refuse a kernel that falls between the pixels."""
+    west, south, _, north = style.extent
     spacing = min(style.sigma_deg) * _SPACING
     common = math.gcd(style.height, style.width)
     finest = max(spacing / style.pixel_deg, 1)
     side = max(n for n in range(1, common + 1) if common % n == 0 and n <= finest)
-    places = style.width // side
-    place_deg = 360 / places
+    place_deg = style.width_deg / (style.width // side)
     phases = math.ceil(place_deg / spacing - 1e-9)
     if phases > _MOST_PHASES:
         raise ValueError(
             f"expected a sigma of at least {1 / (_SPACING * _MOST_PHASES)} pixels to read, got "
             f"{min(style.sigma_deg):g} degrees on pixels of {style.pixel_deg:g}; widen the heatmap"
         )
-    edges = torch.linspace(90, -90, math.ceil(180 / spacing) + 1, dtype=torch.float64)
-    step_deg = place_deg / phases
-    area = -torch.sin(torch.deg2rad(edges)).diff() * math.radians(step_deg)
-    return Grid((edges[1:] + edges[:-1]) / 2, area, step_deg, phases, places, side)
+    margin = 0 if style.is_world_wide else 1
+    places = style.width // side + 2 * margin
+    # a location on the edge of the map lies between candidates, too
+    edges_deg = min(north + spacing, 90.0), max(south - spacing, -90.0)
+    rows = math.ceil((edges_deg[0] - edges_deg[1]) / spacing)
+    edges = torch.linspace(*edges_deg, rows + 1, dtype=torch.float64)
+    gap = min(math.ceil(5 * max(style.sigma_deg) / place_deg), style.width // side)
+    return Grid(
+        lat=(edges[1:] + edges[:-1]) / 2,
+        area=-torch.sin(torch.deg2rad(edges)).diff() * math.radians(place_deg / phases),
+        west=west - margin * place_deg,
+        step_deg=place_deg / phases,
+        phases=phases,
+        places=places,
+        margin=margin,
+        ring=places + margin * gap,
+        side=side,
+    )
 
 
 def _fall(lat: Tensor, other_lat: Tensor, lon: Tensor) -> Tensor:
@@ -118,7 +140,7 @@ def _fall(lat: Tensor, other_lat: Tensor, lon: Tensor) -> Tensor:
     return -2 * (torch.sin((lat - other_lat) / 2).square() + across)
 
 
-def _to_blocks(fields: Float[Tensor, "channel pixel other place"]) -> Blocks:
+def _to_blocks(fields: Float[Tensor, "channel pixel other ring"]) -> Blocks:
     return rearrange(torch.fft.rfft(fields), "channel pixel other f -> f channel pixel other")
 
 
@@ -129,11 +151,9 @@ def _drawing_blocks(style: MapStyle, grid: Grid) -> Blocks:
     rows = repeat(grid.lat, "row -> (row phase)", phase=grid.phases)
     phase = (torch.arange(grid.phases, dtype=torch.float64) + 0.5) * grid.step_deg
     columns = repeat(phase, "phase -> (row phase)", row=len(grid.lat))
-    drawn = torch.zeros(
-        len(style.kappas), lat.shape[1], len(rows), grid.places, dtype=torch.float64
-    )
+    drawn = torch.zeros(len(style.kappas), lat.shape[1], len(rows), grid.ring, dtype=torch.float64)
     for one_lat, one_lon in product(lat, lon):
-        apart = one_lon - columns[:, None] + grid.place_lon
+        apart = one_lon - columns[:, None] + grid.ring_lon
         fall = _fall(one_lat[:, None, None], rows[:, None], apart)
         for channel, kappa in enumerate(style.kappas):
             drawn[channel] += torch.exp(kappa * fall) / grid.side**2
@@ -143,13 +163,19 @@ def _drawing_blocks(style: MapStyle, grid: Grid) -> Blocks:
 def _noise_blocks(style: MapStyle, grid: Grid, noise: Noise) -> Blocks:
     """Covariance of the noise between averaged pixels."""
     lat = reduce(style.row_latitudes(), "(row side) -> row", "mean", side=grid.side)
-    fall = _fall(lat[:, None, None], lat[:, None], grid.place_lon)
+    fall = _fall(lat[:, None, None], lat[:, None], grid.ring_lon)
     channels = []
     for sigma in style.sigma_deg:
         widths = [math.radians(min(sigma * factor, 60.0)) for factor in _SMOOTHNESS]
         smooth = torch.stack([torch.exp(fall / width**2) for width in widths]).mean(0)
-        channels.append(noise.smooth**2 * smooth + noise.bias**2)
-    return _to_blocks(torch.stack(channels)) + torch.eye(len(lat)) * (noise.white / grid.side) ** 2
+        # in a window the mean of each channel is left out instead, see `DrawingOperator.visible`
+        channels.append(noise.smooth**2 * smooth + (0.0 if grid.margin else noise.bias**2))
+    covariance = _to_blocks(torch.stack(channels))
+    if grid.margin:
+        # without the negative powers that come of cutting kernels off at the gap of a window
+        power, waves = torch.linalg.eigh((covariance + covariance.mH) / 2)
+        covariance = (waves * power.clamp_min(0)[..., None, :]) @ waves.mH
+    return covariance + torch.eye(len(lat)) * (noise.white / grid.side) ** 2
 
 
 def _apply(blocks: Blocks, field: Field) -> Field:
@@ -202,15 +228,28 @@ class DrawingOperator:
     white_out_of_band: float
     """... outside it, of white noise of variance 1 in the averaged pixels."""
 
+    def _on_ring(self, inside: Field) -> Field:
+        margin = self.grid.margin
+        after = self.grid.ring - self.grid.places + margin
+        return torch.nn.functional.pad(inside, (margin, after))
+
+    def visible(self, field: Field) -> Field:
+        """For a window, drop what is off the map and each channel's mean; the world stays whole."""
+        if self.grid.margin == 0:
+            return field
+        inside = field[..., self.grid.margin : self.grid.places - self.grid.margin]
+        return self._on_ring(inside - inside.mean((-2, -1), keepdim=True))
+
     @property
     def pixels(self) -> int:
         """Averaged pixels on the map, in all channels."""
-        return self.drawing[0, :, :, 0].numel() * self.grid.places
+        return self.drawing[0, :, :, 0].numel() * (self.grid.places - 2 * self.grid.margin)
 
     def pool(self, opacity: Float[Tensor, "batch channel height width"]) -> Field:
-        """Average pixels to the places of the grid."""
+        """Average pixels and lay them on the ring."""
         side = self.grid.side
-        return reduce(opacity, "b c (row h) (place w) -> b c row place", "mean", h=side, w=side)
+        mean = reduce(opacity, "b c (row h) (place w) -> b c row place", "mean", h=side, w=side)
+        return self._on_ring(mean)
 
     def draw(self, mass: Field) -> Field:
         """Opacity that masses of the candidates draw."""
@@ -218,13 +257,20 @@ class DrawingOperator:
 
     def evidence(self, field: Field) -> Evidence:
         """What fields of opacity say of the candidates."""
-        whitened = _apply(self.whitening, field)
-        adjoint = _apply(self.drawing.mH, whitened).sum(1, keepdim=True)
-        return Evidence(adjoint, dot(field, whitened))
+        whitened = self._whitened(field)
+        return Evidence(self._adjoint(whitened), dot(self.visible(field), whitened))
+
+    def _whitened(self, field: Field) -> Field:
+        return self.visible(_apply(self.whitening, self.visible(field)))
+
+    def _adjoint(self, whitened: Field) -> Field:
+        return _apply(self.drawing.mH, whitened).sum(1, keepdim=True)
 
     def normal(self, mass: Field) -> Field:
         """`Evidence.adjoint` of `draw`."""
-        return _apply(self.normal_blocks, mass)
+        if self.grid.margin == 0:
+            return _apply(self.normal_blocks, mass)
+        return self._adjoint(self._whitened(self.draw(mass)))
 
     def band_energy(self, adjoint: Field) -> Float[Tensor, "batch 1 1 1"]:
         """Squared whitened size of what a heatmap could draw of a field, from its adjoint."""
@@ -251,15 +297,22 @@ def drawing_operator(style: MapStyle, noise: Noise) -> DrawingOperator:
     # expected energies of white noise of variance 1; a real transform keeps half of the frequencies
     times = torch.full((len(drawing),), 2.0)
     times[0] = 1
-    if grid.places % 2 == 0:
+    if grid.ring % 2 == 0:
         times[-1] = 1
     through = torch.einsum("fcik,fcjk->fij", adjoint, adjoint.conj())
     in_band = torch.einsum("fij,fji->f", band[:, 0], through).real
     total = torch.einsum("fcii->f", whitening).real
+    share = (grid.places - 2 * grid.margin) / grid.ring
     inside = (times * in_band).sum().item()
-    outside = (times * total).sum().item() - inside
-    blocks = _single(drawing), _single(whitening), _single(normal), _single(band)
-    return DrawingOperator(grid, *blocks, inside, outside)
+    return DrawingOperator(
+        grid=grid,
+        drawing=_single(drawing),
+        whitening=_single(whitening),
+        normal_blocks=_single(normal),
+        band_inverse=_single(band),
+        white_in_band=share * inside,
+        white_out_of_band=share * ((times * total).sum().item() - inside),
+    )
 
 
 def _newton_step(operator: DrawingOperator, mass: Field, slope: Field, scale: Tensor) -> Field:

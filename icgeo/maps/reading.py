@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import torch
 from einops import einsum, rearrange, reduce
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icgeo.maps.drawing import base_image, contrast
@@ -25,12 +25,12 @@ from icgeo.maps.operator import (
     maximum_entropy,
 )
 from icgeo.maps.style import MapStyle
-from icgeo.sphere import to_lat_lon, to_xyz
+from icgeo.sphere import to_lat_lon, to_xyz, wrap_longitude
 from icgeo.sphere.density import Density
-from icgeo.sphere.healpix import cell_side, points_in_cells
+from icgeo.sphere.healpix import cell_lat_lon, cell_of, cell_side, points_in_cells
 
 LEGIBLE = 0.1
-"""Maps of lower legibility are read as the uniform density."""
+"""Maps of lower legibility are read as the prior."""
 _LEAST_ENERGY = 10.0
 """Difference to the prior's map, in noise variances, below which no map is fully legible."""
 _CHUNK = 2**18
@@ -46,10 +46,10 @@ class Reading:
     """What a map says."""
 
     density: Density
-    """The density; the uniform one where the map is illegible."""
+    """The density; the prior where the map is illegible."""
     legibility: float
-    """Share, in [0, 1], of what a heatmap could have drawn on the map, beyond the uniform density
-    and white noise, that the density draws."""
+    """Share, in [0, 1], of what a heatmap could have drawn on the map beyond the prior and white
+    noise that the density draws."""
     point: Float[Tensor, "2"]
     """Location of the heaviest mode, finer than the cells: the mean of the density within 1.5
     narrowest sigmas of it. NaN where the map is illegible."""
@@ -60,6 +60,7 @@ def read(
     style: MapStyle,
     *,
     noise: Noise | None = None,
+    prior: Density | None = None,
     floor: float = 1e-3,
     nside: int = 64,
     steps: int = 12,
@@ -70,36 +71,37 @@ def read(
         maps: [batch, 3, height, width] on any device; finite, but values may leave [0, 1].
         style: how the maps were drawn.
         noise: what maps have beside the heatmap; a map of larger misfit is taken for noisier.
+        prior: what to believe where the map says nothing, of the same nside; uniform if not given.
         floor: mass that is spread over the whole sphere, so that no log-density is infinite.
         nside: of the densities. A location is resolved to half of the narrowest sigma.
         steps: Newton steps of the fit.
     """
-    _check(maps, style, floor)
+    _check(maps, style, floor, prior, nside)
     noise, strength = noise or Noise(), contrast(style).square().mean().sqrt().item()
     noise = Noise(noise.white / strength, noise.smooth / strength, noise.bias / strength)
     operator = drawing_operator(style, noise).to(maps.device)
-    grid, weights = operator.grid, _grid_weights(operator.grid).to(maps.device)
+    grid, weights = operator.grid, _grid_weights(operator.grid, prior).to(maps.device)
     to_cells = _to_cells(style, nside).to(maps.device)
-    uniform = Density.uniform(nside).mass
+    background = (prior or Density.uniform(nside)).mass
     readings: list[Reading] = []
     for part in torch.split(maps, max(1, _CHUNK // weights.numel())):
         evidence = operator.evidence(operator.pool(_opacity(part.float(), style)))
         mass = maximum_entropy(operator, evidence, weights, steps=steps)
         energies = _energies(operator, evidence, mass, weights)
         legibility = _legibility(*energies, overfit=_overfit(style, noise)).tolist()
-        rows = rearrange(mass, "b 1 (row p) place -> b row (place p)", p=grid.phases)
-        candidates = rows.flatten(1)
+        rows = rearrange(mass, "b 1 (row p) ring -> b row (ring p)", p=grid.phases)
+        candidates = rows[..., : grid.columns].flatten(1)
         cells = torch.sparse.mm(to_cells, candidates.T).T.contiguous().double().cpu()
         points = _modes(grid, candidates.double().cpu(), 1.5 * min(style.sigma_deg))
         for share, cell_mass, point in zip(legibility, cells, points, strict=True):
             is_legible = share >= LEGIBLE
-            fit = cell_mass.clamp_min(0) / cell_mass.sum() if is_legible else uniform
+            fit = cell_mass.clamp_min(0) / cell_mass.sum() if is_legible else background
             density = Density((1 - floor) * fit + floor / len(fit))
             readings.append(Reading(density, share, point if is_legible else point * torch.nan))
     return readings
 
 
-def _check(maps: Tensor, style: MapStyle, floor: float) -> None:
+def _check(maps: Tensor, style: MapStyle, floor: float, prior: Density | None, nside: int) -> None:
     if maps.ndim != 4 or maps.shape[1:] != (3, style.height, style.width):
         raise ValueError(
             f"expected maps [batch, 3, {style.height}, {style.width}], got {tuple(maps.shape)}; "
@@ -109,6 +111,8 @@ def _check(maps: Tensor, style: MapStyle, floor: float) -> None:
         raise ValueError("expected finite maps, got NaN or infinity; was the model run in float16?")
     if not 0 < floor < 1:
         raise ValueError(f"expected a floor above 0 and below 1, got {floor}")
+    if prior is not None and prior.nside != nside:
+        raise ValueError(f"expected a prior of nside {nside}, got {prior.nside}")
 
 
 def _opacity(
@@ -178,9 +182,13 @@ def _moved(maps: Tensor, shift: Float[Tensor, "b 2"]) -> Float[Tensor, "b 3 h w"
     return torch.fft.irfft2(spectrum, s=maps.shape[-2:])
 
 
-def _grid_weights(grid: Grid) -> Field:
-    """Mass of each candidate in the uniform density, which is the prior."""
+def _grid_weights(grid: Grid, prior: Density | None) -> Field:
+    """Prior mass of each candidate."""
     weights = grid.area[:, None].expand(-1, grid.columns)
+    if prior is not None:
+        weights = weights * prior.mass[cell_of(grid.lat_lon, prior.nside)]
+    if not weights.sum() > 0:
+        raise ValueError("expected a prior with mass on the map, got none there")
     return grid.phased((weights / weights.sum())[None])[None].float()
 
 
@@ -214,7 +222,7 @@ def _overfit(style: MapStyle, noise: Noise) -> float:
     operator = drawing_operator(style, noise)
     size = (16, len(style.sigma_deg), style.height, style.width)
     opacity = noise.white * torch.randn(size, generator=torch.Generator().manual_seed(0))
-    prior = _grid_weights(operator.grid)
+    prior = _grid_weights(operator.grid, None)
     evidence = operator.evidence(operator.draw(prior) + operator.pool(opacity))
     mass = maximum_entropy(operator, evidence, prior, steps=12)
     white, gained, _ = _energies(operator, evidence, mass, prior)
@@ -238,20 +246,16 @@ def _modes(
 def _to_cells(style: MapStyle, nside: int) -> Float[Tensor, "cells candidates"]:
     """Sparse matrix that spreads the mass of candidates over HEALPix cells, bilinearly; cached."""
     grid = candidate_grid(style)
-    # points of cells at most a third of a candidate's spacing apart
-    spacing = min(grid.step_deg, (grid.lat[0] - grid.lat[1]).item())
-    per_side = math.ceil(3 * math.degrees(cell_side(nside)) / spacing)
-    cells = torch.arange(12 * nside**2)
-    lat_lon = points_in_cells(cells, nside, per_side).flatten(0, 1)
+    cells, lat_lon = _points_on_map(style, nside, grid)
     row = (grid.lat[0] - lat_lon[:, 0]) / (grid.lat[0] - grid.lat[-1]) * (len(grid.lat) - 1)
-    column = (lat_lon[:, 1] + 180) % 360 / grid.step_deg - 0.5
+    column = (lat_lon[:, 1] - grid.west) % 360 / grid.step_deg - 0.5
     rows, row_share = _neighbours(row, len(grid.lat), around=False)
-    columns, column_share = _neighbours(column, grid.columns, around=True)
+    columns, column_share = _neighbours(column, grid.columns, around=style.is_world_wide)
     candidate = (rows[:, :, None] * grid.columns + columns[:, None]).flatten()
     share = (row_share[:, :, None] * column_share[:, None]).flatten()
     size = (12 * nside**2, len(grid.lat) * grid.columns)
     total = torch.zeros(size[1], dtype=torch.float64).index_add_(0, candidate, share)
-    place = torch.stack((cells.repeat_interleave(4 * per_side**2), candidate))
+    place = torch.stack((cells.repeat_interleave(4), candidate))
     share = (share / total[candidate]).float()
     return torch.sparse_coo_tensor(place, share, size, check_invariants=True).coalesce()
 
@@ -264,3 +268,29 @@ def _neighbours(
     nodes = torch.stack((below, below + 1), dim=-1).long()
     nodes = nodes % count if around else nodes.clamp(0, count - 1)
     return nodes, torch.stack((1 - (at - below), at - below), dim=-1)
+
+
+def _points_on_map(
+    style: MapStyle, nside: int, grid: Grid
+) -> tuple[Int[Tensor, " points"], Float[Tensor, "points 2"]]:
+    """Points of HEALPix cells on the map, at most a third of a candidate's spacing apart."""
+    cell_deg = math.degrees(cell_side(nside))
+    spacing = min(grid.step_deg, (grid.lat[0] - grid.lat[1]).item())
+    per_side = math.ceil(3 * cell_deg / spacing)
+    cells = torch.arange(12 * nside**2)
+    cells = cells[_is_on_map(cell_lat_lon(cells, nside), style, margin_deg=2 * cell_deg)]
+    lat_lon = points_in_cells(cells, nside, per_side).flatten(0, 1)
+    inside = _is_on_map(lat_lon, style, margin_deg=0.0)
+    return cells.repeat_interleave(per_side**2)[inside], lat_lon[inside]
+
+
+def _is_on_map(
+    lat_lon: Float[Tensor, "n 2"], style: MapStyle, *, margin_deg: float
+) -> Bool[Tensor, " n"]:
+    """Whether locations lie within the extent and a margin around it."""
+    west, south, _, north = style.extent
+    lat, lon = lat_lon.unbind(-1)
+    margin = margin_deg / torch.cos(torch.deg2rad(lat)).clamp_min(0.01)
+    apart = wrap_longitude(lon - west - style.width_deg / 2).abs()
+    is_in_rows = (lat >= south - margin_deg) & (lat <= north + margin_deg)
+    return is_in_rows & (apart <= style.width_deg / 2 + margin)

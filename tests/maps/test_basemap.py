@@ -1,5 +1,6 @@
 """Land and borders under the heatmap: the file in the package and its raster."""
 
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
@@ -34,19 +35,36 @@ def test_land_has_the_area_of_the_continents():
     assert land.area.sum() / 1e12 == pytest.approx(149, rel=0.03)
 
 
+@pytest.mark.parametrize("projection", ["equirectangular", "equal_area", "web_mercator"])
 @pytest.mark.parametrize("place", PLACES)
-def test_land_and_sea_lie_where_they_belong(place: str):
+def test_land_and_sea_lie_where_they_belong(projection: str, place: str):
     lat, lon, colour = PLACES[place]
-    style = MapStyle(height=180, width=360, base="land")
-    row = int(90 - lat)
+    top = 85.05 if projection == "web_mercator" else 90.0
+    style = MapStyle(
+        projection=projection, extent=(-180.0, -top, 180.0, top), height=180, width=360, base="land"
+    )
+    row = int(style.rows_of(torch.tensor(lat, dtype=torch.float64)))
     column = int((lon + 180) % 360 / style.pixel_deg)
     assert base_image(style)[:, row, column].tolist() == pytest.approx(colour, abs=0.01)
+
+
+def test_a_window_over_the_antimeridian_is_both_of_its_halves():
+    window = replace(
+        MapStyle.marker(height=64, width=64).window(160.0, 40.0, -160.0, 72.0), height=64
+    )
+    halves = [
+        base_image(replace(window, width=32, extent=extent))
+        for extent in ((160.0, 40.0, 180.0, 72.0), (-180.0, 40.0, -160.0, 72.0))
+    ]
+    apart = (base_image(window) - torch.cat(halves, dim=-1)).abs()
+    # the pen draws borders over the edge of a half, which a half of its own does not see
+    assert apart.mean() < 1e-3
 
 
 def test_borders_are_drawn():
     """Along the 49th parallel, between Canada and the United States."""
     style = MapStyle(height=720, width=1440, base="land")
-    row = int((90 - 49) / 180 * 720)
+    row = int(style.rows_of(torch.tensor(49.0)))
     column = int((180 - 110) / 360 * 1440)
     strip = base_image(style)[:, row - 2 : row + 3, column]
     towards_border = (strip - torch.tensor(LAND)[:, None]).norm(dim=0) / (

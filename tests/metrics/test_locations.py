@@ -18,8 +18,8 @@ from icgeo.metrics.locations import (
 from icgeo.sphere import distance_km, sample_uniform, to_lat_lon
 
 CITIES = pd.DataFrame(
-    [("EU", "FR", "FR.11", "Paris"), ("OC", "FJ", "FJ.01", "Suva"),
-     ("OC", "WS", None, "Apia"), ("SA", "AR", "AR.23", "Ushuaia")],
+    [("EU", "FR", "FR.11", None, "Paris"), ("OC", "FJ", "FJ.01", None, "Suva"),
+     ("OC", "WS", None, None, "Apia"), ("SA", "AR", "AR.23", None, "Ushuaia")],
     columns=PLACE_LEVELS,
 )  # fmt: skip
 SMALL = Gazetteer(np.array([(48.9, 2.4), (-18.1, 178.4), (-13.8, -171.8), (-54.8, -68.3)]), CITIES)
@@ -57,6 +57,7 @@ def test_labels_of_known_places():
     assert labels["country"].tolist() == ["FR", "NA", "US"]
     assert labels["continent"].tolist() == ["EU", "AF", "NA"]
     assert labels["region"].tolist()[0::2] == ["FR.11", "US.NY"]
+    assert labels["sub_region"].isna().all()
 
 
 def test_without_an_answer_labels_are_missing():
@@ -71,9 +72,43 @@ def test_missing_truths_are_excluded_and_counted_missing_answers_are_wrong():
     assert accuracy["country"] == PlaceAccuracy(2 / 4, scored=4, missing=1)
     assert accuracy["continent"] == PlaceAccuracy(3 / 4, scored=4, missing=1)
     assert accuracy["region"] == PlaceAccuracy(1 / 3, scored=3, missing=2)
+    assert math.isnan(accuracy["sub_region"].accuracy)
+    assert accuracy["sub_region"].missing == 5
 
 
 def test_labels_of_a_data_set_are_compared_as_they_are():
     accuracy = place_accuracy(["FR", None, "DE", "DE"], np.array(["FR", "FR", "DE", None]))
     assert accuracy == PlaceAccuracy(2 / 3, scored=3, missing=1)
     assert hits(["a", "b"], ["a", None]).tolist() == pytest.approx([1, math.nan], nan_ok=True)
+
+
+def test_geonames_tables_have_sub_regions(tmp_path):
+    """The 19 columns of GeoNames' readme; "NA" is Namibia, not a missing value."""
+    rows = [
+        ["1", "Paris", "Paris", "", "48.85", "2.35", "P", "PPLC", "FR", "", "11", "75", "", ""],
+        [
+            "2",
+            "Windhoek",
+            "",
+            'a "quote',
+            "-22.56",
+            "17.08",
+            "P",
+            "PPLC",
+            "NA",
+            "",
+            "00",
+            "",
+            "",
+            "",
+        ],
+    ]
+    path = tmp_path / "cities.txt"
+    path.write_text("\n".join("\t".join([*row, "9", "", "", "", ""]) for row in rows) + "\n")
+    labels = Gazetteer.from_geonames(path).locate([(48, 2), (-22, 17)])
+    assert labels.iloc[0].tolist() == ["EU", "FR", "FR.11", "FR.11.75", "Paris, FR.11"]
+    assert labels.loc[1, ["continent", "country", "city"]].tolist() == ["AF", "NA", "Windhoek, NA"]
+    assert labels.loc[1, ["region", "sub_region"]].isna().all()
+    path.write_text("a\tb\n")
+    with pytest.raises(ValueError, match=r"19 tab-separated columns .*got 2"):
+        Gazetteer.from_geonames(path)

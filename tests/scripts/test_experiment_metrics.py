@@ -11,6 +11,7 @@ def test_points_and_densities_are_scored(capsys):
     out = capsys.readouterr().out
     assert "within 2500 km: Interval(estimate=0.8" in out
     assert "labels: {'continent': 300, 'country': 300" in out
+    assert "'sub_region': 0" in out
     assert "10 densities: " in out
     assert "DensitySummary(queries=10" in out
 
