@@ -16,42 +16,17 @@ if TYPE_CHECKING:
     from icgeo.sphere.density import Density
 
 _HOMES = {
+    **dict.fromkeys(("Example", "Locator", "Prediction", "SequencePrediction"), "prediction"),
+    **dict.fromkeys(("Geolocator", "predict", "predict_sequence"), "geolocator"),
+    **dict.fromkeys(("LoadError", "load"), "models"),
     "Density": "sphere.density",
-    "Example": "prediction",
-    "Geolocator": "geolocator",
-    "LoadError": "models",
-    "Locator": "prediction",
-    "Prediction": "prediction",
-    "SequencePrediction": "prediction",
-    "load": "models",
     "plan": "models.cost",
-    "predict": "geolocator",
-    "predict_sequence": "geolocator",
 }
 """The module of each public name."""
 
-__all__ = [
-    "Density",
-    "Example",
-    "Geolocator",
-    "LoadError",
-    "Locator",
-    "Prediction",
-    "SequencePrediction",
-    "baselines",
-    "data",
-    "evaluation",
-    "features",
-    "load",
-    "maps",
-    "metrics",
-    "plan",
-    "plots",
-    "predict",
-    "predict_sequence",
-    "selection",
-    "sphere",
-]
+__all__ = ["Density", "Example", "Geolocator", "LoadError", "Locator", "Prediction", "plots"]
+__all__ += ["SequencePrediction", "baselines", "data", "evaluation", "features", "load", "maps"]
+__all__ += ["metrics", "plan", "predict", "predict_sequence", "selection", "sphere"]
 
 
 def __getattr__(name: str) -> Any:

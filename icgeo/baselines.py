@@ -8,7 +8,7 @@ answer with their own likelihood and no drawn map.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
@@ -75,12 +75,23 @@ class Chance:
         start = time.perf_counter()
         contents = [read_photo(photo).tobytes() for photo in photos]
         normal = keyed_noise(contents, (3,), samples=1, seed=self.seed)[:, 0].double()
-        density = Density.uniform(NSIDE)
-        seconds = (time.perf_counter() - start) / len(photos)
-        return [
-            Prediction(density, lat, lon, legibility=0.0, located=True, seconds=seconds)
-            for lat, lon in to_lat_lon(normalize(normal, dim=-1)).tolist()
-        ]
+        places = to_lat_lon(normalize(normal, dim=-1)).tolist()
+        return _answers(len(places) * [Density.uniform(NSIDE)], places, start, legibility=0.0)
+
+
+def _answers(
+    densities: Iterable[Density],
+    places: Sequence[Sequence[float]],
+    start: float,
+    *,
+    legibility: float = 1.0,
+) -> list[Prediction]:
+    """Answer with these places, found since `start`."""
+    predictions = [
+        Prediction(density, lat, lon, legibility, located=True, seconds=0.0)
+        for density, (lat, lon) in zip(densities, places, strict=True)
+    ]
+    return add_seconds(predictions, time.perf_counter() - start)
 
 
 @dataclass(frozen=True)
@@ -105,12 +116,7 @@ class Retrieval:
         # rounded, for sums depend on how many photos are located at once
         cosines, nearest = (query @ known.T).round(decimals=6).max(-1)
         places = [(examples[number].lat, examples[number].lon) for number in nearest.tolist()]
-        densities = map(self.spread.density, places, cosines.tolist())
-        predictions = [
-            Prediction(density, *place, legibility=1.0, located=True, seconds=0.0)
-            for density, place in zip(densities, places, strict=True)
-        ]
-        return add_seconds(predictions, time.perf_counter() - start)
+        return _answers(map(self.spread.density, places, cosines.tolist()), places, start)
 
 
 @dataclass(frozen=True)
@@ -222,15 +228,12 @@ class NearestOracle:
         start = time.perf_counter()
         places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
         nearest = distance_km(self.truth[:, None].double(), places).argmin(-1)
-        predictions = [
-            Prediction(
-                Density.from_mixture([lat, lon], self.kappa, nside=NSIDE),
-                lat,
-                lon,
-                legibility=1.0,
-                located=True,
-                seconds=0.0,
-            )
-            for lat, lon in places[nearest].tolist()
-        ]
-        return add_seconds(predictions, time.perf_counter() - start)
+        answers = places[nearest].tolist()
+        densities = [Density.from_mixture(place, self.kappa, nside=NSIDE) for place in answers]
+        return _answers(densities, answers, start)
+
+
+BESIDE = (RETRIEVAL, CROSS_CORRELATION, PARTS_ALONE)
+"""Names of those that tables show beside the method."""
+BASELINES = (Chance.name, NearestPixels.name, *BESIDE, NearestOracle.name)
+"""Names that tables and figures set apart."""

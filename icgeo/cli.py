@@ -285,13 +285,10 @@ COMMANDS: dict[type[Any], Callable[[Any], int]] = {
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     try:
-        options = config.parse(
-            {command.__name__: options for options, command in COMMANDS.items()},
-            args,
-            prog="icgeo",
-            description="Locate photos by showing a model that draws maps a few solved cases.",
-            version=metadata.version("icgeo"),
-        )
+        commands = {command.__name__: options for options, command in COMMANDS.items()}
+        about = {"prog": "icgeo", "version": metadata.version("icgeo")}
+        text = "Locate photos by showing a model that draws maps a few solved cases."
+        options = config.parse(commands, args, description=text, **about)
         config.prepare_screen()
         return COMMANDS[type(options)](options)
     except UsageError as error:

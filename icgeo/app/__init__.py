@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
+from icgeo.config import require
 from icgeo.models import LoadError
 
 MAX_UPLOAD = "20mb"
@@ -32,12 +33,9 @@ def launch(
 ) -> None:
     """Serve the page until it is interrupted.
 
-    Args:
-        host: the address to listen on; "0.0.0.0" lets in everyone who can reach this machine.
-        port: 0 takes any that is free.
-        share: open a public tunnel through gradio's servers, to which all then goes.
-        model: what `icgeo.load` takes, or several to choose from.
-        device: where models run.
+    The `host` "0.0.0.0" lets in everyone who can reach this machine, `share` opens a public tunnel
+    through gradio's servers, to which all then goes; port 0 takes any that is free. `model` is what
+    `icgeo.load` takes, or several to choose from.
 
     Raises:
         LoadError: no such model, or gradio or plotly is not installed.
@@ -45,29 +43,19 @@ def launch(
     """
     port = _free_port(host, port)
     with _own_folder():  # gradio makes one as it is imported
-        try:
-            import gradio
-            import plotly  # noqa: F401
-        except ImportError as error:
-            raise LoadError(
-                "the page needs gradio and plotly: pip install 'icgeo[demo]'"
-            ) from error
+        gradio, _ = (
+            require(package, "the page", "demo", error=LoadError)
+            for package in ("gradio", "plotly")
+        )
         from icgeo.app.interface import build
 
         theme = gradio.themes.Default(font=_FONTS, font_mono=("ui-monospace", "monospace"))
         page = build(model, device=device).queue(api_open=False)
+        look = {"theme": theme, "css": _CSS, "footer_links": [], "ssr_mode": False, "quiet": True}
+        # a history of runs would keep photos in the browser
+        limits = {"max_file_size": MAX_UPLOAD, "run_history": False, "prevent_thread_lock": True}
         _, here, shared = page.launch(
-            server_name=host,
-            server_port=port,
-            share=share,
-            max_file_size=MAX_UPLOAD,
-            theme=theme,
-            css=_CSS,
-            footer_links=[],
-            ssr_mode=False,
-            run_history=False,  # it would keep photos in the browser
-            quiet=True,
-            prevent_thread_lock=True,
+            server_name=host, server_port=port, share=share, **look, **limits
         )
         sys.stderr.write(f"icgeo: the page is at {shared or here}; Ctrl-C stops it\n")
         try:

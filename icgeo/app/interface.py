@@ -6,6 +6,7 @@ an hour after they were made, and when the server stops.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from functools import lru_cache, partial, wraps
 from pathlib import Path
@@ -75,16 +76,9 @@ def _on(event: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
 
 
 def _gallery(label: str, name: str) -> Any:
-    return gr.Gallery(
-        label=label,
-        show_label=False,  # it would cover the first photo
-        columns=3,
-        height=260,
-        object_fit="contain",
-        elem_id=name,
-        interactive=False,
-        buttons=[],
-    )
+    look: dict[str, Any] = {"columns": 3, "height": 260, "object_fit": "contain", "buttons": []}
+    # a label that is shown would cover the first photo
+    return gr.Gallery(label=label, show_label=False, elem_id=name, interactive=False, **look)
 
 
 def _picture(title: str, name: str, value: Any = None) -> Any:
@@ -255,10 +249,8 @@ def _answer_part(queries: Any, bank: Any, settings: Sequence[Any], opened: Any) 
     waiting = _on(start.click, lambda: (Event(), "Waiting …"), None, [ticket, status], queue=False)
     _on(waiting.then, run, inputs, [*parts.values()], concurrency_limit=1)
     _on(stop.click, lambda asking: asking and asking.set(), ticket, None, queue=False)
-    changed = [parts[name] for name in _SHOWN]
-    _on(
-        parts["choice"].input, show, [parts["choice"], answers], changed, trigger_mode="always_last"
-    )
+    chosen, changed = [parts["choice"], answers], [parts[name] for name in _SHOWN]
+    _on(parts["choice"].input, show, chosen, changed, trigger_mode="always_last")
 
 
 def _shown(visit: Visit, number: int) -> dict[str, Any]:
@@ -284,13 +276,16 @@ def _locate(
         raise ValueError("expected a photo to locate, got none; upload one, or try a view")
     locator = session.build_locator(opened(request.model), request)
     visit, blank = Visit(asking), dict.fromkeys(_SHOWN)
+    waiting = len(request.bank.waiting)
+    left_out = f" ({waiting} without a place left out)" if waiting else ""
     hidden, visible = gr.update(visible=False), gr.update(visible=True)
     yield {"answers": visit, "choice": hidden, "outcome": visible, **blank}
     try:
         for number, shot in enumerate(request.queries):
             examples = session.choose_examples(locator, shot.photo, request)
             context = outputs.draw_context(examples, locator.loaded.settings.style)
-            title = _title(request, number, len(examples))
+            count = f"{len(examples)} example{'' if len(examples) == 1 else 's'}"
+            title = f"Photo {number + 1} of {len(request.queries)}, {count}{left_out}"
             yield {**blank, "context": context, "status": title}
             steps = session.locate_in_steps(locator, shot.photo, examples, cancelled=asking)
             for step, seen in enumerate(steps, start=1):
@@ -302,17 +297,9 @@ def _locate(
                     answer = Answer(shot, seen, context, files)
                     visit = replace(visit, answers=(*visit.answers, answer))
             yield {"answers": visit, "status": f"{title}: done", **_shown(visit, number)}
-    except session.CancelledError:
+    except CancelledError:
         last = _shown(visit, len(visit.answers) - 1) if visit.answers else blank
         yield {"status": "Cancelled.", **last}
     options = [(f"{i + 1}. {answer.shot.name}", i) for i, answer in enumerate(visit.answers)]
     if len(request.queries) > 1 and options:
         yield {"choice": gr.update(choices=options, value=options[-1][1], visible=True)}
-
-
-def _title(request: Request, number: int, shown: int) -> str:
-    """Say which photo it is, and how many examples it is shown."""
-    waiting = len(request.bank.waiting)
-    left_out = f" ({waiting} without a place left out)" if waiting else ""
-    examples = f"{shown} example{'' if shown == 1 else 's'}"
-    return f"Photo {number + 1} of {len(request.queries)}, {examples}{left_out}"

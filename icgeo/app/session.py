@@ -6,13 +6,14 @@ drawing runs in a thread of its own and checks between two steps whether it is t
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 from threading import Event
+from typing import Any
 
 from jaxtyping import Float
 from PIL import Image
@@ -47,10 +48,6 @@ WAYS_TO_CHOOSE = {
 }
 """Ways to choose, and by which features if not by those that suit the model; the first ones are cut
 off before there is a choice."""
-
-
-class CancelledError(Exception):
-    """The visitor asked to stop."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,14 +232,10 @@ def built_in_views(name: str, *, seed: int, count: int = 16, first: int = 1) -> 
 def build_locator(model: MapModel, request: Request) -> Geolocator:
     """Make what locates as a visitor asks."""
     select, features = WAYS_TO_CHOOSE[request.choice]
-    return Geolocator(
-        model,
-        steps=int(request.steps),
-        samples=int(request.samples),
-        shots=int(request.shots),
-        select=select,
-        features=features,
-    )
+    counts: dict[str, Any] = {
+        name: int(getattr(request, name)) for name in ("steps", "samples", "shots")
+    }
+    return Geolocator(model, select=select, features=features, **counts)
 
 
 def choose_examples(locator: Geolocator, photo: Image.Image, request: Request) -> list[Example]:

@@ -17,7 +17,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
-from icgeo.config import UsageError
+from icgeo.config import UsageError, require
 from icgeo.data.manifest import PHOTO_SUFFIXES
 from icgeo.data.photos import Photo, StoredPhoto
 
@@ -167,12 +167,7 @@ def _sample(
 
 def hub_rows(name: str, split: str) -> Rows:
     """Stream a data set of the hub (or a folder of Parquet files) through `datasets`."""
-    try:
-        import datasets
-    except ImportError as error:
-        raise BenchmarkError(
-            "reading from the hub needs datasets: pip install 'icgeo[data]'"
-        ) from error
+    datasets = require("datasets", "reading from the hub", "data", error=BenchmarkError)
     try:
         rows = datasets.load_dataset(name, split=split, streaming=True).decode(False)
         for number, row in enumerate(rows, start=1):

@@ -221,12 +221,11 @@ def _find_table(
     """Find the table of a split, or else its shards."""
     if not root.is_dir():
         raise BenchmarkError(f"expected a folder {root}, found none")
-    for files in options:
-        for path in (root / table for table in files.tables):
-            if path.is_file():
-                lines = partial(benchmark_rows.table_rows, path, files.delimiter, files.header)
-                coco = partial(benchmark_rows.coco_rows, path)
-                return files, coco if files.format == "coco" else lines, path
+    for files, table in ((one, table) for one in options for table in one.tables):
+        if (path := root / table).is_file():
+            lines = partial(benchmark_rows.table_rows, path, files.delimiter, files.header)
+            coco = partial(benchmark_rows.coco_rows, path)
+            return files, coco if files.format == "coco" else lines, path
     for folder in (root / options[0].split, root):
         if shards := sorted(folder.glob("*.tar")):
             return options[0], partial(benchmark_rows.shard_rows, shards), shards[0]

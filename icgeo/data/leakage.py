@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from scipy.spatial import cKDTree
 
-from icgeo.config import UsageError
+from icgeo.config import UsageError, require
 from icgeo.data.photos import Photo, PhotoError, read_photo
 from icgeo.sphere import EARTH_RADIUS_KM, distance_km, to_xyz
 
@@ -115,12 +115,7 @@ def _xyz(places: list[tuple[float, float] | None]) -> Float[np.ndarray, "photos 
 
 def _hash(photo: Photo) -> int | None:
     """Hash what a photo shows, None if it cannot be read."""
-    try:
-        import imagehash
-    except ImportError as error:
-        raise UsageError(
-            "finding near duplicates needs imagehash: pip install 'icgeo[data]', or max_bits=None"
-        ) from error
+    imagehash = require("imagehash", "finding near duplicates (all but max_bits=None)", "data")
     try:
         return int(str(imagehash.phash(read_photo(photo, size_hint=64))), 16)
     except PhotoError as error:

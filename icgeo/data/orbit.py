@@ -173,7 +173,6 @@ def take_views(
 
     Return the views, and the directions in which their pixels look.
 
-
     `rotation` (or reflection) takes directions to those of the picture: the world appears turned.
     The first three channels are colours; further ones (a land mask) are only sampled.
     """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from icgeo.config import UsageError
+from icgeo.config import UsageError, require
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -54,10 +54,7 @@ def read_video(
 
 def _decode(path: Path) -> "Iterator[tuple[float, VideoFrame]]":
     """Decode frames in order, with their times in seconds, as far as it goes."""
-    try:
-        import av
-    except ImportError as error:
-        raise UsageError("reading a video needs PyAV: pip install 'icgeo[video]'") from error
+    av = require("av", "reading a video", "video")
     if not path.is_file():
         raise UsageError(f"there is no video {path}")
     try:

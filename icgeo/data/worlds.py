@@ -216,9 +216,9 @@ def mixture(xyz: Points, generator: Generator) -> World:
     return pure[first](xyz, generator) * mask + pure[second](xyz, generator) * (1 - mask)
 
 
-PAINTERS = (terrain, bands, dunes, ice, mixture, craters, cells, rivers, flows)
 FAMILIES: dict[str, Callable[[Points, Generator], World]] = {
-    paint.__name__: paint for paint in PAINTERS
+    paint.__name__: paint
+    for paint in (terrain, bands, dunes, ice, mixture, craters, cells, rivers, flows)
 }
 TRAINING_FAMILIES = ("terrain", "bands", "dunes", "ice", "mixture")
 HELD_OUT_FAMILIES = ("craters", "cells")

@@ -8,8 +8,10 @@ and for each view its own field of view, exposure and haze.
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,30 +23,12 @@ from tqdm import tqdm
 
 from icgeo import options
 from icgeo.config import UsageError
+from icgeo.data import orbit, worlds
 from icgeo.data.benchmarks import BENCHMARKS, BenchmarkRecord, OpenBenchmark
 from icgeo.data.leakage import LeakageGuard
 from icgeo.data.manifest import read_manifest
-from icgeo.data.orbit import (
-    REAL_WORLDS,
-    ViewOptions,
-    land_mask,
-    look_up,
-    mix_colours,
-    open_world,
-    random_views,
-    track_views,
-    views_to_examples,
-)
 from icgeo.data.photos import Photo, PhotoError, read_photo
 from icgeo.data.video import read_video
-from icgeo.data.worlds import (
-    FAMILIES,
-    HELD_OUT_FAMILIES,
-    TRAINING_FAMILIES,
-    UNSEEN_FAMILIES,
-    pixel_xyz,
-    procedural_world,
-)
 from icgeo.prediction import Example
 from icgeo.seeds import seeded_generator
 from icgeo.sphere import random_rotation
@@ -52,13 +36,13 @@ from icgeo.sphere import random_rotation
 EARTH = "blue-marble"
 TURNED_EARTH = "turned-earth"
 """Blue Marble turned at random and with its colours mixed, another way in each episode."""
-EARTH_VIEWS = ViewOptions(field_of_view_deg=(30.0, 60.0), min_land=0.2)
+EARTH_VIEWS = orbit.ViewOptions(field_of_view_deg=(30.0, 60.0), min_land=0.2)
 PHOTOS = "photos"
 HELD_OUT, UNSEEN, SEEN = "held-out families", "unseen families", "seen families"
 WORLD_GROUPS: dict[str, tuple[str, ...]] = {
-    HELD_OUT: HELD_OUT_FAMILIES,
-    UNSEEN: UNSEEN_FAMILIES,
-    SEEN: TRAINING_FAMILIES,
+    HELD_OUT: worlds.HELD_OUT_FAMILIES,
+    UNSEEN: worlds.UNSEEN_FAMILIES,
+    SEEN: worlds.TRAINING_FAMILIES,
     TURNED_EARTH: (TURNED_EARTH,),
 }
 """Held out of training, unseen by development too, or seen; coastlines of the Earth were seen."""
@@ -145,21 +129,17 @@ def world_episode(
     episode = f"{name}-clip-{seed}-{number}" if is_clip else f"{name}-{seed}-{number}"
     picture = world_picture(world, seeded_generator(episode, "world"))
     if is_clip:
-        track = track_views(picture, queries, generator=seeded_generator(episode, "track"))
-        views = views_to_examples(track.images, track.lat_lon)
+        track = orbit.track_views(picture, queries, generator=seeded_generator(episode, "track"))
+        views = orbit.views_to_examples(track.images, track.lat_lon)
     else:
         views = world_views(world, picture, queries, seeded_generator(episode, "queries"))
     known = world_views(world, picture, shots, seeded_generator(episode, "examples"))
-    return Episode(
-        episode,
-        name,
-        [Example(image, *lat_lon) for image, lat_lon in known],
-        [
-            Query(f"{episode}/{index}", *view, seconds=60.0 * index if is_clip else None)
-            for index, view in enumerate(views)
-        ],
-        (255 * picture).round().to(torch.uint8),
-    )
+    located = [
+        Query(f"{episode}/{index}", *view, seconds=60.0 * index if is_clip else None)
+        for index, view in enumerate(views)
+    ]
+    examples = [Example(image, *lat_lon) for image, lat_lon in known]
+    return Episode(episode, name, examples, located, (255 * picture).round().to(torch.uint8))
 
 
 def group_episodes(
@@ -167,12 +147,9 @@ def group_episodes(
 ) -> list[Episode]:
     """Take episodes of a group in `WORLD_GROUPS`, of its families in turn, each a new world."""
     families = WORLD_GROUPS[group]
-    return [
-        world_episode(
-            families[number % len(families)], number, queries=queries, shots=shots, seed=seed
-        )
-        for number in tqdm(range(episodes), desc=f"{group}: worlds", leave=False)
-    ]
+    take = partial(world_episode, queries=queries, shots=shots, seed=seed)
+    numbers = tqdm(range(episodes), desc=f"{group}: worlds", leave=False)
+    return [take(families[number % len(families)], number) for number in numbers]
 
 
 def name_groups(rows: DataFrame) -> DataFrame:
@@ -183,16 +160,16 @@ def name_groups(rows: DataFrame) -> DataFrame:
 
 def world_picture(world: str, generator: Generator) -> Float[Tensor, "3 height width"]:
     """Paint or read a world, named as in `world_episode`."""
-    if world in FAMILIES:
-        return procedural_world(world, generator=generator)
+    if world in worlds.FAMILIES:
+        return worlds.procedural_world(world, generator=generator)
     if world == TURNED_EARTH:
-        return turned(open_world(EARTH), generator=generator)
-    if world not in REAL_WORLDS and not Path(world).is_file():
+        return turned(orbit.open_world(EARTH), generator=generator)
+    if world not in orbit.REAL_WORLDS and not Path(world).is_file():
         raise UsageError(
-            f"expected a world of {[*REAL_WORLDS, TURNED_EARTH]}, a family of {[*FAMILIES]}, or "
-            f"the path of a picture, got {world!r}"
+            f"expected a world of {[*orbit.REAL_WORLDS, TURNED_EARTH]}, a family of "
+            f"{[*worlds.FAMILIES]}, or the path of a picture, got {world!r}"
         )
-    return open_world(world)
+    return orbit.open_world(world)
 
 
 def turned(
@@ -200,11 +177,11 @@ def turned(
 ) -> Float[Tensor, "3 height width"]:
     """Turn the sphere of a world at random, and its colours around grey by half of a turn."""
     rotation = random_rotation(generator=generator, dtype=torch.float32)
-    xyz = einsum(pixel_xyz(world.shape[-2]), rotation, "h w i, j i -> h w j")
+    xyz = einsum(worlds.pixel_xyz(world.shape[-2]), rotation, "h w i, j i -> h w j")
     squares = rearrange(xyz, "h (v w) i -> 1 v h w i", v=2)
-    picture = rearrange(look_up(world[None], squares), "1 v c h w -> c h (v w)")
+    picture = rearrange(orbit.look_up(world[None], squares), "1 v c h w -> c h (v w)")
     mix = torch.eye(3).lerp(random_rotation(generator=generator, dtype=torch.float32), 0.5)
-    return mix_colours(picture, mix).clamp(0, 1)
+    return orbit.mix_colours(picture, mix).clamp(0, 1)
 
 
 def world_views(
@@ -213,9 +190,11 @@ def world_views(
     """Take views of a world at random places: arrays [size, size, 3], and where in degrees."""
     if not count:
         return []
-    land, options = (land_mask(picture.shape[-2]), EARTH_VIEWS) if world == EARTH else (None, None)
-    views = random_views(picture, count, generator=generator, options=options, land=land)
-    return views_to_examples(views.images, views.lat_lon)
+    over_land: dict[str, Any] = {}
+    if world == EARTH:
+        over_land = {"options": EARTH_VIEWS, "land": orbit.land_mask(picture.shape[-2])}
+    views = orbit.random_views(picture, count, generator=generator, **over_land)
+    return orbit.views_to_examples(views.images, views.lat_lon)
 
 
 def photo_episode(

@@ -11,14 +11,13 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from pandas import DataFrame
 
-from icgeo.config import UsageError
+from icgeo.config import UsageError, require
 from icgeo.evaluation.episodes import Stream
 from icgeo.evaluation.rows import RowFile, known_rows
 from icgeo.evaluation.run import Order, batches, finish, locate, read
@@ -52,13 +51,9 @@ def local_ray(*, cpus: int = 2, object_store_mb: int = 256) -> Iterator[None]:
         UsageError: Ray is not installed.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray = _import_ray("ray")
-    ray.init(
-        num_cpus=cpus,
-        object_store_memory=object_store_mb * 2**20,
-        include_dashboard=False,
-        log_to_driver=False,
-    )
+    ray = require("ray", "an evaluation on Ray", "ray")
+    quiet = {"include_dashboard": False, "log_to_driver": False}
+    ray.init(num_cpus=cpus, object_store_memory=object_store_mb * 2**20, **quiet)
     try:
         yield
     finally:
@@ -89,28 +84,16 @@ def evaluate_on_ray(
     work = batches(runs, shots=shots, size=batch_size, known=known, order=order)
     items = [{"work": pickle.dumps(batch)} for batch in work if batch[-1]]  # shots are missing
     if items:
-        data = _import_ray("ray.data")
+        data = require("ray.data", "an evaluation on Ray", "ray")
         # of episodes, actors need all but the queries
         bare = [replace(episode, queries=()) for episode in episodes]
         read_items = data.from_items(items, override_num_blocks=len(items)).map(_read)
-        read_items.map_batches(
-            _Actor,
-            fn_constructor_args=(open_locators, bare, folder.absolute(), pool),
-            compute=data.ActorPoolStrategy(
-                min_size=pool.fewest, max_size=pool.most, max_tasks_in_flight_per_actor=2
-            ),
-            batch_size=1,
-            num_cpus=pool.cpus,
-            num_gpus=pool.gpus,
-        ).materialize()
+        size = {"min_size": pool.fewest, "max_size": pool.most, "max_tasks_in_flight_per_actor": 2}
+        how = {"compute": data.ActorPoolStrategy(**size), "batch_size": 1}
+        how |= {"num_cpus": pool.cpus, "num_gpus": pool.gpus}
+        given = (open_locators, bare, folder.absolute(), pool)
+        read_items.map_batches(_Actor, fn_constructor_args=given, **how).materialize()
     return finish(folder, order, [pool.name])
-
-
-def _import_ray(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise UsageError("expected Ray to be installed; pip install 'icgeo[ray]'") from error
 
 
 def _read(item: dict[str, bytes]) -> dict[str, bytes]:

@@ -115,12 +115,11 @@ def to_frame(rows: Iterable[Row]) -> DataFrame:
     Numbers that are not known are NaN, text is None, `located` is pandas' own NA.
     """
     rows = list(rows)
-    return DataFrame(
-        {
-            field.name: Series([getattr(row, field.name) for row in rows], dtype=DTYPES[field.type])
-            for field in fields(Row)
-        }
-    )
+    columns = {}
+    for field in fields(Row):
+        values = [getattr(row, field.name) for row in rows]
+        columns[field.name] = Series(values, dtype=DTYPES[field.type])
+    return DataFrame(columns)
 
 
 def write_rows(folder: Path, rows: Iterable[Row]) -> None:

@@ -16,34 +16,13 @@ from jaxtyping import Float
 from pandas import DataFrame, Series
 from torch import Tensor
 
-from icgeo.baselines import (
-    CROSS_CORRELATION,
-    PARTS_ALONE,
-    RETRIEVAL,
-    Chance,
-    NearestOracle,
-    NearestPixels,
-)
-from icgeo.metrics import THRESHOLDS_KM, geoscore
-from icgeo.metrics.intervals import (
-    Interval,
-    Statistic,
-    bootstrap_interval,
-    paired_bootstrap,
-    weighted_mean,
-    weighted_median,
-)
+from icgeo.baselines import BASELINES as BASELINES
+from icgeo.baselines import BESIDE
+from icgeo.metrics import THRESHOLDS_KM, geoscore, intervals
 from icgeo.sphere import AREA_KM2, EARTH_RADIUS_KM, as_tensor
 
 GUESS_KM = math.pi / 2 * EARTH_RADIUS_KM
 """Median error of guesses at random."""
-BASELINES = (
-    *(Chance.name, NearestPixels.name, RETRIEVAL, CROSS_CORRELATION, PARTS_ALONE),
-    NearestOracle.name,
-)
-"""Names that tables and figures set apart."""
-BESIDE = (RETRIEVAL, CROSS_CORRELATION, PARTS_ALONE)
-"""Those that tables show beside the method."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +34,9 @@ class Metric:
     unit: str
     format: str
     """Format specification of a number, such as ".0f"; shares are printed in percent."""
-    higher_is_better: bool | None
-    """Direction; None where the best value is in between."""
     values: Callable[[DataFrame], Any]
     """A number for each row; NaN leaves the row out."""
-    statistic: Statistic = weighted_mean
+    statistic: intervals.Statistic = intervals.weighted_mean
 
     def column(self, rows: DataFrame) -> Float[Tensor, "rows"]:
         """Return the number of each row."""
@@ -71,19 +48,16 @@ class Metric:
         values = values[~values.isnan()]
         return self.statistic(values, torch.ones_like(values)).item() if len(values) else math.nan
 
-    def interval(self, rows: DataFrame, *, resamples: int = 1000) -> Interval:
+    def interval(self, rows: DataFrame, *, resamples: int = 1000) -> intervals.Interval:
         """Score rows, with the 95 % interval by the bootstrap over episodes."""
         values = self.column(rows)
         known = ~values.isnan()
         if not known.any():
-            return Interval(math.nan, math.nan, math.nan)
-        return bootstrap_interval(
-            values[known],
-            statistic=self.statistic,
-            clusters=_clusters(rows[known.numpy()]),
-            resamples=resamples,
-            generator=torch.Generator().manual_seed(0),
-        )
+            return intervals.Interval(math.nan, math.nan, math.nan)
+        clusters, seeded = _clusters(rows[known.numpy()]), torch.Generator().manual_seed(0)
+        how: dict[str, Any] = {"statistic": self.statistic, "clusters": clusters}
+        how |= {"resamples": resamples, "generator": seeded}
+        return intervals.bootstrap_interval(values[known], **how)
 
 
 def distances(rows: DataFrame) -> "Series[float]":
@@ -96,30 +70,30 @@ def _clusters(rows: DataFrame) -> Sequence[str] | None:
     return list(rows.episode) if rows.episode.nunique() > 1 else None
 
 
-def _area_share(rows: DataFrame) -> "Series[float]":
-    return rows.area_90_km2 / AREA_KM2
+def _within(km: float) -> Metric:
+    return Metric(f"< {km:.0f} km", "share", ".0%", lambda rows: distances(rows) < km)
 
 
 def _is_covered(rows: DataFrame) -> "Series[bool]":
     return (rows.level <= 0.9).where(rows.level.notna())
 
 
-def _within(km: float) -> Metric:
-    return Metric(f"< {km:.0f} km", "share", ".0%", True, lambda rows: distances(rows) < km)
-
-
 METRICS: dict[str, Metric] = {
-    "median_km": Metric("median km", "km", ".0f", False, distances, weighted_median),
-    "mean_km": Metric("mean km", "km", ".0f", False, distances),
-    "geoscore": Metric("GeoScore", "0 to 5000", ".0f", True, lambda it: geoscore(distances(it))),
+    "median_km": Metric("median km", "km", ".0f", distances, intervals.weighted_median),
+    "mean_km": Metric("mean km", "km", ".0f", distances),
+    "geoscore": Metric("GeoScore", "0 to 5000", ".0f", lambda rows: geoscore(distances(rows))),
     **{f"within_{km:.0f}km": _within(km) for km in THRESHOLDS_KM},
-    "nll": Metric("NLL", "nats/sr", ".2f", False, lambda rows: rows.nll),
+    "nll": Metric("NLL", "nats/sr", ".2f", lambda rows: rows.nll),
     "area_share": Metric(
-        "90 % area", "share of the sphere", ".1%", False, _area_share, weighted_median
+        "90 % area",
+        "share of the sphere",
+        ".1%",
+        lambda rows: rows.area_90_km2 / AREA_KM2,
+        intervals.weighted_median,
     ),
-    "covered": Metric("covered", "share", ".0%", None, _is_covered),
-    "located": Metric("located", "share", ".0%", True, lambda rows: rows.distance_km.notna()),
-    "seconds": Metric("s/query", "s", ".3f", False, lambda rows: rows.seconds),
+    "covered": Metric("covered", "share", ".0%", _is_covered),
+    "located": Metric("located", "share", ".0%", lambda rows: rows.distance_km.notna()),
+    "seconds": Metric("s/query", "s", ".3f", lambda rows: rows.seconds),
 }
 """Covered are the truths inside the 90 % regions, located the queries that got an answer."""
 IN_TABLES = ("median_km", "mean_km", "within_2500km", "nll", "area_share", "covered")
@@ -182,15 +156,11 @@ def compare(
             record = dict(zip((*by, across), (*key, value), strict=True))
             for name in metrics:
                 metric = METRICS[name]
-                interval = paired_bootstrap(
-                    metric.column(part),
-                    metric.column(other),
-                    statistic=metric.statistic,
-                    ratio=ratio,
-                    clusters=_clusters(part),
-                    resamples=resamples,
-                    generator=torch.Generator().manual_seed(0),
-                )
+                how: dict[str, Any] = {"statistic": metric.statistic, "clusters": _clusters(part)}
+                how |= {"ratio": ratio, "resamples": resamples}
+                how["generator"] = torch.Generator().manual_seed(0)
+                pair = metric.column(part), metric.column(other)
+                interval = intervals.paired_bootstrap(*pair, **how)
                 record |= {name: metric(part), f"{name}_{effect}": interval.estimate}
                 record |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
             records.append(record)
@@ -259,17 +229,12 @@ def score_table(scores: DataFrame) -> str:
 
 def comparison_table(comparison: DataFrame) -> str:
     """Lay out what `compare` returns as Markdown; a difference below 0 is better than the base."""
-    lines = zip(
-        comparison.locator,
-        comparison.shots,
-        [f"{km:.0f}" for km in comparison.median_km],
-        format_differences(comparison, "median_km", "+z.0f"),
-        [f"{nll:.2f}" for nll in comparison.nll],
-        format_differences(comparison, "nll", "+z.2f"),
-        strict=True,
-    )
+    cells: list[Any] = [comparison.locator, comparison.shots]
+    for name, form in (("median_km", ".0f"), ("nll", ".2f")):
+        cells.append([f"{value:{form}}" for value in comparison[name]])
+        cells.append(format_differences(comparison, name, f"+z{form}"))
     header = ["locator", "shots", "median km", "difference (95 %)", "NLL", "difference (95 %)"]
-    return to_markdown(DataFrame(lines, columns=header))
+    return to_markdown(DataFrame(zip(*cells, strict=True), columns=header))
 
 
 def format_differences(comparison: DataFrame, metric: str, form: str) -> list[str]:

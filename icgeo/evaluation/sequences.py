@@ -48,12 +48,9 @@ def evaluate_sequences(
 
 def _sequence_rows(locator: SequenceLocator, episode: Episode, speed_kmh: float) -> list[Row]:
     """Locate a clip: the row of the whole, then those of its frames given all of them."""
-    clip = locator.locate_sequence(
-        [query.photo for query in episode.queries],
-        episode.examples,
-        speed_kmh=speed_kmh,
-        seconds=[query.seconds or 0.0 for query in episode.queries],
-    )
+    photos = [query.photo for query in episode.queries]
+    seconds = [query.seconds or 0.0 for query in episode.queries]
+    clip = locator.locate_sequence(photos, episode.examples, speed_kmh=speed_kmh, seconds=seconds)
     first, shots = episode.queries[0], len(episode.examples)
     track = [query.lat_lon for query in episode.queries if query.lat_lon is not None]
     whole = replace(first, id=WHOLE, lat_lon=None)

@@ -38,8 +38,7 @@ def reliability(levels: ArrayLike | Tensor, grid: ArrayLike | Tensor) -> Float[T
 
     Calibrated densities follow the diagonal, since their levels are uniform (Dawid 1984).
     """
-    probabilities = as_column(grid, "probability", low=0, high=1)
-    return _share_up_to(_sorted_levels(levels), probabilities)
+    return _share_up_to(_sorted_levels(levels), as_column(grid, "probability", low=0, high=1))
 
 
 def calibration_error(levels: ArrayLike | Tensor) -> float:

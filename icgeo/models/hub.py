@@ -12,16 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from huggingface_hub import DryRunFileInfo, HfApi, constants, hf_hub_download, snapshot_download
-from huggingface_hub.errors import (
-    DryRunError,
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfApi, constants, errors, hf_hub_download, snapshot_download
 from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 from tqdm import tqdm
 
@@ -120,26 +111,20 @@ def _dry_run(
             return None
     try:
         return download(*names, dry_run=True, **options)
-    except LocalEntryNotFoundError:
+    except errors.LocalEntryNotFoundError:
         return None
-    except DryRunError as error:
-        if isinstance(error.__cause__, HfHubHTTPError):
+    except errors.DryRunError as error:
+        if isinstance(error.__cause__, errors.HfHubHTTPError):
             raise error.__cause__ from error
         return None
 
 
-def _announce(model: str, files: Iterable[DryRunFileInfo]) -> None:
+def _announce(model: str, files: Iterable[Any]) -> None:
     """Log what is about to be downloaded: files, bytes, source and commit."""
     if missing := [file for file in files if file.will_download]:
-        log.info(
-            "downloading %d files, %s, of %s (commit %s) from %s to %s",
-            len(missing),
-            format_bytes(sum(file.file_size or 0 for file in missing)),
-            model,
-            missing[0].commit_hash[:8],
-            constants.ENDPOINT,
-            constants.HF_HUB_CACHE,
-        )
+        size = format_bytes(sum(file.file_size or 0 for file in missing))
+        what = f"{len(missing)} files, {size}, of {model} (commit {missing[0].commit_hash[:8]})"
+        log.info("downloading %s from %s to %s", what, constants.ENDPOINT, constants.HF_HUB_CACHE)
 
 
 def format_bytes(size: float) -> str:
@@ -193,21 +178,21 @@ def pipeline_part(
 
 
 _TROUBLES: dict[type[Exception], str] = {
-    GatedRepoError: (
+    errors.GatedRepoError: (
         "{model} is gated on the hub; accept its licence on its page, then log in with "
         "`hf auth login`"
     ),
-    RepositoryNotFoundError: (
+    errors.RepositoryNotFoundError: (
         "there is no {model} on the hub; check the spelling, or log in with `hf auth login` if it "
         "is private"
     ),
-    RevisionNotFoundError: "{model} has no revision {revision!r} on the hub",
-    LocalEntryNotFoundError: (
+    errors.RevisionNotFoundError: "{model} has no revision {revision!r} on the hub",
+    errors.LocalEntryNotFoundError: (
         "the hub cannot be reached for {model}, or must not be, and the cache has not all of it; "
         "connect to the network, or download it elsewhere and give its folder"
     ),
-    EntryNotFoundError: "{model} is no model of this kind: {error}",
-    HfHubHTTPError: "the hub does not give {model}: {error}",
+    errors.EntryNotFoundError: "{model} is no model of this kind: {error}",
+    errors.HfHubHTTPError: "the hub does not give {model}: {error}",
 }
 """What errors of the hub mean, the narrower ones first."""
 
@@ -236,7 +221,7 @@ def upload(folder: Path, repository: str, *, private: bool, revision: str | None
         if revision:
             api.create_branch(repository, branch=revision, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder, revision=revision)
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except (errors.HfHubHTTPError, OSError, ValueError) as error:
         raise UsageError(
             f"cannot push to {repository}: {first_line(error)}; it is in {folder}; "
             "log in with `hf auth login`"

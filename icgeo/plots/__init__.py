@@ -13,7 +13,6 @@ from icgeo.plots.interactive import plot_interactive as plot_interactive
 from icgeo.plots.maps import plot_context as plot_context
 from icgeo.plots.maps import plot_denoising as plot_denoising
 from icgeo.plots.maps import plot_maps as plot_maps
-from icgeo.plots.maps import save_denoising as save_denoising
 from icgeo.plots.predictions import plot_density as plot_density
 from icgeo.plots.predictions import plot_gallery as plot_gallery
 from icgeo.plots.predictions import plot_prediction as plot_prediction

@@ -23,18 +23,7 @@ from torch import Tensor
 from icgeo.data.photos import Photo
 from icgeo.data.pixels import square_pixels
 from icgeo.models.matching import FINE, LEAST, Evidence
-from icgeo.plots import theme
-from icgeo.plots.predictions import (
-    Base,
-    Truth,
-    density_handle,
-    draw_world,
-    draw_zoom,
-    frame_window,
-    legend_handles,
-    mark_truth,
-    summary,
-)
+from icgeo.plots import predictions, theme
 from icgeo.plots.theme import SMALL, TEXT, drawn_image, show_image
 from icgeo.prediction import Example, Prediction
 from icgeo.sphere import AREA_KM2, as_lat_lon, to_lat_lon
@@ -52,21 +41,15 @@ def plot_evidence(
     photo: Photo,
     examples: Sequence[Example],
     evidence: Evidence,
-    truth: Truth = None,
+    truth: predictions.Truth = None,
     *,
     on_earth: bool = True,
-    base: Base = None,
+    base: predictions.Base = None,
 ) -> Figure:
     """Show how a photo was located: parts that match, what they say, the map drawn, the density.
 
-    Args:
-        prediction: of the photo.
-        photo: the query.
-        examples: as `Geolocator.explain` was given them; up to 4 that match best are shown.
-        evidence: what `explain` returned.
-        truth: where the photo was taken, if that is known.
-        on_earth: draw coastlines.
-        base: the world's own picture, equirectangular, in [0, 1], as in `plot_density`.
+    `evidence` is what `Geolocator.explain` returned of the photo and these examples, of which up to
+    4 that match best are shown; the rest is as in `plot_density`.
     """
     figure = Figure(figsize=(10, 6.4), layout="constrained")
     rows = figure.add_gridspec(2, 1, height_ratios=(1.15, 1))
@@ -76,9 +59,10 @@ def plot_evidence(
     ax = figure.add_subplot(above[1])
     for part in (ax, *_draw_log_ratios(ax, evidence.log_ratios)):
         if truth is not None:
-            mark_truth(part, *as_lat_lon(truth).flip(-1).tolist())
+            predictions.mark_truth(part, *as_lat_lon(truth).flip(-1).tolist())
+    box: dict[str, Any] = {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": "black", "lw": 0.7}
     for letter, (lat, lon) in zip(_SLOTS, places, strict=False):
-        _mark_example(ax, lon, lat, letter)
+        ax.text(lon, lat, letter, fontsize=SMALL, ha="center", va="center", bbox=box)
     is_small = prediction.located and (
         prediction.density.credible_area_km2(0.9) < _SMALL_SHARE * AREA_KM2
     )
@@ -89,24 +73,18 @@ def plot_evidence(
     drawn.set_axis_off()
     if prediction.map is not None:
         show_image(drawn, drawn_image(prediction.map), title="3  The map that the model draws")
-    draw_world(world, prediction, truth, on_earth=on_earth, base=base)
-    world.set_title(f"4  {summary(prediction, truth)}", fontsize=TEXT)
+    predictions.draw_world(world, prediction, truth, on_earth=on_earth, base=base)
+    world.set_title(f"4  {predictions.summary(prediction, truth)}", fontsize=TEXT)
     circle: dict[str, Any] = {"marker": "o", "mfc": "white", "mec": "black", "ms": 8, "ls": "none"}
-    handles = legend_handles([prediction], [truth], is_shaded=base is None)
+    handles = predictions.legend_handles([prediction], [truth], is_shaded=base is None)
     handles.append(Line2D([], [], label="example", **circle))
     if is_small:
         zoom = figure.add_subplot(below[2], anchor="N")
-        view = draw_zoom(zoom, prediction, truth, on_earth=on_earth, base=base)
+        view = predictions.draw_zoom(zoom, prediction, truth, on_earth=on_earth, base=base)
         zoom.set_title("the frame on the left", fontsize=TEXT)
-        handles.append(frame_window(world, view))
-    theme.add_legend(figure, [*handles, density_handle()], 7)
+        handles.append(predictions.frame_window(world, view))
+    theme.add_legend(figure, [*handles, predictions.density_handle()], 7)
     return figure
-
-
-def _mark_example(ax: Axes, x: float, y: float, letter: str) -> None:
-    """Write the name of an example where it was taken."""
-    box: dict[str, Any] = {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": "black", "lw": 0.7}
-    ax.text(x, y, letter, fontsize=SMALL, ha="center", va="center", bbox=box)
 
 
 def _draw_log_ratios(ax: Axes, log_ratios: Float[Tensor, " places"]) -> list[Axes]:
@@ -151,16 +129,10 @@ def _draw_matches(
         mine = (evidence.example == number).nonzero()[:, 0].flip(0)  # the likeliest on top
         for pair in mine.tolist():
             share = scale(evidence.probability[pair].item())
-            line = ConnectionPatch(
-                xyA=tuple(evidence.query_xy[pair].tolist()),
-                xyB=tuple(evidence.example_xy[pair].tolist()),
-                coordsA=middle.transData,
-                coordsB=panel.transData,
-                color=colormaps["plasma"](share),
-                alpha=0.25 + 0.6 * share,
-                linewidth=0.9,
-                arrowstyle="-",
-            )
+            ends = (xy[pair].tolist() for xy in (evidence.query_xy, evidence.example_xy))
+            here, there = map(tuple, ends)
+            line = ConnectionPatch(here, there, middle.transData, panel.transData)
+            line.set(color=colormaps["plasma"](share), alpha=0.25 + 0.6 * share, linewidth=0.9)
             line.set_in_layout(False)
             figure.add_artist(line)
     return numbers

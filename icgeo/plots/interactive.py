@@ -23,15 +23,11 @@ def plot_interactive(prediction: Prediction, truth: tuple[float, float] | None =
 
     centres = (np.arange(2 * _ROWS) + 0.5) * 180 / _ROWS
     figure = graph_objects.Figure()
-    figure.add_heatmap(
-        z=prediction.density.to_equirectangular(_ROWS).float().numpy(),
-        x=centres - 180,
-        y=90 - centres[:_ROWS],
-        colorscale="Blues",
-        zmin=0,
-        showscale=False,
-        hovertemplate="%{y:.1f}°, %{x:.1f}°<br>%{z:.3g} per steradian<extra></extra>",
-    )
+    values = prediction.density.to_equirectangular(_ROWS).float().numpy()
+    grid = {"x": centres - 180, "y": 90 - centres[:_ROWS]}
+    hover = "%{y:.1f}°, %{x:.1f}°<br>%{z:.3g} per steradian<extra></extra>"
+    colours = {"colorscale": "Blues", "zmin": 0, "showscale": False}
+    figure.add_heatmap(z=values, hovertemplate=hover, **grid, **colours)
     lines = [("coastlines", shapes("land"), {"color": GREY, "width": 1})]
     for level, dash in zip(CREDIBLE_LEVELS, ("dash", "solid"), strict=True):
         region = outlines(prediction.credible_region(level).geometry.to_numpy())
@@ -56,14 +52,12 @@ def plot_interactive(prediction: Prediction, truth: tuple[float, float] | None =
     lon_range = [max(-180, west - 2 * _MARGIN_DEG), min(180, east + 2 * _MARGIN_DEG)]
     lat_range = [max(-90, south - _MARGIN_DEG), min(90, north + _MARGIN_DEG)]
     axis: dict[str, Any] = {"ticksuffix": "°", "constrain": "domain"}
+    look = {"dragmode": "pan", "template": "plotly_white", "colorway": [BLUE], "height": 380}
     return figure.update_layout(
         xaxis={"range": lon_range, "minallowed": -180, "maxallowed": 180, **axis},
         yaxis={"range": lat_range, "minallowed": -90, "maxallowed": 90, "scaleanchor": "x", **axis},
         legend={"orientation": "h", "y": -0.12},
         margin={"l": 34, "r": 8, "t": 34, "b": 10},
-        dragmode="pan",
-        template="plotly_white",
         font={"family": "system-ui, sans-serif"},
-        colorway=[BLUE],
-        height=380,
+        **look,
     )

@@ -7,28 +7,21 @@ Conventions: a step is what `callback_on_step_end` of `Geolocator.locate` is cal
     locator.locate([photo], examples, callback_on_step_end=lambda *step: steps.append(step))
 """
 
-import io
 import math
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
-from icgeo.config import UsageError
 from icgeo.data.photos import Photo
 from icgeo.maps import MapStyle, draw
-from icgeo.plots.theme import TITLE, drawn_image, picture, place_name, show_image
+from icgeo.plots.theme import drawn_image, picture, place_name, show_image
 from icgeo.prediction import Example
 
 _COLUMNS = 4
-_LAST_SECONDS = 2.0
 
 Steps = Sequence[tuple[Float[Tensor, "_queries _samples 3 height width"], float]]
 
@@ -91,7 +84,12 @@ def plot_denoising(steps: Steps, *, query: int = 0, figure: Figure | None = None
     Raises:
         ValueError: no step, or no such query.
     """
-    maps = _maps(steps, query)
+    if not steps:
+        remedy = "collect them with locate's callback_on_step_end"
+        raise ValueError(f"expected at least one step, got none; {remedy}")
+    if not 0 <= query < len(steps[0][0]):
+        raise ValueError(f"expected a query from 0 to {len(steps[0][0]) - 1}, got {query}")
+    maps = [drawn_image(images[query].float().mean(dim=0)) for images, _ in steps]
     titles = [f"step {number}, from t = {t:.2f}" for number, (_, t) in enumerate(steps, start=1)]
     columns, (height, width) = min(_COLUMNS, len(steps)), maps[0].shape[:2]
     size = (2.6 * columns, (2.6 * height / width + 0.28) * math.ceil(len(steps) / columns))
@@ -113,70 +111,3 @@ def _show_rows(
     for ax, (image, title) in zip(axes, panels, strict=False):
         show_image(ax, image, title=title)
     return figure
-
-
-def _maps(steps: Steps, query: int) -> list[np.ndarray]:
-    """Take the map of a query from each step: the mean of its samples."""
-    if not steps:
-        remedy = "collect them with locate's callback_on_step_end"
-        raise ValueError(f"expected at least one step, got none; {remedy}")
-    count = len(steps[0][0])
-    if not 0 <= query < count:
-        raise ValueError(f"expected a query from 0 to {count - 1}, got {query}")
-    return [drawn_image(maps[query].float().mean(dim=0)) for maps, _ in steps]
-
-
-def save_denoising(steps: Steps, path: str | Path, *, query: int = 0, seconds: float = 0.5) -> None:
-    """Write the map of one query as it is drawn to a moving picture, .gif or .mp4 (`icgeo[video]`).
-
-    Each step is shown for so many seconds; the last one stays for 2 s.
-
-    Raises:
-        UsageError: .mp4 without PyAV.
-        ValueError: no step, no such query, another ending, or `seconds` not above 0.
-    """
-    maps, suffix, endings = _maps(steps, query), Path(path).suffix.lower(), [".gif", ".mp4"]
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"expected seconds above 0, got {seconds}")
-    if suffix not in endings:
-        raise ValueError(f"expected a file name ending in one of {endings}, got {str(path)!r}")
-    frames = [
-        _frame(image, f"step {number} of {len(steps)}, from t = {t:.2f}")
-        for number, (image, (_, t)) in enumerate(zip(maps, steps, strict=True), start=1)
-    ]
-    if suffix == ".mp4":
-        _save_mp4(frames, Path(path), seconds)
-        return
-    first, *others = map(Image.fromarray, frames)
-    durations = [1000 * seconds] * len(others) + [1000 * max(seconds, _LAST_SECONDS)]
-    film: dict[str, Any] = {"append_images": others, "duration": durations, "loop": 0}
-    first.save(path, save_all=True, optimize=False, **film)
-
-
-def _frame(image: np.ndarray, title: str) -> UInt8[np.ndarray, "rows columns 3"]:
-    height, width = image.shape[:2]
-    figure = Figure(figsize=(5.12, 5.12 * height / width + 0.4), dpi=100, layout="constrained")
-    ax = figure.subplots()
-    show_image(ax, image)
-    ax.set_title(title, size=TITLE)
-    with io.BytesIO() as file:
-        figure.savefig(file, format="png")
-        pixels = np.asarray(Image.open(file).convert("RGB"))
-    return pixels[: pixels.shape[0] // 2 * 2, : pixels.shape[1] // 2 * 2]  # H.264 wants even sides
-
-
-def _save_mp4(frames: Sequence[np.ndarray], path: Path, seconds: float) -> None:
-    try:
-        import av
-    except ImportError as error:
-        raise UsageError("writing an MP4 needs PyAV: pip install 'icgeo[video]'") from error
-    repeats = math.ceil(max(0.0, _LAST_SECONDS - seconds) / seconds)
-    with av.open(str(path), "w") as container:
-        rate = Fraction(1 / seconds).limit_denominator(1000)
-        stream = container.add_stream("libx264", rate=rate)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        for frame in [*frames, *repeats * [frames[-1]]]:
-            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            container.mux(stream.encode(image))
-        container.mux(stream.encode())

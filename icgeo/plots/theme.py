@@ -18,14 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-from icgeo.baselines import (
-    CROSS_CORRELATION,
-    PARTS_ALONE,
-    RETRIEVAL,
-    Chance,
-    NearestOracle,
-    NearestPixels,
-)
+from icgeo import baselines
 from icgeo.data.photos import Photo, read_photo
 
 BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#767676", "#000000"
@@ -40,12 +33,12 @@ METHOD_STYLES: tuple[dict[str, Any], ...] = (
 )
 """Of several methods, in turn."""
 BASELINE_STYLES: dict[str, dict[str, Any]] = {
-    NearestPixels.name: {"color": ORANGE, "marker": "s", "linestyle": "--"},
-    NearestOracle.name: {"color": GREEN, "marker": "^", "linestyle": "-."},
-    CROSS_CORRELATION: {"color": BLACK, "marker": "v", "linestyle": "--"},
-    PARTS_ALONE: {"color": "#56B4E9", "marker": "P", "linestyle": "-."},
-    RETRIEVAL: {"color": "#CC79A7", "marker": "D", "linestyle": "--"},
-    Chance.name: {"color": GREY, "marker": None, "linestyle": ":"},
+    baselines.NearestPixels.name: {"color": ORANGE, "marker": "s", "linestyle": "--"},
+    baselines.NearestOracle.name: {"color": GREEN, "marker": "^", "linestyle": "-."},
+    baselines.CROSS_CORRELATION: {"color": BLACK, "marker": "v", "linestyle": "--"},
+    baselines.PARTS_ALONE: {"color": "#56B4E9", "marker": "P", "linestyle": "-."},
+    baselines.RETRIEVAL: {"color": "#CC79A7", "marker": "D", "linestyle": "--"},
+    baselines.Chance.name: {"color": GREY, "marker": None, "linestyle": ":"},
 }
 CALIBRATION_STYLES: tuple[dict[str, Any], ...] = (
     {"color": BLUE, "linestyle": "-"},

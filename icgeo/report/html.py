@@ -34,13 +34,9 @@ def write_report(folders: Sequence[Path], path: Path, *, title: str = "Geolocati
     runs = [read_run(folder) for folder in folders]
     each = max(1, WORLDS_SHOWN // max(1, len(runs)))
     worlds = [each if number < WORLDS_SHOWN else 0 for number in range(len(runs))]
-    environment = Environment(
-        loader=PackageLoader("icgeo", "assets"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    layout: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True}
+    loader = PackageLoader("icgeo", "assets")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **layout)
     environment.globals |= {"tables": tables, "GUESS_KM": GUESS_KM}
     page = environment.get_template("report.html.jinja").render(
         title=title, runs=runs, sections=[*map(_section, runs, worlds)]

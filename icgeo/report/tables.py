@@ -10,7 +10,7 @@ strictly within the radius.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -145,8 +145,7 @@ def answer_table(rows: DataFrame) -> DataFrame:
     """List the answers of photos that could be read but whose truth is not known."""
     answers = rows[rows.true_lat.isna() & rows.error.isna()]
     columns = {
-        "locator": answers.locator,
-        "shots": answers.shots,
+        **answers[["locator", "shots"]],
         "answer, latitude and longitude": [*map(format_place, answers.lat, answers.lon)],
         "90 % area": answers.area_90_km2.map(format_area),
         "legibility, 0 to 1": [format_number(value, ".2f") for value in answers.legibility],
@@ -170,8 +169,7 @@ def values_table(values: Mapping[str, Any], name: str, value: str) -> DataFrame:
 
 def published() -> DataFrame:
     """Read the published numbers: system, benchmark, metric, value, unit, protocol and source."""
-    with (files("icgeo") / "assets" / "published.csv").open(encoding="utf-8") as stream:
-        numbers = read_csv(stream)
+    numbers = read_csv(Path(__file__).parents[1] / "assets" / "published.csv")
     # countries are told by the labels of the data set there
     return numbers[numbers.metric != "country accuracy"]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import shapely
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -209,17 +210,14 @@ class Density:
         Columns `probability`, `mass` (of its cells, at least that), `area_km2` and `geometry`.
         """
         import geopandas
-        import shapely
 
         regions = [self.credible_region(p) for p in levels]
-        columns = {
-            "probability": list(levels),
-            "mass": [region.mass.sum() for region in regions],
-            "area_km2": [region.area_km2.sum() for region in regions],
-        }
+        names = ("mass", "area_km2")
+        columns = {name: [region[name].sum() for region in regions] for name in names}
         outlines = [shapely.coverage_union_all(region.geometry) for region in regions]
         # RFC 7946 wants outer rings counterclockwise
         geometry = shapely.orient_polygons(outlines)
+        columns = {"probability": list(levels), **columns}
         return geopandas.GeoDataFrame(columns, geometry=geometry, crs="EPSG:4326")
 
     def tempered(self, temperature: float) -> "Density":
@@ -243,18 +241,14 @@ class Density:
         """
         files.save(self.mass, Path(path))
 
-    def to_geotiff(
-        self, path: str | Path, *, height: int | None = None, quantity: str = "mass"
-    ) -> None:
-        """Write an equirectangular GeoTIFF of the world in EPSG:4326 (needs `icgeo[gis]`).
+    def to_geotiff(self, path: str | Path, *, height: int | None = None) -> None:
+        """Write the probability of each pixel of the world to a GeoTIFF (needs `icgeo[gis]`).
 
-        Args:
-            path: where to, ending in .tif or .tiff.
-            height: rows; the width is twice that. By default 16 nside, a sixth of a cell a pixel.
-            quantity: "mass" (probability of the pixel; no cell loses any, and all sum to 1), or
-                "density" (per steradian, that of the cell; integrates to 1 within 1 %).
+        Equirectangular, in EPSG:4326; no cell loses mass, and all pixels sum to 1. `path` ends in
+        .tif or .tiff; the width is twice the `height`, by default 16 nside, a sixth of a cell a
+        pixel.
         """
-        files.save_geotiff(self.mass, Path(path), height=height, quantity=quantity)
+        files.save_geotiff(self.mass, Path(path), height=height)
 
     @classmethod
     def load(cls, path: str | Path) -> "Density":

@@ -8,12 +8,13 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from icgeo.config import UsageError
-from icgeo.sphere.healpix import cell_lat_lon, grid, mass_of_pixels, pixel_areas
+from icgeo.config import require
+from icgeo.sphere.healpix import cell_lat_lon, grid, mass_of_pixels
 
 Mass = Float[Tensor, " cells"]
 
@@ -43,18 +44,14 @@ def save(mass: Mass, path: Path) -> None:
 
     cells = mass.nonzero().squeeze(-1)
     lat, lon = cell_lat_lon(cells, nside).unbind(-1)
-    geopandas.GeoDataFrame(
-        {"uniq": (4 * nside**2 + cells).numpy(), "mass": mass[cells].numpy()},
-        geometry=geopandas.points_from_xy(lon, lat),
-        crs="EPSG:4326",
-    ).to_parquet(path)
+    columns = {"uniq": (4 * nside**2 + cells).numpy(), "mass": mass[cells].numpy()}
+    centres = geopandas.points_from_xy(lon, lat, crs="EPSG:4326")
+    geopandas.GeoDataFrame(columns, geometry=centres).to_parquet(path)
 
 
 def load(path: Path) -> Mass:
     """Read the mass of each cell, in NESTED order."""
     if not _is_fits(path):
-        import pandas
-
         rows = pandas.read_parquet(path, columns=["uniq", "mass"])
         uniq = torch.tensor(rows["uniq"].to_numpy())
         nside = math.isqrt(int(uniq.min()) // 4)
@@ -77,28 +74,19 @@ def load(path: Path) -> Mass:
     return torch.from_numpy(values)
 
 
-def save_geotiff(mass: Mass, path: Path, *, height: int | None, quantity: str) -> None:
+def save_geotiff(mass: Mass, path: Path, *, height: int | None) -> None:
     """Write an equirectangular GeoTIFF of the world, as `Density.to_geotiff` says."""
     height = 16 * math.isqrt(len(mass) // 12) if height is None else height
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise ValueError(f"expected a file name ending in .tif or .tiff, got {str(path)!r}")
     if height < 1:
         raise ValueError(f"expected a height of at least 1 pixel, got {height}")
-    if quantity not in ("mass", "density"):
-        raise ValueError(f"expected a quantity of 'mass' or 'density', got {quantity!r}")
-    try:
-        import rasterio
-    except ImportError as error:
-        raise UsageError("writing a GeoTIFF needs rasterio: pip install 'icgeo[gis]'") from error
-
-    values = mass_of_pixels(mass, height, keep_mass=quantity == "mass")
-    if quantity == "density":
-        values = values / pixel_areas(height)[:, None]
+    rasterio = require("rasterio", "writing a GeoTIFF", "gis")
     corner = rasterio.Affine(180 / height, 0, -180, 0, -180 / height, 90)
     size = {"height": height, "width": 2 * height, "count": 1, "dtype": "float32"}
     layout = {"crs": "EPSG:4326", "transform": corner, "compress": "deflate", "predictor": 3}
     with rasterio.open(path, "w", driver="GTiff", **size, **layout) as raster:
-        raster.write(values.float().numpy(), 1)
-        raster.set_band_description(1, quantity)
-        raster.set_band_unit(1, "1" if quantity == "mass" else "sr-1")
+        raster.write(mass_of_pixels(mass, height).float().numpy(), 1)
+        raster.set_band_description(1, "mass")
+        raster.set_band_unit(1, "1")
         raster.update_tags(AREA_OR_POINT="Area")

@@ -8,9 +8,12 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import shapely
 import torch
 from einops import rearrange, reduce, repeat
 from jaxtyping import Float, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from icgeo.sphere import Values, as_lat_lon, to_xyz, wrap_longitude
@@ -82,11 +85,8 @@ def points_in_cells(
     """Locations of a regular grid of points inside each cell, `per_side` along each side."""
     steps = (torch.arange(per_side, dtype=torch.float64) + 0.5) / per_side
     offsets = torch.cartesian_prod(steps, steps)
-    return cell_lat_lon(
-        repeat(cells, "cell -> cell point", point=len(offsets)),
-        nside,
-        repeat(offsets, "point side -> side cell point", cell=len(cells)),
-    )
+    offset = repeat(offsets, "point side -> side cell point", cell=len(cells))
+    return cell_lat_lon(repeat(cells, "cell -> cell point", point=len(offsets)), nside, offset)
 
 
 def cell_of_pixels(nside: int, height: int) -> Int[Tensor, "height width"]:
@@ -98,36 +98,23 @@ def cell_of_pixels(nside: int, height: int) -> Int[Tensor, "height width"]:
     return rearrange(torch.cat([cell_of(some, nside) for some in rows]), "(h w) -> h w", h=height)
 
 
-def pixel_areas(height: int) -> Float[Tensor, " height"]:
-    """Area in steradians of a pixel in each row of an equirectangular map [height, 2 height]."""
-    edges = torch.linspace(math.pi / 2, -math.pi / 2, height + 1, dtype=torch.float64).sin()
-    return -edges.diff() * math.pi / height
-
-
-def mass_of_pixels(
-    mass: Float[Tensor, " cells"], height: int, *, keep_mass: bool = True
-) -> Float[Tensor, "height width"]:
+def mass_of_pixels(mass: Float[Tensor, " cells"], height: int) -> Float[Tensor, "height width"]:
     """Spread the mass of cells over the pixels of an equirectangular map of width 2 height.
 
-    By points in each pixel, at most a third of a cell apart. `keep_mass` shares the mass of each
-    cell out among its points, so that sums are exact; else points have the density of their cell.
+    By points in each pixel, at most a third of a cell apart, among which the mass of each cell is
+    shared out by their areas, so that sums are exact.
     """
-    nside = math.isqrt(len(mass) // 12)
-    per_side = math.ceil(3 * 180 / height / math.degrees(cell_side(nside)))
-    cells = cell_of_pixels(nside, per_side * height)
-    area = pixel_areas(per_side * height)[:, None].expand(cells.shape)
-    cell_area: Tensor | float = 4 * math.pi / len(mass)
-    if keep_mass:
-        cell_area = torch.bincount(cells.flatten(), area.flatten(), minlength=len(mass))
+    per_side = math.ceil(3 * 180 / height / math.degrees(cell_side(math.isqrt(len(mass) // 12))))
+    cells = cell_of_pixels(math.isqrt(len(mass) // 12), per_side * height)
+    edges = torch.linspace(math.pi / 2, -math.pi / 2, per_side * height + 1, dtype=torch.float64)
+    area = -edges.sin().diff()[:, None].expand(cells.shape)
+    cell_area = torch.bincount(cells.flatten(), area.flatten(), minlength=len(mass))
     points = (mass / cell_area)[cells] * area
     return reduce(points, "(h r) (w s) -> h w", "sum", r=per_side, s=per_side)
 
 
 def connected_parts(cells: Int[Tensor, " chosen"], nside: int) -> Int[np.ndarray, " chosen"]:
     """Number the parts into which a set of cells falls; cells of one part share sides."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     rank = np.full(12 * nside**2, -1)
     rank[cells.numpy()] = np.arange(len(cells))
     beside = rank[_neighbours(cells.numpy(), nside)[::2]]
@@ -144,8 +131,6 @@ def cell_outlines(
     Longitudes stay in [-180, 180]: a cell across the antimeridian gives two polygons. Neighbours
     share vertices exactly, so that polygons can be dissolved as a coverage.
     """
-    import shapely
-
     step = max(2, 32 // nside)
     centre_lon, centre_lat = (x.deg[:, None] for x in grid(nside).healpix_to_lonlat(cells.numpy()))
     lon, lat = (x.to_value("deg") for x in grid(nside).boundaries_lonlat(cells.numpy(), step))

@@ -93,13 +93,9 @@ def add_lora(
 
     Settings as in `LoraOptions`; DoRA is of Liu et al. (2024), rsLoRA of Kalajdzievski (2023).
     """
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        target_modules=target_modules(transformer, targets),
-        use_dora=dora,
-        use_rslora=rslora,
-    )
+    names = target_modules(transformer, targets)
+    kind: dict[str, Any] = {"use_dora": dora, "use_rslora": rslora}
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, **kind)
     model: Any = transformer.requires_grad_(False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -195,11 +191,10 @@ def write_card(folder: Path, **facts: Any) -> None:
     `facts` are the `base` model, the `data` that it was trained on, `settings` of the run,
     `results` as a table, the `licence`, and `choices` that `icgeo.load` takes beside it.
     """
-    template = files("icgeo").joinpath("assets", "lora-card.md.jinja").read_text(encoding="utf-8")
-    card = Template(
-        template, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
-    )
-    (folder / "README.md").write_text(card.render(facts), encoding="utf-8")
+    text = files("icgeo").joinpath("assets", "lora-card.md.jinja").read_text(encoding="utf-8")
+    layout: dict[str, Any] = {"trim_blocks": True, "keep_trailing_newline": True}
+    card = Template(text, undefined=StrictUndefined, **layout).render(facts)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def push_to_hub(folder: Path, repository: str, *, private: bool = True) -> str:

@@ -8,6 +8,7 @@ which the truth is likeliest, on photos or worlds that are neither trained nor t
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +18,7 @@ from torch import Generator, Tensor
 
 from icgeo import maps, sphere
 from icgeo.baselines import MOST_LOG_KAPPA, Spread
-from icgeo.data.orbit import (
-    ESCAPE_SPEED_KMH,
-    random_views,
-    to_uint8,
-    track_views,
-    views_to_examples,
-)
+from icgeo.data import orbit
 from icgeo.features import Features
 from icgeo.geolocator import Geolocator
 from icgeo.metrics import median_error
@@ -92,16 +87,11 @@ def draw_queries(
     samples: int = 1,
 ) -> DrawnMaps:
     """Draw the maps of all queries, each from the first examples of its episode."""
-    drawn = [
-        model.draw_maps(
-            model.encode_context(bank.photos[:shots], bank.lat_lon[:shots]),
-            queries.photos,
-            prompt=prompt,
-            steps=steps,
-            samples=samples,
-        ).mean(dim=1)
-        for bank, queries in episodes
-    ]
+    how: dict[str, Any] = {"prompt": prompt, "steps": steps, "samples": samples}
+    drawn = []
+    for bank, queries in episodes:
+        context = model.encode_context(bank.photos[:shots], bank.lat_lon[:shots])
+        drawn.append(model.draw_maps(context, queries.photos, **how).mean(dim=1))
     lat_lon = torch.cat([queries.lat_lon for _, queries in episodes])
     return DrawnMaps(torch.cat(drawn).float().cpu(), lat_lon)
 
@@ -122,11 +112,9 @@ def validate(
         densities = drawn.read(model.settings.style, model.settings.noise)
         temperature = best_temperature(densities, drawn.lat_lon)
         points = best_points(torch.stack([density.mass for density in densities]).float())
-        results[count] = ValidationResult(
-            median_km=median_error(sphere.distance_km(points, drawn.lat_lon)),
-            nll=negative_log_likelihood(densities, drawn.lat_lon, temperature=temperature),
-            temperature=temperature,
-        )
+        median_km = median_error(sphere.distance_km(points, drawn.lat_lon))
+        nll = negative_log_likelihood(densities, drawn.lat_lon, temperature=temperature)
+        results[count] = ValidationResult(median_km, nll, temperature)
     return results
 
 
@@ -170,12 +158,8 @@ def calibrate(
 ) -> MapModel:
     """Fit the noise, then the temperature for each prompt and number of shots, then frames.
 
-    Args:
-        model: the model, with any calibration.
-        worlds: worlds that it was not trained on.
-        episodes: number of episodes of 16 queries, for each prompt.
-        clips: number of sequences of `icgeo.travel.FRAMES_ALIKE` frames, for each prompt.
-        seed: seed of the episodes.
+    On `worlds` that the model was not trained on, for each prompt by `episodes` of 16 queries and
+    `clips` of `icgeo.travel.FRAMES_ALIKE` frames.
     """
     style = model.settings.style
     drawn: dict[str, dict[int, DrawnMaps]] = {}
@@ -217,13 +201,8 @@ def fit_matching(
 
     The truth should be likeliest, given the evidence of parts alone, by Nelder and Mead (1965).
 
-    Args:
-        describe: gives the cells of photos their descriptors.
-        worlds: worlds that it was not trained on.
-        episodes: number of episodes of 16 queries, of each kind.
-        evaluations: of the likelihood, at most.
-        start: where the search starts.
-        seed: seed of the episodes.
+    `describe` gives the cells of photos their descriptors, and was not trained on these worlds; the
+    likelihood of `episodes` of 16 queries of each kind is computed `evaluations` times at most.
     """
     sets: list[tuple[Parts, Tensor, Tensor]] = []
     for cap_share in (0.0, 1.0):
@@ -253,14 +232,10 @@ def fit_matching(
         return -torch.log((1 - floor) * likelihoods(settings) + floor).mean().item()
 
     first = np.log([getattr(start, name) for name in names])
+    simplex = np.vstack((first, first + 0.3 * np.eye(len(first))))
+    limits = {"maxfev": evaluations, "initial_simplex": simplex}
     best = minimize(
-        lambda x: cost(settings_of(x), start.floor),
-        first,
-        method="Nelder-Mead",
-        options={
-            "maxfev": evaluations,
-            "initial_simplex": np.vstack((first, first + 0.3 * np.eye(len(first)))),
-        },
+        lambda x: cost(settings_of(x), start.floor), first, method="Nelder-Mead", options=limits
     )
     settings = settings_of(best.x)
     ratio = likelihoods(settings)
@@ -273,12 +248,7 @@ def fit_retrieval(
 ) -> Spread:
     """Fit how sure retrieval is: with few examples, with many, and with a bank of them.
 
-    Args:
-        features: by which photos are alike.
-        worlds: worlds that the features were not trained on.
-        episodes: number of episodes of 16 queries.
-        bank: number of examples of each.
-        seed: seed of the episodes.
+    On worlds that the features were not trained on, by `episodes` of 16 queries and a bank each.
     """
     cosines, angles = [], []
     for examples, queries in _world_episodes(worlds, UNKNOWN, episodes, seed, examples=bank):
@@ -313,16 +283,10 @@ def _world_episodes(
     examples: int = max(SHOTS),
 ) -> list[Split]:
     """Return episodes of so many examples and 16 queries."""
-    options = EpisodeOptions(
-        worlds=count,
-        views=examples + 16,
-        earth_share=float(prompt == EARTH),
-        real_share=0.1,
-        cap_share=cap_share,
-        near_share=0.0,
-    )
+    shares = {"earth_share": float(prompt == EARTH), "real_share": 0.1, "near_share": 0.0}
+    options = EpisodeOptions(count, views=examples + 16, cap_share=cap_share, **shares)
     batch = sample_episodes(worlds, options, generator=Generator().manual_seed(seed))
-    views = zip(to_uint8(batch.photos), sphere.to_lat_lon(batch.xyz.double()), strict=True)
+    views = zip(orbit.to_uint8(batch.photos), sphere.to_lat_lon(batch.xyz.double()), strict=True)
     photo_sets = [PhotoSet(photos, lat_lon) for photos, lat_lon in views]
     return [(photo_set[:examples], photo_set[examples:]) for photo_set in photo_sets]
 
@@ -337,12 +301,14 @@ def _locate_sequences(
     sequences = []
     for number in torch.randint(first, end, (clips,), generator=generator).tolist():
         picture = worlds.pictures[number].cpu().float() / 255
-        track = track_views(picture, FRAMES_ALIKE, gap_seconds=GAP_SECONDS, generator=generator)
-        frames = [photo for photo, _ in views_to_examples(track.images, track.lat_lon)]
+        track = orbit.track_views(
+            picture, FRAMES_ALIKE, gap_seconds=GAP_SECONDS, generator=generator
+        )
+        frames = [photo for photo, _ in orbit.views_to_examples(track.images, track.lat_lon)]
         examples = []
         if prompt != EARTH:
-            views = random_views(picture, max(SHOTS), generator=generator)
-            pairs = views_to_examples(views.images, views.lat_lon)
+            views = orbit.random_views(picture, max(SHOTS), generator=generator)
+            pairs = orbit.views_to_examples(views.images, views.lat_lon)
             examples = [Example(photo, *place) for photo, place in pairs]
         densities = [prediction.density for prediction in locator.locate(frames, examples)]
         sequences.append((densities, track.lat_lon))
@@ -355,12 +321,10 @@ def best_correlation(sequences: Sequence[LocatedSequence]) -> float:
     def cost(correlation: float) -> float:
         costs = []
         for densities, lat_lon in sequences:
-            smoothed = smooth(
-                densities,
-                [GAP_SECONDS * number for number in range(len(densities))],
-                speed_kmh=ESCAPE_SPEED_KMH,
-                temperature=frame_temperature(correlation, len(densities)),
-            )
+            seconds = [GAP_SECONDS * number for number in range(len(densities))]
+            temperature = frame_temperature(correlation, len(densities))
+            limit = orbit.ESCAPE_SPEED_KMH
+            smoothed = smooth(densities, seconds, speed_kmh=limit, temperature=temperature)
             costs.append(negative_log_likelihood(smoothed, lat_lon))
         return sum(costs)
 

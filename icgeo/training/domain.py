@@ -19,14 +19,9 @@ def fit_domain(
 ) -> Float[Tensor, " weights"]:
     """Fit a rule by ridge regression of 1 on what is inside, -1 outside (Fisher's discriminant).
 
-    Args:
-        inside: statistics of photos in the domain, in sets that each count the same.
-        outside: of other photos, likewise.
-        unseen: of further photos in the domain, which set the threshold.
-        false_alarms: the share of those that the rule takes for others.
-
-    Returns:
-        the weights of the statistics, and of 1: above 0 a photo is in the domain.
+    Sets of photos `inside` and `outside` the domain count the same, each; of the `unseen` ones in
+    it the rule takes a share of `false_alarms` for others. Return the weights of the statistics and
+    of 1: above 0 a photo is in the domain.
     """
     sets, sides = [*inside, *outside], len(inside) * [1.0] + len(outside) * [-1.0]
     x = torch.cat(sets).double()

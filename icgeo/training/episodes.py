@@ -9,8 +9,10 @@ the number of processes changes it. Times are drawn before the shift that sampli
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -21,15 +23,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from icgeo import sphere
-from icgeo.data.orbit import (
-    REAL_WORLDS,
-    ViewOptions,
-    draw_between,
-    mix_colours,
-    open_world,
-    take_views,
-    to_uint8,
-)
+from icgeo.data import orbit
 from icgeo.data.worlds import HELD_OUT_FAMILIES, TRAINING_FAMILIES, procedural_world
 from icgeo.options import EARTH, UNKNOWN
 from icgeo.seeds import seeded_generator
@@ -68,15 +62,16 @@ class WorldBank:
         """Draw worlds of each family beside the real layers, or read those drawn before."""
         path = folder / f"worlds-{'-'.join(families)}-{per_family}-{height}-{seed}.safetensors"
         if not path.exists():
-            real = [to_uint8(open_world(name, height=height)) for name in REAL_WORLDS]
+            read = partial(orbit.open_world, height=height)
+            real = [orbit.to_uint8(read(name)) for name in orbit.REAL_WORLDS]
             names = [(family, i) for family in families for i in range(per_family)]
             drawn = [
-                to_uint8(procedural_world(f, generator=seed + 7919 * i, height=height))
+                orbit.to_uint8(procedural_world(f, generator=seed + 7919 * i, height=height))
                 for f, i in tqdm(names, desc="drawing worlds", leave=False)
             ]
             folder.mkdir(parents=True, exist_ok=True)
             save_file({"pictures": torch.stack(real + drawn)}, path)
-        return cls(load_file(path)["pictures"], real=len(REAL_WORLDS))
+        return cls(load_file(path)["pictures"], real=len(orbit.REAL_WORLDS))
 
     def to(self, device: str | torch.device) -> "WorldBank":
         """Move the pictures to a device; episodes are then rendered there."""
@@ -88,9 +83,10 @@ class WorldBank:
             logger.warning("training without real bodies; install icgeo[pretraining] for them")
             return self
         folder, height = Path(package.origin).parent / "maps" / "data", self.pictures.shape[-2]
-        bodies = [to_uint8(open_world(folder / f"{name}.jpg", height=height)) for name in names]
+        bodies = [orbit.open_world(folder / f"{name}.jpg", height=height) for name in names]
+        pictures = orbit.to_uint8(torch.stack(bodies))
         earth, made = self.pictures[: self.real], self.pictures[self.real :]
-        return WorldBank(torch.cat((earth, torch.stack(bodies), made)), self.real + len(bodies))
+        return WorldBank(torch.cat((earth, pictures, made)), self.real + len(bodies))
 
     @classmethod
     def build_held_out(cls, folder: Path, *, per_family: int = 16) -> "WorldBank":
@@ -125,12 +121,9 @@ class EpisodeOptions:
         Overlap gives way to the task, and the Earth, soon known from memory, to unknown worlds.
         """
         ease = 1 - 0.7 * progress
-        return replace(
-            self,
-            earth_share=ease * self.earth_share,
-            cap_share=ease * self.cap_share,
-            near_share=ease * self.near_share,
-        )
+        names = ("earth_share", "cap_share", "near_share")
+        eased: dict[str, Any] = {name: ease * getattr(self, name) for name in names}
+        return replace(self, **eased)
 
     def for_matching(self) -> "EpisodeOptions":
         """Return the options for the photo encoder alone: fewer worlds, more views of each."""
@@ -190,8 +183,8 @@ def recolour(
     worlds = len(photos)
     turn = sphere.random_rotation(worlds, generator=generator, dtype=torch.float32)
     mix = torch.lerp(torch.eye(3), turn, torch.rand(worlds, 1, 1, generator=generator))
-    mixed = mix_colours(photos, mix[:, None])
-    gamma = torch.exp2(draw_between((-0.7, 0.7), worlds, 1, 1, 1, 1, generator=generator))
+    mixed = orbit.mix_colours(photos, mix[:, None])
+    gamma = torch.exp2(orbit.draw_between((-0.7, 0.7), worlds, 1, 1, 1, 1, generator=generator))
     return mixed.clamp(1e-4, 1) ** gamma.to(photos)
 
 
@@ -201,12 +194,12 @@ def place_views(
     """Draw places: over the whole sphere or a cap, some of them near another."""
     worlds, views = options.worlds, options.views
     centre = sphere.sample_uniform(worlds, 1, generator=generator, dtype=torch.float32)
-    radius = draw_between((12, 180), worlds, 1, generator=generator)
+    radius = orbit.draw_between((12, 180), worlds, 1, generator=generator)
     whole = torch.rand(worlds, 1, generator=generator) >= options.cap_share
     radius = torch.where(whole, torch.tensor(180.0), radius).expand(worlds, views)
     xyz = sphere.sample_cap(centre.expand(-1, views, -1), radius, generator=generator)
     partner = torch.randint(views // 2, (worlds, views, 1), generator=generator)
-    reach = draw_between((0, options.near_deg), worlds, views, generator=generator)
+    reach = orbit.draw_between((0, options.near_deg), worlds, views, generator=generator)
     near = sphere.sample_cap(xyz.take_along_dim(partner, dim=1), reach, generator=generator)
     # partners stay where they are: else a view would follow one that has moved on
     is_near = torch.rand(worlds, views, 1, generator=generator) < 2 * options.near_share
@@ -239,7 +232,7 @@ def sample_episodes(
     options: EpisodeOptions,
     *,
     generator: Generator,
-    view_options: ViewOptions | None = None,
+    view_options: orbit.ViewOptions | None = None,
 ) -> Episodes:
     """Draw a batch of episodes from a bank of worlds, on the device of the bank."""
     device = bank.pictures.device
@@ -256,7 +249,7 @@ def sample_episodes(
     xyz = place_views(options, generator=generator).to(device)
     if options.mixed_share:
         worlds = mix_worlds(worlds, bank, options.mixed_share, generator=generator)
-    photos, looks = take_views(
+    photos, looks = orbit.take_views(
         worlds, xyz, generator=generator, options=view_options, rotation=turn.to(device)
     )
     photos[is_unknown] = recolour(photos[is_unknown], generator=generator)
@@ -296,10 +289,6 @@ def _anchor(gallery: Gallery, generator: Generator) -> int:
     return int(torch.randint(len(gallery), (), generator=generator))
 
 
-def _choose_random(gallery: Gallery, count: int, generator: Generator) -> Int[Tensor, " pairs"]:
-    return torch.randperm(len(gallery), generator=generator)[:count]
-
-
 def choose_alike(gallery: Gallery, count: int, generator: Generator) -> Int[Tensor, " pairs"]:
     """Choose a photo and those that look most alike, as retrieval would."""
     likeness = gallery.likeness_to(_anchor(gallery, generator))
@@ -325,7 +314,7 @@ def choose_confusing(gallery: Gallery, count: int, generator: Generator) -> Int[
 
 
 CHOICES: dict[str, Callable[[Gallery, int, Generator], Int[Tensor, " pairs"]]] = {
-    "random": _choose_random,
+    "random": lambda gallery, count, g: torch.randperm(len(gallery), generator=g)[:count],
     "alike": choose_alike,
     "near": choose_near,
     "confusing": choose_confusing,
@@ -361,12 +350,7 @@ def sample_episode(gallery: Gallery, options: EpisodeSamplingOptions, *key: int)
     pairs = pairs[torch.randperm(len(pairs), generator=generator)]
     visible = random_subsets(1, views, generator=generator)[0]
     visible &= torch.rand(views, 1, generator=generator) >= options.drop_examples
-    t = draw_times(
-        views,
-        share_at_t1=options.share_at_t1,
-        mean=options.time_mean,
-        scale=options.time_scale,
-        generator=generator,
-    )
+    times = {"share_at_t1": options.share_at_t1, "mean": options.time_mean}
+    t = draw_times(views, scale=options.time_scale, generator=generator, **times)
     has_text = bool(torch.rand((), generator=generator) >= options.drop_text)
     return EpisodeSample(pairs, visible, t, has_text, seed=generator.initial_seed() + 1)

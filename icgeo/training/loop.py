@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor, nn
@@ -46,13 +46,8 @@ def train(
 ) -> None:
     """Train to the end, from the last checkpoint if there is one.
 
-    Args:
-        run: what is trained.
-        steps: in all.
-        validate_every: steps between validations; the last step is validated too.
-        save_every: steps between checkpoints; the last step is saved too.
-        log_every: steps between lines of mean losses, if not those of validation.
-        is_main: whether this process shows progress.
+    The last step is validated and saved, too. `log_every` counts the steps between lines of mean
+    losses, if not those of validation; the process that `is_main` shows progress.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     run.resume()
@@ -113,27 +108,31 @@ class _Pretraining(Protocol):
     """What is trained on episodes drawn anew, in one process."""
 
     folder: Path
+    state_file: ClassVar[str]
     step: int
     generator: Generator
     log_scale: nn.Parameter
 
+    @property
+    def parts(self) -> Mapping[str, Any]: ...
 
-def save_state(run: _Pretraining, name: str, parts: Mapping[str, Any]) -> None:
-    """Write the whole state of a run, its named parts among it, at once or not at all."""
+
+def save_state(run: _Pretraining) -> None:
+    """Write the whole state, at once or not at all."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    state: dict[str, Any] = {part: value.state_dict() for part, value in parts.items()}
+    state: dict[str, Any] = {part: value.state_dict() for part, value in run.parts.items()}
     state |= {"log_scale": run.log_scale.data, "generator": run.generator.get_state()}
-    with write_atomically(run.folder / name) as partial:
+    with write_atomically(run.folder / run.state_file) as partial:
         torch.save({**state, "step": run.step}, partial)
 
 
-def load_state(run: _Pretraining, name: str, parts: Mapping[str, Any]) -> bool:
+def load_state(run: _Pretraining) -> bool:
     """Continue from what `save_state` wrote, if it is there."""
-    path = run.folder / name
+    path = run.folder / run.state_file
     if not path.exists():
         return False
     state = torch.load(path, map_location=run.log_scale.device, weights_only=True)
-    for part, value in parts.items():
+    for part, value in run.parts.items():
         value.load_state_dict(state[part])
     run.log_scale.data.copy_(state["log_scale"])
     run.generator.set_state(state["generator"].cpu())

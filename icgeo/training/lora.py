@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from icgeo.config import UsageError
+from icgeo.config import UsageError, require
 from icgeo.models.map_model import MapModel
 from icgeo.training.adapters import Average, add_lora, learned, save_adapter, tie_kept
 from icgeo.training.calibration import ValidationResult, validate, validation_episodes
@@ -101,15 +101,9 @@ class LoraTraining:
                 f"got {len(self.gallery)}; add photos, or take fewer views"
             )
         self.transformer = self.loss.transformer
-        weights = add_lora(
-            self.transformer,
-            rank=options.rank,
-            alpha=options.alpha,
-            targets=options.targets,
-            dora=options.dora,
-            rslora=options.rslora,
-            seed=options.seed,
-        )
+        names = ("rank", "alpha", "targets", "dora", "rslora", "seed")
+        chosen: dict[str, Any] = {name: getattr(options, name) for name in names}
+        weights = add_lora(self.transformer, **chosen)
         if options.checkpointing:
             model: Any = self.transformer
             model.enable_gradient_checkpointing()
@@ -132,15 +126,10 @@ class LoraTraining:
         episodes = validation_episodes(
             splits.training, splits.validation, shots=shots, queries_each=16, seed=options.seed
         )
-        return cls(
-            loss,
-            latents,
-            Gallery.of(splits.training.lat_lon, latents["features"]),
-            folder=folder,
-            options=options,
-            accelerator=accelerator,
-            validation=partial(validate, episodes=list(episodes), shots=(0, shots), prompt=prompt),
-        )
+        gallery = Gallery.of(splits.training.lat_lon, latents["features"])
+        run = {"folder": folder, "options": options, "accelerator": accelerator}
+        check = partial(validate, episodes=list(episodes), shots=(0, shots), prompt=prompt)
+        return cls(loss, latents, gallery, validation=check, **run)
 
     def _prepare(self, optimizer: torch.optim.Optimizer) -> None:
         accelerator = self.accelerator
@@ -204,13 +193,8 @@ class LoraTraining:
         """Train to the end, the best adapter in `adapter/`; return the last line of the log."""
         options, accelerator = self.options, self.accelerator
         accelerator.init_trackers("lora")
-        train(
-            self,
-            options.steps,
-            validate_every=options.validate_every,
-            save_every=options.save_every,
-            is_main=accelerator.is_main_process,
-        )
+        every = {name: getattr(options, name) for name in ("validate_every", "save_every")}
+        train(self, options.steps, is_main=accelerator.is_main_process, **every)
         for tracker in accelerator.trackers:
             tracker.finish()
         return self.history[-1]
@@ -307,9 +291,6 @@ def _optimizer(weights: list[nn.Parameter], *, eight_bit: bool) -> torch.optim.O
     """Make AdamW; the learning rate is set at each step."""
     package: Any = torch.optim
     if eight_bit:
-        if importlib.util.find_spec("bitsandbytes") is None:
-            raise UsageError("eight_bit needs bitsandbytes: pip install 'icgeo[quantization]'")
-        package = importlib.import_module("bitsandbytes").optim
+        package = require("bitsandbytes", "eight_bit", "quantization").optim
     kind = package.AdamW8bit if eight_bit else package.AdamW
-    optimizer: torch.optim.Optimizer = kind(weights, lr=0.0, betas=(0.9, 0.99), weight_decay=0.0)
-    return optimizer
+    return kind(weights, lr=0.0, betas=(0.9, 0.99), weight_decay=0.0)

@@ -112,10 +112,8 @@ class FlowLoss(nn.Module):
             latents = {"photos": part.photos, "places": part.lat_lon}
             if not layout.is_one_picture:
                 drawn = maps.draw(part.lat_lon, self.model.settings.style)
-                latents = {
-                    "photos": layout.encode_queries({}, photos),
-                    "maps": layout.encode_answers({}, photos, drawn),
-                }
+                answers = layout.encode_answers({}, photos, drawn)
+                latents = {"photos": layout.encode_queries({}, photos), "maps": answers}
             encoded_parts.append({**latents, "features": layout.describe(photos)})
         names = encoded_parts[0]
         return Latents({name: torch.cat([x[name] for x in encoded_parts]).cpu() for name in names})
@@ -143,14 +141,9 @@ class FlowLoss(nn.Module):
         if not layout.takes_groups:
             t = t[:, :1].expand_as(t)
         t = self._times(t, pairs.shape[1]).to(device)
-        velocity = layout.leave_one_out(
-            photos,
-            data,
-            mix(data, noise, t[..., None, None]),
-            t,
-            torch.stack([episode.visible for episode in episodes]).to(device),
-            [self._prompt(episode) for episode in episodes],
-        )
+        visible = torch.stack([episode.visible for episode in episodes]).to(device)
+        noisy, prompts = mix(data, noise, t[..., None, None]), [*map(self._prompt, episodes)]
+        velocity = layout.leave_one_out(photos, data, noisy, t, visible, prompts)
         return flow_error(velocity, noise, data)
 
     def _one_target(self, latents: Latents, episode: EpisodeSample) -> Tensor:

@@ -6,7 +6,6 @@ each step. The weights that are kept are an exponential moving average.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -89,6 +88,7 @@ class PartTraining:
     seed: int = 0
     step: int = 0
     has_stopped: ClassVar[bool] = False
+    state_file: ClassVar[str] = "parts.pt"
 
     def __post_init__(self) -> None:
         self.device = self.encoder.device
@@ -132,17 +132,8 @@ class PartTraining:
         return {"held_out": self.loss(self.average, episodes, generator).item()}
 
     @property
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
+        """What is saved of a run, by name."""
         return {"encoder": self.encoder, "average": self.average, "optimizer": self.optimizer}
 
-    def save(self) -> None:
-        """Write the whole state, at once or not at all."""
-        save_state(self, "parts.pt", self._parts)
-
-    def resume(self) -> bool:
-        """Continue from the last checkpoint, if there is one."""
-        return load_state(self, "parts.pt", self._parts)
-
-    def log(self, record: Mapping[str, float]) -> None:
-        """Append a line to `log.jsonl`."""
-        append_log(self, record)
+    save, resume, log = save_state, load_state, append_log

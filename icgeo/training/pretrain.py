@@ -6,7 +6,6 @@ checkpoint with the same random stream.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +19,7 @@ from icgeo.models.backbones.tiny import PatchCodec, TinyBackbone
 from icgeo.models.layouts.stacked import Stacked
 from icgeo.models.settings import Settings
 from icgeo.sphere.healpix import cell_xyz
+from icgeo.training import loop
 from icgeo.training.episodes import (
     PROMPTS,
     EpisodeOptions,
@@ -27,15 +27,6 @@ from icgeo.training.episodes import (
     WorldBank,
     draw_times,
     sample_episodes,
-)
-from icgeo.training.loop import (
-    annealed_rate,
-    append_log,
-    autocast,
-    descend,
-    load_state,
-    save_state,
-    train,
 )
 from icgeo.training.losses import flow_error, match_loss, mix
 
@@ -130,6 +121,7 @@ class Pretraining:
     """Compile the blocks: a minute or two at the start, then faster steps."""
     step: int = 0
     has_stopped: ClassVar[bool] = False
+    state_file: ClassVar[str] = "state.pt"
 
     def __post_init__(self) -> None:
         self.device = self.learner.prompts.device
@@ -146,7 +138,7 @@ class Pretraining:
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step."""
-        return annealed_rate(
+        return loop.annealed_rate(
             step, self.steps, peak=self.learning_rate, warmup=self.warmup, fall=self.fall
         )
 
@@ -156,11 +148,11 @@ class Pretraining:
         options = self.episodes.at(self.step / self.steps)
         options = options.for_matching() if is_matching else options
         episodes = sample_episodes(self.bank, options, generator=self.generator)
-        with autocast(self.device):
+        with loop.autocast(self.device):
             terms = self.losses(episodes)
         loss = terms["match"] * (1.0 if is_matching else self.match_weight)
         loss = loss + terms.get("flow", 0.0)
-        descend(self.optimizer, loss, self.learner.parameters(), self.rate(self.step))
+        loop.descend(self.optimizer, loss, self.learner.parameters(), self.rate(self.step))
         self.step += 1
         return {name: term.item() for name, term in terms.items()}
 
@@ -195,41 +187,23 @@ class Pretraining:
             lat_lon = sphere.to_lat_lon(episodes.xyz)
             latents = self.learner.codec.encode_maps(maps.draw(lat_lon, STYLE).to(noise))
         features, descriptors = self._encode_photos(episodes.photos)
-        velocity = Stacked(self.learner, SETTINGS).leave_one_out(
-            features,
-            latents,
-            mix(latents, noise, t[..., None, None]),
-            t,
-            episodes.visible,
-            [PROMPTS[number] for number in episodes.prompt.tolist()],
-        )
+        noisy = mix(latents, noise, t[..., None, None])
+        prompts = [PROMPTS[number] for number in episodes.prompt.tolist()]
+        layout = Stacked(self.learner, SETTINGS)
+        velocity = layout.leave_one_out(features, latents, noisy, t, episodes.visible, prompts)
         return latents, velocity.float(), descriptors
 
     @property
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
+        """What is saved of a run, by name."""
         return {"learner": self.learner, "optimizer": self.optimizer}
 
-    def save(self) -> None:
-        """Write the whole state, at once or not at all."""
-        save_state(self, "state.pt", self._parts)
-
-    def resume(self) -> bool:
-        """Continue from the last checkpoint, if there is one."""
-        return load_state(self, "state.pt", self._parts)
-
-    def log(self, record: Mapping[str, float]) -> None:
-        """Append a line to `log.jsonl`."""
-        append_log(self, record)
+    save, resume, log = loop.save_state, loop.load_state, loop.append_log
 
     def run(self, *, validate_every: int = 500, save_every: int = 250) -> None:
         """Train to the end of the schedule, validating and saving on the way."""
-        train(
-            self,
-            self.steps,
-            validate_every=validate_every,
-            save_every=save_every,
-            log_every=LOG_EVERY,
-        )
+        every: dict[str, Any] = {"validate_every": validate_every, "save_every": save_every}
+        loop.train(self, self.steps, log_every=LOG_EVERY, **every)
 
     def validate(self) -> dict[str, float]:
         """Return the median error in km of the single best place, by kind of world and shots."""
@@ -260,17 +234,15 @@ class Pretraining:
         episodes = replace(episodes, visible=is_example.expand(*shape, -1))
         noise = torch.randn(*shape, *self.learner.codec.latent_shape, generator=generator)
         noise, t = noise.to(self.device), torch.ones(shape, device=self.device)
-        with torch.compiler.set_stance("force_eager"), autocast(self.device):
+        with torch.compiler.set_stance("force_eager"), loop.autocast(self.device):
             _, velocity, _ = self._predict(episodes, noise, t)
         queries = slice(16, None)
-        xyz = self._best_place((noise - velocity)[:, queries])
+        # the single location whose drawing is nearest to the latents
+        cells = cell_xyz(16).float()
+        drawn = maps.draw(sphere.to_lat_lon(cells), STYLE).to(noise)
+        templates = self.learner.codec.encode_maps(drawn).flatten(-2)
+        latents = (noise - velocity)[:, queries].flatten(-2)
+        nearest = latents @ templates.T - templates.square().sum(-1) / 2
+        xyz = cells.to(latents)[nearest.argmax(-1)]
         radians = sphere.angle(xyz, episodes.xyz[:, queries])
         return sphere.EARTH_RADIUS_KM * radians.median().item()
-
-    def _best_place(self, latents: Tensor) -> Tensor:
-        """Return the single location whose drawing is nearest to the latents."""
-        cells = cell_xyz(16).float()
-        drawn = maps.draw(sphere.to_lat_lon(cells), STYLE).to(latents)
-        templates = self.learner.codec.encode_maps(drawn).flatten(-2)
-        nearest = latents.flatten(-2) @ templates.T - templates.square().sum(-1) / 2
-        return cells.to(latents)[nearest.argmax(-1)]

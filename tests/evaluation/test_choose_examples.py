@@ -14,8 +14,8 @@ from icgeo.evaluation import BASELINES, choose_examples, episodes, world_episode
 @pytest.fixture(autouse=True)
 def _low(monkeypatch):
     low = partial(procedural_world, height=64)
-    monkeypatch.setattr(episodes, "procedural_world", low)
-    monkeypatch.setattr(episodes, "open_world", lambda name: low("terrain", generator=1))
+    monkeypatch.setattr(episodes.worlds, "procedural_world", low)
+    monkeypatch.setattr(episodes.orbit, "open_world", lambda name: low("terrain", generator=1))
 
 
 def test_locators_choose_beside_retrieval_from_the_same_bank():

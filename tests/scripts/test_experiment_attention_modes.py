@@ -12,7 +12,7 @@ from icgeo.evaluation import episodes
 def test_modes_and_guidance_are_compared(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     low = partial(procedural_world, height=128)
-    monkeypatch.setattr(episodes, "procedural_world", low)
+    monkeypatch.setattr(episodes.worlds, "procedural_world", low)
     few = ("--episodes", 1, "--queries", 1, "--shots", "[0,1]", "--guidance", "[2]")
     run("experiments/attention_modes", "--model", untrained(), "--attention", "[full]", *few)
     lines = capsys.readouterr().out.splitlines()

@@ -24,8 +24,8 @@ module = load_script("experiments/selections")
 @pytest.fixture(autouse=True)
 def _low(monkeypatch):
     low = partial(procedural_world, height=64)
-    monkeypatch.setattr(episodes, "procedural_world", low)
-    monkeypatch.setattr(episodes, "open_world", lambda name: low("terrain", generator=1))
+    monkeypatch.setattr(episodes.worlds, "procedural_world", low)
+    monkeypatch.setattr(episodes.orbit, "open_world", lambda name: low("terrain", generator=1))
     monkeypatch.setattr(module, "VIEWS_AT_ONCE", 8)
 
 
