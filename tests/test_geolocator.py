@@ -4,6 +4,7 @@ import inspect
 import math
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pandas
@@ -318,7 +319,8 @@ def test_examples_are_chosen_for_each_photo(tiny, photos, examples):
 @pytest.mark.parametrize("name", [None, "pixels"])
 def test_examples_are_chosen_as_asked(tiny, photos, examples, choose, name):
     photos, seen = photos[16:20], []
-    locator = icgeo.Geolocator(tiny, shots=3, select=choose, features=name, steps=2)
+    drawn = partial(icgeo.Geolocator, tiny, steps=2, matching=False)
+    locator = drawn(shots=3, select=choose, features=name)
     found = locator.locate(
         photos, examples, callback_on_step_end=lambda maps, t: seen.append((len(maps), t))
     )
@@ -326,7 +328,7 @@ def test_examples_are_chosen_as_asked(tiny, photos, examples, choose, name):
     chosen = make_strategy(choose, locator).choose(bank, photos, 3)
     assert torch.equal(locator.choose_for(photos, examples), chosen)
     for photo, numbers, one in zip(photos, chosen.tolist(), found, strict=True):
-        (alone,) = icgeo.Geolocator(tiny, steps=2).locate([photo], [examples[n] for n in numbers])
+        (alone,) = drawn().locate([photo], [examples[n] for n in numbers])
         torch.testing.assert_close(one.map, alone.map, atol=5e-5, rtol=0)
     assert {t for _, t in seen[-2:]} == {1.0, 0.5}
 

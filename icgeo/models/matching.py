@@ -170,26 +170,32 @@ def _frames(xyz: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
     return torch.stack((east, -north, xyz), dim=-2)
 
 
-def _cells_seen(
+def _in_example(
     query: Float[Tensor, "pairs 3 3"],
     query_tan: Float[Tensor, " pairs"],
     example: Float[Tensor, "#pairs 3 3"],
-    example_tan: Float[Tensor, " fields"],
     centres: Float[Tensor, "cells 2"],
-    grid: int,
-) -> Int[Tensor, "pairs fields cells"]:
-    """Return which cell of its example each cell of a query shows; -1 is outside.
+) -> Float[Tensor, "pairs cells 2"]:
+    """Return where each cell of a query lies in its example: tangents of angles, right and down.
 
-    Views are given by their axes and by the tangent of half their field of view, of which each is
-    tried for the example.
+    Views are given by their axes, the query also by the tangent of half its field of view. What is
+    not ahead is infinitely far.
     """
     turn = (example @ query.mT)[..., None]  # [pairs, axes of the example, axes of the query, 1]
     right, down = query_tan[:, None, None] * centres.T[:, None, None]
     x, y, z = (turn[:, :, 0] * right + turn[:, :, 1] * down + turn[:, :, 2]).unbind(1)
-    scale = grid / 2 / example_tan[:, None]
-    column, row = (scale * (axis / z)[:, None] + grid / 2 for axis in (x, y))
-    inside = (column >= 0) & (column < grid) & (row >= 0) & (row < grid) & (z > 0.05)[:, None]
-    return torch.where(inside, row.int() * grid + column.int(), -1)
+    ahead = torch.where(z > 0.05, z, 0)
+    return torch.stack((x / ahead, y / ahead), dim=-1)
+
+
+def _cell_at(
+    place: Float[Tensor, "*batch 2"], tangent: Float[Tensor, "#*batch"], grid: int
+) -> Int[Tensor, "*batch"]:
+    """Return the number of the cell at a place (right, down) inside an example."""
+    column, row = (((place / tangent[..., None] + 1) * (grid / 2)).int().clamp(0, grid - 1)).unbind(
+        -1
+    )
+    return row * grid + column
 
 
 def _centres(grid: int) -> Float[Tensor, "cells 2"]:
@@ -249,32 +255,42 @@ def _example_sweep(
     places = (cosine > least.min()).nonzero()[:, 0]
     near = cosine[places, None, None] > least
     place, query_field = near.any(-1).nonzero().unbind(-1)
-    seen = _cells_seen(
+    lies = _in_example(
         _frames(_places(COARSE)[places])[place],
         tangents[query_field],
         _frames(centre[None]),
-        tangents,
         _centres(grid)[asked],
-        grid,
     )
-    inside = (seen >= 0) & near[place, query_field][..., None]
-    cells = torch.arange(len(asked), dtype=torch.int32) * grid**2 + seen
+    inside = lies.abs().amax(-1)[:, None] < tangents[:, None]
+    inside &= near[place, query_field][..., None]
+    pair, field, cell = inside.nonzero().unbind(-1)
+    lookups = cell.int() * grid**2 + _cell_at(lies[pair, cell], tangents[field], grid)
     counts = torch.zeros(near.shape, dtype=torch.int32)
     counts[place, query_field] = inside.sum(-1, dtype=torch.int32)
     starts = counts.flatten().cumsum(0, dtype=torch.int32) - counts.flatten()
-    return ExampleSweep(cells[inside], starts, places)
+    return ExampleSweep(lookups, starts, places)
+
+
+def _bags(
+    table: Float[Tensor, "queries entries"],
+    numbers: Int[Tensor, "*_"],
+    starts: Int[Tensor, " bags"] | None = None,
+    *,
+    mode: str,
+) -> Float[Tensor, "queries bags"]:
+    """Sum or average the entries of these numbers in each bag: a row, or from each start on."""
+    rows = table if len(table) > 1 else table.expand(2, -1)  # rows of one number are 6 times slower
+    bags: Tensor = functional.embedding_bag(numbers, rows.T.contiguous(), starts, mode=mode)
+    return bags.T[: len(table)]
 
 
 def _coarse_evidence(
     ratios: Float[Tensor, "queries asked cells"], sweep: ExampleSweep, fields: int
 ) -> Float[Tensor, "queries places fields"]:
     """Return the evidence of one example for each place near it and each field of the query."""
-    table = rearrange(ratios, "b q c -> (q c) b").contiguous()
-    if len(ratios) == 1:  # PyTorch sums rows of one number six times slower than rows of two
-        table = repeat(table, "cells 1 -> cells 2").contiguous()
     # views without overlap, of no lookups, say nothing
-    scores = functional.embedding_bag(sweep.lookups, table, sweep.starts, mode="sum")
-    scores = scores[:, : len(ratios)].T.reshape(len(ratios), len(sweep.places), fields, fields)
+    scores = _bags(ratios.flatten(1), sweep.lookups, sweep.starts, mode="sum")
+    scores = scores.reshape(len(ratios), len(sweep.places), fields, fields)
     return scores.logsumexp(-1) - math.log(fields)
 
 
@@ -291,20 +307,19 @@ def _fine_evidence(
     asked = _black(grid)
     near = (places @ xyz.T)[..., None] > _least_cosine(fields_of_view_deg)[query_field][:, None]
     place, example = near.any(-1).nonzero().unbind(-1)
-    seen = _cells_seen(
+    lies = _in_example(
         _frames(places)[place],
         tangents[query_field][place],
         _frames(xyz)[example],
-        tangents,
         _centres(grid)[asked],
-        grid,
-    )
-    first = (example[:, None] * grid**2 + asked) * grid**2
-    is_seen = (seen >= 0) & near[place, example][..., None]
-    numbers = torch.where(is_seen, first[:, None] + seen, ratios.numel())
-    values = functional.pad(ratios.flatten(), (0, 1))  # what is not seen says nothing
+    )[:, None]
+    inside = (lies.abs().amax(-1) < tangents[:, None]) & near[place, example][..., None]
+    pair, field, cell = inside.nonzero().unbind(-1)
+    seen = _cell_at(lies[pair, 0, cell], tangents[field], grid)
+    numbers = (example[pair] * grid**2 + asked[cell]) * grid**2 + seen
+    values = torch.zeros(inside.shape).masked_scatter_(inside, ratios.flatten()[numbers])
     by_field = torch.zeros(len(places), len(xyz), fields)
-    by_field[place, example] = values[numbers].sum(-1) * (grid**2 / len(asked))
+    by_field[place, example] = values.sum(-1) * (grid**2 / len(asked))
     return (by_field.logsumexp(-1) - math.log(fields)).sum(-1)
 
 
@@ -367,7 +382,7 @@ def _blurred(log_ratios: Float[Tensor, "queries places"], share: float) -> Tenso
     """Mix the likelihood of each place with the mean of those around it."""
     most = log_ratios.amax(-1, keepdim=True)
     ratios = (log_ratios - most).exp()
-    around = ratios[:, neighbours(FINE)].mean(-1)
+    around = _bags(ratios, neighbours(FINE), mode="mean")
     return ratios.lerp(around, share).clamp_min(LEAST).log() + most
 
 

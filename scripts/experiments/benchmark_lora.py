@@ -77,7 +77,7 @@ def random_run(preset: str, options: LoraOptions, *, device: str, dtype: Any) ->
     from icgeo.training.lora import LoraTraining, make_accelerator
     from icgeo.training.losses import FlowLoss, Latents
 
-    model = build(preset, device=device, dtype=dtype).choosing(attention="pairwise")
+    model = build(preset, 32, device=device, dtype=dtype).choosing(attention="pairwise")
     in_map, channels = model.layout.latent_shape(0)
     in_photo = (model.photo_size // model.backbone.patch) ** 2
     generator = torch.Generator().manual_seed(options.seed)

@@ -36,7 +36,7 @@ from icgeo.sphere.density import Density
 ONE, NONE, NAN = [(10.0, 20.0)], np.zeros((0, 2)), [(math.nan, math.nan)]
 BAD = [(math.nan, 20.0)]
 FLAT = Density.uniform(1)
-NOWHERE = pd.DataFrame([["EU", "FR", None, "Paris"]], columns=PLACE_LEVELS)
+NOWHERE = pd.DataFrame([["EU", "FR", None, None, "Paris"]], columns=PLACE_LEVELS)
 GAZETTEER = Gazetteer(np.array([(48.9, 2.4)]), NOWHERE)
 COUNTS = dict.fromkeys(PLACE_LEVELS, (0, 1))
 

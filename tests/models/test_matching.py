@@ -93,19 +93,19 @@ def test_cells_fall_where_a_gnomonic_projection_puts_them(lat, lon):
     gnomonic = Proj(proj="gnom", lat_0=lat, lon_0=lon, R=1)
     x, y = (torch.tensor(v) for v in gnomonic(directions[:, 1].numpy(), directions[:, 0].numpy()))
     half = torch.tan(torch.deg2rad(torch.tensor(example_fov)) / 2)
-    column, row = ((v / half + 1) / 2 * GRID for v in (x, -y))
-    inside = (column >= 0) & (column < GRID) & (row >= 0) & (row < GRID)
-    expected = torch.where(inside, row.floor() * GRID + column.floor(), -1)
-    seen = matching._cells_seen(
+    expected = torch.stack((x, -y), dim=-1)
+    inside = expected.abs().amax(-1) < half
+    (lies,) = matching._in_example(
         matching._frames(sphere.to_xyz(query)),
         torch.tan(torch.deg2rad(torch.tensor([query_fov])) / 2),
         matching._frames(sphere.to_xyz(torch.tensor([(lat, lon)]))),
-        half[None],
         matching._centres(GRID),
-        GRID,
-    )[0, 0]
+    )
+    torch.testing.assert_close(lies[inside].double(), expected[inside], atol=1e-5, rtol=0)
+    cells = matching._cell_at(lies[inside], half, GRID)
+    column, row = ((expected[inside] / half + 1) / 2 * GRID).floor().unbind(-1)
+    assert (cells == row * GRID + column).float().mean() > 0.99  # float32 between two cells
     assert 0.2 < inside.float().mean() < 0.9
-    assert (seen == expected).float().mean() > 0.99  # float32 on the line between two cells
 
 
 def test_matches_are_mutual_probabilities():

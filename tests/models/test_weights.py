@@ -193,7 +193,7 @@ def test_text_encoders_are_forgotten_and_prompts_kept(klein, monkeypatch):
     expected = draw(model)
     files = list(model.backbone.prompts.folder.glob("*.safetensors"))
     assert len(files) >= 2
-    assert all(set(load_file(file)) == {"encoder_hidden_states"} for file in files)
+    assert all(set(load_file(file)) == {"encoder_hidden_states", "is_word"} for file in files)
 
     def fail(*_, **__):
         raise AssertionError("the text encoder is loaded again")

@@ -42,6 +42,7 @@ def cells(line):
 
 def test_worlds_are_located_and_a_killed_run_goes_on(picture, tmp_path, capsys):
     options = ("--model", untrained(), "--world", picture, "--count", 4, "--shots", "[0,1,3]")
+    options += ("--bank", 12)
     run("zero_shot", *options)
     out = capsys.readouterr().out
     tables = [[cells(x) for x in part.splitlines() if x[:1] == "|"] for part in out.split("\n\n")]
@@ -87,7 +88,18 @@ def test_examples_are_chosen_out_of_a_bank(picture, tmp_path, capsys):
 
 
 def test_other_options_need_another_folder(picture):
-    options = ("--model", untrained(), "--world", picture, "--count", 2, "--shots", "[0]")
+    options = (
+        "--model",
+        untrained(),
+        "--world",
+        picture,
+        "--count",
+        2,
+        "--shots",
+        "[0]",
+        "--bank",
+        4,
+    )
     run("zero_shot", *options)
     with pytest.raises(ValueError, match="seed"):
         run("zero_shot", *options, "--seed", 1)
