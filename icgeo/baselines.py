@@ -180,12 +180,12 @@ class AlikeParts:
         start = time.perf_counter()
         used, numbers = chosen.unique(return_inverse=True)
         examples = [bank[number] for number in used.tolist()]
-        places = torch.tensor([[example.lat, example.lon] for example in examples])
+        places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
         shown, query = (
             self.describe(square_pixels(images, self.photo_size))
             for images in ([example.image for example in examples], photos)
         )
-        parts, numbers = Parts(shown, to_xyz(places)), numbers.expand(len(photos), -1)
+        parts, numbers = Parts(shown, to_xyz(places).float()), numbers.expand(len(photos), -1)
         evidence = parts.evidence(query, self.settings, numbers)
         prior = Density.uniform(NSIDE)
         densities = [prior.updated(ratios, floor=self.settings.floor) for ratios in evidence]

@@ -114,7 +114,7 @@ class _Actor:
     ) -> None:
         self.runs = list(zip(open_locators(), episodes, strict=True))
         self.file = RowFile(folder / f"predictions-{uuid4().hex}.jsonl")
-        self.baselines = pool.baselines
+        self.known = self.file.rows if pool.baselines else None
         for locator, _ in self.runs:
             if locator.name != pool.name:
                 raise UsageError(
@@ -124,6 +124,6 @@ class _Actor:
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
         run, photos, missing = pickle.loads(batch["work"][0])
         locator, episode = self.runs[run]
-        for rows in locate(locator, episode, photos, shots=missing, baselines=self.baselines):
+        for rows in locate(locator, episode, photos, shots=missing, known=self.known):
             self.file.append(rows)
         return {"run": [run]}

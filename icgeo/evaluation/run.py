@@ -167,7 +167,8 @@ def locate_share(
             locator, episode = runs[run]
             bar.update(len(queries) * (len(episode.shots(shots)) - len(missing)))
             photos = read(queries) if missing else ([], [])
-            for rows in locate(locator, episode, photos, shots=missing, baselines=baselines):
+            known = file.rows if baselines else None
+            for rows in locate(locator, episode, photos, shots=missing, known=known):
                 file.append(rows)
                 bar.update(len(queries))
     return order
@@ -211,19 +212,33 @@ def read(queries: Sequence[Query]) -> Photos:
 
 
 def locate(
-    locator: Locator, episode: Stream, photos: Photos, *, shots: Sequence[int], baselines: bool
+    locator: Locator,
+    episode: Stream,
+    photos: Photos,
+    *,
+    shots: Sequence[int],
+    known: Container[Key] | None = None,
 ) -> Iterator[list[Row]]:
-    """Return the rows of a batch for each number of shots."""
+    """Return the rows of a batch for each number of shots.
+
+    Baselines are beside it, less the rows that are `known` of another locator; None leaves them
+    out.
+    """
     queries, errors = photos
-    known = [query for query in queries if query.lat_lon is not None]
+    true = [] if known is None else [one for one in queries if one.lat_lon is not None]
     beside: tuple[Locator, ...] = ()
-    if baselines and known:
-        truth = torch.tensor([query.lat_lon for query in known], dtype=torch.float64)
+    if true:
+        truth = torch.tensor([query.lat_lon for query in true], dtype=torch.float64)
         beside = (Chance(), NearestPixels(), NearestOracle(truth))
     for count in shots:
+        new = [
+            one
+            for one in beside
+            if any((one.name, episode.id, query.id, count) not in (known or ()) for query in true)
+        ]
         # the locator's own rows last: where they are on disk, so are those of its baselines
         yield [
-            *(row for one in beside for row in located_rows(one, episode, known, count)),
+            *(row for one in new for row in located_rows(one, episode, true, count)),
             *_robust_rows(locator, episode, queries, count),
             *(to_row(locator.name, episode, q, count, error=error) for q, error in errors),
         ]
