@@ -18,6 +18,7 @@ from icgeo.training.options import LoraOptions
 CHOICES = ("attention", "layout", "photo_size", "quantization", "dtype")
 """Options that `icgeo.load` takes."""
 ZERO, LORA, ALONE = "zero-shot", "LoRA", "LoRA, no examples"
+MAP_ALONE = ", map alone"
 OLD_EPISODES, OLD_QUERIES, OLD_SHOTS = 8, 12, 16
 """What the forgetting test locates, of the Earth and of unknown worlds, the latter with shots."""
 QUERIES_EACH = 16
@@ -152,15 +153,15 @@ def compare_adapted(load_base: Any, splits: Any, run: Path, options: Options) ->
         if options.model == "tiny":
             old = locate_old(model, name, folder / "old")
         calibrated = fit_temperatures(model, validation, shots=options.shots, prompt=prompt)
-        # what is drawn is compared, which the LoRA changes
-        ask = partial(icgeo.Geolocator, matching=False, batch_size=size)
-        locator = ask(calibrated, name=name, prompt=prompt)
-        runs = [(locator, episode) for episode in tests]
+        ask: Any = partial(icgeo.Geolocator, calibrated, prompt=prompt, batch_size=size)
+        ways = [ask(name=name), ask(matching=False, name=name + MAP_ALONE)]
+        ways = ways if model.matcher else ways[:1]
+        runs = [(way, episode) for way in ways for episode in tests]
         rows = evaluate(runs, folder=folder, shots=options.shots, batch_size=size, baselines=False)
-        drawn = [one.map for one in locator.locate(photos, tests[0].examples)]
+        drawn = [one.map for one in ways[0].locate(photos, tests[0].examples)]
         maps[name] = torch.stack([one for one in drawn if one is not None])
         style = model.settings.style
-        del model, calibrated, locator, runs
+        del model, calibrated, ways, runs
     truth = icgeo.maps.draw([query.lat_lon or (0.0, 0.0) for query in queries], style)
     figure = icgeo.plots.plot_maps(photos, {"truth": truth, **maps})
     figure.savefig(folder / "maps.png", dpi=150)
@@ -189,7 +190,7 @@ def locate_old(model: Any, name: str, folder: Path) -> dict[int, Any]:
     take = partial(episodes.world_episode, episodes.EARTH, queries=OLD_QUERIES, shots=0)
     earth = [take(number) for number in range(OLD_EPISODES)]
     unknown = episodes.group_episodes(episodes.HELD_OUT, OLD_EPISODES, queries=OLD_QUERIES)
-    ask, tables = partial(icgeo.Geolocator, model, matching=False, name=name), {}
+    ask, tables = partial(icgeo.Geolocator, model, name=name), {}
     for shots, some in ((0, earth), (OLD_SHOTS, unknown)):
         runs, path = [(ask(prompt=one.prompt), one) for one in some], folder / f"{shots}-shots"
         tables[shots] = evaluate(runs, folder=path, shots=(shots,), baselines=False)

@@ -165,6 +165,7 @@ def _load_tiny(folder: Path, settings: Settings, options: LoadOptions) -> MapMod
     backbone = TinyBackbone.load(folder, device=options.device, dtype=options.torch_dtype)
     if options.adapter:
         load_adapter(backbone.transformer, options)
+        settings = replace(settings, prior_weight={})  # its map knows more than the examples
     return MapModel(backbone, settings, str(options.adapter or ""))
 
 
