@@ -96,9 +96,10 @@ def _draw_log_ratios(ax: Axes, log_ratios: Float[Tensor, " places"]) -> list[Axe
     values = shown[cell_of_pixels(FINE, _PIXELS)].numpy()
     window = ax.inset_axes((0.02 if lon > 0 else 0.68, 0.2, 0.3, 0.6), xticks=[], yticks=[])
     middle = min(max(lat, -70), 70)
-    for part in (ax, window):
-        place: dict[str, Any] = {"extent": (-180, 180, -90, 90), "interpolation": "nearest"}
-        image = part.imshow(values, cmap="viridis", **place)
+    for part, turns in ((ax, 1), (window, 3)):  # a window may lie across the antimeridian
+        extent = (-180 * turns, 180 * turns, -90, 90)
+        place: dict[str, Any] = {"extent": extent, "interpolation": "nearest"}
+        image = part.imshow(np.tile(values, (1, turns)), cmap="viridis", **place)
     window.set(xlim=(lon - 20, lon + 20), ylim=(middle - 20, middle + 20))
     window.spines[:].set_color("white")
     ax.indicate_inset_zoom(window, edgecolor="white", alpha=1)
