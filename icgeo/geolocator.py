@@ -612,6 +612,8 @@ class Geolocator(LocateOptions, LoadOptions):
         callback_on_step_end: sampling.StepCallback | None = None,
     ) -> list[Prediction]:
         start = time.perf_counter()
+        if departures := self.loaded.departures(context.shots):
+            _warn_of_departures(departures)
         pixels = self._pixels(photos)
         others = (augment(pixels, f"{self.seed}/{number}/") for number in range(self.augment))
         views = torch.stack([pixels, *others])
@@ -674,6 +676,12 @@ def _warn_of_other_photos() -> None:
         "some photos are unlike all that the model was trained on (in_domain=False): its answers "
         "for them mean nothing, however sure they look"
     )
+
+
+@cache
+def _warn_of_departures(departures: Sequence[str]) -> None:
+    """Warn once in a process of each."""
+    logger.warning("what the weights were not trained on: %s", "; ".join(departures))
 
 
 def _content_keys(pairs: Sequence[Example]) -> tuple[Any, ...]:

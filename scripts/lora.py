@@ -12,10 +12,10 @@ from typing import Any
 
 import icgeo
 from icgeo import config
-from icgeo.options import EARTH, UNKNOWN, fields_of
+from icgeo.options import EARTH, SETTINGS, UNKNOWN, fields_of
 from icgeo.training.options import LoraOptions
 
-CHOICES = ("attention", "layout", "photo_size", "quantization", "dtype")
+CHOICES = (*SETTINGS, "quantization", "dtype")
 """Options that `icgeo.load` takes."""
 ZERO, LORA, ALONE = "zero-shot", "LoRA", "LoRA, no examples"
 MAP_ALONE = ", map alone"
@@ -49,6 +49,8 @@ class Options(LoraOptions):
     """How examples are shown: references or panel; by default the model's own."""
     photo_size: int | None = None
     """Height and width of photos in pixels, where the model can choose."""
+    text: str | None = None
+    """How it reads instructions: stock (padded, as pipelines do) or trimmed to their words."""
     quantization: str | None = None
     """Quantization of the base's weights: nf4, fp8 or int8."""
     dtype: str | None = None

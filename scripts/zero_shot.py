@@ -201,6 +201,8 @@ def main(options: Options) -> None:
         rows = locate(options, runs, folder, shard, features)
     if shard.is_main:
         print(evaluation.format_results(rows), f"\nwritten to {folder}", sep="\n")
+        for departure in model.departures(max(options.shots)):
+            print(f"not as the weights were trained: {departure}")
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ class Architecture:
     layout: str = "references"
     guidance_scale: float = 1.0
     embedded_guidance: float = 1.0
+    references: int | None = None
+    """How many reference images its documentation names."""
 
     def settings(self, index: Mapping[str, Any]) -> Settings:
         """Give what a checkpoint without `icgeo.json` is taken for; not calibrated."""
@@ -58,17 +60,25 @@ class Architecture:
             samples=4,
             guidance_scale=1.0 if distilled else self.guidance_scale,
             embedded_guidance=self.embedded_guidance,
+            trained_attention="joint" if is_cached else "full",
+            documented_references=self.references,
         )
 
 
-_KLEIN = Architecture(flux.FluxBackbone, flux.embed_klein, guidance_scale=4.0)
+_KLEIN = Architecture(flux.FluxBackbone, flux.embed_klein, guidance_scale=4.0, references=4)
 _WAN = Architecture(wan.WanBackbone, wan.embed_wan, layout="frames", guidance_scale=5.0)
 ARCHITECTURES = {
     "Flux2KleinPipeline": _KLEIN,
     "Flux2KleinKVPipeline": replace(_KLEIN, pipeline="Flux2KleinPipeline"),
-    "Flux2Pipeline": Architecture(flux.FluxBackbone, flux.embed_dev, embedded_guidance=4.0),
+    "Flux2Pipeline": Architecture(
+        flux.FluxBackbone, flux.embed_dev, embedded_guidance=4.0, references=6
+    ),
     "FluxKontextPipeline": Architecture(
-        flux.KontextBackbone, flux.embed_kontext, layout="panel", embedded_guidance=2.5
+        flux.KontextBackbone,
+        flux.embed_kontext,
+        layout="panel",
+        embedded_guidance=2.5,
+        references=1,
     ),
     **dict.fromkeys(("WanVACEPipeline", "WanPipeline", "WanImageToVideoPipeline"), _WAN),
 }

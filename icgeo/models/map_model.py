@@ -78,6 +78,24 @@ class MapModel:
         """Height and width of the photos that it takes, in pixels."""
         return getattr(self.backbone, "photo_size", self.settings.photo_size)
 
+    def departures(self, shots: int) -> tuple[str, ...]:
+        """Return how a run with so many examples differs from what public weights were trained on.
+
+        None for weights of this package, and for those that an adapter has changed.
+        """
+        settings, references = self.settings, self.layout.references(shots)
+        documented = settings.documented_references or references
+        if settings.trained_attention is None or (self.origin and self.origin.adapter):
+            return ()
+        found = {
+            f"attention {settings.attention}, where the weights were trained in "
+            f"{settings.trained_attention}": settings.attention != settings.trained_attention,
+            f"{references} reference images, where {documented} are documented": references
+            > documented,
+            f"text {settings.text}, where they saw its padding": settings.text != "stock",
+        }
+        return tuple(words for words, is_so in found.items() if is_so)
+
     @cached_property
     def fingerprint(self) -> dict[str, str]:
         """What a context depends on beside its examples."""

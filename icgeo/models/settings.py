@@ -52,6 +52,10 @@ class Settings:
     """Height and width of photos beside maps in pixels, where the model can choose."""
     text: str = "stock"
     """One of `TEXTS`, for pipelines that pad their text."""
+    trained_attention: str | None = None
+    """The mode that public weights were trained in; None for weights of this package."""
+    documented_references: int | None = None
+    """How many reference images the documentation of public weights names; None for any number."""
 
     def choosing(self, **choices: Any) -> "Settings":
         """Change what is not None; another layout is seen in `full`, which every one knows."""

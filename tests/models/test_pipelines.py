@@ -12,7 +12,7 @@ from einops import rearrange
 from PIL import Image
 
 import icgeo
-from icgeo import maps, sampling
+from icgeo import geolocator, maps, sampling
 from icgeo.models.attention import uninstall
 from icgeo.models.context import Context
 from icgeo.models.layouts.frames import framed
@@ -300,6 +300,40 @@ def test_trimmed_text_is_not_the_same(folders):
         for one in (model, model.choosing(text="trimmed"))
     ]
     assert (maps_of[0] - maps_of[1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "shots", "options", "expected"),
+    [
+        ("klein", 1, {"attention": "full"}, []),
+        ("klein", 2, {"attention": "full"}, ["5 reference images, where 4 are documented"]),
+        ("klein", 0, {}, ["attention joint, where the weights were trained in full"]),
+        (
+            "dev",
+            3,
+            {"attention": "full", "text": "trimmed"},
+            ["7 reference images", "text trimmed"],
+        ),
+        ("kontext", 9, {}, []),
+        ("kontext", 0, {"layout": "references"}, []),
+        ("kontext", 1, {"layout": "references"}, ["3 reference images, where 1 are documented"]),
+        ("vace", 9, {}, []),
+    ],
+)
+def test_what_weights_were_not_trained_on_is_said(folders, name, shots, options, expected):
+    departures = icgeo.load(folders[name], **options).departures(shots)
+    assert len(departures) == len(expected)
+    assert all(map(str.startswith, departures, expected))
+
+
+def test_a_locator_warns_of_it_once(folder, caplog):
+    geolocator._warn_of_departures.cache_clear()
+    locator = icgeo.Geolocator(folder, style=STYLE, photo_size=64, steps=1, samples=1)
+    photos = pictures(pixels(2, 1))
+    for photo in photos:
+        locator.locate(photo, [(photo, 10.0, 20.0)])
+    (record,) = [one for one in caplog.records if "were not trained on" in one.message]
+    assert "attention joint, where the weights were trained in full" in record.message
 
 
 @pytest.mark.parametrize(

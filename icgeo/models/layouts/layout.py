@@ -61,6 +61,10 @@ class Layout:
         """Return how far that grid leans to the noise."""
         return self.backbone.shift(self.latent_shape(shots)[0], steps)
 
+    def references(self, shots: int) -> int:
+        """Return the number of reference images that a query is shown with so many examples."""
+        return 1
+
     def text(self, prompt: str, shots: int) -> Any:
         """Embed the instruction for a prompt; "" is nothing."""
         words = instruction(prompt, shots=shots, layout=self.settings.layout) if prompt else ""

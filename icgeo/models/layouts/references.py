@@ -31,6 +31,10 @@ class References(Layout):
     def __post_init__(self) -> None:
         install(self.backbone.transformer, backend=self.attention_backend)
 
+    def references(self, shots: int) -> int:
+        """Return the number of images: two an example, and the query's photo."""
+        return 2 * shots + 1
+
     def ids(self, *images: int) -> Ids:
         """Places of the tokens of images: 0 is the map to draw, odd ones are photos, others maps.
 
