@@ -17,8 +17,8 @@ from typing import Any
 
 from icgeo.config import UsageError
 from icgeo.models import LoadError, MapModel, load
+from icgeo.models.adapters import LORA
 from icgeo.models.hub import BUILT_IN, fetch, files_in, refuse_pickles, resolve_local
-from icgeo.models.loading import LORA
 from icgeo.models.settings import Origin, Settings
 from icgeo.options import SETTINGS
 from icgeo.prediction import Example, as_examples

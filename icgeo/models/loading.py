@@ -15,6 +15,7 @@ import torch
 
 from icgeo import maps
 from icgeo.models import hub
+from icgeo.models.adapters import load_adapter
 from icgeo.models.attention import BACKENDS
 from icgeo.models.backbones import flux, wan
 from icgeo.models.backbones.tiny import TinyBackbone
@@ -27,8 +28,6 @@ from icgeo.options import EARTH, SETTINGS, UNKNOWN, LoadOptions
 QUANTIZATIONS = {"nf4": "bitsandbytes", "fp8": "torchao", "int8": "torchao"}
 """Ways to store weights, and the packages that know them."""
 DTYPES = ("float32", "bfloat16", "float16")
-LORA = "pytorch_lora_weights.safetensors"
-"""How diffusers names a LoRA."""
 
 
 @dataclass(frozen=True)
@@ -274,22 +273,6 @@ def quantization_config(name: str | None, *, dtype: torch.dtype) -> Any:
         kind = kinds.Float8WeightOnlyConfig if name == "fp8" else kinds.Int8WeightOnlyConfig
         config = diffusers.TorchAoConfig(kind())
     return diffusers.PipelineQuantizationConfig(quant_mapping={"transformer": config})
-
-
-def load_adapter(model: Any, options: LoadOptions) -> None:
-    """Load the LoRA of some options into a pipeline, or a transformer alone."""
-    adapter = str(options.adapter)
-    path = Path(adapter)
-    if not path.exists():
-        path = hub.pipeline_part(adapter, LORA, local_files_only=options.local_files_only)
-    hub.refuse_pickles(hub.files_in(path) if path.is_dir() else [path.name], path)
-    load = getattr(model, "load_lora_weights", None) or model.load_lora_adapter
-    try:
-        load(path, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise LoadError(f"adapter {adapter} cannot be loaded: {hub.first_line(error)}") from error
-    if not getattr(getattr(model, "transformer", model), "peft_config", None):
-        raise LoadError(f"adapter {adapter} has no weights for this model's transformer")
 
 
 def place(pipeline: Any, *, offload: str | None, device: str) -> None:

@@ -1,0 +1,140 @@
+"""Load a LoRA as its trainer stored it, whole or not at all.
+
+Known are diffusers' format, and what diffusers converts to it; a folder of PEFT, whose
+`adapter_config.json` says rank, alpha, rsLoRA and DoRA; and layers by their names in the
+transformer, without a prefix.
+"""
+
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from icgeo.models import hub
+from icgeo.models.hub import LoadError
+from icgeo.options import LoadOptions
+
+logger = logging.getLogger(__name__)
+
+LORA = "pytorch_lora_weights.safetensors"
+"""How diffusers names a LoRA."""
+PEFT_CONFIG, PEFT_PREFIX = "adapter_config.json", "base_model.model."
+TEXT = ("text_encoder", "lora_te")
+"""How keys of text encoders begin; icgeo embeds an instruction without them."""
+
+
+def load_adapter(model: Any, options: LoadOptions) -> None:
+    """Load the LoRA of some options into a pipeline, or a transformer alone.
+
+    Raises:
+        LoadError: no such file, several of them, a format that is not known, or layers that are not
+            in this transformer.
+    """
+    transformer = getattr(model, "transformer", model)
+    path = adapter_file(options)
+    try:
+        weights = load_file(path)
+        require_pairs(weights, path)
+        if (config := path.with_name(PEFT_CONFIG)).is_file():
+            settings = json.loads(config.read_text(encoding="utf-8"))
+            named = {name.removeprefix(PEFT_PREFIX): x for name, x in weights.items()}
+            load_named(transformer, named, metadata=lora_metadata(settings, layers_of(named)))
+        elif is_of(transformer, weights):
+            load_named(transformer, {n.replace(".default.", "."): x for n, x in weights.items()})
+        else:
+            load_stock(model, path, weights)
+    except LoadError:
+        raise
+    except Exception as error:  # whatever a library raises of a file that it does not know
+        line = hub.first_line(error)[:200]
+        raise LoadError(f"adapter {path} cannot be loaded: {line}") from error
+    if not getattr(transformer, "peft_config", None):
+        raise LoadError(
+            f"adapter {path} has no weights for this model's transformer; its keys begin with "
+            f"{sorted(weights)[0][:80]!r}, and known are those of diffusers, of a folder of PEFT, "
+            "and names of the transformer's layers"
+        )
+
+
+def adapter_file(options: LoadOptions) -> Path:
+    """Find the one safetensors file of an adapter, in a folder or on the hub."""
+    adapter = str(options.adapter)
+    path = Path(adapter)
+    if not path.exists():
+        return hub.pipeline_part(adapter, LORA, local_files_only=options.local_files_only)
+    hub.refuse_pickles(hub.files_in(path) if path.is_dir() else [path.name], path)
+    if path.is_file():
+        return path
+    files = sorted(path.glob("*.safetensors"))
+    if (usual := path / LORA) in files:
+        return usual
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files[:5]) or "none"
+        raise LoadError(
+            f"expected one safetensors file in {path}, got {len(files)} ({names}); give the path "
+            "of the file itself"
+        )
+    return files[0]
+
+
+def require_pairs(weights: Iterable[str], path: Path) -> None:
+    """Raise LoadError for a LoRA of which one half is missing, with the layer's name."""
+    names = set(weights)
+    for half, other in (("lora_A", "lora_B"), ("lora_B", "lora_A"), ("lora_down", "lora_up")):
+        for name in sorted(names):
+            if f".{half}." in name and name.replace(f".{half}.", f".{other}.") not in names:
+                raise LoadError(f"expected {other} beside {name} in {path}, got none; was it cut?")
+
+
+def lora_metadata(settings: dict[str, Any], layers: set[str]) -> dict[str, Any]:
+    """Return what `peft.LoraConfig` takes of the settings in a folder of PEFT, for some layers."""
+    from peft import LoraConfig
+
+    if settings.get("peft_type") != "LORA":
+        raise LoadError(f"expected peft_type LORA, got {settings.get('peft_type')!r}")
+    known = {field.name for field in fields(LoraConfig)} - {"peft_type", "task_type"}
+    known -= {"exclude_modules", "layers_to_transform", "layers_pattern"}  # the file says which
+    metadata = {name: value for name, value in settings.items() if name in known}
+    return {**metadata, "target_modules": sorted(layers)}
+
+
+def layers_of(weights: Iterable[str]) -> set[str]:
+    """Return the layers that keys of a LoRA name."""
+    return {name.split(".lora_")[0] for name in weights if ".lora_" in name}
+
+
+def is_of(transformer: Any, weights: Iterable[str]) -> bool:
+    """Say whether keys name layers of the transformer, without a prefix."""
+    modules = {name for name, _ in transformer.named_modules()}
+    return bool(layers_of(weights) & modules)
+
+
+def load_named(transformer: Any, weights: dict[str, Tensor], **options: Any) -> None:
+    """Load a LoRA by the names of the transformer's layers; refuse one of other layers."""
+    modules = {name for name, _ in transformer.named_modules()}
+    if missing := sorted(layers_of(weights) - modules):
+        raise LoadError(
+            f"expected layers of this model's transformer, got {missing[0]} and "
+            f"{len(missing) - 1} others that it has not; is the adapter of another architecture?"
+        )
+    transformer.load_lora_adapter(weights, prefix=None, **options)
+
+
+def load_stock(model: Any, path: Path, weights: dict[str, Tensor]) -> None:
+    """Load a LoRA by diffusers, which knows its own format and those of several trainers."""
+    load = getattr(model, "load_lora_weights", None) or model.load_lora_adapter
+    rest = {name: x for name, x in weights.items() if not name.startswith(TEXT)}
+    if len(rest) == len(weights):
+        load(path, use_safetensors=True)
+        return
+    logger.warning(
+        "%s: %d of %d tensors are for text encoders, and left out", path, len(weights) - len(rest),
+        len(weights),
+    )  # fmt: skip
+    if rest:
+        load(rest)

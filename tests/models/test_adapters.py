@@ -1,0 +1,151 @@
+"""Tests that a LoRA is loaded whole, as its trainer stored it, or refused with the reason."""
+
+import json
+
+import pytest
+import torch
+import twins
+from safetensors.torch import load_file, save_file
+
+import icgeo
+from icgeo.models.adapters import LORA
+
+LAYERS = ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.attn.to_k")
+
+
+@pytest.fixture(scope="module")
+def klein(tmp_path_factory):
+    return twins.klein(tmp_path_factory.mktemp("klein"))
+
+
+@pytest.fixture(scope="module")
+def kontext(tmp_path_factory):
+    return twins.kontext(tmp_path_factory.mktemp("kontext"))
+
+
+def weights(prefix="", suffix="", rank=2, layers=LAYERS):
+    generator = torch.Generator().manual_seed(0)
+    return {
+        f"{prefix}{layer}.lora_{half}{suffix}.weight": torch.randn(size, generator=generator)
+        for layer in layers
+        for half, size in (("A", (rank, 64)), ("B", (64, rank)))
+    }
+
+
+def change(folder, adapter):
+    """What an adapter adds to the weights of the first layer."""
+    layer = icgeo.load(folder, adapter=adapter).backbone.transformer.get_submodule(LAYERS[0])
+    (name,) = layer.lora_A
+    return layer.get_delta_weight(name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "scale"),
+    [
+        ({"lora_alpha": 8}, 4),
+        ({"lora_alpha": 2}, 1),
+        ({"lora_alpha": 8, "use_rslora": True}, 32**0.5),
+    ],
+)
+def test_a_folder_of_peft_says_its_scale(klein, tmp_path, settings, scale):
+    parts = weights("base_model.model.")
+    save_file(parts, tmp_path / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "target_modules": ["to_q", "to_k"], **settings}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    first = "base_model.model." + LAYERS[0]
+    product = parts[f"{first}.lora_B.weight"] @ parts[f"{first}.lora_A.weight"]
+    torch.testing.assert_close(change(klein, tmp_path), scale * product)
+
+
+@pytest.mark.parametrize("suffix", ["", ".default"])
+def test_layers_by_their_own_names_are_loaded(klein, tmp_path, suffix):
+    save_file(weights(suffix=suffix), tmp_path / "mine.safetensors")
+    save_file(weights("transformer."), tmp_path / "stock.safetensors")
+    expected = change(klein, tmp_path / "stock.safetensors")
+    torch.testing.assert_close(change(klein, tmp_path / "mine.safetensors"), expected)
+
+
+def test_weights_of_text_encoders_are_left_out_aloud(kontext, tmp_path, caplog):
+    text = {
+        f"text_encoder.text_model.encoder.layers.0.mlp.fc1.lora_{half}.weight": torch.ones(2, 2)
+        for half in "AB"
+    }
+    path = tmp_path / LORA
+    save_file({**weights("transformer."), **text}, path)
+    delta = change(kontext, tmp_path)
+    assert "2 of 6 tensors are for text encoders, and left out" in caplog.text
+    save_file(weights("transformer."), path)
+    torch.testing.assert_close(change(kontext, tmp_path), delta)
+
+
+def cut(parts):
+    parts.pop(f"transformer.{LAYERS[0]}.lora_B.weight")
+    return parts
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        (cut(weights("transformer.")), r"expected lora_B beside transformer\.trans.* was it cut"),
+        (weights(layers=(*LAYERS, "blocks.9.attn.to_q")), "got blocks.9.attn.to_q and 0 others"),
+        (weights("model.diffusion."), "its keys begin with 'model.diffusion.transformer_blocks"),
+        ({"a": torch.ones(1)}, "cannot be loaded: Invalid adapter checkpoint"),
+    ],
+)
+def test_what_is_understood_in_part_is_refused(klein, tmp_path, parts, words):
+    save_file(parts, tmp_path / LORA)
+    with pytest.raises(icgeo.LoadError, match=words) as refused:
+        icgeo.load(klein, adapter=tmp_path)
+    assert len(str(refused.value)) < 500
+
+
+def test_one_of_several_files_is_asked_for(klein, tmp_path):
+    for name in ("one", "two"):
+        save_file(weights("transformer."), tmp_path / f"{name}.safetensors")
+    with pytest.raises(icgeo.LoadError, match=r"got 2 \(one.safetensors, two.safetensors\)"):
+        icgeo.load(klein, adapter=tmp_path)
+    assert change(klein, tmp_path / "two.safetensors").abs().sum() > 0
+
+
+def test_another_kind_of_peft_is_named(klein, tmp_path):
+    save_file(weights("base_model.model."), tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "IA3"}')
+    with pytest.raises(icgeo.LoadError, match="expected peft_type LORA, got 'IA3'"):
+        icgeo.load(klein, adapter=tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damaged_files_are_refused_in_one_line(klein, tmp_path, seed):
+    """Bytes flipped or cut: what is left is loaded, or refused by name."""
+    path = tmp_path / LORA
+    save_file(weights("transformer."), path)
+    data, generator = bytearray(path.read_bytes()), torch.Generator().manual_seed(seed)
+    where = torch.randint(min(len(data), 600), (4,), generator=generator).tolist()
+    for place in where:
+        data[place] = int(torch.randint(256, (1,), generator=generator))
+    path.write_bytes(data[: where[0]] if seed % 4 == 0 else data)
+    message = ""
+    try:
+        icgeo.load(klein, adapter=tmp_path)
+    except icgeo.LoadError as error:
+        message = str(error)
+    assert "\n" not in message
+    assert len(message) < 600
+
+
+def test_what_is_saved_by_diffusers_comes_back(klein, tmp_path):
+    """Its metadata holds alpha, which stands in no key."""
+    from diffusers import Flux2KleinPipeline
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    model = icgeo.load(klein)
+    transformer = model.backbone.transformer
+    transformer.add_adapter(LoraConfig(r=2, lora_alpha=6, target_modules=["to_q"]))
+    metadata = {"transformer_lora_adapter_metadata": transformer.peft_config["default"].to_dict()}
+    Flux2KleinPipeline.save_lora_weights(
+        tmp_path, get_peft_model_state_dict(transformer), **metadata
+    )
+    again = icgeo.load(klein, adapter=tmp_path).backbone.transformer
+    (scaling,) = again.get_submodule(LAYERS[0]).scaling.values()
+    assert scaling == 3
+    assert len(load_file(tmp_path / LORA)) > 0
