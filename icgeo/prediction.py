@@ -60,7 +60,10 @@ def as_examples(examples: Any, *, allow_outside: bool = False) -> list[Example]:
     if examples is None:
         return []
     if isinstance(examples, str | Path):
-        records = read_manifest(examples, allow_outside=allow_outside, require_location=True)
+        errors: Any = "skip" if Path(examples).is_dir() else "raise"  # some photos have no tags
+        records = read_manifest(
+            examples, allow_outside=allow_outside, require_location=True, errors=errors
+        )
         return [Example(record.path, record.lat, record.lon) for record in records]  # type: ignore[arg-type]
     if isinstance(examples, DataFrame):
         examples = examples.to_dict("records")

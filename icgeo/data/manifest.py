@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -17,18 +18,28 @@ from icgeo.data.photos import read_location
 
 IMAGE_COLUMNS = (
     *("image", "image_path", "path", "filepath", "file", "filename", "file_name", "photo", "name"),
-    *("img_id", "id"),
+    *("sourcefile", "img_id", "id"),
 )
-ID_COLUMNS = ("id", "img_id")
-LATITUDE_COLUMNS = ("latitude", "lat")
-LONGITUDE_COLUMNS = ("longitude", "lon", "lng", "long")
-"""Names of columns, in any case; the first of them that a manifest has is taken."""
+ID_COLUMNS = ("id", "img_id", "gbifid")
+LATITUDE_COLUMNS = ("latitude", "lat", "decimallatitude", "gpslatitude", "gps_latitude")
+LONGITUDE_COLUMNS = (
+    *("longitude", "lon", "lng", "long", "decimallongitude", "gpslongitude", "gps_longitude"),
+)
+"""Names of columns, in any case, GBIF's and exiftool's too; the first of them counts."""
 
 PHOTO_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"),
     *(".ppm", ".jp2", ".avif", ".heic", ".heif"),
 )
 MAX_REPORTED = 5
+LONGEST_QUOTE = 200
+"""Characters of a manifest that a message quotes."""
+OTHER_FORMATS = {
+    **dict.fromkeys((".geojson", ".json", ".kml", ".gpx"), "geopandas.read_file"),
+    **dict.fromkeys((".jsonl", ".ndjson"), "pandas.read_json"),
+    **dict.fromkeys((".xls", ".xlsx", ".ods"), "pandas.read_excel"),
+}
+"""Endings of tables that are no CSV, and what reads them."""
 _MISSING = ("", "nan", "na", "n/a", "null", "none")
 
 logger = logging.getLogger(__name__)
@@ -65,9 +76,10 @@ def read_manifest(
 
     A CSV file is UTF-8, delimited by commas, semicolons or tabs; decimal commas are understood.
     Columns go by name (`IMAGE_COLUMNS` and the others). The id is the id column's, or else the
-    image as written. A row without a location leaves both cells empty. Whether the photos exist is
-    left to `read_photo`. In a folder all photos below it count but for hidden ones, in order;
-    locations come from the EXIF tags and ids are the relative paths.
+    image as written; an id alone finds its photo without an ending. A row without a location
+    leaves both cells empty, or says exactly 0, 0, as receivers without a fix do. Whether the photos
+    exist is left to `read_photo`. In a folder all photos below it count but for hidden ones and
+    those of `@eaDir`, in order; locations come from the tags and ids are the relative paths.
 
     Args:
         path: a CSV or Parquet file or a folder.
@@ -85,14 +97,13 @@ def read_manifest(
         records, problems = _collect(source, allow_outside, require_location)
     except (OSError, ValueError) as error:
         raise ManifestError(f"{source}: {error}") from error
-    if errors == "skip":
-        for problem in problems:
-            logger.warning("%s, %s; skipped it", source, problem)
-    elif problems:
-        lines = [f"{source}, {problem}" for problem in problems[:MAX_REPORTED]]
-        if (more := len(problems) - MAX_REPORTED) > 0:
-            lines.append(f"and {more} more; errors='skip' leaves them all out")
+    lines = [f"{source}, {problem}" for problem in problems[:MAX_REPORTED]]
+    if len(problems) > MAX_REPORTED:
+        lines.append(f"{source}: {len(problems)} rows or photos in all, the others likewise")
+    if lines and errors == "raise":
         raise ManifestError("\n".join(lines))
+    for line in lines:
+        logger.warning("%s; skipped", line)
     if not records:
         raise ManifestError(f"{source}: expected photos, found none; add a row for each photo")
     return records
@@ -124,9 +135,11 @@ def _collect(
             id, image, lat, lon = ("" if i is None else padded[i] for i in columns)
             photo = _photo_path(image, folder, root)
             is_exif = source.is_dir()
-            location = (read_location(photo) or (None, None)) if is_exif else to_location(lat, lon)
+            location = (read_location(photo) or (None, None)) if is_exif else _located(lat, lon)
             if require_location and location[0] is None:
-                raise ManifestError("expected a location, found none; give latitude and longitude")
+                raise ManifestError(
+                    "expected a location, found none (0, 0 is none); give latitude and longitude"
+                )
             if (first := places.setdefault(id or image, place)) != place:
                 raise ManifestError(
                     f"expected a new id, got {id or image!r} of {first} again; remove the row, or "
@@ -134,7 +147,7 @@ def _collect(
                 )
             records.append(Record(id or image, photo, *location))
         except ValueError as error:
-            problems.append(f"{place}: {error}")
+            problems.append(f"{place}: {error}"[: 3 * LONGEST_QUOTE])
     return records, problems
 
 
@@ -143,6 +156,9 @@ def _photo_path(text: str, folder: Path, root: Path | None) -> Path:
     if not text:
         raise ManifestError("expected the path of a photo, got an empty cell; fill it")
     path = folder / text
+    if not path.suffix and not path.exists():  # an id, as in OSV-5M
+        endings = (path.with_suffix(suffix) for suffix in PHOTO_SUFFIXES)
+        path = next((one for one in endings if one.is_file()), path)
     try:
         is_inside = root is None or path.resolve().is_relative_to(root)
     except (OSError, RuntimeError, ValueError) as error:  # loops of links, null bytes
@@ -158,7 +174,8 @@ def _photo_path(text: str, folder: Path, root: Path | None) -> Path:
 def photos_in(folder: str | Path) -> Iterator[Path]:
     """List the photos of a folder and its folders, in order, but for hidden ones."""
     for path in sorted(Path(folder).rglob("*")):
-        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        parts = path.relative_to(folder).parts
+        is_hidden = any(part.startswith(".") or part == "@eaDir" for part in parts)
         if path.suffix.lower() in PHOTO_SUFFIXES and not is_hidden and not path.is_dir():
             yield path
 
@@ -169,6 +186,11 @@ def _rows(source: Path) -> Iterator[list[str]]:
         yield ["image"]
         yield from ([path.relative_to(source).as_posix()] for path in photos_in(source))
         return
+    if reader := OTHER_FORMATS.get(source.suffix.lower()):
+        raise ManifestError(
+            f"expected CSV or Parquet, got {source.suffix}; convert it: {reader} reads it, and "
+            "to_csv(index=False) writes it, with columns image, latitude and longitude"
+        )
     with source.open("rb") as stream:
         is_parquet = stream.read(4) == b"PAR1"
     yield from (_parquet_rows if is_parquet else _csv_rows)(source)
@@ -223,14 +245,20 @@ def _find_columns(names: list[str]) -> list[int | None]:
     image, lat, lon = find(IMAGE_COLUMNS), find(LATITUDE_COLUMNS), find(LONGITUDE_COLUMNS)
     if image is None:
         raise ManifestError(
-            f"expected a header with a column of {IMAGE_COLUMNS}, got {names}; name the columns"
+            f"expected a header with a column of {IMAGE_COLUMNS}, got {_quoted(names)}; name the "
+            "columns"
         )
     if (lat is None) != (lon is None):
         raise ManifestError(
             f"expected columns of {LATITUDE_COLUMNS} and of {LONGITUDE_COLUMNS}, or neither, "
-            f"got {names}"
+            f"got {_quoted(names)}"
         )
     return [find(ID_COLUMNS), image, lat, lon]
+
+
+def _quoted(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}..."
 
 
 def to_location(lat_text: str, lon_text: str) -> tuple[float, float] | tuple[None, None]:
@@ -254,12 +282,33 @@ def to_location(lat_text: str, lon_text: str) -> tuple[float, float] | tuple[Non
     return lat, lon if -180 <= lon < 180 else (lon + 180) % 360 - 180
 
 
+def _located(lat_text: str, lon_text: str) -> tuple[float, float] | tuple[None, None]:
+    """Read a location as `to_location`; exactly 0, 0 is none, as receivers without a fix write."""
+    location = to_location(lat_text, lon_text)
+    if location != (0, 0):
+        return location
+    _warn_of_nowhere()
+    return None, None
+
+
+@cache
+def _warn_of_nowhere() -> None:
+    """Warn once in a process."""
+    logger.warning("rows at exactly 0, 0 are taken for rows without a location")
+
+
+def _with_point(text: str) -> str:
+    return text if "." in text else text.replace(",", ".")
+
+
 def _degrees(text: str) -> float:
     """Parse a number; coordinates have no thousands, so that a comma is a decimal one."""
     try:
-        value = float(text.replace(",", ".") if "." not in text else text)
+        value = math.nan if "_" in text else float(_with_point(text))
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ManifestError(f"expected decimal degrees such as -33.86, got {text!r}; convert it")
+        raise ManifestError(
+            f"expected decimal degrees such as -33.86, got {_quoted(text)}; convert it"
+        )
     return value

@@ -5,10 +5,13 @@ Nothing here changes a setting of the process.
 
 import logging
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
+from importlib import import_module
+from importlib.util import find_spec
 from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any, get_args
@@ -18,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, ImageOps
 from PIL.ExifTags import GPS, IFD, Base
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ READ_SIDE = 1024
 """Shorter side in pixels at which JPEGs are decoded for models: one for all who locate, so that a
 photo has the same pixels whoever reads it."""
 BACKGROUND = (255, 255, 255)
+PNG_START = b"\x89PNG\r\n\x1a\n"
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF")
 """Pillow's names. The rest is not for photos, and some of it (EPS) runs other programs."""
 
@@ -124,14 +129,22 @@ def _file_of_unread(photo: Photo) -> Path | None:
 
 
 def read_location(source: Photo, *, max_pixels: int = MAX_PIXELS) -> tuple[float, float] | None:
-    """Read (latitude, longitude) in degrees from the EXIF tags, with the errors of `read_photo`."""
+    """Read (latitude, longitude) in degrees from EXIF tags or XMP, as `read_photo` reads a photo.
+
+    It has the errors of `read_photo`.
+    """
     if isinstance(source, np.ndarray):
         return None
     with _explained(source):
         if isinstance(source, Image.Image):
-            return parse_location(_tags(source, IFD.GPSInfo))
+            return _location_of(source)
         with _opened(source) as stream:
-            return parse_location(_tags(_identify(stream, max_pixels), IFD.GPSInfo))
+            return _location_of(_identify(stream, max_pixels))
+
+
+def _location_of(image: Image.Image) -> tuple[float, float] | None:
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
+    return parse_location(_tags(image, IFD.GPSInfo)) or parse_xmp(xmp)
 
 
 @contextmanager
@@ -221,6 +234,8 @@ def _identify(stream: _Stream, max_pixels: int) -> Image.Image:
     Pillow's is a setting of the whole process. Of a file with several JPEGs only the first counts.
     """
     Image.init()
+    if "HEIF" not in Image.OPEN and find_spec("pillow_heif"):
+        import_module("pillow_heif").register_heif_opener()
     prefix = stream.read(16)
     if not prefix:
         raise PhotoError("expected a photo, found an empty file; fetch it again or leave it out")
@@ -231,17 +246,41 @@ def _identify(stream: _Stream, max_pixels: int) -> Image.Image:
         if isinstance(accepted, str):
             raise PhotoError(f"{accepted}; install Pillow with support for {name}")
         if factory is not None and accepted:
+            if name == "PNG":
+                stream = _without_text(stream)
             image = JpegImageFile(stream) if name == "JPEG" else factory(stream, "")
             return _checked_size(image, max_pixels)
     if prefix[4:8] == b"ftyp":
         raise PhotoError(
-            "expected a photo, found HEIC or a video; convert it to JPEG, or install pillow-heif "
-            "and call pillow_heif.register_heif_opener()"
+            "expected a photo, found HEIC or a video; install pillow-heif (pip install "
+            "pillow-heif), with which HEIC is read, or convert it to JPEG"
         )
     raise PhotoError(
         f"expected a photo ({', '.join(FORMATS)}), found a file that starts with {prefix!r}; "
         "convert it to JPEG or PNG"
     )
+
+
+def _without_text(stream: _Stream) -> _Stream:
+    """Leave out the text and the profile of a PNG where they are so large that Pillow refuses it.
+
+    Its limit is a setting of the whole process.
+    """
+    try:
+        PngImageFile(stream)
+    except ValueError:
+        stream.seek(0)
+        data, kept, at = stream.read(), list[bytes](), len(PNG_START)
+        while at < len(data):
+            end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+            kind = data[at + 4 : at + 8]
+            if kind[:1].isupper() or kind in (b"tRNS", b"eXIf"):
+                kept.append(data[at:end])
+            at = end
+        logger.warning("left out the text and the profile of a PNG, of more than a megabyte")
+        return BytesIO(PNG_START + b"".join(kept))
+    stream.seek(0)
+    return stream
 
 
 def _checked_size(image: Image.Image, max_pixels: int) -> Image.Image:
@@ -338,6 +377,34 @@ def parse_location(tags: Mapping[int, object]) -> tuple[float, float] | None:
     if lat == lon == 0 and _text(tags.get(GPS.GPSStatus)) != "A":
         return None
     return lat, lon if lon < 180 else -180.0
+
+
+def parse_xmp(xmp: str | bytes) -> tuple[float, float] | None:
+    """Read (latitude, longitude) from XMP: `exif:GPSLatitude` ("48,51.5N") or `drone-dji:` degrees.
+
+    None is what is missing, illegal or exactly (0, 0).
+    """
+    text = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else xmp
+    found = {name.lower(): value for name, value in _XMP.findall(text)}
+    lat = _xmp_degrees(found.get("lat", ""), "NS", 90)
+    lon = _xmp_degrees(found.get("lon", ""), "EW", 180)
+    return None if lat is None or lon is None or lat == lon == 0 else (lat, lon)
+
+
+_XMP = re.compile(
+    r"""\b(?:exif|drone-dji):gps(lat|lon)\w*(?:\s*=\s*["']|>)\s*([^"'<]+)""", re.IGNORECASE
+)
+
+
+def _xmp_degrees(text: str, letters: str, most: float) -> float | None:
+    """Return a coordinate of XMP in degrees: a number, or degrees and minutes with a letter."""
+    text = text.strip().upper()
+    letter = text[-1:] if text[-1:] in tuple(letters) else ""
+    parts = [_number(part) for part in text.removesuffix(letter).split(",")]
+    size = sum(abs(part) / 60**power for power, part in enumerate(parts))
+    if not size <= most:  # NaN too
+        return None
+    return -size if letter == letters[1] or text.startswith("-") else size
 
 
 def _signed(tags: Mapping[int, object], tag: GPS, ref_tag: GPS, *, letters: str) -> float | None:

@@ -67,6 +67,11 @@ def load(path: Path) -> Mass:
                 f"expected a flat HEALPix sky map with a column PROB, NESTED or RING, got columns "
                 f"{rows.names} with ordering {ordering!r} in {path}; flatten multi-order maps first"
             )
+        if (frame := str(header.get("COORDSYS", "C")).strip().upper()) not in ("C", "CELESTIAL"):
+            raise ValueError(
+                f"expected COORDSYS C (longitude and latitude), got {frame!r} in {path}; turn the "
+                "map first, as with healpy.Rotator"
+            )
         values = np.array(rows["PROB"], dtype=np.float64).ravel()
     if ordering == "RING":
         pixels = grid(math.isqrt(len(values) // 12)).nested_to_ring(np.arange(len(values)))

@@ -101,7 +101,7 @@ def folder(tmp_path):
     for number in range(4):
         Image.new("RGB", (16, 16), (60 * number, 0, 0)).save(tmp_path / f"{number}.png")
     (tmp_path / "broken.jpg").write_bytes(b"")
-    rows = [f"{number}.png,{10 * number},{20 * number}" for number in range(4)]
+    rows = [f"{number}.png,{10 * number},{20 * number + 5}" for number in range(4)]
     (tmp_path / "examples.csv").write_text(
         "\n".join(["image,lat,lon", *rows, "broken.jpg,1,2", "0.png,139.7,35.7"]) + "\n"
     )
