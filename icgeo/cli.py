@@ -16,6 +16,7 @@ from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote_from_bytes
 
 from icgeo import config
 from icgeo.config import UsageError
@@ -97,25 +98,99 @@ def predict(options: PredictOptions) -> int:
 
     _check(options)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    locator, examples = _prepare(options)
-    suffix = options.save.suffix.lower() if options.save else None
-    saved: list[dict[str, Any]] = []
-    failed = count = 0
     sources = _sources(options.photos)
+    journal = Journal.open(options, sources) if options.save else None
+    locator, examples = _prepare(options)
+    failed = count = 0
     with tqdm(desc="locating", unit="photo", disable=None) as bar:
         while batch := list(islice(sources, options.batch_size)):
-            for row, prediction in _locate(locator, batch, examples):
+            located = [*_locate(locator, batch, examples)]
+            if journal:
+                journal.append(located)
+            for row, prediction in located:
                 with bar.external_write_mode(file=sys.stdout):
                     _show(row, as_json=options.json)
                 count, failed = count + 1, failed + (prediction is None)
-                if suffix:
-                    saved += _features(row, prediction) if suffix == ".geojson" else [row]
             bar.update(len(batch))
+    if journal:
+        failed, count = failed + journal.failed, count + journal.known
+        journal.finish(options.save)
     if not count:
-        sys.stderr.write("icgeo: no photo was given\n")
-    if options.save:
-        _save(saved, options.save)
-    return 1 if failed else 0
+        sys.stderr.write("icgeo: no photo was given; a folder without photos gives none\n")
+    return 1 if failed or not count else 0
+
+
+@dataclass
+class Journal:
+    """Rows on disk as they come, beside the file to save: a run that was stopped goes on."""
+
+    path: Path
+    is_geojson: bool
+    known: int = 0
+    """Rows of an earlier run."""
+    failed: int = 0
+    """Of these, photos that could not be read."""
+
+    @classmethod
+    def open(cls, options: PredictOptions, sources: Iterator[str]) -> "Journal":
+        """Begin, or go on behind the photos of an earlier run, which `sources` then leaves out.
+
+        Raises:
+            UsageError: a place that cannot be written to, or a run with other options or photos.
+        """
+        path = Path(f"{options.save}.part")
+        asked = {**vars(options), "photos": None, "json": None}
+        head = json.dumps(asked, default=str) + "\n"
+        try:
+            text = path.read_bytes() if path.exists() else b""
+            first, *lines = text.splitlines(keepends=True) or [head.encode()]
+            if lines and not lines[-1].endswith(b"\n"):
+                lines.pop()  # torn
+            # whole batches: an answer varies in its last digits with those beside it
+            del lines[len(lines) // options.batch_size * options.batch_size :]
+            path.write_bytes(b"".join((first, *lines)))
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+        rows = [json.loads(line)["row"] for line in lines]
+        if first != head.encode() or [row["source"] for row in rows] != [
+            *islice(sources, len(rows))
+        ]:
+            raise UsageError(
+                f"{path} holds the answers of a run with other options or photos; remove it, or "
+                "give another --save"
+            )
+        if rows:
+            sys.stderr.write(f"icgeo: going on behind {len(rows)} photos of {path}\n")
+        is_geojson = options.save is not None and options.save.suffix.lower() == ".geojson"
+        return cls(path, is_geojson, len(rows), sum("error" in row for row in rows))
+
+    def append(self, located: "Iterable[tuple[dict[str, Any], Prediction | None]]") -> None:
+        """Add the rows of a batch, with the features that GeoJSON has of them."""
+        from shapely import to_geojson
+
+        with self.path.open("a", encoding="utf-8") as stream:
+            for row, prediction in located:
+                features = _features(row, prediction) if self.is_geojson else []
+                for feature in features:
+                    if feature["geometry"] is not None:
+                        feature["geometry"] = json.loads(to_geojson(feature["geometry"]))
+                stream.write(json.dumps({"row": row, "features": features}) + "\n")
+
+    def finish(self, save: Path | None) -> None:
+        """Save all rows, in the format of the suffix."""
+        from shapely.geometry import shape
+
+        lines = self.path.read_text(encoding="utf-8").splitlines()[1:]
+        saved = [json.loads(line) for line in lines]
+        rows = [one["row"] for one in saved]
+        if self.is_geojson:
+            rows = [feature for one in saved for feature in one["features"]]
+        for row in rows:
+            row["source"] = _as_text(row["source"])
+            if row.get("geometry") is not None:
+                row["geometry"] = shape(row["geometry"])
+        _save(rows, Path(save or ""))
+        self.path.unlink()
 
 
 def _check(options: PredictOptions) -> None:
@@ -128,6 +203,8 @@ def _check(options: PredictOptions) -> None:
         return
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"expected a file that ends in {', '.join(SUFFIXES)}, got {path}")
+    if path.is_dir():
+        raise UsageError(f"expected a file to save, got the folder {path}; add a name")
     if not path.parent.is_dir():
         raise UsageError(f"expected a folder {path.parent} to save {path.name} in; make it first")
 
@@ -144,6 +221,8 @@ def _prepare(options: PredictOptions) -> "tuple[Geolocator, list[Example]]":
     except (OSError, ValueError) as error:
         message = str(error).replace("(allow_outside)", "(--allow_outside)")
         raise UsageError(message) from error
+    if (options.shots or 0) > len(examples):
+        sys.stderr.write(f"icgeo: {len(examples)} examples are all there are, and are shown\n")
     return locator, examples
 
 
@@ -153,12 +232,18 @@ def _sources(photos: Iterable[str]) -> Iterator[str]:
 
     for photo in photos:
         if photo == "-":
-            lines = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
-            yield from (line for line in lines if line and not Path(line).is_dir())
+            yield from (line for line in _listed() if line and not Path(line).is_dir())
         elif photo and Path(photo).is_dir():
             yield from map(str, photos_in(photo))
         else:
             yield photo
+
+
+def _listed() -> Iterator[str]:
+    """Give the lines of standard input, or what NULs part, without a byte order mark."""
+    for number, line in enumerate(sys.stdin.buffer):
+        text = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
+        yield from (os.fsdecode(part) for part in text.rstrip(b"\r\n").split(b"\0"))
 
 
 def _locate(
@@ -194,7 +279,9 @@ def _show(row: Mapping[str, Any], *, as_json: bool) -> None:
     else:
         place = f"{row['lat']:.2f}, {row['lon']:.2f}" if row["located"] else "not located"
         area = f"90 % in {rounded(row['area_90_km2'])} km2"
-        cells = [row["source"], place, area, f"legibility {row['legibility']:.2f}"]
+        source = row["source"]
+        name = source if source.isprintable() else json.dumps(source)  # one line a photo
+        cells = [name, place, area, f"legibility {row['legibility']:.2f}"]
         line = "\t".join(cells + ["not in domain"] * (row["in_domain"] is False))
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
@@ -217,8 +304,7 @@ def _save(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         with write_atomically(path) as partial:
             match path.suffix.lower():
                 case ".csv":
-                    how: dict[str, Any] = {"errors": "surrogateescape", "lineterminator": "\n"}
-                    frame.to_csv(partial, index=False, **how)
+                    frame.to_csv(partial, index=False, lineterminator="\n")
                 case ".geojson":
                     frame = GeoDataFrame(rows or {"geometry": []}, crs="EPSG:4326")
                     text = frame.to_json(na="drop", drop_id=True) + "\n"
@@ -232,6 +318,12 @@ def _save(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
                     GeoDataFrame(frame, geometry=points).to_parquet(partial, index=False)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _as_text(path: str) -> str:
+    """Return a path, or if it is no Unicode an address of it with its bytes in hexadecimal."""
+    is_text = not any("\udc80" <= letter <= "\udcff" for letter in path)
+    return path if is_text else "file:" + quote_from_bytes(os.fsencode(path))
 
 
 def plan(options: PlanOptions) -> int:

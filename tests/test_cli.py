@@ -3,9 +3,13 @@
 import csv
 import io
 import json
+import os
+import shutil
+import subprocess
 import sys
 from importlib import metadata
 from types import ModuleType, SimpleNamespace
+from urllib.parse import unquote_to_bytes
 
 import geopandas
 import numpy as np
@@ -117,12 +121,144 @@ def test_an_empty_path_is_not_the_current_folder(album, monkeypatch, capsys):
     assert "expected a photo" in row["error"]
 
 
-def test_an_empty_list_is_told(typed, capsys):
+def test_an_empty_list_or_folder_is_told(typed, tmp_path, capsys):
     typed()
-    assert cli.main(["predict", "-"]) == 0
+    assert cli.main(["predict", "-"]) == 1
     shown = capsys.readouterr()
-    assert shown.err.endswith("icgeo: no photo was given\n")
+    assert "icgeo: no photo was given; a folder without photos gives none\n" in shown.err
     assert shown.out == ""
+    assert cli.main(["predict", str(tmp_path)]) == 1
+
+
+def test_lists_of_find_and_of_windows_are_understood(album, typed, monkeypatch, capsys):
+    """NULs as of `find -print0`, and the byte order mark of a list from Windows."""
+    names = [str(album / "0.png"), str(album / "1.png")]
+    for data in ("\0".join([*names, ""]), "\ufeff" + "\r\n".join(names)):
+        stream = SimpleNamespace(buffer=io.BytesIO(data.encode()))
+        monkeypatch.setattr(sys, "stdin", stream)
+        assert cli.main(["predict", "-", "--json"]) == 0
+        assert [row["source"] for row in rows_of(capsys.readouterr().out)] == names
+
+
+def stopped_after(batches, monkeypatch):
+    """Stop the command at a batch, as Ctrl-C does."""
+    locate, done = cli._locate, []
+
+    def interrupted(*args):
+        if len(done) == batches:
+            raise KeyboardInterrupt
+        done.append(1)
+        return locate(*args)
+
+    monkeypatch.setattr(cli, "_locate", interrupted)
+
+
+@pytest.mark.parametrize("suffix", [".geojson", ".csv", ".parquet", ".jsonl"])
+def test_a_stopped_run_goes_on(album, suffix, tmp_path, monkeypatch, capsys):
+    whole, path = (tmp_path / f"{name}{suffix}" for name in ("whole", "out"))
+    command = ["predict", str(album), "--batch_size", "2", "--save"]
+    cli.main([*command, str(whole)])
+    expected = content(whole)
+    with monkeypatch.context() as patch:
+        stopped_after(2, patch)
+        assert cli.main([*command, str(path)]) == 130
+    part = tmp_path / f"out{suffix}.part"
+    part.write_bytes(part.read_bytes()[:-40])  # as killed while it wrote
+    assert not path.exists()
+    with monkeypatch.context() as patch:
+        stopped_after(0, patch)
+        assert cli.main([*command, str(path), "--shots", "3"]) == 2
+        assert "holds the answers of a run with other options" in capsys.readouterr().err
+        assert cli.main([*command, str(path)]) == 130
+    assert cli.main([*command, str(path)]) == 1
+    assert "going on behind 2 photos" in capsys.readouterr().err
+    assert content(path) == expected
+    assert not part.exists()
+
+
+def content(path):
+    """What a file holds but for the time that it took."""
+    if path.suffix == ".parquet":
+        return geopandas.read_parquet(path).drop(columns="seconds").to_wkt().to_csv()
+    text = path.read_text()
+    if path.suffix == ".csv":
+        return [{**row, "seconds": ""} for row in csv.DictReader(text.splitlines())]
+    rows = [json.loads(text)] if path.suffix == ".geojson" else rows_of(text)
+    for row in rows:
+        for one in row.get("features", [row]):
+            one.get("properties", one).pop("seconds", None)
+    return rows
+
+
+@pytest.mark.slow
+def test_a_run_killed_three_times_ends_with_the_same_rows(album, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(100):
+        (photos / f"{number:03}.png").symlink_to(album / f"{number % 4}.png")
+    command = [sys.executable, "-m", "icgeo", "predict", str(photos), "--batch_size=2", "--save"]
+    subprocess.run([*command, str(tmp_path / "whole.csv")], check=True, capture_output=True)
+    for kill in range(3):
+        running = subprocess.Popen(
+            [*command, str(tmp_path / "out.csv")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for _ in range(5 + kill):
+            running.stdout.readline()
+        running.kill()
+        running.communicate()
+        assert not (tmp_path / "out.csv").exists()
+    subprocess.run([*command, str(tmp_path / "out.csv")], check=True, capture_output=True)
+    assert content(tmp_path / "out.csv") == content(tmp_path / "whole.csv")
+
+
+@pytest.mark.parametrize("suffix", [".geojson", ".csv", ".parquet", ".jsonl"])
+def test_names_of_any_bytes_are_saved(album, suffix, tmp_path):
+    name = os.fsencode(tmp_path) + b"/caf\xe9\ttab.png"
+    shutil.copyfile(album / "0.png", name)
+    path = tmp_path / f"out{suffix}"
+    assert cli.main(["predict", os.fsdecode(name), "--save", str(path)]) == 0
+    assert b"caf" in path.read_bytes()
+    if suffix == ".parquet":
+        (source,) = geopandas.read_parquet(path)["source"]
+        assert unquote_to_bytes(source.removeprefix("file:")) == name
+    else:
+        assert "/caf%E9%09tab.png" in path.read_text()
+
+
+def test_a_name_with_a_line_end_is_one_line(album, tmp_path, capsys):
+    path = tmp_path / "two\nlines.png"
+    shutil.copyfile(album / "0.png", path)
+    assert cli.main(["predict", str(path)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line.split("\t")[0]) == str(path)
+
+
+def test_more_shots_than_examples_are_told(album, capsys):
+    bank = str(album / "bank.csv")
+    assert cli.main(["predict", str(album / "2.png"), "--examples", bank, "--shots", "20"]) == 0
+    assert "icgeo: 2 examples are all there are, and are shown" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("https://example.org/a.jpg", "it is an address: download the file first"),
+        ("~/a.jpg", "the shell replaces ~"),
+        ("photos/*.jpg", "it is a pattern"),
+        ("photos\\a.jpg", "write / in place of the backslashes"),
+        ("\ufeffa.jpg", "byte order mark"),
+        ("nowhere.jpg", "check the path"),
+    ],
+)
+def test_a_path_that_is_not_there_is_explained(name, words, capsys):
+    assert cli.main(["predict", name]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_another_unicode_form_is_told(tmp_path, capsys):
+    (tmp_path / "Zu\u0308rich.jpg").touch()  # as macOS writes it
+    assert cli.main(["predict", str(tmp_path / "Z\u00fcrich.jpg")]) == 1
+    assert "another Unicode form" in capsys.readouterr().err
 
 
 def test_the_version_is_told(capsys):
@@ -170,6 +306,7 @@ def test_every_format_says_what_json_says(album, suffix, tmp_path, capsys):
         (("predict",), "expected photos, or - for a list"),
         (("predict", "a.png", "--save", "out.txt"), "ends in .csv, .geojson"),
         (("predict", "a.png", "--save", "no/where/out.csv"), "expected a folder"),
+        (("predict", "a.png", "--save", "/tmp/.csv/.."), "ends in .csv"),
         (("predict", "a.png", "--examples", "lost.csv"), "lost.csv: expected a manifest"),
         (("predict", "a.png", "--examples", "{album}/bad.csv"), "expected a photo"),
         (("predict", "a.png", "--model", "lost"), "expected a file or folder, or a hub id"),
@@ -178,7 +315,7 @@ def test_every_format_says_what_json_says(album, suffix, tmp_path, capsys):
         (("predict", "a.png", "--stepz", "1"), "see icgeo predict --help"),
         (("predict", "a.png", "--select", "diverse"), "expected --shots with --select"),
         (("plan", "--quantization", "nf4"), "expected no quantization for a model of this size"),
-        (("plan", "--device", "cuda:99"), "sees, got cuda:99"),
+        (("plan", "--device", "cuda:99"), "got cuda:99"),
         (("plan", "--quantization", "int3"), "expected quantization of"),
         (("plan", "--shots", "-1"), "expected shots of at least 0, got -1"),
         (("plan", "--layout", "frames"), "expected layout of ('stacked',), got 'frames'"),
@@ -187,7 +324,7 @@ def test_every_format_says_what_json_says(album, suffix, tmp_path, capsys):
         (("plan", "--samples", "0"), "expected samples of at least 1, got 0"),
         (("plan", "--model", ""), "expected a file or folder, or a hub id (owner/name), got ''"),
         (("plan", "--batch_size", "0"), "expected batch_size of at least 1, got 0"),
-        (("predict", "a.png", "--device", "cuda:99"), "sees, got cuda:99"),
+        (("predict", "a.png", "--device", "cuda:99"), "got cuda:99"),
         (("predict", "a.png", "--device", "abacus"), "expected a device such as cpu or cuda"),
     ],
 )

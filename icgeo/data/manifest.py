@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from icgeo.config import UsageError
-from icgeo.data.photos import read_location
+from icgeo.data.photos import read_location, why_missing
 
 IMAGE_COLUMNS = (
     *("image", "image_path", "path", "filepath", "file", "filename", "file_name", "photo", "name"),
@@ -92,7 +92,9 @@ def read_manifest(
     """
     source = Path(path)
     if not source.exists():
-        raise ManifestError(f"{source}: expected a manifest, found no such file; check the path")
+        raise ManifestError(
+            f"{source}: expected a manifest, found no such file; {why_missing(source)}"
+        )
     try:
         records, problems = _collect(source, allow_outside, require_location)
     except (OSError, ValueError) as error:

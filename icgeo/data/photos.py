@@ -6,6 +6,7 @@ Nothing here changes a setting of the process.
 import logging
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -217,12 +218,30 @@ def _decode(stream: _Stream, max_pixels: int, size_hint: int | None) -> Image.Im
     return image
 
 
+def why_missing(path: str | Path) -> str:
+    """Say what is odd about the path of a file that is not there, and what to do."""
+    text = str(path)
+    forms = [unicodedata.normalize(form, text) for form in ("NFC", "NFD")]
+    odd = {
+        "it is an address: download the file first": re.match(r"[a-z]{2,}:/", text, re.IGNORECASE),
+        "it begins with a byte order mark: save the list without one": text.startswith("\ufeff"),
+        "the shell replaces ~ at the start of a word only, outside quotes: write the whole path":
+            text.startswith("~"),
+        "it is a pattern: the shell replaces those outside quotes, where something matches":
+            any(letter in text for letter in "*?["),
+        "write / in place of the backslashes": "\\" in text,
+        "its name is there in another Unicode form: rename it, or copy its name from a listing":
+            any(form != text and Path(form).exists() for form in forms),
+    }  # fmt: skip
+    return next((reason for reason, holds in odd.items() if holds), "check the path")
+
+
 def _opened(source: str | Path | bytes | StoredPhoto) -> _Stream:
     if isinstance(source, bytes | StoredPhoto):
         return BytesIO(source if isinstance(source, bytes) else source.read())
     path = Path(source)
     if not path.exists():
-        raise PhotoError("expected a photo, found no such file; check the path")
+        raise PhotoError(f"expected a photo, found no such file; {why_missing(path)}")
     if not path.is_file():  # opening a pipe would wait for ever
         raise PhotoError("expected a photo, found a folder or a device; give a file")
     return path.open("rb")

@@ -145,10 +145,12 @@ def require_device(device: torch.device | str) -> None:
         checked = torch.device(device)
     except RuntimeError as error:
         raise LoadError(f"expected a device such as cpu or cuda, got {str(device)!r}") from error
-    if checked.type == "cuda" and (checked.index or 0) >= torch.cuda.device_count():
+    count = torch.cuda.device_count()
+    if checked.type == "cuda" and (checked.index or 0) >= count:
+        seen = f"a GPU from cuda:0 to cuda:{count - 1}" if count else "cpu, for no GPU is seen"
         raise LoadError(
-            f"expected one of the {torch.cuda.device_count()} GPUs that torch {torch.__version__} "
-            f"sees, got {device}; leave the device at cpu, or install a build of torch for the GPU"
+            f"expected the device {seen} by torch {torch.__version__}, got {device}; leave the "
+            "device at cpu, or install a build of torch for the GPU"
         )
 
 
