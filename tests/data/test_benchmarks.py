@@ -149,7 +149,7 @@ class TestSchema:
         samples.street_view(tmp_path)
         text = (tmp_path / "test.csv").read_text().replace("latitude", "y {coordinate}", 1)
         (tmp_path / "test.csv").write_text(text)
-        wanted = r"a column 'latitude' or 'lat' or .* in .*test.csv, found \['id', 'y \{coordinate\}'.*get"
+        wanted = r"a column 'latitude' or .* in .*test.csv, found \['id', 'y \{coordinate\}'.*get"
         with pytest.raises(BenchmarkError, match=wanted):
             icgeo.data.open("osv5m", tmp_path)
 
