@@ -213,16 +213,16 @@ def test_a_run_killed_three_times_ends_with_the_same_rows(album, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".geojson", ".csv", ".parquet", ".jsonl"])
 def test_names_of_any_bytes_are_saved(album, suffix, tmp_path):
-    name = os.fsencode(tmp_path) + b"/caf\xe9\ttab.png"
+    name = os.fsencode(tmp_path) + b"/na\xefve\ttab.png"
     shutil.copyfile(album / "0.png", name)
     path = tmp_path / f"out{suffix}"
     assert cli.main(["predict", os.fsdecode(name), "--save", str(path)]) == 0
-    assert b"caf" in path.read_bytes()
+    assert b"tab.png" in path.read_bytes()
     if suffix == ".parquet":
         (source,) = geopandas.read_parquet(path)["source"]
         assert unquote_to_bytes(source.removeprefix("file:")) == name
     else:
-        assert "/caf%E9%09tab.png" in path.read_text()
+        assert "/na%EFve%09tab.png" in path.read_text()
 
 
 def test_a_name_with_a_line_end_is_one_line(album, tmp_path, capsys):
