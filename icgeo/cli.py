@@ -98,9 +98,9 @@ def predict(options: PredictOptions) -> int:
 
     _check(options)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    locator, examples = _prepare(options)
     sources = _sources(options.photos)
     journal = Journal.open(options, sources) if options.save else None
-    locator, examples = _prepare(options)
     failed = count = 0
     with tqdm(desc="locating", unit="photo", disable=None) as bar:
         while batch := list(islice(sources, options.batch_size)):
@@ -139,26 +139,24 @@ class Journal:
             UsageError: a place that cannot be written to, or a run with other options or photos.
         """
         path = Path(f"{options.save}.part")
-        asked = {**vars(options), "photos": None, "json": None}
-        head = json.dumps(asked, default=str) + "\n"
-        try:
-            text = path.read_bytes() if path.exists() else b""
-            first, *lines = text.splitlines(keepends=True) or [head.encode()]
-            if lines and not lines[-1].endswith(b"\n"):
-                lines.pop()  # torn
-            # whole batches: an answer varies in its last digits with those beside it
-            del lines[len(lines) // options.batch_size * options.batch_size :]
-            path.write_bytes(b"".join((first, *lines)))
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+        head = json.dumps({**vars(options), "photos": None, "json": None}, default=str) + "\n"
+        text = path.read_bytes() if path.is_file() else b""
+        first, *lines = text.splitlines(keepends=True) or [b""]
+        if lines and not lines[-1].endswith(b"\n"):
+            lines.pop()  # torn
+        # whole batches: an answer varies in its last digits with those beside it
+        del lines[len(lines) // options.batch_size * options.batch_size :]
         rows = [json.loads(line)["row"] for line in lines]
-        if first != head.encode() or [row["source"] for row in rows] != [
-            *islice(sources, len(rows))
-        ]:
+        asked = [head.encode(), *islice(sources, len(rows))]
+        if rows and [first, *(row["source"] for row in rows)] != asked:
             raise UsageError(
                 f"{path} holds the answers of a run with other options or photos; remove it, or "
                 "give another --save"
             )
+        try:
+            path.write_bytes(b"".join((head.encode(), *lines)))
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
         if rows:
             sys.stderr.write(f"icgeo: going on behind {len(rows)} photos of {path}\n")
         is_geojson = options.save is not None and options.save.suffix.lower() == ".geojson"

@@ -19,7 +19,7 @@ def test_chance_is_every_other_photo_alike(capsys, tmp_path):
     pixels = "P3 2 1 255 {} 0 0 0 0 255"
     for name, red in (("a", 255), ("b", 250), ("c", 10)):
         (tmp_path / f"{name}.ppm").write_text(pixels.format(red))
-    (tmp_path / "list.csv").write_text("image,lat,lon\na.ppm,0,0\nb.ppm,0,0\nc.ppm,0,90\n")
+    (tmp_path / "list.csv").write_text("image,lat,lon\na.ppm,0,1\nb.ppm,0,1\nc.ppm,0,91\n")
     options = ("--features", "[pixels]", "--apart_km", "[0]")
     run("experiments/retrieve_photos", "--photos", tmp_path / "list.csv", *options)
     (_, chance_km, chance_near), (name, km, near) = rows(capsys.readouterr().out)

@@ -99,7 +99,7 @@ def test_a_users_photos_are_adapted_to(tmp_path):
     rows = ["image,lat,lon", "broken.png,1,2"]
     for i in range(12):
         Image.new("RGB", (20, 20), (20 * i, 0, 9)).save(tmp_path / f"{i}.png")
-        rows.append(f"{i}.png,{5 * i},{-10 * i}")
+        rows.append(f"{i}.png,{5 * i},{3 - 10 * i}")
     (tmp_path / "broken.png").touch()
     manifest = tmp_path / "mine.csv"
     manifest.write_text("\n".join(rows) + "\n")

@@ -15,7 +15,7 @@ def album(tmp_path):
     rows = ["image,lat,lon"]
     for i in range(12):
         Image.new("RGB", (40, 30), (20 * i, 0, 0)).save(tmp_path / f"{i}.png")
-        rows.append(f"{i}.png,{5 * i},{-10 * i}")
+        rows.append(f"{i}.png,{5 * i},{3 - 10 * i}")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     (tmp_path / "album.csv").write_text("\n".join([*rows, "broken.png,1,2"]) + "\n")
     return tmp_path / "album.csv"
