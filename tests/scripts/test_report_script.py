@@ -27,7 +27,7 @@ def test_a_run_of_photos_becomes_a_page(tmp_path, monkeypatch, capsys):
     for number in range(3):
         Image.new("RGB", (40, 40), (80 * number, 9, 99)).save(tmp_path / f"{number}.png")
     (tmp_path / "empty.png").touch()
-    rows = [f"{name}.png,{place},{place}" for place, name in enumerate((0, 1, 2, "empty"))]
+    rows = [f"{name}.png,{place},{place + 1}" for place, name in enumerate((0, 1, 2, "empty"))]
     (tmp_path / "mine.csv").write_text("\n".join(["image,lat,lon", *rows]) + "\n")
     run("zero_shot", "--model", untrained(), "--queries", tmp_path / "mine.csv", "--name", "mine")
     cases = read_run(tmp_path / "runs" / "mine").cases
