@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
-from pandas import DataFrame, concat
 from torch import Tensor
 
 from icgeo.data.manifest import IMAGE_COLUMNS, LATITUDE_COLUMNS, LONGITUDE_COLUMNS, read_manifest
@@ -42,8 +41,17 @@ class Example:
         object.__setattr__(self, "lon", lon)
 
 
+@runtime_checkable
+class Table(Protocol):
+    """A pandas DataFrame, whose rows are examples as dicts are."""
+
+    def to_dict(self, orient: Any) -> Any:
+        """Return the rows as dicts for the orient "records"."""
+        ...
+
+
 Pair = tuple[Photo, tuple[float, float]] | tuple[Photo, float, float]
-Examples = Sequence[Example | Pair | Mapping[str, Any]] | DataFrame | str | Path | None
+Examples = Sequence[Example | Pair | Mapping[str, Any]] | Table | str | Path | None
 """Examples, (photo, (latitude, longitude)) or (photo, latitude, longitude) tuples, dicts or a
 DataFrame with image, lat and lon (or latitude and longitude), the path of a manifest or a folder,
 or none."""
@@ -65,7 +73,7 @@ def as_examples(examples: Any, *, allow_outside: bool = False) -> list[Example]:
             examples, allow_outside=allow_outside, require_location=True, errors=errors
         )
         return [Example(record.path, record.lat, record.lon) for record in records]  # type: ignore[arg-type]
-    if isinstance(examples, DataFrame):
+    if isinstance(examples, Table):
         examples = examples.to_dict("records")
     if not isinstance(examples, Sequence) or isinstance(examples, bytes):
         raise ValueError(
@@ -193,12 +201,13 @@ class Prediction:
         has no point.
         """
         import geopandas
+        import pandas
 
         frame = self.density.contours(levels).assign(kind="region")
         if self.located:
             point = geopandas.points_from_xy([self.lon], [self.lat], crs="EPSG:4326")
             rows = geopandas.GeoDataFrame({"kind": ["point"]}, geometry=point)
-            frame = concat([rows, frame], ignore_index=True)
+            frame = pandas.concat([rows, frame], ignore_index=True)
         told = {name: getattr(self, name) for name in ("located", "legibility", "in_domain")}
         columns = ["kind", "probability", "mass", "area_km2", *told, "geometry"]
         return frame.assign(**told)[columns]

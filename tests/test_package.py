@@ -43,6 +43,13 @@ def test_importing_icgeo_leaves_slow_libraries_for_later():
     assert not imported & SLOW
 
 
+def test_what_locates_leaves_tables_and_shapes_for_later():
+    """The first answer needs neither pandas nor shapely, which take a second to import."""
+    code = "import sys, icgeo.geolocator; print(*{'pandas', 'shapely'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_importing_icgeo_is_enough_for_its_modules():
     code = """
 import icgeo

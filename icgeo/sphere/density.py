@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import shapely
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -210,6 +209,7 @@ class Density:
         Columns `probability`, `mass` (of its cells, at least that), `area_km2` and `geometry`.
         """
         import geopandas
+        import shapely
 
         regions = [self.credible_region(p) for p in levels]
         names = ("mass", "area_km2")

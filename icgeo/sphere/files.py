@@ -8,7 +8,6 @@ import math
 from pathlib import Path
 
 import numpy as np
-import pandas
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -52,6 +51,8 @@ def save(mass: Mass, path: Path) -> None:
 def load(path: Path) -> Mass:
     """Read the mass of each cell, in NESTED order."""
     if not _is_fits(path):
+        import pandas
+
         rows = pandas.read_parquet(path, columns=["uniq", "mass"])
         uniq = torch.tensor(rows["uniq"].to_numpy())
         nside = math.isqrt(int(uniq.min()) // 4)

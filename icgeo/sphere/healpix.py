@@ -8,12 +8,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import shapely
 import torch
 from einops import rearrange, reduce, repeat
 from jaxtyping import Float, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from icgeo.sphere import Values, as_lat_lon, to_xyz, wrap_longitude
@@ -115,6 +112,9 @@ def mass_of_pixels(mass: Float[Tensor, " cells"], height: int) -> Float[Tensor, 
 
 def connected_parts(cells: Int[Tensor, " chosen"], nside: int) -> Int[np.ndarray, " chosen"]:
     """Number the parts into which a set of cells falls; cells of one part share sides."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     rank = np.full(12 * nside**2, -1)
     rank[cells.numpy()] = np.arange(len(cells))
     beside = rank[_neighbours(cells.numpy(), nside)[::2]]
@@ -131,6 +131,8 @@ def cell_outlines(
     Longitudes stay in [-180, 180]: a cell across the antimeridian gives two polygons. Neighbours
     share vertices exactly, so that polygons can be dissolved as a coverage.
     """
+    import shapely
+
     step = max(2, 32 // nside)
     centre_lon, centre_lat = (x.deg[:, None] for x in grid(nside).healpix_to_lonlat(cells.numpy()))
     lon, lat = (x.to_value("deg") for x in grid(nside).boundaries_lonlat(cells.numpy(), step))
