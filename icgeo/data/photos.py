@@ -265,9 +265,8 @@ def _identify(stream: _Stream, max_pixels: int) -> Image.Image:
         if isinstance(accepted, str):
             raise PhotoError(f"{accepted}; install Pillow with support for {name}")
         if factory is not None and accepted:
-            if name == "PNG":
-                stream = _without_text(stream)
-            image = JpegImageFile(stream) if name == "JPEG" else factory(stream, "")
+            openers: dict[str, Any] = {"JPEG": JpegImageFile, "PNG": _png}
+            image = openers.get(name, factory)(stream, "")
             return _checked_size(image, max_pixels)
     if prefix[4:8] == b"ftyp":
         raise PhotoError(
@@ -280,13 +279,13 @@ def _identify(stream: _Stream, max_pixels: int) -> Image.Image:
     )
 
 
-def _without_text(stream: _Stream) -> _Stream:
-    """Leave out the text and the profile of a PNG where they are so large that Pillow refuses it.
+def _png(stream: _Stream, name: str) -> PngImageFile:
+    """Open a PNG, without its text and profile where they are so large that Pillow refuses it.
 
     Its limit is a setting of the whole process.
     """
     try:
-        PngImageFile(stream)
+        return PngImageFile(stream, name)
     except ValueError:
         stream.seek(0)
         data, kept, at = stream.read(), list[bytes](), len(PNG_START)
@@ -297,9 +296,7 @@ def _without_text(stream: _Stream) -> _Stream:
                 kept.append(data[at:end])
             at = end
         logger.warning("left out the text and the profile of a PNG, of more than a megabyte")
-        return BytesIO(PNG_START + b"".join(kept))
-    stream.seek(0)
-    return stream
+        return PngImageFile(BytesIO(PNG_START + b"".join(kept)), name)
 
 
 def _checked_size(image: Image.Image, max_pixels: int) -> Image.Image:
