@@ -100,7 +100,7 @@ def predict(options: PredictOptions) -> int:
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     locator, examples = _prepare(options)
     sources = _sources(options.photos)
-    journal = Journal.open(options, sources) if options.save else None
+    journal = Journal.open(options, options.save, sources) if options.save else None
     failed = count = 0
     with tqdm(desc="locating", unit="photo", disable=None) as bar:
         while batch := list(islice(sources, options.batch_size)):
@@ -114,7 +114,7 @@ def predict(options: PredictOptions) -> int:
             bar.update(len(batch))
     if journal:
         failed, count = failed + journal.failed, count + journal.known
-        journal.finish(options.save)
+        journal.finish()
     if not count:
         sys.stderr.write("icgeo: no photo was given; a folder without photos gives none\n")
     return 1 if failed or not count else 0
@@ -124,21 +124,30 @@ def predict(options: PredictOptions) -> int:
 class Journal:
     """Rows on disk as they come, beside the file to save: a run that was stopped goes on."""
 
-    path: Path
-    is_geojson: bool
-    known: int = 0
+    save: Path
+    known: int
     """Rows of an earlier run."""
-    failed: int = 0
+    failed: int
     """Of these, photos that could not be read."""
 
+    @property
+    def path(self) -> Path:
+        """Where the rows are until all are there."""
+        return Path(f"{self.save}.part")
+
+    @property
+    def is_geojson(self) -> bool:
+        """Whether a photo is saved as its point and its regions."""
+        return self.save.suffix.lower() == ".geojson"
+
     @classmethod
-    def open(cls, options: PredictOptions, sources: Iterator[str]) -> "Journal":
+    def open(cls, options: PredictOptions, save: Path, sources: Iterator[str]) -> "Journal":
         """Begin, or go on behind the photos of an earlier run, which `sources` then leaves out.
 
         Raises:
             UsageError: a place that cannot be written to, or a run with other options or photos.
         """
-        path = Path(f"{options.save}.part")
+        path = Path(f"{save}.part")
         head = json.dumps({**vars(options), "photos": None, "json": None}, default=str) + "\n"
         text = path.read_bytes() if path.is_file() else b""
         first, *lines = text.splitlines(keepends=True) or [b""]
@@ -159,8 +168,7 @@ class Journal:
             raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
         if rows:
             sys.stderr.write(f"icgeo: going on behind {len(rows)} photos of {path}\n")
-        is_geojson = options.save is not None and options.save.suffix.lower() == ".geojson"
-        return cls(path, is_geojson, len(rows), sum("error" in row for row in rows))
+        return cls(save, len(rows), sum("error" in row for row in rows))
 
     def append(self, located: "Iterable[tuple[dict[str, Any], Prediction | None]]") -> None:
         """Add the rows of a batch, with the features that GeoJSON has of them."""
@@ -174,7 +182,7 @@ class Journal:
                         feature["geometry"] = json.loads(to_geojson(feature["geometry"]))
                 stream.write(json.dumps({"row": row, "features": features}) + "\n")
 
-    def finish(self, save: Path | None) -> None:
+    def finish(self) -> None:
         """Save all rows, in the format of the suffix."""
         from shapely.geometry import shape
 
@@ -187,7 +195,7 @@ class Journal:
             row["source"] = _as_text(row["source"])
             if row.get("geometry") is not None:
                 row["geometry"] = shape(row["geometry"])
-        _save(rows, Path(save or ""))
+        _save(rows, self.save)
         self.path.unlink()
 
 

@@ -306,7 +306,7 @@ def test_every_format_says_what_json_says(album, suffix, tmp_path, capsys):
         (("predict",), "expected photos, or - for a list"),
         (("predict", "a.png", "--save", "out.txt"), "ends in .csv, .geojson"),
         (("predict", "a.png", "--save", "no/where/out.csv"), "expected a folder"),
-        (("predict", "a.png", "--save", "/tmp/.csv/.."), "ends in .csv"),
+        (("predict", "a.png", "--save", "out.csv/.."), "ends in .csv"),
         (("predict", "a.png", "--examples", "lost.csv"), "lost.csv: expected a manifest"),
         (("predict", "a.png", "--examples", "{album}/bad.csv"), "expected a photo"),
         (("predict", "a.png", "--model", "lost"), "expected a file or folder, or a hub id"),
