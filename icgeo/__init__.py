@@ -4,6 +4,7 @@ Public names and modules are imported when they are first used (PEP 562): torch 
 second, and the help of a command needs none of it.
 """
 
+import gc
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,13 @@ def __getattr__(name: str) -> Any:
     """Import a public name or module when it is first used."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = import_module(f"icgeo.{_HOMES.get(name, name)}")
+    collects = gc.isenabled()
+    gc.disable()  # imports make half a million objects that stay: looking at them costs a second
+    try:
+        home = import_module(f"icgeo.{_HOMES.get(name, name)}")
+    finally:
+        if collects:
+            gc.enable()
     globals()[name] = value = getattr(home, name) if name in _HOMES else home
     return value
 

@@ -387,7 +387,7 @@ def main(args: Sequence[str] | None = None) -> int:
         about = {"prog": "icgeo", "version": metadata.version("icgeo")}
         text = "Locate photos by showing a model that draws maps a few solved cases."
         options = config.parse(commands, args, description=text, **about)
-        config.prepare_screen()
+        config.prepare_process()
         return COMMANDS[type(options)](options)
     except UsageError as error:
         sys.stderr.write(f"icgeo: error: {config.one_line(error)}\n")

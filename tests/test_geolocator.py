@@ -56,7 +56,7 @@ def test_predict_takes_one_image_or_many(tiny, photos, examples, tmp_path):
     path = tmp_path / "photo.png"
     Image.fromarray(photos[20]).save(path)
     forms = [path, str(path), Image.fromarray(photos[20]), photos[20], [photos[20]]]
-    found = [icgeo.predict(form, examples, model=tiny) for form in forms]
+    found = [icgeo.predict(form, examples, model=tiny, prompt=UNKNOWN) for form in forms]
     assert [len(predictions) for predictions in found] == 5 * [1]
     for predictions in found[1:]:
         torch.testing.assert_close(log_mass(predictions), log_mass(found[0]), atol=0, rtol=0)
@@ -100,9 +100,9 @@ def test_a_prediction_holds_what_it_promises(tiny, photos, examples):
 
 
 def test_same_seed_same_answer_for_any_batch_and_order(tiny, photos, examples):
-    queries = photos[16:28]
+    queries = photos[16:21]
     locators = [icgeo.Geolocator(tiny, prompt=UNKNOWN, batch_size=size, samples=2, steps=2, seed=3)
-                for size in (12, 5, 1)]  # fmt: skip
+                for size in (5, 3, 1)]  # fmt: skip
     whole = log_mass(locators[0].locate(queries, examples))
     for locator in locators[1:]:
         torch.testing.assert_close(
@@ -135,19 +135,19 @@ def test_examples_are_encoded_once(tiny, photos, examples, monkeypatch):
 
 
 def test_tiny_learns_from_examples_of_worlds_it_has_never_seen(tiny):
-    """On three worlds of held-out families the truth is likelier with 16 examples than with 1."""
+    """On two worlds of held-out families the truth is likelier with 16 examples than with 1."""
     locator = icgeo.Geolocator(tiny, prompt=UNKNOWN)
     nats = {1: [], 16: []}
-    for family, seed in (("cells", 1), ("craters", 2), ("cells", 3)):
+    for family, seed in (("cells", 1), ("craters", 2)):
         world = procedural_world(family, generator=seed, height=256)
-        views = random_views(world, 48, generator=torch.Generator().manual_seed(seed))
+        views = random_views(world, 36, generator=torch.Generator().manual_seed(seed))
         photos = [image.permute(1, 2, 0).numpy() for image in views.images]
         pairs = list(zip(photos[:16], (tuple(p) for p in views.lat_lon.tolist()), strict=False))
         for shots, found in nats.items():
             located = locator.locate(photos[16:], pairs[:shots])
             truth = views.lat_lon[16:]
             found += [-p.density.log_prob(t).item() for p, t in zip(located, truth, strict=True)]
-    assert sum(nats[16]) / 96 < sum(nats[1]) / 96 - 0.2
+    assert sum(nats[16]) / 40 < sum(nats[1]) / 40 - 0.2
 
 
 def test_the_options_stand_in_the_signature():
@@ -301,16 +301,18 @@ def test_mode_and_guidance_are_options(photos, examples):
 
 def test_examples_are_chosen_for_each_photo(tiny, photos, examples):
     """As many as asked, the most alike; a photo that is in the bank is its own nearest."""
-    photos = photos[16:20]
+    photos = photos[16:19]
     bank = [*examples, *(icgeo.Example(photo, 10 * i, 20) for i, photo in enumerate(photos))]
-    locator = icgeo.Geolocator(tiny, shots=2)
+    locator = icgeo.Geolocator(tiny, shots=2, prompt=UNKNOWN)
     locator.prepare(bank)
     chosen = locator.choose_for(photos, bank)
     assert chosen.shape == (len(photos), 2)
     assert chosen[:, 0].tolist() == [len(examples) + i for i in range(len(photos))]
     found = locator.locate(photos, bank)
     for photo, numbers, one in zip(photos, chosen.tolist(), found, strict=True):
-        (alone,) = icgeo.Geolocator(tiny).locate([photo], [bank[n] for n in numbers])
+        (alone,) = icgeo.Geolocator(tiny, prompt=UNKNOWN).locate(
+            [photo], [bank[n] for n in numbers]
+        )
         torch.testing.assert_close(one.map, alone.map, atol=2e-5, rtol=0)
         assert one.seconds > 0
 
@@ -318,8 +320,8 @@ def test_examples_are_chosen_for_each_photo(tiny, photos, examples):
 @pytest.mark.parametrize("choose", STRATEGIES)
 @pytest.mark.parametrize("name", [None, "pixels"])
 def test_examples_are_chosen_as_asked(tiny, photos, examples, choose, name):
-    photos, seen = photos[16:20], []
-    drawn = partial(icgeo.Geolocator, tiny, steps=2, matching=False)
+    photos, seen = photos[16:19], []
+    drawn = partial(icgeo.Geolocator, tiny, prompt=UNKNOWN, steps=2, matching=False)
     locator = drawn(shots=3, select=choose, features=name)
     found = locator.locate(
         photos, examples, callback_on_step_end=lambda maps, t: seen.append((len(maps), t))
@@ -348,8 +350,10 @@ def test_a_strategy_may_be_given_itself(tiny, photos, examples):
     assert torch.equal(chosen, by_name.choose_for(photos[16:20], examples))
     other = icgeo.Geolocator(tiny, shots=3, select=Diverse(0.1), features="pixels")
     assert not torch.equal(other.choose_for(photos[16:20], examples), chosen)
-    (first,) = icgeo.predict(photos[16], examples, model=tiny, shots=3, select=First())
-    (shown,) = icgeo.predict(photos[16], examples[:3], model=tiny)
+    (first,) = icgeo.predict(
+        photos[16], examples, model=tiny, prompt=UNKNOWN, shots=3, select=First()
+    )
+    (shown,) = icgeo.predict(photos[16], examples[:3], model=tiny, prompt=UNKNOWN)
     torch.testing.assert_close(first.map, shown.map, atol=2e-5, rtol=0)
 
 
@@ -384,14 +388,15 @@ def test_features_of_the_same_examples_are_kept(tiny, photos, examples, monkeypa
 
 def test_choices_that_look_at_nothing_need_no_features(tiny, photos, examples):
     for choose in ("random", "stratified", "two-stage"):
-        locator = icgeo.Geolocator(tiny, shots=2, select=choose, features="no/such")
+        locator = icgeo.Geolocator(tiny, prompt=UNKNOWN, shots=2, select=choose, features="no/such")
         locator.prepare(examples)
         assert len(locator.locate(photos[:2], examples)) == 2
 
 
 def test_contexts_of_one_photo_are_not_kept(photos, examples):
-    locator = icgeo.Geolocator(icgeo.load("tiny", attention="joint"), shots=2)
-    locator.locate(photos[16:19], examples)
+    joint = icgeo.load("tiny", attention="joint")
+    locator = icgeo.Geolocator(joint, prompt=UNKNOWN, shots=2)
+    locator.locate(photos[16:18], examples)
     assert not locator._contexts
     assert locator.shown_at_once(16) == 2
     assert icgeo.Geolocator("tiny", shots=2, batch_size=4).shown_at_once(16) == 8
@@ -402,11 +407,11 @@ def test_contexts_of_one_photo_are_not_kept(photos, examples):
 
 
 def test_fewer_shots_than_none_or_more_than_all_change_nothing(tiny, photos, examples):
-    photos = photos[16:20]
-    everything = icgeo.Geolocator(tiny).locate(photos, examples)
-    many = icgeo.Geolocator(tiny, shots=99)
+    photos = photos[16:18]
+    everything = icgeo.Geolocator(tiny, prompt=UNKNOWN).locate(photos, examples)
+    many = icgeo.Geolocator(tiny, prompt=UNKNOWN, shots=99)
     assert many.choose_for(photos, examples).shape == (len(photos), len(examples))
-    nothing = icgeo.Geolocator(tiny, shots=0)
+    nothing = icgeo.Geolocator(tiny, prompt=UNKNOWN, shots=0)
     for a, b in zip(many.locate(photos, examples), everything, strict=True):
         assert torch.equal(a.map, b.map)
     for a, b in zip(nothing.locate(photos, examples), many.locate(photos, []), strict=True):

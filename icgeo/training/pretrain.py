@@ -39,9 +39,16 @@ SETTINGS = Settings(STYLE, PROMPTS, PROMPTS[0], worlds=PROMPTS)
 
 
 def build_learner(
-    *, heads: int = 6, single_layers: int = 5, photo_channels: int = 48, seed: int = 0
+    *,
+    heads: int = 6,
+    single_layers: int = 5,
+    photo_channels: int = 48,
+    codec_places: int = 4000,
+    seed: int = 0,
 ) -> TinyBackbone:
     """Make an untrained learner whose attention begins as similarity.
+
+    Its codec is fitted to the maps of `codec_places` places.
 
     Raises:
         ValueError: tokens have more channels than the transformer is wide.
@@ -55,7 +62,7 @@ def build_learner(
             f"expected at most {32 * heads} channels a token for {heads} heads, got {channels}; "
             "take more heads or fewer photo_channels"
         )
-    xyz = sphere.sample_uniform(4000, generator=Generator().manual_seed(seed))
+    xyz = sphere.sample_uniform(codec_places, generator=Generator().manual_seed(seed))
     codec.fit_maps(maps.draw(sphere.to_lat_lon(xyz), STYLE).float())
     transformer = Flux2Transformer2DModel(
         in_channels=channels,

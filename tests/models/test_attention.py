@@ -19,7 +19,11 @@ from icgeo.training.pretrain import build_learner
 
 @pytest.fixture(scope="module")
 def built():
-    return build_learner(heads=2, single_layers=2, photo_channels=8, seed=1).double().eval()
+    return (
+        build_learner(heads=2, single_layers=2, photo_channels=8, codec_places=400, seed=1)
+        .double()
+        .eval()
+    )
 
 
 @pytest.fixture

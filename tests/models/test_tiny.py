@@ -15,7 +15,11 @@ from icgeo.training.pretrain import STYLE, build_learner
 
 @pytest.fixture(scope="module")
 def model():
-    learner = build_learner(heads=2, single_layers=1, photo_channels=8).eval().requires_grad_(False)
+    learner = (
+        build_learner(heads=2, single_layers=1, photo_channels=8, codec_places=400)
+        .eval()
+        .requires_grad_(False)
+    )
     settings = Settings(
         STYLE,
         PROMPTS,

@@ -36,7 +36,7 @@ def _rotate_in_float64(monkeypatch):
 @pytest.fixture(scope="module")
 def model():
     """Random weights, large enough that what is seen matters."""
-    learner = build_learner(heads=2, single_layers=2, photo_channels=8)
+    learner = build_learner(heads=2, single_layers=2, photo_channels=8, codec_places=400)
     torch.manual_seed(1)
     for weight in learner.transformer.parameters():
         torch.nn.init.normal_(weight, std=0.2)

@@ -23,7 +23,7 @@ def untrained() -> Path:
     """Make a checkpoint folder, once a process."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        learner = build_learner(heads=2, single_layers=1, photo_channels=8)
+        learner = build_learner(heads=2, single_layers=1, photo_channels=8, codec_places=400)
     noise = maps.Noise(0.1, 0.2, 0.05)
     settings = Settings(STYLE, PROMPTS, default_prompt=PROMPTS[0], noise=noise, calibration={})
     folder = Path(mkdtemp())

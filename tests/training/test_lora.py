@@ -59,7 +59,9 @@ def _forget_accelerator():
 @lru_cache(maxsize=2)
 def built(seed):
     with torch.random.fork_rng():
-        return build_learner(heads=2, single_layers=1, photo_channels=8, seed=seed).eval()
+        return build_learner(
+            heads=2, single_layers=1, photo_channels=8, codec_places=400, seed=seed
+        ).eval()
 
 
 def small_model(seed=0):

@@ -122,7 +122,7 @@ def test_match_loss_is_that_of_a_hand_computed_case():
 
 def small_run(bank, folder, steps=6):
     return Pretraining(
-        build_learner(heads=2, single_layers=1, photo_channels=8),
+        build_learner(heads=2, single_layers=1, photo_channels=8, codec_places=400),
         bank,
         folder,
         1e-3,
@@ -214,7 +214,11 @@ def test_the_best_temperature_undoes_overconfidence():
 def test_calibration_fills_the_settings(bank, monkeypatch):
     monkeypatch.setattr(calibration, "SHOTS", (0, 2))  # for time
     monkeypatch.setattr(calibration, "NOISES", calibration.NOISES[::4])
-    learner = build_learner(heads=2, single_layers=1, photo_channels=8).eval().requires_grad_(False)
+    learner = (
+        build_learner(heads=2, single_layers=1, photo_channels=8, codec_places=400)
+        .eval()
+        .requires_grad_(False)
+    )
     model = MapModel(learner, Settings(STYLE, PROMPTS, default_prompt=EARTH))
     monkeypatch.setattr(calibration, "CORRELATIONS", (0.0, 1.0))
     settings = calibration.calibrate(model, bank, episodes=1, clips=1, seed=0).settings
