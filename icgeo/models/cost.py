@@ -17,10 +17,11 @@ from typing import Any
 import diffusers
 import torch
 
+from icgeo.models.architectures import CONFIGURATIONS, architecture_of, spec_of
+from icgeo.models.backbones import ArchitectureSpec, Config
 from icgeo.models.hub import LoadError, format_bytes, pipeline_index, pipeline_part, resolve_local
-from icgeo.models.loading import QUANTIZATIONS, architecture_of, require_device
+from icgeo.models.loading import QUANTIZATIONS, require_device
 from icgeo.models.map_model import MapModel, require_known
-from icgeo.models.public import CONFIGURATIONS
 from icgeo.models.settings import Settings
 
 ACTIVATIONS = 14
@@ -48,13 +49,8 @@ class Dimensions:
         config, parameters = transformer.config, transformer.num_parameters()
         heads = config.num_attention_heads
         width = heads * config.attention_head_dim
-        if "ffn_dim" in config:  # Wan: cross-attention too, and in VACE a branch of control
-            blocks = config.num_layers + len(config.get("vace_layers", ()))
-            token_flop = blocks * width * (12 * width + 4 * config.ffn_dim)
-            return cls(parameters, heads, width, blocks, token_flop)
-        blocks = config.num_layers + config.num_single_layers
-        factor = 26 if "timestep_guidance_channels" in config else 24
-        return cls(parameters, heads, width, blocks, factor * width**2 * blocks)
+        blocks, token_flop = spec_of(transformer).cost(config, width)
+        return cls(parameters, heads, width, blocks, token_flop)
 
     @property
     def pair_flop(self) -> int:
@@ -260,13 +256,11 @@ def plan(
     if quantization not in (None, *QUANTIZATIONS):
         raise LoadError(f"expected quantization of {(*QUANTIZATIONS,)}, got {quantization!r}")
     require_device(device)
-    settings = _settings(model, choices, quantization, hub)
-    if settings.layout == "stacked":
-        patch = read_config(model, "codec", **hub)["patch_size"]
+    settings, spec = _settings(model, choices, quantization, hub)
+    if spec:
+        patch = spec.patch(read_config(model, "vae", **hub))
     else:
-        vae = read_config(model, "vae", **hub)
-        halvings = len(vae.get("block_out_channels", range(4))) - 1
-        patch = 2 * (vae.get("scale_factor_spatial") or 2**halvings)
+        patch = read_config(model, "codec", **hub)["patch_size"]
     transformer = empty_transformer(model, **hub)
     weight_bytes = BYTES_QUANTIZED[quantization] if quantization else dtype.itemsize
     return _plan(
@@ -315,7 +309,7 @@ def _plan(
     return Plan(dimensions, tokens, attention=settings.attention, **counts, **sizes)
 
 
-def read_config(model: str | Path, part: str, **hub: Any) -> dict[str, Any]:
+def read_config(model: str | Path, part: str, **hub: Any) -> Config:
     """Read the configuration of a part of a model, such as "transformer", or its "model_index"."""
     folder = resolve_local(model)
     if folder is None and str(model) in CONFIGURATIONS and not hub.get("revision"):
@@ -335,17 +329,17 @@ def empty_transformer(model: str | Path, **hub: Any) -> Any:
 
 def _settings(
     model: str | Path, choices: dict[str, Any], quantization: str | None, hub: dict[str, Any]
-) -> Settings:
+) -> tuple[Settings, ArchitectureSpec | None]:
     """Return the settings of a checkpoint with choices; refuse the same as `icgeo.load`."""
-    settings = Settings.read(resolve_local(model))
-    if settings is None:
+    settings, spec = Settings.read(resolve_local(model)), None
+    if settings is None or settings.layout != "stacked":
         index = read_config(model, "model_index", **hub)
-        settings = architecture_of(index, model).settings(index)
-    is_fixed = settings.layout in ("stacked", "frames")
-    if settings.layout == "stacked" and quantization:
+        spec = architecture_of(index, model)
+        settings = settings or spec.settings(index)
+    elif quantization:
         raise LoadError(f"expected no quantization for a model of this size, got {quantization}")
-    if settings.layout == "stacked" and (size := choices.get("photo_size")) is not None:
+    elif (size := choices.get("photo_size")) is not None:
         raise LoadError(f"expected no photo_size, which is fixed here, got {size}")
     changed = settings.choosing(**choices)
-    require_known(changed, (settings.layout,) if is_fixed else ("references", "panel"))
-    return changed
+    require_known(changed, spec.backbone.layouts if spec else ("stacked",))
+    return changed, spec

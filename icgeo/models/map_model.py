@@ -15,9 +15,8 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from icgeo import maps, sampling, sphere
-from icgeo.models.backbones.flux import FluxBackbone
+from icgeo.models.backbones import PipelineBackbone
 from icgeo.models.backbones.tiny import TinyBackbone
-from icgeo.models.backbones.wan import WanBackbone
 from icgeo.models.context import Context
 from icgeo.models.hub import LoadError
 from icgeo.models.layouts.frames import Frames
@@ -37,7 +36,7 @@ LAYOUTS: dict[str, type[Layout]] = {
 class MapModel:
     """A model that is shown examples and draws the maps of new photos."""
 
-    backbone: TinyBackbone | FluxBackbone | WanBackbone
+    backbone: TinyBackbone | PipelineBackbone
     settings: Settings
     name: str = ""
     """Which weights: source, revision, adapter, quantization."""

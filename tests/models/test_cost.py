@@ -9,8 +9,8 @@ import twins
 
 import icgeo
 from icgeo.models import cost, hub
+from icgeo.models.architectures import CONFIGURATIONS
 from icgeo.models.cost import Dimensions, Plan, Tokens, empty_transformer, plan_loaded
-from icgeo.models.public import CONFIGURATIONS
 
 KLEIN = "black-forest-labs/FLUX.2-klein-4B"
 PLAN = Plan(

@@ -21,11 +21,11 @@ from einops import rearrange, repeat
 
 import icgeo
 from icgeo import maps, sampling, sphere
+from icgeo.models.architectures import ARCHITECTURES
 from icgeo.models.backbones.flux import FluxBackbone, KontextBackbone
 from icgeo.models.backbones.tiny import HEATMAP_WEIGHTS
 from icgeo.models.backbones.wan import WanBackbone
 from icgeo.models.context import Context
-from icgeo.models.loading import ARCHITECTURES
 from icgeo.models.map_model import MapModel
 from icgeo.models.prompts import Prompts
 
