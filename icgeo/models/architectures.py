@@ -38,4 +38,4 @@ def spec_of(transformer: Any) -> ArchitectureSpec:
     for name in names:
         if name in specs:
             return specs[name]
-    raise LoadError(f"expected a transformer of {sorted(specs)}, got {names[0]}")
+    raise LoadError(f"expected a transformer of {sorted(specs)} to adapt, got {names[0]}")

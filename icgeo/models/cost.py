@@ -30,6 +30,8 @@ BYTES_QUANTIZED = {"nf4": 0.53, "fp8": 1.0, "int8": 1.0}
 """Bytes a weight, scales included: a scale of 8 bits for 64 weights of 4 bits."""
 TEXT_TOKENS = {"stock": 512, "trimmed": 128}
 """Length of an embedded instruction: the stock padding, or about its words."""
+TAG_TOKENS = 7
+"""About what stands around a picture in a sequence of words and pictures."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +75,19 @@ class Tokens:
     @classmethod
     def of(cls, settings: Settings, shots: int, *, patch: int, text: int | None) -> "Tokens":
         """Count the tokens of a layout; each is a square of `patch` pixels a side."""
-        style, text = settings.style, text or TEXT_TOKENS[settings.text]
+        style, words = settings.style, text or TEXT_TOKENS["trimmed"]
+        text = text or TEXT_TOKENS[settings.text]
         one_map = style.height * style.width // patch**2
         if settings.layout == "stacked":  # a pair is one image, and prompts are embedded already
             return cls(one_map, 0, one_map, text=2)
-        settings.require_multiples(patch)
         if settings.layout == "panel":
             panel = (shots + 1) * (style.height + style.width) * style.height // patch**2
             return cls(0, panel, panel, text)
         if settings.layout == "frames":  # the instruction is attended to apart
             return cls(0, 0, (2 * shots + 2) * one_map, 0)
         photo = (settings.photo_size // patch) ** 2
+        if settings.layout == "interleaved":  # words are read once a query, and never padded
+            return cls(photo + one_map + 2 * TAG_TOKENS, photo + TAG_TOKENS + words, one_map, 0)
         return cls(photo + one_map, photo, one_map, text)
 
 
@@ -95,7 +99,7 @@ class Plan:
     tokens: Tokens
     shots: int
     attention: str
-    """Who sees whom: full, joint or pairwise."""
+    """Who sees whom: full, joint, pairwise or causal."""
     queries: int
     """Queries that share the context, of which `batch_size` are located at a time."""
     batch_size: int
@@ -106,6 +110,8 @@ class Plan:
     """Bytes of each number that is computed."""
     memory_bytes: int
     """Bytes that the device has."""
+    encoder_bytes: int = 0
+    """Weights of an encoder that reads each query, and so stays in memory."""
 
     @property
     def parameters(self) -> int:
@@ -131,12 +137,18 @@ class Plan:
         sequence = self.tokens.text + self.tokens.drawn
         if self.attention == "full":
             sequence += self.example_tokens + self.tokens.photo
-        tokens = max(self.batch_size * self.samples * sequence, self.example_tokens)
+        at_once = self.tokens.example if self.attention == "causal" else self.example_tokens
+        tokens = max(self.batch_size * self.samples * sequence, at_once)
         return ACTIVATIONS * self.dimensions.width * tokens * self.bytes_a_number
 
     @property
     def total_bytes(self) -> int:
         """Weights, context and activations together."""
+        return self.encoder_bytes + self.transformer_bytes
+
+    @property
+    def transformer_bytes(self) -> int:
+        """The same without the encoder, as offload="model" needs them."""
         return self.weight_bytes + self.context_bytes + self.activation_bytes
 
     @property
@@ -152,6 +164,8 @@ class Plan:
                 f"samples need about {format_bytes(self.total_bytes)}, and the device has "
                 f"{format_bytes(self.memory_bytes)}; show fewer examples, take a smaller batch or "
                 "fewer samples, or quantize"
+                + ", or offload the encoder by offload='model'"
+                * bool(self.encoder_bytes)
             )
 
     def _flop(self, tokens: float, pairs: float) -> float:
@@ -185,6 +199,14 @@ class Plan:
         step = self._flop(drawn, drawn * (drawn + examples + photo))
         return context + query + self.steps * self.samples * step
 
+    def _offloaded(self) -> str:
+        """Say what is left where encoder and transformer take turns, if that is another matter."""
+        if self.fits or not self.encoder_bytes:
+            return ""
+        needed = max(self.transformer_bytes, self.encoder_bytes)
+        can = "fits" if fits(needed, self.memory_bytes) else "does not fit either"
+        return f"taking turns with the encoder (offload='model'), {format_bytes(needed)}: {can}\n"
+
     def __str__(self) -> str:
         """Say it in a few lines."""
         flops = [format_flops(x) for x in (self.naive_flop, self.stock_flop, self.shared_flop)]
@@ -192,13 +214,27 @@ class Plan:
             f"{self.parameters / 1e6:,.1f} million parameters, {self.shots} shots: "
             f"{self.example_tokens} tokens\n"
             f"weights {format_bytes(self.weight_bytes)}, "
-            f"context {format_bytes(self.context_bytes)}, "
+            + f"encoder of queries {format_bytes(self.encoder_bytes)}, "
+            * bool(self.encoder_bytes)
+            + f"context {format_bytes(self.context_bytes)}, "
             f"activations about {format_bytes(self.activation_bytes)}: "
             f"{'fits' if self.fits else 'does not fit'} {format_bytes(self.memory_bytes)}\n"
-            f"a query with {self.steps} x {self.samples} steps and samples: naive {flops[0]}, "
+            + self._offloaded()
+            + f"a query with {self.steps} x {self.samples} steps and samples: naive {flops[0]}, "
             f"stock key-value pipeline {flops[1]}, shared context {flops[2]}; "
             f"{self.shared_flop / 1e14:.2g} s at 100 TFLOP/s"
         )
+
+
+def empty_encoder(model: str | Path, **hub: Any) -> Any:
+    """Make the encoder that reads the queries of a model on the meta device."""
+    import transformers
+
+    config = {**read_config(model, "text_encoder", **hub)}
+    kind: Any = transformers.AutoConfig
+    with torch.device("meta"):
+        encoder: Any = transformers.AutoModelForImageTextToText
+        return encoder.from_config(kind.for_model(config.pop("model_type"), **config))
 
 
 def fits(needed: float, memory: float) -> bool:
@@ -259,6 +295,7 @@ def plan(
     settings, spec = _settings(model, choices, quantization, hub)
     if spec:
         patch = spec.patch(read_config(model, "vae", **hub))
+        settings.require_multiples(spec.backbone.multiple * patch)
     else:
         patch = read_config(model, "codec", **hub)["patch_size"]
     transformer = empty_transformer(model, **hub)
@@ -271,6 +308,9 @@ def plan(
         weight_bytes=round(weight_bytes * transformer.num_parameters()),
         bytes_a_number=dtype.itemsize,
         memory_bytes=device_memory(device),
+        encoder_bytes=dtype.itemsize * empty_encoder(model, **hub).num_parameters()
+        if spec and spec.keeps_encoder
+        else 0,
     )
 
 
@@ -287,15 +327,22 @@ def plan_loaded(
     if not isinstance(model, MapModel):
         return None
     settings, transformer = model.settings, model.backbone.transformer
+    pipeline = getattr(model.backbone, "pipeline", None)
     return _plan(
         transformer,
         settings.choosing(samples=samples or None),
         Tokens.of(settings, shots, patch=model.backbone.patch, text=text_tokens),
         {"shots": shots, "queries": queries, "batch_size": batch_size},
-        weight_bytes=sum(p.numel() * p.element_size() for p in transformer.parameters()),
+        weight_bytes=_bytes_of(transformer),
         bytes_a_number=transformer.dtype.itemsize,
         memory_bytes=device_memory(transformer.device),
+        encoder_bytes=_bytes_of(getattr(pipeline, "text_encoder", None)),
     )
+
+
+def _bytes_of(part: Any) -> int:
+    weights = part.parameters() if part is not None else ()
+    return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 def _plan(

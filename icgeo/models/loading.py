@@ -117,6 +117,9 @@ def _load_pipeline(
     """Load a pipeline without its text encoders; the VAE in float32, for maps are measured."""
     index = hub.pipeline_index(folder, with_text=not hub_id)
     architecture = architecture_of(index, options.model)
+    if hub_id and architecture.keeps_encoder:
+        offline = options.local_files_only
+        hub.fetch(hub_id, text=True, revision=folder.name, local_files_only=offline)
     settings = settings or architecture.settings(index)
     require_backend(options.attention_backend)
     quantized = quantization_config(options.quantization, dtype=options.torch_dtype)
@@ -127,13 +130,16 @@ def _load_pipeline(
             dtype={"default": options.torch_dtype, "vae": torch.float32},
             use_safetensors=True,
             quantization_config=quantized,
-            **_without(kind, text=True),
+            **({} if architecture.keeps_encoder else _without(kind, text=True)),
+            **architecture.components(folder),
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise LoadError(f"{hub_id or folder} cannot be loaded: {hub.first_line(error)}") from error
     if options.adapter:
         load_adapter(pipeline, options)
-    for part in (pipeline.transformer, pipeline.vae):
+    for part in (pipeline.transformer, pipeline.vae, getattr(pipeline, "text_encoder", None)):
+        if part is None:
+            continue
         part.eval().requires_grad_(False)
     if options.vae_tiling:
         pipeline.vae.enable_tiling()

@@ -29,6 +29,8 @@ class PipelineBackbone:
 
     layouts: ClassVar[tuple[str, ...]] = ("references", "panel")
     """Ways to show examples that it knows, the default first."""
+    multiple: ClassVar[int] = 1
+    """Tokens of which the sides of images are multiples."""
     digest: ClassVar = ""
     """Hash of the weights, where they have no name."""
 
@@ -59,8 +61,12 @@ class ArchitectureSpec:
     loader: str = ""
     """The pipeline that loads them, if it is not the one that is named."""
     backbone: type[PipelineBackbone]
-    embed: Callable[[Any, str], Embedding]
-    """Embeds an instruction with a pipeline."""
+    embed: Callable[[Any, str], Embedding] | None = None
+    """Embeds an instruction with a pipeline; None where the model reads it behind the photo."""
+    keeps_encoder: bool = False
+    """Whether its text encoder reads each query, and so stays in memory."""
+    components: Callable[[Path], dict[str, Any]] = lambda folder: {}
+    """Makes the components of a pipeline that its own loader would not make here."""
     targets: str
     """Names of the modules that a LoRA adapts: attention, and the feed-forward where it is one
     product with it."""
@@ -76,6 +82,11 @@ class ArchitectureSpec:
     """Raises LoadError for a checkpoint that cannot be shown examples."""
     attention: str = "full"
     """The mode by default."""
+    trained_attention: str = "full"
+    """The mode that its weights were trained in."""
+    steps: int = 28
+    """Steps of checkpoints that are not distilled, as their pipeline takes by default."""
+    photo_size: int = 256
     guidance_scale: float = 1.0
     embedded_guidance: float = 1.0
     references: int | None = None
@@ -91,10 +102,11 @@ class ArchitectureSpec:
             default_prompt=EARTH,
             layout=self.backbone.layouts[0],
             attention=self.attention,
-            steps=4 if distilled else 28,
+            steps=len(index.get("sample_sigmas") or ()) or (4 if distilled else self.steps),
             samples=4,
             guidance_scale=1.0 if distilled else self.guidance_scale,
             embedded_guidance=self.embedded_guidance,
-            trained_attention="joint" if is_cached else "full",
+            photo_size=self.photo_size,
+            trained_attention="joint" if is_cached else self.trained_attention,
             documented_references=self.references,
         )
