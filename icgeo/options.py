@@ -37,9 +37,9 @@ class ModelOptions:
     quantization: str | None = None
     """Store the weights of the transformer as nf4, fp8 or int8."""
     attention: str | None = None
-    """Who sees whom: full, joint or pairwise; by default the model's own."""
+    """Who sees whom: full, joint, pairwise or causal; by default the model's own."""
     layout: str | None = None
-    """How examples are shown: references or panel; by default the model's own."""
+    """How examples are shown: references or panel; by default the model's own, maybe another."""
     photo_size: int | None = None
     """Height and width of photos in pixels, where the model can choose; by default its own."""
     text: str | None = None

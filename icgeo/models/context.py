@@ -41,7 +41,7 @@ class Context:
         if self.fingerprint["attention"] != "pairwise":
             raise ValueError(
                 "expected attention 'pairwise' to choose among the pairs of a context, got "
-                f"{self.fingerprint['attention']!r}"
+                f"{self.fingerprint['attention']!r}, in which pairs are encoded given others"
             )
         return replace(self, shots=chosen.shape[1], chosen=chosen)
 
@@ -69,8 +69,11 @@ class Context:
             ValueError: made otherwise, or by a mode in which examples see each other.
         """
         other.require(self.fingerprint)
-        if self.fingerprint["attention"] == "joint":
-            raise ValueError("expected attention 'pairwise' to extend a context, got 'joint'")
+        if (mode := self.fingerprint["attention"]) in ("joint", "causal"):
+            remedy = "; encode_context(..., after=context) adds to its end" * (mode == "causal")
+            raise ValueError(
+                f"expected attention 'pairwise' to extend a context, got {mode!r}{remedy}"
+            )
         if not (self.tensors and other.tensors):
             return self if self.tensors else other
         tensors = {name: torch.cat((x, other.tensors[name])) for name, x in self.tensors.items()}

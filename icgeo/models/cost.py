@@ -17,10 +17,11 @@ from typing import Any
 import diffusers
 import torch
 
+from icgeo.models.architectures import CONFIGURATIONS, architecture_of, spec_of
+from icgeo.models.backbones import ArchitectureSpec, Config
 from icgeo.models.hub import LoadError, format_bytes, pipeline_index, pipeline_part, resolve_local
-from icgeo.models.loading import QUANTIZATIONS, architecture_of, require_device
+from icgeo.models.loading import QUANTIZATIONS, require_device
 from icgeo.models.map_model import MapModel, require_known
-from icgeo.models.public import CONFIGURATIONS
 from icgeo.models.settings import Settings
 
 ACTIVATIONS = 14
@@ -29,6 +30,8 @@ BYTES_QUANTIZED = {"nf4": 0.53, "fp8": 1.0, "int8": 1.0}
 """Bytes a weight, scales included: a scale of 8 bits for 64 weights of 4 bits."""
 TEXT_TOKENS = {"stock": 512, "trimmed": 128}
 """Length of an embedded instruction: the stock padding, or about its words."""
+TAG_TOKENS = 7
+"""About what stands around a picture in a sequence of words and pictures."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,8 @@ class Dimensions:
         config, parameters = transformer.config, transformer.num_parameters()
         heads = config.num_attention_heads
         width = heads * config.attention_head_dim
-        if "ffn_dim" in config:  # Wan: cross-attention too, and in VACE a branch of control
-            blocks = config.num_layers + len(config.get("vace_layers", ()))
-            token_flop = blocks * width * (12 * width + 4 * config.ffn_dim)
-            return cls(parameters, heads, width, blocks, token_flop)
-        blocks = config.num_layers + config.num_single_layers
-        factor = 26 if "timestep_guidance_channels" in config else 24
-        return cls(parameters, heads, width, blocks, factor * width**2 * blocks)
+        blocks, token_flop = spec_of(transformer).cost(config, width)
+        return cls(parameters, heads, width, blocks, token_flop)
 
     @property
     def pair_flop(self) -> int:
@@ -77,17 +75,19 @@ class Tokens:
     @classmethod
     def of(cls, settings: Settings, shots: int, *, patch: int, text: int | None) -> "Tokens":
         """Count the tokens of a layout; each is a square of `patch` pixels a side."""
-        style, text = settings.style, text or TEXT_TOKENS[settings.text]
+        style, words = settings.style, text or TEXT_TOKENS["trimmed"]
+        text = text or TEXT_TOKENS[settings.text]
         one_map = style.height * style.width // patch**2
         if settings.layout == "stacked":  # a pair is one image, and prompts are embedded already
             return cls(one_map, 0, one_map, text=2)
-        settings.require_multiples(patch)
         if settings.layout == "panel":
             panel = (shots + 1) * (style.height + style.width) * style.height // patch**2
             return cls(0, panel, panel, text)
         if settings.layout == "frames":  # the instruction is attended to apart
             return cls(0, 0, (2 * shots + 2) * one_map, 0)
         photo = (settings.photo_size // patch) ** 2
+        if settings.layout == "interleaved":  # words are read once a query, and never padded
+            return cls(photo + one_map + 2 * TAG_TOKENS, photo + TAG_TOKENS + words, one_map, 0)
         return cls(photo + one_map, photo, one_map, text)
 
 
@@ -99,7 +99,7 @@ class Plan:
     tokens: Tokens
     shots: int
     attention: str
-    """Who sees whom: full, joint or pairwise."""
+    """Who sees whom: full, joint, pairwise or causal."""
     queries: int
     """Queries that share the context, of which `batch_size` are located at a time."""
     batch_size: int
@@ -110,6 +110,8 @@ class Plan:
     """Bytes of each number that is computed."""
     memory_bytes: int
     """Bytes that the device has."""
+    encoder_bytes: int = 0
+    """Weights of an encoder that reads each query, and so stays in memory."""
 
     @property
     def parameters(self) -> int:
@@ -135,12 +137,18 @@ class Plan:
         sequence = self.tokens.text + self.tokens.drawn
         if self.attention == "full":
             sequence += self.example_tokens + self.tokens.photo
-        tokens = max(self.batch_size * self.samples * sequence, self.example_tokens)
+        at_once = self.tokens.example if self.attention == "causal" else self.example_tokens
+        tokens = max(self.batch_size * self.samples * sequence, at_once)
         return ACTIVATIONS * self.dimensions.width * tokens * self.bytes_a_number
 
     @property
     def total_bytes(self) -> int:
         """Weights, context and activations together."""
+        return self.encoder_bytes + self.transformer_bytes
+
+    @property
+    def transformer_bytes(self) -> int:
+        """The same without the encoder, as offload="model" needs them."""
         return self.weight_bytes + self.context_bytes + self.activation_bytes
 
     @property
@@ -156,6 +164,8 @@ class Plan:
                 f"samples need about {format_bytes(self.total_bytes)}, and the device has "
                 f"{format_bytes(self.memory_bytes)}; show fewer examples, take a smaller batch or "
                 "fewer samples, or quantize"
+                + ", or offload the encoder by offload='model'"
+                * bool(self.encoder_bytes)
             )
 
     def _flop(self, tokens: float, pairs: float) -> float:
@@ -189,6 +199,14 @@ class Plan:
         step = self._flop(drawn, drawn * (drawn + examples + photo))
         return context + query + self.steps * self.samples * step
 
+    def _offloaded(self) -> str:
+        """Say what is left where encoder and transformer take turns, if that is another matter."""
+        if self.fits or not self.encoder_bytes:
+            return ""
+        needed = max(self.transformer_bytes, self.encoder_bytes)
+        can = "fits" if fits(needed, self.memory_bytes) else "does not fit either"
+        return f"taking turns with the encoder (offload='model'), {format_bytes(needed)}: {can}\n"
+
     def __str__(self) -> str:
         """Say it in a few lines."""
         flops = [format_flops(x) for x in (self.naive_flop, self.stock_flop, self.shared_flop)]
@@ -196,13 +214,27 @@ class Plan:
             f"{self.parameters / 1e6:,.1f} million parameters, {self.shots} shots: "
             f"{self.example_tokens} tokens\n"
             f"weights {format_bytes(self.weight_bytes)}, "
-            f"context {format_bytes(self.context_bytes)}, "
+            + f"encoder of queries {format_bytes(self.encoder_bytes)}, "
+            * bool(self.encoder_bytes)
+            + f"context {format_bytes(self.context_bytes)}, "
             f"activations about {format_bytes(self.activation_bytes)}: "
             f"{'fits' if self.fits else 'does not fit'} {format_bytes(self.memory_bytes)}\n"
-            f"a query with {self.steps} x {self.samples} steps and samples: naive {flops[0]}, "
+            + self._offloaded()
+            + f"a query with {self.steps} x {self.samples} steps and samples: naive {flops[0]}, "
             f"stock key-value pipeline {flops[1]}, shared context {flops[2]}; "
             f"{self.shared_flop / 1e14:.2g} s at 100 TFLOP/s"
         )
+
+
+def empty_encoder(model: str | Path, **hub: Any) -> Any:
+    """Make the encoder that reads the queries of a model on the meta device."""
+    import transformers
+
+    config = {**read_config(model, "text_encoder", **hub)}
+    kind: Any = transformers.AutoConfig
+    with torch.device("meta"):
+        encoder: Any = transformers.AutoModelForImageTextToText
+        return encoder.from_config(kind.for_model(config.pop("model_type"), **config))
 
 
 def fits(needed: float, memory: float) -> bool:
@@ -260,13 +292,12 @@ def plan(
     if quantization not in (None, *QUANTIZATIONS):
         raise LoadError(f"expected quantization of {(*QUANTIZATIONS,)}, got {quantization!r}")
     require_device(device)
-    settings = _settings(model, choices, quantization, hub)
-    if settings.layout == "stacked":
-        patch = read_config(model, "codec", **hub)["patch_size"]
+    settings, spec = _settings(model, choices, quantization, hub)
+    if spec:
+        patch = spec.patch(read_config(model, "vae", **hub))
+        settings.require_multiples(spec.backbone.multiple * patch)
     else:
-        vae = read_config(model, "vae", **hub)
-        halvings = len(vae.get("block_out_channels", range(4))) - 1
-        patch = 2 * (vae.get("scale_factor_spatial") or 2**halvings)
+        patch = read_config(model, "codec", **hub)["patch_size"]
     transformer = empty_transformer(model, **hub)
     weight_bytes = BYTES_QUANTIZED[quantization] if quantization else dtype.itemsize
     return _plan(
@@ -277,6 +308,9 @@ def plan(
         weight_bytes=round(weight_bytes * transformer.num_parameters()),
         bytes_a_number=dtype.itemsize,
         memory_bytes=device_memory(device),
+        encoder_bytes=dtype.itemsize * empty_encoder(model, **hub).num_parameters()
+        if spec and spec.keeps_encoder
+        else 0,
     )
 
 
@@ -293,15 +327,22 @@ def plan_loaded(
     if not isinstance(model, MapModel):
         return None
     settings, transformer = model.settings, model.backbone.transformer
+    pipeline = getattr(model.backbone, "pipeline", None)
     return _plan(
         transformer,
         settings.choosing(samples=samples or None),
         Tokens.of(settings, shots, patch=model.backbone.patch, text=text_tokens),
         {"shots": shots, "queries": queries, "batch_size": batch_size},
-        weight_bytes=sum(p.numel() * p.element_size() for p in transformer.parameters()),
+        weight_bytes=_bytes_of(transformer),
         bytes_a_number=transformer.dtype.itemsize,
         memory_bytes=device_memory(transformer.device),
+        encoder_bytes=_bytes_of(getattr(pipeline, "text_encoder", None)),
     )
+
+
+def _bytes_of(part: Any) -> int:
+    weights = part.parameters() if part is not None else ()
+    return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 def _plan(
@@ -315,7 +356,7 @@ def _plan(
     return Plan(dimensions, tokens, attention=settings.attention, **counts, **sizes)
 
 
-def read_config(model: str | Path, part: str, **hub: Any) -> dict[str, Any]:
+def read_config(model: str | Path, part: str, **hub: Any) -> Config:
     """Read the configuration of a part of a model, such as "transformer", or its "model_index"."""
     folder = resolve_local(model)
     if folder is None and str(model) in CONFIGURATIONS and not hub.get("revision"):
@@ -335,17 +376,17 @@ def empty_transformer(model: str | Path, **hub: Any) -> Any:
 
 def _settings(
     model: str | Path, choices: dict[str, Any], quantization: str | None, hub: dict[str, Any]
-) -> Settings:
+) -> tuple[Settings, ArchitectureSpec | None]:
     """Return the settings of a checkpoint with choices; refuse the same as `icgeo.load`."""
-    settings = Settings.read(resolve_local(model))
-    if settings is None:
+    settings, spec = Settings.read(resolve_local(model)), None
+    if settings is None or settings.layout != "stacked":
         index = read_config(model, "model_index", **hub)
-        settings = architecture_of(index, model).settings(index)
-    is_fixed = settings.layout in ("stacked", "frames")
-    if settings.layout == "stacked" and quantization:
+        spec = architecture_of(index, model)
+        settings = settings or spec.settings(index)
+    elif quantization:
         raise LoadError(f"expected no quantization for a model of this size, got {quantization}")
-    if settings.layout == "stacked" and (size := choices.get("photo_size")) is not None:
+    elif (size := choices.get("photo_size")) is not None:
         raise LoadError(f"expected no photo_size, which is fixed here, got {size}")
     changed = settings.choosing(**choices)
-    require_known(changed, (settings.layout,) if is_fixed else ("references", "panel"))
-    return changed
+    require_known(changed, spec.backbone.layouts if spec else ("stacked",))
+    return changed, spec

@@ -5,8 +5,8 @@ Weights of a pipeline come as asked: quantized, adapted, offloaded, without text
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,72 +16,18 @@ import torch
 from icgeo import maps
 from icgeo.models import hub
 from icgeo.models.adapters import load_adapter
+from icgeo.models.architectures import architecture_of
 from icgeo.models.attention import BACKENDS
-from icgeo.models.backbones import flux, wan
 from icgeo.models.backbones.tiny import TinyBackbone
 from icgeo.models.hub import LoadError, resolve_local
 from icgeo.models.map_model import MapModel
 from icgeo.models.prompts import Embedding, Prompts, cache_folder
 from icgeo.models.settings import Origin, Settings
-from icgeo.options import EARTH, SETTINGS, UNKNOWN, LoadOptions
+from icgeo.options import SETTINGS, LoadOptions
 
 QUANTIZATIONS = {"nf4": "bitsandbytes", "fp8": "torchao", "int8": "torchao"}
 """Ways to store weights, and the packages that know them."""
 DTYPES = ("float32", "bfloat16", "float16")
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What a class of diffusers' pipelines is loaded as."""
-
-    backbone: type[flux.FluxBackbone] | type[wan.WanBackbone]
-    embed: Callable[[Any, str], Embedding]
-    """Embeds an instruction with a pipeline."""
-    pipeline: str = ""
-    """The class that loads it, if it is not the one that the checkpoint names."""
-    layout: str = "references"
-    guidance_scale: float = 1.0
-    embedded_guidance: float = 1.0
-    references: int | None = None
-    """How many reference images its documentation names."""
-
-    def settings(self, index: Mapping[str, Any]) -> Settings:
-        """Give what a checkpoint without `icgeo.json` is taken for; not calibrated."""
-        is_cached = index["_class_name"] == "Flux2KleinKVPipeline"  # its index does not say
-        distilled = bool(index.get("is_distilled", is_cached))
-        return Settings(
-            style=maps.MapStyle.marker(),
-            prompts=(EARTH, UNKNOWN),
-            default_prompt=EARTH,
-            layout=self.layout,
-            attention="joint" if self.layout == "references" else "full",
-            steps=4 if distilled else 28,
-            samples=4,
-            guidance_scale=1.0 if distilled else self.guidance_scale,
-            embedded_guidance=self.embedded_guidance,
-            trained_attention="joint" if is_cached else "full",
-            documented_references=self.references,
-        )
-
-
-_KLEIN = Architecture(flux.FluxBackbone, flux.embed_klein, guidance_scale=4.0, references=4)
-_WAN = Architecture(wan.WanBackbone, wan.embed_wan, layout="frames", guidance_scale=5.0)
-ARCHITECTURES = {
-    "Flux2KleinPipeline": _KLEIN,
-    "Flux2KleinKVPipeline": replace(_KLEIN, pipeline="Flux2KleinPipeline"),
-    "Flux2Pipeline": Architecture(
-        flux.FluxBackbone, flux.embed_dev, embedded_guidance=4.0, references=6
-    ),
-    "FluxKontextPipeline": Architecture(
-        flux.KontextBackbone,
-        flux.embed_kontext,
-        layout="panel",
-        embedded_guidance=2.5,
-        references=1,
-    ),
-    **dict.fromkeys(("WanVACEPipeline", "WanPipeline", "WanImageToVideoPipeline"), _WAN),
-}
-"""By the class that a checkpoint names."""
 
 
 def load(
@@ -154,21 +100,6 @@ def require_device(device: torch.device | str) -> None:
         )
 
 
-def architecture_of(index: Mapping[str, Any], source: str | Path) -> Architecture:
-    """Find what loads a pipeline; raise LoadError for one that cannot be shown examples."""
-    name = index["_class_name"]
-    if name not in ARCHITECTURES:
-        raise LoadError(f"expected a pipeline of {sorted(ARCHITECTURES)} in {source}, got {name!r}")
-    if index.get("boundary_ratio") is not None:
-        raise LoadError(f"expected a Wan of one transformer in {source}, got one of two")
-    if name in ("WanPipeline", "WanImageToVideoPipeline") and not index.get("expand_timesteps"):
-        raise LoadError(
-            f"expected a Wan that takes known frames, VACE or 2.2 TI2V-5B, in {source}, got "
-            "one that does not"
-        )
-    return ARCHITECTURES[name]
-
-
 def _load_tiny(folder: Path, settings: Settings, options: LoadOptions) -> MapModel:
     for name in ("offload", "quantization"):
         if getattr(options, name):
@@ -186,31 +117,35 @@ def _load_pipeline(
     """Load a pipeline without its text encoders; the VAE in float32, for maps are measured."""
     index = hub.pipeline_index(folder, with_text=not hub_id)
     architecture = architecture_of(index, options.model)
+    if hub_id and architecture.keeps_encoder:
+        offline = options.local_files_only
+        hub.fetch(hub_id, text=True, revision=folder.name, local_files_only=offline)
     settings = settings or architecture.settings(index)
     require_backend(options.attention_backend)
     quantized = quantization_config(options.quantization, dtype=options.torch_dtype)
-    kind = getattr(diffusers, architecture.pipeline or index["_class_name"])
+    kind = getattr(diffusers, architecture.loader or index["_class_name"])
     try:
         pipeline = kind.from_pretrained(
             folder,
             dtype={"default": options.torch_dtype, "vae": torch.float32},
             use_safetensors=True,
             quantization_config=quantized,
-            **_without(kind, text=True),
+            **({} if architecture.keeps_encoder else _without(kind, text=True)),
+            **architecture.components(folder),
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise LoadError(f"{hub_id or folder} cannot be loaded: {hub.first_line(error)}") from error
     if options.adapter:
         load_adapter(pipeline, options)
-    for part in (pipeline.transformer, pipeline.vae):
+    for part in (pipeline.transformer, pipeline.vae, getattr(pipeline, "text_encoder", None)):
+        if part is None:
+            continue
         part.eval().requires_grad_(False)
     if options.vae_tiling:
         pipeline.vae.enable_tiling()
     place(pipeline, offload=options.offload, device=options.device)
     prompts = _prompts(folder, kind, architecture.embed, options, hub_id=hub_id)
-    backbone = architecture.backbone(pipeline, prompts)
-    if isinstance(backbone, flux.FluxBackbone):
-        backbone = replace(backbone, guidance=settings.embedded_guidance)
+    backbone = architecture.backbone(pipeline, prompts, settings.embedded_guidance)
     parts = (options.model, options.revision, options.adapter, options.quantization)
     name = " ".join(str(part) for part in parts if part)
     return MapModel(backbone, settings, name, options.attention_backend)

@@ -15,21 +15,21 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from icgeo import maps, sampling, sphere
-from icgeo.models.backbones.flux import FluxBackbone
+from icgeo.models.backbones import PipelineBackbone
 from icgeo.models.backbones.tiny import TinyBackbone
-from icgeo.models.backbones.wan import WanBackbone
 from icgeo.models.context import Context
 from icgeo.models.hub import LoadError
 from icgeo.models.layouts.frames import Frames
+from icgeo.models.layouts.interleaved import Interleaved
 from icgeo.models.layouts.panel import Panel
 from icgeo.models.layouts.references import References
 from icgeo.models.layouts.stacked import Stacked
 from icgeo.models.matching import Evidence, LocalEncoder, Parts, mutual_matches
 from icgeo.models.settings import TEXTS, Origin, Settings
 
-Layout = Stacked | References | Panel | Frames
+Layout = Stacked | References | Panel | Frames | Interleaved
 LAYOUTS: dict[str, type[Layout]] = {
-    kind.__name__.lower(): kind for kind in (Stacked, References, Panel, Frames)
+    kind.__name__.lower(): kind for kind in (Stacked, References, Panel, Frames, Interleaved)
 }
 
 
@@ -37,7 +37,7 @@ LAYOUTS: dict[str, type[Layout]] = {
 class MapModel:
     """A model that is shown examples and draws the maps of new photos."""
 
-    backbone: TinyBackbone | FluxBackbone | WanBackbone
+    backbone: TinyBackbone | PipelineBackbone
     settings: Settings
     name: str = ""
     """Which weights: source, revision, adapter, quantization."""
@@ -48,7 +48,8 @@ class MapModel:
     def __post_init__(self) -> None:
         require_known(self.settings, self.backbone.layouts)
         if "photo_size" not in LAYOUTS[self.settings.layout].fixed:
-            self.settings.require_multiples(self.backbone.patch)
+            backbone: Any = self.backbone
+            self.settings.require_multiples(backbone.multiple * backbone.patch)
 
     def choosing(self, **choices: Any) -> "MapModel":
         """Return the same model with other settings; None leaves one as it is.
@@ -109,17 +110,42 @@ class MapModel:
 
     @torch.no_grad()
     def encode_context(
-        self, photos: UInt8[Tensor, "examples 3 size size"], lat_lon: Float[Tensor, "examples 2"]
+        self,
+        photos: UInt8[Tensor, "examples 3 size size"],
+        lat_lon: Float[Tensor, "examples 2"],
+        *,
+        after: Context | None = None,
     ) -> Context:
-        """Encode examples once, for any number of queries, steps and samples."""
+        """Encode examples once, for any number of queries, steps and samples.
+
+        In the mode `causal` they may stand `after` those of a context, which are not encoded again;
+        in others, `Context.extended` joins two.
+
+        Raises:
+            ValueError: a context that another model has made, or another mode.
+        """
+        before = self._before(after)
         if not len(photos):
-            return Context(0, {}, self.fingerprint)
+            return after or Context(0, {}, self.fingerprint)
         drawn = maps.draw(lat_lon, self.settings.style)
-        tensors = self.layout.encode_pairs(self._pixels(photos), drawn)
+        tensors = self.layout.encode_pairs(self._pixels(photos), drawn, **before)
         parts = None
         if self.matcher:
             parts = Parts(self.describe_parts(photos), sphere.to_xyz(lat_lon).float().cpu())
-        return Context(len(photos), tensors, self.fingerprint, parts)
+        shots = len(photos) + (after.shots if after else 0)
+        return Context(shots, tensors, self.fingerprint, parts)
+
+    def _before(self, after: Context | None) -> dict[str, Any]:
+        """Return what the layout takes of the context behind which examples are encoded."""
+        if after is None:
+            return {}
+        after.require(self.fingerprint)
+        if self.settings.attention != "causal":
+            raise ValueError(
+                "expected attention 'causal' to encode examples behind others, got "
+                f"{self.settings.attention!r}; join two contexts with Context.extended"
+            )
+        return {"after": after.tensors}
 
     @property
     def matcher(self) -> LocalEncoder | None:

@@ -14,7 +14,8 @@ from icgeo.models.matching import MatchSettings
 from icgeo.travel import frame_temperature
 
 MODES = ("full", "joint", "pairwise")
-"""Who sees whom among examples, query and map: see DESIGN.md and `icgeo.models.attention`."""
+"""Who sees whom among examples, query and map: see `icgeo.models.attention`. Weights trained to see
+only what stands before have their own, `causal`."""
 TEXTS = ("stock", "trimmed")
 """How an instruction is embedded: with its padding, as public weights were trained, or without."""
 

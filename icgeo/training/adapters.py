@@ -24,47 +24,22 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from icgeo.config import UsageError
+from icgeo.models.architectures import spec_of
 from icgeo.models.hub import upload
-
-_SEPARATE = r"to_[qkv]|to_out\.0"
-_DOUBLE = rf"transformer_blocks\.\d+\.attn\.({_SEPARATE}|add_[qkv]_proj|to_add_out)"
-_WAN = rf"(vace_)?blocks\.\d+\.attn[12]\.({_SEPARATE})"
-TARGETS = {
-    "Flux2Transformer2DModel": (
-        rf"{_DOUBLE}|single_transformer_blocks\.\d+\.attn\.(to_qkv_mlp_proj|to_out)",
-        "Flux2KleinPipeline",
-    ),
-    "FluxTransformer2DModel": (
-        rf"{_DOUBLE}|single_transformer_blocks\.\d+\.(attn\.to_[qkv]|proj_mlp|proj_out)",
-        "FluxKontextPipeline",
-    ),
-    "WanTransformer3DModel": (_WAN, "WanPipeline"),
-    "WanVACETransformer3DModel": (_WAN, "WanVACEPipeline"),
-}
-"""Names of the modules to adapt (attention, and the feed-forward where it is one product with it),
-and the pipeline of diffusers that stores the LoRA, by the class of the transformer."""
-
-
-def _target_of(transformer: nn.Module) -> tuple[str, str]:
-    names = [kind.__name__ for kind in type(transformer).mro()]  # FSDP makes a class of its own
-    for name in names:
-        if name in TARGETS:
-            return TARGETS[name]
-    raise UsageError(f"expected a transformer of {sorted(TARGETS)} to adapt, got {names[0]}")
 
 
 def target_modules(transformer: nn.Module, patterns: Sequence[str] = ()) -> list[str]:
     """Name the linear modules to adapt, in full.
 
     `patterns` are regular expressions of names or of their ends, such as "to_q"; none means those
-    of `TARGETS`.
+    of the architecture.
 
     Raises:
-        UsageError: an architecture without an entry, or a pattern that matches nothing.
+        UsageError: an unknown architecture, or a pattern that matches nothing.
     """
     linear = [name for name, part in transformer.named_modules() if isinstance(part, nn.Linear)]
     modules: dict[str, None] = {}
-    for pattern in patterns or _target_of(transformer)[:1]:
+    for pattern in patterns or (spec_of(transformer).targets,):
         try:
             matcher = re.compile(rf"(.*\.)?({pattern})")
         except re.error as error:
@@ -122,7 +97,7 @@ def save_adapter(transformer: nn.Module, folder: Path, *, is_main: bool = True) 
     for path in (partial, old):
         shutil.rmtree(path, ignore_errors=True)
     partial.mkdir(parents=True)
-    pipeline: Any = getattr(diffusers, _target_of(transformer)[1])
+    pipeline: Any = getattr(diffusers, spec_of(transformer).pipelines[0])
     metadata = _collate_lora_metadata({"transformer": transformer})
     pipeline.save_lora_weights(partial, transformer_lora_layers=state, **metadata)
     if folder.exists():

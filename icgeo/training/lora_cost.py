@@ -44,11 +44,12 @@ class LoraPlan:
     def __str__(self) -> str:
         """Say it in a few lines."""
         base, options = self.inference, self.options
-        total = base.weight_bytes + self.adapter_bytes + self.activation_bytes
+        weights = base.weight_bytes + base.encoder_bytes
+        total = weights + self.adapter_bytes + self.activation_bytes
         return (
             f"{base.parameters / 1e6:,.1f} million parameters frozen, "
             f"{self.adapter_parameters / 1e6:,.2f} million learned\n"
-            f"base {format_bytes(base.weight_bytes)}, "
+            f"base {format_bytes(weights)}, "
             f"adapter {format_bytes(self.adapter_bytes)}, "
             f"activations about {format_bytes(self.activation_bytes)}: {format_bytes(total)}, "
             f"{'fits' if fits(total, base.memory_bytes) else 'does not fit'} "

@@ -104,13 +104,13 @@ class FlowLoss(nn.Module):
 
     @torch.no_grad()
     def encode(self, photo_set: PhotoSet) -> Latents:
-        """Encode photos and maps; where a layout sets them in one picture, describe them alone."""
+        """Encode photos and maps; where that depends on others beside them, describe them alone."""
         layout, encoded_parts = self.model.layout, []
         for start in range(0, len(photo_set), AT_ONCE):
             part = photo_set[start : start + AT_ONCE]
             photos = part.photos / 255
             latents = {"photos": part.photos, "places": part.lat_lon}
-            if not layout.is_one_picture:
+            if layout.encodes_ahead:
                 drawn = maps.draw(part.lat_lon, self.model.settings.style)
                 answers = layout.encode_answers({}, photos, drawn)
                 latents = {"photos": layout.encode_queries({}, photos), "maps": answers}
@@ -165,15 +165,15 @@ class FlowLoss(nn.Module):
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Return the context of the examples, the encoded query and its encoded answer."""
         layout: Any = self.model.layout
-        if not layout.is_one_picture:
+        if layout.encodes_ahead:
             photos, drawn = (latents[name].to(self.device) for name in ("photos", "maps"))
             context = layout.keep(photos[examples], drawn[examples]) if len(examples) else {}
             return context, photos[target], drawn[target]
+        pairs = torch.cat((examples, target))
+        photos = latents["photos"][pairs] / 255
+        drawn = maps.draw(latents["places"][pairs], self.model.settings.style)
+        context = layout.encode_pairs(photos[:-1], drawn[:-1]) if len(examples) else {}
         with torch.no_grad():
-            pairs = torch.cat((examples, target))
-            photos = latents["photos"][pairs] / 255
-            drawn = maps.draw(latents["places"][pairs], self.model.settings.style)
-            context = layout.encode_pairs(photos[:-1], drawn[:-1]) if len(examples) else {}
             queries = layout.encode_queries(context, photos[-1:])
             return context, queries, layout.encode_answers(context, photos[-1:], drawn[-1:])
 

@@ -100,7 +100,7 @@ def build(preset: str, text_tokens: int, *, device: str, dtype: Any) -> Any:
     """Make a klein or a Kontext of random weights, without text encoders."""
     import torch
 
-    from icgeo.models.loading import ARCHITECTURES
+    from icgeo.models.architectures import ARCHITECTURES
     from icgeo.models.map_model import MapModel
     from icgeo.models.prompts import Prompts
 
@@ -130,12 +130,12 @@ def make_pipeline(preset: str) -> Any:
     """Make a pipeline of FLUX.2 klein or FLUX.1 Kontext, whose codec is narrow."""
     import diffusers
 
-    from icgeo.models.public import KLEIN_4B, KONTEXT
+    from icgeo.models.backbones.flux import KLEIN_4B, KONTEXT_12B
 
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     narrow: dict[str, Any] = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4}
     if preset == "kontext":
-        transformer = diffusers.FluxTransformer2DModel.from_config(KONTEXT)
+        transformer = diffusers.FluxTransformer2DModel.from_config(KONTEXT_12B)
         vae = diffusers.AutoencoderKL(
             down_block_types=4 * ("DownEncoderBlock2D",),
             up_block_types=4 * ("UpDecoderBlock2D",),

@@ -56,6 +56,7 @@ def run_of(objective, pool, folder, options):
         ("kontext", {}),
         ("vace", {}),
         ("ti2v", {}),
+        ("qwen", {}),
     ],
 )
 def test_each_architecture_learns_by_a_lora(name, settings, tmp_path):

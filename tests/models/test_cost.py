@@ -9,8 +9,8 @@ import twins
 
 import icgeo
 from icgeo.models import cost, hub
+from icgeo.models.architectures import CONFIGURATIONS
 from icgeo.models.cost import Dimensions, Plan, Tokens, empty_transformer, plan_loaded
-from icgeo.models.public import CONFIGURATIONS
 
 KLEIN = "black-forest-labs/FLUX.2-klein-4B"
 PLAN = Plan(
@@ -38,10 +38,11 @@ PLAN = Plan(
         ("Wan-AI/Wan2.1-VACE-1.3B-diffusers", 2.15),
         ("Wan-AI/Wan2.1-VACE-14B-diffusers", 17.3),
         ("Wan-AI/Wan2.2-TI2V-5B-Diffusers", 5.0),
+        ("Qwen/Qwen-Image-2.1", 7.1),
     ],
 )
 def test_public_checkpoints_have_their_parameters(model, billions):
-    """Counts as published: FLUX.2 of 4, 9 and 32 billion, Kontext of 12, TI2V of 5.
+    """Counts as published: FLUX.2 of 4, 9 and 32 billion, Kontext of 12, TI2V of 5, Qwen of 7.
 
     VACE's names count the base model: the branch of control comes on top of 1.3 and 14 billion.
     """
@@ -101,6 +102,24 @@ def test_what_cannot_be_loaded_is_not_planned(model, choices, words):
     assert icgeo.plan(KLEIN, layout="panel").attention == "full"
 
 
+def test_the_encoder_that_reads_queries_counts(monkeypatch):
+    """Qwen3-VL-8B has 8.77 billion parameters; both fit 48 GiB, and 24 GiB in turns."""
+    plan = icgeo.plan("Qwen/Qwen-Image-2.1", shots=4)
+    assert plan.encoder_bytes / 2e9 == pytest.approx(8.77, abs=0.01)
+    assert plan.total_bytes == plan.transformer_bytes + plan.encoder_bytes
+    assert plan.example_tokens == 4 * (22 * 22 + 16 * 32 + 14)
+    assert (plan.tokens.text, plan.tokens.drawn) == (0, 512)
+    assert "encoder" not in str(icgeo.plan(KLEIN))
+    assert replace(plan, memory_bytes=48 * 2**30).fits
+    small = replace(plan, memory_bytes=24 * 2**30)
+    assert not small.fits
+    assert "taking turns with the encoder (offload='model'), 19.4 GiB: fits" in str(small)
+    with pytest.raises(icgeo.LoadError, match="or offload the encoder by offload='model'"):
+        small.require()
+    with pytest.raises(icgeo.LoadError, match="multiples of 32 pixels, got 256 x 512 and 80"):
+        icgeo.plan("Qwen/Qwen-Image-2.1", photo_size=80)
+
+
 def test_too_many_shots_are_refused_before_anything_is_computed(tmp_path, monkeypatch):
     model = icgeo.load(twins.klein(tmp_path))
     locator = icgeo.Geolocator(model)
@@ -128,8 +147,9 @@ def test_layouts_that_keep_nothing_cost_the_same_in_every_way(tmp_path):
     assert kept.example_tokens == 3 * (256 + 512)
 
 
-def test_a_loaded_model_has_the_plan_of_its_folder(tmp_path):
-    folder = twins.klein(tmp_path)
+@pytest.mark.parametrize("name", ["klein", "qwen"])
+def test_a_loaded_model_has_the_plan_of_its_folder(tmp_path, name):
+    folder = twins.ALL[name](tmp_path)
     told = icgeo.plan(folder, shots=2, dtype=torch.float32)
     found = plan_loaded(icgeo.load(folder), 2, batch_size=8)
     assert found == told

@@ -5,6 +5,8 @@ twin would lose it.
 """
 
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,11 +23,12 @@ from einops import rearrange, repeat
 
 import icgeo
 from icgeo import maps, sampling, sphere
+from icgeo.models.architectures import ARCHITECTURES, SPECS
 from icgeo.models.backbones.flux import FluxBackbone, KontextBackbone
+from icgeo.models.backbones.qwen import QwenBackbone
 from icgeo.models.backbones.tiny import HEATMAP_WEIGHTS
 from icgeo.models.backbones.wan import WanBackbone
 from icgeo.models.context import Context
-from icgeo.models.loading import ARCHITECTURES
 from icgeo.models.map_model import MapModel
 from icgeo.models.prompts import Prompts
 
@@ -86,6 +89,18 @@ class CodedWan(WanBackbone):
         return repeat(images, "n c f h w -> n c (f four) h w", four=4)
 
 
+class CodedQwen(Coded, QwenBackbone):
+    pass
+
+
+def qwen():
+    """Its pipeline reads real photos and words; only the codec is tiny's."""
+    with TemporaryDirectory() as folder:
+        pipeline = icgeo.load(twins.qwen(Path(folder))).backbone.pipeline
+    pipeline.register_modules(transformer=twins.qwen_transformer(2, channels=CHANNELS, heads=8))
+    return pipeline
+
+
 def flux1():
     return FluxTransformer2DModel(
         in_channels=CHANNELS,
@@ -108,6 +123,11 @@ def wan(kind, **options):
 def build(name):
     """A transformer of an architecture, about a hundred thousand parameters, in its layout."""
     torch.manual_seed(0)
+    if name == "qwen":
+        (spec,) = (spec for spec in SPECS if spec.transformer.startswith("Qwen"))
+        settings = spec.settings({"_class_name": spec.pipelines[0]})
+        settings = replace(settings, style=STYLE, photo_size=32)
+        return MapModel(CodedQwen(qwen(), Prompts(list)), settings, name)
     backbone, transformer, pipeline = {
         "klein": (
             CodedFlux2,
@@ -196,6 +216,7 @@ def train(model, episodes, *, steps, rate=1e-2):
         pytest.param("kontext", 800, marks=pytest.mark.slow),
         pytest.param("vace", 1200, marks=pytest.mark.slow),
         pytest.param("ti2v", 500, marks=pytest.mark.slow),
+        pytest.param("qwen", 600, marks=pytest.mark.slow),
     ],
 )
 def test_an_architecture_learns(name, steps):

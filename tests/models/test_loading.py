@@ -12,9 +12,9 @@ from huggingface_hub import errors
 import icgeo
 from icgeo.maps import MapStyle
 from icgeo.models import hub
+from icgeo.models.architectures import architecture_of
 from icgeo.models.backbones.flux import FluxBackbone
 from icgeo.models.backbones.tiny import TinyBackbone
-from icgeo.models.loading import architecture_of
 from icgeo.models.settings import MODES
 
 

@@ -1,9 +1,12 @@
 """Random models of the real architectures, a few hundred thousand parameters, in their format."""
 
+import json
+
 import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
+    AutoencoderKLQwenImage21,
     AutoencoderKLWan,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
@@ -11,6 +14,7 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxKontextPipeline,
     FluxTransformer2DModel,
+    QwenImage21Transformer2DModel,
     WanPipeline,
     WanTransformer3DModel,
     WanVACEPipeline,
@@ -28,11 +32,14 @@ from transformers import (
     Qwen2TokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
     T5Config,
     T5EncoderModel,
     UMT5Config,
     UMT5EncoderModel,
 )
+from transformers.models.qwen2_vl import Qwen2VLImageProcessorPil
 
 from icgeo.models.prompts import instruction
 from icgeo.options import EARTH
@@ -286,4 +293,116 @@ def ti2v(folder, *, layers=2, seed=0):
     return folder
 
 
-ALL = {"klein": klein, "dev": dev, "kontext": kontext, "vace": vace, "ti2v": ti2v}
+VISION = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
+PARTS_CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}<|im_end|>\n{% endfor %}"
+)
+
+
+def picture_tokenizer():
+    """A byte-level tokenizer of words and of the tags around pictures."""
+    special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *VISION)
+    return Qwen2TokenizerFast(
+        vocab={name: i for i, name in enumerate((*sorted(ByteLevel.alphabet()), *special))},
+        merges=[],
+        pad_token="<|endoftext|>",
+        additional_special_tokens=list(special[1:]),
+        chat_template=PARTS_CHAT,
+    )
+
+
+def spread(model):
+    """Give matrices so large weights that what is seen matters as much as what is."""
+    for weight in model.parameters():
+        if weight.ndim == 2:
+            weight.data.normal_(0, weight.shape[1] ** -0.5)
+    return model
+
+
+def vision_language(names):
+    """A Qwen3-VL whose first two layers see the layers of its pictures too."""
+    small = {"hidden_size": 32, "intermediate_size": 48}
+    rope = {"rope_theta": 1e4, "rope_type": "default", "mrope_section": [4, 2, 2]}
+    config = Qwen3VLConfig(
+        text_config={
+            "vocab_size": 270,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "rope_parameters": {**rope, "mrope_interleaved": True},
+            **small,
+        },
+        vision_config={
+            "depth": 3,
+            "num_heads": 2,
+            "out_hidden_size": 32,
+            "deepstack_visual_indexes": [0, 1],
+            "num_position_embeddings": 64,
+            **small,
+        },
+        vision_start_token_id=names[VISION[0]],
+        vision_end_token_id=names[VISION[1]],
+        image_token_id=names[VISION[2]],
+        video_token_id=269,
+    )
+    return Qwen3VLForConditionalGeneration(config)
+
+
+def qwen_transformer(layers, *, channels=8, heads=3):
+    return QwenImage21Transformer2DModel(
+        in_channels=channels,
+        out_channels=channels,
+        num_layers=layers,
+        attention_head_dim=16,
+        num_attention_heads=heads,
+        context_in_dim=32,
+        axes_dims_rope=(4, 6, 6),
+    )
+
+
+def qwen(folder, *, layers=2, seed=0):
+    """A Qwen-Image 2.1, saved to a folder; part by part, for its processor wants torchvision."""
+    torch.manual_seed(seed)
+    tokenizer = picture_tokenizer()
+    images = Qwen2VLImageProcessorPil(
+        patch_size=16, merge_size=2, size={"shortest_edge": 1024, "longest_edge": 2**24}
+    )
+    vae = AutoencoderKLQwenImage21(
+        base_dim=4,
+        decoder_base_dim=4,
+        z_dim=8,
+        num_res_blocks=1,
+        latents_mean=[0.1] * 8,
+        latents_std=[0.7] * 8,
+    )
+    parts = {
+        "processor": ("transformers", "Qwen3VLProcessor", tokenizer),
+        "scheduler": (
+            "diffusers",
+            "FlowMatchEulerDiscreteScheduler",
+            FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02),
+        ),
+        "text_encoder": (
+            "transformers",
+            "Qwen3VLForConditionalGeneration",
+            spread(vision_language(tokenizer.get_vocab())),
+        ),
+        "transformer": (
+            "diffusers",
+            "QwenImage21Transformer2DModel",
+            spread(qwen_transformer(layers)),
+        ),
+        "vae": ("diffusers", "AutoencoderKLQwenImage21", vae),
+    }
+    index = {"_class_name": "QwenImage21Pipeline", "_diffusers_version": "0.42.1"}
+    for name, (library, kind, part) in parts.items():
+        part.save_pretrained(folder / name)
+        index[name] = [library, kind]
+    images.save_pretrained(folder / "processor")
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+ALL = {"klein": klein, "dev": dev, "kontext": kontext, "vace": vace, "ti2v": ti2v, "qwen": qwen}

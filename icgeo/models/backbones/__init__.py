@@ -1,9 +1,21 @@
-"""Architectures: how images and text are encoded, the forward pass, and the time shift."""
+"""Architectures: how images and text are encoded, the forward pass, and the time shift.
 
-from dataclasses import dataclass
+Each file holds the backbones of a family and, in `SPECS`, all else that icgeo knows of them.
+Loading, plans, LoRAs and public configurations follow from it (`icgeo.models.architectures`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
-from icgeo.models.prompts import Prompts
+from icgeo import maps
+from icgeo.models.prompts import Embedding, Prompts
+from icgeo.models.settings import Settings
+from icgeo.options import EARTH, UNKNOWN
+
+Config = Mapping[str, Any]
+"""A configuration with the names of diffusers."""
 
 
 @dataclass(frozen=True)
@@ -12,11 +24,20 @@ class PipelineBackbone:
 
     pipeline: Any
     prompts: Prompts
+    guidance: float = 1.0
+    """What a distilled checkpoint is told as its guidance; others take none."""
 
     layouts: ClassVar[tuple[str, ...]] = ("references", "panel")
-    """Ways to show examples that it knows."""
+    """Ways to show examples that it knows, the default first."""
+    multiple: ClassVar[int] = 1
+    """Tokens of which the sides of images are multiples."""
     digest: ClassVar = ""
     """Hash of the weights, where they have no name."""
+
+    @property
+    def patch(self) -> int:
+        """Pixels a token, in each direction."""
+        raise NotImplementedError
 
     @property
     def transformer(self) -> Any:
@@ -27,3 +48,65 @@ class PipelineBackbone:
     def codec(self) -> Any:
         """What encodes images: the VAE."""
         return self.pipeline.vae
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchitectureSpec:
+    """All that icgeo knows of an architecture beside its backbone."""
+
+    transformer: str
+    """The class of its transformer in diffusers."""
+    pipelines: tuple[str, ...]
+    """The pipelines that its checkpoints name; the first stores LoRAs."""
+    loader: str = ""
+    """The pipeline that loads them, if it is not the one that is named."""
+    backbone: type[PipelineBackbone]
+    embed: Callable[[Any, str], Embedding] | None = None
+    """Embeds an instruction with a pipeline; None where the model reads it behind the photo."""
+    keeps_encoder: bool = False
+    """Whether its text encoder reads each query, and so stays in memory."""
+    components: Callable[[Path], dict[str, Any]] = lambda folder: {}
+    """Makes the components of a pipeline that its own loader would not make here."""
+    targets: str
+    """Names of the modules that a LoRA adapts: attention, and the feed-forward where it is one
+    product with it."""
+    patch: Callable[[Config], int]
+    """Gives the pixels a token, in each direction, for the configuration of a VAE."""
+    cost: Callable[[Config, int], tuple[int, float]]
+    """Gives the blocks of a transformer of a configuration and a width, and the operations a token
+    without attention."""
+    public: Mapping[str, Mapping[str, Config]] = field(default_factory=dict)
+    """Configurations of public checkpoints, as far as plans need them, by hub id and part: no
+    network is asked. Parameter counts that follow are tested against those published."""
+    check: Callable[[Config, str | Path], object] = lambda index, source: None
+    """Raises LoadError for a checkpoint that cannot be shown examples."""
+    attention: str = "full"
+    """The mode by default."""
+    trained_attention: str = "full"
+    """The mode that its weights were trained in."""
+    steps: int = 28
+    """Steps of checkpoints that are not distilled, as their pipeline takes by default."""
+    photo_size: int = 256
+    guidance_scale: float = 1.0
+    embedded_guidance: float = 1.0
+    references: int | None = None
+    """How many reference images its documentation names."""
+
+    def settings(self, index: Config) -> Settings:
+        """Give what a checkpoint without `icgeo.json` is taken for; not calibrated."""
+        is_cached = index["_class_name"] == "Flux2KleinKVPipeline"  # its index does not say
+        distilled = bool(index.get("is_distilled", is_cached))
+        return Settings(
+            style=maps.MapStyle.marker(),
+            prompts=(EARTH, UNKNOWN),
+            default_prompt=EARTH,
+            layout=self.backbone.layouts[0],
+            attention=self.attention,
+            steps=len(index.get("sample_sigmas") or ()) or (4 if distilled else self.steps),
+            samples=4,
+            guidance_scale=1.0 if distilled else self.guidance_scale,
+            embedded_guidance=self.embedded_guidance,
+            photo_size=self.photo_size,
+            trained_attention="joint" if is_cached else self.trained_attention,
+            documented_references=self.references,
+        )

@@ -6,7 +6,7 @@ import: only what is loaded is.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icgeo.models.attention import AttentionContext, attention_kwargs
-from icgeo.models.backbones import PipelineBackbone
+from icgeo.models.backbones import ArchitectureSpec, Config, PipelineBackbone
 from icgeo.models.backbones.tiny import EXAMPLE_IMAGE, grid_ids, text_ids
 from icgeo.models.prompts import Embedding
 
@@ -31,9 +31,6 @@ TextInputs = tuple[Tensor, Tensor, dict[str, Tensor]]
 @dataclass(frozen=True)
 class FluxBackbone(PipelineBackbone):
     """FLUX.2 klein or dev, whose VAE normalises latents by statistics of batches."""
-
-    guidance: float = 1.0
-    """What a distilled checkpoint is told as its guidance; others take none."""
 
     packed: ClassVar = 1
     """Places of latents, in each direction, that are joined in a token."""
@@ -163,6 +160,7 @@ class KontextBackbone(FluxBackbone):
     """
 
     guidance: float = 2.5
+    layouts: ClassVar = ("panel", "references")
     packed: ClassVar = 2
 
     def unscaled(self, latents: Grid) -> Grid:
@@ -197,3 +195,94 @@ def embed_kontext(pipeline: Any, words: str) -> Embedding:
     text, pooled, _ = pipeline.encode_prompt(words, None)
     is_word = torch.arange(text.shape[1]) < length
     return {"encoder_hidden_states": text, "pooled_projections": pooled, "is_word": is_word[None]}
+
+
+def _patch(vae: Config) -> int:
+    return 2 ** len(vae.get("block_out_channels", range(4)))  # halvings, and latents two by two
+
+
+def _blocks(config: Config) -> int:
+    return int(config["num_layers"] + config["num_single_layers"])
+
+
+_SEPARATE = r"to_[qkv]|to_out\.0"
+_DOUBLE = rf"transformer_blocks\.\d+\.attn\.({_SEPARATE}|add_[qkv]_proj|to_add_out)"
+_TARGETS = rf"{_DOUBLE}|single_transformer_blocks\.\d+\.attn\.(to_qkv_mlp_proj|to_out)"
+_TARGETS_1 = rf"{_DOUBLE}|single_transformer_blocks\.\d+\.(attn\.to_[qkv]|proj_mlp|proj_out)"
+
+
+def flux2_sizes(
+    double: int, single: int, *, heads: int, text: int, is_guided: bool = False
+) -> dict[str, Any]:
+    """Return the configuration of a transformer of FLUX.2."""
+    return {
+        "_class_name": "Flux2Transformer2DModel",
+        "in_channels": 128,
+        "attention_head_dim": 128,
+        "num_layers": double,
+        "num_single_layers": single,
+        "num_attention_heads": heads,
+        "joint_attention_dim": text,
+        "guidance_embeds": is_guided,
+    }
+
+
+KLEIN_4B = flux2_sizes(5, 20, heads=24, text=7680)
+KLEIN_9B = flux2_sizes(8, 24, heads=32, text=12288)
+KONTEXT_12B = {"_class_name": "FluxTransformer2DModel", "guidance_embeds": True}
+
+
+def _parts(pipeline: str, transformer: Config, **index: Any) -> dict[str, Config]:
+    return {
+        "model_index": {"_class_name": pipeline, **index},
+        "transformer": transformer,
+        "vae": {"block_out_channels": 4 * [128]},
+    }
+
+
+KLEIN = ArchitectureSpec(
+    transformer="Flux2Transformer2DModel",
+    pipelines=("Flux2KleinPipeline", "Flux2KleinKVPipeline"),
+    loader="Flux2KleinPipeline",
+    backbone=FluxBackbone,
+    embed=embed_klein,
+    targets=_TARGETS,
+    patch=_patch,
+    cost=lambda config, width: (_blocks(config), 26.0 * width**2 * _blocks(config)),
+    attention="joint",
+    guidance_scale=4.0,
+    references=4,
+    public={
+        f"black-forest-labs/FLUX.2-klein-{name}": _parts(
+            "Flux2KleinPipeline",
+            KLEIN_4B if "4B" in name else KLEIN_9B,
+            is_distilled="base" not in name,
+        )
+        for name in ("4B", "base-4B", "9B", "base-9B")
+    }
+    | {"black-forest-labs/FLUX.2-klein-9b-kv": _parts("Flux2KleinKVPipeline", KLEIN_9B)},
+)
+DEV_32B = flux2_sizes(8, 48, heads=48, text=15360, is_guided=True)
+DEV = replace(
+    KLEIN,
+    pipelines=("Flux2Pipeline",),
+    loader="",
+    embed=embed_dev,
+    guidance_scale=1.0,
+    embedded_guidance=4.0,
+    references=6,
+    public={"black-forest-labs/FLUX.2-dev": _parts("Flux2Pipeline", DEV_32B)},
+)
+KONTEXT = ArchitectureSpec(
+    transformer="FluxTransformer2DModel",
+    pipelines=("FluxKontextPipeline",),
+    backbone=KontextBackbone,
+    embed=embed_kontext,
+    targets=_TARGETS_1,
+    patch=_patch,
+    cost=lambda config, width: (_blocks(config), 24.0 * width**2 * _blocks(config)),
+    embedded_guidance=2.5,
+    references=1,
+    public={"black-forest-labs/FLUX.1-Kontext-dev": _parts("FluxKontextPipeline", KONTEXT_12B)},
+)
+SPECS = (KLEIN, DEV, KONTEXT)

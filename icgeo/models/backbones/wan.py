@@ -5,7 +5,8 @@ its control branch (Jiang et al. 2025); the 5B model of Wan 2.2 sees them in pla
 0. All frames see each other at every step, which is of Euler, on the times of the stock scheduler.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +14,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from icgeo.models.backbones import PipelineBackbone
+from icgeo.models.backbones import ArchitectureSpec, Config, PipelineBackbone
+from icgeo.models.hub import LoadError
 from icgeo.models.prompts import Embedding
 
 TEXT_TOKENS = 512
@@ -102,3 +104,70 @@ def embed_wan(pipeline: Any, words: str) -> Embedding:
         words, do_classifier_free_guidance=False, max_sequence_length=TEXT_TOKENS
     )
     return {"encoder_hidden_states": text}
+
+
+def _check(index: Config, source: str | Path) -> None:
+    """Raise LoadError for a Wan that takes no known frames."""
+    if index.get("boundary_ratio") is not None:
+        raise LoadError(f"expected a Wan of one transformer in {source}, got one of two")
+    if index["_class_name"] != "WanVACEPipeline" and not index.get("expand_timesteps"):
+        raise LoadError(
+            f"expected a Wan that takes known frames, VACE or 2.2 TI2V-5B, in {source}, got "
+            "one that does not"
+        )
+
+
+def _cost(config: Config, width: int) -> tuple[int, float]:
+    """Count cross-attention too, and in VACE the branch of control."""
+    blocks = config["num_layers"] + len(config.get("vace_layers", ()))
+    return blocks, blocks * width * (12.0 * width + 4 * config["ffn_dim"])
+
+
+def _parts(pipeline: str, scale: int, transformer: Config, **index: Any) -> dict[str, Config]:
+    return {
+        "model_index": {"_class_name": pipeline, **index},
+        "transformer": transformer,
+        "vae": {"scale_factor_spatial": scale},
+    }
+
+
+VACE_14B: dict[str, Any] = {"_class_name": "WanVACETransformer3DModel"}
+VACE_1_3B = {
+    **VACE_14B,
+    "num_layers": 30,
+    "num_attention_heads": 12,
+    "ffn_dim": 8960,
+    "vace_layers": [*range(0, 30, 2)],
+}
+TI2V_5B = {
+    "_class_name": "WanTransformer3DModel",
+    "num_layers": 30,
+    "num_attention_heads": 24,
+    "ffn_dim": 14336,
+    "in_channels": 48,
+    "out_channels": 48,
+}
+VACE = ArchitectureSpec(
+    transformer="WanVACETransformer3DModel",
+    pipelines=("WanVACEPipeline",),
+    backbone=WanBackbone,
+    embed=embed_wan,
+    targets=r"(vace_)?blocks\.\d+\.attn[12]\.(to_[qkv]|to_out\.0)",
+    patch=lambda vae: 2 * int(vae.get("scale_factor_spatial") or 8),
+    cost=_cost,
+    check=_check,
+    guidance_scale=5.0,
+    public={
+        "Wan-AI/Wan2.1-VACE-1.3B-diffusers": _parts("WanVACEPipeline", 8, VACE_1_3B),
+        "Wan-AI/Wan2.1-VACE-14B-diffusers": _parts("WanVACEPipeline", 8, VACE_14B),
+    },
+)
+TI2V = replace(
+    VACE,
+    transformer="WanTransformer3DModel",
+    pipelines=("WanPipeline", "WanImageToVideoPipeline"),
+    public={
+        "Wan-AI/Wan2.2-TI2V-5B-Diffusers": _parts("WanPipeline", 16, TI2V_5B, expand_timesteps=True)
+    },
+)
+SPECS = (VACE, TI2V)

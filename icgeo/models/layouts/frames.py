@@ -33,6 +33,7 @@ class Frames(Layout):
 
     fixed: ClassVar = ("text",)
     is_one_picture: ClassVar = True
+    encodes_ahead: ClassVar = False
 
     def __post_init__(self) -> None:
         # not set_attention_backend: it sets that of every other model in the process too

@@ -41,6 +41,8 @@ class Layout:
     """Settings that belong to the weights."""
     is_one_picture: ClassVar = False
     """Whether examples and query are drawn again as a whole."""
+    encodes_ahead: ClassVar = True
+    """Whether photos and maps are encoded alone, whatever they stand beside."""
     takes_groups: ClassVar = False
     """Whether queries with examples, times and prompts of their own go through in one pass."""
 

@@ -47,6 +47,7 @@ class Panel(Layout):
     backbone: FluxBackbone
 
     is_one_picture: ClassVar = True
+    encodes_ahead: ClassVar = False
 
     def __post_init__(self) -> None:
         install(self.backbone.transformer, backend=self.attention_backend)
