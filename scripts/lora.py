@@ -8,7 +8,7 @@ trained on, queries are new. Intervals resample whole episodes.
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import icgeo
 from icgeo import config
@@ -46,9 +46,12 @@ class Options(LoraOptions):
     attention: str | None = None
     """Who sees whom: full, joint or pairwise; by default the model's own."""
     layout: str | None = None
-    """How examples are shown: references or panel; by default the model's own."""
+    """How examples are shown: references, pair, sheet or panel; by default the model's own."""
     photo_size: int | None = None
     """Height and width of photos in pixels, where the model can choose."""
+    photo_shape: Literal["square"] = "square"
+    """Photos are cut to their middle square, for those of a batch have one shape; so the LoRA sees
+    them wherever it is loaded with the call of its card."""
     text: str | None = None
     """How it reads instructions: stock (padded, as pipelines do) or trimmed to their words."""
     quantization: str | None = None

@@ -17,7 +17,9 @@ from typing import Any
 import diffusers
 import torch
 
+from icgeo.models.backbones import PipelineBackbone
 from icgeo.models.hub import LoadError, format_bytes, pipeline_index, pipeline_part, resolve_local
+from icgeo.models.layouts.panel import panel_grid
 from icgeo.models.loading import QUANTIZATIONS, architecture_of, require_device
 from icgeo.models.map_model import MapModel, require_known
 from icgeo.models.public import CONFIGURATIONS
@@ -83,8 +85,11 @@ class Tokens:
             return cls(one_map, 0, one_map, text=2)
         settings.require_multiples(patch)
         if settings.layout == "panel":
-            panel = (shots + 1) * (style.height + style.width) * style.height // patch**2
+            panel = math.prod(panel_grid(settings, shots, patch=patch))
             return cls(0, panel, panel, text)
+        if settings.layout in ("pair", "sheet"):
+            pair = style.height * (style.height + style.width) // patch**2
+            return cls(pair, pair, one_map, text)
         if settings.layout == "frames":  # the instruction is attended to apart
             return cls(0, 0, (2 * shots + 2) * one_map, 0)
         photo = (settings.photo_size // patch) ** 2
@@ -344,8 +349,9 @@ def _settings(
     is_fixed = settings.layout in ("stacked", "frames")
     if settings.layout == "stacked" and quantization:
         raise LoadError(f"expected no quantization for a model of this size, got {quantization}")
-    if settings.layout == "stacked" and (size := choices.get("photo_size")) is not None:
-        raise LoadError(f"expected no photo_size, which is fixed here, got {size}")
+    for name in ("photo_size", "photo_shape") if settings.layout == "stacked" else ():
+        if (value := choices.get(name)) is not None:
+            raise LoadError(f"expected no {name}, which is fixed here, got {value}")
     changed = settings.choosing(**choices)
-    require_known(changed, (settings.layout,) if is_fixed else ("references", "panel"))
+    require_known(changed, (settings.layout,) if is_fixed else PipelineBackbone.layouts)
     return changed

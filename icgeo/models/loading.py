@@ -51,6 +51,7 @@ class Architecture:
         distilled = bool(index.get("is_distilled", is_cached))
         return Settings(
             style=maps.MapStyle.marker(),
+            photo_shape="own",
             prompts=(EARTH, UNKNOWN),
             default_prompt=EARTH,
             layout=self.layout,

@@ -110,7 +110,7 @@ class FlowLoss(nn.Module):
             part = photo_set[start : start + AT_ONCE]
             photos = part.photos / 255
             latents = {"photos": part.photos, "places": part.lat_lon}
-            if not layout.is_one_picture:
+            if layout.encodes_apart:
                 drawn = maps.draw(part.lat_lon, self.model.settings.style)
                 answers = layout.encode_answers({}, photos, drawn)
                 latents = {"photos": layout.encode_queries({}, photos), "maps": answers}
@@ -121,7 +121,7 @@ class FlowLoss(nn.Module):
     def forward(self, latents: Latents, episodes: Sequence[EpisodeSample]) -> Float[Tensor, ""]:
         """Return the mean loss of episodes."""
         is_pairwise = self.model.settings.attention == "pairwise"
-        if is_pairwise and not self.model.layout.is_one_picture:
+        if is_pairwise and self.model.layout.encodes_apart:
             return self._leave_one_out(latents, episodes)
         return torch.stack([self._one_target(latents, episode) for episode in episodes]).mean()
 
@@ -155,7 +155,7 @@ class FlowLoss(nn.Module):
         predict = layout.predictor(context, shots, queries)
         noisy = mix(data, noise, data.new_tensor(t))
         velocity = predict(noisy[:, None], t, layout.text(self._prompt(episode), shots))[:, 0]
-        of_map = flow_error(*(layout.answer(part) for part in (velocity, noise, data)))
+        of_map = flow_error(*(layout.answer(part, shots) for part in (velocity, noise, data)))
         if layout.is_one_picture:
             return of_map + REST * flow_error(velocity, noise, data)
         return of_map
@@ -165,15 +165,15 @@ class FlowLoss(nn.Module):
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Return the context of the examples, the encoded query and its encoded answer."""
         layout: Any = self.model.layout
-        if not layout.is_one_picture:
+        if layout.encodes_apart:
             photos, drawn = (latents[name].to(self.device) for name in ("photos", "maps"))
             context = layout.keep(photos[examples], drawn[examples]) if len(examples) else {}
             return context, photos[target], drawn[target]
+        pairs = torch.cat((examples, target))
+        photos = latents["photos"][pairs] / 255
+        drawn = maps.draw(latents["places"][pairs], self.model.settings.style)
+        context = layout.encode_pairs(photos[:-1], drawn[:-1]) if len(examples) else {}
         with torch.no_grad():
-            pairs = torch.cat((examples, target))
-            photos = latents["photos"][pairs] / 255
-            drawn = maps.draw(latents["places"][pairs], self.model.settings.style)
-            context = layout.encode_pairs(photos[:-1], drawn[:-1]) if len(examples) else {}
             queries = layout.encode_queries(context, photos[-1:])
             return context, queries, layout.encode_answers(context, photos[-1:], drawn[-1:])
 

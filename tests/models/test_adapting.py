@@ -125,10 +125,12 @@ def test_times_of_training_are_shifted_as_those_of_the_scheduler(name):
 def test_the_answer_of_a_panel_is_its_last_map():
     """Coded by patches, the last map's tokens are those of the map alone."""
     model, pool = build("kontext"), pool_of()
+    area = 3 * STYLE.height * (STYLE.height + STYLE.width)  # of three rows as they are
+    model = replace(model, settings=replace(model.settings, trained_area=area))
     photos, drawn = pool.photos / 255, maps.draw(pool.lat_lon, STYLE)
     kept = model.layout.encode_pairs(photos[:2], drawn[:2])
     panel = model.layout.encode_answers(kept, photos[2:3], drawn[2:3])
-    found = model.layout.answer(panel).flatten(-3, -2)
+    found = model.layout.answer(panel, 2).flatten(-3, -2)
     torch.testing.assert_close(found, model.backbone.encode(drawn[2:3]))
 
 

@@ -13,8 +13,10 @@ class PipelineBackbone:
     pipeline: Any
     prompts: Prompts
 
-    layouts: ClassVar[tuple[str, ...]] = ("references", "panel")
+    layouts: ClassVar[tuple[str, ...]] = ("references", "panel", "pair", "sheet")
     """Ways to show examples that it knows."""
+    takes_references: ClassVar = True
+    """Whether its weights were trained on several reference images, each at a place of its own."""
     digest: ClassVar = ""
     """Hash of the weights, where they have no name."""
 

@@ -164,6 +164,7 @@ class KontextBackbone(FluxBackbone):
 
     guidance: float = 2.5
     packed: ClassVar = 2
+    takes_references: ClassVar = False
 
     def unscaled(self, latents: Grid) -> Grid:
         """Undo the scale."""
