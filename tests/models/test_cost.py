@@ -132,6 +132,20 @@ def test_layouts_that_keep_nothing_cost_the_same_in_every_way(tmp_path):
     assert kept.example_tokens == 3 * (256 + 512)
 
 
+@pytest.mark.parametrize(("layout", "references"), [("pair", 17), ("sheet", 5)])
+def test_pictures_of_pairs_have_the_tokens_of_map_and_photo(tmp_path, layout, references):
+    """16 shots; as many tokens as are encoded, in fewer images, and a blank map for the query."""
+    folder = twins.klein(tmp_path)
+    plan = icgeo.plan(folder, shots=16, layout=layout, attention="pairwise")
+    model = icgeo.load(folder, layout=layout)
+    assert model.layout.references(16) == references
+    black = torch.zeros(1, 3, 256, 256)
+    queries = model.layout.encode_queries({}, black)
+    assert plan.tokens.photo == queries[0, ..., 0].numel() == 256 + 512
+    pairs, _ = model.layout.encode_examples(black, torch.zeros(1, 3, 256, 512))
+    assert plan.tokens.example == pairs.shape[1] == 256 + 512
+
+
 def test_a_loaded_model_has_the_plan_of_its_folder(tmp_path):
     folder = twins.klein(tmp_path)
     told = icgeo.plan(folder, shots=2, dtype=torch.float32)

@@ -44,7 +44,7 @@ class Layout:
     is_one_picture: ClassVar = False
     """Whether examples and query are drawn again as a whole."""
     encodes_apart: ClassVar = False
-    """Whether each photo and each map is encoded alone, whatever is shown beside it."""
+    """Whether what it shows of a pair is encoded without others, so that it is encoded once."""
     takes_groups: ClassVar = False
     """Whether queries with examples, times and prompts of their own go through in one pass."""
 
@@ -87,6 +87,12 @@ class Layout:
     def answer(self, latents: Tensor, shots: int) -> Tensor:
         """Cut the map out of what is drawn: it is nothing else."""
         return latents
+
+    def encode_apart(self, photos: Photos, drawn: Maps) -> Kept:
+        """Encode pairs once for training: `photos` as queries, `maps` as answers."""
+        layout: Any = self
+        answers = layout.encode_answers({}, photos, drawn)
+        return {"photos": layout.encode_queries({}, photos), "maps": answers}
 
     def decode(
         self, latents: Float[Tensor, "queries samples *latent"], shots: int = 0

@@ -21,8 +21,6 @@ from icgeo.models.layouts.references import Grids, Pairs, Queries, References, S
 class Pair(References):
     """The layout `pair`, in any mode of attention; photos stand in squares as high as maps."""
 
-    encodes_apart: ClassVar = False
-
     def images(self, grids: Grids) -> list[Size]:
         """Return the sizes of the pictures of examples, in order."""
         return [
@@ -44,6 +42,18 @@ class Pair(References):
         pairs = tokens.unflatten(0, (len(drawn), -1))
         return pairs, torch.tensor([[rows, pairs.shape[1] // rows]] * len(pairs))
 
+    def encode_apart(self, photos: Photos, drawn: Maps) -> Kept:
+        """Encode pairs once for training, `pairs` as examples too."""
+        pairs, _ = self.encode_examples(photos, drawn)
+        return {**super().encode_apart(photos, drawn), "pairs": pairs}
+
+    def keep(self, photos: Queries, drawn: Pairs) -> Kept:
+        """Keep the latents of pictures, or their keys and values; differentiable.
+
+        `photos` are those of the same pairs as queries, which have the same size.
+        """
+        return self._keep(drawn, torch.tensor([photos.shape[1:3]] * len(photos)))
+
     def encode_queries(self, tensors: Kept, photos: Photos) -> Queries:
         """Encode query photos beside blank maps."""
         blank = base_image(self.settings.style).expand(len(photos), -1, -1, -1)
@@ -53,6 +63,8 @@ class Pair(References):
 @dataclass(frozen=True)
 class Sheet(Pair):
     """The layout `sheet`: as many pairs on a picture as the trained area holds, one a row."""
+
+    encodes_apart: ClassVar = False
 
     @property
     def unit(self) -> int:

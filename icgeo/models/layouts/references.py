@@ -198,21 +198,24 @@ class References(Layout):
     def leave_one_out(
         self,
         photos: Float[Tensor, "episodes views rows columns channels"],
-        drawn: Float[Tensor, "episodes views map_tokens channels"],
+        shown: Float[Tensor, "episodes views example_tokens channels"],
         noisy: Float[Tensor, "episodes views map_tokens channels"],
         t: Float[Tensor, "episodes views"],
         visible: Bool[Tensor, "episodes views views"],
         prompts: Sequence[str],
     ) -> Float[Tensor, "episodes views map_tokens channels"]:
-        """Return the velocity of all maps of episodes, each given the pairs that it may see."""
-        episodes = zip(photos, drawn, noisy, t[:, 0].tolist(), visible, prompts, strict=True)
+        """Return the velocity of all maps of episodes, each given the pairs that it may see.
+
+        `shown` is what `keep` takes of them beside photos.
+        """
+        episodes = zip(photos, shown, noisy, t[:, 0].tolist(), visible, prompts, strict=True)
         return torch.stack([self._episode(*parts) for parts in episodes])
 
     def _episode(
-        self, photos: Tensor, drawn: Tensor, noisy: Tensor, t: float, visible: Tensor, prompt: str
+        self, photos: Tensor, shown: Tensor, noisy: Tensor, t: float, visible: Tensor, prompt: str
     ) -> Tensor:
         sees = visible.any(dim=1)  # those without examples are told otherwise, in another pass
-        tensors = self.keep(photos, drawn) if sees.any() else {}
+        tensors = self.keep(photos, shown) if sees.any() else {}
         velocity = torch.zeros(noisy.shape, device=noisy.device)
         for rows, count in ((sees, len(photos)), (~sees, 0)):
             if rows.any():
