@@ -349,9 +349,11 @@ def _settings(
     is_fixed = settings.layout in ("stacked", "frames")
     if settings.layout == "stacked" and quantization:
         raise LoadError(f"expected no quantization for a model of this size, got {quantization}")
-    for name in ("photo_size", "photo_shape") if settings.layout == "stacked" else ():
-        if (value := choices.get(name)) is not None:
-            raise LoadError(f"expected no {name}, which is fixed here, got {value}")
+    if settings.layout == "stacked" and (size := choices.get("photo_size")) is not None:
+        raise LoadError(f"expected no photo_size, which is fixed here, got {size}")
+    shape = choices.get("photo_shape")
+    if settings.layout == "stacked" and shape not in (None, settings.photo_shape):
+        raise LoadError(f"expected no photo_shape, which is fixed here, got {shape}")
     changed = settings.choosing(**choices)
     require_known(changed, (settings.layout,) if is_fixed else PipelineBackbone.layouts)
     return changed
