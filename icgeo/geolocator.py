@@ -22,9 +22,10 @@ from icgeo import checkpoint, maps, sampling
 from icgeo import features as image_features
 from icgeo.config import UsageError
 from icgeo.data.photos import Photo, as_photos, content_key
-from icgeo.data.pixels import augment, square_pixels
+from icgeo.data.pixels import augment, shaped_pixels, square_pixels
 from icgeo.models import Context, LoadOptions, MapModel, load
 from icgeo.models.hub import upload
+from icgeo.models.map_model import Pixels
 from icgeo.models.matching import Evidence
 from icgeo.options import SETTINGS, LocateOptions, fields_of
 from icgeo.prediction import (
@@ -88,6 +89,7 @@ def predict(  # noqa: D417, PLR0913
     attention: str | None = None,
     layout: str | None = None,
     photo_size: int | None = None,
+    photo_shape: str | None = None,
     text: str | None = None,
     device: str = "cpu",
     dtype: str | None = None,
@@ -254,10 +256,10 @@ class Geolocator(LocateOptions, LoadOptions):
         if not isinstance(self.select, str):
             raise UsageError(f"expected a select by name to save, got {self.select}")
         pairs, path = self._examples(examples), Path(folder)
-        photos = rearrange(self._pixels([pair.image for pair in pairs]), "n c h w -> n h w c")
+        photos = self._pixels([pair.image for pair in pairs])
         seen = [
-            Example(Image.fromarray(photo), pair.lat, pair.lon)
-            for photo, pair in zip(photos.numpy(), pairs, strict=True)
+            Example(Image.fromarray(rearrange(photo, "c h w -> h w c").numpy()), pair.lat, pair.lon)
+            for photo, pair in zip(photos, pairs, strict=True)
         ]
         options = {"name": self.name, **fields_of(LocateOptions, self)}
         checkpoint.save(path, self.loaded, options, seen, base=base, licence=licence)
@@ -303,16 +305,15 @@ class Geolocator(LocateOptions, LoadOptions):
         """
         pairs = self._examples(examples)
         photos, lat_lon = self._pairs(pairs)
-        key = blake2b(photos.numpy().tobytes() + lat_lon.numpy().tobytes()).digest()
+        contents = b"".join(photo.numpy().tobytes() for photo in photos)
+        key = blake2b(contents + lat_lon.numpy().tobytes()).digest()
         if key not in self._contexts:
             while len(self._contexts) >= CONTEXTS_KEPT:
                 del self._contexts[next(iter(self._contexts))]
             self._contexts[key] = self.loaded.encode_context(photos, lat_lon)
         return self._contexts[key]
 
-    def _pairs(
-        self, pairs: Sequence[Example]
-    ) -> tuple[UInt8[Tensor, "examples 3 size size"], Float[Tensor, "examples 2"]]:
+    def _pairs(self, pairs: Sequence[Example]) -> tuple[Pixels, Float[Tensor, "examples 2"]]:
         """Give photos and places of as many examples as the memory holds."""
         self.require_memory(len(pairs))
         photos = self._pixels([pair.image for pair in pairs])
@@ -338,9 +339,8 @@ class Geolocator(LocateOptions, LoadOptions):
         """Return how many of so many examples are kept at a time: those of a batch at most."""
         if self.shots is None or self.shots >= count:
             return count
-        is_pairwise = self.loaded.settings.attention == "pairwise"
         is_shared = isinstance(self._strategy, Random | Stratified)
-        if is_shared or not is_pairwise:
+        if is_shared or not self.loaded.can_choose:
             return self.shots
         return min(count, self.shots * self.batch_size)
 
@@ -439,8 +439,8 @@ class Geolocator(LocateOptions, LoadOptions):
     ) -> list[Prediction]:
         """Locate photos, each given examples of its own: those of these numbers in the bank.
 
-        In the mode `pairwise` what a batch of queries is shown is encoded once, however many of
-        them see it; in the others each set of examples is.
+        Where pairs are kept alone (`pairwise`, and no sheets) what a batch of queries is shown is
+        encoded once, however many of them see it; elsewhere each set of examples is.
 
         Raises:
             PhotoError: a photo cannot be read.
@@ -448,7 +448,7 @@ class Geolocator(LocateOptions, LoadOptions):
         """
         check_choices(photos, bank, chosen)
         is_one = bool((chosen == chosen[:1]).all())
-        if is_one or self.loaded.settings.attention != "pairwise":
+        if is_one or not self.loaded.can_choose:
             locate = partial(
                 self._locate_alike, callback_on_step_end=callback_on_step_end, keep=is_one
             )
@@ -558,10 +558,10 @@ class Geolocator(LocateOptions, LoadOptions):
         key = _content_keys(pairs)
         if key not in self._judged:
             photos, lat_lon = self._pairs(pairs)
-            nothing = Context(0, {}, self.loaded.fingerprint)
+            views, nothing = torch.stack([*photos])[None], Context(0, {}, self.loaded.fingerprint)
             log_likelihood = torch.zeros(len(settings.worlds))
             for number, world in enumerate(settings.worlds):
-                densities, _, _ = self._draw(photos[None], nothing, world)
+                densities, _, _ = self._draw(views, nothing, world)
                 for density, place in zip(densities, lat_lon, strict=True):
                     log_likelihood[number] += float(density.log_prob(place))
             shares = log_likelihood.softmax(0)
@@ -576,7 +576,7 @@ class Geolocator(LocateOptions, LoadOptions):
 
     def _draw(
         self,
-        views: UInt8[Tensor, "views photos 3 size size"],
+        views: UInt8[Tensor, "views photos 3 high wide"],
         context: Context,
         prompt: str,
         callback_on_step_end: sampling.StepCallback | None = None,
@@ -611,10 +611,32 @@ class Geolocator(LocateOptions, LoadOptions):
         worlds: Mapping[str, float],
         callback_on_step_end: sampling.StepCallback | None = None,
     ) -> list[Prediction]:
-        start = time.perf_counter()
+        """Locate a batch, the photos of each shape at once."""
         if departures := self.loaded.departures(context.shots):
             _warn_of_departures(departures)
         pixels = self._pixels(photos)
+        if isinstance(pixels, Tensor):
+            return self._locate_pixels(pixels, context, worlds, callback_on_step_end)
+        numbers: dict[torch.Size, list[int]] = {}
+        for number, photo in enumerate(pixels):
+            numbers.setdefault(photo.shape, []).append(number)
+        predictions: dict[int, Prediction] = {}
+        for alike in numbers.values():
+            part = torch.stack([pixels[number] for number in alike])
+            chosen = None if context.chosen is None else context.chosen[alike]
+            own = replace(context, chosen=chosen)
+            located = self._locate_pixels(part, own, worlds, callback_on_step_end)
+            predictions.update(zip(alike, located, strict=True))
+        return [predictions[number] for number in range(len(photos))]
+
+    def _locate_pixels(
+        self,
+        pixels: UInt8[Tensor, "photos 3 high wide"],
+        context: Context,
+        worlds: Mapping[str, float],
+        callback_on_step_end: sampling.StepCallback | None,
+    ) -> list[Prediction]:
+        start = time.perf_counter()
         others = (augment(pixels, f"{self.seed}/{number}/") for number in range(self.augment))
         views = torch.stack([pixels, *others])
         likeliest = max(worlds, key=worlds.__getitem__)
@@ -644,7 +666,7 @@ class Geolocator(LocateOptions, LoadOptions):
         in_domain = self.loaded.in_domain(pixels)
         if in_domain is not None and not in_domain.all():
             _warn_of_other_photos()
-        seconds = (time.perf_counter() - start) / len(photos)
+        seconds = (time.perf_counter() - start) / len(pixels)
         predictions = [
             Prediction.from_density(
                 densities[number],
@@ -655,15 +677,22 @@ class Geolocator(LocateOptions, LoadOptions):
                 samples=samples[number],
                 world=likeliest if self.loaded.settings.worlds else None,
             )
-            for number in range(len(photos))
+            for number in range(len(pixels))
         ]
         if in_domain is None:
             return predictions
         told = zip(predictions, in_domain.tolist(), strict=True)
         return [replace(prediction, in_domain=is_inside) for prediction, is_inside in told]
 
-    def _pixels(self, photos: Sequence[Photo]) -> UInt8[Tensor, "photos 3 size size"]:
-        return square_pixels(photos, self.loaded.photo_size)
+    def _pixels(self, photos: Sequence[Photo]) -> Pixels:
+        """Read photos; where they keep their shapes and have several, as a list."""
+        model = self.loaded
+        if model.settings.photo_shape == "square" or not photos:
+            return square_pixels(photos, model.photo_size)
+        backbone: Any = model.backbone
+        pixels = shaped_pixels(photos, model.photo_size, patch=backbone.multiple * backbone.patch)
+        is_one_shape = len({photo.shape for photo in pixels}) == 1
+        return torch.stack(pixels) if is_one_shape else pixels
 
 
 _OPTIONS = frozenset(field.name for field in fields(Geolocator)) - {"examples"}

@@ -10,7 +10,7 @@ from typing import Any, Literal
 EARTH, UNKNOWN = "earth", "unknown world"
 """Prompts: what a model is told of the world of the photos."""
 
-SETTINGS = ("attention", "layout", "photo_size", "text")
+SETTINGS = ("attention", "layout", "photo_size", "photo_shape", "text")
 """Options of loading that are settings of the model: None leaves its own."""
 
 SHOTS = (0, 1, 2, 4, 8, 16)
@@ -39,9 +39,13 @@ class ModelOptions:
     attention: str | None = None
     """Who sees whom: full, joint, pairwise or causal; by default the model's own."""
     layout: str | None = None
-    """How examples are shown: references or panel; by default the model's own, maybe another."""
+    """How examples are shown: references, pair, sheet or panel; by default the model's own, maybe
+    another."""
     photo_size: int | None = None
-    """Height and width of photos in pixels, where the model can choose; by default its own."""
+    """Side in pixels of a square of the area of photos, where the model can choose; by default its
+    own."""
+    photo_shape: str | None = None
+    """own, as each photo is, cut to whole tokens, or square, its middle; by default the model's."""
     text: str | None = None
     """How it reads instructions: stock, with the padding that the pipeline's users give it, or
     trimmed to their words, which is faster and unlike its training; by default the model's own."""

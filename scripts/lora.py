@@ -8,7 +8,7 @@ trained on, queries are new. Intervals resample whole episodes.
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import icgeo
 from icgeo import config
@@ -46,9 +46,12 @@ class Options(LoraOptions):
     attention: str | None = None
     """Who sees whom: full, joint or pairwise; by default the model's own."""
     layout: str | None = None
-    """How examples are shown: references or panel; by default the model's own."""
+    """How examples are shown: references, pair, sheet or panel; by default the model's own."""
     photo_size: int | None = None
     """Height and width of photos in pixels, where the model can choose."""
+    photo_shape: Literal["square"] = "square"
+    """Photos are cut to their middle square, for those of a batch have one shape; so the LoRA sees
+    them wherever it is loaded with the call of its card."""
     text: str | None = None
     """How it reads instructions: stock (padded, as pipelines do) or trimmed to their words."""
     quantization: str | None = None
@@ -89,26 +92,26 @@ def main(options: Options) -> None:
     if accelerator.is_main_process:
         config.save_run(folder, options, may_differ=("push_to_hub", "tracker"))
     load_base = partial(icgeo.load, options.model, device=accelerator.device, **choices)
-    model = load_base()
-    splits = gather(options, model.photo_size, folder)
+    splits = gather(options, (model := load_base()).photo_size, folder)
     prompt = EARTH if options.data else UNKNOWN
-    LoraTraining.of(model, splits, prompt, folder, options, accelerator).run()
-    del model
+    run = LoraTraining.of(model, splits, prompt, folder, options, accelerator)
+    run.run()
+    trained = run.options
+    del model, run
     if accelerator.is_main_process:
-        adapter = folder / "adapter"
         report = compare_adapted(load_base, splits, folder, options)
         write_card(
-            adapter,
+            folder / "adapter",
             base=options.model,
             data=f"{len(splits.training)} photos of {options.data or options.world}.",
-            settings=fields_of(LoraOptions, options),
+            settings=fields_of(LoraOptions, trained),
             results=report,
             licence=options.licence,
             choices={name: value for name, value in choices.items() if value is not None},
         )
         print(report)
         if options.push_to_hub:
-            print(push_to_hub(adapter, options.push_to_hub))
+            print(push_to_hub(folder / "adapter", options.push_to_hub))
     accelerator.wait_for_everyone()  # a launcher ends all processes where one ends badly
     accelerator.end_training()
 
@@ -151,7 +154,7 @@ def compare_adapted(load_base: Any, splits: Any, run: Path, options: Options) ->
     queries, maps, old = tests[0].queries[:4], {}, {}
     photos = [query.photo for query in queries]
     for name, lora in ((ZERO, None), (LORA, run / "adapter")):
-        model = load_base(adapter=lora)
+        model = load_base(adapter=lora).choosing(steps=options.for_steps)
         if options.model == "tiny":
             old = locate_old(model, name, folder / "old")
         calibrated = fit_temperatures(model, validation, shots=options.shots, prompt=prompt)

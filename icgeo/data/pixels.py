@@ -1,5 +1,6 @@
-"""Photos as models take them: the middle square, scaled, and other views of it."""
+"""Photos as models take them: as they are or the middle square, scaled, and other views."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,18 +25,38 @@ def square_pixels(photos: Sequence[Photo], size: int) -> UInt8[Tensor, "photos 3
     return rearrange(torch.from_numpy(pixels), "n h w c -> n c h w").contiguous()
 
 
+def shaped_pixels(
+    photos: Sequence[Photo], size: int, *, patch: int
+) -> list[UInt8[Tensor, "3 _ _"]]:
+    """Read photos in their own shapes, of at most the area of a square of a size.
+
+    Both sides are cut to multiples of `patch` pixels; small photos are not made larger.
+    """
+    return [_shaped(read_for_model(photo, size), size, patch) for photo in photos]
+
+
+def _shaped(photo: Image.Image, size: int, patch: int) -> UInt8[Tensor, "3 _ _"]:
+    scale = min(1.0, size / math.sqrt(photo.width * photo.height))
+    most = size**2 // patch  # of a strip of one patch
+    width, height = (
+        min(max(math.floor(scale * side / patch + 1e-6), 1) * patch, most) for side in photo.size
+    )
+    cut = ImageOps.fit(photo, (width, height), Image.Resampling.BOX)
+    return rearrange(torch.from_numpy(np.array(cut)), "h w c -> c h w").contiguous()
+
+
 def augment(
-    photos: UInt8[Tensor, "photos 3 size size"], key: str
-) -> UInt8[Tensor, "photos 3 size size"]:
+    photos: UInt8[Tensor, "photos 3 high wide"], key: str
+) -> UInt8[Tensor, "photos 3 high wide"]:
     """Crop each photo and change its exposure, by its content and a key; nothing is flipped."""
-    size = photos.shape[-1]
+    high, wide = photos.shape[-2:]
     results = []
     for photo in photos:
         generator = seeded_generator(key.encode() + photo.numpy().tobytes(), bits=56)
         zoom, right, down, stops = torch.rand(4, generator=generator).tolist()
-        side = round(size * (0.8 + 0.2 * zoom))
-        left, top = round(right * (size - side)), round(down * (size - side))
-        crop = photo[None, :, top : top + side, left : left + side].float()
-        scaled = functional.interpolate(crop, (size, size), mode="bilinear", antialias=True)[0]
+        rows, columns = (round(side * (0.8 + 0.2 * zoom)) for side in (high, wide))
+        left, top = round(right * (wide - columns)), round(down * (high - rows))
+        crop = photo[None, :, top : top + rows, left : left + columns].float()
+        scaled = functional.interpolate(crop, (high, wide), mode="bilinear", antialias=True)[0]
         results.append((scaled * 2 ** (stops - 0.5)).round().clamp(0, 255).to(torch.uint8))
     return torch.stack(results)

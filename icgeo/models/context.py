@@ -9,6 +9,7 @@ from jaxtyping import Int
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from icgeo.models.matching import Parts
 
@@ -35,15 +36,36 @@ class Context:
     """Local descriptors of the examples and their places, where the model compares parts."""
     chosen: Int[Tensor, "queries shots"] | None = None
     """Which of the kept pairs each query sees, in order; None means all of them."""
+    unit: int = 1
+    """How many pairs were kept as one, on a sheet; the last sheet may hold fewer."""
 
     def choosing(self, chosen: Int[Tensor, "queries shots"]) -> "Context":
-        """Show each query pairs of its own, by number; raise ValueError if not `pairwise`."""
+        """Show each query pairs of its own, by number.
+
+        Raises:
+            ValueError: made by a mode in which pairs see each other, or no whole sheets of pairs.
+        """
         if self.fingerprint["attention"] != "pairwise":
             raise ValueError(
                 "expected attention 'pairwise' to choose among the pairs of a context, got "
                 f"{self.fingerprint['attention']!r}, in which pairs are encoded given others"
             )
+        self._require_whole_sheets(chosen)
         return replace(self, shots=chosen.shape[1], chosen=chosen)
+
+    def _require_whole_sheets(self, chosen: Int[Tensor, "queries shots"]) -> None:
+        """Raise ValueError if a pair is chosen without those that it was encoded with."""
+        rows = torch.arange(chosen.shape[1]) % self.unit
+        first = chosen.cpu() - rows
+        is_next = (first[:, 1:] == first[:, :-1]) | (rows[1:] == 0)
+        last = first[:, -1:] + self.unit - 1  # of the last sheet, were it full
+        ends = chosen.cpu()[:, -1:] == last.clamp(max=self.shots - 1)
+        if not (is_next.all() and ends.all() and (first % self.unit == 0).all()):
+            raise ValueError(
+                f"expected whole sheets of {self.unit} pairs, each in its order, for pairs on one "
+                f"sheet see each other, got {chosen.tolist()}; choose sheets, encode the examples "
+                "of each query, or take the layout 'pair'"
+            )
 
     def repeated(self, times: int) -> "Context":
         """Serve as many queries again and again, behind each other."""
@@ -74,17 +96,27 @@ class Context:
             raise ValueError(
                 f"expected attention 'pairwise' to extend a context, got {mode!r}{remedy}"
             )
+        if self.shots % self.unit:
+            raise ValueError(
+                f"expected whole sheets of {self.unit} pairs to extend, got {self.shots} pairs; "
+                "encode all examples again"
+            )
         if not (self.tensors and other.tensors):
             return self if self.tensors else other
-        tensors = {name: torch.cat((x, other.tensors[name])) for name, x in self.tensors.items()}
+        tensors = {
+            name: pad_sequence([*x, *other.tensors[name]], batch_first=True)
+            for name, x in self.tensors.items()
+        }
         parts = self.parts and other.parts and self.parts.extended(other.parts)
-        return Context(self.shots + other.shots, tensors, self.fingerprint, parts)
+        shots = self.shots + other.shots
+        return Context(shots, tensors, self.fingerprint, parts, unit=self.unit)
 
     def save(self, path: Path) -> None:
         """Write a safetensors file."""
         parts = {f"parts.{name}": x for name, x in vars(self.parts).items()} if self.parts else {}
         tensors = {name: x.contiguous() for name, x in {**self.tensors, **parts}.items()}
-        save_file(tensors, path, metadata={**self.fingerprint, "shots": str(self.shots)})
+        counts = {"shots": str(self.shots), "unit": str(self.unit)}
+        save_file(tensors, path, metadata={**self.fingerprint, **counts})
 
     @classmethod
     def load(cls, path: Path, *, device: str | torch.device = "cpu") -> "Context":
@@ -94,5 +126,5 @@ class Context:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         names = [name for name in tensors if name.startswith("parts.")]
         parts = {name.removeprefix("parts."): tensors.pop(name).cpu() for name in names}
-        shots = int(fingerprint.pop("shots"))
-        return cls(shots, tensors, fingerprint, Parts(**parts) if parts else None)
+        shots, unit = (int(fingerprint.pop(name)) for name in ("shots", "unit"))
+        return cls(shots, tensors, fingerprint, Parts(**parts) if parts else None, unit=unit)

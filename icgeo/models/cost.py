@@ -20,6 +20,7 @@ import torch
 from icgeo.models.architectures import CONFIGURATIONS, architecture_of, spec_of
 from icgeo.models.backbones import ArchitectureSpec, Config
 from icgeo.models.hub import LoadError, format_bytes, pipeline_index, pipeline_part, resolve_local
+from icgeo.models.layouts.panel import panel_grid
 from icgeo.models.loading import QUANTIZATIONS, require_device
 from icgeo.models.map_model import MapModel, require_known
 from icgeo.models.settings import Settings
@@ -81,8 +82,11 @@ class Tokens:
         if settings.layout == "stacked":  # a pair is one image, and prompts are embedded already
             return cls(one_map, 0, one_map, text=2)
         if settings.layout == "panel":
-            panel = (shots + 1) * (style.height + style.width) * style.height // patch**2
+            panel = math.prod(panel_grid(settings, shots, patch=patch))
             return cls(0, panel, panel, text)
+        if settings.layout in ("pair", "sheet"):
+            pair = style.height * (style.height + style.width) // patch**2
+            return cls(pair, pair, one_map, text)
         if settings.layout == "frames":  # the instruction is attended to apart
             return cls(0, 0, (2 * shots + 2) * one_map, 0)
         photo = (settings.photo_size // patch) ** 2
@@ -387,6 +391,9 @@ def _settings(
         raise LoadError(f"expected no quantization for a model of this size, got {quantization}")
     elif (size := choices.get("photo_size")) is not None:
         raise LoadError(f"expected no photo_size, which is fixed here, got {size}")
+    shape = choices.get("photo_shape")
+    if settings.layout == "stacked" and shape not in (None, settings.photo_shape):
+        raise LoadError(f"expected no photo_shape, which is fixed here, got {shape}")
     changed = settings.choosing(**choices)
     require_known(changed, spec.backbone.layouts if spec else ("stacked",))
     return changed, spec

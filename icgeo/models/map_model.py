@@ -6,7 +6,7 @@ loops of diffusers' pipelines can neither keep a context nor batch different que
 
 import json
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,19 @@ from icgeo.models.context import Context
 from icgeo.models.hub import LoadError
 from icgeo.models.layouts.frames import Frames
 from icgeo.models.layouts.interleaved import Interleaved
+from icgeo.models.layouts.pair import Pair, Sheet
 from icgeo.models.layouts.panel import Panel
 from icgeo.models.layouts.references import References
 from icgeo.models.layouts.stacked import Stacked
 from icgeo.models.matching import Evidence, LocalEncoder, Parts, mutual_matches
-from icgeo.models.settings import TEXTS, Origin, Settings
+from icgeo.models.settings import PHOTO_SHAPES, TEXTS, Origin, Settings
 
+Pixels = UInt8[Tensor, "photos 3 high wide"] | list[UInt8[Tensor, "3 _ _"]]
+"""Photos of one shape, or a list of any shapes."""
 Layout = Stacked | References | Panel | Frames | Interleaved
 LAYOUTS: dict[str, type[Layout]] = {
-    kind.__name__.lower(): kind for kind in (Stacked, References, Panel, Frames, Interleaved)
+    kind.__name__.lower(): kind
+    for kind in (Stacked, References, Pair, Sheet, Panel, Frames, Interleaved)
 }
 
 
@@ -93,6 +97,8 @@ class MapModel:
             f"{settings.trained_attention}": settings.attention != settings.trained_attention,
             f"{references} reference images, where {documented} are documented": references
             > documented,
+            f"places 1 to {references} of images, where the weights saw 1": references > 1
+            and not self.backbone.takes_references,
             f"text {settings.text}, where they saw its padding": settings.text != "stock",
         }
         return tuple(words for words, is_so in found.items() if is_so)
@@ -110,16 +116,12 @@ class MapModel:
 
     @torch.no_grad()
     def encode_context(
-        self,
-        photos: UInt8[Tensor, "examples 3 size size"],
-        lat_lon: Float[Tensor, "examples 2"],
-        *,
-        after: Context | None = None,
+        self, photos: Pixels, lat_lon: Float[Tensor, "examples 2"], *, after: Context | None = None
     ) -> Context:
         """Encode examples once, for any number of queries, steps and samples.
 
-        In the mode `causal` they may stand `after` those of a context, which are not encoded again;
-        in others, `Context.extended` joins two.
+        Photos of several shapes come as a list. In the mode `causal` they may stand `after` those
+        of a context, which are not encoded again; in others, `Context.extended` joins two.
 
         Raises:
             ValueError: a context that another model has made, or another mode.
@@ -128,12 +130,17 @@ class MapModel:
         if not len(photos):
             return after or Context(0, {}, self.fingerprint)
         drawn = maps.draw(lat_lon, self.settings.style)
-        tensors = self.layout.encode_pairs(self._pixels(photos), drawn, **before)
+        layout: Any = self.layout
+        if isinstance(photos, Tensor):
+            tensors = layout.encode_pairs(self._pixels(photos), drawn, **before)
+        else:
+            pixels = [self._pixels(photo) for photo in photos]
+            tensors = layout.encode_pairs(pixels, drawn, **before)
         parts = None
-        if self.matcher:
+        if self.matcher and isinstance(photos, Tensor):
             parts = Parts(self.describe_parts(photos), sphere.to_xyz(lat_lon).float().cpu())
         shots = len(photos) + (after.shots if after else 0)
-        return Context(shots, tensors, self.fingerprint, parts)
+        return Context(shots, tensors, self.fingerprint, parts, unit=layout.unit)
 
     def _before(self, after: Context | None) -> dict[str, Any]:
         """Return what the layout takes of the context behind which examples are encoded."""
@@ -148,6 +155,11 @@ class MapModel:
         return {"after": after.tensors}
 
     @property
+    def can_choose(self) -> bool:
+        """Whether a query may be shown any of the pairs that a context keeps, in any order."""
+        return self.settings.attention == "pairwise" and self.layout.unit == 1
+
+    @property
     def matcher(self) -> LocalEncoder | None:
         """The encoder of parts of photos, if it has one."""
         encoder: LocalEncoder | None = getattr(self.backbone, "matcher", None)
@@ -155,7 +167,7 @@ class MapModel:
 
     @torch.no_grad()
     def describe_parts(
-        self, photos: UInt8[Tensor, "photos 3 size size"]
+        self, photos: UInt8[Tensor, "photos 3 high wide"]
     ) -> Float[Tensor, "photos cells channels"]:
         """Describe the cells of photos, on the CPU; the model has a `matcher`."""
         matcher: Any = self.matcher
@@ -163,7 +175,7 @@ class MapModel:
 
     @torch.no_grad()
     def evidence(
-        self, context: Context, photos: UInt8[Tensor, "queries 3 size size"]
+        self, context: Context, photos: UInt8[Tensor, "queries 3 high wide"]
     ) -> Float[Tensor, "queries places"] | None:
         """Return what alike parts of query photos and examples say of each place, if anything.
 
@@ -178,7 +190,7 @@ class MapModel:
 
     @torch.no_grad()
     def explain(
-        self, context: Context, photo: UInt8[Tensor, "3 size size"], *, count: int = 30
+        self, context: Context, photo: UInt8[Tensor, "3 high wide"], *, count: int = 30
     ) -> Evidence | None:
         """Return the evidence of one photo, and its `count` cells that match best.
 
@@ -194,7 +206,7 @@ class MapModel:
 
     @torch.no_grad()
     def in_domain(
-        self, photos: UInt8[Tensor, "photos 3 size size"]
+        self, photos: UInt8[Tensor, "photos 3 high wide"]
     ) -> Bool[Tensor, " photos"] | None:
         """Return which photos are of the kind that it was trained on; None if it cannot tell."""
         domain, matcher = getattr(self.backbone, "domain", None), self.matcher
@@ -212,7 +224,7 @@ class MapModel:
     def draw_maps(
         self,
         context: Context,
-        photos: UInt8[Tensor, "queries 3 size size"],
+        photos: UInt8[Tensor, "queries 3 high wide"],
         *,
         prompt: str,
         samples: int = 1,
@@ -231,6 +243,7 @@ class MapModel:
         """
         context.require(self.fingerprint)
         layout, shots = self.layout, context.shots
+        decode = partial(layout.decode, shots=shots)
         parts = [(context, photos)]
         if context.chosen is not None and not layout.takes_groups:  # one after the other
             rows = zip(context.chosen.split(1), photos.split(1), strict=True)
@@ -246,9 +259,9 @@ class MapModel:
                 self.velocity(examples, queries, prompt),
                 noise.to(queries.device, torch.promote_types(queries.dtype, torch.float32)),
                 layout.times(shots, steps),
-                callback_on_step_end=sampling.decoded(callback_on_step_end, layout.decode),
+                callback_on_step_end=sampling.decoded(callback_on_step_end, decode),
             )
-            drawn.append(layout.decode(latents))
+            drawn.append(decode(latents))
         return torch.cat(drawn)
 
     def velocity(self, context: Context, queries: Tensor, prompt: str) -> sampling.Velocity:
@@ -295,8 +308,9 @@ def require_known(settings: Settings, layouts: tuple[str, ...]) -> None:
     if settings.layout not in layouts:
         raise LoadError(f"expected layout of {layouts}, got {settings.layout!r}")
     kind = LAYOUTS[settings.layout]
-    if settings.text not in TEXTS:
-        raise LoadError(f"expected text of {TEXTS}, got {settings.text!r}")
+    for name, known in (("text", TEXTS), ("photo_shape", PHOTO_SHAPES)):
+        if (value := getattr(settings, name)) not in known:
+            raise LoadError(f"expected {name} of {known}, got {value!r}")
     if settings.attention not in kind.modes:
         raise LoadError(
             f"expected attention of {kind.modes} in the layout {settings.layout!r}, "

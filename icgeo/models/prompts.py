@@ -26,6 +26,21 @@ _SHOWN = {
         "the place where that photo was taken. The last reference image is a photo without a map. "
     ),
     ("references", False): "The reference image is a photo. ",
+    ("pair", True): (
+        "Each reference image is a map and, to its right, a photo; a red dot on the map marks the "
+        "place where that photo was taken. In the last reference image the dot is missing. "
+    ),
+    ("pair", False): (
+        "The reference image is a map on which a red dot is missing and, to its right, a photo. "
+    ),
+    ("sheet", True): (
+        "Each row of the reference images is a map and, to its right, a photo; a red dot on the "
+        "map marks the place where that photo was taken. In the last reference image, which is "
+        "one row, the dot is missing. "
+    ),
+    ("sheet", False): (
+        "The reference image is a map on which a red dot is missing and, to its right, a photo. "
+    ),
     ("panel", True): (
         "Each row of the picture is a photo and, to its right, a map on which a red dot marks the "
         "place where that photo was taken. In the last row the dot is missing. Keep all else. "

@@ -16,6 +16,8 @@ from icgeo.travel import frame_temperature
 MODES = ("full", "joint", "pairwise")
 """Who sees whom among examples, query and map: see `icgeo.models.attention`. Weights trained to see
 only what stands before have their own, `causal`."""
+PHOTO_SHAPES = ("own", "square")
+"""Photos keep their shape, cut to whole tokens, or are cut to their middle square."""
 TEXTS = ("stock", "trimmed")
 """How an instruction is embedded: with its padding, as public weights were trained, or without."""
 
@@ -53,8 +55,12 @@ class Settings:
     """Height and width of photos beside maps in pixels, where the model can choose."""
     text: str = "stock"
     """One of `TEXTS`, for pipelines that pad their text."""
+    photo_shape: str = "square"
+    """Of `PHOTO_SHAPES`."""
     trained_attention: str | None = None
     """The mode that public weights were trained in; None for weights of this package."""
+    trained_area: int = 1024**2
+    """Pixels of an image that public weights were trained on: of a sheet or a panel at most."""
     documented_references: int | None = None
     """How many reference images the documentation of public weights names; None for any number."""
 

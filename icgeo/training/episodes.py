@@ -38,6 +38,8 @@ BODIES = (
 """Real bodies to train on. Mars and the Moon are kept for tests; Uranus is blank, and Pluto and
 Charon are void in the south."""
 VALIDATION_BODIES = ("Callisto", "Ganymede")
+FEW_STEPS = 4
+"""Up to so many steps most of sampling is decided at t = 1."""
 FAR_KM = 2500.0
 """Beyond this a photo that looks alike is a hard negative."""
 
@@ -162,15 +164,17 @@ def draw_times(
     share_at_t1: float,
     mean: float | None = None,
     scale: float = 1.0,
+    power: float = 0.5,
     generator: Generator,
 ) -> Float[Tensor, "*shape"]:
     """Draw times of the flow: exactly 1 with probability `share_at_t1`, else biased to the noise.
 
     At t = 1 the loss is the regression of the density, which one step then reads. With a `mean` the
-    other times are logit-normal (Esser et al. 2024, eq. 19), else their density rises linearly.
+    other times are logit-normal (Esser et al. 2024, eq. 19), else even numbers to a `power`: the
+    density of square roots rises linearly.
     """
     if mean is None:
-        t = torch.rand(*shape, generator=generator).sqrt()
+        t = torch.rand(*shape, generator=generator) ** power
     else:
         t = torch.sigmoid(mean + scale * torch.randn(*shape, generator=generator))
     return torch.where(torch.rand(*shape, generator=generator) < share_at_t1, torch.ones(()), t)
@@ -341,6 +345,17 @@ class EpisodeSample:
         return torch.randn(*shape, generator=Generator().manual_seed(self.seed))
 
 
+def times_for(options: EpisodeSamplingOptions) -> dict[str, Any]:
+    """Return how `draw_times` draws: where few steps are meant, mostly what the first one sees."""
+    steps, share, mean = options.for_steps or 1, options.share_at_t1, options.time_mean
+    is_few = steps <= FEW_STEPS
+    if share is None:
+        share = 0.6 if is_few else 1 / steps
+    if mean is None and is_few:
+        mean = 0.5
+    return {"share_at_t1": share, "mean": mean, "scale": options.time_scale, "power": 1.0}
+
+
 def sample_episode(gallery: Gallery, options: EpisodeSamplingOptions, *key: int) -> EpisodeSample:
     """Draw an episode; the same key gives the same."""
     generator = seeded_generator(*key, bits=56)
@@ -350,7 +365,6 @@ def sample_episode(gallery: Gallery, options: EpisodeSamplingOptions, *key: int)
     pairs = pairs[torch.randperm(len(pairs), generator=generator)]
     visible = random_subsets(1, views, generator=generator)[0]
     visible &= torch.rand(views, 1, generator=generator) >= options.drop_examples
-    times = {"share_at_t1": options.share_at_t1, "mean": options.time_mean}
-    t = draw_times(views, scale=options.time_scale, generator=generator, **times)
+    t = draw_times(views, **times_for(options), generator=generator)
     has_text = bool(torch.rand((), generator=generator) >= options.drop_text)
     return EpisodeSample(pairs, visible, t, has_text, seed=generator.initial_seed() + 1)

@@ -11,7 +11,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -119,7 +119,12 @@ class LoraTraining:
         options: LoraOptions,
         accelerator: Accelerator,
     ) -> "LoraTraining":
-        """Make a run for split photos; raise UsageError for a model or prompt that cannot learn."""
+        """Make a run for split photos; raise UsageError for a model or prompt that cannot learn.
+
+        The model is sampled with as many steps as the options mean.
+        """
+        model = model.choosing(steps=options.for_steps)
+        options = replace(options, for_steps=model.settings.steps)
         loss, shots = FlowLoss(model, prompt), options.views - 1
         with accelerator.main_process_first():
             latents = encoded(loss, splits.training, folder / "latents")

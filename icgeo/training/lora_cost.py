@@ -84,7 +84,7 @@ def plan_lora(
     adapter = options.rank * sum(linear.in_features + linear.out_features for linear in modules)
 
     # there all pairs of an episode are targets of one pass
-    is_shared = inference.attention == "pairwise"
+    is_shared = inference.attention == "pairwise" and choices.get("layout") != "sheet"
     dimensions, sizes = inference.dimensions, inference.tokens
     targets = options.views if is_shared else 1
     examples = targets * sizes.example if is_shared else inference.example_tokens

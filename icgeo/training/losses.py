@@ -1,9 +1,9 @@
 """The losses of training: flow matching, for every architecture and layout, and matching of photos.
 
 Conventions: velocity = noise - data, on the map's tokens; photos and maps are encoded once, to
-latents on the CPU that the loss picks from. Where a layout can leave one out (`stacked`;
-`references` in `pairwise`), all pairs of an episode are targets in one pass, each hidden from
-itself; elsewhere the first pair is the target, and the pairs that it sees are its examples.
+latents on the CPU that the loss picks from. Where a layout can leave one out (`stacked`, and
+`references` and `pair` in `pairwise`), all pairs of an episode are targets in one pass, each hidden
+from itself; elsewhere the first pair is the target, and the pairs that it sees are its examples.
 """
 
 import hashlib
@@ -80,6 +80,11 @@ class Latents:
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
 
+    @property
+    def examples(self) -> Tensor:
+        """What is shown of pairs beside their photos: maps, or pictures of both."""
+        return self.tensors.get("pairs", self.tensors["maps"])
+
 
 class FlowLoss(nn.Module):
     """The loss of adapting a model; `transformer` is what is adapted."""
@@ -110,10 +115,9 @@ class FlowLoss(nn.Module):
             part = photo_set[start : start + AT_ONCE]
             photos = part.photos / 255
             latents = {"photos": part.photos, "places": part.lat_lon}
-            if layout.encodes_ahead:
+            if layout.encodes_apart:
                 drawn = maps.draw(part.lat_lon, self.model.settings.style)
-                answers = layout.encode_answers({}, photos, drawn)
-                latents = {"photos": layout.encode_queries({}, photos), "maps": answers}
+                latents = layout.encode_apart(photos, drawn)
             encoded_parts.append({**latents, "features": layout.describe(photos)})
         names = encoded_parts[0]
         return Latents({name: torch.cat([x[name] for x in encoded_parts]).cpu() for name in names})
@@ -121,7 +125,7 @@ class FlowLoss(nn.Module):
     def forward(self, latents: Latents, episodes: Sequence[EpisodeSample]) -> Float[Tensor, ""]:
         """Return the mean loss of episodes."""
         is_pairwise = self.model.settings.attention == "pairwise"
-        if is_pairwise and not self.model.layout.is_one_picture:
+        if is_pairwise and self.model.layout.encodes_apart:
             return self._leave_one_out(latents, episodes)
         return torch.stack([self._one_target(latents, episode) for episode in episodes]).mean()
 
@@ -143,7 +147,8 @@ class FlowLoss(nn.Module):
         t = self._times(t, pairs.shape[1]).to(device)
         visible = torch.stack([episode.visible for episode in episodes]).to(device)
         noisy, prompts = mix(data, noise, t[..., None, None]), [*map(self._prompt, episodes)]
-        velocity = layout.leave_one_out(photos, data, noisy, t, visible, prompts)
+        shown = latents.examples[pairs].to(device)
+        velocity = layout.leave_one_out(photos, shown, noisy, t, visible, prompts)
         return flow_error(velocity, noise, data)
 
     def _one_target(self, latents: Latents, episode: EpisodeSample) -> Tensor:
@@ -155,7 +160,7 @@ class FlowLoss(nn.Module):
         predict = layout.predictor(context, shots, queries)
         noisy = mix(data, noise, data.new_tensor(t))
         velocity = predict(noisy[:, None], t, layout.text(self._prompt(episode), shots))[:, 0]
-        of_map = flow_error(*(layout.answer(part) for part in (velocity, noise, data)))
+        of_map = flow_error(*(layout.answer(part, shots) for part in (velocity, noise, data)))
         if layout.is_one_picture:
             return of_map + REST * flow_error(velocity, noise, data)
         return of_map
@@ -165,9 +170,10 @@ class FlowLoss(nn.Module):
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Return the context of the examples, the encoded query and its encoded answer."""
         layout: Any = self.model.layout
-        if layout.encodes_ahead:
+        if layout.encodes_apart:
             photos, drawn = (latents[name].to(self.device) for name in ("photos", "maps"))
-            context = layout.keep(photos[examples], drawn[examples]) if len(examples) else {}
+            shown = latents.examples[examples].to(self.device)
+            context = layout.keep(photos[examples], shown) if len(examples) else {}
             return context, photos[target], drawn[target]
         pairs = torch.cat((examples, target))
         photos = latents["photos"][pairs] / 255

@@ -19,10 +19,15 @@ class EpisodeSamplingOptions:
     """Pairs an episode."""
     choices: Sequence[str] = ("random",)
     """Of `EPISODE_CHOICES`, one for each episode at random."""
-    share_at_t1: float = 0.6
-    """Share of targets at exactly t = 1, which one step reads."""
-    time_mean: float = 0.5
-    """Mean of the logit of the other times; above 0 it leans to the noise."""
+    for_steps: int | None = None
+    """Steps of sampling that it is meant for, by which times are drawn and shifted; by default
+    those that the model is sampled with."""
+    share_at_t1: float | None = None
+    """Share of targets at exactly t = 1, which one step reads; by default 0.6 for up to 4 steps,
+    and for more one in as many."""
+    time_mean: float | None = None
+    """Mean of the logit of the other times, above 0 leaning to the noise; by default 0.5 for up to
+    4 steps, and for more they are even on the time grid of sampling."""
     time_scale: float = 1.0
     """Deviation of the logit of the other times."""
     drop_examples: float = 0.1
@@ -38,6 +43,8 @@ class EpisodeSamplingOptions:
             )
         if self.views < 2:
             raise UsageError(f"expected at least 2 views an episode, got {self.views}")
+        if self.for_steps is not None and self.for_steps < 1:
+            raise UsageError(f"expected for_steps of at least 1, got {self.for_steps}")
 
 
 @dataclass(frozen=True)

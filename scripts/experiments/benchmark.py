@@ -159,10 +159,10 @@ def compare(model: Any, shots: int, samples: int, options: Options) -> dict[str,
 
     settings = model.settings.choosing(samples=samples, steps=options.steps)
     model = replace(model, settings=settings)
-    in_photo = (model.photo_size // model.backbone.patch) ** 2
+    side = model.photo_size // model.backbone.patch
     in_map, channels = model.layout.latent_shape(shots)
     weight = model.backbone.transformer.x_embedder.weight
-    sizes = ((shots, in_photo), (shots, in_map), (options.queries, in_photo))
+    sizes = ((shots, side, side), (shots, in_map), (options.queries, side, side))
     photos, drawn, queries = (torch.randn(*size, channels).to(weight) for size in sizes)
     few = queries[: options.stock_queries]
     pipelines: dict[str, Any] = {"stock": type(model.backbone.pipeline)}
@@ -217,15 +217,19 @@ def call_stock(model: Any, photos: Any, drawn: Any, queries: Any, *, kind: Any) 
     uninstall(model.backbone.transformer)
     pipeline = kind(**model.backbone.pipeline.components)
     pipeline.set_progress_bar_config(disable=True)
-    text, ids = layout.text(EARTH, shots), layout.ids(*range(1, 2 * shots + 2))
-    pairs = torch.cat((photos, drawn), dim=1).flatten(0, 1)
+    grid, in_map = queries.shape[1:3], layout.ids([layout.grid(0)], first=0)
+    text, ids = (
+        layout.text(EARTH, shots),
+        layout.ids([*shots * [grid, layout.grid(0)], grid], first=1),
+    )
+    pairs = torch.cat((photos.flatten(1, 2), drawn), dim=1).flatten(0, 1)
 
     def references(*_: Any, batch_size: int, **__: Any) -> tuple[Any, Any]:
         return tokens.repeat(batch_size, 1, 1), ids[None].repeat(batch_size, 1, 1)
 
     def latents(_: Any, batch_size: int, *__: Any) -> tuple[Any, ...]:
         noise = torch.randn(batch_size, *layout.latent_shape(shots)).to(tokens)
-        return noise, tokens.repeat(batch_size, 1, 1), layout.ids(0), ids
+        return noise, tokens.repeat(batch_size, 1, 1), in_map, ids
 
     height, width = settings.style.height, settings.style.width
     inputs = {"prompt_embeds": text["encoder_hidden_states"].to(queries), "output_type": "latent"}
@@ -239,7 +243,7 @@ def call_stock(model: Any, photos: Any, drawn: Any, queries: Any, *, kind: Any) 
         pipeline.register_to_config(is_distilled=True)
         pipeline.prepare_image_latents = references
     for query in queries:
-        tokens = torch.cat((pairs, query))[None]
+        tokens = torch.cat((pairs, query.flatten(0, 1)))[None]
         pipeline(num_inference_steps=settings.steps, **inputs)
 
 

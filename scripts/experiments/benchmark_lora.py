@@ -79,11 +79,11 @@ def random_run(preset: str, options: LoraOptions, *, device: str, dtype: Any) ->
 
     model = build(preset, 32, device=device, dtype=dtype).choosing(attention="pairwise")
     in_map, channels = model.layout.latent_shape(0)
-    in_photo = (model.photo_size // model.backbone.patch) ** 2
+    side = model.photo_size // model.backbone.patch
     generator = torch.Generator().manual_seed(options.seed)
     tensors = {
-        name: torch.randn(options.views, tokens, channels, generator=generator).to(dtype)
-        for name, tokens in (("photos", in_photo), ("maps", in_map))
+        name: torch.randn(options.views, *tokens, channels, generator=generator).to(dtype)
+        for name, tokens in (("photos", (side, side)), ("maps", (in_map,)))
     }
     return LoraTraining(
         FlowLoss(model, EARTH),
@@ -136,9 +136,11 @@ def stock_loss(run: Any, sample: Any, rows: Any) -> Any:
     t = sampling.shifted(sample.t[0], layout.shift(shots, model.settings.steps))
     numbers = torch.arange(shots + 1)
     others = torch.stack([numbers[numbers != row] for row in rows])
+    grid, photos = photos.shape[1:3], photos.flatten(1, 2)
     pairs = rearrange(torch.cat((photos, maps), dim=1)[others], "n k t c -> n (k t) c")
     shown = torch.cat((pairs, photos[rows]), dim=1)
-    predict = in_one_sequence(model.backbone, shown, layout.ids(*range(2 * shots + 2)))
+    images = [layout.grid(0), *shots * [grid, layout.grid(0)], grid]
+    predict = in_one_sequence(model.backbone, shown, layout.ids(images, first=0))
     noisy = mix(maps, noise, t)[rows]
     velocity = predict(noisy[:, None], t.item(), layout.text(EARTH, shots))[:, 0]
     return flow_error(velocity, noise[rows], maps[rows])

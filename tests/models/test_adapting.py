@@ -53,6 +53,8 @@ def run_of(objective, pool, folder, options):
     [
         ("klein", {"attention": "joint"}),
         ("klein", {"attention": "pairwise"}),
+        ("klein", {"attention": "pairwise", "layout": "pair"}),
+        ("klein", {"attention": "pairwise", "layout": "sheet"}),
         ("kontext", {}),
         ("vace", {}),
         ("ti2v", {}),
@@ -82,12 +84,13 @@ def test_each_architecture_learns_by_a_lora(name, settings, tmp_path):
     assert all(torch.equal(x, after[name]) for name, x in before.items())
 
 
-def test_in_pairwise_the_targets_of_an_episode_are_those_asked_one_by_one():
+@pytest.mark.parametrize("layout", ["references", "pair"])
+def test_in_pairwise_the_targets_of_an_episode_are_those_asked_one_by_one(layout):
     """All targets of a pass, hidden from each other by masks, against one target at a time.
 
     The examples stand where they stand in the whole episode, the photo behind them all.
     """
-    objective, pool = objective_of("klein", attention="pairwise"), pool_of()
+    objective, pool = objective_of("klein", attention="pairwise", layout=layout), pool_of()
     latents = objective.encode(pool)
     options = EpisodeSamplingOptions(views=PAIRS, drop_examples=0.0, drop_text=0.0)
     gallery = Gallery.of(pool.lat_lon, latents["features"])
@@ -103,7 +106,7 @@ def test_in_pairwise_the_targets_of_an_episode_are_those_asked_one_by_one():
             rows = visible[target : target + 1]
             count = PAIRS if rows.any() else 0
             photos, data = latents["photos"][draw.pairs], latents["maps"][draw.pairs]
-            kept = shown.keep(photos, data) if count else {}
+            kept = shown.keep(photos, latents.examples[draw.pairs]) if count else {}
             mask = rows if count else None
             predict = shown.sharing(kept, count, photos[target, None], visible=mask)
             t = sampling.shifted(draw.t[0], shown.shift(PAIRS, objective.model.settings.steps))
@@ -126,10 +129,12 @@ def test_times_of_training_are_shifted_as_those_of_the_scheduler(name):
 def test_the_answer_of_a_panel_is_its_last_map():
     """Coded by patches, the last map's tokens are those of the map alone."""
     model, pool = build("kontext"), pool_of()
+    area = 3 * STYLE.height * (STYLE.height + STYLE.width)  # of three rows as they are
+    model = replace(model, settings=replace(model.settings, trained_area=area))
     photos, drawn = pool.photos / 255, maps.draw(pool.lat_lon, STYLE)
     kept = model.layout.encode_pairs(photos[:2], drawn[:2])
     panel = model.layout.encode_answers(kept, photos[2:3], drawn[2:3])
-    found = model.layout.answer(panel).flatten(-3, -2)
+    found = model.layout.answer(panel, 2).flatten(-3, -2)
     torch.testing.assert_close(found, model.backbone.encode(drawn[2:3]))
 
 

@@ -90,7 +90,11 @@ def test_what_does_not_fit_is_refused():
 @pytest.mark.parametrize(
     ("model", "choices", "words"),
     [
-        (KLEIN, {"layout": "frames"}, r"expected layout of \('references', 'panel'\)"),
+        (
+            KLEIN,
+            {"layout": "frames"},
+            r"expected layout of \('references', 'panel', 'pair', 'sheet'\)",
+        ),
         (KLEIN, {"photo_size": 100}, "expected maps and photos of multiples of 16 pixels"),
         (KLEIN, {"photo_size": -64}, "expected maps and photos of multiples"),
         ("Wan-AI/Wan2.1-VACE-1.3B-diffusers", {"layout": "references"}, "expected layout of"),
@@ -136,7 +140,7 @@ def test_too_many_shots_are_refused_before_anything_is_computed(tmp_path, monkey
 
 def test_layouts_that_keep_nothing_cost_the_same_in_every_way(tmp_path):
     kontext = icgeo.plan(twins.kontext(tmp_path / "kontext"), shots=3)
-    panel = 4 * 256 * (512 + 256) // 16**2
+    panel = 4 * 288 * (576 + 288) // 16**2  # at most a megapixel
     assert (kontext.tokens.photo, kontext.tokens.drawn) == (panel, panel)
     assert kontext.naive_flop == kontext.stock_flop == kontext.shared_flop
     vace = icgeo.plan(twins.vace(tmp_path / "vace"), shots=3, quantization="int8")
@@ -145,6 +149,20 @@ def test_layouts_that_keep_nothing_cost_the_same_in_every_way(tmp_path):
     kept = icgeo.plan(tmp_path / "kontext", shots=3, layout="references", attention="pairwise")
     assert kept.shared_flop < kept.naive_flop / 2
     assert kept.example_tokens == 3 * (256 + 512)
+
+
+@pytest.mark.parametrize(("layout", "references"), [("pair", 17), ("sheet", 5)])
+def test_pictures_of_pairs_have_the_tokens_of_map_and_photo(tmp_path, layout, references):
+    """16 shots; as many tokens as are encoded, in fewer images, and a blank map for the query."""
+    folder = twins.klein(tmp_path)
+    plan = icgeo.plan(folder, shots=16, layout=layout, attention="pairwise")
+    model = icgeo.load(folder, layout=layout)
+    assert model.layout.references(16) == references
+    black = torch.zeros(1, 3, 256, 256)
+    queries = model.layout.encode_queries({}, black)
+    assert plan.tokens.photo == queries[0, ..., 0].numel() == 256 + 512
+    pairs, _ = model.layout.encode_examples(black, torch.zeros(1, 3, 256, 512))
+    assert plan.tokens.example == pairs.shape[1] == 256 + 512
 
 
 @pytest.mark.parametrize("name", ["klein", "qwen"])

@@ -36,6 +36,8 @@ TINY = icgeo.load("tiny")
 CODEC, STYLE = TINY.backbone.codec, TINY.settings.style
 PATCH, CHANNELS, TEXT = 16, 36, 16
 EPISODES, SHOTS = 8, 1
+SHEET = 2 * STYLE.height * (STYLE.height + STYLE.width)
+"""Pixels of a sheet of two pairs."""
 
 
 def to_tokens(images):
@@ -156,30 +158,30 @@ def build(name):
         text["pooled_projections"] = torch.zeros(1, TEXT)
     prompts = Prompts(lambda words: [text for _ in words])
     settings = ARCHITECTURES[pipeline].settings({"_class_name": pipeline})
-    settings = replace(settings, style=STYLE, photo_size=32, guidance_scale=1.0)
+    settings = replace(settings, style=STYLE, photo_size=32, guidance_scale=1.0, trained_area=SHEET)
     return MapModel(backbone(pipeline_parts, prompts), settings, name)
 
 
-def episodes_of(model):
+def episodes_of(model, shots=SHOTS):
     """Fixed episodes: latents of examples, of the query, of what is to be drawn, and its place."""
     found = []
     for i in range(EPISODES):
         generator = torch.Generator().manual_seed(i)
-        seen = torch.rand(SHOTS + 1, 2, generator=generator) * 120 - torch.tensor([60.0, 150.0])
+        seen = torch.rand(shots + 1, 2, generator=generator) * 120 - torch.tensor([60.0, 150.0])
         photos = maps.draw(seen, STYLE).float()[..., :32]  # what tiny's codec can code
-        lat_lon = torch.rand(SHOTS + 1, 2, generator=generator) * 120 - 60
+        lat_lon = torch.rand(shots + 1, 2, generator=generator) * 120 - 60
         drawn = maps.draw(lat_lon, STYLE).float()
-        shown, asked = (photos[:SHOTS], drawn[:SHOTS]), photos[SHOTS:]
+        shown, asked = (photos[:shots], drawn[:shots]), photos[shots:]
         kept = model.layout.encode_pairs(*shown)
         queries = model.layout.encode_queries(kept, asked)
-        target = model.layout.encode_answers(kept, asked, drawn[SHOTS:])
-        found.append((shown, queries, target, lat_lon[SHOTS:].double()))
+        target = model.layout.encode_answers(kept, asked, drawn[shots:])
+        found.append((shown, queries, target, lat_lon[shots:].double()))
     return found
 
 
 def context_of(model, shown):
     """Encode the examples with the weights of now, gradients included."""
-    return Context(SHOTS, model.layout.encode_pairs(*shown), model.fingerprint)
+    return Context(len(shown[0]), model.layout.encode_pairs(*shown), model.fingerprint)
 
 
 def velocity_loss(model, episode, generator):
@@ -210,19 +212,22 @@ def train(model, episodes, *, steps, rate=1e-2):
 
 
 @pytest.mark.parametrize(
-    ("name", "steps"),
+    ("name", "settings", "shots", "steps"),
     [
-        pytest.param("klein", 300, marks=pytest.mark.slow),
-        pytest.param("kontext", 800, marks=pytest.mark.slow),
-        pytest.param("vace", 1200, marks=pytest.mark.slow),
-        pytest.param("ti2v", 500, marks=pytest.mark.slow),
-        pytest.param("qwen", 600, marks=pytest.mark.slow),
+        pytest.param("klein", {}, SHOTS, 300, marks=pytest.mark.slow),
+        pytest.param("klein", {"layout": "pair"}, SHOTS, 300, marks=pytest.mark.slow),
+        pytest.param("klein", {"layout": "sheet"}, 2, 800, marks=pytest.mark.slow),
+        pytest.param("kontext", {}, SHOTS, 800, marks=pytest.mark.slow),
+        pytest.param("vace", {}, SHOTS, 1200, marks=pytest.mark.slow),
+        pytest.param("ti2v", {}, SHOTS, 500, marks=pytest.mark.slow),
+        pytest.param("qwen", {}, SHOTS, 600, marks=pytest.mark.slow),
     ],
 )
-def test_an_architecture_learns(name, steps):
+def test_an_architecture_learns(name, settings, shots, steps):
     """8 fixed episodes from memory: the loss, the nearest map in latents, the place in km."""
     model = build(name)
-    episodes = episodes_of(model)
+    model = replace(model, settings=replace(model.settings, **settings))
+    episodes = episodes_of(model, shots)
     losses = train(model, episodes, steps=steps)
     assert np.mean(losses[-40:]) < np.mean(losses[:8]) / 10
     truths, errors = torch.cat([target for *_, target, _ in episodes]), []
@@ -234,6 +239,6 @@ def test_an_architecture_learns(name, steps):
             latents = sampling.euler(velocity, noise, sampling.time_grid(1))
             distances = (latents.mean(1) - truths).square().flatten(1).mean(dim=1)
             assert distances.argmin() == i
-            (reading,) = maps.read(model.layout.decode(latents).mean(1), STYLE)
+            (reading,) = maps.read(model.layout.decode(latents, shots).mean(1), STYLE)
             errors.append(sphere.distance_km(reading.point[None], place).item())
     assert np.median(errors) < 300

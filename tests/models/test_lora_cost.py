@@ -27,6 +27,8 @@ OPTIONS = LoraOptions(views=5, rank=3, drop_examples=0.0, drop_text=0.0)
     [
         ("klein", {"attention": "pairwise", "layout": "references", "photo_size": 64}),
         ("klein", {"attention": "joint", "layout": "references", "photo_size": 64}),
+        ("klein", {"attention": "pairwise", "layout": "pair"}),
+        ("klein", {"attention": "joint", "layout": "sheet"}),
         ("kontext", {"layout": "panel"}),
         ("vace", {}),
     ],
@@ -36,6 +38,8 @@ def test_operations_and_parameters_are_those_of_the_run(name, choices, tmp_path)
     folder = twins.ALL[name](tmp_path)
     choices = {"style": STYLE, **choices}
     model = icgeo.load(folder, **choices)
+    choices["trained_area"] = 2 * 64 * (64 + 128)
+    model = model.choosing(**choices)
     objective = FlowLoss(model, model.settings.prompts[0])
     weights = add_lora(objective.transformer, rank=3, alpha=3)
     pool = PhotoSet(
@@ -54,7 +58,10 @@ def test_operations_and_parameters_are_those_of_the_run(name, choices, tmp_path)
     images = sum(count for name, count in counts.items() if name in IMAGE_CODECS)
     if name != "vace":  # whose attention to the text the plan leaves out, most of so small a twin
         counted = counts["Global"] - images
-        assert found.episode_flop == pytest.approx(counted, rel=0.03)
+        # of what is shown, only keys and values of the last of the four blocks have a gradient: the
+        # more tokens a layout shows, the more the plan counts in vain
+        tolerance = 0.05 if choices.get("layout") in ("pair", "sheet") else 0.03
+        assert found.episode_flop == pytest.approx(counted, rel=tolerance)
 
 
 def test_memory_and_time_follow_from_the_options(tmp_path):

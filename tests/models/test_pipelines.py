@@ -178,6 +178,7 @@ def test_true_guidance_is_that_of_kontext(folders):
 @torch.no_grad()
 def test_a_panel_is_the_stock_pipeline_of_kontext(folders):
     model = icgeo.load(folders["kontext"], style=STYLE)
+    model = replace(model, settings=replace(model.settings, trained_area=3 * 64 * (64 + 128)))
     assert (model.settings.layout, model.settings.attention) == ("panel", "full")
     photos, drawn = pixels(2, 1) / 255, pixels(2, 2, width=128) / 255
     context = Context(2, model.layout.encode_pairs(photos, drawn), model.fingerprint)
@@ -316,7 +317,17 @@ def test_trimmed_text_is_not_the_same(folders):
         ),
         ("kontext", 9, {}, []),
         ("kontext", 0, {"layout": "references"}, []),
-        ("kontext", 1, {"layout": "references"}, ["3 reference images, where 1 are documented"]),
+        (
+            "kontext",
+            1,
+            {"layout": "references"},
+            ["3 reference images", "places 1 to 3 of images, where"],
+        ),
+        ("kontext", 0, {"layout": "pair"}, []),
+        ("klein", 3, {"layout": "pair"}, []),
+        ("klein", 4, {"layout": "pair"}, ["5 reference images, where 4 are documented"]),
+        ("klein", 15, {"layout": "sheet"}, []),
+        ("klein", 16, {"layout": "sheet"}, ["5 reference images, where 4 are documented"]),
         ("vace", 9, {}, []),
     ],
 )

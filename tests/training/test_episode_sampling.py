@@ -1,5 +1,7 @@
 """Tests of episodes for adapting: strategies, times, subsets, and their keys."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from scipy import stats
@@ -15,6 +17,7 @@ from icgeo.training.episodes import (
     choose_near,
     draw_times,
     sample_episode,
+    times_for,
 )
 from icgeo.training.options import EPISODE_CHOICES, EpisodeSamplingOptions
 
@@ -88,6 +91,23 @@ def test_times_are_shifted_as_those_of_sampling():
     assert torch.equal(sampling.shifted(uniform, 3.0), sampling.time_grid(7, shift=3.0))
     half = sampling.shifted(torch.tensor(0.5), 3.0)
     assert half.item() == pytest.approx(0.75)  # 3 / 2 over 1 + 2 / 2
+
+
+@pytest.mark.parametrize(("steps", "share"), [(None, 0.6), (1, 0.6), (4, 0.6), (28, 1 / 28)])
+def test_times_are_those_of_the_steps_that_are_meant(steps, share):
+    """For many, as often below 0.5 as sampling is, at the shift of klein base for 28 steps."""
+    options = EpisodeSamplingOptions(for_steps=steps)
+    t = draw_times(40000, **times_for(options), generator=generator())
+    assert (t == 1).double().mean().item() == pytest.approx(share, abs=0.01)
+    low = (sampling.shifted(t, 6.1) < 0.5).double().mean().item()
+    assert low == pytest.approx(0.136 if steps == 28 else 0.004, abs=0.006)
+    chosen = times_for(replace(options, share_at_t1=0.25, time_mean=0.1))
+    assert (chosen["share_at_t1"], chosen["mean"]) == (0.25, 0.1)
+
+
+def test_no_step_is_refused():
+    with pytest.raises(UsageError, match="expected for_steps of at least 1, got 0"):
+        EpisodeSamplingOptions(for_steps=0)
 
 
 def test_an_episode_follows_from_its_key(gallery):

@@ -408,7 +408,11 @@ def test_the_card_is_pushed_with_the_adapter(tmp_path, monkeypatch):
     monkeypatch.setattr("icgeo.models.hub.HfApi", Hub)
     with pytest.raises(UsageError, match="expected a model card"):
         push_to_hub(tmp_path, "someone/lora")
-    facts = {"data": "12 photos of x.", "settings": {"rank": 2, "alpha": 4}, "results": "| a |"}
+    facts = {
+        "data": "12 photos of x.",
+        "settings": {"rank": 2, "alpha": 4, "for_steps": 4},
+        "results": "| a |",
+    }
     choices = {"layout": "panel", "photo_size": 64}
     write_card(tmp_path, base="tiny", licence="apache-2.0", choices=choices, **facts)
     assert push_to_hub(tmp_path, "someone/lora") == "https://huggingface.co/someone/lora"
@@ -416,8 +420,11 @@ def test_the_card_is_pushed_with_the_adapter(tmp_path, monkeypatch):
     assert calls[1] == {"repo_id": "someone/lora", "folder_path": tmp_path, "revision": None}
     text = (tmp_path / "README.md").read_text()
     call = """adapter="path/of/this/folder", layout='panel', photo_size=64)"""
-    assert "## Settings\n\n- rank: 2\n- alpha: 4\n\n## Results\n\n| a |\n\n## Licence" in text
-    for part in ("base_model: tiny", "12 photos of x.", call, "license: apache"):
+    assert (
+        "## Settings\n\n- rank: 2\n- alpha: 4\n- for_steps: 4\n\n## Results\n\n| a |\n\n## Licence"
+        in text
+    )
+    for part in ("base_model: tiny", "12 photos of x.", call, "license: apache", "`steps=4`"):
         assert part in text
 
     def fail(*_, **__):

@@ -27,8 +27,10 @@ class PipelineBackbone:
     guidance: float = 1.0
     """What a distilled checkpoint is told as its guidance; others take none."""
 
-    layouts: ClassVar[tuple[str, ...]] = ("references", "panel")
+    layouts: ClassVar[tuple[str, ...]] = ("references", "panel", "pair", "sheet")
     """Ways to show examples that it knows, the default first."""
+    takes_references: ClassVar = True
+    """Whether its weights were trained on several reference images, each at a place of its own."""
     multiple: ClassVar[int] = 1
     """Tokens of which the sides of images are multiples."""
     digest: ClassVar = ""
@@ -98,6 +100,7 @@ class ArchitectureSpec:
         distilled = bool(index.get("is_distilled", is_cached))
         return Settings(
             style=maps.MapStyle.marker(),
+            photo_shape="own",
             prompts=(EARTH, UNKNOWN),
             default_prompt=EARTH,
             layout=self.backbone.layouts[0],

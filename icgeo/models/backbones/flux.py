@@ -162,6 +162,7 @@ class KontextBackbone(FluxBackbone):
     guidance: float = 2.5
     layouts: ClassVar = ("panel", "references")
     packed: ClassVar = 2
+    takes_references: ClassVar = False
 
     def unscaled(self, latents: Grid) -> Grid:
         """Undo the scale."""

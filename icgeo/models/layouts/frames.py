@@ -8,21 +8,11 @@ from typing import ClassVar
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from icgeo.models.backbones.wan import Latents, Shown, Video, WanBackbone
-from icgeo.models.layouts.layout import Kept, Layout, Maps, Photos, Predict, scaled
+from icgeo.models.layouts.layout import AnyPhotos, Kept, Layout, Maps, Photos, Predict, framed
 from icgeo.models.prompts import Embedding
-
-
-def framed(photos: Photos, height: int, width: int) -> Float[Tensor, "photos 3 height width"]:
-    """Scale photos to the largest square of a frame, and set them on grey in its middle."""
-    side = min(height, width)
-    left, top = (width - side) // 2, (height - side) // 2
-    margins = (left, width - side - left, top, height - side - top)
-    return functional.pad(scaled(photos, side), margins, value=0.5)
 
 
 @dataclass(frozen=True)
@@ -33,7 +23,6 @@ class Frames(Layout):
 
     fixed: ClassVar = ("text",)
     is_one_picture: ClassVar = True
-    encodes_ahead: ClassVar = False
 
     def __post_init__(self) -> None:
         # not set_attention_backend: it sets that of every other model in the process too
@@ -47,11 +36,11 @@ class Frames(Layout):
         channels = self.backbone.codec.config.z_dim
         return channels, 2 * shots + 2, style.height // scale, style.width // scale
 
-    def answer(self, latents: Tensor) -> Tensor:
+    def answer(self, latents: Tensor, shots: int) -> Tensor:
         """Cut the map out of what is drawn: the last frame."""
         return latents[..., -1:, :, :]
 
-    def encode_pairs(self, photos: Photos, drawn: Maps) -> Kept:
+    def encode_pairs(self, photos: AnyPhotos, drawn: Maps) -> Kept:
         """Keep the images of examples, in pixels."""
         shown = framed(photos, self.settings.style.height, self.settings.style.width)
         return {"images": torch.stack((shown, drawn.to(shown)), dim=1)}
@@ -83,7 +72,7 @@ class Frames(Layout):
         """Encode the videos of queries with their maps."""
         return self.backbone.encode(self._video(tensors, photos, drawn))
 
-    def read_maps(self, latents: Latents) -> Maps:
+    def read_maps(self, latents: Latents, shots: int) -> Maps:
         """Decode videos; the map is the mean of the last four frames."""
         return self.backbone.decode(latents)[:, :, -4:].mean(2)
 

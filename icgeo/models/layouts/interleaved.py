@@ -9,15 +9,17 @@ from typing import ClassVar
 
 import torch
 from einops import rearrange
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from icgeo.models.backbones.qwen import CausalPass, Prefix, QwenBackbone, install
-from icgeo.models.layouts.layout import Kept, Layout, Maps, Photos, Predict, Tokens
+from icgeo.models.layouts.layout import AnyPhotos, Kept, Layout, Maps, Photos, Predict, Tokens
 from icgeo.models.prompts import instruction
 
 
-def in_bytes(images: Maps) -> UInt8[Tensor, "maps 3 height width"]:
+def in_bytes(
+    images: Float[Tensor, "*images 3 height width"],
+) -> UInt8[Tensor, "*images 3 height width"]:
     """Round images to 8 bits, as pictures for a stock pipeline are."""
     return (255 * images).round().clamp(0, 255).to(torch.uint8)
 
@@ -30,7 +32,6 @@ class Interleaved(Layout):
 
     modes: ClassVar = ("causal",)
     fixed: ClassVar = ("text",)
-    encodes_ahead: ClassVar = False
 
     def __post_init__(self) -> None:
         install(self.backbone.transformer, backend=self.attention_backend)
@@ -43,11 +44,11 @@ class Interleaved(Layout):
         """Return the instruction for a prompt, to be read behind a photo; "" is nothing."""
         return instruction(prompt, shots=shots) if prompt else ""
 
-    def encode_pairs(self, photos: Photos, drawn: Maps, after: Kept | None = None) -> Kept:
+    def encode_pairs(self, photos: AnyPhotos, drawn: Maps, after: Kept | None = None) -> Kept:
         """Encode examples behind those that are kept already; differentiable."""
         prefix = Prefix.from_tensors(after or {})
-        for pair in zip(in_bytes(photos), in_bytes(drawn), strict=True):
-            prefix = self.backbone.extended(prefix, pair)
+        for photo, own_map in zip(photos, in_bytes(drawn), strict=True):
+            prefix = self.backbone.extended(prefix, (in_bytes(photo), own_map))
         return prefix.tensors()
 
     def encode_queries(self, tensors: Kept, photos: Photos) -> Photos:

@@ -14,7 +14,9 @@ from torch.nn import functional
 from icgeo.models.prompts import instruction, trimmed
 from icgeo.models.settings import Settings
 
-Photos = Float[Tensor, "photos 3 size size"]
+Photos = Float[Tensor, "photos 3 high wide"]
+AnyPhotos = Photos | list[Float[Tensor, "3 _ _"]]
+"""Photos of one shape, or a list of any shapes."""
 Maps = Float[Tensor, "maps 3 height width"]
 Tokens = Float[Tensor, "images tokens channels"]
 """Encoded images: of photos, or of what is drawn."""
@@ -41,10 +43,15 @@ class Layout:
     """Settings that belong to the weights."""
     is_one_picture: ClassVar = False
     """Whether examples and query are drawn again as a whole."""
-    encodes_ahead: ClassVar = True
-    """Whether photos and maps are encoded alone, whatever they stand beside."""
+    encodes_apart: ClassVar = False
+    """Whether what it shows of a pair is encoded without others, so that it is encoded once."""
     takes_groups: ClassVar = False
     """Whether queries with examples, times and prompts of their own go through in one pass."""
+
+    @property
+    def unit(self) -> int:
+        """Return how many examples are kept as one, for they share a picture."""
+        return 1
 
     def grid(self, shots: int) -> tuple[int, int]:
         """Return the rows and columns of the tokens that are drawn: of a map and no more."""
@@ -77,24 +84,44 @@ class Layout:
         """Describe photos by their colours at 8 x 8 pixels."""
         return functional.adaptive_avg_pool2d(photos.float(), 8).flatten(1)
 
-    def answer(self, latents: Tensor) -> Tensor:
+    def answer(self, latents: Tensor, shots: int) -> Tensor:
         """Cut the map out of what is drawn: it is nothing else."""
         return latents
 
+    def encode_apart(self, photos: Photos, drawn: Maps) -> Kept:
+        """Encode pairs once for training: `photos` as queries, `maps` as answers."""
+        layout: Any = self
+        answers = layout.encode_answers({}, photos, drawn)
+        return {"photos": layout.encode_queries({}, photos), "maps": answers}
+
     def decode(
-        self, latents: Float[Tensor, "queries samples *latent"]
+        self, latents: Float[Tensor, "queries samples *latent"], shots: int = 0
     ) -> Float[Tensor, "queries samples 3 height width"]:
         """Decode what is drawn to maps; in float32, unclipped."""
-        return self.read_maps(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
+        return self.read_maps(latents.flatten(0, 1), shots).unflatten(0, latents.shape[:2])
 
-    def read_maps(self, latents: Float[Tensor, "maps *latent"]) -> Maps:
+    def read_maps(self, latents: Float[Tensor, "maps *latent"], shots: int) -> Maps:
         """Decode the maps in what is drawn."""
         return self.backbone.decode(latents, rows=self.grid(0)[0])
 
 
-def scaled(photos: Photos, side: int) -> Float[Tensor, "photos 3 side side"]:
-    """Scale photos to a side in pixels."""
-    pixels = functional.interpolate(photos, (side, side), mode="bilinear", antialias=True)
+def framed(photos: AnyPhotos, height: int, width: int) -> Float[Tensor, "photos 3 height width"]:
+    """Scale each photo until a frame just holds it, and set it on grey in the middle."""
+    frames = []
+    for photo in photos:
+        scale = min(height / photo.shape[-2], width / photo.shape[-1])
+        rows, columns = (max(1, round(scale * side)) for side in photo.shape[-2:])
+        left, top = (width - columns) // 2, (height - rows) // 2
+        margins = (left, width - columns - left, top, height - rows - top)
+        frames.append(functional.pad(scaled(photo[None], rows, columns)[0], margins, value=0.5))
+    return torch.stack(frames)
+
+
+def scaled(
+    images: Float[Tensor, "images 3 _ _"], height: int, width: int
+) -> Float[Tensor, "images 3 height width"]:
+    """Scale images to a height and a width in pixels."""
+    pixels = functional.interpolate(images, (height, width), mode="bilinear", antialias=True)
     return pixels.clamp(0, 1)
 
 
@@ -107,6 +134,11 @@ def in_one_sequence(
         noisy = rearrange(x, "q s n c -> (q s) n c").to(references.dtype)
         others = repeat(references, "q n c -> (q s) n c", s=x.shape[1])
         velocity = backbone.forward(torch.cat((noisy, others), dim=1), t, ids, text=text)
-        return velocity[:, : noisy.shape[1]].unflatten(0, x.shape[:2]).float()
+        return exactly(velocity[:, : noisy.shape[1]].unflatten(0, x.shape[:2]))
 
     return predict
+
+
+def exactly(x: Tensor) -> Tensor:
+    """Return numbers in float32 at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,7 +1,8 @@
 """Pairs as reference images: each photo and each map is an image of its own.
 
 They stand in the order of stock pipelines: photo, map, photo, map, ..., the query's photo. So the
-mode `full` computes what `Flux2KleinPipeline` computes for the same images.
+mode `full` computes what `Flux2KleinPipeline` computes for the same images. Photos may have any
+shapes; what is kept of a pair then has as many tokens as it needs, padded to those of the longest.
 """
 
 from collections.abc import Sequence
@@ -10,14 +11,32 @@ from typing import ClassVar
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from icgeo.models.attention import AttentionContext, KVCache, install
 from icgeo.models.backbones.flux import FluxBackbone, Ids
-from icgeo.models.layouts.layout import Kept, Layout, Maps, Photos, Predict, Tokens, in_one_sequence
+from icgeo.models.layouts.layout import (
+    AnyPhotos,
+    Kept,
+    Layout,
+    Maps,
+    Photos,
+    Predict,
+    Tokens,
+    exactly,
+    in_one_sequence,
+)
 from icgeo.models.prompts import Embedding
 from icgeo.models.settings import MODES
+
+Size = Sequence[int]
+"""Rows and columns of tokens."""
+Grids = Int[Tensor, "examples 2"]
+"""Rows and columns of the part of each example that may have any shape."""
+Pairs = Float[Tensor, "examples tokens channels"]
+Queries = Float[Tensor, "queries rows columns channels"]
 
 
 @dataclass(frozen=True)
@@ -27,114 +46,176 @@ class References(Layout):
     backbone: FluxBackbone
 
     modes: ClassVar = MODES
+    encodes_apart: ClassVar = True
 
     def __post_init__(self) -> None:
         install(self.backbone.transformer, backend=self.attention_backend)
 
+    def images(self, grids: Grids) -> list[Size]:
+        """Return the sizes of the reference images of examples, in order: of photo and map."""
+        return [size for grid in grids.tolist() for size in (grid, self.grid(0))]
+
+    def lengths(self, grids: Grids) -> list[int]:
+        """Return the number of tokens of each example."""
+        rows, columns = self.grid(0)
+        return (grids.prod(dim=1) + rows * columns).tolist()
+
     def references(self, shots: int) -> int:
-        """Return the number of images: two an example, and the query's photo."""
-        return 2 * shots + 1
+        """Return the number of images, that of the query counted."""
+        return len(self.images(torch.zeros(shots, 2, dtype=torch.int64))) + 1
 
-    def ids(self, *images: int) -> Ids:
-        """Places of the tokens of images: 0 is the map to draw, odd ones are photos, others maps.
+    def ids(self, images: Sequence[Size], *, first: int) -> Ids:
+        """Return the places of the tokens of images, numbered from `first`.
 
-        Those of example i, from 0, are 2 i + 1 and 2 i + 2, and the query's photo is behind them.
+        The map to draw is image 0, those of examples count from 1, and the query's comes last.
         """
-        side = self.settings.photo_size // self.backbone.patch
-        grids = (self.grid(0), (side, side))
-        return torch.cat([self.backbone.ids(image, *grids[image % 2]) for image in images])
+        numbered = enumerate(images, first)
+        return torch.cat([self.backbone.ids(number, *size) for number, size in numbered])
 
-    def encode_pairs(self, photos: Photos, drawn: Maps) -> Kept:
+    def encode_examples(self, photos: AnyPhotos, drawn: Maps) -> tuple[Pairs, Grids]:
+        """Encode the images of examples, and return the grids of their photos."""
+        grids = [self.encode_queries({}, photo[None])[0] for photo in photos]
+        pairs = zip(grids, self.backbone.encode(drawn), strict=True)
+        tokens = [torch.cat((photo.flatten(0, 1), one_map)) for photo, one_map in pairs]
+        return pad_sequence(tokens, batch_first=True), torch.tensor([x.shape[:2] for x in grids])
+
+    def encode_pairs(self, photos: AnyPhotos, drawn: Maps) -> Kept:
         """Encode examples to what is kept of them."""
         with torch.no_grad():
-            latents = [self.backbone.encode(images) for images in (photos, drawn)]
-        return self.keep(*latents)
+            tokens, grids = self.encode_examples(photos, drawn)
+        return self._keep(tokens, grids)
 
-    def keep(
-        self,
-        photos: Float[Tensor, "examples photo_tokens channels"],
-        drawn: Float[Tensor, "examples map_tokens channels"],
-    ) -> Kept:
-        """Keep the latents of examples, or their keys and values; differentiable."""
-        pairs, cache = torch.cat((photos, drawn), dim=1), KVCache()
+    def keep(self, photos: Queries, drawn: Pairs) -> Kept:
+        """Keep the latents of photos and maps, or their keys and values; differentiable."""
+        grids = torch.tensor([photos.shape[1:3]] * len(photos))
+        return self._keep(torch.cat((photos.flatten(1, 2), drawn), dim=1), grids)
+
+    def _keep(self, pairs: Pairs, grids: Grids) -> Kept:
         if self.settings.attention == "full":
-            return {"tokens": pairs}
-        count = 1
-        if self.settings.attention == "joint":
-            pairs, count = rearrange(pairs, "k n c -> 1 (k n) c"), len(pairs)
-        context, ids = AttentionContext(cache=cache), self.ids(*range(1, 2 * count + 1))
-        self.backbone.forward(pairs, 0.0, ids, attention_context=context)
+            return {"tokens": pairs, "grids": grids}
+        if self.settings.attention == "pairwise":
+            return {**self._alone(pairs, grids), "grids": grids}
+        together = in_a_row(pairs, self.lengths(grids))
+        return {**self._cached(together, self.images(grids)), "grids": grids}
+
+    def _cached(self, tokens: Tokens, images: Sequence[Size]) -> Kept:
+        """Compute keys and values of sequences that each hold such images, seen by no one else."""
+        cache, ids = KVCache(), self.ids(images, first=1)
+        context = AttentionContext(cache=cache)
+        self.backbone.forward(tokens, 0.0, ids, attention_context=context)
         return cache.tensors()
 
-    def encode_queries(self, tensors: Kept, photos: Photos) -> Tokens:
-        """Encode query photos."""
-        return self.backbone.encode(photos)
+    def _alone(self, pairs: Pairs, grids: Grids) -> Kept:
+        """Compute keys and values of units that each see themselves; those of one shape at once."""
+        starts: dict[str, list[int]] = {}
+        for start in range(0, len(pairs), self.unit):
+            starts.setdefault(str(grids[start : start + self.unit].tolist()), []).append(start)
+        numbers: list[int] = []
+        parts: list[Kept] = []
+        for alike in starts.values():
+            shape = grids[alike[0] : alike[0] + self.unit]
+            rows = [start + row for start in alike for row in range(len(shape))]
+            tokens = pairs[rows, : self.lengths(shape)[0]]
+            units = rearrange(tokens, "(u r) n c -> u (r n) c", r=len(shape))
+            kept = self._cached(units, self.images(shape))
+            split = {
+                n: rearrange(x, "u (r n) ... -> (u r) n ...", r=len(shape)) for n, x in kept.items()
+            }
+            numbers, parts = numbers + rows, [*parts, split]
+        if len(parts) == 1:  # in order, and not copied
+            return parts[0]
+        order = torch.tensor(numbers).argsort().tolist()
+        rows_of = {name: [row for part in parts for row in part[name]] for name in parts[0]}
+        return {
+            n: pad_sequence([x[i] for i in order], batch_first=True) for n, x in rows_of.items()
+        }
+
+    def encode_queries(self, tensors: Kept, photos: Photos) -> Queries:
+        """Encode query photos, all of one shape."""
+        tokens = self.backbone.encode(photos)
+        return tokens.unflatten(1, (photos.shape[-2] // self.backbone.patch, -1))
 
     def encode_answers(self, tensors: Kept, photos: Photos, drawn: Maps) -> Tokens:
         """Encode the maps of queries."""
         return self.backbone.encode(drawn)
 
-    def predictor(self, tensors: Kept, shots: int, queries: Tokens) -> Predict:
+    def predictor(self, tensors: Kept, shots: int, queries: Queries) -> Predict:
         """Return the velocity of noisy maps; what depends on neither noise nor time is done now."""
         if self.settings.attention != "full":
             return self.sharing(tensors, shots, queries)
-        examples = rearrange(tensors.get("tokens", queries[:0]), "k n c -> 1 (k n) c")
-        shown = torch.cat((examples.expand(len(queries), -1, -1), queries), dim=1)
-        return in_one_sequence(self.backbone, shown, self.ids(*range(2 * shots + 2)))
+        shown = queries.flatten(1, 2)
+        images: list[Size] = [self.grid(0), queries.shape[1:3]]
+        if shots:
+            examples = in_a_row(tensors["tokens"], self.lengths(tensors["grids"]))
+            shown = torch.cat((examples.expand(len(queries), -1, -1), shown), dim=1)
+            images[1:1] = self.images(tensors["grids"])
+        return in_one_sequence(self.backbone, shown, self.ids(images, first=0))
 
     def sharing(
         self,
         tensors: Kept,
         shots: int,
-        queries: Tokens,
+        queries: Queries,
         *,
         visible: Bool[Tensor, "images shots"] | None = None,
     ) -> Predict:
         """Encode the query photos once; examples and photos are then seen by every step.
 
-        `visible` says which examples each query sees, in the mode `pairwise`; None means all.
+        `visible` says which examples each query sees, in the mode `pairwise` and where all are of
+        one shape; None means all.
         """
         backbone, examples, photo_cache = self.backbone, [], KVCache()
-        place = backbone.transformer.pos_embed
+        place, images = backbone.transformer.pos_embed, list[Size]()
         if shots:
-            rows = None if visible is None else visible[None]
-            cache = KVCache.from_tensors(tensors)
-            rotary = place(self.ids(*range(1, 2 * shots + 1)))
-            examples = [cache.rotated(rotary, groups=1, visible=rows)]
-        ids = self.ids(2 * shots + 1)
-        backbone.forward(
-            queries, 0.0, ids, attention_context=AttentionContext(examples, photo_cache)
-        )
+            images, rows = self.images(tensors["grids"]), None if visible is None else visible[None]
+            rotary = place(self.ids(images, first=1))
+            examples = [self._restored(tensors, rows).rotated(rotary, groups=1, visible=rows)]
+        ids = self.ids([queries.shape[1:3]], first=len(images) + 1)
+        context = AttentionContext(examples, photo_cache)
+        backbone.forward(queries.flatten(1, 2), 0.0, ids, attention_context=context)
         photos = photo_cache.rotated(place(ids), groups=len(queries))
-        attention_context, map_ids = AttentionContext((*examples, photos)), self.ids(0)
+        attention_context = AttentionContext((*examples, photos))
+        map_ids = self.ids([self.grid(0)], first=0)
 
         def predict(x: Tensor, t: float, text: Embedding) -> Tensor:
             tokens = rearrange(x, "q s n c -> (q s) n c").to(queries.dtype)
             velocity = backbone.forward(
                 tokens, t, map_ids, text=text, attention_context=attention_context
             )
-            return rearrange(velocity, "(q s) n c -> q s n c", q=len(x)).float()
+            return exactly(rearrange(velocity, "(q s) n c -> q s n c", q=len(x)))
 
         return predict
 
+    def _restored(self, tensors: Kept, visible: Tensor | None) -> KVCache:
+        """Return keys and values of examples, in a row if all see them all."""
+        lengths = self.lengths(tensors["grids"])
+        in_rows = self.settings.attention == "pairwise" and visible is None
+        cached = {name: x for name, x in tensors.items() if name != "grids"}
+        return KVCache.from_tensors(
+            {name: in_a_row(x, lengths) for name, x in cached.items()} if in_rows else cached
+        )
+
     def leave_one_out(
         self,
-        photos: Float[Tensor, "episodes views photo_tokens channels"],
-        drawn: Float[Tensor, "episodes views map_tokens channels"],
+        photos: Float[Tensor, "episodes views rows columns channels"],
+        shown: Float[Tensor, "episodes views example_tokens channels"],
         noisy: Float[Tensor, "episodes views map_tokens channels"],
         t: Float[Tensor, "episodes views"],
         visible: Bool[Tensor, "episodes views views"],
         prompts: Sequence[str],
     ) -> Float[Tensor, "episodes views map_tokens channels"]:
-        """Return the velocity of all maps of episodes, each given the pairs that it may see."""
-        episodes = zip(photos, drawn, noisy, t[:, 0].tolist(), visible, prompts, strict=True)
+        """Return the velocity of all maps of episodes, each given the pairs that it may see.
+
+        `shown` is what `keep` takes of them beside photos.
+        """
+        episodes = zip(photos, shown, noisy, t[:, 0].tolist(), visible, prompts, strict=True)
         return torch.stack([self._episode(*parts) for parts in episodes])
 
     def _episode(
-        self, photos: Tensor, drawn: Tensor, noisy: Tensor, t: float, visible: Tensor, prompt: str
+        self, photos: Tensor, shown: Tensor, noisy: Tensor, t: float, visible: Tensor, prompt: str
     ) -> Tensor:
         sees = visible.any(dim=1)  # those without examples are told otherwise, in another pass
-        tensors = self.keep(photos, drawn) if sees.any() else {}
+        tensors = self.keep(photos, shown) if sees.any() else {}
         velocity = torch.zeros(noisy.shape, device=noisy.device)
         for rows, count in ((sees, len(photos)), (~sees, 0)):
             if rows.any():
@@ -143,3 +224,13 @@ class References(Layout):
                 text = self.text(prompt, count)
                 velocity[rows] = predict(noisy[rows][:, None], t, text)[:, 0]
         return velocity
+
+
+def in_a_row(
+    examples: Float[Tensor, "examples tokens *rest"], lengths: Sequence[int]
+) -> Float[Tensor, "1 all_tokens *rest"]:
+    """Set the tokens of examples behind each other, without what pads them."""
+    if min(lengths) == examples.shape[1]:
+        return examples.flatten(0, 1)[None]
+    rows = zip(examples, lengths, strict=True)
+    return torch.cat([tokens[:length] for tokens, length in rows])[None]

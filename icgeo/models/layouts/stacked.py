@@ -27,8 +27,9 @@ class Stacked(Layout):
     backbone: TinyBackbone
 
     modes: ClassVar = MODES
-    fixed: ClassVar = ("style", "layout", "photo_size", "text")
+    fixed: ClassVar = ("style", "layout", "photo_size", "photo_shape", "text")
     takes_groups: ClassVar = True
+    encodes_apart: ClassVar = True
 
     def latent_shape(self, shots: int) -> tuple[int, ...]:
         """Return the tokens and channels of a map."""
@@ -74,7 +75,7 @@ class Stacked(Layout):
         """Encode the maps of queries."""
         return self.backbone.codec.encode_maps(drawn.to(self.backbone.prompts))
 
-    def read_maps(self, latents: Tokens) -> Maps:
+    def read_maps(self, latents: Tokens, shots: int) -> Maps:
         """Decode latents to maps; linear."""
         return self.backbone.codec.decode_maps(latents)
 
