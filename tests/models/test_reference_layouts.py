@@ -12,10 +12,10 @@ from test_attention_modes import Places, _rotate_in_float64  # noqa: F401
 from torch.nn import functional
 
 from icgeo import maps
+from icgeo.models.architectures import ARCHITECTURES
 from icgeo.models.attention import install
 from icgeo.models.backbones.flux import FluxBackbone
 from icgeo.models.context import Context
-from icgeo.models.loading import ARCHITECTURES
 from icgeo.models.map_model import MapModel
 from icgeo.models.prompts import Prompts
 
