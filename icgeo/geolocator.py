@@ -31,6 +31,7 @@ from icgeo.options import SETTINGS, LocateOptions, fields_of
 from icgeo.prediction import (
     Example,
     Examples,
+    Locator,
     Prediction,
     SequencePrediction,
     add_seconds,
@@ -100,6 +101,7 @@ def predict(  # noqa: D417, PLR0913
     vae_tiling: bool = False,
     revision: str | None = None,
     local_files_only: bool = False,
+    evidence: Locator | None = None,
     allow_outside: bool = False,
     **unknown: Any,
 ) -> list[Prediction]:
@@ -169,6 +171,9 @@ class Geolocator(LocateOptions, LoadOptions):
     """How it is called in tables and figures."""
     examples: Examples = None
     """What is shown where `locate` is given None; [] shows nothing."""
+    evidence: Locator | None = None
+    """Another way, such as `icgeo.baselines.Retrieval`, whose answer from the same examples the
+    model is shown as one more map; for pretrained models."""
     allow_outside: bool = False
     """Accept examples outside the folder of their manifest."""
 
@@ -199,10 +204,10 @@ class Geolocator(LocateOptions, LoadOptions):
             model = load(model, style=self.style, **options)
         else:
             _refuse_loading(options)
-        if self.example_guidance is None:
-            return model
-        settings = replace(model.settings, example_guidance=self.example_guidance)
-        return replace(model, settings=settings)
+        changes: dict[str, Any] = {"shows_evidence": True} if self.evidence else {}
+        if self.example_guidance is not None:
+            changes["example_guidance"] = self.example_guidance
+        return replace(model, settings=replace(model.settings, **changes)) if changes else model
 
     def _examples(self, examples: Examples) -> list[Example]:
         examples = self.examples if examples is None else examples
@@ -255,6 +260,8 @@ class Geolocator(LocateOptions, LoadOptions):
         """
         if not isinstance(self.select, str):
             raise UsageError(f"expected a select by name to save, got {self.select}")
+        if self.evidence:
+            raise UsageError(f"expected no evidence of another way to save, got {self.evidence}")
         pairs, path = self._examples(examples), Path(folder)
         photos = self._pixels([pair.image for pair in pairs])
         seen = [
@@ -420,14 +427,24 @@ class Geolocator(LocateOptions, LoadOptions):
     ) -> list[Prediction]:
         """Locate photos that are shown the same."""
         context = self.context(pairs) if keep else self.loaded.encode_context(*self._pairs(pairs))
-        worlds = self.worlds(pairs)
-        return [
-            prediction
-            for start in range(0, len(photos), self.batch_size)
-            for prediction in self._locate(
-                photos[start : start + self.batch_size], context, worlds, callback_on_step_end
-            )
-        ]
+        worlds, everything = self.worlds(pairs), torch.arange(len(pairs))
+        predictions: list[Prediction] = []
+        for start in range(0, len(photos), self.batch_size):
+            batch = photos[start : start + self.batch_size]
+            evidence = self._evidence_maps(batch, pairs, everything.expand(len(batch), -1))
+            own = replace(context, evidence=evidence)
+            predictions += self._locate(batch, own, worlds, callback_on_step_end)
+        return predictions
+
+    def _evidence_maps(
+        self, photos: Sequence[Photo], bank: Sequence[Example], chosen: Int[Tensor, "photos shots"]
+    ) -> Float[Tensor, "photos 3 height width"] | None:
+        """Draw what the other way says of photos, if there is one and there are examples."""
+        if not (self.evidence and chosen.shape[1]):
+            return None
+        answers = locate_by_sets(self.evidence.locate, photos, bank, chosen)
+        style = self.loaded.settings.style
+        return torch.stack([maps.draw_density(answer.density, style) for answer in answers])
 
     def locate_chosen(
         self,
@@ -460,6 +477,7 @@ class Geolocator(LocateOptions, LoadOptions):
             pairs = self._pairs([bank[number] for number in used.tolist()])
             context = self.loaded.encode_context(*pairs).choosing(numbers)
             batch = photos[len(predictions) : len(predictions) + len(rows)]
+            context = replace(context, evidence=self._evidence_maps(batch, bank, rows))
             predictions += self._locate(batch, context, worlds, callback_on_step_end)
         return predictions
 
@@ -588,7 +606,7 @@ class Geolocator(LocateOptions, LoadOptions):
             return rearrange(drawn, "(v q) s c h w -> q (v s) c h w", v=len(views))
 
         drawn = self.loaded.draw_maps(
-            context.repeated(len(views)),
+            context.of_queries(torch.arange(count).repeat(len(views))),
             rearrange(views, "v q c h w -> (v q) c h w"),
             prompt=prompt,
             samples=self.samples or settings.samples,
@@ -623,8 +641,7 @@ class Geolocator(LocateOptions, LoadOptions):
         predictions: dict[int, Prediction] = {}
         for alike in numbers.values():
             part = torch.stack([pixels[number] for number in alike])
-            chosen = None if context.chosen is None else context.chosen[alike]
-            own = replace(context, chosen=chosen)
+            own = context.of_queries(torch.tensor(alike))
             located = self._locate_pixels(part, own, worlds, callback_on_step_end)
             predictions.update(zip(alike, located, strict=True))
         return [predictions[number] for number in range(len(photos))]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -36,6 +36,8 @@ class Context:
     """Local descriptors of the examples and their places, where the model compares parts."""
     chosen: Int[Tensor, "queries shots"] | None = None
     """Which of the kept pairs each query sees, in order; None means all of them."""
+    evidence: Float[Tensor, "queries 3 height width"] | None = None
+    """Maps of what another way says of each query, for settings that show them."""
     unit: int = 1
     """How many pairs were kept as one, on a sheet; the last sheet may hold fewer."""
 
@@ -67,17 +69,19 @@ class Context:
                 "of each query, or take the layout 'pair'"
             )
 
-    def repeated(self, times: int) -> "Context":
-        """Serve as many queries again and again, behind each other."""
-        return self if self.chosen is None else replace(self, chosen=self.chosen.repeat(times, 1))
+    def of_queries(self, rows: Int[Tensor, " rows"]) -> "Context":
+        """Serve queries of these numbers, of those that it has choices or evidence for."""
+        chosen, evidence = (None if x is None else x[rows] for x in (self.chosen, self.evidence))
+        return replace(self, chosen=chosen, evidence=evidence)
 
     def gathered(self) -> "Context":
-        """Copy what a layout sees of each query's pairs, after `choosing`, query after query."""
-        if self.chosen is None:
-            return self
-        rows = self.chosen.flatten()
-        tensors = {name: tensor[rows.to(tensor.device)] for name, tensor in self.tensors.items()}
-        return replace(self, tensors=tensors, parts=None, chosen=None)
+        """Copy what a layout sees: each query's pairs, after `choosing`, and the evidence."""
+        tensors = self.tensors
+        if self.chosen is not None:
+            rows = self.chosen.flatten()
+            tensors = {name: tensor[rows.to(tensor.device)] for name, tensor in tensors.items()}
+        own = {} if self.evidence is None else {"evidence": self.evidence}
+        return replace(self, tensors={**tensors, **own}, parts=None, chosen=None, evidence=None)
 
     def require(self, fingerprint: dict[str, str]) -> None:
         """Raise ValueError if it was made by anything else, with what differs."""

@@ -79,6 +79,7 @@ class Tokens:
         style, words = settings.style, text or TEXT_TOKENS["trimmed"]
         text = text or TEXT_TOKENS[settings.text]
         one_map = style.height * style.width // patch**2
+        evidence = int(shots > 0 and settings.shows_evidence)
         if settings.layout == "stacked":  # a pair is one image, and prompts are embedded already
             return cls(one_map, 0, one_map, text=2)
         if settings.layout == "panel":
@@ -88,11 +89,11 @@ class Tokens:
             pair = style.height * (style.height + style.width) // patch**2
             return cls(pair, pair, one_map, text)
         if settings.layout == "frames":  # the instruction is attended to apart
-            return cls(0, 0, (2 * shots + 2) * one_map, 0)
+            return cls(0, 0, (2 * shots + 2 + evidence) * one_map, 0)
         photo = (settings.photo_size // patch) ** 2
         if settings.layout == "interleaved":  # words are read once a query, and never padded
             return cls(photo + one_map + 2 * TAG_TOKENS, photo + TAG_TOKENS + words, one_map, 0)
-        return cls(photo + one_map, photo, one_map, text)
+        return cls(photo + one_map, photo + evidence * one_map, one_map, text)
 
 
 @dataclass(frozen=True)

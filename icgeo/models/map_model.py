@@ -239,15 +239,22 @@ class MapModel:
         after the other, and it is called for each of them.
 
         Raises:
-            ValueError: a context that another model, dtype, style, layout or mode has made.
+            ValueError: a context that another model, dtype, style, layout or mode has made, or one
+                without evidence where settings show it.
         """
         context.require(self.fingerprint)
         layout, shots = self.layout, context.shots
+        if layout.shows_evidence(shots) != (context.evidence is not None):
+            raise ValueError(
+                "expected maps of evidence in a context of examples where settings show them, got "
+                f"shows_evidence={self.settings.shows_evidence}, {shots} examples, evidence of "
+                f"{0 if context.evidence is None else len(context.evidence)} queries"
+            )
         decode = partial(layout.decode, shots=shots)
         parts = [(context, photos)]
         if context.chosen is not None and not layout.takes_groups:  # one after the other
-            rows = zip(context.chosen.split(1), photos.split(1), strict=True)
-            parts = [(replace(context, chosen=row), photo) for row, photo in rows]
+            rows = torch.arange(len(photos)).split(1)
+            parts = [(context.of_queries(row), photos[row]) for row in rows]
         drawn = []
         for part, photo in parts:
             examples = part.gathered()
@@ -315,6 +322,11 @@ def require_known(settings: Settings, layouts: tuple[str, ...]) -> None:
         raise LoadError(
             f"expected attention of {kind.modes} in the layout {settings.layout!r}, "
             f"got {settings.attention!r}"
+        )
+    if settings.shows_evidence and not kind.takes_evidence:
+        raise LoadError(
+            f"expected no evidence of another way in the layout {settings.layout!r}, which has no "
+            "place for its map"
         )
     if settings.example_guidance != 1 and kind.is_one_picture:
         raise LoadError(

@@ -59,20 +59,28 @@ TASK = (
     "Draw the map of the last photo: the same map, pixel for pixel, with one red dot at the place "
     "where the photo was taken, and nothing else."
 )
+_EVIDENCE = {
+    "references": " Behind it another map shows a guess, which may be wrong.",
+    "frames": " The frame between them is a map that shows a guess, which may be wrong.",
+}
+_ON_THE_MAP = " On the last map a guess is drawn, which may be wrong."
 _WORLD = {
     EARTH: " The map shows the whole Earth, north up, from 180 degrees west to 180 degrees east.",
     UNKNOWN: " The photos show an unknown planet; only the examples tell where things are.",
 }
 
 
-def instruction(prompt: str, *, shots: int, layout: str = "references") -> str:
-    """Return the instruction for a model that is shown pairs in a layout.
+def instruction(
+    prompt: str, *, shots: int, layout: str = "references", evidence: bool = False
+) -> str:
+    """Return the instruction for a model that is shown pairs in a layout, and maybe evidence.
 
     The task stands first, for CLIP reads no more than 77 tokens.
     """
     if prompt not in _WORLD:
         raise ValueError(f"expected a prompt of {sorted(_WORLD)}, got {prompt!r}")
-    return TASK + " " + _SHOWN[layout, shots > 0].strip() + _WORLD[prompt]
+    guess = _EVIDENCE.get(layout, _ON_THE_MAP) if evidence else ""
+    return TASK + " " + _SHOWN[layout, shots > 0].strip() + guess + _WORLD[prompt]
 
 
 Embedding = dict[str, Tensor]

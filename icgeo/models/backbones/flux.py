@@ -160,7 +160,7 @@ class KontextBackbone(FluxBackbone):
     """
 
     guidance: float = 2.5
-    layouts: ClassVar = ("panel", "references")
+    layouts: ClassVar = ("panel", "references", "pair", "sheet")
     packed: ClassVar = 2
     takes_references: ClassVar = False
 

@@ -23,6 +23,7 @@ class Frames(Layout):
 
     fixed: ClassVar = ("text",)
     is_one_picture: ClassVar = True
+    takes_evidence: ClassVar = True
 
     def __post_init__(self) -> None:
         # not set_attention_backend: it sets that of every other model in the process too
@@ -34,7 +35,8 @@ class Frames(Layout):
         """Return the channels, latent frames, rows and columns of a video."""
         scale, style = self.backbone.scale, self.settings.style
         channels = self.backbone.codec.config.z_dim
-        return channels, 2 * shots + 2, style.height // scale, style.width // scale
+        frames = 2 * shots + 2 + self.shows_evidence(shots)
+        return channels, frames, style.height // scale, style.width // scale
 
     def answer(self, latents: Tensor, shots: int) -> Tensor:
         """Cut the map out of what is drawn: the last frame."""
@@ -53,7 +55,8 @@ class Frames(Layout):
         if tensors:
             pairs = tensors["images"].to(queries)
         examples = repeat(pairs, "k pair c h w -> q (k pair) c h w", q=len(queries))
-        images = torch.cat((examples, queries[:, None], last[:, None]), dim=1)
+        evidence = [tensors["evidence"].to(queries)] if "evidence" in tensors else []
+        images = torch.cat((examples, torch.stack((queries, *evidence, last), dim=1)), dim=1)
         frames = repeat(images[:, 1:], "q n c h w -> q c (n four) h w", four=4)
         return 2 * torch.cat((images[:, 0, :, None], frames), dim=2) - 1
 

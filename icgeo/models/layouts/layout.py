@@ -45,6 +45,9 @@ class Layout:
     """Whether examples and query are drawn again as a whole."""
     encodes_apart: ClassVar = False
     """Whether what it shows of a pair is encoded without others, so that it is encoded once."""
+    takes_evidence: ClassVar = False
+    """Whether a map of evidence may be shown beside the query's photo, as `evidence` among what is
+    kept of the examples."""
     takes_groups: ClassVar = False
     """Whether queries with examples, times and prompts of their own go through in one pass."""
 
@@ -74,9 +77,16 @@ class Layout:
         """Return the number of reference images that a query is shown with so many examples."""
         return 1
 
+    def shows_evidence(self, shots: int) -> bool:
+        """Return whether a query with so many examples is shown a map of evidence."""
+        return shots > 0 and self.settings.shows_evidence
+
     def text(self, prompt: str, shots: int) -> Any:
         """Embed the instruction for a prompt; "" is nothing."""
-        words = instruction(prompt, shots=shots, layout=self.settings.layout) if prompt else ""
+        evidence, words = self.shows_evidence(shots), ""
+        if prompt:
+            layout = self.settings.layout
+            words = instruction(prompt, shots=shots, layout=layout, evidence=evidence)
         embedding = self.backbone.prompts(words)
         return trimmed(embedding) if self.settings.text == "trimmed" else embedding
 

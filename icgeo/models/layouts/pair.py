@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icgeo.maps.drawing import base_image
-from icgeo.models.layouts.layout import AnyPhotos, Kept, Maps, Photos, framed
+from icgeo.models.layouts.layout import AnyPhotos, Kept, Maps, Photos, Tokens, framed
 from icgeo.models.layouts.references import Grids, Pairs, Queries, References, Size
 
 
@@ -54,10 +54,18 @@ class Pair(References):
         """
         return self._keep(drawn, torch.tensor([photos.shape[1:3]] * len(photos)))
 
+    def own_images(self, shots: int) -> int:
+        """Return 1: evidence is drawn on the map beside the photo."""
+        return 1
+
+    def own_tokens(self, tensors: Kept, queries: Queries) -> tuple[Tokens, list[Size]]:
+        """Return the tokens and size of the pictures of queries."""
+        return super().own_tokens({}, queries)
+
     def encode_queries(self, tensors: Kept, photos: Photos) -> Queries:
-        """Encode query photos beside blank maps."""
+        """Encode query photos beside maps that are blank, or show evidence."""
         blank = base_image(self.settings.style).expand(len(photos), -1, -1, -1)
-        return super().encode_queries(tensors, pictures(photos, blank))
+        return super().encode_queries(tensors, pictures(photos, tensors.get("evidence", blank)))
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ class Panel(Layout):
     backbone: FluxBackbone
 
     is_one_picture: ClassVar = True
+    takes_evidence: ClassVar = True
 
     def __post_init__(self) -> None:
         install(self.backbone.transformer, backend=self.attention_backend)
@@ -83,9 +84,9 @@ class Panel(Layout):
         return {"rows": panel_rows(photos, drawn)}
 
     def encode_queries(self, tensors: Kept, photos: Photos) -> Tokens:
-        """Encode the panels of queries, with blank maps."""
-        blank = base_image(self.settings.style)
-        return self.encode_answers(tensors, photos, blank.expand(len(photos), -1, -1, -1))
+        """Encode the panels of queries, with maps that are blank, or show evidence."""
+        blank = base_image(self.settings.style).expand(len(photos), -1, -1, -1)
+        return self.encode_answers(tensors, photos, tensors.get("evidence", blank))
 
     def encode_answers(self, tensors: Kept, photos: Photos, drawn: Maps) -> Tokens:
         """Encode the panels of queries with their maps."""

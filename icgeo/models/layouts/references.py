@@ -47,6 +47,7 @@ class References(Layout):
 
     modes: ClassVar = MODES
     encodes_apart: ClassVar = True
+    takes_evidence: ClassVar = True
 
     def __post_init__(self) -> None:
         install(self.backbone.transformer, backend=self.attention_backend)
@@ -61,8 +62,12 @@ class References(Layout):
         return (grids.prod(dim=1) + rows * columns).tolist()
 
     def references(self, shots: int) -> int:
-        """Return the number of images, that of the query counted."""
-        return len(self.images(torch.zeros(shots, 2, dtype=torch.int64))) + 1
+        """Return the number of images, those of the query counted."""
+        return len(self.images(torch.zeros(shots, 2, dtype=torch.int64))) + self.own_images(shots)
+
+    def own_images(self, shots: int) -> int:
+        """Return the number of images of a query: its photo, and maybe a map of evidence."""
+        return 1 + self.shows_evidence(shots)
 
     def ids(self, images: Sequence[Size], *, first: int) -> Ids:
         """Return the places of the tokens of images, numbered from `first`.
@@ -139,12 +144,20 @@ class References(Layout):
         """Encode the maps of queries."""
         return self.backbone.encode(drawn)
 
+    def own_tokens(self, tensors: Kept, queries: Queries) -> tuple[Tokens, list[Size]]:
+        """Return the tokens and sizes of the images of queries: photo, and maybe evidence."""
+        tokens, sizes = queries.flatten(1, 2), list[Size]([queries.shape[1:3]])
+        if "evidence" in tensors:
+            evidence = self.backbone.encode(tensors["evidence"])
+            tokens, sizes = torch.cat((tokens, evidence), dim=1), [*sizes, self.grid(0)]
+        return tokens, sizes
+
     def predictor(self, tensors: Kept, shots: int, queries: Queries) -> Predict:
         """Return the velocity of noisy maps; what depends on neither noise nor time is done now."""
         if self.settings.attention != "full":
             return self.sharing(tensors, shots, queries)
-        shown = queries.flatten(1, 2)
-        images: list[Size] = [self.grid(0), queries.shape[1:3]]
+        shown, sizes = self.own_tokens(tensors, queries)
+        images: list[Size] = [self.grid(0), *sizes]
         if shots:
             examples = in_a_row(tensors["tokens"], self.lengths(tensors["grids"]))
             shown = torch.cat((examples.expand(len(queries), -1, -1), shown), dim=1)
@@ -170,9 +183,10 @@ class References(Layout):
             images, rows = self.images(tensors["grids"]), None if visible is None else visible[None]
             rotary = place(self.ids(images, first=1))
             examples = [self._restored(tensors, rows).rotated(rotary, groups=1, visible=rows)]
-        ids = self.ids([queries.shape[1:3]], first=len(images) + 1)
+        own, sizes = self.own_tokens(tensors, queries)
+        ids = self.ids(sizes, first=len(images) + 1)
         context = AttentionContext(examples, photo_cache)
-        backbone.forward(queries.flatten(1, 2), 0.0, ids, attention_context=context)
+        backbone.forward(own, 0.0, ids, attention_context=context)
         photos = photo_cache.rotated(place(ids), groups=len(queries))
         attention_context = AttentionContext((*examples, photos))
         map_ids = self.ids([self.grid(0)], first=0)
@@ -190,7 +204,7 @@ class References(Layout):
         """Return keys and values of examples, in a row if all see them all."""
         lengths = self.lengths(tensors["grids"])
         in_rows = self.settings.attention == "pairwise" and visible is None
-        cached = {name: x for name, x in tensors.items() if name != "grids"}
+        cached = {n: x for n, x in tensors.items() if n not in ("grids", "evidence")}
         return KVCache.from_tensors(
             {name: in_a_row(x, lengths) for name, x in cached.items()} if in_rows else cached
         )
