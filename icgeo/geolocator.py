@@ -308,11 +308,12 @@ class Geolocator(LocateOptions, LoadOptions):
         key = _key_of(photos, lat_lon)
         if key not in self._contexts:
             begun = self._begun(photos, lat_lon)
-            shots, options = (begun.shots, {"after": begun}) if begun else (0, {})
+            shots, encode = 0, self.loaded.encode_context
+            if begun:
+                shots, encode = begun.shots, partial(encode, after=begun)
             while len(self._contexts) >= CONTEXTS_KEPT:
                 del self._contexts[next(iter(self._contexts))]
-            rest = (photos[shots:], lat_lon[shots:])
-            self._contexts[key] = self.loaded.encode_context(*rest, **options)
+            self._contexts[key] = encode(photos[shots:], lat_lon[shots:])
         return self._contexts[key]
 
     def _begun(self, photos: Tensor, lat_lon: Tensor) -> Context | None:
