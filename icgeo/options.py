@@ -39,7 +39,7 @@ class ModelOptions:
     attention: str | None = None
     """Who sees whom: full, joint, pairwise or causal; by default the model's own."""
     layout: str | None = None
-    """How examples are shown: references or panel; by default the model's own, maybe another."""
+    """How examples are shown, such as references or panel; by default the model's own."""
     photo_size: int | None = None
     """Height and width of photos in pixels, where the model can choose; by default its own."""
     text: str | None = None

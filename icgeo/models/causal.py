@@ -7,7 +7,7 @@ tokens, and in a filling keeps their keys, after the rotary embedding, and value
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from einops import rearrange
@@ -46,7 +46,7 @@ class CausalPass:
     ) -> None:
         """Take the places and what is seen; `visible` says which tokens see which in a filling."""
         self.rotary, self.seen, self.visible = rotary, seen, visible
-        self.cache = KVCache()
+        self.cache = None if visible is None else KVCache()
 
     def get_layer(self, _: int) -> "CausalPass":
         """Return what goes to a block; its processor knows which it is."""
@@ -82,9 +82,9 @@ class CausalProcessor:
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, to: CausalPass) -> Tensor:
         """Attend to what is seen and to the sequence itself, or in a filling to a part of it."""
-        if to.visible is None and torch.is_grad_enabled():
+        if to.cache is None and torch.is_grad_enabled():
             return one_softmax(query, key, value, rotated=to.seen, layer=self.layer)
-        if to.visible is None:
+        if to.cache is None:
             seen, layer, backend = to.seen, self.layer, self.backend
             return merged(query, key, value, rotated=seen, layer=layer, backend=backend)
         own = slice(0, key.shape[1] - SLOT**2)  # without what stands for the map
@@ -92,7 +92,9 @@ class CausalProcessor:
         to.cache.values.setdefault(self.layer, value[:, own])
         keys = torch.cat([*(part.keys[self.layer] for part in to.seen), key], dim=1)
         values = torch.cat([*(part.values[self.layer] for part in to.seen), value], dim=1)
-        mask = functional.pad(to.visible, (keys.shape[1] - key.shape[1], 0), value=True)
+        mask = functional.pad(
+            cast(Tensor, to.visible), (keys.shape[1] - key.shape[1], 0), value=True
+        )
         query, keys, values = (rearrange(x, "n t h c -> n h t c") for x in (query, keys, values))
         out = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
         return rearrange(out, "n h t c -> n t h c")

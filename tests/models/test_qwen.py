@@ -21,7 +21,7 @@ from icgeo.models.backbones.qwen import Prefix, processor_of_parts
 from icgeo.models.context import Context
 from icgeo.models.layouts.interleaved import in_bytes
 from icgeo.models.prompts import instruction
-from icgeo.training.adapters import add_lora, learned, save_adapter
+from icgeo.training.adapters import add_lora, learned, save_adapter, tie_kept
 
 SIZES = {96: ((64, 128), 96), 136: ((96, 192), 128)}
 """Of a map and a photo, by the resolution for which the stock pipeline leaves both as they are."""
@@ -237,6 +237,7 @@ def test_gradients_of_a_lora_are_those_of_one_stock_pass(folder, checkpointing):
         block.attn.set_processor(block.attn._default_processor_cls())
     if checkpointing:
         transformer.enable_gradient_checkpointing()
+        transformer.register_forward_hook(tie_kept, with_kwargs=True)  # as where it is sharded
     kept = model.layout.encode_pairs(photos / 255, drawn / 255)
     predict = model.layout.predictor(kept, 2, query / 255)
     found = predict(noisy[:, None], 0.7, words)[:, 0]

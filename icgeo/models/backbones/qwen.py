@@ -12,7 +12,7 @@ passes go through the stock `forward`: a `CausalPass` travels to the processors 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -217,7 +217,7 @@ class QwenBackbone(PipelineBackbone):
         )
         tokens = functional.pad(reading.latents, (0, 0, 0, SLOT**2))
         self._pass(tokens, 0.0, reading.states, shapes, slots, to)
-        return to.cache
+        return cast(KVCache, to.cache)
 
     def extended(self, prefix: Prefix, pictures: Sequence[Picture]) -> Prefix:
         """Encode pictures behind those of a prefix; differentiable by the transformer."""
@@ -273,7 +273,7 @@ class QwenBackbone(PipelineBackbone):
             img_shapes=[shapes],
             img_mask=slots,
             kv_cache=to,
-            kv_cache_mode="cached" if to.visible is None else "extract",
+            kv_cache_mode="cached" if to.cache is None else "extract",
             return_dict=False,
         )[0]
 
