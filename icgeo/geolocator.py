@@ -307,18 +307,31 @@ class Geolocator(LocateOptions, LoadOptions):
     def context(self, examples: Examples) -> Context:
         """Encode examples, or find them among the contexts kept.
 
+        In the mode `causal` a context that begins with the same examples is added to.
+
         Raises:
             LoadError: they do not fit the memory.
         """
         pairs = self._examples(examples)
         photos, lat_lon = self._pairs(pairs)
-        contents = b"".join(photo.numpy().tobytes() for photo in photos)
-        key = blake2b(contents + lat_lon.numpy().tobytes()).digest()
+        key = _key_of(photos, lat_lon)
         if key not in self._contexts:
+            begun = self._begun(photos, lat_lon)
+            shots, encode = 0, self.loaded.encode_context
+            if begun:
+                shots, encode = begun.shots, partial(encode, after=begun)
             while len(self._contexts) >= CONTEXTS_KEPT:
                 del self._contexts[next(iter(self._contexts))]
-            self._contexts[key] = self.loaded.encode_context(photos, lat_lon)
+            self._contexts[key] = encode(photos[shots:], lat_lon[shots:])
         return self._contexts[key]
+
+    def _begun(self, photos: Pixels, lat_lon: Tensor) -> Context | None:
+        """Return the longest context kept that begins with the same examples, if one can grow."""
+        if self.loaded.settings.attention != "causal":
+            return None
+        counts = range(len(photos) - 1, 0, -1)
+        keys = (_key_of(photos[:count], lat_lon[:count]) for count in counts)
+        return next((self._contexts[key] for key in keys if key in self._contexts), None)
 
     def _pairs(self, pairs: Sequence[Example]) -> tuple[Pixels, Float[Tensor, "examples 2"]]:
         """Give photos and places of as many examples as the memory holds."""
@@ -728,6 +741,12 @@ def _warn_of_other_photos() -> None:
 def _warn_of_departures(departures: Sequence[str]) -> None:
     """Warn once in a process of each."""
     logger.warning("what the weights were not trained on: %s", "; ".join(departures))
+
+
+def _key_of(photos: Pixels, lat_lon: Tensor) -> bytes:
+    """Return a key of examples as the model sees them."""
+    contents = b"".join(photo.numpy().tobytes() for photo in photos)
+    return blake2b(contents + lat_lon.numpy().tobytes()).digest()
 
 
 def _content_keys(pairs: Sequence[Example]) -> tuple[Any, ...]:

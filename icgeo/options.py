@@ -39,8 +39,7 @@ class ModelOptions:
     attention: str | None = None
     """Who sees whom: full, joint, pairwise or causal; by default the model's own."""
     layout: str | None = None
-    """How examples are shown: references, pair, sheet or panel; by default the model's own, maybe
-    another."""
+    """How examples are shown: references, pair, sheet or panel, where the model can choose."""
     photo_size: int | None = None
     """Side in pixels of a square of the area of photos, where the model can choose; by default its
     own."""

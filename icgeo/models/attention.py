@@ -8,7 +8,7 @@ an `AttentionContext` travels through `joint_attention_kwargs`. The modes of DES
 - `joint`: all pairs are one sequence;
 - `full`: nothing is kept, and everything is one sequence.
 
-The mode `causal` is that of one architecture: `icgeo.models.backbones.qwen`.
+The mode `causal` is that of one architecture: `icgeo.models.causal`.
 
 What is seen is never copied: queries and samples are folded into the query length against the keys
 of their group, and all parts share one softmax.

@@ -155,6 +155,7 @@ def tie_kept(
     of examples has none: only its keys and values are used, and its weights would be gone.
     """
     context = (kwargs.get("joint_attention_kwargs") or {}).get("attention_context")
+    context = context or kwargs.get("kv_cache")
     if context is not None and context.cache is not None and output[0].requires_grad:
         keys = context.cache.keys
         keys[max(keys)] = keys[max(keys)] + 0 * output[0].sum()

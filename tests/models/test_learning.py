@@ -99,7 +99,9 @@ def qwen():
     """Its pipeline reads real photos and words; only the codec is tiny's."""
     with TemporaryDirectory() as folder:
         pipeline = icgeo.load(twins.qwen(Path(folder))).backbone.pipeline
-    pipeline.register_modules(transformer=twins.qwen_transformer(2, channels=CHANNELS, heads=8))
+    pipeline.register_modules(
+        transformer=twins.spread(twins.qwen_transformer(2, channels=CHANNELS, heads=8))
+    )
     return pipeline
 
 
@@ -228,7 +230,7 @@ def test_an_architecture_learns(name, settings, shots, steps):
     model = build(name)
     model = replace(model, settings=replace(model.settings, **settings))
     episodes = episodes_of(model, shots)
-    losses = train(model, episodes, steps=steps)
+    losses = train(model, episodes, steps=steps, rate=3e-3 if name == "qwen" else 1e-2)
     assert np.mean(losses[-40:]) < np.mean(losses[:8]) / 10
     truths, errors = torch.cat([target for *_, target, _ in episodes]), []
     generator = torch.Generator().manual_seed(1)

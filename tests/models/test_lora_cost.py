@@ -64,6 +64,13 @@ def test_operations_and_parameters_are_those_of_the_run(name, choices, tmp_path)
         assert found.episode_flop == pytest.approx(counted, rel=tolerance)
 
 
+def test_an_encoder_of_queries_is_counted(tmp_path):
+    plan = plan_lora(twins.qwen(tmp_path), OPTIONS, dtype=torch.float32)
+    assert (plan.targets, plan.inference.attention) == (1, "causal")
+    assert plan.inference.encoder_bytes > 0
+    assert "base 1.0 MiB" in str(plan)
+
+
 def test_memory_and_time_follow_from_the_options(tmp_path):
     folder = twins.klein(tmp_path)
     plain = plan_lora(folder, OPTIONS, attention="pairwise")

@@ -16,11 +16,12 @@ from PIL import Image
 
 import icgeo
 from icgeo import maps, sampling
+from icgeo.models import loading
 from icgeo.models.backbones.qwen import Prefix, processor_of_parts
 from icgeo.models.context import Context
 from icgeo.models.layouts.interleaved import in_bytes
 from icgeo.models.prompts import instruction
-from icgeo.training.adapters import add_lora, learned, save_adapter
+from icgeo.training.adapters import add_lora, learned, save_adapter, tie_kept
 
 SIZES = {96: ((64, 128), 96), 136: ((96, 192), 128)}
 """Of a map and a photo, by the resolution for which the stock pipeline leaves both as they are."""
@@ -236,6 +237,7 @@ def test_gradients_of_a_lora_are_those_of_one_stock_pass(folder, checkpointing):
         block.attn.set_processor(block.attn._default_processor_cls())
     if checkpointing:
         transformer.enable_gradient_checkpointing()
+        transformer.register_forward_hook(tie_kept, with_kwargs=True)  # as where it is sharded
     kept = model.layout.encode_pairs(photos / 255, drawn / 255)
     predict = model.layout.predictor(kept, 2, query / 255)
     found = predict(noisy[:, None], 0.7, words)[:, 0]
@@ -322,6 +324,37 @@ def test_examples_may_be_chosen_for_each_query(folder):
     for query, row, found in zip(queries, chosen.tolist(), together, strict=True):
         alone = replace(locator, shots=None).locate(query, [bank[number] for number in row])
         assert torch.equal(alone[0].density.mass, found.density.mass)
+
+
+def test_a_locator_adds_to_the_context_that_it_keeps(folder, monkeypatch):
+    model = load(folder)
+    bank = [(picture(pixels(1, i)[0]), (10.0 * i, 20.0 * i)) for i in range(3)]
+    locator, encoded = icgeo.Geolocator(model), []
+    extended = type(model.backbone).extended
+
+    def count(*given):
+        encoded.append(given)
+        return extended(*given)
+
+    monkeypatch.setattr(type(model.backbone), "extended", count)
+    locator.context(bank[:2])
+    grown = locator.context(bank)
+    assert len(encoded) == 3
+    whole = icgeo.Geolocator(model).context(bank).tensors
+    assert all(torch.equal(grown.tensors[name], x) for name, x in whole.items())
+
+
+def test_the_encoder_comes_from_the_hub_too(folder, monkeypatch):
+    fetched = []
+
+    def fetch(model, *, text=False, **_):
+        fetched.append((model, text))
+        return folder
+
+    monkeypatch.setattr(loading.hub, "fetch", fetch)
+    model = icgeo.load("Qwen/Qwen-Image-2.1")
+    assert fetched == [("Qwen/Qwen-Image-2.1", False), ("Qwen/Qwen-Image-2.1", True)]
+    assert model.backbone.pipeline.text_encoder is not None
 
 
 def test_its_own_settings_and_departures(folder):

@@ -1,5 +1,8 @@
 """Tests of the benchmark: every way runs on the same latents, and shared work is not repeated."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 from script_runs import load_script
 
@@ -17,6 +20,15 @@ def test_three_ways_are_timed_on_the_same_case():
         assert row[f"{way} s"] > 0
     assert row["times faster than stock"] == row["stock s"] / row["shared s"]
     assert row["by operations, than key-value"] > 1
+
+
+@pytest.mark.parametrize("preset", ["qwen-small", "wan-small"])
+def test_other_architectures_are_timed_too(preset):
+    model = benchmark.build(preset, 32, device="cpu", dtype=torch.float32)
+    options = benchmark.Options(preset, steps=2, queries=2, stock_queries=1, repeats=1)
+    options = replace(options, text_tokens=32)
+    row = benchmark.compare(model, 1, 2, options)
+    assert row["times faster than stock"] == row["stock s"] / row["shared s"] > 0
 
 
 def test_the_small_model_has_about_ten_million_parameters():

@@ -10,9 +10,9 @@ passes go through the stock `forward`: a `CausalPass` travels to the processors 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -22,12 +22,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from icgeo.models.attention import KVCache, Rotary, RotatedKV, merged, one_softmax, rotate
+from icgeo.models.attention import KVCache, Rotary, RotatedKV
 from icgeo.models.backbones import ArchitectureSpec, Config, PipelineBackbone
-from icgeo.models.hub import LoadError
+from icgeo.models.causal import SLOT, CausalPass, in_groups, require_installed
 
-PATCH, SLOT = 16, 2
-"""Pixels a token, and tokens a place of the encoder, in each direction."""
+PATCH = 16
+"""Pixels a token, in each direction."""
 PAD = "<|image_pad|>"
 
 Picture = UInt8[Tensor, "3 _ _"]
@@ -72,14 +72,7 @@ class Prefix:
 
     def rotated(self) -> list[RotatedKV]:
         """Return what a pass sees of it."""
-        return [rotated([self.transformer])] if self.pictures else []
-
-
-def rotated(caches: Sequence[KVCache]) -> RotatedKV:
-    """Let each group of queries see the cache of its own."""
-    layers = sorted(caches[0].keys)
-    keys = [torch.cat([cache.keys[layer] for cache in caches]) for layer in layers]
-    return RotatedKV(keys, [torch.cat([c.values[layer] for c in caches]) for layer in layers])
+        return [in_groups([self.transformer])] if self.pictures else []
 
 
 @dataclass(frozen=True)
@@ -93,91 +86,6 @@ class Reading:
     encoder: KVCache
     """Of the prefix too."""
     encoder_place: int
-
-
-class CausalPass:
-    """What the tokens of a pass see, and the cache that they fill, if any.
-
-    No dataclass, as `AttentionContext`.
-    """
-
-    def __init__(
-        self,
-        rotary: Rotary,
-        seen: Sequence[RotatedKV],
-        *,
-        visible: Bool[Tensor, "tokens tokens"] | None = None,
-    ) -> None:
-        """Take the places and what is seen; `visible` says which tokens see which in a filling."""
-        self.rotary, self.seen, self.visible = rotary, seen, visible
-        self.cache = KVCache()
-
-    def get_layer(self, _: int) -> "CausalPass":
-        """Return what goes to a block; its processor knows which it is."""
-        return self
-
-
-@dataclass(frozen=True)
-class CausalProcessor:
-    """Attention that sees and fills the caches of a `CausalPass`; else that of diffusers."""
-
-    layer: int
-    backend: str
-    stock: Any
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tokens,
-        rotary_emb: Tensor | None = None,
-        layer_cache: Any = None,
-        **options: Any,
-    ) -> Tokens:
-        """Return the output of the attention of a block."""
-        if not isinstance(layer_cache, CausalPass):
-            options |= {"rotary_emb": rotary_emb, "layer_cache": layer_cache}
-            return self.stock(attn, hidden_states, **options)
-        heads = (attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states))
-        query, key, value = (x.unflatten(-1, (attn.heads, -1)) for x in heads)
-        query, key = (norm(x).to(value) for norm, x in ((attn.norm_q, query), (attn.norm_k, key)))
-        query, key = (rotate(x, layer_cache.rotary) for x in (query, key))
-        out = self.attend(query, key, value, layer_cache)
-        return attn.to_out[1](attn.to_out[0](rearrange(out, "n t h c -> n t (h c)")))
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, to: CausalPass) -> Tensor:
-        """Attend to what is seen and to the sequence itself, or in a filling to a part of it."""
-        if to.visible is None and torch.is_grad_enabled():
-            return one_softmax(query, key, value, rotated=to.seen, layer=self.layer)
-        if to.visible is None:
-            seen, layer, backend = to.seen, self.layer, self.backend
-            return merged(query, key, value, rotated=seen, layer=layer, backend=backend)
-        own = slice(0, key.shape[1] - SLOT**2)  # without what stands for the map
-        to.cache.keys.setdefault(self.layer, key[:, own])  # once: checkpointing computes it again
-        to.cache.values.setdefault(self.layer, value[:, own])
-        keys = torch.cat([*(part.keys[self.layer] for part in to.seen), key], dim=1)
-        values = torch.cat([*(part.values[self.layer] for part in to.seen), value], dim=1)
-        mask = functional.pad(to.visible, (keys.shape[1] - key.shape[1], 0), value=True)
-        query, keys, values = (rearrange(x, "n t h c -> n h t c") for x in (query, keys, values))
-        out = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
-        return rearrange(out, "n h t c -> n t h c")
-
-
-def install(transformer: Any, *, backend: str = "native") -> None:
-    """Give every block the processor that sees and fills prefixes."""
-    for layer, block in enumerate(transformer.transformer_blocks):
-        stock = block.attn._default_processor_cls()
-        block.attn.set_processor(CausalProcessor(layer, backend, stock))
-
-
-def require_installed(transformer: Any) -> None:
-    """Raise LoadError for other processors, which would not look at the examples."""
-    for block in transformer.transformer_blocks:
-        if not isinstance(block.attn.processor, CausalProcessor):
-            raise LoadError(
-                "expected the attention processors of icgeo, without which examples are ignored, "
-                f"got {type(block.attn.processor).__name__}; load the model again, and give other "
-                "processors to a copy"
-            )
 
 
 @dataclass(frozen=True)
@@ -309,7 +217,7 @@ class QwenBackbone(PipelineBackbone):
         )
         tokens = functional.pad(reading.latents, (0, 0, 0, SLOT**2))
         self._pass(tokens, 0.0, reading.states, shapes, slots, to)
-        return to.cache
+        return cast(KVCache, to.cache)
 
     def extended(self, prefix: Prefix, pictures: Sequence[Picture]) -> Prefix:
         """Encode pictures behind those of a prefix; differentiable by the transformer."""
@@ -334,7 +242,8 @@ class QwenBackbone(PipelineBackbone):
         """Encode each photo behind the prefix, and the words behind it; maps see all of it."""
         self.pipeline.maybe_free_model_hooks()  # if offloaded, the transformer makes room first
         readings = [self.read([photo], prefix, words) for photo in photos]
-        own = rotated([self.fill(reading, prefix) for reading in readings])
+        readings = [replace(reading, encoder=KVCache()) for reading in readings]
+        own = in_groups([self.fill(reading, prefix) for reading in readings])
         is_image = torch.ones(grid[0] * grid[1], dtype=torch.bool, device=own.keys[0].device)
         rotary = self._rotary(self.end(readings[0], prefix), [(1, *grid)], is_image)
         return CausalPass(rotary, [*prefix.rotated(), own])
@@ -364,7 +273,7 @@ class QwenBackbone(PipelineBackbone):
             img_shapes=[shapes],
             img_mask=slots,
             kv_cache=to,
-            kv_cache_mode="cached" if to.visible is None else "extract",
+            kv_cache_mode="cached" if to.cache is None else "extract",
             return_dict=False,
         )[0]
 
@@ -372,10 +281,10 @@ class QwenBackbone(PipelineBackbone):
         """Return by how much the scheduler's times are shifted for so many tokens to draw."""
         from diffusers.pipelines.qwenimage21.pipeline_qwenimage21 import calculate_shift
 
-        names = {"base_image_seq_len": 256, "max_image_seq_len": 4096}
-        names |= {"base_shift": 0.5, "max_shift": 1.15}  # type: ignore[dict-item]
         config = self.pipeline.scheduler.config
-        return float(calculate_shift(tokens, *(config.get(n, usual) for n, usual in names.items())))
+        lengths = (config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096))
+        shifts = (config.get("base_shift", 0.5), config.get("max_shift", 1.15))
+        return float(calculate_shift(tokens, *lengths, *shifts))
 
     def times(self, tokens: int, steps: int) -> Float[Tensor, " times"]:
         """Return the checkpoint's own time grid, or that of its scheduler for other steps."""

@@ -12,7 +12,8 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from icgeo.models.backbones.qwen import CausalPass, Prefix, QwenBackbone, install
+from icgeo.models.backbones.qwen import Prefix, QwenBackbone
+from icgeo.models.causal import CausalPass, install
 from icgeo.models.layouts.layout import AnyPhotos, Kept, Layout, Maps, Photos, Predict, Tokens
 from icgeo.models.prompts import instruction
 
