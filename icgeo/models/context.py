@@ -52,7 +52,8 @@ class Context:
                 "expected attention 'pairwise' to choose among the pairs of a context, got "
                 f"{self.fingerprint['attention']!r}, in which pairs are encoded given others"
             )
-        self._require_whole_sheets(chosen)
+        if self.unit > 1:
+            self._require_whole_sheets(chosen)
         return replace(self, shots=chosen.shape[1], chosen=chosen)
 
     def _require_whole_sheets(self, chosen: Int[Tensor, "queries shots"]) -> None:

@@ -1,0 +1,171 @@
+"""Measure what a latent space costs to drawn locations, by style: which maps survive a codec?
+
+Locations are drawn, encoded, decoded and read. Noise is added to the latents in shares of their
+standard deviation: a model does not draw them exactly. The codec is the tiny autoencoder of FLUX.2
+(madebyollin/taesd, taef2, MIT), whose two files are no part of this project.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import icgeo
+from icgeo import config
+from icgeo.maps import MapStyle
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RED, WHITE, YELLOW = (0.85, 0.05, 0.05), (1.0, 1.0, 1.0), (1.0, 0.9, 0.0)
+COLOURS = {RED: "red", WHITE: "white", YELLOW: "yellow"}
+
+
+def land(sigma_deg: float, height: int = 256, colour: tuple[float, float, float] = RED) -> MapStyle:
+    """Return a marker on land and borders."""
+    return MapStyle(
+        height=height, width=2 * height, base="land", sigma_deg=(sigma_deg,), colour=colour
+    )
+
+
+def black(*sigma_deg: float, colour: tuple[float, float, float] = WHITE) -> MapStyle:
+    """Return a heatmap on black, of one width or of three."""
+    return MapStyle(height=256, width=512, sigma_deg=sigma_deg, colour=colour)
+
+
+STYLES = (
+    land(1.5),
+    land(3.0),
+    land(6.0),
+    land(3.0, colour=WHITE),
+    land(3.0, colour=YELLOW),
+    land(1.5, height=512),
+    land(3.0, height=512),
+    land(6.0, height=512),
+    black(3.0),
+    black(6.0),
+    black(3.0, colour=RED),
+    black(40.0, 15.0, 6.0),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Read locations through a codec, style by style."""
+
+    autoencoder: Path
+    """Folder with the encoder.safetensors and decoder.safetensors of taef2."""
+    locations: int = 48
+    """Number of locations, all over the sphere."""
+    noise: tuple[float, ...] = (0.0, 0.2, 0.4)
+    """Noise added to latents, in their standard deviations."""
+    device: str = "cpu"
+    """Device on which the codec runs."""
+    seed: int = 0
+    """Seed of locations and noise."""
+    name: str = "styles"
+    """Run folder under runs/."""
+
+
+def main(options: Options) -> None:
+    """Draw, encode, decode and read the same locations, style by style; print a table."""
+    import torch
+    from safetensors.torch import load_file
+
+    folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
+    halves = {}
+    for name in ("encoder", "decoder"):
+        stored = load_file(options.autoencoder / f"{name}.safetensors", device=options.device)
+        halves[name] = {layer: weight.float() for layer, weight in stored.items()}
+    generator = torch.Generator().manual_seed(options.seed)
+    xyz = icgeo.sphere.sample_uniform(options.locations, generator=generator)
+    truths = icgeo.sphere.to_lat_lon(xyz.double())
+    conditions = ["drawn", *(f"latents + {share:g} noise" for share in options.noise)]
+    lines = ["| style | " + " | ".join(conditions) + " |", "|---" + "|---:" * len(conditions) + "|"]
+    for style in STYLES:
+        drawn = icgeo.maps.draw(truths, style).float()
+        with torch.inference_mode():
+            pictures = drawn.to(options.device).split(1)
+            latents = torch.cat([apply_half(halves["encoder"], x, decodes=False) for x in pictures])
+            noise = torch.randn(latents.shape, generator=generator).to(latents) * latents.std()
+            decoded = [
+                torch.cat(
+                    [
+                        apply_half(halves["decoder"], x, decodes=True)
+                        for x in (latents + share * noise).split(1)
+                    ]
+                ).cpu()
+                for share in options.noise
+            ]
+        cells = [cell_of(maps, style, truths) for maps in (drawn, *decoded)]
+        lines.append(f"| {words(style)} | " + " | ".join(cells) + " |")
+        print(lines[-1], flush=True)
+    (folder / "styles.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def words(style: MapStyle) -> str:
+    """Name a style."""
+    widths = ", ".join(f"{sigma:g}" for sigma in style.sigma_deg)
+    base = "land" if style.base == "land" else "black"
+    return f"{COLOURS[style.colour]} of {widths} degrees on {base}, {style.height} x {style.width}"
+
+
+def cell_of(maps: "Tensor", style: MapStyle, truths: "Tensor") -> str:
+    """Read maps; return the median and the 90 % quantile of errors in km, and mean legibility.
+
+    A map that is illegible is 10,008 km off.
+    """
+    import torch
+
+    readings = icgeo.maps.read(maps, style)
+    points = torch.stack([reading.point for reading in readings]).double()
+    distances = icgeo.sphere.distance_km(points, truths).nan_to_num(10008.0)
+    quantiles = distances.quantile(torch.tensor([0.5, 0.9]).double()).tolist()
+    legibility = sum(reading.legibility for reading in readings) / len(readings)
+    return f"{quantiles[0]:.0f} ({quantiles[1]:.0f}), {legibility:.2f}"
+
+
+def apply_half(weights: Mapping[str, "Tensor"], x: "Tensor", *, decodes: bool) -> "Tensor":
+    """Apply the encoder or the decoder of taef2, a plain sequence; pictures are in [0, 1].
+
+    `weights` are by "layer.name"; layers without any are those of activation and of up-sampling.
+    """
+    import torch
+    from torch.nn import functional
+
+    if decodes:
+        x = 3 * torch.tanh(x / 3)
+    for layer in range(1 + max(int(name.split(".")[0]) for name in weights)):
+        prefix = f"{layer}."
+        own = {
+            name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)
+        }
+        if "weight" in own:
+            stride = 1 if decodes or "bias" in own else 2
+            x = functional.conv2d(x, own["weight"], own.get("bias"), stride=stride, padding=1)
+        elif own:
+            x = apply_block(own, x)
+        elif layer > 2:
+            x = functional.interpolate(x, scale_factor=2)
+        elif layer == 2:
+            x = x.relu()
+    return x
+
+
+def apply_block(weights: Mapping[str, "Tensor"], x: "Tensor") -> "Tensor":
+    """Apply three convolutions with a residual, in the innermost level after another residual."""
+    from torch.nn import functional
+
+    if "pool.0.weight" in weights:
+        wide = functional.conv2d(x, weights["pool.0.weight"])
+        wide = functional.group_norm(wide, 4, weights["pool.1.weight"], weights["pool.1.bias"])
+        x = x + functional.conv2d(wide.relu(), weights["pool.3.weight"])
+    out = x
+    for number in (0, 2, 4):
+        kernel = (weights[f"conv.{number}.weight"], weights[f"conv.{number}.bias"])
+        out = functional.conv2d(out.relu() if number else out, *kernel, padding=1)
+    return (out + x).relu()
+
+
+if __name__ == "__main__":
+    config.run(main, Options)
