@@ -64,22 +64,27 @@ def load_adapter(model: Any, options: LoadOptions) -> None:
 def adapter_file(options: LoadOptions) -> Path:
     """Find the one safetensors file of an adapter, in a folder or on the hub."""
     adapter = str(options.adapter)
-    path = Path(adapter)
+    path, name = Path(adapter), options.weight_name
     if not path.exists():
-        return hub.pipeline_part(adapter, LORA, local_files_only=options.local_files_only)
-    hub.refuse_pickles(hub.files_in(path) if path.is_dir() else [path.name], path)
+        hub.refuse_pickles([name or LORA], adapter)
+        return hub.pipeline_part(adapter, name or LORA, local_files_only=options.local_files_only)
     if path.is_file():
+        hub.refuse_pickles([path.name], path)
+        if name not in (None, path.name):
+            raise LoadError(f"expected a folder with {name}, got the file {path}; leave one out")
         return path
-    files = sorted(path.glob("*.safetensors"))
-    if (usual := path / LORA) in files:
-        return usual
-    if len(files) != 1:
-        names = ", ".join(file.name for file in files[:5]) or "none"
+    files = {file.relative_to(path).as_posix(): file for file in path.rglob("*.safetensors")}
+    asked = name or (LORA if LORA in files else None)
+    if asked is None and len(beside := [*path.glob("*.safetensors")]) == 1:
+        return beside[0]
+    if asked not in files:
+        hub.refuse_pickles(hub.files_in(path), path)
+        names = ", ".join(sorted(files)[:5]) or "none"
         raise LoadError(
-            f"expected one safetensors file in {path}, got {len(files)} ({names}); give the path "
-            "of the file itself"
+            f"expected {name or 'one safetensors file'} in {path}, got {len(files)} ({names}); "
+            "name the one with weight_name"
         )
-    return files[0]
+    return files[asked]
 
 
 def require_pairs(weights: Iterable[str], path: Path) -> None:

@@ -112,7 +112,8 @@ def load(
         hub_id = None if local else str(model)
         loaded = _load_pipeline(folder, settings, load_options, hub_id=hub_id)
     revision = None if local else folder.name
-    origin = Origin(str(model), revision, load_options.adapter, load_options.quantization)
+    kept = {n: getattr(load_options, n) for n in ("adapter", "quantization", "weight_name")}
+    origin = Origin(str(model), revision, **kept)
     return replace(loaded, origin=origin).choosing(
         style=style, **{name: getattr(load_options, name) for name in SETTINGS}
     )

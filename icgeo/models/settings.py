@@ -123,3 +123,5 @@ class Origin:
     adapter: str | None = None
     """The LoRA in it: a folder, a file, or a hub id."""
     quantization: str | None = None
+    weight_name: str | None = None
+    """The file of the LoRA, where its folder has several."""

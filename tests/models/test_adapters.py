@@ -102,9 +102,41 @@ def test_what_is_understood_in_part_is_refused(klein, tmp_path, parts, words):
 def test_one_of_several_files_is_asked_for(klein, tmp_path):
     for name in ("one", "two"):
         save_file(weights("transformer."), tmp_path / f"{name}.safetensors")
-    with pytest.raises(icgeo.LoadError, match=r"got 2 \(one.safetensors, two.safetensors\)"):
+    with pytest.raises(icgeo.LoadError, match=r"got 2 \(one.safetensors, two.safetensors\); name"):
         icgeo.load(klein, adapter=tmp_path)
     assert change(klein, tmp_path / "two.safetensors").abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["one.safetensors", "two.safetensors", "step-500/three.safetensors"]
+)
+def test_a_file_of_several_is_named(klein, tmp_path, name):
+    (tmp_path / "step-500").mkdir()
+    for rank, other in enumerate(("one", "two", "step-500/three"), start=1):
+        parts = weights("transformer.", rank=rank)
+        save_file(parts, tmp_path / f"{other}.safetensors")
+    loaded = icgeo.load(klein, adapter=tmp_path, weight_name=name)
+    layer = loaded.backbone.transformer.get_submodule(LAYERS[0])
+    (rank,) = layer.r.values()
+    assert rank == load_file(tmp_path / name)[f"transformer.{LAYERS[0]}.lora_A.weight"].shape[0]
+    assert loaded.origin.weight_name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("three.safetensors", r"expected three.safetensors in .* got 2 \(one.safetensors, two"),
+        ("../other.safetensors", "got 2"),
+        ("adapter_model.bin", r"expected adapter_model.bin in .* got 2"),
+    ],
+)
+def test_a_file_that_is_not_among_several_is_refused(klein, tmp_path, name, words):
+    for other in ("one", "two"):
+        save_file(weights("transformer."), tmp_path / f"{other}.safetensors")
+    with pytest.raises(icgeo.LoadError, match=words):
+        icgeo.load(klein, adapter=tmp_path, weight_name=name)
+    with pytest.raises(icgeo.LoadError, match=r"got the file .*one.safetensors; leave one out"):
+        icgeo.load(klein, adapter=tmp_path / "one.safetensors", weight_name=name)
 
 
 def test_another_kind_of_peft_is_named(klein, tmp_path):
