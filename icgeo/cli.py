@@ -97,6 +97,8 @@ def predict(options: PredictOptions) -> int:
     from tqdm import tqdm
 
     _check(options)
+    if sys.stdout is None:  # closed by who started the command, who wants the file alone
+        sys.stdout = Path(os.devnull).open("w")
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     locator, examples = _prepare(options)
     sources = _sources(options.photos)
@@ -155,9 +157,9 @@ class Journal:
             lines.pop()  # torn
         # whole batches: an answer varies in its last digits with those beside it
         del lines[len(lines) // options.batch_size * options.batch_size :]
-        rows = [json.loads(line)["row"] for line in lines]
+        rows = [_row(line) for line in lines]
         asked = [head.encode(), *islice(sources, len(rows))]
-        if rows and [first, *(row["source"] for row in rows)] != asked:
+        if rows and [first, *(row.get("source") for row in rows)] != asked:
             raise UsageError(
                 f"{path} holds the answers of a run with other options or photos; remove it, or "
                 "give another --save"
@@ -197,6 +199,15 @@ class Journal:
                 row["geometry"] = shape(row["geometry"])
         _save(rows, self.save)
         self.path.unlink()
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    """Return the row in a line of a journal; an empty one of what another program wrote."""
+    try:
+        row = json.loads(line)["row"]
+    except (ValueError, TypeError, LookupError):
+        return {}
+    return row if isinstance(row, dict) else {}
 
 
 def _check(options: PredictOptions) -> None:
@@ -247,6 +258,8 @@ def _sources(photos: Iterable[str]) -> Iterator[str]:
 
 def _listed() -> Iterator[str]:
     """Give the lines of standard input, or what NULs part, without a byte order mark."""
+    if sys.stdin is None:
+        raise UsageError("expected a list of paths on standard input, which is closed")
     for number, line in enumerate(sys.stdin.buffer):
         text = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
         yield from (os.fsdecode(part) for part in text.rstrip(b"\r\n").split(b"\0"))

@@ -190,8 +190,8 @@ def _explained(source: Photo) -> Iterator[None]:
         raise PhotoError(f"{_name(source)}: {error}") from error.__cause__
     except Exception as error:  # decoders raise nearly anything on damaged data
         raise PhotoError(
-            f"{_name(source)}: expected a readable photo, got {type(error).__name__}: {error}; "
-            "save it again as JPEG or PNG, or leave it out"
+            f"{_name(source)}: expected a readable photo, got {type(error).__name__}: "
+            f"{str(error)[:200]}; save it again as JPEG or PNG, or leave it out"
         ) from error
 
 
