@@ -98,7 +98,7 @@ def predict(options: PredictOptions) -> int:
 
     _check(options)
     if sys.stdout is None:  # closed by who started the command, who wants the file alone
-        sys.stdout = Path(os.devnull).open("w")
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     locator, examples = _prepare(options)
     sources = _sources(options.photos)
@@ -307,10 +307,11 @@ def _show(row: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _features(row: dict[str, Any], prediction: "Prediction | None") -> list[dict[str, Any]]:
-    """Return the row of a photo with its point and with each region; without a geometry else."""
-    if prediction is None or not prediction.located:  # its regions are most of the sphere
+    """Return the features of `Prediction.to_geojson` with the source of the photo, or its error."""
+    if prediction is None:
         return [{**row, "geometry": None}]
-    return [{**row, **record} for record in prediction.to_geodataframe().to_dict("records")]
+    records = prediction.to_geodataframe().to_dict("records")
+    return [{"source": row["source"], **record} for record in records]
 
 
 def _save(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -48,6 +48,8 @@ def load_adapter(model: Any, options: LoadOptions) -> None:
             load_named(transformer, {n.replace(".default.", "."): x for n, x in weights.items()})
         else:
             load_stock(model, path, weights)
+        for config in (getattr(transformer, "peft_config", None) or {}).values():
+            require_layers(transformer, config.target_modules)
     except LoadError:
         raise
     except Exception as error:  # whatever a library raises of a file that it does not know
@@ -121,13 +123,18 @@ def is_of(transformer: Any, weights: Iterable[str]) -> bool:
 
 def load_named(transformer: Any, weights: dict[str, Tensor], **options: Any) -> None:
     """Load a LoRA by the names of the transformer's layers; refuse one of other layers."""
+    require_layers(transformer, layers_of(weights))
+    transformer.load_lora_adapter(weights, prefix=None, **options)
+
+
+def require_layers(transformer: Any, layers: Iterable[str]) -> None:
+    """Raise LoadError for layers that a transformer has not, which libraries leave out."""
     modules = {name for name, _ in transformer.named_modules()}
-    if missing := sorted(layers_of(weights) - modules):
+    if missing := sorted({*layers} - modules):
         raise LoadError(
-            f"expected layers of this model's transformer, got {missing[0]} and "
+            f"expected layers of this model's transformer, got {missing[0][:80]} and "
             f"{len(missing) - 1} others that it has not; is the adapter of another architecture?"
         )
-    transformer.load_lora_adapter(weights, prefix=None, **options)
 
 
 def load_stock(model: Any, path: Path, weights: dict[str, Tensor]) -> None:

@@ -108,8 +108,10 @@ def checkpoints(draw):
     """A spoiled `icgeo.json`, index of a pipeline, or other file of the model in the box."""
     name = draw(
         st.sampled_from(
-            ("icgeo.json", "icgeo.json", "model_index.json", "model_index.json")
-            + ("codec/config.json", "scheduler/scheduler_config.json", "domain.safetensors")
+            (
+                *2 * ("icgeo.json", "model_index.json"),
+                *("codec/config.json", "scheduler/scheduler_config.json", "domain.safetensors"),
+            )
         )
     )
     data = ((klein() if name == "model_index.json" else TINY) / name).read_bytes()
@@ -172,14 +174,15 @@ POINTS = [
     }
     for row in ROWS
 ]
+KML = "xmlns='http://www.opengis.net/kml/2.2'"
+GPX = "version='1.1' creator='x' xmlns='http://www.topografix.com/GPX/1/1'"
 PLACEMARK = "<Placemark><name>a.jpg</name><Point><coordinates>1,2</coordinates></Point></Placemark>"
 TABLES = {
     "m.csv": b'image,lat,lon,note\na.jpg,48.85,2.35,"x, ""y"""\nb.jpg,"-33,8",151.2,\n',
     "m.tsv": b'image\tlat\tlon\tnote\na.jpg\t48.85\t2.35\ta "b"\nb.jpg\t1\t2\t"c"\n',
     "m.jsonl": "\n".join(map(json.dumps, ROWS)).encode(),
-    "m.kml": f"<kml xmlns='http://www.opengis.net/kml/2.2'><Document>{PLACEMARK}</Document></kml>".encode(),
-    "m.gpx": b"<gpx version='1.1' creator='x' xmlns='http://www.topografix.com/GPX/1/1'><wpt lat='1'"
-    b" lon='2'><name>a.jpg</name></wpt></gpx>",
+    "m.kml": f"<kml {KML}><Document>{PLACEMARK}</Document></kml>".encode(),
+    "m.gpx": f"<gpx {GPX}><wpt lat='1' lon='2'><name>a.jpg</name></wpt></gpx>".encode(),
 }  # fmt: skip
 CELLS = (b'"', b"\t", b"\n", b"\0", b"\xff", b"e999", b"nan,", b"\xef\xbb\xbf", b"<", b"{", b"[")
 manifests = st.one_of(
