@@ -17,7 +17,7 @@ from typing import Any
 
 from icgeo.config import UsageError
 from icgeo.models import LoadError, MapModel, load
-from icgeo.models.adapters import LORA
+from icgeo.models.adapters import LORA, PEFT_CONFIG
 from icgeo.models.hub import BUILT_IN, fetch, files_in, refuse_pickles, resolve_local
 from icgeo.models.settings import Origin, Settings
 from icgeo.options import SETTINGS
@@ -79,8 +79,11 @@ def _save_model(folder: Path, model: Any, base: str | None) -> Origin:
     if origin is None:
         raise UsageError(f"expected a model of icgeo.load to save, got {type(model).__name__}")
     if origin.adapter and Path(origin.adapter).exists():  # else it is on the hub
-        _copy(Path(origin.adapter), folder / ADAPTER)
-        origin = replace(origin, adapter=ADAPTER)
+        adapter = Path(origin.adapter)
+        _copy(
+            adapter / (origin.weight_name or "") if adapter.is_dir() else adapter, folder / ADAPTER
+        )
+        origin = replace(origin, adapter=ADAPTER, weight_name=None)
     if base or origin.revision:
         return replace(origin, model=base or origin.model)
     source = resolve_local(origin.model)
@@ -95,6 +98,8 @@ def _copy(source: Path, target: Path) -> None:
     if source.is_file():
         target.mkdir()
         shutil.copyfile(source, target / LORA)
+        if (config := source.with_name(PEFT_CONFIG)).is_file():
+            shutil.copyfile(config, target / PEFT_CONFIG)
         return
     refuse_pickles(files_in(source), source)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.bin", "*.pt", "*.ckpt", ".*"))
@@ -137,6 +142,7 @@ def read(
         folder = fetch(str(source), revision=revision, local_files_only=only_here)
     index = _read_index(folder, source)
     saved = {name: index[name] for name in ("revision", "adapter", "quantization")}
+    saved["weight_name"] = index.get("weight_name")
     if saved["adapter"] == ADAPTER:
         saved["adapter"] = folder / ADAPTER
     weights = folder / MODEL if index["model"] == MODEL else index["model"]

@@ -98,6 +98,8 @@ def predict(options: PredictOptions) -> int:
     from tqdm import tqdm
 
     _check(options)
+    if sys.stdout is None:  # closed by who started the command, who wants the file alone
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     locator, examples = _prepare(options)
     sources = _sources(options.photos)
@@ -156,9 +158,9 @@ class Journal:
             lines.pop()  # torn
         # whole batches: an answer varies in its last digits with those beside it
         del lines[len(lines) // options.batch_size * options.batch_size :]
-        rows = [json.loads(line)["row"] for line in lines]
+        rows = [_row(line) for line in lines]
         asked = [head.encode(), *islice(sources, len(rows))]
-        if rows and [first, *(row["source"] for row in rows)] != asked:
+        if rows and [first, *(row.get("source") for row in rows)] != asked:
             raise UsageError(
                 f"{path} holds the answers of a run with other options or photos; remove it, or "
                 "give another --save"
@@ -198,6 +200,15 @@ class Journal:
                 row["geometry"] = shape(row["geometry"])
         _save(rows, self.save)
         self.path.unlink()
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    """Return the row in a line of a journal; an empty one of what another program wrote."""
+    try:
+        row = json.loads(line)["row"]
+    except (ValueError, TypeError, LookupError):
+        return {}
+    return row if isinstance(row, dict) else {}
 
 
 def _check(options: PredictOptions) -> None:
@@ -248,6 +259,8 @@ def _sources(photos: Iterable[str]) -> Iterator[str]:
 
 def _listed() -> Iterator[str]:
     """Give the lines of standard input, or what NULs part, without a byte order mark."""
+    if sys.stdin is None:
+        raise UsageError("expected a list of paths on standard input, which is closed")
     for number, line in enumerate(sys.stdin.buffer):
         text = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
         yield from (os.fsdecode(part) for part in text.rstrip(b"\r\n").split(b"\0"))
@@ -295,10 +308,11 @@ def _show(row: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _features(row: dict[str, Any], prediction: "Prediction | None") -> list[dict[str, Any]]:
-    """Return the row of a photo with its point and with each region; without a geometry else."""
-    if prediction is None or not prediction.located:  # its regions are most of the sphere
+    """Return the features of `Prediction.to_geojson` with the source of the photo, or its error."""
+    if prediction is None:
         return [{**row, "geometry": None}]
-    return [{**row, **record} for record in prediction.to_geodataframe().to_dict("records")]
+    records = prediction.to_geodataframe().to_dict("records")
+    return [{"source": row["source"], **record} for record in records]
 
 
 def _save(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

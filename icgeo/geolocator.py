@@ -95,6 +95,7 @@ def predict(  # noqa: D417, PLR0913
     device: str = "cpu",
     dtype: str | None = None,
     adapter: str | None = None,
+    weight_name: str | None = None,
     quantization: str | None = None,
     offload: str | None = None,
     attention_backend: str = "native",

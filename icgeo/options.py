@@ -55,7 +55,9 @@ class LoadOptions(ModelOptions):
     """How a model is loaded; `icgeo.load` takes these by name, and checks them."""
 
     adapter: str | None = None
-    """A LoRA as diffusers stores it: a folder, a safetensors file, or a hub id."""
+    """A LoRA as diffusers or PEFT stores it: a folder, a safetensors file, or a hub id."""
+    weight_name: str | None = None
+    """The file of the adapter's folder or hub id, where there are several."""
     offload: str | None = None
     """Keep parts in the memory of the CPU: "model" by model, or "group" by group of blocks."""
     attention_backend: str = "native"

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icgeo.data.manifest import IMAGE_COLUMNS, LATITUDE_COLUMNS, LONGITUDE_COLUMNS, read_manifest
+from icgeo.data.manifest import read_manifest
 from icgeo.data.photos import Photo
+from icgeo.data.tables import IMAGE_COLUMNS, LATITUDE_COLUMNS, LONGITUDE_COLUMNS, plain
 from icgeo.maps import LEGIBLE
 from icgeo.sphere import AREA_KM2, as_lat_lon
 from icgeo.sphere.density import Density
@@ -88,8 +89,9 @@ def _as_example(number: int, example: Any) -> Example:
         return example
     try:
         if isinstance(example, Mapping):
+            known = {plain(name): value for name, value in example.items()}
             image, lat, lon = (
-                next(example[name] for name in names if name in example)
+                next(known[name] for name in names if name in known)
                 for names in (IMAGE_COLUMNS, LATITUDE_COLUMNS, LONGITUDE_COLUMNS)
             )
         elif isinstance(example, tuple | list) and len(example) == 3:

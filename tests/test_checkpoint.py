@@ -125,6 +125,26 @@ def test_an_adapter_travels_with_its_model(tmp_path, photos):
     assert not torch.equal(answers(again, photos), answers(icgeo.Geolocator(tiny), photos))
 
 
+@pytest.mark.parametrize("name", [None, "second.safetensors"])
+def test_a_folder_of_peft_travels_with_its_scale(tmp_path, photos, name):
+    """The file of several that was chosen, and the configuration beside it."""
+    layer = "transformer_blocks.0.attn.to_q"
+    width = icgeo.load("tiny").backbone.transformer.get_submodule(layer).weight.shape
+    folder = tmp_path / "lora"
+    folder.mkdir()
+    for file in ("first", "second")[: 2 if name else 1]:
+        parts = {"A": torch.randn(2, width[1]), "B": torch.randn(width[0], 2)}
+        keys = {f"base_model.model.{layer}.lora_{half}.weight": x for half, x in parts.items()}
+        save_file(keys, folder / f"{file}.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 8, "target_modules": ["to_q"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    adapted = icgeo.Geolocator(adapter=str(folder), weight_name=name)
+    saved = adapted.save_pretrained(tmp_path / "mine")
+    assert len([*(saved / "adapter").glob("*.safetensors")]) == 1
+    again = icgeo.Geolocator.from_pretrained(saved)
+    assert torch.equal(answers(again, photos), answers(adapted, photos))
+
+
 def test_a_model_of_the_hub_is_named_with_its_commit(locator, tmp_path, monkeypatch):
     origin = replace(locator.loaded.origin, model="some/model", revision="a1b2")
     named = replace(locator, model=replace(locator.loaded, origin=origin))
@@ -141,7 +161,7 @@ def test_a_model_of_the_hub_is_named_with_its_commit(locator, tmp_path, monkeypa
     icgeo.Geolocator.from_pretrained(folder, local_files_only=True, device="cpu")
     assert told == {
         "model": "some/model", "revision": "a1b2", "adapter": None, "quantization": None,
-        "local_files_only": True, "device": "cpu",
+        "local_files_only": True, "device": "cpu", "weight_name": None,
     }  # fmt: skip
 
 

@@ -191,24 +191,33 @@ def content(path):
 
 
 @pytest.mark.slow
-def test_a_run_killed_three_times_ends_with_the_same_rows(album, tmp_path):
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for number in range(100):
-        (photos / f"{number:03}.png").symlink_to(album / f"{number % 4}.png")
-    command = [sys.executable, "-m", "icgeo", "predict", str(photos), "--batch_size=2", "--save"]
-    subprocess.run([*command, str(tmp_path / "whole.csv")], check=True, capture_output=True)
-    for kill in range(3):
+@pytest.mark.parametrize("suffix", [".geojson", ".csv", ".parquet", ".jsonl"])
+def test_a_run_killed_three_times_ends_with_the_same_rows(album, suffix, tmp_path):
+    """500 photos, some broken, killed by SIGKILL after some 40, 160 and 320 of them."""
+    whole, path = (tmp_path / f"{name}{suffix}" for name in ("whole", "out"))
+    (photos := tmp_path / "photos").mkdir()
+    names = ("0.png", "1.png", "2.png", "3.png", "broken.jpg")
+    for number in range(500):
+        (photos / f"{number:03}.jpg").symlink_to(album / names[number % 5])
+    command = [sys.executable, "-m", "icgeo", "predict", str(photos), "--batch_size=16", "--json"]
+    subprocess.run([*command, f"--save={whole}"], check=False, capture_output=True)
+    known = 0
+    for moment in (40, 160, 320):
         running = subprocess.Popen(
-            [*command, str(tmp_path / "out.csv")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*command, f"--save={path}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
-        for _ in range(5 + kill):
-            running.stdout.readline()
+        for _ in range(moment - known):
+            assert running.stdout.readline()
         running.kill()
         running.communicate()
-        assert not (tmp_path / "out.csv").exists()
-    subprocess.run([*command, str(tmp_path / "out.csv")], check=True, capture_output=True)
-    assert content(tmp_path / "out.csv") == content(tmp_path / "whole.csv")
+        assert not path.exists()
+        known = len((tmp_path / f"{path.name}.part").read_bytes().splitlines()) - 1
+        known -= known % 16
+        assert known >= moment - 32
+    last = subprocess.run([*command, f"--save={path}"], check=False, capture_output=True, text=True)
+    assert f"going on behind {known} photos" in last.stderr
+    assert last.returncode == 1, "some photos are broken"
+    assert content(path) == content(whole)
 
 
 @pytest.mark.parametrize("suffix", [".geojson", ".csv", ".parquet", ".jsonl"])
@@ -297,6 +306,34 @@ def test_every_format_says_what_json_says(album, suffix, tmp_path, capsys):
         assert missing is None
         area = geopandas.GeoSeries([region], crs="EPSG:4326").to_crs("ESRI:54034").area.item() / 1e6
         assert area == pytest.approx(located["area_90_km2"], rel=0.02), "another projection's area"
+
+
+def test_geojson_of_the_command_is_that_of_the_library(album, tmp_path):
+    path = tmp_path / "out.geojson"
+    photos = [str(album / "0.png"), str(album / "1.png")]
+    assert cli.main(["predict", *photos, "--save", str(path)]) == 0
+    saved = json.loads(path.read_text())
+    told = [json.loads(one.to_geojson()) for one in icgeo.predict(photos)]
+    for one, source in zip(told, photos, strict=True):
+        for feature in one["features"]:
+            feature["properties"] = {"source": source, **feature["properties"]}
+    assert saved["features"] == [feature for one in told for feature in one["features"]]
+    assert {n: x for n, x in saved.items() if n != "features"} == {
+        n: x for n, x in told[0].items() if n != "features"
+    }
+
+
+@pytest.mark.parametrize("closed", ["stdin", "stdout", "stderr"])
+def test_streams_that_are_closed_are_no_traceback(album, closed, tmp_path):
+    """As cron and some services start programs."""
+    number = {"stdin": "0<&-", "stdout": "1>&-", "stderr": "2>&-"}[closed]
+    photo = "-" if closed == "stdin" else str(album / "0.png")
+    path = tmp_path / "out.csv"
+    line = f'"{sys.executable}" -m icgeo predict "{photo}" --save "{path}" {number}'
+    done = subprocess.run(line, shell=True, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr + done.stdout
+    assert done.returncode == (2 if closed == "stdin" else 0)
+    assert path.exists() == (closed != "stdin")
 
 
 @pytest.mark.parametrize(

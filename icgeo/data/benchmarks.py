@@ -18,8 +18,9 @@ from typing import Literal
 
 from icgeo.data import benchmark_rows
 from icgeo.data.benchmark_rows import BenchmarkError, RawRow, Rows, Skipped
-from icgeo.data.manifest import LATITUDE_COLUMNS, LONGITUDE_COLUMNS, ManifestError, to_location
+from icgeo.data.manifest import ManifestError, to_location
 from icgeo.data.photos import Photo
+from icgeo.data.tables import LATITUDE_COLUMNS, LONGITUDE_COLUMNS
 
 logger = logging.getLogger(__name__)
 

@@ -1,12 +1,12 @@
-"""Lists of photos with locations: CSV, Parquet, or a folder of photos with EXIF tags.
+"""Lists of photos with locations: a table, or a folder of photos with EXIF tags.
 
 Longitudes are wrapped to [-180, 180) degrees; paths are relative to the manifest's folder; rows are
 counted as a spreadsheet shows them, the header being row 1.
 """
 
-import csv
 import logging
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -14,32 +14,23 @@ from pathlib import Path
 from typing import Literal
 
 from icgeo.config import UsageError
-from icgeo.data.photos import read_location, why_missing
-
-IMAGE_COLUMNS = (
-    *("image", "image_path", "path", "filepath", "file", "filename", "file_name", "photo", "name"),
-    *("sourcefile", "img_id", "id"),
+from icgeo.data.photos import RAW_SUFFIXES, read_location, why_missing
+from icgeo.data.tables import (
+    ID_COLUMNS,
+    IMAGE_COLUMNS,
+    LATITUDE_COLUMNS,
+    LONGEST_QUOTE,
+    LONGITUDE_COLUMNS,
+    plain,
+    quoted,
+    read_rows,
 )
-ID_COLUMNS = ("id", "img_id", "gbifid")
-LATITUDE_COLUMNS = ("latitude", "lat", "decimallatitude", "gpslatitude", "gps_latitude")
-LONGITUDE_COLUMNS = (
-    *("longitude", "lon", "lng", "long", "decimallongitude", "gpslongitude", "gps_longitude"),
-)
-"""Names of columns, in any case, GBIF's and exiftool's too; the first of them counts."""
 
 PHOTO_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"),
     *(".ppm", ".jp2", ".avif", ".heic", ".heif"),
 )
 MAX_REPORTED = 5
-LONGEST_QUOTE = 200
-"""Characters of a manifest that a message quotes."""
-OTHER_FORMATS = {
-    **dict.fromkeys((".geojson", ".json", ".kml", ".gpx"), "geopandas.read_file"),
-    **dict.fromkeys((".jsonl", ".ndjson"), "pandas.read_json"),
-    **dict.fromkeys((".xls", ".xlsx", ".ods"), "pandas.read_excel"),
-}
-"""Endings of tables that are no CSV, and what reads them."""
 _MISSING = ("", "nan", "na", "n/a", "null", "none")
 
 logger = logging.getLogger(__name__)
@@ -72,17 +63,18 @@ def read_manifest(
     require_location: bool = False,
     errors: Literal["raise", "skip"] = "raise",
 ) -> list[Record]:
-    """Read photos and their locations from a CSV or Parquet file, or from a folder of photos.
+    """Read photos and their locations from a table, or from a folder of photos.
 
-    A CSV file is UTF-8, delimited by commas, semicolons or tabs; decimal commas are understood.
-    Columns go by name (`IMAGE_COLUMNS` and the others). The id is the id column's, or else the
+    A table is CSV in UTF-8 (commas, semicolons or tabs; decimal commas are understood), Parquet,
+    JSON, JSON lines, or of places: GeoJSON, KML, waypoints of GPX. Columns go by name, as
+    `icgeo.data.tables` has them. The id is the id column's, or else the
     image as written; an id alone finds its photo without an ending. A row without a location
     leaves both cells empty, or says exactly 0, 0, as receivers without a fix do. Whether the photos
     exist is left to `read_photo`. In a folder all photos below it count but for hidden ones and
     those of `@eaDir`, in order; locations come from the tags and ids are the relative paths.
 
     Args:
-        path: a CSV or Parquet file or a folder.
+        path: a table or a folder.
         allow_outside: accept photos outside the manifest's folder, by whatever path or link.
         require_location: refuse photos without a location.
         errors: raise one error for all bad rows, or skip each with a warning in the log.
@@ -174,69 +166,35 @@ def _photo_path(text: str, folder: Path, root: Path | None) -> Path:
 
 
 def photos_in(folder: str | Path) -> Iterator[Path]:
-    """List the photos of a folder and its folders, in order, but for hidden ones."""
+    """List the photos of a folder and its folders, in order, but for hidden ones.
+
+    Those that are RAW files of a camera are counted in the log.
+    """
+    raw = 0
     for path in sorted(Path(folder).rglob("*")):
         parts = path.relative_to(folder).parts
         is_hidden = any(part.startswith(".") or part == "@eaDir" for part in parts)
-        if path.suffix.lower() in PHOTO_SUFFIXES and not is_hidden and not path.is_dir():
+        if is_hidden or path.is_dir():
+            continue
+        raw += path.suffix.lower() in RAW_SUFFIXES
+        if path.suffix.lower() in PHOTO_SUFFIXES:
             yield path
+    if raw:
+        logger.warning("%s: left out %d RAW files of cameras; save them as JPEG", folder, raw)
 
 
 def _rows(source: Path) -> Iterator[list[str]]:
     """Read the header and the rows of a table, or the photos of a folder as a table of names."""
-    if source.is_dir():
-        yield ["image"]
-        yield from ([path.relative_to(source).as_posix()] for path in photos_in(source))
+    if not source.is_dir():
+        yield from read_rows(source)
         return
-    if reader := OTHER_FORMATS.get(source.suffix.lower()):
-        raise ManifestError(
-            f"expected CSV or Parquet, got {source.suffix}; convert it: {reader} reads it, and "
-            "to_csv(index=False) writes it, with columns image, latitude and longitude"
-        )
-    with source.open("rb") as stream:
-        is_parquet = stream.read(4) == b"PAR1"
-    yield from (_parquet_rows if is_parquet else _csv_rows)(source)
-
-
-def _csv_rows(source: Path) -> Iterator[list[str]]:
-    """Read the header and the rows; the delimiter is the most frequent one in the header."""
-    try:
-        with source.open(encoding="utf-8-sig", newline="") as stream:
-            header = stream.readline()
-            stream.seek(0)
-            reader = csv.reader(stream, delimiter=max(",;\t", key=header.count), strict=True)
-            for cells in reader:
-                yield [cell.strip() for cell in cells]
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"expected text in UTF-8, got {error}; save as CSV UTF-8") from error
-    except csv.Error as error:
-        raise ManifestError(f"expected CSV, got in line {reader.line_num}: {error}") from error
-
-
-def _parquet_rows(source: Path) -> Iterator[list[str]]:
-    """Read the header and the rows, of columns that do not count as if they were empty."""
-    import pyarrow
-    from pyarrow.parquet import ParquetFile
-
-    known = {*IMAGE_COLUMNS, *ID_COLUMNS, *LATITUDE_COLUMNS, *LONGITUDE_COLUMNS}
-    try:
-        with ParquetFile(source) as file:
-            names = file.schema_arrow.names
-            yield names
-            table = file.read(columns=[name for name in names if name.strip().lower() in known])
-        texts = {
-            name: table[name].cast(pyarrow.string()).to_pylist() for name in table.column_names
-        }
-    except pyarrow.ArrowException as error:
-        raise ManifestError(f"expected Parquet with text and numbers, got {error}") from error
-    empty = [""] * len(table)
-    for cells in zip(*(texts.get(name, empty) for name in names), strict=True):
-        yield [(cell or "").strip() for cell in cells]
+    yield ["image"]
+    yield from ([path.relative_to(source).as_posix()] for path in photos_in(source))
 
 
 def _find_columns(names: list[str]) -> list[int | None]:
     """Find the numbers of the columns of id, image, latitude and longitude."""
-    known = [name.strip().lower() for name in names]
+    known = [plain(name) for name in names]
 
     def find(options: tuple[str, ...]) -> int | None:
         name = next((option for option in options if option in known), None)
@@ -247,20 +205,15 @@ def _find_columns(names: list[str]) -> list[int | None]:
     image, lat, lon = find(IMAGE_COLUMNS), find(LATITUDE_COLUMNS), find(LONGITUDE_COLUMNS)
     if image is None:
         raise ManifestError(
-            f"expected a header with a column of {IMAGE_COLUMNS}, got {_quoted(names)}; name the "
-            "columns"
+            f"expected a header with a column of {IMAGE_COLUMNS[:5]} or others, got "
+            f"{quoted(names)}; name the columns"
         )
     if (lat is None) != (lon is None):
         raise ManifestError(
-            f"expected columns of {LATITUDE_COLUMNS} and of {LONGITUDE_COLUMNS}, or neither, "
-            f"got {_quoted(names)}"
+            f"expected columns of {LATITUDE_COLUMNS[:3]} and of {LONGITUDE_COLUMNS[:3]}, or "
+            f"neither, got {quoted(names)}"
         )
     return [find(ID_COLUMNS), image, lat, lon]
-
-
-def _quoted(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}..."
 
 
 def to_location(lat_text: str, lon_text: str) -> tuple[float, float] | tuple[None, None]:
@@ -299,18 +252,22 @@ def _warn_of_nowhere() -> None:
     logger.warning("rows at exactly 0, 0 are taken for rows without a location")
 
 
-def _with_point(text: str) -> str:
-    return text if "." in text else text.replace(",", ".")
+_EXIFTOOL = re.compile(r"""([\d.]+) deg ([\d.]+)' ([\d.]+)" ?([NSEW])?""")
 
 
 def _degrees(text: str) -> float:
-    """Parse a number; coordinates have no thousands, so that a comma is a decimal one."""
+    """Parse a number, or what exiftool writes without -n; a comma is a decimal one."""
     try:
-        value = math.nan if "_" in text else float(_with_point(text))
+        if found := _EXIFTOOL.fullmatch(text):
+            degrees, minutes, seconds = map(float, found.groups()[:3])
+            size = degrees + minutes / 60 + seconds / 3600
+            return -size if found[4] in ("S", "W") else size
+        text_of_number = text if "." in text else text.replace(",", ".")
+        value = math.nan if "_" in text else float(text_of_number)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
         raise ManifestError(
-            f"expected decimal degrees such as -33.86, got {_quoted(text)}; convert it"
+            f"expected decimal degrees such as -33.86, got {quoted(text)}; convert it"
         )
     return value

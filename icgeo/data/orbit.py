@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from icgeo import sphere
 from icgeo.config import UsageError
-from icgeo.data.photos import read_photo
+from icgeo.data.photos import Photo, read_photo
 from icgeo.data.worlds import World
 
 REAL_WORLDS = {"blue-marble": "bmng", "etopo1": "etopo1", "shaded-relief": "shadedrelief"}
@@ -201,6 +201,25 @@ def views_to_examples(
     """Return each view as a photo, an array [size, size, 3], with its location."""
     photos = rearrange(images, "n c h w -> n h w c").numpy()
     return [(photo, (lat, lon)) for photo, (lat, lon) in zip(photos, lat_lon.tolist(), strict=True)]
+
+
+def panorama_views(photo: Photo, count: int = 4, *, size: int = 512) -> list[Image.Image]:
+    """Cut an equirectangular panorama into square views around the horizon, left to right.
+
+    The first looks at the middle of the picture; together they show all directions once. Give them
+    to `Geolocator.locate_sequence` with `speed_kmh=0`: they were taken at one place.
+
+    Raises:
+        PhotoError: it cannot be read.
+    """
+    pixels = torch.from_numpy(np.array(read_photo(photo)))
+    lon = sphere.wrap_longitude(torch.arange(count) * 360.0 / count)
+    centre = sphere.to_xyz(torch.stack((torch.zeros(count), lon), dim=-1))
+    looks = view_directions(centre, torch.full((count,), 360.0 / count), size=size)
+    views = look_up(rearrange(pixels, "h w c -> 1 c h w") / 255, looks[None])[0]
+    return [
+        Image.fromarray(view.numpy()) for view in rearrange(to_uint8(views), "n c h w -> n h w c")
+    ]
 
 
 def random_views(

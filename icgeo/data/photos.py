@@ -4,11 +4,10 @@ Nothing here changes a setting of the process.
 """
 
 import logging
-import math
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from importlib import import_module
@@ -20,9 +19,12 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, ImageOps
-from PIL.ExifTags import GPS, IFD, Base
+from PIL.ExifTags import IFD, Base
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from icgeo.data.places import Place, is_panorama, parse_location, parse_xmp, read_beside
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,19 @@ BACKGROUND = (255, 255, 255)
 PNG_START = b"\x89PNG\r\n\x1a\n"
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF")
 """Pillow's names. The rest is not for photos, and some of it (EPS) runs other programs."""
+RAW_SUFFIXES = (
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq"),
+    *(".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2"),
+    *(".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+)
+RAW_STARTS = (
+    *(b"FUJIFILMCCD-RAW", b"II*\0\x10\0\0\0CR", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb"),
+    *(b"\0MRM", b"\0\0\0\x18ftypcrx ", b"II\x1a\0\0\0HEAPCCDR"),
+)
+"""Of files of sensors of cameras, and how they begin. Most are TIFFs that begin with a preview."""
+
+DNG_VERSION, NEW_SUBFILE_TYPE = 50706, 254
+"""Tags of TIFF; the last bit of the second says that a page is a preview."""
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +98,8 @@ def read_photo(
     """
     with _explained(_checked_kind(source)):
         image = _load(source, max_pixels, size_hint)
+        if abs(image.width - 2 * image.height) <= 0.04 * image.height and is_panorama(_xmp(image)):
+            logger.warning("%s is a panorama all around; models see its middle", _name(source))
         photo = _to_srgb(_to_8_bit(image))
         photo.getexif()[Base.Orientation] = _tags(image).get(Base.Orientation, 1)
         return ImageOps.exif_transpose(photo)
@@ -129,10 +146,11 @@ def _file_of_unread(photo: Photo) -> Path | None:
     return path if path.is_file() else None
 
 
-def read_location(source: Photo, *, max_pixels: int = MAX_PIXELS) -> tuple[float, float] | None:
+def read_location(source: Photo, *, max_pixels: int = MAX_PIXELS) -> Place:
     """Read (latitude, longitude) in degrees from EXIF tags or XMP, as `read_photo` reads a photo.
 
-    It has the errors of `read_photo`.
+    Else from what lies beside its file: XMP, or the JSON of Google Takeout. It has the errors of
+    `read_photo`.
     """
     if isinstance(source, np.ndarray):
         return None
@@ -140,12 +158,27 @@ def read_location(source: Photo, *, max_pixels: int = MAX_PIXELS) -> tuple[float
         if isinstance(source, Image.Image):
             return _location_of(source)
         with _opened(source) as stream:
-            return _location_of(_identify(stream, max_pixels))
+            place = _location_of(_identify(stream, max_pixels))
+    if place or isinstance(source, bytes | StoredPhoto):
+        return place
+    return read_beside(Path(source))
 
 
-def _location_of(image: Image.Image) -> tuple[float, float] | None:
-    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
-    return parse_location(_tags(image, IFD.GPSInfo)) or parse_xmp(xmp)
+def _location_of(image: Image.Image) -> Place:
+    return parse_location(_tags(image, IFD.GPSInfo)) or parse_xmp(_xmp(image))
+
+
+def _xmp(image: Image.Image) -> str | bytes:
+    told = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    return told or b"".join(_raw_profiles(image))
+
+
+def _raw_profiles(image: Image.Image) -> Iterator[bytes]:
+    """Give what ImageMagick keeps of a JPEG in the text of a PNG, in hexadecimal."""
+    for kind in ("APP1", "exif", "xmp"):
+        *_, digits = str(image.info.get(f"Raw profile type {kind}", "")).strip().split("\n", 2)
+        with suppress(ValueError):
+            yield bytes.fromhex(digits)
 
 
 @contextmanager
@@ -157,8 +190,8 @@ def _explained(source: Photo) -> Iterator[None]:
         raise PhotoError(f"{_name(source)}: {error}") from error.__cause__
     except Exception as error:  # decoders raise nearly anything on damaged data
         raise PhotoError(
-            f"{_name(source)}: expected a readable photo, got {type(error).__name__}: {error}; "
-            "save it again as JPEG or PNG, or leave it out"
+            f"{_name(source)}: expected a readable photo, got {type(error).__name__}: "
+            f"{str(error)[:200]}; save it again as JPEG or PNG, or leave it out"
         ) from error
 
 
@@ -244,7 +277,25 @@ def _opened(source: str | Path | bytes | StoredPhoto) -> _Stream:
         raise PhotoError(f"expected a photo, found no such file; {why_missing(path)}")
     if not path.is_file():  # opening a pipe would wait for ever
         raise PhotoError("expected a photo, found a folder or a device; give a file")
+    if path.suffix.lower() in RAW_SUFFIXES:
+        raise _raw_error(path.suffix[1:].upper())
     return path.open("rb")
+
+
+def _raw_error(kind: str) -> PhotoError:
+    return PhotoError(
+        f"expected a photo, found {kind}, what a camera's sensor saw; the preview in it is not the "
+        "photo: develop it, and save it as JPEG or TIFF"
+    )
+
+
+def _tiff(stream: _Stream, name: str) -> TiffImageFile:
+    """Open a TIFF, but for one that begins with the preview of something else."""
+    image = TiffImageFile(stream, name)
+    kind = image.tag_v2.get(NEW_SUBFILE_TYPE, 0)
+    if DNG_VERSION in image.tag_v2 or (isinstance(kind, int) and kind & 1):
+        raise _raw_error("DNG or another RAW file")
+    return image
 
 
 def _identify(stream: _Stream, max_pixels: int) -> Image.Image:
@@ -259,13 +310,15 @@ def _identify(stream: _Stream, max_pixels: int) -> Image.Image:
     if not prefix:
         raise PhotoError("expected a photo, found an empty file; fetch it again or leave it out")
     stream.seek(0)
+    if prefix.startswith(RAW_STARTS):
+        raise _raw_error("a RAW file")
     for name in FORMATS:
         factory, accept = Image.OPEN.get(name, (None, None))
         accepted = factory is not None and accept is not None and accept(prefix)
         if isinstance(accepted, str):
             raise PhotoError(f"{accepted}; install Pillow with support for {name}")
         if factory is not None and accepted:
-            openers: dict[str, Any] = {"JPEG": JpegImageFile, "PNG": _png}
+            openers: dict[str, Any] = {"JPEG": JpegImageFile, "PNG": _png, "TIFF": _tiff}
             image = openers.get(name, factory)(stream, "")
             return _checked_size(image, max_pixels)
     if prefix[4:8] == b"ftyp":
@@ -312,6 +365,9 @@ def _tags(image: Image.Image, directory: IFD | None = None) -> dict[int, Any]:
     """Return the EXIF tags, none if they are damaged."""
     try:
         exif = image.getexif()
+        if not exif:
+            found = (one for one in _raw_profiles(image) if one.startswith(b"Exif\0\0"))
+            exif.load(next(found, b""))
         return dict(exif if directory is None else exif.get_ifd(directory))
     except Exception:  # a parser of foreign data, like a decoder
         logger.warning("ignored damaged EXIF tags in %r", image)
@@ -374,81 +430,3 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         photo = Image.composite(photo, Image.new("RGB", image.size, BACKGROUND), alpha)
     photo.info = {}  # a profile or an orientation left here would be applied twice
     return photo
-
-
-def parse_location(tags: Mapping[int, object]) -> tuple[float, float] | None:
-    """Read (latitude, longitude) from the tags of an EXIF GPS directory (CIPA DC-008, 4.6.6).
-
-    Coordinates are degrees, with or without minutes and seconds: rationals, pairs of numerator and
-    denominator, integers or floats, with decimals in any. A reference is N, S, E or W, as text or
-    bytes, in either case; a missing one means north or east, and is logged. A negative coordinate
-    is south or west whatever its reference says. None is what is missing, illegal or out of range,
-    and exactly (0, 0), which receivers without a fix write, unless the tag GPSStatus says "A"
-    (measured). A void status ("V") beside other coordinates is the last known place, and counts.
-    """
-    lat = _signed(tags, GPS.GPSLatitude, GPS.GPSLatitudeRef, letters="NS")
-    lon = _signed(tags, GPS.GPSLongitude, GPS.GPSLongitudeRef, letters="EW")
-    if lat is None or lon is None or abs(lat) > 90 or abs(lon) > 180:
-        return None
-    if lat == lon == 0 and _text(tags.get(GPS.GPSStatus)) != "A":
-        return None
-    return lat, lon if lon < 180 else -180.0
-
-
-def parse_xmp(xmp: str | bytes) -> tuple[float, float] | None:
-    """Read (latitude, longitude) from XMP: `exif:GPSLatitude` ("48,51.5N") or `drone-dji:` degrees.
-
-    None is what is missing, illegal or exactly (0, 0).
-    """
-    text = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else xmp
-    found = {name.lower(): value for name, value in _XMP.findall(text)}
-    lat = _xmp_degrees(found.get("lat", ""), "NS", 90)
-    lon = _xmp_degrees(found.get("lon", ""), "EW", 180)
-    return None if lat is None or lon is None or lat == lon == 0 else (lat, lon)
-
-
-_XMP = re.compile(
-    r"""\b(?:exif|drone-dji):gps(lat|lon)\w*(?:\s*=\s*["']|>)\s*([^"'<]+)""", re.IGNORECASE
-)
-
-
-def _xmp_degrees(text: str, letters: str, most: float) -> float | None:
-    """Return a coordinate of XMP in degrees: a number, or degrees and minutes with a letter."""
-    text = text.strip().upper()
-    letter = text[-1:] if text[-1:] in tuple(letters) else ""
-    parts = [_number(part) for part in text.removesuffix(letter).split(",")]
-    size = sum(abs(part) / 60**power for power, part in enumerate(parts))
-    if not size <= most:  # NaN too
-        return None
-    return -size if letter == letters[1] or text.startswith("-") else size
-
-
-def _signed(tags: Mapping[int, object], tag: GPS, ref_tag: GPS, *, letters: str) -> float | None:
-    """Return a coordinate in degrees; `letters` are its positive and its negative reference."""
-    if tag not in tags:
-        return None
-    value, reference = tags[tag], _text(tags.get(ref_tag))[:1]
-    parts = [_number(part) for part in (value if isinstance(value, tuple | list) else (value,))]
-    is_legal = 1 <= len(parts) <= 3 and all(abs(part) <= 60 for part in parts[1:])  # NaN is not
-    if not is_legal or not math.isfinite(parts[0]) or (reference and reference not in letters):
-        return None
-    if not reference:
-        logger.warning("EXIF has %s without %s; took it as %s", tag.name, ref_tag.name, letters[0])
-    size = sum(abs(part) / 60**power for power, part in enumerate(parts))
-    return -size if reference == letters[1] or min(parts) < 0 else size
-
-
-def _number(value: object) -> float:
-    """Return a number, or the quotient of a pair; NaN for anything else."""
-    try:
-        if isinstance(value, tuple):
-            numerator, denominator = value
-            return float(numerator) / float(denominator)
-        return float(value)  # type: ignore[arg-type]
-    except (ArithmeticError, TypeError, ValueError):
-        return math.nan
-
-
-def _text(value: object) -> str:
-    text = value.decode("latin-1") if isinstance(value, bytes) else str(value or "")
-    return text.strip("\0 ").upper()

@@ -48,6 +48,8 @@ def load_adapter(model: Any, options: LoadOptions) -> None:
             load_named(transformer, {n.replace(".default.", "."): x for n, x in weights.items()})
         else:
             load_stock(model, path, weights)
+        for config in (getattr(transformer, "peft_config", None) or {}).values():
+            require_layers(transformer, config.target_modules)
     except LoadError:
         raise
     except Exception as error:  # whatever a library raises of a file that it does not know
@@ -64,22 +66,27 @@ def load_adapter(model: Any, options: LoadOptions) -> None:
 def adapter_file(options: LoadOptions) -> Path:
     """Find the one safetensors file of an adapter, in a folder or on the hub."""
     adapter = str(options.adapter)
-    path = Path(adapter)
+    path, name = Path(adapter), options.weight_name
     if not path.exists():
-        return hub.pipeline_part(adapter, LORA, local_files_only=options.local_files_only)
-    hub.refuse_pickles(hub.files_in(path) if path.is_dir() else [path.name], path)
+        hub.refuse_pickles([name or LORA], adapter)
+        return hub.pipeline_part(adapter, name or LORA, local_files_only=options.local_files_only)
     if path.is_file():
+        hub.refuse_pickles([path.name], path)
+        if name not in (None, path.name):
+            raise LoadError(f"expected a folder with {name}, got the file {path}; leave one out")
         return path
-    files = sorted(path.glob("*.safetensors"))
-    if (usual := path / LORA) in files:
-        return usual
-    if len(files) != 1:
-        names = ", ".join(file.name for file in files[:5]) or "none"
+    files = {file.relative_to(path).as_posix(): file for file in path.rglob("*.safetensors")}
+    asked = name or (LORA if LORA in files else None)
+    if asked is None and len(beside := [*path.glob("*.safetensors")]) == 1:
+        return beside[0]
+    if asked not in files:
+        hub.refuse_pickles(hub.files_in(path), path)
+        names = ", ".join(sorted(files)[:5]) or "none"
         raise LoadError(
-            f"expected one safetensors file in {path}, got {len(files)} ({names}); give the path "
-            "of the file itself"
+            f"expected {name or 'one safetensors file'} in {path}, got {len(files)} ({names}); "
+            "name the one with weight_name"
         )
-    return files[0]
+    return files[asked]
 
 
 def require_pairs(weights: Iterable[str], path: Path) -> None:
@@ -116,13 +123,18 @@ def is_of(transformer: Any, weights: Iterable[str]) -> bool:
 
 def load_named(transformer: Any, weights: dict[str, Tensor], **options: Any) -> None:
     """Load a LoRA by the names of the transformer's layers; refuse one of other layers."""
+    require_layers(transformer, layers_of(weights))
+    transformer.load_lora_adapter(weights, prefix=None, **options)
+
+
+def require_layers(transformer: Any, layers: Iterable[str]) -> None:
+    """Raise LoadError for layers that a transformer has not, which libraries leave out."""
     modules = {name for name, _ in transformer.named_modules()}
-    if missing := sorted(layers_of(weights) - modules):
+    if missing := sorted({*layers} - modules):
         raise LoadError(
-            f"expected layers of this model's transformer, got {missing[0]} and "
+            f"expected layers of this model's transformer, got {missing[0][:80]} and "
             f"{len(missing) - 1} others that it has not; is the adapter of another architecture?"
         )
-    transformer.load_lora_adapter(weights, prefix=None, **options)
 
 
 def load_stock(model: Any, path: Path, weights: dict[str, Tensor]) -> None:

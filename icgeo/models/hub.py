@@ -139,7 +139,14 @@ def pipeline_index(source: str | Path, *, with_text: bool = True, **hub: Any) ->
     Raise LoadError if there is none, or a folder lacks one; text encoders count if `with_text`.
     """
     path = pipeline_part(source, "model_index.json", **hub)
-    index: dict[str, Any] = json.loads(path.read_text())
+    try:
+        index: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+        index["_class_name"].upper()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise LoadError(
+            f"expected the parts of a pipeline and its _class_name in {path}, got "
+            f"{first_line(error)[:200]}; download it again"
+        ) from error
     if isinstance(source, Path):
         missing = [
             name

@@ -58,7 +58,8 @@ def load(
         hub_id = None if local else str(model)
         loaded = _load_pipeline(folder, settings, load_options, hub_id=hub_id)
     revision = None if local else folder.name
-    origin = Origin(str(model), revision, load_options.adapter, load_options.quantization)
+    kept = {n: getattr(load_options, n) for n in ("adapter", "quantization", "weight_name")}
+    origin = Origin(str(model), revision, **kept)
     return replace(loaded, origin=origin).choosing(
         style=style, **{name: getattr(load_options, name) for name in SETTINGS}
     )
@@ -104,7 +105,11 @@ def _load_tiny(folder: Path, settings: Settings, options: LoadOptions) -> MapMod
     for name in ("offload", "quantization"):
         if getattr(options, name):
             raise LoadError(f"expected no {name} for a model of this size, got one")
-    backbone = TinyBackbone.load(folder, device=options.device, dtype=options.torch_dtype)
+    try:
+        backbone = TinyBackbone.load(folder, device=options.device, dtype=options.torch_dtype)
+    except Exception as error:  # whatever the libraries raise of a folder that is damaged
+        line = hub.first_line(error)[:400]
+        raise LoadError(f"{folder} cannot be loaded: {line}; download it again") from error
     if options.adapter:
         load_adapter(backbone.transformer, options)
         settings = replace(settings, prior_weight={})  # its map knows more than the examples
@@ -133,8 +138,9 @@ def _load_pipeline(
             **({} if architecture.keeps_encoder else _without(kind, text=True)),
             **architecture.components(folder),
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise LoadError(f"{hub_id or folder} cannot be loaded: {hub.first_line(error)}") from error
+    except Exception as error:  # whatever the libraries raise of a folder that is damaged
+        line = hub.first_line(error)[:400]
+        raise LoadError(f"{hub_id or folder} cannot be loaded: {line}") from error
     if options.adapter:
         load_adapter(pipeline, options)
     for part in (pipeline.transformer, pipeline.vae, getattr(pipeline, "text_encoder", None)):
@@ -165,10 +171,14 @@ def _prompts(
         if hub_id:  # of the same commit, if it is in the cache
             offline = options.local_files_only
             source = hub.fetch(hub_id, text=True, revision=folder.name, local_files_only=offline)
-        loaded = pipeline.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, **_without(pipeline, text=False)
-        )
-        embeddings = [embed(loaded.to(options.device), text) for text in texts]
+        try:
+            loaded = pipeline.from_pretrained(
+                source, dtype=dtype, use_safetensors=True, **_without(pipeline, text=False)
+            )
+            embeddings = [embed(loaded.to(options.device), text) for text in texts]
+        except Exception as error:  # whatever tokenizers and text encoders raise
+            line = hub.first_line(error)[:400]
+            raise LoadError(f"the text encoder of {source} cannot embed: {line}") from error
         del loaded
         clear_device_cache(garbage_collection=True)
         return embeddings

@@ -12,6 +12,7 @@ from typing import cast
 
 import torch
 from huggingface_hub import cached_assets_path
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -111,7 +112,10 @@ class Prompts:
         texts = dict.fromkeys(("", instruction))
         for text in texts if self.folder else ():
             if (path := self._path(text)).is_file():
-                self.known[text] = load_file(path)
+                try:
+                    self.known[text] = load_file(path)
+                except (SafetensorError, OSError, ValueError) as error:
+                    log.warning("embedding again what %s cannot tell: %s", path, error)
         missing = [text for text in texts if text not in self.known]
         embeddings = self.encode(missing) if missing else []
         self.known.update(zip(missing, embeddings, strict=True))

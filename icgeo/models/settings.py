@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from icgeo import maps
-from icgeo.models.hub import LoadError
+from icgeo.models.hub import LoadError, first_line
 from icgeo.models.matching import MatchSettings
 from icgeo.travel import frame_temperature
 
@@ -101,7 +101,21 @@ class Settings:
     def read(cls, folder: Path | None) -> "Settings | None":
         """Read the `icgeo.json` of a checkpoint folder, if it has one."""
         path = folder / "icgeo.json" if folder else None
-        return cls.from_dict(json.loads(path.read_text())) if path and path.is_file() else None
+        if not (path and path.is_file()):
+            return None
+        try:
+            settings = cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            for one in fields(cls):
+                value, kind = getattr(settings, one.name), type(one.default)
+                known = (int, float) if kind is float else kind
+                if kind in (int, float, str) and not isinstance(value, known):
+                    raise ValueError(f"{one.name} of {value!r}")
+        except Exception as error:  # of foreign data, by whatever reads a part of them
+            raise LoadError(
+                f"expected the settings of a checkpoint in {path}, got {first_line(error)[:200]}; "
+                "download it again"
+            ) from error
+        return settings
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
@@ -132,3 +146,5 @@ class Origin:
     adapter: str | None = None
     """The LoRA in it: a folder, a file, or a hub id."""
     quantization: str | None = None
+    weight_name: str | None = None
+    """The file of the LoRA, where its folder has several."""

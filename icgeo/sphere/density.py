@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from icgeo import sphere
-from icgeo.sphere import AREA_KM2, Values, files, healpix
+from icgeo.sphere import AREA_KM2, Values, files, healpix, regions
 from icgeo.sphere.best_point import best_points
 
 if TYPE_CHECKING:
@@ -105,6 +105,11 @@ class Density:
         return cls(mass)
 
     @classmethod
+    def from_region(cls, region: Any, nside: int = 64) -> "Density":
+        """Spread the mass evenly over a region, as `probability_within` takes it."""
+        return cls(regions.cell_shares(region, nside))
+
+    @classmethod
     def from_log_mass(cls, log_mass: Float[Tensor, " cells"]) -> "Density":
         """Normalise the logarithms of masses, as of a product of densities (not disjoint ones)."""
         if log_mass.max() == -math.inf:
@@ -120,6 +125,26 @@ class Density:
         prior = self.mass.repeat_interleave(len(log_ratios) // len(self.mass))
         posterior = torch.softmax(prior.log() + log_ratios.to(prior), dim=0)
         return Density((1 - floor) * posterior + floor / len(posterior))
+
+    def __mul__(self, other: "Density") -> "Density":
+        """Multiply by another density, such as a prior, and normalise; on the finer of the grids.
+
+        `density * Density.from_region("FR")` is the density, given that it was in France.
+        """
+        if not isinstance(other, Density):
+            return NotImplemented
+        count = max(len(self.mass), len(other.mass))
+        logs = [one.mass.repeat_interleave(count // len(one.mass)).log() for one in (self, other)]
+        return Density.from_log_mass(logs[0] + logs[1])
+
+    def probability_within(self, region: Any) -> float:
+        """Return the probability of a region, cells at its border divided by area.
+
+        `region` is a polygon of shapely, a GeoSeries or GeoDataFrame of them, or the name or the
+        ISO code of a country, with coasts and borders good to some 10 km; see
+        `icgeo.sphere.regions`.
+        """
+        return float(self.mass @ regions.cell_shares(region, self.nside))
 
     @property
     def nside(self) -> int:
@@ -235,7 +260,8 @@ class Density:
     def save(self, path: str | Path) -> None:
         """Write to `.fits`, `.fits.gz` or `.parquet`.
 
-        FITS: a sky map as LIGO and Virgo publish them, column PROB. GeoParquet: the cells of
+        FITS: a sky map as LIGO and Virgo publish them, column PROB; `.multiorder.fits` joins equal
+        cells in larger ones, columns UNIQ and PROBDENSITY (per steradian). GeoParquet: the cells of
         positive mass as rows of `uniq` = 4 nside^2 + cell (the multi-order index), `mass` and
         `geometry`, the centre.
         """
@@ -252,5 +278,11 @@ class Density:
 
     @classmethod
     def load(cls, path: str | Path) -> "Density":
-        """Read what `save` writes, and any flat FITS sky map, NESTED or RING."""
-        return cls(files.load(Path(path)))
+        """Read what `save` writes, and other sky maps in FITS: NESTED, RING, or of several orders.
+
+        Cells finer than nside 1024 are summed. Raises ValueError for anything else.
+        """
+        try:
+            return cls(files.load(Path(path)))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error

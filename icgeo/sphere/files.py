@@ -4,18 +4,28 @@ Conventions: mass per HEALPix cell in NESTED order, float64; in FITS right ascen
 and declination latitude; a GeoTIFF is north up and starts at the antimeridian.
 """
 
+import logging
 import math
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from icgeo.config import require
+from icgeo.config import one_line, require
 from icgeo.sphere.healpix import cell_lat_lon, grid, mass_of_pixels
 
 Mass = Float[Tensor, " cells"]
+KNOWN = ("UNIQ", "PIXEL", "PROB", "PROBDENSITY", "uniq", "mass")
+"""Columns that are read."""
+MOST_LEVEL = 10
+"""Cells of several orders are spread over those of nside 2^10 at most."""
+
+logger = logging.getLogger(__name__)
 
 
 def _is_fits(path: Path) -> bool:
@@ -33,10 +43,18 @@ def save(mass: Mass, path: Path) -> None:
     if _is_fits(path):
         from astropy.io import fits
 
-        column = fits.Column("PROB", format="D", unit="pix-1", array=mass.numpy())
-        table = fits.BinTableHDU.from_columns([column])
-        table.header.update(PIXTYPE="HEALPIX", ORDERING="NESTED", COORDSYS="C", NSIDE=nside)
-        table.header.update(INDXSCHM="IMPLICIT", FIRSTPIX=0, LASTPIX=len(mass) - 1)
+        if ".multiorder.fits" in path.name.lower():
+            uniq, density = _join(mass)
+            parts = [("UNIQ", "K", None, uniq), ("PROBDENSITY", "D", "sr-1", density)]
+            told: dict[str, Any] = {"ORDERING": "NUNIQ", "INDXSCHM": "EXPLICIT"}
+            told["MOCORDER"] = nside.bit_length() - 1
+        else:
+            parts = [("PROB", "D", "pix-1", mass.numpy())]
+            told = {"ORDERING": "NESTED", "NSIDE": nside, "INDXSCHM": "IMPLICIT"}
+            told |= {"FIRSTPIX": 0, "LASTPIX": len(mass) - 1}
+        columns = [fits.Column(n, format=f, unit=unit, array=a) for n, f, unit, a in parts]
+        table = fits.BinTableHDU.from_columns(columns)
+        table.header.update(PIXTYPE="HEALPIX", COORDSYS="C", **told)
         table.writeto(path, overwrite=True)
         return
     import geopandas
@@ -49,35 +67,137 @@ def save(mass: Mass, path: Path) -> None:
 
 
 def load(path: Path) -> Mass:
-    """Read the mass of each cell, in NESTED order."""
+    """Read the mass of each cell, in NESTED order; raise ValueError for what is no sky map."""
+    if not path.is_file():
+        raise ValueError("expected a file, found none; check the path")
     if not _is_fits(path):
-        import pandas
+        rows = _foreign(lambda: _parquet_columns(path), "GeoParquet with columns uniq and mass")
+        return _spread(rows["uniq"], rows["mass"])
+    header, rows = _foreign(lambda: _fits_columns(path), "a sky map, a table in FITS")
+    if (frame := str(header.get("COORDSYS", "C")).strip().upper()) not in ("C", "CELESTIAL"):
+        raise ValueError(
+            f"expected COORDSYS C (longitude and latitude), got {frame!r}; turn the map first, as "
+            "with healpy.Rotator"
+        )
+    if left := [name for name in rows if name not in KNOWN]:
+        logger.warning("%s: left out the columns %s", path, ", ".join(left)[:200])
+    value = "PROB" if "PROB" in rows else "PROBDENSITY"
+    ordering = str(header.get("ORDERING", "")).strip().upper()
+    needed = {"NESTED": {value}, "RING": {value}, "NUNIQ": {value, "UNIQ"}}
+    if not needed.get(ordering, {"ORDERING"}) <= rows.keys():
+        raise ValueError(
+            "expected a HEALPix sky map with a column PROB or PROBDENSITY, NESTED, RING or NUNIQ "
+            f"with UNIQ, got columns {[*rows]} with ordering {ordering!r}"[:400]
+        )
+    if ordering == "NUNIQ":
+        areas = 1 if value == "PROB" else 4.0 ** -_levels(rows["UNIQ"])
+        return _spread(rows["UNIQ"], rows[value] * areas, header.get("MOCORDER"))
+    return _flat(rows.get("PIXEL"), rows[value], header.get("NSIDE"), is_ring=ordering == "RING")
 
-        rows = pandas.read_parquet(path, columns=["uniq", "mass"])
-        uniq = torch.tensor(rows["uniq"].to_numpy())
-        nside = math.isqrt(int(uniq.min()) // 4)
-        mass = torch.zeros(12 * nside**2, dtype=torch.float64)
-        return mass.scatter_(0, uniq - 4 * nside**2, torch.tensor(rows["mass"].to_numpy()))
+
+Columns = dict[str, Any]
+
+
+def _foreign(read: Callable[[], Any], expected: str) -> Any:
+    """Call what reads foreign data; raise ValueError for all that its library raises of them."""
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            result = read()
+    except Exception as error:
+        raise ValueError(f"expected {expected}, got {one_line(error)[:200]}") from error
+    for warning in told:
+        if "truncated" in str(warning.message):
+            raise ValueError(f"expected {expected}, got a file that breaks off; fetch it again")
+    return result
+
+
+def _fits_columns(path: Path) -> tuple[Columns, Columns]:
     from astropy.io import fits
 
-    with fits.open(path) as tables:
-        header, rows = tables[1].header, tables[1].data
-        ordering = header.get("ORDERING", "").upper()
-        if ordering not in ("NESTED", "RING") or "PROB" not in rows.names:
-            raise ValueError(
-                f"expected a flat HEALPix sky map with a column PROB, NESTED or RING, got columns "
-                f"{rows.names} with ordering {ordering!r} in {path}; flatten multi-order maps first"
-            )
-        if (frame := str(header.get("COORDSYS", "C")).strip().upper()) not in ("C", "CELESTIAL"):
-            raise ValueError(
-                f"expected COORDSYS C (longitude and latitude), got {frame!r} in {path}; turn the "
-                "map first, as with healpy.Rotator"
-            )
-        values = np.array(rows["PROB"], dtype=np.float64).ravel()
-    if ordering == "RING":
-        pixels = grid(math.isqrt(len(values) // 12)).nested_to_ring(np.arange(len(values)))
-        values = values[pixels]
-    return torch.from_numpy(values)
+    with fits.open(path, memmap=False) as tables:
+        table = next(one for one in tables if isinstance(one, fits.BinTableHDU))
+        values = {name: np.array(table.data[name]).ravel() for name in table.columns.names}
+        return dict(table.header), _numbers(values)
+
+
+def _parquet_columns(path: Path) -> Columns:
+    import pandas
+
+    rows = pandas.read_parquet(path, columns=["uniq", "mass"])
+    return _numbers({name: rows[name].to_numpy() for name in rows})
+
+
+def _numbers(columns: Columns) -> Columns:
+    """Check those columns that count."""
+    known = [columns[name] for name in KNOWN if name in columns]
+    if any(one.dtype.kind not in "fiu" or len(one) != len(known[0]) for one in known):
+        raise ValueError(f"columns {[*columns]} that are no numbers, or of several lengths")
+    return columns
+
+
+def _flat(pixels: Any, values: Any, nside: Any, *, is_ring: bool) -> Mass:
+    """Put values of pixels, all of them or some, in NESTED order."""
+    side = nside if isinstance(nside, int) else math.isqrt(len(values) // 12)
+    cells = np.arange(12 * side**2 if side <= 2 * 2**MOST_LEVEL else 0)
+    pixels = np.arange(len(values)) if pixels is None and len(values) == len(cells) else pixels
+    if pixels is None or not len(pixels) or pixels.min() < 0 or pixels.max() >= len(cells):
+        raise ValueError(
+            f"expected values of all pixels of nside {side}, or a column PIXEL of numbers of them, "
+            f"got {len(values)} values"
+        )
+    mass = np.zeros(len(cells))
+    np.add.at(mass, pixels.astype(int), values)
+    if is_ring:
+        mass = mass[grid(side).nested_to_ring(cells)]
+    return torch.from_numpy(mass)
+
+
+def _levels(uniq: Any) -> Any:
+    """Return the level of each cell by its number in the scheme NUNIQ, 4 nside^2 + cell."""
+    if uniq.dtype.kind not in "iu" or not len(uniq) or uniq.min() < 4 or uniq.max() >= 4**26:
+        raise ValueError("expected UNIQ numbers of cells, 4 nside^2 + cell, got others")
+    return np.log2(uniq // 4).astype(int) // 2
+
+
+def _spread(uniq: Any, mass: Any, level: Any = None) -> Mass:
+    """Spread the masses of cells of any size over the finest of them, or of a finer level."""
+    levels = _levels(uniq)
+    finest = max(int(levels.max()), level if isinstance(level, int) else 0)
+    finest = min(finest, MOST_LEVEL)
+    if levels.max() > finest:
+        logger.warning("summed cells finer than nside %d", 2**finest)
+    sums, covered = np.zeros((2, 12 * 4**finest))
+    for level in np.unique(levels):
+        here = levels == level
+        cells, values = uniq[here] - 4 ** (level + 1), np.stack((mass[here], here[here]))
+        if (shift := level - finest) > 0:
+            cells, values = cells >> 2 * shift, values * [[1.0], [4.0**-shift]]
+        else:
+            cells = (cells[:, None] << -2 * shift) + np.arange(4**-shift)
+            values = values[..., None] * [[[4.0**shift]], [[1.0]]]
+        for total, value in zip((sums, covered), values, strict=True):
+            np.add.at(total, cells, value)
+    if covered.max() > 1 + 1e-9:
+        raise ValueError("expected cells that do not overlap, got some twice; leave one out")
+    return torch.from_numpy(sums)
+
+
+def _join(mass: Mass) -> tuple[Any, Any]:
+    """Return the numbers (NUNIQ) and the densities of cells, four equal ones always as one."""
+    density = mass.numpy() * len(mass) / (4 * math.pi)
+    level, is_whole = math.isqrt(len(mass) // 12).bit_length() - 1, np.ones(len(mass), bool)
+    parts = []
+    while len(density):
+        quads = density.reshape(-1, 4)
+        joins = is_whole.reshape(-1, 4).all(1) & (quads == quads[:, :1]).all(1) & (level > 0)
+        cells = np.flatnonzero(is_whole & ~joins.repeat(4))
+        parts.append((cells + 4 ** (level + 1), density[cells]))
+        if not joins.any():
+            break
+        density, is_whole, level = quads[:, 0], joins, level - 1
+    uniq, densities = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = uniq.argsort()
+    return uniq[order], densities[order]
 
 
 def save_geotiff(mass: Mass, path: Path, *, height: int | None) -> None:

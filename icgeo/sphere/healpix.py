@@ -124,16 +124,17 @@ def connected_parts(cells: Int[Tensor, " chosen"], nside: int) -> Int[np.ndarray
 
 
 def cell_outlines(
-    cells: Int[Tensor, " chosen"], nside: int
+    cells: Int[Tensor, " chosen"], nside: int, *, finer: int = 1
 ) -> tuple[Int[np.ndarray, " polygons"], Any]:
     """Outline cells as shapely polygons in degrees, longitude first: (cell's position, polygon).
 
     Longitudes stay in [-180, 180]: a cell across the antimeridian gives two polygons. Neighbours
-    share vertices exactly, so that polygons can be dissolved as a coverage.
+    share vertices exactly, so that polygons can be dissolved as a coverage. Sides have
+    `finer` times the usual number of points.
     """
     import shapely
 
-    step = max(2, 32 // nside)
+    step = finer * max(2, 32 // nside)
     centre_lon, centre_lat = (x.deg[:, None] for x in grid(nside).healpix_to_lonlat(cells.numpy()))
     lon, lat = (x.to_value("deg") for x in grid(nside).boundaries_lonlat(cells.numpy(), step))
     # longitudes are unbroken around each cell

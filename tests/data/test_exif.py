@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL.ExifTags import GPS
 from PIL.TiffImagePlugin import IFDRational
 
-from icgeo.data.photos import parse_location
+from icgeo.data.places import parse_location
 
 PARIS = (48 + 51 / 60 + 24 / 3600, 2 + 21 / 60 + 7 / 3600)
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 import icgeo
-from icgeo.data.photos import PhotoError, parse_xmp, read_location, read_photo
+from icgeo.data.photos import PhotoError, read_location, read_photo
+from icgeo.data.places import parse_xmp
 
 
 def xmp(body):

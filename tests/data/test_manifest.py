@@ -402,14 +402,6 @@ def test_an_id_finds_its_photo_without_an_ending(tmp_path):
     assert [record.path.name for record in read_manifest(path)] == ["3859149887465501.jpg", "385"]
 
 
-@pytest.mark.parametrize("suffix", [".geojson", ".kml", ".jsonl", ".xlsx"])
-def test_other_tables_are_named_with_what_reads_them(suffix, tmp_path):
-    path = tmp_path / f"m{suffix}"
-    path.write_text("x" * 1000)
-    with pytest.raises(ManifestError, match=rf"got \{suffix}; convert it: (geo)?pandas.read_"):
-        read_manifest(path)
-
-
 def test_long_cells_are_quoted_in_part(tmp_path):
     path = tmp_path / "m.csv"
     path.write_text(f"image,lat,lon\na.jpg,{'9' * 5000}x,2\n" + f"b.jpg,3_3.8,{'1'}\n")

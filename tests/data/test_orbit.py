@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -195,3 +196,25 @@ def test_views_overlap_where_both_look():
     )
     torch.testing.assert_close(narrow.overlap(wide), torch.eye(2).double())
     torch.testing.assert_close(wide.overlap(narrow), torch.eye(2).double() / 4)
+
+
+@pytest.mark.parametrize("count", [4, 6])
+def test_views_of_a_panorama_look_where_they_should(count):
+    """Each pixel's direction by trigonometry alone: atan(x), and the height over the distance."""
+    size, width = 64, 720
+    azimuth = (np.arange(width) + 0.5) * 360 / width - 180
+    height = 90 - (np.arange(width // 2) + 0.5) * 360 / width
+    picture = np.zeros((width // 2, width, 3), dtype=np.uint8)
+    picture[..., 0] = np.rint(127.5 + 127.5 * np.cos(np.deg2rad(azimuth)))
+    picture[..., 1] = np.rint(127.5 + 127.5 * np.sin(np.deg2rad(azimuth)))
+    picture[..., 2] = np.rint((height + 90) * 255 / 180)[:, None]
+    step = (np.arange(size) + 0.5) * 2 / size - 1
+    reach = np.tan(np.pi / count)
+    for number, view in enumerate(orbit.panorama_views(picture, count, size=size)):
+        found = np.asarray(view).astype(float)
+        turned = np.deg2rad(360 / count * number) + np.arctan(reach * step)
+        for channel, wave in enumerate((np.cos(turned), np.sin(turned))):
+            expected = np.broadcast_to(127.5 + 127.5 * wave, (size, size))
+            np.testing.assert_allclose(found[..., channel], expected, atol=2)
+        up = np.rad2deg(np.arctan2(-reach * step[:, None], np.hypot(1, reach * step)[None]))
+        np.testing.assert_allclose(found[..., 2], (up + 90) * 255 / 180, atol=2)

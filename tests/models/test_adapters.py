@@ -99,12 +99,109 @@ def test_what_is_understood_in_part_is_refused(klein, tmp_path, parts, words):
     assert len(str(refused.value)) < 500
 
 
+def pair(name, first, second, width=64):
+    generator = torch.Generator().manual_seed(0)
+    sizes = {first: (2, width), second: (width, 2)}
+    return {f"{name}.{n}": torch.randn(s, generator=generator) for n, s in sizes.items()}
+
+
+def kronecker(name):
+    generator = torch.Generator().manual_seed(0)
+    parts = {f"{name}.lokr_w{i}": torch.randn(8, 8, generator=generator) for i in (1, 2)}
+    return {**parts, f"{name}.alpha": torch.tensor(1e10)}  # as LyCORIS says that both are whole
+
+
+DOUBLE = "double_blocks.0.img_attn.proj"
+KOHYA = "lora_unet_" + DOUBLE.replace(".", "_")
+AI_TOOLKIT = pair(f"diffusion_model.{DOUBLE}", "lora_A.weight", "lora_B.weight")
+
+
+def alpha(name):
+    return {f"{name}.alpha": torch.tensor(1.0)}
+
+
+@pytest.mark.parametrize(
+    ("parts", "layer", "scale"),
+    [
+        (AI_TOOLKIT, "to_out.0", 1),
+        (
+            {
+                **pair(KOHYA, "lora_down.weight", "lora_up.weight"),
+                f"{KOHYA}.alpha": torch.tensor(1.0),
+            },
+            "to_out.0",
+            0.5,
+        ),
+        (pair(LAYERS[0], "lora_A.default.weight", "lora_B.default.weight"), "to_q", 1),
+        (kronecker(f"diffusion_model.{DOUBLE}"), "to_out.0", 1),
+        (kronecker("lycoris_" + LAYERS[0].replace(".", "_")), "to_q", 1),
+    ],
+    ids=["ai-toolkit", "kohya", "DiffSynth", "ai-toolkit's LoKr", "LyCORIS' LoKr"],
+)
+def test_adapters_of_trainers_change_what_they_say(klein, tmp_path, parts, layer, scale):
+    save_file(parts, tmp_path / "lora.safetensors")
+    transformer = icgeo.load(klein, adapter=tmp_path).backbone.transformer
+    changed = transformer.get_submodule(f"transformer_blocks.0.attn.{layer}")
+    first, second, *_ = parts.values()
+    expected = torch.kron(first, second) if first.shape[0] == 8 else scale * second @ first
+    (name,) = transformer.peft_config
+    torch.testing.assert_close(changed.get_delta_weight(name), expected)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        (weights("transformer.", layers=(LAYERS[0], "blocks.9.to_q")), "blocks.9.to_q and 0"),
+        (weights("transformer.", layers=["transformer_blocks.7.attn.to_q"]), "blocks.7"),
+        (AI_TOOLKIT | alpha(f"diffusion_model.{DOUBLE}"), "cannot be loaded: .*alpha"),
+        (pair("lycoris_transformer_blocks_0_attn_to_q", "hada_w1_a", "hada_w1_b"), "and LoKr"),
+    ],
+    ids=["a layer that is not there", "no layer that is there", "ai-toolkit with alpha", "LoHa"],
+)  # fmt: skip
+def test_adapters_that_would_be_loaded_in_part_are_refused(klein, tmp_path, parts, words):
+    save_file(parts, tmp_path / "lora.safetensors")
+    with pytest.raises(icgeo.LoadError, match=words):
+        icgeo.load(klein, adapter=tmp_path)
+
+
 def test_one_of_several_files_is_asked_for(klein, tmp_path):
     for name in ("one", "two"):
         save_file(weights("transformer."), tmp_path / f"{name}.safetensors")
-    with pytest.raises(icgeo.LoadError, match=r"got 2 \(one.safetensors, two.safetensors\)"):
+    with pytest.raises(icgeo.LoadError, match=r"got 2 \(one.safetensors, two.safetensors\); name"):
         icgeo.load(klein, adapter=tmp_path)
     assert change(klein, tmp_path / "two.safetensors").abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["one.safetensors", "two.safetensors", "step-500/three.safetensors"]
+)
+def test_a_file_of_several_is_named(klein, tmp_path, name):
+    (tmp_path / "step-500").mkdir()
+    for rank, other in enumerate(("one", "two", "step-500/three"), start=1):
+        parts = weights("transformer.", rank=rank)
+        save_file(parts, tmp_path / f"{other}.safetensors")
+    loaded = icgeo.load(klein, adapter=tmp_path, weight_name=name)
+    layer = loaded.backbone.transformer.get_submodule(LAYERS[0])
+    (rank,) = layer.r.values()
+    assert rank == load_file(tmp_path / name)[f"transformer.{LAYERS[0]}.lora_A.weight"].shape[0]
+    assert loaded.origin.weight_name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("three.safetensors", r"expected three.safetensors in .* got 2 \(one.safetensors, two"),
+        ("../other.safetensors", "got 2"),
+        ("adapter_model.bin", r"expected adapter_model.bin in .* got 2"),
+    ],
+)
+def test_a_file_that_is_not_among_several_is_refused(klein, tmp_path, name, words):
+    for other in ("one", "two"):
+        save_file(weights("transformer."), tmp_path / f"{other}.safetensors")
+    with pytest.raises(icgeo.LoadError, match=words):
+        icgeo.load(klein, adapter=tmp_path, weight_name=name)
+    with pytest.raises(icgeo.LoadError, match=r"got the file .*one.safetensors; leave one out"):
+        icgeo.load(klein, adapter=tmp_path / "one.safetensors", weight_name=name)
 
 
 def test_another_kind_of_peft_is_named(klein, tmp_path):

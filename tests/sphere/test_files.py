@@ -14,7 +14,7 @@ import rasterio
 import shapely
 import torch
 from astropy.io import fits
-from astropy_healpix import HEALPix
+from astropy_healpix import HEALPix, level_ipix_to_uniq, uniq_to_level_ipix
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.features import geometry_mask
@@ -225,13 +225,139 @@ def test_ring_sky_maps_of_others_are_read(tmp_path):
     torch.testing.assert_close(Density.load(tmp_path / "ring.fits").mass, density.mass)
 
 
-def test_other_fits_tables_are_refused(tmp_path):
-    column = fits.Column("UNIQ", format="K", array=np.arange(4, 16))
-    table = fits.BinTableHDU.from_columns([column])
-    table.header["ORDERING"] = "NUNIQ"
-    table.writeto(tmp_path / "multi.fits")
-    with pytest.raises(ValueError, match=r"flat HEALPix sky map.*NUNIQ.*multi\.fits"):
-        Density.load(tmp_path / "multi.fits")
+def test_maps_of_several_orders_are_written_as_ligo_does(tmp_path):
+    """Each row's level and pixel by astropy-healpix, its mass by healpy's areas."""
+    mass = torch.full((3072,), 1e-5, dtype=torch.float64)
+    mass[100:117] = torch.arange(17, dtype=torch.float64)
+    density = Density.from_mass(mass)
+    density.save(tmp_path / "a.multiorder.fits")
+    with fits.open(tmp_path / "a.multiorder.fits") as tables:
+        header, rows = tables[1].header, tables[1].data
+        keywords = ("PIXTYPE", "ORDERING", "COORDSYS", "INDXSCHM", "MOCORDER", "TUNIT2")
+        values = [header[keyword] for keyword in keywords]
+        assert values == ["HEALPIX", "NUNIQ", "C", "EXPLICIT", 4, "sr-1"]
+        level, pixel = uniq_to_level_ipix(rows["UNIQ"])
+        masses = rows["PROBDENSITY"] * healpy.nside2pixarea(2**level)
+    assert masses.sum() == pytest.approx(1)
+    assert (np.diff(rows["UNIQ"]) > 0).all()
+    assert len(rows) < 100, "equal cells are joined"
+    fine = np.concatenate(
+        [
+            np.arange(p << 2 * (4 - k), (p + 1) << 2 * (4 - k))
+            for k, p in zip(level, pixel, strict=True)
+        ]
+    )
+    assert sorted(fine) == [*range(3072)], "every cell once"
+    for k, p, one in zip(level, pixel, masses, strict=True):
+        part = density.mass[p << 2 * (4 - k) : (p + 1) << 2 * (4 - k)]
+        assert one == pytest.approx(part.sum().item(), rel=1e-12)
+
+
+def write_uniq(path, uniq, **columns):
+    table = fits.BinTableHDU.from_columns(
+        [
+            fits.Column("UNIQ", format="K", array=np.asarray(uniq)),
+            *(fits.Column(name, format="D", array=np.asarray(x)) for name, x in columns.items()),
+        ]
+    )
+    table.header.update(PIXTYPE="HEALPIX", ORDERING="NUNIQ", COORDSYS="C")
+    table.writeto(path, overwrite=True)
+    return path
+
+
+@pytest.mark.parametrize("column", ["PROB", "PROBDENSITY"])
+@pytest.mark.parametrize("seed", range(3))
+def test_maps_of_several_orders_are_read(tmp_path, seed, column):
+    """Masses of random cells of orders 0 to 5, against those that healpy finds in discs."""
+    generator = np.random.default_rng(seed)
+    cells = [(0, pixel) for pixel in range(12)]
+    for _ in range(200):
+        level, pixel = cells.pop(generator.integers(len(cells)))
+        more = [(level + 1, 4 * pixel + i) for i in range(4)] if level < 5 else [(level, pixel)]
+        cells += more
+    level, pixel = np.array(cells).T
+    masses = generator.random(len(cells))
+    masses /= masses.sum()
+    values = masses if column == "PROB" else masses / healpy.nside2pixarea(2**level)
+    path = write_uniq(tmp_path / "m.fits", level_ipix_to_uniq(level, pixel), **{column: values})
+    density = Density.load(path)
+    assert density.nside == 32
+    centre = np.array(healpy.pix2vec(2**5, np.arange(12 * 4**5), nest=True)).T
+    for direction in np.eye(3):
+        inside = centre @ direction > 0.7
+        share = [
+            inside[p << 2 * (5 - k) : (p + 1) << 2 * (5 - k)].mean()
+            for k, p in zip(level, pixel, strict=True)
+        ]
+        assert density.mass[inside].sum().item() == pytest.approx(np.dot(share, masses))
+
+
+@pytest.mark.parametrize("nside", [1, 2, 32])
+@pytest.mark.parametrize("name", ["a.multiorder.fits", "b.multiorder.fits.gz"])
+def test_maps_of_several_orders_come_back(tmp_path, nside, name):
+    for density in (random_density(5, nside), Density.uniform(nside)):
+        density.save(tmp_path / name)
+        back = Density.load(tmp_path / name)
+        torch.testing.assert_close(back.mass, density.mass, rtol=1e-13, atol=0)
+
+
+def test_finer_cells_than_can_be_held_are_summed_aloud(tmp_path, caplog):
+    fine = 4 ** (13 + 1) + np.arange(4**3)  # a cell of level 10
+    path = write_uniq(tmp_path / "m.fits", [*fine, *range(5, 16)], PROB=[1.0] * 64 + [2.0] * 11)
+    density = Density.load(path)
+    assert density.nside == 1024
+    assert density.mass[0].item() == pytest.approx(64 / 86)
+    assert "summed cells finer than nside 1024" in caplog.text
+
+
+def test_parts_of_the_sky_are_read(tmp_path):
+    columns = [
+        fits.Column("PIXEL", format="K", array=[7, 100]),
+        fits.Column("PROB", format="D", array=[1.0, 3.0]),
+        fits.Column("DISTMU", format="D", array=[1.0, 3.0]),
+    ]
+    table = fits.BinTableHDU.from_columns(columns)
+    table.header.update(ORDERING="NESTED", NSIDE=4, INDXSCHM="EXPLICIT")
+    table.writeto(tmp_path / "m.fits")
+    density = Density.load(tmp_path / "m.fits")
+    assert density.mass[[7, 100]].tolist() == [0.25, 0.75]
+
+
+@pytest.mark.parametrize(
+    ("columns", "header", "words"),
+    [
+        ({}, {"ORDERING": "NUNIQ"}, r"sky map with a column PROB.*got columns \['UNIQ'\]"),
+        ({"PROB": np.ones(12)}, {"ORDERING": "FOO"}, "with ordering 'FOO'"),
+        ({"PROB": -np.ones(12)}, {}, "finite and not negative"),
+        ({"UNIQ": np.arange(12), "PROB": np.ones(12)}, {}, "expected UNIQ numbers of cells"),
+        ({"UNIQ": [4] * 12, "PROB": np.ones(12)}, {}, "expected cells that do not overlap"),
+        ({"UNIQ": np.r_[4:15, 16], "PROB": np.ones(12)}, {}, "expected cells that do not overlap"),
+        ({"PROB": np.ones(12)}, {"ORDERING": "NESTED", "NSIDE": 2}, "pixels of nside 2.*got 12"),
+        ({"PROB": np.ones(12)}, {"ORDERING": "RING", "NSIDE": 2**29}, "got 12 values"),
+        ({"PROB": np.ones(27 * 4)}, {"ORDERING": "RING"}, "nside a power of two|power of two"),
+    ],
+)  # fmt: skip
+def test_other_fits_tables_are_refused(columns, header, words, tmp_path):
+    uniq = columns.pop("UNIQ", np.arange(4, 4 + len(columns.get("PROB", range(12)))))
+    path = write_uniq(tmp_path / "multi.fits", uniq, **columns)
+    with fits.open(path, mode="update") as tables:
+        tables[1].header.update(header)
+    with pytest.raises(ValueError, match=words) as refused:
+        Density.load(path)
+    assert str(refused.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("name", ["a.fits", "a.fits.gz", "a.multiorder.fits", "a.parquet"])
+def test_files_that_break_off_are_refused(name, tmp_path):
+    random_density(0).save(tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    for length in (0, 10, len(data) // 2, len(data) - 3000):
+        (tmp_path / name).write_bytes(data[:length])
+        with pytest.raises(ValueError, match=r"expected (a sky map|GeoParquet).*, got"):
+            Density.load(tmp_path / name)
+    (tmp_path / name).unlink()
+    with pytest.raises(ValueError, match="expected a file, found none; check the path"):
+        Density.load(tmp_path / name)
 
 
 def test_geoparquet_holds_the_cells_with_mass(tmp_path):

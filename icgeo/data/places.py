@@ -1,0 +1,156 @@
+"""Where a photo was taken, as cameras and programs write it: EXIF tags, XMP, files beside it.
+
+None is what is missing, illegal, out of range, or exactly (0, 0), which receivers without a fix
+write.
+"""
+
+import json
+import logging
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL.ExifTags import GPS
+
+TAKEOUT = ".supplemental-metadata"
+TAKEOUT_LENGTH = 46
+"""Characters that Google Takeout leaves of a name before `.json`."""
+
+Place = tuple[float, float] | None
+logger = logging.getLogger(__name__)
+
+
+def parse_location(tags: Mapping[int, object]) -> Place:
+    """Read (latitude, longitude) from the tags of an EXIF GPS directory (CIPA DC-008, 4.6.6).
+
+    Coordinates are degrees, with or without minutes and seconds: rationals, pairs of numerator and
+    denominator, integers or floats, with decimals in any. A reference is N, S, E or W, as text or
+    bytes, in either case; a missing one means north or east, and is logged. A negative coordinate
+    is south or west whatever its reference says. None is what is missing, illegal or out of range,
+    and exactly (0, 0), unless the tag GPSStatus says "A" (measured). A void status ("V") beside
+    other coordinates is the last known place, and counts.
+    """
+    lat = _signed(tags, GPS.GPSLatitude, GPS.GPSLatitudeRef, letters="NS")
+    lon = _signed(tags, GPS.GPSLongitude, GPS.GPSLongitudeRef, letters="EW")
+    return _legal(lat, lon, is_measured=_text(tags.get(GPS.GPSStatus)) == "A")
+
+
+def parse_xmp(xmp: str | bytes) -> Place:
+    """Read (latitude, longitude) from XMP: `exif:GPSLatitude` ("48,51.5N") or `drone-dji:` degrees.
+
+    So do the files that programs write beside photos.
+    """
+    text = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else xmp
+    found = {name.lower(): value for name, value in _XMP.findall(text)}
+    return _legal(_xmp_degrees(found.get("lat"), "NS"), _xmp_degrees(found.get("lon"), "EW"))
+
+
+_XMP = re.compile(
+    r"""\b(?:exif|drone-dji):gps(lat|lon)\w*(?:\s*=\s*["']|>)\s*([^"'<]+)""", re.IGNORECASE
+)
+_PANORAMA = re.compile(r"GPano:ProjectionType(?:\s*=\s*[\"']|>)\s*equirectangular", re.IGNORECASE)
+
+
+def is_panorama(xmp: str | bytes) -> bool:
+    """Say whether XMP calls a photo an equirectangular panorama (Google's GPano)."""
+    text = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else xmp
+    return _PANORAMA.search(text) is not None
+
+
+def read_beside(photo: Path) -> Place:
+    """Read the location in a file beside a photo: `.xmp`, or the JSON of Google Takeout.
+
+    XMP counts first; of the JSON `geoData`, then `geoDataExif`. A broken file is told in the log.
+    """
+    readers = dict.fromkeys(takeout_names(photo.name), _read_takeout)
+    xmp = (f"{stem}{suffix}" for stem in (photo.name, photo.stem) for suffix in (".xmp", ".XMP"))
+    for name, read in (dict.fromkeys(xmp, _read_xmp) | readers).items():
+        path = photo.with_name(name)
+        try:
+            if path.is_file() and (place := read(path)):
+                return place
+        except (OSError, ValueError, RecursionError) as error:
+            logger.warning("ignored %s, which cannot be read: %s", path, error)
+    return None
+
+
+def takeout_names(name: str) -> Iterator[str]:
+    """Name the files in which Google Takeout may tell of a photo, the likely ones first.
+
+    `a.jpg.supplemental-metadata.json` is cut anywhere to keep names short, was `a.jpg.json` before,
+    has the number of `a(1).jpg` before its ending, and is that of `a.jpg` for `a-edited.jpg`.
+    """
+    stem, dot, suffix = name.rpartition(".")
+    parts = re.fullmatch(r"(.*?)(?:-edited)?(\(\d+\))?", stem, re.DOTALL)
+    original, number = parts.groups("") if parts else (stem, "")
+    for whole, end in ((name, ""), (f"{original}{dot}{suffix}", number)):
+        for length in range(len(TAKEOUT), -1, -1):
+            yield f"{(whole + TAKEOUT[:length])[:TAKEOUT_LENGTH]}{end}.json"
+
+
+def _read_xmp(path: Path) -> Place:
+    return parse_xmp(path.read_bytes())
+
+
+def _read_takeout(path: Path) -> Place:
+    told = json.loads(path.read_bytes())
+    for name in ("geoData", "geoDataExif"):
+        place: Any = told.get(name) if isinstance(told, dict) else None
+        if isinstance(place, dict):
+            lat, lon = (_number(place.get(side)) for side in ("latitude", "longitude"))
+            if found := _legal(lat, lon):
+                return found
+    return None
+
+
+def _legal(lat: float | None, lon: float | None, *, is_measured: bool = False) -> Place:
+    """Return a location, or None for one that is missing, out of range, or nowhere."""
+    if lat is None or lon is None or not (abs(lat) <= 90 and abs(lon) <= 180):  # NaN too
+        return None
+    if lat == lon == 0 and not is_measured:
+        return None
+    return lat, lon if lon < 180 else -180.0
+
+
+def _xmp_degrees(text: str | None, letters: str) -> float | None:
+    """Return a coordinate of XMP in degrees: a number, or degrees and minutes with a letter."""
+    if text is None:
+        return None
+    text = text.strip().upper()
+    letter = text[-1:] if text[-1:] in tuple(letters) else ""
+    parts = [_number(part) for part in text.removesuffix(letter).split(",")]
+    size = sum(abs(part) / 60**power for power, part in enumerate(parts))
+    return -size if letter == letters[1] or text.startswith("-") else size
+
+
+def _signed(tags: Mapping[int, object], tag: GPS, ref_tag: GPS, *, letters: str) -> float | None:
+    """Return a coordinate in degrees; `letters` are its positive and its negative reference."""
+    if tag not in tags:
+        return None
+    value, reference = tags[tag], _text(tags.get(ref_tag))[:1]
+    parts = [_number(part) for part in (value if isinstance(value, tuple | list) else (value,))]
+    is_legal = 1 <= len(parts) <= 3 and all(abs(part) <= 60 for part in parts[1:])  # NaN is not
+    if not is_legal or not math.isfinite(parts[0]) or (reference and reference not in letters):
+        return None
+    if not reference:
+        logger.warning("EXIF has %s without %s; took it as %s", tag.name, ref_tag.name, letters[0])
+    size = sum(abs(part) / 60**power for power, part in enumerate(parts))
+    return -size if reference == letters[1] or min(parts) < 0 else size
+
+
+def _number(value: object) -> float:
+    """Return a number, or the quotient of a pair; NaN for anything else."""
+    try:
+        if isinstance(value, tuple):
+            numerator, denominator = value
+            return float(numerator) / float(denominator)
+        return math.nan if "_" in str(value) else float(value)  # type: ignore[arg-type]
+    except (ArithmeticError, TypeError, ValueError):
+        return math.nan
+
+
+def _text(value: object) -> str:
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value or "")
+    return text.strip("\0 ").upper()

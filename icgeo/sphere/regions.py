@@ -1,0 +1,135 @@
+"""Regions of the sphere, polygons and countries, and how much of each HEALPix cell they cover.
+
+Conventions: degrees, longitude first, sides straight in longitude and latitude, as in GeoJSON
+(RFC 7946). Countries are Natural Earth's at 1:50 million, simplified to about 0.1 degrees:
+`icgeo/assets/countries.parquet`, made by `scripts/assets/basemap.py`.
+"""
+
+import unicodedata
+from difflib import get_close_matches
+from functools import lru_cache
+from importlib.resources import as_file, files
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from icgeo.sphere.healpix import cell_lat_lon, cell_outlines, cell_side
+
+if TYPE_CHECKING:
+    import geopandas
+
+NAMES = ("name", "geonames", "iso2", "iso3")
+"""Columns by which a country goes: that of Natural Earth, of GeoNames, and by ISO 3166 if any."""
+
+
+@lru_cache(maxsize=1)
+def countries() -> "geopandas.GeoDataFrame":
+    """Load the countries, with the columns `NAMES` and `geometry`; cached, do not write to it."""
+    import geopandas
+
+    with as_file(files("icgeo") / "assets" / "countries.parquet") as path:
+        return geopandas.read_parquet(path)
+
+
+def cell_shares(region: Any, nside: int) -> Float[Tensor, " cells"]:
+    """Return which share of the area of each cell lies in a region.
+
+    Cells and borders are polygons in longitude and sine of latitude, where areas are true: at
+    nside 64 a share is wrong by less than 0.001.
+
+    Args:
+        region: a polygon of shapely, a GeoSeries or GeoDataFrame of them in any projection, or the
+            name or the ISO code of a country.
+        nside: that of the cells.
+
+    Raises:
+        ValueError: no such country, no valid polygon, or one that is off the globe.
+    """
+    if isinstance(region, str):
+        return _country_shares(_country(region), nside)
+    return _shares(_as_polygon(region), nside)
+
+
+@lru_cache(maxsize=16)
+def _country_shares(row: int, nside: int) -> Float[Tensor, " cells"]:
+    return _shares(countries().geometry.iloc[row], nside)
+
+
+def _country(name: str) -> int:
+    """Return the row of a country."""
+    frame = countries()
+    columns = (frame[column].dropna().items() for column in reversed(NAMES))
+    rows = {_plain(value): row for column in columns for row, value in column}
+    if (asked := _plain(name)) in rows:
+        return rows[asked]
+    like = get_close_matches(asked, rows, n=1)
+    remedy = f"did you mean {frame['name'][rows[like[0]]]!r}?" if like else "such as FR or France"
+    raise ValueError(f"expected the name or ISO code of a country, got {name[:80]!r}; {remedy}")
+
+
+def _plain(name: str) -> str:
+    """Return a name in lower case, without accents."""
+    letters = unicodedata.normalize("NFKD", name)
+    return "".join(one for one in letters if not unicodedata.combining(one)).strip().casefold()
+
+
+def _as_polygon(region: Any) -> Any:
+    """Return a polygon with longitudes in [-180, 180]."""
+    import shapely
+
+    if hasattr(region, "to_crs"):
+        shapes = region.geometry
+        region = (shapes.to_crs("EPSG:4326") if shapes.crs else shapes).union_all()
+    if getattr(region, "geom_type", None) not in ("Polygon", "MultiPolygon") or region.is_empty:
+        kind = getattr(region, "geom_type", type(region).__name__)
+        raise ValueError(f"expected a polygon, or a country's name or ISO code, got {kind}")
+    if not region.is_valid:
+        reason = shapely.is_valid_reason(region)
+        raise ValueError(f"expected a valid polygon, got {reason}; mend it by shapely.make_valid")
+    west, south, east, north = region.bounds
+    if not (south >= -90 and north <= 90 and west >= -360 and east <= 360):
+        raise ValueError(
+            f"expected a polygon in degrees, longitude first, got bounds {region.bounds}; are "
+            "latitude and longitude swapped?"
+        )
+    if west >= -180 and east <= 180:
+        return region
+    world = shapely.box(-180, -90, 180, 90)
+    turned = [shapely.transform(region, np.array([x, 0]).__add__) for x in (-360, 0, 360)]
+    return shapely.union_all(shapely.intersection(turned, world))
+
+
+def _shares(polygon: Any, nside: int) -> Float[Tensor, " cells"]:
+    import shapely
+
+    _, south, _, north = polygon.bounds
+    cells = torch.arange(12 * nside**2)
+    margin = 2 * np.rad2deg(cell_side(nside))
+    lat = cell_lat_lon(cells, nside)[:, 0]
+    cells = cells[(lat >= south - margin) & (lat <= north + margin)]
+    owner, outline = cell_outlines(cells, nside, finer=3)
+    polygon = shapely.segmentize(polygon, 1.0)  # for a straight side bends in the projection
+    shapely.prepare(polygon)
+    touched = shapely.intersects(polygon, outline)
+    across = touched & ~shapely.contains_properly(polygon, outline)
+    inside = np.where(touched, outline, None)
+    inside[across] = shapely.intersection(polygon, outline[across])
+    covered, whole = (
+        np.bincount(owner, np.nan_to_num(_area(parts)), len(cells)) for parts in (inside, outline)
+    )
+    shares = torch.zeros(12 * nside**2, dtype=torch.float64)
+    shares[cells] = torch.from_numpy((covered / whole).clip(0, 1))
+    return shares
+
+
+def _area(shapes: Any) -> Any:
+    """Return areas in the cylindrical projection of Lambert, which keeps them."""
+    import shapely
+
+    def project(lon_lat: Any) -> Any:
+        return np.stack((lon_lat[:, 0], np.sin(np.deg2rad(lon_lat[:, 1]))), axis=-1)
+
+    return shapely.area(shapely.transform(shapes, project))
