@@ -9,8 +9,9 @@ examples for all queries and each photo for all steps and samples; in `full` all
 import json
 import math
 import os
+import time
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ ACTIVATIONS = 14
 """Numbers a token at once, in widths: residual, queries, keys, values, both halves of the MLP."""
 BYTES_QUANTIZED = {"nf4": 0.53, "fp8": 1.0, "int8": 1.0}
 """Bytes a weight, scales included: a scale of 8 bits for 64 weights of 4 bits."""
+GPU_ONLY = ("nf4", "fp8")
+"""Quantizations that are not run on a CPU."""
 TEXT_TOKENS = {"stock": 512, "trimmed": 128}
 """Length of an embedded instruction: the stock padding, or about its words."""
 
@@ -110,6 +113,9 @@ class Plan:
     """Bytes of each number that is computed."""
     memory_bytes: int
     """Bytes that the device has."""
+    device: str = "cpu"
+    needs_gpu: bool = False
+    """Whether the weights are stored as only a GPU can compute with, and the device is none."""
 
     @property
     def parameters(self) -> int:
@@ -145,8 +151,22 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether a tenth of the memory would be left."""
-        return fits(self.total_bytes, self.memory_bytes)
+        """Whether the device can compute it and a tenth of its memory would be left."""
+        return not self.needs_gpu and self.total_bytes < 0.9 * self.memory_bytes
+
+    def room(self, needed: float) -> str:
+        """Say whether so many bytes fit the device, and which that is."""
+        name = device_name(self.device)
+        if self.needs_gpu:
+            return f"needs a GPU for this quantization, and this is {name}"
+        verdict = "fits" if needed < 0.9 * self.memory_bytes else "does not fit"
+        kind = "RAM" if torch.device(self.device).type == "cpu" else "memory"
+        return f"{verdict} {format_bytes(self.memory_bytes)}, the {kind} of {name}"
+
+    def pace(self) -> str:
+        """Say how fast the device was measured to be."""
+        rate = measured_rate(self.device)
+        return f"at {format_flops(rate)}/s, measured on {device_name(self.device)}"
 
     def require(self) -> None:
         """Raise LoadError for a run that does not fit, with what could be changed."""
@@ -198,16 +218,11 @@ class Plan:
             f"weights {format_bytes(self.weight_bytes)}, "
             f"context {format_bytes(self.context_bytes)}, "
             f"activations about {format_bytes(self.activation_bytes)}: "
-            f"{'fits' if self.fits else 'does not fit'} {format_bytes(self.memory_bytes)}\n"
+            f"{self.room(self.total_bytes)}\n"
             f"a query with {self.steps} x {self.samples} steps and samples: naive {flops[0]}, "
             f"stock key-value pipeline {flops[1]}, shared context {flops[2]}; "
-            f"{self.shared_flop / 1e14:.2g} s at 100 TFLOP/s"
+            f"about {self.shared_flop / measured_rate(self.device):.2g} s {self.pace()}"
         )
-
-
-def fits(needed: float, memory: float) -> bool:
-    """Say whether a tenth of the memory would be left."""
-    return needed < 0.9 * memory
 
 
 def format_flops(operations: float) -> str:
@@ -225,6 +240,27 @@ def device_memory(device: str | torch.device) -> int:
     if torch.device(device).type == "cuda":
         return int(torch.cuda.mem_get_info(device)[1])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def device_name(device: str) -> str:
+    """Name a device as its maker does."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"the CPU ({torch.get_num_threads()} threads)"
+
+
+@lru_cache
+def measured_rate(device: str) -> float:
+    """Multiply matrices for a moment, and return the operations a second; cached."""
+    on_cpu = torch.device(device).type == "cpu"
+    size, dtype = (1024, torch.float32) if on_cpu else (8192, torch.bfloat16)
+    matrix = torch.ones(size, size, dtype=dtype, device=device)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        (matrix @ matrix)[0, 0].item()  # waits for the device
+        seconds.append(time.perf_counter() - start)
+    return float(2 * size**3 / min(seconds))
 
 
 def plan(
@@ -277,6 +313,8 @@ def plan(
         weight_bytes=round(weight_bytes * transformer.num_parameters()),
         bytes_a_number=dtype.itemsize,
         memory_bytes=device_memory(device),
+        device=str(device),
+        needs_gpu=quantization in GPU_ONLY and torch.device(device).type == "cpu",
     )
 
 
@@ -301,18 +339,19 @@ def plan_loaded(
         weight_bytes=sum(p.numel() * p.element_size() for p in transformer.parameters()),
         bytes_a_number=transformer.dtype.itemsize,
         memory_bytes=device_memory(transformer.device),
+        device=str(transformer.device),
     )
 
 
 def _plan(
-    transformer: Any, settings: Settings, tokens: Tokens, counts: dict[str, int], **sizes: int
+    transformer: Any, settings: Settings, tokens: Tokens, counts: dict[str, int], **about: Any
 ) -> Plan:
     counts |= {"steps": settings.steps, "samples": settings.samples}
     for name, count in counts.items():
         if count < (least := int(name != "shots")):
             raise LoadError(f"expected {name} of at least {least}, got {count}")
     dimensions = Dimensions.of(transformer)
-    return Plan(dimensions, tokens, attention=settings.attention, **counts, **sizes)
+    return Plan(dimensions, tokens, attention=settings.attention, **counts, **about)
 
 
 def read_config(model: str | Path, part: str, **hub: Any) -> dict[str, Any]:
