@@ -5,7 +5,7 @@ same validation photos, on which neither was trained. Examples come from the pho
 trained on, queries are new. Intervals resample whole episodes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from icgeo import config
 from icgeo.options import EARTH, SETTINGS, UNKNOWN, fields_of
 from icgeo.training.options import LoraOptions
 
+NOT_COUNTED = "with --data the options world, photos, validation and queries do not count"
 CHOICES = (*SETTINGS, "quantization", "dtype")
 """Options that `icgeo.load` takes."""
 ZERO, LORA, ALONE = "zero-shot", "LoRA", "LoRA, no examples"
@@ -30,7 +31,8 @@ class Options(LoraOptions):
     """Adapt to one planet that the model has never seen, or to your photos; then compare."""
 
     data: Path | None = None
-    """Your photos with their locations (CSV, Parquet or a folder), instead of a planet."""
+    """Your photos with their locations (CSV, Parquet or a folder), instead of a planet; those of
+    one place, or nearly the same, stay in one part of the split."""
     world: str = "craters"
     """A family of procedural worlds, of which one is taken, or a picture of a whole planet."""
     photos: int = 1024
@@ -41,8 +43,8 @@ class Options(LoraOptions):
     """Other views, to compare on."""
     shots: tuple[int, ...] = (0, 1, 4, 8, 16)
     """Numbers of examples to compare with."""
-    model: str = "tiny"
-    """A name, a checkpoint folder, or a hub id."""
+    model: str | None = None
+    """A name, a checkpoint folder, or a hub id; by default tiny, where it can know the photos."""
     attention: str | None = None
     """Who sees whom: full, joint or pairwise; by default the model's own."""
     layout: str | None = None
@@ -74,46 +76,64 @@ class Options(LoraOptions):
 
 def main(options: Options) -> None:
     """Train, compare, write the card."""
-    import torch
-
     from icgeo.training.adapters import push_to_hub, write_card
     from icgeo.training.loop import keep_freed_memory
     from icgeo.training.lora import LoraTraining, make_accelerator
-    from icgeo.training.lora_cost import plan_lora
 
+    base, may_refuse = options.model or "tiny", options.model is None
+    options = replace(options, model=base)
     choices = {name: getattr(options, name) for name in CHOICES}
     if options.plan:
-        dtype = getattr(torch, choices.pop("dtype") or "bfloat16")
-        print(plan_lora(options.model, options, dtype=dtype, **choices))
+        print_plan(options, choices)
         return
     keep_freed_memory()
-    folder = Path("runs") / options.name
-    accelerator = make_accelerator(options, folder)
+    accelerator = make_accelerator(options, folder := Path("runs") / options.name)
     if accelerator.is_main_process:
         config.save_run(folder, options, may_differ=("push_to_hub", "tracker"))
-    load_base = partial(icgeo.load, options.model, device=accelerator.device, **choices)
-    splits = gather(options, (model := load_base()).photo_size, folder)
-    prompt = EARTH if options.data else UNKNOWN
-    run = LoraTraining.of(model, splits, prompt, folder, options, accelerator)
+    load_base = partial(icgeo.load, base, device=accelerator.device, **choices)
+    model = load_base()
+    splits = gather(options, model.photo_size, folder)
+    accelerator.print(f"{splits}; {NOT_COUNTED}" if options.data else splits)
+    if options.data and may_refuse:
+        require_known(model, splits.training.photos)
+    run = LoraTraining.of(
+        model, splits, EARTH if options.data else UNKNOWN, folder, options, accelerator
+    )
     run.run()
-    trained = run.options
+    trained = fields_of(LoraOptions, run.options)
     del model, run
     if accelerator.is_main_process:
-        report = compare_adapted(load_base, splits, folder, options)
+        print(report := compare_adapted(load_base, splits, folder, options))
         write_card(
             folder / "adapter",
-            base=options.model,
+            base=base,
             data=f"{len(splits.training)} photos of {options.data or options.world}.",
-            settings=fields_of(LoraOptions, trained),
+            settings=trained,
             results=report,
             licence=options.licence,
             choices={name: value for name, value in choices.items() if value is not None},
         )
-        print(report)
         if options.push_to_hub:
             print(push_to_hub(folder / "adapter", options.push_to_hub))
     accelerator.wait_for_everyone()  # a launcher ends all processes where one ends badly
     accelerator.end_training()
+
+
+def print_plan(options: Options, choices: dict[str, Any]) -> None:
+    """Say what memory and time the run would take on the device that is here."""
+    import torch
+
+    from icgeo.training.lora_cost import plan_lora
+    from icgeo.training.photo_sets import read_records
+
+    if options.data:
+        records = read_records(options.data, allow_outside=options.allow_outside)
+        print(f"{len(records)} photos; {NOT_COUNTED}")
+    dtype = getattr(torch, choices["dtype"] or "bfloat16")
+    device = str(torch.accelerator.current_accelerator() or "cpu")
+    print(
+        plan_lora(options.model or "tiny", options, **{**choices, "dtype": dtype, "device": device})
+    )
 
 
 def gather(options: Options, size: int, folder: Path) -> Any:
@@ -129,6 +149,17 @@ def gather(options: Options, size: int, folder: Path) -> Any:
     splits = read(size=size, seed=options.seed)
     splits.require(max(options.shots))
     return splits
+
+
+def require_known(model: Any, photos: Any) -> None:
+    """Raise UsageError for photos of which most are unlike all that the model was trained on."""
+    inside = model.in_domain(photos)
+    if inside is not None and (count := int((~inside).sum())) > len(photos) / 2:
+        raise config.UsageError(
+            f"expected --model: tiny knows views from orbit, and {count} of {len(photos)} photos "
+            "are unlike these; name one such as black-forest-labs/FLUX.2-klein-base-4B, or tiny "
+            "to take it nevertheless"
+        )
 
 
 def compare_adapted(load_base: Any, splits: Any, run: Path, options: Options) -> str:

@@ -14,14 +14,17 @@ from threading import Event
 from typing import Any
 
 import gradio as gr
+from gradio.components.plot import PlotData
 from torch import Tensor
 
 from icgeo.app import outputs, session
 from icgeo.app.session import Answer, ExampleList, Request, Visit, forget
 from icgeo.config import one_line
+from icgeo.geolocator import Geolocator
 from icgeo.models import MapModel, load
 from icgeo.plots import plot_interactive
 from icgeo.plots.theme import place_name
+from icgeo.prediction import Example
 
 KEPT_SECONDS = 3600
 MAX_SHOTS, MAX_STEPS, MAX_SAMPLES = 32, 50, 16
@@ -29,6 +32,21 @@ _INTRO = """# icgeo
 Give photos to locate, and examples: photos whose places are known. The model draws a map for each.
 The model in the box knows **views from orbit**, not street photos. Do not locate people's photos
 without their consent. Nothing leaves this server, which forgets all of it within the hour."""
+_ON_THE_GROUND = (
+    "These photos were taken on the ground. A model that knows views from orbit, as tiny does, "
+    "cannot tell them apart; choose another model."
+)
+_FRAME = """<div role="group" aria-label="Map of the world: click where the photo was taken">
+@children</div>"""
+_CLICKS = """element.addEventListener('click', event => {
+  const map = event.target.closest('.js-plotly-plot');
+  if (!map || event.target.closest('.modebar')) return;
+  const {xaxis, yaxis} = map._fullLayout, box = map.getBoundingClientRect();
+  const lon = xaxis.p2d(event.clientX - box.left - xaxis._offset);
+  const lat = yaxis.p2d(event.clientY - box.top - yaxis._offset);
+  if (Math.abs(lon) <= 180 && Math.abs(lat) <= 90) trigger('click', {lat, lon});
+});"""
+"""Tells of a click on the map where on the Earth it was, to a pixel."""
 _SHOWN = ("drawn", "table", "density", "files", "context")
 """Parts of the page that show one answer."""
 
@@ -47,7 +65,7 @@ def build(model: str | Path | Sequence[str] = "tiny", *, device: str = "cpu") ->
             with gr.Column(min_width=320):
                 queries = _photos_part()
                 bank = _bank_part()
-            with gr.Column(min_width=320, scale=2):
+            with gr.Column(min_width=320):
                 settings = _settings_part(names, opened(names[0]))
                 _answer_part(queries, bank, settings, opened)
     return page
@@ -76,7 +94,8 @@ def _on(event: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
 
 
 def _gallery(label: str, name: str) -> Any:
-    look: dict[str, Any] = {"columns": 3, "height": 260, "object_fit": "contain", "buttons": []}
+    look: dict[str, Any] = {"columns": 4, "height": 260, "object_fit": "contain", "buttons": []}
+    look["allow_preview"] = False
     # a label that is shown would cover the first photo
     return gr.Gallery(label=label, show_label=False, elem_id=name, interactive=False, **look)
 
@@ -126,64 +145,83 @@ def _bank_part() -> Any:
     """Examples: uploaded and placed, listed in a manifest, or views from orbit."""
     bank = gr.State(ExampleList(), time_to_live=KEPT_SECONDS)
     gr.Markdown("### 2. Examples")
+    name = gr.Dropdown(session.set_names(), label="A set in the box", elem_id="set")
     with gr.Row():
-        name = gr.Dropdown(session.set_names(), label="A set in the box", min_width=140)
-        with gr.Column(min_width=100):
-            add = gr.Button("Add them", size="sm", elem_id="add-set")
-            back = gr.Button("Remove last", size="sm", elem_id="remove-example")
-            clear = gr.Button("Clear examples", size="sm")
-    label = "Photos, or a manifest (CSV, Parquet) with its photos"
-    files = gr.File(label=label, file_count="multiple", elem_id="examples", height=170)
+        add = gr.Button("Add them", size="sm", elem_id="add-set", min_width=90)
+        back = gr.Button("Remove", size="sm", elem_id="remove-example", min_width=90)
+        clear = gr.Button("Clear examples", size="sm", min_width=90)
+    label = "Photos, or a table with its photos"
+    files = gr.File(label=label, file_count="multiple", elem_id="examples", height=150)
     notice = gr.Markdown(elem_id="bank-notice")
-    world = _picture("Where they were taken", "world", outputs.draw_click_map(()))
+    gallery = _gallery("Examples", "bank")
+    gr.Markdown("Where they were taken: click on the map, or type it")
+    with gr.HTML(html_template=_FRAME, js_on_load=_CLICKS) as frame:
+        world = gr.Plot(_world(ExampleList()), show_label=False, elem_id="world")
     with gr.Row():
-        lat = gr.Number(label="Latitude", value=None, min_width=90, elem_id="lat")
-        lon = gr.Number(label="Longitude", value=None, min_width=90, elem_id="lon")
-        put_there = gr.Button("Place it there", size="sm", min_width=90, elem_id="place")
-    shown = [bank, _gallery("Examples", "bank"), world, notice]
+        label = "Latitude, longitude in degrees"
+        place = gr.Textbox(label=label, placeholder="48.86, 2.35", scale=2, elem_id="place")
+        put_there = gr.Button("Place it there", size="sm", min_width=90, elem_id="put")
+    shown = [bank, gallery, world, notice]
     _on(files.upload, _take_files, [files, bank], [files, *shown])
     _on(add.click, _take_set, [name, bank], shown)
-    _on(back.click, lambda known: _show_bank(known.without_last()), bank, shown)
+    _on(gallery.select, _choose, bank, shown)
+    _on(back.click, lambda known: _show_bank(known.without_chosen()), bank, shown)
     _on(clear.click, lambda: _show_bank(ExampleList()), None, shown)
-    _on(world.select, _put_at_click, bank, shown)
-    for ask in (put_there.click, lat.submit, lon.submit):
-        _on(ask, _put, [lat, lon, bank], shown)
+    _on(frame.click, _put_at_click, bank, shown)
+    for ask in (put_there.click, place.submit):
+        _on(ask, _put_as_typed, [place, bank], shown)
     return bank
 
 
+def _world(bank: ExampleList) -> PlotData:
+    return PlotData(type="plotly", plot=outputs.draw_world(bank))
+
+
 def _take_files(paths: list[str], known: ExampleList) -> list[Any]:
-    held = len(known.examples) + len(known.waiting)
-    shots, problems = session.read_uploads(paths, held=held)
+    shots, problems = session.read_uploads(paths, held=len(known.shots))
     return [None, *_show_bank(known.adding(shots), problems)]
 
 
 @_explained
 def _take_set(chosen: str, known: ExampleList) -> list[Any]:
-    shots = session.built_in_set(chosen, seed=len(known.examples))
-    return _show_bank(known.adding(shots))
+    shots = session.built_in_set(chosen, seed=len(known.shots))
+    problems = [_ON_THE_GROUND] if chosen == session.REAL else []
+    return _show_bank(known.adding(shots), problems)
+
+
+def _choose(known: ExampleList, event: gr.SelectData) -> list[Any]:
+    return _show_bank(replace(known, chosen=event.index))
 
 
 @_explained
-def _put(lat: float | None, lon: float | None, known: ExampleList) -> list[Any]:
-    return _show_bank(known.placing(lat, lon))
+def _put_as_typed(text: str, known: ExampleList) -> list[Any]:
+    return _show_bank(known.placing(*session.read_place(text)))
 
 
-def _put_at_click(known: ExampleList, event: gr.SelectData) -> Any:
-    return _put(*outputs.place_of_pixel(*event.index), known)
+@_explained
+def _put_at_click(known: ExampleList, event: gr.EventData) -> Any:
+    return _show_bank(known.placing(event.lat, event.lon))
 
 
 def _show_bank(bank: ExampleList, problems: Sequence[str] = ()) -> list[Any]:
-    pictures: list[tuple[Any, str]] = []
-    pictures += [(shot.photo, f"where? {shot.name}") for shot in bank.waiting]
-    pictures += [(one.image, place_name(one.lat, one.lon)) for one in bank.examples]
+    names = [place_name(*one.place) if one.place else f"where? {one.name}" for one in bank.shots]
+    pictures = [(shot.photo, name) for shot, name in zip(bank.shots, names, strict=True)]
     lines = [_as_list(problems)]
-    if bank.waiting:
+    if bank.chosen is not None:
+        lines.append(
+            f"Chosen: `{bank.shots[bank.chosen].name}`, {names[bank.chosen]}. Click on the map or "
+            "type a place to move it, or remove it."
+        )
+    elif bank.waiting:
         count, name = len(bank.waiting), bank.waiting[0].name
         lines.append(
             f"**{count} without a place.** Click on the map where `{name}` was taken, or type "
             "latitude and longitude."
         )
-    return [bank, pictures, outputs.draw_click_map(bank.examples), "\n\n".join(lines)]
+    elif bank.shots:
+        lines.append("Click on an example to move or remove it.")
+    gallery = gr.Gallery(pictures, selected_index=bank.chosen)
+    return [bank, gallery, _world(bank), "\n\n".join(lines)]
 
 
 def _settings_part(names: Sequence[str], first: MapModel) -> list[Any]:
@@ -268,6 +306,20 @@ def _shown(visit: Visit, number: int) -> dict[str, Any]:
     return dict(zip(_SHOWN, values, strict=True))
 
 
+def _told(
+    locator: Geolocator, bank: ExampleList, others: ExampleList, examples: Sequence[Example]
+) -> str:
+    """Say how many examples are shown, which are left out, and which the model cannot know."""
+    notes = {
+        "without a place left out": len(bank.waiting),
+        "left out, which show this photo": len(bank.shots) - len(others.shots),
+        "unlike all that the model was trained on": session.count_unlike(locator, examples),
+    }
+    told = ", ".join(f"{count} {note}" for note, count in notes.items() if count)
+    count = f"{len(examples)} example{'' if len(examples) == 1 else 's'}"
+    return f"{count} ({told})" if told else count
+
+
 def _locate(
     opened: Callable[[str], MapModel], request: Request, asking: Event
 ) -> Iterator[dict[str, Any]]:
@@ -276,16 +328,15 @@ def _locate(
         raise ValueError("expected a photo to locate, got none; upload one, or try a view")
     locator = session.build_locator(opened(request.model), request)
     visit, blank = Visit(asking), dict.fromkeys(_SHOWN)
-    waiting = len(request.bank.waiting)
-    left_out = f" ({waiting} without a place left out)" if waiting else ""
     hidden, visible = gr.update(visible=False), gr.update(visible=True)
     yield {"answers": visit, "choice": hidden, "outcome": visible, **blank}
     try:
         for number, shot in enumerate(request.queries):
-            examples = session.choose_examples(locator, shot.photo, request)
+            asked = replace(request, bank=request.bank.without_photo(shot.photo))
+            examples = session.choose_examples(locator, shot.photo, asked)
             context = outputs.draw_context(examples, locator.loaded.settings.style)
-            count = f"{len(examples)} example{'' if len(examples) == 1 else 's'}"
-            title = f"Photo {number + 1} of {len(request.queries)}, {count}{left_out}"
+            shown = _told(locator, request.bank, asked.bank, examples)
+            title = f"Photo {number + 1} of {len(request.queries)}, {shown}"
             yield {**blank, "context": context, "status": title}
             steps = session.locate_in_steps(locator, shot.photo, examples, cancelled=asking)
             for step, seen in enumerate(steps, start=1):

@@ -1,5 +1,6 @@
 """What the page shows of an answer beside its map, and the files that it offers."""
 
+import json
 import re
 from collections.abc import Sequence
 from io import BytesIO
@@ -7,20 +8,18 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
-from icgeo.app.session import Shot
+from icgeo.app.session import ExampleList, Shot
 from icgeo.maps import MapStyle
-from icgeo.maps.drawing import base_image
 from icgeo.metrics.locations import bundled_gazetteer
-from icgeo.plots import plot_context, plot_prediction
-from icgeo.plots.theme import ORANGE, drawn_image, place_name
+from icgeo.plots import plot_context, plot_places, plot_prediction
+from icgeo.plots.theme import drawn_image, place_name
 from icgeo.prediction import CREDIBLE_LEVELS, Example, Prediction, rounded
 from icgeo.sphere import distance_km
 
 OTHER_KIND = "unlike all that the model was trained on: the answer means nothing, however sure"
-_CLICK_MAP = MapStyle.marker(height=512, width=1024)
 
 
 def picture(image: Float[Tensor, "3 height width"], *, width: int = 640) -> Image.Image:
@@ -29,20 +28,13 @@ def picture(image: Float[Tensor, "3 height width"], *, width: int = 640) -> Imag
     return drawn.resize((width, width * drawn.height // drawn.width), Image.Resampling.NEAREST)
 
 
-def draw_click_map(examples: Sequence[Example]) -> Image.Image:
-    """Draw a world to click on (`place_of_pixel`), with the places of the examples."""
-    world = picture(base_image(_CLICK_MAP), width=_CLICK_MAP.width)
-    pen = ImageDraw.Draw(world)
-    for example in examples:
-        x, y = (example.lon + 180) * world.width / 360, (90 - example.lat) * world.height / 180
-        pen.circle((x, y), 7, fill=ORANGE, outline="white", width=2)
-    return world
-
-
-def place_of_pixel(column: int, row: int) -> tuple[float, float]:
-    """Give the place of a pixel of that world."""
-    lat = 90 - (row + 0.5) * 180 / _CLICK_MAP.height
-    return lat, (column + 0.5) * 360 / _CLICK_MAP.width - 180
+def draw_world(bank: ExampleList) -> str:
+    """Draw a world to click on, with the places of the examples, as JSON of plotly."""
+    figure = json.loads(plot_places([(one.lat, one.lon) for one in bank.examples]).to_json())
+    buttons = [["zoomIn2d", "zoomOut2d", "resetScale2d"]]
+    looks = {"scrollZoom": True, "displaylogo": False, "doubleClick": False}  # codespell:ignore
+    figure["config"] = {**looks, "displayModeBar": True, "modeBarButtons": buttons}
+    return json.dumps(figure)
 
 
 def draw_context(examples: Sequence[Example], style: MapStyle) -> Image.Image | None:

@@ -7,23 +7,26 @@ drawing runs in a thread of its own and checks between two steps whether it is t
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 from threading import Event
 from typing import Any
 
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Generator, Tensor
 
 from icgeo.data import read_location, read_manifest, read_photo
 from icgeo.data.orbit import ViewOptions, land_mask, open_world, random_views, views_to_examples
+from icgeo.data.pixels import square_pixels
 from icgeo.geolocator import Geolocator
 from icgeo.models import MapModel
 from icgeo.prediction import Example, Prediction
+from icgeo.sphere import as_lat_lon
 
 MAX_PIXELS = 50_000_000
 """Of one photo; phones take 12 to 50 million by default."""
@@ -39,6 +42,9 @@ BUILT_IN = {
 PHOTOS = Path(__file__).parents[2] / "assets" / "photos" / "photos.csv"
 """Real photos of known places, which a clone has and a wheel has not."""
 REAL = "Photos of known places"
+"""They were taken on the ground."""
+SAME_PHOTO = 2.0
+"""Mean difference of two thumbnails in levels of 256, up to which they show the same photo."""
 FIRST = "First"
 WAYS_TO_CHOOSE = {
     "Most alike": ("nearest", None),
@@ -61,43 +67,86 @@ class Shot:
 
 @dataclass(frozen=True, eq=False)
 class ExampleList:
-    """Examples, and photos that still need a place."""
+    """Photos in the order of their upload: with a place they are examples, without they wait."""
 
-    examples: tuple[Example, ...] = ()
-    waiting: tuple[Shot, ...] = ()
+    shots: tuple[Shot, ...] = ()
+    chosen: int | None = None
+    """Number of the photo that is moved or removed next."""
+
+    @cached_property
+    def examples(self) -> tuple[Example, ...]:
+        """The photos that have a place."""
+        return tuple(Example(s.photo, *s.place) for s in self.shots if s.place is not None)
+
+    @property
+    def waiting(self) -> tuple[Shot, ...]:
+        """The photos without a place."""
+        return tuple(shot for shot in self.shots if shot.place is None)
 
     def adding(self, shots: Sequence[Shot]) -> "ExampleList":
-        """Add photos: with a place they are examples, without one they wait for it.
+        """Add photos.
 
         Raises:
             ValueError: more than the bank may hold.
         """
-        check_count(len(self.examples) + len(self.waiting) + len(shots))
-        placed = [Example(s.photo, *s.place) for s in shots if s.place is not None]
-        waiting = [shot for shot in shots if shot.place is None]
-        return ExampleList((*self.examples, *placed), (*self.waiting, *waiting))
+        check_count(len(self.shots) + len(shots))
+        return ExampleList((*self.shots, *shots))
 
-    def without_last(self) -> "ExampleList":
-        """Take back what was added or placed last."""
-        if self.waiting:
-            return ExampleList(self.examples, self.waiting[:-1])
-        return ExampleList(self.examples[:-1])
+    def without_chosen(self) -> "ExampleList":
+        """Remove the chosen photo, or else the last."""
+        number = len(self.shots) - 1 if self.chosen is None else self.chosen
+        return ExampleList(self.shots[:number] + self.shots[number + 1 :])
 
-    def placing(self, lat: float | None, lon: float | None) -> "ExampleList":
-        """Make the first photo that waits an example, taken there.
+    def placing(self, lat: float, lon: float) -> "ExampleList":
+        """Say where the chosen photo was taken, or else the first that waits.
 
         Raises:
-            ValueError: no photo waits, or a place off the globe.
+            ValueError: there is none, or a place off the globe.
         """
-        if not self.waiting:
-            raise ValueError("expected a photo that waits for its place, found none; upload one")
-        if lat is None or lon is None:
+        waiting = (number for number, shot in enumerate(self.shots) if shot.place is None)
+        number = next(waiting, None) if self.chosen is None else self.chosen
+        if number is None:
             raise ValueError(
-                "expected a latitude from -90 to 90 and a longitude from -180 to 180, in degrees; "
-                "type both"
+                "expected a photo that waits for its place, found none; upload one, or click on "
+                "an example to move it"
             )
-        first, *others = self.waiting
-        return ExampleList((*self.examples, Example(first.photo, lat, lon)), tuple(others))
+        lat, lon = as_lat_lon([lat, lon]).tolist()
+        placed = replace(self.shots[number], place=(lat, lon))
+        return ExampleList((*self.shots[:number], placed, *self.shots[number + 1 :]))
+
+    def without_photo(self, photo: Image.Image) -> "ExampleList":
+        """Leave out examples that show this photo, which would give its place away."""
+        own = _thumbnail(photo)
+        gaps = (np.abs(own - _thumbnail(shot.photo)).mean() for shot in self.shots)
+        kept = [shot for shot, gap in zip(self.shots, gaps, strict=True) if gap > SAME_PHOTO]
+        return ExampleList(tuple(kept))
+
+
+def _thumbnail(photo: Image.Image) -> Int[np.ndarray, "32 32 3"]:
+    """Show a photo at a size at which compression no longer counts."""
+    small = photo.convert("RGB").resize((32, 32), Image.Resampling.BOX, reducing_gap=2)
+    return np.asarray(small, dtype=int)
+
+
+def read_place(text: str) -> tuple[float, float]:
+    """Read latitude and longitude in degrees, as maps give them to be copied.
+
+    Raises:
+        ValueError: something else.
+
+    >>> read_place("-33.87, 151.21°")
+    (-33.87, 151.21)
+    """
+    try:
+        if "_" in text:  # a number of Python's
+            raise ValueError
+        lat, lon = (float(word) for word in text.replace("°", " ").replace(",", " ").split())
+    except ValueError:
+        raise ValueError(
+            "expected latitude and longitude in degrees, such as 48.86, 2.35, got "
+            f"{text[:40]!r}; type both, or click on the map"
+        ) from None
+    return lat, lon
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,6 +297,16 @@ def choose_examples(locator: Geolocator, photo: Image.Image, request: Request) -
     if request.choice == FIRST:
         return list(examples[: int(request.shots)])
     return [examples[number] for number in locator.choose_for([photo], examples)[0].tolist()]
+
+
+def count_unlike(locator: Geolocator, examples: Sequence[Example]) -> int:
+    """Count the examples that are unlike all that the model was trained on, as far as it can tell.
+
+    Of tiny, which knows views from orbit, these are photos taken on the ground.
+    """
+    pixels = square_pixels([example.image for example in examples], locator.loaded.photo_size)
+    inside = locator.loaded.in_domain(pixels) if examples else None
+    return 0 if inside is None else int((~inside).sum())
 
 
 def locate_in_steps(

@@ -238,10 +238,10 @@ def comparison_table(comparison: DataFrame) -> str:
 
 
 def format_differences(comparison: DataFrame, metric: str, form: str) -> list[str]:
-    """Format the differences in a metric with their intervals, such as "-1.0 (-2.5 to +0.2)"."""
+    """Format the differences in a metric with their intervals, such as "-1.0 (-2.5, +0.2)"."""
     ends = comparison[[f"{metric}_{end}" for end in ("difference", "low", "high")]]
     return [
-        f"{estimate:{form}} ({low:{form}} to {high:{form}})"
+        f"{estimate:{form}} ({low:{form}}, {high:{form}})"
         for estimate, low, high in ends.itertuples(index=False, name=None)
     ]
 

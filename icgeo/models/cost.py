@@ -9,8 +9,9 @@ examples for all queries and each photo for all steps and samples; in `full` all
 import json
 import math
 import os
+import time
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ ACTIVATIONS = 14
 """Numbers a token at once, in widths: residual, queries, keys, values, both halves of the MLP."""
 BYTES_QUANTIZED = {"nf4": 0.53, "fp8": 1.0, "int8": 1.0}
 """Bytes a weight, scales included: a scale of 8 bits for 64 weights of 4 bits."""
+GPU_ONLY = ("nf4", "fp8")
+"""Quantizations that are not run on a CPU."""
 TEXT_TOKENS = {"stock": 512, "trimmed": 128}
 """Length of an embedded instruction: the stock padding, or about its words."""
 TAG_TOKENS = 7
@@ -117,6 +120,9 @@ class Plan:
     """Bytes that the device has."""
     encoder_bytes: int = 0
     """Weights of an encoder that reads each query, and so stays in memory."""
+    device: str = "cpu"
+    needs_gpu: bool = False
+    """Whether the weights are stored as only a GPU can compute with, and the device is none."""
 
     @property
     def parameters(self) -> int:
@@ -158,8 +164,22 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether a tenth of the memory would be left."""
-        return fits(self.total_bytes, self.memory_bytes)
+        """Whether the device can compute it and a tenth of its memory would be left."""
+        return not self.needs_gpu and self.total_bytes < 0.9 * self.memory_bytes
+
+    def room(self, needed: float) -> str:
+        """Say whether so many bytes fit the device, and which that is."""
+        name = device_name(self.device)
+        if self.needs_gpu:
+            return f"needs a GPU for this quantization, and this is {name}"
+        verdict = "fits" if needed < 0.9 * self.memory_bytes else "does not fit"
+        kind = "RAM" if torch.device(self.device).type == "cpu" else "memory"
+        return f"{verdict} {format_bytes(self.memory_bytes)}, the {kind} of {name}"
+
+    def pace(self) -> str:
+        """Say how fast the device was measured to be."""
+        rate = measured_rate(self.device)
+        return f"at {format_flops(rate)}/s, measured on {device_name(self.device)}"
 
     def require(self) -> None:
         """Raise LoadError for a run that does not fit, with what could be changed."""
@@ -209,8 +229,8 @@ class Plan:
         if self.fits or not self.encoder_bytes:
             return ""
         needed = max(self.transformer_bytes, self.encoder_bytes)
-        can = "fits" if fits(needed, self.memory_bytes) else "does not fit either"
-        return f"taking turns with the encoder (offload='model'), {format_bytes(needed)}: {can}\n"
+        turns = f"taking turns with the encoder (offload='model'), {format_bytes(needed)}"
+        return f"{turns}: {self.room(needed)}\n"
 
     def __str__(self) -> str:
         """Say it in a few lines."""
@@ -223,11 +243,11 @@ class Plan:
             * bool(self.encoder_bytes)
             + f"context {format_bytes(self.context_bytes)}, "
             f"activations about {format_bytes(self.activation_bytes)}: "
-            f"{'fits' if self.fits else 'does not fit'} {format_bytes(self.memory_bytes)}\n"
+            f"{self.room(self.total_bytes)}\n"
             + self._offloaded()
             + f"a query with {self.steps} x {self.samples} steps and samples: naive {flops[0]}, "
             f"stock key-value pipeline {flops[1]}, shared context {flops[2]}; "
-            f"{self.shared_flop / 1e14:.2g} s at 100 TFLOP/s"
+            f"about {self.shared_flop / measured_rate(self.device):.2g} s {self.pace()}"
         )
 
 
@@ -240,11 +260,6 @@ def empty_encoder(model: str | Path, **hub: Any) -> Any:
     with torch.device("meta"):
         encoder: Any = transformers.AutoModelForImageTextToText
         return encoder.from_config(kind.for_model(config.pop("model_type"), **config))
-
-
-def fits(needed: float, memory: float) -> bool:
-    """Say whether a tenth of the memory would be left."""
-    return needed < 0.9 * memory
 
 
 def format_flops(operations: float) -> str:
@@ -262,6 +277,27 @@ def device_memory(device: str | torch.device) -> int:
     if torch.device(device).type == "cuda":
         return int(torch.cuda.mem_get_info(device)[1])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def device_name(device: str) -> str:
+    """Name a device as its maker does."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"the CPU ({torch.get_num_threads()} threads)"
+
+
+@lru_cache
+def measured_rate(device: str) -> float:
+    """Multiply matrices for a moment, and return the operations a second; cached."""
+    on_cpu = torch.device(device).type == "cpu"
+    size, dtype = (1024, torch.float32) if on_cpu else (8192, torch.bfloat16)
+    matrix = torch.ones(size, size, dtype=dtype, device=device)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        (matrix @ matrix)[0, 0].item()  # waits for the device
+        seconds.append(time.perf_counter() - start)
+    return float(2 * size**3 / min(seconds))
 
 
 def plan(
@@ -316,6 +352,8 @@ def plan(
         encoder_bytes=dtype.itemsize * empty_encoder(model, **hub).num_parameters()
         if spec and spec.keeps_encoder
         else 0,
+        device=str(device),
+        needs_gpu=quantization in GPU_ONLY and torch.device(device).type == "cpu",
     )
 
 
@@ -342,6 +380,7 @@ def plan_loaded(
         bytes_a_number=transformer.dtype.itemsize,
         memory_bytes=device_memory(transformer.device),
         encoder_bytes=_bytes_of(getattr(pipeline, "text_encoder", None)),
+        device=str(transformer.device),
     )
 
 
@@ -351,14 +390,15 @@ def _bytes_of(part: Any) -> int:
 
 
 def _plan(
-    transformer: Any, settings: Settings, tokens: Tokens, counts: dict[str, int], **sizes: int
+    transformer: Any, settings: Settings, tokens: Tokens, counts: dict[str, int], **about: Any
 ) -> Plan:
     counts |= {"steps": settings.steps, "samples": settings.samples}
     for name, count in counts.items():
         if count < (least := int(name != "shots")):
             raise LoadError(f"expected {name} of at least {least}, got {count}")
     dimensions = Dimensions.of(transformer)
-    return Plan(dimensions, tokens, attention=settings.attention, **counts, **sizes)
+    about |= {"attention": settings.attention, **counts}
+    return Plan(dimensions, tokens, **about)
 
 
 def read_config(model: str | Path, part: str, **hub: Any) -> Config:

@@ -1,20 +1,88 @@
-"""A prediction on a map to zoom and to point at, by plotly.
+"""Maps to zoom and to point at, by plotly: a prediction, and places of examples.
 
-Conventions: equirectangular, in degrees, longitude first; nothing is fetched from anywhere.
+Conventions: equirectangular, in degrees, longitude first, over a picture of the Earth, so that they
+look the same on light and dark pages; nothing is fetched from anywhere.
 """
 
+from base64 import b64encode
+from collections.abc import Sequence
+from functools import lru_cache
+from io import BytesIO
 from typing import Any
 
 import numpy as np
+from einops import rearrange
+from PIL import Image
 
-from icgeo.plots.theme import BLACK, BLUE, GREEN, GREY, ORANGE
-from icgeo.plots.world import outlines, shapes
+from icgeo.data.orbit import open_world
+from icgeo.plots.theme import GREEN, ORANGE, place_name
+from icgeo.plots.world import contour, shapes
 from icgeo.prediction import CREDIBLE_LEVELS, Prediction
 
 _MARGIN_DEG = 30.0
 """Latitude that the map shows around the 90 % region; twice as much of longitude."""
 _ROWS = 180
 """Of the density: one a degree."""
+_DARK = "#1f2937"
+_GLOW = [[0, "rgba(255,221,60,0)"], [0.05, "rgba(255,221,60,.3)"], [1, "rgba(255,221,60,.95)"]]
+"""Colours of densities, through which the Earth is seen."""
+
+
+@lru_cache(maxsize=1)
+def _blue_marble() -> str:
+    """Return an address that holds a picture of the Earth."""
+    pixels = (rearrange(open_world("blue-marble", height=800), "c h w -> h w c") * 255).byte()
+    stream = BytesIO()
+    Image.fromarray(pixels.numpy()).save(stream, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{b64encode(stream.getvalue()).decode()}"
+
+
+def _draw_earth(figure: Any) -> None:
+    """Draw the Earth with coasts and borders, to be moved within its bounds."""
+    world = {"x": -180, "y": 90, "sizex": 360, "sizey": 180, "xref": "x", "yref": "y"}
+    figure.add_layout_image(source=_blue_marble(), sizing="stretch", layer="below", **world)
+    lat, lon = np.concatenate((shapes("land"), [[np.nan] * 2], shapes("borders"))).round(2).T
+    line = {"color": "rgba(255,255,255,.5)", "width": 1}
+    still = {"name": "coastlines", "hoverinfo": "skip", "showlegend": False}
+    figure.add_scatter(x=lon, y=lat, mode="lines", line=line, **still)
+    axis: dict[str, Any] = {"ticksuffix": "°", "constrain": "domain", "showgrid": False}
+    axis |= {"zeroline": False}
+    figure.update_layout(
+        xaxis={"range": [-180, 180], "minallowed": -180, "maxallowed": 180, **axis},
+        yaxis={"range": [-90, 90], "minallowed": -90, "maxallowed": 90, "scaleanchor": "x", **axis},
+        dragmode="pan",
+        font={"family": "system-ui, sans-serif"},
+        modebar={"bgcolor": _DARK, "color": "white", "activecolor": "white"},
+        template="plotly_white",
+    )
+
+
+def _add_points(
+    figure: Any, name: str, places: Sequence[tuple[float, float]], colour: str, symbol: str
+) -> None:
+    look = {"size": 11, "line": {"color": "white", "width": 1.5}}
+    figure.add_scatter(
+        x=[lon for _, lon in places],
+        y=[lat for lat, _ in places],
+        mode="markers",
+        name=name,
+        marker={**look, "color": colour, "symbol": symbol},
+        text=[f"{name}: {place_name(*place, digits=2)}" for place in places],
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def plot_places(places: Sequence[tuple[float, float]], name: str = "example") -> Any:
+    """Mark places on the Earth, as a figure of plotly (`icgeo[demo]`) that fills its box."""
+    from plotly import graph_objects
+
+    figure = graph_objects.Figure()
+    _draw_earth(figure)
+    _add_points(figure, name, places, ORANGE, "circle")
+    hidden = {"xaxis_visible": False, "yaxis_visible": False, "showlegend": False}
+    # the part that is shown stays when a place is added
+    margin = dict.fromkeys("lrtb", 0)
+    return figure.update_layout(**hidden, margin=margin, uirevision="places")
 
 
 def plot_interactive(prediction: Prediction, truth: tuple[float, float] | None = None) -> Any:
@@ -26,38 +94,28 @@ def plot_interactive(prediction: Prediction, truth: tuple[float, float] | None =
     values = prediction.density.to_equirectangular(_ROWS).float().numpy()
     grid = {"x": centres - 180, "y": 90 - centres[:_ROWS]}
     hover = "%{y:.1f}°, %{x:.1f}°<br>%{z:.3g} per steradian<extra></extra>"
-    colours = {"colorscale": "Blues", "zmin": 0, "showscale": False}
+    colours = {"colorscale": _GLOW, "zmin": 0, "showscale": False}
     figure.add_heatmap(z=values, hovertemplate=hover, **grid, **colours)
-    lines = [("coastlines", shapes("land"), {"color": GREY, "width": 1})]
+    _draw_earth(figure)
     for level, dash in zip(CREDIBLE_LEVELS, ("dash", "solid"), strict=True):
-        region = outlines(prediction.credible_region(level).geometry.to_numpy())
-        lines.append((f"{level:.0%} region", region, {"color": BLACK, "width": 1.5, "dash": dash}))
-    for name, places, style in lines:
-        lat, lon = places.round(2).T
-        figure.add_scatter(x=lon, y=lat, mode="lines", name=name, line=style, hoverinfo="skip")
-    answer = (prediction.lat, prediction.lon) if prediction.located else None
-    for name, place, colour, symbol in (
-        ("answer", answer, ORANGE, "x"),
-        ("truth", truth, GREEN, "star"),
-    ):
-        if place is not None:
-            edge = {"color": "white", "width": 1.5}
-            look = {"size": 11, "line": edge, "color": colour, "symbol": symbol}
-            hover = f"{name}: {place[0]:.2f}°, {place[1]:.2f}°<extra></extra>"
-            point: dict[str, Any] = {"x": [place[1]], "y": [place[0]], "mode": "markers"}
-            figure.add_scatter(name=name, marker=look, hovertemplate=hover, **point)
+        lat, lon = contour(prediction.density, level).round(2).T
+        line = {"color": "white", "width": 2, "dash": dash}
+        about: dict[str, Any] = {"name": f"{level:.0%} region", "hoverinfo": "skip"}
+        figure.add_scatter(x=lon, y=lat, mode="lines", line=line, **about)
+    if prediction.located:
+        _add_points(figure, "answer", [(prediction.lat, prediction.lon)], ORANGE, "x")
+    if truth is not None:
+        _add_points(figure, "truth", [truth], GREEN, "star")
     west, south, east, north = prediction.credible_region(CREDIBLE_LEVELS[-1]).total_bounds
     if not prediction.located or east - west > 120:  # wide, or nothing is known
         west, south, east, north = -180, -90, 180, 90
     lon_range = [max(-180, west - 2 * _MARGIN_DEG), min(180, east + 2 * _MARGIN_DEG)]
     lat_range = [max(-90, south - _MARGIN_DEG), min(90, north + _MARGIN_DEG)]
-    axis: dict[str, Any] = {"ticksuffix": "°", "constrain": "domain"}
-    look = {"dragmode": "pan", "template": "plotly_white", "colorway": [BLUE], "height": 380}
+    dark = {"bgcolor": _DARK, "font": {"color": "white"}}  # its lines are white
     return figure.update_layout(
-        xaxis={"range": lon_range, "minallowed": -180, "maxallowed": 180, **axis},
-        yaxis={"range": lat_range, "minallowed": -90, "maxallowed": 90, "scaleanchor": "x", **axis},
-        legend={"orientation": "h", "y": -0.12},
+        xaxis={"range": lon_range, "constrain": "range"},
+        yaxis={"range": lat_range, "constrain": "range"},
+        legend={"orientation": "h", "y": -0.12, **dark},
         margin={"l": 34, "r": 8, "t": 34, "b": 10},
-        font={"family": "system-ui, sans-serif"},
-        **look,
+        height=380,
     )

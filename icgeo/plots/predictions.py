@@ -84,7 +84,8 @@ def _draw_density(
     # alike in every view, and pale where nothing is known: darkest is four times uniform at least
     most = max(density.mass.max().item() / density.cell_area, 1 / math.pi)
     colours: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "vmax": most}
-    reached = np.where(view.inside, density.credible_level(view.lat_lon).numpy(), np.nan)
+    levels_at = density.credible_level(view.lat_lon, smooth=True)
+    reached = np.where(view.inside, levels_at.numpy(), np.nan)
     if base is not None:
         ax.imshow(view.paint(base), **place)
         alpha = 0.3 + 0.7 * np.sqrt(values / most)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import shapely
 import torch
+from contourpy import contour_generator
 from einops import rearrange
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
@@ -25,6 +26,7 @@ from icgeo.data.orbit import look_up
 from icgeo.maps.drawing import basemap
 from icgeo.plots import theme
 from icgeo.sphere import EARTH_RADIUS_KM, Values
+from icgeo.sphere.density import Density
 
 Points = Float[np.ndarray, "_points 2"]
 
@@ -139,6 +141,17 @@ def outlines(geometry: Any) -> Points:
     at_seam = (np.abs(xy[:, 0]) > 180 - 1e-6) | (xy[:, 1] < -90 + 1e-6)
     ends = (np.diff(owner) > 0) | (at_seam[1:] & at_seam[:-1])
     return np.insert(xy[:, ::-1], np.flatnonzero(ends) + 1, np.nan, axis=0)
+
+
+def contour(density: Density, level: float) -> Points:
+    """Locations along the smooth outline of a credible region, cut at the antimeridian."""
+    height = 4 * min(2 * density.nside, 256)
+    lat, lon = np.linspace(90, -90, height + 1), np.linspace(-180, 180, 2 * height + 1)
+    places = np.stack(np.broadcast_arrays(lat[:, None], lon), axis=-1)
+    reached = density.credible_level(places, smooth=True)
+    lines = contour_generator(lon, lat, reached.numpy()).lines(level)
+    gap = np.full((1, 2), np.nan)
+    return np.concatenate([gap, *(part for line in lines for part in (line[:, ::-1], gap))])
 
 
 @lru_cache(maxsize=2)

@@ -151,6 +151,7 @@ def save_figures(
     with suppress(PhotoError):
         if examples := _shown(locator, episode.queries[0].photo, episode.examples):
             figures["context"] = plots.plot_context(examples, style=style)
+            figures["context"].suptitle(_told(locator, examples), fontsize=TITLE)
     if gallery := _draw_gallery(rows, runs):
         figures["gallery"] = gallery
     if len(scores := score(rows)):
@@ -179,7 +180,10 @@ def _draw_gallery(rows: pd.DataFrame, runs: Sequence[tuple[Locator, Episode]]) -
         return None
     *columns, titles, on_earth, bases = zip(*gallery, strict=True)
     marks: dict[str, Any] = {"titles": titles, "on_earth": on_earth, "bases": bases}
-    return plots.plot_gallery(*columns, **marks)
+    figure = plots.plot_gallery(*columns, **marks)
+    notes = dict.fromkeys(_told(locator, episode.examples) for locator, episode in runs)
+    figure.suptitle("; ".join(notes), fontsize=TITLE)
+    return figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,10 +230,12 @@ def _draw_case(case: Case, kind: str) -> Figure:
     marks: dict[str, Any] = {"on_earth": episode.is_earth, "base": _base(episode)}
     evidence = locator.explain(photo, examples) if isinstance(locator, Geolocator) else None
     if evidence is None:
-        return plots.plot_prediction(case.prediction, photo, truth, title=case.query.id, **marks)
-    figure = plots.plot_evidence(case.prediction, photo, examples, evidence, truth, **marks)
+        marks["title"] = case.query.id
+        figure = plots.plot_prediction(case.prediction, photo, truth, **marks)
+    else:
+        figure = plots.plot_evidence(case.prediction, photo, examples, evidence, truth, **marks)
     head = f"{episode.world}: {kind} of {len(episode.queries)} photos"
-    figure.suptitle(f"{head}, {case.shots} examples shown", fontsize=TITLE)
+    figure.suptitle(f"{head}, {_told(case.locator, examples)}", fontsize=TITLE)
     return figure
 
 
@@ -243,6 +249,14 @@ def _shown(locator: Locator, photo: Photo, examples: Sequence[Example]) -> Seque
         return examples
     (numbers,) = locator.choose([photo], len(examples)).tolist()
     return [locator.bank.examples[number] for number in numbers]
+
+
+def _told(locator: Locator, examples: Sequence[Example]) -> str:
+    """Say how many examples a figure's photos were shown, and how these were chosen."""
+    if isinstance(locator, Selecting) and examples:
+        choice = type(locator.strategy).__name__.lower()
+        return f"{len(examples)} of {len(locator.bank)} examples shown, choice: {choice}"
+    return f"{len(examples)} examples shown, the same to each photo"
 
 
 def _save_cases(folder: Path, cases: Iterable[Case]) -> None:

@@ -203,11 +203,17 @@ class Density:
         """Area of the smallest set of cells that holds a mass of at least `p`."""
         return len(self._credible_cells(p)) * AREA_KM2 / len(self.mass)
 
-    def credible_level(self, lat_lon: Values) -> Float[Tensor, "*batch"]:
-        """Largest p whose credible region does not yet hold each location; 1 without mass."""
+    def credible_level(self, lat_lon: Values, *, smooth: bool = False) -> Float[Tensor, "*batch"]:
+        """Largest p whose credible region does not yet hold each location; 1 without mass.
+
+        `smooth` interpolates between the centres of cells, for outlines to look at: the regions
+        of probability p then hold p but roughly.
+        """
         total, cells = self._ranked()
         before = torch.cat((torch.zeros(1, dtype=total.dtype), total[:-1]))
         level = torch.empty_like(total).scatter_(0, cells, before).where(self.mass > 0, 1)
+        if smooth:
+            return healpix.interpolate(level, lat_lon)
         return level[healpix.cell_of(lat_lon, self.nside)]
 
     def credible_region(self, p: float) -> "geopandas.GeoDataFrame":

@@ -76,6 +76,18 @@ def cell_of(lat_lon: Values, nside: int) -> Int[Tensor, "*batch"]:
     return torch.from_numpy(np.asarray(cells, dtype=np.int64))
 
 
+def interpolate(values: Float[Tensor, " cells"], lat_lon: Values) -> Float[Tensor, "*batch"]:
+    """Interpolate between the centres of the four cells around each location."""
+    from astropy import units
+
+    lat, lon = as_lat_lon(lat_lon).detach().cpu().double().unbind(-1)
+    # astropy-healpix gives NaN west of Greenwich and at the poles themselves
+    lat, lon = lat.clamp(-90 + 1e-6, 90 - 1e-6), lon % 360
+    places = (lon.numpy() * units.deg, lat.numpy() * units.deg)
+    healpix = grid(math.isqrt(len(values) // 12))
+    return torch.from_numpy(healpix.interpolate_bilinear_lonlat(*places, values.numpy()))
+
+
 def points_in_cells(
     cells: Int[Tensor, " chosen"], nside: int, per_side: int
 ) -> Float[Tensor, "chosen points 2"]:

@@ -8,7 +8,14 @@ from typing import Any
 
 import torch
 
-from icgeo.models.cost import ACTIVATIONS, Plan, empty_transformer, fits, format_flops, plan
+from icgeo.models.cost import (
+    ACTIVATIONS,
+    Plan,
+    empty_transformer,
+    format_flops,
+    measured_rate,
+    plan,
+)
 from icgeo.models.hub import format_bytes
 from icgeo.training.adapters import target_modules
 from icgeo.training.options import LoraOptions
@@ -52,11 +59,11 @@ class LoraPlan:
             f"base {format_bytes(weights)}, "
             f"adapter {format_bytes(self.adapter_bytes)}, "
             f"activations about {format_bytes(self.activation_bytes)}: {format_bytes(total)}, "
-            f"{'fits' if fits(total, base.memory_bytes) else 'does not fit'} "
-            f"{format_bytes(base.memory_bytes)}\n"
+            f"{base.room(total)}\n"
             f"{format_flops(self.episode_flop)} an episode of {self.targets} targets; "
             f"{options.steps} steps of {options.episodes}: "
-            f"{timedelta(seconds=math.ceil(self.seconds(1e14)))} at 100 TFLOP/s"
+            f"about {timedelta(seconds=math.ceil(self.seconds(measured_rate(base.device))))} "
+            f"{base.pace()}"
         )
 
 

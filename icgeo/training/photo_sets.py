@@ -4,20 +4,25 @@ Conventions: a set holds photos at the size that the model takes; it is split on
 training (examples, and targets of training), validation (early stop and temperatures) and test.
 """
 
+import importlib.util
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
 from icgeo.config import UsageError
-from icgeo.data.manifest import ManifestError, read_manifest
+from icgeo.data.leakage import MAX_BITS, LeakageGuard
+from icgeo.data.manifest import ManifestError, Record, read_manifest
 from icgeo.data.orbit import ViewOptions, open_world, random_views
 from icgeo.data.photos import PhotoError
 from icgeo.data.pixels import square_pixels
 from icgeo.data.worlds import FAMILIES, procedural_world
+from icgeo.prediction import Example
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +53,13 @@ class Splits:
     training: PhotoSet
     validation: PhotoSet
     test: PhotoSet
+
+    def __str__(self) -> str:
+        """Say how many photos each part has."""
+        return (
+            f"{len(self.training)} photos to train on, {len(self.validation)} for validation, "
+            f"{len(self.test)} to compare on"
+        )
 
     def require(self, shots: int) -> None:
         """Raise UsageError for too few training pairs for so many shots, or none to validate on."""
@@ -91,21 +103,27 @@ def view_splits(world: str, counts: tuple[int, int, int], *, size: int, seed: in
     return Splits(*parts)
 
 
+def read_records(manifest: str | Path, *, allow_outside: bool = False) -> list[Record]:
+    """Read which photos a user has; raise UsageError for a manifest that cannot be used."""
+    try:
+        return read_manifest(manifest, allow_outside=allow_outside, require_location=True)
+    except ManifestError as error:
+        raise UsageError("; ".join(str(error).splitlines())) from error
+
+
 def photo_splits(
     manifest: str | Path, *, size: int, seed: int, skipped: Path, allow_outside: bool = False
 ) -> Splits:
     """Read a user's photos and split them at random; list those that cannot be read in a file.
 
+    Photos of one place or burst (`bursts`) stay together.
+
     Raise UsageError for a manifest that cannot be used, or of which no photo can be read.
     """
-    try:
-        records = read_manifest(manifest, allow_outside=allow_outside, require_location=True)
-    except ManifestError as error:
-        raise UsageError("; ".join(str(error).splitlines())) from error
     images: list[Tensor] = []
     lat_lon: list[tuple[float | None, float | None]] = []
     unreadable: list[str] = []
-    for record in records:
+    for record in read_records(manifest, allow_outside=allow_outside):
         try:
             images.append(square_pixels([record.path], size))
         except PhotoError as error:
@@ -118,7 +136,37 @@ def photo_splits(
     if unreadable:
         skipped.write_text("\n".join(unreadable) + "\n", encoding="utf-8")
     photos = PhotoSet(torch.cat(images), torch.tensor(lat_lon, dtype=torch.float64))
-    order = torch.randperm(len(photos), generator=Generator().manual_seed(seed))
+    return _split(photos, bursts(photos), Generator().manual_seed(seed))
+
+
+def _split(photos: PhotoSet, burst: Int[Tensor, " photos"], generator: Generator) -> Splits:
+    """Put bursts into validation and test at random as long as they have room; train on others."""
     first = round(VALIDATION_SHARE * len(photos))
-    second = round((VALIDATION_SHARE + TEST_SHARE) * len(photos))
-    return Splits(photos[order[second:]], photos[order[:first]], photos[order[first:second]])
+    room = [first, round((VALIDATION_SHARE + TEST_SHARE) * len(photos)) - first, len(photos)]
+    parts: list[list[int]] = [[], [], []]
+    for number in torch.randperm(int(burst.max()) + 1, generator=generator):
+        members = torch.nonzero(burst == number).flatten().tolist()
+        part = next(i for i in range(3) if len(parts[i]) + len(members) <= room[i])
+        parts[part] += members
+    validation, test, training = (photos[torch.tensor(part, dtype=torch.int64)] for part in parts)
+    return Splits(training, validation, test)
+
+
+def bursts(photos: PhotoSet) -> Int[Tensor, " photos"]:
+    """Number the bursts: photos of a place (within a km), or nearly the same pictures.
+
+    They hang together from one to the next. Pictures are compared if imagehash is installed.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    pixels = rearrange(photos.photos, "n c h w -> n h w c").numpy()
+    items = [
+        Example(image, *place) for image, place in zip(pixels, photos.lat_lon.tolist(), strict=True)
+    ]
+    has_hash = importlib.util.find_spec("imagehash") is not None
+    guard = LeakageGuard(items, max_bits=MAX_BITS if has_hash else None)
+    pairs = [(int(leak.example), int(leak.query)) for leak in guard.leaks(items)]
+    here, there = np.array(pairs).T
+    links = coo_array((np.ones(len(pairs)), (here, there)), shape=2 * (len(items),))
+    return torch.from_numpy(connected_components(links, directed=False)[1]).long()

@@ -1,5 +1,6 @@
 """What the page shows: steps of the drawing, maps, files."""
 
+import json
 import math
 from dataclasses import replace
 from threading import Event
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from icgeo import Density, Example, Geolocator, Prediction
-from icgeo.app import outputs
+from icgeo.app import outputs, session
 from icgeo.app.session import (
     FIRST,
     WAYS_TO_CHOOSE,
@@ -60,7 +61,7 @@ def test_steps_end_in_what_the_locator_says_alone(locator):
 def test_each_photo_is_shown_what_is_chosen_for_it(choice):
     if WAYS_TO_CHOOSE[choice][1] is not None:
         pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra [selection]")
-    bank = ExampleList(tuple(Example(photo(seed), 10, seed) for seed in range(6)))
+    bank = ExampleList(tuple(Shot(f"{seed}", photo(seed), (10, seed)) for seed in range(6)))
     request = Request([], bank, "tiny", choice, shots=2, steps=1, samples=1)
     locator = build_locator(load("tiny"), request)
     shown = choose_examples(locator, photo(4), request)
@@ -91,14 +92,25 @@ def test_whoever_stops_listening_stops_the_drawing(locator):
     assert cancelled.is_set()
 
 
-def test_a_click_on_an_example_gives_its_place():
-    """The dots are found by their colour, which is nowhere else on the map."""
-    place = (-33.9, 151.2)
-    values = np.asarray(outputs.draw_click_map([Example(photo(), *place)])).astype(int)
-    is_dot = np.abs(values - [0xD5, 0x5E, 0x00]).sum(-1) < 30
-    row, column = (round(axis.mean()) for axis in np.nonzero(is_dot))
-    assert outputs.place_of_pixel(column, row) == pytest.approx(place, abs=0.4)
-    assert outputs.place_of_pixel(0, 0) == pytest.approx((90, -180), abs=0.2)
+def test_the_map_to_click_on_is_in_the_box():
+    pytest.importorskip("plotly", reason="needs the extra [demo]")
+    bank = ExampleList((Shot("a", photo(), (-33.9, 151.2)), Shot("waits", photo())))
+    text = outputs.draw_world(bank)
+    figure = json.loads(text)
+    assert "http" not in text, "nothing is fetched"
+    assert figure["config"]["scrollZoom"]
+    (earth,) = figure["layout"]["images"]
+    assert earth["source"].startswith("data:image/jpeg")
+    assert (earth["x"], earth["y"], earth["sizex"], earth["sizey"]) == (-180, 90, 360, 180)
+    *_, marks = figure["data"]
+    assert (marks["x"], marks["y"]) == ([151.2], [-33.9])
+    assert len(text) < 800_000, "it is sent again with each example"
+
+
+def test_what_the_model_cannot_know_is_counted(locator):
+    """Noise is unlike all views from orbit; of none there is nothing to say."""
+    assert session.count_unlike(locator, [Example(photo(1), 10, 20)]) == 1
+    assert session.count_unlike(locator, []) == 0
 
 
 def test_the_map_shows_the_density_where_it_is(prediction):

@@ -2,6 +2,7 @@
 
 import gc
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def test_photos_wait_for_their_place_in_order():
     )
     assert [shot.name for shot in bank.waiting] == ["a", "c"]
     placed = bank.placing(10, 20)
-    assert [(e.lat, e.lon) for e in placed.examples] == [(1, 2), (10, 20)]
+    assert [(e.lat, e.lon) for e in placed.examples] == [(10, 20), (1, 2)], "as uploaded"
     assert [shot.name for shot in placed.waiting] == ["c"]
     assert len(bank.examples) == 1, "a bank is replaced, never changed"
     with pytest.raises(ValueError, match="latitude"):
@@ -118,16 +119,41 @@ def test_real_photos_of_known_places_are_a_set():
     assert len(ExampleList().adding(shots).examples) == 72
 
 
-def test_what_was_added_last_is_taken_back():
+def test_each_example_can_be_moved_and_removed():
     picture = Image.new("RGB", (8, 8))
-    bank = ExampleList().adding(
-        [Shot("a", picture, (1.0, 2.0)), Shot("b", picture), Shot("c", picture)]
-    )
-    assert [shot.name for shot in bank.without_last().waiting] == ["b"]
-    assert len(bank.without_last().examples) == 1
-    placed = bank.placing(3, 4).placing(5, 6)
-    assert [example.lat for example in placed.without_last().examples] == [1, 3]
-    assert ExampleList().without_last().examples == ()
+    shots = [Shot("a", picture, (1.0, 2.0)), Shot("b", picture), Shot("c", picture, (3.0, 4.0))]
+    bank = ExampleList().adding(shots)
+    first = replace(bank, chosen=0)
+    assert [shot.place for shot in first.placing(5, 6).shots] == [(5, 6), None, (3, 4)]
+    assert first.placing(5, 6).chosen is None
+    assert [shot.name for shot in first.without_chosen().shots] == ["b", "c"]
+    assert [shot.name for shot in bank.without_chosen().shots] == ["a", "b"], "else the last"
+    assert ExampleList().without_chosen().shots == ()
+    with pytest.raises(ValueError, match="click on an example to move it"):
+        bank.placing(5, 6).placing(7, 8)
+
+
+@pytest.mark.parametrize("text", ["48.86, 2.35", " 48.86  2.35 ", "48.86°, 2.35°", "48.86,2.35"])
+def test_a_place_is_read_as_maps_give_it(text):
+    assert session.read_place(text) == (48.86, 2.35)
+
+
+@pytest.mark.parametrize("text", ["", "48.86", "1, 2, 3", "north, 2", "4_8.86, 2", "48,86 2,35"])
+def test_no_place_is_made_up(text):
+    with pytest.raises(ValueError, match=r"latitude and longitude.*type both"):
+        session.read_place(text)
+
+
+def test_the_photo_itself_is_no_example(photo, tmp_path):
+    """Also at another size and compression; a photo of the same size is not the same photo."""
+    shots = session.built_in_set(session.REAL, seed=0)
+    query = shots[7].photo
+    again = tmp_path / "again.jpg"
+    query.resize((query.width // 2, query.height // 2)).save(again, quality=60)
+    bank = ExampleList(tuple(shots))
+    for copy in (query, Image.open(again)):
+        left = [shot.name for shot in shots if shot not in bank.without_photo(copy).shots]
+        assert left == [shots[7].name]
 
 
 @pytest.mark.parametrize("port", [None, 99_999])

@@ -1,7 +1,6 @@
 """The page end to end, in a headless Chromium, against a server in a process of its own."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -32,20 +31,6 @@ from icgeo.app import launch
 launch(port=int(sys.argv[1]))
 """
 LOCAL = {"127.0.0.1", ""}  # data: and blob: have no host
-
-
-@pytest.fixture(scope="module")
-def chromium(request):
-    if "browser" not in request.config.option.markexpr:
-        pytest.skip("needs a browser and the extra [demo]; run pytest -m browser")
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.fail("expected chromium on the path, found none; apt-get install chromium")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +77,9 @@ def visit(chromium, server):
     """Open pages of visitors of their own; none may ask for anything elsewhere."""
     contexts, addresses = [], []
 
-    def open_page(width=1280):
-        context = chromium.new_context(viewport={"width": width, "height": 900})
+    def open_page(width=1280, scheme="light"):
+        size = {"width": width, "height": 900}
+        context = chromium.new_context(viewport=size, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(30_000)
@@ -136,6 +122,16 @@ def set_to(page, slider, value):
     box.press("Enter")
 
 
+def click_on_map(page, across, down):
+    """Click at shares of the width and height of what is shown; return the place in pixels."""
+    page.wait_for_selector("#world .nsewdrag")
+    page.locator("#world").scroll_into_view_if_needed()
+    box = page.locator("#world .nsewdrag").bounding_box()
+    x, y = box["x"] + across * box["width"], box["y"] + down * box["height"]
+    page.mouse.click(x, y)
+    return x, y
+
+
 def locate(page):
     page.click("#locate")
     page.wait_for_selector("#status:has-text('done')")
@@ -150,11 +146,9 @@ def test_locate_and_download(visit, upload, tmp_path):
     pictures(page, "bank", 4)
     upload(page, "examples", "known.png", seed=1)
     page.wait_for_selector("#bank-notice:has-text('known.png')")
-    world = page.locator("#world img")
-    box = world.bounding_box()
-    world.click(position={"x": 0.75 * box["width"], "y": 0.25 * box["height"]})
+    click_on_map(page, 0.75, 0.25)
     page.wait_for_selector("#bank-notice:has-text('known.png')", state="hidden")
-    page.wait_for_selector("#bank :text-matches('^4[3-6]° N, (89|9[01])° E')")
+    page.wait_for_selector("#bank :text-matches('^45° N, 90° E')")
     set_to(page, "shots", 17)
     set_to(page, "steps", 4)
     locate(page)
@@ -173,6 +167,89 @@ def test_locate_and_download(visit, upload, tmp_path):
     assert (masses[0] - masses[1]).abs().max() < 1e-12
     with Image.open(files["png"]) as picture:
         assert picture.width > 500
+
+
+def test_a_click_is_exact_to_a_pixel(visit, upload):
+    """After zoom and pan the mark lies where was clicked; dragging the map places nothing."""
+    page = visit()
+    upload(page, "examples", "first.png")
+    page.wait_for_selector("#bank-notice:has-text('first.png')")
+    click_on_map(page, 0.4, 0.4)
+    page.wait_for_selector("#bank-notice:has-text('first.png')", state="hidden")
+    upload(page, "examples", "second.png", seed=1)
+    page.wait_for_selector("#bank-notice:has-text('second.png')")
+    for _ in range(6):
+        page.mouse.wheel(0, -100)
+    shown = "document.querySelector('#world .js-plotly-plot').layout.xaxis.range.map(Math.round)"
+    page.wait_for_function(f"{shown}[0] > -150")
+    before = page.evaluate(shown)
+    middle = page.locator("#world .nsewdrag").bounding_box()
+    x, y = middle["x"] + middle["width"] / 2, middle["y"] + middle["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 60, y + 20, steps=4)
+    page.mouse.up()
+    page.wait_for_function(f"{shown}[0] != {before[0]}")
+    assert page.locator("#bank-notice:has-text('second.png')").count() == 1
+    moved = page.evaluate(shown)
+    x, y = click_on_map(page, 0.6, 0.3)
+    page.wait_for_selector("#bank-notice:has-text('second.png')", state="hidden")
+    page.wait_for_function("document.querySelectorAll('#world .points path').length == 2")
+    box = page.locator("#world .points path").last.bounding_box()
+    assert abs(box["x"] + box["width"] / 2 - x) <= 1
+    assert abs(box["y"] + box["height"] / 2 - y) <= 1
+    assert page.evaluate(shown) == moved, "a new mark does not move the map"
+
+
+def test_nothing_is_placed_without_a_place(visit, upload):
+    page = visit()
+    upload(page, "examples", "known.png")
+    page.wait_for_selector("#bank-notice:has-text('known.png')")
+    page.click("#put")
+    page.wait_for_selector(".toast-body:has-text('expected latitude and longitude')")
+    assert page.locator("#bank-notice:has-text('known.png')").count() == 1
+    page.fill("#place textarea, #place input", "48.86, 2.35")
+    page.click("#put")
+    page.wait_for_selector("#bank :text-matches('^49° N, 2° E')")
+
+
+def test_any_example_is_moved_or_removed(visit):
+    page = visit()
+    page.click("#add-set")
+    pictures(page, "bank", 16)
+    page.locator("#bank button:has(img)").nth(2).click()
+    page.wait_for_selector("#bank-notice:has-text('Blue Marble 3')")
+    page.fill("#place textarea, #place input", "-33, 151")
+    page.click("#put")
+    page.wait_for_selector("#bank :text-matches('^33° S')")
+    page.locator("#bank button:has(img)").nth(2).click()
+    page.wait_for_selector("#bank-notice:has-text('33° S, 151° E')")
+    page.click("#remove-example")
+    page.wait_for_function("document.querySelectorAll('#bank img').length == 15")
+    assert page.locator("#bank :text-matches('^33° S')").count() == 0
+
+
+def test_photos_that_the_model_cannot_know_are_told(visit):
+    page = visit()
+    page.click("#set input")
+    page.get_by_role("option", name="Photos of known places").click()
+    page.click("#add-set")
+    page.wait_for_selector("#bank-notice:has-text('taken on the ground')")
+    page.click("#try")
+    pictures(page, "queries", 1)
+    set_to(page, "shots", 2)
+    locate(page)
+    assert "2 unlike all that the model was trained on" in page.inner_text("#status")
+
+
+def test_each_button_has_a_name(visit):
+    page = visit()
+    page.wait_for_selector("#world .modebar-btn")
+    assert page.get_by_role("group", name="Map of the world").count() == 1
+    named = "b => b.innerText.trim() || b.ariaLabel || b.title || b.querySelector('img')?.alt"
+    buttons = page.locator("button:visible").all()
+    assert len(buttons) > 10
+    assert all(button.evaluate(named) for button in buttons)
 
 
 def test_each_photo_has_a_context_of_its_own(visit):
@@ -285,15 +362,22 @@ def test_answers_outlive_a_locate_that_fails(visit, tmp_path):
     assert set(geopandas.read_file(tmp_path / "kept.geojson")["photo"]) == {"Blue Marble 1"}
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_is_wider_than_the_window(visit, width):
-    page = visit(width)
+def test_nothing_is_wider_than_the_window(visit, width, scheme):
+    page = visit(width, scheme)
     page.click("#try")
     pictures(page, "queries", 1)
     page.click("#add-set")
     pictures(page, "bank", 4)
     locate(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    side = page.locator("#examples").bounding_box()["width"]
+    assert side > (0.8 if width < 500 else 0.4) * width
+    background = "e => getComputedStyle(e).backgroundColor"
+    for part in ("#density", "#world"):
+        paper = page.locator(f"{part} .main-svg").first
+        assert paper.evaluate(background) == "rgba(0, 0, 0, 0)", "not white on a dark page"
     if folder := os.environ.get("ICGEO_SCREENSHOTS"):
         page.wait_for_timeout(1500)
-        page.screenshot(path=f"{folder}/page-{width}.png", full_page=True)
+        page.screenshot(path=f"{folder}/page-{width}-{scheme}.png", full_page=True)

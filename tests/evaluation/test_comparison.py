@@ -55,7 +55,16 @@ def test_the_table_is_markdown(rows):
     lines = comparison_table(compare(rows, "a")).splitlines()
     assert len(lines) == 6
     cells = [cell.strip() for cell in lines[-1].split("|")[1:-1]]
-    assert cells == ["b", "4", "450", "+50 (+50 to +50)", "0.65", "+0.25 (+0.25 to +0.25)"]
+    assert cells == ["b", "4", "450", "+50 (+50, +50)", "0.65", "+0.25 (+0.25, +0.25)"]
+
+
+def test_the_table_fits_100_columns_at_the_widest(rows):
+    """Names as `scripts/lora.py` gives them, differences of five digits."""
+    names = {"a": "zero-shot, map alone", "b": "LoRA, no examples"}
+    wide = rows.assign(locator=rows.locator.map(names), nll=10 * rows.nll - 5)
+    wide["distance_km"] = (wide.distance_km * (1 + wide.index) % 20_015).clip(10)
+    lines = comparison_table(compare(wide, names["b"])).splitlines()
+    assert max(map(len, lines)) <= 100
 
 
 def test_only_the_same_queries_compare(rows):

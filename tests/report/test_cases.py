@@ -13,7 +13,16 @@ from report_rows import rows, write_run
 from icgeo import maps
 from icgeo.evaluation import Episode, Query, to_frame
 from icgeo.prediction import Example, Prediction
-from icgeo.report.run_folder import choose_cases, draw_density, load_cases, save_figures
+from icgeo.report.run_folder import (
+    Case,
+    _draw_case,
+    _told,
+    choose_cases,
+    draw_density,
+    load_cases,
+    save_figures,
+)
+from icgeo.selection import Bank, Random, Selecting
 from icgeo.sphere.density import Density
 
 STYLE = maps.MapStyle(height=16, width=32)
@@ -90,6 +99,17 @@ def test_pictures_are_kept_small_and_without_tags(tmp_path):
     assert not photo.getexif()
     assert Image.open(io.BytesIO(first.map.data)).size == (32, 16)
     assert first.density.uri.startswith("data:image/png;base64,")
+
+
+def test_figures_say_what_was_shown():
+    bank = [Example(np.full((8, 8, 3), 9 * n, np.uint8), 0, n) for n in range(6)]
+    chosen = Selecting(North(), Bank(bank), Random())
+    assert _told(chosen, bank[:4]) == "4 of 6 examples shown, choice: random"
+    assert _told(North(), bank) == "6 examples shown, the same to each photo"
+    query = Query("q", np.zeros((8, 8, 3), np.uint8), (1.0, 2.0))
+    episode, (answer,) = Episode("e", "moon", bank, [query]), North().locate([query.photo], bank)
+    title = _draw_case(Case(North(), episode, query, 4, answer), "best").get_suptitle()
+    assert title == "moon: best of 1 photos, 4 examples shown, the same to each photo"
 
 
 def test_the_index_leads_nowhere_else(tmp_path):

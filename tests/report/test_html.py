@@ -144,7 +144,7 @@ def test_a_run_with_little_in_it_has_a_page(tmp_path, some, words):
 def test_several_runs_stand_side_by_side(tmp_path):
     _, page = page_of(tmp_path, [], rows(count=3, locators=("icgeo",), shots=(2,)))
     assert [attrs["id"] for attrs in page.all("h2")] == ["run-1", "run-2"]
-    assert "run1 moon icgeo 2 3" in page.text
+    assert "run1 moon icgeo 2 111" in page.text
 
 
 def test_a_missing_score_is_a_dash(tmp_path):
@@ -170,3 +170,23 @@ def test_long_lists_say_what_is_left_out(tmp_path):
     for name, file in (("lost", "predictions.jsonl"), ("mine", "predictions.parquet")):
         assert text.count(f'<th scope="row">{name}') == 100
         assert f"And 50 more in {file}." in page.text
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_tables_are_moved_in_their_own_box(chromium, tmp_path, width):
+    """The last column of each can be brought into the window, which itself does not move."""
+    page_of(tmp_path, rows(locators=("icgeo", "retrieval", "chance")))
+    page = chromium.new_page(viewport={"width": width, "height": 900})
+    addresses = []
+    page.on("request", lambda request: addresses.append(request.url))
+    page.goto((tmp_path / "out" / "page.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    ends = page.evaluate("""[...document.querySelectorAll('.scroll')].map(box => {
+        box.scrollLeft = 1e6;
+        return box.querySelector('th:last-child').getBoundingClientRect().right;
+    })""")
+    assert len(ends) > 5
+    assert all(0 < end <= width for end in ends)
+    assert {url.split(":")[0] for url in addresses} <= {"file", "data"}
+    page.close()

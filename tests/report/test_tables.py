@@ -4,15 +4,19 @@ import math
 from dataclasses import replace
 
 import pytest
+from pandas import DataFrame
 from report_rows import rows
 
+from icgeo.baselines import Chance
 from icgeo.evaluation import to_frame
+from icgeo.report.run_folder import Run
 from icgeo.report.tables import (
     DASH,
     calibration_table,
     format_area,
     format_number,
     format_place,
+    glance_table,
     results_table,
     timing_table,
     values_table,
@@ -55,6 +59,20 @@ def test_results_are_those_of_the_rows():
     assert cells["covered, %"][0] == "87.5"
     low, high = (float(end.replace(",", "")) for end in cells["median km"][1].split(" to "))
     assert 0 <= low < 3.5 * degree < high <= 7 * degree
+
+
+def test_a_glance_shows_the_best_shots_of_each_beside_what_else_could_be_done():
+    """Four shots do worse than two here; chance is no rival."""
+    names = ("icgeo", "retrieval", "parts alone", Chance.name)
+    some = rows(locators=names, shots=(0, 2, 4))
+    off = {("icgeo", 0): 900.0, ("icgeo", 2): 100.0, ("icgeo", 4): 400.0, ("retrieval", 0): 50.0}
+    some = [replace(row, distance_km=off.get((row.locator, row.shots), 600.0)) for row in some]
+    run = Run("one", to_frame(some), {}, {}, DataFrame())
+    table = glance_table([run])
+    assert table.locator.tolist() == ["icgeo", "parts alone", "retrieval"]
+    assert table.shots.tolist() == ["2", "0", "0"]
+    assert [cell.split("\n")[0] for cell in table["median km"]] == ["100", "600", "50"]
+    assert glance_table([]).empty
 
 
 def test_calibration_is_judged():

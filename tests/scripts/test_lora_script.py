@@ -1,6 +1,7 @@
 """Test of adapting end to end: a planet, a user's photos, and a second start."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -71,6 +72,20 @@ def test_a_plan_starts_nothing(tmp_path, capsys):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_plan_names_what_it_was_measured_on(tmp_path, capsys):
+    run("lora", "--plan", True)
+    out = capsys.readouterr().out
+    assert re.search(r"fits [\d.]+ GiB, the RAM of the CPU \(\d+ threads\)", out)
+    assert re.search(r"about [\d:]+ at [\d.]+ [MGT]FLOP/s, measured on the CPU", out)
+    klein = "black-forest-labs/FLUX.2-klein-base-4B"
+    run("lora", "--plan", True, "--model", klein, "--quantization", "nf4")
+    out = capsys.readouterr().out
+    assert "needs a GPU for this quantization, and this is the CPU" in out
+    assert "fits" not in out
+    with pytest.raises(UsageError, match="expected a manifest, found no such file"):
+        run("lora", "--plan", True, "--data", tmp_path / "none.csv")
+
+
 @pytest.mark.slow
 def test_a_run_killed_in_the_middle_ends_with_the_same_weights(tmp_path):
     """SIGKILL as soon as a checkpoint is there; bit by bit, on one process."""
@@ -95,19 +110,28 @@ def test_a_run_killed_in_the_middle_ends_with_the_same_weights(tmp_path):
         assert all(torch.equal(x, other[name]) for name, x in one.items())
 
 
-def test_a_users_photos_are_adapted_to(tmp_path):
+def test_a_users_photos_are_adapted_to(tmp_path, capsys):
     rows = ["image,lat,lon", "broken.png,1,2"]
+    noise = np.random.default_rng(0).integers(256, size=(12, 4, 4, 3), dtype=np.uint8)
     for i in range(12):
-        Image.new("RGB", (20, 20), (20 * i, 0, 9)).save(tmp_path / f"{i}.png")
+        Image.fromarray(noise[i]).resize((20, 20)).save(tmp_path / f"{i}.png")
         rows.append(f"{i}.png,{5 * i},{3 - 10 * i}")
     (tmp_path / "broken.png").touch()
     manifest = tmp_path / "mine.csv"
     manifest.write_text("\n".join(rows) + "\n")
     options = ("--model", untrained(), "--data", manifest, "--name", "mine", *FEW)
     run("lora", *options)
+    out = capsys.readouterr().out
+    assert "7 photos to train on, 2 for validation, 3 to compare on; with --data the opt" in out
     folder = tmp_path / "runs" / "mine"
     assert (folder / "skipped.txt").read_text().startswith("broken.png: ")
     last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 2
     with pytest.raises(UsageError, match="at least 9 pairs to train on for 8 shots, got 7"):
         run("lora", *options, "--shots", "[8]", "--name", "other")
+
+
+def test_street_photos_ask_for_a_model():
+    photos = Path(__file__).parents[2] / "assets" / "photos" / "photos.csv"
+    with pytest.raises(UsageError, match=r"--model: tiny knows views from orbit, and \d+ of 43"):
+        run("lora", "--data", photos, *FEW)

@@ -11,10 +11,13 @@ from icgeo.training.photo_sets import PhotoSet, Splits, photo_splits, view_set
 
 @pytest.fixture
 def album(tmp_path):
-    """Twelve photos, whose red tells their latitude, and a broken one."""
+    """Twelve photos, whose first red tells their latitude, and a broken one."""
     rows = ["image,lat,lon"]
+    noise = np.random.default_rng(0).integers(256, size=(12, 3, 4, 3), dtype=np.uint8)
+    noise[:, 0, :2] = [[[20 * i, 0, 0]] for i in range(12)]  # the rest tells them apart
     for i in range(12):
-        Image.new("RGB", (40, 30), (20 * i, 0, 0)).save(tmp_path / f"{i}.png")
+        photo = Image.fromarray(noise[i]).resize((40, 30), Image.Resampling.NEAREST)
+        photo.save(tmp_path / f"{i}.png")
         rows.append(f"{i}.png,{5 * i},{3 - 10 * i}")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     (tmp_path / "album.csv").write_text("\n".join([*rows, "broken.png,1,2"]) + "\n")
@@ -33,6 +36,27 @@ def test_photos_are_read_and_the_unreadable_listed(album, tmp_path):
     lines = (tmp_path / "skipped.txt").read_text().splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("broken.png: ")
+
+
+def test_a_burst_stays_together(tmp_path):
+    """Eight series of four photos: nearly the same picture without a fix, or steps of 500 m."""
+    rows = ["image,lat,lon"]
+    generator = np.random.default_rng(0)
+    for series in range(8):
+        one = generator.integers(256, size=(6, 8, 3), dtype=np.uint8)
+        for i in range(4):
+            if series % 2:
+                one = generator.integers(256, size=(6, 8, 3), dtype=np.uint8)
+            place = (10 * series - 40 + 0.0045 * i, 5) if series % 2 else (series + 1, 40 * i)
+            photo = Image.fromarray(one).resize((64, 48)).crop((i, 0, 64, 48))
+            photo.save(tmp_path / f"{series}-{i}.png")
+            rows.append(f"{series}-{i}.png,{place[0]},{place[1]}")
+    (tmp_path / "album.csv").write_text("\n".join(rows) + "\n")
+    splits = photo_splits(tmp_path / "album.csv", size=32, seed=0, skipped=tmp_path / "no")
+    assert str(splits) == "20 photos to train on, 4 for validation, 8 to compare on"
+    sizes = [len(part) for part in (splits.training, splits.validation, splits.test)]
+    assert sum(sizes) == 32
+    assert all(size % 4 == 0 for size in sizes), sizes
 
 
 @pytest.mark.parametrize(
