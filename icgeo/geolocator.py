@@ -293,17 +293,23 @@ class Geolocator(LocateOptions, LoadOptions):
             path = self.save_pretrained(Path(folder) / "locator", examples, **options)
             return upload(path, repository, private=private, revision=revision)
 
-    def require_memory(self, shots: int) -> None:
-        """Refuse more examples than the memory of the device holds.
+    def require_memory(self, shots: int) -> int:
+        """Return how many photos go through at a time beside so many examples: a batch at most.
 
         Raises:
-            LoadError: with what is needed, and what could be changed.
+            LoadError: not even one fits, with what is needed, and what could be changed.
         """
         from icgeo.models.cost import plan_loaded  # with diffusers, which `loaded` has imported
 
-        plan = plan_loaded(self.loaded, shots, batch_size=self.batch_size, samples=self.samples)
+        plan_of = partial(plan_loaded, self.loaded, shots, samples=self.samples)
+        size = self.batch_size
+        while (plan := plan_of(batch_size=size)) and size > 1 and not plan.fits:
+            size //= 2
         if plan:
             plan.require()
+        if size < self.batch_size:
+            logger.info("%d photos at a time, for the memory holds no more", size)
+        return size
 
     def context(self, examples: Examples) -> Context:
         """Encode examples, or find them among the contexts kept.
@@ -443,8 +449,9 @@ class Geolocator(LocateOptions, LoadOptions):
         context = self.context(pairs) if keep else self.loaded.encode_context(*self._pairs(pairs))
         worlds, everything = self.worlds(pairs), torch.arange(len(pairs))
         predictions: list[Prediction] = []
-        for start in range(0, len(photos), self.batch_size):
-            batch = photos[start : start + self.batch_size]
+        size = self.require_memory(len(pairs))
+        for start in range(0, len(photos), size):
+            batch = photos[start : start + size]
             evidence = self._evidence_maps(batch, pairs, everything.expand(len(batch), -1))
             own = replace(context, evidence=evidence)
             predictions += self._locate(batch, own, worlds, callback_on_step_end)
@@ -486,7 +493,7 @@ class Geolocator(LocateOptions, LoadOptions):
             return locate_by_sets(locate, photos, bank, chosen)
         worlds = self.worlds(bank)
         predictions: list[Prediction] = []
-        for rows in chosen.split(self.batch_size):
+        for rows in chosen.split(self.require_memory(chosen.shape[1])):
             used, numbers = rows.unique(return_inverse=True)
             pairs = self._pairs([bank[number] for number in used.tolist()])
             context = self.loaded.encode_context(*pairs).choosing(numbers)

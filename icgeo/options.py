@@ -103,7 +103,7 @@ class LocateOptions:
     point: str = "best"
     """The single answer: best, of the largest expected GeoScore, or mode, mean or median."""
     batch_size: int = 64
-    """Photos at a time."""
+    """Photos at a time; fewer where the memory holds no more."""
     seed: int = 0
     """Key of the noise."""
 

@@ -138,6 +138,19 @@ def test_too_many_shots_are_refused_before_anything_is_computed(tmp_path, monkey
         locator.locate([photo], [(photo, (0.0, 0.0))] * 400)
 
 
+def test_a_batch_is_as_large_as_the_memory_allows(tmp_path, monkeypatch):
+    model = icgeo.load(twins.klein(tmp_path), photo_size=64)
+    locator = icgeo.Geolocator(model, batch_size=64, samples=1, steps=1)
+    assert locator.require_memory(1) == 64
+    of_batch = [plan_loaded(model, 1, batch_size=n, samples=1).total_bytes for n in (8, 16)]
+    monkeypatch.setattr(cost, "device_memory", lambda _: sum(of_batch) / 2 / 0.9)
+    assert locator.require_memory(1) == 8
+    photos = np.random.default_rng(0).integers(256, size=(10, 64, 64, 3), dtype=np.uint8)
+    together = locator.locate([*photos[1:]], [(photos[0], (10.0, 20.0))])
+    (alone,) = locator.locate(photos[9], [(photos[0], (10.0, 20.0))])
+    torch.testing.assert_close(together[8].map, alone.map, atol=1e-5, rtol=0)
+
+
 def test_layouts_that_keep_nothing_cost_the_same_in_every_way(tmp_path):
     kontext = icgeo.plan(twins.kontext(tmp_path / "kontext"), shots=3)
     panel = 4 * 288 * (576 + 288) // 16**2  # at most a megapixel

@@ -83,9 +83,7 @@ class ArchitectureSpec:
     check: Callable[[Config, str | Path], object] = lambda index, source: None
     """Raises LoadError for a checkpoint that cannot be shown examples."""
     attention: str = "full"
-    """The mode by default."""
-    trained_attention: str = "full"
-    """The mode that its weights were trained in."""
+    """The mode that its weights were trained in, and the default."""
     steps: int = 28
     """Steps of checkpoints that are not distilled, as their pipeline takes by default."""
     photo_size: int = 256
@@ -97,6 +95,7 @@ class ArchitectureSpec:
     def settings(self, index: Config) -> Settings:
         """Give what a checkpoint without `icgeo.json` is taken for; not calibrated."""
         is_cached = index["_class_name"] == "Flux2KleinKVPipeline"  # its index does not say
+        attention = "joint" if is_cached else self.attention
         distilled = bool(index.get("is_distilled", is_cached))
         return Settings(
             style=maps.MapStyle.marker(),
@@ -104,12 +103,12 @@ class ArchitectureSpec:
             prompts=(EARTH, UNKNOWN),
             default_prompt=EARTH,
             layout=self.backbone.layouts[0],
-            attention=self.attention,
+            attention=attention,
             steps=len(index.get("sample_sigmas") or ()) or (4 if distilled else self.steps),
             samples=4,
             guidance_scale=1.0 if distilled else self.guidance_scale,
             embedded_guidance=self.embedded_guidance,
             photo_size=self.photo_size,
-            trained_attention="joint" if is_cached else self.trained_attention,
+            trained_attention=attention,
             documented_references=self.references,
         )

@@ -250,7 +250,6 @@ KLEIN = ArchitectureSpec(
     targets=_TARGETS,
     patch=_patch,
     cost=lambda config, width: (_blocks(config), 26.0 * width**2 * _blocks(config)),
-    attention="joint",
     guidance_scale=4.0,
     references=4,
     public={

@@ -346,7 +346,6 @@ SPECS = (
         patch=lambda _: PATCH,
         cost=_cost,
         attention="causal",
-        trained_attention="causal",
         steps=40,
         photo_size=352,
         references=10,
