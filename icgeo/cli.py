@@ -97,8 +97,6 @@ def predict(options: PredictOptions) -> int:
     from tqdm import tqdm
 
     _check(options)
-    if sys.stdout is None:  # closed by who started the command, who wants the file alone
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     locator, examples = _prepare(options)
     sources = _sources(options.photos)
@@ -195,6 +193,8 @@ class Journal:
             rows = [feature for one in saved for feature in one["features"]]
         for row in rows:
             row["source"] = _as_text(row["source"])
+            if "error" in row:  # which names the photo
+                row["error"] = row["error"].encode(errors="backslashreplace").decode()
             if row.get("geometry") is not None:
                 row["geometry"] = shape(row["geometry"])
         _save(rows, self.save)
@@ -396,6 +396,11 @@ COMMANDS: dict[type[Any], Callable[[Any], int]] = {
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    for name in ("stdout", "stderr"):
+        if (
+            getattr(sys, name) is None
+        ):  # closed by who started the command, and wants the file alone
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
     try:
         commands = {command.__name__: options for options, command in COMMANDS.items()}
         about = {"prog": "icgeo", "version": metadata.version("icgeo")}

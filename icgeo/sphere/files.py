@@ -114,7 +114,8 @@ def _foreign(read: Callable[[], Any], expected: str) -> Any:
 def _fits_columns(path: Path) -> tuple[Columns, Columns]:
     from astropy.io import fits
 
-    with fits.open(path, memmap=False) as tables:
+    # astropy would leave a file that it refuses open
+    with path.open("rb") as stream, fits.open(stream, memmap=False) as tables:
         table = next(one for one in tables if isinstance(one, fits.BinTableHDU))
         values = {name: np.array(table.data[name]).ravel() for name in table.columns.names}
         return dict(table.header), _numbers(values)
