@@ -50,8 +50,9 @@ class PredictOptions(LocateOptions, LoadOptions):
         "a line."
     )
     examples: Path | None = None
-    """Photos whose locations are known: a CSV or Parquet file with columns image, latitude and
-    longitude in degrees, or a folder of photos with GPS tags; by default none."""
+    """Photos whose locations are known: a table (CSV, Parquet, JSON, GeoJSON, KML) with columns
+    image, latitude and longitude in degrees, or a folder of photos that tell theirs; by default
+    none."""
     select: Choice = "nearest"
     """How examples are chosen: those most alike, alike but diverse, or without looking at the
     photo."""
