@@ -51,8 +51,9 @@ class PredictOptions(LocateOptions, LoadOptions):
         "a line."
     )
     examples: Path | None = None
-    """Photos whose locations are known: a CSV or Parquet file with columns image, latitude and
-    longitude in degrees, or a folder of photos with GPS tags; by default none."""
+    """Photos whose locations are known: a table (CSV, Parquet, JSON, GeoJSON, KML) with columns
+    image, latitude and longitude in degrees, or a folder of photos that tell theirs; by default
+    none."""
     select: Choice = "nearest"
     """How examples are chosen: those most alike, alike but diverse, or without looking at the
     photo."""
@@ -98,8 +99,6 @@ def predict(options: PredictOptions) -> int:
     from tqdm import tqdm
 
     _check(options)
-    if sys.stdout is None:  # closed by who started the command, who wants the file alone
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     locator, examples = _prepare(options)
     sources = _sources(options.photos)
@@ -196,6 +195,8 @@ class Journal:
             rows = [feature for one in saved for feature in one["features"]]
         for row in rows:
             row["source"] = _as_text(row["source"])
+            if "error" in row:  # which names the photo
+                row["error"] = row["error"].encode(errors="backslashreplace").decode()
             if row.get("geometry") is not None:
                 row["geometry"] = shape(row["geometry"])
         _save(rows, self.save)
@@ -397,6 +398,11 @@ COMMANDS: dict[type[Any], Callable[[Any], int]] = {
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    for name in ("stdout", "stderr"):
+        if (
+            getattr(sys, name) is None
+        ):  # closed by who started the command, and wants the file alone
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
     try:
         commands = {command.__name__: options for options, command in COMMANDS.items()}
         about = {"prog": "icgeo", "version": metadata.version("icgeo")}

@@ -234,6 +234,14 @@ def test_names_of_any_bytes_are_saved(album, suffix, tmp_path):
         assert "/na%EFve%09tab.png" in path.read_text()
 
 
+@pytest.mark.parametrize("suffix", [".geojson", ".csv", ".parquet", ".jsonl"])
+def test_errors_of_names_of_any_bytes_are_saved(suffix, tmp_path):
+    path = tmp_path / f"out{suffix}"
+    assert cli.main(["predict", os.fsdecode(b"no\xef.png"), "--save", str(path)]) == 1
+    assert b"file:no%EF.png" in path.read_bytes()
+    assert b"no\\" in path.read_bytes()
+
+
 def test_a_name_with_a_line_end_is_one_line(album, tmp_path, capsys):
     path = tmp_path / "two\nlines.png"
     shutil.copyfile(album / "0.png", path)
@@ -323,6 +331,7 @@ def test_geojson_of_the_command_is_that_of_the_library(album, tmp_path):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["stdin", "stdout", "stderr"])
 def test_streams_that_are_closed_are_no_traceback(album, closed, tmp_path):
     """As cron and some services start programs."""

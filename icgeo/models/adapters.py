@@ -128,9 +128,10 @@ def load_named(transformer: Any, weights: dict[str, Tensor], **options: Any) -> 
 
 
 def require_layers(transformer: Any, layers: Iterable[str]) -> None:
-    """Raise LoadError for layers that a transformer has not, which libraries leave out."""
-    modules = {name for name, _ in transformer.named_modules()}
-    if missing := sorted({*layers} - modules):
+    """Raise LoadError for layers, or ends of their names, of which a transformer has none."""
+    names = [f".{name}" for name, _ in transformer.named_modules()]
+    ends = sorted(layers)  # libraries leave out what they do not find
+    if missing := [end for end in ends if not any(name.endswith(f".{end}") for name in names)]:
         raise LoadError(
             f"expected layers of this model's transformer, got {missing[0][:80]} and "
             f"{len(missing) - 1} others that it has not; is the adapter of another architecture?"

@@ -61,9 +61,9 @@ def save(mass: Mass, path: Path) -> None:
 
     cells = mass.nonzero().squeeze(-1)
     lat, lon = cell_lat_lon(cells, nside).unbind(-1)
-    columns = {"uniq": (4 * nside**2 + cells).numpy(), "mass": mass[cells].numpy()}
+    numbers = {"uniq": (4 * nside**2 + cells).numpy(), "mass": mass[cells].numpy()}
     centres = geopandas.points_from_xy(lon, lat, crs="EPSG:4326")
-    geopandas.GeoDataFrame(columns, geometry=centres).to_parquet(path)
+    geopandas.GeoDataFrame(numbers, geometry=centres).to_parquet(path)
 
 
 def load(path: Path) -> Mass:
@@ -114,7 +114,8 @@ def _foreign(read: Callable[[], Any], expected: str) -> Any:
 def _fits_columns(path: Path) -> tuple[Columns, Columns]:
     from astropy.io import fits
 
-    with fits.open(path, memmap=False) as tables:
+    # astropy would leave a file that it refuses open
+    with path.open("rb") as stream, fits.open(stream, memmap=False) as tables:
         table = next(one for one in tables if isinstance(one, fits.BinTableHDU))
         values = {name: np.array(table.data[name]).ravel() for name in table.columns.names}
         return dict(table.header), _numbers(values)
@@ -124,7 +125,7 @@ def _parquet_columns(path: Path) -> Columns:
     import pandas
 
     rows = pandas.read_parquet(path, columns=["uniq", "mass"])
-    return _numbers({name: rows[name].to_numpy() for name in rows})
+    return _numbers({name: rows[name].to_numpy() for name in ("uniq", "mass")})
 
 
 def _numbers(columns: Columns) -> Columns:

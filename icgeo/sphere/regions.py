@@ -115,7 +115,8 @@ def _shares(polygon: Any, nside: int) -> Float[Tensor, " cells"]:
     shapely.prepare(polygon)
     touched = shapely.intersects(polygon, outline)
     across = touched & ~shapely.contains_properly(polygon, outline)
-    inside = np.where(touched, outline, None)
+    inside = outline.copy()
+    inside[~touched] = None
     inside[across] = shapely.intersection(polygon, outline[across])
     covered, whole = (
         np.bincount(owner, np.nan_to_num(_area(parts)), len(cells)) for parts in (inside, outline)

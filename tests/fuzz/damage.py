@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 import icgeo
 
+REFUSED = object()
+"""What is returned by what refuses an input without raising."""
 OURS = Path(icgeo.__file__).parent
 VALUES = (None, True, -1, 0, 2.5, "", "x", "9" * 400, [], {}, [1, "x"], {"x": 1}, float("nan"))
 """What takes the place of a value of another type."""
@@ -72,7 +74,7 @@ class Door:
         """Read one input; fail for an error that is not ours, or whose message is long."""
         self.count["inputs"] += 1
         try:
-            read()
+            is_refused = read() is REFUSED
         except self.errors as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             is_ours = Path(last.filename).is_relative_to(OURS)
@@ -84,4 +86,4 @@ class Door:
             self.count["escaped"] += 1
             raise
         else:
-            self.count["read"] += 1
+            self.count["refused" if is_refused else "read"] += 1

@@ -345,7 +345,9 @@ def test_what_weights_were_not_trained_on_is_said(folders, name, shots, options,
 
 def test_a_locator_warns_of_it_once(folder, caplog):
     geolocator._warn_of_departures.cache_clear()
-    locator = icgeo.Geolocator(folder, style=STYLE, photo_size=64, steps=1, samples=1)
+    locator = icgeo.Geolocator(
+        folder, style=STYLE, photo_size=64, attention="joint", steps=1, samples=1
+    )
     photos = pictures(pixels(2, 1))
     for photo in photos:
         locator.locate(photo, [(photo, 10.0, 20.0)])
