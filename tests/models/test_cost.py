@@ -143,7 +143,7 @@ def test_a_batch_is_as_large_as_the_memory_allows(tmp_path, monkeypatch):
     locator = icgeo.Geolocator(model, batch_size=64, samples=1, steps=1)
     assert locator.require_memory(1) == 64
     of_batch = [plan_loaded(model, 1, batch_size=n, samples=1).total_bytes for n in (8, 16)]
-    monkeypatch.setattr(cost, "device_memory", lambda _: sum(of_batch) / 2 / 0.9)
+    monkeypatch.setattr(cost, "device_memory", lambda _: round(sum(of_batch) / 2 / 0.9))
     assert locator.require_memory(1) == 8
     photos = np.random.default_rng(0).integers(256, size=(10, 64, 64, 3), dtype=np.uint8)
     together = locator.locate([*photos[1:]], [(photos[0], (10.0, 20.0))])
