@@ -84,6 +84,8 @@ class ArchitectureSpec:
     """The mode by default."""
     trained_attention: str = "full"
     """The mode that its weights were trained in."""
+    is_distilled: bool = False
+    """Whether its checkpoints draw in a few steps, where they do not say."""
     steps: int = 28
     """Steps of checkpoints that are not distilled, as their pipeline takes by default."""
     photo_size: int = 256
@@ -94,8 +96,7 @@ class ArchitectureSpec:
 
     def settings(self, index: Config) -> Settings:
         """Give what a checkpoint without `icgeo.json` is taken for; not calibrated."""
-        is_cached = index["_class_name"] == "Flux2KleinKVPipeline"  # its index does not say
-        distilled = bool(index.get("is_distilled", is_cached))
+        distilled = bool(index.get("is_distilled", self.is_distilled))
         return Settings(
             style=maps.MapStyle.marker(),
             prompts=(EARTH, UNKNOWN),
@@ -107,6 +108,6 @@ class ArchitectureSpec:
             guidance_scale=1.0 if distilled else self.guidance_scale,
             embedded_guidance=self.embedded_guidance,
             photo_size=self.photo_size,
-            trained_attention="joint" if is_cached else self.trained_attention,
+            trained_attention=self.trained_attention,
             documented_references=self.references,
         )
