@@ -84,6 +84,8 @@ class ArchitectureSpec:
     """Raises LoadError for a checkpoint that cannot be shown examples."""
     attention: str = "full"
     """The mode that its weights were trained in, and the default."""
+    is_distilled: bool = False
+    """Whether its checkpoints draw in a few steps, where they do not say."""
     steps: int = 28
     """Steps of checkpoints that are not distilled, as their pipeline takes by default."""
     photo_size: int = 256
@@ -94,21 +96,19 @@ class ArchitectureSpec:
 
     def settings(self, index: Config) -> Settings:
         """Give what a checkpoint without `icgeo.json` is taken for; not calibrated."""
-        is_cached = index["_class_name"] == "Flux2KleinKVPipeline"  # its index does not say
-        attention = "joint" if is_cached else self.attention
-        distilled = bool(index.get("is_distilled", is_cached))
+        distilled = bool(index.get("is_distilled", self.is_distilled))
         return Settings(
             style=maps.MapStyle.marker(),
             photo_shape="own",
             prompts=(EARTH, UNKNOWN),
             default_prompt=EARTH,
             layout=self.backbone.layouts[0],
-            attention=attention,
+            attention=self.attention,
             steps=len(index.get("sample_sigmas") or ()) or (4 if distilled else self.steps),
             samples=4,
             guidance_scale=1.0 if distilled else self.guidance_scale,
             embedded_guidance=self.embedded_guidance,
             photo_size=self.photo_size,
-            trained_attention=attention,
+            trained_attention=self.attention,
             documented_references=self.references,
         )

@@ -243,8 +243,7 @@ def _parts(pipeline: str, transformer: Config, **index: Any) -> dict[str, Config
 
 KLEIN = ArchitectureSpec(
     transformer="Flux2Transformer2DModel",
-    pipelines=("Flux2KleinPipeline", "Flux2KleinKVPipeline"),
-    loader="Flux2KleinPipeline",
+    pipelines=("Flux2KleinPipeline",),
     backbone=FluxBackbone,
     embed=embed_klein,
     targets=_TARGETS,
@@ -259,14 +258,20 @@ KLEIN = ArchitectureSpec(
             is_distilled="base" not in name,
         )
         for name in ("4B", "base-4B", "9B", "base-9B")
-    }
-    | {"black-forest-labs/FLUX.2-klein-9b-kv": _parts("Flux2KleinKVPipeline", KLEIN_9B)},
+    },
+)
+KLEIN_KV = replace(
+    KLEIN,
+    pipelines=("Flux2KleinKVPipeline",),
+    loader="Flux2KleinPipeline",  # the other's attention processors would take the place of ours
+    attention="joint",
+    is_distilled=True,
+    public={"black-forest-labs/FLUX.2-klein-9b-kv": _parts("Flux2KleinKVPipeline", KLEIN_9B)},
 )
 DEV_32B = flux2_sizes(8, 48, heads=48, text=15360, is_guided=True)
 DEV = replace(
     KLEIN,
     pipelines=("Flux2Pipeline",),
-    loader="",
     embed=embed_dev,
     guidance_scale=1.0,
     embedded_guidance=4.0,
@@ -285,4 +290,4 @@ KONTEXT = ArchitectureSpec(
     references=1,
     public={"black-forest-labs/FLUX.1-Kontext-dev": _parts("FluxKontextPipeline", KONTEXT_12B)},
 )
-SPECS = (KLEIN, DEV, KONTEXT)
+SPECS = (KLEIN, KLEIN_KV, DEV, KONTEXT)
