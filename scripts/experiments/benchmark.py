@@ -141,7 +141,8 @@ def build(preset: str, text_tokens: int, *, device: str, dtype: Any) -> Any:
         photo_size=side,
         guidance_scale=1.0,
     )
-    choices = {"layout": "references", "attention": "joint"} if preset == "kontext" else {}
+    shares = "references" in kind.layouts  # in the mode that is measured
+    choices = {"layout": "references", "attention": "joint"} if shares else {}
     return MapModel(backbone, settings, "random").choosing(**choices)
 
 
