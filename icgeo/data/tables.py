@@ -176,6 +176,7 @@ def _map_rows(path: Path) -> Rows:
     import pandas
 
     with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         layers = geopandas.list_layers(path)["name"]
         wanted = [layer for layer in layers if layer not in _TRACKS]
         frames = [geopandas.read_file(path, layer=layer, on_invalid="warn") for layer in wanted]

@@ -151,7 +151,7 @@ def pipeline_index(source: str | Path, *, with_text: bool = True, **hub: Any) ->
         missing = [
             name
             for name, kind in index.items()
-            if (isinstance(kind, list) and kind[0] and not (source / name).is_dir())
+            if (isinstance(kind, list) and any(kind[:1]) and not (source / name).is_dir())
             and (with_text or not name.startswith(("text_encoder", "tokenizer")))
         ]
         if missing:

@@ -102,6 +102,7 @@ def _foreign(read: Callable[[], Any], expected: str) -> Any:
     """Call what reads foreign data; raise ValueError for all that its library raises of them."""
     try:
         with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
             result = read()
     except Exception as error:
         raise ValueError(f"expected {expected}, got {one_line(error)[:200]}") from error
