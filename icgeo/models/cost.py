@@ -11,6 +11,7 @@ import math
 import os
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -176,13 +177,17 @@ class Plan:
         kind = "RAM" if torch.device(self.device).type == "cpu" else "memory"
         return f"{verdict} {format_bytes(self.memory_bytes)}, the {kind} of {name}"
 
-    def pace(self) -> str:
-        """Say how fast the device was measured to be."""
+    def pace(self, operations: float) -> str:
+        """Say how long it takes at best, at the rate that the device was measured at."""
         rate = measured_rate(self.device)
-        return f"at {format_flops(rate)}/s, measured on {device_name(self.device)}"
+        seconds = operations / rate
+        least = timedelta(seconds=math.ceil(seconds)) if seconds > 60 else f"{seconds:.2g} s"
+        return f"at least {least} at {format_flops(rate)}/s, measured on {device_name(self.device)}"
 
     def require(self) -> None:
         """Raise LoadError for a run that does not fit, with what could be changed."""
+        if self.needs_gpu:
+            raise LoadError(f"a run {self.room(self.total_bytes)}; name a device")
         if not self.fits:
             raise LoadError(
                 f"{self.shots} shots, {self.batch_size} queries at a time and {self.samples} "
@@ -246,8 +251,8 @@ class Plan:
             f"{self.room(self.total_bytes)}\n"
             + self._offloaded()
             + f"a query with {self.steps} x {self.samples} steps and samples: naive {flops[0]}, "
-            f"stock key-value pipeline {flops[1]}, shared context {flops[2]}; "
-            f"about {self.shared_flop / measured_rate(self.device):.2g} s {self.pace()}"
+            f"stock key-value pipeline {flops[1]}, shared context {flops[2]}\n"
+            f"a query takes {self.pace(self.shared_flop)}"
         )
 
 
@@ -283,7 +288,8 @@ def device_name(device: str) -> str:
     """Name a device as its maker does."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"the CPU ({torch.get_num_threads()} threads)"
+    count = torch.get_num_threads()
+    return f"the CPU ({count} thread{'s' if count > 1 else ''})"
 
 
 @lru_cache

@@ -1,21 +1,12 @@
 """What adapting a model will cost, from the checkpoint's configuration alone."""
 
-import math
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from icgeo.models.cost import (
-    ACTIVATIONS,
-    Plan,
-    empty_transformer,
-    format_flops,
-    measured_rate,
-    plan,
-)
+from icgeo.models.cost import ACTIVATIONS, Plan, empty_transformer, format_flops, plan
 from icgeo.models.hub import format_bytes
 from icgeo.training.adapters import target_modules
 from icgeo.training.options import LoraOptions
@@ -44,9 +35,10 @@ class LoraPlan:
         """Bytes of the adapter with its gradient, its average and what AdamW keeps."""
         return BYTES_LEARNED * self.adapter_parameters
 
-    def seconds(self, rate: float) -> float:
-        """Return the time of all steps at a rate in operations a second, on one device."""
-        return self.options.steps * self.options.episodes * self.episode_flop / rate
+    @property
+    def flop(self) -> float:
+        """Operations of all steps."""
+        return self.options.steps * self.options.episodes * self.episode_flop
 
     def __str__(self) -> str:
         """Say it in a few lines."""
@@ -62,8 +54,7 @@ class LoraPlan:
             f"{base.room(total)}\n"
             f"{format_flops(self.episode_flop)} an episode of {self.targets} targets; "
             f"{options.steps} steps of {options.episodes}: "
-            f"about {timedelta(seconds=math.ceil(self.seconds(measured_rate(base.device))))} "
-            f"{base.pace()}"
+            f"{base.pace(self.flop)}"
         )
 
 

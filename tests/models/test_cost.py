@@ -198,3 +198,17 @@ def test_tiny_and_folders_are_planned_without_weights(tmp_path):
     assert plan.example_tokens == 2 * (256 + 512)
     with pytest.raises(icgeo.LoadError, match=r"expected model_index\.json"):
         icgeo.plan(tmp_path / "vae")
+
+
+def test_a_plan_names_the_device_and_what_fits_it():
+    plan = icgeo.plan("tiny")
+    assert "the RAM of the CPU" in str(plan)
+    assert "measured on the CPU" in str(plan)
+    assert cost.measured_rate("cpu") == cost.measured_rate("cpu") > 1e8
+    small = replace(plan, memory_bytes=plan.total_bytes)
+    assert "does not fit" in str(small)
+    quantized = icgeo.plan(KLEIN, quantization="nf4")
+    assert not quantized.fits
+    assert "needs a GPU for this quantization" in str(quantized)
+    with pytest.raises(hub.LoadError, match="needs a GPU"):
+        quantized.require()

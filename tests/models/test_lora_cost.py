@@ -80,7 +80,7 @@ def test_memory_and_time_follow_from_the_options(tmp_path):
     assert plain.adapter_bytes == 20 * plain.adapter_parameters
     twice = plan_lora(folder, replace(OPTIONS, rank=6), attention="pairwise")
     assert twice.adapter_parameters == 2 * plain.adapter_parameters
-    assert plain.seconds(1e12) == OPTIONS.steps * OPTIONS.episodes * plain.episode_flop / 1e12
+    assert plain.flop == OPTIONS.steps * OPTIONS.episodes * plain.episode_flop
     joint = plan_lora(folder, OPTIONS, attention="joint")
     assert (plain.targets, joint.targets) == (5, 1)
     assert joint.episode_flop > plain.episode_flop / 5

@@ -75,8 +75,8 @@ def test_a_plan_starts_nothing(tmp_path, capsys):
 def test_a_plan_names_what_it_was_measured_on(tmp_path, capsys):
     run("lora", "--plan", True)
     out = capsys.readouterr().out
-    assert re.search(r"fits [\d.]+ GiB, the RAM of the CPU \(\d+ threads\)", out)
-    assert re.search(r"about [\d:]+ at [\d.]+ [MGT]FLOP/s, measured on the CPU", out)
+    assert re.search(r"fits [\d.]+ GiB, the RAM of the CPU \(\d+ threads?\)", out)
+    assert re.search(r"at least [\d:.]+ s? ?at [\d.]+ [MGT]FLOP/s, measured on the CPU", out)
     klein = "black-forest-labs/FLUX.2-klein-base-4B"
     run("lora", "--plan", True, "--model", klein, "--quantization", "nf4")
     out = capsys.readouterr().out
