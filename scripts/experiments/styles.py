@@ -17,36 +17,18 @@ from icgeo.maps import MapStyle
 if TYPE_CHECKING:
     from torch import Tensor
 
-RED, WHITE, YELLOW = (0.85, 0.05, 0.05), (1.0, 1.0, 1.0), (1.0, 0.9, 0.0)
-COLOURS = {RED: "red", WHITE: "white", YELLOW: "yellow"}
+
+def land(sigma_deg: float) -> MapStyle:
+    """Return a red marker on land and borders."""
+    return MapStyle.marker(sigma_deg=sigma_deg)
 
 
-def land(sigma_deg: float, height: int = 256, colour: tuple[float, float, float] = RED) -> MapStyle:
-    """Return a marker on land and borders."""
-    return MapStyle(
-        height=height, width=2 * height, base="land", sigma_deg=(sigma_deg,), colour=colour
-    )
+def black(*sigma_deg: float) -> MapStyle:
+    """Return a white heatmap on black, of one width or of three."""
+    return MapStyle(height=256, width=512, sigma_deg=sigma_deg)
 
 
-def black(*sigma_deg: float, colour: tuple[float, float, float] = WHITE) -> MapStyle:
-    """Return a heatmap on black, of one width or of three."""
-    return MapStyle(height=256, width=512, sigma_deg=sigma_deg, colour=colour)
-
-
-STYLES = (
-    land(1.5),
-    land(3.0),
-    land(6.0),
-    land(3.0, colour=WHITE),
-    land(3.0, colour=YELLOW),
-    land(1.5, height=512),
-    land(3.0, height=512),
-    land(6.0, height=512),
-    black(3.0),
-    black(6.0),
-    black(3.0, colour=RED),
-    black(40.0, 15.0, 6.0),
-)
+STYLES = (land(1.5), land(3.0), land(6.0), black(3.0), black(40.0, 15.0, 6.0))
 
 
 @dataclass(frozen=True)
@@ -55,7 +37,7 @@ class Options:
 
     autoencoder: Path
     """Folder with the encoder.safetensors and decoder.safetensors of taef2."""
-    locations: int = 48
+    locations: int = 24
     """Number of locations, all over the sphere."""
     noise: tuple[float, ...] = (0.0, 0.2, 0.4)
     """Noise added to latents, in their standard deviations."""
@@ -106,8 +88,9 @@ def main(options: Options) -> None:
 def words(style: MapStyle) -> str:
     """Name a style."""
     widths = ", ".join(f"{sigma:g}" for sigma in style.sigma_deg)
+    drawn = "red" if style.base == "land" else "white"
     base = "land" if style.base == "land" else "black"
-    return f"{COLOURS[style.colour]} of {widths} degrees on {base}, {style.height} x {style.width}"
+    return f"{drawn} of {widths} degrees on {base}, {style.height} x {style.width}"
 
 
 def cell_of(maps: "Tensor", style: MapStyle, truths: "Tensor") -> str:
@@ -118,8 +101,10 @@ def cell_of(maps: "Tensor", style: MapStyle, truths: "Tensor") -> str:
     import torch
 
     readings = icgeo.maps.read(maps, style)
-    points = torch.stack([reading.point for reading in readings]).double()
-    distances = icgeo.sphere.distance_km(points, truths).nan_to_num(10008.0)
+    points = torch.stack([reading.point for reading in readings]).to(truths)
+    is_legible = points.isfinite()
+    distances = icgeo.sphere.distance_km(torch.where(is_legible, points, truths), truths)
+    distances = torch.where(is_legible.all(dim=-1), distances, 10008.0)
     quantiles = distances.quantile(torch.tensor([0.5, 0.9]).double()).tolist()
     legibility = sum(reading.legibility for reading in readings) / len(readings)
     return f"{quantiles[0]:.0f} ({quantiles[1]:.0f}), {legibility:.2f}"
