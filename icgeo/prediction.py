@@ -15,7 +15,7 @@ from torch import Tensor
 
 from icgeo.data.manifest import read_manifest
 from icgeo.data.photos import Photo
-from icgeo.data.tables import IMAGE_COLUMNS, LATITUDE_COLUMNS, LONGITUDE_COLUMNS, plain
+from icgeo.data.table_files import IMAGE_COLUMNS, LATITUDE_COLUMNS, LONGITUDE_COLUMNS, plain
 from icgeo.maps import LEGIBLE
 from icgeo.sphere import AREA_KM2, as_lat_lon
 from icgeo.sphere.density import Density

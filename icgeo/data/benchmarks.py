@@ -20,7 +20,7 @@ from icgeo.data import benchmark_rows
 from icgeo.data.benchmark_rows import BenchmarkError, RawRow, Rows, Skipped
 from icgeo.data.manifest import ManifestError, to_location
 from icgeo.data.photos import Photo
-from icgeo.data.tables import LATITUDE_COLUMNS, LONGITUDE_COLUMNS
+from icgeo.data.table_files import LATITUDE_COLUMNS, LONGITUDE_COLUMNS
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 from icgeo.config import UsageError
 from icgeo.data.photos import RAW_SUFFIXES, read_location, why_missing
-from icgeo.data.tables import (
+from icgeo.data.table_files import (
     ID_COLUMNS,
     IMAGE_COLUMNS,
     LATITUDE_COLUMNS,
@@ -67,7 +67,7 @@ def read_manifest(
 
     A table is CSV in UTF-8 (commas, semicolons or tabs; decimal commas are understood), Parquet,
     JSON, JSON lines, or of places: GeoJSON, KML, waypoints of GPX. Columns go by name, as
-    `icgeo.data.tables` has them. The id is the id column's, or else the
+    `icgeo.data.table_files` has them. The id is the id column's, or else the
     image as written; an id alone finds its photo without an ending. A row without a location
     leaves both cells empty, or says exactly 0, 0, as receivers without a fix do. Whether the photos
     exist is left to `read_photo`. In a folder all photos below it count but for hidden ones and

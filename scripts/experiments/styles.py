@@ -12,23 +12,11 @@ from typing import TYPE_CHECKING
 
 import icgeo
 from icgeo import config
-from icgeo.maps import MapStyle
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-def land(sigma_deg: float) -> MapStyle:
-    """Return a red marker on land and borders."""
-    return MapStyle.marker(sigma_deg=sigma_deg)
-
-
-def black(*sigma_deg: float) -> MapStyle:
-    """Return a white heatmap on black, of one width or of three."""
-    return MapStyle(height=256, width=512, sigma_deg=sigma_deg)
-
-
-STYLES = (land(1.5), land(3.0), land(6.0), black(3.0), black(40.0, 15.0, 6.0))
+    from icgeo.maps import MapStyle
 
 
 @dataclass(frozen=True)
@@ -64,7 +52,7 @@ def main(options: Options) -> None:
     truths = icgeo.sphere.to_lat_lon(xyz.double())
     conditions = ["drawn", *(f"latents + {share:g} noise" for share in options.noise)]
     lines = ["| style | " + " | ".join(conditions) + " |", "|---" + "|---:" * len(conditions) + "|"]
-    for style in STYLES:
+    for style in styles():
         drawn = icgeo.maps.draw(truths, style).float()
         with torch.inference_mode():
             pictures = drawn.to(options.device).split(1)
@@ -85,7 +73,16 @@ def main(options: Options) -> None:
     (folder / "styles.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def words(style: MapStyle) -> str:
+def styles() -> "list[MapStyle]":
+    """Return red markers on land and borders, and white heatmaps on black."""
+    style = icgeo.maps.MapStyle
+    land = [style.marker(sigma_deg=sigma) for sigma in (1.5, 3.0, 6.0)]
+    fine = style.marker(height=512, width=1024, sigma_deg=1.5)
+    black = ((3.0,), (6.0,), (40.0, 15.0, 6.0))
+    return [*land, fine, *(style(height=256, width=512, sigma_deg=sigmas) for sigmas in black)]
+
+
+def words(style: "MapStyle") -> str:
     """Name a style."""
     widths = ", ".join(f"{sigma:g}" for sigma in style.sigma_deg)
     drawn = "red" if style.base == "land" else "white"
@@ -93,7 +90,7 @@ def words(style: MapStyle) -> str:
     return f"{drawn} of {widths} degrees on {base}, {style.height} x {style.width}"
 
 
-def cell_of(maps: "Tensor", style: MapStyle, truths: "Tensor") -> str:
+def cell_of(maps: "Tensor", style: "MapStyle", truths: "Tensor") -> str:
     """Read maps; return the median and the 90 % quantile of errors in km, and mean legibility.
 
     A map that is illegible is 10,008 km off.

@@ -8,6 +8,7 @@ import torch
 import twins
 
 import icgeo
+from icgeo import maps
 from icgeo.models import cost, hub
 from icgeo.models.architectures import CONFIGURATIONS
 from icgeo.models.cost import Dimensions, Plan, Tokens, empty_transformer, plan_loaded
@@ -139,7 +140,8 @@ def test_too_many_shots_are_refused_before_anything_is_computed(tmp_path, monkey
 
 
 def test_a_batch_is_as_large_as_the_memory_allows(tmp_path, monkeypatch):
-    model = icgeo.load(twins.klein(tmp_path), photo_size=64)
+    style = maps.MapStyle.marker(height=64, width=128, sigma_deg=10.0)
+    model = icgeo.load(twins.klein(tmp_path), photo_size=64, style=style)
     locator = icgeo.Geolocator(model, batch_size=64, samples=1, steps=1)
     assert locator.require_memory(1) == 64
     of_batch = [plan_loaded(model, 1, batch_size=n, samples=1).total_bytes for n in (8, 16)]

@@ -35,7 +35,8 @@ class Fixed:
 
 def model_of(folders, name, layout, attention):  # noqa: F811
     choices = {"layout": layout, "attention": attention, "photo_size": 64, "style": STYLE}
-    return icgeo.load(folders[name], photo_shape="square", **choices)
+    model = icgeo.load(folders[name], photo_shape="square", **choices)
+    return replace(model, settings=replace(model.settings, trained_area=3 * 64 * (64 + 128)))
 
 
 @pytest.fixture(scope="module")

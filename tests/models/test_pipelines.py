@@ -466,6 +466,7 @@ def test_guidance_by_examples_leans_away_from_none(folder):
 def test_every_architecture_locates_a_clip(folders, name):
     """End to end; random weights know nothing, so only the way of the data is tested."""
     model = icgeo.load(folders[name], style=STYLE, photo_size=64)
+    model = replace(model, settings=replace(model.settings, trained_area=3 * 64 * (64 + 128)))
     shown = [(pixels(1, i)[0].permute(1, 2, 0).numpy(), (10.0 * i, 20.0 * i)) for i in range(2)]
     frames = [pixels(1, 7 + i)[0].permute(1, 2, 0).numpy() for i in range(2)]
     locator = icgeo.Geolocator(model, steps=1, samples=1)

@@ -65,5 +65,5 @@ def test_scores_have_the_numbers_of_their_rows():
     assert whole[:5] == (2, WHOLE, "100%", "550", "0.50")
     for line, km in ((smoothed, 500), (whole, 400)):
         both = [km - (1000 + GUESS_KM) / 2, km + 300 - (1600 + GUESS_KM) / 2]
-        assert line[5] == f"{sum(both) / 2:.0f} ({min(both):.0f} to {max(both):.0f})"
-    assert smoothed[6] == "-1.25 (-1.25 to -1.25)"
+        assert line[5] == f"{sum(both) / 2:.0f} ({min(both):.0f}, {max(both):.0f})"
+    assert smoothed[6] == "-1.25 (-1.25, -1.25)"
