@@ -87,7 +87,7 @@ def main(options: Options) -> None:
     accelerator = make_accelerator(options, folder)
     if accelerator.is_main_process:
         config.save_run(folder, options, may_differ=("push_to_hub", "tracker"))
-    load_base = partial(icgeo.load, options.model, device=accelerator.device, **choices)
+    load_base = partial(icgeo.load, str(options.model), device=accelerator.device, **choices)
     model = load_base()
     splits = gather(options, model.photo_size, folder)
     accelerator.print(f"{splits}; {NOT_COUNTED}" if options.data else splits)
@@ -126,7 +126,7 @@ def print_plan(options: Options, choices: dict[str, Any]) -> None:
         print(f"{len(records)} photos; {NOT_COUNTED}")
     dtype = getattr(torch, choices["dtype"] or "bfloat16")
     device = str(torch.accelerator.current_accelerator() or "cpu")
-    print(plan_lora(options.model, options, **{**choices, "dtype": dtype, "device": device}))
+    print(plan_lora(str(options.model), options, **{**choices, "dtype": dtype, "device": device}))
 
 
 def gather(options: Options, size: int, folder: Path) -> Any:

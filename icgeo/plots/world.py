@@ -149,7 +149,7 @@ def contour(density: Density, level: float) -> Points:
     lat, lon = np.linspace(90, -90, height + 1), np.linspace(-180, 180, 2 * height + 1)
     places = np.stack(np.broadcast_arrays(lat[:, None], lon), axis=-1)
     reached = density.credible_level(places, smooth=True)
-    lines = contour_generator(lon, lat, reached.numpy()).lines(level)
+    lines: Any = contour_generator(lon, lat, reached.numpy()).lines(level)
     gap = np.full((1, 2), np.nan)
     return np.concatenate([gap, *(part for line in lines for part in (line[:, ::-1], gap))])
 
