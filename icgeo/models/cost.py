@@ -396,7 +396,7 @@ def _bytes_of(part: Any) -> int:
 
 
 def _plan(
-    transformer: Any, settings: Settings, tokens: Tokens, counts: dict[str, int], **about: Any
+    transformer: Any, settings: Settings, tokens: Tokens, counts: dict[str, Any], **about: Any
 ) -> Plan:
     counts |= {"steps": settings.steps, "samples": settings.samples}
     for name, count in counts.items():

@@ -77,9 +77,8 @@ def styles() -> "list[MapStyle]":
     """Return red markers on land and borders, and white heatmaps on black."""
     style = icgeo.maps.MapStyle
     land = [style.marker(sigma_deg=sigma) for sigma in (1.5, 3.0, 6.0)]
-    fine = style.marker(height=512, width=1024, sigma_deg=1.5)
-    black = ((3.0,), (6.0,), (40.0, 15.0, 6.0))
-    return [*land, fine, *(style(height=256, width=512, sigma_deg=sigmas) for sigmas in black)]
+    black = ((3.0,), (40.0, 15.0, 6.0))
+    return [*land, *(style(height=256, width=512, sigma_deg=sigmas) for sigmas in black)]
 
 
 def words(style: "MapStyle") -> str:
