@@ -44,9 +44,10 @@ _CLICKS = """element.addEventListener('click', event => {
   const {xaxis, yaxis} = map._fullLayout, box = map.getBoundingClientRect();
   const lon = xaxis.p2d(event.clientX - box.left - xaxis._offset);
   const lat = yaxis.p2d(event.clientY - box.top - yaxis._offset);
-  if (Math.abs(lon) <= 180 && Math.abs(lat) <= 90) trigger('click', {lat, lon});
+  const view = [xaxis.range, yaxis.range];
+  if (Math.abs(lon) <= 180 && Math.abs(lat) <= 90) trigger('click', {lat, lon, view});
 });"""
-"""Tells of a click on the map where on the Earth it was, to a pixel."""
+"""Tells of a click on the map where on the Earth it was, to a pixel, and what the map shows."""
 _SHOWN = ("drawn", "table", "density", "files", "context")
 """Parts of the page that show one answer."""
 
@@ -173,8 +174,8 @@ def _bank_part() -> Any:
     return bank
 
 
-def _world(bank: ExampleList) -> PlotData:
-    return PlotData(type="plotly", plot=outputs.draw_world(bank))
+def _world(bank: ExampleList, view: Any = None) -> PlotData:
+    return PlotData(type="plotly", plot=outputs.draw_world(bank, view))
 
 
 def _take_files(paths: list[str], known: ExampleList) -> list[Any]:
@@ -200,10 +201,10 @@ def _put_as_typed(text: str, known: ExampleList) -> list[Any]:
 
 @_explained
 def _put_at_click(known: ExampleList, event: gr.EventData) -> Any:
-    return _show_bank(known.placing(event.lat, event.lon))
+    return _show_bank(known.placing(event.lat, event.lon), view=event.view)
 
 
-def _show_bank(bank: ExampleList, problems: Sequence[str] = ()) -> list[Any]:
+def _show_bank(bank: ExampleList, problems: Sequence[str] = (), *, view: Any = None) -> list[Any]:
     names = [place_name(*one.place) if one.place else f"where? {one.name}" for one in bank.shots]
     pictures = [(shot.photo, name) for shot, name in zip(bank.shots, names, strict=True)]
     lines = [_as_list(problems)]
@@ -221,7 +222,7 @@ def _show_bank(bank: ExampleList, problems: Sequence[str] = ()) -> list[Any]:
     elif bank.shots:
         lines.append("Click on an example to move or remove it.")
     gallery = gr.Gallery(pictures, selected_index=bank.chosen)
-    return [bank, gallery, _world(bank), "\n\n".join(lines)]
+    return [bank, gallery, _world(bank, view), "\n\n".join(lines)]
 
 
 def _settings_part(names: Sequence[str], first: MapModel) -> list[Any]:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -28,9 +29,13 @@ def picture(image: Float[Tensor, "3 height width"], *, width: int = 640) -> Imag
     return drawn.resize((width, width * drawn.height // drawn.width), Image.Resampling.NEAREST)
 
 
-def draw_world(bank: ExampleList) -> str:
-    """Draw a world to click on, with the places of the examples, as JSON of plotly."""
-    figure = json.loads(plot_places([(one.lat, one.lon) for one in bank.examples]).to_json())
+def draw_world(bank: ExampleList, view: Any = None) -> str:
+    """Draw a world to click on, with the places of the examples, as JSON of plotly.
+
+    `view` are the longitudes and the latitudes that the map shows, two each; None is the whole.
+    """
+    places = [(one.lat, one.lon) for one in bank.examples]
+    figure = json.loads(plot_places(places, view=view).to_json())
     buttons = [["zoomIn2d", "zoomOut2d", "resetScale2d"]]
     looks = {"scrollZoom": True, "displaylogo": False, "doubleClick": False}  # codespell:ignore
     figure["config"] = {**looks, "displayModeBar": True, "modeBarButtons": buttons}

@@ -72,17 +72,26 @@ def _add_points(
     )
 
 
-def plot_places(places: Sequence[tuple[float, float]], name: str = "example") -> Any:
-    """Mark places on the Earth, as a figure of plotly (`icgeo[demo]`) that fills its box."""
+def plot_places(
+    places: Sequence[tuple[float, float]],
+    name: str = "example",
+    *,
+    view: Sequence[Sequence[float]] | None = None,
+) -> Any:
+    """Mark places on the Earth, as a figure of plotly (`icgeo[demo]`) that fills its box.
+
+    `view` are the longitudes and the latitudes from which to which it shows; None is the whole.
+    """
     from plotly import graph_objects
 
     figure = graph_objects.Figure()
     _draw_earth(figure)
     _add_points(figure, name, places, ORANGE, "circle")
     hidden = {"xaxis_visible": False, "yaxis_visible": False, "showlegend": False}
-    # the part that is shown stays when a place is added
-    margin = dict.fromkeys("lrtb", 0)
-    return figure.update_layout(**hidden, margin=margin, uirevision="places")
+    lon_range, lat_range = view or ((-180, 180), (-90, 90))
+    return figure.update_layout(
+        **hidden, xaxis_range=lon_range, yaxis_range=lat_range, margin=dict.fromkeys("lrtb", 0)
+    )
 
 
 def plot_interactive(prediction: Prediction, truth: tuple[float, float] | None = None) -> Any:
