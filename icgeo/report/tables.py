@@ -103,16 +103,18 @@ def results_table(rows: DataFrame) -> DataFrame:
 
 def glance_table(runs: Sequence[Run]) -> DataFrame:
     """Score methods of runs and what else could be done, each with its best number of shots."""
+    several = len(runs) > 1
     lines = [
-        {"run": run.name, "world or benchmark": world} | line
+        ({"run": run.name} if several else {}) | {"world or benchmark": world} | line
         for run in runs
         for world, known in run.rows[run.rows.nll.notna()].groupby("world", sort=False)
         for line in _score(_with_best_shots(known), GLANCE)
     ]
-    table = DataFrame(lines or {"run": [], "world or benchmark": []})
+    index = [*(["run"] if several else []), "world or benchmark"]
+    table = DataFrame(lines or {name: [] for name in index})
     last = table.columns.intersection(["queries", "located, %"])  # first what fits on a phone
     table = table[[*table.columns.difference(last, sort=False), *last]]
-    return table.set_index(["run", "world or benchmark"])
+    return table.set_index(index)
 
 
 def _with_best_shots(rows: DataFrame) -> DataFrame:
