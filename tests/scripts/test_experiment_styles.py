@@ -63,7 +63,7 @@ def test_the_autoencoder_is_the_sequence_that_its_notes_describe(folder):
 def test_styles_are_read_through_it(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     script = load_script("experiments/styles")
-    monkeypatch.setattr(script, "STYLES", (MapStyle(sigma_deg=(12.0,)),))
+    monkeypatch.setattr(script, "styles", lambda: [MapStyle(sigma_deg=(12.0,))])
     script.main(script.Options(autoencoder=folder, locations=2, noise=(0.0,)))
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("| white of 12 degrees on black, 64 x 128 | ")
