@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from astropy import units
+from astropy_healpix import HEALPix
 from einops import rearrange, reduce, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -24,8 +26,6 @@ def cell_side(nside: int) -> float:
 @lru_cache(maxsize=16)
 def grid(nside: int) -> Any:
     """Return the `astropy_healpix.HEALPix` grid of this `nside`; cached."""
-    from astropy_healpix import HEALPix
-
     if nside < 1 or nside & (nside - 1):
         raise ValueError(f"expected nside to be a power of two, got {nside}")
     return HEALPix(nside=nside, order="nested")
@@ -69,8 +69,6 @@ def _neighbours(cells: Int[np.ndarray, " chosen"], nside: int) -> Int[np.ndarray
 
 def cell_of(lat_lon: Values, nside: int) -> Int[Tensor, "*batch"]:
     """Index of the cell that holds each location."""
-    from astropy import units
-
     lat, lon = as_lat_lon(lat_lon).detach().cpu().double().unbind(-1)
     cells = grid(nside).lonlat_to_healpix(lon.numpy() * units.deg, lat.numpy() * units.deg)
     return torch.from_numpy(np.asarray(cells, dtype=np.int64))
@@ -78,8 +76,6 @@ def cell_of(lat_lon: Values, nside: int) -> Int[Tensor, "*batch"]:
 
 def interpolate(values: Float[Tensor, " cells"], lat_lon: Values) -> Float[Tensor, "*batch"]:
     """Interpolate between the centres of the four cells around each location."""
-    from astropy import units
-
     lat, lon = as_lat_lon(lat_lon).detach().cpu().double().unbind(-1)
     # astropy-healpix gives NaN west of Greenwich and at the poles themselves
     lat, lon = lat.clamp(-90 + 1e-6, 90 - 1e-6), lon % 360
