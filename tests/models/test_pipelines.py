@@ -59,9 +59,16 @@ def pictures(images):
     return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
 
 
-def shown(model, shots):
+def random_images(count, seed, height, width):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (count, 3, height, width), generator=generator, dtype=torch.uint8)
+
+
+def shown(model, shots, query=0):
     """A context of random pairs, a random query, and all of them as pictures for diffusers."""
-    photos, drawn, asked = pixels(shots, 1), pixels(shots, 2, width=128), pixels(1, 3)
+    style = model.settings.style
+    photos, asked = pixels(shots, 1), pixels(1, 3 + query)
+    drawn = random_images(shots, 2, style.height, style.width)
     kept = model.layout.encode_pairs(photos / 255, drawn / 255) if shots else {}
     pairs = [
         image for pair in zip(pictures(photos), pictures(drawn), strict=True) for image in pair
@@ -69,9 +76,9 @@ def shown(model, shots):
     return Context(shots, kept, model.fingerprint), asked / 255, [*pairs, *pictures(asked)]
 
 
-def denoise(model, shots, steps=3):
+def denoise(model, shots, steps=3, query=0):
     """Latents of one query, and what diffusers needs to find the same."""
-    context, asked, images = shown(model, shots)
+    context, asked, images = shown(model, shots, query)
     shape = model.layout.latent_shape(shots)
     noise = torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(4))
     queries = model.layout.encode_queries(context.tensors, asked)
@@ -83,8 +90,8 @@ def denoise(model, shots, steps=3):
         "prompt": words,
         "latents": noise[0],
         "num_inference_steps": steps,
-        "height": 64,
-        "width": 128,
+        "height": model.settings.style.height,
+        "width": model.settings.style.width,
         "output_type": "latent",
     }
     return found, given
@@ -105,7 +112,8 @@ def stock(model, kind, given):
 
 def flux2_latents(model, kind, given):
     """What a pipeline of FLUX.2 finds, as tokens; it undoes the normalisation."""
-    given |= {"latents": rearrange(given["latents"], "1 (h w) c -> 1 c h w", h=4)}
+    rows = given["height"] // model.backbone.patch
+    given |= {"latents": rearrange(given["latents"], "1 (h w) c -> 1 c h w", h=rows)}
     found = stock(model, kind, given).images
     if found.ndim == 3:  # dev gives tokens
         return found[None]
@@ -125,6 +133,22 @@ def test_full_is_the_stock_pipeline_of_flux2(folders, name, shots):
         given["guidance_scale"] = model.settings.embedded_guidance
     expected = flux2_latents(model, type(model.backbone.pipeline), given)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+LARGE = maps.MapStyle.marker(height=96, width=160, sigma_deg=10.0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["klein", "dev"])
+def test_four_examples_another_query_and_another_size_are_the_stock_pipeline(folders, name):
+    model = icgeo.load(folders[name], style=LARGE, photo_size=64)
+    assert (model.settings.layout, model.settings.attention) == ("references", "full")
+    for shots, query in ((4, 0), (3, 1)):
+        found, given = denoise(model, shots, steps=2, query=query)
+        if name == "dev":
+            given["guidance_scale"] = model.settings.embedded_guidance
+        expected = flux2_latents(model, type(model.backbone.pipeline), given)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
@@ -160,10 +184,14 @@ def kontext_latents(model, given, size, image, true_cfg_scale=1.0):
 
 
 @torch.no_grad()
-def test_one_reference_is_the_stock_pipeline_of_kontext(folders):
-    model = load(folders["kontext"], "full")
-    found, given = denoise(model, 0)
-    expected = kontext_latents(model, given, (64, 128), given["image"][0])
+@pytest.mark.parametrize("query", [0, 1])
+@pytest.mark.parametrize("style", [STYLE, LARGE], ids=["64 x 128", "96 x 160"])
+def test_one_reference_is_the_stock_pipeline_of_kontext(folders, style, query):
+    choices = {"layout": "references", "style": style, "photo_size": 64}
+    model = icgeo.load(folders["kontext"], **choices)
+    found, given = denoise(model, 0, query=query)
+    size = (style.height, style.width)
+    expected = kontext_latents(model, given, size, given["image"][0])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
@@ -208,22 +236,29 @@ def test_a_panel_is_the_stock_pipeline_of_kontext(folders):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-def frames_of(images):
+def frames_of(images, height=64, width=128):
     """The same images on frames of a map's size, four of each but one of the first."""
-    square = [image if image.shape[-1] == 128 else framed(image, 64, 128) for image in images]
+    square = [
+        image if image.shape[-1] == width else framed(image, height, width) for image in images
+    ]
     frames = [square[0], *(x for image in square[1:] for x in 4 * [image])]
     return [frame[0] for frame in frames]
 
 
 @torch.no_grad()
-def test_frames_are_the_stock_pipeline_of_vace(folders):
-    model = icgeo.load(folders["vace"], style=STYLE)
+@pytest.mark.parametrize(
+    ("style", "shots", "query"), [(STYLE, 1, 0), (STYLE, 4, 1), (LARGE, 0, 0), (LARGE, 2, 1)]
+)
+def test_frames_are_the_stock_pipeline_of_vace(folders, style, shots, query):
+    model = icgeo.load(folders["vace"], style=style)
     model = replace(model, settings=replace(model.settings, guidance_scale=2.0))
-    found, given = denoise(model, 1)
-    photo, drawn, asked = (
+    found, given = denoise(model, shots, query=query)
+    images = [
         torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255 for image in given["image"]
-    )
-    known = torch.stack([*frames_of([photo, drawn, asked]), *4 * [torch.full((3, 64, 128), 0.5)]])
+    ]
+    size = (style.height, style.width)
+    grey = torch.full((3, *size), 0.5)
+    known = torch.stack([*frames_of(images, *size), *4 * [grey]])
     mask = torch.zeros_like(known)
     mask[-4:] = 1
     expected = stock(
@@ -235,11 +270,11 @@ def test_frames_are_the_stock_pipeline_of_vace(folders):
             "prompt": given["prompt"],
             "negative_prompt": "",
             "latents": given["latents"],
-            "num_frames": 13,
+            "num_frames": len(known),
             "num_inference_steps": 3,
             "guidance_scale": 2.0,
-            "height": 64,
-            "width": 128,
+            "height": size[0],
+            "width": size[1],
             "output_type": "latent",
         },
     ).frames

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from einops import rearrange, repeat
 from torch import Tensor
+from torch.nn import functional
 
 from icgeo.models.backbones.wan import Latents, Shown, Video, WanBackbone
 from icgeo.models.layouts.layout import AnyPhotos, Kept, Layout, Maps, Photos, Predict, framed
@@ -67,8 +68,11 @@ class Frames(Layout):
         if not self.backbone.has_control:
             return known
         nothing = self.backbone.encode(torch.zeros_like(video))
-        mask = torch.zeros_like(known[:, :1]).repeat(1, self.backbone.scale**2, 1, 1, 1)
-        mask[:, :, -1] = 1
+        is_missing = (torch.arange(video.shape[2]) >= video.shape[2] - 4).to(known)
+        # as the stock pipeline has it, by which the photo counts as missing where it stands alone
+        size = known.shape[2]
+        mask = functional.interpolate(is_missing[None, None], size, mode="nearest-exact")[0, 0]
+        mask = mask[:, None, None].expand(len(known), self.backbone.scale**2, *known.shape[2:])
         return torch.cat((known, nothing, mask), dim=1)
 
     def encode_answers(self, tensors: Kept, photos: Photos, drawn: Maps) -> Latents:
