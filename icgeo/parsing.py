@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import Field, fields
+from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
 
 from jsonargparse import ArgumentParser, auto_cli, auto_parser, set_parsing_settings
@@ -32,7 +33,7 @@ class Parser(ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None, **options: Any) -> Any:  # type: ignore[override]
         """Parse a command line, spelled out for jsonargparse."""
-        words = [*(sys.argv[1:] if args is None else args)][::-1]
+        words = [_at_home(word) for word in (sys.argv[1:] if args is None else args)][::-1]
         spelled: list[str] = []
         while words:
             name, equals, value = (word := words.pop()).partition("=")
@@ -51,6 +52,14 @@ class Parser(ArgumentParser):
         """Raise a ValueError in place of printing the usage."""
         program = (getattr(ex, "subcommand_parser", None) or self).prog.replace(" [options]", "")
         raise ValueError(f"{message.rstrip('.')}; see {program} --help") from ex
+
+
+def _at_home(word: str) -> str:
+    """Expand `~/` at the start of a word, or of the value behind its equals sign."""
+    name, equals, value = word.rpartition("=")
+    if not value.startswith("~/") or (equals and not name.startswith("--")):
+        return word
+    return f"{name}{equals}{Path(value).expanduser()}"
 
 
 SETTINGS: dict[str, Any] = {"as_positional": False, "return_instance": True, "parser_class": Parser}

@@ -184,6 +184,15 @@ def test_saved_options_are_read_back(tmp_path_factory, rate, steps, shots):
     assert parse(Options, ["--config", str(folder / "options.yaml")]) == options
 
 
+@pytest.mark.parametrize("spelled", [("--world", "~/a.png"), ("--world=~/a.png",)])
+def test_the_home_folder_is_that_of_the_user(spelled, monkeypatch, tmp_path):
+    """Where the shell leaves it, as behind an equals sign or in quotes."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse(Options, spelled).world == tmp_path / "a.png"
+    assert parse(Options, ["--world", "a~/b.png"]).world == Path("a~/b.png")
+    assert parse(Options, ["--world", "~nobody/b.png"]).world == Path("~nobody/b.png")
+
+
 def test_a_run_folder_says_what_ran(tmp_path):
     folder = save_run(tmp_path / "runs" / "name", OTHER, {"checkpoint": "tiny"})
     assert sorted(path.name for path in folder.iterdir()) == ["options.yaml", "versions.json"]
