@@ -260,7 +260,7 @@ def test_more_shots_than_examples_are_told(album, capsys):
     ("name", "words"),
     [
         ("https://example.org/a.jpg", "it is an address: download the file first"),
-        ("~/a.jpg", "the shell replaces ~"),
+        ("~nobody/a.jpg", "the shell replaces ~"),
         ("photos/*.jpg", "it is a pattern"),
         ("photos\\a.jpg", "write / in place of the backslashes"),
         ("\ufeffa.jpg", "byte order mark"),
