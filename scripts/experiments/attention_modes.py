@@ -27,6 +27,8 @@ class Options:
     """Queries of an episode."""
     shots: tuple[int, ...] = SHOTS
     """Numbers of examples."""
+    matching: bool = False
+    """Compare what is drawn and what alike parts say together, in place of what is drawn alone."""
     seed: int = 0
     """Seed of worlds and views."""
     name: str = "modes"
@@ -42,8 +44,7 @@ def main(options: Options) -> None:
     native = icgeo.load(options.model, device=options.device).settings.attention
     ways = [(native, scale) for scale in (1.0, *options.guidance)]
     ways += [(mode, 1.0) for mode in options.attention]
-    # what is drawn is compared
-    ask = partial(icgeo.Geolocator, options.model, device=options.device, matching=False)
+    ask = partial(icgeo.Geolocator, options.model, device=options.device, matching=options.matching)
     locators = [
         ask(attention=mode, example_guidance=w, prompt=UNKNOWN, name=f"{mode}, w = {w:g}")
         for mode, w in ways
