@@ -728,7 +728,8 @@ class Geolocator(LocateOptions, LoadOptions):
         if model.settings.photo_shape == "square" or not photos:
             return square_pixels(photos, model.photo_size)
         backbone: Any = model.backbone
-        pixels = shaped_pixels(photos, model.photo_size, patch=backbone.multiple * backbone.patch)
+        patch, enlarge = backbone.multiple * backbone.patch, backbone.resizes
+        pixels = shaped_pixels(photos, model.photo_size, patch=patch, enlarge=enlarge)
         is_one_shape = len({photo.shape for photo in pixels}) == 1
         return torch.stack(pixels) if is_one_shape else pixels
 

@@ -26,17 +26,19 @@ def square_pixels(photos: Sequence[Photo], size: int) -> UInt8[Tensor, "photos 3
 
 
 def shaped_pixels(
-    photos: Sequence[Photo], size: int, *, patch: int
+    photos: Sequence[Photo], size: int, *, patch: int, enlarge: bool = False
 ) -> list[UInt8[Tensor, "3 _ _"]]:
     """Read photos in their own shapes, of at most the area of a square of a size.
 
-    Both sides are cut to multiples of `patch` pixels; small photos are not made larger.
+    Both sides are cut to multiples of `patch` pixels. Small photos are not made larger, unless
+    `enlarge` says so.
     """
-    return [_shaped(read_for_model(photo, size), size, patch) for photo in photos]
+    return [_shaped(read_for_model(photo, size), size, patch, enlarge) for photo in photos]
 
 
-def _shaped(photo: Image.Image, size: int, patch: int) -> UInt8[Tensor, "3 _ _"]:
-    scale = min(1.0, size / math.sqrt(photo.width * photo.height))
+def _shaped(photo: Image.Image, size: int, patch: int, enlarge: bool) -> UInt8[Tensor, "3 _ _"]:
+    scale = size / math.sqrt(photo.width * photo.height)
+    scale = scale if enlarge else min(1.0, scale)
     most = size**2 // patch  # of a strip of one patch
     width, height = (
         min(max(math.floor(scale * side / patch + 1e-6), 1) * patch, most) for side in photo.size

@@ -131,5 +131,5 @@ class Context:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         names = [name for name in tensors if name.startswith("parts.")]
         parts = {name.removeprefix("parts."): tensors.pop(name).cpu() for name in names}
-        shots, unit = (int(fingerprint.pop(name)) for name in ("shots", "unit"))
+        shots, unit = (int(fingerprint.pop(name, 1)) for name in ("shots", "unit"))
         return cls(shots, tensors, fingerprint, Parts(**parts) if parts else None, unit=unit)

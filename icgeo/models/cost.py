@@ -160,8 +160,15 @@ class Plan:
 
     @property
     def transformer_bytes(self) -> int:
-        """The same without the encoder, as offload="model" needs them."""
+        """The same without the encoder."""
         return self.weight_bytes + self.context_bytes + self.activation_bytes
+
+    @property
+    def turns_bytes(self) -> int:
+        """What offload="model" needs: the context, and the transformer or the encoder."""
+        return self.context_bytes + max(
+            self.weight_bytes + self.activation_bytes, self.encoder_bytes
+        )
 
     @property
     def fits(self) -> bool:
@@ -233,7 +240,7 @@ class Plan:
         """Say what is left where encoder and transformer take turns, if that is another matter."""
         if self.fits or not self.encoder_bytes:
             return ""
-        needed = max(self.transformer_bytes, self.encoder_bytes)
+        needed = self.turns_bytes
         turns = f"taking turns with the encoder (offload='model'), {format_bytes(needed)}"
         return f"{turns}: {self.room(needed)}\n"
 

@@ -113,7 +113,8 @@ def _load_tiny(folder: Path, settings: Settings, options: LoadOptions) -> MapMod
     if options.adapter:
         load_adapter(backbone.transformer, options)
         settings = replace(settings, prior_weight={})  # its map knows more than the examples
-    return MapModel(backbone, settings, str(options.adapter or ""))
+    parts = (options.adapter, options.weight_name)
+    return MapModel(backbone, settings, " ".join(str(part) for part in parts if part))
 
 
 def _load_pipeline(
@@ -147,12 +148,14 @@ def _load_pipeline(
         if part is None:
             continue
         part.eval().requires_grad_(False)
+    pipeline.vae.enable_slicing()  # an image at a time, whatever the batch
     if options.vae_tiling:
         pipeline.vae.enable_tiling()
     place(pipeline, offload=options.offload, device=options.device)
     prompts = _prompts(folder, kind, architecture.embed, options, hub_id=hub_id)
     backbone = architecture.backbone(pipeline, prompts, settings.embedded_guidance)
-    parts = (options.model, options.revision, options.adapter, options.quantization)
+    parts = (options.model, options.revision, options.adapter, options.weight_name)
+    parts += (options.quantization,)
     name = " ".join(str(part) for part in parts if part)
     return MapModel(backbone, settings, name, options.attention_backend)
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+
 from icgeo import maps
 from icgeo.models.prompts import Embedding, Prompts
 from icgeo.models.settings import Settings
@@ -31,6 +33,8 @@ class PipelineBackbone:
     """Ways to show examples that it knows, the default first."""
     takes_references: ClassVar = True
     """Whether its weights were trained on several reference images, each at a place of its own."""
+    resizes: ClassVar = False
+    """Whether its stock pipeline scales every image to one area, small ones too."""
     multiple: ClassVar[int] = 1
     """Tokens of which the sides of images are multiples."""
     digest: ClassVar = ""
@@ -40,6 +44,12 @@ class PipelineBackbone:
     def patch(self) -> int:
         """Pixels a token, in each direction."""
         raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes, though parts may be offloaded between calls."""
+        device: torch.device = self.pipeline._execution_device
+        return device
 
     @property
     def transformer(self) -> Any:
@@ -87,7 +97,7 @@ class ArchitectureSpec:
     is_distilled: bool = False
     """Whether its checkpoints draw in a few steps, where they do not say."""
     steps: int = 28
-    """Steps of checkpoints that are not distilled, as their pipeline takes by default."""
+    """Steps of checkpoints that are not distilled."""
     photo_size: int = 256
     guidance_scale: float = 1.0
     embedded_guidance: float = 1.0

@@ -42,7 +42,7 @@ class FluxBackbone(PipelineBackbone):
 
     def encode(self, images: Images) -> Tokens:
         """Encode images as they are; stock pipelines resize them to about a megapixel."""
-        pixels = 2 * images.to(self.codec.device, self.codec.dtype) - 1
+        pixels = 2 * images.to(self.device, self.codec.dtype) - 1
         latents: Tensor = self.pipeline._encode_vae_image(pixels, generator=None)
         latents, p = latents.to(self.transformer.dtype), self.packed
         return rearrange(latents, "n c (h p) (w q) -> n (h w) (c p q)", p=p, q=p)
@@ -57,13 +57,14 @@ class FluxBackbone(PipelineBackbone):
     def unscaled(self, latents: Grid) -> Grid:
         """Return what the VAE decodes of normalised latents."""
         norm, eps = self.codec.bn, self.codec.config.batch_norm_eps
-        mean, variance = (x[:, None, None] for x in (norm.running_mean, norm.running_var))
+        statistics = (norm.running_mean.to(latents), norm.running_var.to(latents))
+        mean, variance = (x[:, None, None] for x in statistics)
         return self.pipeline._unpatchify_latents(latents * (variance + eps).sqrt() + mean)
 
     def ids(self, image: int, rows: int, columns: int) -> Ids:
         """Places of the tokens of an image: 0 is the one to draw, references count from 1."""
         ids = grid_ids(rows, columns, image=EXAMPLE_IMAGE * image)
-        return ids.to(self.transformer.device)
+        return ids.to(self.device)
 
     def text_inputs(self, text: Embedding | None, tokens: Tokens) -> TextInputs:
         """Return what an embedded text gives, as tokens have it; no text is no words at all."""
@@ -171,7 +172,7 @@ class KontextBackbone(FluxBackbone):
     def ids(self, image: int, rows: int, columns: int) -> Ids:
         """Return places on (image, row, column)."""
         axes = (torch.tensor([image]), torch.arange(rows), torch.arange(columns))
-        return torch.cartesian_prod(*axes).to(self.transformer.device)
+        return torch.cartesian_prod(*axes).to(self.device)
 
     def text_inputs(self, text: Embedding | None, tokens: Tokens) -> TextInputs:
         """Return words, their places, and what is pooled of them."""

@@ -94,6 +94,7 @@ class QwenBackbone(PipelineBackbone):
 
     layouts: ClassVar[tuple[str, ...]] = ("interleaved",)
     multiple: ClassVar = SLOT
+    resizes: ClassVar = True
 
     @property
     def patch(self) -> int:
@@ -104,13 +105,13 @@ class QwenBackbone(PipelineBackbone):
         """Mean and deviation of latents."""
         vae = self.codec
         statistics = torch.tensor([vae.config.latents_mean, vae.config.latents_std])
-        return rearrange(statistics.to(vae.device, vae.dtype), "two c -> two c 1 1 1")
+        return rearrange(statistics.to(self.device, vae.dtype), "two c -> two c 1 1 1")
 
     def encode(self, images: Images) -> Tokens:
         """Encode images in [0, 1], which have no transparent parts, to normalised latents."""
         vae, (mean, deviation) = self.codec, self._statistics()
         pixels = functional.pad(2 * images - 1, (0, 0, 0, 0, 0, 1), value=1.0)
-        pixels = rearrange(pixels, "n c h w -> n c 1 h w").to(vae.device, vae.dtype)
+        pixels = rearrange(pixels, "n c h w -> n c 1 h w").to(self.device, vae.dtype)
         latents = (vae.encode(pixels).latent_dist.mode() - mean) / deviation
         return rearrange(latents.to(self.transformer.dtype), "n c 1 h w -> n (h w) c")
 
@@ -241,7 +242,9 @@ class QwenBackbone(PipelineBackbone):
     ) -> CausalPass:
         """Encode each photo behind the prefix, and the words behind it; maps see all of it."""
         self.pipeline.maybe_free_model_hooks()  # if offloaded, the transformer makes room first
-        readings = [self.read([photo], prefix, words) for photo in photos]
+        readings = [
+            replace(self.read([photo], prefix, words), encoder=KVCache()) for photo in photos
+        ]
         readings = [replace(reading, encoder=KVCache()) for reading in readings]
         own = in_groups([self.fill(reading, prefix) for reading in readings])
         is_image = torch.ones(grid[0] * grid[1], dtype=torch.bool, device=own.keys[0].device)

@@ -52,13 +52,13 @@ class WanBackbone(PipelineBackbone):
         """Mean and deviation of latents."""
         vae = self.codec
         statistics = torch.tensor([vae.config.latents_mean, vae.config.latents_std])
-        return rearrange(statistics.to(vae.device, vae.dtype), "two c -> two c 1 1 1")
+        return rearrange(statistics.to(self.device, vae.dtype), "two c -> two c 1 1 1")
 
     def encode(self, video: Video) -> Latents:
         """Encode videos in [-1, 1] to normalised latents."""
         vae = self.codec
         mean, deviation = self._statistics()
-        latents = vae.encode(video.to(vae.device, vae.dtype)).latent_dist.mode()
+        latents = vae.encode(video.to(self.device, vae.dtype)).latent_dist.mode()
         return ((latents - mean) / deviation).to(self.transformer.dtype)
 
     def decode(self, latents: Latents) -> Video:

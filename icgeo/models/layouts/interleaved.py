@@ -54,7 +54,7 @@ class Interleaved(Layout):
 
     def encode_queries(self, tensors: Kept, photos: Photos) -> Photos:
         """Take query photos in pixels: how they are read depends on what stands before them."""
-        return photos.to(self.backbone.transformer.device)
+        return photos.to(self.backbone.device)
 
     def encode_answers(self, tensors: Kept, photos: Photos, drawn: Maps) -> Tokens:
         """Encode the maps of queries."""
