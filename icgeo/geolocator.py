@@ -299,14 +299,9 @@ class Geolocator(LocateOptions, LoadOptions):
         Raises:
             LoadError: not even one fits, with what is needed, and what could be changed.
         """
-        from icgeo.models.cost import plan_loaded  # with diffusers, which `loaded` has imported
+        from icgeo.models.cost import fitting_batch  # with diffusers, which `loaded` has imported
 
-        plan_of = partial(plan_loaded, self.loaded, shots, samples=self.samples)
-        size = self.batch_size
-        while (plan := plan_of(batch_size=size)) and size > 1 and not plan.fits:
-            size //= 2
-        if plan:
-            plan.require()
+        size = fitting_batch(self.loaded, shots, self.batch_size, samples=self.samples)
         if size < self.batch_size:
             logger.info("%d photos at a time, for the memory holds no more", size)
         return size

@@ -46,7 +46,7 @@ class Options(LoraOptions):
     model: str | None = None
     """A name, a checkpoint folder, or a hub id; by default tiny, where it can know the photos."""
     attention: str | None = None
-    """Who sees whom: full, joint or pairwise; by default the model's own."""
+    """Who sees whom: full, joint, pairwise or causal; by default the model's own."""
     layout: str | None = None
     """How examples are shown: references, pair, sheet or panel; by default the model's own."""
     photo_size: int | None = None
@@ -58,7 +58,7 @@ class Options(LoraOptions):
     """How it reads instructions: stock (padded, as pipelines do) or trimmed to their words."""
     quantization: str | None = None
     """Quantization of the base's weights: nf4, fp8 or int8."""
-    dtype: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Dtype of the base's weights; by default float32 on a CPU, bfloat16 elsewhere."""
     batch_size: int = 64
     """Queries at a time in the comparison."""

@@ -384,6 +384,8 @@ def plan_loaded(
         return None
     settings, transformer = model.settings, model.backbone.transformer
     pipeline = getattr(model.backbone, "pipeline", None)
+    device = getattr(model.backbone, "device", transformer.device)
+    takes_turns = device != transformer.device  # offloaded: the encoder is not there meanwhile
     return _plan(
         transformer,
         settings.choosing(samples=samples or None),
@@ -391,10 +393,24 @@ def plan_loaded(
         {"shots": shots, "queries": queries, "batch_size": batch_size},
         weight_bytes=_bytes_of(transformer),
         bytes_a_number=transformer.dtype.itemsize,
-        memory_bytes=device_memory(transformer.device),
-        encoder_bytes=_bytes_of(getattr(pipeline, "text_encoder", None)),
-        device=str(transformer.device),
+        memory_bytes=device_memory(device),
+        encoder_bytes=0 if takes_turns else _bytes_of(getattr(pipeline, "text_encoder", None)),
+        device=str(device),
     )
+
+
+def fitting_batch(model: MapModel, shots: int, most: int, *, samples: int | None = None) -> int:
+    """Return how many queries go through at a time beside so many examples, `most` at most.
+
+    Raises:
+        LoadError: not even one fits.
+    """
+    size = most
+    while (plan := plan_loaded(model, shots, batch_size=size, samples=samples)) and not plan.fits:
+        if size == 1:
+            plan.require()
+        size //= 2
+    return size
 
 
 def _bytes_of(part: Any) -> int:

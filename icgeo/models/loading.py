@@ -154,9 +154,8 @@ def _load_pipeline(
     place(pipeline, offload=options.offload, device=options.device)
     prompts = _prompts(folder, kind, architecture.embed, options, hub_id=hub_id)
     backbone = architecture.backbone(pipeline, prompts, settings.embedded_guidance)
-    parts = (options.model, options.revision, options.adapter, options.weight_name)
-    parts += (options.quantization,)
-    name = " ".join(str(part) for part in parts if part)
+    about = ("model", "revision", "adapter", "weight_name", "quantization")
+    name = " ".join(str(part) for part in (getattr(options, n) for n in about) if part)
     return MapModel(backbone, settings, name, options.attention_backend)
 
 

@@ -67,9 +67,9 @@ class Settings:
     """How many reference images the documentation of public weights names; None for any number."""
 
     def choosing(self, **choices: Any) -> "Settings":
-        """Change what is not None; another layout is seen in `full`, which every one knows."""
+        """Change what is not None; examples on one picture are seen in `full`, if not said."""
         changes = {name: value for name, value in choices.items() if value is not None}
-        if changes.get("layout", self.layout) != self.layout:
+        if changes.get("layout", self.layout) != self.layout and changes["layout"] == "panel":
             changes.setdefault("attention", "full")
         return replace(self, **changes)
 

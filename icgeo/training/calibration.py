@@ -22,6 +22,7 @@ from icgeo.data import orbit
 from icgeo.features import Features
 from icgeo.geolocator import Geolocator
 from icgeo.metrics import median_error
+from icgeo.models.cost import fitting_batch
 from icgeo.models.map_model import MapModel
 from icgeo.models.matching import FINE, MatchSettings, Parts
 from icgeo.options import EARTH, SHOTS, UNKNOWN
@@ -86,12 +87,19 @@ def draw_queries(
     steps: int = 1,
     samples: int = 1,
 ) -> DrawnMaps:
-    """Draw the maps of all queries, each from the first examples of its episode."""
+    """Draw the maps of all queries, each from the first examples of its episode.
+
+    As many go through at a time as the memory holds.
+    """
     how: dict[str, Any] = {"prompt": prompt, "steps": steps, "samples": samples}
     drawn = []
     for bank, queries in episodes:
         context = model.encode_context(bank.photos[:shots], bank.lat_lon[:shots])
-        drawn.append(model.draw_maps(context, queries.photos, **how).mean(dim=1))
+        size = fitting_batch(model, shots, len(queries.photos), samples=samples)
+        drawn += [
+            model.draw_maps(context, photos, **how).mean(dim=1)
+            for photos in queries.photos.split(size)
+        ]
     lat_lon = torch.cat([queries.lat_lon for _, queries in episodes])
     return DrawnMaps(torch.cat(drawn).float().cpu(), lat_lon)
 

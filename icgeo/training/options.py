@@ -60,7 +60,7 @@ class LoraOptions(EpisodeSamplingOptions):
     rslora: bool = False
     """Multiply by alpha / sqrt(rank) instead."""
     targets: tuple[str, ...] = ()
-    """Modules to adapt, as regular expressions of their names; none means the table's."""
+    """Modules to adapt, as regular expressions of their names; none means the architecture's."""
     learning_rate: float = 3e-3
     """Peak of the learning rate."""
     schedule: Literal["cosine", "constant"] = "cosine"

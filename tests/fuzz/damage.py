@@ -1,5 +1,6 @@
 """Inputs spoiled at random, and what a door does with them."""
 
+import copy
 import json
 import traceback
 from collections import Counter
@@ -57,9 +58,11 @@ def spoiled_json(draw: Any, told: Any) -> bytes:
             continue
         value = holder.pop(key)
         if draw(st.booleans()) and isinstance(holder, dict):
-            holder[draw(st.sampled_from((key, f"{key}s")))] = draw(st.sampled_from(VALUES))
+            holder[draw(st.sampled_from((key, f"{key}s")))] = copy.deepcopy(
+                draw(st.sampled_from(VALUES))
+            )
         elif isinstance(holder, list):
-            holder.insert(0, draw(st.sampled_from((value, *VALUES))))
+            holder.insert(0, copy.deepcopy(draw(st.sampled_from((value, *VALUES)))))
     text = json.dumps(told).encode()
     return draw(st.one_of(st.just(text), st.just(text), spoiled(text)))
 

@@ -118,7 +118,7 @@ def test_the_encoder_that_reads_queries_counts(monkeypatch):
     assert replace(plan, memory_bytes=48 * 2**30).fits
     small = replace(plan, memory_bytes=24 * 2**30)
     assert not small.fits
-    assert "taking turns with the encoder (offload='model'), 19.4 GiB: fits" in str(small)
+    assert "taking turns with the encoder (offload='model'), 20.7 GiB: fits" in str(small)
     with pytest.raises(icgeo.LoadError, match="or offload the encoder by offload='model'"):
         small.require()
     with pytest.raises(icgeo.LoadError, match="multiples of 32 pixels, got 256 x 512 and 80"):

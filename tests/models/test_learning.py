@@ -216,8 +216,10 @@ def train(model, episodes, *, steps, rate=1e-2):
 @pytest.mark.parametrize(
     ("name", "settings", "shots", "steps"),
     [
-        pytest.param("klein", {}, SHOTS, 300, marks=pytest.mark.slow),
-        pytest.param("klein", {"layout": "pair"}, SHOTS, 300, marks=pytest.mark.slow),
+        pytest.param("klein", {"attention": "joint"}, SHOTS, 300, marks=pytest.mark.slow),
+        pytest.param(
+            "klein", {"layout": "pair", "attention": "joint"}, SHOTS, 300, marks=pytest.mark.slow
+        ),
         pytest.param("klein", {"layout": "sheet"}, 4, 500, marks=pytest.mark.slow),
         pytest.param("kontext", {}, SHOTS, 800, marks=pytest.mark.slow),
         pytest.param("vace", {}, SHOTS, 1200, marks=pytest.mark.slow),

@@ -41,7 +41,8 @@ def exact_model(layout, mode):
     transformer = twins.flux2_transformer(2, TEXT, guidance=False).double().requires_grad_(False)
     transformer.pos_embed = Places()
     text = {"encoder_hidden_states": torch.randn(1, 5, TEXT, dtype=torch.float64)}
-    pipeline = SimpleNamespace(transformer=transformer, vae=None)
+    parts = {"transformer": transformer, "vae": None, "_execution_device": transformer.device}
+    pipeline = SimpleNamespace(**parts)
     backbone = Coded(pipeline, Prompts(lambda words: [text for _ in words]))
     settings = ARCHITECTURES["Flux2KleinPipeline"].settings({"_class_name": "Flux2KleinPipeline"})
     changes = {"style": STYLE, "layout": layout, "attention": mode, "trained_area": AREA}

@@ -140,7 +140,8 @@ class QwenBackbone(PipelineBackbone):
             raise ValueError(
                 "expected pictures that the encoder does not resize, got "
                 f"{[tuple(x.shape[1:]) for x in pictures]} pixels; its limits are "
-                f"{dict(pipeline.processor.image_processor.size)} pixels of area"
+                f"{dict(pipeline.processor.image_processor.size)} pixels of area; take a "
+                "photo_size and maps between"
             )
         text = self._text(slots.tolist(), prefix.pictures, words)
         device = pipeline._execution_device
