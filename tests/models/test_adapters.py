@@ -185,6 +185,7 @@ def test_a_file_of_several_is_named(klein, tmp_path, name):
     (rank,) = layer.r.values()
     assert rank == load_file(tmp_path / name)[f"transformer.{LAYERS[0]}.lora_A.weight"].shape[0]
     assert loaded.origin.weight_name == name
+    assert name in loaded.fingerprint["model"], "its contexts are no other's"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ no part for videos, which needs torchvision: the whole `Qwen3VLProcessor` is not
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import twins
@@ -311,6 +312,21 @@ def test_pictures_that_the_encoder_would_resize_are_refused(folder):
     }
     with pytest.raises(ValueError, match=r"does not resize, got .*96, 96.*65536"):
         model.encode_context(pixels(1, 1), places(1))
+
+
+def test_small_photos_are_made_larger_as_the_stock_pipeline_does(folder, monkeypatch):
+    model, sizes = load(folder), []
+    original = type(model.backbone).read
+
+    def read(self, pictures, *given):
+        sizes.extend(tuple(one.shape[1:]) for one in pictures)
+        return original(self, pictures, *given)
+
+    monkeypatch.setattr(type(model.backbone), "read", read)
+    photo = np.zeros((20, 30, 3), dtype=np.uint8)
+    icgeo.Geolocator(model, steps=1, samples=1).locate(photo)
+    assert model.settings.photo_size == 96
+    assert sizes == [(64, 96)], "of about 96 x 96 pixels, in whole places"
 
 
 def test_examples_may_be_chosen_for_each_query(folder):
