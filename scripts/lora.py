@@ -173,8 +173,8 @@ def compare_adapted(load_base: Any, splits: Any, run: Path, options: Options) ->
     from icgeo.evaluation import evaluate
     from icgeo.training.calibration import fit_temperatures, validation_episodes
 
-    world, folder = str(options.data or options.world), run / "comparison"
-    prompt, size = EARTH if options.data else UNKNOWN, options.batch_size
+    world, folder, size = str(options.data or options.world), run / "comparison", options.batch_size
+    prompt = EARTH if options.data else UNKNOWN
     counts: dict[str, Any] = {"shots": max(options.shots), "queries_each": QUERIES_EACH}
     split: Any = partial(validation_episodes, splits.training, **counts)
     validation = list(split(splits.validation, seed=options.seed + 1))
@@ -182,7 +182,7 @@ def compare_adapted(load_base: Any, splits: Any, run: Path, options: Options) ->
         to_episode(f"{world}/{number}", world, *parts)
         for number, parts in enumerate(split(splits.test, seed=options.seed + 2))
     ]
-    queries, maps, old = tests[0].queries[:4], {}, {}
+    queries, maps, old, departs = tests[0].queries[:4], {}, {}, tuple[str, ...]()
     photos = [query.photo for query in queries]
     for name, lora in ((ZERO, None), (LORA, run / "adapter")):
         model = load_base(adapter=lora).choosing(steps=options.for_steps)
@@ -196,12 +196,14 @@ def compare_adapted(load_base: Any, splits: Any, run: Path, options: Options) ->
         rows = evaluate(runs, folder=folder, shots=options.shots, batch_size=size, baselines=False)
         drawn = [one.map for one in ways[0].locate(photos, tests[0].examples)]
         maps[name] = torch.stack([one for one in drawn if one is not None])
-        style = model.settings.style
+        style, departs = model.settings.style, departs + model.departures(max(options.shots))
         del model, calibrated, ways, runs
     truth = icgeo.maps.draw([query.lat_lon or (0.0, 0.0) for query in queries], style)
     figure = icgeo.plots.plot_maps(photos, {"truth": truth, **maps})
     figure.savefig(folder / "maps.png", dpi=150)
-    report = format_report(rows, old, splits, world)
+    report = format_report(rows, old, splits, world) + "".join(
+        f"{ZERO} is not as the weights were trained: {departure}\n" for departure in departs
+    )
     (folder / "comparison.md").write_text(f"# Zero-shot against LoRA\n\n{report}", encoding="utf-8")
     return report
 
