@@ -154,6 +154,7 @@ def build(name):
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=dynamic),
         vae=SimpleNamespace(config=SimpleNamespace(z_dim=CHANNELS)),
         vae_scale_factor_spatial=PATCH,
+        _execution_device=torch.device("cpu"),
     )
     text = {"encoder_hidden_states": torch.zeros(1, 2, TEXT)}
     if name == "kontext":
