@@ -23,6 +23,8 @@ from torch import Generator, Tensor
 from icgeo.data import read_location, read_manifest, read_photo
 from icgeo.data.orbit import ViewOptions, land_mask, open_world, random_views, views_to_examples
 from icgeo.data.pixels import square_pixels
+from icgeo.data.places import takeout_names
+from icgeo.data.table_files import TABLE_SUFFIXES
 from icgeo.geolocator import Geolocator
 from icgeo.models import MapModel
 from icgeo.prediction import Example, Prediction
@@ -203,7 +205,10 @@ def read_uploads(paths: Sequence[str | Path], *, held: int = 0) -> tuple[list[Sh
         where there are too many with those that are `held`.
     """
     files = [Path(path) for path in paths]
-    tables = [path for path in files if path.suffix.lower() in (".csv", ".tsv", ".parquet")]
+    beside = {name for path in files for name in takeout_names(path.name)}
+    tables = [
+        one for one in files if one.suffix.lower() in TABLE_SUFFIXES and one.name not in beside
+    ]
     shots: list[Shot] = []
     problems: list[str] = []
     for table in tables:

@@ -7,7 +7,7 @@ counted as a spreadsheet shows them, the header being row 1.
 import logging
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -112,6 +112,8 @@ def _collect(
     rows = _rows(source)
     header = next(rows, [])
     columns = _find_columns(header)
+    if columns[2] is None and not source.is_dir():
+        _tell_of_no_places(source, header, require_location)
     records: list[Record] = []
     problems: list[str] = []
     places: dict[str, str] = {}
@@ -126,10 +128,14 @@ def _collect(
                     "with a comma, or delimit by semicolons"
                 )
             padded = cells + [""] * len(header)
-            id, image, lat, lon = ("" if i is None else padded[i] for i in columns)
+            id, image, lat, lon, *references = ("" if i is None else padded[i] for i in columns)
             photo = _photo_path(image, folder, root)
             is_exif = source.is_dir()
-            location = (read_location(photo) or (None, None)) if is_exif else _located(lat, lon)
+            location = (
+                (read_location(photo) or (None, None))
+                if is_exif
+                else _located(lat, lon, references)
+            )
             if require_location and location[0] is None:
                 raise ManifestError(
                     "expected a location, found none (0, 0 is none); give latitude and longitude"
@@ -150,13 +156,14 @@ def _photo_path(text: str, folder: Path, root: Path | None) -> Path:
     if not text:
         raise ManifestError("expected the path of a photo, got an empty cell; fill it")
     path = folder / text
-    if not path.suffix and not path.exists():  # an id, as in OSV-5M
-        endings = (path.with_suffix(suffix) for suffix in PHOTO_SUFFIXES)
-        path = next((one for one in endings if one.is_file()), path)
     try:
+        if not path.suffix and not path.exists():  # an id, as in OSV-5M
+            endings = (path.with_suffix(suffix) for suffix in PHOTO_SUFFIXES)
+            path = next((one for one in endings if one.is_file()), path)
         is_inside = root is None or path.resolve().is_relative_to(root)
-    except (OSError, RuntimeError, ValueError) as error:  # loops of links, null bytes
-        raise ManifestError(f"expected the path of a photo, got {text!r}: {error}") from error
+    except (OSError, RuntimeError, ValueError) as error:  # loops of links, null bytes, long names
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ManifestError(f"expected the path of a photo, got {quoted(text)}: {why}") from error
     if not is_inside:
         raise ManifestError(
             f"expected a photo in the manifest's folder, got {text!r}, which leaves it; move it "
@@ -193,7 +200,7 @@ def _rows(source: Path) -> Iterator[list[str]]:
 
 
 def _find_columns(names: list[str]) -> list[int | None]:
-    """Find the numbers of the columns of id, image, latitude and longitude."""
+    """Find the numbers of the columns of id, image, latitude, longitude, and their references."""
     known = [plain(name) for name in names]
 
     def find(options: tuple[str, ...]) -> int | None:
@@ -213,11 +220,29 @@ def _find_columns(names: list[str]) -> list[int | None]:
             f"expected columns of {LATITUDE_COLUMNS[:3]} and of {LONGITUDE_COLUMNS[:3]}, or "
             f"neither, got {quoted(names)}"
         )
-    return [find(ID_COLUMNS), image, lat, lon]
+    references = [None if i is None else find((f"{known[i]}ref",)) for i in (lat, lon)]
+    return [find(ID_COLUMNS), image, lat, lon, *references]
 
 
-def to_location(lat_text: str, lon_text: str) -> tuple[float, float] | tuple[None, None]:
-    """Read a location from two cells, (None, None) of two empty ones, or raise a ManifestError."""
+def _tell_of_no_places(source: Path, names: list[str], require_location: bool) -> None:
+    """Raise where a table without columns of places must have them; log it where it has others."""
+    problem = (
+        f"expected columns of {LATITUDE_COLUMNS[:3]} and of {LONGITUDE_COLUMNS[:3]}, got "
+        f"{quoted(names)}"
+    )
+    if require_location:
+        raise ManifestError(f"{problem}; name the columns")
+    if not {plain(name) for name in names} <= {*IMAGE_COLUMNS, *ID_COLUMNS}:
+        logger.warning("%s: %s; took all rows as without a location", source, problem)
+
+
+def to_location(
+    lat_text: str, lon_text: str, references: Sequence[str] = ("", "")
+) -> tuple[float, float] | tuple[None, None]:
+    """Read a location from two cells, (None, None) of two empty ones, or raise a ManifestError.
+
+    References, such as S and W, are of numbers without sign and letter.
+    """
     is_missing = [text.lower() in _MISSING for text in (lat_text, lon_text)]
     if all(is_missing):
         return None, None
@@ -226,7 +251,8 @@ def to_location(lat_text: str, lon_text: str) -> tuple[float, float] | tuple[Non
             f"expected latitude and longitude, got only one: {lat_text!r}, {lon_text!r}; "
             "give both or neither"
         )
-    lat, lon = _degrees(lat_text), _degrees(lon_text)
+    lat = _degrees(lat_text, references[0], letters="NS")
+    lon = _degrees(lon_text, references[1], letters="EW")
     if abs(lat) > 90:
         remedy = "are the columns swapped?" if abs(lon) <= 90 else "give it in degrees"
         raise ManifestError(f"expected latitude in [-90, 90] degrees, got {lat_text}; {remedy}")
@@ -237,9 +263,11 @@ def to_location(lat_text: str, lon_text: str) -> tuple[float, float] | tuple[Non
     return lat, lon if -180 <= lon < 180 else (lon + 180) % 360 - 180
 
 
-def _located(lat_text: str, lon_text: str) -> tuple[float, float] | tuple[None, None]:
+def _located(
+    lat_text: str, lon_text: str, references: Sequence[str]
+) -> tuple[float, float] | tuple[None, None]:
     """Read a location as `to_location`; exactly 0, 0 is none, as receivers without a fix write."""
-    location = to_location(lat_text, lon_text)
+    location = to_location(lat_text, lon_text, references)
     if location != (0, 0):
         return location
     _warn_of_nowhere()
@@ -255,19 +283,30 @@ def _warn_of_nowhere() -> None:
 _EXIFTOOL = re.compile(r"""([\d.]+) deg ([\d.]+)' ([\d.]+)" ?([NSEW])?""")
 
 
-def _degrees(text: str) -> float:
-    """Parse a number, or what exiftool writes without -n; a comma is a decimal one."""
+def _degrees(text: str, reference: str, *, letters: str) -> float:
+    """Parse a number, or what exiftool writes without -n; a comma is a decimal one.
+
+    `letters` are the positive and the negative one of the axis.
+    """
+    letter = "" if reference.lower() in _MISSING else reference[:1].upper()
+    found = _EXIFTOOL.fullmatch(text)
     try:
-        if found := _EXIFTOOL.fullmatch(text):
+        if found:
             degrees, minutes, seconds = map(float, found.groups()[:3])
-            size = degrees + minutes / 60 + seconds / 3600
-            return -size if found[4] in ("S", "W") else size
-        text_of_number = text if "." in text else text.replace(",", ".")
-        value = math.nan if "_" in text else float(text_of_number)
+            value = degrees + minutes / 60 + seconds / 3600
+            letter, is_legal = found[4] or letter, max(minutes, seconds) < 60
+        else:
+            text_of_number = text if "." in text else text.replace(",", ".")
+            value, is_legal = float(text_of_number), "_" not in text
     except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+        value, is_legal = math.nan, False
+    if not is_legal or not math.isfinite(value):
         raise ManifestError(
             f"expected decimal degrees such as -33.86, got {quoted(text)}; convert it"
         )
-    return value
+    if letter and letter not in letters:
+        raise ManifestError(
+            f"expected {' or '.join(letters)} of {quoted(text)}, got {letter!r}; are the columns "
+            "swapped?"
+        )
+    return -value if letter == letters[1] and value > 0 else value

@@ -43,12 +43,18 @@ def parse_xmp(xmp: str | bytes) -> Place:
     So do the files that programs write beside photos.
     """
     text = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else xmp
-    found = {name.lower(): value for name, value in _XMP.findall(text)}
-    return _legal(_xmp_degrees(found.get("lat"), "NS"), _xmp_degrees(found.get("lon"), "EW"))
+    found = {(side + ref).lower(): value for side, ref, value in _XMP.findall(text)}
+    lat, lon = (
+        _xmp_degrees(found.get(side), found.get(f"{side}ref", ""), letters)
+        for side, letters in (("lat", "NS"), ("lon", "EW"))
+    )
+    return _legal(lat, lon)
 
 
 _XMP = re.compile(
-    r"""\b(?:exif|drone-dji):gps(lat|lon)\w*(?:\s*=\s*["']|>)\s*([^"'<]+)""", re.IGNORECASE
+    r"""(?<!/)\b(?:exif|drone-dji):gps(lat|lon)\w*tude(ref)?(?:\s*=\s*["']|\s*>)"""
+    r"""\s*([^\s"'<][^"'<]*)""",
+    re.IGNORECASE,
 )
 _PANORAMA = re.compile(r"GPano:ProjectionType(?:\s*=\s*[\"']|>)\s*equirectangular", re.IGNORECASE)
 
@@ -64,7 +70,7 @@ def read_beside(photo: Path) -> Place:
 
     XMP counts first; of the JSON `geoData`, then `geoDataExif`. A broken file is told in the log.
     """
-    readers = dict.fromkeys(takeout_names(photo.name), _read_takeout)
+    readers = dict.fromkeys(takeout_names(photo.name), lambda path: _read_takeout(path, photo.name))
     xmp = (f"{stem}{suffix}" for stem in (photo.name, photo.stem) for suffix in (".xmp", ".XMP"))
     for name, read in (dict.fromkeys(xmp, _read_xmp) | readers).items():
         path = photo.with_name(name)
@@ -94,8 +100,10 @@ def _read_xmp(path: Path) -> Place:
     return parse_xmp(path.read_bytes())
 
 
-def _read_takeout(path: Path) -> Place:
+def _read_takeout(path: Path, photo: str) -> Place:
     told = json.loads(path.read_bytes())
+    if len(photo) > TAKEOUT_LENGTH and isinstance(told, dict) and not _is_titled(told, photo):
+        return None
     for name in ("geoData", "geoDataExif"):
         place: Any = told.get(name) if isinstance(told, dict) else None
         if isinstance(place, dict):
@@ -103,6 +111,14 @@ def _read_takeout(path: Path) -> Place:
             if found := _legal(lat, lon):
                 return found
     return None
+
+
+def _is_titled(told: Mapping[str, object], photo: str) -> bool:
+    """Say whether the title, the name before it was cut, may be that of a photo."""
+    title = told.get("title")
+    original = re.sub(r"(-edited)?(\(\d+\))?(\.\w*)?$", "", photo)
+    plain = (re.sub(r"\W", "_", text) for text in (str(title), original))
+    return title is None or next(plain).startswith(next(plain))
 
 
 def _legal(lat: float | None, lon: float | None, *, is_measured: bool = False) -> Place:
@@ -114,13 +130,17 @@ def _legal(lat: float | None, lon: float | None, *, is_measured: bool = False) -
     return lat, lon if lon < 180 else -180.0
 
 
-def _xmp_degrees(text: str | None, letters: str) -> float | None:
-    """Return a coordinate of XMP in degrees: a number, or degrees and minutes with a letter."""
+def _xmp_degrees(text: str | None, reference: str, letters: str) -> float | None:
+    """Return a coordinate of XMP in degrees: a number, or degrees and minutes with a letter.
+
+    A letter beside it, `reference`, is of a number without its own.
+    """
     if text is None:
         return None
     text = text.strip().upper()
     letter = text[-1:] if text[-1:] in tuple(letters) else ""
     parts = [_number(part) for part in text.removesuffix(letter).split(",")]
+    letter = letter or reference.strip().upper()[:1]
     size = sum(abs(part) / 60**power for power, part in enumerate(parts))
     return -size if letter == letters[1] or text.startswith("-") else size
 

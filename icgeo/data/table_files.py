@@ -24,11 +24,13 @@ ID_COLUMNS = ("id", "imgid", "gbifid")
 LATITUDE_COLUMNS = (
     *("latitude", "lat", "decimallatitude", "gpslatitude", "compositegpslatitude", "maplatitude"),
     *("photolatitude", "geolatitude", "geolat", "gpslat", "latitudedeg", "dwcdecimallatitude"),
+    *("exifgpslatitude", "xmpgpslatitude"),
 )
 LONGITUDE_COLUMNS = (
     *("longitude", "lon", "lng", "long", "decimallongitude", "gpslongitude"),
     *("compositegpslongitude", "maplongitude", "photolongitude", "geolongitude", "geolon"),
     *("geolng", "gpslon", "gpslng", "longitudedeg", "dwcdecimallongitude"),
+    *("exifgpslongitude", "xmpgpslongitude"),
 )
 """Names of columns, the first of which counts: those of GBIF, exiftool, iNaturalist, Mapillary,
 OSV-5M and Flickr among them."""
@@ -38,6 +40,9 @@ SHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 """How files of Excel and LibreOffice begin."""
 MAPS = (".kmz", ".gpkg", ".shp")
 """Endings of files that GDAL reads, and that begin with bytes."""
+JSONS = (".json", ".geojson", ".jsonl", ".ndjson")
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", *JSONS, ".kml", ".gpx", *MAPS)
+"""Endings of tables."""
 LONGEST_QUOTE = 200
 """Characters of a table that a message quotes."""
 
@@ -76,7 +81,7 @@ def read_rows(path: Path) -> Rows:
             "to_csv(index=False) writes it"
         )
     is_parquet = start.startswith(b"PAR1")
-    is_json = text.startswith((b"{", b"[")) or suffix in (".json", ".geojson", ".jsonl", ".ndjson")
+    is_json = text.startswith((b"{", b"[")) or suffix in JSONS
     is_map = text.startswith(b"<") or suffix in (*MAPS, ".kml", ".gpx")
     kinds: dict[str, tuple[bool, Callable[[Path], Rows]]] = {
         "Parquet": (is_parquet, _parquet_rows),
@@ -100,13 +105,15 @@ def _csv_rows(path: Path) -> Rows:
     Between tabs quotes are letters where they do not enclose cells, as in exports of GBIF.
     """
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        header = stream.readline()
+        header = re.sub(r'"[^"]*"', "", stream.readline())
         delimiter = max(",;\t", key=header.count)
         stream.seek(0)
         is_bare = delimiter == "\t" and '"' in _ENCLOSED.sub("", stream.read())
         stream.seek(0)
         options: Any = {"quoting": csv.QUOTE_NONE} if is_bare else {"strict": True}
-        reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=True, **options)
+        blanks = re.compile(rf'" +(?=[{delimiter}\r\n]|$)')  # behind a closing quote
+        lines = (blanks.sub('"', line) for line in stream)
+        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, **options)
         try:
             for cells in reader:
                 yield [_ENCLOSING.sub(r"\1", cell.strip()) for cell in cells]
@@ -115,8 +122,8 @@ def _csv_rows(path: Path) -> Rows:
             raise TableError(f"expected CSV, got {line}") from error
 
 
-_ENCLOSED = re.compile(r'(?<![^\t\r\n])"(?:[^"]|"")*"(?![^\t\r\n])')
-"""A cell in quotes between tabs."""
+_ENCLOSED = re.compile(r'(?<![^\t\r\n])"(?:[^"]|"")*+"(?![^\t\r\n])')
+"""A cell in quotes between tabs; possessive, for a quote alone would cost memory by the letter."""
 _ENCLOSING = re.compile(r'^"(.*)"$', re.DOTALL)
 
 
@@ -128,9 +135,14 @@ def _parquet_rows(path: Path) -> Rows:
     known = {*IMAGE_COLUMNS, *ID_COLUMNS, *LATITUDE_COLUMNS, *LONGITUDE_COLUMNS}
     try:
         with ParquetFile(path) as file:
-            names = file.schema_arrow.names
+            schema = file.schema_arrow
+            names = schema.names
+            columns = [name for name in names if plain(name).removesuffix("ref") in known]
+            if b"geo" in (schema.metadata or {}) and not _has_places(names):
+                yield from _geoparquet_rows(path, columns, schema.metadata[b"geo"])
+                return
             yield names
-            table = file.read(columns=[name for name in names if plain(name) in known])
+            table = file.read(columns=columns)
         texts = {
             name: table[name].cast(pyarrow.string()).to_pylist() for name in table.column_names
         }
@@ -143,21 +155,71 @@ def _parquet_rows(path: Path) -> Rows:
         yield [(cell or "").strip() for cell in cells]
 
 
+def _geoparquet_rows(path: Path, columns: list[str], geo: bytes) -> Rows:
+    """Read columns, and the points of GeoParquet, whose metadata name the column of these."""
+    import geopandas
+
+    geometry = json.loads(geo)["primary_column"]
+    frame = geopandas.read_parquet(path, columns=[*dict.fromkeys((*columns, geometry))])
+    return _frame_rows(_with_places(frame))
+
+
 def _json_rows(path: Path) -> Rows:
     """Read objects: a list of them, or one a line; GeoJSON is for GDAL."""
     text = path.read_text(encoding="utf-8-sig")
     try:
         told = json.loads(text)
-    except json.JSONDecodeError:
-        told = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except json.JSONDecodeError as error:
+        told = _json_lines(text, error)
     first = told[0] if isinstance(told, list) and told else told
     if isinstance(first, dict) and first.get("type") in ("FeatureCollection", "Feature"):
         return _map_rows(path)
     if isinstance(told, dict):
-        told = next((told[name] for name in LISTS if isinstance(told.get(name), list)), [told])
-    if not all(isinstance(row, dict) for row in told):
+        told = _list_in(told) or [told]
+    if not isinstance(told, list) or not all(isinstance(row, dict) for row in told):
         raise TableError(f"expected a list of objects in JSON, got {quoted(told)}")
-    return _cells(told)
+    return _cells([_with_point(row) for row in told])
+
+
+def _json_lines(text: str, whole: json.JSONDecodeError) -> list[Any]:
+    """Read a value a line; `whole` is what is wrong with the text as one value."""
+    values = []
+    for number, line in enumerate(text.split("\n"), start=1):  # only these end lines of JSON
+        try:
+            values += [json.loads(line)] if line.strip() else []
+        except json.JSONDecodeError as error:
+            if not values:
+                raise whole from error
+            raise TableError(
+                f"expected JSON, got {error.msg} in line {number}: {quoted(line.strip())}; mend "
+                "the line, or leave it out"
+            ) from error
+    return values
+
+
+def _list_in(told: Mapping[str, Any]) -> list[Any] | None:
+    """Find the list of rows, which Flickr has in an object in an object."""
+    inner = [told[name] for name in LISTS if name in told]
+    deeper = (one.get(name) for one in inner if isinstance(one, dict) for name in LISTS)
+    return next((one for one in (*inner, *deeper) if isinstance(one, list)), None)
+
+
+def _with_point(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Put latitude and longitude of a point in GeoJSON, as Mapillary has it, beside the others."""
+    names = ("geometry", "computed_geometry")
+    place = next((row[name] for name in names if isinstance(row.get(name), dict)), None)
+    if place is None or _has_places(row):
+        return row
+    coordinates = place.get("coordinates")
+    if place.get("type") != "Point" or not isinstance(coordinates, list) or len(coordinates) < 2:
+        raise TableError(f"expected a point as geometry, got {quoted(place)}; give its centre")
+    return {**row, "longitude": coordinates[0], "latitude": coordinates[1]}
+
+
+def _has_places(names: Iterable[str]) -> bool:
+    """Say whether columns tell places."""
+    known = {plain(name) for name in names}
+    return bool(known & {*LATITUDE_COLUMNS} and known & {*LONGITUDE_COLUMNS})
 
 
 def _cells(rows: Iterable[Mapping[Any, Any]]) -> Rows:
@@ -182,14 +244,20 @@ def _map_rows(path: Path) -> Rows:
         frames = [geopandas.read_file(path, layer=layer, on_invalid="warn") for layer in wanted]
     for warning in told:
         logger.warning("%s: %s", path, warning.message)
-    frame = pandas.concat([_with_places(one) for one in frames], ignore_index=True)
-    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    if not rows and len(wanted) < len(layers):
+    if not len(layers):
+        raise TableError("expected places of photos, got a map without any; add a point a photo")
+    if not any(len(frame) for frame in frames) and len(wanted) < len(layers):
         raise TableError(
             "expected waypoints, got tracks, which tell no photo; `exiftool -geotag` writes places "
             "of a track into photos by their times"
         )
-    return _cells(rows)
+    return _frame_rows(pandas.concat([_with_places(one) for one in frames], ignore_index=True))
+
+
+def _frame_rows(frame: Any) -> Rows:
+    """Lay out the rows of pandas, in which integers beside what is missing are floats."""
+    values = frame.convert_dtypes().astype(object)
+    return _cells(values.where(frame.notna(), None).to_dict("records"))
 
 
 _TRACKS = ("routes", "tracks", "route_points", "track_points")
@@ -198,9 +266,10 @@ _TRACKS = ("routes", "tracks", "route_points", "track_points")
 
 def _with_places(frame: Any) -> Any:
     """Put latitude and longitude of points beside the other columns, if these do not tell them."""
+    if not hasattr(frame, "to_crs"):  # a table in a GeoPackage, without geometry
+        return frame
     columns = frame.drop(columns=frame.geometry.name)
-    names = {plain(name) for name in columns.columns}
-    if names & {*LATITUDE_COLUMNS} and names & {*LONGITUDE_COLUMNS}:
+    if _has_places(columns.columns):
         return columns
     shapes = (frame.to_crs("EPSG:4326") if frame.crs else frame).geometry
     is_point = shapes.geom_type == "Point"

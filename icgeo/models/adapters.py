@@ -1,20 +1,21 @@
 """Load a LoRA as its trainer stored it, whole or not at all.
 
 Known are diffusers' format, and what diffusers converts to it; a folder of PEFT, whose
-`adapter_config.json` says rank, alpha, rsLoRA and DoRA; and layers by their names in the
-transformer, without a prefix.
+`adapter_config.json` says rank, alpha, rsLoRA and DoRA, and must be there; and layers by their
+names in the transformer, without a prefix.
 """
 
 import json
 import logging
 from collections.abc import Iterable
 from dataclasses import fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor
 
+from icgeo.data.photos import why_missing
 from icgeo.models import hub
 from icgeo.models.hub import LoadError
 from icgeo.options import LoadOptions
@@ -40,7 +41,7 @@ def load_adapter(model: Any, options: LoadOptions) -> None:
     try:
         weights = load_file(path)
         require_pairs(weights, path)
-        if (config := path.with_name(PEFT_CONFIG)).is_file():
+        if config := peft_config(path, weights, options):
             settings = json.loads(config.read_text(encoding="utf-8"))
             named = {name.removeprefix(PEFT_PREFIX): x for name, x in weights.items()}
             load_named(transformer, named, metadata=lora_metadata(settings, layers_of(named)))
@@ -63,11 +64,44 @@ def load_adapter(model: Any, options: LoadOptions) -> None:
         )
 
 
+def peft_config(path: Path, weights: Iterable[str], options: LoadOptions) -> Path | None:
+    """Find the settings of PEFT beside weights, on the hub if these are of it; None without PEFT.
+
+    Raises:
+        LoadError: keys of PEFT without the settings.
+    """
+    beside = path.with_name(PEFT_CONFIG)
+    if beside.is_file():
+        return beside
+    if not any(name.startswith(PEFT_PREFIX) for name in weights):
+        return None
+    try:
+        if not Path(str(options.adapter)).exists():
+            folder = PurePosixPath(options.weight_name or LORA).parent
+            return hub.pipeline_part(
+                str(options.adapter),
+                str(folder / PEFT_CONFIG),
+                local_files_only=options.local_files_only,
+            )
+    except LoadError as error:
+        raise LoadError(f"{_without_config(path)} ({error})") from error
+    raise LoadError(_without_config(path))
+
+
+def _without_config(path: Path) -> str:
+    return (
+        f"expected {PEFT_CONFIG} beside {path}, which tells rank and alpha, found none; put it "
+        "there"
+    )
+
+
 def adapter_file(options: LoadOptions) -> Path:
     """Find the one safetensors file of an adapter, in a folder or on the hub."""
     adapter = str(options.adapter)
     path, name = Path(adapter), options.weight_name
     if not path.exists():
+        if adapter.endswith(".safetensors") or adapter.startswith((".", "/", "~")):
+            raise LoadError(f"there is no such file: {adapter}; {why_missing(adapter)}")
         hub.refuse_pickles([name or LORA], adapter)
         return hub.pipeline_part(adapter, name or LORA, local_files_only=options.local_files_only)
     if path.is_file():

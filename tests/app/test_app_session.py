@@ -64,6 +64,25 @@ def test_a_manifest_finds_its_photos_by_name_wherever_they_were_uploaded(photo, 
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("bank.json", '[{"image": "one.jpg", "lat": 10, "lon": 20}]'),
+        ("bank.JSONL", '{"image": "one.jpg", "lat": 10, "lon": 20}'),
+        (
+            "bank.geojson",
+            '{"type": "Feature", "properties": {"image": "one.jpg"}, "geometry": {"type": "Point",'
+            ' "coordinates": [20, 10]}}',
+        ),
+    ],
+)
+def test_all_kinds_of_tables_are_read(photo, tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    shots, problems = read_uploads([tmp_path / name, photo("one.jpg")])
+    assert not problems
+    assert [(shot.name, shot.place) for shot in shots] == [("one.jpg", (10, 20))]
+
+
+@pytest.mark.parametrize(
     ("rows", "message"),
     [
         ("image,lat,lon\none.jpg,10,20\ngone.jpg,1,2\n", "1 of 2 are missing, gone.jpg first"),

@@ -17,10 +17,10 @@ XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description {}/></x:xmpmeta>'
 XMP_PARIS = XMP.format('exif:GPSLatitude="48.858" exif:GPSLongitude="2.352"')
 
 
-def takeout(place=PARIS, exif=(0.0, 0.0)):
+def takeout(place=PARIS, exif=(0.0, 0.0), title="x"):
     parts = zip(("geoData", "geoDataExif"), (place, exif), strict=True)
     return json.dumps(
-        {"title": "x"} | {name: {"latitude": lat, "longitude": lon} for name, (lat, lon) in parts}
+        {"title": title} | {name: {"latitude": lat, "longitude": lon} for name, (lat, lon) in parts}
     )
 
 
@@ -61,9 +61,19 @@ LONGER = "PXL_20230709_123456789.PORTRAIT-01.COVER~2.jpg"
 def test_json_of_takeout_is_found(name, beside, tmp_path):
     path = photo(tmp_path / name)
     assert read_location(path) is None
-    (tmp_path / beside).write_text(takeout())
+    (tmp_path / beside).write_text(takeout(title=name))
     assert read_location(path) == PARIS
     assert read_location(str(path)) == PARIS
+
+
+def test_the_title_tells_whose_json_it_is_where_names_are_cut(tmp_path):
+    start = "a walk & a rest in the hills behind the harbour of "
+    path = photo(tmp_path / f"{start.replace('&', '_')}Genoa.jpg")
+    beside = tmp_path / f"{path.name[:46]}.json"
+    beside.write_text(takeout(title=f"{start}Lagos.jpg"))
+    assert read_location(path) is None
+    beside.write_text(takeout(title=f"{start}Genoa.jpg"))
+    assert read_location(path) == PARIS
 
 
 @pytest.mark.parametrize(
@@ -108,6 +118,20 @@ def test_a_folder_of_takeout_has_places(tmp_path):
         photo(tmp_path / name)
         (tmp_path / f"{name}.supplemental-metadata.json").write_text(takeout(place))
     assert [record.lat_lon for record in read_manifest(tmp_path)] == [PARIS, None, (-1.5, 2.5)]
+
+
+@pytest.mark.parametrize(
+    ("xmp", "expected"),
+    [
+        ("<exif:GPSLatitude>48,30N</{0}>\n <exif:GPSLongitude>2,15E</exif:GPSLongitude>\n", 48.5),
+        ("<exif:GPSLatitude>\n 48,30S\n</{0}>\n<exif:GPSLongitude >2,15E</a>", -48.5),
+        ('exif:GPSLatitude="48.5" exif:GPSLatitudeRef="S" exif:GPSLongitude="2.25"', -48.5),
+        ('exif:GPSLatitudeRef="N" exif:GPSLatitude="48,30S" exif:GPSLongitude="2.25"', -48.5),
+        ('drone-dji:GpsLatitude="+48.5" drone-dji:GpsLongtitude="+2.25"', 48.5),
+    ],
+)
+def test_xmp_is_read_however_it_is_laid_out(xmp, expected):
+    assert parse_xmp(xmp.format("exif:GPSLatitude")) == (expected, 2.25)
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,17 @@
 
 import io
 import json
+import tracemalloc
 import zipfile
 
 import geopandas
 import pandas
+import pyogrio
 import pytest
 
 import icgeo
 from icgeo.data.manifest import ManifestError, read_manifest
+from icgeo.data.table_files import read_rows
 
 SYDNEY = (-33.86, 151.21)
 
@@ -92,6 +95,76 @@ def test_numbers_that_are_none_are_refused(text, tmp_path):
         read_manifest(path)
 
 
+EXIFTOOL = {
+    "beside": ("GPSLatitude", "GPSLatitudeRef", "GPSLongitude", "GPSLongitudeRef"),
+    "-G": ("EXIF:GPSLatitude", "EXIF:GPSLatitudeRef", "EXIF:GPSLongitude", "EXIF:GPSLongitudeRef"),
+}
+
+
+@pytest.mark.parametrize("header", EXIFTOOL.values(), ids=[*EXIFTOOL])
+@pytest.mark.parametrize(
+    "cells", ["33.5,S,70.25,W", "33.5,South,70.25,West", "-33.5,S,-70.25,N/A", "-33.5,,-70.25,"]
+)
+def test_letters_in_columns_are_those_of_unsigned_numbers(header, cells, tmp_path):
+    text = f"SourceFile,{','.join(header)}\na.jpg,{cells}\n"
+    assert places(written(tmp_path, "m.csv", text)) == {"a.jpg": (-33.5, -70.25)}
+    frame = pandas.read_csv(io.StringIO(text), dtype=str)
+    frame.to_parquet(tmp_path / "m.parquet")
+    assert places(tmp_path / "m.parquet") == {"a.jpg": (-33.5, -70.25)}
+
+
+@pytest.mark.parametrize(
+    ("lat", "lon", "words"),
+    [
+        ("33 deg 30' 0.00\" E", "1", "expected N or S of .*, got 'E'"),
+        ("1", "33 deg 30' 0.00\" S", "expected E or W of .*, got 'S'"),
+        ("33 deg 75' 0.00\" S", "1", "expected decimal degrees"),
+        ("33 deg 30' 60.00\" S", "1", "expected decimal degrees"),
+    ],
+)
+def test_degrees_of_another_axis_are_refused(lat, lon, words, tmp_path):
+    text = f"SourceFile\tGPSLatitude\tGPSLongitude\na.jpg\t{lat}\t{lon}\n"
+    with pytest.raises(ManifestError, match=words):
+        read_manifest(written(tmp_path, "m.csv", text))
+
+
+def test_columns_of_places_that_are_not_known_are_told_once(tmp_path, caplog):
+    path = written(tmp_path, "m.csv", "image,breite,laenge\na.jpg,1,2\nb.jpg,1,2\n")
+    assert places(path) == {"a.jpg": None, "b.jpg": None}
+    assert caplog.text.count("got ['image', 'breite', 'laenge']; took all rows") == 1
+    for errors in ("raise", "skip"):
+        with pytest.raises(ManifestError, match=r"got .*'breite', 'laenge'.; name the") as refused:
+            read_manifest(path, require_location=True, errors=errors)
+        assert str(refused.value).count("expected columns") == 1
+
+
+def test_points_of_geoparquet_are_read(tmp_path):
+    frame = geopandas.GeoDataFrame(
+        {"image": ["a.jpg", "b.jpg"], "note": [[1], [2]]},
+        geometry=geopandas.points_from_xy([151.21, None], [-33.86, None], crs="EPSG:4326"),
+    )
+    frame.to_crs("EPSG:3857").to_parquet(tmp_path / "m.parquet")
+    assert places(tmp_path / "m.parquet") == {"a.jpg": pytest.approx(SYDNEY), "b.jpg": None}
+
+
+def test_integers_beside_features_without_them_stay_whole(tmp_path):
+    features = [{**FEATURE, "properties": {"id": 7}}, {**FEATURE, "properties": {"file": "b.jpg"}}]
+    features[0]["properties"]["file"] = "a.jpg"
+    text = json.dumps({"type": "FeatureCollection", "features": features})
+    records = read_manifest(written(tmp_path, "m.geojson", text))
+    assert [record.id for record in records] == ["7", "b.jpg"]
+
+
+def test_one_quote_costs_no_memory(tmp_path):
+    path = written(tmp_path, "m.tsv", 'image\tlat\tlon\na.jpg\t1\t2\n"' + "x\n" * 500_000)
+    tracemalloc.start()
+    rows = read_rows(path)
+    next(rows)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10e6, "ten bytes a letter"
+
+
 @pytest.mark.parametrize(
     "rows",
     [
@@ -111,12 +184,25 @@ def test_quotes_between_tabs(rows, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ['a.jpg, "48,85", "2,35"', '"a.jpg",   "48.85",2.35', 'a.jpg, 48.85 , "2.35"']
+    "line",
+    [
+        'a.jpg, "48,85", "2,35"',
+        '"a.jpg" , 48.85, 2.35',
+        '"a.jpg" ,"48.85"  , "2.35" ',
+        '"a.jpg",   "48.85",2.35',
+        'a.jpg, 48.85 , "2.35"',
+    ],
 )
 def test_spaces_before_quotes(line, tmp_path):
     assert places(written(tmp_path, "m.csv", f"image, lat, lon\n{line}\n")) == {
         "a.jpg": (48.85, 2.35)
     }
+
+
+def test_delimiters_in_quotes_of_a_header_do_not_count(tmp_path):
+    header = '"image";"lat";"lon";"note (a, b, c, d, e)"'
+    path = written(tmp_path, "m.csv", f"{header}\na.jpg;48,85;2,35;x, y\n")
+    assert places(path) == {"a.jpg": (48.85, 2.35)}
 
 
 ROW = {"image": "a.jpg", "lat": SYDNEY[0], "lon": SYDNEY[1], "note": None}
@@ -135,7 +221,11 @@ GPX = (
     '<wpt lat="-33.86" lon="151.21"><name>a.jpg</name></wpt>'
     '<trk><trkseg><trkpt lat="1" lon="2"/></trkseg></trk></gpx>'
 )
+MAPILLARY = {"id": "a.jpg", "geometry": {"type": "Point", "coordinates": SYDNEY[::-1]}}
 TABLES = {
+    "mapillary.json": json.dumps({"data": [MAPILLARY, MAPILLARY | {"id": "b.jpg"}]}),
+    "flickr.json": json.dumps({"photos": {"page": 1, "photo": [{"id": "a.jpg", **ROW}]}}),
+    "separators.jsonl": json.dumps({**ROW, "note": "a\u2028b\u0085c"}, ensure_ascii=False),
     "rows.jsonl": json.dumps(ROW) + "\n\n" + json.dumps({**ROW, "image": "b.jpg"}),
     "one.ndjson": json.dumps(ROW),
     "list.json": json.dumps([ROW, {"image": "b.jpg", "lat": -33.86, "lon": "151.21"}]),
@@ -181,7 +271,19 @@ def test_other_projections_and_archives_of_maps_are_read(tmp_path):
         ("m.geojson", "x" * 9000, "expected JSON, got"),
         ("m.json", '["a.jpg"]', "expected a list of objects in JSON, got"),
         ("m.json", "[" * 100_000, "expected JSON, got"),
-        ("m.jsonl", '{"image": "a.jpg"}\n{"image', "expected JSON, got"),
+        ("m.jsonl", '{"image": "a.jpg"}\n{"image', "expected JSON, got .* in line 2: '{\"image'"),
+        ("m.json", "5", "expected a list of objects in JSON, got 5"),
+        ("m.json", "null", "expected a list of objects in JSON, got None"),
+        (
+            "m.json",
+            json.dumps([{"id": "a", "geometry": {"type": "LineString", "coordinates": [[1, 2]]}}]),
+            "expected a point as geometry, got .*LineString",
+        ),
+        (
+            "m.kml",
+            '<?xml version="1.0"?><kml xmlns="http://www.opengis.net/kml/2.2"><Document/></kml>',
+            "expected places of photos, got a map without any",
+        ),
         ("m.kml", "x" * 9000, "expected a map such as KML or GPX, got"),
         ("m.kml", KML[:-40] * 400, "expected a map such as KML or GPX, got"),
         ("m.gpx", GPX.replace("wpt", "rte"), "tracks, which tell no photo; `exiftool -geotag`"),
@@ -203,6 +305,18 @@ def test_what_is_no_manifest_is_named_in_short(name, content, words, tmp_path):
     with pytest.raises(ManifestError, match=words) as refused:
         read_manifest(written(tmp_path, name, content))
     assert len(str(refused.value)) < 800
+
+
+def test_a_table_of_a_geopackage_needs_no_geometry(tmp_path):
+    pyogrio.write_dataframe(pandas.DataFrame([ROW]), tmp_path / "m.gpkg", driver="GPKG")
+    assert places(tmp_path / "m.gpkg") == {"a.jpg": SYDNEY}
+
+
+def test_a_name_that_is_too_long_is_a_row(tmp_path):
+    path = written(tmp_path, "m.csv", f"image,lat,lon\n{'x' * 300},1,2\nb.jpg,1,2\n")
+    assert [one.path.name for one in read_manifest(path, errors="skip")] == ["b.jpg"]
+    with pytest.raises(ManifestError, match=r"row 2: expected the path .*: File name too long"):
+        read_manifest(path)
 
 
 def test_an_excel_sheet_is_named(tmp_path):

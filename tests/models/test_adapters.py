@@ -1,6 +1,8 @@
 """Tests that a LoRA is loaded whole, as its trainer stored it, or refused with the reason."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +10,9 @@ import twins
 from safetensors.torch import load_file, save_file
 
 import icgeo
-from icgeo.models.adapters import LORA
+from icgeo.models import hub
+from icgeo.models.adapters import LORA, peft_config
+from icgeo.options import LoadOptions
 
 LAYERS = ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.attn.to_k")
 
@@ -247,3 +251,38 @@ def test_what_is_saved_by_diffusers_comes_back(klein, tmp_path):
     (scaling,) = again.get_submodule(LAYERS[0]).scaling.values()
     assert scaling == 3
     assert len(load_file(tmp_path / LORA)) > 0
+
+
+def test_peft_without_its_settings_is_refused(klein, tmp_path):
+    save_file(weights("base_model.model."), tmp_path / "adapter_model.safetensors")
+    with pytest.raises(icgeo.LoadError, match=r"expected adapter_config.json beside .* alpha"):
+        icgeo.load(klein, adapter=tmp_path)
+
+
+def test_settings_of_peft_come_from_the_hub_too(klein, tmp_path, monkeypatch):
+    """The hub keeps each file that is asked for, and no other, in a folder."""
+    there, cache = tmp_path / "there", tmp_path / "cache"
+    there.mkdir()
+    cache.mkdir()
+    parts = weights("base_model.model.")
+    save_file(parts, there / "adapter_model.safetensors")
+
+    def download(source, name, **_):
+        if not (there / name).is_file():
+            raise icgeo.LoadError(f"{source} has no {name}")
+        return shutil.copy(there / name, cache / name)
+
+    monkeypatch.setattr(hub, "pipeline_part", download)
+    asked = {"adapter": "someone/lora", "weight_name": "adapter_model.safetensors"}
+    options = LoadOptions(**asked)
+    with pytest.raises(icgeo.LoadError, match=r"expected adapter_config.json .*has no"):
+        peft_config(Path(cache / "adapter_model.safetensors"), parts, options)
+    (there / "adapter_config.json").write_text("{}")
+    found = peft_config(Path(cache / "adapter_model.safetensors"), parts, options)
+    assert found == cache / "adapter_config.json"
+
+
+@pytest.mark.parametrize("name", ["loras/mine.safetensors", "./mine", "~/mine.safetensors"])
+def test_a_file_that_is_missing_is_not_sought_on_the_hub(klein, name):
+    with pytest.raises(icgeo.LoadError, match=r"no such file: .*(check the path|shell replaces)"):
+        icgeo.load(klein, adapter=name)
