@@ -21,7 +21,7 @@ from urllib.parse import quote_from_bytes
 from icgeo import config
 from icgeo.config import UsageError
 from icgeo.options import Choice, DemoOptions, LoadOptions, LocateOptions, ModelOptions, fields_of
-from icgeo.writing import write_atomically
+from icgeo.writing import partial_name, write_atomically
 
 if TYPE_CHECKING:
     from icgeo.geolocator import Geolocator
@@ -153,6 +153,8 @@ class Journal:
         head = json.dumps({**vars(options), "photos": None, "json": None}, default=str) + "\n"
         text = path.read_bytes() if path.is_file() else b""
         first, *lines = text.splitlines(keepends=True) or [b""]
+        if not head.encode().startswith(first) and not _is_head(first):
+            raise UsageError(f"{path} is not of icgeo; move it, or give another --save")
         if lines and not lines[-1].endswith(b"\n"):
             lines.pop()  # torn
         # whole batches: an answer varies in its last digits with those beside it
@@ -176,13 +178,21 @@ class Journal:
         """Add the rows of a batch, with the features that GeoJSON has of them."""
         from shapely import to_geojson
 
-        with self.path.open("a", encoding="utf-8") as stream:
-            for row, prediction in located:
-                features = _features(row, prediction) if self.is_geojson else []
-                for feature in features:
-                    if feature["geometry"] is not None:
-                        feature["geometry"] = json.loads(to_geojson(feature["geometry"]))
-                stream.write(json.dumps({"row": row, "features": features}) + "\n")
+        lines = []
+        for row, prediction in located:
+            features = _features(row, prediction) if self.is_geojson else []
+            for feature in features:
+                if feature["geometry"] is not None:
+                    feature["geometry"] = json.loads(to_geojson(feature["geometry"]))
+            lines.append(json.dumps({"row": row, "features": features}) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.writelines(lines)
+        except OSError as error:
+            raise UsageError(
+                f"cannot write {self.path}: {error.strerror or error}; the same command goes on "
+                "behind what is there"
+            ) from error
 
     def finish(self) -> None:
         """Save all rows, in the format of the suffix."""
@@ -201,6 +211,14 @@ class Journal:
                 row["geometry"] = shape(row["geometry"])
         _save(rows, self.save)
         self.path.unlink()
+
+
+def _is_head(line: bytes) -> bool:
+    """Say whether a journal of any options begins with a line."""
+    try:
+        return {"photos", "save"} <= json.loads(line).keys()
+    except (ValueError, AttributeError):
+        return False
 
 
 def _row(line: bytes) -> dict[str, Any]:
@@ -222,6 +240,10 @@ def _check(options: PredictOptions) -> None:
         return
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"expected a file that ends in {', '.join(SUFFIXES)}, got {path}")
+    try:
+        partial_name(path).exists()  # the longest name that is written
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; give another --save") from error
     if path.is_dir():
         raise UsageError(f"expected a file to save, got the folder {path}; add a name")
     if not path.parent.is_dir():
@@ -251,11 +273,18 @@ def _sources(photos: Iterable[str]) -> Iterator[str]:
 
     for photo in photos:
         if photo == "-":
-            yield from (line for line in _listed() if line and not Path(line).is_dir())
-        elif photo and Path(photo).is_dir():
+            yield from (line for line in _listed() if line and not _is_folder(line))
+        elif photo and _is_folder(photo):
             yield from map(str, photos_in(photo))
         else:
             yield photo
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):  # a name that is too long, which the photo's own error tells
+        return False
 
 
 def _listed() -> Iterator[str]:
@@ -396,6 +425,11 @@ COMMANDS: dict[type[Any], Callable[[Any], int]] = {
 """What runs with which options; a command is called as its function is."""
 
 
+def _silence() -> None:
+    """Let nothing more be written to standard output, which Python would try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     for name in ("stdout", "stderr"):
@@ -409,12 +443,18 @@ def main(args: Sequence[str] | None = None) -> int:
         text = "Locate photos by showing a model that draws maps a few solved cases."
         options = config.parse(commands, args, description=text, **about)
         config.prepare_process()
-        return COMMANDS[type(options)](options)
+        code = COMMANDS[type(options)](options)
+        sys.stdout.flush()
+        return code
     except UsageError as error:
         sys.stderr.write(f"icgeo: error: {config.one_line(error)}\n")
         return 2
     except BrokenPipeError:  # who reads the answers has enough of them
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         return 1
+    except OSError as error:  # a full disk
+        _silence()
+        sys.stderr.write(f"icgeo: error: cannot go on: {config.one_line(error)}\n")
+        return 2
     except KeyboardInterrupt:
         return 130

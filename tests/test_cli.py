@@ -346,6 +346,44 @@ def test_streams_that_are_closed_are_no_traceback(album, closed, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("rest", "words", "code"),
+    [
+        ("--json > /dev/full", "cannot go on: [Errno 28] No space left on device", 2),
+        ('--save "{}/out.csv" --batch_size 1', "out.csv.part: File too large; the same comm", 2),
+    ],
+)
+def test_a_full_disk_is_one_line(album, tmp_path, rest, words, code):
+    photos = " ".join(f'"{album}/{number}.png"' for number in (0, 1, 2, 3) * 3)
+    command = f'"{sys.executable}" -m icgeo predict {photos} {rest.format(tmp_path)}'
+    line = f"ulimit -f 3; {command}"  # KiB of a file
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+    assert words in done.stderr.splitlines()[-1]
+    assert done.returncode == code
+
+
+def test_names_that_are_too_long_are_told(album, tmp_path, typed, capsys):
+    typed("x" * 300, album / "0.png")
+    assert cli.main(["predict", "y" * 300, "-", "--json"]) == 1
+    rows = rows_of(capsys.readouterr().out)
+    assert ["File name too long" in row.get("error", "") for row in rows] == [True, True, False]
+    for length in (250, 300):
+        path = tmp_path / f"{'x' * length}.csv"
+        assert cli.main(["predict", str(album / "0.png"), "--save", str(path)]) == 2
+        assert "File name too long; give another --save" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["my notes\n", "{}\n", "[1]"])
+def test_a_foreign_file_is_not_taken_for_a_journal(album, tmp_path, text, capsys):
+    (tmp_path / "out.csv.part").write_text(text)
+    asked = ["predict", str(album / "0.png"), "--save", str(tmp_path / "out.csv")]
+    assert cli.main(asked) == 2
+    assert "out.csv.part is not of icgeo; move it" in capsys.readouterr().err
+    assert (tmp_path / "out.csv.part").read_text() == text
+
+
+@pytest.mark.parametrize(
     ("args", "words"),
     [
         ((), 'expected "subcommand" to be one of'),

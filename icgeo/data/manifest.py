@@ -83,7 +83,7 @@ def read_manifest(
         ManifestError: missing or unreadable file, no image column, bad rows, or no rows at all.
     """
     source = Path(path)
-    if not source.exists():
+    if not _exists(source):
         raise ManifestError(
             f"{source}: expected a manifest, found no such file; {why_missing(source)}"
         )
@@ -101,6 +101,13 @@ def read_manifest(
     if not records:
         raise ManifestError(f"{source}: expected photos, found none; add a row for each photo")
     return records
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # its name is too long
+        return False
 
 
 def _collect(

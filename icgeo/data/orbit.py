@@ -211,7 +211,10 @@ def panorama_views(photo: Photo, count: int = 4, *, size: int = 512) -> list[Ima
 
     Raises:
         PhotoError: it cannot be read.
+        ValueError: fewer than 3 views, which no lens shows together.
     """
+    if count < 3:
+        raise ValueError(f"expected at least 3 views of a panorama, got {count}; ask for 4")
     pixels = torch.from_numpy(np.array(read_photo(photo)))
     lon = sphere.wrap_longitude(torch.arange(count) * 360.0 / count)
     centre = sphere.to_xyz(torch.stack((torch.zeros(count), lon), dim=-1))

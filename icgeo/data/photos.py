@@ -170,7 +170,8 @@ def _location_of(image: Image.Image) -> Place:
 
 def _xmp(image: Image.Image) -> str | bytes:
     told = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
-    return told or b"".join(_raw_profiles(image))
+    is_text = isinstance(told, str | bytes)  # a TIFF may have numbers there
+    return told if told and is_text else b"".join(_raw_profiles(image))
 
 
 def _raw_profiles(image: Image.Image) -> Iterator[bytes]:
@@ -295,6 +296,8 @@ def _tiff(stream: _Stream, name: str) -> TiffImageFile:
     kind = image.tag_v2.get(NEW_SUBFILE_TYPE, 0)
     if DNG_VERSION in image.tag_v2 or (isinstance(kind, int) and kind & 1):
         raise _raw_error("DNG or another RAW file")
+    if not isinstance(image.info.get("xmp", b""), str | bytes):
+        del image.info["xmp"]  # numbers, on which Pillow would fail where it turns the photo
     return image
 
 

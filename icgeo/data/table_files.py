@@ -24,13 +24,13 @@ ID_COLUMNS = ("id", "imgid", "gbifid")
 LATITUDE_COLUMNS = (
     *("latitude", "lat", "decimallatitude", "gpslatitude", "compositegpslatitude", "maplatitude"),
     *("photolatitude", "geolatitude", "geolat", "gpslat", "latitudedeg", "dwcdecimallatitude"),
-    *("exifgpslatitude", "xmpgpslatitude"),
+    *("exifgpslatitude", "xmpgpslatitude", "gpsgpslatitude", "xmpexifgpslatitude"),
 )
 LONGITUDE_COLUMNS = (
     *("longitude", "lon", "lng", "long", "decimallongitude", "gpslongitude"),
     *("compositegpslongitude", "maplongitude", "photolongitude", "geolongitude", "geolon"),
     *("geolng", "gpslon", "gpslng", "longitudedeg", "dwcdecimallongitude"),
-    *("exifgpslongitude", "xmpgpslongitude"),
+    *("exifgpslongitude", "xmpgpslongitude", "gpsgpslongitude", "xmpexifgpslongitude"),
 )
 """Names of columns, the first of which counts: those of GBIF, exiftool, iNaturalist, Mapillary,
 OSV-5M and Flickr among them."""
@@ -159,9 +159,12 @@ def _geoparquet_rows(path: Path, columns: list[str], geo: bytes) -> Rows:
     """Read columns, and the points of GeoParquet, whose metadata name the column of these."""
     import geopandas
 
-    geometry = json.loads(geo)["primary_column"]
-    frame = geopandas.read_parquet(path, columns=[*dict.fromkeys((*columns, geometry))])
-    return _frame_rows(_with_places(frame))
+    try:
+        geometry = json.loads(geo)["primary_column"]
+        frame = geopandas.read_parquet(path, columns=[*dict.fromkeys((*columns, geometry))])
+        return _frame_rows(_with_places(frame))
+    except Exception as error:  # libraries raise nearly anything on damaged metadata
+        raise TableError(f"expected GeoParquet, got {one_line(error)[:LONGEST_QUOTE]}") from error
 
 
 def _json_rows(path: Path) -> Rows:

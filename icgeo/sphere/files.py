@@ -117,7 +117,9 @@ def _fits_columns(path: Path) -> tuple[Columns, Columns]:
 
     # astropy would leave a file that it refuses open
     with path.open("rb") as stream, fits.open(stream, memmap=False) as tables:
-        table = next(one for one in tables if isinstance(one, fits.BinTableHDU))
+        table = next((one for one in tables if isinstance(one, fits.BinTableHDU)), None)
+        if table is None:
+            raise ValueError("images alone; a picture of the sky is no sky map")
         values = {name: np.array(table.data[name]).ravel() for name in table.columns.names}
         return dict(table.header), _numbers(values)
 
@@ -134,15 +136,24 @@ def _numbers(columns: Columns) -> Columns:
     known = [columns[name] for name in KNOWN if name in columns]
     if any(one.dtype.kind not in "fiu" or len(one) != len(known[0]) for one in known):
         raise ValueError(f"columns {[*columns]} that are no numbers, or of several lengths")
-    return columns
+    return {
+        name: one.astype(np.int64) if name in ("UNIQ", "uniq") and one.dtype.kind == "u" else one
+        for name, one in columns.items()
+    }
 
 
 def _flat(pixels: Any, values: Any, nside: Any, *, is_ring: bool) -> Mass:
     """Put values of pixels, all of them or some, in NESTED order."""
     side = nside if isinstance(nside, int) else math.isqrt(len(values) // 12)
-    cells = np.arange(12 * side**2 if side <= 2 * 2**MOST_LEVEL else 0)
+    if side > 2 * 2**MOST_LEVEL:
+        raise ValueError(
+            f"expected nside at most {2 * 2**MOST_LEVEL} without UNIQ, got {side}; make it coarser "
+            "first, as with healpy.ud_grade"
+        )
+    cells = np.arange(12 * side**2)
     pixels = np.arange(len(values)) if pixels is None and len(values) == len(cells) else pixels
-    if pixels is None or not len(pixels) or pixels.min() < 0 or pixels.max() >= len(cells):
+    is_known = pixels is not None and len(pixels) and (pixels == np.floor(pixels)).all()
+    if not is_known or pixels.min() < 0 or pixels.max() >= len(cells):  # NaN is not known
         raise ValueError(
             f"expected values of all pixels of nside {side}, or a column PIXEL of numbers of them, "
             f"got {len(values)} values"

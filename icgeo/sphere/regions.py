@@ -16,13 +16,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from icgeo.sphere.healpix import cell_lat_lon, cell_outlines, cell_side
+from icgeo.sphere.healpix import cell_outlines
 
 if TYPE_CHECKING:
     import geopandas
 
 NAMES = ("name", "geonames", "iso2", "iso3")
 """Columns by which a country goes: that of Natural Earth, of GeoNames, and by ISO 3166 if any."""
+ALIASES = {
+    **{"uk": "gb", "great britain": "gb", "czech republic": "cz", "turkiye": "tr", "burma": "mm"},
+    **{"ivory coast": "ci", "holland": "nl", "swaziland": "sz", "cape verde": "cv", "uae": "ae"},
+    **{"east timor": "tl", "dr congo": "cd"},
+}
+"""Other names of countries, and their codes in ISO 3166."""
+COARSE = 16
+"""Nside of the cells by which those far from a border are found."""
 
 
 @lru_cache(maxsize=1)
@@ -63,10 +71,12 @@ def _country(name: str) -> int:
     frame = countries()
     columns = (frame[column].dropna().items() for column in reversed(NAMES))
     rows = {_plain(value): row for column in columns for row, value in column}
-    if (asked := _plain(name)) in rows:
-        return rows[asked]
-    like = get_close_matches(asked, rows, n=1)
-    remedy = f"did you mean {frame['name'][rows[like[0]]]!r}?" if like else "such as FR or France"
+    asked = _plain(name)
+    if (known := ALIASES.get(asked, asked)) in rows:
+        return rows[known]
+    like = get_close_matches(asked, rows, n=1, cutoff=0.75)
+    other = f"did you mean {frame['name'][rows[like[0]]]!r}?" if like else "such as FR or France."
+    remedy = f"{other} Small territories are not in the table: give a polygon"
     raise ValueError(f"expected the name or ISO code of a country, got {name[:80]!r}; {remedy}")
 
 
@@ -81,8 +91,7 @@ def _as_polygon(region: Any) -> Any:
     import shapely
 
     if hasattr(region, "to_crs"):
-        shapes = region.geometry
-        region = (shapes.to_crs("EPSG:4326") if shapes.crs else shapes).union_all()
+        region = _in_degrees(region.geometry).union_all()
     if getattr(region, "geom_type", None) not in ("Polygon", "MultiPolygon") or region.is_empty:
         kind = getattr(region, "geom_type", type(region).__name__)
         raise ValueError(f"expected a polygon, or a country's name or ISO code, got {kind}")
@@ -102,17 +111,52 @@ def _as_polygon(region: Any) -> Any:
     return shapely.union_all(shapely.intersection(turned, world))
 
 
+def _in_degrees(shapes: Any) -> Any:
+    """Return shapes in degrees: sides that are straight in a projection bend."""
+    if shapes.crs is None or shapes.crs.is_geographic:
+        return shapes if shapes.crs is None else shapes.to_crs("EPSG:4326")
+    west, south, east, north = shapes.total_bounds
+    turned = shapes.segmentize(max(east - west, north - south, 1e-9) / 200).to_crs("EPSG:4326")
+    for ring in turned.boundary.explode():
+        if (np.abs(np.diff(np.asarray(ring.coords)[:, 0])) > 180).any():
+            raise ValueError(
+                "expected a region that stays on one side of the antimeridian in its projection, "
+                "got a ring across it or around a pole; give it in degrees (EPSG:4326), with "
+                "longitudes beyond 180 where it crosses"
+            )
+    return turned
+
+
+def _near(polygon: Any, nside: int) -> tuple[Tensor, Tensor]:
+    """Return cells that lie in a polygon, and those that may touch its border."""
+    import shapely
+
+    coarse = min(nside, COARSE)
+    owner, outline = cell_outlines(torch.arange(12 * coarse**2), coarse)
+    west, south, east, north = shapely.bounds(outline).T
+    x, y = (east - west) / 10, (north - south) / 10  # outlines are not exact
+    boxes = shapely.box(west - x, south - y, east + x, north + y)
+    is_whole = np.bincount(owner, ~shapely.contains_properly(polygon, boxes)) == 0
+    is_near = np.bincount(owner, shapely.intersects(polygon, boxes)) > 0
+    children = torch.arange((nside // coarse) ** 2)
+    whole, near = (
+        (torch.from_numpy(np.flatnonzero(which))[:, None] * len(children) + children).flatten()
+        for which in (is_whole, is_near & ~is_whole)
+    )
+    return whole, near
+
+
 def _shares(polygon: Any, nside: int) -> Float[Tensor, " cells"]:
     import shapely
 
-    _, south, _, north = polygon.bounds
-    cells = torch.arange(12 * nside**2)
-    margin = 2 * np.rad2deg(cell_side(nside))
-    lat = cell_lat_lon(cells, nside)[:, 0]
-    cells = cells[(lat >= south - margin) & (lat <= north + margin)]
-    owner, outline = cell_outlines(cells, nside, finer=3)
     polygon = shapely.segmentize(polygon, 1.0)  # for a straight side bends in the projection
     shapely.prepare(polygon)
+    whole_cells, cells = _near(polygon, nside)
+    shares = torch.zeros(12 * nside**2, dtype=torch.float64)
+    shares[whole_cells] = 1
+    if not len(cells):
+        return shares
+    owner, outline = cell_outlines(cells, nside, finer=3)
     touched = shapely.intersects(polygon, outline)
     across = touched & ~shapely.contains_properly(polygon, outline)
     inside = outline.copy()
@@ -121,7 +165,6 @@ def _shares(polygon: Any, nside: int) -> Float[Tensor, " cells"]:
     covered, whole = (
         np.bincount(owner, np.nan_to_num(_area(parts)), len(cells)) for parts in (inside, outline)
     )
-    shares = torch.zeros(12 * nside**2, dtype=torch.float64)
     shares[cells] = torch.from_numpy((covered / whole).clip(0, 1))
     return shares
 

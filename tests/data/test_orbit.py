@@ -218,3 +218,9 @@ def test_views_of_a_panorama_look_where_they_should(count):
             np.testing.assert_allclose(found[..., channel], expected, atol=2)
         up = np.rad2deg(np.arctan2(-reach * step[:, None], np.hypot(1, reach * step)[None]))
         np.testing.assert_allclose(found[..., 2], (up + 90) * 255 / 180, atol=2)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_panorama_needs_three_views(count):
+    with pytest.raises(ValueError, match="expected at least 3 views"):
+        orbit.panorama_views(np.zeros((4, 8, 3), dtype=np.uint8), count)

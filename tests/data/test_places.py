@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin, TiffTags
 from PIL.ExifTags import GPS, IFD, Base
 
 from icgeo.data.manifest import photos_in, read_manifest
@@ -260,3 +260,14 @@ def test_panoramas_are_told(kind, size, body, is_told, caplog):
     Image.new("RGB", size).save(stream, kind, **options)
     assert np.asarray(read_photo(stream.getvalue())).shape == (*size[::-1], 3)
     assert ("is a panorama all around" in caplog.text) is is_told
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_number_for_xmp_costs_no_photo(orientation, tmp_path):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[Base.Orientation] = orientation
+    tags.tagtype[700] = TiffTags.LONG
+    tags[700] = 7
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.tif", tiffinfo=tags)
+    assert read_location(tmp_path / "a.tif") is None
+    assert sorted(read_photo(tmp_path / "a.tif").size) == [4, 8]

@@ -7,8 +7,10 @@ import zipfile
 
 import geopandas
 import pandas
+import pyarrow
 import pyogrio
 import pytest
+from pyarrow import parquet
 
 import icgeo
 from icgeo.data.manifest import ManifestError, read_manifest
@@ -99,6 +101,19 @@ EXIFTOOL = {
     "beside": ("GPSLatitude", "GPSLatitudeRef", "GPSLongitude", "GPSLongitudeRef"),
     "-G": ("EXIF:GPSLatitude", "EXIF:GPSLatitudeRef", "EXIF:GPSLongitude", "EXIF:GPSLongitudeRef"),
 }
+
+
+def test_damaged_metadata_of_geoparquet_are_refused(tmp_path):
+    table = pyarrow.table({"image": ["a.jpg"], "geometry": [b"no point"]})
+    for geo in (b"{}", b"[", b'{"primary_column": "geometry", "columns": {"geometry": {}}}'):
+        parquet.write_table(table.replace_schema_metadata({"geo": geo}), tmp_path / "m.parquet")
+        with pytest.raises(ManifestError, match="expected GeoParquet, got"):
+            read_manifest(tmp_path / "m.parquet")
+
+
+def test_a_long_name_is_no_manifest():
+    with pytest.raises(ManifestError, match="found no such file"):
+        read_manifest("x" * 300)
 
 
 @pytest.mark.parametrize("header", EXIFTOOL.values(), ids=[*EXIFTOOL])

@@ -333,7 +333,12 @@ def test_parts_of_the_sky_are_read(tmp_path):
         ({"UNIQ": [4] * 12, "PROB": np.ones(12)}, {}, "expected cells that do not overlap"),
         ({"UNIQ": np.r_[4:15, 16], "PROB": np.ones(12)}, {}, "expected cells that do not overlap"),
         ({"PROB": np.ones(12)}, {"ORDERING": "NESTED", "NSIDE": 2}, "pixels of nside 2.*got 12"),
-        ({"PROB": np.ones(12)}, {"ORDERING": "RING", "NSIDE": 2**29}, "got 12 values"),
+        ({"PROB": np.ones(12)}, {"ORDERING": "RING", "NSIDE": 2**29}, "nside at most 2048 .*ud_gr"),
+        (
+            {"PROB": np.ones(12), "PIXEL": np.r_[np.nan, 1.0:12.0]},
+            {"ORDERING": "NESTED", "NSIDE": 1},
+            "or a column PIXEL",
+        ),
         ({"PROB": np.ones(27 * 4)}, {"ORDERING": "RING"}, "nside a power of two|power of two"),
     ],
 )  # fmt: skip
@@ -345,6 +350,21 @@ def test_other_fits_tables_are_refused(columns, header, words, tmp_path):
     with pytest.raises(ValueError, match=words) as refused:
         Density.load(path)
     assert str(refused.value).startswith(f"{path}: ")
+
+
+def test_a_picture_in_fits_is_refused_with_the_cause(tmp_path):
+    fits.PrimaryHDU(np.zeros((4, 8))).writeto(tmp_path / "img.fits")
+    with pytest.raises(ValueError, match="expected a sky map, a table in FITS, got images alone"):
+        Density.load(tmp_path / "img.fits")
+
+
+def test_unsigned_numbers_of_cells_are_read(tmp_path):
+    density = random_density(0)
+    density.save(tmp_path / "a.parquet")
+    frame = geopandas.read_parquet(tmp_path / "a.parquet")
+    frame["uniq"] = frame["uniq"].astype(np.uint64)
+    frame.to_parquet(tmp_path / "a.parquet")
+    torch.testing.assert_close(Density.load(tmp_path / "a.parquet").mass, density.mass)
 
 
 @pytest.mark.parametrize("name", ["a.fits", "a.fits.gz", "a.multiorder.fits", "a.parquet"])

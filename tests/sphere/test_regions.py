@@ -9,9 +9,9 @@ import torch
 from pyproj import Geod
 from shapely.geometry import Point, box
 
-from icgeo.sphere import AREA_KM2, sample_uniform, to_lat_lon
+from icgeo.sphere import AREA_KM2, regions, sample_uniform, to_lat_lon
 from icgeo.sphere.density import Density
-from icgeo.sphere.regions import cell_shares, countries
+from icgeo.sphere.regions import _shares, cell_shares, countries
 
 SPHERE = Geod(a=6371e3, b=6371e3)
 
@@ -109,11 +109,49 @@ def test_frames_in_any_projection():
     assert density.probability_within(mercator.geometry) == pytest.approx(expected, abs=1e-9)
 
 
+def test_sides_are_straight_in_their_projection():
+    """A line between two points of a polar projection passes the pole nearer than a parallel."""
+    corners = shapely.Polygon([(-40, 60), (40, 60), (40, 75), (-40, 75)])
+    polar = geopandas.GeoSeries([corners], crs="EPSG:4326").to_crs("EPSG:3413")
+    fine = polar.segmentize(2000).to_crs("EPSG:4326").item()
+    density = random_density(1)
+    expected = density.probability_within(fine)
+    assert density.probability_within(polar) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3832", "EPSG:3031"])
+def test_a_projected_region_across_the_antimeridian_is_refused(crs):
+    bounds = {"EPSG:3832": (2e6, -1e6, 5e6, 1e6), "EPSG:3031": (-3e6, -3e6, 3e6, 3e6)}[crs]
+    region = geopandas.GeoSeries([box(*bounds)], crs=crs)
+    with pytest.raises(ValueError, match="longitudes beyond 180 where it crosses"):
+        Density.uniform(8).probability_within(region)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        *(("UK", "GB"), ("Czech Republic", "CZ"), ("T\u00fcrkiye", "TR"), ("Burma", "MM")),
+        *(("Ivory Coast", "CI"), ("Cape Verde", "CV"), ("DR Congo", "CD")),
+    ],
+)
+def test_other_names_of_countries_are_known(name, code):
+    assert torch.equal(cell_shares(name, 16), cell_shares(code, 16))
+
+
+@pytest.mark.parametrize("name", ["US", "FJ", "AQ", "VA"])
+def test_cells_far_from_a_border_change_nothing(name, monkeypatch):
+    (row,) = countries().index[countries()["iso2"] == name]
+    fast = _shares(countries().geometry[row], 64)
+    monkeypatch.setattr(regions, "COARSE", 64)
+    assert torch.equal(fast, _shares(countries().geometry[row], 64))
+
+
 @pytest.mark.parametrize(
     ("region", "words"),
     [
         ("Frnace", "got 'Frnace'; did you mean 'France'"),
-        ("Atlantis-on-sea", "got 'Atlantis-on-sea'; "),
+        ("Atlantis-on-sea", "got 'Atlantis-on-sea'; such as FR"),
+        ("Tokelau", "got 'Tokelau'; such as FR or France. Small territories .* give a polygon"),
         ("", "expected the name or ISO code of a country, got ''"),
         (Point(1, 2), "expected a polygon, .* got Point"),
         (7, "expected a polygon, .* got int"),
