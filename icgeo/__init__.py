@@ -40,6 +40,9 @@ def __getattr__(name: str) -> Any:
         home = import_module(f"icgeo.{_HOMES.get(name, name)}")
     finally:
         if collects:
+            if not gc.get_freeze_count():
+                gc.freeze()
+                gc.unfreeze()  # into the oldest generation, which is seldom looked at
             gc.enable()
     globals()[name] = value = getattr(home, name) if name in _HOMES else home
     return value

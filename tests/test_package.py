@@ -50,6 +50,25 @@ def test_what_locates_leaves_tables_and_shapes_for_later():
     assert done.stdout.split() == []
 
 
+def test_the_collector_is_left_as_it_was():
+    """While the library is imported it rests; what is imported is then in the oldest generation."""
+    code = """
+import gc, icgeo
+gc.disable()
+icgeo.sphere
+assert not gc.isenabled()
+gc.enable()
+icgeo.Geolocator
+assert gc.isenabled() and gc.get_freeze_count() == 0
+assert len(gc.get_objects(2)) > 100_000 > len(gc.get_objects(0))
+gc.freeze()
+frozen = gc.get_freeze_count()
+icgeo.plots
+assert gc.get_freeze_count() >= frozen
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_importing_icgeo_is_enough_for_its_modules():
     code = """
 import icgeo
