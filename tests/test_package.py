@@ -62,9 +62,8 @@ icgeo.Geolocator
 assert gc.isenabled() and gc.get_freeze_count() == 0
 assert len(gc.get_objects(2)) > 100_000 > len(gc.get_objects(0))
 gc.freeze()
-frozen = gc.get_freeze_count()
 icgeo.plots
-assert gc.get_freeze_count() >= frozen
+assert gc.get_freeze_count() > 100_000, "what others have frozen stays so"
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
