@@ -433,9 +433,8 @@ def _silence() -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     for name in ("stdout", "stderr"):
-        if (
-            getattr(sys, name) is None
-        ):  # closed by who started the command, and wants the file alone
+        # closed by who started the command, and wants the file alone
+        if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
     try:
         commands = {command.__name__: options for options, command in COMMANDS.items()}

@@ -95,7 +95,7 @@ def main(options: Options) -> None:
     splits = gather(options, model.photo_size, folder)
     accelerator.print(f"{splits}; {NOT_COUNTED}" if options.data else splits)
     if options.data and may_refuse:
-        require_known(model, splits.training.photos)
+        require_in_domain(model, splits.training.photos)
     run = LoraTraining.of(
         model, splits, EARTH if options.data else UNKNOWN, folder, options, accelerator
     )
@@ -151,7 +151,7 @@ def gather(options: Options, size: int, folder: Path) -> Any:
     return splits
 
 
-def require_known(model: Any, photos: Any) -> None:
+def require_in_domain(model: Any, photos: Any) -> None:
     """Raise UsageError for photos of which most are unlike all that the model was trained on."""
     inside = model.in_domain(photos)
     if inside is not None and (count := int((~inside).sum())) > len(photos) / 2:

@@ -131,6 +131,14 @@ def click_on_map(page, across, down):
     page.mouse.click(box["x"] + across * box["width"], box["y"] + down * box["height"])
 
 
+def assert_marked(page, across, down):
+    """The mark lies at these shares of what is shown, to a pixel."""
+    world = page.locator("#world .nsewdrag").bounding_box()
+    mark = page.locator("#world .points path").bounding_box()
+    assert abs(mark["x"] + mark["width"] / 2 - world["x"] - across * world["width"]) <= 1
+    assert abs(mark["y"] + mark["height"] / 2 - world["y"] - down * world["height"]) <= 1
+
+
 def locate(page):
     page.click("#locate")
     page.wait_for_selector("#status:has-text('done')")
@@ -176,10 +184,7 @@ def test_a_click_is_exact_to_a_pixel(visit, upload):
     click_on_map(page, 0.4, 0.4)
     page.wait_for_selector("#bank-notice:has-text('first.png')", state="hidden")
     page.wait_for_selector("#world .points path")
-    world = page.locator("#world .nsewdrag").bounding_box()
-    mark = page.locator("#world .points path").bounding_box()
-    assert abs(mark["x"] + mark["width"] / 2 - world["x"] - 0.4 * world["width"]) <= 1
-    assert abs(mark["y"] + mark["height"] / 2 - world["y"] - 0.4 * world["height"]) <= 1
+    assert_marked(page, 0.4, 0.4)
 
 
 def test_a_click_on_a_zoomed_map_is_exact_and_leaves_it_so(visit, upload):
@@ -200,10 +205,7 @@ def test_a_click_on_a_zoomed_map_is_exact_and_leaves_it_so(visit, upload):
     page.wait_for_selector("#bank-notice:has-text('first.png')", state="hidden")
     page.wait_for_selector("#world .points path")
     assert page.evaluate(ranges) == pytest.approx(before, abs=0.01)
-    world = page.locator("#world .nsewdrag").bounding_box()
-    mark = page.locator("#world .points path").bounding_box()
-    assert abs(mark["x"] + mark["width"] / 2 - world["x"] - 0.4 * world["width"]) <= 1
-    assert abs(mark["y"] + mark["height"] / 2 - world["y"] - 0.4 * world["height"]) <= 1
+    assert_marked(page, 0.4, 0.4)
 
 
 def test_nothing_is_placed_without_a_place(visit, upload):
