@@ -104,6 +104,14 @@ def _as_polygon(region: Any) -> Any:
             f"expected a polygon in degrees, longitude first, got bounds {region.bounds}; are "
             "latitude and longitude swapped?"
         )
+    return _wrapped(region)
+
+
+def _wrapped(region: Any) -> Any:
+    """Return a polygon with its longitudes, which may go beyond 180, in [-180, 180]."""
+    import shapely
+
+    west, _, east, _ = region.bounds
     if west >= -180 and east <= 180:
         return region
     world = shapely.box(-180, -90, 180, 90)
@@ -113,18 +121,35 @@ def _as_polygon(region: Any) -> Any:
 
 def _in_degrees(shapes: Any) -> Any:
     """Return shapes in degrees: sides that are straight in a projection bend."""
+    import geopandas
+
     if shapes.crs is None or shapes.crs.is_geographic:
         return shapes if shapes.crs is None else shapes.to_crs("EPSG:4326")
     west, south, east, north = shapes.total_bounds
-    turned = shapes.segmentize(max(east - west, north - south, 1e-9) / 200).to_crs("EPSG:4326")
-    for ring in turned.boundary.explode():
-        if (np.abs(np.diff(np.asarray(ring.coords)[:, 0])) > 180).any():
-            raise ValueError(
-                "expected a region that stays on one side of the antimeridian in its projection, "
-                "got a ring across it or around a pole; give it in degrees (EPSG:4326), with "
-                "longitudes beyond 180 where it crosses"
-            )
-    return turned
+    step = max(east - west, north - south, 1e-9) / 200
+    polygons = shapes.segmentize(step).to_crs("EPSG:4326").explode()
+    return geopandas.GeoSeries([_unrolled(polygon) for polygon in polygons])
+
+
+def _unrolled(polygon: Any) -> Any:
+    """Return a polygon whose rings may cross the antimeridian or go around a pole."""
+    import shapely
+
+    outer, *holes = (
+        _wrapped(_filled(np.asarray(ring.coords))) for ring in (polygon.exterior, *polygon.interiors)
+    )
+    return outer - shapely.union_all(holes)
+
+
+def _filled(lon_lat: Any) -> Any:
+    """Return what a ring encloses, longitudes going on where it crosses the antimeridian."""
+    import shapely
+
+    lon, lat = np.unwrap(lon_lat[:, 0], period=360), lon_lat[:, 1]
+    if abs(lon[-1] - lon[0]) > 180:  # around the nearer pole, which is a side of the map
+        pole = np.copysign(90, lat.mean())
+        lon, lat = np.append(lon, (lon[-1], lon[0])), np.append(lat, (pole, pole))
+    return shapely.Polygon(np.stack((lon, lat), axis=-1))
 
 
 def _near(polygon: Any, nside: int) -> tuple[Tensor, Tensor]:

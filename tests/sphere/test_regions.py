@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import shapely
 import torch
-from pyproj import Geod
+from pyproj import Geod, Transformer
 from shapely.geometry import Point, box
 
 from icgeo.sphere import AREA_KM2, regions, sample_uniform, to_lat_lon
@@ -16,13 +16,17 @@ from icgeo.sphere.regions import _shares, cell_shares, countries
 SPHERE = Geod(a=6371e3, b=6371e3)
 
 
-def by_points(density, region, finer=16):
+def by_points(density, region, *, finer=16, crs=None):
     """The mass in a region, by healpy's pixels 16 times finer than the cells."""
     nside = density.nside * finer
     lon, lat = healpy.pix2ang(nside, np.arange(12 * nside**2), nest=True, lonlat=True)
     lon = (lon + 180) % 360 - 180
-    inside = shapely.intersects_xy(region, lon, lat)
-    inside |= shapely.intersects_xy(region, lon + 360, lat)
+    if crs:
+        x, y = Transformer.from_crs(4326, crs, always_xy=True).transform(lon, lat)
+        inside = shapely.intersects_xy(region, x, y)
+    else:
+        inside = shapely.intersects_xy(region, lon, lat)
+        inside |= shapely.intersects_xy(region, lon + 360, lat)
     mass = np.repeat(density.mass.numpy(), finer**2) / finer**2
     return mass[inside].sum()
 
@@ -119,12 +123,20 @@ def test_sides_are_straight_in_their_projection():
     assert density.probability_within(polar) == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.parametrize("crs", ["EPSG:3832", "EPSG:3031"])
-def test_a_projected_region_across_the_antimeridian_is_refused(crs):
-    bounds = {"EPSG:3832": (2e6, -1e6, 5e6, 1e6), "EPSG:3031": (-3e6, -3e6, 3e6, 3e6)}[crs]
-    region = geopandas.GeoSeries([box(*bounds)], crs=crs)
-    with pytest.raises(ValueError, match="longitudes beyond 180 where it crosses"):
-        Density.uniform(8).probability_within(region)
+@pytest.mark.parametrize(
+    ("crs", "region"),
+    [
+        ("EPSG:3832", box(2e6, -1e6, 5e6, 1e6)),
+        ("EPSG:3031", box(-3e6, -3e6, 3e6, 3e6)),
+        ("EPSG:3031", box(-3e6, -3e6, 3e6, 3e6) - box(-1e6, -1e6, 1.5e6, 1e6)),
+        ("EPSG:3995", box(-2e6, 1e6, 2e6, 4e6)),
+        ("EPSG:3995", box(-2e6, -1e6, 2e6, 4e6) | box(3e6, 3e6, 4e6, 4e6)),
+    ],
+)
+def test_a_projected_region_crosses_the_antimeridian_and_holds_a_pole(crs, region):
+    density = random_density(3)
+    found = density.probability_within(geopandas.GeoSeries([region], crs=crs))
+    assert found == pytest.approx(by_points(density, region, crs=crs), rel=0.02, abs=5e-4)
 
 
 @pytest.mark.parametrize(
