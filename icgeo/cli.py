@@ -62,6 +62,9 @@ class PredictOptions(LocateOptions, LoadOptions):
     the probability), .parquet (GeoParquet of the points), .csv or .jsonl (a row a photo)."""
     json: bool = False
     """Print an object of JSON a line, areas in km2."""
+    panoramas: Literal["middle", "around"] = "middle"
+    """What is looked at of an equirectangular panorama: its middle, or four views around its
+    horizon, taken at one place."""
     allow_outside: bool = False
     """Accept examples outside the folder of their manifest."""
 
@@ -106,7 +109,7 @@ def predict(options: PredictOptions) -> int:
     failed = count = 0
     with tqdm(desc="locating", unit="photo", disable=None) as bar:
         while batch := list(islice(sources, options.batch_size)):
-            located = [*_locate(locator, batch, examples)]
+            located = [*_locate(locator, batch, examples, around=options.panoramas == "around")]
             if journal:
                 journal.append(located)
             for row, prediction in located:
@@ -167,7 +170,10 @@ class Journal:
                 "give another --save"
             )
         try:
-            path.write_bytes(b"".join((head.encode(), *lines)))
+            if first == head.encode():  # a full disk holds no second copy of what is there
+                os.truncate(path, sum(map(len, (first, *lines))))
+            else:
+                path.write_bytes(head.encode())
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
         if rows:
@@ -297,20 +303,30 @@ def _listed() -> Iterator[str]:
 
 
 def _locate(
-    locator: "Geolocator", sources: Sequence[str], examples: "Sequence[Example]"
+    locator: "Geolocator", sources: Sequence[str], examples: "Sequence[Example]", *, around: bool
 ) -> "Iterator[tuple[dict[str, Any], Prediction | None]]":
-    """Locate what can be read; a row for each source, in order, and its prediction."""
-    from icgeo.data.photos import PhotoError, read_for_model
+    """Locate what can be read; a row for each source, in order, and its prediction.
+
+    `around` takes views all around the horizon of panoramas, instead of their middle.
+    """
+    from icgeo.data.orbit import panorama_views
+    from icgeo.data.photos import PhotoError, is_panorama_file, read_for_model
 
     photos: dict[str, Any] = {}
     errors: dict[str, str] = {}
+    predictions: dict[str, Prediction] = {}
     for source in sources:
         try:
-            photos[source] = read_for_model(source, locator.loaded.photo_size)
+            if around and is_panorama_file(source):
+                views = panorama_views(source)
+                sequence = locator.locate_sequence(views, examples, speed_kmh=0)
+                predictions[source] = sequence.whole
+            else:
+                photos[source] = read_for_model(source, locator.loaded.photo_size)
         except PhotoError as error:
             errors[source] = config.one_line(error)
     located = locator.locate([*photos.values()], examples) if photos else []
-    predictions = dict(zip(photos, located, strict=True))
+    predictions |= zip(photos, located, strict=True)
     for source in sources:
         if (prediction := predictions.get(source)) is None:
             yield {"source": source, "error": errors[source]}, None

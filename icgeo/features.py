@@ -4,6 +4,7 @@ Conventions: features have unit length, so that an inner product is the cosine o
 are cut to their middle square. Nothing here is trained.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -105,7 +106,7 @@ def open(
         return moved.eval().requires_grad_(False)
 
     opener: Any = partial(_open_transformers, revision=revision, local_files_only=local_files_only)
-    if (Path(name) / "icgeo.json").is_file():
+    if os.path.isfile(Path(name, "icgeo.json")):  # noqa: PTH113, false of names too long
         opener = _open_tiny
     prepare, network = OPENERS.get(name, opener)(name, freeze)
     return FrozenFeatures(prepare, network, device, dtype, batch_size)

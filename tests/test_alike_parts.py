@@ -81,6 +81,7 @@ def test_the_model_without_a_prompt_knows_a_world_by_its_examples(world):
     assert abs(sum(difference) / len(difference)) < 0.05
 
 
+@pytest.mark.slow
 def test_more_examples_sharpen_what_the_model_draws(world):
     photos, places, examples = world
     predictions = icgeo.predict(photos, examples, shots=8)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from urllib.parse import unquote_to_bytes
 
@@ -20,7 +21,7 @@ from shapely.geometry import Point
 
 import icgeo
 from icgeo import cli
-from icgeo.data.orbit import open_world, random_views
+from icgeo.data.orbit import open_world, panorama_views, random_views
 
 
 @pytest.fixture(scope="module")
@@ -144,11 +145,11 @@ def stopped_after(batches, monkeypatch):
     """Stop the command at a batch, as Ctrl-C does."""
     locate, done = cli._locate, []
 
-    def interrupted(*args):
+    def interrupted(*args, **options):
         if len(done) == batches:
             raise KeyboardInterrupt
         done.append(1)
-        return locate(*args)
+        return locate(*args, **options)
 
     monkeypatch.setattr(cli, "_locate", interrupted)
 
@@ -352,6 +353,7 @@ def test_streams_that_are_closed_are_no_traceback(album, closed, tmp_path):
         ('--save "{}/out.csv" --batch_size 1', "out.csv.part: File too large; the same comm", 2),
     ],
 )
+@pytest.mark.slow
 def test_a_full_disk_is_one_line(album, tmp_path, rest, words, code):
     photos = " ".join(f'"{album}/{number}.png"' for number in (0, 1, 2, 3) * 3)
     command = f'"{sys.executable}" -m icgeo predict {photos} {rest.format(tmp_path)}'
@@ -361,6 +363,38 @@ def test_a_full_disk_is_one_line(album, tmp_path, rest, words, code):
     assert "Exception" not in done.stderr
     assert words in done.stderr.splitlines()[-1]
     assert done.returncode == code
+
+
+@pytest.mark.slow
+def test_a_run_on_a_full_disk_keeps_its_rows_and_goes_on(album, tmp_path):
+    photos = " ".join(f'"{album}/{number}.png"' for number in (0, 1, 2, 3) * 3)
+    command = f'"{sys.executable}" -m icgeo predict {photos} --batch_size 1 --save '
+    saved, part = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part"
+    counts = []
+    for limit in (3, 3, "unlimited"):
+        line = f"ulimit -f {limit}; {command} {saved}"
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+        counts.append(len(part.read_bytes().splitlines()) if part.exists() else 0)
+    assert counts[0] == counts[1] > 2
+    assert "going on behind" in done.stderr
+    assert [Path(row["source"]).stem for row in rows_of(saved.read_text())] == [*"0123"] * 3
+
+
+def test_views_around_a_panorama_are_located_as_one_place(album, tmp_path, capsys):
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 128, 3), dtype=np.uint8)
+    path = tmp_path / "around.jpg"
+    tag = b"<GPano:ProjectionType>equirectangular</GPano:ProjectionType>"
+    Image.fromarray(pixels).save(path, xmp=b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>" + tag)
+    asked = ["predict", str(path), str(album / "0.png"), "--json"]
+    assert cli.main([*asked, "--panoramas", "around"]) == 0
+    around, plain = rows_of(capsys.readouterr().out)
+    views = panorama_views(path)
+    whole = icgeo.Geolocator().locate_sequence(views, [], speed_kmh=0).whole.to_dict()
+    assert {**around, "seconds": 0} == {"source": str(path), **whole, "seconds": 0}
+    assert cli.main(asked) == 0
+    middle, same = rows_of(capsys.readouterr().out)
+    assert plain["lat"] == pytest.approx(same["lat"], abs=1e-3)
+    assert middle["area_90_km2"] != around["area_90_km2"]
 
 
 def test_names_that_are_too_long_are_told(album, tmp_path, typed, capsys):

@@ -50,6 +50,7 @@ def test_what_locates_leaves_tables_and_shapes_for_later():
     assert done.stdout.split() == []
 
 
+@pytest.mark.slow
 def test_the_collector_is_left_as_it_was():
     """While the library is imported it rests; what is imported is then in the oldest generation."""
     code = """

@@ -115,13 +115,23 @@ def _photos_part() -> Any:
     files = gr.File(label="Photos", file_count="multiple", elem_id="photos", height=150)
     with gr.Row():
         view = gr.Button("Try a view from orbit", size="sm", elem_id="try")
-        back = gr.Button("Remove last", size="sm", elem_id="remove-photo", min_width=90)
+        back = gr.Button("Remove", size="sm", elem_id="remove-photo", min_width=90)
         clear = gr.Button("Clear photos", size="sm", elem_id="clear-photos", min_width=90)
     notice = gr.Markdown(elem_id="photos-notice")
-    shown = [queries, _gallery("To locate", "queries"), notice]
+    chosen = gr.State(None)
+    gallery = _gallery("To locate", "queries")
+    shown = [queries, chosen, gallery, notice]
 
     def show(shots: Any, problems: Sequence[str] = ()) -> list[Any]:
-        return [shots, [(shot.photo, shot.name) for shot in shots], _as_list(problems)]
+        pictures = [(shot.photo, shot.name) for shot in shots]
+        return [shots, None, gr.Gallery(pictures, selected_index=None), _as_list(problems)]
+
+    def choose(event: gr.SelectData) -> int:
+        return event.index
+
+    def remove(known: Any, number: int | None) -> list[Any]:
+        number = len(known) - 1 if number is None else number
+        return show((*known[:number], *known[number + 1 :]))
 
     def take(paths: list[str], known: Any) -> list[Any]:
         shots, problems = session.read_uploads(paths, held=len(known))
@@ -137,7 +147,8 @@ def _photos_part() -> Any:
 
     _on(files.upload, take, [files, queries], [files, *shown])
     _on(view.click, look, queries, shown)
-    _on(back.click, lambda known: show(known[:-1]), queries, shown)
+    _on(gallery.select, choose, None, chosen)
+    _on(back.click, remove, [queries, chosen], shown)
     _on(clear.click, lambda: show(()), None, shown)
     return queries
 

@@ -215,7 +215,7 @@ def panorama_views(photo: Photo, count: int = 4, *, size: int = 512) -> list[Ima
     """
     if count < 3:
         raise ValueError(f"expected at least 3 views of a panorama, got {count}; ask for 4")
-    pixels = torch.from_numpy(np.array(read_photo(photo)))
+    pixels = torch.from_numpy(np.array(read_photo(photo, warns_of_panorama=False)))
     lon = sphere.wrap_longitude(torch.arange(count) * 360.0 / count)
     centre = sphere.to_xyz(torch.stack((torch.zeros(count), lon), dim=-1))
     looks = view_directions(centre, torch.full((count,), 360.0 / count), size=size)

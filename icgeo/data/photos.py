@@ -4,6 +4,7 @@ Nothing here changes a setting of the process.
 """
 
 import logging
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -79,7 +80,11 @@ class PhotoError(ValueError):
 
 
 def read_photo(
-    source: Photo, *, max_pixels: int = MAX_PIXELS, size_hint: int | None = None
+    source: Photo,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    size_hint: int | None = None,
+    warns_of_panorama: bool = True,
 ) -> Image.Image:
     """Read a photo as an upright RGB image in sRGB of 8 bits per channel, without metadata.
 
@@ -92,17 +97,28 @@ def read_photo(
         max_pixels: checked from the header before anything is decoded.
         size_hint: the shorter side that is enough in pixels; a JPEG may then be decoded at a half,
             a quarter or an eighth of its size, never with a side below the hint.
+        warns_of_panorama: say in the log that only the middle of a panorama is looked at.
 
     Raises:
         PhotoError: missing, empty, no photo, too large, broken, or an array of another kind.
     """
     with _explained(_checked_kind(source)):
         image = _load(source, max_pixels, size_hint)
-        if abs(image.width - 2 * image.height) <= 0.04 * image.height and is_panorama(_xmp(image)):
+        if warns_of_panorama and _is_panorama(image):
             logger.warning("%s is a panorama all around; models see its middle", _name(source))
         photo = _to_srgb(_to_8_bit(image))
         photo.getexif()[Base.Orientation] = _tags(image).get(Base.Orientation, 1)
         return ImageOps.exif_transpose(photo)
+
+
+def _is_panorama(image: Image.Image) -> bool:
+    return abs(image.width - 2 * image.height) <= 0.04 * image.height and is_panorama(_xmp(image))
+
+
+def is_panorama_file(source: Photo) -> bool:
+    """Say whether a photo is an equirectangular panorama, a `PhotoError` if it cannot be read."""
+    with _explained(_checked_kind(source)):
+        return _is_panorama(_load(source, MAX_PIXELS, READ_SIDE))
 
 
 def read_for_model(source: Photo, side: int) -> Image.Image:
@@ -265,7 +281,7 @@ def why_missing(path: str | Path) -> str:
             any(letter in text for letter in "*?["),
         "write / in place of the backslashes": "\\" in text,
         "its name is there in another Unicode form: rename it, or copy its name from a listing":
-            any(form != text and Path(form).exists() for form in forms),
+            any(form != text and os.path.exists(form) for form in forms),  # noqa: PTH110
     }  # fmt: skip
     return next((reason for reason, holds in odd.items() if holds), "check the path")
 

@@ -7,6 +7,7 @@ names in the transformer, without a prefix.
 
 import json
 import logging
+import os
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path, PurePosixPath
@@ -76,7 +77,7 @@ def peft_config(path: Path, weights: Iterable[str], options: LoadOptions) -> Pat
     if not any(name.startswith(PEFT_PREFIX) for name in weights):
         return None
     try:
-        if not Path(str(options.adapter)).exists():
+        if not os.path.exists(str(options.adapter)):  # noqa: PTH110, false of names too long
             folder = PurePosixPath(options.weight_name or LORA).parent
             return hub.pipeline_part(
                 str(options.adapter),
@@ -99,9 +100,9 @@ def adapter_file(options: LoadOptions) -> Path:
     """Find the one safetensors file of an adapter, in a folder or on the hub."""
     adapter = str(options.adapter)
     path, name = Path(adapter), options.weight_name
-    if not path.exists():
+    if not os.path.exists(adapter):  # noqa: PTH110, false of names too long
         if adapter.endswith(".safetensors") or adapter.startswith((".", "/", "~")):
-            raise LoadError(f"there is no such file: {adapter}; {why_missing(adapter)}")
+            raise LoadError(f"there is no such file: {adapter[:200]}; {why_missing(adapter)}")
         hub.refuse_pickles([name or LORA], adapter)
         return hub.pipeline_part(adapter, name or LORA, local_files_only=options.local_files_only)
     if path.is_file():

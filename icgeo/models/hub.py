@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -38,7 +39,7 @@ def resolve_local(model: str | Path) -> Path | None:
     """Return the folder of a model on this machine; None for another, maybe on the hub."""
     if str(model) in BUILT_IN:
         return Path(__file__).parents[1] / "assets" / str(model)
-    return Path(model) if str(model) and Path(model).is_dir() else None
+    return Path(model) if os.path.isdir(model) else None  # noqa: PTH112, false of names too long
 
 
 def refuse_pickles(names: Iterable[str | Path], source: str | Path) -> None:
@@ -207,10 +208,10 @@ _TROUBLES: dict[type[Exception], str] = {
 @contextmanager
 def hub_errors(model: str, revision: str | None = None) -> Iterator[None]:
     """Raise a LoadError that says in one line why a model of the hub cannot be had."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or len(model) > 96:
         raise LoadError(
-            f"expected a file or folder, or a hub id (owner/name), got {model!r}; models that are "
-            f"in the package: {BUILT_IN}"
+            f"expected a file or folder, or a hub id (owner/name), got {model[:200]!r}; models "
+            f"that are in the package: {BUILT_IN}"
         )
     try:
         yield

@@ -136,7 +136,8 @@ def _unrolled(polygon: Any) -> Any:
     import shapely
 
     outer, *holes = (
-        _wrapped(_filled(np.asarray(ring.coords))) for ring in (polygon.exterior, *polygon.interiors)
+        _wrapped(_filled(np.asarray(ring.coords)))
+        for ring in (polygon.exterior, *polygon.interiors)
     )
     return outer - shapely.union_all(holes)
 

@@ -236,6 +236,22 @@ def test_any_example_is_moved_or_removed(visit):
     assert page.locator("#bank :text-matches('^33° S')").count() == 0
 
 
+def test_any_photo_to_locate_is_removed(visit):
+    page = visit()
+    for count in (1, 2, 3):
+        page.click("#try")
+        pictures(page, "queries", count)
+    first, _, third = page.locator("#queries .caption-label").all_inner_texts()
+    page.locator("#queries button:has(img)").nth(1).click()
+    page.wait_for_timeout(300)
+    page.click("#remove-photo")
+    page.wait_for_function("document.querySelectorAll('#queries img').length == 2")
+    assert page.locator("#queries .caption-label").all_inner_texts() == [first, third]
+    page.click("#remove-photo")
+    page.wait_for_function("document.querySelectorAll('#queries img').length == 1")
+    assert page.locator("#queries .caption-label").all_inner_texts() == [first]
+
+
 def test_photos_that_the_model_cannot_know_are_told(visit):
     page = visit()
     page.click("#set input")

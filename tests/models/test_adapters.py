@@ -282,6 +282,16 @@ def test_settings_of_peft_come_from_the_hub_too(klein, tmp_path, monkeypatch):
     assert found == cache / "adapter_config.json"
 
 
+@pytest.mark.parametrize("name", ["x" * 300, f"a/{'x' * 300}", "a\0b", f"a/{'x' * 96}"])
+def test_names_that_no_disk_and_no_hub_holds_are_one_short_line(klein, name):
+    for asked in ({"model": "tiny", "adapter": name}, {"model": name}):
+        with pytest.raises(icgeo.LoadError, match="or a hub id") as raised:
+            icgeo.load(**asked)
+        assert len(str(raised.value)) < 400
+    with pytest.raises(icgeo.LoadError, match=r"no such file: .*check the path"):
+        icgeo.load("tiny", adapter=f"./{'x' * 300}.safetensors")
+
+
 @pytest.mark.parametrize("name", ["loras/mine.safetensors", "./mine", "~/mine.safetensors"])
 def test_a_file_that_is_missing_is_not_sought_on_the_hub(klein, name):
     with pytest.raises(icgeo.LoadError, match=r"no such file: .*(check the path|shell replaces)"):

@@ -52,13 +52,18 @@ def run_of(objective, pool, folder, options):
     ("name", "settings"),
     [
         ("klein", {"attention": "joint"}),
-        ("klein", {"attention": "pairwise"}),
         ("klein", {"attention": "pairwise", "layout": "pair"}),
-        ("klein", {"attention": "pairwise", "layout": "sheet"}),
         ("kontext", {}),
-        ("vace", {}),
-        ("ti2v", {}),
-        ("qwen", {}),
+        *(
+            pytest.param(name, settings, marks=pytest.mark.slow)
+            for name, settings in (
+                ("klein", {"attention": "pairwise"}),
+                ("klein", {"attention": "pairwise", "layout": "sheet"}),
+                ("vace", {}),
+                ("ti2v", {}),
+                ("qwen", {}),
+            )
+        ),
     ],
 )
 def test_each_architecture_learns_by_a_lora(name, settings, tmp_path):

@@ -12,10 +12,11 @@ from icgeo.models.cost import plan_loaded
 from icgeo.models.prompts import instruction
 from icgeo.sphere.best_point import best_points
 
-LAYOUTS = [("klein", "references", "full"), ("klein", "references", "joint")]
-LAYOUTS += [("klein", "references", "pairwise"), ("klein", "pair", "pairwise")]
-LAYOUTS += [("klein", "sheet", "full"), ("kontext", "panel", "full")]
-LAYOUTS += [("vace", "frames", "full"), ("ti2v", "frames", "full")]
+LAYOUTS = [("klein", "references", "joint"), ("klein", "pair", "pairwise")]
+MORE = [("klein", "references", "full"), ("klein", "references", "pairwise")]
+MORE += [("klein", "sheet", "full"), ("kontext", "panel", "full")]
+MORE += [("vace", "frames", "full"), ("ti2v", "frames", "full")]
+LAYOUTS += [pytest.param(*more, marks=pytest.mark.slow) for more in MORE]
 
 
 class Fixed:
@@ -79,7 +80,10 @@ def test_it_is_one_more_reference_image_of_the_stock_pipeline(folders):  # noqa:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("layout", "attention"), [("references", "pairwise"), ("pair", "full")])
+@pytest.mark.parametrize(
+    ("layout", "attention"),
+    [("references", "pairwise"), pytest.param("pair", "full", marks=pytest.mark.slow)],
+)
 def test_each_photo_has_its_own(folders, images, layout, attention):  # noqa: F811
     """From the examples that it is shown, whoever is located beside it."""
     model = model_of(folders, "klein", layout, attention)

@@ -26,11 +26,16 @@ OPTIONS = LoraOptions(views=5, rank=3, drop_examples=0.0, drop_text=0.0)
     ("name", "choices"),
     [
         ("klein", {"attention": "pairwise", "layout": "references", "photo_size": 64}),
-        ("klein", {"attention": "joint", "layout": "references", "photo_size": 64}),
-        ("klein", {"attention": "pairwise", "layout": "pair"}),
-        ("klein", {"attention": "joint", "layout": "sheet"}),
         ("kontext", {"layout": "panel"}),
-        ("vace", {}),
+        *(
+            pytest.param(name, choices, marks=pytest.mark.slow)
+            for name, choices in (
+                ("klein", {"attention": "joint", "layout": "references", "photo_size": 64}),
+                ("klein", {"attention": "pairwise", "layout": "pair"}),
+                ("klein", {"attention": "joint", "layout": "sheet"}),
+                ("vace", {}),
+            )
+        ),
     ],
 )
 def test_operations_and_parameters_are_those_of_the_run(name, choices, tmp_path):

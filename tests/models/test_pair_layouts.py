@@ -41,11 +41,11 @@ def reference_pictures(layout, photos, drawn, asked):
 @pytest.mark.parametrize(
     ("name", "layout", "shots"),
     [
-        ("klein", "pair", 0),
         ("klein", "pair", 2),
         ("klein", "sheet", 3),
-        ("dev", "pair", 1),
-        ("dev", "sheet", 4),
+        pytest.param("klein", "pair", 0, marks=pytest.mark.slow),
+        pytest.param("dev", "pair", 1, marks=pytest.mark.slow),
+        pytest.param("dev", "sheet", 4, marks=pytest.mark.slow),
     ],
 )
 def test_full_is_the_stock_pipeline(folders, name, layout, shots, monkeypatch):  # noqa: F811
@@ -103,7 +103,10 @@ def test_a_query_alone_is_the_stock_pipeline_of_kontext(folders, monkeypatch):  
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("layout", ["references", "pair", "sheet"])
+@pytest.mark.parametrize(
+    "layout",
+    ["sheet", *(pytest.param(one, marks=pytest.mark.slow) for one in ("references", "pair"))],
+)
 def test_photos_of_several_shapes_are_located_as_each_alone(folders, layout):  # noqa: F811
     """Shown and asked, with examples of their own or the same for all."""
     model = shown_as(load(folders["klein"], "pairwise"), layout)

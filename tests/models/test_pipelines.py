@@ -125,7 +125,15 @@ def flux2_latents(model, kind, given):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("name", "shots"), [("klein", 0), ("klein", 2), ("dev", 0), ("dev", 1)])
+@pytest.mark.parametrize(
+    ("name", "shots"),
+    [
+        ("klein", 2),
+        ("dev", 1),
+        pytest.param("klein", 0, marks=pytest.mark.slow),
+        pytest.param("dev", 0, marks=pytest.mark.slow),
+    ],
+)
 def test_full_is_the_stock_pipeline_of_flux2(folders, name, shots):
     model = load(folders[name], "full")
     found, given = denoise(model, shots)
@@ -247,7 +255,13 @@ def frames_of(images, height=64, width=128):
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("style", "shots", "query"), [(STYLE, 1, 0), (STYLE, 4, 1), (LARGE, 0, 0), (LARGE, 2, 1)]
+    ("style", "shots", "query"),
+    [
+        (STYLE, 1, 0),
+        (LARGE, 2, 1),
+        pytest.param(STYLE, 4, 1, marks=pytest.mark.slow),
+        pytest.param(LARGE, 0, 0, marks=pytest.mark.slow),
+    ],
 )
 def test_frames_are_the_stock_pipeline_of_vace(folders, style, shots, query):
     model = icgeo.load(folders["vace"], style=style)
@@ -497,7 +511,13 @@ def test_guidance_by_examples_leans_away_from_none(folder):
         model.choosing(layout="panel", example_guidance=2.0)
 
 
-@pytest.mark.parametrize("name", sorted(twins.ALL))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in ("ti2v", "vace") else name
+        for name in sorted(twins.ALL)
+    ],
+)
 def test_every_architecture_locates_a_clip(folders, name):
     """End to end; random weights know nothing, so only the way of the data is tested."""
     model = icgeo.load(folders[name], style=STYLE, photo_size=64)

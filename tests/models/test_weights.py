@@ -121,7 +121,9 @@ def save_adapter(transformer, kind, folder):
     )
 
 
-@pytest.mark.parametrize("name", ["klein", "kontext", "vace"])
+@pytest.mark.parametrize(
+    "name", ["klein", *(pytest.param(one, marks=pytest.mark.slow) for one in ("kontext", "vace"))]
+)
 def test_adapters_change_the_maps_and_the_contexts(tmp_path, name):
     folder = twins.ALL[name](tmp_path / name)
     pipelines = {

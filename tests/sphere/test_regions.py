@@ -93,6 +93,7 @@ def test_areas_of_countries(name, km2):
     assert found == pytest.approx(km2, rel=0.03)
 
 
+@pytest.mark.slow
 def test_countries_are_a_map_of_the_land():
     """Natural Earth's land, lakes included, is 149 million km2, with ice shelves; it lies once."""
     total = sum(cell_shares(shape, 16) for shape in countries().geometry)

@@ -91,6 +91,7 @@ def test_without_the_package_of_real_bodies_training_goes_on(bank, monkeypatch, 
     assert "icgeo[pretraining]" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_likelihood_of_matches_is_fitted(bank):
     model = load("tiny")
     fitted = fit_matching(model.describe_parts, bank, episodes=1, evaluations=3, seed=0)

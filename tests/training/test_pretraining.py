@@ -211,6 +211,7 @@ def test_the_best_temperature_undoes_overconfidence():
     assert plain == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_calibration_fills_the_settings(bank, monkeypatch):
     monkeypatch.setattr(calibration, "SHOTS", (0, 2))  # for time
     monkeypatch.setattr(calibration, "NOISES", calibration.NOISES[::4])
