@@ -1,6 +1,6 @@
-"""Doors take spoiled inputs, 2,000 each where slow tests run: all are read, or refused in one line.
+"""Doors take spoiled inputs: all are read, or refused in one line.
 
-What comes of them is printed by `pytest tests/fuzz -m slow -s`.
+`ICGEO_FUZZ=2000 pytest tests/fuzz -m slow -s` tries 2,000 at each, and prints what came of them.
 """
 
 import copy
@@ -39,7 +39,7 @@ from icgeo.models.settings import Settings
 from icgeo.options import LoadOptions
 from icgeo.sphere.density import Density
 
-FEW, MANY = 25, 2000
+FEW, MANY = 25, int(os.environ.get("ICGEO_FUZZ", "200"))
 LAYERS = ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.attn.to_k")
 
 
@@ -327,5 +327,5 @@ def test_spoiled_inputs_are_read_or_refused(name, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DOORS)
-def test_two_thousand_spoiled_inputs_are_read_or_refused(name, capsys):
+def test_more_spoiled_inputs_are_read_or_refused(name, capsys):
     spoil(name, MANY, capsys)
