@@ -20,6 +20,7 @@ from icgeo.models.layouts.panel import panel_rows, panels
 from icgeo.models.prompts import instruction
 
 STYLE = maps.MapStyle.marker(height=64, width=128, sigma_deg=10.0)
+LARGE = maps.MapStyle.marker(height=96, width=160, sigma_deg=10.0)
 
 
 @pytest.fixture(scope="module")
@@ -143,9 +144,6 @@ def test_full_is_the_stock_pipeline_of_flux2(folders, name, shots):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-LARGE = maps.MapStyle.marker(height=96, width=160, sigma_deg=10.0)
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["klein", "dev"])
 def test_four_examples_another_query_and_another_size_are_the_stock_pipeline(folders, name):
@@ -160,9 +158,17 @@ def test_four_examples_another_query_and_another_size_are_the_stock_pipeline(fol
 
 
 @torch.no_grad()
-def test_full_with_guidance_is_the_stock_pipeline(tmp_path):
-    model = load(twins.klein(tmp_path, distilled=False), "full", guidance_scale=3.0)
-    found, given = denoise(model, 1)
+@pytest.mark.parametrize(
+    ("style", "shots", "query"),
+    [
+        (STYLE, 1, 0),
+        *(pytest.param(*more, marks=pytest.mark.slow) for more in ((LARGE, 0, 0), (LARGE, 4, 1))),
+    ],
+)
+def test_full_with_guidance_is_the_stock_pipeline(tmp_path, style, shots, query):
+    folder = twins.klein(tmp_path, distilled=False)
+    model = load(folder, "full", guidance_scale=3.0, style=style)
+    found, given = denoise(model, shots, query=query)
     given |= {"guidance_scale": 3.0}
     expected = flux2_latents(model, type(model.backbone.pipeline), given)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
@@ -296,10 +302,11 @@ def test_frames_are_the_stock_pipeline_of_vace(folders, style, shots, query):
 
 
 @torch.no_grad()
-def test_frames_are_the_stock_pipeline_of_ti2v(folders):
-    model = icgeo.load(folders["ti2v"], style=STYLE)
+@pytest.mark.parametrize(("style", "query"), [(STYLE, 0), (LARGE, 1)], ids=["64 x 128", "96 x 160"])
+def test_frames_are_the_stock_pipeline_of_ti2v(folders, style, query):
+    model = icgeo.load(folders["ti2v"], style=style)
     model = replace(model, settings=replace(model.settings, guidance_scale=1.0))
-    found, given = denoise(model, 0)
+    found, given = denoise(model, 0, query=query)
     photo = torch.from_numpy(np.array(given["image"][0])).permute(2, 0, 1)[None] / 255
     words = {"prompt": given["prompt"], "guidance_scale": 1.0}
     whole = diffusers.WanPipeline.from_pretrained(folders["ti2v"])
@@ -308,12 +315,12 @@ def test_frames_are_the_stock_pipeline_of_ti2v(folders):
     pipeline = WanImageToVideoPipeline(**components, expand_timesteps=True)
     pipeline.set_progress_bar_config(disable=True)
     expected = pipeline(
-        image=frames_of([photo])[0][None],
+        image=frames_of([photo], style.height, style.width)[0][None],
         latents=given["latents"],
         num_frames=5,
         num_inference_steps=3,
-        height=64,
-        width=128,
+        height=style.height,
+        width=style.width,
         output_type="latent",
         **words,
     ).frames
