@@ -133,7 +133,8 @@ class LoraTraining:
         )
         gallery = Gallery.of(splits.training.lat_lon, latents["features"])
         run = {"folder": folder, "options": options, "accelerator": accelerator}
-        check = partial(validate, episodes=list(episodes), shots=(0, shots), prompt=prompt)
+        how: dict[str, Any] = {"prompt": prompt, "steps": options.for_steps}
+        check = partial(validate, episodes=list(episodes), shots=(0, shots), **how)
         return cls(loss, latents, gallery, validation=check, **run)
 
     def _prepare(self, optimizer: torch.optim.Optimizer) -> None:
