@@ -20,8 +20,8 @@ from torch.nn import functional
 from icgeo import sphere
 from icgeo.config import UsageError
 from icgeo.data.map_pictures import open_picture
-from icgeo.data.map_rasters import RASTER_SUFFIXES
-from icgeo.data.map_tiles import TILE_SUFFIXES
+from icgeo.data.map_rasters import RASTER_SUFFIXES, open_raster
+from icgeo.data.map_tiles import TILE_SUFFIXES, open_tiles
 from icgeo.data.orbit import REAL_WORLDS, to_uint8, view_directions
 from icgeo.data.photos import why_missing
 
@@ -252,6 +252,6 @@ def open_map(source: str | Path | BaseMap | Float[Tensor, "3 height width"]) -> 
             f"expected a map of {sorted(REAL_WORLDS)}, or a file or a folder of one, found no "
             f"{str(source)!r}; {why_missing(source)}"
         )
-    if path.is_dir() or suffix in (*TILE_SUFFIXES, *RASTER_SUFFIXES):
-        raise UsageError(f"expected a picture of a whole planet, got {path}")
-    return GridMap(*open_picture(path))
+    if path.is_dir() or suffix in TILE_SUFFIXES:
+        return GridMap(*open_tiles(path))
+    return GridMap(*(open_raster if suffix in RASTER_SUFFIXES else open_picture)(path))

@@ -1,3 +1,324 @@
-"""Maps in tiles."""
+"""Maps in tiles of pictures in Web Mercator: PMTiles, MBTiles, or a folder z/x/y.
+
+Conventions: a tile (zoom, x, y) counts from the north-west corner of the world; its level 0 is the
+largest zoom there is. What is missing, transparent or beyond 85.05 degrees has no data.
+"""
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from hashlib import blake2b
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from icgeo.config import UsageError, require
+from icgeo.data.map_rasters import file_fingerprint
 
 TILE_SUFFIXES = (".pmtiles", ".mbtiles")
+TILES_KEPT = 128
+"""Decoded, in memory: 32 MB of 256 pixels."""
+MERCATOR_LATITUDE = 85.0511287798066
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif")
+
+Bounds = tuple[float, float, float, float]
+
+
+class TileStore(Protocol):
+    """Where the contents of tiles are."""
+
+    @property
+    def zooms(self) -> tuple[int, int]:
+        """The least and the largest zoom."""
+
+    @property
+    def bounds(self) -> Bounds:
+        """South, west, north, east in degrees."""
+
+    @property
+    def side(self) -> int:
+        """Side of a tile in pixels."""
+
+    def get(self, zoom: int, x: int, y: int) -> bytes | None:
+        """Return the picture file of a tile, if it is there."""
+
+
+@dataclass(frozen=True)
+class PMTiles:
+    """An archive of one file (PMTiles, version 3), through the package pmtiles."""
+
+    path: Path
+    zooms: tuple[int, int]
+    bounds: Bounds
+    side: int
+
+    @classmethod
+    def open(cls, path: Path) -> "PMTiles":
+        """Read the header; a UsageError says what is wrong with it."""
+        require("pmtiles", "a map in PMTiles", "map")
+        from pmtiles.reader import all_tiles
+        from pmtiles.tile import TileType
+
+        try:
+            with _pmtiles_reader(path) as reader:
+                header, (_, tile) = reader.header(), next(all_tiles(reader.get_bytes))
+        except Exception as error:  # anything, on damaged data
+            raise UsageError(
+                f"expected an archive of PMTiles, version 3, in {path}, got "
+                f"{type(error).__name__}: {error}; fetch it again"
+            ) from error
+        if header["tile_type"] == TileType.MVT:
+            raise UsageError(f"expected tiles of pictures in {path}, got vector tiles; render them")
+        names = ("min_lat_e7", "min_lon_e7", "max_lat_e7", "max_lon_e7")
+        south, west, north, east = (header[name] / 1e7 for name in names)
+        zooms = header["min_zoom"], header["max_zoom"]
+        return cls(path, zooms, (south, west, north, east), tile_side(tile, path))
+
+    def get(self, zoom: int, x: int, y: int) -> bytes | None:
+        """Return the picture file of a tile, if it is there."""
+        with _pmtiles_reader(self.path) as reader:
+            return reader.get(zoom, x, y)
+
+
+@contextmanager
+def _pmtiles_reader(path: Path) -> Iterator[Any]:
+    from pmtiles.reader import Reader
+
+    with path.open("rb") as stream:
+
+        def read(offset: int, length: int) -> bytes:
+            stream.seek(offset)
+            return stream.read(length)
+
+        yield Reader(read)
+
+
+@dataclass(frozen=True)
+class MBTiles:
+    """A database of SQLite (MBTiles 1.3), whose rows count from the south."""
+
+    path: Path
+    zooms: tuple[int, int]
+    bounds: Bounds
+    side: int
+
+    @classmethod
+    def open(cls, path: Path) -> "MBTiles":
+        """Read zooms and bounds; a UsageError says what is wrong."""
+        try:
+            with _database(path) as database:
+                about = dict(database.execute("select name, value from metadata"))
+                zooms = database.execute("select min(zoom_level), max(zoom_level) from tiles")
+                least, most = zooms.fetchone()
+                if least is None:
+                    raise UsageError(f"expected tiles in {path}, got none; fetch it again")
+                extremes = (
+                    "select min(tile_column), max(tile_column), min(tile_row), max(tile_row) "
+                    "from tiles where zoom_level = ?"
+                )
+                left, right, low, high = database.execute(extremes, (most,)).fetchone()
+                (tile,) = database.execute("select tile_data from tiles limit 1").fetchone()
+        except sqlite3.Error as error:
+            raise UsageError(
+                f"expected a database of MBTiles in {path}, got {error}; fetch it again"
+            ) from error
+        if about.get("format") == "pbf":
+            raise UsageError(f"expected tiles of pictures in {path}, got vector tiles; render them")
+        last = 2**most - 1
+        bounds = tile_bounds(most, left, last - high, right, last - low)
+        return cls(path, (least, most), bounds, tile_side(tile, path))
+
+    def get(self, zoom: int, x: int, y: int) -> bytes | None:
+        """Return the picture file of a tile, if it is there."""
+        ask = (
+            "select tile_data from tiles where zoom_level = ? and tile_column = ? and tile_row = ?"
+        )
+        with _database(self.path) as database:
+            row = database.execute(ask, (zoom, x, 2**zoom - 1 - y)).fetchone()
+        return row and row[0]
+
+
+@contextmanager
+def _database(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+        yield database
+
+
+@dataclass(frozen=True)
+class TileFolder:
+    """A folder of files z/x/y, as servers of tiles have them."""
+
+    path: Path
+    zooms: tuple[int, int]
+    bounds: Bounds
+    side: int
+    suffix: str
+    from_south: bool
+    """Whether rows count from the south, as those of gdal2tiles with its tilemapresource.xml."""
+
+    @classmethod
+    def open(cls, path: Path) -> "TileFolder":
+        """Look which zooms there are; a UsageError if there are none."""
+        zooms = sorted(int(one.name) for one in path.iterdir() if one.name.isdigit())
+        tiles = [
+            tile
+            for tile in path.glob(f"{zooms[-1]}/*/*.*" if zooms else "0/0/0.*")
+            if (tile.parent.name + tile.stem).isdigit() and tile.suffix.lower() in PICTURES
+        ]
+        if not tiles:
+            raise UsageError(
+                f"expected a folder of tiles z/x/y.png in {path}, got none; give the folder that "
+                "holds the numbers of zooms, or a file"
+            )
+        from_south = (path / "tilemapresource.xml").is_file()
+        last = 2 ** zooms[-1] - 1
+        columns, rows = (
+            [int(name) for name in names]
+            for names in zip(*((tile.parent.name, tile.stem) for tile in tiles), strict=True)
+        )
+        rows = [last - row if from_south else row for row in rows]
+        bounds = tile_bounds(zooms[-1], min(columns), min(rows), max(columns), max(rows))
+        side = tile_side(tiles[0].read_bytes(), path)
+        return cls(path, (zooms[0], zooms[-1]), bounds, side, tiles[0].suffix, from_south)
+
+    def get(self, zoom: int, x: int, y: int) -> bytes | None:
+        """Return the picture file of a tile, if it is there."""
+        row = 2**zoom - 1 - y if self.from_south else y
+        path = self.path / str(zoom) / str(x) / f"{row}{self.suffix}"
+        return path.read_bytes() if path.is_file() else None
+
+
+def tile_bounds(zoom: int, left: int, top: int, right: int, bottom: int) -> Bounds:
+    """Return south, west, north, east of the tiles of a zoom, the last ones included."""
+    count = 2**zoom
+    north, south = (
+        math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * row / count))))
+        for row in (top, bottom + 1)
+    )
+    return south, left / count * 360 - 180, north, (right + 1) / count * 360 - 180
+
+
+@dataclass(frozen=True, eq=False)
+class TileGrid:
+    """The levels of tiles; below the least zoom they are made of its tiles."""
+
+    store: TileStore
+
+    @cached_property
+    def _tile(self) -> Any:
+        return lru_cache(maxsize=TILES_KEPT)(self._decode)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the finest level in pixels, of the whole world."""
+        side = self.store.side * 2 ** self.store.zooms[1]
+        return side, side
+
+    @property
+    def levels(self) -> int:
+        """Number of levels."""
+        least, most = self.store.zooms
+        return 1 + most - least + int(math.log2(self.store.side))
+
+    @property
+    def is_round(self) -> bool:
+        """Whether its last column touches its first: it is a map of the whole world, with gaps."""
+        return True
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """A place in its middle: latitude, longitude."""
+        south, west, north, east = self.bounds
+        return (south + north) / 2, west + ((east - west) % 360 or 360) / 2
+
+    @property
+    def bounds(self) -> Bounds:
+        """South, west, north, east in degrees."""
+        return self.store.bounds
+
+    def to_pixels(self, lat_lon: Float[Tensor, "places 2"]) -> Float[Tensor, "places 2"]:
+        """Return column and row at the finest level, NaN beyond the end of Web Mercator."""
+        (size, _), (lat, lon) = self.size, lat_lon.unbind(-1)
+        north = torch.atanh(torch.sin(torch.deg2rad(lat))) / math.pi
+        row = torch.where(lat.abs() <= MERCATOR_LATITUDE, (1 - north) / 2 * size, torch.nan)
+        return torch.stack(((lon + 180) / 360 * size, row), dim=-1)
+
+    def read(
+        self, level: int, box: tuple[int, int, int, int]
+    ) -> tuple[UInt8[Tensor, "3 h w"], Bool[Tensor, "h w"]]:
+        """Read the pixels of a box inside a level."""
+        left, top, right, bottom = box
+        least, most = self.store.zooms
+        zoom = max(most - level, least)
+        side = self.store.side >> (level - (most - zoom))
+        pixels = np.zeros((bottom - top, right - left, 4), np.uint8)
+        for x in range(left // side, -(-right // side)):
+            for y in range(top // side, -(-bottom // side)):
+                if (tile := self._tile(zoom, x, y, side)) is not None:
+                    # where the tile lies in the box, cut off at its edges
+                    row, column = y * side - top, x * side - left
+                    part = tile[max(0, -row) :, max(0, -column) :]
+                    place = pixels[max(0, row) :, max(0, column) :][: len(part), : part.shape[1]]
+                    place[...] = part[: len(place), : place.shape[1]]
+        known = torch.from_numpy(pixels[..., 3] >= 128)
+        return rearrange(torch.from_numpy(pixels[..., :3].copy()), "h w c -> c h w"), known
+
+    def _decode(
+        self, zoom: int, x: int, y: int, side: int
+    ) -> UInt8[np.ndarray, "side side 4"] | None:
+        content = self.store.get(zoom, x, y)
+        if content is None:
+            return None
+        tile = decode_tile(content, f"{zoom}/{x}/{y}")
+        return np.array(tile.resize((side, side), Image.Resampling.BOX))
+
+
+def tile_side(content: bytes, path: Path) -> int:
+    """Return the side of a tile in pixels, or raise a UsageError if that is no power of two."""
+    width, height = decode_tile(content, str(path)).size
+    if width != height or width & (width - 1):
+        raise UsageError(f"expected square tiles of 256 or 512 pixels, got {width} x {height}")
+    return width
+
+
+def decode_tile(content: bytes, name: str) -> Image.Image:
+    """Decode the picture of a tile, with alpha, or raise a UsageError."""
+    try:
+        with Image.open(BytesIO(content), formats=("PNG", "JPEG", "WEBP", "AVIF")) as picture:
+            return picture.convert("RGBA")
+    except Exception as error:  # decoders raise nearly anything on damaged data
+        raise UsageError(
+            f"expected a picture (PNG, JPEG, WebP, AVIF) as the tile {name}, got "
+            f"{type(error).__name__}; are these vector tiles? Give a raster tile set"
+        ) from error
+
+
+def open_tiles(path: Path) -> tuple[str, str, TileGrid]:
+    """Open an archive or a folder of tiles: its name, its fingerprint, and its pixels.
+
+    Raises:
+        UsageError: no tiles, tiles of no pictures, a damaged archive; pmtiles is missing.
+    """
+    store: Any
+    if path.is_dir():
+        store = TileFolder.open(path)
+        states = [
+            (str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns)
+            for p in sorted(path.rglob("*.*"))
+        ]
+        fingerprint = blake2b(json.dumps(states).encode(), digest_size=16).hexdigest()
+    else:
+        store = (PMTiles if path.suffix.lower() == ".pmtiles" else MBTiles).open(path)
+        fingerprint = file_fingerprint(path)
+    return path.stem, fingerprint, TileGrid(store)
