@@ -240,7 +240,8 @@ def _check(options: PredictOptions) -> None:
     """Refuse, before any work, what cannot be answered or saved."""
     if not options.photos:
         raise UsageError("expected photos, or - for a list of paths on standard input")
-    if options.shots is None and (options.features or options.select != "nearest"):
+    is_choosing = options.shots is not None or options.map is not None
+    if not is_choosing and (options.features or options.select != "nearest"):
         raise UsageError("expected --shots with --select and --features: how many to choose")
     if (path := options.save) is None:
         return
@@ -268,7 +269,7 @@ def _prepare(options: PredictOptions) -> "tuple[Geolocator, list[Example]]":
     except (OSError, ValueError) as error:
         message = str(error).replace("(allow_outside)", "(--allow_outside)")
         raise UsageError(message) from error
-    if (options.shots or 0) > len(examples):
+    if (options.shots or 0) > len(examples) and options.map is None:
         sys.stderr.write(f"icgeo: {len(examples)} examples are all there are, and are shown\n")
     return locator, examples
 

@@ -21,8 +21,10 @@ from torch import Tensor
 from icgeo import checkpoint, maps, sampling
 from icgeo import features as image_features
 from icgeo.config import UsageError
+from icgeo.data.base_maps import MapSource, open_map
 from icgeo.data.photos import Photo, as_photos, content_key
 from icgeo.data.pixels import augment, shaped_pixels, square_pixels
+from icgeo.map_views import MapViews, map_views
 from icgeo.models import Context, LoadOptions, MapModel, load
 from icgeo.models.hub import upload
 from icgeo.models.map_model import Pixels
@@ -57,6 +59,8 @@ from icgeo.travel import frame_times, mixture, smooth
 logger = logging.getLogger(__name__)
 
 CONTEXTS_KEPT = 8
+MAP_SHOTS = 16
+"""Views of a map that each photo is shown, where the number of shots is not said."""
 MOST_JUDGED, RARE = 32, 0.01
 """Examples by which worlds are judged at most, and the probability of a world that is no matter."""
 
@@ -74,6 +78,7 @@ def predict(  # noqa: D417, PLR0913
     examples: Examples = None,
     *,
     model: str | Path | MapModel = "tiny",
+    map: MapSource | None = None,
     shots: int | None = None,
     select: str | Strategy = "nearest",
     features: str | None = None,
@@ -114,13 +119,15 @@ def predict(  # noqa: D417, PLR0913
             dicts or a pandas DataFrame with image, lat and lon; the path of a manifest or of a
             folder of photos with EXIF locations; or None.
         model: "tiny", a checkpoint folder, a hub id, or a model already loaded.
+        map: what `icgeo.data.base_maps.open_map` opens, such as "blue-marble" or a GeoTIFF: views
+            of it are examples, too.
         shots: the number of examples that each photo is shown; this and the other options stand
             in `icgeo.options.LocateOptions`, `icgeo.models.LoadOptions` and `Geolocator`.
         **unknown: is refused.
 
     Raises:
         PhotoError: a photo cannot be read.
-        ValueError: an option, a location or a manifest is wrong; there is no such option.
+        ValueError: an option, a location, a manifest or a map is wrong; there is no such option.
     """
     options = {name: value for name, value in locals().items() if name in _OPTIONS}
     return _locator(**options, **unknown).locate(images, examples)
@@ -164,6 +171,9 @@ class Geolocator(LocateOptions, LoadOptions):
     model: str | Path | MapModel = "tiny"  # type: ignore[assignment]
     """"tiny", a checkpoint folder, a hub id, or a model already loaded."""
     _: KW_ONLY
+    map: MapSource | None = None  # type: ignore[assignment]
+    """A map from which examples are cut, beside those that are given: what
+    `icgeo.data.base_maps.open_map` opens."""
     style: maps.MapStyle | None = None
     """How maps are drawn; None means the model's own, and tiny knows no other."""
     select: str | Strategy = "nearest"
@@ -189,6 +199,8 @@ class Geolocator(LocateOptions, LoadOptions):
         if self.point not in POINTS:
             raise ValueError(f"expected point to be one of {sorted(POINTS)}, got {self.point!r}")
         make_strategy(self.select, self)
+        if self.map is not None and self.shots is None:
+            object.__setattr__(self, "shots", MAP_SHOTS)
         settings = self.loaded.settings
         known = {name: (getattr(settings, name),) for name in ("style", *SETTINGS)}
         for field, values in {**known, "prompt": settings.prompts}.items():
@@ -213,6 +225,25 @@ class Geolocator(LocateOptions, LoadOptions):
     def _examples(self, examples: Examples) -> list[Example]:
         examples = self.examples if examples is None else examples
         return as_examples(examples, allow_outside=self.allow_outside)
+
+    @cached_property
+    def map_views(self) -> MapViews | None:
+        """The views of the map that stand beside the examples, cut once; None without a map.
+
+        Raises:
+            UsageError: the map cannot be used.
+        """
+        if self.map is None:
+            return None
+        return map_views(open_map(self.map), size=self.loaded.photo_size)
+
+    @cached_property
+    def _map_examples(self) -> list[Example]:
+        return self.map_views.examples() if self.map_views else []
+
+    def _bank_examples(self, examples: Examples) -> list[Example]:
+        """Return the examples given, and the views of the map behind them."""
+        return self._examples(examples) + (self._map_examples if self.shots != 0 else [])
 
     @cached_property
     def _contexts(self) -> dict[bytes, Context]:
@@ -263,6 +294,8 @@ class Geolocator(LocateOptions, LoadOptions):
             raise UsageError(f"expected a select by name to save, got {self.select}")
         if self.evidence:
             raise UsageError(f"expected no evidence of another way to save, got {self.evidence}")
+        if not isinstance(self.map, str | Path | None):
+            raise UsageError("expected a map by name or path to save, got one that is open")
         pairs, path = self._examples(examples), Path(folder)
         photos = self._pixels([pair.image for pair in pairs])
         seen = [
@@ -270,6 +303,7 @@ class Geolocator(LocateOptions, LoadOptions):
             for photo, pair in zip(photos, pairs, strict=True)
         ]
         options = {"name": self.name, **fields_of(LocateOptions, self)}
+        options["map"] = self.map and str(self.map)
         checkpoint.save(path, self.loaded, options, seen, base=base, licence=licence)
         return path
 
@@ -348,8 +382,9 @@ class Geolocator(LocateOptions, LoadOptions):
         Raises:
             LoadError: they do not fit the memory, or no such features.
             PhotoError: an example cannot be read.
+            UsageError: the map cannot be used.
         """
-        pairs = self._examples(examples)
+        pairs = self._bank_examples(examples)
         if not self._chooses(pairs):
             self.context(pairs)
             return
@@ -385,7 +420,9 @@ class Geolocator(LocateOptions, LoadOptions):
         if key not in self._banks:
             self._banks.clear()
             name = self.features or image_features.suited(self.loaded.settings)
-            self._banks[key] = Bank(pairs, partial(image_features.open, name, device=self.device))
+            opened = partial(image_features.open, name, device=self.device)
+            described = self.map_views and partial(self.map_views.described, name)
+            self._banks[key] = Bank(pairs, opened, described)
         return self._banks[key]
 
     def _selecting(self, pairs: Sequence[Example]) -> Selecting:
@@ -400,7 +437,7 @@ class Geolocator(LocateOptions, LoadOptions):
             PhotoError: a photo cannot be read.
             ValueError: an example is wrong.
         """
-        photos, pairs = as_photos(photos), self._examples(examples)
+        photos, pairs = as_photos(photos), self._bank_examples(examples)
         if self._chooses(pairs) and photos and self.shots:
             return self._selecting(pairs).choose(photos, self.shots)
         count = len(pairs) if self.shots is None else min(len(pairs), self.shots)
@@ -426,8 +463,8 @@ class Geolocator(LocateOptions, LoadOptions):
             PhotoError: a photo cannot be read.
             ValueError: an example is wrong.
         """
-        photos, pairs = as_photos(photos), self._examples(examples)
-        if self._chooses(pairs):
+        photos, pairs = as_photos(photos), self._bank_examples(examples)
+        if self._chooses(pairs) and photos:
             selecting = self._selecting(pairs)
             return selecting.locate(photos, callback_on_step_end=callback_on_step_end)
         return self._locate_alike(photos, pairs, callback_on_step_end=callback_on_step_end)
@@ -442,7 +479,7 @@ class Geolocator(LocateOptions, LoadOptions):
     ) -> list[Prediction]:
         """Locate photos that are shown the same."""
         context = self.context(pairs) if keep else self.loaded.encode_context(*self._pairs(pairs))
-        worlds, everything = self.worlds(pairs), torch.arange(len(pairs))
+        worlds, everything = self._judge(pairs), torch.arange(len(pairs))
         predictions: list[Prediction] = []
         size = self.require_memory(len(pairs))
         for start in range(0, len(photos), size):
@@ -486,7 +523,7 @@ class Geolocator(LocateOptions, LoadOptions):
                 self._locate_alike, callback_on_step_end=callback_on_step_end, keep=is_one
             )
             return locate_by_sets(locate, photos, bank, chosen)
-        worlds = self.worlds(bank)
+        worlds = self._judge(bank)
         predictions: list[Prediction] = []
         for rows in chosen.split(self.require_memory(chosen.shape[1])):
             used, numbers = rows.unique(return_inverse=True)
@@ -568,7 +605,7 @@ class Geolocator(LocateOptions, LoadOptions):
             PhotoError: a photo cannot be read.
             ValueError: an example is wrong.
         """
-        pairs = self._examples(examples)
+        pairs = self._bank_examples(examples)
         if not (pairs and self.matching):
             return None
         (chosen,) = self.choose_for(photo, pairs)
@@ -585,7 +622,10 @@ class Geolocator(LocateOptions, LoadOptions):
         Raises:
             PhotoError: an example cannot be read.
         """
-        settings, pairs = self.loaded.settings, self._examples(examples)
+        return self._judge(self._bank_examples(examples))
+
+    def _judge(self, pairs: Sequence[Example]) -> dict[str, float]:
+        settings = self.loaded.settings
         if self.prompt or not settings.worlds or not pairs:
             return {self.prompt or settings.default_prompt: 1.0}
         pairs = pairs[:: -(-len(pairs) // MOST_JUDGED)]

@@ -78,8 +78,12 @@ class LoadOptions(ModelOptions):
 class LocateOptions:
     """How photos are located with a model; the options of `Geolocator` beside those of loading."""
 
+    map: str | None = None
+    """A map from which examples are cut, beside those given: blue-marble, etopo1, shaded-relief, a
+    picture of a whole planet, a GeoTIFF, PMTiles, MBTiles, or a folder of tiles z/x/y."""
     shots: int | None = None
-    """Number of examples that each photo is shown, chosen for it; by default all of them."""
+    """Number of examples that each photo is shown, chosen for it; by default all of them, and 16
+    with a map."""
     select: Any = "nearest"
     """How they are chosen: nearest, diverse, random, stratified or two-stage, or in Python a
     strategy of `icgeo.selection`."""

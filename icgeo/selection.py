@@ -30,6 +30,8 @@ class Bank:
     examples: Sequence[Example]
     features: Features | Callable[[], Features] | None = None
     """What photos are compared by, or what opens it when it is first needed."""
+    described: Callable[[Callable[..., Tensor]], Tensor] | None = None
+    """Gives the features of the last examples, which may be known, by what encodes photos."""
     _last: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
@@ -44,7 +46,11 @@ class Bank:
     @cached_property
     def index(self) -> Float[Tensor, "examples channels"]:
         """Features of the examples; encoded when first asked for."""
-        return self._encoder.encode([example.image for example in self.examples])
+        encode = self._encoder.encode
+        known = self.described(encode) if self.described else torch.empty(0)
+        photos = [example.image for example in self.examples[: len(self.examples) - len(known)]]
+        parts = [encode(photos)] if photos or not len(known) else []
+        return torch.cat([*parts, known]) if len(known) else parts[0]
 
     @cached_property
     def _encoder(self) -> Features:

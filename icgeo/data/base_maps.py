@@ -228,7 +228,11 @@ def _settled(colours: Float[Tensor, "3 h w"], weights: Float[Tensor, "h w"]) -> 
     return to_uint8(colours), known
 
 
-def open_map(source: str | Path | BaseMap | Float[Tensor, "3 height width"]) -> BaseMap:
+MapSource = str | Path | BaseMap | Float[Tensor, "3 height width"]
+"""What `open_map` opens."""
+
+
+def open_map(source: MapSource) -> BaseMap:
     """Open a map: a picture of a whole planet, a GeoTIFF, an archive or a folder of tiles.
 
     Args:
