@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from icgeo.evaluation import Episode, Shard
     from icgeo.features import Features
     from icgeo.geolocator import Geolocator
+    from icgeo.models import MapModel
     from icgeo.models.settings import Settings
     from icgeo.prediction import Locator
 
@@ -43,7 +44,7 @@ class Options(LocateOptions, LoadOptions):
     every_seconds: float = 1.0
     """Time between the frames taken from `video`, in seconds."""
     world: str | None = None
-    """Beside Blue Marble: a family of procedural worlds, or a picture of a whole planet; by default
+    """Beside Blue Marble, or alone with a map: a family of procedural worlds, or a picture of a whole planet; by default
     one world of each family that the model in the box has never seen."""
     count: int = 48
     """Views of each world to locate."""
@@ -69,7 +70,7 @@ def is_own(options: Options) -> bool:
 
 def is_shared(options: Options) -> bool:
     """Return whether all photos see the same examples, and these alone."""
-    return is_own(options) and not options.select
+    return is_own(options) and not (options.select or options.map)
 
 
 def gather(options: Options) -> "list[Episode]":
@@ -105,6 +106,8 @@ def gather(options: Options) -> "list[Episode]":
         outside = options.allow_outside
         return [evaluation.photo_episode(options.queries, examples, allow_outside=outside)]
     worlds = (EARTH, options.world) if options.world else (EARTH, *HELD_OUT_FAMILIES)
+    if options.map:
+        worlds = (options.world or options.map,)
     take = partial(evaluation.world_episode, queries=options.count, shots=shots, seed=options.seed)
     return [take(world) for world in dict.fromkeys(worlds)]
 
@@ -114,7 +117,7 @@ def open_features(options: Options, settings: "Settings") -> "Features | None":
     from icgeo import features
     from icgeo.selection import BY_FEATURES
 
-    by_looks = options.select in BY_FEATURES or not (options.select or is_own(options))
+    by_looks = options.select in BY_FEATURES or not (options.select or is_shared(options))
     if options.features and not by_looks:
         raise config.UsageError(f"expected --select of {sorted(BY_FEATURES)} with --features")
     if not by_looks:
@@ -143,7 +146,7 @@ def locate(
     )
     if is_shared(options):
         rows = evaluate(methods, shots=options.shots)
-    elif options.select is None and features:
+    elif options.select is None and features and not options.map:
         retrieval = [(Retrieval(features), episode) for _, episode in runs]
         evaluate([(way, at_random(one, most)) for way, one in methods + retrieval], shots=(most,))
     if not is_shared(options):
@@ -154,6 +157,18 @@ def locate(
         own = [(way, episode) for way, episode in methods if way.name == runs[0][0].name]
         report.save_figures(folder, rows, own, model.settings.style)
     return rows
+
+
+def with_map(episode: "Episode", options: Options, model: "MapModel") -> "Episode":
+    """Return an episode whose examples are views of the map, behind the user's own."""
+    from icgeo.data.base_maps import open_map
+    from icgeo.map_views import map_examples
+
+    if options.map is None or options.video:  # the locator cuts them for a video
+        return episode
+    views = map_examples(open_map(options.map), size=model.photo_size)
+    own = episode.examples if is_own(options) else []
+    return replace(episode, examples=[*own, *views])
 
 
 def at_random(episode: "Episode", shots: int) -> "Episode":
@@ -174,9 +189,10 @@ def main(options: Options) -> None:
 
     shard = evaluation.Shard.here()
     model = load(**fields_of(LoadOptions, options))
-    episodes = gather(options)
+    episodes = [with_map(episode, options, model) for episode in gather(options)]
     features = open_features(options, model.settings)
     asked = {**fields_of(LocateOptions, options), "shots": None, "select": "nearest"}
+    asked["map"] = options.map if options.video else None
     locator = Geolocator(model, device=options.device, **asked)
     select = options.select or ("random" if is_shared(options) else "nearest")
     choosing = replace(locator, shots=max(options.shots), select=select)

@@ -246,12 +246,17 @@ def _settings_part(names: Sequence[str], first: MapModel) -> list[Any]:
             gr.Dropdown([*session.WAYS_TO_CHOOSE], min_width=140, **ways),
         ]
     with gr.Row():
-        return [
-            *which,
+        counts = [
             slider(0, MAX_SHOTS, value=16, label="Shots", elem_id="shots"),
             slider(1, MAX_STEPS, value=own.steps, label="Steps", elem_id="steps"),
             slider(1, MAX_SAMPLES, value=own.samples, label="Samples", elem_id="samples"),
         ]
+    with gr.Row():
+        names_of_maps, label = [*session.MAPS], "Map: its views are examples, too"
+        chosen = gr.Dropdown(names_of_maps, value=session.NO_MAP, label=label, elem_id="map")
+        label = "Or a picture of a planet, GeoTIFF, PMTiles"
+        given = gr.File(label=label, elem_id="map-file", height=90)
+    return [*which, *counts, chosen, given]
 
 
 def _outcome_part() -> dict[str, Any]:
@@ -339,6 +344,7 @@ def _locate(
     if not request.queries:
         raise ValueError("expected a photo to locate, got none; upload one, or try a view")
     locator = session.build_locator(opened(request.model), request)
+    alone = replace(locator, map=None)  # what is chosen of the map stands among the examples
     visit, blank = Visit(asking), dict.fromkeys(_SHOWN)
     hidden, visible = gr.update(visible=False), gr.update(visible=True)
     yield {"answers": visit, "choice": hidden, "outcome": visible, **blank}
@@ -350,7 +356,7 @@ def _locate(
             shown = _told(locator, request.bank, asked.bank, examples)
             title = f"Photo {number + 1} of {len(request.queries)}, {shown}"
             yield {**blank, "context": context, "status": title}
-            steps = session.locate_in_steps(locator, shot.photo, examples, cancelled=asking)
+            steps = session.locate_in_steps(alone, shot.photo, examples, cancelled=asking)
             for step, seen in enumerate(steps, start=1):
                 if isinstance(seen, Tensor):
                     text = f"{title}: step {step} of {int(request.steps)}"

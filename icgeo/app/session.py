@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from icgeo.data import read_location, read_manifest, read_photo
+from icgeo.data.base_maps import BaseMap, open_map
 from icgeo.data.orbit import ViewOptions, land_mask, open_world, random_views, views_to_examples
 from icgeo.data.pixels import square_pixels
 from icgeo.data.places import takeout_names
@@ -41,6 +42,9 @@ BUILT_IN = {
     "Shaded relief": "shaded-relief",
 }
 """Views from orbit of these worlds can be had without a photo of one's own."""
+NO_MAP = "No map"
+MAPS: dict[str, str | None] = {NO_MAP: None, **BUILT_IN}
+"""Maps from which examples are cut."""
 PHOTOS = Path(__file__).parents[2] / "assets" / "photos" / "photos.csv"
 """Real photos of known places, which a clone has and a wheel has not."""
 REAL = "Photos of known places"
@@ -162,6 +166,10 @@ class Request:
     shots: float
     steps: float
     samples: float
+    map: str | None = None
+    """A name of `MAPS`."""
+    map_file: str | None = None
+    """A map that the visitor gave, in place of that."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,25 +291,47 @@ def built_in_views(name: str, *, seed: int, count: int = 16, first: int = 1) -> 
     return [Shot(f"{name} {number}", Image.fromarray(one), place) for number, (one, place) in pairs]
 
 
+@lru_cache(maxsize=2)
+def _map(source: str) -> BaseMap:
+    return open_map(source)
+
+
+def open_request_map(request: Request) -> BaseMap | None:
+    """Open the map that a visitor chose or gave, if there is one.
+
+    Raises:
+        ValueError: it cannot be used.
+    """
+    if request.map_file:
+        try:
+            return _map(request.map_file)
+        except ValueError as error:
+            raise ValueError(_without_path(error, Path(request.map_file))) from None
+    name = MAPS[request.map or NO_MAP]
+    return name and _map(name)
+
+
 def build_locator(model: MapModel, request: Request) -> Geolocator:
     """Make what locates as a visitor asks."""
     select, features = WAYS_TO_CHOOSE[request.choice]
     counts: dict[str, Any] = {
         name: int(getattr(request, name)) for name in ("steps", "samples", "shots")
     }
-    return Geolocator(model, select=select, features=features, **counts)
+    base_map = open_request_map(request)
+    return Geolocator(model, map=base_map, select=select, features=features, **counts)
 
 
 def choose_examples(locator: Geolocator, photo: Image.Image, request: Request) -> list[Example]:
-    """Choose the examples that a photo is shown, in order.
+    """Choose the examples that a photo is shown, in order, of the visitor's and of the map's.
 
     Raises:
         LoadError: the features need a package that is not installed.
     """
-    examples = request.bank.examples
+    own = request.bank.examples
+    examples = [*own, *(locator.map_views.examples() if locator.map_views else ())]
     if request.choice == FIRST:
-        return list(examples[: int(request.shots)])
-    return [examples[number] for number in locator.choose_for([photo], examples)[0].tolist()]
+        return examples[: int(request.shots)]
+    return [examples[number] for number in locator.choose_for([photo], own)[0].tolist()]
 
 
 def count_unlike(locator: Geolocator, examples: Sequence[Example]) -> int:

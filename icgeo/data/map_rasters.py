@@ -26,8 +26,10 @@ from torch.nn import functional
 from icgeo.config import UsageError, one_line, require
 from icgeo.sphere import wrap_longitude
 
-RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".nc")
+RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".img")
 """Files that are opened as rasters; others are pictures of whole planets."""
+DRIVERS = ("GTiff", "JP2OpenJPEG", "HFA")
+"""Of GDAL; others, as that of VRT, may open further files or fetch something."""
 OVERVIEW_SIDE = 2048
 """Longer side in pixels of the levels that are kept in memory; finer ones are read by windows."""
 STRIP_ROWS = 64
@@ -230,7 +232,7 @@ def opened(path: Path) -> Iterator[Any]:
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.open(path) as raster:
+            with rasterio.open(path, driver=list(DRIVERS)) as raster:
                 yield raster
     except rasterio.errors.RasterioError as error:
         raise UsageError(
