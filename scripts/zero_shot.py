@@ -44,8 +44,9 @@ class Options(LocateOptions, LoadOptions):
     every_seconds: float = 1.0
     """Time between the frames taken from `video`, in seconds."""
     world: str | None = None
-    """Beside Blue Marble, or alone with a map: a family of procedural worlds, or a picture of a whole planet; by default
-    one world of each family that the model in the box has never seen."""
+    """Beside Blue Marble, or alone with a map: a family of procedural worlds, or a picture of a
+    planet; by default one world of each family that the model in the box has never seen, or the map
+    itself."""
     count: int = 48
     """Views of each world to locate."""
     shots: tuple[int, ...] = (0, 1, 4, 16)  # type: ignore[assignment]

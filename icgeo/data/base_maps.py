@@ -20,7 +20,7 @@ from torch.nn import functional
 from icgeo import sphere
 from icgeo.config import UsageError
 from icgeo.data.map_pictures import open_picture
-from icgeo.data.map_rasters import RASTER_SUFFIXES, open_raster
+from icgeo.data.map_rasters import DRIVERS, open_raster
 from icgeo.data.map_tiles import TILE_SUFFIXES, open_tiles
 from icgeo.data.orbit import REAL_WORLDS, to_uint8, view_directions
 from icgeo.data.photos import why_missing
@@ -73,6 +73,7 @@ class BaseMap(Protocol):
         """Return the map at a grid of places, as `MapStyle.pixel_lat_lon` gives them."""
 
 
+@runtime_checkable
 class Grid(Protocol):
     """The pixels of a map, at levels."""
 
@@ -258,4 +259,4 @@ def open_map(source: MapSource) -> BaseMap:
         )
     if path.is_dir() or suffix in TILE_SUFFIXES:
         return GridMap(*open_tiles(path))
-    return GridMap(*(open_raster if suffix in RASTER_SUFFIXES else open_picture)(path))
+    return GridMap(*(open_raster if suffix in DRIVERS else open_picture)(path))

@@ -26,10 +26,8 @@ from torch.nn import functional
 from icgeo.config import UsageError, one_line, require
 from icgeo.sphere import wrap_longitude
 
-RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".img")
-"""Files that are opened as rasters; others are pictures of whole planets."""
-DRIVERS = ("GTiff", "JP2OpenJPEG", "HFA")
-"""Of GDAL; others, as that of VRT, may open further files or fetch something."""
+DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG", ".img": "HFA"}
+"""Of GDAL by the end of a name; others, as that of VRT, may open further files or fetch some."""
 OVERVIEW_SIDE = 2048
 """Longer side in pixels of the levels that are kept in memory; finer ones are read by windows."""
 STRIP_ROWS = 64
@@ -232,7 +230,7 @@ def opened(path: Path) -> Iterator[Any]:
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.open(path, driver=list(DRIVERS)) as raster:
+            with rasterio.open(path, driver=DRIVERS[path.suffix.lower()]) as raster:
                 yield raster
     except rasterio.errors.RasterioError as error:
         raise UsageError(
@@ -331,7 +329,9 @@ def _reference(raster: Any) -> tuple[Any, tuple[float, ...]]:
             "EPSG:4326 makes one"
         ) from error
     affine = tuple(raster.transform)[:6]
-    corners = [raster.transform @ corner for corner in ((0, 0), (raster.width, raster.height))]
+    a, b, c, d, e, f = affine
+    ends = (0, 0), (raster.width, raster.height)
+    corners = [(a * x + b * y + c, d * x + e * y + f) for x, y in ends]
     looks_like_degrees = all(abs(x) <= 360 and abs(y) <= 90 for x, y in corners)
     if transformer is not None and crs.is_projected and looks_like_degrees:
         raise UsageError(

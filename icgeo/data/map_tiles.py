@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif")
 Bounds = tuple[float, float, float, float]
 
 
+@runtime_checkable
 class TileStore(Protocol):
     """Where the contents of tiles are."""
 
