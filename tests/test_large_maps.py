@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 import subprocess
 import sys
 from importlib.resources import files
@@ -96,8 +97,6 @@ def located(photos, source, assets):
     """Locate photos in a process of its own: places, and its peak of memory in bytes."""
     command = [sys.executable, "-c", PEAK, *photos, str(source)]
     environment = {"HF_ASSETS_CACHE": str(assets), "OMP_NUM_THREADS": "1"}
-    import os
-
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, env={**os.environ, **environment}
     )
