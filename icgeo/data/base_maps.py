@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from einops import rearrange, reduce
+from einops import rearrange
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn import functional
@@ -149,10 +149,8 @@ class GridMap:
         ):
             looks = view_directions(centre, field, size=SUBPIXELS * size, heading_deg=heading)
             colours, weights = self._sample(sphere.to_lat_lon(looks))
-            fine = {"y": SUBPIXELS, "x": SUBPIXELS}
-            colour = reduce(colours, "c (h y) (w x) -> c h w", "mean", **fine)
-            weight = reduce(weights, "(h y) (w x) -> h w", "mean", **fine)
-            images[number], masks[number] = _settled(colour, weight)
+            both = functional.avg_pool2d(torch.cat((colours, weights[None])), SUBPIXELS)
+            images[number], masks[number] = _settled(both[:3], both[3])
         return images, masks
 
     def window(self, lat_lon: Float[Tensor, "rows columns 2"]) -> Picture:
@@ -196,17 +194,18 @@ class GridMap:
         level = 0 if finest else min(round(math.log2(step)), self.grid.levels - 1)
         wide, high = level_size(self.grid.size, level)
         place = pixels * pixels.new_tensor([wide, high]) / pixels.new_tensor(self.grid.size)
-        left, top = (int(place[inside][:, side].min().floor()) - 1 for side in (0, 1))
-        right, bottom = (int(place[inside][:, side].max().ceil()) + 1 for side in (0, 1))
+        known = place[inside]
+        left, top = (known.amin(0).floor().int() - 1).tolist()
+        right, bottom = (known.amax(0).ceil().int() + 1).tolist()
         top, bottom = max(top, 0), min(bottom, high)
         if not self.grid.is_round:
             left, right = max(left, 0), min(right, wide)
         image, mask = self._read(level, (left, top, right, bottom), wide)
-        known = torch.cat((image * mask, mask[None].to(torch.uint8)))[None].float()
+        colours = torch.cat((image * mask, mask[None].to(torch.uint8)))[None].float()
         corner, span = place.new_tensor([left, top]), place.new_tensor([right - left, bottom - top])
         at = torch.where(inside[..., None], (place - corner) / span * 2 - 1, 0)[None].float()
-        sampled = functional.grid_sample(known, at, padding_mode="border", align_corners=False)[0]
-        sampled = sampled * inside
+        sampled = functional.grid_sample(colours, at, padding_mode="border", align_corners=False)
+        sampled = sampled[0] * inside
         return sampled[:3], sampled[3]
 
     def _read(self, level: int, box: Box, wide: int) -> Picture:
