@@ -46,7 +46,7 @@ class MapViews:
     lat_lon: Float[Tensor, "views 2"]
     field_of_view_deg: float
     key: tuple[object, ...]
-    """Under which they are kept: map, grid, field of view, size."""
+    """Under which they are kept: map, grid, field of view, size; empty if they are not."""
 
     def examples(self) -> list[Example]:
         """Return the views as photos whose places are known."""
@@ -64,6 +64,8 @@ class MapViews:
         `encoder` names what describes; the first view is described again, to see whether it is
         still the same.
         """
+        if not self.key:
+            return describe(self.images)
         for _ in range(2):
             found = kept((*self.key, encoder), lambda: {"vectors": describe(self.images)})
             vectors = found["vectors"]
@@ -121,7 +123,8 @@ def map_views(base_map: BaseMap, *, size: int, field_of_view_deg: float | None =
         UsageError: the map has no data anywhere.
     """
     field = field_of_view_deg or suited_field_of_view(base_map, size)
-    key = ("views", VERSION, base_map.fingerprint, base_map.bounds, field, OVERLAP, size)
+    grid = VERSION, base_map.fingerprint, base_map.bounds, field, OVERLAP, size
+    key = grid if base_map.fingerprint else ()
 
     def cut() -> dict[str, Tensor]:
         centres = even_grid(base_map.bounds, OVERLAP * field)

@@ -30,8 +30,8 @@ print(json.dumps({"places": [[one.lat, one.lon] for one in predictions], "bytes"
 """
 """Linux counts the peak in KiB."""
 MOST_BYTES = 1.5e9
-SAME_KM = 30.0
-"""Of two answers: their grid has cells of 100 km, and views differ by a level or two of 256."""
+SAME_KM = {"geotiff": 1.0, "pmtiles": 110.0}
+"""Of two answers. Tiles are drawn anew, and end at 85 degrees: the answer may be the next cell."""
 
 
 def save_geotiff(path, width):
@@ -69,9 +69,9 @@ def save_pmtiles(path, most_zoom):
             )
             tile, _ = planet.window(torch.stack(torch.meshgrid(lat, lon, indexing="ij"), dim=-1))
             buffer = io.BytesIO()
-            Image.fromarray(tile.movedim(0, -1).numpy()).save(buffer, "WEBP", quality=90)
+            Image.fromarray(tile.movedim(0, -1).numpy()).save(buffer, "PNG", compress_level=1)
             writer.write_tile(number, buffer.getvalue())
-        header = {"min_zoom": 0, "max_zoom": most_zoom, "tile_type": TileType.WEBP}
+        header = {"min_zoom": 0, "max_zoom": most_zoom, "tile_type": TileType.PNG}
         header |= {"tile_compression": Compression.NONE, "center_zoom": 0}
         header |= {"min_lon_e7": -1800000000, "max_lon_e7": 1800000000, "center_lon_e7": 0}
         header |= {"min_lat_e7": -850500000, "max_lat_e7": 850500000, "center_lat_e7": 0}
@@ -104,23 +104,30 @@ def located(photos, source, assets):
     return torch.tensor(told["places"], dtype=torch.float64), told["bytes"]
 
 
+@pytest.fixture(scope="module")
+def expected(photos, tmp_path_factory):
+    """The places that the picture gives."""
+    return located(photos, "blue-marble", tmp_path_factory.mktemp("assets"))[0]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["geotiff", "pmtiles"])
-def test_large_maps_take_little_memory_and_answer_as_their_picture(photos, tmp_path, kind):
+@pytest.mark.parametrize("kind", SAME_KM)
+def test_large_maps_take_little_memory_and_answer_as_their_picture(
+    photos, expected, tmp_path, kind
+):
     if kind == "geotiff":
         source = save_geotiff(tmp_path / "large.tif", 20_000)
     else:
         source = save_pmtiles(tmp_path / "large.pmtiles", 4)
     places, peak = located(photos, source, tmp_path)
-    expected, _ = located(photos, "blue-marble", tmp_path)
     print(kind, f"{peak / 1e6:.0f} MB", sphere.distance_km(places, expected).tolist())  # noqa: T201
     assert peak < MOST_BYTES
-    assert sphere.distance_km(places, expected).max() < SAME_KM
+    assert sphere.distance_km(places, expected).max() < SAME_KM[kind]
 
 
 @pytest.mark.parametrize("kind", ["geotiff", "pmtiles"])
 def test_views_of_maps_are_those_of_their_picture(tmp_path, kind):
-    """Off by 2 of 256 levels in the mean: tiles are compressed, and enlarged pixels have edges."""
+    """Off by 2 of 256 levels in the mean: tiles are drawn anew, enlarged pixels have edges."""
     if kind == "geotiff":
         source = save_geotiff(tmp_path / "small.tif", 2_000)
     else:

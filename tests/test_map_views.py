@@ -207,3 +207,12 @@ def test_the_page_chooses_among_the_map_and_the_examples(queries, tmp_path):
     with pytest.raises(ValueError, match="twice as wide as high") as error:
         session.open_request_map(given)
     assert str(tmp_path) not in str(error.value)
+
+
+def test_of_a_map_that_a_visitor_gave_nothing_is_kept(tmp_path, assets):
+    path = tmp_path / "given.png"
+    Image.fromarray(np.zeros((20, 40, 3), np.uint8)).save(path)
+    given = Request([], ExampleList(), "tiny", "Most alike", 4, 1, 1, map_file=str(path))
+    views = map_views(session.open_request_map(given), size=8)
+    assert len(views.described("mean", lambda images: images.float().mean((2, 3)))) == 192
+    assert not [*assets.rglob("*.safetensors")]

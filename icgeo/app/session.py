@@ -291,24 +291,23 @@ def built_in_views(name: str, *, seed: int, count: int = 16, first: int = 1) -> 
     return [Shot(f"{name} {number}", Image.fromarray(one), place) for number, (one, place) in pairs]
 
 
-@lru_cache(maxsize=2)
-def _map(source: str) -> BaseMap:
-    return open_map(source)
+_built_in_map = lru_cache(maxsize=len(BUILT_IN))(open_map)
 
 
 def open_request_map(request: Request) -> BaseMap | None:
-    """Open the map that a visitor chose or gave, if there is one.
+    """Open the map that a visitor chose or gave, if there is one; of theirs nothing is kept.
 
     Raises:
         ValueError: it cannot be used.
     """
     if request.map_file:
         try:
-            return _map(request.map_file)
+            given: Any = open_map(request.map_file)
+            return replace(given, fingerprint="")
         except ValueError as error:
             raise ValueError(_without_path(error, Path(request.map_file))) from None
     name = MAPS[request.map or NO_MAP]
-    return name and _map(name)
+    return None if name is None else _built_in_map(name)
 
 
 def build_locator(model: MapModel, request: Request) -> Geolocator:

@@ -46,7 +46,7 @@ class BaseMap(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Key of its content, for caches."""
+        """Key of its content, for caches; of an empty one nothing is kept on disk."""
 
     @property
     def resolution_deg(self) -> float:

@@ -26,7 +26,12 @@ Tensors = dict[str, Tensor]
 
 
 def kept(key: tuple[object, ...], make: Callable[[], Tensors]) -> Tensors:
-    """Return tensors from disk, or make them and keep them under a key of plain values."""
+    """Return tensors from disk, or make them and keep them under a key of plain values.
+
+    An empty key says that they are not to be kept.
+    """
+    if not key:
+        return make()
     name = blake2b(repr(key).encode(), digest_size=16).hexdigest()
     path = cached_assets_path("icgeo", namespace="maps", subfolder="views") / f"{name}.safetensors"
     if path.is_file():

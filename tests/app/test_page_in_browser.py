@@ -47,7 +47,7 @@ def server(chromium, tmp_path_factory):
             [sys.executable, "-c", SERVER, str(port)],
             stdout=log,
             stderr=log,
-            env={**os.environ, "TMPDIR": str(folder / "tmp")},
+            env={**os.environ, "TMPDIR": str(folder / "tmp"), "HF_ASSETS_CACHE": str(folder)},
         )
         try:
             _wait_for(url, process, folder / "log")
@@ -298,6 +298,22 @@ def test_each_photo_has_a_context_of_its_own(visit):
     page.wait_for_function(
         "third => document.querySelector('#context img').src != third", arg=third
     )
+
+
+def test_a_map_makes_the_examples(visit, tmp_path):
+    page = visit()
+    page.click("#map input")
+    page.get_by_role("option", name="ETOPO1 relief").click()
+    page.click("#try")
+    pictures(page, "queries", 1)
+    page.click("#locate")
+    page.wait_for_selector("#status:has-text('Photo 1 of 1, 16 examples: done')")
+    portrait = tmp_path / "portrait.png"
+    Image.fromarray(np.zeros((30, 20, 3), np.uint8)).save(portrait)
+    page.set_input_files("#map-file input[type=file]", portrait)
+    page.wait_for_selector("#map-file :text('portrait')")
+    page.click("#locate")
+    page.wait_for_selector(".toast-body:has-text('twice as wide as high, got 20 x 30')")
 
 
 def test_a_broken_file_is_told_and_the_page_goes_on(visit, upload):
