@@ -1,4 +1,4 @@
-"""Draw locations and densities on maps, over land and borders.
+"""Draw locations and densities on maps, over land and borders, or over imagery.
 
 Conventions: a location is a von Mises-Fisher (vMF) kernel exp(kappa (cos d - 1)) of the distance d
 in radians, taken at pixel centres; image = base (1 - kernel) + colour kernel, so that maps are
@@ -18,6 +18,7 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from icgeo.data.base_maps import open_map
 from icgeo.maps.style import MERCATOR_LATITUDE, MapStyle
 from icgeo.sphere import Values, as_lat_lon, to_xyz
 from icgeo.sphere.density import Density
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 SEA = (0.68, 0.80, 0.90)
 LAND = (0.93, 0.92, 0.86)
 BORDER = (0.60, 0.60, 0.60)
+UNKNOWN = 0.5
+"""Grey, where imagery has no data."""
 _FINER = 4
 """Shapes are drawn this many times finer than the pixels, then averaged."""
 
@@ -47,6 +50,9 @@ def base_image(style: MapStyle) -> Float[Tensor, "3 height width"]:
     """Draw what lies under the heatmap; cached, do not write to it."""
     if style.base == "blank":
         return torch.zeros(3, style.height, style.width)
+    if style.base != "land":
+        picture, is_known = open_map(style.base).window(style.pixel_lat_lon())
+        return torch.where(is_known, picture / 255, UNKNOWN)
     land, borders = (_coverage(style, kind)[..., None] for kind in ("land", "borders"))
     image = torch.tensor(SEA).lerp(torch.tensor(LAND), land)
     return rearrange(image.lerp(torch.tensor(BORDER), borders), "h w c -> c h w").contiguous()

@@ -7,16 +7,18 @@ A pixel is as wide in longitude everywhere, so "an equatorial pixel" is its widt
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from icgeo.data.orbit import REAL_WORLDS
 from icgeo.sphere import wrap_longitude
 
 Projection = Literal["equirectangular", "web_mercator", "equal_area"]
-Base = Literal["blank", "land"]
+BASES = ("blank", "land")
 
 MERCATOR_LATITUDE = 85.06
 """Web Mercator ends here, in degrees: the square world ends at 85.0511, and users write 85.06."""
@@ -52,17 +54,23 @@ class MapStyle:
     """West, south, east, north in degrees; over the antimeridian, east < west or east > 180."""
     height: int = 64
     width: int = 128
-    base: Base = "blank"
-    """What lies under the heatmap: black, or land and borders."""
+    base: str = "blank"
+    """What lies under the heatmap: blank (black), land (land and borders), or imagery: the name or
+    the path of a map, such as blue-marble, as `icgeo.data.base_maps.open_map` takes it."""
     sigma_deg: tuple[float, ...] = (40.0, 15.0, 6.0)
     """Standard deviation of the vMF kernel in degrees: one, or one for each colour channel."""
     colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Colour of the heatmap in [0, 1]."""
 
     def __post_init__(self) -> None:
-        for name, choices in (("projection", get_args(Projection)), ("base", get_args(Base))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"expected {name} in {choices}, got {getattr(self, name)!r}")
+        if self.projection not in get_args(Projection):
+            known = get_args(Projection)
+            raise ValueError(f"expected projection in {known}, got {self.projection!r}")
+        if self.base not in (*BASES, *REAL_WORLDS) and not Path(self.base).exists():
+            raise ValueError(
+                f"expected base in {(*BASES, *REAL_WORLDS)}, or the path of a map, "
+                f"got {self.base!r}"
+            )
         if min(self.height, self.width) < 8:
             raise ValueError(f"expected at least 8 x 8 pixels, got {self.height} x {self.width}")
         self._check_extent()

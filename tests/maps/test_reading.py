@@ -117,6 +117,16 @@ def test_a_location_is_read_back_anywhere_on_the_world(style: MapStyle):
     assert min(reading.legibility for reading in readings) > 0.9
 
 
+def test_a_location_is_read_back_from_imagery():
+    """A marker on a base map, of the world and of a window of Web Mercator."""
+    world = replace(MARKER, base="blue-marble")
+    for style in (world, replace(world, height=64, width=64).window(5.0, 35.0, 20.0, 50.0)):
+        truth = places(4, style)
+        readings = read(draw(truth, style), style)
+        assert error_pixels(readings, truth, style).max() < 0.5
+        assert min(reading.legibility for reading in readings) > LEGIBLE
+
+
 def test_a_location_is_read_back_in_a_window_over_the_antimeridian():
     edges = [(-10.1, 165.1), (-49.9, -160.1), (-30.0, 180.0)]
     truth = torch.cat((places(40, WINDOW), torch.tensor(edges, dtype=torch.float64)))

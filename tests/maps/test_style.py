@@ -21,6 +21,11 @@ def test_a_style_survives_json(style: MapStyle):
     assert MapStyle.from_dict(json.loads(json.dumps(style.to_dict()))) == style
 
 
+def test_an_unknown_base_is_refused():
+    with pytest.raises(ValueError, match=r"expected base in .*blue-marble.* got 'sea'"):
+        MapStyle(base="sea")
+
+
 def test_an_unknown_field_is_refused():
     with pytest.raises(ValueError, match="inks"):
         MapStyle.from_dict({"inks": 3})
