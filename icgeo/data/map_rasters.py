@@ -3,7 +3,8 @@
 Conventions: values of 8 bits are colours as they are. All others (16 bits, floats) are scaled, the
 bands together, so that their 2nd and 98th percentile over the map become 0 and 255. One band is
 grey, or coloured by its palette; of more, those that say so are red, green and blue, or the first
-three. Places are those of WGS84, or of the CRS's own body where that is not the Earth.
+three. Places are those of WGS84, or of the CRS's own body where that is not the Earth; degrees of
+other datums of the Earth are taken for those of WGS84, some 200 m away at most.
 """
 
 import math
