@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import av
@@ -13,6 +14,7 @@ from script_runs import load_script, run, untrained
 
 from icgeo import config, report
 from icgeo.config import UsageError
+from icgeo.data import map_cache
 from icgeo.evaluation import Episode
 from icgeo.prediction import Example
 
@@ -71,6 +73,23 @@ def test_worlds_are_located_and_a_killed_run_goes_on(picture, tmp_path, capsys, 
     again = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert {row.pop("seconds") > 0 for row in rows + again} == {True}
     assert again == rows
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_map_makes_the_examples_of_its_own_views_and_of_photos(
+    picture, tmp_path, capsys, monkeypatch
+):
+    found = partial(map_cache.cached_assets_path, assets_dir=tmp_path / "assets")
+    monkeypatch.setattr(map_cache, "cached_assets_path", found)
+    options = ("--model", untrained(), "--map", picture, "--shots", "[0,3]")
+    run("zero_shot", *options, "--count", 2)
+    rows = [cells(line) for line in capsys.readouterr().out.splitlines() if line[:1] == "|"]
+    assert {row[0] for row in rows if row[1] in ("0", "3")} == {"mars"}
+    (tmp_path / "photos").mkdir()
+    Image.open(picture).crop((0, 0, 64, 64)).save(tmp_path / "photos" / "mine.png")
+    run("zero_shot", *options, "--queries", tmp_path / "photos", "--name", "own")
+    lines = (tmp_path / "runs" / "own" / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["shots"] for line in lines] == [3], "no bank was given, and 3 shown"
 
 
 @pytest.mark.usefixtures("without_figures")
