@@ -421,7 +421,8 @@ class Geolocator(LocateOptions, LoadOptions):
             self._banks.clear()
             name = self.features or image_features.suited(self.loaded.settings)
             opened = partial(image_features.open, name, device=self.device)
-            described = self.map_views and partial(self.map_views.described, name)
+            views = self.map_views
+            described = partial(views.described, name) if views else None
             self._banks[key] = Bank(pairs, opened, described)
         return self._banks[key]
 

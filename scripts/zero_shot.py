@@ -106,9 +106,9 @@ def gather(options: Options) -> "list[Episode]":
         examples = read(options.examples) if options.examples else []
         outside = options.allow_outside
         return [evaluation.photo_episode(options.queries, examples, allow_outside=outside)]
-    worlds = (EARTH, options.world) if options.world else (EARTH, *HELD_OUT_FAMILIES)
+    worlds = [EARTH, options.world] if options.world else [EARTH, *HELD_OUT_FAMILIES]
     if options.map:
-        worlds = (options.world or options.map,)
+        worlds = [options.world or options.map]
     take = partial(evaluation.world_episode, queries=options.count, shots=shots, seed=options.seed)
     return [take(world) for world in dict.fromkeys(worlds)]
 
