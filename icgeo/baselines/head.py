@@ -2,19 +2,25 @@
 
 A head is an `nn.Module` with two methods, and one file beside this one. It is trained by
 `icgeo.training.heads`, on photos of known places or, in context, on an episode's examples.
+Conventions: what is located may be a photo or an album: features [items, *album, channels] and
+places [items, *album, 3].
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from icgeo.data.photos import Photo
-from icgeo.prediction import Example, Prediction
+from icgeo.prediction import Example, Prediction, add_seconds
 from icgeo.sphere.density import Density
+
+HEAD_NSIDE = 32
+"""Of the densities of heads: cells of 1.8 degrees."""
 
 
 @runtime_checkable
@@ -23,16 +29,53 @@ class Head(Protocol):
 
     def loss(
         self,
-        features: Float[Tensor, "photos channels"],
-        xyz: Float[Tensor, "photos 3"],
+        features: Float[Tensor, "items *album channels"],
+        xyz: Float[Tensor, "items *album 3"],
         generator: Generator,
     ) -> Float[Tensor, ""]:
         """Return the mean loss of photos taken at these unit vectors."""
         ...
 
-    def densities(self, features: Float[Tensor, "photos channels"]) -> list[Density]:
+    def densities(self, features: Float[Tensor, "items *album channels"]) -> list[Density]:
         """Return where each photo was taken."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How a head is trained; the settings of each way add their own to these."""
+
+    batch_size: int = 128
+    """Photos of a step."""
+    learning_rate: float = 1e-3
+    """Peak of the learning rate of AdamW."""
+    weight_decay: float = 0.01
+    """Of AdamW."""
+    width: int = 256
+    """Of the layers of the head."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A trainable way to locate photos: how its head is made, and with what settings."""
+
+    make: Callable[[Tensor, Tensor, Any], Any]
+    """Makes the head of the features [photos, channels] and places [photos, 3] to train on, and
+    of the settings; cells, prototypes and galleries follow from them."""
+    settings: TrainingSettings
+    """Reduced to what minutes on a core can train; `configs/baselines` has the published ones."""
+
+    def head(
+        self,
+        features: Float[Tensor, "items *album channels"],
+        xyz: Float[Tensor, "items *album 3"],
+        *,
+        seed: int = 0,
+    ) -> Any:
+        """Make the untrained head; its first weights follow from the seed."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return self.make(features, xyz, self.settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +91,20 @@ class HeadLocator:
         """Locate each photo at the best point of its density."""
         if not photos:
             return []
+        start = time.perf_counter()
         with torch.inference_mode():
             densities = self.head.densities(self.encode(photos))
-        return [
-            Prediction.from_density(density, legibility=1.0, seconds=0.0) for density in densities
+        predictions = [
+            Prediction.from_density(density, legibility=1.0, located=True, seconds=0.0)
+            for density in densities
         ]
+        return add_seconds(predictions, time.perf_counter() - start)
+
+
+def trunk(channels: int, width: int, out: int, *, depth: int = 2) -> nn.Sequential:
+    """Make an MLP of `depth` hidden layers on features brought to one scale."""
+    layers: list[nn.Module] = [nn.LayerNorm(channels, elementwise_affine=False)]
+    for _ in range(depth):
+        layers += [nn.Linear(channels, width), nn.GELU()]
+        channels = width
+    return nn.Sequential(*layers, nn.Linear(channels, out))

@@ -22,8 +22,8 @@ from icgeo.writing import write_atomically
 class _Run(Protocol):
     """What is trained, and where it stands; `save` writes at once or not at all."""
 
-    folder: Path
-
+    @property
+    def folder(self) -> Path | None: ...
     @property
     def step(self) -> int: ...
     @property
@@ -49,7 +49,8 @@ def train(
     The last step is validated and saved, too. `log_every` counts the steps between lines of mean
     losses, if not those of validation; the process that `is_main` shows progress.
     """
-    run.folder.mkdir(parents=True, exist_ok=True)
+    if run.folder:
+        run.folder.mkdir(parents=True, exist_ok=True)
     run.resume()
     bar = tqdm(total=steps, initial=run.step, desc="training", disable=not is_main)
     recent: list[dict[str, float]] = []
