@@ -181,12 +181,12 @@ def largest_cluster(
 
 
 def prototype_groups(
-    points: Float[np.ndarray, "photos 3"], cells: Int[np.ndarray, " photos"], rounds: Rounds
+    points: Float[np.ndarray, "photos 3"], cells: Int[np.ndarray, " photos"]
 ) -> Iterator[tuple[int, Sequence[int]]]:
     """Yield cell and photos of each prototype: a cluster within the cell, or a photo in none."""
     for cell in np.unique(cells):
         rows = np.flatnonzero(cells == cell)
-        number = clusters(points[rows], *rounds[0])
+        number = clusters(points[rows], *PUBLISHED_ROUNDS[0])
         yield from ((cell, [row]) for row in rows[number < 0])
         yield from ((cell, rows[number == one]) for one in range(number.max() + 1))
 
@@ -210,7 +210,7 @@ class Pigeon(nn.Module):
         self.trunk = trunk(features.shape[-1], settings.width, cells.count, depth=1)
         grid = cells.number_of(healpix.cell_xyz(HEAD_NSIDE))
         self.spread = CellDensities(grid, to_lat_lon(cells.centres))
-        groups = list(prototype_groups(cells.points, cells.number, settings.rounds))
+        groups = list(prototype_groups(cells.points, cells.number))
         scaled, points = self.scale(features.float()), xyz.double()
         for name, values in (
             ("centres", cells.centres.float()),
