@@ -24,7 +24,7 @@ LEAF_LEVEL = 30
 FLOOR = 0.01
 """Share of each density that is uniform: where no photo was, one may be taken yet."""
 
-Ids = UInt64[np.ndarray, " cells"]
+Ids = UInt64[np.ndarray, "_"]
 
 
 def leaf_ids(lat_lon: Float[Tensor, "places 2"]) -> Ids:
