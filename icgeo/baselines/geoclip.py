@@ -186,7 +186,8 @@ def jitter(
     if not sigma_km:
         return xyz
     kappa = (EARTH_RADIUS_KM / sigma_km) ** 2
-    return sample_von_mises_fisher(xyz.double(), kappa, generator=generator).to(xyz)
+    # generators are of the CPU
+    return sample_von_mises_fisher(xyz.cpu().double(), kappa, generator=generator).to(xyz)
 
 
 class GeoClip(nn.Module):

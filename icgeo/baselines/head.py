@@ -34,7 +34,7 @@ class Head(Protocol):
         xyz: Float[Tensor, "items *album 3"],
         generator: Generator,
     ) -> Float[Tensor, ""]:
-        """Return the mean loss of photos taken at these unit vectors."""
+        """Return the mean loss of photos taken at these unit vectors; the generator is a CPU's."""
         ...
 
     def densities(self, features: Float[Tensor, "items *album channels"]) -> list[Density]:

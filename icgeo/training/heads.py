@@ -48,7 +48,7 @@ class HeadTraining:
     """A run of training: of which head, on what, for how long.
 
     Raises:
-        ValueError: neither steps nor seconds or both, or no photo.
+        ValueError: neither steps nor seconds or both, seconds for several processes, or no photo.
     """
 
     head: Any
@@ -72,6 +72,11 @@ class HeadTraining:
             raise ValueError(
                 f"expected either steps or seconds, got steps={self.steps} and "
                 f"seconds={self.seconds}; give one of them"
+            )
+        if self.seconds is not None and self.accelerator.num_processes > 1:
+            raise ValueError(
+                f"expected steps for {self.accelerator.num_processes} processes, got seconds, "
+                "which they do not spend alike"
             )
         if not len(self.features) or len(self.features) != len(self.xyz):
             raise ValueError(
@@ -157,7 +162,7 @@ class HeadTraining:
         is_main = show and self.accelerator.is_main_process
         self.head.train()
         train(self, steps, validate_every=500, save_every=500, is_main=is_main)
-        return self.head.eval()
+        return self.head.eval().cpu()
 
 
 def train_head(
