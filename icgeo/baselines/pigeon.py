@@ -75,7 +75,7 @@ class SemanticCells:
             self.number[part] = cell
         self.count = len(parts)
         self.centres = torch.stack([spherical_mean(xyz[part].double()) for part in parts])
-        self._trees: dict[object, tuple[Int[np.ndarray, " photos"], KDTree]] = {}
+        self._trees: dict[object, tuple[Int[np.ndarray, _], KDTree]] = {}
 
     @staticmethod
     def _labels(points: Float[np.ndarray, "places 3"]) -> list[tuple[object, object]]:
@@ -85,7 +85,7 @@ class SemanticCells:
         region = found.region.astype(object).fillna(country)
         return list(zip(country, region, strict=True))
 
-    def _groups(self, minimum: int) -> list[Int[np.ndarray, " photos"]]:
+    def _groups(self, minimum: int) -> list[Int[np.ndarray, "_"]]:
         """Return the photos of each region; small ones join others of their country, or all."""
         everything = np.arange(len(self.points))
         if self.labels is None:
@@ -141,9 +141,9 @@ class SemanticCells:
 
 def _divide(
     points: Float[np.ndarray, "photos 3"],
-    rows: Int[np.ndarray, " photos"],
+    rows: Int[np.ndarray, " chosen"],
     settings: PigeonSettings,
-) -> Iterator[Int[np.ndarray, " photos"]]:
+) -> Iterator[Int[np.ndarray, "_"]]:
     """Split the largest cluster off a cell, again and again (Haas et al. 2024, algorithm 1)."""
     todo = [(rows, 0)]
     while todo:

@@ -54,7 +54,7 @@ class HeadTraining:
     head: Any
     """A module that is a `Head`."""
     features: Float[Tensor, "items *album channels"]
-    xyz: Float[Tensor, "items *album 3"]
+    xyz: Float[Tensor, "places *each 3"]
     settings: TrainingSettings = field(default_factory=TrainingSettings)
     steps: int | None = None
     seconds: float | None = None
@@ -168,7 +168,7 @@ class HeadTraining:
 def train_head(
     head: Any,
     features: Float[Tensor, "items *album channels"],
-    xyz: Float[Tensor, "items *album 3"],
+    xyz: Float[Tensor, "places *each 3"],
     *,
     steps: int | None = None,
     seconds: float | None = None,
