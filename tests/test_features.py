@@ -190,3 +190,38 @@ def test_features_suit_the_model():
     settings = icgeo.load("tiny").settings
     assert features.suited(settings) == "tiny"
     assert features.suited(replace(settings, layout="references")) == "efficientnet-lite0"
+
+
+class Counting:
+    """Features that count what they are asked to encode."""
+
+    def __init__(self, name):
+        self.own, self.encoded = features.open(name), 0
+
+    def encode(self, photos):
+        self.encoded += len(photos)
+        return self.own.encode(photos)
+
+
+def test_features_on_disk_are_those_encoded_once(photos, tmp_path):
+    """By content: an array and the same picture in a file, in any order, in another process too."""
+    counting = Counting("pixels")
+    kept = features.CachedFeatures(counting, tmp_path)
+    first = kept.encode(photos)
+    torch.testing.assert_close(first, counting.own.encode(photos), rtol=0, atol=1e-6)
+    assert counting.encoded == len(photos) + 1  # and the picture of the fingerprint
+    again = features.CachedFeatures(Counting("pixels"), tmp_path)
+    arrays = list(photos.permute(0, 2, 3, 1).numpy())[::-1]
+    Image.fromarray(arrays[0]).save(tmp_path / "last.png")
+    found = again.encode([tmp_path / "last.png", *arrays[1:], arrays[1]])
+    assert torch.equal(found, torch.cat((first.flip(0), first[-2:-1])))
+    assert again.features.encoded == 1
+
+
+def test_other_features_lie_in_another_file(photos, tmp_path):
+    for name, channels in (("pixels", 768), ("tiny", 96)):
+        assert features.CachedFeatures(features.open(name), tmp_path).encode(photos).shape == (
+            len(photos),
+            channels,
+        )
+    assert len(list(tmp_path.glob("*.sqlite"))) == 2

