@@ -142,18 +142,21 @@ class Gallery:
     ) -> tuple[Float[Tensor, "photos count"], Float[Tensor, "photos count 2"]]:
         """Return the cosines of the places most alike, falling, and the places in degrees."""
         photos = normalize(photos, dim=-1)
-        if self._coarse is None or count > SHORT_LIST // 4 or len(self.lat_lon) < 4 * BLOCK:
+        if (
+            self._coarse is None
+            or count > SHORT_LIST // 4
+            or len(self.lat_lon) < BLOCK * SHORT_LIST
+        ):
             cosines, numbers = search(self.embeddings, photos, count)
             return cosines, self.lat_lon[numbers]
-        blocks = rearrange(
-            photos.bfloat16() @ self._coarse.T, "photos (blocks n) -> photos blocks n", n=BLOCK
-        )
+        coarse = photos.bfloat16() @ self._coarse.T
+        coarse[:, len(self.embeddings) :] = -math.inf  # what fills the last block
+        blocks = rearrange(coarse, "photos (blocks n) -> photos blocks n", n=BLOCK)
         # the best places of all lie in the blocks whose best are best
         best = blocks.amax(-1).topk(min(SHORT_LIST, blocks.shape[1])).indices
         within = blocks.take_along_dim(best[..., None], dim=1).flatten(1)
         short = within.topk(SHORT_LIST).indices
         numbers = best.gather(1, short // BLOCK) * BLOCK + short % BLOCK
-        numbers = numbers.clamp(max=len(self.embeddings) - 1)
         exact = (self.embeddings[numbers] @ photos[..., None])[..., 0]
         cosines, order = exact.topk(count)
         return cosines, self.lat_lon[numbers.gather(1, order)]

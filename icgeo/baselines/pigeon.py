@@ -86,29 +86,40 @@ class SemanticCells:
         return list(zip(country, region, strict=True))
 
     def _groups(self, minimum: int) -> list[Int[np.ndarray, "_"]]:
-        """Return the photos of each region; small ones join others of their country, or all."""
-        everything = np.arange(len(self.points))
+        """Return the photos of each region; those of small ones join the nearest of the country.
+
+        A country with too few joins the nearest region of the world.
+        """
         if self.labels is None:
-            return [everything]
+            return [np.arange(len(self.points))]
         countries: dict[object, dict[object, list[int]]] = defaultdict(lambda: defaultdict(list))
         for row, (country, region) in enumerate(self.labels):
             countries[country][region].append(row)
-        groups, left = [], []
+        groups: list[list[int]] = []
+        left: list[list[int]] = []
         for regions in countries.values():
             large = [rows for rows in regions.values() if len(rows) >= minimum]
-            small = [row for rows in regions.values() if len(rows) < minimum for row in rows]
-            if small and len(small) < minimum and large:
-                min(large, key=len).extend(small)
-            elif len(small) >= minimum:
-                large.append(small)
+            small = [rows for rows in regions.values() if len(rows) < minimum]
+            rest = [row for rows in small for row in rows]
+            if large:
+                self._join(small, large)
+            elif len(rest) >= minimum:
+                large = [rest]
             else:
-                left += small
+                left.append(rest)
             groups += large
-        if left and (len(left) >= minimum or not groups):
-            groups.append(left)
-        elif left:
-            min(groups, key=len).extend(left)
+        if not groups:
+            groups.append([row for rows in left for row in rows])
+        else:
+            self._join(left, groups)
         return [np.array(rows) for rows in groups]
+
+    def _join(self, small: list[list[int]], large: list[list[int]]) -> None:
+        """Append each small group to the large one whose middle is nearest."""
+        middles = np.stack([self.points[rows].mean(0) for rows in large])
+        for rows in small:
+            nearest = np.linalg.norm(middles - self.points[rows].mean(0), axis=-1).argmin()
+            large[nearest].extend(rows)
 
     def number_of(self, xyz: Float[Tensor, "places 3"]) -> Int[np.ndarray, " places"]:
         """Return the cell of each place (Voronoi cells of photos, within borders)."""

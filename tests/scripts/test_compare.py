@@ -1,16 +1,12 @@
 """The comparison of all ways runs end to end, on little of everything."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+from script_runs import load_script
 
 
 @pytest.mark.slow
 def test_ways_are_trained_and_stand_in_one_table(tmp_path, monkeypatch, capsys):
-    compare = __import__("compare")
+    compare = load_script("compare")
     monkeypatch.chdir(tmp_path)
     little = {"train_views": 40, "train_seconds": 0.3, "fit_seconds": 0.2, "earth_queries": 4}
     options = compare.Options(
@@ -32,7 +28,7 @@ def test_ways_are_trained_and_stand_in_one_table(tmp_path, monkeypatch, capsys):
 
 
 def test_every_photo_is_located_by_those_elsewhere():
-    compare = __import__("compare")
+    compare = load_script("compare")
     episodes = compare.photo_episodes(compare.Options(benchmark="photos"))
     assert len(episodes) == 72
     assert max(len(episode.examples) for episode in episodes) <= 71
