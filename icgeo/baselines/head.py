@@ -20,6 +20,8 @@ from icgeo.prediction import Example, Prediction, add_seconds
 from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density
 
+FLOOR = 0.01
+"""Share of each density that is uniform: where no photo was, one may be taken yet."""
 HEAD_NSIDE = 64
 """Of the densities of heads: cells of 0.9 degrees."""
 
@@ -122,6 +124,11 @@ class HeadLocator:
             for density, point in zip(densities, points, strict=True)
         ]
         return add_seconds(predictions, time.perf_counter() - start)
+
+
+def floored(mass: Float[Tensor, " cells"]) -> Density:
+    """Make a density of which a share `FLOOR` is uniform."""
+    return Density((1 - FLOOR) * mass / mass.sum() + FLOOR / len(mass))
 
 
 def trunk(channels: int, width: int, out: int, *, depth: int = 2) -> nn.Sequential:

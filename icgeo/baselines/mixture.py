@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn.functional import normalize
 
-from icgeo.baselines.head import HEAD_NSIDE, TrainingSettings, trunk
+from icgeo.baselines.head import HEAD_NSIDE, TrainingSettings, floored, trunk
 from icgeo.sphere import to_lat_lon, von_mises_fisher_log_prob
 from icgeo.sphere.density import Density
 
@@ -54,8 +54,8 @@ class VmfMixture(nn.Module):
         return -torch.logsumexp(parts, dim=-1).mean()
 
     def densities(self, features: Float[Tensor, "photos channels"]) -> list[Density]:
-        """Return the mixture of each photo."""
+        """Return the mixture of each photo, on the floor of all heads."""
         weight, mean, kappa = (part.double() for part in self.mixture(features))
         lat_lon = to_lat_lon(mean)
         parts = zip(lat_lon, kappa, weight.exp(), strict=True)
-        return [Density.from_mixture(*part, nside=HEAD_NSIDE) for part in parts]
+        return [floored(Density.from_mixture(*part, nside=HEAD_NSIDE).mass) for part in parts]

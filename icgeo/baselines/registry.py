@@ -11,7 +11,7 @@ WAYS: dict[str, Way] = {
     "pigeon": Way(
         Pigeon,
         PigeonSettings(minimum=10, maximum=100, borders=True),
-        few=PigeonSettings(minimum=1, maximum=4, rounds=((2, 0.05),), most_km=10_000.0),
+        few=PigeonSettings(minimum=1, maximum=1, rounds=((2, 0.05),), most_km=10_000.0),
     ),
     "planet": Way(Planet, PlanetSettings(), few=PlanetSettings(split_above=0)),
     "vmf": Way(VmfMixture, MixtureSettings()),

@@ -129,16 +129,14 @@ def test_albums_have_an_answer_for_every_photo(how):
 @pytest.mark.slow
 def test_an_lstm_beats_single_photos_on_albums_of_one_place():
     """Eight noisy photos of a place: the last of an album against the same photo alone."""
-    (features, xyz), (test, truth) = albums(400, 8, 1), albums(60, 8, 2)
-    settings = AlbumSettings(
-        width=48, split_above=30, max_level=4, batch_size=64, learning_rate=3e-3
-    )
-    together = train_head(
-        PlanetAlbums(features, xyz, settings), features, xyz, seconds=12, settings=settings
-    )
-    single = PlanetSettings(width=48, split_above=240, max_level=4, learning_rate=3e-3)
-    flat, places = features.flatten(0, 1), xyz.flatten(0, 1)
-    alone = train_head(Planet(flat, places, single), flat, places, seconds=12, settings=single)
+    (features, xyz), (test, truth) = albums(3000, 8, 1), albums(60, 8, 2)
+    how = {"width": 48, "split_above": 400, "max_level": 4, "learning_rate": 3e-3}
+    settings = AlbumSettings(batch_size=64, **how)
+    together = PlanetAlbums(features, xyz, settings)
+    train_head(together, features, xyz, steps=300, settings=settings)
+    single, flat, places = PlanetSettings(**how), features.flatten(0, 1), xyz.flatten(0, 1)
+    alone = Planet(flat, places, single)
+    train_head(alone, flat, places, steps=300, settings=single)
     with torch.inference_mode():
         found = [together.densities(test)[7::8], alone.densities(test[:, -1])]
     true = to_lat_lon(truth[:, -1].double())
