@@ -5,6 +5,7 @@ are cut to their middle square. Nothing here is trained.
 """
 
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -27,6 +28,7 @@ from icgeo.data.pixels import square_pixels
 from icgeo.models import LoadError, load
 from icgeo.models.loading import require_device
 from icgeo.models.settings import Settings
+from icgeo.sampling import keyed_noise
 
 Photos = UInt8[Tensor, "photos 3 height width"] | Sequence[Photo]
 
@@ -147,8 +149,10 @@ def open(
 
     `name` is "pixels" (thumbnails), "tiny" (the whole-photo descriptor of the model in the box) or
     the folder of a checkpoint like it, "efficientnet-lite0" (1280 channels, trained on ImageNet;
-    extra [selection]), or a vision model of transformers: its folder or hub id, of which `revision`
-    is a branch, a tag or a commit. Without downloads: `local_files_only`.
+    extra [selection]), "tiny#BLOCK@TIME" (what a block of the diffusion transformer holds at a time
+    in (0, 1], such as "tiny#single_transformer_blocks.2@1.0"), or a vision model of transformers:
+    its folder or hub id, of which `revision` is a branch, a tag or a commit. Without downloads:
+    `local_files_only`.
 
     Raises:
         LoadError: no such model, no access, or a missing package.
@@ -165,6 +169,8 @@ def open(
     opener: Any = partial(_open_transformers, revision=revision, local_files_only=local_files_only)
     if os.path.isfile(Path(name, "icgeo.json")):  # noqa: PTH113, false of names too long
         opener = _open_tiny
+    elif "#" in name:
+        opener = _open_activations
     prepare, network = OPENERS.get(name, opener)(name, freeze)
     return FrozenFeatures(prepare, network, device, dtype, batch_size)
 
@@ -246,6 +252,44 @@ def _open_transformers(name: str, freeze: Freeze, **where: Any) -> Opened:
         return reduce(hidden, "n c h w -> n c" if hidden.ndim == 4 else "n t c -> n c", "mean")
 
     return prepare, network
+
+
+def _open_activations(name: str, freeze: Freeze) -> Opened:
+    """Open what a block of a diffusion transformer holds at a time, its mean over tokens.
+
+    No example is shown. At times below 1 the latents are what the model guesses in one step from
+    noise that the content of the photo draws, with as much of that noise.
+    """
+    model_name, _, place = name.partition("#")
+    block, _, time = place.partition("@")
+    model: Any = load(model_name)
+    transformer: Any = freeze(model.backbone.transformer)
+    modules, t = dict(transformer.named_modules()), float(time or 1)
+    if block not in modules or not 0 < t <= 1:
+        blocks = [one for one in modules if re.fullmatch(r"\w*blocks\.\d+", one)]
+        raise LoadError(
+            f"expected MODEL#BLOCK@TIME with a block of {blocks} and a time in (0, 1], got {name!r}"
+        )
+
+    def network(pixels: Tensor) -> Tensor:
+        context = model.encode_context(pixels[:0], torch.empty(0, 2))
+        queries = model.layout.encode_queries(context.tensors, pixels / 255)
+        contents = [photo.byte().cpu().numpy().tobytes() for photo in pixels]
+        noise = keyed_noise(contents, model.layout.latent_shape(0), samples=1, seed=0)
+        noise = noise.to(queries)
+        velocity = model.velocity(context, queries, model.settings.default_prompt)
+        latents = noise if t == 1 else noise - (1 - t) * velocity(noise, 1.0)
+        kept: list[Tensor] = []
+        hook = modules[block].register_forward_hook(
+            lambda module, given, made: kept.append(made[-1] if isinstance(made, tuple) else made)
+        )
+        try:
+            velocity(latents, t)
+        finally:
+            hook.remove()
+        return reduce(kept[0], "n t c -> n c", "mean")
+
+    return partial(square_pixels, size=model.photo_size), network
 
 
 OPENERS: dict[str, Callable[[str, Freeze], Opened]] = {
