@@ -272,7 +272,7 @@ def _open_activations(name: str, freeze: Freeze) -> Opened:
         )
 
     def network(pixels: Tensor) -> Tensor:
-        context = model.encode_context(pixels[:0], torch.empty(0, 2))
+        context = model.encode_context(pixels[:0].byte(), torch.empty(0, 2))
         queries = model.layout.encode_queries(context.tensors, pixels / 255)
         contents = [photo.byte().cpu().numpy().tobytes() for photo in pixels]
         noise = keyed_noise(contents, model.layout.latent_shape(0), samples=1, seed=0)
