@@ -1,0 +1,213 @@
+"""LocDiff: places as codes of spherical harmonics, denoised (Wang et al. 2025, arXiv 2503.18142).
+
+A code is a Dirac delta cut at degree L: the (L + 1)^2 real harmonics at the place, orthonormal
+times the root of 4 pi, so that a code's numbers have a mean square of 1. A code stands for the
+probability exp(code . harmonics / 4 pi), normalised over the sphere.
+"""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler
+from diffusers.models.embeddings import get_timestep_embedding
+from einops import rearrange, repeat
+from jaxtyping import Float
+from scipy.special import sph_harm_y_all
+from torch import Generator, Tensor, nn
+from torch.nn.functional import layer_norm, normalize
+
+from icgeo.baselines.head import Head
+from icgeo.baselines.samples import density_of_samples
+from icgeo.sphere import EARTH_RADIUS_KM, angle, fibonacci_grid, random_rotation, to_lat_lon
+from icgeo.sphere.density import Density
+from icgeo.sphere.healpix import cell_xyz
+
+
+def encode(xyz: Float[Tensor, "*batch 3"], degree: int) -> Float[Tensor, "*batch codes"]:
+    """Return the codes of places: real spherical harmonics up to a degree, in float64."""
+    x, y, z = xyz.detach().cpu().double().unbind(-1)
+    colatitude, longitude = torch.atan2(torch.hypot(x, y), z), torch.atan2(y, x)
+    values = sph_harm_y_all(degree, degree, colatitude.numpy(), longitude.numpy())
+    columns = []
+    for n in range(degree + 1):
+        columns += [math.sqrt(2) * values[n, m].imag for m in range(n, 0, -1)]
+        columns += [values[n, 0].real]
+        columns += [math.sqrt(2) * values[n, m].real for m in range(1, n + 1)]
+    return torch.from_numpy(math.sqrt(4 * math.pi) * np.stack(columns, axis=-1))
+
+
+@lru_cache(maxsize=4)
+def _basis(nside: int, degree: int) -> Float[Tensor, "cells codes"]:
+    """Return the harmonics at the centres of cells, in float32; cached."""
+    return encode(cell_xyz(nside), degree).float()
+
+
+@lru_cache(maxsize=4)
+def _near(nside: int, radius_deg: float) -> Tensor:
+    """Return which cells lie within a radius of which, as a sparse matrix; cached."""
+    from scipy.spatial import KDTree
+
+    tree = KDTree(cell_xyz(nside).numpy())
+    chord = 2 * math.sin(math.radians(radius_deg) / 2)
+    pairs = tree.sparse_distance_matrix(tree, chord, output_type="coo_matrix")
+    around = torch.from_numpy(np.stack((pairs.row, pairs.col)).astype(np.int64))
+    return torch.sparse_coo_tensor(around, torch.ones(around.shape[1]), 2 * (tree.n,)).coalesce()
+
+
+def cell_probability(
+    codes: Float[Tensor, "*batch codes"], nside: int
+) -> Float[Tensor, "*batch cells"]:
+    """Return the probability that codes stand for, a number for each HEALPix cell."""
+    basis = _basis(nside, math.isqrt(codes.shape[-1]) - 1).to(codes)
+    return torch.softmax(codes @ basis.T / (4 * math.pi), dim=-1)
+
+
+def seek_mode(
+    probability: Float[Tensor, "places cells"], rho_deg: float
+) -> Float[Tensor, "places 3"]:
+    """Return the mean of what is within rho of where most lies within rho: the decoder's mode."""
+    nside = math.isqrt(probability.shape[-1] // 12)
+    near, xyz = _near(nside, rho_deg), cell_xyz(nside).float()
+    probability = probability.float().cpu()
+    best = (near @ probability.T).argmax(0)
+    close = angle(xyz[best][:, None], xyz[None]) <= math.radians(rho_deg)
+    return normalize((probability * close) @ xyz, dim=-1)
+
+
+class CSUNet(nn.Module):
+    """A U-Net of layers of sines, whose arguments time scales and shifts, and the photo moves."""
+
+    def __init__(self, codes: int, channels: int, *, width: int = 512, depth: int = 3) -> None:
+        super().__init__()
+        self.width = width
+        down = [max(width // 2**level, 16) for level in range(depth)]
+        up = down[-2::-1]
+        sides = [*zip([codes, *down], down, strict=False)]
+        sides += [(here + skip, skip) for here, skip in zip(down[:0:-1], up, strict=True)]
+        self.sines = nn.ModuleList(nn.Linear(enter, leave) for enter, leave in sides)
+        self.photo = nn.ModuleList(nn.Linear(channels, leave) for _, leave in sides)
+        self.time = nn.ModuleList(nn.Linear(width, 2 * leave) for _, leave in sides)
+        self.clock = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.last = nn.Linear(width, codes)
+        self.depth = depth
+
+    def forward(
+        self,
+        codes: Float[Tensor, "rows codes"],
+        times: Float[Tensor, "rows"],
+        features: Float[Tensor, "rows channels"],
+    ) -> Float[Tensor, "rows codes"]:
+        """Say what the codes were before noise was added."""
+        clock = self.clock(get_timestep_embedding(times, self.width).to(codes))
+        features = layer_norm(features, features.shape[-1:])
+        hidden, skips = codes, []
+        layers = zip(self.sines, self.photo, self.time, strict=True)
+        for number, (sine, photo, time) in enumerate(layers):
+            if number >= self.depth:
+                hidden = torch.cat((hidden, skips[2 * self.depth - 2 - number]), dim=-1)
+            scale, shift = time(clock).chunk(2, dim=-1)
+            hidden = torch.sin((1 + scale) * (sine(hidden) + photo(features)) + shift)
+            skips.append(hidden)
+        return self.last(hidden)
+
+
+class HarmonicDiffusion(nn.Module):
+    """LocDiff: a code is denoised, told a photo, and its mode is the place."""
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        degree: int = 47,
+        width: int = 512,
+        depth: int = 3,
+        anchors: int = 1024,
+        rho_deg: float = 3.0,
+    ) -> None:
+        super().__init__()
+        self.degree, self.anchors, self.rho_deg = degree, anchors, rho_deg
+        self.network = CSUNet((degree + 1) ** 2, channels, width=width, depth=depth)
+        self.steps, self.draws, self.nside, self.seed = 50, 32, 32, 0
+        self.noise = DDPMScheduler(
+            beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False
+        )
+
+    def loss(
+        self,
+        features: Float[Tensor, "photos channels"],
+        xyz: Float[Tensor, "photos 3"],
+        generator: Generator,
+    ) -> Float[Tensor, ""]:
+        """Return the KL divergence of what codes stand for, over anchors drawn anew.
+
+        Anchors are spread evenly and turned at random, and the places themselves are among them,
+        for the peaks of a high degree fall between. Of codes that stand for the same at the
+        anchors, the one nearest in mean square is wanted.
+        """
+        codes = encode(xyz, self.degree).to(features)
+        step = torch.randint(len(self.noise), (len(xyz),), generator=generator)
+        noise = torch.randn(codes.shape, generator=generator).to(codes)
+        noisy = self.noise.add_noise(codes, noise, step.to(codes.device))
+        said = self.network(noisy, step.to(codes), features)
+        turn = random_rotation(generator=generator)
+        anchors = torch.cat((fibonacci_grid(self.anchors) @ turn, xyz.detach().cpu().double()))
+        basis = encode(anchors, self.degree).to(codes)
+        logs = [torch.log_softmax(each @ basis.T / (4 * math.pi), -1) for each in (codes, said)]
+        divergence = (logs[0].exp() * (logs[0] - logs[1])).sum(-1).mean()
+        return divergence + (said - codes).square().mean()
+
+    @torch.no_grad()
+    def codes(
+        self, features: Float[Tensor, "photos channels"], count: int
+    ) -> Float[Tensor, "photos count codes"]:
+        """Draw codes of each photo (DDPM; Ho et al. 2020); the noise is the same for all photos."""
+        generator = Generator().manual_seed(self.seed)
+        size = (self.degree + 1) ** 2
+        code = torch.randn(1, count, size, generator=generator).expand(len(features), -1, -1)
+        told = repeat(features, "photos channels -> (photos count) channels", count=count)
+        self.noise.set_timesteps(self.steps)
+        for t in self.noise.timesteps:
+            flat = rearrange(code.to(features), "photos count size -> (photos count) size")
+            clean = self.network(flat, t.expand(len(flat)).to(features), told)
+            clean = rearrange(clean, "(photos count) size -> photos count size", count=count)
+            code = self._step(clean, code.to(features), t, generator)
+        return code
+
+    def _step(self, clean: Tensor, code: Tensor, t: Tensor, generator: Generator) -> Tensor:
+        # one photo at a time from the same state of the generator, so that batches change nothing
+        state = generator.get_state()
+        results = []
+        for one, before in zip(clean, code, strict=True):
+            generator.set_state(state)
+            results.append(self.noise.step(one, t, before, generator=generator).prev_sample)
+        return torch.stack(results)
+
+    def densities(self, features: Float[Tensor, "photos channels"]) -> list[Density]:
+        """Return the density of the places that are drawn of each photo."""
+        return [
+            density_of_samples(seek_mode(cell_probability(code, self.nside), self.rho_deg), nside=self.nside)
+            for code in self.codes(features, self.draws)
+        ]
+
+    def points(self, features: Float[Tensor, "photos channels"]) -> Float[Tensor, "photos 2"]:
+        """Return the mode of what the codes of each photo stand for, taken together, in degrees."""
+        probability = cell_probability(self.codes(features, self.draws), self.nside).mean(1)
+        return to_lat_lon(seek_mode(probability, self.rho_deg).double())
+
+
+class WithRetrieval(nn.Module):
+    """LocDiff-H: among known photos within a radius of the point, the one most alike."""
+
+    def __init__(
+        self,
+        head: Head,
+        features: Float[Tensor, "known channels"],
+        xyz: Float[Tensor, "known 3"],
+        *,
+        radius_km: float = 200.0,
+    ) -> None:
+        super().__init__()
+        self.head, self.radius_km = head, radius_km
+        self.features, self.xyz = normalize(features, dim=-1), xyz

@@ -1,0 +1,335 @@
+"""Plonk: places are drawn by flow matching on the sphere (Dufour et al. 2025, arXiv 2412.06781).
+
+Time: t = 1 is noise, t = 0 is data, as elsewhere here. The network is told the share of noise
+kappa(t) and gives the velocity with respect to it. Likelihoods take the divergence in the tangent
+plane, so that they are densities on the sphere; those of the paper take it in R^3.
+"""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import torch
+from diffusers.models.embeddings import get_timestep_embedding
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
+from torch import Generator, Tensor, nn
+from torch.func import vjp
+from torch.nn.functional import gelu, layer_norm, normalize
+
+from icgeo.baselines.samples import density_of_samples, medoid
+from icgeo.sampling import Velocity, euler, guided, time_grid
+from icgeo.sphere import exp_map, log_map, north_east, sample_uniform, to_lat_lon, to_xyz
+from icgeo.sphere.density import Density
+from icgeo.sphere.healpix import grid
+
+Field = Callable[[Float[Tensor, "*batch 3"], float], Float[Tensor, "*batch 3"]]
+"""Velocity at a point of the sphere, tangent to it, and a time."""
+Interpolant = tuple[Float[Tensor, "photos 3"], Float[Tensor, "photos 3"]]
+"""Where a place is that is part noise, and what the network should say of it."""
+
+COARSE = 4
+"""Sides of the cells that are looked at first, in cells of the density."""
+REFINED = 0.9999
+"""Mass of those that are divided."""
+
+
+def geodesic(
+    xyz: Float[Tensor, "photos 3"], noise: Float[Tensor, "photos 3"], share: Tensor
+) -> Interpolant:
+    """Go from the place along the great circle to the noise; the velocity there (section 3.3)."""
+    whole = log_map(xyz, noise)
+    length = whole.norm(dim=-1, keepdim=True)
+    velocity = torch.cos(share * length) * whole - torch.sin(share * length) * length * xyz
+    return exp_map(xyz, share * whole), velocity
+
+
+def straight(
+    xyz: Float[Tensor, "photos 3"], noise: Float[Tensor, "photos 3"], share: Tensor
+) -> Interpolant:
+    """Go straight through R^3 to the noise, and say the velocity: flow matching."""
+    return (1 - share) * xyz + share * noise, noise - xyz
+
+
+def preserving(
+    xyz: Float[Tensor, "photos 3"], noise: Float[Tensor, "photos 3"], share: Tensor
+) -> Interpolant:
+    """Mix place and noise in R^3, the variance kept, and say the noise: diffusion."""
+    return (1 - share).sqrt() * xyz + share.sqrt() * noise, noise
+
+
+INTERPOLANTS = {"sphere": geodesic, "flow": straight, "diffusion": preserving}
+
+
+def noise_share(
+    t: Float[Tensor, "*batch"], ends: tuple[float, float]
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    """Return the share of noise at a time, 0 to 1 along a sigmoid, and its slope (section 3.2)."""
+    low, high = ends
+    first, last = (1 / (1 + math.exp(-end)) for end in ends)
+    value = torch.sigmoid(low + (high - low) * t)
+    return (value - first) / (last - first), (high - low) * value * (1 - value) / (last - first)
+
+
+def follow(
+    field: Field, xyz: Float[Tensor, "*batch 3"], times: Float[Tensor, " times"]
+) -> Float[Tensor, "*batch 3"]:
+    """Follow a field on the sphere by Runge and Kutta's steps of order 4."""
+    return _integrate(field, xyz, times, lambda x, t: torch.zeros_like(x[..., 0]))[0]
+
+
+def follow_volume(
+    field: Field, xyz: Float[Tensor, "*batch 3"], times: Float[Tensor, " times"]
+) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch"]]:
+    """Follow a field, and integrate its divergence: the logarithm of how areas grow on the way.
+
+    A density becomes that much smaller (Mathieu and Nickel 2020, proposition 2).
+    """
+    return _integrate(field, xyz, times, lambda x, t: divergence(field, x, t))
+
+
+def divergence(field: Field, xyz: Float[Tensor, "*batch 3"], t: float) -> Float[Tensor, "*batch"]:
+    """Trace of the derivative of a tangent field over the tangent plane, exactly."""
+    backwards = vjp(lambda point: field(point, t), xyz)[1]
+    return torch.stack([(backwards(e)[0] * e).sum(-1) for e in north_east(xyz)]).sum(0)
+
+
+def _integrate(
+    field: Field, xyz: Tensor, times: Tensor, rate: Callable[[Tensor, float], Tensor]
+) -> tuple[Tensor, Tensor]:
+    total = torch.zeros_like(xyz[..., 0])
+    for now, then in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
+        step, slopes, rates = then - now, [torch.zeros_like(xyz)], []
+        for part in (0.0, 0.5, 0.5, 1.0):
+            point = normalize(xyz + part * step * slopes[-1], dim=-1)
+            slopes.append(field(point, now + part * step))
+            rates.append(rate(point, now + part * step))
+        one, two, three, four = slopes[1:]
+        xyz = normalize(xyz + step / 6 * (one + 2 * two + 2 * three + four), dim=-1)
+        total = total + step / 6 * (rates[0] + 2 * rates[1] + 2 * rates[2] + rates[3])
+    return xyz, total
+
+
+class ConditionedMLP(nn.Module):
+    """Residual blocks, whose layer norms are scaled, shifted and gated by photo and time."""
+
+    def __init__(
+        self, channels: int, *, width: int = 512, depth: int = 12, expansion: int = 4
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.place = nn.Linear(3, width)
+        self.photo = nn.Linear(channels, width)
+        self.time = nn.Sequential(nn.Linear(width // 4, width), nn.SiLU(), nn.Linear(width, width))
+        self.modulate = nn.ModuleList(nn.Linear(width, 3 * width) for _ in range(depth))
+        self.enter = nn.ModuleList(nn.Linear(width, expansion * width) for _ in range(depth))
+        self.leave = nn.ModuleList(nn.Linear(expansion * width, width) for _ in range(depth))
+        self.last = nn.Linear(width, 2 * width)
+        self.velocity = nn.Linear(width, 3)
+        for layer in self.leave:
+            nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(
+        self,
+        xyz: Float[Tensor, "photos points 3"],
+        share: Float[Tensor, " photos"],
+        features: Float[Tensor, "photos channels"],
+    ) -> Float[Tensor, "photos points 3"]:
+        """Return the velocity, or the noise, at points of each photo."""
+        time = self.time(get_timestep_embedding(1000 * share, self.width // 4).to(xyz))
+        condition = self.photo(layer_norm(features, features.shape[-1:])) + time
+        condition = torch.nn.functional.silu(condition)[:, None]
+        hidden = self.place(xyz)
+        for modulate, enter, leave in zip(self.modulate, self.enter, self.leave, strict=True):
+            scale, shift, gate = modulate(condition).chunk(3, dim=-1)
+            inner = (1 + scale) * layer_norm(hidden, hidden.shape[-1:]) + shift
+            hidden = hidden + gate * leave(gelu(enter(inner)))
+        scale, shift = self.last(condition).chunk(2, dim=-1)
+        return self.velocity((1 + scale) * layer_norm(hidden, hidden.shape[-1:]) + shift)
+
+
+class SphereFlow(nn.Module):
+    """Plonk's three ways: Riemannian flow matching on the sphere, flow and diffusion in R^3.
+
+    Its point is the medoid of guided samples (the paper takes one sample).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        way: Literal["sphere", "flow", "diffusion"] = "sphere",
+        width: int = 512,
+        depth: int = 12,
+        expansion: int = 4,
+        drop: float = 0.1,
+        schedule: tuple[float, float] = (-7.0, 3.0),
+    ) -> None:
+        super().__init__()
+        if way not in INTERPOLANTS:
+            raise ValueError(f"expected a way out of {sorted(INTERPOLANTS)}, got {way!r}")
+        self.network = ConditionedMLP(channels, width=width, depth=depth, expansion=expansion)
+        self.way, self.drop, self.schedule = way, drop, schedule
+        self.guidance = 2.0
+        """Of points; likelihoods have none."""
+        self.evaluations, self.nside, self.seed = 64, 32, 0
+
+    def loss(
+        self,
+        features: Float[Tensor, "photos channels"],
+        xyz: Float[Tensor, "photos 3"],
+        generator: Generator,
+    ) -> Float[Tensor, ""]:
+        """Return the mean square error of the velocity, or of the noise, at random times."""
+        count = len(xyz)
+        dropped, t = torch.rand(2, count, 1, generator=generator).to(xyz)
+        noise = torch.randn(count, 3, generator=generator).to(xyz)
+        if self.way == "sphere":
+            noise = normalize(noise, dim=-1)
+        share = noise_share(t, self.schedule)[0]
+        state, target = INTERPOLANTS[self.way](xyz, noise, share)
+        features = features * (dropped >= self.drop)
+        said = self._said(state[:, None], share[:, 0], features)[:, 0]
+        return (said - target).square().mean()
+
+    def _said(self, state: Tensor, share: Tensor, features: Tensor) -> Tensor:
+        said = self.network(state, share, features)
+        if self.way != "sphere":
+            return said
+        return said - (said * state).sum(-1, keepdim=True) * state
+
+    def field(self, features: Float[Tensor, "photos channels"], guidance: float = 0.0) -> Velocity:
+        """Return the velocity in t (of diffusion, the noise) of points [photos, points, 3]."""
+
+        def told(condition: Tensor) -> Velocity:
+            def velocity(state: Tensor, t: float) -> Tensor:
+                share, slope = noise_share(torch.full((len(state),), t).to(state), self.schedule)
+                said = self._said(state, share, condition)
+                return said if self.way == "diffusion" else slope[:, None, None] * said
+
+            return velocity
+
+        return guided(told(features), told(torch.zeros_like(features)), 1 + guidance)
+
+    @torch.no_grad()
+    def samples(
+        self, features: Float[Tensor, "photos channels"], count: int, *, guidance: float = 0.0
+    ) -> Float[Tensor, "photos count 3"]:
+        """Draw places of each photo; the noise is the same for all photos."""
+        generator = Generator().manual_seed(self.seed)
+        if self.way == "sphere":
+            noise = sample_uniform(count, generator=generator).to(features)
+        else:
+            noise = torch.randn(count, 3, generator=generator).to(features)
+        noise = repeat(noise, "count side -> photos count side", photos=len(features))
+        field = self.field(features, guidance)
+        if self.way == "sphere":
+            return follow(field, noise, time_grid(self.evaluations // 4))
+        times = time_grid(self.evaluations)
+        end = euler(field, noise, times) if self.way == "flow" else self._denoise(field, noise)
+        return normalize(end, dim=-1)
+
+    def _denoise(self, field: Velocity, state: Tensor) -> Tensor:
+        """Denoise without new noise (DDIM; Song et al. 2021, eq. 12), means kept in the ball."""
+        times = time_grid(self.evaluations)
+        shares = noise_share(times, self.schedule)[0].clamp(max=1 - 1e-4).tolist()
+        mean = state
+        for t, share, then in zip(times[:-1].tolist(), shares, shares[1:], strict=False):
+            mean = (state - math.sqrt(share) * field(state, t)) / math.sqrt(1 - share)
+            mean = mean / mean.norm(dim=-1, keepdim=True).clamp_min(1)
+            noise = (state - math.sqrt(1 - share) * mean) / math.sqrt(share)
+            state = math.sqrt(1 - then) * mean + math.sqrt(then) * noise
+        return mean
+
+    def points(self, features: Float[Tensor, "photos channels"]) -> Float[Tensor, "photos 2"]:
+        """Return the medoid of 16 guided samples of each photo, in degrees."""
+        return to_lat_lon(medoid(self.samples(features, 16, guidance=self.guidance).double()))
+
+    @torch.no_grad()
+    def log_prob(
+        self, features: Float[Tensor, "photos channels"], xyz: Float[Tensor, "photos points 3"]
+    ) -> Float[Tensor, "photos points"]:
+        """Return exact log-densities in nats per steradian; of the way "sphere" alone."""
+        if self.way != "sphere":
+            raise ValueError(f"expected the way 'sphere' for a likelihood there, got {self.way!r}")
+        times = time_grid(self.evaluations // 4).flip(0)
+        return follow_volume(self.field(features), xyz, times)[1] - math.log(4 * math.pi)
+
+    @torch.no_grad()
+    def densities(self, features: Float[Tensor, "photos channels"]) -> list[Density]:
+        """Return the density of each photo: of the flow on the sphere exactly, else of samples."""
+        if self.way != "sphere":
+            drawn = self.samples(features, 256)
+            return [density_of_samples(xyz, nside=self.nside) for xyz in drawn.cpu()]
+        times = time_grid(self.evaluations // 4).flip(0)
+        return [
+            density_of_flow(
+                lambda xyz, one=one: follow(self.field(one[None]), xyz.to(one)[None], times)[0],
+                self.nside,
+            )
+            for one in features
+        ]
+
+    def localizability(self, features: Float[Tensor, "photos channels"]) -> Float[Tensor, "photos"]:
+        """Return how well each photo can be located: minus the entropy in nats (section 4.4)."""
+        return torch.tensor([-density.entropy() for density in self.densities(features)])
+
+
+def density_of_flow(to_noise: Callable[[Tensor], Tensor], nside: int) -> Density:
+    """Give each cell the share of the uniform noise that flows into it.
+
+    Corners of cells are led back to the noise, where the cell becomes a quadrangle; its area is the
+    mass, so that no mode is too narrow for the grid and nothing is lost. Cells of `COARSE` times
+    the side come first, and those that hold the mass are divided.
+    """
+    ratio = min(COARSE, nside)
+    coarse = torch.arange(12 * (nside // ratio) ** 2)[None]
+    mass = _noise_areas(to_noise, coarse, nside // ratio)[0]
+    heavy = mass.argsort(descending=True)
+    heavy = heavy[: int((mass[heavy].cumsum(0) < REFINED * mass.sum()).sum()) + 1]
+    parts = repeat(mass / ratio**2, "cell -> cell part", part=ratio**2).clone()
+    fine = heavy[:, None] * ratio**2 + torch.arange(ratio**2)
+    parts[heavy] = _noise_areas(to_noise, fine, nside, mass[heavy])
+    return Density(rearrange(parts, "cell part -> (cell part)"))
+
+
+def _noise_areas(
+    to_noise: Callable[[Tensor], Tensor],
+    cells: Int[Tensor, "groups cells"],
+    nside: int,
+    totals: Float[Tensor, " groups"] | None = None,
+) -> Float[Tensor, "groups cells"]:
+    """Areas of where the noise of cells comes from; of a group about its total, or the sphere's."""
+    corners, corner = _corners(cells, nside)
+    area = _area(to_noise(corners).double().cpu()[corner])
+    # an angle knows an area but for the whole sphere, and one cell may hold most of it
+    total = 4 * math.pi if totals is None else totals
+    (lacking,) = torch.where(total - area.sum(-1) > 2 * math.pi)
+    area[lacking, area[lacking].argmin(-1)] += 4 * math.pi
+    # sides of cells are not quite great circles
+    return area.clamp_min(0) / _area(corners[corner]) * (4 * math.pi / (12 * nside**2))
+
+
+def _area(corners: Float[Tensor, "*batch 4 3"]) -> Float[Tensor, "*batch"]:
+    """Signed area of spherical quadrangles (Van Oosterom and Strackee 1983, eq. 8, twice)."""
+    a, *rest = corners.unbind(-2)
+    total = torch.zeros_like(a[..., 0])
+    for b, c in pairwise(rest):
+        volume = (a * torch.linalg.cross(b, c)).sum(-1)
+        total += 2 * torch.atan2(volume, 1 + (a * b).sum(-1) + (b * c).sum(-1) + (c * a).sum(-1))
+    return total
+
+
+def _corners(
+    cells: Int[Tensor, "groups cells"], nside: int
+) -> tuple[Float[Tensor, "corners 3"], Int[Tensor, "groups cells 4"]]:
+    """Corners of cells, each once, and which are those of a cell, counterclockwise from outside."""
+    lon, lat = grid(nside).boundaries_lonlat(cells.flatten().numpy(), 1)
+    degrees = torch.from_numpy(np.stack((lat.to_value("deg"), lon.to_value("deg")), axis=-1))
+    xyz = rearrange(to_xyz(degrees), "cells corners side -> (cells corners) side").numpy()
+    _, first, corner = np.unique(xyz.round(9) + 0.0, axis=0, return_index=True, return_inverse=True)
+    number = rearrange(torch.from_numpy(corner.ravel()), "(g n k) -> g n k", g=len(cells), k=4)
+    return torch.from_numpy(xyz[first]), number
