@@ -6,6 +6,7 @@ probability exp(code . harmonics / 4 pi), normalised over the sphere.
 """
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -18,7 +19,7 @@ from scipy.special import sph_harm_y_all
 from torch import Generator, Tensor, nn
 from torch.nn.functional import layer_norm, normalize
 
-from icgeo.baselines.head import Head
+from icgeo.baselines.head import TrainingSettings
 from icgeo.baselines.samples import density_of_samples
 from icgeo.sphere import EARTH_RADIUS_KM, angle, fibonacci_grid, random_rotation, to_lat_lon
 from icgeo.sphere.density import Density
@@ -53,7 +54,8 @@ def _near(nside: int, radius_deg: float) -> Tensor:
     chord = 2 * math.sin(math.radians(radius_deg) / 2)
     pairs = tree.sparse_distance_matrix(tree, chord, output_type="coo_matrix")
     around = torch.from_numpy(np.stack((pairs.row, pairs.col)).astype(np.int64))
-    return torch.sparse_coo_tensor(around, torch.ones(around.shape[1]), 2 * (tree.n,)).coalesce()
+    ones, sides = torch.ones(around.shape[1]), (tree.n, tree.n)
+    return torch.sparse_coo_tensor(around, ones, sides, check_invariants=False).coalesce()
 
 
 def cell_probability(
@@ -92,6 +94,9 @@ class CSUNet(nn.Module):
         self.clock = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.last = nn.Linear(width, codes)
         self.depth = depth
+        for sine in self.sines:
+            bound = math.sqrt(6 / sine.in_features)  # type: ignore[operator]
+            nn.init.uniform_(sine.weight, -bound, bound)  # type: ignore[arg-type]
 
     def forward(
         self,
@@ -113,23 +118,52 @@ class CSUNet(nn.Module):
         return self.last(hidden)
 
 
+@dataclass(frozen=True, kw_only=True)
+class HarmonicsSettings(TrainingSettings):
+    """Settings of LocDiff; `configs/baselines/harmonics.yaml` has those of its size."""
+
+    degree: int = 15
+    """Of the codes, which then are 256 numbers."""
+    depth: int = 3
+    """Layers down, and one fewer up."""
+    anchors: int = 1024
+    """Places at which a step compares what codes stand for."""
+    rho_deg: float = 3.0
+    """Radius within which the decoder gathers probability."""
+    retrieval_km: float | None = None
+    """Radius of LocDiff-H, 200 km, within which it looks for the photo most alike."""
+    draws: int = 32
+    """Codes that are drawn of each photo."""
+    steps: int = 50
+    """Of denoising; training has 1000."""
+    nside: int = 32
+    """Of the density and of the decoder: cells of 1.8 degrees."""
+    seed: int = 0
+    """Of the noise."""
+
+
 class HarmonicDiffusion(nn.Module):
-    """LocDiff: a code is denoised, told a photo, and its mode is the place."""
+    """LocDiff: codes are denoised, told a photo, and their mode is the place.
+
+    LocDiff-H, with `retrieval_km`: the place of the photo most alike of those trained on, if there
+    are any so near.
+    """
+
+    known: Tensor
+    places: Tensor
 
     def __init__(
         self,
-        channels: int,
-        *,
-        degree: int = 47,
-        width: int = 512,
-        depth: int = 3,
-        anchors: int = 1024,
-        rho_deg: float = 3.0,
+        features: Float[Tensor, "photos channels"],
+        xyz: Float[Tensor, "photos 3"],
+        settings: HarmonicsSettings,
     ) -> None:
         super().__init__()
-        self.degree, self.anchors, self.rho_deg = degree, anchors, rho_deg
-        self.network = CSUNet((degree + 1) ** 2, channels, width=width, depth=depth)
-        self.steps, self.draws, self.nside, self.seed = 50, 32, 32, 0
+        self.settings = settings
+        self.register_buffer("known", normalize(features, dim=-1))
+        self.register_buffer("places", xyz)
+        codes, channels = (settings.degree + 1) ** 2, features.shape[-1]
+        self.network = CSUNet(codes, channels, width=settings.width, depth=settings.depth)
         self.noise = DDPMScheduler(
             beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False
         )
@@ -146,14 +180,16 @@ class HarmonicDiffusion(nn.Module):
         for the peaks of a high degree fall between. Of codes that stand for the same at the
         anchors, the one nearest in mean square is wanted.
         """
-        codes = encode(xyz, self.degree).to(features)
+        codes = encode(xyz, self.settings.degree).to(features)
         step = torch.randint(len(self.noise), (len(xyz),), generator=generator)
         noise = torch.randn(codes.shape, generator=generator).to(codes)
         noisy = self.noise.add_noise(codes, noise, step.to(codes.device))
         said = self.network(noisy, step.to(codes), features)
         turn = random_rotation(generator=generator)
-        anchors = torch.cat((fibonacci_grid(self.anchors) @ turn, xyz.detach().cpu().double()))
-        basis = encode(anchors, self.degree).to(codes)
+        anchors = torch.cat(
+            (fibonacci_grid(self.settings.anchors) @ turn, xyz.detach().cpu().double())
+        )
+        basis = encode(anchors, self.settings.degree).to(codes)
         logs = [torch.log_softmax(each @ basis.T / (4 * math.pi), -1) for each in (codes, said)]
         divergence = (logs[0].exp() * (logs[0] - logs[1])).sum(-1).mean()
         return divergence + (said - codes).square().mean()
@@ -163,11 +199,11 @@ class HarmonicDiffusion(nn.Module):
         self, features: Float[Tensor, "photos channels"], count: int
     ) -> Float[Tensor, "photos count codes"]:
         """Draw codes of each photo (DDPM; Ho et al. 2020); the noise is the same for all photos."""
-        generator = Generator().manual_seed(self.seed)
-        size = (self.degree + 1) ** 2
+        generator = Generator().manual_seed(self.settings.seed)
+        size = (self.settings.degree + 1) ** 2
         code = torch.randn(1, count, size, generator=generator).expand(len(features), -1, -1)
         told = repeat(features, "photos channels -> (photos count) channels", count=count)
-        self.noise.set_timesteps(self.steps)
+        self.noise.set_timesteps(self.settings.steps)
         for t in self.noise.timesteps:
             flat = rearrange(code.to(features), "photos count size -> (photos count) size")
             clean = self.network(flat, t.expand(len(flat)).to(features), told)
@@ -186,28 +222,21 @@ class HarmonicDiffusion(nn.Module):
 
     def densities(self, features: Float[Tensor, "photos channels"]) -> list[Density]:
         """Return the density of the places that are drawn of each photo."""
-        return [
-            density_of_samples(seek_mode(cell_probability(code, self.nside), self.rho_deg), nside=self.nside)
-            for code in self.codes(features, self.draws)
-        ]
+        drawn = cell_probability(self.codes(features, self.settings.draws), self.settings.nside)
+        places = (seek_mode(one, self.settings.rho_deg) for one in drawn)
+        return [density_of_samples(xyz, nside=self.settings.nside) for xyz in places]
 
     def points(self, features: Float[Tensor, "photos channels"]) -> Float[Tensor, "photos 2"]:
         """Return the mode of what the codes of each photo stand for, taken together, in degrees."""
-        probability = cell_probability(self.codes(features, self.draws), self.nside).mean(1)
-        return to_lat_lon(seek_mode(probability, self.rho_deg).double())
+        drawn = cell_probability(self.codes(features, self.settings.draws), self.settings.nside)
+        modes = seek_mode(drawn.mean(1), self.settings.rho_deg)
+        radius_km = self.settings.retrieval_km
+        if radius_km is not None:
+            modes = self._most_alike(modes, features, radius_km)
+        return to_lat_lon(modes.double())
 
-
-class WithRetrieval(nn.Module):
-    """LocDiff-H: among known photos within a radius of the point, the one most alike."""
-
-    def __init__(
-        self,
-        head: Head,
-        features: Float[Tensor, "known channels"],
-        xyz: Float[Tensor, "known 3"],
-        *,
-        radius_km: float = 200.0,
-    ) -> None:
-        super().__init__()
-        self.head, self.radius_km = head, radius_km
-        self.features, self.xyz = normalize(features, dim=-1), xyz
+    def _most_alike(self, modes: Tensor, features: Tensor, radius_km: float) -> Tensor:
+        alike = normalize(features, dim=-1) @ self.known.T
+        near = angle(modes[:, None], self.places[None].to(modes)) * EARTH_RADIUS_KM <= radius_km
+        best = alike.cpu().where(near, -2).argmax(-1)
+        return self.places.to(modes)[best].where(near.any(-1, keepdim=True), modes)

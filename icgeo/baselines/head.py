@@ -8,7 +8,7 @@ places [items, *album, 3].
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from icgeo.data.photos import Photo
+from icgeo.features import Features
 from icgeo.prediction import Example, Prediction, add_seconds
 from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density
@@ -80,10 +81,12 @@ class Way:
     """Reduced to what minutes on a core can train; `configs/baselines` has the published ones."""
     few: TrainingSettings | None = None
     """Settings for the few examples of an episode, if not the same."""
+    features: Features | None = None
+    """What it looks at photos with, where that is not what the others are given."""
 
     def on_examples(self) -> "Way":
         """Return the way with its settings for the examples of an episode."""
-        return Way(self.make, self.few or self.settings)
+        return replace(self, settings=self.few or self.settings)
 
     def head(
         self,

@@ -2,9 +2,12 @@
 
 from icgeo.baselines.geocells import Planet, PlanetSettings
 from icgeo.baselines.geoclip import GeoClip, GeoClipSettings
+from icgeo.baselines.harmonics import HarmonicDiffusion, HarmonicsSettings
 from icgeo.baselines.head import Way
 from icgeo.baselines.mixture import MixtureSettings, VmfMixture
 from icgeo.baselines.pigeon import Pigeon, PigeonSettings
+from icgeo.baselines.sphere_flow import SphereFlow, SphereFlowSettings
+from icgeo.baselines.two_branch import SegmentedPixels, TwoBranch, TwoBranchSettings
 
 WAYS: dict[str, Way] = {
     "geoclip": Way(GeoClip, GeoClipSettings()),
@@ -14,6 +17,12 @@ WAYS: dict[str, Way] = {
         few=PigeonSettings(minimum=1, maximum=1, rounds=((2, 0.05),), most_km=10_000.0),
     ),
     "planet": Way(Planet, PlanetSettings(), few=PlanetSettings(split_above=0)),
+    "locdiff": Way(HarmonicDiffusion, HarmonicsSettings()),
+    "locdiff-h": Way(HarmonicDiffusion, HarmonicsSettings(retrieval_km=200.0)),
+    "plonk": Way(SphereFlow, SphereFlowSettings()),
+    "plonk diffusion": Way(SphereFlow, SphereFlowSettings(way="diffusion")),
+    "plonk flow": Way(SphereFlow, SphereFlowSettings(way="flow")),
+    "translocator": Way(TwoBranch, TwoBranchSettings(), features=SegmentedPixels()),
     "vmf": Way(VmfMixture, MixtureSettings()),
     "vmf mixture": Way(VmfMixture, MixtureSettings(components=3)),
 }

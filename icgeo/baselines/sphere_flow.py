@@ -7,6 +7,7 @@ plane, so that they are densities on the sphere; those of the paper take it in R
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -19,6 +20,7 @@ from torch import Generator, Tensor, nn
 from torch.func import vjp
 from torch.nn.functional import gelu, layer_norm, normalize
 
+from icgeo.baselines.head import TrainingSettings
 from icgeo.baselines.samples import density_of_samples, medoid
 from icgeo.sampling import Velocity, euler, guided, time_grid
 from icgeo.sphere import exp_map, log_map, north_east, sample_uniform, to_lat_lon, to_xyz
@@ -151,6 +153,32 @@ class ConditionedMLP(nn.Module):
         return self.velocity((1 + scale) * layer_norm(hidden, hidden.shape[-1:]) + shift)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SphereFlowSettings(TrainingSettings):
+    """Settings of the flow; `configs/baselines/sphere-flow.yaml` has the published ones."""
+
+    way: Literal["sphere", "flow", "diffusion"] = "sphere"
+    """Riemannian flow matching, or flow matching or diffusion in R^3."""
+    width: int = 128
+    """Of the network; 512 in the paper."""
+    depth: int = 4
+    """Residual blocks; 12 in the paper."""
+    expansion: int = 2
+    """Of a block's hidden layer; 4 in the published code."""
+    drop: float = 0.1
+    """Share of photos that the network is not told."""
+    schedule: tuple[float, float] = (-7.0, 3.0)
+    """Ends of the sigmoid along which noise grows."""
+    guidance: float = 2.0
+    """Of points; likelihoods have none."""
+    evaluations: int = 64
+    """Of the network, at most, to follow the flow."""
+    nside: int = 32
+    """Of the density: cells of 1.8 degrees."""
+    seed: int = 0
+    """Of the noise that samples start from."""
+
+
 class SphereFlow(nn.Module):
     """Plonk's three ways: Riemannian flow matching on the sphere, flow and diffusion in R^3.
 
@@ -159,23 +187,20 @@ class SphereFlow(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        *,
-        way: Literal["sphere", "flow", "diffusion"] = "sphere",
-        width: int = 512,
-        depth: int = 12,
-        expansion: int = 4,
-        drop: float = 0.1,
-        schedule: tuple[float, float] = (-7.0, 3.0),
+        features: Float[Tensor, "photos channels"],
+        xyz: Float[Tensor, "photos 3"],
+        settings: SphereFlowSettings,
     ) -> None:
         super().__init__()
-        if way not in INTERPOLANTS:
-            raise ValueError(f"expected a way out of {sorted(INTERPOLANTS)}, got {way!r}")
-        self.network = ConditionedMLP(channels, width=width, depth=depth, expansion=expansion)
-        self.way, self.drop, self.schedule = way, drop, schedule
-        self.guidance = 2.0
-        """Of points; likelihoods have none."""
-        self.evaluations, self.nside, self.seed = 64, 32, 0
+        if settings.way not in INTERPOLANTS:
+            raise ValueError(f"expected a way of {sorted(INTERPOLANTS)}, got {settings.way!r}")
+        self.settings, self.way = settings, settings.way
+        self.network = ConditionedMLP(
+            features.shape[-1],
+            width=settings.width,
+            depth=settings.depth,
+            expansion=settings.expansion,
+        )
 
     def loss(
         self,
@@ -189,9 +214,9 @@ class SphereFlow(nn.Module):
         noise = torch.randn(count, 3, generator=generator).to(xyz)
         if self.way == "sphere":
             noise = normalize(noise, dim=-1)
-        share = noise_share(t, self.schedule)[0]
+        share = noise_share(t, self.settings.schedule)[0]
         state, target = INTERPOLANTS[self.way](xyz, noise, share)
-        features = features * (dropped >= self.drop)
+        features = features * (dropped >= self.settings.drop)
         said = self._said(state[:, None], share[:, 0], features)[:, 0]
         return (said - target).square().mean()
 
@@ -206,7 +231,9 @@ class SphereFlow(nn.Module):
 
         def told(condition: Tensor) -> Velocity:
             def velocity(state: Tensor, t: float) -> Tensor:
-                share, slope = noise_share(torch.full((len(state),), t).to(state), self.schedule)
+                share, slope = noise_share(
+                    torch.full((len(state),), t).to(state), self.settings.schedule
+                )
                 said = self._said(state, share, condition)
                 return said if self.way == "diffusion" else slope[:, None, None] * said
 
@@ -219,7 +246,7 @@ class SphereFlow(nn.Module):
         self, features: Float[Tensor, "photos channels"], count: int, *, guidance: float = 0.0
     ) -> Float[Tensor, "photos count 3"]:
         """Draw places of each photo; the noise is the same for all photos."""
-        generator = Generator().manual_seed(self.seed)
+        generator = Generator().manual_seed(self.settings.seed)
         if self.way == "sphere":
             noise = sample_uniform(count, generator=generator).to(features)
         else:
@@ -227,15 +254,15 @@ class SphereFlow(nn.Module):
         noise = repeat(noise, "count side -> photos count side", photos=len(features))
         field = self.field(features, guidance)
         if self.way == "sphere":
-            return follow(field, noise, time_grid(self.evaluations // 4))
-        times = time_grid(self.evaluations)
+            return follow(field, noise, time_grid(self.settings.evaluations // 4))
+        times = time_grid(self.settings.evaluations)
         end = euler(field, noise, times) if self.way == "flow" else self._denoise(field, noise)
         return normalize(end, dim=-1)
 
     def _denoise(self, field: Velocity, state: Tensor) -> Tensor:
         """Denoise without new noise (DDIM; Song et al. 2021, eq. 12), means kept in the ball."""
-        times = time_grid(self.evaluations)
-        shares = noise_share(times, self.schedule)[0].clamp(max=1 - 1e-4).tolist()
+        times = time_grid(self.settings.evaluations)
+        shares = noise_share(times, self.settings.schedule)[0].clamp(max=1 - 1e-4).tolist()
         mean = state
         for t, share, then in zip(times[:-1].tolist(), shares, shares[1:], strict=False):
             mean = (state - math.sqrt(share) * field(state, t)) / math.sqrt(1 - share)
@@ -246,7 +273,9 @@ class SphereFlow(nn.Module):
 
     def points(self, features: Float[Tensor, "photos channels"]) -> Float[Tensor, "photos 2"]:
         """Return the medoid of 16 guided samples of each photo, in degrees."""
-        return to_lat_lon(medoid(self.samples(features, 16, guidance=self.guidance).double()))
+        return to_lat_lon(
+            medoid(self.samples(features, 16, guidance=self.settings.guidance).double())
+        )
 
     @torch.no_grad()
     def log_prob(
@@ -255,7 +284,7 @@ class SphereFlow(nn.Module):
         """Return exact log-densities in nats per steradian; of the way "sphere" alone."""
         if self.way != "sphere":
             raise ValueError(f"expected the way 'sphere' for a likelihood there, got {self.way!r}")
-        times = time_grid(self.evaluations // 4).flip(0)
+        times = time_grid(self.settings.evaluations // 4).flip(0)
         return follow_volume(self.field(features), xyz, times)[1] - math.log(4 * math.pi)
 
     @torch.no_grad()
@@ -263,12 +292,12 @@ class SphereFlow(nn.Module):
         """Return the density of each photo: of the flow on the sphere exactly, else of samples."""
         if self.way != "sphere":
             drawn = self.samples(features, 256)
-            return [density_of_samples(xyz, nside=self.nside) for xyz in drawn.cpu()]
-        times = time_grid(self.evaluations // 4).flip(0)
+            return [density_of_samples(xyz, nside=self.settings.nside) for xyz in drawn.cpu()]
+        times = time_grid(self.settings.evaluations // 4).flip(0)
         return [
             density_of_flow(
                 lambda xyz, one=one: follow(self.field(one[None]), xyz.to(one)[None], times)[0],
-                self.nside,
+                self.settings.nside,
             )
             for one in features
         ]

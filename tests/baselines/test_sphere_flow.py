@@ -11,6 +11,7 @@ from torch import Generator
 
 from icgeo.baselines.sphere_flow import (
     SphereFlow,
+    SphereFlowSettings,
     density_of_flow,
     follow,
     follow_volume,
@@ -124,10 +125,10 @@ def test_the_schedule_is_the_published_sigmoid():
 def head():
     """A small network with weights large enough that its flow is far from standing still."""
     torch.manual_seed(0)
-    head = SphereFlow(8, width=16, depth=2, expansion=2).double()
+    settings = SphereFlowSettings(width=16, depth=2, nside=16)
+    head = SphereFlow(torch.ones(1, 8), torch.ones(1, 3), settings).double()
     for parameter in head.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape)
-    head.nside = 16
     return head
 
 
@@ -163,8 +164,8 @@ def test_each_way_learns_and_answers(way):
     features = torch.eye(2).repeat(4, 1)
     xyz = points(2, seed=5).float().repeat(4, 1)
     torch.manual_seed(0)
-    head = SphereFlow(2, way=way, width=16, depth=2)
-    head.nside, head.evaluations = 8, 16
+    settings = SphereFlowSettings(way=way, width=16, depth=2, nside=8, evaluations=16)
+    head = SphereFlow(features, xyz, settings)
     before, *_, after = descend(head, features, xyz, generator, steps=60)
     assert after < before
     (density, _), answers = head.densities(features[:2]), head.points(features[:2])

@@ -1,0 +1,224 @@
+"""TransLocator: photo and segmentation in two fused branches (Pramanick et al. 2022, 2204.13861).
+
+Its features are no vectors of a frozen network but what it looks at: four planes of pixels, the
+colours in [0, 1] and the number of each pixel's class.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, reduce
+from jaxtyping import Float, Int
+from torch import Generator, Tensor, nn
+from torch.nn.functional import avg_pool2d, cross_entropy, interpolate, one_hot
+
+from icgeo.baselines.head import TrainingSettings
+from icgeo.data.photos import READ_SIDE, Photo
+from icgeo.data.pixels import square_pixels
+from icgeo.models import LoadError
+from icgeo.sphere import to_lat_lon
+from icgeo.sphere.density import Density
+from icgeo.sphere.healpix import cell_of, cell_xyz
+
+Classes = Int[Tensor, "photos size size"]
+VIEW_CLASSES = ("water", "vegetation", "bare land", "rugged land", "ice or cloud")
+ADE20K_CLASSES = 150
+
+
+def segment_view(photos: Sequence[Photo], size: int) -> Classes:
+    """Tell water, land of three kinds, and ice or cloud apart in views from orbit, by colour.
+
+    Nothing is learned: pale is ice or cloud, bluest is water, greenest is vegetation; other land is
+    rugged where its brightness varies, and else bare.
+    """
+    colours = square_pixels(photos, size).float() / 255
+    red, green, blue = colours.unbind(1)
+    bright = colours.mean(1)
+    pale = (colours.amax(1) - colours.amin(1) < 0.12) & (bright > 0.55)
+    spread = avg_pool2d(bright[:, None].square(), 3, 1, 1, count_include_pad=False)
+    spread -= avg_pool2d(bright[:, None], 3, 1, 1, count_include_pad=False).square()
+    rugged = spread[:, 0].clamp_min(0).sqrt() > 0.04
+    land = torch.where(green > red, 1, torch.where(rugged, 3, 2))
+    return torch.where(pale, 4, torch.where(blue > torch.maximum(red, green), 0, land))
+
+
+@dataclass(frozen=True, eq=False)
+class Ade20k:
+    """Segments photos by any model of transformers that was trained on ADE20K's 150 classes.
+
+    Raises:
+        LoadError: no such model.
+    """
+
+    name: str
+    """Folder or hub id, such as "nvidia/segformer-b0-finetuned-ade-512-512"."""
+
+    def __post_init__(self) -> None:
+        # transformers takes seconds to import: only who opens such a model waits for it
+        from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
+
+        try:
+            processor = AutoImageProcessor.from_pretrained(self.name)  # type: ignore[no-untyped-call]
+            model = AutoModelForSemanticSegmentation.from_pretrained(
+                self.name, use_safetensors=True
+            )
+        except (OSError, ValueError) as error:
+            raise LoadError(
+                "expected the folder or hub id of a model of transformers for semantic "
+                f"segmentation, got {self.name!r}: {str(error).splitlines()[0]}"
+            ) from error
+        object.__setattr__(self, "_opened", (processor, model.eval()))
+
+    @torch.inference_mode()
+    def __call__(self, photos: Sequence[Photo], size: int) -> Classes:
+        """Return the class of each pixel of the middle squares."""
+        processor, model = self._opened  # type: ignore[attr-defined]
+        images = list(rearrange(square_pixels(photos, READ_SIDE), "n c h w -> n h w c").numpy())
+        logits = model(processor(images, return_tensors="pt")["pixel_values"]).logits
+        return interpolate(logits, (size, size), mode="bilinear").argmax(1)
+
+
+@dataclass(frozen=True)
+class SegmentedPixels:
+    """Features of this way: colours and classes of pixels, one plane after the other."""
+
+    segment: Callable[[Sequence[Photo], int], Classes] = segment_view
+    size: int = 64
+
+    def encode(self, photos: Sequence[Photo]) -> Float[Tensor, "photos channels"]:
+        """Return the planes of photos, flat: 4 size^2 numbers each."""
+        colours = square_pixels(photos, self.size).float() / 255
+        planes = torch.cat((colours, self.segment(photos, self.size)[:, None].float()), dim=1)
+        return rearrange(planes, "n c h w -> n (c h w)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoBranchSettings(TrainingSettings):
+    """Settings of TransLocator; `configs/baselines/two-branch.yaml` has the published ones."""
+
+    width: int = 96
+    """Of both branches; those of the paper are ViT-B, 768."""
+    depth: int = 4
+    """Layers of both branches; 12 in the paper."""
+    patch: int = 8
+    """Side of a patch in pixels; 16 of 224 in the paper."""
+    classes: int = len(VIEW_CLASSES)
+    """Of the segmentation, and of scenes; 150 with ADE20K."""
+    nsides: tuple[int, int, int] = (4, 8, 16)
+    """Geocells, coarse to fine, are those of HEALPix: 192, 768 and 3072."""
+    weights: tuple[float, float, float] = (0.5, 0.3, 0.2)
+    """Of the losses of the granularities, coarse to fine."""
+    scene_weight: float = 0.2
+    """Of the loss of the scene."""
+
+
+class TwoBranch(nn.Module):
+    """Two vision transformers, one on colours and one on classes, fused after each layer.
+
+    Cells of three granularities are told, and a scene: the commonest class (the paper has labels
+    of Places365). The point is the mean place of the training photos in the likeliest fine cell.
+    """
+
+    seen: Tensor
+
+    def __init__(
+        self,
+        features: Float[Tensor, "photos channels"],
+        xyz: Float[Tensor, "photos 3"],
+        settings: TwoBranchSettings,
+    ) -> None:
+        super().__init__()
+        self.settings, width = settings, settings.width
+        self.size = round((features.shape[-1] / 4) ** 0.5)
+        if 4 * self.size**2 != features.shape[-1] or self.size % settings.patch:
+            raise ValueError(
+                f"expected four square planes of patches of {settings.patch} pixels, got "
+                f"{features.shape[-1]} numbers a photo; encode photos by SegmentedPixels"
+            )
+        tokens = (self.size // settings.patch) ** 2 + 1
+        self.palette = nn.Embedding(settings.classes, 3)
+        self.patches = nn.ModuleList(
+            nn.Conv2d(3, width, settings.patch, stride=settings.patch) for _ in range(2)
+        )
+        self.places = nn.Parameter(0.02 * torch.randn(2, tokens, width))
+        self.layers = nn.ModuleList(
+            nn.ModuleList(_layer(width) for _ in range(2)) for _ in range(settings.depth)
+        )
+        self.fusions = nn.ModuleList(nn.Linear(2 * width, 2 * width) for _ in range(settings.depth))
+        cells = [12 * nside**2 for nside in settings.nsides]
+        self.norm = nn.LayerNorm(2 * width)
+        self.heads = nn.ModuleList(
+            nn.Linear(2 * width, count) for count in [*cells, settings.classes]
+        )
+        fine = cell_of(to_lat_lon(xyz.double().cpu()), settings.nsides[-1])
+        sums = 1e-6 * cell_xyz(settings.nsides[-1])
+        self.register_buffer("seen", sums.index_add(0, fine, xyz.double().cpu()).float())
+
+    def logits(self, features: Float[Tensor, "photos channels"]) -> list[Tensor]:
+        """Return logits of the cells, coarse to fine, and of the scenes."""
+        planes = rearrange(features, "n (c h w) -> n c h w", c=4, h=self.size)
+        colours = rearrange(self.palette(planes[:, 3].long()), "n h w c -> n c h w")
+        branches = []
+        for image, patch, place in zip(
+            (2 * planes[:, :3] - 1, colours), self.patches, self.places, strict=True
+        ):
+            tokens = rearrange(patch(image), "n c h w -> n (h w) c")
+            branches.append(nn.functional.pad(tokens, (0, 0, 1, 0)) + place)
+        for layers, fusion in zip(self.layers, self.fusions, strict=True):
+            branches = [layer(x) for layer, x in zip(layers, branches, strict=True)]  # type: ignore[arg-type]
+            told = fusion(torch.cat([x[:, :1] for x in branches], dim=-1)).chunk(2, dim=-1)
+            branches = [
+                torch.cat((x[:, :1] + more, x[:, 1:]), dim=1)
+                for x, more in zip(branches, told, strict=True)
+            ]
+        both = self.norm(torch.cat([x[:, 0] for x in branches], dim=-1))
+        return [head(both) for head in self.heads]
+
+    def loss(
+        self,
+        features: Float[Tensor, "photos channels"],
+        xyz: Float[Tensor, "photos 3"],
+        generator: Generator,
+    ) -> Float[Tensor, ""]:
+        """Return the weighted cross-entropies of the cells and of the scene."""
+        *cells, scene = self.logits(features)
+        classes = rearrange(features, "n (c p) -> n c p", c=4)[:, 3].long()
+        commonest = reduce(one_hot(classes, self.settings.classes), "n p k -> n k", "sum").argmax(
+            -1
+        )
+        total = self.settings.scene_weight * cross_entropy(scene, commonest)
+        lat_lon = to_lat_lon(xyz.double())
+        granularities = zip(cells, self.settings.nsides, self.settings.weights, strict=True)
+        for logits, nside, weight in granularities:
+            truth = cell_of(lat_lon, nside).to(logits.device)
+            total = total + weight * cross_entropy(logits, truth)
+        return total
+
+    @torch.no_grad()
+    def _fine(self, features: Tensor) -> Float[Tensor, "photos cells"]:
+        """Log-probability of fine cells: the sum over those of all granularities that hold them."""
+        *cells, _ = self.logits(features)
+        count = cells[-1].shape[-1]
+        parts = [x.log_softmax(-1).repeat_interleave(count // x.shape[-1], -1) for x in cells]
+        return torch.stack(parts).sum(0)
+
+    def densities(self, features: Float[Tensor, "photos channels"]) -> list[Density]:
+        """Return the product of the granularities (Mueller-Budack et al. 2018, section 3.3)."""
+        return [Density.from_log_mass(one) for one in self._fine(features)]
+
+    def points(self, features: Float[Tensor, "photos channels"]) -> Float[Tensor, "photos 2"]:
+        """Return the mean place of the training photos in the likeliest fine cell, in degrees."""
+        return to_lat_lon(self.seen[self._fine(features).argmax(-1)].double())
+
+
+def _layer(width: int) -> nn.TransformerEncoderLayer:
+    return nn.TransformerEncoderLayer(
+        width,
+        nhead=max(1, width // 32),
+        dim_feedforward=4 * width,
+        dropout=0.0,
+        activation="gelu",
+        batch_first=True,
+        norm_first=True,
+    )
