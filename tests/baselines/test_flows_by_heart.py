@@ -28,7 +28,7 @@ def test_32_photos_are_known_by_heart_to_100_km(name):
     views = random_views(world, 32, generator=Generator().manual_seed(0), options=options)
     photos = list(views.images.permute(0, 2, 3, 1).numpy())
     way = WAYS[name]
-    features = (way.looks or open_features("tiny")).encode(photos)
+    features = (way.features or open_features("tiny")).encode(photos)
     xyz = to_xyz(views.lat_lon).float()
     head = way.head(features, xyz)
     train_head(head, features, xyz, steps=STEPS[name], settings=way.settings)
