@@ -120,7 +120,7 @@ class CSUNet(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class HarmonicsSettings(TrainingSettings):
-    """Settings of LocDiff; `configs/baselines/harmonics.yaml` has those of its size."""
+    """Settings of LocDiff; `configs/baselines/locdiff.yaml` has those of its size."""
 
     degree: int = 15
     """Of the codes, which then are 256 numbers."""

@@ -8,40 +8,32 @@ plane, so that they are densities on the sphere; those of the paper take it in R
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
-import numpy as np
 import torch
 from diffusers.models.embeddings import get_timestep_embedding
-from einops import rearrange, repeat
-from jaxtyping import Float, Int
+from einops import repeat
+from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.func import vjp
 from torch.nn.functional import gelu, layer_norm, normalize
 
 from icgeo.baselines.head import TrainingSettings
-from icgeo.baselines.samples import density_of_samples, medoid
+from icgeo.baselines.samples import density_of_flow, density_of_samples, medoid
 from icgeo.sampling import Velocity, euler, guided, time_grid
-from icgeo.sphere import exp_map, log_map, north_east, sample_uniform, to_lat_lon, to_xyz
+from icgeo.sphere import exp_map, log_map, north_east, sample_uniform, to_lat_lon
 from icgeo.sphere.density import Density
-from icgeo.sphere.healpix import grid
 
 Field = Callable[[Float[Tensor, "*batch 3"], float], Float[Tensor, "*batch 3"]]
 """Velocity at a point of the sphere, tangent to it, and a time."""
 Interpolant = tuple[Float[Tensor, "photos 3"], Float[Tensor, "photos 3"]]
 """Where a place is that is part noise, and what the network should say of it."""
 
-COARSE = 4
-"""Sides of the cells that are looked at first, in cells of the density."""
-REFINED = 0.9999
-"""Mass of those that are divided."""
-
 
 def geodesic(
     xyz: Float[Tensor, "photos 3"], noise: Float[Tensor, "photos 3"], share: Tensor
 ) -> Interpolant:
-    """Go from the place along the great circle to the noise; the velocity there (section 3.3)."""
+    """Go from the place along the great circle to the noise; the velocity there."""
     whole = log_map(xyz, noise)
     length = whole.norm(dim=-1, keepdim=True)
     velocity = torch.cos(share * length) * whole - torch.sin(share * length) * length * xyz
@@ -68,7 +60,7 @@ INTERPOLANTS = {"sphere": geodesic, "flow": straight, "diffusion": preserving}
 def noise_share(
     t: Float[Tensor, "*batch"], ends: tuple[float, float]
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-    """Return the share of noise at a time, 0 to 1 along a sigmoid, and its slope (section 3.2)."""
+    """Return the share of noise at a time, 0 to 1 along a sigmoid, and its slope."""
     low, high = ends
     first, last = (1 / (1 + math.exp(-end)) for end in ends)
     value = torch.sigmoid(low + (high - low) * t)
@@ -87,7 +79,7 @@ def follow_volume(
 ) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch"]]:
     """Follow a field, and integrate its divergence: the logarithm of how areas grow on the way.
 
-    A density becomes that much smaller (Mathieu and Nickel 2020, proposition 2).
+    A density becomes that much smaller (Mathieu and Nickel 2020).
     """
     return _integrate(field, xyz, times, lambda x, t: divergence(field, x, t))
 
@@ -155,7 +147,7 @@ class ConditionedMLP(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class SphereFlowSettings(TrainingSettings):
-    """Settings of the flow; `configs/baselines/sphere-flow.yaml` has the published ones."""
+    """Settings of the flow; `configs/baselines/plonk.yaml` has the published ones."""
 
     way: Literal["sphere", "flow", "diffusion"] = "sphere"
     """Riemannian flow matching, or flow matching or diffusion in R^3."""
@@ -165,6 +157,8 @@ class SphereFlowSettings(TrainingSettings):
     """Residual blocks; 12 in the paper."""
     expansion: int = 2
     """Of a block's hidden layer; 4 in the published code."""
+    draws: int = 8
+    """Times and noises of each photo in a step of training; 1 in the paper, of many more steps."""
     drop: float = 0.1
     """Share of photos that the network is not told."""
     schedule: tuple[float, float] = (-7.0, 3.0)
@@ -209,6 +203,9 @@ class SphereFlow(nn.Module):
         generator: Generator,
     ) -> Float[Tensor, ""]:
         """Return the mean square error of the velocity, or of the noise, at random times."""
+        features, xyz = (
+            repeat(x, "n c -> (n draws) c", draws=self.settings.draws) for x in (features, xyz)
+        )
         count = len(xyz)
         dropped, t = torch.rand(2, count, 1, generator=generator).to(xyz)
         noise = torch.randn(count, 3, generator=generator).to(xyz)
@@ -303,62 +300,5 @@ class SphereFlow(nn.Module):
         ]
 
     def localizability(self, features: Float[Tensor, "photos channels"]) -> Float[Tensor, "photos"]:
-        """Return how well each photo can be located: minus the entropy in nats (section 4.4)."""
+        """Return how well each photo can be located: minus the entropy in nats."""
         return torch.tensor([-density.entropy() for density in self.densities(features)])
-
-
-def density_of_flow(to_noise: Callable[[Tensor], Tensor], nside: int) -> Density:
-    """Give each cell the share of the uniform noise that flows into it.
-
-    Corners of cells are led back to the noise, where the cell becomes a quadrangle; its area is the
-    mass, so that no mode is too narrow for the grid and nothing is lost. Cells of `COARSE` times
-    the side come first, and those that hold the mass are divided.
-    """
-    ratio = min(COARSE, nside)
-    coarse = torch.arange(12 * (nside // ratio) ** 2)[None]
-    mass = _noise_areas(to_noise, coarse, nside // ratio)[0]
-    heavy = mass.argsort(descending=True)
-    heavy = heavy[: int((mass[heavy].cumsum(0) < REFINED * mass.sum()).sum()) + 1]
-    parts = repeat(mass / ratio**2, "cell -> cell part", part=ratio**2).clone()
-    fine = heavy[:, None] * ratio**2 + torch.arange(ratio**2)
-    parts[heavy] = _noise_areas(to_noise, fine, nside, mass[heavy])
-    return Density(rearrange(parts, "cell part -> (cell part)"))
-
-
-def _noise_areas(
-    to_noise: Callable[[Tensor], Tensor],
-    cells: Int[Tensor, "groups cells"],
-    nside: int,
-    totals: Float[Tensor, " groups"] | None = None,
-) -> Float[Tensor, "groups cells"]:
-    """Areas of where the noise of cells comes from; of a group about its total, or the sphere's."""
-    corners, corner = _corners(cells, nside)
-    area = _area(to_noise(corners).double().cpu()[corner])
-    # an angle knows an area but for the whole sphere, and one cell may hold most of it
-    total = 4 * math.pi if totals is None else totals
-    (lacking,) = torch.where(total - area.sum(-1) > 2 * math.pi)
-    area[lacking, area[lacking].argmin(-1)] += 4 * math.pi
-    # sides of cells are not quite great circles
-    return area.clamp_min(0) / _area(corners[corner]) * (4 * math.pi / (12 * nside**2))
-
-
-def _area(corners: Float[Tensor, "*batch 4 3"]) -> Float[Tensor, "*batch"]:
-    """Signed area of spherical quadrangles (Van Oosterom and Strackee 1983, eq. 8, twice)."""
-    a, *rest = corners.unbind(-2)
-    total = torch.zeros_like(a[..., 0])
-    for b, c in pairwise(rest):
-        volume = (a * torch.linalg.cross(b, c)).sum(-1)
-        total += 2 * torch.atan2(volume, 1 + (a * b).sum(-1) + (b * c).sum(-1) + (c * a).sum(-1))
-    return total
-
-
-def _corners(
-    cells: Int[Tensor, "groups cells"], nside: int
-) -> tuple[Float[Tensor, "corners 3"], Int[Tensor, "groups cells 4"]]:
-    """Corners of cells, each once, and which are those of a cell, counterclockwise from outside."""
-    lon, lat = grid(nside).boundaries_lonlat(cells.flatten().numpy(), 1)
-    degrees = torch.from_numpy(np.stack((lat.to_value("deg"), lon.to_value("deg")), axis=-1))
-    xyz = rearrange(to_xyz(degrees), "cells corners side -> (cells corners) side").numpy()
-    _, first, corner = np.unique(xyz.round(9) + 0.0, axis=0, return_index=True, return_inverse=True)
-    number = rearrange(torch.from_numpy(corner.ravel()), "(g n k) -> g n k", g=len(cells), k=4)
-    return torch.from_numpy(xyz[first]), number

@@ -95,12 +95,14 @@ class SegmentedPixels:
 
 @dataclass(frozen=True, kw_only=True)
 class TwoBranchSettings(TrainingSettings):
-    """Settings of TransLocator; `configs/baselines/two-branch.yaml` has the published ones."""
+    """Settings of TransLocator; `configs/baselines/translocator.yaml` has the published ones."""
 
     width: int = 96
     """Of both branches; those of the paper are ViT-B, 768."""
     depth: int = 4
     """Layers of both branches; 12 in the paper."""
+    heads: int = 4
+    """Of attention; 12 in the paper."""
     patch: int = 8
     """Side of a patch in pixels; 16 of 224 in the paper."""
     classes: int = len(VIEW_CLASSES)
@@ -143,7 +145,8 @@ class TwoBranch(nn.Module):
         )
         self.places = nn.Parameter(0.02 * torch.randn(2, tokens, width))
         self.layers = nn.ModuleList(
-            nn.ModuleList(_layer(width) for _ in range(2)) for _ in range(settings.depth)
+            nn.ModuleList(_layer(width, settings.heads) for _ in range(2))
+            for _ in range(settings.depth)
         )
         self.fusions = nn.ModuleList(nn.Linear(2 * width, 2 * width) for _ in range(settings.depth))
         cells = [12 * nside**2 for nside in settings.nsides]
@@ -204,7 +207,7 @@ class TwoBranch(nn.Module):
         return torch.stack(parts).sum(0)
 
     def densities(self, features: Float[Tensor, "photos channels"]) -> list[Density]:
-        """Return the product of the granularities (Mueller-Budack et al. 2018, section 3.3)."""
+        """Return the product of the granularities (Mueller-Budack et al. 2018)."""
         return [Density.from_log_mass(one) for one in self._fine(features)]
 
     def points(self, features: Float[Tensor, "photos channels"]) -> Float[Tensor, "photos 2"]:
@@ -212,10 +215,10 @@ class TwoBranch(nn.Module):
         return to_lat_lon(self.seen[self._fine(features).argmax(-1)].double())
 
 
-def _layer(width: int) -> nn.TransformerEncoderLayer:
+def _layer(width: int, heads: int) -> nn.TransformerEncoderLayer:
     return nn.TransformerEncoderLayer(
         width,
-        nhead=max(1, width // 32),
+        nhead=heads,
         dim_feedforward=4 * width,
         dropout=0.0,
         activation="gelu",

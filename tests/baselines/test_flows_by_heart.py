@@ -11,12 +11,12 @@ from icgeo.sphere import distance_km, to_xyz
 from icgeo.training.heads import train_head
 
 STEPS = {
-    "diffusion": 2000,
-    "flow": 2000,
-    "harmonics": 800,
-    "harmonics retrieval": 800,
-    "sphere flow": 2000,
-    "two branches": 60,
+    "locdiff": 400,
+    "locdiff-h": 100,
+    "plonk": 1000,
+    "plonk diffusion": 1000,
+    "plonk flow": 1000,
+    "translocator": 60,
 }
 
 

@@ -27,7 +27,7 @@ def points(count, seed=0):
 
 @pytest.mark.parametrize("degree", [0, 3, 15])
 def test_products_of_codes_follow_the_addition_theorem(degree):
-    """Sum of (2 n + 1) P_n(cos angle), Legendre's polynomials by scipy (Unsoeld 1927)."""
+    """Sum of (2 n + 1) P_n(cos angle), Legendre's polynomials by scipy."""
     a, b = points(8), points(8, seed=1)
     found = (encode(a, degree) * encode(b, degree)).sum(-1)
     cosines = (a * b).sum(-1).numpy()

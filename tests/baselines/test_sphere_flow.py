@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Generator
 
+from icgeo.baselines.samples import density_of_flow
 from icgeo.baselines.sphere_flow import (
     SphereFlow,
     SphereFlowSettings,
-    density_of_flow,
     follow,
     follow_volume,
     geodesic,
