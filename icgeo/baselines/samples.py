@@ -12,7 +12,7 @@ from torch import Tensor
 
 from icgeo.sphere import angle, to_lat_lon, to_xyz, von_mises_fisher_log_prob
 from icgeo.sphere.density import Density
-from icgeo.sphere.healpix import grid
+from icgeo.sphere.healpix import cell_of, grid
 
 KAPPAS = tuple(10 ** (1 + step / 3) for step in range(9))
 """Concentrations of kernels that are tried: sigma from 18 to 0.8 degrees."""
@@ -21,6 +21,8 @@ COARSE = 4
 """Sides of the cells that are looked at first, in cells of the density."""
 REFINED = 0.9999
 """Mass of those that are divided."""
+FLOOR = 0.01
+"""Share that is uniform, for where a flow hardly comes it is not known to a digit."""
 
 
 def density_of_samples(xyz: Float[Tensor, "samples 3"], *, nside: int) -> Density:
@@ -49,37 +51,43 @@ def medoid(xyz: Float[Tensor, "photos samples 3"]) -> Float[Tensor, "photos 3"]:
     return xyz[torch.arange(len(xyz)), best]
 
 
-def density_of_flow(to_noise: Callable[[Tensor], Tensor], nside: int) -> Density:
+def density_of_flow(
+    to_noise: Callable[[Tensor], Tensor], samples: Float[Tensor, "samples 3"], nside: int
+) -> Density:
     """Give each cell the share of the uniform noise that flows into it.
 
     Corners of cells are led back to the noise, where the cell becomes a quadrangle; its area is the
     mass, so that no mode is too narrow for the grid and nothing is lost. Cells of `COARSE` times
-    the side come first, and those that hold the mass are divided.
+    the side come first, and those that hold the mass are divided. An angle knows an area but for
+    the whole sphere: a cell with more than half of the mass is known by some samples of the flow.
     """
     ratio = min(COARSE, nside)
-    coarse = torch.arange(12 * (nside // ratio) ** 2)[None]
-    mass = _noise_areas(to_noise, coarse, nside // ratio)[0]
+    counts = torch.bincount(cell_of(to_lat_lon(samples), nside), minlength=12 * nside**2)
+    counts = rearrange(counts, "(cell part) -> cell part", part=ratio**2)
+    coarse = torch.arange(len(counts))[None]
+    mass = _noise_areas(to_noise, coarse, counts.sum(-1)[None], nside // ratio)[0]
     heavy = mass.argsort(descending=True)
     heavy = heavy[: int((mass[heavy].cumsum(0) < REFINED * mass.sum()).sum()) + 1]
     parts = repeat(mass / ratio**2, "cell -> cell part", part=ratio**2).clone()
     fine = heavy[:, None] * ratio**2 + torch.arange(ratio**2)
-    parts[heavy] = _noise_areas(to_noise, fine, nside, mass[heavy])
-    return Density(rearrange(parts, "cell part -> (cell part)"))
+    parts[heavy] = _noise_areas(to_noise, fine, counts[heavy], nside, mass[heavy])
+    mass = Density(rearrange(parts, "cell part -> (cell part)")).mass
+    return Density((1 - FLOOR) * mass + FLOOR / len(mass))
 
 
 def _noise_areas(
     to_noise: Callable[[Tensor], Tensor],
     cells: Int[Tensor, "groups cells"],
+    counts: Int[Tensor, "groups cells"],
     nside: int,
     totals: Float[Tensor, " groups"] | None = None,
 ) -> Float[Tensor, "groups cells"]:
     """Areas of where the noise of cells comes from; of a group about its total, or the sphere's."""
     corners, corner = _corners(cells, nside)
     area = _area(to_noise(corners).double().cpu()[corner])
-    # an angle knows an area but for the whole sphere, and one cell may hold most of it
     total = 4 * math.pi if totals is None else totals
     (lacking,) = torch.where(total - area.sum(-1) > 2 * math.pi)
-    area[lacking, area[lacking].argmin(-1)] += 4 * math.pi
+    area[lacking, counts[lacking].argmax(-1)] += 4 * math.pi
     # sides of cells are not quite great circles
     return area.clamp_min(0) / _area(corners[corner]) * (4 * math.pi / (12 * nside**2))
 

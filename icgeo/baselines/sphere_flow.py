@@ -288,16 +288,19 @@ class SphereFlow(nn.Module):
     def densities(self, features: Float[Tensor, "photos channels"]) -> list[Density]:
         """Return the density of each photo: of the flow on the sphere exactly, else of samples."""
         if self.way != "sphere":
-            drawn = self.samples(features, 256)
-            return [density_of_samples(xyz, nside=self.settings.nside) for xyz in drawn.cpu()]
+            drawn = self.samples(features, 256).cpu()
+            return [density_of_samples(xyz, nside=self.settings.nside) for xyz in drawn]
+        return [self._exact(one) for one in features]
+
+    def _exact(self, features: Float[Tensor, " channels"]) -> Density:
+        field = self.field(features[None])
         times = time_grid(self.settings.evaluations // 4).flip(0)
-        return [
-            density_of_flow(
-                lambda xyz, one=one: follow(self.field(one[None]), xyz.to(one)[None], times)[0],
-                self.settings.nside,
-            )
-            for one in features
-        ]
+
+        def to_noise(xyz: Tensor) -> Tensor:
+            return follow(field, xyz.to(features)[None], times)[0]
+
+        samples = self.samples(features[None], 64)[0].double().cpu()
+        return density_of_flow(to_noise, samples, self.settings.nside)
 
     def localizability(self, features: Float[Tensor, "photos channels"]) -> Float[Tensor, "photos"]:
         """Return how well each photo can be located: minus the entropy in nats."""

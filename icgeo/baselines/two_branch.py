@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate, one_hot
 
 from icgeo.baselines.head import TrainingSettings
+from icgeo.baselines.samples import FLOOR
 from icgeo.data.photos import READ_SIDE, Photo
 from icgeo.data.pixels import square_pixels
 from icgeo.models import LoadError
@@ -207,8 +208,9 @@ class TwoBranch(nn.Module):
         return torch.stack(parts).sum(0)
 
     def densities(self, features: Float[Tensor, "photos channels"]) -> list[Density]:
-        """Return the product of the granularities (Mueller-Budack et al. 2018)."""
-        return [Density.from_log_mass(one) for one in self._fine(features)]
+        """Return the product of the granularities (Mueller-Budack et al. 2018), floored."""
+        mass = self._fine(features).double().softmax(-1)
+        return [Density((1 - FLOOR) * one + FLOOR / len(one)) for one in mass]
 
     def points(self, features: Float[Tensor, "photos channels"]) -> Float[Tensor, "photos 2"]:
         """Return the mean place of the training photos in the likeliest fine cell, in degrees."""
