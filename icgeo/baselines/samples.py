@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -17,10 +17,10 @@ from icgeo.sphere.healpix import cell_of, grid
 KAPPAS = tuple(10 ** (1 + step / 3) for step in range(9))
 """Concentrations of kernels that are tried: sigma from 18 to 0.8 degrees."""
 
-COARSE = 4
-"""Sides of the cells that are looked at first, in cells of the density."""
-REFINED = 0.9999
-"""Mass of those that are divided."""
+LEVELS = (8, 32, 128)
+"""Sides of the cells that a flow's density is found on, coarse to fine."""
+HEAVY = 1e-3
+"""Probability from which a cell is divided."""
 FLOOR = 0.01
 """Share that is uniform, for where a flow hardly comes it is not known to a digit."""
 
@@ -56,40 +56,46 @@ def density_of_flow(
 ) -> Density:
     """Give each cell the share of the uniform noise that flows into it.
 
-    Corners of cells are led back to the noise, where the cell becomes a quadrangle; its area is the
-    mass, so that no mode is too narrow for the grid and nothing is lost. Cells of `COARSE` times
-    the side come first, and those that hold the mass are divided. An angle knows an area but for
-    the whole sphere: a cell with more than half of the mass is known by some samples of the flow.
+    Corners of cells are led back to the noise, where the cell becomes a quadrangle, whose area is
+    the mass: nothing falls between the points of a grid. Its sides are great circles there if the
+    cell is finer than the mode, so cells that are `HEAVY` or have a sample are divided.
     """
-    ratio = min(COARSE, nside)
-    counts = torch.bincount(cell_of(to_lat_lon(samples), nside), minlength=12 * nside**2)
-    counts = rearrange(counts, "(cell part) -> cell part", part=ratio**2)
-    coarse = torch.arange(len(counts))[None]
-    mass = _noise_areas(to_noise, coarse, counts.sum(-1)[None], nside // ratio)[0]
-    heavy = mass.argsort(descending=True)
-    heavy = heavy[: int((mass[heavy].cumsum(0) < REFINED * mass.sum()).sum()) + 1]
-    parts = repeat(mass / ratio**2, "cell -> cell part", part=ratio**2).clone()
-    fine = heavy[:, None] * ratio**2 + torch.arange(ratio**2)
-    parts[heavy] = _noise_areas(to_noise, fine, counts[heavy], nside, mass[heavy])
-    mass = Density(rearrange(parts, "cell part -> (cell part)")).mass
+    mass, whole = torch.zeros(12 * nside**2, dtype=torch.float64), 4 * math.pi
+    cells, left = torch.arange(12 * LEVELS[0] ** 2), whole
+    for level, finer in pairwise((*LEVELS, None)):
+        counts = torch.bincount(cell_of(to_lat_lon(samples), level), minlength=12 * level**2)[cells]
+        area = _noise_areas(to_noise, cells, level)
+        if left - area.sum() > whole / 2:
+            # an angle knows an area but for the whole sphere
+            area[counts.argmax()] += whole
+        divided = (area >= HEAVY * whole) | (counts > 0) if finer else torch.zeros_like(counts) > 0
+        _add(mass, cells[~divided], area[~divided].clamp_min(0), level)
+        left -= area[~divided].sum().item()
+        parts = (finer // level) ** 2 if finer else 1
+        cells = (parts * cells[divided][:, None] + torch.arange(parts)).flatten()
+    mass = Density(mass).mass
     return Density((1 - FLOOR) * mass + FLOOR / len(mass))
 
 
+def _add(mass: Float[Tensor, " all"], cells: Tensor, values: Tensor, level: int) -> None:
+    """Add values of cells of some level to the mass of coarser or finer ones."""
+    nside = math.isqrt(len(mass) // 12)
+    if level > nside:
+        mass.index_add_(0, cells // (level // nside) ** 2, values)
+    else:
+        rearrange(mass, "(cell part) -> cell part", part=(nside // level) ** 2)[cells] += (
+            values[:, None] / (nside // level) ** 2
+        )
+
+
 def _noise_areas(
-    to_noise: Callable[[Tensor], Tensor],
-    cells: Int[Tensor, "groups cells"],
-    counts: Int[Tensor, "groups cells"],
-    nside: int,
-    totals: Float[Tensor, " groups"] | None = None,
-) -> Float[Tensor, "groups cells"]:
-    """Areas of where the noise of cells comes from; of a group about its total, or the sphere's."""
+    to_noise: Callable[[Tensor], Tensor], cells: Int[Tensor, " cells"], nside: int
+) -> Float[Tensor, " cells"]:
+    """Areas of where the noise of cells comes from, in steradians."""
     corners, corner = _corners(cells, nside)
     area = _area(to_noise(corners).double().cpu()[corner])
-    total = 4 * math.pi if totals is None else totals
-    (lacking,) = torch.where(total - area.sum(-1) > 2 * math.pi)
-    area[lacking, counts[lacking].argmax(-1)] += 4 * math.pi
     # sides of cells are not quite great circles
-    return area.clamp_min(0) / _area(corners[corner]) * (4 * math.pi / (12 * nside**2))
+    return area / _area(corners[corner]) * (4 * math.pi / (12 * nside**2))
 
 
 def _area(corners: Float[Tensor, "*batch 4 3"]) -> Float[Tensor, "*batch"]:
@@ -103,12 +109,12 @@ def _area(corners: Float[Tensor, "*batch 4 3"]) -> Float[Tensor, "*batch"]:
 
 
 def _corners(
-    cells: Int[Tensor, "groups cells"], nside: int
-) -> tuple[Float[Tensor, "corners 3"], Int[Tensor, "groups cells 4"]]:
+    cells: Int[Tensor, " cells"], nside: int
+) -> tuple[Float[Tensor, "corners 3"], Int[Tensor, "cells 4"]]:
     """Corners of cells, each once, and which are those of a cell, counterclockwise from outside."""
-    lon, lat = grid(nside).boundaries_lonlat(cells.flatten().numpy(), 1)
+    lon, lat = grid(nside).boundaries_lonlat(cells.numpy(), 1)
     degrees = torch.from_numpy(np.stack((lat.to_value("deg"), lon.to_value("deg")), axis=-1))
     xyz = rearrange(to_xyz(degrees), "cells corners side -> (cells corners) side").numpy()
     _, first, corner = np.unique(xyz.round(9) + 0.0, axis=0, return_index=True, return_inverse=True)
-    number = rearrange(torch.from_numpy(corner.ravel()), "(g n k) -> g n k", g=len(cells), k=4)
+    number = rearrange(torch.from_numpy(corner.ravel()), "(cells four) -> cells four", four=4)
     return torch.from_numpy(xyz[first]), number

@@ -98,11 +98,11 @@ class SegmentedPixels:
 class TwoBranchSettings(TrainingSettings):
     """Settings of TransLocator; `configs/baselines/translocator.yaml` has the published ones."""
 
-    width: int = 96
+    width: int = 64
     """Of both branches; those of the paper are ViT-B, 768."""
-    depth: int = 4
+    depth: int = 3
     """Layers of both branches; 12 in the paper."""
-    heads: int = 4
+    heads: int = 2
     """Of attention; 12 in the paper."""
     patch: int = 8
     """Side of a patch in pixels; 16 of 224 in the paper."""

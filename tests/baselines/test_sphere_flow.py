@@ -106,7 +106,21 @@ def test_areas_of_noise_are_the_masses_of_cells(speed):
         expected = (1 + math.tanh(math.atanh(height) - speed)) / 2
         assert density.mass[heights < height].sum().item() == pytest.approx(expected, abs=0.02)
     if speed == 6.0:
-        assert density.mass.max() > 0.9
+        assert density.mass.max() > 0.6
+
+
+@pytest.mark.parametrize("nside", [16, 64])
+def test_a_mode_at_a_corner_of_cells_is_shared_by_them(nside):
+    """Four base cells meet on the equator; by symmetry each pair of opposite ones is alike."""
+    axis = torch.tensor([math.sqrt(0.5), math.sqrt(0.5), 0.0]).double()
+    field = moebius(axis, -5.0)
+    samples = follow(field, points(64), time_grid(64))
+    density = density_of_flow(lambda x: follow(field, x, time_grid(64).flip(0)), samples, nside)
+    mass = density.mass.reshape(12, -1).sum(-1)
+    assert mass.max() < 0.6
+    known = angle(cell_xyz(nside), axis) < math.radians(10)
+    expected = (1 - math.tanh(math.atanh(math.cos(math.radians(10))) - 5)) / 2
+    assert density.mass[known].sum().item() == pytest.approx(0.99 * expected, abs=0.05)
 
 
 @given(st.floats(0, 1), st.integers(0, 50))
@@ -152,7 +166,7 @@ def test_the_exact_density_integrates_to_one_and_equals_the_areas(head, features
     assert density.max() > 2 * density.min()
     for one, by_areas in zip(density, head.densities(features), strict=True):
         mass = one / one.sum()
-        assert (mass - by_areas.mass).abs().sum().item() < 0.02
+        assert (mass - by_areas.mass).abs().sum().item() < 0.03
 
 
 def test_samples_agree_with_the_exact_density(head, features):
