@@ -128,6 +128,8 @@ class HarmonicsSettings(TrainingSettings):
     """Layers down, and one fewer up."""
     anchors: int = 1024
     """Places at which a step compares what codes stand for."""
+    noises: int = 4
+    """Noises of each photo in a step."""
     rho_deg: float = 3.0
     """Radius within which the decoder gathers probability."""
     retrieval_km: float | None = None
@@ -181,7 +183,10 @@ class HarmonicDiffusion(nn.Module):
         anchors, the one nearest in mean square is wanted.
         """
         codes = encode(xyz, self.settings.degree).to(features)
-        step = torch.randint(len(self.noise), (len(xyz),), generator=generator)
+        codes, features = (
+            repeat(x, "n c -> (n noises) c", noises=self.settings.noises) for x in (codes, features)
+        )
+        step = torch.randint(len(self.noise), (len(codes),), generator=generator)
         noise = torch.randn(codes.shape, generator=generator).to(codes)
         noisy = self.noise.add_noise(codes, noise, step.to(codes.device))
         said = self.network(noisy, step.to(codes), features)

@@ -104,8 +104,8 @@ class TwoBranchSettings(TrainingSettings):
     """Layers of both branches; 12 in the paper."""
     heads: int = 2
     """Of attention; 12 in the paper."""
-    patch: int = 8
-    """Side of a patch in pixels; 16 of 224 in the paper."""
+    patch: int = 16
+    """Side of a patch in pixels; of 224 in the paper, of 64 here."""
     classes: int = len(VIEW_CLASSES)
     """Of the segmentation, and of scenes; 150 with ADE20K."""
     nsides: tuple[int, int, int] = (4, 8, 16)

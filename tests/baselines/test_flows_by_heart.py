@@ -11,11 +11,11 @@ from icgeo.sphere import distance_km, to_xyz
 from icgeo.training.heads import train_head
 
 STEPS = {
-    "locdiff": 400,
+    "locdiff": 300,
     "locdiff-h": 100,
-    "plonk": 1000,
-    "plonk diffusion": 1000,
-    "plonk flow": 1000,
+    "plonk": 400,
+    "plonk diffusion": 300,
+    "plonk flow": 300,
     "translocator": 60,
 }
 
