@@ -95,7 +95,7 @@ def shown_ways(options: Options, features: Any, episode: Any) -> dict[str, Any]:
     for name, way in WAYS.items():
         chosen = replace(way, few=published(name, way)) if options.settings == "published" else way
         fit: dict[str, Any] = {"seconds": options.fit_seconds, "seed": options.seed}
-        ways[name] = InContextHead(features.encode, chosen, name, **fit)
+        ways[name] = InContextHead((way.features or features).encode, chosen, name, **fit)
     if options.benchmark == "orbit":
         ways["tiny"] = icgeo.Geolocator(prompt=episode.prompt, name="tiny")
     return {name: way for name, way in ways.items() if name in (options.ways or ways)}
@@ -173,7 +173,6 @@ def compare_trained(options: Options, features: Any, folder: Path) -> tuple[Any,
 
     drawn = seeded_generator("compare", options.seed)
     views = world_views(EARTH, world_picture(EARTH, drawn), options.train_views, drawn)
-    seen = features.encode([photo for photo, _ in views])
     places = torch.tensor([place for _, place in views], dtype=torch.float64)
     xyz = icgeo.sphere.to_xyz(places).float()
 
@@ -184,6 +183,8 @@ def compare_trained(options: Options, features: Any, folder: Path) -> tuple[Any,
                 continue
             settings = published(name, way) if options.settings == "published" else way.settings
             chosen = replace(way, settings=settings)
+            own = way.features or features
+            seen = own.encode([photo for photo, _ in views])
             head = chosen.head(seen, xyz, seed=options.seed)
             training = HeadTraining(
                 head,
@@ -195,7 +196,7 @@ def compare_trained(options: Options, features: Any, folder: Path) -> tuple[Any,
                 folder=folder / "heads" / name.replace(" ", "-"),
             )
             training.run(show=True)
-            made[name] = HeadLocator(features.encode, head, name)
+            made[name] = HeadLocator(own.encode, head, name)
         made["tiny"] = icgeo.Geolocator(prompt=episode.prompt, name="tiny")
         return {name: way for name, way in made.items() if name in (options.ways or made)}
 
