@@ -6,6 +6,7 @@ colours in [0, 1] and the number of each pixel's class.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import rearrange, reduce
@@ -23,8 +24,11 @@ from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_of, cell_xyz
 
 Classes = Int[Tensor, "photos size size"]
+Segment = Callable[[Sequence[Photo], int], Classes]
+"""Tells the class of each pixel of the middle squares of photos, at a size."""
+BATCH = 64
+"""Photos that are segmented at a time."""
 VIEW_CLASSES = ("water", "vegetation", "bare land", "rugged land", "ice or cloud")
-ADE20K_CLASSES = 150
 
 
 def segment_view(photos: Sequence[Photo], size: int) -> Classes:
@@ -44,54 +48,54 @@ def segment_view(photos: Sequence[Photo], size: int) -> Classes:
     return torch.where(pale, 4, torch.where(blue > torch.maximum(red, green), 0, land))
 
 
-@dataclass(frozen=True, eq=False)
-class Ade20k:
-    """Segments photos by any model of transformers that was trained on ADE20K's 150 classes.
+def ade20k(name: str) -> Segment:
+    """Open any model of transformers that was trained on ADE20K's 150 classes: a folder or hub id.
+
+    Such as "nvidia/segformer-b0-finetuned-ade-512-512".
 
     Raises:
         LoadError: no such model.
     """
+    # transformers takes seconds to import: only who opens such a model waits for it
+    from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
-    name: str
-    """Folder or hub id, such as "nvidia/segformer-b0-finetuned-ade-512-512"."""
-
-    def __post_init__(self) -> None:
-        # transformers takes seconds to import: only who opens such a model waits for it
-        from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
-
-        try:
-            processor = AutoImageProcessor.from_pretrained(self.name)  # type: ignore[no-untyped-call]
-            model = AutoModelForSemanticSegmentation.from_pretrained(
-                self.name, use_safetensors=True
-            )
-        except (OSError, ValueError) as error:
-            raise LoadError(
-                "expected the folder or hub id of a model of transformers for semantic "
-                f"segmentation, got {self.name!r}: {str(error).splitlines()[0]}"
-            ) from error
-        object.__setattr__(self, "_opened", (processor, model.eval()))
+    try:
+        processor: Any = AutoImageProcessor.from_pretrained(name)  # type: ignore[no-untyped-call]
+        opened: Any = AutoModelForSemanticSegmentation.from_pretrained(name, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise LoadError(
+            "expected the folder or hub id of a model of transformers for semantic segmentation, "
+            f"got {name!r}: {str(error).splitlines()[0]}"
+        ) from error
+    model = opened.eval()
 
     @torch.inference_mode()
-    def __call__(self, photos: Sequence[Photo], size: int) -> Classes:
-        """Return the class of each pixel of the middle squares."""
-        processor, model = self._opened  # type: ignore[attr-defined]
+    def segment(photos: Sequence[Photo], size: int) -> Classes:
         images = list(rearrange(square_pixels(photos, READ_SIDE), "n c h w -> n h w c").numpy())
         logits = model(processor(images, return_tensors="pt")["pixel_values"]).logits
         return interpolate(logits, (size, size), mode="bilinear").argmax(1)
+
+    return segment
 
 
 @dataclass(frozen=True)
 class SegmentedPixels:
     """Features of this way: colours and classes of pixels, one plane after the other."""
 
-    segment: Callable[[Sequence[Photo], int], Classes] = segment_view
+    segment: Segment = segment_view
     size: int = 64
 
     def encode(self, photos: Sequence[Photo]) -> Float[Tensor, "photos channels"]:
         """Return the planes of photos, flat: 4 size^2 numbers each."""
-        colours = square_pixels(photos, self.size).float() / 255
-        planes = torch.cat((colours, self.segment(photos, self.size)[:, None].float()), dim=1)
-        return rearrange(planes, "n c h w -> n (c h w)")
+        batches = [photos[start : start + BATCH] for start in range(0, len(photos), BATCH)]
+        planes = [
+            torch.cat(
+                (square_pixels(batch, self.size) / 255, self.segment(batch, self.size)[:, None]),
+                dim=1,
+            )
+            for batch in batches
+        ]
+        return rearrange(torch.cat(planes), "n c h w -> n (c h w)")
 
 
 @dataclass(frozen=True, kw_only=True)

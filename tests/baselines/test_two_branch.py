@@ -8,10 +8,10 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 
 from icgeo.baselines.two_branch import (
     VIEW_CLASSES,
-    Ade20k,
     SegmentedPixels,
     TwoBranch,
     TwoBranchSettings,
+    ade20k,
     segment_view,
 )
 from icgeo.data.orbit import ViewOptions, land_mask, open_world, take_views, to_uint8
@@ -62,11 +62,11 @@ def test_any_segmentation_model_of_transformers_gives_the_classes(tmp_path, view
     SegformerForSemanticSegmentation(config).save_pretrained(tmp_path)
     size = {"height": 64, "width": 64}
     SegformerImageProcessorPil(size=size).save_pretrained(tmp_path)
-    classes = Ade20k(str(tmp_path))(views[0][:2], 32)
+    classes = ade20k(str(tmp_path))(views[0][:2], 32)
     assert classes.shape == (2, 32, 32)
     assert 0 <= classes.min() <= classes.max() < 150
     with pytest.raises(LoadError, match="semantic segmentation"):
-        Ade20k(str(tmp_path / "nothing"))
+        ade20k(str(tmp_path / "nothing"))
 
 
 def test_other_numbers_than_four_square_planes_are_refused():
