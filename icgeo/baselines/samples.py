@@ -10,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from icgeo.baselines.head import floored
 from icgeo.sphere import angle, to_lat_lon, to_xyz, von_mises_fisher_log_prob
 from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_of, grid
@@ -21,8 +22,6 @@ LEVELS = (8, 32, 128)
 """Sides of the cells that a flow's density is found on, coarse to fine."""
 HEAVY = 1e-3
 """Probability from which a cell is divided."""
-FLOOR = 0.01
-"""Share that is uniform, for where a flow hardly comes it is not known to a digit."""
 
 
 def density_of_samples(xyz: Float[Tensor, "samples 3"], *, nside: int) -> Density:
@@ -73,8 +72,7 @@ def density_of_flow(
         left -= area[~divided].sum().item()
         parts = (finer // level) ** 2 if finer else 1
         cells = (parts * cells[divided][:, None] + torch.arange(parts)).flatten()
-    mass = Density(mass).mass
-    return Density((1 - FLOOR) * mass + FLOOR / len(mass))
+    return floored(mass)
 
 
 def _add(mass: Float[Tensor, " all"], cells: Tensor, values: Tensor, level: int) -> None:

@@ -14,8 +14,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate, one_hot
 
-from icgeo.baselines.head import TrainingSettings
-from icgeo.baselines.samples import FLOOR
+from icgeo.baselines.head import TrainingSettings, floored
 from icgeo.data.photos import READ_SIDE, Photo
 from icgeo.data.pixels import square_pixels
 from icgeo.models import LoadError
@@ -213,8 +212,7 @@ class TwoBranch(nn.Module):
 
     def densities(self, features: Float[Tensor, "photos channels"]) -> list[Density]:
         """Return the product of the granularities (Mueller-Budack et al. 2018), floored."""
-        mass = self._fine(features).double().softmax(-1)
-        return [Density((1 - FLOOR) * one + FLOOR / len(one)) for one in mass]
+        return [floored(one) for one in self._fine(features).double().softmax(-1)]
 
     def points(self, features: Float[Tensor, "photos channels"]) -> Float[Tensor, "photos 2"]:
         """Return the mean place of the training photos in the likeliest fine cell, in degrees."""

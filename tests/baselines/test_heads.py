@@ -40,6 +40,15 @@ def photos(count, seed=0):
     return features, sample_uniform(count, generator=generator).float()
 
 
+def photos_for(way, count):
+    """Features as a way looks at photos, random ones, and places."""
+    features, xyz = photos(count)
+    if way.features is not None:
+        pictures = np.random.default_rng(0).integers(256, size=(count, 32, 32, 3), dtype=np.uint8)
+        features = way.features.encode(list(pictures))
+    return features, xyz
+
+
 def answers(head, features):
     with torch.inference_mode():
         if isinstance(head, PointingHead):
@@ -49,23 +58,24 @@ def answers(head, features):
 
 @pytest.fixture(scope="module")
 def trained():
-    """Every way, trained a little on eight photos."""
-    features, xyz = photos(8)
+    """Every way, trained a little on eight photos, with what it was trained on."""
     heads = {}
     for name, way in WAYS.items():
+        features, xyz = photos_for(way, 8)
         settings = replace(way.on_examples().settings, **SMALL)
         head = replace(way, settings=settings).head(features, xyz)
-        heads[name] = train_head(head, features, xyz, steps=20, settings=settings)
-    return heads, features, xyz
+        head = train_head(head, features, xyz, steps=20, settings=settings)
+        heads[name] = (head, features, xyz)
+    return heads
 
 
 @pytest.mark.parametrize("name", WAYS)
 def test_densities_integrate_to_one_and_samples_agree_with_them(trained, name):
     """On a grid of equal areas, finer than theirs; counts of samples in octants by chi-square."""
-    heads, features, _ = trained
-    assert isinstance(heads[name], Head)
+    head, features, _ = trained[name]
+    assert isinstance(head, Head)
     with torch.inference_mode():
-        density = heads[name].densities(features[:1])[0]
+        density = head.densities(features[:1])[0]
     generator = torch.Generator().manual_seed(3)
     points = healpix.cell_xyz(2 * density.nside)
     value = density.log_prob(to_lat_lon(points)).exp()
@@ -83,12 +93,12 @@ def test_densities_integrate_to_one_and_samples_agree_with_them(trained, name):
 
 @pytest.mark.parametrize("name", WAYS)
 def test_training_lowers_the_loss(trained, name):
-    heads, features, xyz = trained
+    learned, features, xyz = trained[name]
     settings = replace(WAYS[name].on_examples().settings, **SMALL)
     fresh = replace(WAYS[name], settings=settings).head(features, xyz)
     before, after = (
         head.loss(features, xyz, torch.Generator().manual_seed(1)).item()
-        for head in (fresh, heads[name])
+        for head in (fresh, learned)
     )
     assert after < before
 
@@ -97,8 +107,8 @@ def test_training_lowers_the_loss(trained, name):
 @pytest.mark.parametrize("name", WAYS)
 def test_every_way_learns_32_photos_by_heart(name):
     """To under 100 km in the median, in six seconds of the processor."""
-    features, xyz = photos(32)
     way = WAYS[name].on_examples()
+    features, xyz = photos_for(way, 32)
     head = way.head(features, xyz)
     train_head(head, features, xyz, seconds=6, settings=way.settings)
     assert distance_km(answers(head, features), to_lat_lon(xyz.double())).median() < 100
