@@ -107,7 +107,8 @@ class CSUNet(nn.Module):
         """Say what the codes were before noise was added."""
         clock = self.clock(get_timestep_embedding(times, self.width).to(codes))
         features = layer_norm(features, features.shape[-1:])
-        hidden, skips = codes, []
+        hidden = codes
+        skips: list[Tensor] = []
         layers = zip(self.sines, self.photo, self.time, strict=True)
         for number, (sine, photo, time) in enumerate(layers):
             if number >= self.depth:

@@ -20,6 +20,8 @@ KAPPAS = tuple(10 ** (1 + step / 3) for step in range(9))
 
 LEVELS = (8, 32, 128)
 """Sides of the cells that a flow's density is found on, coarse to fine."""
+PARTS = 16
+"""Cells that one of them is divided into."""
 HEAVY = 1e-3
 """Probability from which a cell is divided."""
 
@@ -61,17 +63,18 @@ def density_of_flow(
     """
     mass, whole = torch.zeros(12 * nside**2, dtype=torch.float64), 4 * math.pi
     cells, left = torch.arange(12 * LEVELS[0] ** 2), whole
-    for level, finer in pairwise((*LEVELS, None)):
+    for level in LEVELS:
         counts = torch.bincount(cell_of(to_lat_lon(samples), level), minlength=12 * level**2)[cells]
         area = _noise_areas(to_noise, cells, level)
         if left - area.sum() > whole / 2:
             # an angle knows an area but for the whole sphere
             area[counts.argmax()] += whole
-        divided = (area >= HEAVY * whole) | (counts > 0) if finer else torch.zeros_like(counts) > 0
+        divided = (area >= HEAVY * whole) | (counts > 0)
+        if level == LEVELS[-1]:
+            divided[:] = False
         _add(mass, cells[~divided], area[~divided].clamp_min(0), level)
         left -= area[~divided].sum().item()
-        parts = (finer // level) ** 2 if finer else 1
-        cells = (parts * cells[divided][:, None] + torch.arange(parts)).flatten()
+        cells = (PARTS * cells[divided][:, None] + torch.arange(PARTS)).flatten()
     return floored(mass)
 
 

@@ -17,6 +17,7 @@ from torch.nn.functional import avg_pool2d, cross_entropy, interpolate, one_hot
 from icgeo.baselines.head import TrainingSettings, floored
 from icgeo.data.photos import READ_SIDE, Photo
 from icgeo.data.pixels import square_pixels
+from icgeo.features import Photos
 from icgeo.models import LoadError
 from icgeo.sphere import to_lat_lon
 from icgeo.sphere.density import Density
@@ -84,16 +85,15 @@ class SegmentedPixels:
     segment: Segment = segment_view
     size: int = 64
 
-    def encode(self, photos: Sequence[Photo]) -> Float[Tensor, "photos channels"]:
+    def encode(self, photos: Photos) -> Float[Tensor, "photos channels"]:
         """Return the planes of photos, flat: 4 size^2 numbers each."""
-        batches = [photos[start : start + BATCH] for start in range(0, len(photos), BATCH)]
-        planes = [
-            torch.cat(
-                (square_pixels(batch, self.size) / 255, self.segment(batch, self.size)[:, None]),
-                dim=1,
-            )
-            for batch in batches
-        ]
+        if isinstance(photos, Tensor):
+            photos = list(rearrange(photos, "n c h w -> n h w c").cpu().numpy())
+        planes = []
+        for start in range(0, len(photos), BATCH):
+            batch = photos[start : start + BATCH]
+            classes = self.segment(batch, self.size)[:, None]
+            planes.append(torch.cat((square_pixels(batch, self.size) / 255, classes), dim=1))
         return rearrange(torch.cat(planes), "n c h w -> n (c h w)")
 
 
@@ -149,8 +149,7 @@ class TwoBranch(nn.Module):
         )
         self.places = nn.Parameter(0.02 * torch.randn(2, tokens, width))
         self.layers = nn.ModuleList(
-            nn.ModuleList(_layer(width, settings.heads) for _ in range(2))
-            for _ in range(settings.depth)
+            _layer(width, settings.heads) for _ in range(2 * settings.depth)
         )
         self.fusions = nn.ModuleList(nn.Linear(2 * width, 2 * width) for _ in range(settings.depth))
         cells = [12 * nside**2 for nside in settings.nsides]
@@ -172,8 +171,8 @@ class TwoBranch(nn.Module):
         ):
             tokens = rearrange(patch(image), "n c h w -> n (h w) c")
             branches.append(nn.functional.pad(tokens, (0, 0, 1, 0)) + place)
-        for layers, fusion in zip(self.layers, self.fusions, strict=True):
-            branches = [layer(x) for layer, x in zip(layers, branches, strict=True)]  # type: ignore[arg-type]
+        for number, fusion in enumerate(self.fusions):
+            branches = [self.layers[2 * number + side](x) for side, x in enumerate(branches)]
             told = fusion(torch.cat([x[:, :1] for x in branches], dim=-1)).chunk(2, dim=-1)
             branches = [
                 torch.cat((x[:, :1] + more, x[:, 1:]), dim=1)
