@@ -160,21 +160,19 @@ def features():
 
 def test_the_exact_density_integrates_to_one_and_equals_the_areas(head, features):
     grid = cell_xyz(16)
-    density = head.log_prob(features, grid.expand(2, -1, -1)).exp()
-    integrals = density.mean(-1) * 4 * math.pi
-    assert integrals.tolist() == pytest.approx([1, 1], abs=1e-3)
-    assert density.max() > 2 * density.min()
-    for one, by_areas in zip(density, head.densities(features), strict=True):
-        mass = one / one.sum()
-        assert (mass - by_areas.mass).abs().sum().item() < 0.03
+    density = head.log_prob(features[:1], grid[None])[0].exp()
+    assert density.mean().item() * 4 * math.pi == pytest.approx(1, abs=1e-3)
+    assert density.max() > 10 * density.min()
+    (by_areas,) = head.densities(features[:1])
+    assert (density / density.sum() - by_areas.mass).abs().sum().item() < 0.03
 
 
 def test_samples_agree_with_the_exact_density(head, features):
     """Chi square over the twelve base cells, of samples and of the masses."""
-    drawn = head.samples(features, 3000)
+    drawn = head.samples(features, 1500)
     for xyz, density in zip(drawn, head.densities(features), strict=True):
         counts = torch.bincount(cell_of(to_lat_lon(xyz), 1), minlength=12)
-        expected = 3000 * density.mass.reshape(12, -1).sum(-1)
+        expected = 1500 * density.mass.reshape(12, -1).sum(-1)
         assert chisquare(counts.numpy(), expected.numpy()).pvalue > 0.01
 
 
