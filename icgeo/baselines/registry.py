@@ -18,7 +18,7 @@ WAYS: dict[str, Way] = {
     ),
     "planet": Way(Planet, PlanetSettings(), few=PlanetSettings(split_above=0)),
     "locdiff": Way(HarmonicDiffusion, HarmonicsSettings()),
-    "locdiff-h": Way(HarmonicDiffusion, HarmonicsSettings(retrieval_km=200.0)),
+    "locdiff h": Way(HarmonicDiffusion, HarmonicsSettings(retrieval_km=200.0)),
     "plonk": Way(SphereFlow, SphereFlowSettings()),
     "plonk diffusion": Way(SphereFlow, SphereFlowSettings(way="diffusion")),
     "plonk flow": Way(SphereFlow, SphereFlowSettings(way="flow")),

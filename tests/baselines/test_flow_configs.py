@@ -13,7 +13,7 @@ KNOWN = {
     "plonk flow": {"way": "flow", "width": 512, "depth": 12, "guidance": 2.0},
     "plonk diffusion": {"way": "diffusion", "width": 512, "depth": 12},
     "locdiff": {"retrieval_km": None},
-    "locdiff-h": {"retrieval_km": 200.0},
+    "locdiff h": {"retrieval_km": 200.0},
     "translocator": {"width": 768, "depth": 12, "weights": (0.5, 0.3, 0.2)},
 }
 

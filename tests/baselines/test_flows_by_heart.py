@@ -12,7 +12,7 @@ from icgeo.training.heads import train_head
 
 STEPS = {
     "locdiff": 300,
-    "locdiff-h": 100,
+    "locdiff h": 100,
     "plonk": 400,
     "plonk diffusion": 300,
     "plonk flow": 300,
