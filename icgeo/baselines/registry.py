@@ -1,5 +1,7 @@
 """The trainable ways by name: one line each, and all of them are compared."""
 
+from typing import Literal
+
 from icgeo.baselines.geocells import Planet, PlanetSettings
 from icgeo.baselines.geoclip import GeoClip, GeoClipSettings
 from icgeo.baselines.harmonics import HarmonicDiffusion, HarmonicsSettings
@@ -8,6 +10,12 @@ from icgeo.baselines.mixture import MixtureSettings, VmfMixture
 from icgeo.baselines.pigeon import Pigeon, PigeonSettings
 from icgeo.baselines.sphere_flow import SphereFlow, SphereFlowSettings
 from icgeo.baselines.two_branch import SegmentedPixels, TwoBranch, TwoBranchSettings
+
+
+def _plonk(way: Literal["sphere", "flow", "diffusion"]) -> Way:
+    few = SphereFlowSettings(way=way, width=64, learning_rate=5e-3)
+    return Way(SphereFlow, SphereFlowSettings(way=way), few=few)
+
 
 WAYS: dict[str, Way] = {
     "geoclip": Way(GeoClip, GeoClipSettings()),
@@ -19,9 +27,9 @@ WAYS: dict[str, Way] = {
     "planet": Way(Planet, PlanetSettings(), few=PlanetSettings(split_above=0)),
     "locdiff": Way(HarmonicDiffusion, HarmonicsSettings()),
     "locdiff h": Way(HarmonicDiffusion, HarmonicsSettings(retrieval_km=200.0)),
-    "plonk": Way(SphereFlow, SphereFlowSettings()),
-    "plonk diffusion": Way(SphereFlow, SphereFlowSettings(way="diffusion")),
-    "plonk flow": Way(SphereFlow, SphereFlowSettings(way="flow")),
+    "plonk": _plonk("sphere"),
+    "plonk diffusion": _plonk("diffusion"),
+    "plonk flow": _plonk("flow"),
     "translocator": Way(TwoBranch, TwoBranchSettings(), features=SegmentedPixels()),
     "vmf": Way(VmfMixture, MixtureSettings()),
     "vmf mixture": Way(VmfMixture, MixtureSettings(components=3)),
