@@ -178,6 +178,7 @@ def activations(  # noqa: PLR0913
     pool: Pool = "mean",
     prompt: str | None = None,
     seed: int = 0,
+    same_noise: bool = False,
     batch_size: int = 64,
     shard_size: int = 1024,
     process: tuple[int, int] = (0, 1),
@@ -198,6 +199,7 @@ def activations(  # noqa: PLR0913
         pool: "mean" over tokens, or "none", which keeps each.
         prompt: what the model is told of the world; its default by default.
         seed: of the noise.
+        same_noise: of a model: whether all photos begin with one noise.
         batch_size: photos in a pass.
         shard_size: photos in a file.
         process: number of this process, and how many there are. The result is None as long as
@@ -210,7 +212,7 @@ def activations(  # noqa: PLR0913
     folder = Path(folder)
     if isinstance(model, MapModel):
         numbers = range(len(blocks_of(model.backbone.transformer))) if blocks is None else blocks
-        taps = Taps(tuple(map(int, numbers)), tuple(times), tokens, stream)
+        taps = Taps(tuple(map(int, numbers)), tuple(times), tokens, stream, same_noise)
         source = _source_of_model(model, taps, examples, prompt=prompt, seed=seed)
     else:
         source = _source_of_encoder(model, [str(block) for block in blocks or model.layers])
@@ -282,6 +284,7 @@ def _source_of_model(
         "prompt": words,
         "tokens": taps.tokens,
         "stream": taps.stream,
+        "same_noise": taps.same_noise,
         "seed": seed,
     }
     return _Source(taps.blocks, taps.times, told, compute)

@@ -5,8 +5,9 @@ Four measures that do not mind rotations and scale: the share of mutual nearest 
 in Nguyen et al. 2021), and bias-corrected distance correlation (Székely and Rizzo 2013).
 
 Conventions: photos are rows. Activations are centred first, and neighbours are by cosine; the globe
-is the space of unit vectors, where that is the great circle. All are near 0, mutual neighbours near
-k / (photos - 1), for spaces that have nothing to do with each other, and 1 for equal ones.
+is the space of unit vectors, where that is the great circle. Spaces that have nothing to do with
+each other are near 0 in CKA and distance correlation, and near k / (photos - 1) in mutual
+neighbours and CKNNA; equal ones are 1.
 """
 
 from collections.abc import Callable
@@ -41,7 +42,9 @@ class Space:
         """
         points = activations.flatten(1).double()
         if len(points) < k + 2:
-            raise ValueError(f"expected more photos than {k + 1} for {k} neighbours, got {len(points)}")
+            raise ValueError(
+                f"expected more photos than {k + 1} for {k} neighbours, got {len(points)}"
+            )
         return cls(points - points.mean(0), k)
 
     @classmethod

@@ -5,30 +5,20 @@ positive on land and negative at sea.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange, reduce
-from jaxtyping import Float
 from scipy.spatial import KDTree
-from torch import Tensor
-from torch.nn import functional
 
 from icgeo.config import require
 from icgeo.data.orbit import land_mask
-from icgeo.data.photos import Photo
-from icgeo.data.pixels import square_pixels
 from icgeo.metrics.locations import bundled_gazetteer
 from icgeo.sphere import EARTH_RADIUS_KM, Values, as_lat_lon, to_xyz
 
-LatLon = Float[Tensor, "places 2"]
 MASK_HEIGHT = 1080
 """Rows of the land mask: 10 minutes of arc, 18.5 km."""
-SIDE = 64
-"""Pixels of a side at which pictures are described."""
 
 
 def climates(lat_lon: Values) -> list[str]:
@@ -103,8 +93,8 @@ def coast_distance_km(lat_lon: Values) -> np.ndarray:
 def land_covers(lat_lon: Values) -> list[str]:
     """Return what covers a place, coarsely, of the land mask and the climate.
 
-    Water, ice (EF), tundra (ET), desert (BW), steppe (BS), forest and field by warmth: tropical (A),
-    temperate (C), boreal (D).
+    Water, ice (EF), tundra (ET), desert (BW), steppe (BS), and forest or field by warmth: tropical
+    (A), temperate (C), boreal (D).
     """
     names = {"EF": "ice", "ET": "tundra", "BW": "desert", "BS": "steppe"}
     by_group = {"A": "tropical", "C": "temperate", "D": "boreal"}
@@ -112,34 +102,3 @@ def land_covers(lat_lon: Values) -> list[str]:
         names.get(zone[:2], by_group.get(zone[0], "water")) if on_land else "water"
         for zone, on_land in zip(climates(lat_lon), is_land(lat_lon), strict=True)
     ]
-
-
-def _pictures(photos: Sequence[Photo]) -> Float[Tensor, "photos 3 side side"]:
-    return square_pixels(photos, SIDE).float() / 255
-
-
-def colours(photos: Sequence[Photo]) -> Float[Tensor, "photos channels"]:
-    """Describe photos by their colours alone: means, spreads and histograms of 8 bins a channel."""
-    pixels = rearrange(_pictures(photos), "n c h w -> n c (h w)")
-    bins = functional.one_hot((pixels * 8).long().clamp(0, 7), 8).float()
-    shares = rearrange(reduce(bins, "n c p b -> n c b", "mean"), "n c b -> n (c b)")
-    return torch.cat((pixels.mean(-1), pixels.std(-1), shares), dim=1)
-
-
-def image_statistics(photos: Sequence[Photo]) -> Float[Tensor, "photos channels"]:
-    """Describe photos by statistics without places: moments, contrasts by scale and direction."""
-    pictures = _pictures(photos)
-    flat = rearrange(pictures, "n c h w -> n c (h w)")
-    centred = (flat - flat.mean(-1, keepdim=True)) / flat.std(-1, keepdim=True).clamp_min(1e-3)
-    found = [flat.mean(-1), flat.std(-1), (centred**3).mean(-1), (centred**4).mean(-1)]
-    for scale in (1, 2, 4, 8):
-        small = functional.avg_pool2d(pictures, scale)
-        found += [small.diff(dim=dim).abs().mean((-1, -2)) for dim in (-1, -2)]
-    return torch.cat(found, dim=1)
-
-
-CONTROLS: dict[str, Callable[[Sequence[Photo]], Float[Tensor, "photos channels"]]] = {
-    "colours alone": colours,
-    "image statistics": image_statistics,
-}
-"""Descriptions of photos that know no places."""

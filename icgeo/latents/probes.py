@@ -120,9 +120,11 @@ def probe_places(
     kind: Kind = "ridge",
     folds: int = 5,
     shuffled: bool = False,
+    groups: Sequence[str] | None = None,
 ) -> PlaceProbe:
     """Read places from activations, each photo by a probe that was fitted without its fold.
 
+    `groups` names what is left out in turn in place of folds, such as the world of each photo.
     `shuffled` fits and scores on the places of other photos: the floor of what says nothing.
     """
     if shuffled:
@@ -131,7 +133,10 @@ def probe_places(
     _require_rows(x, len(lat_lon))
     lat_lon = lat_lon.double()
     xyz = to_xyz(lat_lon).numpy()
-    numbers = fold_numbers(lat_lon, split, folds=folds)
+    if groups is None:
+        numbers = fold_numbers(lat_lon, split, folds=folds)
+    else:
+        numbers = np.unique(np.asarray(groups), return_inverse=True)[1]
     rows = x.flatten(1).double().numpy()
     found = torch.from_numpy(_predict_left_out(lambda: _regression(kind), rows, xyz, numbers))
     answers = to_lat_lon(found)
@@ -197,9 +202,8 @@ def probe_labels(
     unique, counts = np.unique(names, return_counts=True)
     is_kept = np.isin(names, unique[counts >= fewest])
     if len(np.unique(names[is_kept])) < 2:
-        raise ValueError(
-            f"expected two labels of at least {fewest} photos each, got {dict(zip(unique, counts, strict=True))}"
-        )
+        there = dict(zip(unique.tolist(), counts.tolist(), strict=True))
+        raise ValueError(f"expected two labels of at least {fewest} photos each, got {there}")
     kept = torch.from_numpy(is_kept)
     numbers = fold_numbers(lat_lon[kept], split, folds=folds)
     rows, names = x[kept].flatten(1).double().numpy(), names[is_kept]
@@ -211,9 +215,7 @@ def probe_labels(
     shares = [(found[names == name] == name).mean() for name in np.unique(names)]
     majority = np.unique(names, return_counts=True)[1].max() / len(names)
     accuracy = float((found == names).mean())
-    return LabelProbe(
-        accuracy, float(np.mean(shares)), float(majority), len(shares), len(names)
-    )
+    return LabelProbe(accuracy, float(np.mean(shares)), float(majority), len(shares), len(names))
 
 
 def probe_numbers(

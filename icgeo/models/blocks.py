@@ -52,6 +52,8 @@ class Taps:
     """Of the map that is drawn, of the query's "photo", or of the "example"s in its sequence."""
     stream: str = "image"
     """"image", or "text": the tokens of the instruction."""
+    same_noise: bool = False
+    """Whether all photos begin with one noise, so that activations differ by what they show."""
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -104,7 +106,7 @@ def walk(
 ) -> Iterator[Step]:
     """Draw the maps of photos, one sample each, and yield what blocks give on at each time.
 
-    The same noise as that of `MapModel.draw_maps`, so that without edits the maps are the same.
+    By default the noise is that of `MapModel.draw_maps`: without edits the maps are the same.
 
     Raises:
         ValueError: no such block, or tokens that the sequence of a query does not hold.
@@ -116,6 +118,7 @@ def walk(
     rows = token_rows(model, examples, queries, taps.tokens)
     recorder = _Recorder(model, taps, rows.to(queries.device), edits)
     contents = [pixels.numpy().tobytes() for pixels in photos.cpu()]
+    contents = [b"same"] * len(photos) if taps.same_noise else contents
     shape = layout.latent_shape(context.shots)
     noise = sampling.keyed_noise(contents, shape, samples=1, seed=seed)
     x = noise.to(queries.device, torch.promote_types(queries.dtype, torch.float32))
