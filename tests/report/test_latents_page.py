@@ -39,7 +39,7 @@ def test_the_page_is_complete_in_itself(folder):
 
 
 def test_a_folder_without_sections_is_told(tmp_path, folder):
-    with pytest.raises(UsageError, match="expected page[.]json"):
+    with pytest.raises(UsageError, match=r"expected page\.json"):
         write_latents_report(tmp_path / "none")
     (folder / "errors.csv").unlink()
     with pytest.raises(UsageError, match="run the script again"):
