@@ -1,10 +1,10 @@
 """Probes: what of a place can be read from activations, on photos that the probe has not seen.
 
-Conventions: activations are [photos, channels] and are standardised by those that a probe is fitted
-on; places are regressed as unit vectors, whose length says nothing. Folds are random, or blocked in
-space: whole HEALPix cells are left out, so that no neighbour tells the place of a photo
-(Roberts et al. 2017). Choices, such as the strength of ridge regression, are made within the
-photos that a probe is fitted on.
+Conventions: activations are a row a photo, [photos, channels] or [photos, tokens, channels], and
+are standardised by those that a probe is fitted on; places are regressed as unit vectors, whose
+length says nothing. Folds are random, or blocked in space: whole HEALPix cells are left out, so
+that no neighbour tells the place of a photo (Roberts et al. 2017). Choices, such as the strength of
+ridge regression, are made within the photos that a probe is fitted on.
 """
 
 import warnings
@@ -113,7 +113,7 @@ class PlaceProbe:
 
 
 def probe_places(
-    x: Float[Tensor, "photos channels"],
+    x: Float[Tensor, "rows *channels"],
     lat_lon: Float[Tensor, "photos 2"],
     *,
     split: Split = "blocked",
@@ -179,7 +179,7 @@ class LabelProbe:
 
 
 def probe_labels(
-    x: Float[Tensor, "photos channels"],
+    x: Float[Tensor, "rows *channels"],
     labels: Sequence[str],
     lat_lon: Float[Tensor, "photos 2"],
     *,
@@ -219,7 +219,7 @@ def probe_labels(
 
 
 def probe_numbers(
-    x: Float[Tensor, "photos channels"],
+    x: Float[Tensor, "rows *channels"],
     values: Float[np.ndarray, " photos"],
     lat_lon: Float[Tensor, "photos 2"],
     *,

@@ -124,8 +124,8 @@ def changes(
     way = here[partner] - here
     follow = strength * directions.along_pattern(way)
     noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)
-    pairs = torch.stack([torch.randperm(len(x), generator=generator) for _ in range(2)])
-    between = x[pairs[0]] - x[pairs[1]].roll(1, 0)
+    some, next_one = torch.randperm(len(x), generator=generator), cycle(len(x), generator)
+    between = x[some] - x[next_one[some]]
     place = directions.project(other - x)
     dropped = directions.project(x - directions.mean)
     basis = torch.randn(directions.pattern.shape, generator=generator, dtype=torch.float64)
