@@ -81,8 +81,8 @@ def plot_moves(rows: DataFrame, change: str, *, most: int = 24, ax: Axes | None 
     ax = ax or Figure(figsize=(6, 3.6), layout="constrained").subplots()
     view = draw_globe(ax, on_earth=True)
     before = rows[rows.change == "none"].set_index("photo")
-    after = rows[rows.change == change].set_index("photo")
-    both = before.join(after, rsuffix="_after").dropna(subset=["lat", "lat_after", "partner_lat"])
+    after = rows[rows.change == change].set_index("photo")[["lat", "lon"]].add_suffix("_after")
+    both = before.join(after).dropna(subset=["lat", "lat_after", "partner_lat"])
     for row in both.head(most).itertuples():
         start, end = (
             torch.tensor(at) for at in ((row.lat, row.lon), (row.lat_after, row.lon_after))
@@ -94,8 +94,5 @@ def plot_moves(rows: DataFrame, change: str, *, most: int = 24, ax: Axes | None 
         if lines and len(lines[-1]) > 3:
             head: dict[str, Any] = {"arrowstyle": "-|>", "color": theme.BLUE, "linewidth": 0}
             ax.annotate("", lines[-1][-1], lines[-1][-4], arrowprops=head, zorder=5)
-    ax.set_title(
-        f"{change}: {min(most, len(both))} of {len(rows) and len(before)} photos",
-        fontsize=theme.TITLE,
-    )
+    ax.set_title(f"{change}: {min(most, len(both))} of {len(before)} photos", fontsize=theme.TITLE)
     return theme.figure_of(ax)

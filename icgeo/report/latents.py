@@ -52,7 +52,7 @@ def write_latents_report(folder: Path, *, title: str = "The geography inside") -
             _load(folder, **values)
             for values in json.loads((folder / PAGE).read_text(encoding="utf-8"))
         ]
-    except (OSError, TypeError, ValueError) as error:
+    except (KeyError, OSError, ValueError) as error:
         raise UsageError(f"cannot read {folder / PAGE}: {error}; run the script again") from error
     layout: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True}
     loader = PackageLoader("icgeo", "assets")
@@ -64,7 +64,8 @@ def write_latents_report(folder: Path, *, title: str = "The geography inside") -
 
 
 def _load(folder: Path, **values: Any) -> dict[str, Any]:
-    section = Section(**values)
+    lists = {name: [tuple(one) for one in values[name]] for name in ("tables", "figures")}
+    section = Section(values["title"], values["text"], **lists)
     tables = [(caption, _table(folder / name)) for caption, name in section.tables]
     figures = [
         (EmbeddedImage((folder / name).read_bytes(), Path(name).suffix), caption, alt)
