@@ -149,12 +149,12 @@ def open(
             moved = moved.to(dtype=dtype)
         return moved.eval().requires_grad_(False)
 
-    opener: Any = partial(_open_transformers, revision=revision, local_files_only=local_files_only)
+    where: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
+    opener: Any = partial(_open_transformers, **where)
     if os.path.isfile(Path(name, "icgeo.json")):  # noqa: PTH113, false of names too long
         opener = _open_tiny
     if BLOCK_AT_TIME.fullmatch(name):
-        where = {"device": str(device), "revision": revision, "local_files_only": local_files_only}
-        opener = partial(_open_block, **where)
+        opener = partial(_open_block, device=str(device), **where)
     prepare, network, layers = OPENERS.get(name, opener)(name, freeze)
     return FrozenFeatures(prepare, network, device, dtype, batch_size, layers, name)
 

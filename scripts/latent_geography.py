@@ -39,7 +39,7 @@ class Options:
     """Views of each of them."""
     shots: int = 16
     """Examples that are shown with them."""
-    times: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25)  # type: ignore[assignment]
+    times: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25)
     """Times at which activations are kept; 1 is noise."""
     steered: int = 64
     """Views whose activations are changed."""
@@ -123,7 +123,7 @@ def prepare(options: Options, folder: Path) -> Study:
     model = icgeo.load(options.model, device=options.device)
     encoder = icgeo.features.open(options.encoder, device=options.device)
     earth = world_episode(EARTH, queries=options.count, shots=0)
-    kept = {"times": options.times, "pool": "none"}
+    kept: dict[str, Any] = {"times": options.times, "pool": "none"}
     store = activations(model, earth.queries, folder=folder / "earth", **kept)
     layers = activations(encoder, earth.queries, folder=folder / "earth-encoder")
     if store is None or layers is None:
@@ -359,7 +359,8 @@ def steps(study: Study) -> "Section":
     from icgeo.latents.probes import probe_labels, probe_places
     from icgeo.report.latents import Section
 
-    store, lat_lon, rows, lines = study.store, study.lat_lon, [], {}
+    store, lat_lon, rows = study.store, study.lat_lon, []
+    lines: dict[str, dict[str, str]] = {}
     kinds = {"continent": labels.continents(lat_lon), "country": labels.countries(lat_lon)}
     for time in store.times:
         for block in (store.blocks[len(store.blocks) // 2], store.blocks[-1]):
@@ -446,7 +447,7 @@ def steering(study: Study) -> "Section":
     nothing, all_rows, lines = model.encode_context([], torch.empty(0, 2)), [], []
     for block in store.blocks:
         fitted = PlaceDirections.fit(store.read(block)[count:], study.lat_lon[count:])
-        how = {"directions": fitted, "edit": (block, 1.0, 1.0), "prompt": prompt}
+        how: dict[str, Any] = {"directions": fitted, "edit": (block, 1.0, 1.0), "prompt": prompt}
         rows = steer(model, nothing, pixels, study.lat_lon[:count], **how)
         all_rows.append(rows.assign(block=block))
         lines.append(compare_changes(rows).assign(block=block))

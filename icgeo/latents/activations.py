@@ -44,9 +44,20 @@ Compute = Callable[[Sequence[Photo]], dict[str, Tokens]]
 class LocatedPhoto(Protocol):
     """A photo with its name and maybe its place, as `icgeo.evaluation.Query` is."""
 
-    id: str
-    photo: Photo
-    lat_lon: tuple[float, float] | None
+    @property
+    def id(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def photo(self) -> Photo:
+        """The photo."""
+        ...
+
+    @property
+    def lat_lon(self) -> tuple[float, float] | None:
+        """Where it was taken, in degrees."""
+        ...
 
 
 @dataclass(frozen=True)

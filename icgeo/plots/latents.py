@@ -22,7 +22,7 @@ def _cells(ax: Axes, table: DataFrame, form: str, **colours: Any) -> Any:
     """Draw a table as coloured cells with their numbers."""
     values = table.to_numpy(float)
     image = ax.imshow(values, aspect="auto", **colours)
-    middle = image.norm(values)
+    middle: Any = image.norm(values)
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             is_dark = (middle[row, column] > 0.5) == colours["cmap"].endswith("_r")

@@ -76,4 +76,4 @@ def _load(folder: Path, **values: Any) -> dict[str, Any]:
 
 def _table(path: Path) -> pd.DataFrame:
     frame = pd.read_csv(path, index_col=0, keep_default_na=False, dtype=str)
-    return frame.rename_axis(frame.index.name or "")
+    return frame.rename_axis(str(frame.index.name or ""))
