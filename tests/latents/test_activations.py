@@ -16,6 +16,7 @@ from icgeo.data.pixels import square_pixels
 from icgeo.evaluation.episodes import world_episode
 from icgeo.latents import activations as module
 from icgeo.latents.activations import ActivationStore, activations
+from icgeo.latents.probes import probe_places
 from icgeo.models import load
 from icgeo.models.blocks import Edit, Taps, blocks_of, walk
 from icgeo.models.matching import with_standardised
@@ -146,6 +147,13 @@ def test_every_architecture_shows_its_blocks(name, options, tokens, tmp_path, ep
     edit = Edit(last - 1, lambda x: x + noise)
     (moved,) = walk(model, context, pixels, prompt="earth", taps=Taps((0,)), edits=[edit])
     assert (moved.maps - plain.maps).abs().max() > 1e-4
+    kept = {"folder": tmp_path / "kept", "examples": episode.examples[:1], "blocks": (0,)}
+    store = activations(model, episode.queries[:6], **kept)
+    probe = probe_places(store.read(0), store.lat_lon, split="random", folds=3)
+    assert probe.distance_km.isfinite().all()
+    torch.testing.assert_close(
+        store.read(0)[:2], plain.activations[0].mean(1), atol=1e-3, rtol=1e-3
+    )
     missing = [which for which in ("photo", "example") if which not in tokens]
     for which in missing:
         with pytest.raises(ValueError, match=f"got '{which}'"):
