@@ -112,7 +112,8 @@ def markdown(path: Path) -> str:
     """Read a table as Markdown."""
     import pandas as pd
 
-    return icgeo.evaluation.to_markdown(pd.read_csv(path, dtype=str, keep_default_na=False))
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return icgeo.evaluation.to_markdown(table.rename(columns={"Unnamed: 0": ""}))
 
 
 def prepare(options: Options, folder: Path) -> Study:
@@ -286,8 +287,11 @@ def groups(study: Study) -> "Section":
         error_by_group(error, thirds(-other, names)),
         error_by_group(error, thirds(coast, ("at sea", "near the coast", "inland"))),
     ]
-    table = concat(parts, ignore_index=True).set_index("group").round(0).astype(int)
-    caption = "Median error in km of the last block's probe, blocked folds, with 95 % intervals"
+    table = concat(parts, ignore_index=True).set_index("group")
+    table = table[table.photos >= 5].round(0).astype(int)
+    caption = (
+        "Median error in km of the last block's probe, blocked folds; groups of 5 views or more"
+    )
     words = (
         "Easy and hard: thirds by the error of the encoder's probe, which no choice of the model's "
         "own probe has part in; sea and land: thirds by the distance to the coast."
