@@ -27,7 +27,7 @@ from icgeo.sphere.healpix import cell_of
 
 ALPHAS = np.logspace(-4, 10, 29)
 """Strengths of ridge regression to choose from."""
-Kind = Literal["ridge", "kernel", "mlp"]
+KINDS = ("ridge", "kernel", "mlp")
 Split = Literal["random", "blocked"]
 PAIRS = 20_000
 """Pairs of photos of which distances are ranked."""
@@ -61,7 +61,7 @@ def fold_numbers(
     return numbers[groups]
 
 
-def _regression(kind: Kind) -> Any:
+def _regression(kind: str) -> Any:
     require("sklearn", "a probe", "latents")
     from sklearn.kernel_approximation import Nystroem
     from sklearn.linear_model import RidgeCV
@@ -79,7 +79,7 @@ def _regression(kind: Kind) -> Any:
     if kind == "mlp":
         choices: dict[str, Any] = {"hidden_layer_sizes": (128,), "alpha": 1e-2, "max_iter": 500}
         return make_pipeline(scale, MLPRegressor(early_stopping=True, random_state=0, **choices))
-    raise ValueError(f"expected a probe of ('ridge', 'kernel', 'mlp'), got {kind!r}")
+    raise ValueError(f"expected a probe of {KINDS}, got {kind!r}")
 
 
 def _predict_left_out(
@@ -117,7 +117,7 @@ def probe_places(
     lat_lon: Float[Tensor, "photos 2"],
     *,
     split: Split = "blocked",
-    kind: Kind = "ridge",
+    kind: str = "ridge",
     folds: int = 5,
     shuffled: bool = False,
     groups: Sequence[str] | None = None,
