@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from icgeo.sphere import Values, as_lat_lon
 from icgeo.sphere.healpix import cell_outlines
 
 if TYPE_CHECKING:
@@ -40,6 +42,23 @@ def countries() -> "geopandas.GeoDataFrame":
 
     with as_file(files("icgeo") / "assets" / "countries.parquet") as path:
         return geopandas.read_parquet(path)
+
+
+def country_at(lat_lon: Values, *, nowhere: str = "no country") -> list[str]:
+    """Return the country in which each location lies, by its name in Natural Earth.
+
+    Seas are `nowhere`; borders are right to about 0.1 degrees.
+    """
+    import shapely
+
+    places = rearrange(as_lat_lon(lat_lon).detach().cpu().double(), "... c -> (...) c").numpy()
+    frame = countries()
+    place, row = shapely.STRtree(frame.geometry.to_numpy()).query(
+        shapely.points(places[:, ::-1]), predicate="intersects"
+    )
+    names = np.full(len(places), nowhere, dtype=object)
+    names[place[::-1]] = frame["name"].to_numpy()[row[::-1]]  # on a border: the first of the table
+    return names.tolist()
 
 
 def cell_shares(region: Any, nside: int) -> Float[Tensor, " cells"]:
