@@ -172,7 +172,8 @@ def country_enrichment(codes: Any, countries: Sequence[str]) -> pd.DataFrame:
     shared = both[row, feature]
     p[row, feature] = hypergeom.sf(shared - 1, count, of_name[row], of_feature[feature])
     if (fires := of_feature > 0).any():
-        rates[:, fires] = false_discovery_control(p[:, fires], axis=None)
+        tested = p[:, fires]
+        rates[:, fires] = false_discovery_control(tested.ravel()).reshape(tested.shape)
     table = {
         "feature": feature,
         "country": names[row],
