@@ -31,6 +31,8 @@ ALIASES = {
     **{"east timor": "tl", "dr congo": "cd"},
 }
 """Other names of countries, and their codes in ISO 3166."""
+OFFSHORE_DEG = 0.25
+"""How far from a simplified coast a place still counts as on it: many ports are."""
 COARSE = 16
 """Nside of the cells by which those far from a border are found."""
 
@@ -47,17 +49,17 @@ def countries() -> "geopandas.GeoDataFrame":
 def country_at(lat_lon: Values, *, nowhere: str = "no country") -> list[str]:
     """Return the country in which each location lies, by its name in Natural Earth.
 
-    Seas are `nowhere`; borders are right to about 0.1 degrees.
+    Seas are `nowhere`, from 0.25 degrees off a coast; borders are right to about 0.1 degrees.
     """
     import shapely
 
     places = rearrange(as_lat_lon(lat_lon).detach().cpu().double(), "... c -> (...) c").numpy()
     frame = countries()
-    place, row = shapely.STRtree(frame.geometry.to_numpy()).query(
-        shapely.points(places[:, ::-1]), predicate="intersects"
+    place, row = shapely.STRtree(frame.geometry.to_numpy()).query_nearest(
+        shapely.points(places[:, ::-1]), max_distance=OFFSHORE_DEG, all_matches=False
     )
     names = np.full(len(places), nowhere, dtype=object)
-    names[place[::-1]] = frame["name"].to_numpy()[row[::-1]]  # on a border: the first of the table
+    names[place] = frame["name"].to_numpy()[row]
     return names.tolist()
 
 

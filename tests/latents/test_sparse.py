@@ -1,6 +1,5 @@
 """Sparse autoencoders: what they recover of known features, their figures, what they edit."""
 
-import subprocess
 import sys
 import weakref
 from importlib.util import find_spec
@@ -27,22 +26,22 @@ def stream():
 
 @pytest.fixture(scope="module")
 def autoencoder():
-    return sparse.train(stream, features=48, top_k=4, passes=30, learning_rate=1e-2)
+    return sparse.train(stream, features=48, top_k=2, passes=30, learning_rate=1e-2)
 
 
 def test_known_features_are_recovered_and_are_where_they_were_put(autoencoder):
-    assert sparse.matched_cosines(TRUTH.atoms, autoencoder.atoms).mean() > 0.95
-    cosines = TRUTH.atoms @ autoencoder.atoms.T
-    partner = cosines.argmax(dim=1)
-    assert cosines.amax(dim=1).quantile(0.1) > 0.9
+    assert sparse.matched_cosines(TRUTH.atoms, autoencoder.atoms).mean() > 0.98
+    partner = (TRUTH.atoms @ autoencoder.atoms.T).argmax(dim=1)
     codes = sparse.encode_all(autoencoder, stream)[:, partner.numpy()]
     generator = torch.Generator().manual_seed(0)
     table = concentration(codes, TRUTH.lat_lon, nside=4, generator=generator, permutations=199)
     assert table.is_concentrated[:PLACED].all()
+    assert table.moran[:PLACED].min() > 0.4
     assert table.is_concentrated[PLACED:].sum() <= 1
     shuffled = TRUTH.lat_lon[torch.randperm(len(TRUTH.lat_lon), generator=generator)]
     table = concentration(codes, shuffled, nside=4, generator=generator, permutations=199)
-    assert not table.is_concentrated.any()
+    assert table.is_concentrated.sum() <= 1
+    assert table.moran.max() < 0.3
 
 
 def test_noise_has_no_features_to_recover():
@@ -62,17 +61,17 @@ def test_figures_are_those_of_their_definitions(autoencoder):
     assert quality.dead == int((codes.sum(dim=0) == 0).sum())
     assert quality.rows == len(rows)
     assert quality.fvu < 0.1
-    assert 1 < quality.l0 <= 4
+    assert 1 < quality.l0 <= 2
     assert_close(autoencoder.atoms.norm(dim=1), torch.ones(48))
     encoded = sparse.encode_all(autoencoder, stream)
     assert_close(torch.from_numpy(encoded.toarray()), codes)
 
 
 def test_features_are_stable_over_seeds_where_there_are_features(autoencoder):
-    other = sparse.train(stream, features=48, top_k=4, passes=30, learning_rate=1e-2, seed=1)
+    other = sparse.train(stream, features=48, top_k=2, passes=30, learning_rate=1e-2, seed=1)
     used = [one.atoms[sparse.judge(one, stream).usage > 0.02] for one in (autoencoder, other)]
     random = torch.randn(24, 24, generator=torch.Generator().manual_seed(0))
-    assert sparse.stability(used) > 0.85 > 0.6 > sparse.stability([used[0], random])
+    assert sparse.stability(used) > 0.95 > 0.6 > sparse.stability([used[0], random])
     with pytest.raises(ValueError, match="at least 2"):
         sparse.stability(used[:1])
 
@@ -119,7 +118,7 @@ def test_what_is_saved_is_loaded(autoencoder, tmp_path):
     autoencoder.save(path := tmp_path / "new" / "sae.safetensors")
     loaded = sparse.SparseAutoencoder.load(path)
     assert_close(loaded.encode(TRUTH.rows), autoencoder.encode(TRUTH.rows), rtol=0, atol=0)
-    assert (loaded.scale, loaded.top_k) == (autoencoder.scale, 4)
+    assert (loaded.scale, loaded.top_k) == (autoencoder.scale, 2)
 
 
 def test_edits_change_a_feature_and_nothing_else(autoencoder):
@@ -155,19 +154,15 @@ def test_an_unknown_feature_is_refused(autoencoder):
         autoencoder.direction(48)
 
 
-def test_the_import_leaves_no_trace_and_transformers_sees_no_torchvision():
-    code = """
-import sys
-from icgeo.latents.sparse import overcomplete_sae
-sae = overcomplete_sae()
-assert sae.TopKSAE.__module__ == "overcomplete.sae.topk_sae"
-assert not [name for name in sys.modules if name.startswith(("overcomplete", "torchvision"))]
-assert overcomplete_sae() is sae
-from importlib.util import find_spec
-from transformers.utils.import_utils import is_torchvision_available
-assert is_torchvision_available() == bool(find_spec("torchvision"))
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_the_import_leaves_no_trace_and_nothing_stands_for_torchvision():
+    """Transformers asks `find_spec` whether torchvision is there (`is_torchvision_available`)."""
+    sparse.overcomplete_sae.cache_clear()
+    before = find_spec("torchvision")
+    package = sparse.overcomplete_sae()
+    assert package.TopKSAE.__module__ == "overcomplete.sae.topk_sae"
+    assert sparse.overcomplete_sae() is package
+    assert find_spec("torchvision") == before
+    assert not [name for name in sys.modules if name.partition(".")[0] == "overcomplete"]
 
 
 def test_a_missing_package_is_told_with_its_remedy(monkeypatch):
