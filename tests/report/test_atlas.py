@@ -163,6 +163,7 @@ def test_features_are_searched_sorted_and_opened(visit):
     assert shown(page) == ["0"]
     page.click("#feature-0 summary")
     photos = page.locator("#feature-0 .photos img")
+    photos.nth(7).wait_for()
     assert photos.count() == 8
     photos.first.scroll_into_view_if_needed()
     assert photos.first.evaluate("image => image.naturalWidth") == 96
@@ -179,9 +180,9 @@ def test_all_is_reached_by_the_keyboard(visit):
     assert reached[:6] == ["search", "order", "only", "SUMMARY", "SUMMARY", "SUMMARY"]
     page.focus("#feature-1 summary")
     page.keyboard.press("Enter")
-    assert page.locator("#feature-1 .photos img").count() == 8
+    page.locator("#feature-1 .photos img").nth(7).wait_for()
     page.keyboard.press("Enter")
-    assert not page.locator("#feature-1 .photos").is_visible()
+    page.locator("#feature-1 .photos").wait_for(state="hidden")
 
 
 @pytest.mark.browser
