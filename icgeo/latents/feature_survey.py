@@ -88,9 +88,7 @@ def survey_features(
         for seed in range(seeds)
     ]
     qualities = [sparse.judge(one, judged) for one in trained]
-    alive = [
-        one.atoms[quality.usage > 0] for one, quality in zip(trained, qualities, strict=True)
-    ]
+    alive = [one.atoms[quality.usage > 0] for one, quality in zip(trained, qualities, strict=True)]
     codes = sparse.encode_all(trained[0], judged)
     places = as_lat_lon(lat_lon)
     generator = Generator().manual_seed(0)

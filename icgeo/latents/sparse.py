@@ -193,7 +193,7 @@ class _Batches:
 class _Loss:
     """Mean square error, and that of dead features on what is left (Gao et al. 2024, A.2)."""
 
-    def __init__(self, features: int, dead_after: int, top_k: int):
+    def __init__(self, features: int, dead_after: int, top_k: int) -> None:
         self.silent_rows = torch.zeros(features)
         self.dead_after, self.top_k = dead_after, top_k
 

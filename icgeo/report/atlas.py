@@ -61,7 +61,11 @@ def write_atlas(atlas: Atlas, path: Path, *, most: int = 400) -> Path:
     """
     places = as_lat_lon(atlas.lat_lon)
     shape = (len(atlas.photos), atlas.maps.means.shape[1])
-    if atlas.codes.shape != shape or len(places) != shape[0] or len(atlas.concentration) != shape[1]:
+    if (
+        atlas.codes.shape != shape
+        or len(places) != shape[0]
+        or len(atlas.concentration) != shape[1]
+    ):
         raise ValueError(
             f"expected codes of {shape[0]} photos and {shape[1]} features, got {atlas.codes.shape}, "
             f"{len(places)} places and {len(atlas.concentration)} rows of concentration"
@@ -106,7 +110,8 @@ def _cards(table: pd.DataFrame, enrichment: pd.DataFrame) -> list[dict[str, Any]
     """Say of each feature what stands on its card."""
     enriched = enrichment[(enrichment.q < LEVEL) & (enrichment.fold > 1)]
     countries: dict[int, Any] = {
-        int(feature): [*rows[:COUNTRIES].itertuples()] for feature, rows in enriched.groupby("feature")
+        int(feature): [*rows[:COUNTRIES].itertuples()]
+        for feature, rows in enriched.groupby("feature")
     }
     return [
         {"number": int(row.Index), "row": row, "countries": countries.get(int(row.Index), [])}

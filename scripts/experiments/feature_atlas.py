@@ -8,16 +8,19 @@ Features that are concentrated there need no knowledge of places.
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from icgeo import config
 from icgeo.options import ModelOptions, fields_of
 
+HOW = ("features", "top_k", "passes", "seeds", "permutations")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options(ModelOptions):
-    """Survey the features of blocks, on views of a world; activations are kept in the run folder."""
+    """Survey the features of blocks on views of a world; activations stay in the run folder."""
 
     world: str = "blue-marble"
     """The world of the views, by name, or the path of a picture."""
@@ -46,7 +49,11 @@ class Options(ModelOptions):
     batch: int = 64
     """Photos in a step of training."""
     steered: int = 8
-    """Features of the most concentrated to add to activations of 32 photos; 0 leaves it out."""
+    """Most concentrated features of each block to add to activations; 0 leaves it out."""
+    steered_photos: int = 32
+    """Photos whose maps are looked at then."""
+    strength: float = 1.0
+    """How much of a feature is added, in units of its mean code where there is most of it."""
     seed: int = 0
     """Seed of the views."""
     name: str = "feature-atlas"
@@ -57,57 +64,88 @@ def main(options: Options) -> None:
     """Survey each space; print and write a table as Markdown, and a page for each."""
     import icgeo
     from icgeo.evaluation import world_episode
-    from icgeo.latents.activations import activations
     from icgeo.latents.feature_survey import survey_features
-    from icgeo.models.blocks import blocks_of
 
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
     model = icgeo.load(**fields_of(ModelOptions, options))
-    blocks = options.blocks or tuple(range(len(blocks_of(model.backbone.transformer))))
-    sets = {
-        name: world_episode(options.world, number, queries=count, shots=0, seed=options.seed)
-        for number, (name, count) in enumerate(
-            {"training": options.photos, "judged": options.judged}.items()
-        )
-    }
-    places = [query.lat_lon for query in sets["judged"].queries]
-    photos = [query.photo for query in sets["judged"].queries]
-
-    def store(kind: str, of: Any, chosen: Sequence[int]) -> list[Any]:
-        how: dict[str, Any] = {"times": (options.time,), "tokens": options.tokens}
-        how |= {"prompt": options.prompt, "blocks": chosen}
-        return [
-            activations(of, one.queries, folder=folder / "activations" / f"{kind}-{name}", **how)
-            for name, one in sets.items()
-        ]
-
-    def spaces() -> Iterator[tuple[str, Any, Any]]:
-        """Give the name, the training and the judged rows of each space."""
-        stores = store("trained", model, blocks)
-        for block in blocks:
-            yield f"block {block}", *(one.read(block) for one in stores)
-        middle = blocks[len(blocks) // 2]
-        stores = store("untrained", shuffled_weights(model), (middle,))
-        yield f"block {middle}, untrained", *(one.read(middle) for one in stores)
-        yield from of_pictures([[query.photo for query in one.queries] for one in sets.values()])
-
+    take: Any = partial(world_episode, options.world, shots=0, seed=options.seed)
+    training = take(0, queries=options.photos).queries
+    judged = take(1, queries=options.judged).queries
+    photos, places = zip(*((query.photo, query.lat_lon) for query in judged), strict=True)
+    how = {name: getattr(options, name) for name in HOW}
     rows: list[dict[str, Any]] = []
-    how: dict[str, Any] = fields_of(Options, options)
-    how = {name: how[name] for name in ("features", "top_k", "passes", "seeds", "permutations")}
-    for name, training, judged in spaces():
-        survey = survey_features(
-            lambda rows=training: rows.split(options.batch),  # type: ignore[misc]
-            lambda rows=judged: rows.split(1024),  # type: ignore[misc]
-            places,
-            **how,
-        )
+    for name, block, *sets in spaces(options, model, folder, training, judged):
+        streams = [partial(some.split, options.batch) for some in sets]
+        survey = survey_features(*streams, places, **how)
         rows.append({"space": name, **survey.facts()})
         plain = name.replace(" ", "-").replace(",", "")
         survey.autoencoder.save(folder / f"{plain}.safetensors")
         write_page(folder / f"{plain}.html", options, name, survey, photos, places)
+        if options.steered and block is not None:
+            rows[-1] |= steering(options, model, survey, block, photos, places)
         print(f"{name}: {rows[-1]}", flush=True)
     (folder / "features.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     write_table(folder / "features.md", rows)
+
+
+def spaces(
+    options: Options, model: Any, folder: Path, *sets: Sequence[Any]
+) -> Iterator[tuple[Any, ...]]:
+    """Give the name of each space, its block if it is the model's, training and judged rows."""
+    from icgeo.latents.activations import activations
+    from icgeo.models.blocks import blocks_of
+
+    blocks = options.blocks or tuple(range(len(blocks_of(model.backbone.transformer))))
+    middle = blocks[len(blocks) // 2]
+    how: dict[str, Any] = {"times": (options.time,), "tokens": options.tokens}
+    for kind, of, chosen in (
+        ("trained", model, blocks),
+        ("untrained", shuffled_weights(model), (middle,)),
+    ):
+        stores: list[Any] = []
+        for number, queries in enumerate(sets):
+            where = folder / "activations" / f"{kind}-{number}"
+            told: Any = {"prompt": options.prompt, "blocks": chosen, "folder": where}
+            stores.append(activations(of, queries, **told, **how))
+        for block in chosen:
+            name = f"block {block}" if of is model else f"block {block}, untrained"
+            yield name, block if of is model else None, *(one.read(block) for one in stores)
+    yield from of_pictures([[query.photo for query in queries] for queries in sets])
+
+
+def steering(
+    options: Options, model: Any, survey: Any, block: int, photos: Sequence[Any], places: Any
+) -> dict[str, Any]:
+    """Add the most concentrated features of a block to activations, and compare."""
+    import torch
+
+    from icgeo.data.pixels import square_pixels
+    from icgeo.latents import feature_steering as steer
+
+    table = survey.concentration[survey.concentration.is_concentrated]
+    chosen = table.sort_values("moran", ascending=False).index[: options.steered].tolist()
+    if not chosen:
+        return {}
+    goals = {number: steer.Goal.of(survey.codes, places, number) for number in chosen}
+    generator = torch.Generator().manual_seed(options.seed)
+    rows = steer.steer_features(
+        model,
+        model.encode_context([], torch.empty(0, 2)),
+        square_pixels(photos[: options.steered_photos], model.photo_size),
+        autoencoder=survey.autoencoder,
+        goals=goals,
+        edit=(block, options.time, options.strength),
+        prompt=options.prompt,
+    )
+    means = rows.groupby("change")[["moved_km", "nearer_km", "nll_goal"]].mean()
+    print(means.to_string())
+    told: dict[str, Any] = {"steering": means.to_dict("index")}
+    for column in ("nearer_km", "nll_goal"):
+        for against in (steer.RANDOM, steer.OTHER):
+            interval = steer.compare_steering(rows, column, against=against, generator=generator)
+            ends = (interval.estimate, interval.low, interval.high)
+            told[f"{column}, {steer.ADDED} less {against}"] = ends
+    return told
 
 
 def shuffled_weights(model: Any) -> Any:
@@ -126,14 +164,14 @@ def shuffled_weights(model: Any) -> Any:
     return control
 
 
-def of_pictures(photos: Sequence[Sequence[Any]]) -> Iterator[tuple[str, Any, Any]]:
+def of_pictures(photos: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
     """Describe photos by colours and by statistics, each channel in units of its spread."""
     from icgeo.latents.labels import CONTROLS
 
     for name, describe in CONTROLS.items():
         training, judged = map(describe, photos)
         mean, spread = training.mean(0), training.std(0).clamp_min(1e-6)
-        yield name, (training - mean) / spread, (judged - mean) / spread
+        yield name, None, (training - mean) / spread, (judged - mean) / spread
 
 
 def write_page(
@@ -145,7 +183,7 @@ def write_page(
 
     told = survey.facts()
     facts = {
-        "Space": f"{options.model}, {name}, time {options.time:g}, mean over {options.tokens} tokens",
+        "Space": f"{options.model}, {name}, time {options.time:g}, mean of {options.tokens} tokens",
         "Views": f"{options.world}: {options.photos:,} to train on, these {len(photos):,} others",
         "Autoencoder": f"{told['features']} features, at most {told['top_k']} in a photo",
         "Unexplained": f"{told['fvu']:.1%} of the variance, by {told['l0']:.1f} features a photo",
