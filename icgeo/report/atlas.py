@@ -61,14 +61,11 @@ def write_atlas(atlas: Atlas, path: Path, *, most: int = 400) -> Path:
     """
     places = as_lat_lon(atlas.lat_lon)
     shape = (len(atlas.photos), atlas.maps.means.shape[1])
-    if (
-        atlas.codes.shape != shape
-        or len(places) != shape[0]
-        or len(atlas.concentration) != shape[1]
-    ):
+    if not atlas.codes.shape == shape == (len(places), len(atlas.concentration)):
         raise ValueError(
-            f"expected codes of {shape[0]} photos and {shape[1]} features, got {atlas.codes.shape}, "
-            f"{len(places)} places and {len(atlas.concentration)} rows of concentration"
+            f"expected codes of {shape[0]} photos and {shape[1]} features, got "
+            f"{atlas.codes.shape}, {len(places)} places and {len(atlas.concentration)} rows of "
+            "concentration"
         )
     table = atlas.concentration[atlas.concentration.photos > 0]
     table = table.sort_values(["moran_q", "moran"], ascending=[True, False], na_position="last")

@@ -74,8 +74,7 @@ def main(options: Options) -> None:
     photos, places = zip(*((query.photo, query.lat_lon) for query in judged), strict=True)
     how = {name: getattr(options, name) for name in HOW}
     rows: list[dict[str, Any]] = []
-    for name, block, *sets in spaces(options, model, folder, training, judged):
-        streams = [partial(some.split, options.batch) for some in sets]
+    for name, block, *streams in spaces(options, model, folder, training, judged):
         survey = survey_features(*streams, places, **how)
         rows.append({"space": name, **survey.facts()})
         plain = name.replace(" ", "-").replace(",", "")
@@ -91,7 +90,7 @@ def main(options: Options) -> None:
 def spaces(
     options: Options, model: Any, folder: Path, *sets: Sequence[Any]
 ) -> Iterator[tuple[Any, ...]]:
-    """Give the name of each space, its block if it is the model's, training and judged rows."""
+    """Give the name of each space, its block if it is the model's, streams to train and judge."""
     from icgeo.latents.activations import activations
     from icgeo.models.blocks import blocks_of
 
@@ -109,8 +108,10 @@ def spaces(
             stores.append(activations(of, queries, **told, **how))
         for block in chosen:
             name = f"block {block}" if of is model else f"block {block}, untrained"
-            yield name, block if of is model else None, *(one.read(block) for one in stores)
-    yield from of_pictures([[query.photo for query in queries] for queries in sets])
+            streams = (partial(one.batches, block, size=options.batch) for one in stores)
+            yield name, block if of is model else None, *streams
+    for name, *rows in of_pictures([[query.photo for query in queries] for queries in sets]):
+        yield name, None, *(partial(some.split, options.batch) for some in rows)
 
 
 def steering(
@@ -171,7 +172,7 @@ def of_pictures(photos: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
     for name, describe in CONTROLS.items():
         training, judged = map(describe, photos)
         mean, spread = training.mean(0), training.std(0).clamp_min(1e-6)
-        yield name, None, (training - mean) / spread, (judged - mean) / spread
+        yield name, (training - mean) / spread, (judged - mean) / spread
 
 
 def write_page(
