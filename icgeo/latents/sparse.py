@@ -134,7 +134,8 @@ class SparseAutoencoder:
             for name, value in values.items()
             if name.startswith("network.")
         }
-        network = _new_network(*reversed(weights["dictionary._weights"].shape), top_k, seed=0)
+        features, channels = weights["dictionary._weights"].shape
+        network = _new_network(channels, features, top_k, seed=0)
         network.load_state_dict(weights)
         return cls(_frozen(network), values["mean"], float(values["scale"]), top_k)
 
@@ -307,7 +308,7 @@ def judge(autoencoder: SparseAutoencoder, stream: Stream) -> Quality:
         raise ValueError(f"expected at least 2 rows of activations, got {rows}")
     variance = squares - total.square().sum().item() / rows
     usage = (fired / rows).float()
-    return Quality(rows, errors / variance, float(usage.double().sum()), usage)
+    return Quality(rows, errors / variance, fired.sum().item() / rows, usage)
 
 
 def encode_all(autoencoder: SparseAutoencoder, stream: Stream) -> Any:

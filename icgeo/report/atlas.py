@@ -106,12 +106,11 @@ def write_atlas(atlas: Atlas, path: Path, *, most: int = 400) -> Path:
 def _cards(table: pd.DataFrame, enrichment: pd.DataFrame) -> list[dict[str, Any]]:
     """Say of each feature what stands on its card."""
     enriched = enrichment[(enrichment.q < LEVEL) & (enrichment.fold > 1)]
-    countries: dict[int, Any] = {
-        int(feature): [*rows[:COUNTRIES].itertuples()]
-        for feature, rows in enriched.groupby("feature")
+    countries: dict[Any, Any] = {
+        feature: [*rows[:COUNTRIES].itertuples()] for feature, rows in enriched.groupby("feature")
     }
     return [
-        {"number": int(row.Index), "row": row, "countries": countries.get(int(row.Index), [])}
+        {"number": row.Index, "row": row, "countries": countries.get(row.Index, [])}
         for row in table.itertuples()
     ]
 

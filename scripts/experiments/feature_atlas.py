@@ -75,7 +75,7 @@ def main(options: Options) -> None:
     how = {name: getattr(options, name) for name in HOW}
     rows: list[dict[str, Any]] = []
     for name, block, *streams in spaces(options, model, folder, training, judged):
-        survey = survey_features(*streams, places, **how)
+        survey = survey_features(streams[0], streams[1], places, **how)
         rows.append({"space": name, **survey.facts()})
         plain = name.replace(" ", "-").replace(",", "")
         survey.autoencoder.save(folder / f"{plain}.safetensors")
@@ -187,7 +187,7 @@ def write_page(
         "Space": f"{options.model}, {name}, time {options.time:g}, mean of {options.tokens} tokens",
         "Views": f"{options.world}: {options.photos:,} to train on, these {len(photos):,} others",
         "Autoencoder": f"{told['features']} features, at most {told['top_k']} in a photo",
-        "Unexplained": f"{told['fvu']:.1%} of the variance, by {told['l0']:.1f} features a photo",
+        "Unexplained": f"{100 * told['fvu']:.1f} % of the variance, by {told['l0']:.1f} features a photo",
         "Dead": f"{told['dead']} features",
         "Stability": f"{told['stability']:.2f}, mean cosine of matched features of two seeds",
         "Concentrated": f"{told['concentrated']} of {told['tested']} features tested; "
@@ -209,8 +209,8 @@ def write_page(
 
 def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write and print the figures of all spaces as a table."""
-    head = ("space", "FVU", "L0", "dead", "stability", "concentrated", "at shuffled places")
-    head += ("median Moran's I", "by chance")
+    head = ["space", "FVU", "L0", "dead", "stability", "concentrated", "at shuffled places"]
+    head += ["median Moran's I", "by chance"]
     lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
     for row in rows:
         cells = (

@@ -59,11 +59,11 @@ def nothing(model):
 
 
 def test_a_survey_finds_the_known_features():
-    truth = make_truth(900)
+    truth = make_truth(2400)
     found = survey_features(
-        lambda: make_truth(1500).rows.split(64),
-        lambda: truth.rows.split(256),
-        truth.lat_lon,
+        lambda: truth.rows[:1500].split(64),
+        lambda: truth.rows[1500:].split(256),
+        truth.lat_lon[1500:],
         features=48,
         top_k=2,
         passes=30,
