@@ -187,7 +187,7 @@ def write_page(
         "Space": f"{options.model}, {name}, time {options.time:g}, mean of {options.tokens} tokens",
         "Views": f"{options.world}: {options.photos:,} to train on, these {len(photos):,} others",
         "Autoencoder": f"{told['features']} features, at most {told['top_k']} in a photo",
-        "Unexplained": f"{100 * told['fvu']:.1f} % of the variance, by {told['l0']:.1f} features a photo",
+        "Unexplained": f"{100 * told['fvu']:.1f} % of the variance; {told['l0']:.1f} features a photo",
         "Dead": f"{told['dead']} features",
         "Stability": f"{told['stability']:.2f}, mean cosine of matched features of two seeds",
         "Concentrated": f"{told['concentrated']} of {told['tested']} features tested; "
