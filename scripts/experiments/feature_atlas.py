@@ -1,10 +1,11 @@
 """Take the activations of a model apart into features, and write an atlas of where they are.
 
-A sparse autoencoder is trained on each block of the model, and on controls: the same block with
-every weight matrix shuffled (untrained), and the colours and statistics of the photos alone.
+A sparse autoencoder is trained on each block of the model, and on controls: the middle block with
+the weights with which training would begin, and the colours and statistics of the photos alone.
 Features that are concentrated there need no knowledge of places.
 """
 
+import copy
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -92,15 +93,15 @@ def spaces(
 ) -> Iterator[tuple[Any, ...]]:
     """Give the name of each space, its block if it is the model's, streams to train and judge."""
     from icgeo.latents.activations import activations
+    from icgeo.latents.controls import untrain
     from icgeo.models.blocks import blocks_of
 
     blocks = options.blocks or tuple(range(len(blocks_of(model.backbone.transformer))))
     middle = blocks[len(blocks) // 2]
     how: dict[str, Any] = {"times": (options.time,), "tokens": options.tokens}
-    for kind, of, chosen in (
-        ("trained", model, blocks),
-        ("untrained", shuffled_weights(model), (middle,)),
-    ):
+    control = copy.deepcopy(model)
+    untrain([control.backbone.transformer])
+    for kind, of, chosen in (("trained", model, blocks), ("untrained", control, (middle,))):
         stores: list[Any] = []
         for number, queries in enumerate(sets):
             where = folder / "activations" / f"{kind}-{number}"
@@ -149,27 +150,11 @@ def steering(
     return told
 
 
-def shuffled_weights(model: Any) -> Any:
-    """Load the model anew with the entries of each weight matrix in random order."""
-    import copy
-
-    import torch
-
-    from icgeo.seeds import seeded_generator
-
-    control = copy.deepcopy(model)
-    for name, weight in control.backbone.transformer.named_parameters():
-        if weight.ndim > 1:
-            order = torch.randperm(weight.numel(), generator=seeded_generator("shuffle", name))
-            weight.data = weight.data.flatten()[order].reshape(weight.shape)
-    return control
-
-
 def of_pictures(photos: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
     """Describe photos by colours and by statistics, each channel in units of its spread."""
-    from icgeo.latents.labels import CONTROLS
+    from icgeo.latents.controls import colours, image_statistics
 
-    for name, describe in CONTROLS.items():
+    for name, describe in {"colours alone": colours, "image statistics": image_statistics}.items():
         training, judged = map(describe, photos)
         mean, spread = training.mean(0), training.std(0).clamp_min(1e-6)
         yield name, (training - mean) / spread, (judged - mean) / spread
@@ -187,7 +172,7 @@ def write_page(
         "Space": f"{options.model}, {name}, time {options.time:g}, mean of {options.tokens} tokens",
         "Views": f"{options.world}: {options.photos:,} to train on, these {len(photos):,} others",
         "Autoencoder": f"{told['features']} features, at most {told['top_k']} in a photo",
-        "Unexplained": f"{100 * told['fvu']:.1f} % of the variance; {told['l0']:.1f} features a photo",
+        "Unexplained": f"{100 * told['fvu']:.1f} % of the variance; a photo has {told['l0']:.1f}",
         "Dead": f"{told['dead']} features",
         "Stability": f"{told['stability']:.2f}, mean cosine of matched features of two seeds",
         "Concentrated": f"{told['concentrated']} of {told['tested']} features tested; "
