@@ -47,6 +47,10 @@ class Options:
     """Views over which spaces are compared."""
     permutations: int = 40
     """Of photos, for chance and intervals of alignment."""
+    surveyed: int = 2400
+    """Views for a sparse autoencoder of the last block: half of them train it."""
+    features: int = 128
+    """Features of it; 8 of them explain a view."""
     device: str = "cpu"
     """Where models run."""
     name: str = "latents"
@@ -94,7 +98,8 @@ def main(options: Options) -> None:
     config.save_run(folder, options, may_differ=("device",))
     study = prepare(options, folder)
     parts: tuple[Callable[[Study], Section], ...] = (
-        *(depth, controls, others, groups, worlds, steps, alignment, steering, use, photos),
+        *(depth, controls, others, groups, worlds, steps, alignment),
+        *(taken_apart, steering, use, photos),
     )
     sections = []
     for part in (bar := tqdm(parts)):
@@ -429,6 +434,62 @@ def alignment(study: Study) -> "Section":
         tables.append(study.keep(file, words, caption))
     text = f"{count} views of the Earth; {study.options.permutations} permutations and halves."
     return Section("Alignment with the globe and each other", text, tables, figures)
+
+
+def taken_apart(study: Study) -> "Section":
+    """Take the last block apart into sparse features, and write an atlas of where they are."""
+    from importlib.util import find_spec
+
+    from pandas import DataFrame
+
+    from icgeo.evaluation.episodes import EARTH, world_episode
+    from icgeo.latents.activations import activations
+    from icgeo.latents.controls import colours
+    from icgeo.latents.feature_survey import survey_features
+    from icgeo.report.atlas import write_survey
+    from icgeo.report.latents import Section
+
+    title, options = "Taken apart: sparse features", study.options
+    if find_spec("overcomplete") is None:
+        return Section(title, "Left out: it needs pip install --no-deps overcomplete.")
+    half, block = options.surveyed // 2, study.store.blocks[-1]
+    sets = [world_episode(EARTH, n, queries=half, shots=0).queries for n in (1, 2)]
+    photos = [query.photo for query in sets[1]]
+    places = [query.lat_lon for query in sets[1]]
+    stores: list[Any] = [
+        activations(study.model, some, folder=study.folder / f"features-{n}", blocks=(block,))
+        for n, some in enumerate(sets)
+    ]
+    of_colours = [colours([query.photo for query in some]) for some in sets]
+    spaces = {
+        f"block {block}": [partial(store.batches, block, size=64) for store in stores],
+        "colours alone": [partial(rows.split, 64) for rows in of_colours],
+    }
+    lines, pages = {}, []
+    for name, (training, judged) in spaces.items():
+        how = {"features": options.features, "top_k": 8, "permutations": 199, "passes": 30}
+        survey = survey_features(training, judged, places, **how)
+        file, told = f"atlas-{name.replace(' ', '-')}.html", survey.facts()
+        facts = {"Views": f"of the Earth: {half:,} to train on, these {half:,} others"}
+        page: Any = {"title": f"Features of {options.model}: {name}", "facts": facts}
+        write_survey(study.folder / file, survey, photos=photos, lat_lon=places, **page)
+        pages.append((f"Atlas of the features of {name}", file))
+        lines[name] = {
+            "variance unexplained": f"{told['fvu']:.1%}",
+            "features in a view": f"{told['l0']:.1f}",
+            "dead": f"{told['dead']} of {told['features']}",
+            "stability": f"{told['stability']:.2f}",
+            "concentrated": f"{told['concentrated']} of {told['tested']}",
+            "where places are shuffled": str(told["concentrated_at_shuffled_places"]),
+            "median Moran's I": f"{told['median_moran']:.2f}",
+        }
+    caption = f"{options.features} features, at most 8 in a view; judged on other views"
+    words = (
+        "Concentrated: neighbouring cells are more alike than by chance (Moran's I, rate of false "
+        "discovery 5 %). Neighbouring views overlap, so that features of colours are, too."
+    )
+    table = study.keep("features", DataFrame(lines).T, caption)
+    return Section(title, words, [table], [], pages)
 
 
 def steering(study: Study) -> "Section":

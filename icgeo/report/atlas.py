@@ -18,7 +18,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image, ImageOps
 
 from icgeo.data.photos import Photo
-from icgeo.latents.concentration import LEVEL, FeatureMaps, top_photos
+from icgeo.latents.concentration import LEVEL, FeatureMaps, feature_maps, suited_nside, top_photos
+from icgeo.latents.feature_survey import FeatureSurvey
 from icgeo.plots.theme import picture, place_name
 from icgeo.plots.world import shapes, whole_world
 from icgeo.report.run_folder import EmbeddedImage
@@ -50,6 +51,31 @@ class Atlas:
     """As `icgeo.latents.concentration.country_enrichment` makes it."""
     photos: Sequence[Photo]
     lat_lon: Values
+
+
+def write_survey(
+    path: Path,
+    survey: FeatureSurvey,
+    *,
+    title: str,
+    facts: Mapping[str, str],
+    photos: Sequence[Photo],
+    lat_lon: Values,
+) -> Path:
+    """Write the page of a survey of photos at these places; its figures follow the `facts`."""
+    told = survey.facts()
+    features, by_chance = told["features"], told["concentrated_at_shuffled_places"]
+    figures = {
+        "Autoencoder": f"{features} features, at most {told['top_k']} in a photo",
+        "Unexplained": f"{100 * told['fvu']:.1f} % of the variance; a photo has {told['l0']:.1f}",
+        "Dead": f"{told['dead']} features, which no photo here has",
+        "Stability": f"{told['stability']:.2f}, mean cosine of matched features of other seeds",
+        "Concentrated": f"{told['concentrated']} of {told['tested']} features tested; "
+        f"{by_chance} where places are shuffled",
+    }
+    maps = feature_maps(survey.codes, lat_lon, nside=2 * suited_nside(len(photos)))
+    tables = (survey.codes, maps, survey.concentration, survey.enrichment)
+    return write_atlas(Atlas(title, {**facts, **figures}, *tables, photos, lat_lon), path)
 
 
 def write_atlas(atlas: Atlas, path: Path, *, most: int = 400) -> Path:

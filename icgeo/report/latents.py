@@ -29,6 +29,8 @@ class Section:
     """Captions, and names of CSV files, whose first column names the rows."""
     figures: list[tuple[str, str, str]] = field(default_factory=list)
     """Captions, names of image files, and what they show."""
+    pages: list[tuple[str, str]] = field(default_factory=list)
+    """Titles and names of further pages in the folder."""
 
 
 def save_sections(folder: Path, sections: Sequence[Section]) -> None:
@@ -64,14 +66,16 @@ def write_latents_report(folder: Path, *, title: str = "The geography inside") -
 
 
 def _load(folder: Path, **values: Any) -> dict[str, Any]:
-    lists = {name: [tuple(one) for one in values[name]] for name in ("tables", "figures")}
+    names = ("tables", "figures", "pages")
+    lists = {name: [tuple(one) for one in values.get(name, [])] for name in names}
     section = Section(values["title"], values["text"], **lists)
     tables = [(caption, _table(folder / name)) for caption, name in section.tables]
     figures = [
         (EmbeddedImage((folder / name).read_bytes(), Path(name).suffix), caption, alt)
         for caption, name, alt in section.figures
     ]
-    return {"title": section.title, "text": section.text, "tables": tables, "figures": figures}
+    shown = {"title": section.title, "text": section.text, "tables": tables, "figures": figures}
+    return {**shown, "pages": section.pages}
 
 
 def _table(path: Path) -> pd.DataFrame:

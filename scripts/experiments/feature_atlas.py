@@ -66,6 +66,7 @@ def main(options: Options) -> None:
     import icgeo
     from icgeo.evaluation import world_episode
     from icgeo.latents.feature_survey import survey_features
+    from icgeo.report.atlas import write_survey
 
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
     model = icgeo.load(**fields_of(ModelOptions, options))
@@ -80,7 +81,12 @@ def main(options: Options) -> None:
         rows.append({"space": name, **survey.facts()})
         plain = name.replace(" ", "-").replace(",", "")
         survey.autoencoder.save(folder / f"{plain}.safetensors")
-        write_page(folder / f"{plain}.html", options, name, survey, photos, places)
+        facts = {
+            "Space": name if block is None else f"{name}, time {options.time:g}",
+            "Views": f"{options.world}: {options.photos:,} to train on, these {len(photos):,}",
+        }
+        page: Any = {"title": f"Features of {options.model}: {name}", "facts": facts}
+        write_survey(folder / f"{plain}.html", survey, photos=photos, lat_lon=places, **page)
         if options.steered and block is not None:
             rows[-1] |= steering(options, model, survey, block, photos, places)
         print(f"{name}: {rows[-1]}", flush=True)
@@ -158,38 +164,6 @@ def of_pictures(photos: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
         training, judged = map(describe, photos)
         mean, spread = training.mean(0), training.std(0).clamp_min(1e-6)
         yield name, (training - mean) / spread, (judged - mean) / spread
-
-
-def write_page(
-    path: Path, options: Options, name: str, survey: Any, photos: Sequence[Any], places: Any
-) -> None:
-    """Write the atlas of one space."""
-    from icgeo.latents.concentration import feature_maps, suited_nside
-    from icgeo.report.atlas import Atlas, write_atlas
-
-    told = survey.facts()
-    facts = {
-        "Space": f"{options.model}, {name}, time {options.time:g}, mean of {options.tokens} tokens",
-        "Views": f"{options.world}: {options.photos:,} to train on, these {len(photos):,} others",
-        "Autoencoder": f"{told['features']} features, at most {told['top_k']} in a photo",
-        "Unexplained": f"{100 * told['fvu']:.1f} % of the variance; a photo has {told['l0']:.1f}",
-        "Dead": f"{told['dead']} features",
-        "Stability": f"{told['stability']:.2f}, mean cosine of matched features of two seeds",
-        "Concentrated": f"{told['concentrated']} of {told['tested']} features tested; "
-        f"{told['concentrated_at_shuffled_places']} where places are shuffled",
-    }
-    maps = feature_maps(survey.codes, places, nside=2 * suited_nside(len(photos)))
-    atlas = Atlas(
-        f"Features of {options.model}, {name}",
-        facts,
-        survey.codes,
-        maps,
-        survey.concentration,
-        survey.enrichment,
-        photos,
-        places,
-    )
-    write_atlas(atlas, path)
 
 
 def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
