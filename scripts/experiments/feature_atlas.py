@@ -106,7 +106,10 @@ def spaces(
     middle = blocks[len(blocks) // 2]
     how: dict[str, Any] = {"times": (options.time,), "tokens": options.tokens}
     control = copy.deepcopy(model)
-    untrain([control.backbone.transformer])
+    # weights of its own that make tokens of photos are learned, too
+    codec: Any = getattr(control.backbone, "codec", None)
+    is_own = model.settings.layout == "stacked"
+    untrain([control.backbone.transformer, *([codec] if is_own else [])])
     for kind, of, chosen in (("trained", model, blocks), ("untrained", control, (middle,))):
         stores: list[Any] = []
         for number, queries in enumerate(sets):
