@@ -10,19 +10,8 @@ from script_runs import run
 @pytest.mark.slow
 def test_latent_geography(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    few = "--count 120 --worlds 2 --views 20 --shots 4 --times 1.0,0.5 --steered 8"
-    run(
-        "latent_geography",
-        *few.split(),
-        "--aligned",
-        30,
-        "--permutations",
-        3,
-        "--surveyed",
-        160,
-        "--features",
-        16,
-    )
+    few = "--count 120 --worlds 2 --views 20 --shots 4 --times 1.0,0.5 --steered 8 --aligned 30"
+    run("latent_geography", *few.split(), *"--permutations 3 --surveyed 160 --features 16".split())
     said = capsys.readouterr().out
     assert "written to runs/latents/report.html" in said
     for title in ("Where the Earth is known", "Controls", "Unseen worlds", "Causes: steering"):
@@ -31,7 +20,5 @@ def test_latent_geography(tmp_path, monkeypatch, capsys):
     assert page.count("<h2") == 11
     if find_spec("overcomplete"):
         assert 'href="atlas-block-5.html"' in page
-        assert (
-            "<h1>Features of tiny: block 5</h1>"
-            in Path("runs/latents/atlas-block-5.html").read_text()
-        )
+        atlas = Path("runs/latents/atlas-block-5.html").read_text()
+        assert "<h1>Features of tiny: block 5</h1>" in atlas
