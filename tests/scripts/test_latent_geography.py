@@ -11,7 +11,8 @@ from script_runs import run
 def test_latent_geography(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     few = "--count 120 --worlds 2 --views 20 --shots 4 --times 1.0,0.5 --steered 8 --aligned 30"
-    run("latent_geography", *few.split(), *"--permutations 3 --surveyed 160 --features 16".split())
+    few += " --permutations 3 --surveyed 160 --features 16"
+    run("latent_geography", *few.split())
     said = capsys.readouterr().out
     assert "written to runs/latents/report.html" in said
     for title in ("Where the Earth is known", "Controls", "Unseen worlds", "Causes: steering"):
