@@ -2,15 +2,20 @@
 
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from script_runs import run
+from script_runs import load_script, run
+
+from icgeo.models import load
+from icgeo.report import write_latents_report
+from icgeo.report.latents import save_sections
 
 
 @pytest.mark.slow
 def test_latent_geography(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    few = "--count 120 --worlds 2 --views 20 --shots 4 --times 1.0,0.5 --steered 8 --aligned 30"
+    few = "--count 240 --worlds 2 --views 20 --shots 4 --times 1.0,0.5 --steered 8 --aligned 30"
     few += " --permutations 3 --surveyed 160 --features 16"
     run("latent_geography", *few.split())
     said = capsys.readouterr().out
@@ -19,7 +24,17 @@ def test_latent_geography(tmp_path, monkeypatch, capsys):
         assert f"## {title}" in said
     page = Path("runs/latents/report.html").read_text()
     assert page.count("<h2") == 11
-    if find_spec("overcomplete"):
-        assert 'href="atlas-block-5.html"' in page
-        atlas = Path("runs/latents/atlas-block-5.html").read_text()
-        assert "<h1>Features of tiny: block 5</h1>" in atlas
+
+
+@pytest.mark.skipif(not find_spec("overcomplete"), reason="pip install --no-deps overcomplete")
+def test_the_page_leads_to_the_atlas(tmp_path):
+    script, model = load_script("latent_geography"), load("tiny")
+    options = script.Options(surveyed=160, features=16)
+    blocks = SimpleNamespace(blocks=(0, 5))
+    section = script.taken_apart(script.Study(options, tmp_path, model, None, None, blocks, None))
+    save_sections(tmp_path, [section])
+    page = write_latents_report(tmp_path).read_text(encoding="utf-8")
+    for name, title in (("atlas-block-5", "block 5"), ("atlas-colours-alone", "colours alone")):
+        assert f'href="{name}.html"' in page
+        atlas = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
+        assert f"<h1>Features of tiny: {title}</h1>" in atlas
