@@ -15,7 +15,7 @@ from icgeo.report.latents import save_sections
 @pytest.mark.slow
 def test_latent_geography(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    few = "--count 240 --worlds 2 --views 20 --shots 4 --times 1.0,0.5 --steered 8 --aligned 30"
+    few = "--count 120 --worlds 2 --views 20 --shots 4 --times 1.0,0.5 --steered 8 --aligned 30"
     few += " --permutations 3 --surveyed 160 --features 16"
     run("latent_geography", *few.split())
     said = capsys.readouterr().out
