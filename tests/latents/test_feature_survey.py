@@ -156,10 +156,10 @@ def test_twins_of_large_models_are_taken_apart(name, tmp_path, episode):
         )
         for pool in ("mean", "none")
     ]
-    by_token = lambda: (some.flatten(0, 1) for some in stores[1].batches(0, size=2))  # noqa: E731
+    by_token = lambda: (some[:, :64].flatten(0, 1) for some in stores[1].batches(0, size=2))  # noqa: E731
     autoencoder = sparse.train(by_token, features=32, top_k=8, passes=30)
     quality = sparse.judge(autoencoder, by_token)
-    tokens = stores[1].read(0).shape[1]
+    tokens = min(64, stores[1].read(0).shape[1])
     assert quality.rows == 6 * tokens
     assert quality.fvu < 0.9
     assert quality.l0 <= 8
