@@ -7,9 +7,9 @@ are cut to their middle square. Nothing here is trained.
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
@@ -26,9 +26,9 @@ from icgeo.config import require
 from icgeo.data.photos import READ_SIDE, Photo, read_photo
 from icgeo.data.pixels import square_pixels
 from icgeo.models import LoadError, load
+from icgeo.models.blocks import Taps, walk
 from icgeo.models.loading import require_device
 from icgeo.models.settings import Settings
-from icgeo.sampling import keyed_noise
 
 Photos = UInt8[Tensor, "photos 3 height width"] | Sequence[Photo]
 
@@ -61,20 +61,55 @@ class FrozenFeatures:
     dtype: torch.dtype = torch.float32
     batch_size: int = 32
     """Photos at a time; they need not fit the memory all at once."""
+    layers: Mapping[str, nn.Module] = field(default_factory=dict)
+    """Parts of the network whose output may be looked at, in order."""
+    name: str = ""
+    """By which it was opened."""
 
     @torch.inference_mode()
     def encode(self, photos: Photos) -> Float[Tensor, "photos channels"]:
         """Encode photos, in float32 on the CPU; raise PhotoError for one that cannot be read."""
         if not len(photos):
             raise ValueError("expected at least one photo to encode, got none")
-        vectors: list[Tensor] = []
-        for start in range(0, len(photos), self.batch_size):
-            batch: Any = photos[start : start + self.batch_size]
-            if isinstance(batch, Tensor):
-                batch = list(rearrange(batch, "n c h w -> n h w c").cpu().numpy())
-            part = self.network(self.prepare(batch).to(self.device, self.dtype))
-            vectors.append(functional.normalize(part.float().cpu(), dim=-1))
+        vectors = [
+            functional.normalize(self._run(photos, start).float().cpu(), dim=-1)
+            for start in range(0, len(photos), self.batch_size)
+        ]
         return torch.cat(vectors).clone()  # clone: a normal tensor, outside of inference mode
+
+    def _run(self, photos: Photos, start: int) -> Tensor:
+        batch: Any = photos[start : start + self.batch_size]
+        if isinstance(batch, Tensor):
+            batch = list(rearrange(batch, "n c h w -> n h w c").cpu().numpy())
+        return self.network(self.prepare(batch).to(self.device, self.dtype))
+
+    @torch.no_grad()
+    def encode_layers(
+        self, photos: Photos, names: Sequence[str]
+    ) -> dict[str, Float[Tensor, "photos tokens channels"]]:
+        """Return what some layers give on for each place of a photo, of any length, on the CPU.
+
+        Raises:
+            ValueError: a layer that is not among `layers`.
+        """
+        if unknown := [name for name in names if name not in self.layers]:
+            raise ValueError(f"expected layers of {list(self.layers)}, got {unknown[0]!r}")
+        seen: dict[str, list[Tensor]] = {name: [] for name in names}
+
+        def keep(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+            hidden = output[0] if isinstance(output, tuple) else output
+            if hidden.ndim == 4:
+                hidden = rearrange(hidden, "n c h w -> n (h w) c")
+            seen[name].append(hidden.float().cpu())
+
+        hooks = [self.layers[name].register_forward_hook(partial(keep, name)) for name in names]
+        try:
+            for start in range(0, len(photos), self.batch_size):
+                self._run(photos, start)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return {name: torch.cat(parts) for name, parts in seen.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,8 +167,12 @@ class CachedFeatures:
 
 Freeze = Callable[[nn.Module], Any]
 """Moves a network to its device and dtype; batch statistics are those of its training."""
-Opened = tuple[Callable[[Sequence[Photo]], Tensor], Callable[[Tensor], Tensor]]
-"""Way of preparing photos, network."""
+Opened = tuple[
+    Callable[[Sequence[Photo]], Tensor], Callable[[Tensor], Tensor], dict[str, nn.Module]
+]
+"""Way of preparing photos, network, and its layers by name."""
+BLOCK_AT_TIME = re.compile(r"(?P<model>.+):(?P<block>\d+)@(?P<time>\d*\.?\d+)")
+"""Name of the features of a block of a model that draws maps, at a time."""
 
 
 def open(
@@ -149,12 +188,13 @@ def open(
 
     `name` is "pixels" (thumbnails), "tiny" (the whole-photo descriptor of the model in the box) or
     the folder of a checkpoint like it, "efficientnet-lite0" (1280 channels, trained on ImageNet;
-    extra [selection]), "tiny#BLOCK@TIME" (what a block of the diffusion transformer holds at a time
-    in (0, 1], such as "tiny#single_transformer_blocks.2@1.0"), or a vision model of transformers:
-    its folder or hub id, of which `revision` is a branch, a tag or a commit. Without downloads:
-    `local_files_only`.
+    extra [selection]), or a vision model of transformers: its folder or hub id, of which `revision`
+    is a branch, a tag or a commit. Without downloads: `local_files_only`. "tiny:3@1.0" is what
+    block 3 of a model that draws maps gives on for the tokens of the map at time 1, without
+    examples, for any model that `icgeo.load` takes.
 
     Raises:
+        ValueError: no such block.
         LoadError: no such model, no access, or a missing package.
     """
     require_device(device)
@@ -166,13 +206,14 @@ def open(
             moved = moved.to(dtype=dtype)
         return moved.eval().requires_grad_(False)
 
-    opener: Any = partial(_open_transformers, revision=revision, local_files_only=local_files_only)
+    where: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
+    opener: Any = partial(_open_transformers, **where)
     if os.path.isfile(Path(name, "icgeo.json")):  # noqa: PTH113, false of names too long
         opener = _open_tiny
-    elif "#" in name:
-        opener = _open_activations
-    prepare, network = OPENERS.get(name, opener)(name, freeze)
-    return FrozenFeatures(prepare, network, device, dtype, batch_size)
+    if BLOCK_AT_TIME.fullmatch(name):
+        opener = partial(_open_block, device=str(device), **where)
+    prepare, network, layers = OPENERS.get(name, opener)(name, freeze)
+    return FrozenFeatures(prepare, network, device, dtype, batch_size, layers, name)
 
 
 def suited(settings: Settings) -> str:
@@ -188,14 +229,32 @@ def _open_pixels(name: str, freeze: Freeze) -> Opened:
         flat = rearrange(pixels, "n c h w -> n (c h w)")
         return flat - flat.mean(dim=-1, keepdim=True)
 
-    return partial(square_pixels, size=THUMBNAIL), network
+    return partial(square_pixels, size=THUMBNAIL), network, {}
 
 
 def _open_tiny(name: str, freeze: Freeze) -> Opened:
     model: Any = load(name)
     codec: Any = freeze(model.backbone.codec)
     prepare = partial(square_pixels, size=model.photo_size)
-    return prepare, lambda pixels: codec.encode_photos(pixels / 255)[1]
+    layers = {f"features.{name}": part for name, part in codec.features.named_children()}
+    return prepare, lambda pixels: codec.encode_photos(pixels / 255)[1], layers
+
+
+def _open_block(name: str, freeze: Freeze, **where: Any) -> Opened:
+    """Open what a block gives on at a time, token by token, normed as the next block sees it."""
+    parts: Any = BLOCK_AT_TIME.fullmatch(name)
+    model, block = load(parts["model"], **where), int(parts["block"])
+    taps = Taps((block,), (float(parts["time"]),))
+    taps.require(model)
+    context = model.encode_context([], torch.empty(0, 2))
+
+    def network(pixels: Tensor) -> Tensor:
+        photos, prompt = pixels.to("cpu", torch.uint8), model.settings.default_prompt
+        (step,) = walk(model, context, photos, prompt=prompt, taps=taps)
+        tokens = step.activations[block]
+        return functional.layer_norm(tokens, tokens.shape[-1:]).flatten(1)
+
+    return partial(square_pixels, size=model.photo_size), network, {}
 
 
 def _open_efficientnet(name: str, freeze: Freeze) -> Opened:
@@ -214,7 +273,8 @@ def _open_efficientnet(name: str, freeze: Freeze) -> Opened:
         scaled = ((pixels - 127) / 128).contiguous(memory_format=torch.channels_last)
         return reduce(frozen.extract_features(scaled), "n c h w -> n c", "mean")
 
-    return partial(square_pixels, size=EFFICIENTNET_SIZE), network
+    layers = {f"blocks.{number}": block for number, block in enumerate(frozen._blocks)}
+    return partial(square_pixels, size=EFFICIENTNET_SIZE), network, layers
 
 
 def _open_transformers(name: str, freeze: Freeze, **where: Any) -> Opened:
@@ -251,45 +311,17 @@ def _open_transformers(name: str, freeze: Freeze, **where: Any) -> Opened:
         hidden = frozen(pixel_values=pixels).last_hidden_state
         return reduce(hidden, "n c h w -> n c" if hidden.ndim == 4 else "n t c -> n c", "mean")
 
-    return prepare, network
+    return prepare, network, _longest_list(frozen)
 
 
-def _open_activations(name: str, freeze: Freeze) -> Opened:
-    """Open what a block of a diffusion transformer holds at a time, its mean over tokens.
-
-    No example is shown. At times below 1 the latents are what the model guesses in one step from
-    noise that the content of the photo draws, with as much of that noise.
-    """
-    model_name, _, place = name.partition("#")
-    block, _, time = place.partition("@")
-    model: Any = load(model_name)
-    transformer: Any = freeze(model.backbone.transformer)
-    modules, t = dict(transformer.named_modules()), float(time or 1)
-    if block not in modules or not 0 < t <= 1:
-        blocks = [one for one in modules if re.fullmatch(r"\w*blocks\.\d+", one)]
-        raise LoadError(
-            f"expected MODEL#BLOCK@TIME with a block of {blocks} and a time in (0, 1], got {name!r}"
-        )
-
-    def network(pixels: Tensor) -> Tensor:
-        context = model.encode_context(pixels[:0].byte(), torch.empty(0, 2))
-        queries = model.layout.encode_queries(context.tensors, pixels / 255)
-        contents = [photo.byte().cpu().numpy().tobytes() for photo in pixels]
-        noise = keyed_noise(contents, model.layout.latent_shape(0), samples=1, seed=0)
-        noise = noise.to(queries)
-        velocity = model.velocity(context, queries, model.settings.default_prompt)
-        latents = noise if t == 1 else noise - (1 - t) * velocity(noise, 1.0)
-        kept: list[Tensor] = []
-        hook = modules[block].register_forward_hook(
-            lambda module, given, made: kept.append(made[-1] if isinstance(made, tuple) else made)
-        )
-        try:
-            velocity(latents, t)
-        finally:
-            hook.remove()
-        return reduce(kept[0], "n t c -> n c", "mean")
-
-    return partial(square_pixels, size=model.photo_size), network
+def _longest_list(network: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers of an encoder by name: the longest list in it, of vision where it says."""
+    lists = {n: part for n, part in network.named_modules() if isinstance(part, nn.ModuleList)}
+    of_vision = {name: part for name, part in lists.items() if "vision" in name} or lists
+    if not of_vision:
+        return {}
+    name, longest = max(of_vision.items(), key=lambda item: len(item[1]))
+    return {f"{name}.{number}": layer for number, layer in enumerate(longest)}
 
 
 OPENERS: dict[str, Callable[[str, Freeze], Opened]] = {

@@ -62,10 +62,7 @@ def test_copies_are_nearer_than_other_photos(photos, name):
     assert (found @ again.T).argmax(dim=0).tolist() == list(range(len(photos)))
 
 
-BLOCK = "tiny#single_transformer_blocks.2"
-
-
-@pytest.mark.parametrize("name", ["pixels", "tiny", f"{BLOCK}@1.0", f"{BLOCK}@0.5"])
+@pytest.mark.parametrize("name", ["pixels", "tiny", "tiny:3@1.0", "tiny:3@0.5"])
 def test_features_depend_on_neither_batch_nor_form(photos, name, tmp_path):
     whole, halves = (features.open(name, batch_size=size).encode(photos) for size in (12, 5))
     torch.testing.assert_close(halves, whole, atol=1e-5, rtol=0)
@@ -228,25 +225,3 @@ def test_other_features_lie_in_another_file(photos, tmp_path):
             channels,
         )
     assert len(list(tmp_path.glob("*.sqlite"))) == 2
-
-
-def test_activations_are_what_the_block_holds_when_a_map_is_drawn(photos):
-    """By a hook on the model as it draws maps from noise, in one step."""
-    model = icgeo.load("tiny")
-    kept = []
-    block = model.backbone.transformer.single_transformer_blocks[2]
-    hook = block.register_forward_hook(lambda module, given, made: kept.append(made))
-    context = model.encode_context(photos[:0], torch.empty(0, 2))
-    model.draw_maps(context, photos, prompt=model.settings.default_prompt)
-    hook.remove()
-    held = kept[0][-1] if isinstance(kept[0], tuple) else kept[0]
-    expected = torch.nn.functional.normalize(held.float().mean(1), dim=-1)
-    found = features.open(f"{BLOCK}@1.0").encode(photos)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-    assert (found - features.open(f"{BLOCK}@0.5").encode(photos)).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("name", ["tiny#blocks.99@1.0", f"{BLOCK}@1.5"])
-def test_an_unknown_block_or_time_is_refused_by_name(name):
-    with pytest.raises(LoadError, match=r"MODEL#BLOCK@TIME.*single_transformer_blocks\.2"):
-        features.open(name)

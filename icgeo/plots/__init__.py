@@ -11,6 +11,10 @@ from icgeo.plots.curves import plot_shots as plot_shots
 from icgeo.plots.evidence import plot_evidence as plot_evidence
 from icgeo.plots.interactive import plot_interactive as plot_interactive
 from icgeo.plots.interactive import plot_places as plot_places
+from icgeo.plots.latents import plot_alignment as plot_alignment
+from icgeo.plots.latents import plot_blocks_and_times as plot_blocks_and_times
+from icgeo.plots.latents import plot_moves as plot_moves
+from icgeo.plots.latents import plot_steps as plot_steps
 from icgeo.plots.maps import plot_context as plot_context
 from icgeo.plots.maps import plot_denoising as plot_denoising
 from icgeo.plots.maps import plot_maps as plot_maps

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from icgeo.sphere import Values, as_lat_lon
 from icgeo.sphere.healpix import cell_outlines
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ ALIASES = {
     **{"east timor": "tl", "dr congo": "cd"},
 }
 """Other names of countries, and their codes in ISO 3166."""
+OFFSHORE_DEG = 0.25
+"""How far from a simplified coast a place still counts as on it: many ports are."""
 COARSE = 16
 """Nside of the cells by which those far from a border are found."""
 
@@ -40,6 +44,23 @@ def countries() -> "geopandas.GeoDataFrame":
 
     with as_file(files("icgeo") / "assets" / "countries.parquet") as path:
         return geopandas.read_parquet(path)
+
+
+def country_at(lat_lon: Values, *, nowhere: str = "no country") -> list[str]:
+    """Return the country in which each location lies, by its name in Natural Earth.
+
+    Seas are `nowhere`, from 0.25 degrees off a coast; borders are right to about 0.1 degrees.
+    """
+    import shapely
+
+    places = rearrange(as_lat_lon(lat_lon).detach().cpu().double(), "... c -> (...) c").numpy()
+    frame = countries()
+    place, row = shapely.STRtree(frame.geometry.to_numpy()).query_nearest(
+        shapely.points(places[:, ::-1]), max_distance=OFFSHORE_DEG, all_matches=False
+    )
+    names = np.full(len(places), nowhere, dtype=object)
+    names[place] = frame["name"].to_numpy()[row]
+    return names.tolist()
 
 
 def cell_shares(region: Any, nside: int) -> Float[Tensor, " cells"]:

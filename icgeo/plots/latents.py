@@ -1,0 +1,98 @@
+"""Figures of what latent spaces know: error by block and time, alignment, steps, moved maps.
+
+Conventions: those of `icgeo.plots`; tables are those of `scripts/latent_geography.py`.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from pandas import DataFrame
+
+from icgeo.plots import theme
+from icgeo.plots.world import draw_globe, great_circle
+
+CELL_MAP = "viridis_r"
+
+
+def _cells(ax: Axes, table: DataFrame, form: str, **colours: Any) -> Any:
+    """Draw a table as coloured cells with their numbers."""
+    values = table.to_numpy(float)
+    image = ax.imshow(values, aspect="auto", **colours)
+    middle: Any = image.norm(values)
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            is_dark = (middle[row, column] > 0.5) == colours["cmap"].endswith("_r")
+            style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": theme.SMALL}
+            ax.text(column, row, format(value, form), color="white" if is_dark else "0", **style)
+    ax.set_xticks(range(table.shape[1]), [str(name) for name in table.columns])
+    ax.set_yticks(range(table.shape[0]), [str(name) for name in table.index])
+    ax.tick_params(labelsize=theme.TEXT, length=0)
+    return image
+
+
+def plot_blocks_and_times(table: DataFrame, *, title: str = "", ax: Axes | None = None) -> Figure:
+    """Show the median error in km of probes: a row a block, a column a time, from noise down."""
+    ax = ax or Figure(figsize=(4.6, 3.4), layout="constrained").subplots()
+    image = _cells(ax, table, ",.0f", cmap=CELL_MAP)
+    ax.set(xlabel="time (1 is noise)", ylabel="block")
+    ax.set_title(title, fontsize=theme.TITLE)
+    bar = theme.figure_of(ax).colorbar(image, ax=ax)
+    bar.set_label("median error in km", fontsize=theme.SMALL)
+    bar.ax.tick_params(labelsize=theme.SMALL)
+    return theme.figure_of(ax)
+
+
+def plot_alignment(table: DataFrame, *, title: str = "", ax: Axes | None = None) -> Figure:
+    """Show how alike spaces are, each with each, as a matrix of numbers from 0 to 1."""
+    size = 1.6 + 0.46 * len(table)
+    ax = ax or Figure(figsize=(size + 1.2, size), layout="constrained").subplots()
+    image = _cells(ax, table, ".2f", cmap="viridis", vmin=0.0, vmax=1.0)
+    ax.set_xticks(ax.get_xticks(), [str(name) for name in table.columns], rotation=90)
+    ax.set_title(title, fontsize=theme.TITLE)
+    bar = theme.figure_of(ax).colorbar(image, ax=ax, shrink=0.7)
+    bar.ax.tick_params(labelsize=theme.SMALL)
+    return theme.figure_of(ax)
+
+
+def plot_steps(table: DataFrame, *, ax: Axes | None = None) -> Figure:
+    """Show what can be told at each step: columns time, label, score in [0, 1], chance."""
+    ax = ax or Figure(figsize=(4.6, 3.4), layout="constrained").subplots()
+    for number, (label, part) in enumerate(table.groupby("label", sort=False)):
+        style = theme.METHOD_STYLES[number % len(theme.METHOD_STYLES)]
+        ax.plot(part.time, part.score, label=str(label), **style)
+        ax.plot(part.time, part.chance, color=style["color"], linestyle=":", linewidth=1)
+    ax.set(xlabel="time of the step (1 is noise)", ylabel="score; dotted: chance", ylim=(0, 1))
+    ax.invert_xaxis()
+    ax.tick_params(labelsize=theme.TEXT)
+    ax.legend(fontsize=theme.TEXT, frameon=False)
+    return theme.figure_of(ax)
+
+
+def plot_moves(rows: DataFrame, change: str, *, most: int = 24, ax: Axes | None = None) -> Figure:
+    """Show on the globe how a change moves maps: from where they were read to where they are.
+
+    Arrows are great circles; a ring is where the partner's map is, the goal. `rows` are those of
+    `icgeo.latents.steering.steer`; photos of which a map is illegible are left out.
+    """
+    ax = ax or Figure(figsize=(6, 3.6), layout="constrained").subplots()
+    view = draw_globe(ax, on_earth=True)
+    before = rows[rows.change == "none"].set_index("photo")
+    after = rows[rows.change == change].set_index("photo")[["lat", "lon"]].add_suffix("_after")
+    both = before.join(after).dropna(subset=["lat", "lat_after", "partner_lat"])
+    for row in both.head(most).itertuples():
+        start, end = (
+            torch.tensor(at) for at in ((row.lat, row.lon), (row.lat_after, row.lon_after))
+        )
+        goal = view.project(np.array([[row.partner_lat, row.partner_lon]]))
+        lines = view.lines(great_circle(start.double(), end.double()))
+        ax.add_collection(LineCollection(lines, colors=theme.BLUE, linewidths=1.1, zorder=3))
+        ax.plot(*goal.T, "o", mfc="none", mec=theme.ORANGE, ms=6, zorder=4)
+        if lines and len(lines[-1]) > 3:
+            head: dict[str, Any] = {"arrowstyle": "-|>", "color": theme.BLUE, "linewidth": 0}
+            ax.annotate("", lines[-1][-1], lines[-1][-4], arrowprops=head, zorder=5)
+    ax.set_title(f"{change}: {min(most, len(both))} of {len(before)} photos", fontsize=theme.TITLE)
+    return theme.figure_of(ax)
