@@ -259,10 +259,10 @@ def draw_shots(scores: Any) -> Any:
         panel.set_xticks(sorted(scores.shots.unique()), sorted(scores.shots.unique()))
         panel.minorticks_off()
     panels[0].set_ylabel("median error in km, 95 %")
-    handles = {}
+    handles: dict[str, Any] = {}
     for panel in panels:
         handles |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside right", fontsize="small")
+    figure.legend([*handles.values()], [*handles], loc="outside right", fontsize="small")
     return figure
 
 
