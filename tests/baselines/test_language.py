@@ -65,8 +65,9 @@ def test_every_way_to_answer_is_a_row_and_nothing_is_asked_twice(server, ask, tm
     names = [*WELL, *BAD]
     queries = [Query(name, photo(name), (48.858, 2.294)) for name in names]
     episode = Episode("photos", "photos", (), queries)
+    how = {"shots": (0,), "baselines": False}
     for folder in ("first", "again"):
-        rows = evaluate([(ask(), episode)], folder=tmp_path / folder, shots=(0,), baselines=False)
+        rows = evaluate([(ask({"timeout_seconds": 1.5}), episode)], **how, folder=tmp_path / folder)
         rows = rows.set_index("id")
         assert [*rows.index] == names
         assert rows["error"].isna().all()

@@ -52,7 +52,9 @@ def make_model():
     text |= {"max_position_embeddings": 8192}
     torch.manual_seed(0)
     model = LlavaForConditionalGeneration(
-        LlavaConfig(vision, text, image_token_index=3, vision_feature_layer=-1)
+        LlavaConfig(
+            vision_config=vision, text_config=text, image_token_index=3, vision_feature_layer=-1
+        )
     )
     model.generation_config.update(eos_token_id=2, pad_token_id=0)
     return model
