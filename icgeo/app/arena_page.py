@@ -17,11 +17,12 @@ from icgeo.evaluation.arena import add_vote
 from icgeo.plots import plot_answers
 
 KEPT_SECONDS = 3600
-PHOTO_SIDE = 900
-"""Pixels of the longer side of a photo that is shown."""
+PHOTO_SIZE = (900, 560)
+"""Pixels that the width and the height of a photo that is shown have at most."""
 _INTRO = """# GeoArena
 Which answer is better? Look at the photo and at both places, then vote; whose answers they were is
-told afterwards. Nothing is fetched from elsewhere; votes are kept in a file on this server."""
+told after the last vote on a photo. Nothing is fetched from elsewhere; votes are kept in a file on
+this server."""
 _DONE = "**No photos are left to vote on.** Thank you."
 
 
@@ -35,7 +36,7 @@ def build(duels: Sequence[Duel], votes: Path) -> Any:
         with gr.Row(equal_height=False):
             with gr.Column(min_width=320):
                 look: dict[str, Any] = {"show_label": False, "buttons": [], "interactive": False}
-                photo = gr.Image(type="pil", alt_text="Photo", elem_id="photo", height=420, **look)
+                photo = gr.Image(type="pil", alt_text="Photo", elem_id="photo", **look)
             with gr.Column(min_width=320):
                 world = gr.Plot(show_label=False, elem_id="answers")
                 text = gr.Markdown(elem_id="places")
@@ -67,7 +68,7 @@ def _vote(votes: Path, said: str, left: Sequence[Duel]) -> list[Any]:
     if not left:
         return [*_show(left), gr.skip(), gr.skip()]
     add_vote(votes, left[0].vote(BETTER[said]))
-    return [*_show(left[1:]), session.reveal(left[0], said), session.standings(votes)]
+    return [*_show(left[1:]), session.reveal(left[0], said, left[1:]), session.standings(votes)]
 
 
 def _show(left: Sequence[Duel]) -> list[Any]:
@@ -77,8 +78,8 @@ def _show(left: Sequence[Duel]) -> list[Any]:
     if is_done:
         return [(), None, None, _DONE, *buttons]
     duel = left[0]
-    photo = read_photo(duel.photo, size_hint=PHOTO_SIDE)
-    photo.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
+    photo = read_photo(duel.photo, size_hint=max(PHOTO_SIZE))
+    photo.thumbnail(PHOTO_SIZE)
     figure = plot_answers(duel.a.place, duel.b.place)
     text = f"{session.describe(duel)}\n\n{len(left)} to go."
     return [tuple(left), photo, figure, text, *buttons]

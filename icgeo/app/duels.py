@@ -98,8 +98,14 @@ def _where(place: Place) -> str:
     return f"{place_name(*place, digits=2)}, near {nearest_city(place)}" if place else "no answer"
 
 
-def reveal(duel: Duel, said: str) -> str:
-    """Say whose the answers were, and how far off if the truth is known."""
+def reveal(duel: Duel, said: str, left: Sequence[Duel]) -> str:
+    """Say whose the answers were, and how far off if the truth is known.
+
+    While other answers to the same photo are `left` to compare, nothing is told: it would tell
+    them, too.
+    """
+    if any(other.query == duel.query for other in left):
+        return f"{said}. Whose answers they were is told after the last vote on this photo."
     told = []
     for name, side in (("A", duel.a), ("B", duel.b)):
         off = ""

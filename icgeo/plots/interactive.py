@@ -118,8 +118,9 @@ def plot_answers(a: tuple[float, float] | None, b: tuple[float, float] | None) -
         for middle, most, wide in ((lon.mean(), 180, 1.5), (lat.mean(), 90, 0.75))
     ]
     hidden = {"xaxis_visible": False, "yaxis_visible": False, "showlegend": False}
-    figure.update_layout(xaxis_range=ranges[0], yaxis_range=ranges[1], height=340, **hidden)
-    return figure.update_layout(margin=dict.fromkeys("lrtb", 0))
+    filled = {"xaxis_constrain": "range", "yaxis_constrain": "range", "height": 340}
+    figure.update_layout(xaxis_range=ranges[0], yaxis_range=ranges[1], **hidden)
+    return figure.update_layout(margin=dict.fromkeys("lrtb", 0), **filled)
 
 
 def plot_interactive(prediction: Prediction, truth: tuple[float, float] | None = None) -> Any:

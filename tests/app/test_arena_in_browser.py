@@ -78,14 +78,13 @@ def test_nothing_is_wider_than_the_window(visit, width, scheme):
     for number in range(3):
         assert page.locator(f"#vote-{number}").bounding_box()["width"] >= 80
     if target := os.environ.get("ICGEO_SCREENSHOTS"):
-        page.click("#ratings button")
         page.wait_for_timeout(1500)
         page.screenshot(path=f"{target}/arena-{width}-{scheme}.png", full_page=True)
 
 
 def test_votes_are_blind_kept_and_rated(visit, folder):
     """The near one of each pair is voted for, by the places alone, until none is left."""
-    page, path = visit(), folder / "votes.jsonl"
+    page, path, told_truth = visit(), folder / "votes.jsonl", 0
     for done in range(6):
         assert f"{6 - done} to go" in page.inner_text("#places")
         told = page.inner_text("#places")
@@ -96,7 +95,12 @@ def test_votes_are_blind_kept_and_rated(visit, folder):
         after = f"{5 - done} to go" if done < 5 else "No photos are left"
         page.wait_for_selector(f"#places:has-text('{after}')")
         said = page.inner_text("#status")
-        assert "The truth" in said
+        told_truth += "The truth" in said
+        assert "exact" not in said or "The truth" in said
+        if (target := os.environ.get("ICGEO_SCREENSHOTS")) and not done:
+            page.wait_for_timeout(1500)
+            page.screenshot(path=f"{target}/arena-voted.png", full_page=True)
+    assert told_truth == 2, "once for each photo, after its last vote"
     votes = read_votes(path)
     assert len(votes) == 6
     order = ["exact", "abroad", "silent"]
@@ -104,6 +108,8 @@ def test_votes_are_blind_kept_and_rated(visit, folder):
         assert vote.score == float(order.index(vote.first) < order.index(vote.second))
     page.click("#ratings button")
     page.wait_for_selector("#table table")
+    if target := os.environ.get("ICGEO_SCREENSHOTS"):
+        page.screenshot(path=f"{target}/arena-ended.png", full_page=True)
     assert page.locator("#table tbody tr td:nth-child(2)").all_inner_texts() == order
     assert page.locator("#vote-0").is_disabled()
     assert len({json.loads(line)["photo"] for line in path.read_text().splitlines()}) == 2
