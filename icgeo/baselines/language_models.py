@@ -105,7 +105,7 @@ class EndpointModel:
     key_variable: str = "OPENAI_API_KEY"
     """The environment variable that holds the key; a server of one's own may need none."""
     timeout_seconds: float = 120.0
-    """Of one try."""
+    """Longest silence of the server in one try."""
     retries: int = 3
     """After a first try that is late, cut off, refused for its rate or failed by the server."""
     at_once: int = 8
