@@ -42,8 +42,8 @@ def test_costs_first_then_answers_then_nothing_again(run, capsys):
     assert capsys.readouterr().out.startswith("3 questions (0 answered before), about ")
     assert len(run(*price).requests) == 3
     told = capsys.readouterr().out
-    assert "USD" in told
-    assert "| any | 0 | 3 | " in " ".join(told.split()).replace("photos | ", "")
+    assert "at most about 0.09 USD" in told, "3 x 2000 tokens at 15 USD a million, and the photos"
+    assert "33%" in told.splitlines()[-1], "one of three is within 2500 km"
     assert len(run(*price).requests) == 3
     assert "3 questions (3 answered before)" in capsys.readouterr().out
     lines = Path("runs/language/answers.jsonl").read_text().splitlines()
