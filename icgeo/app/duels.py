@@ -4,13 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pandas import DataFrame, isna
 
 from icgeo.app.outputs import nearest_city
-from icgeo.evaluation.arena import Vote, query_name, ratings, ratings_table, read_votes
+from icgeo.evaluation.arena import Vote, by_query, ratings, ratings_table, read_votes
 from icgeo.plots.theme import place_name
 from icgeo.sphere import distance_km
 
@@ -64,15 +63,14 @@ def make_duels(rows: DataFrame, *, seed: int = 0) -> list[Duel]:
 
 def _pairs(rows: DataFrame) -> Iterator[Duel]:
     known = rows[rows["source"].notna() & rows["error"].isna()]
-    for key, same in known.groupby(["episode", "id", "shots"], sort=False):
-        answers: list[Any] = [*same.itertuples()]
+    for query, answers in by_query(known):
         if not (photo := Path(answers[0].source)).is_file():
             continue
         truth = _place(answers[0].true_lat, answers[0].true_lon)
         sides = [Side(one.locator, _place(one.lat, one.lon)) for one in answers]
         for a, b in combinations(sides, 2):
             if a.place != b.place:
-                yield Duel(query_name(*key), photo, a, b, truth)
+                yield Duel(query, photo, a, b, truth)
 
 
 def _place(lat: float, lon: float) -> Place:

@@ -248,10 +248,10 @@ class LanguageLocator:
     def _ask_one(self, question: _Question) -> None:
         start = time.perf_counter()
         reply = self.model.ask(question.turns)
-        hypotheses, reason = (), reply.reason
+        heaviest, reason = None, reply.reason
         if question.kind == "place":
             hypotheses, _, reason = read_reply(reply)
-        heaviest = max(hypotheses, key=lambda one: one.weight, default=None)
+            heaviest = max(hypotheses, key=lambda one: one.weight, default=None)
         sent = next(turn.image for turn in reversed(question.turns) if turn.image)
         self._file.append(
             Answer(

@@ -150,7 +150,7 @@ class EndpointModel:
                     f"no server answers at {self.base_url or 'the endpoint'} ({error.__cause__}); "
                     "start it, and run again: what was answered is kept"
                 ) from error
-            return Reply(reason=f"{CUT_OFF}: {one_line(error.__cause__ or error)}")
+            return Reply(reason=f"{CUT_OFF}: {error.__cause__ or error}"[:LONGEST_REASON])
         except openai.InternalServerError as error:
             return Reply(reason=f"{FAILED}: {one_line(error)}"[:LONGEST_REASON])
         except openai.APIStatusError as error:
@@ -206,7 +206,7 @@ def _as_reply(completion: Any) -> Reply:
     text, refusal = choice.message.content or "", getattr(choice.message, "refusal", None)
     reason = None
     if refusal or choice.finish_reason == "content_filter":
-        reason = f"{REFUSED}: {one_line(refusal or 'by the filter of the endpoint')}"
+        reason = f"{REFUSED}: {refusal or 'by the filter of the endpoint'}"
     elif choice.finish_reason == "length":
         reason = f"{CUT_OFF}: longer than the tokens allowed"
     counts = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
@@ -247,7 +247,7 @@ class TransformersModel:
         where: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
         try:
             processor = AutoProcessor.from_pretrained(str(name), **where)  # type: ignore[no-untyped-call]
-            module = AutoModelForImageTextToText.from_pretrained(
+            module: Any = AutoModelForImageTextToText.from_pretrained(
                 str(name), use_safetensors=True, dtype=dtype, **where
             )
         except (OSError, ValueError, ImportError) as error:

@@ -132,16 +132,17 @@ def automatic_votes(rows: DataFrame, *, tie_km: float = TIE_KM) -> Iterator[Vote
     """
     known = rows[rows["true_lat"].notna() & rows["error"].isna()]
     known = known.assign(distance_km=known["distance_km"].fillna(GUESS_KM))
-    for key, same in known.groupby(["episode", "id", "shots"], sort=False):
-        for a, b in combinations(same.itertuples(), 2):
+    for name, answers in by_query(known):
+        for a, b in combinations(answers, 2):
             gap = b.distance_km - a.distance_km
             score = 0.5 if abs(gap) <= tie_km else float(gap > 0)
-            yield Vote(query_name(*key), a.locator, b.locator, score)
+            yield Vote(name, a.locator, b.locator, score)
 
 
-def query_name(episode: str, query: str, shots: int) -> str:
-    """Tell a query by its episode, its own name and its number of shots."""
-    return f"{episode}/{query}/{shots}"
+def by_query(rows: DataFrame) -> Iterator[tuple[str, list[Any]]]:
+    """Gather the answers to each query at each number of shots, under a name that tells it."""
+    for (episode, query, shots), same in rows.groupby(["episode", "id", "shots"], sort=False):  # type: ignore[misc]
+        yield f"{episode}/{query}/{shots}", [*same.itertuples()]
 
 
 def read_runs(folders: Iterable[str | Path]) -> DataFrame:
@@ -195,7 +196,7 @@ def add_vote(path: str | Path, vote: Vote) -> None:
 
 def ratings_table(table: DataFrame) -> str:
     """Write ratings as a table of Markdown."""
-    rows: list[dict[str, Any]] = table.to_dict("records")
+    rows: list[Any] = table.to_dict("records")
     lines = [
         "| | locator | rating | 95 % interval | wins | votes |",
         "|---:|---|---:|---:|---:|---:|",

@@ -105,13 +105,15 @@ def plot_answers(a: tuple[float, float] | None, b: tuple[float, float] | None) -
 
     figure = graph_objects.Figure()
     _draw_earth(figure)
-    looks = (("A", a, ORANGE, "circle"), ("B", b, BLUE, "square"))
-    known = [look for look in looks if look[1] is not None]
-    for name, place, colour, symbol in known:
+    known = []
+    for name, place, colour, symbol in (("A", a, ORANGE, "circle"), ("B", b, BLUE, "square")):
+        if place is None:
+            continue
+        known.append(place)
         _add_points(figure, name, [place], colour, symbol)
         figure.data[-1].update(mode="markers+text", texttemplate=f"<b>{name}</b>")
         figure.data[-1].update(textposition="top center", textfont={"size": 18, "color": "white"})
-    lat, lon = np.array([place for _, place, *_ in known] or [(0.0, 0.0)]).T
+    lat, lon = np.array(known or [(0.0, 0.0)]).T
     span = max(np.ptp(lat), np.ptp(lon) / 2, _CLOSEST_DEG) if known else 180.0
     ranges = [
         [max(-most, middle - wide * span), min(most, middle + wide * span)]

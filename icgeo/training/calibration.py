@@ -273,10 +273,12 @@ def fit_spread(
     evidence: Float[Tensor, " answers"],
     angle: Float[Tensor, " answers"],
     *,
+    start: Sequence[float] = (1.0, 2.0, 1.0, -2.0),
     steepest: float = math.inf,
 ) -> Spread:
     """Fit how far answers are off, in radians, by what is known of each: a cosine, for example.
 
+    `start` has values and slopes of the lines as the search begins, here those that suit cosines.
     The log-odds of the uniform share fall by at most `steepest` as that grows by 1; few answers
     would else make much of it impossible.
     """
@@ -289,7 +291,7 @@ def fit_spread(
         log_prob = sphere.von_mises_fisher_log_prob(xyz, torch.eye(3).double()[0], kappa)
         return -torch.log((1 - uniform) * log_prob.exp() + uniform / (4 * math.pi)).mean().item()
 
-    best = minimize(cost, [1.0, 2.0, 1.0, -2.0], method="Nelder-Mead", options={"maxfev": 2000})
+    best = minimize(cost, [*start], method="Nelder-Mead", options={"maxfev": 2000})
     a, b, c, d = np.round(best.x, 2).tolist()
     return Spread((a, b), (c, max(d, -steepest)))
 

@@ -73,7 +73,7 @@ def main(options: Options) -> None:
     tell_by_inliers(np.array(inliers), np.array(errors["re-ranked"]))
     evidence = torch.tensor(inliers, dtype=torch.float64).log1p()
     angles = torch.tensor(errors["re-ranked"], dtype=torch.float64) / EARTH_RADIUS_KM
-    print(fit_spread(evidence, angles, steepest=3.0))
+    print(fit_spread(evidence, angles, start=(1.0, 1.0, 3.0, -1.0), steepest=3.0))
 
 
 def tell_by_inliers(inliers: Any, errors: Any) -> None:
