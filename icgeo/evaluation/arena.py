@@ -141,7 +141,7 @@ def automatic_votes(rows: DataFrame, *, tie_km: float = TIE_KM) -> Iterator[Vote
 
 def by_query(rows: DataFrame) -> Iterator[tuple[str, list[Any]]]:
     """Gather the answers to each query at each number of shots, under a name that tells it."""
-    for (episode, query, shots), same in rows.groupby(["episode", "id", "shots"], sort=False):  # type: ignore[misc]
+    for (episode, query, shots), same in rows.groupby(["episode", "id", "shots"], sort=False):
         yield f"{episode}/{query}/{shots}", [*same.itertuples()]
 
 
