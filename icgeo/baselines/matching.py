@@ -229,7 +229,7 @@ def count_inliers(a: Points, b: Points, matches: Int[Tensor, "matches 2"]) -> in
     return 0 if kept is None or (count := int(kept.sum())) <= 4 else count
 
 
-INLIER_SPREAD = Spread((-0.37, 0.79), (8.69, -3.0))
+INLIER_SPREAD = Spread((-0.14, 0.8), (8.14, -3.0))
 """Fitted on views of procedural worlds by `scripts/experiments/reranking.py`; of landmarks it knows
 nothing, and is too wide where they match."""
 
