@@ -133,7 +133,7 @@ class XFeatMatcher:
 
     def __init__(
         self,
-        match_by: Literal["lighterglue", "nearest"] = "lighterglue",
+        match_by: Literal["lighterglue", "nearest"] = "nearest",
         *,
         side: int = 480,
         most: int = 512,
@@ -230,8 +230,8 @@ def count_inliers(a: Points, b: Points, matches: Int[Tensor, "matches 2"]) -> in
 
 
 INLIER_SPREAD = Spread((-0.14, 0.8), (8.14, -3.0))
-"""Fitted on views of procedural worlds by `scripts/experiments/reranking.py`; of landmarks it knows
-nothing, and is too wide where they match."""
+"""Fitted on views of procedural worlds by `scripts/experiments/reranking.py`, matched by nearest
+neighbours (LighterGlue counts more); of landmarks it knows nothing."""
 
 
 @dataclass(frozen=True, eq=False)
