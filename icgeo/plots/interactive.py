@@ -15,12 +15,14 @@ from einops import rearrange
 from PIL import Image
 
 from icgeo.data.orbit import open_world
-from icgeo.plots.theme import GREEN, ORANGE, place_name
+from icgeo.plots.theme import BLUE, GREEN, ORANGE, place_name
 from icgeo.plots.world import contour, shapes
 from icgeo.prediction import CREDIBLE_LEVELS, Prediction
 
 _MARGIN_DEG = 30.0
 """Latitude that the map shows around the 90 % region; twice as much of longitude."""
+_CLOSEST_DEG = 5.0
+"""Least latitude that a map of two answers shows, but for a quarter."""
 _ROWS = 180
 """Of the density: one a degree."""
 _DARK = "#1f2937"
@@ -92,6 +94,35 @@ def plot_places(
     return figure.update_layout(
         **hidden, xaxis_range=lon_range, yaxis_range=lat_range, margin=dict.fromkeys("lrtb", 0)
     )
+
+
+def plot_answers(a: tuple[float, float] | None, b: tuple[float, float] | None) -> Any:
+    """Mark two answers on the Earth as A and B, as a figure of plotly (`icgeo[demo]`).
+
+    The map shows those that are near each other closely, and the whole Earth where none is.
+    """
+    from plotly import graph_objects
+
+    figure = graph_objects.Figure()
+    _draw_earth(figure)
+    known = []
+    for name, place, colour, symbol in (("A", a, ORANGE, "circle"), ("B", b, BLUE, "square")):
+        if place is None:
+            continue
+        known.append(place)
+        _add_points(figure, name, [place], colour, symbol)
+        figure.data[-1].update(mode="markers+text", texttemplate=f"<b>{name}</b>")
+        figure.data[-1].update(textposition="top center", textfont={"size": 18, "color": "white"})
+    lat, lon = np.array(known or [(0.0, 0.0)]).T
+    span = max(np.ptp(lat), np.ptp(lon) / 2, _CLOSEST_DEG) if known else 180.0
+    ranges = [
+        [max(-most, middle - wide * span), min(most, middle + wide * span)]
+        for middle, most, wide in ((lon.mean(), 180, 1.5), (lat.mean(), 90, 0.75))
+    ]
+    hidden = {"xaxis_visible": False, "yaxis_visible": False, "showlegend": False}
+    filled = {"xaxis_constrain": "range", "yaxis_constrain": "range", "height": 340}
+    figure.update_layout(xaxis_range=ranges[0], yaxis_range=ranges[1], **hidden)
+    return figure.update_layout(margin=dict.fromkeys("lrtb", 0), **filled)
 
 
 def plot_interactive(prediction: Prediction, truth: tuple[float, float] | None = None) -> Any:

@@ -266,19 +266,34 @@ def fit_retrieval(
             cosine, number = alike[:, :count].max(-1)
             cosines.append(cosine.double())
             angles.append(far.gather(1, number[:, None])[:, 0])
-    cosine, angle = torch.cat(cosines), torch.cat(angles)
+    return fit_spread(torch.cat(cosines), torch.cat(angles))
+
+
+def fit_spread(
+    evidence: Float[Tensor, " answers"],
+    angle: Float[Tensor, " answers"],
+    *,
+    start: Sequence[float] = (1.0, 2.0, 1.0, -2.0),
+    steepest: float = math.inf,
+) -> Spread:
+    """Fit how far answers are off, in radians, by what is known of each: a cosine, for example.
+
+    `start` has values and slopes of the lines as the search begins, here those that suit cosines.
+    The log-odds of the uniform share fall by at most `steepest` as that grows by 1; few answers
+    would else make much of it impossible.
+    """
 
     def cost(lines: Float[np.ndarray, "4"]) -> float:
         """Return the mean of -log p(truth), as `Spread.density` has it."""
-        kappa = torch.exp((lines[0] + lines[1] * cosine).clamp_max(MOST_LOG_KAPPA))
-        uniform = torch.sigmoid(lines[2] + lines[3] * cosine)
+        kappa = torch.exp((lines[0] + lines[1] * evidence).clamp_max(MOST_LOG_KAPPA))
+        uniform = torch.sigmoid(lines[2] + max(lines[3], -steepest) * evidence)
         xyz = torch.stack((angle.cos(), angle.sin(), torch.zeros_like(angle)), dim=-1)
         log_prob = sphere.von_mises_fisher_log_prob(xyz, torch.eye(3).double()[0], kappa)
         return -torch.log((1 - uniform) * log_prob.exp() + uniform / (4 * math.pi)).mean().item()
 
-    best = minimize(cost, [1.0, 2.0, 1.0, -2.0], method="Nelder-Mead", options={"maxfev": 2000})
+    best = minimize(cost, [*start], method="Nelder-Mead", options={"maxfev": 2000})
     a, b, c, d = np.round(best.x, 2).tolist()
-    return Spread((a, b), (c, d))
+    return Spread((a, b), (c, max(d, -steepest)))
 
 
 def _world_episodes(

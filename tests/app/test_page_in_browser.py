@@ -1,17 +1,13 @@
 """The page end to end, in a headless Chromium, against a server in a process of its own."""
 
 import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 import geopandas
 import numpy as np
 import pytest
+from page_server import LOCAL, served
 from PIL import Image
 
 from icgeo import Density
@@ -19,58 +15,15 @@ from icgeo import Density
 pytestmark = pytest.mark.browser
 
 SERVER = """
-import sys
-
-def callback_on_step_end(event, arguments):
-    if event == "socket.connect" and isinstance(arguments[1], tuple):
-        if arguments[1][0] not in ("127.0.0.1", "::1", "localhost"):
-            sys.stderr.write(f"OUTSIDE {arguments[1]}\\n")
-
-sys.addaudithook(callback_on_step_end)
 from icgeo.app import launch
 launch(port=int(sys.argv[1]))
 """
-LOCAL = {"127.0.0.1", ""}  # data: and blob: have no host
 
 
 @pytest.fixture(scope="module")
 def server(chromium, tmp_path_factory):
-    """Serve; at the end nothing must have gone out, and no file be left."""
-    folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/"
-    (folder / "tmp").mkdir()
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", SERVER, str(port)],
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "TMPDIR": str(folder / "tmp"), "HF_ASSETS_CACHE": str(folder)},
-        )
-        try:
-            _wait_for(url, process, folder / "log")
-            yield url
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
-    assert "OUTSIDE" not in (folder / "log").read_text()
-    left = {path.name for path in (folder / "tmp").iterdir()}
-    caches = {name for name in left if name.startswith("torchinductor")}  # torch's own, empty
-    assert left == caches, "temporary files are removed"
-
-
-def _wait_for(url, process, log):
-    for _ in range(240):
-        assert process.poll() is None, log.read_text()
-        try:
-            urlopen(url).close()
-        except OSError:
-            time.sleep(0.25)
-        else:
-            return
-    pytest.fail(f"no answer of {url}: {log.read_text()}")
+    with served(tmp_path_factory.mktemp("server"), SERVER) as url:
+        yield url
 
 
 @pytest.fixture

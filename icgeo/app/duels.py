@@ -1,0 +1,127 @@
+"""Pairs of answers that a visitor of the arena compares, and what the page says of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from pandas import DataFrame, isna
+
+from icgeo.app.outputs import nearest_city
+from icgeo.evaluation.arena import Vote, by_query, ratings, ratings_table, read_votes
+from icgeo.plots.theme import place_name
+from icgeo.sphere import distance_km
+
+Place = tuple[float, float] | None
+BETTER = {"A is better": 1.0, "Tie": 0.5, "B is better": 0.0}
+"""What is said of two answers, as the score of the one called A."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """An answer to a photo, and who gave it."""
+
+    locator: str
+    place: Place
+
+
+@dataclass(frozen=True)
+class Duel:
+    """A photo and two answers to it, called A and B."""
+
+    query: str
+    photo: Path
+    a: Side
+    b: Side
+    truth: Place = None
+
+    def vote(self, score: float) -> Vote:
+        """Note which was better: 1 for A, 0 for B, 0.5 for both alike."""
+        return Vote(self.query, self.a.locator, self.b.locator, score)
+
+    @property
+    def key(self) -> tuple[str, frozenset[str]]:
+        """What tells duels apart, whatever is called A."""
+        return self.query, frozenset((self.a.locator, self.b.locator))
+
+
+def make_duels(rows: DataFrame, *, seed: int = 0) -> list[Duel]:
+    """Pair all answers to each photo that is a file here, in a random order of duels and sides.
+
+    Two that answered with nothing, or with the same place, are no duel.
+    """
+    duels = [*_pairs(rows)]
+    generator = np.random.default_rng(seed)
+    turned = generator.random(len(duels)) < 0.5
+    mixed = [
+        Duel(one.query, one.photo, one.b, one.a, one.truth) if turn else one
+        for one, turn in zip(duels, turned, strict=True)
+    ]
+    return [mixed[number] for number in generator.permutation(len(mixed))]
+
+
+def _pairs(rows: DataFrame) -> Iterator[Duel]:
+    known = rows[rows["source"].notna() & rows["error"].isna()]
+    for query, answers in by_query(known):
+        if not (photo := Path(answers[0].source)).is_file():
+            continue
+        truth = _place(answers[0].true_lat, answers[0].true_lon)
+        sides = [Side(one.locator, _place(one.lat, one.lon)) for one in answers]
+        for a, b in combinations(sides, 2):
+            if a.place != b.place:
+                yield Duel(query, photo, a, b, truth)
+
+
+def _place(lat: float, lon: float) -> Place:
+    return None if isna(lat) or isna(lon) else (float(lat), float(lon))
+
+
+def left_to_vote(duels: Sequence[Duel], votes: Path) -> list[Duel]:
+    """Leave out the duels that were voted on before."""
+    known = {(v.photo, frozenset((v.first, v.second))) for v in _votes(votes)}
+    return [duel for duel in duels if duel.key not in known]
+
+
+def describe(duel: Duel) -> str:
+    """Say where both answers are, and how far apart, without names of locators."""
+    lines = [f"**{name}**: {_where(side.place)}" for name, side in (("A", duel.a), ("B", duel.b))]
+    if duel.a.place and duel.b.place:
+        apart = distance_km([*duel.a.place], [*duel.b.place]).item()
+        lines.append(f"They are {apart:,.0f} km apart.")
+    return "\n\n".join(lines)
+
+
+def _where(place: Place) -> str:
+    return f"{place_name(*place, digits=2)}, near {nearest_city(place)}" if place else "no answer"
+
+
+def reveal(duel: Duel, said: str, left: Sequence[Duel]) -> str:
+    """Say whose the answers were, and how far off if the truth is known.
+
+    While other answers to the same photo are `left` to compare, nothing is told: it would tell
+    them, too.
+    """
+    if any(other.query == duel.query for other in left):
+        return f"{said}. Whose answers they were is told after the last vote on this photo."
+    told = []
+    for name, side in (("A", duel.a), ("B", duel.b)):
+        off = ""
+        if duel.truth and side.place:
+            off = f", {distance_km([*side.place], [*duel.truth]).item():,.0f} km off"
+        told.append(f"{name} was `{side.locator}`{off}")
+    truth = f" The truth: {_where(duel.truth)}." if duel.truth else ""
+    return f"{said}. {'; '.join(told)}.{truth}"
+
+
+def standings(votes: Path) -> str:
+    """Write the ratings that the votes so far give, or why they give none."""
+    cast = _votes(votes)
+    try:
+        return ratings_table(ratings(cast, resamples=200))
+    except ValueError as error:
+        return f"No ratings yet: {error}."
+
+
+def _votes(path: Path) -> list[Vote]:
+    return read_votes(path) if path.exists() else []
