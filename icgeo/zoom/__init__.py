@@ -1,0 +1,1 @@
+"""Zoom from the planet to the place on a map."""

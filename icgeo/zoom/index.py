@@ -1,0 +1,234 @@
+"""The first level of the zoom: a map as an index of overlapping views of several scales.
+
+Views twice as wide as a scale are cut on an even grid (HEALPix), and their cells described as parts
+are (`icgeo.models.matching`). Every window of `WINDOW` x `WINDOW` cells is then a view that the
+query may be, and has a short descriptor: its cells, pooled and projected to their main components.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float, UInt8
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+
+from icgeo import sphere
+from icgeo.data.base_maps import BaseMap
+from icgeo.sphere.healpix import cell_lat_lon, cell_of, cell_side
+from icgeo.zoom.poses import Poses
+
+Describe = Callable[[UInt8[Tensor, "photos 3 size size"]], Float[Tensor, "photos cells channels"]]
+"""Gives photos of any size that 4 divides the descriptors of their cells of 4 x 4 pixels."""
+
+CELL = 4
+WINDOW = 8
+"""Cells of a window in each direction: the query is seen at 32 pixels."""
+POOLED = 4
+CHANNELS = 128
+WIDEST_DEG, SCALE_STEP = 59.4, math.sqrt(2)
+"""Fields of view that are tried: from the widest down, by this factor."""
+PIXELS_WIDE = 28
+"""A view that is so few pixels of the map wide is the narrowest that is tried."""
+NARROWEST_DEG = 3.7
+CROPS = (1.0, 0.84)
+"""Parts of the query that are looked for: in between two scales."""
+TURN_DEG = 30.0
+LEAST_COVER = 0.75
+"""Share of a view that the map has to show."""
+
+
+def fields_of_view(resolution_deg: float, extent_deg: float = 180.0) -> list[float]:
+    """Return the fields of view that are tried on a map, in degrees, the widest first.
+
+    >>> [round(field, 1) for field in fields_of_view(0.35)]
+    [59.4, 42.0, 29.7, 21.0, 14.9, 10.5]
+    """
+    least = max(PIXELS_WIDE * resolution_deg, NARROWEST_DEG)
+    widest = min(WIDEST_DEG, extent_deg)
+    count = max(1, 1 + math.floor(math.log(widest / least, SCALE_STEP) + 1e-9))
+    return [widest / SCALE_STEP**number for number in range(count)]
+
+
+@dataclass(frozen=True, eq=False)
+class MapIndex:
+    """Descriptors of the views that a query may be."""
+
+    poses: Poses
+    descriptors: Float[Tensor, "views channels"]
+    """Of unit length."""
+    mean: Float[Tensor, " pooled"]
+    components: Float[Tensor, "pooled channels"]
+
+    @classmethod
+    def build(cls, base_map: BaseMap, describe: Describe) -> "MapIndex":
+        """Cut the views of a map and describe them; north is up in all of them.
+
+        Raises:
+            ValueError: the map shows too little of every view.
+        """
+        parts, poses = [], []
+        for field in fields_of_view(base_map.resolution_deg, _extent(base_map)):
+            for views, windows in _windows(base_map, field, describe):
+                poses.append(views)
+                parts.append(windows)
+        if not poses:
+            raise ValueError(
+                f"expected a map that shows whole views, got {base_map.name}, which has too little "
+                "in every one of them; is it mostly without data?"
+            )
+        pooled = torch.cat(parts)
+        generator = torch.Generator().manual_seed(0)
+        some = pooled[torch.randperm(len(pooled), generator=generator)[:4000]]
+        mean = some.mean(0)
+        _, vectors = torch.linalg.eigh((some - mean).T @ (some - mean))
+        components = vectors[:, -CHANNELS:].contiguous()
+        descriptors = functional.normalize((pooled - mean) @ components, dim=-1)
+        fields = (torch.cat([getattr(one, name) for one in poses]) for name in _FIELDS)
+        return cls(Poses(*fields), descriptors, mean, components)
+
+    @classmethod
+    def open(cls, base_map: BaseMap, describe: Describe, folder: Path, key: str) -> "MapIndex":
+        """Read the index of a map from a folder of a cache, or build it and put it there.
+
+        `key` is of what describes.
+        """
+        path = folder / f"{base_map.fingerprint}-{key}.safetensors"
+        if not path.exists():
+            index = cls.build(base_map, describe)
+            tensors = {name: getattr(index.poses, name).contiguous() for name in _FIELDS}
+            tensors |= {name: getattr(index, name).contiguous() for name in _TENSORS}
+            folder.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_suffix(".part")
+            save_file(tensors, unfinished)
+            unfinished.replace(path)
+            return index
+        tensors = load_file(path)
+        poses = Poses(*(tensors.pop(name) for name in _FIELDS))
+        return cls(poses, *(tensors[name] for name in _TENSORS))
+
+    def search(
+        self, photo: UInt8[Tensor, "3 size size"], describe: Describe, *, heading_deg: float | None
+    ) -> tuple[Poses, Float[Tensor, "tries views"]]:
+        """Compare a photo with every view, turned and cropped in several ways.
+
+        Args:
+            photo: the query.
+            describe: as the index was built with.
+            heading_deg: the compass direction of its upper edge; None tries them all.
+
+        Returns:
+            how each try changes a pose (only its heading and field of view count), and likenesses.
+        """
+        turns = torch.arange(0, 360, TURN_DEG) if heading_deg is None else torch.tensor([heading_deg])
+        crop, turn = torch.cartesian_prod(torch.tensor(CROPS), turns.float()).unbind(-1)
+        tries = turned(photo, turn, crop, size=CELL * WINDOW)
+        pooled = _pooled(_grid(describe(tries)))
+        likeness = functional.normalize((pooled - self.mean) @ self.components, dim=-1)
+        how = Poses(torch.zeros(len(turn), 3).double(), crop.double(), turn.double())
+        return how, likeness @ self.descriptors.T
+
+
+_FIELDS = ("xyz", "field_of_view_deg", "heading_deg")
+_TENSORS = ("descriptors", "mean", "components")
+
+
+def _extent(base_map: BaseMap) -> float:
+    """Return the shorter side of a map in degrees on the ground."""
+    if base_map.bounds is None:
+        return 180.0
+    south, west, north, east = base_map.bounds
+    middle = math.radians((south + north) / 2)
+    return min(north - south, ((east - west) % 360 or 360) * math.cos(middle))
+
+
+def turned(
+    photo: UInt8[Tensor, "3 side side"],
+    turn_deg: Float[Tensor, " tries"],
+    crop: Float[Tensor, " tries"],
+    *,
+    size: int,
+) -> UInt8[Tensor, "tries 3 size size"]:
+    """Turn a photo so that north is up if its heading is that turn, and crop its middle."""
+    angle = torch.deg2rad(turn_deg)
+    cos, sin, zero = crop * angle.cos(), crop * angle.sin(), torch.zeros_like(crop)
+    matrix = rearrange([cos, sin, zero, -sin, cos, zero], "(r c) t -> t r c", r=2)
+    fine = 2 * size  # the mean of 2 x 2 places is a pixel
+    grid = functional.affine_grid(matrix, [len(crop), 3, fine, fine], align_corners=False)
+    image = repeat(photo.float(), "c h w -> t c h w", t=len(crop))
+    sampled = functional.grid_sample(
+        image, grid, padding_mode="reflection", align_corners=False
+    )
+    return functional.avg_pool2d(sampled, 2).round().to(torch.uint8)
+
+
+def _grid(cells: Float[Tensor, "n cells channels"]) -> Float[Tensor, "n channels side side"]:
+    return rearrange(cells, "n (h w) c -> n c h w", h=math.isqrt(cells.shape[1]))
+
+
+def _pooled(windows: Float[Tensor, "n channels side side"]) -> Float[Tensor, "n pooled"]:
+    """Pool the cells of windows, without the corners, which a turned photo does not show."""
+    step = (torch.arange(WINDOW) + 0.5) * 2 / WINDOW - 1
+    disc = step[:, None].square() + step.square() < 1.05
+    pooled = functional.adaptive_avg_pool2d(windows * disc, POOLED)
+    return functional.normalize(pooled.flatten(1), dim=-1)
+
+
+def _windows(
+    base_map: BaseMap, field: float, describe: Describe
+) -> list[tuple[Poses, Float[Tensor, "views pooled"]]]:
+    """Cut views of twice a field of view, and describe the windows whose centre is theirs alone."""
+    level = 0
+    while math.degrees(cell_side(2**level)) > 0.7 * field:
+        level += 1
+    nside = 2**level
+    cells = torch.arange(12 * nside**2)
+    centres = cell_lat_lon(cells, nside)
+    near = _inside(base_map, centres, 1.1 * math.degrees(cell_side(nside)))
+    half = math.tan(math.radians(field / 2))
+    wide = math.degrees(2 * math.atan(2 * half))
+    place = (torch.arange(WINDOW + 1) - WINDOW / 2).double() / WINDOW
+    down, right = torch.meshgrid(place, place, indexing="ij")
+    places = torch.stack((right, down), dim=-1).flatten(0, 1)
+    found = []
+    for some in cells[near].split(64):
+        tiles = Poses(
+            sphere.to_xyz(centres[some]), torch.full((len(some),), wide).double(),
+            torch.zeros(len(some)).double(),
+        )  # fmt: skip
+        size = 2 * CELL * WINDOW
+        images, mask = base_map.views(
+            tiles.lat_lon, tiles.field_of_view_deg, tiles.heading_deg, size=size
+        )
+        rays = tiles.rays(places[None])
+        own = cell_of(sphere.to_lat_lon(rays), nside) == some[:, None]
+        cover = functional.avg_pool2d(mask.float()[:, None], CELL * WINDOW, CELL).flatten(1)
+        own &= cover >= LEAST_COVER
+        grids = functional.unfold(_grid(describe(images)), WINDOW)
+        windows = rearrange(grids, "n (c h w) p -> n p c h w", h=WINDOW, w=WINDOW)
+        # the window of a tile off its centre is turned and seen aslant: to first order a pose
+        step = repeat(places, "p c -> (n p) c", n=len(some)).double()
+        one = torch.full((len(step),), 0.5).double()
+        warp = torch.stack((torch.stack((one, 0 * one, step[:, 0]), -1),
+                            torch.stack((0 * one, one, step[:, 1]), -1)), dim=1)  # fmt: skip
+        tile = torch.arange(len(some)).repeat_interleave(len(places))
+        keep = own.flatten()
+        poses = tiles[tile[keep]].warped(warp[keep])
+        found.append((poses, _pooled(windows[own])))
+    return [(poses, pooled) for poses, pooled in found if len(pooled)]
+
+
+def _inside(base_map: BaseMap, lat_lon: Float[Tensor, "n 2"], margin_deg: float) -> Tensor:
+    """Return which places lie in the bounds of a map, or about so near."""
+    if base_map.bounds is None:
+        return torch.ones(len(lat_lon), dtype=torch.bool)
+    south, west, north, east = base_map.bounds
+    lat, lon = lat_lon.unbind(-1)
+    wide = margin_deg / torch.cos(torch.deg2rad(lat)).clamp_min(0.02)
+    span = (east - west) % 360 or 360.0
+    across = (lon - west + wide) % 360 <= span + 2 * wide
+    return (lat >= south - margin_deg) & (lat <= north + margin_deg) & (across | (span + 2 * wide >= 360))
