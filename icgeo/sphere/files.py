@@ -40,30 +40,72 @@ def _is_fits(path: Path) -> bool:
 def save(mass: Mass, path: Path) -> None:
     """Write to a file that `load` reads, its format told by its ending."""
     nside = math.isqrt(len(mass) // 12)
-    if _is_fits(path):
-        from astropy.io import fits
+    if not _is_fits(path):
+        cells = mass.nonzero().squeeze(-1)
+        _write_parquet((4 * nside**2 + cells).numpy(), mass[cells].numpy(), path)
+    elif is_multi_order(path):
+        uniq, density = _join(mass)
+        _write_uniq(uniq, density, nside.bit_length() - 1, path)
+    else:
+        told = {"ORDERING": "NESTED", "NSIDE": nside, "INDXSCHM": "IMPLICIT"}
+        told |= {"FIRSTPIX": 0, "LASTPIX": len(mass) - 1}
+        _write_fits([("PROB", "D", "pix-1", mass.numpy())], told, path)
 
-        if ".multiorder.fits" in path.name.lower():
-            uniq, density = _join(mass)
-            parts = [("UNIQ", "K", None, uniq), ("PROBDENSITY", "D", "sr-1", density)]
-            told: dict[str, Any] = {"ORDERING": "NUNIQ", "INDXSCHM": "EXPLICIT"}
-            told["MOCORDER"] = nside.bit_length() - 1
-        else:
-            parts = [("PROB", "D", "pix-1", mass.numpy())]
-            told = {"ORDERING": "NESTED", "NSIDE": nside, "INDXSCHM": "IMPLICIT"}
-            told |= {"FIRSTPIX": 0, "LASTPIX": len(mass) - 1}
-        columns = [fits.Column(n, format=f, unit=unit, array=a) for n, f, unit, a in parts]
-        table = fits.BinTableHDU.from_columns(columns)
-        table.header.update(PIXTYPE="HEALPIX", COORDSYS="C", **told)
-        table.writeto(path, overwrite=True)
+
+def is_multi_order(path: Path) -> bool:
+    """Return whether a file holds cells of several orders, by its name."""
+    return ".multiorder.fits" in path.name.lower() or not _is_fits(path)
+
+
+def save_multi_order(uniq: Any, mass: Any, path: Path) -> None:
+    """Write cells of several orders, as they are, to a file that `load_multi_order` reads."""
+    if not _is_fits(path):
+        _write_parquet(uniq, mass, path)
         return
+    levels = _levels(uniq)
+    _write_uniq(uniq, mass * 12 * 4.0**levels / (4 * math.pi), int(levels.max()), path)
+
+
+def load_multi_order(path: Path) -> tuple[Any, Any]:
+    """Read cells and their masses as they are; a Parquet file's missing cells have none."""
+    if not path.is_file():
+        raise ValueError("expected a file, found none; check the path")
+    if not _is_fits(path):
+        rows = _foreign(lambda: _parquet_columns(path), "GeoParquet with columns uniq and mass")
+        return rows["uniq"].astype(np.int64), rows["mass"].astype(float)
+    header, rows = _foreign(lambda: _fits_columns(path), "a sky map, a table in FITS")
+    if not {"UNIQ", "PROBDENSITY"} <= rows.keys():
+        raise ValueError(f"expected columns UNIQ and PROBDENSITY, got {[*rows]}"[:400])
+    uniq = rows["UNIQ"].astype(np.int64)
+    return uniq, rows["PROBDENSITY"].astype(float) * 4 * math.pi / 12 / 4.0 ** _levels(uniq)
+
+
+def _write_uniq(uniq: Any, density: Any, level: int, path: Path) -> None:
+    parts = [("UNIQ", "K", None, uniq), ("PROBDENSITY", "D", "sr-1", density)]
+    told = {"ORDERING": "NUNIQ", "INDXSCHM": "EXPLICIT", "MOCORDER": level}
+    _write_fits(parts, told, path)
+
+
+def _write_fits(parts: list[tuple[str, str, str | None, Any]], told: Any, path: Path) -> None:
+    from astropy.io import fits
+
+    columns = [fits.Column(n, format=f, unit=unit, array=a) for n, f, unit, a in parts]
+    table = fits.BinTableHDU.from_columns(columns)
+    table.header.update(PIXTYPE="HEALPIX", COORDSYS="C", **told)
+    table.writeto(path, overwrite=True)
+
+
+def _write_parquet(uniq: Any, mass: Any, path: Path) -> None:
+    """Write cells as rows, with their centres."""
     import geopandas
 
-    cells = mass.nonzero().squeeze(-1)
-    lat, lon = cell_lat_lon(cells, nside).unbind(-1)
-    numbers = {"uniq": (4 * nside**2 + cells).numpy(), "mass": mass[cells].numpy()}
-    centres = geopandas.points_from_xy(lon, lat, crs="EPSG:4326")
-    geopandas.GeoDataFrame(numbers, geometry=centres).to_parquet(path)
+    levels, centres = _levels(uniq), np.zeros((len(uniq), 2))
+    for level in np.unique(levels):
+        here = levels == level
+        cells = torch.from_numpy(uniq[here] - 4 ** (int(level) + 1))
+        centres[here] = cell_lat_lon(cells, 2 ** int(level)).numpy()
+    points = geopandas.points_from_xy(centres[:, 1], centres[:, 0], crs="EPSG:4326")
+    geopandas.GeoDataFrame({"uniq": uniq, "mass": mass}, geometry=points).to_parquet(path)
 
 
 def load(path: Path) -> Mass:
@@ -216,16 +258,41 @@ def _join(mass: Mass) -> tuple[Any, Any]:
 def save_geotiff(mass: Mass, path: Path, *, height: int | None) -> None:
     """Write an equirectangular GeoTIFF of the world, as `Density.to_geotiff` says."""
     height = 16 * math.isqrt(len(mass) // 12) if height is None else height
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        raise ValueError(f"expected a file name ending in .tif or .tiff, got {str(path)!r}")
     if height < 1:
         raise ValueError(f"expected a height of at least 1 pixel, got {height}")
+    _check_tiff(path)
+    values = mass_of_pixels(mass, height).float().numpy()
+    _write_tiff(values, (-90.0, -180.0, 90.0, 180.0), "mass", "1", path)
+
+
+def save_window(values: Any, bounds: tuple[float, float, float, float], path: Path) -> None:
+    """Write densities per steradian of a window (south, west, north, east) to a GeoTIFF."""
+    _check_tiff(path)
+    south, west, north, east = bounds
+    if not (-90 <= south < north <= 90 and -180 <= west < east <= 180):
+        raise ValueError(
+            "expected a window from south to north and west to east that does not cross the "
+            f"antimeridian, got {bounds}; write its two halves"
+        )
+    _write_tiff(values, bounds, "density", "sr-1", path)
+
+
+def _check_tiff(path: Path) -> None:
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise ValueError(f"expected a file name ending in .tif or .tiff, got {str(path)!r}")
+
+
+def _write_tiff(
+    values: Any, bounds: tuple[float, float, float, float], name: str, unit: str, path: Path
+) -> None:
     rasterio = require("rasterio", "writing a GeoTIFF", "gis")
-    corner = rasterio.Affine(180 / height, 0, -180, 0, -180 / height, 90)
-    size = {"height": height, "width": 2 * height, "count": 1, "dtype": "float32"}
+    south, west, north, east = bounds
+    height, width = values.shape
+    corner = rasterio.Affine((east - west) / width, 0, west, 0, (south - north) / height, north)
+    size = {"height": height, "width": width, "count": 1, "dtype": "float32"}
     layout = {"crs": "EPSG:4326", "transform": corner, "compress": "deflate", "predictor": 3}
     with rasterio.open(path, "w", driver="GTiff", **size, **layout) as raster:
-        raster.write(mass_of_pixels(mass, height).float().numpy(), 1)
-        raster.set_band_description(1, "mass")
-        raster.set_band_unit(1, "1")
+        raster.write(values, 1)
+        raster.set_band_description(1, name)
+        raster.set_band_unit(1, unit)
         raster.update_tags(AREA_OR_POINT="Area")

@@ -79,7 +79,7 @@ def cell_shares(region: Any, nside: int) -> Float[Tensor, " cells"]:
     """
     if isinstance(region, str):
         return _country_shares(_country(region), nside)
-    return _shares(_as_polygon(region), nside)
+    return _shares(as_polygon(region), nside)
 
 
 @lru_cache(maxsize=16)
@@ -107,10 +107,12 @@ def _plain(name: str) -> str:
     return "".join(one for one in letters if not unicodedata.combining(one)).strip().casefold()
 
 
-def _as_polygon(region: Any) -> Any:
-    """Return a polygon with longitudes in [-180, 180]."""
+def as_polygon(region: Any) -> Any:
+    """Return the polygon of a region, as `cell_shares` takes it, longitudes in [-180, 180]."""
     import shapely
 
+    if isinstance(region, str):
+        return countries().geometry.iloc[_country(region)]
     if hasattr(region, "to_crs"):
         region = _in_degrees(region.geometry).union_all()
     if getattr(region, "geom_type", None) not in ("Polygon", "MultiPolygon") or region.is_empty:

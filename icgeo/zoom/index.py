@@ -20,7 +20,7 @@ from torch.nn import functional
 from icgeo import sphere
 from icgeo.data.base_maps import BaseMap
 from icgeo.sphere.healpix import cell_lat_lon, cell_of, cell_side
-from icgeo.zoom.poses import Poses
+from icgeo.data.poses import Poses
 
 Describe = Callable[[UInt8[Tensor, "photos 3 size size"]], Float[Tensor, "photos cells channels"]]
 """Gives photos of any size that 4 divides the descriptors of their cells of 4 x 4 pixels."""
@@ -32,6 +32,9 @@ POOLED = 4
 CHANNELS = 128
 WIDEST_DEG, SCALE_STEP = 59.4, math.sqrt(2)
 """Fields of view that are tried: from the widest down, by this factor."""
+MOST_WIDE_DEG, TILES_AT_ONCE = 16.0, 32
+"""Below this field of view tiles are 4 times as wide as it, above only twice: gnomonic views of
+more than 60 degrees are too distorted."""
 PIXELS_WIDE = 28
 """A view that is so few pixels of the map wide is the narrowest that is tried."""
 NARROWEST_DEG = 3.7
@@ -181,45 +184,39 @@ def _pooled(windows: Float[Tensor, "n channels side side"]) -> Float[Tensor, "n 
 def _windows(
     base_map: BaseMap, field: float, describe: Describe
 ) -> list[tuple[Poses, Float[Tensor, "views pooled"]]]:
-    """Cut views of twice a field of view, and describe the windows whose centre is theirs alone."""
-    level = 0
-    while math.degrees(cell_side(2**level)) > 0.7 * field:
-        level += 1
-    nside = 2**level
+    """Cut tiles wider than a field of view; describe the windows whose centre is theirs alone."""
+    wide = 2 if field > MOST_WIDE_DEG else 4
+    nside = 1
+    while math.degrees(cell_side(nside)) > 0.7 * (wide - 1) * field:
+        nside *= 2
+    half = wide * math.tan(math.radians(field / 2))
     cells = torch.arange(12 * nside**2)
-    centres = cell_lat_lon(cells, nside)
-    near = _inside(base_map, centres, 1.1 * math.degrees(cell_side(nside)))
-    half = math.tan(math.radians(field / 2))
-    wide = math.degrees(2 * math.atan(2 * half))
-    place = (torch.arange(WINDOW + 1) - WINDOW / 2).double() / WINDOW
-    down, right = torch.meshgrid(place, place, indexing="ij")
+    cells = cells[_inside(base_map, cell_lat_lon(cells, nside), math.degrees(cell_side(nside)))]
+    step = torch.arange((wide - 1) * WINDOW + 1).double() * 2 / (wide * WINDOW) - (1 - 1 / wide)
+    down, right = torch.meshgrid(step, step, indexing="ij")
     places = torch.stack((right, down), dim=-1).flatten(0, 1)
+    one = torch.ones_like(places[:, :1])
+    warps = torch.stack(
+        (torch.cat((one / wide, 0 * one, places[:, :1]), -1),
+         torch.cat((0 * one, one / wide, places[:, 1:]), -1)), dim=1
+    )  # fmt: skip
     found = []
-    for some in cells[near].split(64):
-        tiles = Poses(
-            sphere.to_xyz(centres[some]), torch.full((len(some),), wide).double(),
-            torch.zeros(len(some)).double(),
-        )  # fmt: skip
-        size = 2 * CELL * WINDOW
+    for some in cells.split(TILES_AT_ONCE):
+        xyz = sphere.to_xyz(cell_lat_lon(some, nside))
+        field_of_view = torch.full_like(xyz[:, 0], 2 * math.degrees(math.atan(half)))
+        tiles = Poses(xyz, field_of_view, torch.zeros_like(field_of_view))
         images, mask = base_map.views(
-            tiles.lat_lon, tiles.field_of_view_deg, tiles.heading_deg, size=size
+            tiles.lat_lon, tiles.field_of_view_deg, tiles.heading_deg, size=wide * CELL * WINDOW
         )
         rays = tiles.rays(places[None])
-        own = cell_of(sphere.to_lat_lon(rays), nside) == some[:, None]
         cover = functional.avg_pool2d(mask.float()[:, None], CELL * WINDOW, CELL).flatten(1)
-        own &= cover >= LEAST_COVER
+        kept = (cell_of(sphere.to_lat_lon(rays), nside) == some[:, None]) & (cover >= LEAST_COVER)
         grids = functional.unfold(_grid(describe(images)), WINDOW)
         windows = rearrange(grids, "n (c h w) p -> n p c h w", h=WINDOW, w=WINDOW)
-        # the window of a tile off its centre is turned and seen aslant: to first order a pose
-        step = repeat(places, "p c -> (n p) c", n=len(some)).double()
-        one = torch.full((len(step),), 0.5).double()
-        warp = torch.stack((torch.stack((one, 0 * one, step[:, 0]), -1),
-                            torch.stack((0 * one, one, step[:, 1]), -1)), dim=1)  # fmt: skip
-        tile = torch.arange(len(some)).repeat_interleave(len(places))
-        keep = own.flatten()
-        poses = tiles[tile[keep]].warped(warp[keep])
-        found.append((poses, _pooled(windows[own])))
-    return [(poses, pooled) for poses, pooled in found if len(pooled)]
+        tile, place = kept.nonzero().unbind(-1)
+        if len(tile):
+            found.append((tiles[tile].warped(warps[place]), _pooled(windows[kept])))
+    return found
 
 
 def _inside(base_map: BaseMap, lat_lon: Float[Tensor, "n 2"], margin_deg: float) -> Tensor:

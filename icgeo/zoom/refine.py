@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icgeo.models.matching import MatchSettings, log_ratio, mutual_matches
-from icgeo.zoom.poses import similarities
+from icgeo.data.poses import similarities
 
 
 @dataclass(frozen=True)
