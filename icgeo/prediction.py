@@ -10,14 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from jaxtyping import Float, Int
+import numpy as np
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from icgeo.data.manifest import read_manifest
 from icgeo.data.photos import Photo
+from icgeo.data.poses import Poses
 from icgeo.data.table_files import IMAGE_COLUMNS, LATITUDE_COLUMNS, LONGITUDE_COLUMNS, plain
 from icgeo.maps import LEGIBLE
-from icgeo.sphere import AREA_KM2, as_lat_lon
+from icgeo.sphere import AREA_KM2, as_lat_lon, to_lat_lon
 from icgeo.sphere.density import Density
 
 if TYPE_CHECKING:
@@ -130,6 +132,47 @@ def rounded(km2: float, *, digits: int = 3) -> str:
 
 
 @dataclass(frozen=True, eq=False)
+class ZoomLevel:
+    """One level of a zoom on a map: what was shown of the map, and what that says."""
+
+    name: str
+    """"planet", "windows" or "place"."""
+    poses: Poses
+    """Where the photo may lie on the map: place, field of view and heading; the likeliest first."""
+    views: UInt8[Tensor, "windows 3 size size"]
+    """The map as seen from there."""
+    probability: Float[Tensor, " windows"]
+    """How likely each is; what is left is elsewhere."""
+    density: Density
+
+    @property
+    def window(self) -> Any:
+        """The ground that the likeliest view shows, a polygon of shapely in degrees."""
+        return footprint(self.poses[:1])
+
+
+def footprint(pose: Poses) -> Any:
+    """Return the ground that a view shows: a polygon in degrees, cut at the antimeridian.
+
+    Drawn up to the pole, where the view holds it.
+    """
+    import shapely
+
+    lat_lon = to_lat_lon(pose.outline()[0])
+    lon = np.unwrap(lat_lon[:, 1].numpy(), period=360)
+    ring = np.stack((lon, lat_lon[:, 0].numpy()), axis=-1)
+    closing = lon[0] + np.round((lon[-1] - lon[0]) / 360) * 360
+    if abs(closing - lon[0]) > 180:  # around a pole
+        pole = math.copysign(90, float(pose.lat_lon[0, 0]))
+        ring = np.concatenate(
+            (ring, [[closing, ring[0, 1]], [closing, pole], [lon[0], pole]])
+        )
+    shape = shapely.make_valid(shapely.Polygon(ring))
+    turns = [shapely.transform(shape, np.array([x, 0]).__add__) for x in (-720, -360, 0, 360, 720)]
+    return shapely.union_all(shapely.intersection(turns, shapely.box(-180, -90, 180, 90)))
+
+
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """Where a photo was taken, as far as its locator can tell.
 
@@ -155,6 +198,18 @@ class Prediction:
     in_domain: bool | None = None
     """Whether the photo is of the kind that the model was trained on; else its answer means
     nothing. None if the model cannot tell."""
+    levels: tuple[ZoomLevel, ...] = ()
+    """The chain of a zoom on a map, from the planet to the place; empty without one."""
+
+    @property
+    def heading_deg(self) -> float | None:
+        """Compass direction of the upper edge of the photo, where a zoom found it."""
+        return float(self.levels[-1].poses.heading_deg[0]) if self.levels else None
+
+    @property
+    def field_of_view_deg(self) -> float | None:
+        """How wide the photo is, where a zoom found it."""
+        return float(self.levels[-1].poses.field_of_view_deg[0]) if self.levels else None
 
     @classmethod
     def from_density(
@@ -200,7 +255,8 @@ class Prediction:
 
         Columns `kind` ("point" or "region"), `probability`, `mass` and `area_km2` of regions,
         `located`, `legibility`, `in_domain`, `geometry`. A prediction that is not located
-        has no point.
+        has no point. After a zoom there is a row of kind "footprint", the ground that the photo
+        shows, with how likely that is, `heading_deg` and `field_of_view_deg`.
         """
         import geopandas
         import pandas
@@ -210,8 +266,17 @@ class Prediction:
             point = geopandas.points_from_xy([self.lon], [self.lat], crs="EPSG:4326")
             rows = geopandas.GeoDataFrame({"kind": ["point"]}, geometry=point)
             frame = pandas.concat([rows, frame], ignore_index=True)
+        if self.levels and self.located:
+            shape = [footprint(self.levels[-1].poses[:1])]
+            rows = geopandas.GeoDataFrame({"kind": ["footprint"]}, geometry=shape, crs="EPSG:4326")
+            rows["probability"] = float(self.levels[-1].probability[0])
+            rows["heading_deg"], rows["field_of_view_deg"] = (
+                self.heading_deg, self.field_of_view_deg,
+            )  # fmt: skip
+            frame = pandas.concat([frame, rows], ignore_index=True)
         told = {name: getattr(self, name) for name in ("located", "legibility", "in_domain")}
-        columns = ["kind", "probability", "mass", "area_km2", *told, "geometry"]
+        found = ["heading_deg", "field_of_view_deg"] if "heading_deg" in frame else []
+        columns = ["kind", "probability", "mass", "area_km2", *told, *found, "geometry"]
         return frame.assign(**told)[columns]
 
     def to_geojson(self, levels: Sequence[float] = CREDIBLE_LEVELS) -> str:
@@ -226,6 +291,8 @@ class Prediction:
         """Give what fits in a line of JSON; the point is None where there is none."""
         lat, lon = (self.lat, self.lon) if self.located else (None, None)
         told = {name: getattr(self, name) for name in ("located", "legibility", "in_domain")}
+        if self.levels:
+            told |= {n: getattr(self, n) for n in ("heading_deg", "field_of_view_deg")}
         areas = {f"area_{p}_km2": self.density.credible_area_km2(p / 100) for p in (50, 90)}
         return {"lat": lat, "lon": lon, **told, **areas, "seconds": self.seconds}
 

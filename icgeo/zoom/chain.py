@@ -1,0 +1,229 @@
+"""The chain of the zoom: planet, windows, place; each level a density that holds the one before.
+
+p(place) = p(window) p(place | window): each window is a pose at which the query may lie. Its
+probability comes from how alike query and map are there, what no window holds stays with the
+density of the level before.
+"""
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from icgeo import sphere
+from icgeo.data.base_maps import BaseMap
+from icgeo.data.poses import Poses
+from icgeo.models.matching import MatchSettings
+from icgeo.prediction import Prediction, ZoomLevel, informs
+from icgeo.sphere.density import Density
+from icgeo.sphere.multi_order import MultiOrderDensity
+from icgeo.zoom.align import align
+from icgeo.zoom.index import CROPS, Describe, MapIndex
+from icgeo.zoom.refine import CLOSE, WIDE, tried
+
+SIZE = 64
+"""Side in pixels of the photo and of the views cut at its pose."""
+SHOWN = 12
+"""Windows that are looked into."""
+ALIGNED, ROUNDS = 3, 2
+"""How many of them are aligned, and how often: cut again at the pose that was found."""
+APART, TURN_APART_DEG, SCALE_APART = 0.25, 40.0, 0.3
+"""Two poses are two windows if farther apart than this share of a field of view, than this turn,
+or than this logarithm of their fields of view."""
+TAIL, TAIL_WIDTH = 0.2, 4.0
+"""Share of a kernel that is wider, and how much."""
+
+
+@dataclass(frozen=True)
+class ZoomSettings:
+    """How likenesses become probabilities and widths; fitted on worlds of the training families.
+
+    See `scripts/experiments/zoom.py`, which fits and tests them.
+    """
+
+    sharpness: float = 60.0
+    """Weight of the likeness of a view of the index."""
+    floor: float = 0.02
+    """Share of level 0 that is spread evenly."""
+    bias: float = -4.0
+    """Log-odds of a window against none, to start with."""
+    parts: float = 0.1
+    """Weight of the evidence of alike cells, in nats."""
+    alignment: float = 2.0
+    """Weight of -log(1 - likeness^2) after the alignment."""
+    width: tuple[float, float] = (-1.0, 0.5)
+    """Logarithm of the error of an aligned pose in pixels: at (1 - likeness^2) of 1, and slope."""
+    loose_width: float = 2.0
+    """Error of a pose that is not aligned, in pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Poses at which a query may lie, the likeliest first, and what speaks for each."""
+
+    poses: Poses
+    views: UInt8[Tensor, "windows 3 size size"]
+    """The map there, as it was shown."""
+    parts: Float[Tensor, " windows"]
+    """Evidence of alike cells in nats."""
+    likeness: Float[Tensor, " windows"]
+    """Of query and view after the alignment, 0 where they do not agree."""
+
+
+@dataclass(frozen=True, eq=False)
+class MapZoom:
+    """Locates photos on a map: from the planet to the place."""
+
+    base_map: BaseMap
+    index: MapIndex
+    describe: Describe
+    matching: MatchSettings
+    settings: ZoomSettings = ZoomSettings()
+
+    def locate(
+        self, photo: UInt8[Tensor, "3 size size"], *, heading_deg: float | None = None
+    ) -> Prediction:
+        """Locate a photo.
+
+        Args:
+            photo: a square of `SIZE` pixels.
+            heading_deg: compass direction of its upper edge; None tries them all.
+        """
+        start = time.perf_counter()
+        first, likeness, planet = self._search(photo, heading_deg)
+        levels = [self._level("planet", first, self._cut(first), likeness.softmax(0), planet)]
+        matched = self._matched(photo, first)
+        density, probability = self._chained(planet, matched)
+        levels.append(self._level("windows", matched.poses, matched.views, probability, density))
+        aligned = self._aligned(photo, matched)
+        density, probability = self._chained(planet, aligned)
+        best = probability.argsort(descending=True)
+        probability, views = probability[best], aligned.views[best]
+        levels.append(self._level("place", aligned.poses[best], views, probability, density))
+        located = informs(density)
+        return replace(
+            Prediction.from_density(
+                density,
+                legibility=min(1.0, float(probability.sum())),
+                located=located,
+                seconds=time.perf_counter() - start,
+            ),
+            levels=tuple(levels),
+        )
+
+    def _cut(self, poses: Poses) -> UInt8[Tensor, "windows 3 size size"]:
+        fields = (poses.lat_lon, poses.field_of_view_deg, poses.heading_deg)
+        return self.base_map.views(*fields, size=SIZE)[0]
+
+    def _level(
+        self, name: str, poses: Poses, views: Tensor, probability: Tensor, density: Density
+    ) -> ZoomLevel:
+        return ZoomLevel(name, poses, views, probability, density)
+
+    def _search(
+        self, photo: UInt8[Tensor, "3 size size"], heading_deg: float | None
+    ) -> tuple[Poses, Float[Tensor, " windows"], Density]:
+        """Look a photo up in the index: the windows, in nats how likely, and level 0."""
+        how, likeness = self.index.search(photo, self.describe, heading_deg=heading_deg)
+        best = likeness.flatten().topk(min(40 * SHOWN, likeness.numel()))
+        tries, number = best.indices // likeness.shape[1], best.indices % likeness.shape[1]
+        found = self.index.poses[number]
+        # a crop of the query is as wide as the view
+        field = 2 * torch.rad2deg(torch.atan(found.tangent / how.field_of_view_deg[tries]))
+        heading = (found.heading_deg + how.heading_deg[tries]) % 360
+        poses = Poses(found.xyz, field.clamp_max(100), heading)
+        nats = self.settings.sharpness * best.values.double()
+        shares = nats.softmax(0)
+        spread = torch.deg2rad(field / 10)
+        few = shares > 1e-4 * shares.max()
+        even = Density.from_mixture(poses.lat_lon[few], spread[few] ** -2, shares[few])
+        floor = self.settings.floor
+        level = Density((1 - floor) * even.mass + floor / len(even.mass))
+        kept = _apart(poses, SHOWN)
+        return poses[kept], nats[kept], level
+
+    def _matched(self, photo: UInt8[Tensor, "3 size size"], poses: Poses) -> Windows:
+        """Move each pose to where its cells are most alike, widely, then closely."""
+        query = self.describe(photo[None])[0]
+        evidence = torch.zeros(len(poses))
+        for tries in (WIDE, CLOSE):
+            warps, nats = tried(query, self.describe(self._cut(poses)), self.matching, tries)
+            poses = poses.warped(warps[nats.argmax(1)].double())
+            evidence = nats.logsumexp(1) - math.log(len(warps))
+        order = evidence.argsort(descending=True)
+        poses = poses[order]
+        return Windows(poses, self._cut(poses), evidence[order], torch.zeros(len(poses)))
+
+    def _aligned(self, photo: UInt8[Tensor, "3 size size"], windows: Windows) -> Windows:
+        """Align the photo with the map in the likeliest windows; those that agree are moved."""
+        count = min(ALIGNED, len(windows.poses))
+        poses, likeness = windows.poses[:count], torch.zeros(count)
+        agrees = torch.ones(count, dtype=torch.bool)
+        for _ in range(ROUNDS):
+            warps = torch.eye(2, 3).double().repeat(count, 1, 1)
+            for number, view in enumerate(self._cut(poses)):
+                found = align(photo, view) if agrees[number] else None
+                agrees[number] &= found is not None
+                if found is not None:
+                    warps[number], likeness[number] = found
+            poses = poses.warped(warps)
+        keep = agrees[:, None]
+        old = windows.poses
+        moved = Poses(
+            torch.cat((torch.where(keep, poses.xyz, old.xyz[:count]), old.xyz[count:])),
+            *(
+                torch.cat((torch.where(agrees, new, was[:count]), was[count:]))
+                for new, was in (
+                    (poses.field_of_view_deg, old.field_of_view_deg),
+                    (poses.heading_deg, old.heading_deg),
+                )
+            ),
+        )
+        rest = torch.zeros(len(old) - count)
+        likeness = torch.cat((likeness * agrees, rest)).clamp(0, 1)
+        return Windows(moved, self._cut(moved), windows.parts, likeness)
+
+    def _chained(
+        self, planet: Density, windows: Windows
+    ) -> tuple[MultiOrderDensity, Float[Tensor, " windows"]]:
+        """Refine level 0 by windows; return also how likely each of them is."""
+        settings, apart = self.settings, _apart(windows.poses, len(windows.poses))
+        kept = Windows(
+            windows.poses[apart], windows.views[apart], windows.parts[apart], windows.likeness[apart]
+        )
+        unlike = 1 - kept.likeness.double().square().clamp_max(1 - 1e-4)
+        nats = settings.bias + settings.parts * kept.parts - settings.alignment * unlike.log()
+        share = torch.cat((nats, torch.zeros(1))).softmax(0)[:-1]
+        probability = torch.zeros(len(windows.poses), dtype=torch.float64)
+        probability[apart] = share
+        start, slope = settings.width
+        is_aligned = kept.likeness > 0
+        pixels = torch.where(is_aligned, (start + slope * unlike.log()).exp(), settings.loose_width)
+        sigma = pixels * kept.poses.field_of_view_deg / SIZE
+        sigma = sigma.clamp_min(0.05 * self.base_map.resolution_deg)
+        density = MultiOrderDensity.refined(
+            planet,
+            kept.poses.lat_lon.repeat(2, 1),
+            torch.cat((sigma, TAIL_WIDTH * sigma)),
+            torch.cat(((1 - TAIL) * share, TAIL * share)),
+        )
+        return density, probability
+
+
+def _apart(poses: Poses, count: int) -> list[int]:
+    """Return the first poses that are not about the same as one before them, `count` at most."""
+    kept: list[int] = []
+    for number in range(len(poses)):
+        if len(kept) == count:
+            break
+        one, others = poses[number : number + 1], poses[torch.tensor(kept, dtype=torch.long)]
+        near = sphere.angle(others.xyz, one.xyz) < torch.deg2rad(APART * one.field_of_view_deg)
+        turn = (others.heading_deg - one.heading_deg + 180) % 360 - 180
+        scale = (others.field_of_view_deg / one.field_of_view_deg).log().abs()
+        if not (near & (turn.abs() < TURN_APART_DEG) & (scale < SCALE_APART)).any():
+            kept.append(number)
+    return kept
