@@ -55,6 +55,7 @@ from icgeo.selection import (
 from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density
 from icgeo.travel import frame_times, mixture, smooth
+from icgeo.zoom.chain import SIZE, MapZoom
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ def predict(  # noqa: D417, PLR0913
     *,
     model: str | Path | MapModel = "tiny",
     map: MapSource | None = None,
+    zoom: bool = True,
+    heading: float | str = "any",
     shots: int | None = None,
     select: str | Strategy = "nearest",
     features: str | None = None,
@@ -120,7 +123,10 @@ def predict(  # noqa: D417, PLR0913
             folder of photos with EXIF locations; or None.
         model: "tiny", a checkpoint folder, a hub id, or a model already loaded.
         map: what `icgeo.data.base_maps.open_map` opens, such as "blue-marble" or a GeoTIFF: views
-            of it are examples, too.
+            of it are examples, too; and where the model compares parts, the answer is zoomed to
+            the place on it.
+        zoom: False leaves it at the examples.
+        heading: compass direction of the upper edge of the photos in degrees, or "any".
         shots: the number of examples that each photo is shown; this and the other options stand
             in `icgeo.options.LocateOptions`, `icgeo.models.LoadOptions` and `Geolocator`.
         **unknown: is refused.
@@ -198,6 +204,12 @@ class Geolocator(LocateOptions, LoadOptions):
                 raise ValueError(f"expected {field} of at least {least}, got {value}")
         if self.point not in POINTS:
             raise ValueError(f"expected point to be one of {sorted(POINTS)}, got {self.point!r}")
+        if self.heading != "any" and not (
+            isinstance(self.heading, int | float) and -360 <= self.heading <= 360
+        ):
+            raise ValueError(
+                f'expected heading in degrees, or "any", got {self.heading!r}; 0 is north up'
+            )
         make_strategy(self.select, self)
         if self.map is not None and self.shots is None:
             object.__setattr__(self, "shots", MAP_SHOTS)
@@ -384,6 +396,11 @@ class Geolocator(LocateOptions, LoadOptions):
             PhotoError: an example cannot be read.
             UsageError: the map cannot be used.
         """
+        if self._zooms:
+            _ = self.map_zoom
+            if pairs := self._examples(examples):
+                replace(self, map=None).prepare(pairs)
+            return
         pairs = self._bank_examples(examples)
         if not self._chooses(pairs):
             self.context(pairs)
@@ -464,11 +481,46 @@ class Geolocator(LocateOptions, LoadOptions):
             PhotoError: a photo cannot be read.
             ValueError: an example is wrong.
         """
+        if self._zooms:
+            return self._zoom(as_photos(photos), self._examples(examples))
         photos, pairs = as_photos(photos), self._bank_examples(examples)
         if self._chooses(pairs) and photos:
             selecting = self._selecting(pairs)
             return selecting.locate(photos, callback_on_step_end=callback_on_step_end)
         return self._locate_alike(photos, pairs, callback_on_step_end=callback_on_step_end)
+
+    @property
+    def _zooms(self) -> bool:
+        """Whether photos are found on the map itself."""
+        is_asked = self.zoom and self.map is not None and self.shots != 0
+        return is_asked and self.matching and self.loaded.matcher is not None
+
+    @cached_property
+    def map_zoom(self) -> MapZoom:
+        """The map, indexed to be searched; from disk, if it was before.
+
+        Raises:
+            UsageError: the map cannot be used, or a package is missing.
+        """
+        if self.map is None:
+            raise UsageError("expected a map to zoom on, got none; give map=, as map='blue-marble'")
+        return MapZoom.open(open_map(self.map), self.loaded)
+
+    def _zoom(self, photos: Sequence[Photo], pairs: Sequence[Example]) -> list[Prediction]:
+        """Locate photos on the map; what examples say is a prior."""
+        heading = None if self.heading == "any" else float(self.heading)
+        pixels = square_pixels(photos, SIZE)
+        found = [self.map_zoom.locate(photo, heading_deg=heading) for photo in pixels]
+        if pairs and photos:
+            others = replace(self, map=None).locate(photos, pairs)
+            found = [one.given(other) for one, other in zip(found, others, strict=True)]
+        in_domain = self.loaded.in_domain(pixels) if photos else None
+        if in_domain is None:
+            return found
+        if not in_domain.all():
+            _warn_of_other_photos()
+        told = zip(found, in_domain.tolist(), strict=True)
+        return [replace(prediction, in_domain=is_inside) for prediction, is_inside in told]
 
     def _locate_alike(
         self,

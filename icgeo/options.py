@@ -81,6 +81,11 @@ class LocateOptions:
     map: str | None = None
     """A map from which examples are cut, beside those given: blue-marble, etopo1, shaded-relief, a
     picture of a whole planet, a GeoTIFF, PMTiles, MBTiles, or a folder of tiles z/x/y."""
+    zoom: bool = True
+    """Zoom on the map: from the planet to windows and to the place; else its views are examples."""
+    heading: Any = "any"
+    """Compass direction of the upper edge of the photos in degrees, for the zoom: 0 is north up;
+    "any" finds it."""
     shots: int | None = None
     """Number of examples that each photo is shown, chosen for it; by default all of them, and 16
     with a map."""

@@ -46,10 +46,7 @@ class Poses:
         """Right, down and ahead of each view."""
         north, east = sphere.north_east(self.xyz)
         turn = torch.deg2rad(self.heading_deg)[:, None]
-        up, right = (
-            turn.cos() * north + turn.sin() * east,
-            turn.cos() * east - turn.sin() * north,
-        )
+        up, right = (turn.cos() * north + turn.sin() * east, turn.cos() * east - turn.sin() * north)
         return torch.stack((right, -up, self.xyz), dim=-2)
 
     def rays(self, places: Float[Tensor, "#views points 2"]) -> Float[Tensor, "views points 3"]:
@@ -59,7 +56,9 @@ class Poses:
 
     def places(self, rays: Float[Tensor, "#views points 3"]) -> Float[Tensor, "views points 2"]:
         """Return where directions lie in the views; what is not ahead is infinitely far."""
-        right, down, ahead = einsum(self.axes, rays.expand(len(self), -1, -1), "v a c, v p c -> a v p")
+        right, down, ahead = einsum(
+            self.axes, rays.expand(len(self), -1, -1), "v a c, v p c -> a v p"
+        )
         ahead = torch.where(ahead > 0.05, ahead, 0)
         return torch.stack((right, down), dim=-1) / (ahead * self.tangent[:, None])[..., None]
 
@@ -91,7 +90,9 @@ class Poses:
 
 
 def similarities(
-    shift: Float[Tensor, "warps 2"], scale: Float[Tensor, " warps"], turn_deg: Float[Tensor, " warps"]
+    shift: Float[Tensor, "warps 2"],
+    scale: Float[Tensor, " warps"],
+    turn_deg: Float[Tensor, " warps"],
 ) -> Float[Tensor, "warps 2 3"]:
     """Return warps that turn clockwise, scale, then shift."""
     cos, sin = (scale * f(torch.deg2rad(turn_deg)) for f in (torch.cos, torch.sin))

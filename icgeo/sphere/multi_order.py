@@ -94,7 +94,11 @@ class MultiOrderDensity(Density):
         mass = (1 - weight.sum()).clamp_min(0) * base.mass[parent] * area * base.nside**2
         # widened by the second moment of a cell, as in `Density.from_mixture`
         spread = sigma.square() + area[:, None] * math.pi / 36
-        kernels = area[:, None] / spread * torch.exp(-(centre[:, None] - xyz).square().sum(-1) / 2 / spread)
+        kernels = (
+            area[:, None]
+            / spread
+            * torch.exp(-(centre[:, None] - xyz).square().sum(-1) / 2 / spread)
+        )
         mass = mass + kernels / kernels.sum(0) @ weight
         return cls(uniq, mass)
 
@@ -205,13 +209,15 @@ class MultiOrderDensity(Density):
         """Climb from the best of the even cells: Weiszfeld's steps over the cells themselves."""
         held, vectors = self.cell_mass > 0, self._vectors
         mass, vectors = self.cell_mass[held], vectors[held]
-        start = torch.stack((sphere.to_xyz(best_points(self.mass, scale_km)), vectors[mass.argmax()]))
+        start = torch.stack(
+            (sphere.to_xyz(best_points(self.mass, scale_km)), vectors[mass.argmax()])
+        )
         scale, points = scale_km / EARTH_RADIUS_KM, []
         for point in start:
             for _ in range(60):
                 far = (vectors - point).norm(dim=-1).clamp_min(1e-7)
                 pull = mass * torch.exp(-far / scale) / far
-                point = torch.nn.functional.normalize(pull @ vectors, dim=-1)  # noqa: PLW2901
+                point = torch.nn.functional.normalize(pull @ vectors, dim=-1)
             points.append(point)
         gain = [torch.expm1(-(vectors - p).norm(dim=-1) / scale) @ mass for p in points]
         return sphere.to_lat_lon(points[int(torch.stack(gain).argmax())])

@@ -24,7 +24,7 @@ def align(
     By the enhanced correlation coefficient (Evangelidis and Psarakis 2008), which is free of haze
     and exposure, as OpenCV computes it; None where it does not converge near the start.
     """
-    cv2: Any = require("cv2", "aligning a photo with a map", "zoom")
+    cv2: Any = require("cv2", "aligning a photo with a map", "map")
     template, image = (_grey(one) for one in (query, view))
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ITERATIONS, LEAST_GAIN)
     warp = np.eye(2, 3, dtype=np.float32)

@@ -5,25 +5,30 @@ probability comes from how alike query and map are there, what no window holds s
 density of the level before.
 """
 
+import logging
 import math
 import time
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.util import find_spec
 
 import torch
-from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from icgeo import sphere
 from icgeo.data.base_maps import BaseMap
 from icgeo.data.poses import Poses
+from icgeo.models.map_model import MapModel
 from icgeo.models.matching import MatchSettings
 from icgeo.prediction import Prediction, ZoomLevel, informs
 from icgeo.sphere.density import Density
 from icgeo.sphere.multi_order import MultiOrderDensity
 from icgeo.zoom.align import align
-from icgeo.zoom.index import CROPS, Describe, MapIndex
+from icgeo.zoom.index import Describe, MapIndex
 from icgeo.zoom.refine import CLOSE, WIDE, tried
+
+logger = logging.getLogger(__name__)
 
 SIZE = 64
 """Side in pixels of the photo and of the views cut at its pose."""
@@ -83,6 +88,13 @@ class MapZoom:
     describe: Describe
     matching: MatchSettings
     settings: ZoomSettings = ZoomSettings()
+
+    @classmethod
+    def open(cls, base_map: BaseMap, model: MapModel) -> "MapZoom":
+        """Index a map by the parts of a model, or read its index from disk."""
+        describe = model.describe_parts
+        index = MapIndex.open(base_map, describe, model.fingerprint)
+        return cls(base_map, index, describe, model.settings.matching)
 
     def locate(
         self, photo: UInt8[Tensor, "3 size size"], *, heading_deg: float | None = None
@@ -160,6 +172,9 @@ class MapZoom:
 
     def _aligned(self, photo: UInt8[Tensor, "3 size size"], windows: Windows) -> Windows:
         """Align the photo with the map in the likeliest windows; those that agree are moved."""
+        if find_spec("cv2") is None:
+            _warn_of_no_alignment()
+            return windows
         count = min(ALIGNED, len(windows.poses))
         poses, likeness = windows.poses[:count], torch.zeros(count)
         agrees = torch.ones(count, dtype=torch.bool)
@@ -193,7 +208,10 @@ class MapZoom:
         """Refine level 0 by windows; return also how likely each of them is."""
         settings, apart = self.settings, _apart(windows.poses, len(windows.poses))
         kept = Windows(
-            windows.poses[apart], windows.views[apart], windows.parts[apart], windows.likeness[apart]
+            windows.poses[apart],
+            windows.views[apart],
+            windows.parts[apart],
+            windows.likeness[apart],
         )
         unlike = 1 - kept.likeness.double().square().clamp_max(1 - 1e-4)
         nats = settings.bias + settings.parts * kept.parts - settings.alignment * unlike.log()
@@ -212,6 +230,15 @@ class MapZoom:
             torch.cat(((1 - TAIL) * share, TAIL * share)),
         )
         return density, probability
+
+
+@cache
+def _warn_of_no_alignment() -> None:
+    """Warn once in a process."""
+    logger.warning(
+        "photos are placed to a few pixels, for opencv-python-headless is not there to align them "
+        "with the map: pip install 'icgeo[map]'"
+    )
 
 
 def _apart(poses: Poses, count: int) -> list[int]:

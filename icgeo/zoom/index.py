@@ -8,19 +8,18 @@ query may be, and has a short descriptor: its cells, pooled and projected to the
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, UInt8
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
 from icgeo import sphere
 from icgeo.data.base_maps import BaseMap
-from icgeo.sphere.healpix import cell_lat_lon, cell_of, cell_side
+from icgeo.data.map_cache import kept
 from icgeo.data.poses import Poses
+from icgeo.sphere.healpix import cell_lat_lon, cell_of, cell_side
 
 Describe = Callable[[UInt8[Tensor, "photos 3 size size"]], Float[Tensor, "photos cells channels"]]
 """Gives photos of any size that 4 divides the descriptors of their cells of 4 x 4 pixels."""
@@ -43,6 +42,8 @@ CROPS = (1.0, 0.84)
 TURN_DEG = 30.0
 LEAST_COVER = 0.75
 """Share of a view that the map has to show."""
+VERSION = 1
+"""Of how an index is made: another one makes those on disk anew."""
 
 
 def fields_of_view(resolution_deg: float, extent_deg: float = 180.0) -> list[float]:
@@ -95,23 +96,16 @@ class MapIndex:
         return cls(Poses(*fields), descriptors, mean, components)
 
     @classmethod
-    def open(cls, base_map: BaseMap, describe: Describe, folder: Path, key: str) -> "MapIndex":
-        """Read the index of a map from a folder of a cache, or build it and put it there.
+    def open(cls, base_map: BaseMap, describe: Describe, key: str) -> "MapIndex":
+        """Read the index of a map from disk, or build it and keep it; `key` is of the describer."""
 
-        `key` is of what describes.
-        """
-        path = folder / f"{base_map.fingerprint}-{key}.safetensors"
-        if not path.exists():
+        def make() -> dict[str, Tensor]:
             index = cls.build(base_map, describe)
-            tensors = {name: getattr(index.poses, name).contiguous() for name in _FIELDS}
-            tensors |= {name: getattr(index, name).contiguous() for name in _TENSORS}
-            folder.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_suffix(".part")
-            save_file(tensors, unfinished)
-            unfinished.replace(path)
-            return index
-        tensors = load_file(path)
-        poses = Poses(*(tensors.pop(name) for name in _FIELDS))
+            poses = {name: getattr(index.poses, name) for name in _FIELDS}
+            return poses | {name: getattr(index, name) for name in _TENSORS}
+
+        tensors = kept(("zoom", VERSION, base_map.fingerprint, base_map.bounds, key), make)
+        poses = Poses(*(tensors[name] for name in _FIELDS))
         return cls(poses, *(tensors[name] for name in _TENSORS))
 
     def search(
@@ -127,7 +121,9 @@ class MapIndex:
         Returns:
             how each try changes a pose (only its heading and field of view count), and likenesses.
         """
-        turns = torch.arange(0, 360, TURN_DEG) if heading_deg is None else torch.tensor([heading_deg])
+        turns = (
+            torch.arange(0, 360, TURN_DEG) if heading_deg is None else torch.tensor([heading_deg])
+        )
         crop, turn = torch.cartesian_prod(torch.tensor(CROPS), turns.float()).unbind(-1)
         tries = turned(photo, turn, crop, size=CELL * WINDOW)
         pooled = _pooled(_grid(describe(tries)))
@@ -163,9 +159,7 @@ def turned(
     fine = 2 * size  # the mean of 2 x 2 places is a pixel
     grid = functional.affine_grid(matrix, [len(crop), 3, fine, fine], align_corners=False)
     image = repeat(photo.float(), "c h w -> t c h w", t=len(crop))
-    sampled = functional.grid_sample(
-        image, grid, padding_mode="reflection", align_corners=False
-    )
+    sampled = functional.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
     return functional.avg_pool2d(sampled, 2).round().to(torch.uint8)
 
 
@@ -228,4 +222,8 @@ def _inside(base_map: BaseMap, lat_lon: Float[Tensor, "n 2"], margin_deg: float)
     wide = margin_deg / torch.cos(torch.deg2rad(lat)).clamp_min(0.02)
     span = (east - west) % 360 or 360.0
     across = (lon - west + wide) % 360 <= span + 2 * wide
-    return (lat >= south - margin_deg) & (lat <= north + margin_deg) & (across | (span + 2 * wide >= 360))
+    return (
+        (lat >= south - margin_deg)
+        & (lat <= north + margin_deg)
+        & (across | (span + 2 * wide >= 360))
+    )

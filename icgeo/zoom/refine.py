@@ -9,8 +9,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from icgeo.models.matching import MatchSettings, log_ratio, mutual_matches
 from icgeo.data.poses import similarities
+from icgeo.models.matching import MatchSettings, log_ratio, mutual_matches
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,9 @@ def test_a_region_outlines_cells_of_several_orders():
     whole = shapely.union_all(region.geometry)
     west, _, east, _ = whole.bounds
     assert (west, east) == (-180, 180)  # cut at the antimeridian
-    inside = whole.area / (np.degrees(1) ** 2) * sphere.EARTH_RADIUS_KM**2 * math.cos(math.radians(10))
+    inside = (
+        whole.area / (np.degrees(1) ** 2) * sphere.EARTH_RADIUS_KM**2 * math.cos(math.radians(10))
+    )
     assert inside == pytest.approx(density.credible_area_km2(0.9), rel=0.02)
 
 
@@ -109,7 +111,9 @@ def test_files_keep_the_cells(tmp_path, name):
     assert torch.equal(again.uniq, density.uniq)
     assert torch.allclose(again.cell_mass, density.cell_mass)
     even = Density.load(tmp_path / name)  # spread over cells of nside 1024 at most
-    assert even.probability_within("FR") == pytest.approx(density.probability_within("FR"), abs=0.01)
+    assert even.probability_within("FR") == pytest.approx(
+        density.probability_within("FR"), abs=0.01
+    )
 
 
 def test_a_window_in_a_geotiff(tmp_path):
