@@ -17,9 +17,6 @@ from typing import Any
 import icgeo
 from icgeo import config
 
-KINDS = ("bmng", "etopo1", "shadedrelief")
-
-
 @dataclass(frozen=True)
 class Row:
     """One line of a table: photos and the map on which they are looked for."""
@@ -224,6 +221,30 @@ def fitted_warp(points: Any, where: Any, likeness: Any) -> tuple[Any, int]:
     return warp, 0 if warp is None else int(kept.sum())
 
 
+def placed_by(points: Any, values: Any, known: Any, poses: Any) -> tuple[Any, int]:
+    """Return the place in degrees at which most keypoints agree, and how many."""
+    import torch
+
+    from icgeo import sphere
+
+    best, inliers = poses[:1].lat_lon[0], 0
+    if len(points) < LEAST_MATCHES:
+        return best, inliers
+    likeness = [torch.from_numpy(values) @ torch.from_numpy(one).T for _, one in known]
+    alike = [one.amax(1) if one.shape[1] else -torch.ones(len(one)) for one in likeness]
+    votes = torch.stack(alike, dim=1).argmax(1).bincount(minlength=len(known))
+    for number in votes.topk(VIEWED).indices.tolist():
+        if likeness[number].shape[1] < LEAST_MATCHES:
+            continue
+        warp, count = fitted_warp(points, known[number][0], likeness[number])
+        if count > inliers:
+            centre = warp @ [KEYPOINT_SIZE / 2, KEYPOINT_SIZE / 2, 1]
+            at = torch.from_numpy(centre * 2 / KEYPOINT_SIZE - 1)
+            ray = poses[number : number + 1].rays(at[None, None])[0, 0]
+            best, inliers = sphere.to_lat_lon(ray), count
+    return best, inliers
+
+
 def by_keypoints(picture: Any, taken: dict[str, Any], row: Row, *, way: str) -> Lines:
     """Match keypoints with those of the same cut views, and fit a similarity by RANSAC."""
     import cv2
@@ -239,26 +260,11 @@ def by_keypoints(picture: Any, taken: dict[str, Any], row: Row, *, way: str) -> 
     one = torch.ones(len(views.images), dtype=torch.float64)
     poses = Poses(sphere.to_xyz(views.lat_lon.double()), views.field_of_view_deg * one, 0 * one)
     known = [describe(image.permute(1, 2, 0).numpy()) for image in views.images]
-    tables = [torch.from_numpy(values) for _, values in known]
     lines: Lines = []
     for photo, place in zip(taken["photos"], taken["lat_lon"], strict=True):
         start = time.perf_counter()
         image = cv2.resize(photo.permute(1, 2, 0).numpy(), 2 * (KEYPOINT_SIZE,))
-        points, values = describe(image)
-        best, inliers = views.lat_lon[0], 0
-        if len(points) >= LEAST_MATCHES:
-            likeness = [torch.from_numpy(values) @ table.T for table in tables]
-            alike = [one.amax(1) if one.shape[1] else -torch.ones(len(one)) for one in likeness]
-            votes = torch.stack(alike, dim=1).argmax(1).bincount(minlength=len(known))
-            for number in votes.topk(VIEWED).indices.tolist():
-                if likeness[number].shape[1] < LEAST_MATCHES:
-                    continue
-                warp, count = fitted_warp(points, known[number][0], likeness[number])
-                if count > inliers:
-                    centre = warp @ [KEYPOINT_SIZE / 2, KEYPOINT_SIZE / 2, 1]
-                    at = torch.from_numpy(centre * 2 / KEYPOINT_SIZE - 1)
-                    ray = poses[number : number + 1].rays(at[None, None])[0, 0]
-                    best, inliers = sphere.to_lat_lon(ray), count
+        best, inliers = placed_by(*describe(image), known, poses)
         line = {"km": float(sphere.distance_km(best, place)), "sureness": math.log1p(inliers)}
         lines.append({**line, "seconds": time.perf_counter() - start})
     return lines
