@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from icgeo import sphere
+from icgeo.config import UsageError
 from icgeo.data.base_maps import BaseMap
 from icgeo.data.map_cache import kept
 from icgeo.data.poses import Poses
@@ -29,6 +30,8 @@ WINDOW = 8
 """Cells of a window in each direction: the query is seen at 32 pixels."""
 POOLED = 4
 CHANNELS = 128
+MOST_LEARNED = 4000
+"""Windows from which the main components are learned, at least."""
 WIDEST_DEG, SCALE_STEP = 59.4, math.sqrt(2)
 """Fields of view that are tried: from the widest down, by this factor."""
 MOST_WIDE_DEG, TILES_AT_ONCE = 16.0, 32
@@ -73,25 +76,27 @@ class MapIndex:
         """Cut the views of a map and describe them; north is up in all of them.
 
         Raises:
-            ValueError: the map shows too little of every view.
+            UsageError: the map shows too little of every view.
         """
         parts, poses = [], []
         for field in fields_of_view(base_map.resolution_deg, _extent(base_map)):
             for views, windows in _windows(base_map, field, describe):
                 poses.append(views)
-                parts.append(windows)
+                parts.append(windows.half())  # some hundred thousand of them
         if not poses:
-            raise ValueError(
+            raise UsageError(
                 f"expected a map that shows whole views, got {base_map.name}, which has too little "
                 "in every one of them; is it mostly without data?"
             )
-        pooled = torch.cat(parts)
-        generator = torch.Generator().manual_seed(0)
-        some = pooled[torch.randperm(len(pooled), generator=generator)[:4000]]
+        some = torch.cat([part[:: max(1, len(parts) // 50)] for part in parts])
+        step = max(1, len(some) // MOST_LEARNED)
+        some = some[::step].float()
         mean = some.mean(0)
         _, vectors = torch.linalg.eigh((some - mean).T @ (some - mean))
         components = vectors[:, -CHANNELS:].contiguous()
-        descriptors = functional.normalize((pooled - mean) @ components, dim=-1)
+        descriptors = torch.cat(
+            [functional.normalize((part.float() - mean) @ components, dim=-1) for part in parts]
+        )
         fields = (torch.cat([getattr(one, name) for one in poses]) for name in _FIELDS)
         return cls(Poses(*fields), descriptors, mean, components)
 

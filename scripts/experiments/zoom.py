@@ -17,6 +17,7 @@ from typing import Any
 import icgeo
 from icgeo import config
 
+
 @dataclass(frozen=True)
 class Row:
     """One line of a table: photos and the map on which they are looked for."""
@@ -68,10 +69,10 @@ class Options:
     """Numbers of `ROWS`; -1 to -5 are the worlds that the spread of baselines is fitted on."""
     ways: tuple[str, ...] = ("zoom", "cross-correlation", "parts alone")
     """zoom, cross-correlation, parts alone, sift, xfeat, efficientnet-lite0 (retrieval)."""
-    queries: int = 256
-    """Photos a row."""
-    worlds: int = 4
-    """Planets a procedural row; the photos are shared out among them."""
+    photos: int = 64
+    """Photos a part."""
+    parts: int = 4
+    """Parts a row, each of a planet of its own where planets are procedural."""
     height: int = 512
     """Of procedural planets, in pixels; real ones have 2048, for photos and maps alike."""
     seed: int = 1000
@@ -288,15 +289,13 @@ def run(options: Options) -> None:
     done = {(line["row"], line["way"], line["world"]) for line in read(options.out)}
     for number in options.rows:
         row = ROWS[number] if number >= 0 else FITTED[-number - 1]
-        is_real = row.map in icgeo.data.orbit.REAL_WORLDS
-        worlds = 8 if is_real else options.worlds  # parts of a row that are written at once
-        for world in range(worlds):
+        for world in range(options.parts):
             todo = [w for w in options.ways if (row.name, w, world) not in done]
             if not todo:
                 continue
             seed = options.seed + world
             own = planet(row.photos or row.map, seed, options)
-            taken = take_photos(own, row, options.queries // worlds, seed)
+            taken = take_photos(own, row, options.photos, seed)
             picture = planet(row.map, seed, options) if row.photos else own
             for way in todo:
                 lines = WAYS[way](picture, taken, row)
