@@ -24,7 +24,7 @@ PEAK = """
 import json, resource, sys
 import icgeo
 photos, source = sys.argv[1:-1], sys.argv[-1]
-predictions = icgeo.predict(photos, map=source)
+predictions = icgeo.predict(photos, map=source, zoom=False)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps({"places": [[one.lat, one.lon] for one in predictions], "bytes": peak * 1024}))
 """

@@ -61,6 +61,11 @@ def summary(prediction: Prediction, truth: tuple[float, float] | None = None) ->
         if truth is not None:
             off = distance_km([*place], [*truth]).item()
             rows.append(["Distance to the truth", f"{off:,.0f} km"])
+    if prediction.located and prediction.levels:
+        rows += [
+            ["Upper edge towards", f"{prediction.heading_deg:.0f} degrees"],
+            ["Field of view", f"{prediction.field_of_view_deg:.1f} degrees"],
+        ]
     rows += [
         [f"{level:.0%} region", f"{rounded(prediction.density.credible_area_km2(level))} km²"]
         for level in CREDIBLE_LEVELS

@@ -200,7 +200,7 @@ def _windows(
          torch.cat((0 * one, one / wide, places[:, 1:]), -1)), dim=1
     )  # fmt: skip
     found = []
-    for some in cells.split(TILES_AT_ONCE):
+    for some in cells.split(4 * TILES_AT_ONCE // wide**2):
         xyz = sphere.to_xyz(cell_lat_lon(some, nside))
         field_of_view = torch.full_like(xyz[:, 0], 2 * math.degrees(math.atan(half)))
         tiles = Poses(xyz, field_of_view, torch.zeros_like(field_of_view))
