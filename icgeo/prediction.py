@@ -143,6 +143,8 @@ class ZoomLevel:
     """The map as seen from there."""
     probability: Float[Tensor, " windows"]
     """How likely each is; what is left is elsewhere."""
+    likeness: Float[Tensor, " windows"]
+    """Correlation of photo and map there, once they are aligned; 0 where they are not."""
     density: Density
 
     @property

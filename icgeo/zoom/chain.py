@@ -109,15 +109,16 @@ class MapZoom:
         """
         start = time.perf_counter()
         first, likeness, planet = self._search(photo, heading_deg)
-        levels = [self._level("planet", first, self._cut(first), likeness.softmax(0), planet)]
+        none = torch.zeros(len(first))
+        views, share = self._cut(first), likeness.softmax(0)
+        levels = [ZoomLevel("planet", first, views, share, none, planet)]
         matched = self._matched(photo, first)
-        density, probability = self._chained(planet, matched)
-        levels.append(self._level("windows", matched.poses, matched.views, probability, density))
-        aligned = self._aligned(photo, matched)
-        density, probability = self._chained(planet, aligned)
-        best = probability.argsort(descending=True)
-        probability, views = probability[best], aligned.views[best]
-        levels.append(self._level("place", aligned.poses[best], views, probability, density))
+        for name, windows in (("windows", matched), ("place", self._aligned(photo, matched))):
+            density, probability = self._chained(planet, windows)
+            best = probability.argsort(descending=True)
+            poses, views, alike = windows.poses[best], windows.views[best], windows.likeness[best]
+            levels.append(ZoomLevel(name, poses, views, probability[best], alike, density))
+        probability = levels[-1].probability
         located = informs(density)
         return replace(
             Prediction.from_density(
@@ -132,11 +133,6 @@ class MapZoom:
     def _cut(self, poses: Poses) -> UInt8[Tensor, "windows 3 size size"]:
         fields = (poses.lat_lon, poses.field_of_view_deg, poses.heading_deg)
         return self.base_map.views(*fields, size=SIZE)[0]
-
-    def _level(
-        self, name: str, poses: Poses, views: Tensor, probability: Tensor, density: Density
-    ) -> ZoomLevel:
-        return ZoomLevel(name, poses, views, probability, density)
 
     def _search(
         self, photo: UInt8[Tensor, "3 size size"], heading_deg: float | None

@@ -136,7 +136,7 @@ def by_zoom(picture: Any, taken: dict[str, Any], row: Row) -> Lines:
         for level in found.levels:
             line[f"nll_{level.name}"] = -float(level.density.log_prob(place))
             line[f"km_{level.name}"] = float(sphere.distance_km(level.poses[:1].lat_lon[0], place))
-        line["nll"] = line["nll_place"]
+        line["nll"], line["likeness"] = line["nll_place"], float(last.likeness[0])
         line["level"] = float(found.density.credible_level(place))
         line["area_90_km2"] = found.density.credible_area_km2(0.9)
         lines.append(line)
