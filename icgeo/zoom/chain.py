@@ -41,7 +41,7 @@ APART, TURN_APART_DEG, SCALE_APART = 0.25, 40.0, 0.3
 or than this logarithm of their fields of view."""
 KERNEL = 0.045
 """Standard deviation of the place of a view of the index, as a share of its field of view."""
-TAIL, TAIL_WIDTH = 0.2, 4.0
+TAIL, TAIL_WIDTH = 0.2, 6.0
 """Share of a kernel that is wider, and how much."""
 
 
@@ -62,8 +62,10 @@ class ZoomSettings:
     """Weight of the evidence of alike cells, in nats."""
     alignment: float = 2.46
     """Weight of -log(1 - likeness^2) after the alignment."""
-    width: tuple[float, float] = (-0.7, 0.66)
+    width: tuple[float, float] = (-0.07, 1.0)
     """Logarithm of the error of an aligned pose in pixels: at (1 - likeness^2) of 1, and slope."""
+    least_width: float = 0.0085
+    """Error that is left where they are the same, in pixels."""
     loose_width: float = 1.6
     """Error of a pose that is not aligned, in pixels."""
 
@@ -218,7 +220,8 @@ class MapZoom:
         probability[apart] = share
         start, slope = settings.width
         is_aligned = kept.likeness > 0
-        pixels = torch.where(is_aligned, (start + slope * unlike.log()).exp(), settings.loose_width)
+        tight = torch.hypot(unlike**slope * math.exp(start), torch.tensor(settings.least_width))
+        pixels = torch.where(is_aligned, tight, settings.loose_width)
         sigma = pixels * kept.poses.field_of_view_deg / SIZE
         sigma = sigma.clamp_min(0.01 * self.base_map.resolution_deg)
         density = MultiOrderDensity.refined(

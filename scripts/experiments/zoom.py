@@ -75,7 +75,7 @@ class Options:
     """Parts a row, each of a planet of its own where planets are procedural."""
     height: int = 512
     """Of procedural planets, in pixels; real ones have 2048, for photos and maps alike."""
-    seed: int = 1000
+    seed: int = 2000
     """Of worlds and photos."""
     out: Path = Path("runs/zoom/lines.jsonl")
     """The file of lines."""
@@ -373,6 +373,8 @@ def report(options: Options) -> None:
         told["heading within 5 degrees"] = f"{(turned < 5).mean():.0%}" if len(turned) else ""
         told["seconds"] = f"{some['seconds'].median():.2f}"
         rows.append(told)
+    if not rows:
+        return
     print(to_markdown(pandas.DataFrame(rows)))
     zoomed = frame[(frame["way"] == "zoom") & ~frame["row"].isin([row.name for row in FITTED])]
     levels = ("planet", "windows", "place")
