@@ -514,6 +514,12 @@ class Geolocator(LocateOptions, LoadOptions):
         if pairs and photos:
             others = replace(self, map=None).locate(photos, pairs)
             found = [one.given(other) for one, other in zip(found, others, strict=True)]
+        if self.point != "best":
+            points = [getattr(one.density, self.point)().tolist() for one in found]
+            found = [
+                replace(one, lat=lat, lon=lon) if one.located else one
+                for one, (lat, lon) in zip(found, points, strict=True)
+            ]
         in_domain = self.loaded.in_domain(pixels) if photos else None
         if in_domain is None:
             return found
