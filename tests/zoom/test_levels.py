@@ -25,7 +25,7 @@ def picture():
     return ((smooth / smooth.std() * 0.15 + 0.5).clamp(0, 1) * 255).to(torch.uint8)
 
 
-@pytest.mark.parametrize(("right", "down"), [(3, 0), (0, -4), (-2, 5)])
+@pytest.mark.parametrize(("right", "down"), [(3, 0), (0, -4), (-2, 3)])
 def test_alignment_finds_a_shift_in_spite_of_haze(picture, right, down):
     view = picture[:, 16:80, 16:80]
     query = picture[:, 16 + down : 80 + down, 16 + right : 80 + right]
