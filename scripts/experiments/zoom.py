@@ -343,47 +343,62 @@ def with_spreads(frame: Any) -> Any:
     return frame
 
 
-def report(options: Options) -> None:
-    """Print the tables; intervals are clustered by world, and on the Earth by photo."""
-    import pandas
+def told(name: str, way: str, some: Any, zoomed: Any) -> dict[str, Any]:
+    """Return one line of the table; intervals are clustered by world, and on the Earth by photo."""
     import torch
 
-    from icgeo.evaluation import to_markdown
-    from icgeo.metrics.intervals import bootstrap_interval, weighted_median
+    from icgeo.data.orbit import REAL_WORLDS
+    from icgeo.metrics.intervals import bootstrap_interval, paired_bootstrap, weighted_median
 
-    frame = with_spreads(pandas.DataFrame(read(options.out)))
-    rows = []
-    for (name, way), some in frame.groupby(["row", "way"], sort=False):
-        if name in {row.name for row in FITTED}:
-            continue
-        is_real = name.split(",")[0] in icgeo.data.orbit.REAL_WORLDS
-        clusters = None if is_real else some["world"].to_numpy()
-        km = torch.tensor(some["km"].to_numpy())
-        generator = torch.Generator().manual_seed(0)
-        median = bootstrap_interval(
-            km, statistic=weighted_median, clusters=clusters, generator=generator
-        )
-        told = {"row": name, "way": way, "photos": len(some)}
-        told["median km"] = f"{median.estimate:.1f} ({median.low:.1f} to {median.high:.1f})"
-        told["within 200 km"] = f"{(km < 200).double().mean():.1%}"
-        told["NLL"] = f"{some['nll'].mean():.2f}" if "nll" in some else ""
-        level = some["level"].dropna() if "level" in some else []
-        told["in the 90 % region"] = f"{(level < 0.9).mean():.0%}" if len(level) else ""
-        turned = some["heading_error"].dropna() if "heading_error" in some else []
-        told["heading within 5 degrees"] = f"{(turned < 5).mean():.0%}" if len(turned) else ""
-        told["seconds"] = f"{some['seconds'].median():.2f}"
-        rows.append(told)
-    if not rows:
+    generator = torch.Generator().manual_seed(0)
+    is_one = name.split(",")[0] in REAL_WORLDS or some["world"].nunique() == 1
+    how: dict[str, Any] = {"generator": generator}
+    how["clusters"] = None if is_one else some["world"].to_numpy()
+    km = torch.tensor(some["km"].to_numpy())
+    median = bootstrap_interval(km, statistic=weighted_median, **how)
+    line = {"row": name, "way": way, "photos": len(some)}
+    line["median km"] = f"{median.estimate:.1f} ({median.low:.1f} to {median.high:.1f})"
+    line["within 200 km"] = f"{(km < 200).double().mean():.1%}"
+    line["NLL"] = f"{some['nll'].mean():.2f}" if some["nll"].notna().all() else ""
+    line["less that of the zoom"] = ""
+    if way != "zoom" and line["NLL"] and len(zoomed) == len(some):
+        gap = paired_bootstrap(some["nll"].to_numpy(), zoomed["nll"].to_numpy(), **how)
+        line["less that of the zoom"] = f"{gap.estimate:.1f} ({gap.low:.1f} to {gap.high:.1f})"
+    level, turned = some["level"].dropna(), some["heading_error"].dropna()
+    line["in the 90 % region"] = f"{(level < 0.9).mean():.0%}" if len(level) else ""
+    line["heading within 5 degrees"] = f"{(turned < 5).mean():.0%}" if len(turned) else ""
+    line["seconds"] = f"{some['seconds'].median():.2f}"
+    return line
+
+
+def report(options: Options) -> None:
+    """Print the tables."""
+    import pandas
+
+    from icgeo.evaluation import to_markdown
+
+    frame = pandas.DataFrame(read(options.out))
+    columns = [*frame.columns, *({"nll", "level", "heading_error"} - {*frame.columns})]
+    frame = with_spreads(frame.reindex(columns=columns))
+    frame = frame[~frame["row"].isin([row.name for row in FITTED])]
+    frame = frame.sort_values(["world", "query"], kind="stable")
+    zoomed = dict(iter(frame[frame["way"] == "zoom"].groupby("row")))
+    if frame.empty:
         return
-    print(to_markdown(pandas.DataFrame(rows)))
-    zoomed = frame[(frame["way"] == "zoom") & ~frame["row"].isin([row.name for row in FITTED])]
+    lines = [
+        told(name, way, some, zoomed.get(name, ()))
+        for (name, way), some in frame.groupby(["row", "way"], sort=False)
+    ]
+    print(to_markdown(pandas.DataFrame(lines)))
+    if not zoomed:
+        return
     levels = ("planet", "windows", "place")
     means = {
         **{f"median km, {level}": (f"km_{level}", "median") for level in levels},
         **{f"NLL, {level}": (f"nll_{level}", "mean") for level in levels},
     }
-    chain = zoomed.groupby("row", sort=False).agg(**means).round(2).reset_index()
-    print(to_markdown(chain.astype(str)))
+    chain = frame[frame["way"] == "zoom"].groupby("row", sort=False).agg(**means)
+    print(to_markdown(chain.round(2).reset_index().astype(str)))
 
 
 def main(options: Options) -> None:
