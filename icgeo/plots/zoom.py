@@ -34,8 +34,9 @@ def plot_zoom(
     if not prediction.levels:
         raise ValueError("expected a prediction of a zoom, got one without levels; give it a map")
     levels = prediction.levels
-    figure = Figure(figsize=(2.6 * (1 + len(levels)), 6.0), layout="constrained")
-    grid = figure.subplots(2, 1 + len(levels), height_ratios=(1, 1.1))
+    wide = [1.0, 2.0] + [1.0] * (len(levels) - 1)  # the planet is twice as wide as high
+    figure = Figure(figsize=(2.6 * sum(wide), 5.6), layout="constrained")
+    grid = figure.subplots(2, 1 + len(levels), width_ratios=wide)
     square = square_pixels([photo], 256)[0].permute(1, 2, 0).numpy()
     _show(grid[0, 0], square, "The photo")
     grid[1, 0].set_axis_off()
