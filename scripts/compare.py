@@ -263,7 +263,7 @@ def draw_shots(scores: Any) -> Any:
     handles: dict[str, Any] = {}
     for panel in panels:
         handles |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
-    figure.legend([*handles.values()], [*handles], loc="outside right", fontsize="small")
+    figure.legend([*handles.values()], [*handles], loc="outside right upper", fontsize="small")
     return figure
 
 
