@@ -596,6 +596,7 @@ def used(model: Any, episode: Any, own: Any) -> dict[str, str]:
     import torch
 
     from icgeo import features
+    from icgeo.evaluation.scores import GUESS_KM
     from icgeo.metrics import median_error
     from icgeo.selection import Bank, Nearest, Selecting
     from icgeo.sphere import distance_km
@@ -611,7 +612,12 @@ def used(model: Any, episode: Any, own: Any) -> dict[str, str]:
         locator = icgeo.Geolocator(model, prompt=episode.prompt, matching=False)
         chosen = Selecting(locator, Bank(episode.examples, own), Nearest(), shots=4)
         pairs = list(zip(chosen.locate(asked, episode.examples[:4]), truth, strict=True))
-        error = median_error([distance_km((one.lat, one.lon), at).item() for one, at in pairs])
+        error = median_error(
+            [
+                distance_km((one.lat, one.lon), at).item() if one.located else GUESS_KM
+                for one, at in pairs
+            ]
+        )
         nll = sum(-one.density.log_prob(at).item() for one, at in pairs) / len(pairs)
         name = f"{episode.world}: map with 4 nearest, median km, NLL"
         cells[name] = f"{error:,.0f}, {nll:.2f}"
