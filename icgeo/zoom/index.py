@@ -53,7 +53,7 @@ def fields_of_view(resolution_deg: float, extent_deg: float = 180.0) -> list[flo
     """Return the fields of view that are tried on a map, in degrees, the widest first.
 
     >>> [round(field, 1) for field in fields_of_view(0.35)]
-    [59.4, 42.0, 29.7, 21.0, 14.9, 10.5]
+    [59.4, 42.0, 29.7, 21.0, 14.8, 10.5]
     """
     least = max(PIXELS_WIDE * resolution_deg, NARROWEST_DEG)
     widest = min(WIDEST_DEG, extent_deg)

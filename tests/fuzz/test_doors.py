@@ -152,6 +152,13 @@ def sky_map(name):
     return (folder() / name).read_bytes()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _sky_maps_are_there():
+    """What saving them imports draws random numbers, which hypothesis forbids in strategies."""
+    for name in MAPS:
+        sky_map(name)
+
+
 sky_maps = st.sampled_from(MAPS).flatmap(
     lambda name: st.tuples(st.just(name), spoiled(sky_map(name), WORDS))
 )
