@@ -39,6 +39,8 @@ COLUMNS = (
     *("seconds", "error"),
 )
 """Of a file of answers."""
+ZOOMED = ("heading_deg", "field_of_view_deg")
+"""Further columns where a map is zoomed on."""
 SUFFIXES = (".csv", ".geojson", ".jsonl", ".parquet")
 
 
@@ -367,7 +369,8 @@ def _save(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     from geopandas import GeoDataFrame, GeoSeries
     from pandas import DataFrame
 
-    frame = DataFrame(rows, columns=COLUMNS)
+    found = [name for name in ZOOMED if any(name in row for row in rows)]
+    frame = DataFrame(rows, columns=[*COLUMNS, *found])
     try:
         with write_atomically(path) as partial:
             match path.suffix.lower():

@@ -399,7 +399,7 @@ class Geolocator(LocateOptions, LoadOptions):
         if self._zooms:
             _ = self.map_zoom
             if pairs := self._examples(examples):
-                replace(self, map=None).prepare(pairs)
+                self._without_map.prepare(pairs)
             return
         pairs = self._bank_examples(examples)
         if not self._chooses(pairs):
@@ -455,7 +455,12 @@ class Geolocator(LocateOptions, LoadOptions):
             PhotoError: a photo cannot be read.
             ValueError: an example is wrong.
         """
-        photos, pairs = as_photos(photos), self._bank_examples(examples)
+        return self._choose(as_photos(photos), self._bank_examples(examples))
+
+    def _choose(
+        self, photos: Sequence[Photo], pairs: Sequence[Example]
+    ) -> Int[Tensor, "photos shots"]:
+        """Return which of all examples, those of the map too, each photo is shown."""
         if self._chooses(pairs) and photos and self.shots:
             return self._selecting(pairs).choose(photos, self.shots)
         count = len(pairs) if self.shots is None else min(len(pairs), self.shots)
@@ -489,6 +494,11 @@ class Geolocator(LocateOptions, LoadOptions):
             return selecting.locate(photos, callback_on_step_end=callback_on_step_end)
         return self._locate_alike(photos, pairs, callback_on_step_end=callback_on_step_end)
 
+    @cached_property
+    def _without_map(self) -> "Geolocator":
+        """The same model and options, for what the examples say alone."""
+        return replace(self, model=self.loaded, map=None)
+
     @property
     def _zooms(self) -> bool:
         """Whether photos are found on the map itself."""
@@ -512,7 +522,7 @@ class Geolocator(LocateOptions, LoadOptions):
         pixels = square_pixels(photos, SIZE)
         found = [self.map_zoom.locate(photo, heading_deg=heading) for photo in pixels]
         if pairs and photos:
-            others = replace(self, map=None).locate(photos, pairs)
+            others = self._without_map.locate(photos, pairs)
             found = [one.given(other) for one, other in zip(found, others, strict=True)]
         if self.point != "best":
             points = [getattr(one.density, self.point)().tolist() for one in found]
@@ -667,7 +677,7 @@ class Geolocator(LocateOptions, LoadOptions):
         pairs = self._bank_examples(examples)
         if not (pairs and self.matching):
             return None
-        (chosen,) = self.choose_for(photo, pairs)
+        (chosen,) = self._choose([photo], pairs)
         context = self.context([pairs[number] for number in chosen.tolist()])
         evidence = self.loaded.explain(context, self._pixels([photo])[0], count=count)
         return evidence and replace(evidence, example=chosen[evidence.example])

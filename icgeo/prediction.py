@@ -304,7 +304,8 @@ class Prediction:
         lat, lon = (self.lat, self.lon) if self.located else (None, None)
         told = {name: getattr(self, name) for name in ("located", "legibility", "in_domain")}
         if self.levels:
-            told |= {n: getattr(self, n) for n in ("heading_deg", "field_of_view_deg")}
+            found = ("heading_deg", "field_of_view_deg")
+            told |= {name: getattr(self, name) if self.located else None for name in found}
         areas = {f"area_{p}_km2": self.density.credible_area_km2(p / 100) for p in (50, 90)}
         return {"lat": lat, "lon": lon, **told, **areas, "seconds": self.seconds}
 

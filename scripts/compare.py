@@ -29,7 +29,8 @@ class Options:
     features: str = "tiny"
     """What ways that learn or retrieve see: a name of `icgeo.features.open`."""
     settings: Literal["reduced", "published"] = "reduced"
-    """Settings for minutes on a core, or those of configs/baselines."""
+    """Settings for minutes on a core, or those of configs/baselines for the ways trained on the
+    Earth; those fitted on the examples of an episode keep theirs."""
     train_views: int = 4000
     """Views of the Earth to train on."""
     train_seconds: float = 60.0
@@ -69,7 +70,7 @@ def main(options: Options) -> None:
         parts = [compare(make, photo_episodes(options), (10**6,), folder / "photos")]
     else:
         parts = [compare(make, orbit_episodes(options), options.shots, folder / "shown")]
-        if options.train_seconds:
+        if options.train_seconds and trained_ways(options):
             parts.insert(0, compare_trained(options, features, folder))
     rows, costs = (concat(part, ignore_index=True) for part in zip(*parts, strict=True))
     rows = icgeo.evaluation.episodes.name_groups(rows)
@@ -91,15 +92,23 @@ def shown_ways(options: Options, features: Any, episode: Any) -> dict[str, Any]:
         ways["population"] = Population()
     ways["retrieval"] = Retrieval(features)
     ways["kernel retrieval"] = KernelRetrieval(features)
-    ways["re-ranked"] = Reranked(features)
+    if "re-ranked" in (options.ways or ("re-ranked",)):
+        ways["re-ranked"] = Reranked(features, name="re-ranked")
     ways["cross-correlation"] = AlikeParts()
     for name, way in WAYS.items():
-        chosen = replace(way, few=published(name, way)) if options.settings == "published" else way
         fit: dict[str, Any] = {"seconds": options.fit_seconds, "seed": options.seed}
-        ways[name] = InContextHead((way.features or features).encode, chosen, name, **fit)
+        ways[name] = InContextHead((way.features or features).encode, way, name, **fit)
     if options.benchmark == "orbit":
         ways["tiny"] = icgeo.Geolocator(prompt=episode.prompt, name="tiny")
     return {name: way for name, way in ways.items() if name in (options.ways or ways)}
+
+
+def trained_ways(options: Options) -> set[str]:
+    """Return the names of the ways to compare that are trained on the Earth, or need no example."""
+    from icgeo.baselines.registry import WAYS
+
+    known = {"chance", "population", "tiny", *WAYS}
+    return known & set(options.ways or known)
 
 
 def published(name: str, way: Any) -> Any:

@@ -259,8 +259,10 @@ def others(study: Study) -> "Section":
     for name, label in kinds.items():
         told = label(lat_lon)
         for space, x in spaces.items():
-            found = probe_labels(x, told, lat_lon)
-            cell = f"{found.balanced:.0%} of {found.labels}, chance {1 / found.labels:.0%}"
+            cell = "too few views"
+            if sum(told.count(one) >= 10 for one in set(told)) > 1:
+                found = probe_labels(x, told, lat_lon)
+                cell = f"{found.balanced:.0%} of {found.labels}, chance {1 / found.labels:.0%}"
             rows.setdefault(space, {})[name] = cell
     # near the coast a kilometre counts for more
     coast = np.arcsinh(labels.coast_distance_km(lat_lon) / 100)

@@ -91,6 +91,7 @@ class AnswerFile:
         """Read what earlier runs have left; a line that a kill has torn is passed over."""
         self.path = path
         self.answers: dict[str, Answer] = {}
+        self.sent = self.got = 0  # tokens, of answers that were asked for again as well
         self._lock = Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -103,7 +104,7 @@ class AnswerFile:
                 logger.warning("%s, line %d is no answer, and is asked again", path, number)
                 continue
             if answer:
-                self.answers[answer.key] = answer
+                self._add(answer)
 
     def append(self, answer: Answer) -> None:
         """Add an answer, and wait until it is on disk."""
@@ -113,7 +114,12 @@ class AnswerFile:
             stream.flush()
             os.fsync(stream.fileno())
             self._starts_line = True
-            self.answers[answer.key] = answer
+            self._add(answer)
+
+    def _add(self, answer: Answer) -> None:
+        self.answers[answer.key] = answer
+        self.sent += answer.input_tokens
+        self.got += answer.output_tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +148,8 @@ class LanguageLocator:
     """Whether questions that gave no place are asked again."""
     name: str = LANGUAGE
     _file: AnswerFile = field(init=False, repr=False)
+    _asked: set[str] = field(default_factory=set, init=False, repr=False)
+    """Questions of this run, which are not asked a third time."""
 
     def __post_init__(self) -> None:
         if self.budget_usd is not None and self.model.usd_per_million is None:
@@ -181,8 +189,7 @@ class LanguageLocator:
         logger.info("%s: %s", self.name, cost)
         if self.budget_usd is None or cost.usd is None:
             return
-        known = self._file.answers.values()
-        spent = self._usd(sum(a.input_tokens for a in known), sum(a.output_tokens for a in known))
+        spent = self._usd(self._file.sent, self._file.got)
         if (spent or 0.0) + cost.usd > self.budget_usd:
             raise UsageError(
                 f"expected at most {self.budget_usd:.2f} USD, of which {spent:.2f} are spent, got "
@@ -195,7 +202,8 @@ class LanguageLocator:
 
     def _is_known(self, key: str) -> bool:
         answer = self._file.answers.get(key)
-        return answer is not None and not (self.ask_again and answer.reason)
+        is_tried = key in self._asked or not self.ask_again
+        return answer is not None and (is_tried or not answer.reason)
 
     def _question(self, kind: str, turns: Sequence[Turn]) -> _Question:
         digest = blake2b(self.model.fingerprint.encode(), digest_size=16)
@@ -247,6 +255,7 @@ class LanguageLocator:
 
     def _ask_one(self, question: _Question) -> None:
         start = time.perf_counter()
+        self._asked.add(question.key)
         reply = self.model.ask(question.turns)
         heaviest, reason = None, reply.reason
         if question.kind == "place":

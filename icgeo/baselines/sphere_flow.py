@@ -166,7 +166,7 @@ class SphereFlowSettings(TrainingSettings):
     guidance: float = 2.0
     """Of points; likelihoods have none."""
     evaluations: int = 64
-    """Of the network, at most, to follow the flow."""
+    """Of the network, at most, to follow the flow; guided points take twice as many."""
     nside: int = 32
     """Of the density: cells of 1.8 degrees."""
     seed: int = 0

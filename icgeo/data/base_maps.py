@@ -127,6 +127,7 @@ class GridMap:
     def resolution_deg(self) -> float:
         """Side of a pixel of its finest level, in degrees at its middle."""
         lat, lon = self.grid.middle
+        lat = max(-89.9, min(89.9, lat))  # at a pole there is no longitude to step along
         steps = torch.tensor([-STEP_DEG / 2, STEP_DEG / 2], dtype=torch.float64)
         # longitudes of a square on the ground
         grid = torch.meshgrid(lat - steps, lon + steps / math.cos(math.radians(lat)), indexing="ij")

@@ -33,7 +33,12 @@ def kept(key: tuple[object, ...], make: Callable[[], Tensors]) -> Tensors:
     if not key:
         return make()
     name = blake2b(repr(key).encode(), digest_size=16).hexdigest()
-    path = cached_assets_path("icgeo", namespace="maps", subfolder="views") / f"{name}.safetensors"
+    try:
+        folder = cached_assets_path("icgeo", namespace="maps", subfolder="views")
+    except (OSError, ValueError) as error:
+        log.warning("cannot keep the views of a map: %s", error)
+        return make()
+    path = folder / f"{name}.safetensors"
     if path.is_file():
         try:
             tensors = load_file(path)
@@ -49,7 +54,7 @@ def kept(key: tuple[object, ...], make: Callable[[], Tensors]) -> Tensors:
                 {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, partial
             )
         _forget_oldest(path.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         log.warning("cannot keep the views of a map in %s: %s", path, error)
     return tensors
 

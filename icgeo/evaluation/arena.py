@@ -133,10 +133,11 @@ def automatic_votes(rows: DataFrame, *, tie_km: float = TIE_KM) -> Iterator[Vote
     known = rows[rows["true_lat"].notna() & rows["error"].isna()]
     known = known.assign(distance_km=known["distance_km"].fillna(GUESS_KM))
     for name, answers in by_query(known):
+        photo = name.rpartition("/")[0]  # at any number of shots
         for a, b in combinations(answers, 2):
             gap = b.distance_km - a.distance_km
             score = 0.5 if abs(gap) <= tie_km else float(gap > 0)
-            yield Vote(name, a.locator, b.locator, score)
+            yield Vote(photo, a.locator, b.locator, score)
 
 
 def by_query(rows: DataFrame) -> Iterator[tuple[str, list[Any]]]:

@@ -169,6 +169,8 @@ def align(
             f"expected the same photos in both spaces, got {len(a.points)} and {len(b.points)}"
         )
     call, count = MEASURES[measure], len(a.points)
+    if count // 2 < (least := max(a.k, b.k) + 2):
+        raise ValueError(f"expected at least {2 * least} photos for intervals, got {count}")
     value = call(a, b, torch.arange(count))
     generator = seeded_generator("alignment", measure)
     orders = [torch.randperm(count, generator=generator) for _ in range(2 * permutations)]

@@ -14,6 +14,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
+from tqdm import tqdm
 
 from icgeo import sphere
 from icgeo.config import UsageError
@@ -55,7 +56,7 @@ def fields_of_view(resolution_deg: float, extent_deg: float = 180.0) -> list[flo
     >>> [round(field, 1) for field in fields_of_view(0.35)]
     [59.4, 42.0, 29.7, 21.0, 14.8, 10.5]
     """
-    least = max(PIXELS_WIDE * resolution_deg, NARROWEST_DEG)
+    least = max(PIXELS_WIDE * resolution_deg, min(NARROWEST_DEG, extent_deg / 8))
     widest = min(WIDEST_DEG, extent_deg)
     count = max(1, 1 + math.floor(math.log(widest / least, SCALE_STEP) + 1e-9))
     return [widest / SCALE_STEP**number for number in range(count)]
@@ -79,7 +80,8 @@ class MapIndex:
             UsageError: the map shows too little of every view.
         """
         parts, poses = [], []
-        for field in fields_of_view(base_map.resolution_deg, _extent(base_map)):
+        fields = fields_of_view(base_map.resolution_deg, _extent(base_map))
+        for field in tqdm(fields, desc="indexing the map", disable=None, leave=False):
             for views, windows in _windows(base_map, field, describe):
                 poses.append(views)
                 parts.append(windows.half())  # some hundred thousand of them
@@ -97,8 +99,8 @@ class MapIndex:
         descriptors = torch.cat(
             [functional.normalize((part.float() - mean) @ components, dim=-1) for part in parts]
         )
-        fields = (torch.cat([getattr(one, name) for one in poses]) for name in _FIELDS)
-        return cls(Poses(*fields), descriptors, mean, components)
+        joined = (torch.cat([getattr(one, name) for one in poses]) for name in _FIELDS)
+        return cls(Poses(*joined), descriptors, mean, components)
 
     @classmethod
     def open(cls, base_map: BaseMap, describe: Describe, key: str) -> "MapIndex":
@@ -109,7 +111,8 @@ class MapIndex:
             poses = {name: getattr(index.poses, name) for name in _FIELDS}
             return poses | {name: getattr(index, name) for name in _TENSORS}
 
-        tensors = kept(("zoom", VERSION, base_map.fingerprint, base_map.bounds, key), make)
+        index = "zoom", VERSION, base_map.fingerprint, base_map.bounds, key
+        tensors = kept(index if base_map.fingerprint else (), make)
         poses = Poses(*(tensors[name] for name in _FIELDS))
         return cls(poses, *(tensors[name] for name in _TENSORS))
 

@@ -51,7 +51,7 @@ def test_nothing_tells_whose_answers_they_are(rows):
         told = describe(duel)
         assert not any(f"{name} " in told for name in ("one", "two", "same"))
         after = reveal(duel, "Tie", duels[place + 1 :])
-        is_last = all(other.query != duel.query for other in duels[place + 1 :])
+        is_last = all(other.photo != duel.photo for other in duels[place + 1 :])
         assert (duel.a.locator in after) == is_last
         assert ("The truth: 48.86° N, 2.35° E" in after) == is_last
 

@@ -123,13 +123,13 @@ def test_the_nearer_answer_wins():
     )
     votes = {(v.photo, v.first, v.second): v.score for v in automatic_votes(rows)}
     assert votes == {
-        ("e/q/4", "near", "nearly"): 0.5,
-        ("e/q/4", "near", "far"): 1.0,
-        ("e/q/4", "near", "none"): 1.0,
-        ("e/q/4", "nearly", "far"): 1.0,
-        ("e/q/4", "nearly", "none"): 1.0,
-        ("e/q/4", "far", "none"): 1.0,
-        ("e/other/4", "near", "none"): 0.0,
+        ("e/q", "near", "nearly"): 0.5,
+        ("e/q", "near", "far"): 1.0,
+        ("e/q", "near", "none"): 1.0,
+        ("e/q", "nearly", "far"): 1.0,
+        ("e/q", "nearly", "none"): 1.0,
+        ("e/q", "far", "none"): 1.0,
+        ("e/other", "near", "none"): 0.0,
     }
 
 
