@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import time
 from _thread import interrupt_main
 from dataclasses import dataclass, field
@@ -163,6 +164,15 @@ class Interrupted(EndpointModel):
         return super().ask(turns)
 
 
+@pytest.fixture
+def interruptible():
+    """Take interrupts, which a shell bars from what it runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_loses_nothing(server, ask, tmp_path):
     """What was asked is waited for; a run again asks the rest."""
     names, path = ["good", "city", "country", "busy"], tmp_path / "answers.jsonl"
