@@ -157,7 +157,7 @@ def haversine_km(a, b):
 
 
 def test_smoothing_is_the_published_formula():
-    """exp(-(haversine(cell, photo) - haversine(own cell, photo)) / 75), by the haversine; not normalised."""
+    """exp(-(d(cell, photo) - d(own cell, photo)) / 75), d by the haversine; not normalised."""
     cells, photos = (to_lat_lon(uniform(count, seed=count)) for count in (7, 5))
     labels = smooth_labels(to_xyz(photos), to_xyz(cells), 75.0)
     for row, photo in enumerate(photos.tolist()):
