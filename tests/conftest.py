@@ -17,6 +17,14 @@ settings.register_profile("icgeo", derandomize=True, deadline=None)
 settings.load_profile("icgeo")
 
 
+@pytest.fixture
+def forget_accelerator():
+    """Forget the precision that other tests of this process chose, which Accelerate keeps."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 @pytest.fixture(scope="module")
 def chromium(request):
     """Start a headless Chromium, for tests under the marker `browser`."""

@@ -32,6 +32,8 @@ from icgeo.training.heads import HeadTraining, InContextHead, train_head
 SMALL = {"width": 16, "batch_size": 8}
 CONFIGS = Path(__file__).parents[2] / "configs" / "baselines"
 
+pytestmark = pytest.mark.usefixtures("forget_accelerator")
+
 
 def photos(count, seed=0):
     """Random features and places."""

@@ -18,6 +18,7 @@ from icgeo.training.losses import FlowLoss
 from icgeo.training.options import EpisodeSamplingOptions
 from icgeo.training.photo_sets import PhotoSet
 
+pytestmark = pytest.mark.usefixtures("forget_accelerator")
 PAIRS = 4
 
 

@@ -9,7 +9,6 @@ from functools import lru_cache, partial
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional
@@ -50,10 +49,7 @@ FEW = LoraOptions(
 UNKNOWN = PROMPTS[1]
 
 
-@pytest.fixture(autouse=True)
-def _forget_accelerator():
-    """Accelerate keeps the precision that other tests of this process chose."""
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("forget_accelerator")
 
 
 @lru_cache(maxsize=2)
