@@ -497,7 +497,12 @@ class Geolocator(LocateOptions, LoadOptions):
     @cached_property
     def _without_map(self) -> "Geolocator":
         """The same model and options, for what the examples say alone."""
-        return replace(self, model=self.loaded, map=None)
+        loading: dict[str, Any] = {
+            field.name: field.default
+            for field in fields(LoadOptions)
+            if field.name not in ("model", "device", *SETTINGS)
+        }
+        return replace(self, **loading, model=self.loaded, map=None)
 
     @property
     def _zooms(self) -> bool:

@@ -144,6 +144,13 @@ def test_examples_are_a_prior_of_the_zoom(locator, world):
     assert sphere.distance_km((both.lat, both.lon), (alone.lat, alone.lon)).item() < 100
 
 
+def test_a_model_loaded_with_options_takes_examples_beside_a_map(world):
+    photo = _query(world, (-20.0, 60.0), 40.0, 0.0)
+    example = icgeo.Example(photo, -20.0, 60.0)
+    (found,) = icgeo.Geolocator("tiny", dtype="float32", map=world).locate(photo, [example])
+    assert found.levels
+
+
 def test_without_zoom_the_views_are_examples(locator, world):
     photo = _query(world, (-20.0, 60.0), 40.0, 0.0)
     (found,) = icgeo.Geolocator(locator.loaded, map=world, zoom=False).locate(photo)
