@@ -806,8 +806,10 @@ class Geolocator(LocateOptions, LoadOptions):
         )
         densities = [mixture(each, tuple(worlds.values())) for each in by_photo]
         if evidence is not None:
-            floor = self.loaded.settings.matching.floor
-            pairs = zip(densities, evidence, strict=True)
+            settings = self.loaded.settings
+            floor = settings.matching.floor
+            weight = settings.evidence_weight.get(likeliest, 1.0)
+            pairs = zip(densities, weight * evidence, strict=True)
             densities = [density.updated(ratios, floor=floor) for density, ratios in pairs]
         points = POINTS[self.point](densities)
         in_domain = self.loaded.in_domain(pixels)

@@ -112,7 +112,8 @@ def _load_tiny(folder: Path, settings: Settings, options: LoadOptions) -> MapMod
         raise LoadError(f"{folder} cannot be loaded: {line}; download it again") from error
     if options.adapter:
         load_adapter(backbone.transformer, options)
-        settings = replace(settings, prior_weight={})  # its map knows more than the examples
+        # its map knows more than the examples
+        settings = replace(settings, prior_weight={}, evidence_weight={})
     parts = (options.adapter, options.weight_name)
     return MapModel(backbone, settings, " ".join(str(part) for part in parts if part))
 

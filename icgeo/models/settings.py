@@ -41,6 +41,8 @@ class Settings:
     """How alike parts of photos become a likelihood, if the checkpoint has an encoder of parts."""
     prior_weight: dict[str, float] = field(default_factory=dict)
     """What the drawn map counts beside the evidence of alike parts, by prompt; 1 if not given."""
+    evidence_weight: dict[str, float] = field(default_factory=dict)
+    """What that evidence counts beside the drawn map, likewise: both may err on the same parts."""
     layout: str = "stacked"
     attention: str = "pairwise"
     steps: int = 1

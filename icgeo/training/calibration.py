@@ -38,7 +38,8 @@ Split = tuple[PhotoSet, PhotoSet]
 """The examples and the queries of an episode."""
 LocatedSequence = tuple[list[Density], Float[Tensor, "frames 2"]]
 """Densities of the frames of a track, each located alone, and where they were taken."""
-TEMPERATURES = tuple(1 / x for x in torch.logspace(math.log10(0.2), math.log10(3), 28).tolist())
+TEMPERATURES = tuple(1 / (0.2 * 15 ** (number / 27)) for number in range(35))
+"""From 5 down to 1 / 6."""
 NOISES = tuple(maps.Noise(level, level, level) for level in (0.03, 0.05, 0.1, 0.15, 0.2, 0.3))
 CORRELATIONS = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0)
 FLOORS = (0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12)
