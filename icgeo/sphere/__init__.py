@@ -145,6 +145,16 @@ def von_mises_fisher_log_prob(
     return log_ratio - math.log(4 * math.pi) - kappa * (xyz - mean).square().sum(-1) / 2
 
 
+def kappa_of_length(length: float, *, most: float = math.inf) -> float:
+    """Estimate kappa from a mean vector (Banerjee et al. 2005, eq. 4.4), not above `most`.
+
+    >>> round(kappa_of_length(0.9), 2)
+    10.37
+    """
+    length = min(length, 1.0)
+    return min(length * (3 - length**2) / max(1 - length**2, 1e-12), most)
+
+
 def _scatter(
     centre: Float[Tensor, "*batch 3"], fall: Float[Tensor, "*batch"], turn: Float[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch 3"]:

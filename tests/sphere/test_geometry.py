@@ -19,6 +19,7 @@ from icgeo.sphere import (
     distance_km,
     exp_map,
     fibonacci_grid,
+    kappa_of_length,
     log_map,
     north_east,
     random_rotation,
@@ -182,6 +183,15 @@ def test_log_map_to_the_antipode_goes_north():
     point = sample_uniform(200, generator=generator())
     expected = math.pi * north_east(point)[0]
     torch.testing.assert_close(log_map(point, -point), expected)
+
+
+@given(st.floats(-2, 3))
+def test_kappa_of_the_length_that_a_kappa_gives(log_kappa):
+    """The length is coth(kappa) - 1 / kappa (Mardia and Jupp 2000, eq. 9.3.9); theirs is near."""
+    kappa = 10**log_kappa
+    length = 1 / math.tanh(kappa) - 1 / kappa
+    assert kappa_of_length(length) == pytest.approx(kappa, rel=0.04)
+    assert kappa_of_length(length, most=0.005) == 0.005
 
 
 @given(st.floats(-6, 6), seeds)
