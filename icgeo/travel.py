@@ -128,27 +128,22 @@ def _spread(message: Message, reach: float) -> Message:
 @lru_cache(maxsize=8)
 def _transition(nside: int, sides: float) -> Any:
     """Sparse chances [from, to] between cells for a reach of so many of their sides; cached."""
-    # Rows and columns are scaled alike until the joint chances of two frames sum to the prior
-    # (Knight, Ruiz and Ucar 2014, in the 1-norm): else a long sequence without evidence would drift
-    # to cells that have many neighbours.
-    near, mass = _within_reach(nside, sides), 1 / (12 * nside**2)
-    scale = np.full(12 * nside**2, mass**0.5)
-    for _ in range(20):
-        scale = (scale * mass / (near @ scale)) ** 0.5
-    return diags_array(scale / mass) @ near @ diags_array(scale)
-
-
-def _within_reach(nside: int, sides: float) -> Any:
-    """Chance that places drawn from two cells are within reach, as a sparse matrix."""
-    spread = cell_side(nside) / math.sqrt(6)  # each place has a variance of area / 12
-    reach = sides * cell_side(nside)
-    xyz = cell_xyz(nside)
+    # chances that places drawn from two cells are within reach; each has a variance of area / 12
+    spread, reach, xyz = cell_side(nside) / math.sqrt(6), sides * cell_side(nside), cell_xyz(nside)
     farthest = 2 * math.sin(min(reach + 4 * spread, math.pi) / 2)
     pairs = KDTree(xyz.numpy()).query_pairs(farthest, output_type="ndarray")
     one, other = torch.from_numpy(pairs).unbind(-1)
     chance = torch.special.ndtr((reach - angle(xyz[one], xyz[other])) / spread)
     half = coo_array((chance.numpy(), (one.int().numpy(), other.int().numpy())), 2 * (len(xyz),))
-    return (half + half.T + eye_array(len(xyz))).tocsr()
+    near = (half + half.T + eye_array(len(xyz))).tocsr()
+    # Rows and columns are scaled alike until the joint chances of two frames sum to the prior
+    # (Knight, Ruiz and Ucar 2014, in the 1-norm): else a long sequence without evidence would drift
+    # to cells that have many neighbours.
+    mass = 1 / len(xyz)
+    scale = np.full(len(xyz), mass**0.5)
+    for _ in range(20):
+        scale = (scale * mass / (near @ scale)) ** 0.5
+    return diags_array(scale / mass) @ near @ diags_array(scale)
 
 
 def frame_times(

@@ -157,10 +157,10 @@ class OpenBenchmark:
         if not (id := cells[id_name]):
             return skipped("no id", f"expected {id_name}, found an empty cell")
         try:
-            lat, lon = to_location(cells[lat_name], cells[lon_name])
+            location = to_location(cells[lat_name], cells[lon_name])
         except ManifestError as error:
             return skipped("bad location", str(error), id)
-        if lat is None or lon is None:
+        if location is None:
             return skipped("no location", "expected latitude and longitude, found empty cells", id)
         image, name = row.image, cells.get(image_name, "")
         if image is None and name:
@@ -169,7 +169,7 @@ class OpenBenchmark:
             return skipped("no image", f"expected the photo {name!r}, found none", id)
         labels = {name: cells.get(name, "") for name in files.labels}
         labels = {name: text for name, text in labels.items() if text.lower() not in _NO_LABEL}
-        return BenchmarkRecord(id, image, lat, lon, labels)
+        return BenchmarkRecord(id, image, *location, labels)
 
 
 def open_benchmark(

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from scipy.spatial import cKDTree
 
 from icgeo.config import UsageError, require
-from icgeo.data.photos import Photo, PhotoError, read_photo
+from icgeo.data.photos import PhotoError, read_photo
 from icgeo.sphere import EARTH_RADIUS_KM, distance_km, to_xyz
 
 WITHIN_KM = 1.0
@@ -101,8 +101,15 @@ class LeakageGuard:
     def _traits(self, number: int, item: Any) -> tuple[str, Any, Any]:
         """Return what is compared: id, place and hash, None where these are unknown."""
         is_placed = None not in (item.lat, item.lon) and math.isfinite(item.lat + item.lon)
-        hash = None if self.max_bits is None else _hash(item.image)
-        return str(getattr(item, "id", number)), (item.lat, item.lon) if is_placed else None, hash
+        place, hash = (item.lat, item.lon) if is_placed else None, None
+        if self.max_bits is not None:
+            purpose = "finding near duplicates (all but max_bits=None)"
+            imagehash = require("imagehash", purpose, "data")
+            try:
+                hash = int(str(imagehash.phash(read_photo(item.image, size_hint=64))), 16)
+            except PhotoError as error:
+                logger.warning("%s; compared its place alone", error)
+        return str(getattr(item, "id", number)), place, hash
 
 
 def _xyz(places: list[tuple[float, float] | None]) -> Float[np.ndarray, "photos 3"]:
@@ -111,13 +118,3 @@ def _xyz(places: list[tuple[float, float] | None]) -> Float[np.ndarray, "photos 
     xyz = to_xyz(lat_lon.reshape(-1, 2)).numpy()
     xyz[[place is None for place in places]] = 9
     return xyz
-
-
-def _hash(photo: Photo) -> int | None:
-    """Hash what a photo shows, None if it cannot be read."""
-    imagehash = require("imagehash", "finding near duplicates (all but max_bits=None)", "data")
-    try:
-        return int(str(imagehash.phash(read_photo(photo, size_hint=64))), 16)
-    except PhotoError as error:
-        logger.warning("%s; compared its place alone", error)
-        return None

@@ -6,15 +6,18 @@ counted as a spreadsheet shows them, the header being row 1.
 
 import logging
 import math
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 from icgeo.config import UsageError
 from icgeo.data.photos import RAW_SUFFIXES, read_location, why_missing
+from icgeo.data.places import Place
 from icgeo.data.table_files import (
     ID_COLUMNS,
     IMAGE_COLUMNS,
@@ -83,7 +86,7 @@ def read_manifest(
         ManifestError: missing or unreadable file, no image column, bad rows, or no rows at all.
     """
     source = Path(path)
-    if not _exists(source):
+    if not os.path.exists(source):  # noqa: PTH110  # of a name that is too long it says no
         raise ManifestError(
             f"{source}: expected a manifest, found no such file; {why_missing(source)}"
         )
@@ -103,31 +106,24 @@ def read_manifest(
     return records
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # its name is too long
-        return False
-
-
 def _collect(
     source: Path, allow_outside: bool, require_location: bool
 ) -> tuple[list[Record], list[str]]:
     """Return the records, and what is wrong with the other rows."""
-    folder = source if source.is_dir() else source.parent
+    is_folder = source.is_dir()
+    folder = source if is_folder else source.parent
     root = None if allow_outside else folder.resolve()
-    rows = _rows(source)
+    photos = ([path.relative_to(source).as_posix()] for path in photos_in(source))
+    rows = chain([["image"]], photos) if is_folder else read_rows(source)
     header = next(rows, [])
-    columns = _find_columns(header)
-    if columns[2] is None and not source.is_dir():
-        _tell_of_no_places(source, header, require_location)
+    columns = _find_columns(header, source, needs_places=require_location and not is_folder)
     records: list[Record] = []
     problems: list[str] = []
     places: dict[str, str] = {}
     for number, cells in enumerate(rows, start=2):
         if not any(cells):
             continue
-        place = cells[0] if source.is_dir() else f"row {number}"
+        place = cells[0] if is_folder else f"row {number}"
         try:
             if any(cells[len(header) :]):
                 raise ManifestError(
@@ -137,13 +133,8 @@ def _collect(
             padded = cells + [""] * len(header)
             id, image, lat, lon, *references = ("" if i is None else padded[i] for i in columns)
             photo = _photo_path(image, folder, root)
-            is_exif = source.is_dir()
-            location = (
-                (read_location(photo) or (None, None))
-                if is_exif
-                else _located(lat, lon, references)
-            )
-            if require_location and location[0] is None:
+            location = read_location(photo) if is_folder else _located(lat, lon, references)
+            if require_location and location is None:
                 raise ManifestError(
                     "expected a location, found none (0, 0 is none); give latitude and longitude"
                 )
@@ -152,7 +143,7 @@ def _collect(
                     f"expected a new id, got {id or image!r} of {first} again; remove the row, or "
                     "tell them apart in a column 'id'"
                 )
-            records.append(Record(id or image, photo, *location))
+            records.append(Record(id or image, photo, *(location or (None, None))))
         except ValueError as error:
             problems.append(f"{place}: {error}"[: 3 * LONGEST_QUOTE])
     return records, problems
@@ -197,17 +188,11 @@ def photos_in(folder: str | Path) -> Iterator[Path]:
         logger.warning("%s: left out %d RAW files of cameras; save them as JPEG", folder, raw)
 
 
-def _rows(source: Path) -> Iterator[list[str]]:
-    """Read the header and the rows of a table, or the photos of a folder as a table of names."""
-    if not source.is_dir():
-        yield from read_rows(source)
-        return
-    yield ["image"]
-    yield from ([path.relative_to(source).as_posix()] for path in photos_in(source))
+def _find_columns(names: list[str], source: Path, *, needs_places: bool) -> list[int | None]:
+    """Find the numbers of the columns of id, image, latitude, longitude, and their references.
 
-
-def _find_columns(names: list[str]) -> list[int | None]:
-    """Find the numbers of the columns of id, image, latitude, longitude, and their references."""
+    Where a table without places has other columns, they are told in the log.
+    """
     known = [plain(name) for name in names]
 
     def find(options: tuple[str, ...]) -> int | None:
@@ -222,37 +207,26 @@ def _find_columns(names: list[str]) -> list[int | None]:
             f"expected a header with a column of {IMAGE_COLUMNS[:5]} or others, got "
             f"{quoted(names)}; name the columns"
         )
-    if (lat is None) != (lon is None):
-        raise ManifestError(
-            f"expected columns of {LATITUDE_COLUMNS[:3]} and of {LONGITUDE_COLUMNS[:3]}, or "
-            f"neither, got {quoted(names)}"
-        )
+    if lat is None or lon is None:
+        latitudes, longitudes = LATITUDE_COLUMNS[:3], LONGITUDE_COLUMNS[:3]
+        want = f"{latitudes} and of {longitudes}" + (", or neither" if lat != lon else "")
+        problem = f"expected columns of {want}, got {quoted(names)}"
+        if needs_places or lat != lon:
+            raise ManifestError(f"{problem}; name the columns")
+        if not {*known} <= {*IMAGE_COLUMNS, *ID_COLUMNS}:
+            logger.warning("%s: %s; took all rows as without a location", source, problem)
     references = [None if i is None else find((f"{known[i]}ref",)) for i in (lat, lon)]
     return [find(ID_COLUMNS), image, lat, lon, *references]
 
 
-def _tell_of_no_places(source: Path, names: list[str], require_location: bool) -> None:
-    """Raise where a table without columns of places must have them; log it where it has others."""
-    problem = (
-        f"expected columns of {LATITUDE_COLUMNS[:3]} and of {LONGITUDE_COLUMNS[:3]}, got "
-        f"{quoted(names)}"
-    )
-    if require_location:
-        raise ManifestError(f"{problem}; name the columns")
-    if not {plain(name) for name in names} <= {*IMAGE_COLUMNS, *ID_COLUMNS}:
-        logger.warning("%s: %s; took all rows as without a location", source, problem)
-
-
-def to_location(
-    lat_text: str, lon_text: str, references: Sequence[str] = ("", "")
-) -> tuple[float, float] | tuple[None, None]:
-    """Read a location from two cells, (None, None) of two empty ones, or raise a ManifestError.
+def to_location(lat_text: str, lon_text: str, references: Sequence[str] = ("", "")) -> Place:
+    """Read a location from two cells, None of two empty ones, or raise a ManifestError.
 
     References, such as S and W, are of numbers without sign and letter.
     """
     is_missing = [text.lower() in _MISSING for text in (lat_text, lon_text)]
     if all(is_missing):
-        return None, None
+        return None
     if any(is_missing):
         raise ManifestError(
             f"expected latitude and longitude, got only one: {lat_text!r}, {lon_text!r}; "
@@ -270,15 +244,13 @@ def to_location(
     return lat, lon if -180 <= lon < 180 else (lon + 180) % 360 - 180
 
 
-def _located(
-    lat_text: str, lon_text: str, references: Sequence[str]
-) -> tuple[float, float] | tuple[None, None]:
+def _located(lat_text: str, lon_text: str, references: Sequence[str]) -> Place:
     """Read a location as `to_location`; exactly 0, 0 is none, as receivers without a fix write."""
     location = to_location(lat_text, lon_text, references)
-    if location != (0, 0):
-        return location
-    _warn_of_nowhere()
-    return None, None
+    if location == (0, 0):
+        _warn_of_nowhere()
+        return None
+    return location
 
 
 @cache
@@ -296,12 +268,12 @@ def _degrees(text: str, reference: str, *, letters: str) -> float:
     `letters` are the positive and the negative one of the axis.
     """
     letter = "" if reference.lower() in _MISSING else reference[:1].upper()
-    found = _EXIFTOOL.fullmatch(text)
+    parts = _EXIFTOOL.fullmatch(text)
     try:
-        if found:
-            degrees, minutes, seconds = map(float, found.groups()[:3])
+        if parts:
+            degrees, minutes, seconds = map(float, parts.groups()[:3])
             value = degrees + minutes / 60 + seconds / 3600
-            letter, is_legal = found[4] or letter, max(minutes, seconds) < 60
+            letter, is_legal = parts[4] or letter, max(minutes, seconds) < 60
         else:
             text_of_number = text if "." in text else text.replace(",", ".")
             value, is_legal = float(text_of_number), "_" not in text

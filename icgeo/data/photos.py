@@ -185,9 +185,9 @@ def _location_of(image: Image.Image) -> Place:
 
 
 def _xmp(image: Image.Image) -> str | bytes:
-    told = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
-    is_text = isinstance(told, str | bytes)  # a TIFF may have numbers there
-    return told if told and is_text else b"".join(_raw_profiles(image))
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    is_text = isinstance(xmp, str | bytes)  # a TIFF may have numbers there
+    return xmp if xmp and is_text else b"".join(_raw_profiles(image))
 
 
 def _raw_profiles(image: Image.Image) -> Iterator[bytes]:
@@ -360,15 +360,15 @@ def _png(stream: _Stream, name: str) -> PngImageFile:
         return PngImageFile(stream, name)
     except ValueError:
         stream.seek(0)
-        data, kept, at = stream.read(), list[bytes](), len(PNG_START)
+        data, chunks, at = stream.read(), list[bytes](), len(PNG_START)
         while at < len(data):
             end = at + 12 + int.from_bytes(data[at : at + 4], "big")
             kind = data[at + 4 : at + 8]
             if kind[:1].isupper() or kind in (b"tRNS", b"eXIf"):
-                kept.append(data[at:end])
+                chunks.append(data[at:end])
             at = end
         logger.warning("left out the text and the profile of a PNG, of more than a megabyte")
-        return PngImageFile(BytesIO(PNG_START + b"".join(kept)), name)
+        return PngImageFile(BytesIO(PNG_START + b"".join(chunks)), name)
 
 
 def _checked_size(image: Image.Image, max_pixels: int) -> Image.Image:
@@ -385,8 +385,8 @@ def _tags(image: Image.Image, directory: IFD | None = None) -> dict[int, Any]:
     try:
         exif = image.getexif()
         if not exif:
-            found = (one for one in _raw_profiles(image) if one.startswith(b"Exif\0\0"))
-            exif.load(next(found, b""))
+            profiles = (one for one in _raw_profiles(image) if one.startswith(b"Exif\0\0"))
+            exif.load(next(profiles, b""))
         return dict(exif if directory is None else exif.get_ifd(directory))
     except Exception:  # a parser of foreign data, like a decoder
         logger.warning("ignored damaged EXIF tags in %r", image)

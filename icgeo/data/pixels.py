@@ -33,18 +33,17 @@ def shaped_pixels(
     Both sides are cut to multiples of `patch` pixels. Small photos are not made larger, unless
     `enlarge` says so.
     """
-    return [_shaped(read_for_model(photo, size), size, patch, enlarge) for photo in photos]
-
-
-def _shaped(photo: Image.Image, size: int, patch: int, enlarge: bool) -> UInt8[Tensor, "3 _ _"]:
-    scale = size / math.sqrt(photo.width * photo.height)
-    scale = scale if enlarge else min(1.0, scale)
     most = size**2 // patch  # of a strip of one patch
-    width, height = (
-        min(max(math.floor(scale * side / patch + 1e-6), 1) * patch, most) for side in photo.size
-    )
-    cut = ImageOps.fit(photo, (width, height), Image.Resampling.BOX)
-    return rearrange(torch.from_numpy(np.array(cut)), "h w c -> c h w").contiguous()
+    results = []
+    for photo in (read_for_model(photo, size) for photo in photos):
+        scale = min(size / math.sqrt(photo.width * photo.height), math.inf if enlarge else 1.0)
+        width, height = (
+            min(max(math.floor(scale * side / patch + 1e-6), 1) * patch, most)
+            for side in photo.size
+        )
+        cut = np.array(ImageOps.fit(photo, (width, height), Image.Resampling.BOX))
+        results.append(rearrange(torch.from_numpy(cut), "h w c -> c h w").contiguous())
+    return results
 
 
 def augment(

@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from PIL.ExifTags import GPS
 
@@ -43,9 +42,9 @@ def parse_xmp(xmp: str | bytes) -> Place:
     So do the files that programs write beside photos.
     """
     text = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else xmp
-    found = {(side + ref).lower(): value for side, ref, value in _XMP.findall(text)}
+    cells = {(side + ref).lower(): value for side, ref, value in _XMP.findall(text)}
     lat, lon = (
-        _xmp_degrees(found.get(side), found.get(f"{side}ref", ""), letters)
+        _xmp_degrees(cells.get(side), cells.get(f"{side}ref", ""), letters)
         for side, letters in (("lat", "NS"), ("lon", "EW"))
     )
     return _legal(lat, lon)
@@ -70,12 +69,15 @@ def read_beside(photo: Path) -> Place:
 
     XMP counts first; of the JSON `geoData`, then `geoDataExif`. A broken file is told in the log.
     """
-    readers = dict.fromkeys(takeout_names(photo.name), lambda path: _read_takeout(path, photo.name))
     xmp = (f"{stem}{suffix}" for stem in (photo.name, photo.stem) for suffix in (".xmp", ".XMP"))
-    for name, read in (dict.fromkeys(xmp, _read_xmp) | readers).items():
+    for name in dict.fromkeys((*xmp, *takeout_names(photo.name))):
         path = photo.with_name(name)
         try:
-            if path.is_file() and (place := read(path)):
+            if not path.is_file():
+                continue
+            data = path.read_bytes()
+            is_json = path.suffix == ".json"
+            if place := _parse_takeout(data, photo.name) if is_json else parse_xmp(data):
                 return place
         except (OSError, ValueError, RecursionError) as error:
             logger.warning("ignored %s, which cannot be read: %s", path, error)
@@ -96,29 +98,25 @@ def takeout_names(name: str) -> Iterator[str]:
             yield f"{(whole + TAKEOUT[:length])[:TAKEOUT_LENGTH]}{end}.json"
 
 
-def _read_xmp(path: Path) -> Place:
-    return parse_xmp(path.read_bytes())
-
-
-def _read_takeout(path: Path, photo: str) -> Place:
-    told = json.loads(path.read_bytes())
-    if len(photo) > TAKEOUT_LENGTH and isinstance(told, dict) and not _is_titled(told, photo):
+def _parse_takeout(text: bytes, photo: str) -> Place:
+    values = json.loads(text)
+    if not isinstance(values, dict) or not _is_titled(values, photo):
         return None
     for name in ("geoData", "geoDataExif"):
-        place: Any = told.get(name) if isinstance(told, dict) else None
-        if isinstance(place, dict):
+        if isinstance(place := values.get(name), dict):
             lat, lon = (_number(place.get(side)) for side in ("latitude", "longitude"))
-            if found := _legal(lat, lon):
-                return found
+            if location := _legal(lat, lon):
+                return location
     return None
 
 
-def _is_titled(told: Mapping[str, object], photo: str) -> bool:
+def _is_titled(values: Mapping[str, object], photo: str) -> bool:
     """Say whether the title, the name before it was cut, may be that of a photo."""
-    title = told.get("title")
+    title = values.get("title")
     original = re.sub(r"(-edited)?(\(\d+\))?(\.\w*)?$", "", photo)
-    plain = (re.sub(r"\W", "_", text) for text in (str(title), original))
-    return title is None or next(plain).startswith(next(plain))
+    title_plain, original = (re.sub(r"\W", "_", text) for text in (str(title), original))
+    is_whole = len(photo) <= TAKEOUT_LENGTH or title is None
+    return is_whole or title_plain.startswith(original)
 
 
 def _legal(lat: float | None, lon: float | None, *, is_measured: bool = False) -> Place:

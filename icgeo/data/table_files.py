@@ -171,17 +171,19 @@ def _json_rows(path: Path) -> Rows:
     """Read objects: a list of them, or one a line; GeoJSON is for GDAL."""
     text = path.read_text(encoding="utf-8-sig")
     try:
-        told = json.loads(text)
+        rows = json.loads(text)
     except json.JSONDecodeError as error:
-        told = _json_lines(text, error)
-    first = told[0] if isinstance(told, list) and told else told
+        rows = _json_lines(text, error)
+    first = rows[0] if isinstance(rows, list) and rows else rows
     if isinstance(first, dict) and first.get("type") in ("FeatureCollection", "Feature"):
         return _map_rows(path)
-    if isinstance(told, dict):
-        told = _list_in(told) or [told]
-    if not isinstance(told, list) or not all(isinstance(row, dict) for row in told):
-        raise TableError(f"expected a list of objects in JSON, got {quoted(told)}")
-    return _cells([_with_point(row) for row in told])
+    if isinstance(rows, dict):  # Flickr has the list in an object in an object
+        inner = [rows[name] for name in LISTS if name in rows]
+        deeper = (one.get(name) for one in inner if isinstance(one, dict) for name in LISTS)
+        rows = next((one for one in (*inner, *deeper) if isinstance(one, list)), [rows]) or [rows]
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise TableError(f"expected a list of objects in JSON, got {quoted(rows)}")
+    return _cells([_with_point(row) for row in rows])
 
 
 def _json_lines(text: str, whole: json.JSONDecodeError) -> list[Any]:
@@ -200,17 +202,10 @@ def _json_lines(text: str, whole: json.JSONDecodeError) -> list[Any]:
     return values
 
 
-def _list_in(told: Mapping[str, Any]) -> list[Any] | None:
-    """Find the list of rows, which Flickr has in an object in an object."""
-    inner = [told[name] for name in LISTS if name in told]
-    deeper = (one.get(name) for one in inner if isinstance(one, dict) for name in LISTS)
-    return next((one for one in (*inner, *deeper) if isinstance(one, list)), None)
-
-
 def _with_point(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """Put latitude and longitude of a point in GeoJSON, as Mapillary has it, beside the others."""
-    names = ("geometry", "computed_geometry")
-    place = next((row[name] for name in names if isinstance(row.get(name), dict)), None)
+    shapes = (row.get(name) for name in ("geometry", "computed_geometry"))
+    place = next((shape for shape in shapes if isinstance(shape, dict)), None)
     if place is None or _has_places(row):
         return row
     coordinates = place.get("coordinates")
@@ -240,16 +235,16 @@ def _map_rows(path: Path) -> Rows:
     import geopandas
     import pandas
 
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         layers = geopandas.list_layers(path)["name"]
-        wanted = [layer for layer in layers if layer not in _TRACKS]
-        frames = [geopandas.read_file(path, layer=layer, on_invalid="warn") for layer in wanted]
-    for warning in told:
+        places = [layer for layer in layers if layer not in _TRACKS]
+        frames = [geopandas.read_file(path, layer=layer, on_invalid="warn") for layer in places]
+    for warning in caught:
         logger.warning("%s: %s", path, warning.message)
     if not len(layers):
         raise TableError("expected places of photos, got a map without any; add a point a photo")
-    if not any(len(frame) for frame in frames) and len(wanted) < len(layers):
+    if not any(len(frame) for frame in frames) and len(places) < len(layers):
         raise TableError(
             "expected waypoints, got tracks, which tell no photo; `exiftool -geotag` writes places "
             "of a track into photos by their times"

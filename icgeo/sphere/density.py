@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 from icgeo import sphere
 from icgeo.sphere import AREA_KM2, Values, files, healpix, regions
-from icgeo.sphere.best_point import best_points
+from icgeo.sphere.best_point import GEOSCORE_SCALE_KM, best_points
 
 if TYPE_CHECKING:
     import geopandas
@@ -51,7 +51,8 @@ class Density:
     """Probability of each cell; what is given is validated and normalised to sum to 1."""
 
     def __post_init__(self) -> None:
-        mass, count = _as_double(self.mass), self.mass.numel()
+        mass = _as_double(self.mass)
+        count = mass.numel()
         if mass.ndim != 1 or count < 12 or count != 12 * 4 ** round(math.log(count / 12, 4)):
             raise ValueError(
                 "expected the masses of 12 nside^2 cells with nside a power of two, "
@@ -63,11 +64,6 @@ class Density:
 
     def __repr__(self) -> str:
         return f"Density(nside={self.nside}, entropy {self.entropy():z.2f} nats)"
-
-    @classmethod
-    def from_mass(cls, values: Values) -> "Density":
-        """Normalise one value for each cell: 12 nside^2 in NESTED order, not negative."""
-        return cls(_as_double(values))
 
     @classmethod
     def uniform(cls, nside: int = 64) -> "Density":
@@ -144,7 +140,10 @@ class Density:
         ISO code of a country, with coasts and borders good to some 10 km; see
         `icgeo.sphere.regions`.
         """
-        return float(self.mass @ regions.cell_shares(region, self.nside))
+        return float(self._shares(region) @ self._masses)
+
+    def _shares(self, region: Any) -> Float[Tensor, " cells"]:
+        return regions.cell_shares(region, self.nside)
 
     @property
     def nside(self) -> int:
@@ -156,42 +155,78 @@ class Density:
         """Area of a cell in steradians."""
         return 4 * math.pi / len(self.mass)
 
+    @property
+    def areas(self) -> Float[Tensor, " cells"]:
+        """Area of each cell in steradians."""
+        return self.mass.new_tensor(self.cell_area).expand(len(self.mass))
+
+    @property
+    def _masses(self) -> Float[Tensor, " cells"]:
+        return self.mass
+
+    @property
+    def _heights(self) -> Float[Tensor, " cells"]:
+        """By what cells are ranked: their densities, up to a factor."""
+        return self.mass
+
+    @property
+    def _vectors(self) -> Float[Tensor, "cells 3"]:
+        """Return vectors to the centres of the cells."""
+        return healpix.cell_xyz(self.nside)
+
+    def _holding(self, lat_lon: Values) -> Int[Tensor, "*batch"]:
+        """Return the number of the cell that holds each location."""
+        return healpix.cell_of(lat_lon, self.nside)
+
+    def _places(
+        self, cells: Int[Tensor, " chosen"], offsets: Float[Tensor, "2 chosen"]
+    ) -> Float[Tensor, "chosen 2"]:
+        return healpix.cell_lat_lon(cells, self.nside, offsets)
+
+    def _with(self, heights: Float[Tensor, " cells"]) -> "Density":
+        """Return a density of the same cells and other heights."""
+        return Density(heights)
+
     def log_prob(self, lat_lon: Values) -> Float[Tensor, "*batch"]:
         """Log-density in nats per steradian at locations in degrees: that of their cells."""
-        return torch.log(self.mass[healpix.cell_of(lat_lon, self.nside)] / self.cell_area)
+        cells = self._holding(lat_lon)
+        return torch.log(self._masses[cells] / self.areas[cells])
 
     def sample(self, count: int, generator: Generator | None = None) -> Float[Tensor, "count 2"]:
         """Draw locations, uniform inside each cell (HEALPix preserves area, so its offsets are)."""
         draws = torch.rand(3, count, generator=generator, dtype=torch.float64)
-        total = self.mass.cumsum(0)
+        total = self._masses.cumsum(0)
         # right=True skips cells without mass, also where the draw is 0
         cells = torch.searchsorted(total, draws[0] * total[-1], right=True)
-        return healpix.cell_lat_lon(cells.clamp(max=len(total) - 1), self.nside, draws[1:])
+        return self._places(cells.clamp(max=len(total) - 1), draws[1:])
 
     def mode(self) -> Float[Tensor, "2"]:
-        """Centre of the cell of most mass."""
-        return sphere.to_lat_lon(healpix.cell_xyz(self.nside)[self.mass.argmax()])
+        """Centre of the densest cell."""
+        return sphere.to_lat_lon(self._vectors[self._heights.argmax()])
 
     def mean(self) -> Float[Tensor, "2"]:
-        """Mean direction; where it vanishes, as for the uniform density, the mode."""
-        return sphere.to_lat_lon(sphere.spherical_mean(healpix.cell_xyz(self.nside), self.mass))
+        """Mean direction; where it vanishes, as for the uniform density, the heaviest cell."""
+        return sphere.to_lat_lon(sphere.spherical_mean(self._vectors, self._masses))
 
     def median(self) -> Float[Tensor, "2"]:
         """Geometric median: the point of least expected distance."""
-        return best_points(self.mass, scale_km=1e6 * sphere.EARTH_RADIUS_KM)
+        return self._best_point(1e6 * sphere.EARTH_RADIUS_KM)
 
     def best_point(self) -> Float[Tensor, "2"]:
         """Point of largest expected GeoScore."""
-        return best_points(self.mass)
+        return self._best_point(GEOSCORE_SCALE_KM)
+
+    def _best_point(self, scale_km: float) -> Float[Tensor, "2"]:
+        return best_points(self.mass, scale_km)
 
     def entropy(self) -> float:
         """Differential entropy in nats: log(4 pi) if uniform, less if narrower."""
         return torch.special.entr(self.mass).sum().item() + math.log(self.cell_area)
 
     def _ranked(self) -> tuple[Float[Tensor, " cells"], Int[Tensor, " cells"]]:
-        """Cells from heavy to light, equal ones by index, and their cumulative mass."""
-        mass, cells = self.mass.sort(descending=True, stable=True)
-        return mass.cumsum(0).clamp(max=1), cells
+        """Return the cumulative mass of cells from dense to sparse, and these; ties by index."""
+        cells = self._heights.sort(descending=True, stable=True).indices
+        return self._masses[cells].cumsum(0).clamp(max=1), cells
 
     def _credible_cells(self, p: float) -> Int[Tensor, " chosen"]:
         if not 0 < p <= 1:
@@ -211,10 +246,8 @@ class Density:
         """
         total, cells = self._ranked()
         before = torch.cat((torch.zeros(1, dtype=total.dtype), total[:-1]))
-        level = torch.empty_like(total).scatter_(0, cells, before).where(self.mass > 0, 1)
-        if smooth:
-            return healpix.interpolate(level, lat_lon)
-        return level[healpix.cell_of(lat_lon, self.nside)]
+        level = torch.empty_like(total).scatter_(0, cells, before).where(self._masses > 0, 1)
+        return healpix.interpolate(level, lat_lon) if smooth else level[self._holding(lat_lon)]
 
     def credible_region(self, p: float) -> "geopandas.GeoDataFrame":
         """Outline the smallest set of cells that holds a mass of at least `p`.
@@ -257,7 +290,8 @@ class Density:
             raise ValueError(f"expected a temperature above 0, got {temperature}; 1 is neutral")
         if temperature == 1:
             return self
-        return Density((self.mass / self.mass.max()) ** (1 / temperature))
+        heights = self._heights
+        return self._with((heights / heights.max()) ** (1 / temperature))
 
     def to_equirectangular(self, height: int) -> Float[Tensor, "height width"]:
         """Density per steradian at the pixel centres of a map [height, 2 height], north up."""
@@ -273,14 +307,21 @@ class Density:
         """
         files.save(self.mass, Path(path))
 
-    def to_geotiff(self, path: str | Path, *, height: int | None = None) -> None:
-        """Write the probability of each pixel of the world to a GeoTIFF (needs `icgeo[gis]`).
+    def to_geotiff(
+        self, path: str | Path, *, height: int | None = None, bounds: files.Bounds | None = None
+    ) -> None:
+        """Write a GeoTIFF in EPSG:4326, of the world or a window (needs `icgeo[gis]`).
 
-        Equirectangular, in EPSG:4326; no cell loses mass, and all pixels sum to 1. `path` ends in
-        .tif or .tiff; the width is twice the `height`, by default 16 nside, a sixth of a cell a
-        pixel.
+        `path` ends in .tif or .tiff. Of the world it has the probability of each pixel: no cell
+        loses mass, and all sum to 1. The width is twice the `height`, by default 16 nside, a sixth
+        of a cell a pixel. A window, `bounds` (south, west, north, east) in degrees that do not
+        cross the antimeridian, has the density per steradian at the centres of its pixels, 512
+        high by default.
         """
-        files.save_geotiff(self.mass, Path(path), height=height)
+        if bounds is None:
+            files.save_geotiff(self.mass, Path(path), height=height)
+        else:
+            files.save_window(self.log_prob, bounds, height or 512, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> "Density":

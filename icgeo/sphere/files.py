@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from astropy_healpix import uniq_to_level_ipix
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,7 +21,10 @@ from icgeo.config import one_line, require
 from icgeo.sphere.healpix import cell_lat_lon, grid, mass_of_pixels
 
 Mass = Float[Tensor, " cells"]
-KNOWN = ("UNIQ", "PIXEL", "PROB", "PROBDENSITY", "uniq", "mass")
+Columns = dict[str, Any]
+Bounds = tuple[float, float, float, float]
+"""South, west, north, east in degrees."""
+KNOWN = ("UNIQ", "PIXEL", "PROB", "PROBDENSITY")
 """Columns that are read."""
 MOST_LEVEL = 10
 """Cells of several orders are spread over those of nside 2^10 at most."""
@@ -47,9 +51,9 @@ def save(mass: Mass, path: Path) -> None:
         uniq, density = _join(mass)
         _write_uniq(uniq, density, nside.bit_length() - 1, path)
     else:
-        told = {"ORDERING": "NESTED", "NSIDE": nside, "INDXSCHM": "IMPLICIT"}
-        told |= {"FIRSTPIX": 0, "LASTPIX": len(mass) - 1}
-        _write_fits([("PROB", "D", "pix-1", mass.numpy())], told, path)
+        header = {"ORDERING": "NESTED", "NSIDE": nside, "INDXSCHM": "IMPLICIT"}
+        header |= {"FIRSTPIX": 0, "LASTPIX": len(mass) - 1}
+        _write_fits([("PROB", "D", "pix-1", mass.numpy())], header, path)
 
 
 def is_multi_order(path: Path) -> bool:
@@ -62,36 +66,22 @@ def save_multi_order(uniq: Any, mass: Any, path: Path) -> None:
     if not _is_fits(path):
         _write_parquet(uniq, mass, path)
         return
-    levels = _levels(uniq)
+    levels = levels_of(uniq)
     _write_uniq(uniq, mass * 12 * 4.0**levels / (4 * math.pi), int(levels.max()), path)
-
-
-def load_multi_order(path: Path) -> tuple[Any, Any]:
-    """Read cells and their masses as they are; a Parquet file's missing cells have none."""
-    if not path.is_file():
-        raise ValueError("expected a file, found none; check the path")
-    if not _is_fits(path):
-        rows = _foreign(lambda: _parquet_columns(path), "GeoParquet with columns uniq and mass")
-        return rows["uniq"].astype(np.int64), rows["mass"].astype(float)
-    _, rows = _foreign(lambda: _fits_columns(path), "a sky map, a table in FITS")
-    if not {"UNIQ", "PROBDENSITY"} <= rows.keys():
-        raise ValueError(f"expected columns UNIQ and PROBDENSITY, got {[*rows]}"[:400])
-    uniq = rows["UNIQ"].astype(np.int64)
-    return uniq, rows["PROBDENSITY"].astype(float) * 4 * math.pi / 12 / 4.0 ** _levels(uniq)
 
 
 def _write_uniq(uniq: Any, density: Any, level: int, path: Path) -> None:
     parts = [("UNIQ", "K", None, uniq), ("PROBDENSITY", "D", "sr-1", density)]
-    told = {"ORDERING": "NUNIQ", "INDXSCHM": "EXPLICIT", "MOCORDER": level}
-    _write_fits(parts, told, path)
+    header = {"ORDERING": "NUNIQ", "INDXSCHM": "EXPLICIT", "MOCORDER": level}
+    _write_fits(parts, header, path)
 
 
-def _write_fits(parts: list[tuple[str, str, str | None, Any]], told: Any, path: Path) -> None:
+def _write_fits(parts: list[tuple[str, str, str | None, Any]], header: Any, path: Path) -> None:
     from astropy.io import fits
 
     columns = [fits.Column(n, format=f, unit=unit, array=a) for n, f, unit, a in parts]
     table = fits.BinTableHDU.from_columns(columns)
-    table.header.update(PIXTYPE="HEALPIX", COORDSYS="C", **told)
+    table.header.update(PIXTYPE="HEALPIX", COORDSYS="C", **header)
     table.writeto(path, overwrite=True)
 
 
@@ -99,59 +89,73 @@ def _write_parquet(uniq: Any, mass: Any, path: Path) -> None:
     """Write cells as rows, with their centres."""
     import geopandas
 
-    levels, centres = _levels(uniq), np.zeros((len(uniq), 2))
-    for level in np.unique(levels):
-        here = levels == level
-        cells = torch.from_numpy(uniq[here] - 4 ** (int(level) + 1))
-        centres[here] = cell_lat_lon(cells, 2 ** int(level)).numpy()
-    points = geopandas.points_from_xy(centres[:, 1], centres[:, 0], crs="EPSG:4326")
+    sides = 2 ** torch.from_numpy(levels_of(uniq))
+    lat, lon = cell_lat_lon(torch.from_numpy(uniq) - 4 * sides**2, sides).numpy().T
+    points = geopandas.points_from_xy(lon, lat, crs="EPSG:4326")
     geopandas.GeoDataFrame({"uniq": uniq, "mass": mass}, geometry=points).to_parquet(path)
 
 
 def load(path: Path) -> Mass:
     """Read the mass of each cell, in NESTED order; raise ValueError for what is no sky map."""
+    header, rows = _read(path)
+    if header["ORDERING"] != "NUNIQ":
+        is_ring, value = header["ORDERING"] == "RING", "PROB" if "PROB" in rows else "PROBDENSITY"
+        return _flat(rows.get("PIXEL"), rows[value], header.get("NSIDE"), is_ring=is_ring)
+    levels, level = levels_of(rows["UNIQ"]), header.get("MOCORDER")
+    finest = min(max(int(levels.max()), level if isinstance(level, int) else 0), MOST_LEVEL)
+    if levels.max() > finest:
+        logger.warning("summed cells finer than nside %d", 2**finest)
+    mass, covered = spread(rows["UNIQ"], _masses(rows), finest)
+    if covered.max() > 1 + 1e-9:
+        raise ValueError("expected cells that do not overlap, got some twice; leave one out")
+    return torch.from_numpy(mass)
+
+
+def load_multi_order(path: Path) -> tuple[Any, Any]:
+    """Read cells and their masses as they are; a Parquet file's missing cells have none."""
+    header, rows = _read(path)
+    if header["ORDERING"] != "NUNIQ":
+        raise ValueError(f"expected a column UNIQ with ordering NUNIQ, got {[*rows]}"[:400])
+    return rows["UNIQ"].astype(np.int64), _masses(rows)
+
+
+def _masses(rows: Columns) -> Any:
+    """Return masses of cells, up to a factor."""
+    if "PROB" in rows:
+        return rows["PROB"].astype(float)
+    return rows["PROBDENSITY"] * 4.0 ** -levels_of(rows["UNIQ"])
+
+
+def _read(path: Path) -> tuple[Columns, Columns]:
+    """Read the header and the columns of a sky map; Parquet under the names that FITS has."""
     if not path.is_file():
         raise ValueError("expected a file, found none; check the path")
-    if not _is_fits(path):
-        rows = _foreign(lambda: _parquet_columns(path), "GeoParquet with columns uniq and mass")
-        return _spread(rows["uniq"], rows["mass"])
-    header, rows = _foreign(lambda: _fits_columns(path), "a sky map, a table in FITS")
+    expected, read = "GeoParquet with columns uniq and mass", _parquet_columns
+    if _is_fits(path):
+        expected, read = "a sky map, a table in FITS", _fits_columns
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            header, rows = read(path)
+    except Exception as error:  # libraries raise nearly anything on foreign data
+        raise ValueError(f"expected {expected}, got {one_line(error)[:200]}") from error
+    if any("truncated" in str(warning.message) for warning in caught):
+        raise ValueError(f"expected {expected}, got a file that breaks off; fetch it again")
     if (frame := str(header.get("COORDSYS", "C")).strip().upper()) not in ("C", "CELESTIAL"):
         raise ValueError(
             f"expected COORDSYS C (longitude and latitude), got {frame!r}; turn the map first, as "
             "with healpy.Rotator"
         )
-    if left := [name for name in rows if name not in KNOWN]:
-        logger.warning("%s: left out the columns %s", path, ", ".join(left)[:200])
-    value = "PROB" if "PROB" in rows else "PROBDENSITY"
-    ordering = str(header.get("ORDERING", "")).strip().upper()
-    needed = {"NESTED": {value}, "RING": {value}, "NUNIQ": {value, "UNIQ"}}
-    if not needed.get(ordering, {"ORDERING"}) <= rows.keys():
+    if others := [name for name in rows if name not in KNOWN]:
+        logger.warning("%s: left out the columns %s", path, ", ".join(others)[:200])
+    ordering = header["ORDERING"] = str(header.get("ORDERING", "")).strip().upper()
+    needed = {"NESTED": set[str](), "RING": set[str](), "NUNIQ": {"UNIQ"}}
+    if not {"PROB", "PROBDENSITY"} & {*rows} or not needed.get(ordering, {"ORDERING"}) <= {*rows}:
         raise ValueError(
             "expected a HEALPix sky map with a column PROB or PROBDENSITY, NESTED, RING or NUNIQ "
             f"with UNIQ, got columns {[*rows]} with ordering {ordering!r}"[:400]
         )
-    if ordering == "NUNIQ":
-        areas = 1 if value == "PROB" else 4.0 ** -_levels(rows["UNIQ"])
-        return _spread(rows["UNIQ"], rows[value] * areas, header.get("MOCORDER"))
-    return _flat(rows.get("PIXEL"), rows[value], header.get("NSIDE"), is_ring=ordering == "RING")
-
-
-Columns = dict[str, Any]
-
-
-def _foreign(read: Callable[[], Any], expected: str) -> Any:
-    """Call what reads foreign data; raise ValueError for all that its library raises of them."""
-    try:
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always")
-            result = read()
-    except Exception as error:
-        raise ValueError(f"expected {expected}, got {one_line(error)[:200]}") from error
-    for warning in told:
-        if "truncated" in str(warning.message):
-            raise ValueError(f"expected {expected}, got a file that breaks off; fetch it again")
-    return result
+    return header, rows
 
 
 def _fits_columns(path: Path) -> tuple[Columns, Columns]:
@@ -166,11 +170,12 @@ def _fits_columns(path: Path) -> tuple[Columns, Columns]:
         return dict(table.header), _numbers(values)
 
 
-def _parquet_columns(path: Path) -> Columns:
+def _parquet_columns(path: Path) -> tuple[Columns, Columns]:
     import pandas
 
     rows = pandas.read_parquet(path, columns=["uniq", "mass"])
-    return _numbers({name: rows[name].to_numpy() for name in ("uniq", "mass")})
+    columns = {"UNIQ": rows["uniq"].to_numpy(), "PROB": rows["mass"].to_numpy()}
+    return {"ORDERING": "NUNIQ"}, _numbers(columns)
 
 
 def _numbers(columns: Columns) -> Columns:
@@ -178,10 +183,9 @@ def _numbers(columns: Columns) -> Columns:
     known = [columns[name] for name in KNOWN if name in columns]
     if any(one.dtype.kind not in "fiu" or len(one) != len(known[0]) for one in known):
         raise ValueError(f"columns {[*columns]} that are no numbers, or of several lengths")
-    return {
-        name: one.astype(np.int64) if name in ("UNIQ", "uniq") and one.dtype.kind == "u" else one
-        for name, one in columns.items()
-    }
+    if "UNIQ" in columns and columns["UNIQ"].dtype.kind == "u":
+        columns["UNIQ"] = columns["UNIQ"].astype(np.int64)
+    return columns
 
 
 def _flat(pixels: Any, values: Any, nside: Any, *, is_ring: bool) -> Mass:
@@ -200,41 +204,31 @@ def _flat(pixels: Any, values: Any, nside: Any, *, is_ring: bool) -> Mass:
             f"expected values of all pixels of nside {side}, or a column PIXEL of numbers of them, "
             f"got {len(values)} values"
         )
-    mass = np.zeros(len(cells))
-    np.add.at(mass, pixels.astype(int), values)
+    mass = np.bincount(pixels.astype(int), values, len(cells))
     if is_ring:
         mass = mass[grid(side).nested_to_ring(cells)]
     return torch.from_numpy(mass)
 
 
-def _levels(uniq: Any) -> Any:
+def levels_of(uniq: Any) -> Any:
     """Return the level of each cell by its number in the scheme NUNIQ, 4 nside^2 + cell."""
     if uniq.dtype.kind not in "iu" or not len(uniq) or uniq.min() < 4 or uniq.max() >= 4**26:
         raise ValueError("expected UNIQ numbers of cells, 4 nside^2 + cell, got others")
-    return np.log2(uniq // 4).astype(int) // 2
+    return uniq_to_level_ipix(uniq)[0].astype(int)
 
 
-def _spread(uniq: Any, mass: Any, level: Any = None) -> Mass:
-    """Spread the masses of cells of any size over the finest of them, or of a finer level."""
-    levels = _levels(uniq)
-    finest = max(int(levels.max()), level if isinstance(level, int) else 0)
-    finest = min(finest, MOST_LEVEL)
-    if levels.max() > finest:
-        logger.warning("summed cells finer than nside %d", 2**finest)
-    sums, covered = np.zeros((2, 12 * 4**finest))
-    for level in np.unique(levels):
-        here = levels == level
-        cells, values = uniq[here] - 4 ** (level + 1), np.stack((mass[here], here[here]))
-        if (shift := level - finest) > 0:
-            cells, values = cells >> 2 * shift, values * [[1.0], [4.0**-shift]]
-        else:
-            cells = (cells[:, None] << -2 * shift) + np.arange(4**-shift)
-            values = values[..., None] * [[[4.0**shift]], [[1.0]]]
-        for total, value in zip((sums, covered), values, strict=True):
-            np.add.at(total, cells, value)
-    if covered.max() > 1 + 1e-9:
-        raise ValueError("expected cells that do not overlap, got some twice; leave one out")
-    return torch.from_numpy(sums)
+def spread(uniq: Any, mass: Any, level: int) -> tuple[Any, Any]:
+    """Spread masses over the cells of one level; return also how much of each is covered."""
+    levels = levels_of(uniq)
+    finer, coarser = (levels - level).clip(0), (level - levels).clip(0)
+    count = 4**coarser
+    first = (uniq - 4 ** (levels + 1)) >> 2 * finer << 2 * coarser
+    cells = np.repeat(first - count.cumsum() + count, count) + np.arange(count.sum())
+    sums, covered = (
+        np.bincount(cells, np.repeat(values, count), 12 * 4**level)
+        for values in (mass / count, 4.0**-finer)
+    )
+    return sums, covered
 
 
 def _join(mass: Mass) -> tuple[Any, Any]:
@@ -260,31 +254,28 @@ def save_geotiff(mass: Mass, path: Path, *, height: int | None) -> None:
     height = 16 * math.isqrt(len(mass) // 12) if height is None else height
     if height < 1:
         raise ValueError(f"expected a height of at least 1 pixel, got {height}")
-    _check_tiff(path)
     values = mass_of_pixels(mass, height).float().numpy()
     _write_tiff(values, (-90.0, -180.0, 90.0, 180.0), "mass", "1", path)
 
 
-def save_window(values: Any, bounds: tuple[float, float, float, float], path: Path) -> None:
-    """Write densities per steradian of a window (south, west, north, east) to a GeoTIFF."""
-    _check_tiff(path)
+def save_window(log_prob: Callable[[Any], Tensor], bounds: Bounds, height: int, path: Path) -> None:
+    """Write densities per steradian of a window to a GeoTIFF, as `Density.to_geotiff` says."""
     south, west, north, east = bounds
     if not (-90 <= south < north <= 90 and -180 <= west < east <= 180):
         raise ValueError(
             "expected a window from south to north and west to east that does not cross the "
             f"antimeridian, got {bounds}; write its two halves"
         )
-    _write_tiff(values, bounds, "density", "sr-1", path)
+    width = max(1, round(height * (east - west) / (north - south)))
+    lat = north - (torch.arange(height).double() + 0.5) * (north - south) / height
+    lon = west + (torch.arange(width).double() + 0.5) * (east - west) / width
+    places = torch.stack(torch.meshgrid(lat, lon, indexing="ij"), dim=-1)
+    _write_tiff(log_prob(places).exp().float().numpy(), bounds, "density", "sr-1", path)
 
 
-def _check_tiff(path: Path) -> None:
+def _write_tiff(values: Any, bounds: Bounds, name: str, unit: str, path: Path) -> None:
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise ValueError(f"expected a file name ending in .tif or .tiff, got {str(path)!r}")
-
-
-def _write_tiff(
-    values: Any, bounds: tuple[float, float, float, float], name: str, unit: str, path: Path
-) -> None:
     rasterio = require("rasterio", "writing a GeoTIFF", "gis")
     south, west, north, east = bounds
     height, width = values.shape

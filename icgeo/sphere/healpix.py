@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from astropy import units
-from astropy_healpix import HEALPix
+from astropy_healpix import HEALPix, healpix_to_lonlat
 from einops import rearrange, reduce, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -32,11 +32,14 @@ def grid(nside: int) -> Any:
 
 
 def cell_lat_lon(
-    cells: Int[Tensor, "*batch"], nside: int, offsets: Float[Tensor, "2 *batch"] | None = None
+    cells: Int[Tensor, "*batch"],
+    nside: int | Int[Tensor, "*batch"],
+    offsets: Float[Tensor, "2 *batch"] | None = None,
 ) -> Float[Tensor, "*batch 2"]:
     """Return locations in cells at `offsets` in [0, 1] along their two sides, or their centres."""
     dx, dy = (None, None) if offsets is None else offsets.numpy()
-    lon, lat = grid(nside).healpix_to_lonlat(cells.numpy(), dx=dx, dy=dy)
+    sides = nside.numpy() if isinstance(nside, Tensor) else grid(nside).nside
+    lon, lat = healpix_to_lonlat(cells.numpy(), sides, dx=dx, dy=dy, order="nested")
     lon = wrap_longitude(torch.from_numpy(lon.deg))
     return torch.stack((torch.from_numpy(lat.deg), lon), dim=-1)
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Generator, Tensor
+from torch import Tensor
 
 from icgeo import sphere
 from icgeo.sphere import AREA_KM2, EARTH_RADIUS_KM, Values, files, healpix, regions
-from icgeo.sphere.best_point import GEOSCORE_SCALE_KM, best_points
+from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density
 
 if TYPE_CHECKING:
@@ -52,16 +52,15 @@ class MultiOrderDensity(Density):
         uniq, order = self.uniq.sort()
         object.__setattr__(self, "uniq", uniq)
         object.__setattr__(self, "cell_mass", (mass / mass.sum())[order])
-        # as fine as the finest: equal beginnings of cells that do not overlap are apart
-        start = (self.uniq - 4 * self.sides**2) * (FINEST // self.sides) ** 2
-        start, by_place = start.sort()
-        end = start + ((FINEST // self.sides) ** 2)[by_place]
+        start, by_place = self._starts
+        end = start + (FINEST // self.sides[by_place]) ** 2
         if start[0] != 0 or end[-1] != 12 * FINEST**2 or not (end[:-1] == start[1:]).all():
             raise ValueError(
                 "expected cells that cover the sphere once, got gaps or cells twice; give those "
                 "without mass, too"
             )
-        object.__setattr__(self, "mass", self._even(EVEN))
+        even, _ = files.spread(self.uniq.numpy(), self.cell_mass.numpy(), EVEN.bit_length() - 1)
+        object.__setattr__(self, "mass", torch.from_numpy(even))
 
     @classmethod
     def refined(
@@ -83,24 +82,22 @@ class MultiOrderDensity(Density):
         nside, cells, parts = base.nside, torch.arange(len(base.mass)), []
         while len(cells):
             side = healpix.cell_side(nside)
-            near = sphere.angle(_centres(cells, nside)[:, None], xyz) < REACH * sigma + side
+            centre = sphere.to_xyz(healpix.cell_lat_lon(cells, nside))
+            near = sphere.angle(centre[:, None], xyz) < REACH * sigma + side
             splits = (near & (sigma < side)).any(1) & (nside < FINEST)
-            parts.append((nside, cells[~splits]))
+            whole = cells[~splits]
+            parts.append(torch.stack((whole, torch.full_like(whole, nside))))
             cells, nside = (4 * cells[splits, None] + torch.arange(4)).flatten(), 2 * nside
-        uniq = torch.cat([4 * side**2 + kept for side, kept in parts])
-        area = torch.cat([torch.full((len(kept),), 1.0 / side**2).double() for side, kept in parts])
-        centre = torch.cat([_centres(kept, side) for side, kept in parts])
-        parent = torch.cat([kept // (side // base.nside) ** 2 for side, kept in parts])
+        cells, sides = torch.cat(parts, dim=1)
+        centre = sphere.to_xyz(healpix.cell_lat_lon(cells, sides))
+        area = 1 / sides.double().square()
+        parent = cells // (sides // base.nside) ** 2
         mass = (1 - weight.sum()).clamp_min(0) * base.mass[parent] * area * base.nside**2
         # widened by the second moment of a cell, as in `Density.from_mixture`
         spread = sigma.square() + area[:, None] * math.pi / 36
-        kernels = (
-            area[:, None]
-            / spread
-            * torch.exp(-(centre[:, None] - xyz).square().sum(-1) / 2 / spread)
-        )
-        mass = mass + kernels / kernels.sum(0) @ weight
-        return cls(uniq, mass)
+        fall = torch.exp(-(centre[:, None] - xyz).square().sum(-1) / 2 / spread)
+        kernels = area[:, None] / spread * fall
+        return cls(4 * sides**2 + cells, mass + kernels / kernels.sum(0) @ weight)
 
     @classmethod
     def load(cls, path: str | Path) -> "MultiOrderDensity":
@@ -129,91 +126,57 @@ class MultiOrderDensity(Density):
     @cached_property
     def sides(self) -> Int[Tensor, " cells"]:
         """Nside of each cell."""
-        return 2 ** ((torch.log2(self.uniq.double() / 4) / 2 + 1e-12).floor().long())
+        return 2 ** torch.from_numpy(files.levels_of(self.uniq.numpy()))
 
     @cached_property
     def areas(self) -> Float[Tensor, " cells"]:
         """Area of each cell in steradians."""
         return 4 * math.pi / 12 / self.sides.double().square()
 
+    @property
+    def _masses(self) -> Float[Tensor, " cells"]:
+        return self.cell_mass
+
+    @property
+    def _heights(self) -> Float[Tensor, " cells"]:
+        return self.cell_mass / self.areas
+
+    @property
+    def _cells(self) -> Int[Tensor, " cells"]:
+        """Numbers of the cells among those of their size."""
+        return self.uniq - 4 * self.sides**2
+
     @cached_property
     def _vectors(self) -> Float[Tensor, "cells 3"]:
         """Mean vector over each cell, as `healpix.mean_vectors`."""
-        cells = self.uniq - 4 * self.sides**2
-        xyz = torch.cat([_centres(cells[self.sides == side], side) for side in self._orders])
+        xyz = sphere.to_xyz(healpix.cell_lat_lon(self._cells, self.sides))
         return xyz * (1 - self.areas[:, None] / 12)
 
     @cached_property
-    def _orders(self) -> list[int]:
-        return [int(side) for side in self.sides.unique()]
-
-    def _even(self, nside: int) -> Float[Tensor, " cells"]:
-        """Return the mass of each cell of one size."""
-        mass = torch.zeros(12 * nside**2, dtype=torch.float64)
-        for side in self.sides.unique().tolist():
-            here = self.sides == side
-            cells, values = self.uniq[here] - 4 * side**2, self.cell_mass[here]
-            if side >= nside:
-                mass.index_add_(0, cells // (side // nside) ** 2, values)
-            else:
-                children = (nside // side) ** 2
-                places = cells[:, None] * children + torch.arange(children)
-                mass[places] += values[:, None] / children
-        return mass
+    def _starts(self) -> tuple[Int[Tensor, " cells"], Int[Tensor, " cells"]]:
+        """First of the finest cells in each, in order, and whose that is."""
+        starts, by_place = (self._cells * (FINEST // self.sides) ** 2).sort()
+        return starts, by_place
 
     def _holding(self, lat_lon: Values) -> Int[Tensor, "*batch"]:
-        """Return the number of the cell, in `uniq`, that holds each location."""
-        finest = self._orders[-1]
-        cell = healpix.cell_of(lat_lon, finest)
-        found = torch.zeros_like(cell)
-        for side in self._orders:
-            uniq = 4 * side**2 + cell // (finest // side) ** 2
-            number = torch.searchsorted(self.uniq, uniq).clamp_max(len(self.uniq) - 1)
-            found = torch.where(self.uniq[number] == uniq, number, found)
-        return found
+        starts, by_place = self._starts
+        finest = healpix.cell_of(lat_lon, FINEST)
+        return by_place[torch.searchsorted(starts, finest, right=True) - 1]
 
-    def log_prob(self, lat_lon: Values) -> Float[Tensor, "*batch"]:
-        """Log-density in nats per steradian at locations in degrees: that of their cells."""
-        return torch.log(self.cell_mass / self.areas)[self._holding(lat_lon)]
+    def _places(
+        self, cells: Int[Tensor, " chosen"], offsets: Float[Tensor, "2 chosen"]
+    ) -> Float[Tensor, "chosen 2"]:
+        return healpix.cell_lat_lon(self._cells[cells], self.sides[cells], offsets)
 
-    def sample(self, count: int, generator: Generator | None = None) -> Float[Tensor, "count 2"]:
-        """Draw locations, uniform inside each cell."""
-        draws = torch.rand(3, count, generator=generator, dtype=torch.float64)
-        total = self.cell_mass.cumsum(0)
-        number = torch.searchsorted(total, draws[0] * total[-1], right=True)
-        number = number.clamp(max=len(total) - 1)
-        found, side = torch.zeros(count, 2, dtype=torch.float64), self.sides[number]
-        for one in side.unique().tolist():
-            here = side == one
-            cells = self.uniq[number[here]] - 4 * one**2
-            found[here] = healpix.cell_lat_lon(cells, one, draws[1:, here])
-        return found
-
-    def mode(self) -> Float[Tensor, "2"]:
-        """Centre of the densest cell."""
-        return sphere.to_lat_lon(self._vectors[(self.cell_mass / self.areas).argmax()])
-
-    def mean(self) -> Float[Tensor, "2"]:
-        """Mean direction; where it vanishes, that of the heaviest cell."""
-        return sphere.to_lat_lon(sphere.spherical_mean(self._vectors, self.cell_mass))
-
-    def median(self) -> Float[Tensor, "2"]:
-        """Geometric median: the point of least expected distance."""
-        return self._best_point(1e6 * EARTH_RADIUS_KM)
-
-    def best_point(self) -> Float[Tensor, "2"]:
-        """Point of largest expected GeoScore."""
-        return self._best_point(GEOSCORE_SCALE_KM)
+    def _with(self, heights: Float[Tensor, " cells"]) -> "MultiOrderDensity":
+        return MultiOrderDensity(self.uniq, heights * self.areas)
 
     def _best_point(self, scale_km: float) -> Float[Tensor, "2"]:
         """Climb from the best of the even cells: Weiszfeld's steps over the cells themselves."""
-        held, vectors = self.cell_mass > 0, self._vectors
-        mass, vectors = self.cell_mass[held], vectors[held]
-        start = torch.stack(
-            (sphere.to_xyz(best_points(self.mass, scale_km)), vectors[mass.argmax()])
-        )
+        positive = self.cell_mass > 0
+        mass, vectors = self.cell_mass[positive], self._vectors[positive]
         scale, points = scale_km / EARTH_RADIUS_KM, []
-        for point in start:
+        for point in (sphere.to_xyz(best_points(self.mass, scale_km)), vectors[mass.argmax()]):
             for _ in range(60):
                 far = (vectors - point).norm(dim=-1).clamp_min(1e-7)
                 pull = mass * torch.exp(-far / scale) / far
@@ -226,16 +189,6 @@ class MultiOrderDensity(Density):
         """Differential entropy in nats."""
         return (torch.special.entr(self.cell_mass) + self.cell_mass * self.areas.log()).sum().item()
 
-    def tempered(self, temperature: float) -> "MultiOrderDensity":
-        """Raise to the power `1 / temperature` and normalise."""
-        if not temperature > 0:
-            raise ValueError(f"expected a temperature above 0, got {temperature}; 1 is neutral")
-        density = self.cell_mass / self.areas
-        return self._with((density / density.max()) ** (1 / temperature) * self.areas)
-
-    def _with(self, mass: Float[Tensor, " cells"]) -> "MultiOrderDensity":
-        return MultiOrderDensity(self.uniq, mass)
-
     def __mul__(self, other: Density) -> "MultiOrderDensity":
         """Multiply by an even density, such as a prior, and normalise; on the cells of this one.
 
@@ -244,69 +197,41 @@ class MultiOrderDensity(Density):
         if not isinstance(other, Density) or isinstance(other, MultiOrderDensity):
             return NotImplemented
         factor = torch.empty_like(self.cell_mass)
-        for side in self._orders:
+        for side in self.sides.unique().tolist():
             here = self.sides == side
-            cells, ratio = self.uniq[here] - 4 * side**2, side / other.nside
+            cells, ratio = self._cells[here], side / other.nside
             if ratio >= 1:
                 factor[here] = other.mass[cells // int(ratio) ** 2]
             else:
                 factor[here] = other.mass.view(-1, round(1 / ratio) ** 2).mean(1)[cells]
         if not (self.cell_mass * factor).any():
             raise ValueError("expected densities that overlap, got disjoint ones; mix in a floor")
-        return self._with(self.cell_mass * factor)
+        return MultiOrderDensity(self.uniq, self.cell_mass * factor)
 
     __rmul__ = __mul__
-
-    def probability_within(self, region: Any) -> float:
-        """Return the probability of a region, as `Density.probability_within` takes it.
-
-        Finer cells count where their centre is.
-        """
-        return float(self._shares(region) @ self.cell_mass)
 
     def _shares(self, region: Any) -> Float[Tensor, " cells"]:
         """Return how much of each cell lies in a region; of fine ones whether their centre does."""
         import shapely
 
-        shares, shape = torch.empty_like(self.cell_mass), regions.as_polygon(region)
+        lat, lon = sphere.to_lat_lon(self._vectors).unbind(-1)
+        shape = regions.as_polygon(region)
         shapely.prepare(shape)
-        for side in self._orders:
+        shares = torch.from_numpy(shapely.contains_xy(shape, lon.numpy(), lat.numpy())).double()
+        for side in self.sides[self.sides <= 2 * EVEN].unique().tolist():
             here = self.sides == side
-            if side <= 2 * EVEN:
-                cells = self.uniq[here] - 4 * side**2
-                shares[here] = regions.cell_shares(region, side)[cells]
-                continue
-            lat, lon = sphere.to_lat_lon(self._vectors[here]).unbind(-1)
-            inside = shapely.contains_xy(shape, lon.numpy(), lat.numpy())
-            shares[here] = torch.from_numpy(inside).double()
+            shares[here] = regions.cell_shares(region, side)[self._cells[here]]
         return shares
-
-    def _densest(self) -> tuple[Float[Tensor, " cells"], Int[Tensor, " cells"]]:
-        """Cells from dense to sparse, and their cumulative mass."""
-        cells = (self.cell_mass / self.areas).sort(descending=True, stable=True).indices
-        return self.cell_mass[cells].cumsum(0).clamp(max=1), cells
-
-    def _credible_cells(self, p: float) -> Int[Tensor, " chosen"]:
-        if not 0 < p <= 1:
-            raise ValueError(f"expected a probability p in (0, 1], got {p}")
-        total, cells = self._densest()
-        return cells[: int((total < p).sum()) + 1]
 
     def credible_area_km2(self, p: float) -> float:
         """Area of the densest cells that hold a mass of at least `p`."""
         return float(self.areas[self._credible_cells(p)].sum() / (4 * math.pi) * AREA_KM2)
 
     def credible_level(self, lat_lon: Values, *, smooth: bool = False) -> Float[Tensor, "*batch"]:
-        """Largest p whose credible region does not yet hold each location; 1 without mass.
-
-        `smooth` is of the even cells, for outlines to look at.
-        """
+        """Return levels as `Density` does; `smooth` ones are of the even cells."""
         if smooth:
-            return super().credible_level(lat_lon, smooth=True)
-        total, cells = self._densest()
-        before = torch.cat((torch.zeros(1, dtype=total.dtype), total[:-1]))
-        level = torch.empty_like(total).scatter_(0, cells, before).where(self.cell_mass > 0, 1)
-        return level[self._holding(lat_lon)]
+            return Density(self.mass).credible_level(lat_lon, smooth=True)
+        return super().credible_level(lat_lon)
 
     def credible_region(self, p: float) -> "geopandas.GeoDataFrame":
         """Outline the densest cells that hold a mass of at least `p`; see `Density`."""
@@ -317,7 +242,7 @@ class MultiOrderDensity(Density):
         shapes, owners = [], []
         for side in self.sides[chosen].unique().tolist():
             here = chosen[self.sides[chosen] == side]
-            position, outline = healpix.cell_outlines(self.uniq[here] - 4 * side**2, side)
+            position, outline = healpix.cell_outlines(self._cells[here], side)
             shapes.append(outline)
             owners.append(here.numpy()[position])
         outlines, owner = np.concatenate(shapes), np.concatenate(owners)
@@ -327,53 +252,11 @@ class MultiOrderDensity(Density):
         inside, part = tree.query(shapely.point_on_surface(outlines), predicate="intersects")
         _, first = np.unique(owner[inside], return_index=True)
         cells, part = torch.from_numpy(owner[inside][first]), part[first]
-        count = {"minlength": len(whole)}
-        frame = geopandas.GeoDataFrame(
-            {
-                "mass": np.bincount(part, self.cell_mass[cells].numpy(), **count),
-                "area_km2": np.bincount(part, self.areas[cells].numpy(), **count)
-                / (4 * math.pi) * AREA_KM2,
-            },
-            geometry=whole,
-            crs="EPSG:4326",
-        )  # fmt: skip
+        mass, area = (
+            np.bincount(part, values[cells].numpy(), minlength=len(whole))
+            for values in (self.cell_mass, self.areas)
+        )
+        columns = {"mass": mass, "area_km2": area / (4 * math.pi) * AREA_KM2}
+        frame = geopandas.GeoDataFrame(columns, geometry=whole, crs="EPSG:4326")
         frame = frame[frame["mass"] > 0] if (frame["mass"] > 0).any() else frame
         return frame.sort_values("mass", ascending=False, ignore_index=True)
-
-    def window(
-        self, bounds: tuple[float, float, float, float], height: int
-    ) -> Float[Tensor, "height width"]:
-        """Return the density per steradian at the pixel centres of an equirectangular window.
-
-        Bounds are south, west, north, east in degrees, west > east across the antimeridian.
-        """
-        south, west, north, east = bounds
-        span = (east - west) % 360 or 360.0
-        width = max(1, round(height * span / (north - south)))
-        lat = north - (torch.arange(height).double() + 0.5) * (north - south) / height
-        lon = west + (torch.arange(width).double() + 0.5) * span / width
-        places = torch.stack(torch.meshgrid(lat, lon, indexing="ij"), dim=-1)
-        places[..., 1] = sphere.wrap_longitude(places[..., 1])
-        return self.log_prob(places).exp()
-
-    def to_geotiff(
-        self,
-        path: str | Path,
-        *,
-        height: int | None = None,
-        bounds: tuple[float, float, float, float] | None = None,
-    ) -> None:
-        """Write a GeoTIFF: of the world as `Density.to_geotiff` does, or of a window.
-
-        A window holds the density per steradian at the centres of its pixels, 512 high by default;
-        it may not cross the antimeridian.
-        """
-        if bounds is None:
-            super().to_geotiff(path, height=height)
-        else:
-            values = self.window(bounds, height or 512)
-            files.save_window(values.float().numpy(), bounds, Path(path))
-
-
-def _centres(cells: Int[Tensor, " cells"], nside: int) -> Float[Tensor, "cells 3"]:
-    return sphere.to_xyz(healpix.cell_lat_lon(cells, nside))

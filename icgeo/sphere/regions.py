@@ -67,7 +67,7 @@ def cell_shares(region: Any, nside: int) -> Float[Tensor, " cells"]:
     """Return which share of the area of each cell lies in a region.
 
     Cells and borders are polygons in longitude and sine of latitude, where areas are true: at
-    nside 64 a share is wrong by less than 0.001.
+    nside 64 a share is wrong by less than 0.001. Cached, do not write to it.
 
     Args:
         region: a polygon of shapely, a GeoSeries or GeoDataFrame of them in any projection, or the
@@ -77,25 +77,18 @@ def cell_shares(region: Any, nside: int) -> Float[Tensor, " cells"]:
     Raises:
         ValueError: no such country, no valid polygon, or one that is off the globe.
     """
-    if isinstance(region, str):
-        return _country_shares(_country(region), nside)
     return _shares(as_polygon(region), nside)
 
 
-@lru_cache(maxsize=16)
-def _country_shares(row: int, nside: int) -> Float[Tensor, " cells"]:
-    return _shares(countries().geometry.iloc[row], nside)
-
-
-def _country(name: str) -> int:
-    """Return the row of a country."""
+def _country(name: str) -> Any:
+    """Return the polygon of a country."""
     frame = countries()
     columns = (frame[column].dropna().items() for column in reversed(NAMES))
     rows = {_plain(value): row for column in columns for row, value in column}
-    asked = _plain(name)
-    if (known := ALIASES.get(asked, asked)) in rows:
-        return rows[known]
-    like = get_close_matches(asked, rows, n=1, cutoff=0.75)
+    key = ALIASES.get(_plain(name), _plain(name))
+    if key in rows:
+        return frame.geometry.iloc[rows[key]]
+    like = get_close_matches(key, rows, n=1, cutoff=0.75)
     other = f"did you mean {frame['name'][rows[like[0]]]!r}?" if like else "such as FR or France."
     remedy = f"{other} Small territories are not in the table: give a polygon"
     raise ValueError(f"expected the name or ISO code of a country, got {name[:80]!r}; {remedy}")
@@ -112,7 +105,7 @@ def as_polygon(region: Any) -> Any:
     import shapely
 
     if isinstance(region, str):
-        return countries().geometry.iloc[_country(region)]
+        return _country(region)
     if hasattr(region, "to_crs"):
         region = _in_degrees(region.geometry).union_all()
     if getattr(region, "geom_type", None) not in ("Polygon", "MultiPolygon") or region.is_empty:
@@ -195,6 +188,7 @@ def _near(polygon: Any, nside: int) -> tuple[Tensor, Tensor]:
     return whole, near
 
 
+@lru_cache(maxsize=16)
 def _shares(polygon: Any, nside: int) -> Float[Tensor, " cells"]:
     import shapely
 

@@ -329,6 +329,6 @@ def test_what_cannot_be_read_is_refused():
     with pytest.raises(ValueError, match="white noise"):
         Noise(white=0.0)
     elsewhere = Density.from_mixture([[60.0, 0.0]], [1e6], [1.0])
-    bare = Density.from_mass(elsewhere.mass.where(elsewhere.mass > 1e-3, 0.0))
+    bare = Density(elsewhere.mass.where(elsewhere.mass > 1e-3, 0.0))
     with pytest.raises(ValueError, match="mass on the map"):
         read(torch.zeros(1, 3, WINDOW.height, WINDOW.width), WINDOW, prior=bare)

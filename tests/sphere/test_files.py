@@ -229,7 +229,7 @@ def test_maps_of_several_orders_are_written_as_ligo_does(tmp_path):
     """Each row's level and pixel by astropy-healpix, its mass by healpy's areas."""
     mass = torch.full((3072,), 1e-5, dtype=torch.float64)
     mass[100:117] = torch.arange(17, dtype=torch.float64)
-    density = Density.from_mass(mass)
+    density = Density(mass)
     density.save(tmp_path / "a.multiorder.fits")
     with fits.open(tmp_path / "a.multiorder.fits") as tables:
         header, rows = tables[1].header, tables[1].data
@@ -383,7 +383,7 @@ def test_files_that_break_off_are_refused(name, tmp_path):
 def test_geoparquet_holds_the_cells_with_mass(tmp_path):
     mass = torch.zeros(768, dtype=torch.float64)
     mass[[3, 400]] = torch.tensor([0.25, 0.75], dtype=torch.float64)
-    density = Density.from_mass(mass)
+    density = Density(mass)
     density.save(tmp_path / "density.parquet")
     frame = geopandas.read_parquet(tmp_path / "density.parquet")
     assert frame.crs == "EPSG:4326"

@@ -64,7 +64,7 @@ def test_points_lie_at_the_kernel(place, sigma):
 @given(nside=st.sampled_from((1, 4, 64)), seed=st.integers(0, 99))
 def test_even_cells_are_as_a_density(nside, seed):
     generator = torch.Generator().manual_seed(seed)
-    even = Density.from_mass(torch.rand(12 * nside**2, generator=generator, dtype=torch.float64))
+    even = Density(torch.rand(12 * nside**2, generator=generator, dtype=torch.float64))
     same = MultiOrderDensity(4 * nside**2 + torch.arange(12 * nside**2), even.mass)
     places = sphere.to_lat_lon(sphere.sample_uniform(50, generator=generator))
     assert torch.allclose(same.log_prob(places), even.log_prob(places))
