@@ -67,7 +67,7 @@ def smooth(
 
 
 def frame_temperature(correlation: float, frames: int) -> float:
-    """Temperature for frames whose errors are correlated: together they count as so many fewer.
+    """Return a temperature for frames of correlated errors: together they count as fewer.
 
     The design effect, `1 + (frames - 1) correlation` (Kish 1965, section 5.4). Frames beyond
     `FRAMES_ALIKE` are far from the first and not taken for alike.
@@ -84,7 +84,7 @@ def mixture(densities: Sequence[Density], shares: Sequence[float] | None = None)
 
 
 def _reaches(seconds: Sequence[float], count: int, speed_kmh: float) -> list[float]:
-    """How far the next frame may be, in radians; infinite without a limit."""
+    """Return how far the next frame may be, in radians; infinite without a limit."""
     if not count or len(seconds) != count:
         raise ValueError(f"expected a time for each of some frames, got {len(seconds)} for {count}")
     if not speed_kmh >= 0:
@@ -98,7 +98,7 @@ def _reaches(seconds: Sequence[float], count: int, speed_kmh: float) -> list[flo
 
 
 def _messages(evidence: Sequence[Message], reaches: Sequence[float]) -> list[Message]:
-    """What the frames before each say of it; the chain is reversible, so it serves both ways."""
+    """Return what the frames before each say of it; the chain is reversible: for both ways."""
     messages = [torch.zeros_like(evidence[0])]
     for likelihood, reach in zip(evidence, reaches, strict=False):
         messages.append(_spread(messages[-1] + likelihood, reach))
@@ -127,7 +127,7 @@ def _spread(message: Message, reach: float) -> Message:
 
 @lru_cache(maxsize=8)
 def _transition(nside: int, sides: float) -> Any:
-    """Sparse chances [from, to] between cells for a reach of so many of their sides; cached."""
+    """Return sparse chances [from, to] between cells for a reach of so many sides; cached."""
     # chances that places drawn from two cells are within reach; each has a variance of area / 12
     spread, reach, xyz = cell_side(nside) / math.sqrt(6), sides * cell_side(nside), cell_xyz(nside)
     farthest = 2 * math.sin(min(reach + 4 * spread, math.pi) / 2)

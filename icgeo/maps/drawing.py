@@ -59,7 +59,7 @@ def base_image(style: MapStyle) -> Float[Tensor, "3 height width"]:
 
 
 def _coverage(style: MapStyle, kind: str) -> Float[Tensor, "height width"]:
-    """Share of each pixel that the shapes of a kind cover."""
+    """Return the share of each pixel that the shapes of a kind cover."""
     import shapely
     from PIL import Image, ImageDraw
 
@@ -87,7 +87,7 @@ def _coverage(style: MapStyle, kind: str) -> Float[Tensor, "height width"]:
 
 @lru_cache(maxsize=2)
 def _lines(kind: str) -> tuple[Any, list[int]]:
-    """Lines to draw, and what to fill them with: land 255, lakes in it 0, islands in them 255."""
+    """Return lines to draw, and their fill: land 255, lakes in it 0, islands in them 255."""
     import shapely
 
     shapes = basemap().query("kind == @kind").geometry.to_numpy()
@@ -118,7 +118,7 @@ def _pixel_xyz(style: MapStyle) -> Float[Tensor, "3 pixels"]:
 
 
 def _kernels(xyz: Float[Tensor, "*batch 3"], style: MapStyle) -> Float[Tensor, "*batch 3 pixels"]:
-    """Kernels around unit vectors, in [0, 1], float32."""
+    """Return kernels around unit vectors, in [0, 1], float32."""
     # in float64 as far as the exponent: kappa is 50,000 for a sigma of a quarter degree
     fall = (xyz.double() @ _pixel_xyz(style).to(xyz.device) - 1).clamp_max(0)
     kernels = [torch.exp((kappa * fall).float()) for kappa in style.kappas]

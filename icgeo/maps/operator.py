@@ -134,7 +134,7 @@ def candidate_grid(style: MapStyle) -> Grid:
 
 
 def _fall(lat: Tensor, other_lat: Tensor, lon: Tensor) -> Tensor:
-    """cos(distance) - 1 between latitudes that lie `lon` apart, in degrees (haversine)."""
+    """Return cos(distance) - 1 between latitudes `lon` apart, in degrees (haversine)."""
     lat, other_lat, lon = torch.deg2rad(lat), torch.deg2rad(other_lat), torch.deg2rad(lon)
     across = torch.cos(lat) * torch.cos(other_lat) * torch.sin(lon / 2).square()
     return -2 * (torch.sin((lat - other_lat) / 2).square() + across)
@@ -145,7 +145,7 @@ def _to_blocks(fields: Float[Tensor, "channel pixel other ring"]) -> Blocks:
 
 
 def _drawing_blocks(style: MapStyle, grid: Grid) -> Blocks:
-    """From candidates to averaged pixels."""
+    """Return the blocks from candidates to averaged pixels."""
     lat = rearrange(style.row_latitudes(), "(row side) -> side row", side=grid.side)
     lon = (torch.arange(grid.side, dtype=torch.float64) + 0.5) * style.pixel_deg
     rows = repeat(grid.lat, "row -> (row phase)", phase=grid.phases)
@@ -161,7 +161,7 @@ def _drawing_blocks(style: MapStyle, grid: Grid) -> Blocks:
 
 
 def _noise_blocks(style: MapStyle, grid: Grid, noise: Noise) -> Blocks:
-    """Covariance of the noise between averaged pixels."""
+    """Return the covariance of the noise between averaged pixels."""
     lat = reduce(style.row_latitudes(), "(row side) -> row", "mean", side=grid.side)
     fall = _fall(lat[:, None, None], lat[:, None], grid.ring_lon)
     channels = []
@@ -185,7 +185,7 @@ def _apply(blocks: Blocks, field: Field) -> Field:
 
 
 def _single(blocks: Blocks) -> Blocks:
-    """In single precision, without what is negligible: denormal numbers take many times as long."""
+    """Drop what is negligible, for denormal numbers are slow, and use single precision."""
     parts = torch.view_as_real(blocks)
     counts = parts.abs() > _NEGLIGIBLE * parts.abs().max()
     highest = counts.nonzero()[:, 0].max()  # the heatmap has no frequencies beyond
@@ -193,7 +193,7 @@ def _single(blocks: Blocks) -> Blocks:
 
 
 def dot(a: Field, b: Field) -> Float[Tensor, "batch 1 1 1"]:
-    """Sum of the products over all but the batch."""
+    """Sum the products over all but the batch."""
     return (a * b).sum((1, 2, 3), keepdim=True)
 
 
@@ -207,7 +207,7 @@ class Evidence:
     """Squared whitened size of the field."""
 
     def misfit(self, mass: Field, drawn: Field) -> Float[Tensor, "batch 1 1 1"]:
-        """Squared whitened size of what is left of the field; `drawn` is the normal of `mass`."""
+        """Return the squared whitened size of the residual; `drawn` is the normal of `mass`."""
         return self.energy - dot(2 * self.adjoint - drawn, mass)
 
 
@@ -234,7 +234,7 @@ class DrawingOperator:
         return torch.nn.functional.pad(inside, (margin, after))
 
     def visible(self, field: Field) -> Field:
-        """For a window, drop what is off the map and each channel's mean; the world stays whole."""
+        """Drop what is off a window, and each channel's mean; the world stays whole."""
         if self.grid.margin == 0:
             return field
         inside = field[..., self.grid.margin : self.grid.places - self.grid.margin]
@@ -252,11 +252,11 @@ class DrawingOperator:
         return self._on_ring(mean)
 
     def draw(self, mass: Field) -> Field:
-        """Opacity that masses of the candidates draw."""
+        """Return the opacity that masses of the candidates draw."""
         return _apply(self.drawing, mass)
 
     def evidence(self, field: Field) -> Evidence:
-        """What fields of opacity say of the candidates."""
+        """Return what fields of opacity say of the candidates."""
         whitened = self._whitened(field)
         return Evidence(self._adjoint(whitened), dot(self.visible(field), whitened))
 
@@ -267,13 +267,13 @@ class DrawingOperator:
         return _apply(self.drawing.mH, whitened).sum(1, keepdim=True)
 
     def normal(self, mass: Field) -> Field:
-        """`Evidence.adjoint` of `draw`."""
+        """Return the `Evidence.adjoint` of `draw`."""
         if self.grid.margin == 0:
             return _apply(self.normal_blocks, mass)
         return self._adjoint(self._whitened(self.draw(mass)))
 
     def band_energy(self, adjoint: Field) -> Float[Tensor, "batch 1 1 1"]:
-        """Squared whitened size of what a heatmap could draw of a field, from its adjoint."""
+        """Return the squared whitened size of what a heatmap could draw, from the adjoint."""
         return dot(adjoint, _apply(self.band_inverse, adjoint))
 
     def to(self, device: torch.device) -> "DrawingOperator":

@@ -118,7 +118,7 @@ def _check(maps: Tensor, style: MapStyle, floor: float, prior: Density | None, n
 def _opacity(
     maps: Float[Tensor, "batch 3 height width"], style: MapStyle
 ) -> Float[Tensor, "batch channel height width"]:
-    """Opacity in each width of the heatmap: three, or one that all colours tell together."""
+    """Return the opacity in each width of the heatmap: three, or one of all colours."""
     base, change = base_image(style).to(maps.device), contrast(style).to(maps.device)
     if len(style.sigma_deg) == 3:
         return (maps - base) / change
@@ -128,7 +128,7 @@ def _opacity(
 
 
 def _shared_opacity(heatmap: Tensor, change: Tensor) -> Float[Tensor, "batch 1 height width"]:
-    """Least squares over the colours in each pixel, less a colour bias common to all pixels."""
+    """Fit the opacity of each pixel to its colours, less a bias common to all pixels."""
     unit = change / change.norm(dim=0)
     along = einsum(unit, heatmap, "c h w, b c h w -> b h w")
     across = heatmap - unit * along[:, None]  # no opacity explains it; the bias follows from it
@@ -157,13 +157,13 @@ def _registered(maps: Tensor, base: Tensor, change: Tensor) -> Float[Tensor, "b 
 
 
 def _frequencies(maps: Tensor) -> tuple[Float[Tensor, "h 1"], Float[Tensor, " w"]]:
-    """Cycles a pixel of the real Fourier transform."""
+    """Return the cycles a pixel of the real Fourier transform."""
     rows = torch.fft.fftfreq(maps.shape[-2], device=maps.device)[:, None]
     return rows, torch.fft.rfftfreq(maps.shape[-1], device=maps.device)
 
 
 def _whole_shift(maps: Tensor, base: Tensor) -> Float[Tensor, "b 2"]:
-    """Shift in whole pixels at which maps go best with the base, in what both have of edges."""
+    """Return the shift in whole pixels at which the edges of maps and base go best."""
     rows, columns = _frequencies(maps)
     edges = (rows.square() + columns.square()).square()
     both = torch.fft.rfft2(maps) * torch.fft.rfft2(base).conj() * edges
@@ -183,7 +183,7 @@ def _moved(maps: Tensor, shift: Float[Tensor, "b 2"]) -> Float[Tensor, "b 3 h w"
 
 
 def _grid_weights(grid: Grid, prior: Density | None) -> Field:
-    """Prior mass of each candidate."""
+    """Return the prior mass of each candidate."""
     weights = grid.area[:, None].expand(-1, grid.columns)
     if prior is not None:
         weights = weights * prior.mass[cell_of(grid.lat_lon, prior.nside)]
@@ -195,7 +195,7 @@ def _grid_weights(grid: Grid, prior: Density | None) -> Field:
 def _legibility(
     white: Tensor, gained: Tensor, before: Tensor, overfit: float
 ) -> Float[Tensor, " batch"]:
-    """Share of what a heatmap could draw, beyond prior and white noise, that the fit draws."""
+    """Return the share of what a heatmap could draw, beyond prior and noise, that the fit draws."""
     # A density fits `overfit` of what is in the band of the heatmap to mere noise: that is no gain,
     # and it takes four times as much to be half legible.
     drawable = (before - white).clamp_min(0) + 2 * overfit * white
@@ -206,7 +206,7 @@ def _legibility(
 def _energies(
     operator: DrawingOperator, evidence: Evidence, mass: Field, prior: Field
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """In the heatmap's band: white noise, what the fit explains, and all that it might have."""
+    """Return in the heatmap's band: white noise, what the fit explains, and all that it might."""
     drawn = operator.normal(mass)
     left = operator.band_energy(evidence.adjoint - drawn)
     of_prior = operator.band_energy(evidence.adjoint - operator.normal(prior))
@@ -218,7 +218,7 @@ def _energies(
 
 @lru_cache(maxsize=8)
 def _overfit(style: MapStyle, noise: Noise) -> float:
-    """Largest share of white noise, within the heatmap's band, that a density explains; cached."""
+    """Return the largest share of white noise in the band that a density explains; cached."""
     operator = drawing_operator(style, noise)
     size = (16, len(style.sigma_deg), style.height, style.width)
     opacity = noise.white * torch.randn(size, generator=torch.Generator().manual_seed(0))
@@ -232,7 +232,7 @@ def _overfit(style: MapStyle, noise: Noise) -> float:
 def _modes(
     grid: Grid, mass: Float[Tensor, "batch candidates"], radius_deg: float
 ) -> Float[Tensor, "batch 2"]:
-    """Mean direction of the density around its peak."""
+    """Return the mean direction of the density around its peak."""
     xyz = to_xyz(grid.lat_lon).flatten(0, 1)
     area = grid.area.repeat_interleave(grid.columns)
     mode = xyz[(mass / area).argmax(-1)]
@@ -244,7 +244,7 @@ def _modes(
 
 @lru_cache(maxsize=8)
 def _to_cells(style: MapStyle, nside: int) -> Float[Tensor, "cells candidates"]:
-    """Sparse matrix that spreads the mass of candidates over HEALPix cells, bilinearly; cached."""
+    """Return a sparse matrix that spreads mass of candidates over cells bilinearly; cached."""
     grid = candidate_grid(style)
     cells, lat_lon = _points_on_map(style, nside, grid)
     row = (grid.lat[0] - lat_lon[:, 0]) / (grid.lat[0] - grid.lat[-1]) * (len(grid.lat) - 1)
@@ -263,7 +263,7 @@ def _to_cells(style: MapStyle, nside: int) -> Float[Tensor, "cells candidates"]:
 def _neighbours(
     at: Float[Tensor, " n"], count: int, *, around: bool
 ) -> tuple[Int[Tensor, "n 2"], Float[Tensor, "n 2"]]:
-    """The two nodes on either side of a fractional position, and their shares of it."""
+    """Return the two nodes beside a fractional position, and their shares of it."""
     below = at.floor()
     nodes = torch.stack((below, below + 1), dim=-1).long()
     nodes = nodes % count if around else nodes.clamp(0, count - 1)
@@ -273,7 +273,7 @@ def _neighbours(
 def _points_on_map(
     style: MapStyle, nside: int, grid: Grid
 ) -> tuple[Int[Tensor, " points"], Float[Tensor, "points 2"]]:
-    """Points of HEALPix cells on the map, at most a third of a candidate's spacing apart."""
+    """Return points of cells on the map, at most a third of a candidate's spacing apart."""
     cell_deg = math.degrees(cell_side(nside))
     spacing = min(grid.step_deg, (grid.lat[0] - grid.lat[1]).item())
     per_side = math.ceil(3 * cell_deg / spacing)
@@ -287,7 +287,7 @@ def _points_on_map(
 def _is_on_map(
     lat_lon: Float[Tensor, "n 2"], style: MapStyle, *, margin_deg: float
 ) -> Bool[Tensor, " n"]:
-    """Whether locations lie within the extent and a margin around it."""
+    """Say which locations lie within the extent and a margin around it."""
     west, south, _, north = style.extent
     lat, lon = lat_lon.unbind(-1)
     margin = margin_deg / torch.cos(torch.deg2rad(lat)).clamp_min(0.01)

@@ -25,7 +25,7 @@ MERCATOR_LATITUDE = 85.06
 
 
 def northing(lat: Float[Tensor, "*batch"], projection: Projection) -> Float[Tensor, "*batch"]:
-    """Height on the map of latitudes in degrees, in units of the projection.
+    """Return the height on the map of latitudes in degrees, in units of the projection.
 
     Equirectangular, spherical Mercator, and Lambert's cylindrical equal-area projection (Snyder
     1987, "Map projections: a working manual", eqs. 12-2, 7-2 and 10-2).
@@ -37,7 +37,7 @@ def northing(lat: Float[Tensor, "*batch"], projection: Projection) -> Float[Tens
 
 
 def latitude(north: Float[Tensor, "*batch"], projection: Projection) -> Float[Tensor, "*batch"]:
-    """Latitude in degrees of heights on the map: the inverse of `northing`."""
+    """Return the latitude in degrees of heights on the map: the inverse of `northing`."""
     if projection == "equirectangular":
         return north
     sine = torch.tanh(north) if projection == "web_mercator" else north.clamp(-1, 1)
@@ -143,20 +143,20 @@ class MapStyle:
         return tuple(math.radians(s) ** -2 for s in self.sigma_deg)
 
     def row_latitudes(self) -> Float[Tensor, " height"]:
-        """Latitude of the pixel centres of each row, in degrees, from north to south."""
+        """Return the latitude of the pixel centres of each row in degrees, north to south."""
         _, south, _, north = self.extent
         ends = northing(torch.tensor([north, south], dtype=torch.float64), self.projection)
         steps = (torch.arange(self.height, dtype=torch.float64) + 0.5) / self.height
         return latitude(torch.lerp(ends[0], ends[1], steps), self.projection)
 
     def pixel_lat_lon(self) -> Float[Tensor, "height width 2"]:
-        """Location of each pixel's centre."""
+        """Return the location of each pixel's centre."""
         steps = torch.arange(self.width, dtype=torch.float64) + 0.5
         lon = wrap_longitude(self.extent[0] + steps * self.pixel_deg)
         return torch.stack(torch.meshgrid(self.row_latitudes(), lon, indexing="ij"), dim=-1)
 
     def rows_of(self, lat: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-        """Row of latitudes, fractional: row i spans i to i + 1."""
+        """Return the row of latitudes, fractional: row i spans i to i + 1."""
         _, south, _, north = self.extent
         ends = northing(lat.new_tensor([north, south]), self.projection)
         return (ends[0] - northing(lat, self.projection)) / (ends[0] - ends[1]) * self.height

@@ -122,7 +122,7 @@ def _protocol(name: str) -> Protocol:
 def distances(
     predicted: Values, truth: Values, *, protocol: str = "osv5m"
 ) -> Float[Tensor, "rows"]:
-    """Errors in km of predicted locations; infinite where both coordinates are NaN, no answer.
+    """Return the errors of predictions in km; infinite where both coordinates are NaN, no answer.
 
     Raises:
         ValueError: no row, columns of different lengths, a truth that is not a location.
@@ -149,7 +149,7 @@ def geoscore(distance_km: ArrayLike | Tensor, *, protocol: str = "osv5m") -> Flo
 def accuracy_within(
     distance_km: ArrayLike | Tensor, km: float, *, protocol: str = "osv5m"
 ) -> float:
-    """Fraction of the queries closer than `km`, strictly except for the protocol "geoclip"."""
+    """Return the fraction of queries closer than `km`, strictly but for the protocol "geoclip"."""
     if not 0 < km < math.inf:
         raise ValueError(f"expected a threshold in km, positive and finite, got {km:g}")
     within = torch.le if _protocol(protocol).closed else torch.lt
@@ -157,12 +157,12 @@ def accuracy_within(
 
 
 def mean_error(distance_km: ArrayLike | Tensor) -> float:
-    """Mean error in km; infinite if any query has no answer."""
+    """Return the mean error in km; infinite if any query has no answer."""
     return as_column(distance_km, "distance_km", low=0).mean().item()
 
 
 def median_error(distance_km: ArrayLike | Tensor) -> float:
-    """Median error in km, midway between the middle two; infinite if they have no answer."""
+    """Return the median error in km, midway between the middle two; infinite without answers."""
     return float(np.median(as_column(distance_km, "distance_km", low=0).cpu()))
 
 

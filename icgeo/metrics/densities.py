@@ -29,12 +29,12 @@ _PAIRS_AT_ONCE = 2**15  # a matrix stays in the cache: twice as fast as large on
 
 
 def coverage(levels: ArrayLike | Tensor, p: float) -> float:
-    """Fraction of the truths inside their credible region of probability `p`."""
+    """Return the fraction of truths inside their credible region of probability `p`."""
     return reliability(levels, [p]).item()
 
 
 def reliability(levels: ArrayLike | Tensor, grid: ArrayLike | Tensor) -> Float[Tensor, "grid"]:
-    """P-P curve: the observed fraction of truths inside the credible region of each probability.
+    """Return the P-P curve: the fraction of truths inside the region of each probability.
 
     Calibrated densities follow the diagonal, since their levels are uniform (Dawid 1984).
     """
@@ -42,7 +42,7 @@ def reliability(levels: ArrayLike | Tensor, grid: ArrayLike | Tensor) -> Float[T
 
 
 def calibration_error(levels: ArrayLike | Tensor) -> float:
-    """Largest distance of the P-P curve from the diagonal (the Kolmogorov-Smirnov statistic).
+    """Return the largest distance of the P-P curve from the diagonal (Kolmogorov-Smirnov).
 
     Above `1.36 / sqrt(rows)` it rejects calibration at 5 % for independent queries (Massey 1951).
     """
@@ -54,7 +54,7 @@ def calibration_error(levels: ArrayLike | Tensor) -> float:
 def recall_by_area(
     searched_area_km2: ArrayLike | Tensor, areas_km2: ArrayLike | Tensor
 ) -> Float[Tensor, "areas"]:
-    """Fraction of the truths that a search of each area finds, most probable cells first.
+    """Return the fraction of truths that a search of each area finds, likely cells first.
 
     The recall-against-area curve (Bianco et al. 2024, arXiv 2407.13862): for ranked regions, the
     share of queries whose truth lies within those that together cover the area.
@@ -115,7 +115,7 @@ class DensitySummary:
 
 
 def searched_area_km2(density: Density, lat_lon: Values) -> float:
-    """Area to search until the truth is found, most probable cells first, its own cell included.
+    """Return the area to search until the truth is found, likely cells first, its own included.
 
     Of cells as probable as the truth's, half are found before it on average. Searched area of
     gravitational-wave alerts (Singer et al. 2014), and of recall against area.
@@ -190,7 +190,7 @@ class DensityScores:
 def energy_score(
     density: Density, lat_lon: Values, *, resolution: float | None = 1 / 128
 ) -> Float[Tensor, "*batch"]:
-    """Energy score in km of a density for each truth: distance to it less half the spread.
+    """Return the energy score in km for each truth: distance to it less half the spread.
 
     `E d(X, y) - E d(X, X') / 2` in km, with X and X' drawn from the density, y the truth and d the
     great-circle distance (Gneiting and Raftery 2007, section 4.3, with the kernel d as in section
@@ -219,7 +219,7 @@ def energy_score(
 def _patches(
     mass: Float[np.ndarray, "cells"], vector: Float[np.ndarray, "cells 3"], most: float
 ) -> tuple[Float[np.ndarray, "patches"], Float[np.ndarray, "patches 3"]]:
-    """Masses and mean vectors of patches that cover the sphere, split while above `most`.
+    """Return masses and mean vectors of patches of the sphere, split while above `most`.
 
     Patches are cells of some nside, each the four of the next, so that no part is heavier than
     its whole.
@@ -243,14 +243,14 @@ def _patches(
 def _mean_distance(
     a: Float[np.ndarray, "a 3"], b: Float[np.ndarray, "b 3"], weight: Float[np.ndarray, "b"]
 ) -> Float[np.ndarray, "a"]:
-    """Mean angle from each patch of mean vector a to the patches b."""
+    """Return the mean angle from each patch of mean vector a to the patches b."""
     at_once = max(1, _PAIRS_AT_ONCE // len(b))
     starts = range(0, len(a), at_once)
     return np.concatenate([np.empty(0), *(_angles(a[i : i + at_once], b) @ weight for i in starts)])
 
 
 def _angles(a: Float[np.ndarray, "a 3"], b: Float[np.ndarray, "b 3"]) -> Float[np.ndarray, "a b"]:
-    """Mean angle between the points of two patches, from their mean vectors alone.
+    """Return the mean angle between the points of two patches, from their mean vectors.
 
     The mean square chord D^2 = 2 - 2 a . b is exact; the share u of it that the extents make, not
     the distance of the centres, brings the root down to the mean. The polynomial is that of a

@@ -37,7 +37,7 @@ class Interval:
 def weighted_mean(
     values: Float[Tensor, "rows"], weights: Float[Tensor, "*resamples rows"]
 ) -> Float[Tensor, "*resamples"]:
-    """Mean of the values, each counted `weights` times; a weight of 0 leaves even infinity out.
+    """Return the mean, values counted `weights` times; a weight of 0 leaves even infinity out.
 
     NaN of NaN, and where nothing has a weight.
     """
@@ -49,7 +49,7 @@ def weighted_mean(
 def weighted_median(
     values: Float[Tensor, "rows"], weights: Float[Tensor, "*resamples rows"]
 ) -> Float[Tensor, "*resamples"]:
-    """Median of the values, each repeated a whole number `weights` of times.
+    """Return the median of the values, each repeated a whole number `weights` of times.
 
     NaN where no value is left; NaN counts as the largest value.
     """
@@ -68,7 +68,7 @@ def bootstrap_interval(
     resamples: int = 1000,
     generator: Generator | None = None,
 ) -> Interval:
-    """95 % percentile interval of a statistic (Efron and Tibshirani 1993, section 13.3).
+    """Return the 95 % percentile interval (Efron and Tibshirani 1993, section 13.3).
 
     `clusters` names the episode of each row, by number or string: queries that share examples are
     not independent, so episodes are resampled whole (Davison and Hinkley 1997, section 3.8).
@@ -102,7 +102,7 @@ def paired_bootstrap(
     resamples: int = 1000,
     generator: Generator | None = None,
 ) -> Interval:
-    """95 % interval of statistic(a) - statistic(b), or of their ratio a / b, over the same queries.
+    """Return the 95 % interval of statistic(a) - statistic(b), or of a / b, on the same queries.
 
     Both systems are resampled together, so what makes a query hard for both cancels. `clusters` as
     in `bootstrap_interval`. NaN where both are infinite or, for the ratio, both zero. Time grows
@@ -122,7 +122,7 @@ def _replicates(
     resamples: int,
     generator: Generator | None,
 ) -> Float[Tensor, "systems replicates"]:
-    """Statistic of each system: first of the queries themselves, then of each resample."""
+    """Return the statistic of each system: of the queries, then of each resample."""
     rows = systems.shape[-1]
     names = np.arange(rows) if clusters is None else np.asarray(clusters)
     if names.shape != (rows,):
@@ -143,7 +143,7 @@ def _replicates(
 
 
 def _parts(resamples: int, rows: int) -> Iterator[int]:
-    """How many resamples to draw at once, until all are drawn."""
+    """Return how many resamples to draw at once, until all are drawn."""
     if resamples < 1:
         raise ValueError(f"expected at least 1 resample, got {resamples}")
     at_once = max(1, _WEIGHTS_AT_ONCE // rows)

@@ -141,7 +141,7 @@ def _gazetteer(rows: pandas.DataFrame) -> Gazetteer:
 
 
 def hits(predicted: Any, truth: Any) -> Float[np.ndarray, "rows"]:
-    """Whether each label is right: 1 or 0, NaN where that of the truth is missing.
+    """Say whether each label is right: 1 or 0, NaN where that of the truth is missing.
 
     A missing prediction is wrong. For intervals of accuracies: drop the NaN first.
     """
@@ -155,7 +155,7 @@ def hits(predicted: Any, truth: Any) -> Float[np.ndarray, "rows"]:
 
 
 def place_accuracy(predicted: Any, truth: Any) -> PlaceAccuracy:
-    """Fraction of labels that are right, of those whose truth has one (as in OSV-5M)."""
+    """Return the fraction of right labels, of those whose truth has one (as in OSV-5M)."""
     right = pandas.Series(hits(predicted, truth))
     return PlaceAccuracy(float(right.mean()), int(right.count()), int(right.isna().sum()))
 
@@ -163,7 +163,7 @@ def place_accuracy(predicted: Any, truth: Any) -> PlaceAccuracy:
 def accuracy_by_place(
     predicted: Values, truth: Values, *, gazetteer: Gazetteer | None = None
 ) -> dict[str, PlaceAccuracy]:
-    """Accuracy by continent, country, region, sub-region and city (Astruc et al. 2024).
+    """Score by continent, country, region, sub-region and city (Astruc et al. 2024).
 
     Of locations [rows, 2] in degrees, labelled by `bundled_gazetteer` unless another is given. A
     prediction of NaN, no answer, is wrong; a truth of NaN is missing. Labels that a data set

@@ -77,7 +77,7 @@ def to_lat_lon(xyz: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 2"]:
 
 
 def angle(a: Float[Tensor, "*#batch 3"], b: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "*batch"]:
-    """Angle in radians between unit vectors, exact from coincident to antipodal.
+    """Return the angle in radians between unit vectors, exact from coincident to antipodal.
 
     `2 atan2(|a - b|, |a + b|)` (Kahan 2006, "How futile are mindless assessments of roundoff",
     section 12): `acos(a . b)` loses half of the digits near 0 and pi.
@@ -86,7 +86,7 @@ def angle(a: Float[Tensor, "*#batch 3"], b: Float[Tensor, "*#batch 3"]) -> Float
 
 
 def distance_km(a: Values, b: Values) -> Tensor:
-    """Great-circle distance in km between locations in degrees, shapes [..., 2] broadcast.
+    """Return great-circle distances in km of locations in degrees, shapes [..., 2] broadcast.
 
     >>> round(distance_km((48.8566, 2.3522), (51.5074, -0.1278)).item())
     344
@@ -97,7 +97,7 @@ def distance_km(a: Values, b: Values) -> Tensor:
 def north_east(
     xyz: Float[Tensor, "*batch 3"],
 ) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch 3"]]:
-    """Unit tangents to the north and the east; at a pole those of the meridian of longitude 0."""
+    """Return unit tangents to north and east; at a pole those of the meridian of longitude 0."""
     lat, lon = torch.deg2rad(to_lat_lon(xyz)).unbind(-1)
     north = torch.stack(
         (-torch.sin(lat) * torch.cos(lon), -torch.sin(lat) * torch.sin(lon), torch.cos(lat)), dim=-1
@@ -116,7 +116,7 @@ def exp_map(
 def log_map(
     base: Float[Tensor, "*#batch 3"], point: Float[Tensor, "*#batch 3"]
 ) -> Float[Tensor, "*batch 3"]:
-    """Tangent at `base` that `exp_map` walks to `point`; at the antipode, due north."""
+    """Return the tangent that `exp_map` walks to `point`; at the antipode, due north."""
     across = point - (base * point).sum(-1, keepdim=True) * base
     # once more: next to the antipode what is left is short, and rounding tilts it
     across = across - (base * across).sum(-1, keepdim=True) * base
@@ -133,7 +133,7 @@ def von_mises_fisher_log_prob(
     mean: Float[Tensor, "*#batch 3"],
     kappa: float | Float[Tensor, "*#batch"],
 ) -> Float[Tensor, "*batch"]:
-    """Log-density in nats per steradian of the von Mises-Fisher distribution.
+    """Return the log-density in nats per steradian of von Mises-Fisher distributions.
 
     `kappa / (4 pi sinh kappa) exp(kappa mean . x)` (Mardia and Jupp 2000, eq. 9.3.4), written with
     `mean . x - 1 = -|mean - x|^2 / 2` so that it is stable from kappa 0 (uniform) to 1e6.
@@ -224,7 +224,7 @@ def random_rotation(
 def spherical_mean(
     xyz: Float[Tensor, "*batch points 3"], weights: Float[Tensor, "*batch points"] | None = None
 ) -> Float[Tensor, "*batch 3"]:
-    """Mean direction: the normalised (weighted) sum (Mardia and Jupp 2000, eq. 9.2.1).
+    """Return the mean direction: the normalised sum (Mardia and Jupp 2000, eq. 9.2.1).
 
     Where the sum vanishes (antipodal points) no mean exists; the heaviest point is returned.
     """

@@ -67,7 +67,7 @@ def _best_xyz(mass: Float[Tensor, "batch cells"], scale: float) -> Float[Tensor,
 
 
 def _starts(blocks: _Blocks) -> Float[Tensor, "batch points 3"]:
-    """Direction of the heaviest of each four neighbouring blocks, and of the mean."""
+    """Return the directions of the heaviest of each four neighbouring blocks, and the mean."""
     mass = rearrange(blocks.mass, "batch (area block) -> batch area block", block=4)
     vector = rearrange(blocks.vector, "batch (area block) side -> batch area block side", block=4)
     heaviest = mass.argmax(-1)[..., None, None]
@@ -80,7 +80,7 @@ def _starts(blocks: _Blocks) -> Float[Tensor, "batch points 3"]:
 def _angles(
     point: Float[Tensor, "batch points 3"], blocks: _Blocks
 ) -> Float[Tensor, "batch points blocks"]:
-    """Angle of the root mean square chord from a point p to the mass x of a block."""
+    """Return the angle of the root mean square chord from a point p to the mass x of a block."""
     # E |x - p|^2 = 2 - 2 E[x] . p, and E[x] is shorter than 1, so that acos keeps its digits
     return torch.acos(point @ blocks.vector.mT)
 

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from icgeo import sphere
-from icgeo.sphere import AREA_KM2, Values, files, healpix, regions
+from icgeo.sphere import AREA_KM2, Values, files, healpix
 from icgeo.sphere.best_point import GEOSCORE_SCALE_KM, best_points
 
 if TYPE_CHECKING:
@@ -103,7 +103,9 @@ class Density:
     @classmethod
     def from_region(cls, region: Any, nside: int = 64) -> "Density":
         """Spread the mass evenly over a region, as `probability_within` takes it."""
-        return cls(regions.cell_shares(region, nside))
+        from icgeo.sphere.regions import cell_shares  # shapely is not always needed
+
+        return cls(cell_shares(region, nside))
 
     @classmethod
     def from_log_mass(cls, log_mass: Float[Tensor, " cells"]) -> "Density":
@@ -143,7 +145,9 @@ class Density:
         return float(self._shares(region) @ self._masses)
 
     def _shares(self, region: Any) -> Float[Tensor, " cells"]:
-        return regions.cell_shares(region, self.nside)
+        from icgeo.sphere.regions import cell_shares
+
+        return cell_shares(region, self.nside)
 
     @property
     def nside(self) -> int:
@@ -188,7 +192,7 @@ class Density:
         return Density(heights)
 
     def log_prob(self, lat_lon: Values) -> Float[Tensor, "*batch"]:
-        """Log-density in nats per steradian at locations in degrees: that of their cells."""
+        """Return the log-density in nats per steradian at locations in degrees: of their cells."""
         cells = self._holding(lat_lon)
         return torch.log(self._masses[cells] / self.areas[cells])
 
@@ -201,26 +205,26 @@ class Density:
         return self._places(cells.clamp(max=len(total) - 1), draws[1:])
 
     def mode(self) -> Float[Tensor, "2"]:
-        """Centre of the densest cell."""
+        """Return the centre of the densest cell."""
         return sphere.to_lat_lon(self._vectors[self._heights.argmax()])
 
     def mean(self) -> Float[Tensor, "2"]:
-        """Mean direction; where it vanishes, as for the uniform density, the heaviest cell."""
+        """Return the mean direction; where it vanishes, as if uniform, the heaviest cell."""
         return sphere.to_lat_lon(sphere.spherical_mean(self._vectors, self._masses))
 
     def median(self) -> Float[Tensor, "2"]:
-        """Geometric median: the point of least expected distance."""
+        """Return the geometric median: the point of least expected distance."""
         return self._best_point(1e6 * sphere.EARTH_RADIUS_KM)
 
     def best_point(self) -> Float[Tensor, "2"]:
-        """Point of largest expected GeoScore."""
+        """Return the point of largest expected GeoScore."""
         return self._best_point(GEOSCORE_SCALE_KM)
 
     def _best_point(self, scale_km: float) -> Float[Tensor, "2"]:
         return best_points(self.mass, scale_km)
 
     def entropy(self) -> float:
-        """Differential entropy in nats: log(4 pi) if uniform, less if narrower."""
+        """Return the differential entropy in nats: log(4 pi) if uniform, less if narrower."""
         return torch.special.entr(self.mass).sum().item() + math.log(self.cell_area)
 
     def _ranked(self) -> tuple[Float[Tensor, " cells"], Int[Tensor, " cells"]]:
@@ -235,11 +239,11 @@ class Density:
         return cells[: int((total < p).sum()) + 1]
 
     def credible_area_km2(self, p: float) -> float:
-        """Area of the smallest set of cells that holds a mass of at least `p`."""
+        """Return the area of the smallest set of cells that holds a mass of at least `p`."""
         return len(self._credible_cells(p)) * AREA_KM2 / len(self.mass)
 
     def credible_level(self, lat_lon: Values, *, smooth: bool = False) -> Float[Tensor, "*batch"]:
-        """Largest p whose credible region does not yet hold each location; 1 without mass.
+        """Return the largest p whose credible region does not hold each location; 1 without mass.
 
         `smooth` interpolates between the centres of cells, for outlines to look at: the regions
         of probability p then hold p but roughly.
@@ -294,7 +298,7 @@ class Density:
         return self._with((heights / heights.max()) ** (1 / temperature))
 
     def to_equirectangular(self, height: int) -> Float[Tensor, "height width"]:
-        """Density per steradian at the pixel centres of a map [height, 2 height], north up."""
+        """Return densities per steradian at the pixels of a map [height, 2 height], north up."""
         return self.mass[healpix.cell_of_pixels(self.nside, height)] / self.cell_area
 
     def save(self, path: str | Path) -> None:

@@ -19,7 +19,7 @@ from icgeo.sphere import Values, as_lat_lon, to_xyz, wrap_longitude
 
 
 def cell_side(nside: int) -> float:
-    """Side of a cell in radians, as the root of its area."""
+    """Return the side of a cell in radians, as the root of its area."""
     return math.sqrt(4 * math.pi / 12) / nside
 
 
@@ -46,13 +46,13 @@ def cell_lat_lon(
 
 @lru_cache(maxsize=8)
 def cell_xyz(nside: int) -> Float[Tensor, "cells 3"]:
-    """Unit vectors of the centres of all cells; cached, do not write to it."""
+    """Return the unit vectors of the centres of all cells; cached, do not write to it."""
     return to_xyz(cell_lat_lon(torch.arange(12 * nside**2), nside))
 
 
 @lru_cache(maxsize=8)
 def mean_vectors(nside: int) -> Float[Tensor, "cells 3"]:
-    """Mean vector over each cell, shorter than 1 by half the mean square chord, A / 6; cached."""
+    """Return mean vectors over cells, shorter than 1 by half the mean square chord; cached."""
     return cell_xyz(nside) * (1 - 4 * math.pi / (12 * nside**2) / 12)
 
 
@@ -71,7 +71,7 @@ def _neighbours(cells: Int[np.ndarray, " chosen"], nside: int) -> Int[np.ndarray
 
 
 def cell_of(lat_lon: Values, nside: int) -> Int[Tensor, "*batch"]:
-    """Index of the cell that holds each location."""
+    """Return the index of the cell that holds each location."""
     lat, lon = as_lat_lon(lat_lon).detach().cpu().double().unbind(-1)
     cells = grid(nside).lonlat_to_healpix(lon.numpy() * units.deg, lat.numpy() * units.deg)
     return torch.from_numpy(np.asarray(cells, dtype=np.int64))
@@ -90,7 +90,7 @@ def interpolate(values: Float[Tensor, " cells"], lat_lon: Values) -> Float[Tenso
 def points_in_cells(
     cells: Int[Tensor, " chosen"], nside: int, per_side: int
 ) -> Float[Tensor, "chosen points 2"]:
-    """Locations of a regular grid of points inside each cell, `per_side` along each side."""
+    """Return a regular grid of locations inside each cell, `per_side` along each side."""
     steps = (torch.arange(per_side, dtype=torch.float64) + 0.5) / per_side
     offsets = torch.cartesian_prod(steps, steps)
     offset = repeat(offsets, "point side -> side cell point", cell=len(cells))

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icgeo import sphere
-from icgeo.sphere import AREA_KM2, EARTH_RADIUS_KM, Values, files, healpix, regions
+from icgeo.sphere import AREA_KM2, EARTH_RADIUS_KM, Values, files, healpix
 from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density
 
@@ -186,7 +186,7 @@ class MultiOrderDensity(Density):
         return sphere.to_lat_lon(points[int(torch.stack(gain).argmax())])
 
     def entropy(self) -> float:
-        """Differential entropy in nats."""
+        """Return the differential entropy in nats."""
         return (torch.special.entr(self.cell_mass) + self.cell_mass * self.areas.log()).sum().item()
 
     def __mul__(self, other: Density) -> "MultiOrderDensity":
@@ -214,6 +214,8 @@ class MultiOrderDensity(Density):
         """Return how much of each cell lies in a region; of fine ones whether their centre does."""
         import shapely
 
+        from icgeo.sphere import regions
+
         lat, lon = sphere.to_lat_lon(self._vectors).unbind(-1)
         shape = regions.as_polygon(region)
         shapely.prepare(shape)
@@ -224,7 +226,7 @@ class MultiOrderDensity(Density):
         return shares
 
     def credible_area_km2(self, p: float) -> float:
-        """Area of the densest cells that hold a mass of at least `p`."""
+        """Return the area of the densest cells that hold a mass of at least `p`."""
         return float(self.areas[self._credible_cells(p)].sum() / (4 * math.pi) * AREA_KM2)
 
     def credible_level(self, lat_lon: Values, *, smooth: bool = False) -> Float[Tensor, "*batch"]:

@@ -12,6 +12,7 @@ from importlib.resources import as_file, files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -51,8 +52,6 @@ def country_at(lat_lon: Values, *, nowhere: str = "no country") -> list[str]:
 
     Seas are `nowhere`, from 0.25 degrees off a coast; borders are right to about 0.1 degrees.
     """
-    import shapely
-
     places = rearrange(as_lat_lon(lat_lon).detach().cpu().double(), "... c -> (...) c").numpy()
     frame = countries()
     place, row = shapely.STRtree(frame.geometry.to_numpy()).query_nearest(
@@ -102,8 +101,6 @@ def _plain(name: str) -> str:
 
 def as_polygon(region: Any) -> Any:
     """Return the polygon of a region, as `cell_shares` takes it, longitudes in [-180, 180]."""
-    import shapely
-
     if isinstance(region, str):
         return _country(region)
     if hasattr(region, "to_crs"):
@@ -125,8 +122,6 @@ def as_polygon(region: Any) -> Any:
 
 def _wrapped(region: Any) -> Any:
     """Return a polygon with its longitudes, which may go beyond 180, in [-180, 180]."""
-    import shapely
-
     west, _, east, _ = region.bounds
     if west >= -180 and east <= 180:
         return region
@@ -149,8 +144,6 @@ def _in_degrees(shapes: Any) -> Any:
 
 def _unrolled(polygon: Any) -> Any:
     """Return a polygon whose rings may cross the antimeridian or go around a pole."""
-    import shapely
-
     outer, *holes = (
         _wrapped(_filled(np.asarray(ring.coords)))
         for ring in (polygon.exterior, *polygon.interiors)
@@ -160,8 +153,6 @@ def _unrolled(polygon: Any) -> Any:
 
 def _filled(lon_lat: Any) -> Any:
     """Return what a ring encloses, longitudes going on where it crosses the antimeridian."""
-    import shapely
-
     lon, lat = np.unwrap(lon_lat[:, 0], period=360), lon_lat[:, 1]
     if abs(lon[-1] - lon[0]) > 180:  # around the nearer pole, which is a side of the map
         pole = np.copysign(90, lat.mean())
@@ -171,8 +162,6 @@ def _filled(lon_lat: Any) -> Any:
 
 def _near(polygon: Any, nside: int) -> tuple[Tensor, Tensor]:
     """Return cells that lie in a polygon, and those that may touch its border."""
-    import shapely
-
     coarse = min(nside, COARSE)
     owner, outline = cell_outlines(torch.arange(12 * coarse**2), coarse)
     west, south, east, north = shapely.bounds(outline).T
@@ -190,8 +179,6 @@ def _near(polygon: Any, nside: int) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=16)
 def _shares(polygon: Any, nside: int) -> Float[Tensor, " cells"]:
-    import shapely
-
     polygon = shapely.segmentize(polygon, 1.0)  # for a straight side bends in the projection
     shapely.prepare(polygon)
     whole_cells, cells = _near(polygon, nside)
@@ -214,7 +201,6 @@ def _shares(polygon: Any, nside: int) -> Float[Tensor, " cells"]:
 
 def _area(shapes: Any) -> Any:
     """Return areas in the cylindrical projection of Lambert, which keeps them."""
-    import shapely
 
     def project(lon_lat: Any) -> Any:
         return np.stack((lon_lat[:, 0], np.sin(np.deg2rad(lon_lat[:, 1]))), axis=-1)
