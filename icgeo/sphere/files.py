@@ -44,16 +44,15 @@ def _is_fits(path: Path) -> bool:
 def save(mass: Mass, path: Path) -> None:
     """Write to a file that `load` reads, its format told by its ending."""
     nside = math.isqrt(len(mass) // 12)
-    if not _is_fits(path):
-        cells = mass.nonzero().squeeze(-1)
-        _write_parquet((4 * nside**2 + cells).numpy(), mass[cells].numpy(), path)
-    elif is_multi_order(path):
-        uniq, density = _join(mass)
-        _write_uniq(uniq, density, nside.bit_length() - 1, path)
-    else:
+    if not is_multi_order(path):
         header = {"ORDERING": "NESTED", "NSIDE": nside, "INDXSCHM": "IMPLICIT"}
         header |= {"FIRSTPIX": 0, "LASTPIX": len(mass) - 1}
         _write_fits([("PROB", "D", "pix-1", mass.numpy())], header, path)
+    elif _is_fits(path):
+        save_multi_order(*_join(mass), path, order=nside.bit_length() - 1)
+    else:
+        cells = mass.nonzero().squeeze(-1)
+        save_multi_order((4 * nside**2 + cells).numpy(), mass[cells].numpy(), path)
 
 
 def is_multi_order(path: Path) -> bool:
@@ -61,19 +60,20 @@ def is_multi_order(path: Path) -> bool:
     return ".multiorder.fits" in path.name.lower() or not _is_fits(path)
 
 
-def save_multi_order(uniq: Any, mass: Any, path: Path) -> None:
-    """Write cells of several orders, as they are, to a file that `load_multi_order` reads."""
-    if not _is_fits(path):
-        _write_parquet(uniq, mass, path)
-        return
+def save_multi_order(uniq: Any, mass: Any, path: Path, *, order: int = 0) -> None:
+    """Write cells of several orders, as they are; FITS says that their map is of `order`, too."""
     levels = levels_of(uniq)
-    _write_uniq(uniq, mass * 12 * 4.0**levels / (4 * math.pi), int(levels.max()), path)
+    if _is_fits(path):
+        density = mass * 12 * 4.0**levels / (4 * math.pi)
+        parts = [("UNIQ", "K", None, uniq), ("PROBDENSITY", "D", "sr-1", density)]
+        header = {"ORDERING": "NUNIQ", "INDXSCHM": "EXPLICIT"}
+        _write_fits(parts, header | {"MOCORDER": max(order, int(levels.max()))}, path)
+        return
+    import geopandas
 
-
-def _write_uniq(uniq: Any, density: Any, level: int, path: Path) -> None:
-    parts = [("UNIQ", "K", None, uniq), ("PROBDENSITY", "D", "sr-1", density)]
-    header = {"ORDERING": "NUNIQ", "INDXSCHM": "EXPLICIT", "MOCORDER": level}
-    _write_fits(parts, header, path)
+    lat, lon = cell_lat_lon(*map(torch.from_numpy, (uniq - 4 ** (levels + 1), 2**levels))).numpy().T
+    points = geopandas.points_from_xy(lon, lat, crs="EPSG:4326")
+    geopandas.GeoDataFrame({"uniq": uniq, "mass": mass}, geometry=points).to_parquet(path)
 
 
 def _write_fits(parts: list[tuple[str, str, str | None, Any]], header: Any, path: Path) -> None:
@@ -83,16 +83,6 @@ def _write_fits(parts: list[tuple[str, str, str | None, Any]], header: Any, path
     table = fits.BinTableHDU.from_columns(columns)
     table.header.update(PIXTYPE="HEALPIX", COORDSYS="C", **header)
     table.writeto(path, overwrite=True)
-
-
-def _write_parquet(uniq: Any, mass: Any, path: Path) -> None:
-    """Write cells as rows, with their centres."""
-    import geopandas
-
-    sides = 2 ** torch.from_numpy(levels_of(uniq))
-    lat, lon = cell_lat_lon(torch.from_numpy(uniq) - 4 * sides**2, sides).numpy().T
-    points = geopandas.points_from_xy(lon, lat, crs="EPSG:4326")
-    geopandas.GeoDataFrame({"uniq": uniq, "mass": mass}, geometry=points).to_parquet(path)
 
 
 def load(path: Path) -> Mass:
@@ -232,21 +222,21 @@ def spread(uniq: Any, mass: Any, level: int) -> tuple[Any, Any]:
 
 
 def _join(mass: Mass) -> tuple[Any, Any]:
-    """Return the numbers (NUNIQ) and the densities of cells, four equal ones always as one."""
-    density = mass.numpy() * len(mass) / (4 * math.pi)
-    level, is_whole = math.isqrt(len(mass) // 12).bit_length() - 1, np.ones(len(mass), bool)
+    """Return the numbers (NUNIQ) and the masses of cells, four equal ones always as one."""
+    values, is_whole = mass.numpy(), np.ones(len(mass), bool)
+    level = math.isqrt(len(mass) // 12).bit_length() - 1
     parts = []
-    while len(density):
-        quads = density.reshape(-1, 4)
+    while len(values):
+        quads = values.reshape(-1, 4)
         joins = is_whole.reshape(-1, 4).all(1) & (quads == quads[:, :1]).all(1) & (level > 0)
         cells = np.flatnonzero(is_whole & ~joins.repeat(4))
-        parts.append((cells + 4 ** (level + 1), density[cells]))
+        parts.append((cells + 4 ** (level + 1), values[cells]))
         if not joins.any():
             break
-        density, is_whole, level = quads[:, 0], joins, level - 1
-    uniq, densities = (np.concatenate(column) for column in zip(*parts, strict=True))
+        values, is_whole, level = 4 * quads[:, 0], joins, level - 1
+    uniq, masses = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = uniq.argsort()
-    return uniq[order], densities[order]
+    return uniq[order], masses[order]
 
 
 def save_geotiff(mass: Mass, path: Path, *, height: int | None) -> None:

