@@ -39,6 +39,14 @@ def _check_not_negative(values: Tensor, name: str, *, some_positive: bool = True
         raise ValueError(f"expected at least one positive {name}, got none; is the input empty?")
 
 
+def _ranked(
+    mass: Float[Tensor, " cells"], heights: Float[Tensor, " cells"]
+) -> tuple[Float[Tensor, " cells"], Int[Tensor, " cells"]]:
+    """Return the cumulative mass of cells from dense to sparse, and these; ties by index."""
+    cells = heights.sort(descending=True, stable=True).indices
+    return mass[cells].cumsum(0).clamp(max=1), cells
+
+
 @dataclass(frozen=True, eq=False)
 class Density:
     """A distribution on the sphere; build it with one of the `from_` constructors.
@@ -227,15 +235,10 @@ class Density:
         """Return the differential entropy in nats: log(4 pi) if uniform, less if narrower."""
         return torch.special.entr(self.mass).sum().item() + math.log(self.cell_area)
 
-    def _ranked(self) -> tuple[Float[Tensor, " cells"], Int[Tensor, " cells"]]:
-        """Return the cumulative mass of cells from dense to sparse, and these; ties by index."""
-        cells = self._heights.sort(descending=True, stable=True).indices
-        return self._masses[cells].cumsum(0).clamp(max=1), cells
-
     def _credible_cells(self, p: float) -> Int[Tensor, " chosen"]:
         if not 0 < p <= 1:
             raise ValueError(f"expected a probability p in (0, 1], got {p}")
-        total, cells = self._ranked()
+        total, cells = _ranked(self._masses, self._heights)
         return cells[: int((total < p).sum()) + 1]
 
     def credible_area_km2(self, p: float) -> float:
@@ -248,9 +251,11 @@ class Density:
         `smooth` interpolates between the centres of cells, for outlines to look at: the regions
         of probability p then hold p but roughly.
         """
-        total, cells = self._ranked()
+        # what is smooth is of even cells, which `mass` always has
+        mass, heights = (self.mass, self.mass) if smooth else (self._masses, self._heights)
+        total, cells = _ranked(mass, heights)
         before = torch.cat((torch.zeros(1, dtype=total.dtype), total[:-1]))
-        level = torch.empty_like(total).scatter_(0, cells, before).where(self._masses > 0, 1)
+        level = torch.empty_like(total).scatter_(0, cells, before).where(mass > 0, 1)
         return healpix.interpolate(level, lat_lon) if smooth else level[self._holding(lat_lon)]
 
     def credible_region(self, p: float) -> "geopandas.GeoDataFrame":

@@ -229,12 +229,6 @@ class MultiOrderDensity(Density):
         """Return the area of the densest cells that hold a mass of at least `p`."""
         return float(self.areas[self._credible_cells(p)].sum() / (4 * math.pi) * AREA_KM2)
 
-    def credible_level(self, lat_lon: Values, *, smooth: bool = False) -> Float[Tensor, "*batch"]:
-        """Return levels as `Density` does; `smooth` ones are of the even cells."""
-        if smooth:
-            return Density(self.mass).credible_level(lat_lon, smooth=True)
-        return super().credible_level(lat_lon)
-
     def credible_region(self, p: float) -> "geopandas.GeoDataFrame":
         """Outline the densest cells that hold a mass of at least `p`; see `Density`."""
         import geopandas
