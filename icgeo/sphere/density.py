@@ -59,8 +59,7 @@ class Density:
     """Probability of each cell; what is given is validated and normalised to sum to 1."""
 
     def __post_init__(self) -> None:
-        mass = _as_double(self.mass)
-        count = mass.numel()
+        mass, count = _as_double(self.mass), self.mass.numel()
         if mass.ndim != 1 or count < 12 or count != 12 * 4 ** round(math.log(count / 12, 4)):
             raise ValueError(
                 "expected the masses of 12 nside^2 cells with nside a power of two, "
