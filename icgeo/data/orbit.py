@@ -241,16 +241,13 @@ def random_views(
     """Take views at random places of a world, a ValueError if it has too little of `land`."""
     options = options or ViewOptions()
     texture = (world if land is None else torch.cat((world, land)))[None]
-    images = torch.empty(0, 3, options.size, options.size, dtype=torch.uint8)
-    xyz, corners = torch.empty(0, 3), torch.empty(0, 4, 3)
+    parts = []
     for _ in range(100):
         centre = sphere.sample_uniform(1, count, generator=generator, dtype=torch.float32)
-        taken, looks = take_views(texture, centre, generator=generator, options=options)
-        views = taken[0]
+        (views,), (looks,) = take_views(texture, centre, generator=generator, options=options)
         enough = views[:, 3:].mean(dim=(1, 2, 3)).nan_to_num(1.0) >= options.min_land
-        images = torch.cat((images, to_uint8(views[enough, :3])))
-        xyz = torch.cat((xyz, centre[0, enough]))
-        corners = torch.cat((corners, _corners(looks[0])[enough]))
+        parts.append((to_uint8(views[enough, :3]), centre[0, enough], _corners(looks)[enough]))
+        images, xyz, corners = (torch.cat(part) for part in zip(*parts, strict=True))
         if len(xyz) >= count:
             lat_lon = sphere.to_lat_lon(xyz[:count].double())
             return Views(images[:count], lat_lon, corners[:count])

@@ -284,12 +284,12 @@ class Density:
         import shapely
 
         regions = [self.credible_region(p) for p in levels]
-        names = ("mass", "area_km2")
-        columns = {name: [region[name].sum() for region in regions] for name in names}
+        columns: dict[str, list[float]] = {"probability": list(levels)}
+        for name in ("mass", "area_km2"):
+            columns[name] = [region[name].sum() for region in regions]
         outlines = [shapely.coverage_union_all(region.geometry) for region in regions]
         # RFC 7946 wants outer rings counterclockwise
         geometry = shapely.orient_polygons(outlines)
-        columns = {"probability": list(levels), **columns}
         return geopandas.GeoDataFrame(columns, geometry=geometry, crs="EPSG:4326")
 
     def tempered(self, temperature: float) -> "Density":
