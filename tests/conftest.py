@@ -13,6 +13,12 @@ from hypothesis import settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 gc.set_threshold(50_000, 20, 100)  # a million objects of imports stay, and are not looked at again
 
+
+def pytest_collection_finish():
+    """Leave what collection made, all of which stays, out of every collection to come."""
+    gc.freeze()
+
+
 settings.register_profile("icgeo", derandomize=True, deadline=None)
 settings.load_profile("icgeo")
 

@@ -192,18 +192,21 @@ def content(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".geojson", ".csv", ".parquet", ".jsonl"])
+@pytest.mark.parametrize("suffix", [".geojson", ".csv"])
 def test_a_run_killed_three_times_ends_with_the_same_rows(album, suffix, tmp_path):
-    """500 photos, some broken, killed by SIGKILL after some 40, 160 and 320 of them."""
+    """160 photos, some broken, killed by SIGKILL after some 20, 60 and 100 of them.
+
+    The journal is the same for all suffixes; how each ends is seen in runs that are stopped.
+    """
     whole, path = (tmp_path / f"{name}{suffix}" for name in ("whole", "out"))
     (photos := tmp_path / "photos").mkdir()
     names = ("0.png", "1.png", "2.png", "3.png", "broken.jpg")
-    for number in range(500):
+    for number in range(160):
         (photos / f"{number:03}.jpg").symlink_to(album / names[number % 5])
     command = [sys.executable, "-m", "icgeo", "predict", str(photos), "--batch_size=16", "--json"]
     subprocess.run([*command, f"--save={whole}"], check=False, capture_output=True)
     known = 0
-    for moment in (40, 160, 320):
+    for moment in (20, 60, 100):
         running = subprocess.Popen(
             [*command, f"--save={path}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )

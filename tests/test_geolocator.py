@@ -317,10 +317,20 @@ def test_examples_are_chosen_for_each_photo(tiny, photos, examples):
         assert one.seconds > 0
 
 
-@pytest.mark.parametrize("choose", STRATEGIES)
-@pytest.mark.parametrize("name", [None, "pixels"])
+@pytest.mark.parametrize(
+    ("name", "choose"),
+    [
+        *((None, choose) for choose in STRATEGIES),
+        ("pixels", "nearest"),
+        *(
+            pytest.param("pixels", choose, marks=pytest.mark.slow)
+            for choose in STRATEGIES
+            if choose != "nearest"
+        ),
+    ],
+)
 def test_examples_are_chosen_as_asked(tiny, photos, examples, choose, name):
-    photos, seen = photos[16:19], []
+    photos, seen = photos[16:18], []
     drawn = partial(icgeo.Geolocator, tiny, prompt=UNKNOWN, steps=2, matching=False)
     locator = drawn(shots=3, select=choose, features=name)
     found = locator.locate(

@@ -34,20 +34,32 @@ def pins():
     return dict(line.split("==") for line in lines if line)
 
 
-def test_importing_icgeo_leaves_slow_libraries_for_later():
+@pytest.fixture(scope="module")
+def fresh():
+    """Modules of a new process with icgeo, and with what locates: it takes seconds, so once."""
+    code = """
+import sys
+def told():
+    print(*{name.partition('.')[0] for name in sys.modules})
+import icgeo
+told()
+import icgeo.geolocator
+told()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+def test_importing_icgeo_leaves_slow_libraries_for_later(fresh):
     """Import takes under 2 s only so: each of them costs 0.3 to 3 s."""
-    code = "import sys, icgeo; print(*{name.partition('.')[0] for name in sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    imported = set(done.stdout.split())
-    assert "icgeo" in imported
-    assert not imported & SLOW
+    assert "icgeo" in fresh[0]
+    assert not set(fresh[0]) & SLOW
 
 
-def test_what_locates_leaves_tables_and_shapes_for_later():
+def test_what_locates_leaves_tables_and_shapes_for_later(fresh):
     """The first answer needs neither pandas nor shapely, which take a second to import."""
-    code = "import sys, icgeo.geolocator; print(*{'pandas', 'shapely'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    assert "torch" in fresh[1]
+    assert not {"pandas", "shapely"} & set(fresh[1])
 
 
 @pytest.mark.slow
@@ -69,13 +81,10 @@ assert gc.get_freeze_count() > 100_000, "what others have frozen stays so"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_importing_icgeo_is_enough_for_its_modules():
-    code = """
-import icgeo
-for name in ("metrics", "data", "features", "selection", "plots"):
-    assert getattr(icgeo, name).__name__ == f"icgeo.{name}" and name in dir(icgeo)
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
+@pytest.mark.parametrize("name", ["metrics", "data", "features", "selection", "plots"])
+def test_importing_icgeo_is_enough_for_its_modules(name):
+    assert icgeo.__getattr__(name).__name__ == f"icgeo.{name}", "as when it is first used"
+    assert name in dir(icgeo)
 
 
 def test_every_public_name_is_there():

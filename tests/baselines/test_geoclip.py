@@ -32,6 +32,7 @@ def authors(monkeypatch):
     return importlib.import_module("geoclip_model.location_encoder")
 
 
+@pytest.mark.no_deps
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_embeddings_are_those_of_the_authors_package(authors):

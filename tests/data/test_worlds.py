@@ -33,7 +33,7 @@ def test_a_world_has_no_seam(family):
 @pytest.mark.parametrize("family", worlds.FAMILIES)
 def test_a_world_goes_on_across_a_pole(family):
     """Opposite pixels of the top row are one pixel apart, as far as the rows next to it."""
-    drawn = [worlds.procedural_world(family, generator=seed, height=128) for seed in range(6)]
+    drawn = [worlds.procedural_world(family, generator=seed, height=128) for seed in range(3)]
     across, down = torch.zeros(()), torch.zeros(())
     for world in drawn:
         across += (world[:, 0] - world[:, 0].roll(128, dims=1)).abs().mean()

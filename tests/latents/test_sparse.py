@@ -17,6 +17,8 @@ from icgeo.latents.concentration import concentration
 if not (find_spec("overcomplete") and find_spec("sklearn")):  # importing all needs torchvision
     pytest.skip("needs pip install --no-deps overcomplete", allow_module_level=True)
 
+pytestmark = pytest.mark.no_deps
+
 TRUTH = make_truth()
 
 

@@ -1,6 +1,10 @@
 """Random models of the real architectures, a few hundred thousand parameters, in their format."""
 
 import json
+import shutil
+from functools import cache, wraps
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from diffusers import (
@@ -52,6 +56,25 @@ MISTRAL_CHAT = (
     "{% for message in messages %}[{{ message['role'] }}]"
     "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endfor %}"
 )
+
+
+KEPT = TemporaryDirectory()
+
+
+def made_once(make):
+    """Make a twin once a process, and copy its folder from then on."""
+
+    @cache
+    def kept(**options):
+        return make(Path(KEPT.name, f"{make.__name__}-{kept.cache_info().currsize}"), **options)
+
+    @wraps(make)
+    def copied(folder, *, seed=0, **options):
+        source = kept(seed=seed, **options)
+        torch.manual_seed(seed)
+        return Path(shutil.copytree(source, folder, dirs_exist_ok=True))
+
+    return copied
 
 
 def byte_tokenizer():
@@ -131,6 +154,7 @@ def flux2_transformer(layers, text_width, *, guidance, channels=16):
     )
 
 
+@made_once
 def klein(folder, *, distilled=True, layers=2, seed=0):
     """A FLUX.2 klein whose hidden states 9, 18 and 27 exist, saved to a folder."""
     torch.manual_seed(seed)
@@ -157,6 +181,7 @@ def klein(folder, *, distilled=True, layers=2, seed=0):
     return folder
 
 
+@made_once
 def dev(folder, *, layers=2, seed=0):
     """A FLUX.2 dev whose hidden states 10, 20 and 30 exist, saved to a folder.
 
@@ -191,6 +216,7 @@ def dev(folder, *, layers=2, seed=0):
     return folder
 
 
+@made_once
 def kontext(folder, *, layers=2, seed=0):
     """A FLUX.1 Kontext, saved to a folder."""
     torch.manual_seed(seed)
@@ -269,6 +295,7 @@ def _wan_parts(latent_channels):
     }
 
 
+@made_once
 def vace(folder, *, layers=2, seed=0):
     """A Wan 2.1 VACE, saved to a folder."""
     torch.manual_seed(seed)
@@ -284,6 +311,7 @@ def vace(folder, *, layers=2, seed=0):
     return folder
 
 
+@made_once
 def ti2v(folder, *, layers=2, seed=0):
     """A Wan 2.2 that takes a time for each token, as TI2V-5B, saved to a folder."""
     torch.manual_seed(seed)
@@ -362,6 +390,7 @@ def qwen_transformer(layers, *, channels=8, heads=3):
     )
 
 
+@made_once
 def qwen(folder, *, layers=2, seed=0):
     """A Qwen-Image 2.1, saved to a folder; part by part, for its processor wants torchvision."""
     torch.manual_seed(seed)

@@ -10,6 +10,8 @@ from script_runs import run, untrained
 if not (find_spec("overcomplete") and find_spec("sklearn")):  # importing all needs torchvision
     pytest.skip("needs pip install --no-deps overcomplete", allow_module_level=True)
 
+pytestmark = pytest.mark.no_deps
+
 
 def test_spaces_are_surveyed_and_pages_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -19,13 +19,13 @@ def _one_thread():
 @pytest.mark.slow
 @pytest.mark.usefixtures("_one_thread")
 def test_killed_and_divided_the_main_script_ends_with_the_same_table(tmp_path, monkeypatch):
-    """With SIGKILL at random, then gone on by two processes; 100 queries."""
-    options = ("--model", untrained(), "--world", "craters", "--count", 50, "--shots", "[2]")
+    """With SIGKILL at random, then gone on by two processes; 40 queries."""
+    options = ("--model", untrained(), "--world", "craters", "--count", 20, "--shots", "[2]")
     options = (*options, "--batch_size", 8)
     monkeypatch.chdir(tmp_path)
     run("zero_shot", *options)
     whole = pandas.read_parquet(tmp_path / "runs" / "zero-shot" / "predictions.parquet")
-    assert len(whole) == 100 * (3 + 6)
+    assert len(whole) == 40 * (3 + 6)
     table, at = killed(tmp_path / "killed", options, rows=len(whole), processes=[1, 2])
     assert 0 < at[0] < len(whole)
     assert difference(whole, table)["equal to the bit"]

@@ -26,6 +26,7 @@ def test_latent_geography(tmp_path, monkeypatch, capsys):
     assert page.count("<h2") == 11
 
 
+@pytest.mark.no_deps
 @pytest.mark.skipif(not find_spec("overcomplete"), reason="pip install --no-deps overcomplete")
 def test_the_page_leads_to_the_atlas(tmp_path):
     script, model = load_script("latent_geography"), load("tiny")

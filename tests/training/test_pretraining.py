@@ -12,7 +12,7 @@ from icgeo.data.orbit import ViewOptions
 from icgeo.models.map_model import MapModel
 from icgeo.models.settings import Settings
 from icgeo.sphere.density import Density
-from icgeo.training import calibration
+from icgeo.training import calibration, pretrain
 from icgeo.training.episodes import (
     EARTH,
     PROMPTS,
@@ -153,6 +153,8 @@ def test_a_killed_run_ends_with_the_weights_of_one_never_killed(bank, tmp_path, 
 
 def test_validation_reports_each_kind_of_world(bank, tmp_path, monkeypatch):
     monkeypatch.setattr(WorldBank, "build_held_out", lambda folder: bank)
+    few = lambda bank, options, **more: sample_episodes(bank, replace(options, worlds=2), **more)  # noqa: E731
+    monkeypatch.setattr(pretrain, "sample_episodes", few)  # for time
     run = small_run(bank, tmp_path)
     found = run.validate()
     assert set(found) == {
