@@ -731,10 +731,7 @@ class Geolocator(LocateOptions, LoadOptions):
     ) -> tuple[list[Density], list[float], Float[Tensor, "photos samples 3 height width"]]:
         """Draw maps of photos, each in several views; return densities, legibility, and maps."""
         settings, count = self.loaded.settings, views.shape[1]
-
-        def by_photo(drawn: Tensor) -> Tensor:
-            return rearrange(drawn, "(v q) s c h w -> q (v s) c h w", v=len(views))
-
+        by_photo = partial(rearrange, pattern="(v q) s c h w -> q (v s) c h w", v=len(views))
         drawn = self.loaded.draw_maps(
             context.of_queries(torch.arange(count).repeat(len(views))),
             rearrange(views, "v q c h w -> (v q) c h w"),

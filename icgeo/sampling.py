@@ -98,9 +98,11 @@ def keyed_noise(
 
     So that neither the batch size nor the order of the queries changes an answer.
     """
-
-    def draw(content: bytes, sample: int) -> Tensor:
-        return torch.randn(*shape, generator=seeded_generator(seed, sample, content))
-
-    noise = torch.stack([draw(content, i) for content in contents for i in range(samples)])
+    noise = torch.stack(
+        [
+            torch.randn(*shape, generator=seeded_generator(seed, sample, content))
+            for content in contents
+            for sample in range(samples)
+        ]
+    )
     return rearrange(noise, "(q s) ... -> q s ...", s=samples)

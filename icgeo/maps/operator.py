@@ -317,18 +317,15 @@ def drawing_operator(style: MapStyle, noise: Noise) -> DrawingOperator:
 
 def _newton_step(operator: DrawingOperator, mass: Field, slope: Field, scale: Tensor) -> Field:
     """Solve (scale + normal . J) x = slope, J = diag(m) - m m', by conjugate gradients in J."""
-
-    def centred(field: Field) -> Field:
-        return field - dot(mass, field)
-
     change = direction = torch.zeros_like(slope)
-    residual, before = centred(slope), torch.full_like(scale, torch.inf)
+    residual, before = slope - dot(mass, slope), torch.full_like(scale, torch.inf)
     for _ in range(4):
         size = dot(residual, mass * residual)
         momentum = torch.where(before > 1e-20, size / before, 0.0)
         direction = torch.addcmul(residual, momentum, direction)
         moved = mass * direction
-        image = centred(torch.addcmul(operator.normal(moved), scale, direction))
+        image = torch.addcmul(operator.normal(moved), scale, direction)
+        image = image - dot(mass, image)
         curvature = dot(moved, image)
         step = torch.where(curvature > 1e-20, size / curvature, 0.0)
         change = torch.addcmul(change, step, direction)
