@@ -100,7 +100,8 @@ def denoise(model, shots, steps=3, query=0):
 
 def stock(model, kind, given):
     """Call a pipeline of diffusers with processors of its own."""
-    whole = type(model.backbone.pipeline).from_pretrained(model.origin.model)
+    kept = {"transformer": None, "vae": None}
+    whole = type(model.backbone.pipeline).from_pretrained(model.origin.model, **kept)
     for_text = {n: x for n, x in whole.components.items() if n.startswith(("text_", "token"))}
     pipeline = kind(**{**model.backbone.pipeline.components, **for_text})
     if "is_distilled" in model.backbone.pipeline.config:

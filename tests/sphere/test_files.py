@@ -142,11 +142,11 @@ def test_a_geotiff_opened_by_gdal_agrees_with_the_density(height, tmp_path):
 
 @pytest.mark.slow
 def test_regions_and_rasters_agree_at_the_default_resolution(tmp_path):
-    """25 random densities, five at poles and on the antimeridian: masses by GDAL within 1 %."""
+    """10 random densities, five at poles and on the antimeridian: masses by GDAL within 1 %."""
     generator = torch.Generator().manual_seed(0)
-    means = to_lat_lon(sample_uniform(50, generator=generator)).unflatten(0, (25, 2))
+    means = to_lat_lon(sample_uniform(20, generator=generator)).unflatten(0, (10, 2))
     means[:5, 0] = torch.tensor(HARD_PLACES)
-    kappas = 10 ** (1 + 2.5 * torch.rand(25, 2, generator=generator))
+    kappas = 10 ** (1 + 2.5 * torch.rand(10, 2, generator=generator))
     for mean, kappa in zip(means, kappas, strict=True):
         density = Density.from_mixture(mean, kappa, [0.7, 0.3])
         (tmp_path / "a.geojson").write_text(predicted(density).to_geojson())
