@@ -46,7 +46,7 @@ def test_codes_are_orthonormal_over_the_sphere():
 POLES = [(90.0, 0.0), (-90.0, 12.0), (89.9, 77.0), (0.0, 179.99), (0.0, -180.0)]
 
 
-@pytest.mark.parametrize("degree", [7, 15, 23])
+@pytest.mark.parametrize("degree", [7, 15, pytest.param(23, marks=pytest.mark.slow)])
 def test_the_round_trip_is_below_the_resolution_of_the_degree(degree):
     """Half a wave of degree L is 180 / L degrees; the decoder is much finer."""
     xyz = torch.cat((points(100), to_xyz(torch.tensor(POLES, dtype=torch.float64))))

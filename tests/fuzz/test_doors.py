@@ -39,7 +39,7 @@ from icgeo.models.settings import Settings
 from icgeo.options import LoadOptions
 from icgeo.sphere.density import Density
 
-FEW, MANY = 25, int(os.environ.get("ICGEO_FUZZ", "200"))
+FEW, MANY = 15, int(os.environ.get("ICGEO_FUZZ", "200"))
 LAYERS = ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.attn.to_k")
 
 

@@ -48,7 +48,7 @@ def maps_of(predictions):
     return torch.stack([prediction.samples for prediction in predictions])
 
 
-@pytest.mark.parametrize("attention", ["pairwise", "joint"])
+@pytest.mark.parametrize("attention", ["pairwise", pytest.param("joint", marks=pytest.mark.slow)])
 def test_own_examples_are_those_that_are_shown(photos, bank, attention):
     """Against locating each photo alone with its examples; batches of 2 split the 3 photos."""
     locator = Geolocator("tiny", prompt=UNKNOWN, attention=attention, batch_size=2)

@@ -12,8 +12,9 @@ from icgeo.models.cost import plan_loaded
 from icgeo.models.prompts import instruction
 from icgeo.sphere.best_point import best_points
 
-LAYOUTS = [("klein", "references", "joint"), ("klein", "pair", "pairwise")]
-MORE = [("klein", "references", "full"), ("klein", "references", "pairwise")]
+LAYOUTS = [("klein", "references", "joint")]
+MORE = [("klein", "pair", "pairwise")]
+MORE += [("klein", "references", "full"), ("klein", "references", "pairwise")]
 MORE += [("klein", "sheet", "full"), ("kontext", "panel", "full")]
 MORE += [("vace", "frames", "full"), ("ti2v", "frames", "full")]
 LAYOUTS += [pytest.param(*more, marks=pytest.mark.slow) for more in MORE]

@@ -22,7 +22,9 @@ def test_three_ways_are_timed_on_the_same_case():
     assert row["by operations, than key-value"] > 1
 
 
-@pytest.mark.parametrize("preset", ["qwen-small", "wan-small"])
+@pytest.mark.parametrize(
+    "preset", ["qwen-small", pytest.param("wan-small", marks=pytest.mark.slow)]
+)
 def test_other_architectures_are_timed_too(preset):
     model = benchmark.build(preset, 32, device="cpu", dtype=torch.float32)
     options = benchmark.Options(preset, steps=2, queries=2, stock_queries=1, repeats=1)

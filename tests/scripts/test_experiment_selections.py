@@ -119,6 +119,7 @@ def test_ways_are_compared_with_chance_choices(run, capsys):
     assert of["nearest in pixels", 4] == of["retrieval in pixels", 4] == of["nearest in pixels", 1]
 
 
+@pytest.mark.slow
 def test_banks_are_compared_by_size_and_places(run):
     few = ("--banks", "[16,19]", "--bank_queries", 2, "--bank_worlds", 1)
     folder = run("--held_out", 0, "--earth", 0, *few)
