@@ -2,7 +2,7 @@
 
 The models have random weights. Images and the instruction are encoded beforehand for all: what is
 timed is the transformer. Each way is timed in turn, several times over, so that a noisy machine is
-noisy for all.
+noisy for all. A run that was stopped goes on where it was.
 """
 
 import json
@@ -66,7 +66,13 @@ class Options:
     stock_queries: int = 2
     """Queries for which the stock pipelines are called, in each repetition."""
     repeats: int = 3
-    """Repetitions, beside one for warming up."""
+    """Repetitions."""
+    warm_up: bool = True
+    """Call each way once before it is timed; of calls that take minutes that is a waste."""
+    pixels: tuple[int, int, int] | None = None
+    """Height and width of maps and side of photos in pixels; by default those of the preset."""
+    checks: bool = True
+    """Measure the matrix product, the reading of maps and the growth of memory too."""
     device: str = "cpu"
     """Device on which the models run."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -84,31 +90,44 @@ def main(options: Options) -> None:
     device, dtype = options.device, getattr(torch, options.dtype)
     length = options.text_tokens or (128 if options.preset.startswith("qwen") else 512)
     model = build(options.preset, length, device=device, dtype=dtype)
+    if options.pixels:
+        height, width, side = options.pixels
+        style = icgeo.maps.MapStyle.marker(height=height, width=width)
+        model = model.choosing(style=style, photo_size=side)
     with torch.device(device):
         rows = [
-            compare(model, shots, samples, replace(options, text_tokens=length))
+            compare(model, shots, samples, replace(options, text_tokens=length), folder=folder)
             for samples in options.samples
             for shots in options.shots
         ]
-        side = 2048 if device == "cpu" else 4096
-        a, b = (torch.randn(side, side, dtype=dtype) for _ in range(2))
-        product = timed({"product": (lambda: [a @ b for _ in range(5)], 5)}, repeats=5)["product"]
-    rate = 2 * side**3 / median(product)
-    table = pd.DataFrame(rows)
-    table["share of the product's rate"] = table.pop("FLOP/s") / rate
-    reading = {f"{h} x {w}": reading_rate(h, w, device=device) for h, w in ((64, 128), (128, 256))}
-    growth = memory_growth(model)
-    result = {
-        "rows": table.to_dict("records"),
-        "matrix FLOP/s": rate,
-        "maps read a second": reading,
-        "memory after 500 queries, over 100": growth,
-    }
+        table = pd.DataFrame(rows)
+        result = {"rows": table.to_dict("records")}
+        print(table.round(4).T.to_string(header=False))
+        if options.checks:
+            result |= check(model, table, options)
     (folder / "benchmark.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(table.round(4).to_string(index=False))
-    print(f"matrix product {rate / 1e9:.0f} GFLOP/s")
-    print(f"memory held after 500 queries: {growth:.3f} of that after 100")
-    print("maps read a second:", {size: round(each) for size, each in reading.items()})
+
+
+def check(model: Any, table: Any, options: Options) -> dict[str, Any]:
+    """Measure the rate of a matrix product, the reading of maps and the growth of memory."""
+    import torch
+
+    side, dtype = 2048 if options.device == "cpu" else 4096, getattr(torch, options.dtype)
+    a, b = (torch.randn(side, side, dtype=dtype) for _ in range(2))
+    product = timed({"product": (lambda: [a @ b for _ in range(5)], 5)}, repeats=5)["product"]
+    rate = 2 * side**3 / median(product)
+    result = {
+        "matrix FLOP/s": rate,
+        "share of the product's rate": [flops / rate for flops in table["FLOP/s"]],
+        "maps read a second": {
+            f"{height} x {width}": reading_rate(height, width, device=options.device)
+            for height, width in ((64, 128), (128, 256))
+        },
+        "memory after 500 queries, over 100": memory_growth(model),
+    }
+    for name, value in result.items():
+        print(f"{name}: {value}")
+    return result
 
 
 def build(preset: str, text_tokens: int, *, device: str, dtype: Any) -> Any:
@@ -231,7 +250,9 @@ def unread(words: int) -> Any:
     return Unread
 
 
-def compare(model: Any, shots: int, samples: int, options: Options) -> dict[str, float]:
+def compare(
+    model: Any, shots: int, samples: int, options: Options, *, folder: Path | None = None
+) -> dict[str, float]:
     """Time the shared context and the stock pipelines on one number of shots."""
     import diffusers
     import torch
@@ -249,7 +270,8 @@ def compare(model: Any, shots: int, samples: int, options: Options) -> dict[str,
     for name, kind in pipelines.items():
         ways[name] = (partial(call_stock, model, photos, drawn, few, kind=kind), len(few))
     with torch.inference_mode():
-        seconds = timed(ways, repeats=options.repeats)
+        file = folder / f"seconds-{shots}-{samples}.json" if folder else None
+        seconds = timed(ways, repeats=options.repeats, warm_up=options.warm_up, file=file)
     plan: Any = plan_loaded(
         model, shots, batch_size=BATCH_SIZE, queries=len(queries), text_tokens=options.text_tokens
     )
@@ -261,6 +283,7 @@ def compare(model: Any, shots: int, samples: int, options: Options) -> dict[str,
         **{f"{n} spread": (max(some) - min(some)) / median(some) for n, some in seconds.items()},
         **{f"times faster than {name}": median(seconds[name]) / shared for name in pipelines},
         "by operations, than key-value": plan.stock_flop / plan.shared_flop,
+        "by operations, than keeping nothing": plan.naive_flop / plan.shared_flop,
         "FLOP/s": plan.shared_flop / shared,
     }
 
@@ -409,24 +432,35 @@ def as_frames(pipeline: Any, model: Any, photos: Any, drawn: Any, query: Any) ->
 
 
 def timed(
-    ways: Mapping[str, tuple[Callable[[], object], int]], *, repeats: int
+    ways: Mapping[str, tuple[Callable[[], object], int]],
+    *,
+    repeats: int,
+    warm_up: bool = True,
+    file: Path | None = None,
 ) -> dict[str, list[float]]:
     """Time ways in turn; each is a call and the queries that it locates.
 
     Returns:
-        seconds a query by way, in each repetition.
+        seconds a query by way, in each repetition; those in `file` are from an earlier start.
     """
     import torch
 
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for repeat in range(repeats + 1):
+    if file and file.exists():
+        seconds = json.loads(file.read_text())
+    for call, _ in ways.values() if warm_up else ():
+        call()
+    for repeat in range(repeats):
         for name, (call, queries) in ways.items():
+            if len(seconds[name]) > repeat:
+                continue
             start = time.perf_counter()
             call()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            if repeat:  # the first is warm-up
-                seconds[name].append((time.perf_counter() - start) / queries)
+            seconds[name].append((time.perf_counter() - start) / queries)
+            if file:
+                file.write_text(json.dumps(seconds))
     return seconds
 
 

@@ -1,5 +1,7 @@
 """Measure what a latent space costs to drawn locations, by style: which maps survive a codec?
 
+A run that was stopped goes on with the style that it was at.
+
 Locations are drawn, encoded, decoded and read. Noise is added to the latents in shares of their
 standard deviation: a model does not draw them exactly. The codec is the tiny autoencoder of FLUX.2
 (madebyollin/taesd, taef2, MIT), whose two files are no part of this project.
@@ -7,6 +9,7 @@ standard deviation: a model does not draw them exactly. The codec is the tiny au
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """Read locations through a codec, style by style."""
+    """Read locations through a codec, style by style; a run that was stopped goes on."""
 
     autoencoder: Path
     """Folder with the encoder.safetensors and decoder.safetensors of taef2."""
@@ -51,13 +54,17 @@ def main(options: Options) -> None:
     xyz = icgeo.sphere.sample_uniform(options.locations, generator=generator)
     truths = icgeo.sphere.to_lat_lon(xyz.double())
     conditions = ["drawn", *(f"latents + {share:g} noise" for share in options.noise)]
-    lines = ["| style | " + " | ".join(conditions) + " |", "|---" + "|---:" * len(conditions) + "|"]
-    for style in styles():
+    path = folder / "styles.md"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    if not lines:
+        lines = [f"| style | {' | '.join(conditions)} |", "|---" + "|---:" * len(conditions) + "|"]
+    for style in styles()[len(lines) - 2 :]:
         drawn = icgeo.maps.draw(truths, style).float()
         with torch.inference_mode():
             pictures = drawn.to(options.device).split(1)
             latents = torch.cat([apply_half(halves["encoder"], x, decodes=False) for x in pictures])
-            noise = torch.randn(latents.shape, generator=generator).to(latents) * latents.std()
+            own = torch.Generator().manual_seed(options.seed)
+            noise = torch.randn(latents.shape, generator=own).to(latents) * latents.std()
             decoded = [
                 torch.cat(
                     [
@@ -70,23 +77,33 @@ def main(options: Options) -> None:
         cells = [cell_of(maps, style, truths) for maps in (drawn, *decoded)]
         lines.append(f"| {words(style)} | " + " | ".join(cells) + " |")
         print(lines[-1], flush=True)
-    (folder / "styles.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+COLOURS = {"red": (0.85, 0.05, 0.05), "blue": (0.05, 0.05, 0.85), "white": (1.0, 1.0, 1.0)}
+COLOURS["grey"] = (0.5, 0.5, 0.5)
 
 
 def styles() -> "list[MapStyle]":
-    """Return red markers on land and borders, and white heatmaps on black."""
-    style = icgeo.maps.MapStyle
-    land = [style.marker(sigma_deg=sigma) for sigma in (1.5, 3.0, 6.0)]
-    black = ((3.0,), (40.0, 15.0, 6.0))
-    return [*land, *(style(height=256, width=512, sigma_deg=sigmas) for sigmas in black)]
+    """Return markers of several widths and colours on several base layers, in two resolutions."""
+    style = partial(icgeo.maps.MapStyle, height=256, width=512)
+    land = icgeo.maps.MapStyle.marker
+    return [
+        *(land(sigma_deg=sigma) for sigma in (1.5, 3.0, 6.0)),
+        *(style(base="land", sigma_deg=(3.0,), colour=COLOURS[n]) for n in ("blue", "white")),
+        style(base="blue-marble", sigma_deg=(3.0,), colour=COLOURS["red"]),
+        *(style(sigma_deg=sigmas) for sigmas in ((3.0,), (6.0,), (40.0, 15.0, 6.0))),
+        style(sigma_deg=(6.0,), colour=COLOURS["grey"]),
+        *(land(height=512, width=1024, sigma_deg=sigma) for sigma in (1.5, 3.0)),
+    ]
 
 
 def words(style: "MapStyle") -> str:
     """Name a style."""
     widths = ", ".join(f"{sigma:g}" for sigma in style.sigma_deg)
-    drawn = "red" if style.base == "land" else "white"
-    base = "land" if style.base == "land" else "black"
-    return f"{drawn} of {widths} degrees on {base}, {style.height} x {style.width}"
+    colour = next(name for name, colour in COLOURS.items() if colour == style.colour)
+    base = "black" if style.base == "blank" else style.base
+    return f"{colour} of {widths} degrees on {base}, {style.height} x {style.width}"
 
 
 def cell_of(maps: "Tensor", style: "MapStyle", truths: "Tensor") -> str:
