@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 COSTS = (
     *("parameters", "shots", "attention", "queries", "batch_size", "steps", "samples"),
-    *("weight_bytes", "encoder_bytes", "context_bytes", "activation_bytes", "total_bytes"),
-    *("memory_bytes", "fits"),
+    *("weight_bytes", "encoder_bytes", "codec_bytes", "picture_bytes", "context_bytes"),
+    *("activation_bytes", "total_bytes", "memory_bytes", "fits"),
     *("naive_flop", "stock_flop", "shared_flop"),
 )
 """What `icgeo plan --json` says of an `icgeo.models.cost.Plan`."""

@@ -50,6 +50,7 @@ from icgeo.selection import (
     Selecting,
     Strategy,
     Stratified,
+    common_first,
     make_strategy,
 )
 from icgeo.sphere.best_point import best_points
@@ -361,29 +362,32 @@ class Geolocator(LocateOptions, LoadOptions):
             LoadError: they do not fit the memory.
         """
         pairs = self._examples(examples)
+        self.require_memory(len(pairs))
+        return self._context(pairs)
+
+    def _context(self, pairs: Sequence[Example]) -> Context:
         photos, lat_lon = self._pairs(pairs)
         key = _key_of(photos, lat_lon)
         if key not in self._contexts:
-            begun = self._begun(photos, lat_lon)
-            shots, encode = 0, self.loaded.encode_context
-            if begun:
-                shots, encode = begun.shots, partial(encode, after=begun)
+            context = self._encoded(photos, lat_lon)
             while len(self._contexts) >= CONTEXTS_KEPT:
                 del self._contexts[next(iter(self._contexts))]
-            self._contexts[key] = encode(photos[shots:], lat_lon[shots:])
+            self._contexts[key] = context
         return self._contexts[key]
 
-    def _begun(self, photos: Pixels, lat_lon: Tensor) -> Context | None:
-        """Return the longest context kept that begins with the same examples, if one can grow."""
-        if self.loaded.settings.attention != "causal":
-            return None
-        counts = range(len(photos) - 1, 0, -1)
-        keys = (_key_of(photos[:count], lat_lon[:count]) for count in counts)
-        return next((self._contexts[key] for key in keys if key in self._contexts), None)
+    def _encoded(self, photos: Pixels, lat_lon: Tensor) -> Context:
+        """Encode examples, in `causal` behind the longest context kept that begins with them."""
+        encode = self.loaded.encode_context
+        if self.loaded.settings.attention == "causal":
+            for count in range(len(photos), 0, -1):
+                key = _key_of(photos[:count], lat_lon[:count])
+                if key in self._contexts:
+                    begun = self._contexts[key]
+                    return encode(photos[count:], lat_lon[count:], after=begun)
+        return encode(photos, lat_lon)
 
     def _pairs(self, pairs: Sequence[Example]) -> tuple[Pixels, Float[Tensor, "examples 2"]]:
-        """Give photos and places of as many examples as the memory holds."""
-        self.require_memory(len(pairs))
+        """Give the photos of examples as the model sees them, and their places."""
         photos = self._pixels([pair.image for pair in pairs])
         places = torch.tensor([[p.lat, p.lon] for p in pairs], dtype=torch.float64)
         return photos, places.reshape(-1, 2)
@@ -552,10 +556,10 @@ class Geolocator(LocateOptions, LoadOptions):
         keep: bool = True,
     ) -> list[Prediction]:
         """Locate photos that are shown the same."""
-        context = self.context(pairs) if keep else self.loaded.encode_context(*self._pairs(pairs))
+        size = self.require_memory(len(pairs))
+        context = self._context(pairs) if keep else self._encoded(*self._pairs(pairs))
         worlds, everything = self._judge(pairs), torch.arange(len(pairs))
         predictions: list[Prediction] = []
-        size = self.require_memory(len(pairs))
         for start in range(0, len(photos), size):
             batch = photos[start : start + size]
             evidence = self._evidence_maps(batch, pairs, everything.expand(len(batch), -1))
@@ -584,7 +588,8 @@ class Geolocator(LocateOptions, LoadOptions):
         """Locate photos, each given examples of its own: those of these numbers in the bank.
 
         Where pairs are kept alone (`pairwise`, and no sheets) what a batch of queries is shown is
-        encoded once, however many of them see it; elsewhere each set of examples is.
+        encoded once, however many of them see it. In `causal` the examples that most queries see
+        stand first, and such a beginning is encoded once. Elsewhere each set of examples is.
 
         Raises:
             PhotoError: a photo cannot be read.
@@ -596,17 +601,39 @@ class Geolocator(LocateOptions, LoadOptions):
             locate = partial(
                 self._locate_alike, callback_on_step_end=callback_on_step_end, keep=is_one
             )
+            if not is_one and self.loaded.settings.attention == "causal":
+                return self._locate_growing(locate, photos, bank, common_first(chosen).tolist())
             return locate_by_sets(locate, photos, bank, chosen)
         worlds = self._judge(bank)
         predictions: list[Prediction] = []
         for rows in chosen.split(self.require_memory(chosen.shape[1])):
             used, numbers = rows.unique(return_inverse=True)
+            self.require_memory(len(used))
             pairs = self._pairs([bank[number] for number in used.tolist()])
             context = self.loaded.encode_context(*pairs).choosing(numbers)
             batch = photos[len(predictions) : len(predictions) + len(rows)]
             context = replace(context, evidence=self._evidence_maps(batch, bank, rows))
             predictions += self._locate(batch, context, worlds, callback_on_step_end)
         return predictions
+
+    def _locate_growing(
+        self,
+        locate: Callable[[list[Photo], list[Example]], list[Prediction]],
+        photos: Sequence[Photo],
+        bank: Sequence[Example],
+        rows: list[list[int]],
+    ) -> list[Prediction]:
+        """Locate by sets of examples; what several begin with is encoded once, and added to."""
+        sets, located = sorted({tuple(row) for row in rows}), dict[int, Prediction]()
+        for place, row in enumerate(sets):
+            around = sets[max(0, place - 1) : place] + sets[place + 1 : place + 2]
+            most = max(_alike_at_first(row, other) for other in around)
+            if most:
+                self._context([bank[number] for number in row[:most]])
+            numbers = [number for number, own in enumerate(rows) if tuple(own) == row]
+            answers = locate([photos[i] for i in numbers], [bank[i] for i in row])
+            located.update(zip(numbers, answers, strict=True))
+        return [located[number] for number in range(len(photos))]
 
     def locate_sequence(
         self,
@@ -858,6 +885,12 @@ def _warn_of_other_photos() -> None:
 def _warn_of_departures(departures: Sequence[str]) -> None:
     """Warn once in a process of each."""
     logger.warning("what the weights were not trained on: %s", "; ".join(departures))
+
+
+def _alike_at_first(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many numbers two rows begin with alike."""
+    pairs = enumerate(zip(one, other, strict=True))
+    return next((count for count, (a, b) in pairs if a != b), len(one))
 
 
 def _key_of(photos: Pixels, lat_lon: Tensor) -> bytes:

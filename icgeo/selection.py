@@ -200,6 +200,17 @@ def make_strategy(select: str | Strategy, locator: Locator) -> Strategy:
     return TwoStage(locator) if select == "two-stage" else STRATEGIES[select]()
 
 
+def common_first(chosen: Chosen) -> Chosen:
+    """Order the examples of each photo: those first that most photos are shown, then by number.
+
+    >>> common_first(torch.tensor([[0, 2], [2, 1]])).tolist()
+    [[2, 0], [2, 1]]
+    """
+    chosen = chosen.sort(dim=-1).values
+    counts = torch.bincount(chosen.flatten())[chosen]
+    return chosen.gather(-1, counts.argsort(dim=-1, descending=True, stable=True))
+
+
 def _shuffled(count: int, seed: int) -> Int[Tensor, " count"]:
     return torch.randperm(count, generator=Generator().manual_seed(seed))
 

@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -40,16 +41,18 @@ def load_adapter(model: Any, options: LoadOptions) -> None:
     transformer = getattr(model, "transformer", model)
     path = adapter_file(options)
     try:
-        weights = load_file(path)
-        require_pairs(weights, path)
-        if config := peft_config(path, weights, options):
+        with safe_open(path, framework="pt") as file:
+            names = [*file.keys()]
+        require_pairs(names, path)
+        if config := peft_config(path, names, options):
             settings = json.loads(config.read_text(encoding="utf-8"))
-            named = {name.removeprefix(PEFT_PREFIX): x for name, x in weights.items()}
+            named = {name.removeprefix(PEFT_PREFIX): x for name, x in load_file(path).items()}
             load_named(transformer, named, metadata=lora_metadata(settings, layers_of(named)))
-        elif is_of(transformer, weights):
-            load_named(transformer, {n.replace(".default.", "."): x for n, x in weights.items()})
+        elif layers_of(names) & {name for name, _ in transformer.named_modules()}:
+            named = {name.replace(".default.", "."): x for name, x in load_file(path).items()}
+            load_named(transformer, named)
         else:
-            load_stock(model, path, weights)
+            load_stock(model, path, names)
         for config in (getattr(transformer, "peft_config", None) or {}).values():
             require_layers(transformer, config.target_modules)
     except LoadError:
@@ -60,7 +63,7 @@ def load_adapter(model: Any, options: LoadOptions) -> None:
     if not getattr(transformer, "peft_config", None):
         raise LoadError(
             f"adapter {path} has no weights for this model's transformer; its keys begin with "
-            f"{sorted(weights)[0][:80]!r}, and known are those of diffusers, of a folder of PEFT, "
+            f"{sorted(names)[0][:80]!r}, and known are those of diffusers, of a folder of PEFT, "
             "and names of the transformer's layers"
         )
 
@@ -150,12 +153,6 @@ def layers_of(weights: Iterable[str]) -> set[str]:
     return {name.split(".lora_")[0] for name in weights if ".lora_" in name}
 
 
-def is_of(transformer: Any, weights: Iterable[str]) -> bool:
-    """Say whether keys name layers of the transformer, without a prefix."""
-    modules = {name for name, _ in transformer.named_modules()}
-    return bool(layers_of(weights) & modules)
-
-
 def load_named(transformer: Any, weights: dict[str, Tensor], **options: Any) -> None:
     """Load a LoRA by the names of the transformer's layers; refuse one of other layers."""
     require_layers(transformer, layers_of(weights))
@@ -173,16 +170,17 @@ def require_layers(transformer: Any, layers: Iterable[str]) -> None:
         )
 
 
-def load_stock(model: Any, path: Path, weights: dict[str, Tensor]) -> None:
+def load_stock(model: Any, path: Path, names: list[str]) -> None:
     """Load a LoRA by diffusers, which knows its own format and those of several trainers."""
     load = getattr(model, "load_lora_weights", None) or model.load_lora_adapter
-    rest = {name: x for name, x in weights.items() if not name.startswith(TEXT)}
-    if len(rest) == len(weights):
+    rest = [name for name in names if not name.startswith(TEXT)]
+    if len(rest) == len(names):
         load(path, use_safetensors=True)
         return
     logger.warning(
-        "%s: %d of %d tensors are for text encoders, and left out", path, len(weights) - len(rest),
-        len(weights),
+        "%s: %d of %d tensors are for text encoders, and left out",
+        path, len(names) - len(rest), len(names),
     )  # fmt: skip
     if rest:
-        load(rest)
+        weights = load_file(path)
+        load({name: weights[name] for name in rest})

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from icgeo.models.backbones import ArchitectureSpec, Config
 from icgeo.models.hub import LoadError, format_bytes, pipeline_index, pipeline_part, resolve_local
 from icgeo.models.layouts.panel import panel_grid
 from icgeo.models.loading import QUANTIZATIONS, require_device
-from icgeo.models.map_model import MapModel, require_known
+from icgeo.models.map_model import MapModel, chosen_settings, require_known
 from icgeo.models.settings import Settings
 
 ACTIVATIONS = 14
@@ -76,6 +76,8 @@ class Tokens:
     drawn: int
     """The map to draw, with all that is noise."""
     text: int
+    picture: int = 0
+    """The largest picture that the VAE encodes or decodes."""
 
     @classmethod
     def of(cls, settings: Settings, shots: int, *, patch: int, text: int | None) -> "Tokens":
@@ -88,16 +90,19 @@ class Tokens:
             return cls(one_map, 0, one_map, text=2)
         if settings.layout == "panel":
             panel = math.prod(panel_grid(settings, shots, patch=patch))
-            return cls(0, panel, panel, text)
+            return cls(0, panel, panel, text, panel)
         if settings.layout in ("pair", "sheet"):
             pair = style.height * (style.height + style.width) // patch**2
-            return cls(pair, pair, one_map, text)
+            on_sheet = settings.trained_area // patch**2 // pair * (settings.layout == "sheet")
+            return cls(pair, pair, one_map, text, pair * max(1, min(shots, on_sheet)))
         if settings.layout == "frames":  # the instruction is attended to apart
-            return cls(0, 0, (2 * shots + 2 + evidence) * one_map, 0)
+            return cls(0, 0, (2 * shots + 2 + evidence) * one_map, 0, one_map)
         photo = (settings.photo_size // patch) ** 2
         if settings.layout == "interleaved":  # words are read once a query, and never padded
-            return cls(photo + one_map + 2 * TAG_TOKENS, photo + TAG_TOKENS + words, one_map, 0)
-        return cls(photo + one_map, photo + evidence * one_map, one_map, text)
+            pair, query = photo + one_map + 2 * TAG_TOKENS, photo + TAG_TOKENS + words
+            return cls(pair, query, one_map, 0, max(photo, one_map))
+        query = photo + evidence * one_map
+        return cls(photo + one_map, query, one_map, text, max(photo, one_map))
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,10 @@ class Plan:
     """Bytes that the device has."""
     encoder_bytes: int = 0
     """Weights of an encoder that reads each query, and so stays in memory."""
+    codec_bytes: int = 0
+    """Weights of the VAE, in float32."""
+    picture_bytes: int = 0
+    """What the VAE computes at once of the largest picture; it takes one at a time."""
     device: str = "cpu"
     needs_gpu: bool = False
     """Whether the weights are stored as only a GPU can compute with, and the device is none."""
@@ -155,20 +164,16 @@ class Plan:
 
     @property
     def total_bytes(self) -> int:
-        """Weights, context and activations together."""
-        return self.encoder_bytes + self.transformer_bytes
-
-    @property
-    def transformer_bytes(self) -> int:
-        """The same without the encoder."""
-        return self.weight_bytes + self.context_bytes + self.activation_bytes
+        """Weights, context and the largest activations, of transformer or VAE, together."""
+        weights = self.weight_bytes + self.encoder_bytes + self.codec_bytes
+        return weights + self.context_bytes + max(self.activation_bytes, self.picture_bytes)
 
     @property
     def turns_bytes(self) -> int:
-        """What offload="model" needs: the context, and the transformer or the encoder."""
-        return self.context_bytes + max(
-            self.weight_bytes + self.activation_bytes, self.encoder_bytes
-        )
+        """What offload="model" needs: the context, and the transformer, encoder or VAE."""
+        transformer = self.weight_bytes + self.activation_bytes
+        codec = self.codec_bytes + self.picture_bytes
+        return self.context_bytes + max(transformer, self.encoder_bytes, codec)
 
     @property
     def fits(self) -> bool:
@@ -253,7 +258,8 @@ class Plan:
             f"weights {format_bytes(self.weight_bytes)}, "
             + f"encoder of queries {format_bytes(self.encoder_bytes)}, "
             * bool(self.encoder_bytes)
-            + f"context {format_bytes(self.context_bytes)}, "
+            + f"VAE {format_bytes(self.codec_bytes)} and {format_bytes(self.picture_bytes)} a "
+            "picture, " * bool(self.codec_bytes) + f"context {format_bytes(self.context_bytes)}, "
             f"activations about {format_bytes(self.activation_bytes)}: "
             f"{self.room(self.total_bytes)}\n"
             + self._offloaded()
@@ -352,12 +358,14 @@ def plan(
         settings.require_multiples(spec.backbone.multiple * patch)
     else:
         patch = read_config(model, "codec", **hub)["patch_size"]
-    transformer = empty_transformer(model, **hub)
+    transformer = empty_part(model, "transformer", **hub)
     weight_bytes = BYTES_QUANTIZED[quantization] if quantization else dtype.itemsize
     return _plan(
         transformer,
+        empty_part(model, "vae", **hub) if spec else None,
         settings,
         Tokens.of(settings, shots, patch=patch, text=text),
+        patch,
         {"shots": shots, "queries": queries, "batch_size": batch_size},
         weight_bytes=round(weight_bytes * transformer.num_parameters()),
         bytes_a_number=dtype.itemsize,
@@ -388,8 +396,10 @@ def plan_loaded(
     takes_turns = device != transformer.device  # offloaded: the encoder is not there meanwhile
     return _plan(
         transformer,
-        settings.choosing(samples=samples or None),
+        None if takes_turns else getattr(pipeline, "vae", None),
+        replace(settings, samples=samples or settings.samples),
         Tokens.of(settings, shots, patch=model.backbone.patch, text=text_tokens),
+        model.backbone.patch,
         {"shots": shots, "queries": queries, "batch_size": batch_size},
         weight_bytes=_bytes_of(transformer),
         bytes_a_number=transformer.dtype.itemsize,
@@ -419,15 +429,23 @@ def _bytes_of(part: Any) -> int:
 
 
 def _plan(
-    transformer: Any, settings: Settings, tokens: Tokens, counts: dict[str, Any], **about: Any
+    transformer: Any,
+    vae: Any,
+    settings: Settings,
+    tokens: Tokens,
+    patch: int,
+    counts: dict[str, Any],
+    **about: Any,
 ) -> Plan:
     counts |= {"steps": settings.steps, "samples": settings.samples}
     for name, count in counts.items():
         if count < (least := int(name != "shots")):
             raise LoadError(f"expected {name} of at least {least}, got {count}")
-    dimensions = Dimensions.of(transformer)
+    if vae is not None:
+        numbers = spec_of(transformer).codec(vae.config) * tokens.picture * patch**2
+        about |= {"codec_bytes": _bytes_of(vae), "picture_bytes": round(4 * numbers)}
     about |= {"attention": settings.attention, **counts}
-    return Plan(dimensions, tokens, **about)
+    return Plan(Dimensions.of(transformer), tokens, **about)
 
 
 def read_config(model: str | Path, part: str, **hub: Any) -> Config:
@@ -441,9 +459,9 @@ def read_config(model: str | Path, part: str, **hub: Any) -> Config:
     return json.loads(pipeline_part(source, f"{part}/config.json", **hub).read_text())
 
 
-def empty_transformer(model: str | Path, **hub: Any) -> Any:
-    """Make the transformer of a model on the meta device, without weights."""
-    config = read_config(model, "transformer", **hub)
+def empty_part(model: str | Path, part: str, **hub: Any) -> Any:
+    """Make the transformer or the VAE of a model on the meta device, without weights."""
+    config = read_config(model, part, **hub)
     with torch.device("meta"):
         return getattr(diffusers, config["_class_name"]).from_config(config)
 
@@ -459,11 +477,7 @@ def _settings(
         settings = settings or spec.settings(index)
     elif quantization:
         raise LoadError(f"expected no quantization for a model of this size, got {quantization}")
-    elif (size := choices.get("photo_size")) is not None:
-        raise LoadError(f"expected no photo_size, which is fixed here, got {size}")
-    shape = choices.get("photo_shape")
-    if settings.layout == "stacked" and shape not in (None, settings.photo_shape):
-        raise LoadError(f"expected no photo_shape, which is fixed here, got {shape}")
-    changed = settings.choosing(**choices)
+    size = None if spec else read_config(model, "codec", **hub)["photo_size"]
+    changed = chosen_settings(settings, choices, size)
     require_known(changed, spec.backbone.layouts if spec else ("stacked",))
     return changed, spec

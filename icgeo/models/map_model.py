@@ -5,6 +5,7 @@ loops of diffusers' pipelines can neither keep a context nor batch different que
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -62,15 +63,7 @@ class MapModel:
             LoadError: an unknown mode or layout, maps that are no whole number of tokens, or a
                 setting that this model has fixed.
         """
-        current = {**vars(self.settings), "photo_size": self.photo_size}
-        for name in self.layout.fixed:
-            value = choices.pop(name, None)
-            if value not in (None, current[name]):
-                raise LoadError(
-                    f"expected {name} of {current[name]!r}, which this model knows alone, "
-                    f"got {value!r}"
-                )
-        return replace(self, settings=self.settings.choosing(**choices))
+        return replace(self, settings=chosen_settings(self.settings, choices, self.photo_size))
 
     @cached_property
     def layout(self) -> Layout:
@@ -308,6 +301,28 @@ class MapModel:
         backbone.save(folder, dtype=dtype)
         text = json.dumps(self.settings.to_dict(), indent=2)
         (folder / "icgeo.json").write_text(text + "\n")
+
+
+def chosen_settings(
+    settings: Settings, choices: Mapping[str, Any], photo_size: int | None = None
+) -> Settings:
+    """Change what is not None; a new layout takes its first mode, if it lacks the present one.
+
+    `photo_size` is that of the weights, where they fix it. Raises LoadError for another choice of
+    what the layout fixes.
+    """
+    changes = {name: value for name, value in choices.items() if value is not None}
+    current = {**vars(settings), "photo_size": photo_size or settings.photo_size}
+    for name in LAYOUTS[settings.layout].fixed:
+        if (value := changes.pop(name, current[name])) != current[name]:
+            raise LoadError(
+                f"expected {name} of {current[name]!r}, which this model knows alone, got {value!r}"
+            )
+    if (layout := changes.get("layout", settings.layout)) in LAYOUTS:
+        modes = LAYOUTS[layout].modes
+        if layout != settings.layout and settings.attention not in modes:
+            changes.setdefault("attention", modes[0])
+    return replace(settings, **changes)
 
 
 def require_known(settings: Settings, layouts: tuple[str, ...]) -> None:

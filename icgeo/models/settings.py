@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +67,6 @@ class Settings:
     """Pixels of an image that public weights were trained on: of a sheet or a panel at most."""
     documented_references: int | None = None
     """How many reference images the documentation of public weights names; None for any number."""
-
-    def choosing(self, **choices: Any) -> "Settings":
-        """Change what is not None; examples on one picture are seen in `full`, if not said."""
-        changes = {name: value for name, value in choices.items() if value is not None}
-        if changes.get("layout", self.layout) != self.layout and changes["layout"] == "panel":
-            changes.setdefault("attention", "full")
-        return replace(self, **changes)
 
     def require_multiples(self, patch: int) -> None:
         """Raise LoadError for maps and photos that are not tokens of `patch` pixels a side."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from icgeo.models.cost import ACTIVATIONS, Plan, empty_transformer, format_flops, plan
+from icgeo.models.cost import ACTIVATIONS, Plan, empty_part, format_flops, plan
 from icgeo.models.hub import format_bytes
 from icgeo.training.adapters import target_modules
 from icgeo.training.options import LoraOptions
@@ -77,7 +77,7 @@ def plan_lora(
         UsageError: targets that match nothing.
     """
     inference = plan(model, options.views - 1, dtype=dtype, device=device, batch_size=1, **choices)
-    transformer = empty_transformer(model)
+    transformer = empty_part(model, "transformer")
     modules = map(transformer.get_submodule, target_modules(transformer, options.targets))
     adapter = options.rank * sum(linear.in_features + linear.out_features for linear in modules)
 

@@ -259,8 +259,7 @@ def compare(
 
     from icgeo.models.cost import plan_loaded
 
-    settings = model.settings.choosing(samples=samples, steps=options.steps)
-    model = replace(model, settings=settings)
+    model = model.choosing(samples=samples, steps=options.steps)
     photos, drawn, queries = random_inputs(model, shots, options.queries)
     few = queries[: options.stock_queries]
     pipelines: dict[str, Any] = {"stock": type(model.backbone.pipeline)}

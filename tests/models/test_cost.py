@@ -11,7 +11,7 @@ import icgeo
 from icgeo import maps
 from icgeo.models import cost, hub
 from icgeo.models.architectures import CONFIGURATIONS
-from icgeo.models.cost import Dimensions, Plan, Tokens, empty_transformer, plan_loaded
+from icgeo.models.cost import Dimensions, Plan, Tokens, empty_part, plan_loaded
 
 KLEIN = "black-forest-labs/FLUX.2-klein-4B"
 PLAN = Plan(
@@ -47,7 +47,7 @@ def test_public_checkpoints_have_their_parameters(model, billions):
 
     VACE's names count the base model: the branch of control comes on top of 1.3 and 14 billion.
     """
-    transformer = empty_transformer(model)
+    transformer = empty_part(model, "transformer")
     assert transformer.num_parameters() / 1e9 == pytest.approx(billions, abs=0.06)
     found = Dimensions.of(transformer)
     assert found.parameters == transformer.num_parameters()
@@ -107,11 +107,36 @@ def test_what_cannot_be_loaded_is_not_planned(model, choices, words):
     assert icgeo.plan(KLEIN, layout="panel").attention == "full"
 
 
+@pytest.mark.parametrize(
+    ("model", "millions", "mebibytes"),
+    [
+        (KLEIN, 84.0, 384),
+        ("black-forest-labs/FLUX.1-Kontext-dev", 83.8, 6 * 384),
+        ("Wan-AI/Wan2.1-VACE-1.3B-diffusers", 126.9, 2478),
+        ("Wan-AI/Wan2.2-TI2V-5B-Diffusers", 704.7, 2738),
+        ("Qwen/Qwen-Image-2.1", 337.7, 1536),
+    ],
+)
+def test_the_vae_counts(model, millions, mebibytes):
+    """As live bytes of diffusers' VAEs on the meta device, that decode a map of 256 x 512 pixels.
+
+    Wan decodes a video of 8 latent frames, Kontext a panel of about 6 times as many pixels.
+    """
+    plan = icgeo.plan(model, shots=3)
+    assert plan.codec_bytes / 4e6 == pytest.approx(millions, abs=0.06)
+    scale = plan.tokens.picture / 512 / 6 if "Kontext" in model else 1
+    assert plan.picture_bytes / 2**20 == pytest.approx(mebibytes * scale, rel=0.01)
+    assert "a picture" in str(plan)
+    assert icgeo.plan("tiny").codec_bytes == 0
+
+
 def test_the_encoder_that_reads_queries_counts(monkeypatch):
     """Qwen3-VL-8B has 8.77 billion parameters; both fit 48 GiB, and 24 GiB in turns."""
     plan = icgeo.plan("Qwen/Qwen-Image-2.1", shots=4)
     assert plan.encoder_bytes / 2e9 == pytest.approx(8.77, abs=0.01)
-    assert plan.total_bytes == plan.transformer_bytes + plan.encoder_bytes
+    at_once = max(plan.activation_bytes, plan.picture_bytes)
+    weights = plan.weight_bytes + plan.encoder_bytes + plan.codec_bytes
+    assert plan.total_bytes == weights + plan.context_bytes + at_once
     assert plan.example_tokens == 4 * (22 * 22 + 16 * 32 + 14)
     assert (plan.tokens.text, plan.tokens.drawn) == (0, 512)
     assert "encoder" not in str(icgeo.plan(KLEIN))

@@ -360,6 +360,25 @@ def test_a_locator_adds_to_the_context_that_it_keeps(folder, monkeypatch):
     assert all(torch.equal(grown.tensors[name], x) for name, x in whole.items())
 
 
+def test_what_most_queries_see_stands_first_and_is_encoded_once(folder, monkeypatch):
+    """Of six examples in three sets four are encoded: the common one, and each set's other."""
+    model, encoded = load(folder), []
+    bank = [icgeo.Example(picture(pixels(1, i)[0]), 10.0 * i, 20.0 * i) for i in range(4)]
+    queries = [picture(pixels(1, 7 + i)[0]) for i in range(3)]
+    locator, extended = icgeo.Geolocator(model, samples=1, steps=1), type(model.backbone).extended
+
+    def count(*given):
+        encoded.append(given)
+        return extended(*given)
+
+    monkeypatch.setattr(type(model.backbone), "extended", count)
+    together = locator.locate_chosen(queries, bank, torch.tensor([[0, 1], [2, 1], [1, 3]]))
+    assert len(encoded) == 4
+    for query, other, found in zip(queries, (0, 2, 3), together, strict=True):
+        (alone,) = icgeo.Geolocator(model, samples=1, steps=1).locate(query, [bank[1], bank[other]])
+        assert torch.equal(alone.density.mass, found.density.mass)
+
+
 def test_the_encoder_comes_from_the_hub_too(folder, monkeypatch):
     fetched = []
 

@@ -84,6 +84,9 @@ class ArchitectureSpec:
     product with it."""
     patch: Callable[[Config], int]
     """Gives the pixels a token, in each direction, for the configuration of a VAE."""
+    codec: Callable[[Config], float]
+    """Gives the numbers a pixel that a VAE of a configuration computes at once, counted for those
+    of public checkpoints as they decode a map of 256 x 512 on the meta device."""
     cost: Callable[[Config, int], tuple[int, float]]
     """Gives the blocks of a transformer of a configuration and a width, and the operations a token
     without attention."""

@@ -203,8 +203,9 @@ def _patch(vae: Config) -> int:
     return 2 ** len(vae.get("block_out_channels", range(4)))  # halvings, and latents two by two
 
 
-def _blocks(config: Config) -> int:
-    return int(config["num_layers"] + config["num_single_layers"])
+def _cost(config: Config, width: int) -> tuple[int, float]:
+    blocks = int(config["num_layers"] + config["num_single_layers"])
+    return blocks, (26.0 if "mlp_ratio" in config else 24.0) * width**2 * blocks
 
 
 _SEPARATE = r"to_[qkv]|to_out\.0"
@@ -234,12 +235,24 @@ KLEIN_9B = flux2_sizes(8, 24, heads=32, text=12288)
 KONTEXT_12B = {"_class_name": "FluxTransformer2DModel", "guidance_embeds": True}
 
 
-def _parts(pipeline: str, transformer: Config, **index: Any) -> dict[str, Config]:
-    return {
-        "model_index": {"_class_name": pipeline, **index},
-        "transformer": transformer,
-        "vae": {"block_out_channels": 4 * [128]},
-    }
+VAE = {"_class_name": "AutoencoderKLFlux2"}
+KONTEXT_VAE = {
+    "_class_name": "AutoencoderKL",
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": 4 * ("DownEncoderBlock2D",),
+    "up_block_types": 4 * ("UpDecoderBlock2D",),
+    "layers_per_block": 2,
+    "latent_channels": 16,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+
+
+def _parts(
+    pipeline: str, transformer: Config, vae: Config = VAE, **index: Any
+) -> dict[str, Config]:
+    index = {"_class_name": pipeline, **index}
+    return {"model_index": index, "transformer": transformer, "vae": vae}
 
 
 KLEIN = ArchitectureSpec(
@@ -249,7 +262,8 @@ KLEIN = ArchitectureSpec(
     embed=embed_klein,
     targets=_TARGETS,
     patch=_patch,
-    cost=lambda config, width: (_blocks(config), 26.0 * width**2 * _blocks(config)),
+    codec=lambda vae: 6 * vae["block_out_channels"][0],
+    cost=_cost,
     guidance_scale=4.0,
     references=4,
     public={
@@ -279,16 +293,20 @@ DEV = replace(
     references=6,
     public={"black-forest-labs/FLUX.2-dev": _parts("Flux2Pipeline", DEV_32B)},
 )
-KONTEXT = ArchitectureSpec(
+KONTEXT = replace(
+    KLEIN,
     transformer="FluxTransformer2DModel",
     pipelines=("FluxKontextPipeline",),
     backbone=KontextBackbone,
     embed=embed_kontext,
     targets=_TARGETS_1,
-    patch=_patch,
-    cost=lambda config, width: (_blocks(config), 24.0 * width**2 * _blocks(config)),
+    guidance_scale=1.0,
     embedded_guidance=2.5,
     references=1,
-    public={"black-forest-labs/FLUX.1-Kontext-dev": _parts("FluxKontextPipeline", KONTEXT_12B)},
+    public={
+        "black-forest-labs/FLUX.1-Kontext-dev": _parts(
+            "FluxKontextPipeline", KONTEXT_12B, KONTEXT_VAE
+        )
+    },
 )
 SPECS = (KLEIN, KLEIN_KV, DEV, KONTEXT)

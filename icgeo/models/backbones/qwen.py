@@ -348,6 +348,7 @@ SPECS = (
         keeps_encoder=True,
         targets=r"transformer_blocks\.\d+\.attn\.(to_[qkv]|to_out\.0)",
         patch=lambda _: PATCH,
+        codec=lambda vae: 21.4 * (vae["decoder_base_dim"] or vae["base_dim"]),
         cost=_cost,
         attention="causal",
         steps=40,
@@ -358,7 +359,7 @@ SPECS = (
                 "model_index": {"_class_name": "QwenImage21Pipeline"},
                 "transformer": QWEN_7B,
                 "text_encoder": QWEN_VL_8B,
-                "vae": {},
+                "vae": {"_class_name": "AutoencoderKLQwenImage21"},
             }
         },
     ),

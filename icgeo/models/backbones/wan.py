@@ -123,12 +123,10 @@ def _cost(config: Config, width: int) -> tuple[int, float]:
     return blocks, blocks * width * (12.0 * width + 4 * config["ffn_dim"])
 
 
-def _parts(pipeline: str, scale: int, transformer: Config, **index: Any) -> dict[str, Config]:
-    return {
-        "model_index": {"_class_name": pipeline, **index},
-        "transformer": transformer,
-        "vae": {"scale_factor_spatial": scale},
-    }
+def _parts(pipeline: str, transformer: Config, vae: Config, **index: Any) -> dict[str, Config]:
+    vae = {"_class_name": "AutoencoderKLWan", **vae}
+    index = {"_class_name": pipeline, **index}
+    return {"model_index": index, "transformer": transformer, "vae": vae}
 
 
 VACE_14B: dict[str, Any] = {"_class_name": "WanVACETransformer3DModel"}
@@ -147,6 +145,16 @@ TI2V_5B = {
     "in_channels": 48,
     "out_channels": 48,
 }
+TI2V_VAE = {
+    "base_dim": 160,
+    "decoder_base_dim": 256,
+    "z_dim": 48,
+    "is_residual": True,
+    "in_channels": 12,
+    "out_channels": 12,
+    "patch_size": 2,
+    "scale_factor_spatial": 16,
+}
 VACE = ArchitectureSpec(
     transformer="WanVACETransformer3DModel",
     pipelines=("WanVACEPipeline",),
@@ -154,20 +162,24 @@ VACE = ArchitectureSpec(
     embed=embed_wan,
     targets=r"(vace_)?blocks\.\d+\.attn[12]\.(to_[qkv]|to_out\.0)",
     patch=lambda vae: 2 * int(vae.get("scale_factor_spatial") or 8),
+    codec=lambda vae: 52 * vae["base_dim"],
     cost=_cost,
     check=_check,
     guidance_scale=5.0,
     public={
-        "Wan-AI/Wan2.1-VACE-1.3B-diffusers": _parts("WanVACEPipeline", 8, VACE_1_3B),
-        "Wan-AI/Wan2.1-VACE-14B-diffusers": _parts("WanVACEPipeline", 8, VACE_14B),
+        "Wan-AI/Wan2.1-VACE-1.3B-diffusers": _parts("WanVACEPipeline", VACE_1_3B, {}),
+        "Wan-AI/Wan2.1-VACE-14B-diffusers": _parts("WanVACEPipeline", VACE_14B, {}),
     },
 )
 TI2V = replace(
     VACE,
     transformer="WanTransformer3DModel",
     pipelines=("WanPipeline", "WanImageToVideoPipeline"),
+    codec=lambda vae: 21.4 * (vae["decoder_base_dim"] or vae["base_dim"]),
     public={
-        "Wan-AI/Wan2.2-TI2V-5B-Diffusers": _parts("WanPipeline", 16, TI2V_5B, expand_timesteps=True)
+        "Wan-AI/Wan2.2-TI2V-5B-Diffusers": _parts(
+            "WanPipeline", TI2V_5B, TI2V_VAE, expand_timesteps=True
+        )
     },
 )
 SPECS = (VACE, TI2V)
