@@ -14,7 +14,7 @@ What is seen is never copied: queries and samples are folded into the query leng
 of their group, and all parts share one softmax.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -293,13 +293,17 @@ def attention_kwargs(transformer: Any, context: AttentionContext) -> dict[str, A
     Raises:
         LoadError: other processors, which would not look at the context.
     """
-    is_used = context.rotated or context.cache is not None
-    processors = [block.attn.processor for block in _blocks(transformer)] if is_used else []
-    for processor in processors:
-        if not isinstance(processor, _Processor):
+    if context.rotated or context.cache is not None:
+        require_processors(_blocks(transformer), _Processor)
+    return {"attention_context": context}
+
+
+def require_processors(blocks: Iterable[Any], kind: type) -> None:
+    """Raise LoadError for processors of another kind, which would not look at the examples."""
+    for block in blocks:
+        if not isinstance(block.attn.processor, kind):
             raise LoadError(
                 "expected the attention processors of icgeo, without which examples are ignored, "
-                f"got {type(processor).__name__}: a stock pipeline made of the same transformer "
-                "has replaced them; load the model again, and give the pipeline a copy"
+                f"got {type(block.attn.processor).__name__}: a stock pipeline made of the same "
+                "transformer has replaced them; load the model again, and give the pipeline a copy"
             )
-    return {"attention_context": context}

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from icgeo.models.attention import KVCache, Rotary, RotatedKV, merged, one_softmax, rotate
-from icgeo.models.hub import LoadError
 
 SLOT = 2
 """Tokens a place of the encoder, in each direction."""
@@ -105,14 +104,3 @@ def install(transformer: Any, *, backend: str = "native") -> None:
     for layer, block in enumerate(transformer.transformer_blocks):
         stock = block.attn._default_processor_cls()
         block.attn.set_processor(CausalProcessor(layer, backend, stock))
-
-
-def require_installed(transformer: Any) -> None:
-    """Raise LoadError for other processors, which would not look at the examples."""
-    for block in transformer.transformer_blocks:
-        if not isinstance(block.attn.processor, CausalProcessor):
-            raise LoadError(
-                "expected the attention processors of icgeo, without which examples are ignored, "
-                f"got {type(block.attn.processor).__name__}; load the model again, and give other "
-                "processors to a copy"
-            )

@@ -241,14 +241,6 @@ class Plan:
         step = self._flop(drawn, drawn * (drawn + examples + photo))
         return context + query + self.steps * self.samples * step
 
-    def _offloaded(self) -> str:
-        """Say what is left where encoder and transformer take turns, if that is another matter."""
-        if self.fits or not self.encoder_bytes:
-            return ""
-        needed = self.turns_bytes
-        turns = f"taking turns with the encoder (offload='model'), {format_bytes(needed)}"
-        return f"{turns}: {self.room(needed)}\n"
-
     def __str__(self) -> str:
         """Say it in a few lines."""
         flops = [format_flops(x) for x in (self.naive_flop, self.stock_flop, self.shared_flop)]
@@ -262,7 +254,9 @@ class Plan:
             "picture, " * bool(self.codec_bytes) + f"context {format_bytes(self.context_bytes)}, "
             f"activations about {format_bytes(self.activation_bytes)}: "
             f"{self.room(self.total_bytes)}\n"
-            + self._offloaded()
+            + f"taking turns with the encoder (offload='model'), {format_bytes(self.turns_bytes)}: "
+            f"{self.room(self.turns_bytes)}\n"
+            * (not self.fits and self.encoder_bytes > 0)
             + f"a query with {self.steps} x {self.samples} steps and samples: naive {flops[0]}, "
             f"stock key-value pipeline {flops[1]}, shared context {flops[2]}\n"
             f"a query takes {self.pace(self.shared_flop)}"

@@ -211,12 +211,6 @@ def _asked(grid: int) -> Int[Tensor, " cells"]:
     return numbers[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE].flatten()
 
 
-def _black(grid: int) -> Int[Tensor, " cells"]:
-    """Return the cells that the second sweep asks: half of them, as the black ones of a board."""
-    numbers = torch.arange(grid**2)
-    return numbers[(numbers // grid + numbers) % 2 == 0]
-
-
 def _tangents(fields_of_view_deg: tuple[float, ...]) -> Float[Tensor, " fields"]:
     return torch.tan(torch.deg2rad(torch.tensor(fields_of_view_deg)) / 2)
 
@@ -304,7 +298,8 @@ def _fine_evidence(
 ) -> Float[Tensor, " places"]:
     """Return the evidence of all examples for some places and fields of view."""
     tangents, fields = _tangents(fields_of_view_deg), len(fields_of_view_deg)
-    asked = _black(grid)
+    numbers = torch.arange(grid**2)
+    asked = numbers[(numbers // grid + numbers) % 2 == 0]  # half, as the black cells of a board
     near = (places @ xyz.T)[..., None] > _least_cosine(fields_of_view_deg)[query_field][:, None]
     place, example = near.any(-1).nonzero().unbind(-1)
     lies = _in_example(

@@ -39,9 +39,6 @@ _SHOWN = {
         "map marks the place where that photo was taken. In the last reference image, which is "
         "one row, the dot is missing. "
     ),
-    ("sheet", False): (
-        "The reference image is a map on which a red dot is missing and, to its right, a photo. "
-    ),
     ("panel", True): (
         "Each row of the picture is a photo and, to its right, a map on which a red dot marks the "
         "place where that photo was taken. In the last row the dot is missing. Keep all else. "
@@ -56,6 +53,7 @@ _SHOWN = {
     ),
     ("frames", False): "The first frame is a photo, the last is its map. ",
 }
+_SHOWN["sheet", False] = _SHOWN["pair", False]
 TASK = (
     "Draw the map of the last photo: the same map, pixel for pixel, with one red dot at the place "
     "where the photo was taken, and nothing else."

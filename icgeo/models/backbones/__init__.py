@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from icgeo import maps
 from icgeo.models.prompts import Embedding, Prompts
@@ -60,6 +62,12 @@ class PipelineBackbone:
     def codec(self) -> Any:
         """What encodes images: the VAE."""
         return self.pipeline.vae
+
+    def statistics(self) -> Float[Tensor, "two channels 1 1 1"]:
+        """Return the mean and deviation of latents that a VAE of videos states."""
+        config = self.codec.config
+        numbers = torch.tensor([config.latents_mean, config.latents_std])
+        return numbers.to(self.device, self.codec.dtype)[..., None, None, None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -214,20 +214,11 @@ _TARGETS = rf"{_DOUBLE}|single_transformer_blocks\.\d+\.attn\.(to_qkv_mlp_proj|t
 _TARGETS_1 = rf"{_DOUBLE}|single_transformer_blocks\.\d+\.(attn\.to_[qkv]|proj_mlp|proj_out)"
 
 
-def flux2_sizes(
-    double: int, single: int, *, heads: int, text: int, is_guided: bool = False
-) -> dict[str, Any]:
-    """Return the configuration of a transformer of FLUX.2."""
-    return {
-        "_class_name": "Flux2Transformer2DModel",
-        "in_channels": 128,
-        "attention_head_dim": 128,
-        "num_layers": double,
-        "num_single_layers": single,
-        "num_attention_heads": heads,
-        "joint_attention_dim": text,
-        "guidance_embeds": is_guided,
-    }
+def flux2_sizes(double: int, single: int, *, heads: int, text: int) -> dict[str, Any]:
+    """Return the configuration of a transformer of FLUX.2, as far as it is not the default's."""
+    sizes = {"num_layers": double, "num_single_layers": single, "num_attention_heads": heads}
+    named = {"_class_name": "Flux2Transformer2DModel", "guidance_embeds": False}
+    return {**named, **sizes, "joint_attention_dim": text}
 
 
 KLEIN_4B = flux2_sizes(5, 20, heads=24, text=7680)
@@ -283,7 +274,7 @@ KLEIN_KV = replace(
     is_distilled=True,
     public={"black-forest-labs/FLUX.2-klein-9b-kv": _parts("Flux2KleinKVPipeline", KLEIN_9B)},
 )
-DEV_32B = flux2_sizes(8, 48, heads=48, text=15360, is_guided=True)
+DEV_32B = flux2_sizes(8, 48, heads=48, text=15360) | {"guidance_embeds": True}
 DEV = replace(
     KLEIN,
     pipelines=("Flux2Pipeline",),

@@ -22,9 +22,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from icgeo.models.attention import KVCache, Rotary, RotatedKV
+from icgeo.models.attention import KVCache, Rotary, RotatedKV, require_processors
 from icgeo.models.backbones import ArchitectureSpec, Config, PipelineBackbone
-from icgeo.models.causal import SLOT, CausalPass, in_groups, require_installed
+from icgeo.models.causal import SLOT, CausalPass, CausalProcessor, in_groups
 
 PATCH = 16
 """Pixels a token, in each direction."""
@@ -101,15 +101,9 @@ class QwenBackbone(PipelineBackbone):
         """Pixels a token, in each direction: those of the VAE."""
         return PATCH
 
-    def _statistics(self) -> Float[Tensor, "two channels 1 1 1"]:
-        """Mean and deviation of latents."""
-        vae = self.codec
-        statistics = torch.tensor([vae.config.latents_mean, vae.config.latents_std])
-        return rearrange(statistics.to(self.device, vae.dtype), "two c -> two c 1 1 1")
-
     def encode(self, images: Images) -> Tokens:
         """Encode images in [0, 1], which have no transparent parts, to normalised latents."""
-        vae, (mean, deviation) = self.codec, self._statistics()
+        vae, (mean, deviation) = self.codec, self.statistics()
         pixels = functional.pad(2 * images - 1, (0, 0, 0, 0, 0, 1), value=1.0)
         pixels = rearrange(pixels, "n c h w -> n c 1 h w").to(self.device, vae.dtype)
         latents = (vae.encode(pixels).latent_dist.mode() - mean) / deviation
@@ -117,7 +111,7 @@ class QwenBackbone(PipelineBackbone):
 
     def decode(self, tokens: Tokens, *, rows: int) -> Images:
         """Decode tokens to images; in float32, unclipped, whatever is transparent in them."""
-        mean, deviation = self._statistics()
+        mean, deviation = self.statistics()
         latents = rearrange(tokens, "n (h w) c -> n c 1 h w", h=rows).to(self.codec.dtype)
         images = self.codec.decode(latents * deviation + mean, return_dict=False)[0]
         return (images[:, :3, 0].float() + 1) / 2
@@ -246,7 +240,6 @@ class QwenBackbone(PipelineBackbone):
         readings = [
             replace(self.read([photo], prefix, words), encoder=KVCache()) for photo in photos
         ]
-        readings = [replace(reading, encoder=KVCache()) for reading in readings]
         own = in_groups([self.fill(reading, prefix) for reading in readings])
         is_image = torch.ones(grid[0] * grid[1], dtype=torch.bool, device=own.keys[0].device)
         rotary = self._rotary(self.end(readings[0], prefix), [(1, *grid)], is_image)
@@ -269,7 +262,7 @@ class QwenBackbone(PipelineBackbone):
         to: CausalPass,
     ) -> Float[Tensor, "batch all_tokens channels"]:
         """Run the stock forward, in the mode in which it gives blocks a cache."""
-        require_installed(self.transformer)
+        require_processors(self.transformer.transformer_blocks, CausalProcessor)
         return self.transformer(
             hidden_states=tokens,
             encoder_hidden_states=states,

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -48,23 +46,15 @@ class WanBackbone(PipelineBackbone):
         """Whether known frames go to a control branch, as in VACE."""
         return hasattr(self.pipeline.transformer, "vace_blocks")
 
-    def _statistics(self) -> Float[Tensor, "two channels 1 1 1"]:
-        """Mean and deviation of latents."""
-        vae = self.codec
-        statistics = torch.tensor([vae.config.latents_mean, vae.config.latents_std])
-        return rearrange(statistics.to(self.device, vae.dtype), "two c -> two c 1 1 1")
-
     def encode(self, video: Video) -> Latents:
         """Encode videos in [-1, 1] to normalised latents."""
-        vae = self.codec
-        mean, deviation = self._statistics()
+        vae, (mean, deviation) = self.codec, self.statistics()
         latents = vae.encode(video.to(self.device, vae.dtype)).latent_dist.mode()
         return ((latents - mean) / deviation).to(self.transformer.dtype)
 
     def decode(self, latents: Latents) -> Video:
         """Decode latents to videos in [0, 1]; in float32, unclipped."""
-        mean, deviation = self._statistics()
-        vae = self.codec
+        vae, (mean, deviation) = self.codec, self.statistics()
         video = vae.decode(latents.to(vae.dtype) * deviation + mean, return_dict=False)[0]
         return (video.float() + 1) / 2
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from icgeo.models.backbones.qwen import Prefix, QwenBackbone
 from icgeo.models.causal import CausalPass, install
-from icgeo.models.layouts.layout import AnyPhotos, Kept, Layout, Maps, Photos, Predict, Tokens
+from icgeo.models.layouts.layout import AnyPhotos, Kept, Layout, Maps, Photos, Predict
 from icgeo.models.prompts import instruction
 
 
@@ -55,10 +55,6 @@ class Interleaved(Layout):
     def encode_queries(self, tensors: Kept, photos: Photos) -> Photos:
         """Take query photos in pixels: how they are read depends on what stands before them."""
         return photos.to(self.backbone.device)
-
-    def encode_answers(self, tensors: Kept, photos: Photos, drawn: Maps) -> Tokens:
-        """Encode the maps of queries."""
-        return self.backbone.encode(drawn)
 
     def predictor(self, tensors: Kept, shots: int, queries: Photos) -> Predict:
         """Return the velocity of noisy maps; a photo is read once for each instruction."""

@@ -30,7 +30,7 @@ Predict = Callable[[Tensor, float, Any], Tensor]
 class Layout:
     """A way to show examples and a query to a backbone; photos and maps are in [0, 1].
 
-    Each has `encode_pairs`, `encode_queries`, `encode_answers` (targets) and `predictor` too.
+    Each has `encode_pairs`, `encode_queries` and `predictor` too.
     """
 
     backbone: Any
@@ -97,6 +97,10 @@ class Layout:
     def answer(self, latents: Tensor, shots: int) -> Tensor:
         """Cut the map out of what is drawn: it is nothing else."""
         return latents
+
+    def encode_answers(self, tensors: Kept, photos: Photos, drawn: Maps) -> Tensor:
+        """Encode what is to be drawn for queries: their maps."""
+        return self.backbone.encode(drawn)
 
     def encode_apart(self, photos: Photos, drawn: Maps) -> Kept:
         """Encode pairs once for training: `photos` as queries, `maps` as answers."""

@@ -140,10 +140,6 @@ class References(Layout):
         tokens = self.backbone.encode(photos)
         return tokens.unflatten(1, (photos.shape[-2] // self.backbone.patch, -1))
 
-    def encode_answers(self, tensors: Kept, photos: Photos, drawn: Maps) -> Tokens:
-        """Encode the maps of queries."""
-        return self.backbone.encode(drawn)
-
     def own_tokens(self, tensors: Kept, queries: Queries) -> tuple[Tokens, list[Size]]:
         """Return the tokens and sizes of the images of queries: photo, and maybe evidence."""
         tokens, sizes = queries.flatten(1, 2), list[Size]([queries.shape[1:3]])
