@@ -79,23 +79,17 @@ def peft_config(path: Path, weights: Iterable[str], options: LoadOptions) -> Pat
         return beside
     if not any(name.startswith(PEFT_PREFIX) for name in weights):
         return None
-    try:
-        if not os.path.exists(str(options.adapter)):  # noqa: PTH110, false of names too long
-            folder = PurePosixPath(options.weight_name or LORA).parent
-            return hub.pipeline_part(
-                str(options.adapter),
-                str(folder / PEFT_CONFIG),
-                local_files_only=options.local_files_only,
-            )
-    except LoadError as error:
-        raise LoadError(f"{_without_config(path)} ({error})") from error
-    raise LoadError(_without_config(path))
-
-
-def _without_config(path: Path) -> str:
-    return (
+    reason = ""
+    if not os.path.exists(str(options.adapter)):  # noqa: PTH110, false of names too long
+        name = str(PurePosixPath(options.weight_name or LORA).parent / PEFT_CONFIG)
+        only_here = options.local_files_only
+        try:
+            return hub.pipeline_part(str(options.adapter), name, local_files_only=only_here)
+        except LoadError as error:
+            reason = f" ({error})"
+    raise LoadError(
         f"expected {PEFT_CONFIG} beside {path}, which tells rank and alpha, found none; put it "
-        "there"
+        f"there{reason}"
     )
 
 

@@ -119,7 +119,7 @@ class MapModel:
         Raises:
             ValueError: a context that another model has made, or another mode.
         """
-        before = self._before(after)
+        before = {} if after is None else self._before(after)
         if not len(photos):
             return after or Context(0, {}, self.fingerprint)
         drawn = maps.draw(lat_lon, self.settings.style)
@@ -132,10 +132,8 @@ class MapModel:
         shots = len(photos) + (after.shots if after else 0)
         return Context(shots, tensors, self.fingerprint, parts, unit=layout.unit)
 
-    def _before(self, after: Context | None) -> dict[str, Any]:
+    def _before(self, after: Context) -> dict[str, Any]:
         """Return what the layout takes of the context behind which examples are encoded."""
-        if after is None:
-            return {}
         after.require(self.fingerprint)
         if self.settings.attention != "causal":
             raise ValueError(

@@ -115,15 +115,14 @@ class Settings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
         """Take what `to_dict` gave."""
-        style, prompts = maps.MapStyle.from_dict(values["style"]), tuple(values["prompts"])
-        worlds = tuple(values.get("worlds", ()))
-        noise = maps.Noise(**values["noise"])
-        fitted = {
-            "worlds": worlds,
-            "noise": noise,
+        parts = {
+            "style": maps.MapStyle.from_dict(values["style"]),
+            "prompts": tuple(values["prompts"]),
+            "worlds": tuple(values.get("worlds", ())),
+            "noise": maps.Noise(**values["noise"]),
             "matching": MatchSettings.from_dict(values.get("matching", {})),
         }
-        return cls(**{**values, "style": style, "prompts": prompts, **fitted})
+        return cls(**{**values, **parts})
 
     def to_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, ready for JSON."""
