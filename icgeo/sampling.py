@@ -47,15 +47,8 @@ def euler(
     """Follow the flow from noise to data by Euler's steps.
 
     With one step this is `noise - velocity(noise, 1)`, the mean of all data given the condition:
-    the posterior in one step.
-
-    Args:
-        velocity: of a noisy state at a time.
-        noise: where it starts.
-        times: from 1 to 0.
-        callback_on_step_end: is called at each time t, in order, with the estimate
-            x_t - t velocity(x_t, t) of the data, and t; the last estimate is what is returned. What
-            it raises ends the sampling.
+    the posterior in one step. `callback_on_step_end` is called at each time t, in order, with the
+    estimate x_t - t velocity(x_t, t) of the data, and t; the last estimate is what is returned.
     """
     x = noise
     for now, then in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):

@@ -77,7 +77,7 @@ class Tokens:
     """The map to draw, with all that is noise."""
     text: int
     picture: int = 0
-    """The largest picture that the VAE encodes or decodes."""
+    """Pixels of the largest picture that the VAE encodes or decodes."""
 
     @classmethod
     def of(cls, settings: Settings, shots: int, *, patch: int, text: int | None) -> "Tokens":
@@ -90,19 +90,21 @@ class Tokens:
             return cls(one_map, 0, one_map, text=2)
         if settings.layout == "panel":
             panel = math.prod(panel_grid(settings, shots, patch=patch))
-            return cls(0, panel, panel, text, panel)
+            return cls(0, panel, panel, text, panel * patch**2)
         if settings.layout in ("pair", "sheet"):
             pair = style.height * (style.height + style.width) // patch**2
-            on_sheet = settings.trained_area // patch**2 // pair * (settings.layout == "sheet")
-            return cls(pair, pair, one_map, text, pair * max(1, min(shots, on_sheet)))
+            pixels = pair * patch**2
+            rows = settings.trained_area // pixels if settings.layout == "sheet" else 1
+            return cls(pair, pair, one_map, text, pixels * max(1, min(shots, rows)))
         if settings.layout == "frames":  # the instruction is attended to apart
-            return cls(0, 0, (2 * shots + 2 + evidence) * one_map, 0, one_map)
+            return cls(0, 0, (2 * shots + 2 + evidence) * one_map, 0, style.height * style.width)
         photo = (settings.photo_size // patch) ** 2
+        pixels = max(settings.photo_size**2, style.height * style.width)
         if settings.layout == "interleaved":  # words are read once a query, and never padded
             pair, query = photo + one_map + 2 * TAG_TOKENS, photo + TAG_TOKENS + words
-            return cls(pair, query, one_map, 0, max(photo, one_map))
+            return cls(pair, query, one_map, 0, pixels)
         query = photo + evidence * one_map
-        return cls(photo + one_map, query, one_map, text, max(photo, one_map))
+        return cls(photo + one_map, query, one_map, text, pixels)
 
 
 @dataclass(frozen=True)
@@ -358,9 +360,8 @@ def plan(
         transformer,
         empty_part(model, "vae", **hub) if spec else None,
         settings,
-        Tokens.of(settings, shots, patch=patch, text=text),
-        patch,
         {"shots": shots, "queries": queries, "batch_size": batch_size},
+        tokens=Tokens.of(settings, shots, patch=patch, text=text),
         weight_bytes=round(weight_bytes * transformer.num_parameters()),
         bytes_a_number=dtype.itemsize,
         memory_bytes=device_memory(device),
@@ -392,9 +393,8 @@ def plan_loaded(
         transformer,
         None if takes_turns else getattr(pipeline, "vae", None),
         replace(settings, samples=samples or settings.samples),
-        Tokens.of(settings, shots, patch=model.backbone.patch, text=text_tokens),
-        model.backbone.patch,
         {"shots": shots, "queries": queries, "batch_size": batch_size},
+        tokens=Tokens.of(settings, shots, patch=model.backbone.patch, text=text_tokens),
         weight_bytes=_bytes_of(transformer),
         bytes_a_number=transformer.dtype.itemsize,
         memory_bytes=device_memory(device),
@@ -422,24 +422,16 @@ def _bytes_of(part: Any) -> int:
     return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
-def _plan(
-    transformer: Any,
-    vae: Any,
-    settings: Settings,
-    tokens: Tokens,
-    patch: int,
-    counts: dict[str, Any],
-    **about: Any,
-) -> Plan:
+def _plan(transformer: Any, vae: Any, settings: Settings, counts: Any, **about: Any) -> Plan:
+    """`counts` are those of shots, queries and a batch, `about` the other fields of the plan."""
     counts |= {"steps": settings.steps, "samples": settings.samples}
     for name, count in counts.items():
         if count < (least := int(name != "shots")):
             raise LoadError(f"expected {name} of at least {least}, got {count}")
     if vae is not None:
-        numbers = spec_of(transformer).codec(vae.config) * tokens.picture * patch**2
+        numbers = spec_of(transformer).codec(vae.config) * about["tokens"].picture
         about |= {"codec_bytes": _bytes_of(vae), "picture_bytes": round(4 * numbers)}
-    about |= {"attention": settings.attention, **counts}
-    return Plan(Dimensions.of(transformer), tokens, **about)
+    return Plan(Dimensions.of(transformer), attention=settings.attention, **counts, **about)
 
 
 def read_config(model: str | Path, part: str, **hub: Any) -> Config:

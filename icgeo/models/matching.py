@@ -328,18 +328,8 @@ def match(
 ) -> Float[Tensor, "queries places"]:
     """Return the log-likelihood ratio of each place of the sphere, against none, by alike parts.
 
-    Every place is tried with a quarter of the cells, then the `top` best at a finer resolution with
-    half of them.
-
-    Args:
-        query: descriptors of the queries' cells.
-        examples: those of the examples, of all queries or of each.
-        xyz: unit vectors of the examples.
-        settings: how alike cells become a likelihood.
-        top: number of cells (times fields of view) that are tried again.
-
-    Returns:
-        nats, at the HEALPix cells (NESTED) of nside 64.
+    Every place is tried with a quarter of the cells, then the `top` best (times fields of view) at
+    a finer resolution with half of them. In nats, at the HEALPix cells (NESTED) of nside 64.
     """
     grid, fields_of_view = math.isqrt(query.shape[1]), settings.fields_of_view_deg
     fields = len(fields_of_view)

@@ -124,7 +124,7 @@ def test_the_vae_counts(model, millions, mebibytes):
     """
     plan = icgeo.plan(model, shots=3)
     assert plan.codec_bytes / 4e6 == pytest.approx(millions, abs=0.06)
-    scale = plan.tokens.picture / 512 / 6 if "Kontext" in model else 1
+    scale = plan.tokens.picture / 2**17 / 6 if "Kontext" in model else 1
     assert plan.picture_bytes / 2**20 == pytest.approx(mebibytes * scale, rel=0.01)
     assert "a picture" in str(plan)
     assert icgeo.plan("tiny").codec_bytes == 0

@@ -139,18 +139,12 @@ def embed_dev(pipeline: Any, words: str) -> Embedding:
     from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 
     messages = format_input([words], system_message=pipeline.system_message)
-    template = pipeline.tokenizer.apply_chat_template
     text, _ = pipeline.encode_prompt(words)
-    mask = template(
-        messages,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        padding="max_length",
-        truncation=True,
-        max_length=text.shape[1],
-    )["attention_mask"]
-    return {"encoder_hidden_states": text, "is_word": mask.bool()}
+    padded = {"padding": "max_length", "truncation": True, "max_length": text.shape[1]}
+    tokens = pipeline.tokenizer.apply_chat_template(
+        messages, tokenize=True, return_dict=True, return_tensors="pt", **padded
+    )
+    return {"encoder_hidden_states": text, "is_word": tokens["attention_mask"].bool()}
 
 
 @dataclass(frozen=True)

@@ -177,13 +177,8 @@ class QwenBackbone(PipelineBackbone):
         norm = encoder.model.language_model.norm
         hook = norm.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
         try:
-            encoder(
-                **inputs,
-                position_ids=places,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+            kept = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
+            encoder(**inputs, position_ids=places, **kept)
         finally:
             hook.remove()
         layers: list[Any] = list(cache.layers)
