@@ -441,7 +441,10 @@ def test_a_foreign_file_is_not_taken_for_a_journal(album, tmp_path, text, capsys
         (("plan", "--shots", "-1"), "expected shots of at least 0, got -1"),
         (("plan", "--layout", "frames"), "expected layout of ('stacked',), got 'frames'"),
         (("plan", "--attention", "all"), "expected attention of"),
-        (("plan", "--photo_size", "99"), "expected no photo_size, which is fixed here, got 99"),
+        (
+            ("plan", "--photo_size", "99"),
+            "expected photo_size of 64, which this model knows alone, got 99",
+        ),
         (("plan", "--samples", "0"), "expected samples of at least 1, got 0"),
         (("plan", "--model", ""), "expected a file or folder, or a hub id (owner/name), got ''"),
         (("plan", "--batch_size", "0"), "expected batch_size of at least 1, got 0"),
