@@ -124,9 +124,12 @@ class MapModel:
             return after or Context(0, {}, self.fingerprint)
         drawn = maps.draw(lat_lon, self.settings.style)
         layout: Any = self.layout
-        is_one_shape = isinstance(photos, Tensor)
-        pixels = self._pixels(photos) if is_one_shape else [self._pixels(one) for one in photos]
-        tensors, parts = layout.encode_pairs(pixels, drawn, **before), None
+        if isinstance(photos, Tensor):
+            tensors = layout.encode_pairs(self._pixels(photos), drawn, **before)
+        else:
+            pixels = [self._pixels(photo) for photo in photos]
+            tensors = layout.encode_pairs(pixels, drawn, **before)
+        parts = None
         if self.matcher and isinstance(photos, Tensor):
             parts = Parts(self.describe_parts(photos), sphere.to_xyz(lat_lon).float().cpu())
         shots = len(photos) + (after.shots if after else 0)

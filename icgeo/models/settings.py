@@ -115,7 +115,7 @@ class Settings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
         """Take what `to_dict` gave."""
-        parts = {
+        parts: dict[str, Any] = {
             "style": maps.MapStyle.from_dict(values["style"]),
             "prompts": tuple(values["prompts"]),
             "worlds": tuple(values.get("worlds", ())),

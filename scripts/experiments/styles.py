@@ -80,8 +80,12 @@ def main(options: Options) -> None:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-COLOURS = {"red": (0.85, 0.05, 0.05), "blue": (0.05, 0.05, 0.85), "white": (1.0, 1.0, 1.0)}
-COLOURS["grey"] = (0.5, 0.5, 0.5)
+COLOURS = {
+    "red": (0.85, 0.05, 0.05),
+    "blue": (0.05, 0.05, 0.85),
+    "white": (1.0, 1.0, 1.0),
+    "grey": (0.5, 0.5, 0.5),
+}
 
 
 def styles() -> "list[MapStyle]":
