@@ -31,8 +31,6 @@ ACTIVATIONS = 14
 """Numbers a token at once, in widths: residual, queries, keys, values, both halves of the MLP."""
 BYTES_QUANTIZED = {"nf4": 0.53, "fp8": 1.0, "int8": 1.0}
 """Bytes a weight, scales included: a scale of 8 bits for 64 weights of 4 bits."""
-GPU_ONLY = ("nf4", "fp8")
-"""Quantizations that are not run on a CPU."""
 TEXT_TOKENS = {"stock": 512, "trimmed": 128}
 """Length of an embedded instruction: the stock padding, or about its words."""
 TAG_TOKENS = 7
@@ -369,7 +367,7 @@ def plan(
         if spec and spec.keeps_encoder
         else 0,
         device=str(device),
-        needs_gpu=quantization in GPU_ONLY and torch.device(device).type == "cpu",
+        needs_gpu=quantization in ("nf4", "fp8") and torch.device(device).type == "cpu",
     )
 
 

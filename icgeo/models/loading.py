@@ -146,9 +146,8 @@ def _load_pipeline(
     if options.adapter:
         load_adapter(pipeline, options)
     for part in (pipeline.transformer, pipeline.vae, getattr(pipeline, "text_encoder", None)):
-        if part is None:
-            continue
-        part.eval().requires_grad_(False)
+        if part is not None:
+            part.eval().requires_grad_(False)
     pipeline.vae.enable_slicing()  # an image at a time, whatever the batch
     if options.vae_tiling:
         pipeline.vae.enable_tiling()

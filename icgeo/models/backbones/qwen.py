@@ -28,7 +28,6 @@ from icgeo.models.causal import SLOT, CausalPass, CausalProcessor, in_groups
 
 PATCH = 16
 """Pixels a token, in each direction."""
-PAD = "<|image_pad|>"
 
 Picture = UInt8[Tensor, "3 _ _"]
 Images = Float[Tensor, "images 3 height width"]
@@ -159,7 +158,7 @@ class QwenBackbone(PipelineBackbone):
         """Write the part of the stock prompt that stands behind so many pictures."""
         head, tail = self.pipeline.prompt_template_t2i.split("{}")
         tags = (
-            f"<image{number}><|vision_start|>{PAD * count}<|vision_end|>"
+            f"<image{number}><|vision_start|>{count * '<|image_pad|>'}<|vision_end|>"
             for number, count in enumerate(slots, before + 1)
         )
         start = " " if before else head

@@ -127,11 +127,10 @@ class PatchCodec(ModelMixin, ConfigMixin):
     def encode_photos(
         self, photos: Float[Tensor, "batch 3 size size"]
     ) -> tuple[Float[Tensor, "batch tokens channels"], Float[Tensor, "batch descriptor"]]:
-        """Encode photos in [0, 1].
+        """Encode photos in [0, 1] to features, and descriptors that are alike for alike views.
 
-        Returns:
-            features of unit mean square, a vector a token: what is seen there, then the descriptor
-            of the whole photo; and that descriptor at unit length, alike for overlapping views.
+        Features have unit mean square, a vector a token: what is seen there, then the descriptor of
+        the whole photo, which is given at unit length too.
         """
         both = with_standardised(photos)
         grid = self.features(both)

@@ -16,9 +16,6 @@ from icgeo.models.backbones import ArchitectureSpec, Config, PipelineBackbone
 from icgeo.models.hub import LoadError
 from icgeo.models.prompts import Embedding
 
-TEXT_TOKENS = 512
-"""Wan was trained with instructions padded to so many; they are not trimmed."""
-
 Video = Float[Tensor, "videos 3 frames height width"]
 Latents = Float[Tensor, "videos channels latent_frames rows columns"]
 Shown = Float[Tensor, "videos shown_channels latent_frames rows columns"]
@@ -89,10 +86,9 @@ class WanBackbone(PipelineBackbone):
 
 
 def embed_wan(pipeline: Any, words: str) -> Embedding:
-    """Embed an instruction, padded as Wan was trained."""
-    text, _ = pipeline.encode_prompt(
-        words, do_classifier_free_guidance=False, max_sequence_length=TEXT_TOKENS
-    )
+    """Embed an instruction, padded to 512 tokens as Wan was trained; it is not trimmed."""
+    padded = {"do_classifier_free_guidance": False, "max_sequence_length": 512}
+    text, _ = pipeline.encode_prompt(words, **padded)
     return {"encoder_hidden_states": text}
 
 
