@@ -627,8 +627,7 @@ class Geolocator(LocateOptions, LoadOptions):
         sets, located = sorted({tuple(row) for row in rows}), dict[int, Prediction]()
         for place, row in enumerate(sets):
             around = sets[max(0, place - 1) : place] + sets[place + 1 : place + 2]
-            most = max(_alike_at_first(row, other) for other in around)
-            if most:
+            if most := max(_alike_at_first(row, other) for other in around):
                 self._context([bank[number] for number in row[:most]])
             numbers = [number for number, own in enumerate(rows) if tuple(own) == row]
             answers = locate([photos[i] for i in numbers], [bank[i] for i in row])
@@ -888,7 +887,6 @@ def _warn_of_departures(departures: Sequence[str]) -> None:
 
 
 def _alike_at_first(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return how many numbers two rows begin with alike."""
     pairs = enumerate(zip(one, other, strict=True))
     return next((count for count, (a, b) in pairs if a != b), len(one))
 
