@@ -624,10 +624,11 @@ class Geolocator(LocateOptions, LoadOptions):
         rows: list[list[int]],
     ) -> list[Prediction]:
         """Locate by sets of examples; what several begin with is encoded once, and added to."""
+        self.require_memory(len(rows[0]))
         sets, located = sorted({tuple(row) for row in rows}), dict[int, Prediction]()
         for place, row in enumerate(sets):
             around = sets[max(0, place - 1) : place] + sets[place + 1 : place + 2]
-            if most := max(_alike_at_first(row, other) for other in around):
+            if most := max((_alike_at_first(row, other) for other in around), default=0):
                 self._context([bank[number] for number in row[:most]])
             numbers = [number for number, own in enumerate(rows) if tuple(own) == row]
             answers = locate([photos[i] for i in numbers], [bank[i] for i in row])

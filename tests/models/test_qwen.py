@@ -377,6 +377,9 @@ def test_what_most_queries_see_stands_first_and_is_encoded_once(folder, monkeypa
     for query, other, found in zip(queries, (0, 2, 3), together, strict=True):
         (alone,) = icgeo.Geolocator(model, samples=1, steps=1).locate(query, [bank[1], bank[other]])
         assert torch.equal(alone.density.mass, found.density.mass)
+    encoded.clear()
+    same = replace(locator).locate_chosen(queries[:2], bank, torch.tensor([[0, 1], [1, 0]]))
+    assert len(same) == len(encoded) == 2
 
 
 def test_the_encoder_comes_from_the_hub_too(folder, monkeypatch):
