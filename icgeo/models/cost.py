@@ -421,7 +421,6 @@ def _bytes_of(part: Any) -> int:
 
 
 def _plan(transformer: Any, vae: Any, settings: Settings, counts: Any, **about: Any) -> Plan:
-    """`counts` are those of shots, queries and a batch, `about` the other fields of the plan."""
     counts |= {"steps": settings.steps, "samples": settings.samples}
     for name, count in counts.items():
         if count < (least := int(name != "shots")):
