@@ -120,32 +120,23 @@ def predict(options: PredictOptions) -> int:
                 count, failed = count + 1, failed + (prediction is None)
             bar.update(len(batch))
     if journal:
-        failed, count = failed + journal.failed, count + journal.known
+        failed += sum("error" in row for row in journal.rows)
+        count += len(journal.rows)
         journal.finish()
     if not count:
         sys.stderr.write("icgeo: no photo was given; a folder without photos gives none\n")
     return 1 if failed or not count else 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Journal:
     """Rows on disk as they come, beside the file to save: a run that was stopped goes on."""
 
     save: Path
-    known: int
-    """Rows of an earlier run."""
-    failed: int
-    """Of these, photos that could not be read."""
-
-    @property
-    def path(self) -> Path:
-        """Where the rows are until all are there."""
-        return Path(f"{self.save}.part")
-
-    @property
-    def is_geojson(self) -> bool:
-        """Whether a photo is saved as its point and its regions."""
-        return self.save.suffix.lower() == ".geojson"
+    path: Path
+    """Where the rows are until all are there."""
+    rows: Sequence[Mapping[str, Any]]
+    """Those of an earlier run."""
 
     @classmethod
     def open(cls, options: PredictOptions, save: Path, sources: Iterator[str]) -> "Journal":
@@ -158,15 +149,15 @@ class Journal:
         head = json.dumps({**vars(options), "photos": None, "json": None}, default=str) + "\n"
         text = path.read_bytes() if path.is_file() else b""
         first, *lines = text.splitlines(keepends=True) or [b""]
-        if not head.encode().startswith(first) and not _is_head(first):
+        if not head.encode().startswith(first) and not {"photos", "save"} <= _parse(first).keys():
             raise UsageError(f"{path} is not of icgeo; move it, or give another --save")
         if lines and not lines[-1].endswith(b"\n"):
             lines.pop()  # torn
         # whole batches: an answer varies in its last digits with those beside it
         del lines[len(lines) // options.batch_size * options.batch_size :]
-        rows = [_row(line) for line in lines]
-        asked = [head.encode(), *islice(sources, len(rows))]
-        if rows and [first, *(row.get("source") for row in rows)] != asked:
+        rows = [_parse(line) for line in lines]
+        expected = [head.encode(), *islice(sources, len(rows))]
+        if rows and [first, *(row.get("source") for row in rows)] != expected:
             raise UsageError(
                 f"{path} holds the answers of a run with other options or photos; remove it, or "
                 "give another --save"
@@ -180,22 +171,16 @@ class Journal:
             raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
         if rows:
             sys.stderr.write(f"icgeo: going on behind {len(rows)} photos of {path}\n")
-        return cls(save, len(rows), sum("error" in row for row in rows))
+        return cls(save, path, rows)
 
     def append(self, located: "Iterable[tuple[dict[str, Any], Prediction | None]]") -> None:
         """Add the rows of a batch, with the features that GeoJSON has of them."""
-        from shapely import to_geojson
-
-        lines = []
-        for row, prediction in located:
-            features = _features(row, prediction) if self.is_geojson else []
-            for feature in features:
-                if feature["geometry"] is not None:
-                    feature["geometry"] = json.loads(to_geojson(feature["geometry"]))
-            lines.append(json.dumps({"row": row, "features": features}) + "\n")
+        is_geojson = self.save.suffix.lower() == ".geojson"
+        extra = [{"features": _features(*one)} if is_geojson else {} for one in located]
+        rows = zip(located, extra, strict=True)
         try:
             with self.path.open("a", encoding="utf-8") as stream:
-                stream.writelines(lines)
+                stream.writelines(json.dumps(row | more) + "\n" for (row, _), more in rows)
         except OSError as error:
             raise UsageError(
                 f"cannot write {self.path}: {error.strerror or error}; the same command goes on "
@@ -203,39 +188,61 @@ class Journal:
             ) from error
 
     def finish(self) -> None:
-        """Save all rows, in the format of the suffix."""
-        from shapely.geometry import shape
+        """Save all rows in the format of the suffix; an old file stays until the new is whole."""
+        from geopandas import GeoDataFrame, GeoSeries
+        from pandas import DataFrame
 
         lines = self.path.read_text(encoding="utf-8").splitlines()[1:]
-        saved = [json.loads(line) for line in lines]
-        rows = [one["row"] for one in saved]
-        if self.is_geojson:
-            rows = [feature for one in saved for feature in one["features"]]
-        for row in rows:
-            row["source"] = _as_text(row["source"])
-            if "error" in row:  # which names the photo
-                row["error"] = row["error"].encode(errors="backslashreplace").decode()
-            if row.get("geometry") is not None:
-                row["geometry"] = shape(row["geometry"])
-        _save(rows, self.save)
+        rows = [_to_text(json.loads(line)) for line in lines]
+        features = [feature for row in rows for feature in row.pop("features", ())]
+        zoomed = [name for name in ZOOMED if any(name in row for row in rows)]
+        frame = DataFrame(rows, columns=[*COLUMNS, *zoomed])
+        try:
+            with write_atomically(self.save) as partial:
+                match self.save.suffix.lower():
+                    case ".csv":
+                        frame.to_csv(partial, index=False, lineterminator="\n")
+                    case ".geojson":
+                        collection = {"type": "FeatureCollection", "features": features}
+                        partial.write_text(json.dumps(collection) + "\n")
+                    case ".jsonl":
+                        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
+                    case ".parquet":
+                        points = GeoSeries.from_xy(frame["lon"], frame["lat"], crs="EPSG:4326")
+                        points = points.where(frame["lat"].notna())
+                        GeoDataFrame(frame, geometry=points).to_parquet(partial, index=False)
+        except OSError as error:
+            raise UsageError(f"cannot write {self.save}: {error.strerror or error}") from error
         self.path.unlink()
 
 
-def _is_head(line: bytes) -> bool:
-    """Say whether a journal of any options begins with a line."""
+def _parse(line: bytes) -> dict[str, Any]:
+    """Return the object in a line of JSON; an empty one of what another program wrote."""
     try:
-        return {"photos", "save"} <= json.loads(line).keys()
-    except (ValueError, AttributeError):
-        return False
-
-
-def _row(line: bytes) -> dict[str, Any]:
-    """Return the row in a line of a journal; an empty one of what another program wrote."""
-    try:
-        row = json.loads(line)["row"]
-    except (ValueError, TypeError, LookupError):
+        value = json.loads(line)
+    except ValueError:
         return {}
-    return row if isinstance(row, dict) else {}
+    return value if isinstance(value, dict) else {}
+
+
+def _features(row: dict[str, Any], prediction: "Prediction | None") -> list[dict[str, Any]]:
+    """Return the features of `Prediction.to_geojson` with the source of the photo, or its error."""
+    if prediction is None:
+        return [{"type": "Feature", "properties": _to_text(row), "geometry": None}]
+    features: list[dict[str, Any]] = json.loads(prediction.to_geojson())["features"]
+    source = {"source": _to_text(row)["source"]}
+    return [{**feature, "properties": source | feature["properties"]} for feature in features]
+
+
+def _to_text(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row in Unicode: of a path that is none its address, with bytes in hexadecimal."""
+    source = row["source"]
+    if any("\udc80" <= letter <= "\udcff" for letter in source):
+        source = "file:" + quote_from_bytes(os.fsencode(source))
+    row = {**row, "source": source}
+    if "error" in row:  # which names the photo
+        row["error"] = row["error"].encode(errors="backslashreplace").decode()
+    return row
 
 
 def _check(options: PredictOptions) -> None:
@@ -354,47 +361,6 @@ def _show(row: Mapping[str, Any], *, as_json: bool) -> None:
         line = "\t".join(cells + ["not in domain"] * (row["in_domain"] is False))
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
-
-
-def _features(row: dict[str, Any], prediction: "Prediction | None") -> list[dict[str, Any]]:
-    """Return the features of `Prediction.to_geojson` with the source of the photo, or its error."""
-    if prediction is None:
-        return [{**row, "geometry": None}]
-    records = prediction.to_geodataframe().to_dict("records")
-    return [{"source": row["source"], **record} for record in records]
-
-
-def _save(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Save rows in the format of the suffix; the old file stays until the new one is whole."""
-    from geopandas import GeoDataFrame, GeoSeries
-    from pandas import DataFrame
-
-    found = [name for name in ZOOMED if any(name in row for row in rows)]
-    frame = DataFrame(rows, columns=[*COLUMNS, *found])
-    try:
-        with write_atomically(path) as partial:
-            match path.suffix.lower():
-                case ".csv":
-                    frame.to_csv(partial, index=False, lineterminator="\n")
-                case ".geojson":
-                    frame = GeoDataFrame(rows or {"geometry": []}, crs="EPSG:4326")
-                    text = frame.to_json(na="drop", drop_id=True) + "\n"
-                    partial.write_text(text, encoding="utf-8")
-                case ".jsonl":
-                    text = "".join(json.dumps(row) + "\n" for row in rows)
-                    partial.write_text(text, encoding="utf-8")
-                case ".parquet":
-                    points = GeoSeries.from_xy(frame["lon"], frame["lat"], crs="EPSG:4326")
-                    points = points.where(frame["lat"].notna())
-                    GeoDataFrame(frame, geometry=points).to_parquet(partial, index=False)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _as_text(path: str) -> str:
-    """Return a path, or if it is no Unicode an address of it with its bytes in hexadecimal."""
-    is_text = not any("\udc80" <= letter <= "\udcff" for letter in path)
-    return path if is_text else "file:" + quote_from_bytes(os.fsencode(path))
 
 
 def plan(options: PlanOptions) -> int:
