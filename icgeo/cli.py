@@ -21,7 +21,7 @@ from urllib.parse import quote_from_bytes
 from icgeo import config
 from icgeo.config import UsageError
 from icgeo.options import Choice, DemoOptions, LoadOptions, LocateOptions, ModelOptions, fields_of
-from icgeo.writing import partial_name, write_atomically
+from icgeo.writing import append_lines, partial_name, write_atomically
 
 if TYPE_CHECKING:
     from icgeo.geolocator import Geolocator
@@ -176,11 +176,12 @@ class Journal:
     def append(self, located: "Iterable[tuple[dict[str, Any], Prediction | None]]") -> None:
         """Add the rows of a batch, with the features that GeoJSON has of them."""
         is_geojson = self.save.suffix.lower() == ".geojson"
-        extra = [{"features": _features(*one)} if is_geojson else {} for one in located]
-        rows = zip(located, extra, strict=True)
+        rows = [
+            {**row, "features": _features(row, prediction)} if is_geojson else row
+            for row, prediction in located
+        ]
         try:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.writelines(json.dumps(row | more) + "\n" for (row, _), more in rows)
+            append_lines(self.path, map(json.dumps, rows))
         except OSError as error:
             raise UsageError(
                 f"cannot write {self.path}: {error.strerror or error}; the same command goes on "
@@ -287,20 +288,14 @@ def _sources(photos: Iterable[str]) -> Iterator[str]:
     """Give paths as they come; a list names folders too, as `find` does, which are no photos."""
     from icgeo.data.manifest import photos_in
 
+    is_folder = os.path.isdir  # no error for a name that is too long: the photo's own tells it
     for photo in photos:
         if photo == "-":
-            yield from (line for line in _listed() if line and not _is_folder(line))
-        elif photo and _is_folder(photo):
+            yield from (line for line in _listed() if line and not is_folder(line))
+        elif photo and is_folder(photo):
             yield from map(str, photos_in(photo))
         else:
             yield photo
-
-
-def _is_folder(path: str) -> bool:
-    try:
-        return Path(path).is_dir()
-    except (OSError, ValueError):  # a name that is too long, which the photo's own error tells
-        return False
 
 
 def _listed() -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and lines that survive a kill."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,3 +20,13 @@ def write_atomically(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def append_lines(path: Path, lines: Iterable[str]) -> None:
+    """Add lines behind the last one, which a kill may have torn; wait until they are on disk."""
+    with path.open("ab+") as stream:
+        if stream.tell() and stream.seek(-1, os.SEEK_END) >= 0 and stream.read() != b"\n":
+            stream.write(b"\n")
+        stream.writelines(f"{line}\n".encode() for line in lines)
+        stream.flush()
+        os.fsync(stream.fileno())

@@ -8,7 +8,6 @@ in the mean, a tie half a win for each.
 import json
 import logging
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -24,6 +23,7 @@ from scipy.special import expit
 
 from icgeo.evaluation.rows import read_rows
 from icgeo.evaluation.scores import GUESS_KM
+from icgeo.writing import append_lines
 
 logger = logging.getLogger(__name__)
 
@@ -158,8 +158,8 @@ def read_runs(folders: Iterable[str | Path]) -> DataFrame:
     for folder, frame in frames.items():
         if frame.empty:
             raise ValueError(f"expected predictions*.jsonl with rows in {folder}, got none")
-    seen = concat([frame[["locator"]].drop_duplicates() for frame in frames.values()])
-    shared = set(seen["locator"][seen["locator"].duplicated()])
+    names = concat([frame["locator"].drop_duplicates() for frame in frames.values()])
+    shared = names[names.duplicated()]
     for folder, frame in frames.items():
         is_shared = frame["locator"].isin(shared)
         frame.loc[is_shared, "locator"] = f"{folder.name}: " + frame["locator"][is_shared]
@@ -175,12 +175,9 @@ def read_votes(path: str | Path) -> list[Vote]:
     votes = []
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), start=1):
         try:
-            said = json.loads(line) if line else None
-        except ValueError:
+            votes += [Vote(**json.loads(line))] if line else []
+        except json.JSONDecodeError:
             logger.warning("%s, line %d is torn", path, number)
-            continue
-        try:
-            votes += [Vote(**said)] if said is not None else []
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}, line {number}: expected a vote, got {line[:80]}") from error
     return votes
@@ -188,11 +185,7 @@ def read_votes(path: str | Path) -> list[Vote]:
 
 def add_vote(path: str | Path, vote: Vote) -> None:
     """Append a vote to a file of JSON lines, and wait until it is on disk."""
-    with Path(path).open("ab+") as stream:
-        is_torn = stream.tell() > 0 and stream.seek(-1, os.SEEK_END) >= 0 and stream.read() != b"\n"
-        stream.write(b"\n" * is_torn + json.dumps(asdict(vote)).encode() + b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+    append_lines(Path(path), [json.dumps(asdict(vote))])
 
 
 def ratings_table(table: DataFrame) -> str:

@@ -5,11 +5,11 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from pandas import DataFrame, Series
+from pandas import DataFrame
 
-from icgeo.writing import write_atomically
+from icgeo.writing import append_lines, write_atomically
 
 ROW_FILES = "predictions*.jsonl"
 Key = tuple[str, str, str, int]
@@ -85,10 +85,9 @@ class RowFile:
 
     def append(self, rows: Iterable[Row]) -> None:
         """Add those that are new, and wait until they are on disk."""
-        new = [row for row in rows if row.key not in self.rows]
-        with self.path.open("a", encoding="utf-8") as stream:
-            _write(stream, new)
-        self.rows.update((row.key, row) for row in new)
+        new = {row.key: row for row in rows if row.key not in self.rows}
+        append_lines(self.path, (row.to_json() for row in new.values()))
+        self.rows |= new
 
 
 def known_rows(folder: Path) -> dict[Key, Row]:
@@ -114,28 +113,18 @@ def to_frame(rows: Iterable[Row]) -> DataFrame:
 
     Numbers that are not known are NaN, text is None, `located` is pandas' own NA.
     """
-    rows = list(rows)
-    columns = {}
-    for field in fields(Row):
-        values = [getattr(row, field.name) for row in rows]
-        columns[field.name] = Series(values, dtype=DTYPES[field.type])
-    return DataFrame(columns)
+    types = {field.name: DTYPES[field.type] for field in fields(Row)}
+    return DataFrame(map(vars, rows), columns=[*types], dtype=object).astype(types)
 
 
 def write_rows(folder: Path, rows: Iterable[Row]) -> None:
     """Leave these as the only rows; killed within, the earlier ones are still there."""
     merged = folder / "predictions.jsonl"
-    with write_atomically(merged) as partial, partial.open("w", encoding="utf-8") as stream:
-        _write(stream, rows)
+    with write_atomically(merged) as partial:
+        append_lines(partial, (row.to_json() for row in rows))
     for path in folder.glob(ROW_FILES):
         if path != merged:
             path.unlink()
-
-
-def _write(stream: TextIO, rows: Iterable[Row]) -> None:
-    stream.writelines(row.to_json() + "\n" for row in rows)
-    stream.flush()
-    os.fsync(stream.fileno())
 
 
 def _read(path: Path) -> tuple[int, list[Row]]:

@@ -225,20 +225,20 @@ def locate(
     out.
     """
     queries, errors = photos
-    true = [] if known is None else [one for one in queries if one.lat_lon is not None]
+    true = [one for one in queries if one.lat_lon is not None]
     beside: tuple[Locator, ...] = ()
-    if true:
+    if true and known is not None:
         truth = torch.tensor([query.lat_lon for query in true], dtype=torch.float64)
         beside = (Chance(), NearestPixels(), NearestOracle(truth))
     for count in shots:
-        new = [
-            one
-            for one in beside
-            if any((one.name, episode.id, query.id, count) not in (known or ()) for query in true)
-        ]
         # the locator's own rows last: where they are on disk, so are those of its baselines
         yield [
-            *(row for one in new for row in located_rows(one, episode, true, count)),
+            *(
+                row
+                for one in beside
+                if any((one.name, episode.id, q.id, count) not in (known or ()) for q in true)
+                for row in located_rows(one, episode, true, count)
+            ),
             *_robust_rows(locator, episode, queries, count),
             *(to_row(locator.name, episode, q, count, error=error) for q, error in errors),
         ]
@@ -267,10 +267,8 @@ def located_rows(
     if not queries:
         return []
     predictions = locator.locate([query.photo for query in queries], episode.examples[:shots])
-    return [
-        to_row(locator.name, episode, query, shots, prediction)
-        for query, prediction in zip(queries, predictions, strict=True)
-    ]
+    located = zip(queries, predictions, strict=True)
+    return [to_row(locator.name, episode, query, shots, one) for query, one in located]
 
 
 def to_row(
@@ -287,18 +285,17 @@ def to_row(
     if truth:
         values |= {"true_lat": truth[0], "true_lon": truth[1]}
     if prediction:
-        density, answer = prediction.density, (prediction.lat, prediction.lon)
-        values |= {"located": prediction.located, "legibility": prediction.legibility}
-        values["in_domain"] = prediction.in_domain
-        values |= {"seconds": prediction.seconds, "area_90_km2": density.credible_area_km2(0.9)}
-        if prediction.located:
-            values |= {"lat": prediction.lat, "lon": prediction.lon}
+        names = ["located", "legibility", "in_domain", "seconds"]
+        names += ["lat", "lon"] * prediction.located
+        values |= {name: getattr(prediction, name) for name in names}
+        density = prediction.density
+        values["area_90_km2"] = density.credible_area_km2(0.9)
         if truth:
             values["nll"] = -density.log_prob(truth).item()
             values["level"] = density.credible_level(truth).item()
             values["searched_area_km2"] = searched_area_km2(density, truth)
         if truth and prediction.located:
-            values["distance_km"] = distance_km(answer, truth).item()
+            values["distance_km"] = distance_km((prediction.lat, prediction.lon), truth).item()
     return Row(locator, episode.id, episode.world, query.id, shots, query.source, **values)
 
 

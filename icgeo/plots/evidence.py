@@ -57,7 +57,7 @@ def plot_evidence(
     numbers = _draw_matches(figure, above[0], photo, examples, evidence)
     places = np.array([[examples[number].lat, examples[number].lon] for number in numbers])
     ax = figure.add_subplot(above[1])
-    for part in (ax, *_draw_log_ratios(ax, evidence.log_ratios)):
+    for part in (ax, _draw_log_ratios(ax, evidence.log_ratios)):
         if truth is not None:
             predictions.mark_truth(part, *as_lat_lon(truth).flip(-1).tolist())
     box: dict[str, Any] = {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": "black", "lw": 0.7}
@@ -87,13 +87,13 @@ def plot_evidence(
     return figure
 
 
-def _draw_log_ratios(ax: Axes, log_ratios: Float[Tensor, " places"]) -> list[Axes]:
+def _draw_log_ratios(ax: Axes, log_ratios: Float[Tensor, " places"]) -> Axes:
     """Draw the world and, on the half without it, a window on the best place, which is returned."""
     # of what is too unlikely to be told apart only a bound is known: no more than none
-    told = log_ratios - log_ratios.max() > 0.99 * math.log(LEAST)
-    shown = torch.where(told, log_ratios, log_ratios.clamp_max(0))
+    is_exact = log_ratios - log_ratios.max() > 0.99 * math.log(LEAST)
+    bounded = torch.where(is_exact, log_ratios, log_ratios.clamp_max(0))
     lat, lon = to_lat_lon(cell_xyz(FINE)[log_ratios.argmax()]).tolist()
-    values = shown[cell_of_pixels(FINE, _PIXELS)].numpy()
+    values = bounded[cell_of_pixels(FINE, _PIXELS)].numpy()
     window = ax.inset_axes((0.02 if lon > 0 else 0.68, 0.2, 0.3, 0.6), xticks=[], yticks=[])
     middle = min(max(lat, -70), 70)
     for part, turns in ((ax, 1), (window, 3)):  # a window may lie across the antimeridian
@@ -107,7 +107,7 @@ def _draw_log_ratios(ax: Axes, log_ratios: Float[Tensor, " places"]) -> list[Axe
     ax.tick_params(labelsize=SMALL)
     ax.set_title("2  What these say: could the photo be here?", fontsize=TEXT)
     theme.add_colour_bar(image, ax, "log-likelihood ratio in nats: above 0 for, below 0 against")
-    return [window]
+    return window
 
 
 def _draw_matches(
@@ -130,9 +130,8 @@ def _draw_matches(
         mine = (evidence.example == number).nonzero()[:, 0].flip(0)  # the likeliest on top
         for pair in mine.tolist():
             share = scale(evidence.probability[pair].item())
-            ends = (xy[pair].tolist() for xy in (evidence.query_xy, evidence.example_xy))
-            here, there = map(tuple, ends)
-            line = ConnectionPatch(here, there, middle.transData, panel.transData)
+            ends = [tuple(xy[pair].tolist()) for xy in (evidence.query_xy, evidence.example_xy)]
+            line = ConnectionPatch(*ends, middle.transData, panel.transData)
             line.set(color=colormaps["plasma"](share), alpha=0.25 + 0.6 * share, linewidth=0.9)
             line.set_in_layout(False)
             figure.add_artist(line)
@@ -142,6 +141,4 @@ def _draw_matches(
 def _show_square(ax: Axes, photo: Photo, size: int, title: str) -> None:
     """Show the square that the model sees, sharper, in its pixels."""
     pixels = square_pixels([photo], _PIXELS)[0].permute(1, 2, 0).numpy()
-    ax.imshow(pixels, extent=(0, size, size, 0), interpolation="nearest")
-    ax.set_title(title, fontsize=TEXT, pad=3)
-    ax.set(xticks=[], yticks=[])
+    show_image(ax, pixels, title=title, extent=(0, size, size, 0))

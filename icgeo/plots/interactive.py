@@ -39,8 +39,8 @@ def _blue_marble() -> str:
     return f"data:image/jpeg;base64,{b64encode(stream.getvalue()).decode()}"
 
 
-def _draw_earth(figure: Any) -> None:
-    """Draw the Earth with coasts and borders, to be moved within its bounds."""
+def _draw_earth(figure: Any) -> Any:
+    """Draw the Earth with coasts and borders, to be moved within its bounds; return the figure."""
     world = {"x": -180, "y": 90, "sizex": 360, "sizey": 180, "xref": "x", "yref": "y"}
     figure.add_layout_image(source=_blue_marble(), sizing="stretch", layer="below", **world)
     lat, lon = np.concatenate((shapes("land"), [[np.nan] * 2], shapes("borders"))).round(2).T
@@ -49,7 +49,7 @@ def _draw_earth(figure: Any) -> None:
     figure.add_scatter(x=lon, y=lat, mode="lines", line=line, **still)
     axis: dict[str, Any] = {"ticksuffix": "°", "constrain": "domain", "showgrid": False}
     axis |= {"zeroline": False}
-    figure.update_layout(
+    return figure.update_layout(
         xaxis={"range": [-180, 180], "minallowed": -180, "maxallowed": 180, **axis},
         yaxis={"range": [-90, 90], "minallowed": -90, "maxallowed": 90, "scaleanchor": "x", **axis},
         dragmode="pan",
@@ -74,26 +74,25 @@ def _add_points(
     )
 
 
+def _fill_box(figure: Any, lon_range: Sequence[float], lat_range: Sequence[float]) -> Any:
+    """Show a part of the Earth without axes and margins; return the figure."""
+    figure.update_layout(xaxis_range=lon_range, yaxis_range=lat_range, showlegend=False)
+    figure.update_layout(xaxis_visible=False, yaxis_visible=False)
+    return figure.update_layout(margin=dict.fromkeys("lrtb", 0))
+
+
 def plot_places(
-    places: Sequence[tuple[float, float]],
-    name: str = "example",
-    *,
-    view: Sequence[Sequence[float]] | None = None,
+    places: Sequence[tuple[float, float]], *, view: Sequence[Sequence[float]] | None = None
 ) -> Any:
-    """Mark places on the Earth, as a figure of plotly (`icgeo[demo]`) that fills its box.
+    """Mark places of examples, as a figure of plotly (`icgeo[demo]`) that fills its box.
 
     `view` are the longitudes and the latitudes from which to which it shows; None is the whole.
     """
     from plotly import graph_objects
 
-    figure = graph_objects.Figure()
-    _draw_earth(figure)
-    _add_points(figure, name, places, ORANGE, "circle")
-    hidden = {"xaxis_visible": False, "yaxis_visible": False, "showlegend": False}
-    lon_range, lat_range = view or ((-180, 180), (-90, 90))
-    return figure.update_layout(
-        **hidden, xaxis_range=lon_range, yaxis_range=lat_range, margin=dict.fromkeys("lrtb", 0)
-    )
+    figure = _draw_earth(graph_objects.Figure())
+    _add_points(figure, "example", places, ORANGE, "circle")
+    return _fill_box(figure, *(view or ((-180, 180), (-90, 90))))
 
 
 def plot_answers(a: tuple[float, float] | None, b: tuple[float, float] | None) -> Any:
@@ -103,26 +102,21 @@ def plot_answers(a: tuple[float, float] | None, b: tuple[float, float] | None) -
     """
     from plotly import graph_objects
 
-    figure = graph_objects.Figure()
-    _draw_earth(figure)
-    known = []
+    figure = _draw_earth(graph_objects.Figure())
     for name, place, colour, symbol in (("A", a, ORANGE, "circle"), ("B", b, BLUE, "square")):
-        if place is None:
-            continue
-        known.append(place)
-        _add_points(figure, name, [place], colour, symbol)
-        figure.data[-1].update(mode="markers+text", texttemplate=f"<b>{name}</b>")
-        figure.data[-1].update(textposition="top center", textfont={"size": 18, "color": "white"})
+        if place is not None:
+            text = {"textposition": "top center", "textfont": {"size": 18, "color": "white"}}
+            _add_points(figure, name, [place], colour, symbol)
+            figure.data[-1].update(mode="markers+text", texttemplate=f"<b>{name}</b>", **text)
+    known = [place for place in (a, b) if place is not None]
     lat, lon = np.array(known or [(0.0, 0.0)]).T
     span = max(np.ptp(lat), np.ptp(lon) / 2, _CLOSEST_DEG) if known else 180.0
     ranges = [
         [max(-most, middle - wide * span), min(most, middle + wide * span)]
         for middle, most, wide in ((lon.mean(), 180, 1.5), (lat.mean(), 90, 0.75))
     ]
-    hidden = {"xaxis_visible": False, "yaxis_visible": False, "showlegend": False}
-    filled = {"xaxis_constrain": "range", "yaxis_constrain": "range", "height": 340}
-    figure.update_layout(xaxis_range=ranges[0], yaxis_range=ranges[1], **hidden)
-    return figure.update_layout(margin=dict.fromkeys("lrtb", 0), **filled)
+    figure.update_layout(xaxis_constrain="range", yaxis_constrain="range", height=340)
+    return _fill_box(figure, *ranges)
 
 
 def plot_interactive(prediction: Prediction, truth: tuple[float, float] | None = None) -> Any:

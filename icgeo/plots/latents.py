@@ -9,17 +9,18 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from icgeo.plots import theme
 from icgeo.plots.world import draw_globe, great_circle
 
-CELL_MAP = "viridis_r"
 
-
-def _cells(ax: Axes, table: DataFrame, form: str, **colours: Any) -> Any:
-    """Draw a table as coloured cells with their numbers."""
+def _draw_cells(
+    ax: Axes, table: DataFrame, form: str, title: str, *, shrink: float = 1.0, **colours: Any
+) -> Colorbar:
+    """Draw a table as coloured cells with their numbers; return the scale of colours."""
     values = table.to_numpy(float)
     image = ax.imshow(values, aspect="auto", **colours)
     middle: Any = image.norm(values)
@@ -31,18 +32,18 @@ def _cells(ax: Axes, table: DataFrame, form: str, **colours: Any) -> Any:
     ax.set_xticks(range(table.shape[1]), [str(name) for name in table.columns])
     ax.set_yticks(range(table.shape[0]), [str(name) for name in table.index])
     ax.tick_params(labelsize=theme.TEXT, length=0)
-    return image
+    ax.set_title(title, fontsize=theme.TITLE)
+    bar = theme.figure_of(ax).colorbar(image, ax=ax, shrink=shrink)
+    bar.ax.tick_params(labelsize=theme.SMALL)
+    return bar
 
 
 def plot_blocks_and_times(table: DataFrame, *, title: str = "", ax: Axes | None = None) -> Figure:
     """Show the median error in km of probes: a row a block, a column a time, from noise down."""
     ax = ax or Figure(figsize=(4.6, 3.4), layout="constrained").subplots()
-    image = _cells(ax, table, ",.0f", cmap=CELL_MAP)
-    ax.set(xlabel="time (1 is noise)", ylabel="block")
-    ax.set_title(title, fontsize=theme.TITLE)
-    bar = theme.figure_of(ax).colorbar(image, ax=ax)
+    bar = _draw_cells(ax, table, ",.0f", title, cmap="viridis_r")
     bar.set_label("median error in km", fontsize=theme.SMALL)
-    bar.ax.tick_params(labelsize=theme.SMALL)
+    ax.set(xlabel="time (1 is noise)", ylabel="block")
     return theme.figure_of(ax)
 
 
@@ -50,11 +51,8 @@ def plot_alignment(table: DataFrame, *, title: str = "", ax: Axes | None = None)
     """Show how alike spaces are, each with each, as a matrix of numbers from 0 to 1."""
     size = 1.6 + 0.46 * len(table)
     ax = ax or Figure(figsize=(size + 1.2, size), layout="constrained").subplots()
-    image = _cells(ax, table, ".2f", cmap="viridis", vmin=0.0, vmax=1.0)
-    ax.set_xticks(ax.get_xticks(), [str(name) for name in table.columns], rotation=90)
-    ax.set_title(title, fontsize=theme.TITLE)
-    bar = theme.figure_of(ax).colorbar(image, ax=ax, shrink=0.7)
-    bar.ax.tick_params(labelsize=theme.SMALL)
+    _draw_cells(ax, table, ".2f", title, shrink=0.7, cmap="viridis", vmin=0.0, vmax=1.0)
+    ax.tick_params(axis="x", rotation=90)
     return theme.figure_of(ax)
 
 
@@ -84,11 +82,9 @@ def plot_moves(rows: DataFrame, change: str, *, most: int = 24, ax: Axes | None 
     after = rows[rows.change == change].set_index("photo")[["lat", "lon"]].add_suffix("_after")
     both = before.join(after).dropna(subset=["lat", "lat_after", "partner_lat"])
     for row in both.head(most).itertuples():
-        start, end = (
-            torch.tensor(at) for at in ((row.lat, row.lon), (row.lat_after, row.lon_after))
-        )
+        ends = torch.tensor([[row.lat, row.lon], [row.lat_after, row.lon_after]]).double()
         goal = view.project(np.array([[row.partner_lat, row.partner_lon]]))
-        lines = view.lines(great_circle(start.double(), end.double()))
+        lines = view.lines(great_circle(*ends))
         ax.add_collection(LineCollection(lines, colors=theme.BLUE, linewidths=1.1, zorder=3))
         ax.plot(*goal.T, "o", mfc="none", mec=theme.ORANGE, ms=6, zorder=4)
         if lines and len(lines[-1]) > 3:

@@ -98,8 +98,8 @@ def add_legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
     figure.legend(handles=handles, fontsize=TEXT, frameon=False, **place)
 
 
-def show_image(ax: Axes, image: np.ndarray, *, title: str = "") -> None:
-    """Show a picture without axes, under its title."""
-    ax.imshow(image, interpolation="nearest")
+def show_image(ax: Axes, image: np.ndarray, *, title: str = "", **options: Any) -> None:
+    """Show a picture without axes, under its title; `options` are those of `Axes.imshow`."""
+    ax.imshow(image, interpolation="nearest", **options)
     ax.set_title(title, fontsize=TEXT, pad=3)
     ax.set(xticks=[], yticks=[])

@@ -203,8 +203,8 @@ def plot_errors(
     guess = torch.as_tensor(np.asarray(guesses), dtype=torch.float64)
     if truth.ndim != 2 or guess.shape != truth.shape or not len(truth):
         pairs = "a guess and a truth [n, 2] for each of at least one query"
-        given = f"shapes {tuple(guess.shape)} and {tuple(truth.shape)}"
-        raise ValueError(f"expected {pairs}, got {given}")
+        sizes = f"shapes {tuple(guess.shape)} and {tuple(truth.shape)}"
+        raise ValueError(f"expected {pairs}, got {sizes}")
     located = ~guess.isnan().any(dim=1)
     guess, goal, missed = sphere.as_lat_lon(guess[located]), truth[located], truth[~located]
     error = sphere.distance_km(guess, goal)
