@@ -67,18 +67,18 @@ def ratings(
     """
     if not votes:
         raise ValueError("expected votes to rate locators by, got none")
-    names = sorted({name for vote in votes for name in (vote.first, vote.second)})
-    photos = sorted({vote.photo for vote in votes})
-    row, photo = ({name: i for i, name in enumerate(listed)} for listed in (names, photos))
-    wins = np.zeros((len(photos), len(names), len(names)))
-    for vote in votes:
-        first, second = row[vote.first], row[vote.second]
-        wins[photo[vote.photo], first, second] += vote.score
-        wins[photo[vote.photo], second, first] += 1 - vote.score
+    table = DataFrame(map(vars, votes))
+    names = sorted({*table["first"], *table["second"]})
+    first, second = (table[name].map(names.index) for name in ("first", "second"))
+    photo = table["photo"].factorize(sort=True)[0]
+    photos = photo.max() + 1
+    wins = np.zeros((photos, len(names), len(names)))
+    np.add.at(wins, (photo, first, second), table["score"])
+    np.add.at(wins, (photo, second, first), 1 - table["score"])
     total = wins.sum(0)
     _check_connected(total, names)
     generator = generator or np.random.default_rng(0)
-    counts = generator.multinomial(len(photos), np.full(len(photos), 1 / len(photos)), resamples)
+    counts = generator.multinomial(photos, np.full(photos, 1 / photos), resamples)
     rating = bradley_terry(total)
     drawn = bradley_terry(np.tensordot(counts, wins, 1), start=rating)
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)

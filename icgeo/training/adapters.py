@@ -173,9 +173,9 @@ def write_card(folder: Path, **facts: Any) -> None:
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def push_to_hub(folder: Path, repository: str, *, private: bool = True) -> str:
-    """Put an adapter and its card on the hub; return the address, or raise UsageError."""
+def push_to_hub(folder: Path, repository: str) -> str:
+    """Put an adapter and its card on the hub, private; return the address, or raise UsageError."""
     if not (folder / "README.md").is_file():
         raise UsageError(f"expected a model card in {folder}, found none; finish the run first")
     ModelCard.load(folder / "README.md")  # a card that cannot be read is refused here
-    return upload(folder, repository, private=private)
+    return upload(folder, repository, private=True)

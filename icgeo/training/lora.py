@@ -102,8 +102,8 @@ class LoraTraining:
             )
         self.transformer = self.loss.transformer
         names = ("rank", "alpha", "targets", "dora", "rslora", "seed")
-        chosen: dict[str, Any] = {name: getattr(options, name) for name in names}
-        weights = add_lora(self.transformer, **chosen)
+        adapter: dict[str, Any] = {name: getattr(options, name) for name in names}
+        weights = add_lora(self.transformer, **adapter)
         if options.checkpointing:
             model: Any = self.transformer
             model.enable_gradient_checkpointing()
@@ -223,8 +223,7 @@ class LoraTraining:
         with self.average.applied(self.transformer):
             results = self.validation(self.loss.model) if self.validation else {}
             nll = math.fsum(result.nll for result in results.values()) / max(1, len(results))
-            # of one process for all, lest they part
-            (nll,) = broadcast_object_list([nll])
+            (nll,) = broadcast_object_list([nll])  # of one process for all, lest they part
             is_best = nll < self.best or not results
             self.best = min(nll, self.best)
             self.since = 0 if is_best else self.since + 1
@@ -295,8 +294,7 @@ class LoraTraining:
 
 def _optimizer(weights: list[nn.Parameter], *, eight_bit: bool) -> torch.optim.Optimizer:
     """Make AdamW; the learning rate is set at each step."""
-    package: Any = torch.optim
+    kind: Any = torch.optim.AdamW
     if eight_bit:
-        package = require("bitsandbytes", "eight_bit", "quantization").optim
-    kind = package.AdamW8bit if eight_bit else package.AdamW
+        kind = require("bitsandbytes", "eight_bit", "quantization").optim.AdamW8bit
     return kind(weights, lr=0.0, betas=(0.9, 0.99), weight_decay=0.0)

@@ -147,8 +147,8 @@ class FlowLoss(nn.Module):
         t = self._times(t, pairs.shape[1]).to(device)
         visible = torch.stack([episode.visible for episode in episodes]).to(device)
         noisy, prompts = mix(data, noise, t[..., None, None]), [*map(self._prompt, episodes)]
-        shown = latents.examples[pairs].to(device)
-        velocity = layout.leave_one_out(photos, shown, noisy, t, visible, prompts)
+        examples = latents.examples[pairs].to(device)
+        velocity = layout.leave_one_out(photos, examples, noisy, t, visible, prompts)
         return flow_error(velocity, noise, data)
 
     def _one_target(self, latents: Latents, episode: EpisodeSample) -> Tensor:
@@ -172,8 +172,8 @@ class FlowLoss(nn.Module):
         layout: Any = self.model.layout
         if layout.encodes_apart:
             photos, drawn = (latents[name].to(self.device) for name in ("photos", "maps"))
-            shown = latents.examples[examples].to(self.device)
-            context = layout.keep(photos[examples], shown) if len(examples) else {}
+            beside = latents.examples[examples].to(self.device)
+            context = layout.keep(photos[examples], beside) if len(examples) else {}
             return context, photos[target], drawn[target]
         pairs = torch.cat((examples, target))
         photos = latents["photos"][pairs] / 255

@@ -55,9 +55,9 @@ def contrast(
     """
     views, count = cells.shape[1:3]
     directions, width = cell_directions(looks, math.isqrt(count))
-    picked = torch.randint(count, (*cells.shape[:2], ANCHORS, 1), generator=generator)
-    picked = picked.to(cells.device)
-    anchors, places = (x.take_along_dim(picked, 2).flatten(1, 2) for x in (cells, directions))
+    number = torch.randint(count, (*cells.shape[:2], ANCHORS, 1), generator=generator)
+    number = number.to(cells.device)
+    anchors, places = (x.take_along_dim(number, 2).flatten(1, 2) for x in (cells, directions))
     with torch.no_grad():
         chord = (2 - 2 * places @ directions.flatten(1, 2).mT).clamp_min(0)
         near = OVERLAP * torch.maximum(
