@@ -102,14 +102,8 @@ def prepare_process() -> None:
     warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
 
 
-def save_run(
-    folder: str | Path,
-    options: Any,
-    extra: Mapping[str, Any] | None = None,
-    *,
-    may_differ: Collection[str] = (),
-) -> Path:
-    """Make a run folder, or open the one to continue, and save its options, versions and `extra`.
+def save_run(folder: str | Path, options: Any, *, may_differ: Collection[str] = ()) -> Path:
+    """Make a run folder, or open the one to continue, and save its options and versions.
 
     If versions changed since an earlier start, that one is kept under "earlier".
 
@@ -142,12 +136,12 @@ def save_run(
             )
     folder.mkdir(parents=True, exist_ok=True)
     _write(path, parser.dump(resolved))
-    _write_versions(folder / "versions.json", {**versions(), **(extra or {})})
+    _write_versions(folder / "versions.json")
     return folder
 
 
-def _write_versions(path: Path, now: dict[str, Any]) -> None:
-    now = json.loads(json.dumps(now))
+def _write_versions(path: Path) -> None:
+    now = versions()
     if path.exists():
         last = json.loads(path.read_text(encoding="utf-8"))
         earlier = last.pop("earlier", [])

@@ -3,7 +3,6 @@
 `--plan` tells what it will cost, and asks nothing. A stopped run goes on; nothing is asked twice.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -56,7 +55,10 @@ class Options:
     """Run folder under runs/; answers.jsonl in it keeps every answer."""
 
 
-FREE_TO_CHANGE = ("plan", "ask_again", "at_once", "timeout_seconds", "retries", "budget_usd")
+FREE_TO_CHANGE = (
+    *("plan", "ask_again", "device"),
+    *("at_once", "timeout_seconds", "retries", "budget_usd"),
+)
 """Options that a run may be continued with other values of."""
 
 
@@ -67,14 +69,10 @@ def main(options: Options) -> None:
     from icgeo import evaluation
     from icgeo.baselines.language import LanguageLocator
 
-    examples = []
-    if options.examples and options.shots:
-        examples = evaluation.read_examples(
-            options.examples, shots=options.shots, seed=options.seed
-        )
+    path, how = options.examples, {"shots": options.shots, "seed": options.seed}
+    examples = evaluation.read_examples(path, **how) if path and options.shots else []
     episode = evaluation.photo_episode(options.photos[0], examples)
-    also: Mapping[str, Any] = {"may_differ": (*FREE_TO_CHANGE, "device")}
-    folder = config.save_run(Path("runs") / options.name, options, **also)
+    folder = config.save_run(Path("runs") / options.name, options, may_differ=FREE_TO_CHANGE)
     locator = LanguageLocator(
         open_model(options),
         folder / "answers.jsonl",

@@ -213,9 +213,9 @@ def to_episode(name: str, world: str, bank: Any, queries: Any) -> "icgeo.evaluat
     from icgeo.data.orbit import views_to_examples
     from icgeo.evaluation import Episode, Query
 
-    known, asked = (views_to_examples(part.photos, part.lat_lon) for part in (bank, queries))
+    known, new = (views_to_examples(part.photos, part.lat_lon) for part in (bank, queries))
     examples = [icgeo.Example(photo, *place) for photo, place in known]
-    return Episode(name, world, examples, [Query(f"{name}/{i}", *it) for i, it in enumerate(asked)])
+    return Episode(name, world, examples, [Query(f"{name}/{i}", *it) for i, it in enumerate(new)])
 
 
 def locate_old(model: Any, name: str, folder: Path) -> dict[int, Any]:

@@ -42,7 +42,7 @@ def main(options: Options) -> None:
     from icgeo.models.map_model import MapModel
     from icgeo.training.calibration import calibrate
     from icgeo.training.episodes import EpisodeOptions, WorldBank
-    from icgeo.training.loop import keep_freed_memory
+    from icgeo.training.loop import keep_freed_memory, train
     from icgeo.training.pretrain import SETTINGS, Pretraining, build_learner
 
     may_differ = ("device", "compiled")
@@ -65,7 +65,7 @@ def main(options: Options) -> None:
         seed=options.seed,
         compiled=options.compiled,
     )
-    run.run(validate_every=500)
+    train(run, options.steps, validate_every=500, save_every=250, log_every=100)
     model = MapModel(learner.cpu().eval().requires_grad_(False), SETTINGS)
     unseen = WorldBank.build(folder, per_family=8, seed=options.seed + 2_000_000)
     calibrate(model, unseen, seed=options.seed + 3).save(folder / "checkpoint")

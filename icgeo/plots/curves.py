@@ -139,7 +139,7 @@ def plot_calibration(
 
 
 def calibration_band(count: int) -> float:
-    """Half of the height of the band that holds 95 % of calibrated curves (Massart 1990).
+    """Return half of the height of the band that 95 % of calibrated curves are in (Massart 1990).
 
     >>> round(calibration_band(6), 2), round(calibration_band(600), 2)
     (0.55, 0.06)

@@ -283,7 +283,7 @@ def summary(prediction: Prediction, truth: Truth) -> str:
 
 
 def _zoom_radius_km(density: Density, truth: Truth) -> float:
-    """Half of the side of a window that shows most of what lies around the mode."""
+    """Return half of the side of a window that shows most of what lies around the mode."""
     mode = density.mode()
     least = _LEAST_CELLS * EARTH_RADIUS_KM * math.sqrt(density.cell_area)
     away, order = (EARTH_RADIUS_KM * angle(to_xyz(mode), cell_xyz(density.nside))).sort()

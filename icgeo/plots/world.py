@@ -99,7 +99,7 @@ def window(lat: float, lon: float, radius_km: float) -> View:
 
 
 def edge(view: View) -> Points:
-    """Locations along the edge of a window."""
+    """Return locations along the edge of a window."""
     radius = view.extent[1]
     side, one = np.linspace(-radius, radius, 90), np.full(90, radius)
     x = np.concatenate((side, one, -side, -one))
@@ -129,13 +129,13 @@ def cut(lat_lon: Points) -> Points:
 
 @lru_cache(maxsize=2)
 def shapes(kind: str) -> Points:
-    """Coastlines ("land") or "borders"; cached, do not write to it."""
+    """Return coastlines ("land") or "borders"; cached, do not write to it."""
     frame = basemap()
     return outlines(frame.geometry[frame["kind"] == kind].to_numpy())
 
 
 def outlines(geometry: Any) -> Points:
-    """Locations along lines or polygons, without the sides along ±180° that only close them."""
+    """Take locations along lines or polygons, less the sides along ±180° that only close them."""
     rings = shapely.get_rings(geometry)
     xy, owner = shapely.get_coordinates(rings if len(rings) else geometry, return_index=True)
     at_seam = (np.abs(xy[:, 0]) > 180 - 1e-6) | (xy[:, 1] < -90 + 1e-6)
@@ -144,7 +144,7 @@ def outlines(geometry: Any) -> Points:
 
 
 def contour(density: Density, level: float) -> Points:
-    """Locations along the smooth outline of a credible region, cut at the antimeridian."""
+    """Return locations along the smooth outline of a region, cut at the antimeridian."""
     height = 4 * min(2 * density.nside, 256)
     lat, lon = np.linspace(90, -90, height + 1), np.linspace(-180, 180, 2 * height + 1)
     places = np.stack(np.broadcast_arrays(lat[:, None], lon), axis=-1)
@@ -181,7 +181,7 @@ def draw_globe(ax: Axes, *, on_earth: bool) -> View:
 
 
 def great_circle(start: Float[Tensor, "2"], end: Float[Tensor, "2"]) -> Points:
-    """Locations along the shorter arc between two, cut at the antimeridian."""
+    """Return locations along the shorter arc between two, cut at the antimeridian."""
     first, last = sphere.to_xyz(start), sphere.to_xyz(end)
     share = torch.linspace(0, 1, 181, dtype=torch.float64)[:, None]  # a degree apart at most
     points = sphere.exp_map(first, share * sphere.log_map(first, last))

@@ -106,16 +106,14 @@ def descend(optimizer: Optimizer, loss: Tensor, weights: Iterable[Tensor], rate:
 
 @runtime_checkable
 class _Pretraining(Protocol):
-    """What is trained on episodes drawn anew, in one process."""
+    """What is trained on episodes drawn anew, in one process; its `parts` are saved by name."""
 
     folder: Path
     state_file: ClassVar[str]
     step: int
     generator: Generator
     log_scale: nn.Parameter
-
-    @property
-    def parts(self) -> Mapping[str, Any]: ...
+    parts: dict[str, Any]
 
 
 def save_state(run: _Pretraining) -> None:

@@ -98,6 +98,8 @@ class PartTraining:
         parameters = [*self.encoder.parameters(), self.log_scale]
         self.optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), fused=True)
         self.generator = Generator().manual_seed(self.seed + 1)
+        self.parts: dict[str, Any] = {"encoder": self.encoder, "average": self.average}
+        self.parts["optimizer"] = self.optimizer
 
     def sample(self, generator: Generator) -> Episodes:
         """Draw a batch; views near each other become fewer as training goes on."""
@@ -130,10 +132,5 @@ class PartTraining:
         options = replace(self.episodes, real_share=0.0, mixed_share=0.0)
         episodes = sample_episodes(held_out, options, generator=generator)
         return {"held_out": self.loss(self.average, episodes, generator).item()}
-
-    @property
-    def parts(self) -> dict[str, Any]:
-        """What is saved of a run, by name."""
-        return {"encoder": self.encoder, "average": self.average, "optimizer": self.optimizer}
 
     save, resume, log = save_state, load_state, append_log

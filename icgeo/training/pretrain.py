@@ -30,7 +30,6 @@ from icgeo.training.episodes import (
 )
 from icgeo.training.losses import flow_error, match_loss, mix
 
-LOG_EVERY = 100
 SHARPNESS = 1.2
 """Weight of normalised queries and keys at the start; the logit of equals is 8."""
 
@@ -138,6 +137,7 @@ class Pretraining:
             parameters, lr=self.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
         )
         self.generator = Generator().manual_seed(self.seed + 1)
+        self.parts: dict[str, Any] = {"learner": self.learner, "optimizer": self.optimizer}
         if self.compiled:
             # one variant a layer, for examples and for queries
             torch._dynamo.config.recompile_limit = 64
@@ -200,17 +200,7 @@ class Pretraining:
         velocity = layout.leave_one_out(features, latents, noisy, t, episodes.visible, prompts)
         return latents, velocity.float(), descriptors
 
-    @property
-    def parts(self) -> dict[str, Any]:
-        """What is saved of a run, by name."""
-        return {"learner": self.learner, "optimizer": self.optimizer}
-
     save, resume, log = loop.save_state, loop.load_state, loop.append_log
-
-    def run(self, *, validate_every: int = 500, save_every: int = 250) -> None:
-        """Train to the end of the schedule, validating and saving on the way."""
-        every: dict[str, Any] = {"validate_every": validate_every, "save_every": save_every}
-        loop.train(self, self.steps, log_every=LOG_EVERY, **every)
 
     def validate(self) -> dict[str, float]:
         """Return the median error in km of the single best place, by kind of world and shots."""

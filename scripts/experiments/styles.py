@@ -139,14 +139,14 @@ def apply_half(weights: Mapping[str, "Tensor"], x: "Tensor", *, decodes: bool) -
         x = 3 * torch.tanh(x / 3)
     for layer in range(1 + max(int(name.split(".")[0]) for name in weights)):
         prefix = f"{layer}."
-        own = {
+        part = {
             name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)
         }
-        if "weight" in own:
-            stride = 1 if decodes or "bias" in own else 2
-            x = functional.conv2d(x, own["weight"], own.get("bias"), stride=stride, padding=1)
-        elif own:
-            x = apply_block(own, x)
+        if "weight" in part:
+            stride = 1 if decodes or "bias" in part else 2
+            x = functional.conv2d(x, part["weight"], part.get("bias"), stride=stride, padding=1)
+        elif part:
+            x = apply_block(part, x)
         elif layer > 2:
             x = functional.interpolate(x, scale_factor=2)
         elif layer == 2:

@@ -52,8 +52,8 @@ def main(options: Options) -> None:
     take = partial(episodes.group_episodes, queries=options.queries, seed=options.seed)
     sizes = (options.held_out, options.unseen, options.seen, options.turned)
     counts = dict(zip(episodes.WORLD_GROUPS, sizes, strict=True))
-    shown = [episode for group, count in counts.items() for episode in take(group, count)]
-    groups = episodes.name_groups(locate_each_way(shown, ask, folder))
+    worlds = [episode for group, count in counts.items() for episode in take(group, count)]
+    groups = episodes.name_groups(locate_each_way(worlds, ask, folder))
     banks = [
         episode
         for group in (episodes.HELD_OUT, episodes.UNSEEN)
@@ -67,13 +67,13 @@ def main(options: Options) -> None:
     memorised = evaluate([(ask(prompt=earth.prompt), earth)], folder=folder / "by-heart")
 
     settings = (ask(steps=1, samples=1, name="1 step"), ask(steps=4, samples=8, name="4 x 8"))
-    runs = [(locator, episode) for locator in settings for episode in shown[: options.settings]]
-    tried = evaluate(runs, folder=folder / "settings", shots=(16,), baselines=False)
-    tried = tried.assign(world=f"{episodes.HELD_OUT}, " + tried.locator)
+    runs = [(locator, episode) for locator in settings for episode in worlds[: options.settings]]
+    by_settings = evaluate(runs, folder=folder / "settings", shots=(16,), baselines=False)
+    by_settings = by_settings.assign(world=f"{episodes.HELD_OUT}, " + by_settings.locator)
 
-    rows = concat([groups, near, memorised, tried], ignore_index=True)
+    rows = concat([groups, near, memorised, by_settings], ignore_index=True)
     values = {
-        "share_of_queries_that_overlap": overlaps(shown),
+        "share_of_queries_that_overlap": overlaps(worlds),
         "codec_and_ink_median_km": codec_and_heatmap_km(model),
     }
     text = json.dumps(values, indent=2) + "\n"
@@ -109,9 +109,8 @@ def locate_nearest(episodes: Sequence[Any], ask: Callable[..., Any], folder: Pat
     ways = [ask(), AlikeParts()]
     if (model := ways[0].loaded).matcher:
         ways.append(AlikeParts.of(model))
-    all_shown = [(way, episode) for way in ways for episode in episodes]
-    features = icgeo.features.open("tiny")
-    runs, baselines = choose_examples(all_shown, "nearest", features, shots=16)
+    runs = [(way, episode) for way in ways for episode in episodes]
+    runs, baselines = choose_examples(runs, "nearest", icgeo.features.open("tiny"), shots=16)
     rows = evaluate([*runs, *baselines], folder=folder, shots=(1, 4, 16), baselines=False)
     print_differences(rows, [*(way.name for way in ways), "retrieval"])
     return rows

@@ -23,6 +23,7 @@ from icgeo.training.episodes import (
     recolour,
     sample_episodes,
 )
+from icgeo.training.loop import train
 from icgeo.training.losses import match_loss
 from icgeo.training.pretrain import STYLE, Pretraining, build_learner
 
@@ -136,14 +137,14 @@ def small_run(bank, folder, steps=6):
 def test_a_killed_run_ends_with_the_weights_of_one_never_killed(bank, tmp_path, monkeypatch):
     monkeypatch.setattr(Pretraining, "validate", lambda self: {"held-out": 0.0})
     whole = small_run(bank, tmp_path / "whole")
-    whole.run(validate_every=3, save_every=2)
+    train(whole, 6, validate_every=3, save_every=2)
     killed = small_run(bank, tmp_path / "killed")
     for _ in range(4):
         killed.update()
     killed.save()
     killed.update()  # after the checkpoint: lost, and drawn again
     resumed = small_run(bank, tmp_path / "killed")
-    resumed.run()
+    train(resumed, 6, validate_every=3, save_every=2)
     assert resumed.step == whole.step == 6
     for name, weight in whole.learner.state_dict().items():
         assert torch.equal(weight, resumed.learner.state_dict()[name]), name
