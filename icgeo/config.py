@@ -136,12 +136,7 @@ def save_run(folder: str | Path, options: Any, *, may_differ: Collection[str] = 
             )
     folder.mkdir(parents=True, exist_ok=True)
     _write(path, parser.dump(resolved))
-    _write_versions(folder / "versions.json")
-    return folder
-
-
-def _write_versions(path: Path) -> None:
-    now = versions()
+    path, now = folder / "versions.json", versions()
     if path.exists():
         last = json.loads(path.read_text(encoding="utf-8"))
         earlier = last.pop("earlier", [])
@@ -150,6 +145,7 @@ def _write_versions(path: Path) -> None:
             earlier.append(last)
         now["earlier"] = earlier
     _write(path, json.dumps(now, indent=2) + "\n")
+    return folder
 
 
 def _write(path: Path, text: str) -> None:

@@ -74,10 +74,6 @@ def _within(km: float) -> Metric:
     return Metric(f"< {km:.0f} km", "share", ".0%", lambda rows: distances(rows) < km)
 
 
-def _is_covered(rows: DataFrame) -> "Series[bool]":
-    return (rows.level <= 0.9).where(rows.level.notna())
-
-
 METRICS: dict[str, Metric] = {
     "median_km": Metric("median km", "km", ".0f", distances, intervals.weighted_median),
     "mean_km": Metric("mean km", "km", ".0f", distances),
@@ -91,7 +87,9 @@ METRICS: dict[str, Metric] = {
         lambda rows: rows.area_90_km2 / AREA_KM2,
         intervals.weighted_median,
     ),
-    "covered": Metric("covered", "share", ".0%", _is_covered),
+    "covered": Metric(
+        "covered", "share", ".0%", lambda rows: (rows.level <= 0.9).where(rows.level.notna())
+    ),
     "located": Metric("located", "share", ".0%", lambda rows: rows.distance_km.notna()),
     "seconds": Metric("s/query", "s", ".3f", lambda rows: rows.seconds),
 }

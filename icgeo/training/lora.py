@@ -23,7 +23,6 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast_
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from icgeo.config import UsageError, require
 from icgeo.models.map_model import MapModel
@@ -107,7 +106,11 @@ class LoraTraining:
         if options.checkpointing:
             model: Any = self.transformer
             model.enable_gradient_checkpointing()
-        self._prepare(_optimizer(weights, eight_bit=options.eight_bit))
+        kind: Any = torch.optim.AdamW
+        if options.eight_bit:
+            kind = require("bitsandbytes", "eight_bit", "quantization").optim.AdamW8bit
+        # the learning rate is set at each step
+        self._prepare(kind(weights, lr=0.0, betas=(0.9, 0.99), weight_decay=0.0))
 
     @classmethod
     def of(
@@ -290,11 +293,3 @@ class LoraTraining:
             )
         self.accelerator.load_state(str(path))
         return True
-
-
-def _optimizer(weights: list[nn.Parameter], *, eight_bit: bool) -> torch.optim.Optimizer:
-    """Make AdamW; the learning rate is set at each step."""
-    kind: Any = torch.optim.AdamW
-    if eight_bit:
-        kind = require("bitsandbytes", "eight_bit", "quantization").optim.AdamW8bit
-    return kind(weights, lr=0.0, betas=(0.9, 0.99), weight_decay=0.0)
