@@ -1,4 +1,4 @@
-"""Scores of rows: each metric once, by any columns, in tables, and locators against each other.
+"""Scores of rows: each metric once, in tables, and locators against each other.
 
 Conventions: rows are the frame that `read_rows` gives. A query without an answer counts as a guess,
 a quarter of the way around the sphere; a photo that could not be read is in no score, but counted.
@@ -98,68 +98,55 @@ IN_TABLES = ("median_km", "mean_km", "within_2500km", "nll", "area_share", "cove
 """What is printed; the other scores stand in `summary.json` and in reports."""
 
 
-def score(
-    rows: DataFrame,
-    by: Sequence[str] = ("world", "locator", "shots"),
-    metrics: Sequence[str] = tuple(METRICS),
-    *,
-    intervals: Sequence[str] = ("median_km",),
-) -> DataFrame:
-    """Score every group of rows, as far as the truth is known.
+def score(rows: DataFrame) -> DataFrame:
+    """Score the rows of each world, locator and number of shots, as far as the truth is known.
 
-    Return a row for each group in order of appearance: `by`, `queries`, `failed` (photos that could
-    not be read), the metrics, and of `intervals` `<metric>_low` and `<metric>_high`.
+    Return a row for each in order of appearance: `world`, `locator`, `shots`, `queries`, `failed`
+    (photos that could not be read), the metrics, and `median_km_low` and `median_km_high`.
     """
-    failed = Counter(rows[rows.error.notna()][list(by)].itertuples(index=False, name=None))
+    by = ["world", "locator", "shots"]
+    failed = Counter(rows[rows.error.notna()][by].itertuples(index=False, name=None))
     records: list[dict[str, Any]] = []
-    for key, part in rows[rows.nll.notna()].groupby(list(by), sort=False):
-        record = dict(zip(by, key, strict=True))
-        record |= {"queries": len(part), "failed": failed[key]}
-        record |= {name: METRICS[name](part) for name in metrics}
-        for name in intervals:
-            interval = METRICS[name].interval(part)
-            record |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
-        records.append(record)
-    ends = [f"{name}_{end}" for name in intervals for end in ("low", "high")]
-    return DataFrame(records, columns=[*by, "queries", "failed", *metrics, *ends])
+    for key, part in rows[rows.nll.notna()].groupby(by, sort=False):
+        record = dict(zip(by, key, strict=True)) | {"queries": len(part), "failed": failed[key]}
+        record |= {name: metric(part) for name, metric in METRICS.items()}
+        interval = METRICS["median_km"].interval(part)
+        records.append(record | {"median_km_low": interval.low, "median_km_high": interval.high})
+    ends = ("median_km_low", "median_km_high")
+    return DataFrame(records, columns=[*by, "queries", "failed", *METRICS, *ends])
 
 
 def compare(
     rows: DataFrame,
-    base: object,
+    base: str,
     *,
     metrics: Sequence[str] = ("median_km", "nll"),
     by: Sequence[str] = ("shots",),
-    across: str = "locator",
-    ratio: bool = False,
     resamples: int = 1000,
 ) -> DataFrame:
     """Compare locators with the one named `base` on the same queries; pairs are resampled together.
 
-    What is compared, `across`, may be numbers of shots too. Return a row for each value of `across`
-    in each group of `by`, by shots and the base first: `by`, `across`, and of each metric its
-    score, `<metric>_difference` or, by dividing, `<metric>_ratio`, and the bounds of its interval
+    Return a row for each locator in each group of `by`, by shots and the base first: `by`,
+    `locator`, and of each metric its score, `<metric>_difference`, and the bounds of its interval
     `<metric>_low` and `<metric>_high`.
 
     Raises:
         ValueError: rows of different queries.
     """
-    effect = "ratio" if ratio else "difference"
     known = rows[rows.nll.notna()].sort_values("shots", kind="stable")
     records: list[dict[str, Any]] = []
     for key, group in known.groupby(list(by), sort=False):
-        for value in dict.fromkeys((base, *group[across])):
-            part = group[group[across] == value]
-            other = _same_queries(part, group[group[across] == base])
-            record = dict(zip((*by, across), (*key, value), strict=True))
+        for locator in dict.fromkeys((base, *group.locator)):
+            part = group[group.locator == locator]
+            other = _same_queries(part, group[group.locator == base])
+            record = dict(zip((*by, "locator"), (*key, locator), strict=True))
             for name in metrics:
                 metric = METRICS[name]
                 how: dict[str, Any] = {"statistic": metric.statistic, "clusters": _clusters(part)}
-                how |= {"ratio": ratio, "resamples": resamples}
-                how["generator"] = torch.Generator().manual_seed(0)
+                how |= {"resamples": resamples, "generator": torch.Generator().manual_seed(0)}
                 pair = metric.column(part), metric.column(other)
                 interval = intervals.paired_bootstrap(*pair, **how)
-                record |= {name: metric(part), f"{name}_{effect}": interval.estimate}
+                record |= {name: metric(part), f"{name}_difference": interval.estimate}
                 record |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
             records.append(record)
     return DataFrame(records)
