@@ -15,6 +15,7 @@ def partial_name(path: Path) -> Path:
 def write_atomically(path: Path) -> Iterator[Path]:
     """Give a path to write to, with the same suffix; it replaces `path` if nothing fails."""
     partial = partial_name(path)
+    partial.unlink(missing_ok=True)  # of a process that was killed and had the same number
     try:
         yield partial
         partial.replace(path)
