@@ -69,8 +69,9 @@ def main(options: Options) -> None:
     from icgeo import evaluation
     from icgeo.baselines.language import LanguageLocator
 
-    path, how = options.examples, {"shots": options.shots, "seed": options.seed}
-    examples = evaluation.read_examples(path, **how) if path and options.shots else []
+    examples = []
+    if (path := options.examples) and options.shots:
+        examples = evaluation.read_examples(path, shots=options.shots, seed=options.seed)
     episode = evaluation.photo_episode(options.photos[0], examples)
     folder = config.save_run(Path("runs") / options.name, options, may_differ=FREE_TO_CHANGE)
     locator = LanguageLocator(
