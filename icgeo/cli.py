@@ -120,8 +120,7 @@ def predict(options: PredictOptions) -> int:
                 count, failed = count + 1, failed + (prediction is None)
             bar.update(len(batch))
     if journal:
-        failed += sum("error" in row for row in journal.rows)
-        count += len(journal.rows)
+        failed, count = failed + journal.failed, count + journal.known
         journal.finish()
     if not count:
         sys.stderr.write("icgeo: no photo was given; a folder without photos gives none\n")
@@ -135,8 +134,10 @@ class Journal:
     save: Path
     path: Path
     """Where the rows are until all are there."""
-    rows: Sequence[Mapping[str, Any]]
-    """Those of an earlier run."""
+    known: int
+    """Rows of an earlier run."""
+    failed: int
+    """Of these, photos that could not be read."""
 
     @classmethod
     def open(cls, options: PredictOptions, save: Path, sources: Iterator[str]) -> "Journal":
@@ -171,7 +172,7 @@ class Journal:
             raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
         if rows:
             sys.stderr.write(f"icgeo: going on behind {len(rows)} photos of {path}\n")
-        return cls(save, path, rows)
+        return cls(save, path, len(rows), sum("error" in row for row in rows))
 
     def append(self, located: "Iterable[tuple[dict[str, Any], Prediction | None]]") -> None:
         """Add the rows of a batch, with the features that GeoJSON has of them."""
