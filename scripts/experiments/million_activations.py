@@ -101,7 +101,8 @@ def main(options: Options) -> None:
         print(json.dumps({**told, "most_memory_gb": used.ru_maxrss / 2**20}))
         return
     config.save_run(folder, options)
-    rows, found = options.rows, {}
+    rows = options.rows
+    found: dict[str, Any] = {}
 
     def keep(name: str, values: dict[str, Any]) -> None:
         found[name] = values
