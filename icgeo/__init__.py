@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import icgeo.latents as latents
     from icgeo import baselines, data, evaluation, features, maps, metrics, plots, selection, sphere
     from icgeo.geolocator import Geolocator, predict, predict_sequence
     from icgeo.models import LoadError, load
@@ -26,8 +27,8 @@ _HOMES = {
 """The module of each public name."""
 
 __all__ = ["Density", "Example", "Geolocator", "LoadError", "Locator", "Prediction", "plots"]
-__all__ += ["SequencePrediction", "baselines", "data", "evaluation", "features", "load", "maps"]
-__all__ += ["metrics", "plan", "predict", "predict_sequence", "selection", "sphere"]
+__all__ += ["SequencePrediction", "baselines", "data", "evaluation", "features", "latents"]
+__all__ += ["load", "maps", "metrics", "plan", "predict", "predict_sequence", "selection", "sphere"]
 
 
 def __getattr__(name: str) -> Any:

@@ -46,7 +46,7 @@ function fill(card) {
     image.alt = `Photo taken at ${data.places[photo]}`;
     const figure = document.createElement("figure");
     const caption = document.createElement("figcaption");
-    caption.textContent = `${data.places[photo]}; ${code}`;
+    caption.textContent = `${data.places[photo]}, code ${code.toFixed(1)}`;
     figure.append(image, caption);
     place.append(figure);
   }

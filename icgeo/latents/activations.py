@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import torch
 from einops import reduce
@@ -23,6 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from icgeo.config import UsageError
 from icgeo.data.photos import Photo, content_key
 from icgeo.data.pixels import square_pixels
 from icgeo.features import FrozenFeatures
@@ -37,27 +38,8 @@ Block = int | str
 """A block of a model by its number, or a layer of an encoder by its name."""
 Pool = Literal["mean", "none"]
 Tokens = Float[Tensor, "photos tokens channels"]
-Compute = Callable[[Sequence[Photo]], dict[str, Tokens]]
-
-
-@runtime_checkable
-class LocatedPhoto(Protocol):
-    """A photo with its name and maybe its place, as `icgeo.evaluation.Query` is."""
-
-    @property
-    def id(self) -> str:
-        """Its name."""
-        ...
-
-    @property
-    def photo(self) -> Photo:
-        """The photo."""
-        ...
-
-    @property
-    def lat_lon(self) -> tuple[float, float] | None:
-        """Where it was taken, in degrees."""
-        ...
+Compute = Callable[[Sequence[Photo]], Iterable[tuple[str, Tokens]]]
+"""Gives blocks at times one by one, so that each is pooled before the next is there."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +98,7 @@ class ActivationStore:
         return [_shard_path(self.folder, number) for number in range(self.shards)]
 
     def __len__(self) -> int:
-        return sum(self._read_shape(path) for path in self.files)
+        return len(self.lat_lon)
 
     @property
     def ids(self) -> list[str]:
@@ -166,10 +148,6 @@ class ActivationStore:
             )
         return key_of(block, time)
 
-    def _read_shape(self, path: Path) -> int:
-        with safe_open(path, framework="pt") as file:
-            return int(file.get_slice("lat_lon").get_shape()[0])
-
 
 def key_of(block: Block, time: float) -> str:
     """Name a block at a time, as in `features="tiny:3@1.0"`."""
@@ -178,7 +156,7 @@ def key_of(block: Block, time: float) -> str:
 
 def activations(  # noqa: PLR0913
     model: MapModel | FrozenFeatures,
-    photos: Iterable[LocatedPhoto | Example | Photo],
+    photos: Iterable[Any],
     *,
     folder: str | Path,
     examples: Sequence[Example] = (),
@@ -200,7 +178,8 @@ def activations(  # noqa: PLR0913
 
     Args:
         model: a model that draws maps, or an encoder that `icgeo.features.open` has opened.
-        photos: queries of an episode, examples, or photos alone, whose places are unknown.
+        photos: queries of an episode (anything with id, photo and lat_lon), examples, or photos
+            alone, whose places are unknown.
         folder: where the shards are; another call with the same arguments goes on there.
         examples: what the model is shown beside each photo; encoders are shown nothing.
         blocks: numbers of blocks, or names of an encoder's layers; all by default.
@@ -217,7 +196,8 @@ def activations(  # noqa: PLR0913
             shards of other processes are missing: wait for them, and open the folder.
 
     Raises:
-        ValueError: the folder holds activations of something else; no such block, tokens or stream.
+        ValueError: the folder holds activations of something else; no such block, tokens or
+            stream; an encoder without layers.
         PhotoError: a photo cannot be read.
     """
     folder = Path(folder)
@@ -283,10 +263,11 @@ def _source_of_model(
     taps.require(model)
     context, words = _context(model, examples), prompt or model.settings.default_prompt
 
-    def compute(photos: Sequence[Photo]) -> dict[str, Tokens]:
+    def compute(photos: Sequence[Photo]) -> Iterator[tuple[str, Tokens]]:
         pixels = square_pixels(photos, model.photo_size)
-        steps = walk(model, context, pixels, prompt=words, taps=taps, seed=seed)
-        return {key_of(n, step.time): x for step in steps for n, x in step.activations.items()}
+        for step in walk(model, context, pixels, prompt=words, taps=taps, seed=seed):
+            for number in taps.blocks:
+                yield key_of(number, step.time), step.activations.pop(number)
 
     told = {
         **model.fingerprint,
@@ -302,9 +283,15 @@ def _source_of_model(
 
 
 def _source_of_encoder(encoder: FrozenFeatures, layers: Sequence[str]) -> _Source:
-    def compute(photos: Sequence[Photo]) -> dict[str, Tokens]:
-        found = encoder.encode_layers(photos, layers)
-        return {key_of(layer, 0.0): part for layer, part in found.items()}
+    if not layers:
+        raise UsageError(
+            f"expected an encoder whose layers can be kept, got {encoder.name!r}, which gives "
+            "vectors alone; take efficientnet-lite0, tiny, or a vision model of the hub"
+        )
+
+    def compute(photos: Sequence[Photo]) -> Iterator[tuple[str, Tokens]]:
+        for layer, part in encoder.encode_layers(photos, layers).items():
+            yield key_of(layer, 0.0), part
 
     weights = weights_digest(encoder.layers.values())
     told = {"model": encoder.name, "dtype": str(encoder.dtype), "weights": weights}
@@ -331,7 +318,7 @@ def _fill(
         return
     parts: dict[str, list[Tensor]] = {}
     for batch in _in_groups([item.photo for item in items], batch_size):
-        for name, part in compute(batch).items():
+        for name, part in compute(batch):
             pooled = reduce(part, "n t c -> n c", "mean") if pool == "mean" else part
             parts.setdefault(name, []).append(pooled)
     tensors = {name: torch.cat(part).contiguous() for name, part in parts.items()}
@@ -344,7 +331,7 @@ def _fill(
 def _as_item(number: int, photo: Any) -> _Item:
     if isinstance(photo, Example):
         return _Item(str(number), photo.image, (photo.lat, photo.lon))
-    if isinstance(photo, LocatedPhoto):
+    if hasattr(photo, "photo"):
         return _Item(photo.id, photo.photo, photo.lat_lon or (math.nan, math.nan))
     return _Item(str(number), photo, (math.nan, math.nan))
 

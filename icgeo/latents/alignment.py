@@ -17,7 +17,6 @@ from functools import cached_property
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 from icgeo.seeds import seeded_generator
 from icgeo.sphere import to_xyz
@@ -30,7 +29,8 @@ Square = Float[Tensor, "photos photos"]
 class Space:
     """Photos in a space, in float64."""
 
-    points: Float[Tensor, "photos channels"]
+    kernel: Square
+    """Inner products."""
     k: int = NEIGHBOURS
 
     @classmethod
@@ -45,23 +45,20 @@ class Space:
             raise ValueError(
                 f"expected more photos than {k + 1} for {k} neighbours, got {len(points)}"
             )
-        return cls(points - points.mean(0), k)
+        points = points - points.mean(0)
+        return cls(points @ points.T, k)
 
     @classmethod
     def globe(cls, lat_lon: Float[Tensor, "photos 2"], k: int = NEIGHBOURS) -> "Space":
         """Take places on the globe as unit vectors, not centred."""
-        return cls(to_xyz(lat_lon.double()), k)
-
-    @cached_property
-    def kernel(self) -> Square:
-        """Inner products."""
-        return self.points @ self.points.T
+        xyz = to_xyz(lat_lon.double())
+        return cls(xyz @ xyz.T, k)
 
     @cached_property
     def cosines(self) -> Square:
         """Inner products of the directions."""
-        directions = functional.normalize(self.points, dim=-1)
-        return directions @ directions.T
+        norms = self.kernel.diagonal().sqrt().clamp_min(1e-12)
+        return self.kernel / norms / norms[:, None]
 
     @cached_property
     def neighbours(self) -> Bool[Tensor, "photos photos"]:
@@ -73,7 +70,8 @@ class Space:
     @cached_property
     def distances(self) -> Square:
         """Distances, centred as Székely and Rizzo (2013, definition 2) centre them."""
-        return _u_centred(torch.cdist(self.points, self.points))
+        squares = self.kernel.diagonal()
+        return _u_centred((squares + squares[:, None] - 2 * self.kernel).clamp_min(0).sqrt())
 
     @cached_property
     def centred(self) -> Square:
@@ -164,11 +162,11 @@ def align(
     """
     if measure not in MEASURES:
         raise ValueError(f"expected a measure of {list(MEASURES)}, got {measure!r}")
-    if len(a.points) != len(b.points):
+    if len(a.kernel) != len(b.kernel):
         raise ValueError(
-            f"expected the same photos in both spaces, got {len(a.points)} and {len(b.points)}"
+            f"expected the same photos in both spaces, got {len(a.kernel)} and {len(b.kernel)}"
         )
-    call, count = MEASURES[measure], len(a.points)
+    call, count = MEASURES[measure], len(a.kernel)
     if count // 2 < (least := max(a.k, b.k) + 2):
         raise ValueError(f"expected at least {2 * least} photos for intervals, got {count}")
     value = call(a, b, torch.arange(count))
@@ -186,4 +184,4 @@ def align(
 
 
 def _half(space: Space, order: Order) -> Space:
-    return Space(space.points[order[: len(order) // 2]], space.k)
+    return Space(_ordered(space.kernel, order[: len(order) // 2]), space.k)

@@ -1,106 +1,89 @@
-"""Causes: a feature is added to activations, or taken out, and the maps are read again.
+"""Changes of activations by a feature: it is added, taken away, or taken out.
 
-Conventions: the same direction is added at every token that is looked at, so that the mean over
-tokens, on which the autoencoder was trained, moves by exactly the amount. Distances are in km, NLL
-in nats per steradian; a feature's goal is the place around which its photos are.
+Conventions: activations are [photos, tokens, channels]; an autoencoder is one of their means over
+tokens. What a change does is compared with changes of the same norm.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
-from einops import reduce
-from jaxtyping import UInt8
-from pandas import DataFrame, concat
+from einops import einsum, rearrange, reduce
+from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from icgeo import maps, sphere
 from icgeo.latents.concentration import top_photos
 from icgeo.latents.sparse import SparseAutoencoder, remove
-from icgeo.metrics.intervals import Interval, paired_bootstrap
-from icgeo.models import Context, MapModel
-from icgeo.models.blocks import Activation, Edit, Taps, walk
-from icgeo.seeds import seeded_generator
-from icgeo.sphere import Values
+from icgeo.models.blocks import Activation
+from icgeo.sphere import Values, as_lat_lon, to_lat_lon, to_xyz
 
-NSIDE = 32
-"""Of the densities that are read: cells of 200 km."""
 MOST = 50
 """Photos that say where a feature is, and how much of it there is."""
-ADDED, RANDOM, OTHER = "feature added", "random direction", "another feature added"
-REMOVED = "feature removed"
+RANDOM = "random direction"
+Activations = Float[Tensor, "photos tokens channels"]
 
 
-@dataclass(frozen=True)
-class Goal:
-    """Where a feature is, and how much of it is added."""
+def of_norm(x: Activations, like: Activations) -> Activations:
+    """Scale each photo's change to the norm of another."""
+    norms = [rearrange(part.flatten(1).norm(dim=1), "n -> n 1 1") for part in (x, like)]
+    return x * norms[1] / norms[0].clamp_min(1e-12)
 
-    lat: float
-    lon: float
+
+@dataclass(frozen=True, eq=False)
+class Changed:
+    """What activations become."""
+
+    name: str
+    activations: Activations
+    against: str | None = None
+    """The name of the change of the same norm, which knows no place, to compare it with."""
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureDirection:
+    """Where a feature is, and how activations change with it."""
+
+    autoencoder: SparseAutoencoder
+    number: int
+    goal: Float[Tensor, "2"]
+    """Mean direction of the photos with most of it, weighted by their codes, in degrees."""
     amount: float
-    """Mean code of the photos with most of it, in units of the activations."""
+    """Mean code of those photos, in units of the activations."""
+    difference: Float[Tensor, "tokens channels"]
+    """Mean activations of those photos, token by token, less those of all."""
 
     @classmethod
-    def of(cls, codes: Any, lat_lon: Values, feature: int) -> "Goal":
-        """Take the mean direction of the photos with most of a feature, weighted by their codes."""
+    def of(
+        cls,
+        autoencoder: SparseAutoencoder,
+        feature: int,
+        *,
+        codes: Any,
+        x: Activations,
+        lat_lon: Values,
+    ) -> "FeatureDirection":
+        """Take the photos with most of a feature, of sparse codes [photos, features].
+
+        Raises:
+            ValueError: it fires in none.
+        """
         photos = top_photos(codes, feature, MOST)
         if not len(photos):
             raise ValueError(f"expected photos with feature {feature}, which fires in none")
-        values = torch.from_numpy(codes[photos][:, [feature]].toarray()).double()
-        xyz = sphere.to_xyz(sphere.as_lat_lon(lat_lon).double()[torch.from_numpy(photos).long()])
-        lat, lon = sphere.to_lat_lon(functional.normalize((values * xyz).sum(0), dim=0)).tolist()
-        return cls(lat, lon, float(values.mean()))
+        values = torch.from_numpy(codes[photos][:, [feature]].toarray()).double()[:, 0]
+        numbers = torch.from_numpy(photos).long()
+        weights, x = values / values.sum(), x.double()
+        goal = weights @ to_xyz(as_lat_lon(lat_lon).double()[numbers])
+        with_it = einsum(weights, x[numbers], "n, n t c -> t c")
+        goal, amount = to_lat_lon(functional.normalize(goal, dim=0)), values.mean().item()
+        return cls(autoencoder, feature, goal, amount, with_it - x.mean(0))
 
 
-def steer_features(
-    model: MapModel,
-    context: Context,
-    photos: UInt8[Tensor, "photos 3 high wide"],
-    *,
-    autoencoder: SparseAutoencoder,
-    goals: Mapping[int, Goal],
-    edit: tuple[int, float, float] = (0, 1.0, 1.0),
-    prompt: str,
-) -> DataFrame:
-    """Add each feature to the activations of photos, or take it out, and measure what maps do.
-
-    Beside each feature a random direction and the feature after it in `goals` are added, of the
-    same norm. `edit` is the block, the time, and a factor on the amount of each goal.
-
-    Returns:
-        a row for each feature, change and photo: feature, change, photo, moved_km (of the
-        density's mean direction), nearer_km (of that to the feature's goal), nll_goal (how much
-        less likely the map says the goal is than before: negative is nearer).
-    """
-    block, time, factor = edit
-    taps = Taps((block,), tuple(sorted({1.0, time}, reverse=True)))
-    draw = partial(walk, model, context, photos, prompt=prompt, taps=taps)
-
-    def drawn(*edits: Edit) -> list[maps.Reading]:
-        *_, last = draw(edits=edits)
-        settings = model.settings
-        return maps.read(last.maps, settings.style, noise=settings.noise, nside=NSIDE)
-
-    generator = seeded_generator("random directions", block, time)
-    before, rows, numbers = drawn(), [], list(goals)
-    for position, (feature, goal) in enumerate(goals.items()):
-        atom = autoencoder.direction(feature)
-        other = autoencoder.direction(numbers[(position + 1) % len(numbers)])
-        random = functional.normalize(torch.randn(atom.shape, generator=generator), dim=0)
-        amount = factor * goal.amount
-        changes: dict[str, Any] = {
-            name: partial(_add, step=amount * direction)
-            for name, direction in ((ADDED, atom), (RANDOM, random), (OTHER, other))
-        }
-        changes[REMOVED] = edit_mean(autoencoder, remove(feature))
-        for name, change in changes.items():
-            after = drawn(Edit(block, change, time))
-            measured = _measure(before, after, (goal.lat, goal.lon))
-            rows.append(measured.assign(feature=feature, change=name))
-    return concat(rows, ignore_index=True)
+ATOM, ATOM_BY_TOKEN = "direction, all tokens alike", "direction, token by token"
+ITS_PHOTOS, OTHER_PHOTOS = "mean of its photos", "mean of another's photos"
+REMOVED = "taken out"
 
 
 def edit_mean(
@@ -119,37 +102,34 @@ def edit_mean(
     return changed
 
 
-def _add(activations: Activation, *, step: Tensor) -> Activation:
-    return activations + step.to(activations)
+def feature_changes(
+    x: Activations,
+    feature: FeatureDirection,
+    other: FeatureDirection,
+    *,
+    strength: float = 1.0,
+    generator: Generator,
+) -> list[Changed]:
+    """Return all changes of photos by which a feature is added, or taken away below 0.
 
-
-def _measure(
-    before: list[maps.Reading], after: list[maps.Reading], goal: tuple[float, float]
-) -> DataFrame:
-    there = torch.tensor(goal, dtype=torch.float64)
-    points = [
-        torch.stack([one.density.mean() for one in some]).double() for some in (before, after)
-    ]
-    here, now = points
-    likely = [
-        torch.stack([one.density.log_prob(there) for one in some]) for some in (before, after)
-    ]
-    values = {
-        "moved_km": sphere.distance_km(here, now),
-        "nearer_km": sphere.distance_km(here, there) - sphere.distance_km(now, there),
-        "nll_goal": likely[0] - likely[1],
-    }
-    table = {name: value.numpy() for name, value in values.items()}
-    return DataFrame({"photo": range(len(before)), **table})
-
-
-def compare_steering(
-    rows: DataFrame, column: str = "nll_goal", *, against: str = RANDOM, generator: Generator
-) -> Interval:
-    """Compare adding features with another change, feature by feature, with a 95 % interval.
-
-    The difference of the means over photos of a column; features are resampled.
+    Each comes with a random direction of the same norm; what its photos are beside all others is
+    compared with what the photos of another feature are, scaled to the same norm, too.
     """
-    means = rows.groupby(["change", "feature"])[column].mean()
-    both = (torch.from_numpy(means[name].to_numpy(copy=True)) for name in (ADDED, against))
-    return paired_bootstrap(*both, generator=generator)
+    x = x.double()
+    atom = feature.autoencoder.direction(feature.number).double()
+    steps = {
+        ATOM: (feature.amount * atom).expand_as(feature.difference),
+        ATOM_BY_TOKEN: (feature.difference @ atom)[:, None] * atom,
+        ITS_PHOTOS: feature.difference,
+        OTHER_PHOTOS: of_norm(other.difference[None], feature.difference[None])[0],
+    }
+    taken_out = edit_mean(feature.autoencoder, remove(feature.number))(x.float())
+    found = [Changed(REMOVED, taken_out)]
+    for name, step in steps.items():
+        noise = torch.randn(step.shape, generator=generator, dtype=torch.float64)
+        random = of_norm(noise[None], step[None])
+        found += [
+            Changed(name, x + strength * step, f"{RANDOM}, as {name}"),
+            Changed(f"{RANDOM}, as {name}", x + strength * random),
+        ]
+    return found

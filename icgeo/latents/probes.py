@@ -27,7 +27,7 @@ from icgeo.sphere.healpix import cell_of
 
 ALPHAS = np.logspace(-4, 10, 29)
 """Strengths of ridge regression to choose from."""
-KINDS = ("ridge", "kernel", "mlp")
+KINDS = ("ridge", "kernel")
 Split = Literal["random", "blocked"]
 PAIRS = 20_000
 """Pairs of photos of which distances are ranked."""
@@ -65,7 +65,6 @@ def _regression(kind: str) -> Any:
     require("sklearn", "a probe", "latents")
     from sklearn.kernel_approximation import Nystroem
     from sklearn.linear_model import RidgeCV
-    from sklearn.neural_network import MLPRegressor
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -76,9 +75,6 @@ def _regression(kind: str) -> Any:
         # Gaussian of a width of the root of the channels, about as far as photos are apart
         features = Nystroem(n_components=KERNEL_FEATURES, random_state=0)
         return make_pipeline(scale, features, RidgeCV(ALPHAS))
-    if kind == "mlp":
-        choices: dict[str, Any] = {"hidden_layer_sizes": (128,), "alpha": 1e-2, "max_iter": 500}
-        return make_pipeline(scale, MLPRegressor(early_stopping=True, random_state=0, **choices))
     raise ValueError(f"expected a probe of {KINDS}, got {kind!r}")
 
 
@@ -88,7 +84,7 @@ def _predict_left_out(
     """Predict each row by a probe that was fitted without its fold."""
     found = np.empty(y.shape, y.dtype)
     with warnings.catch_warnings():
-        # of a few photos: a network that is not done, a class with one member, a flat matrix
+        # of a few photos: a class with one member, a flat matrix
         warnings.simplefilter("ignore")
         for fold in np.unique(folds):
             left_out = folds == fold
@@ -143,10 +139,14 @@ def probe_places(
     error = distance_km(answers, lat_lon)
     rest = (found - torch.from_numpy(xyz)).square().sum()
     spread = (torch.from_numpy(xyz) - torch.from_numpy(xyz).mean(0)).square().sum()
-    generator = seeded_generator("bootstrap")
-    median = bootstrap_interval(error, statistic=weighted_median, generator=generator)
-    rank = _rank_correlation(answers, lat_lon)
-    return PlaceProbe(answers, error, median, 1 - (rest / spread).item(), rank)
+    rank, r2 = _rank_correlation(answers, lat_lon), 1 - (rest / spread).item()
+    return PlaceProbe(answers, error, median_km(error), r2, rank)
+
+
+def median_km(error_km: Float[Tensor, " photos"], *names: str) -> Interval:
+    """Return the median and its bootstrap interval over photos; `names` seed another one."""
+    generator = seeded_generator("bootstrap", *names)
+    return bootstrap_interval(error_km, statistic=weighted_median, generator=generator)
 
 
 def _require_rows(x: Tensor, count: int) -> None:
@@ -169,11 +169,8 @@ def _rank_correlation(answers: Tensor, places: Tensor) -> float:
 class LabelProbe:
     """How well a probe tells labels of photos that it has not seen."""
 
-    accuracy: float
     balanced: float
     """Mean of the shares of each label that are told: that of chance is 1 by their number."""
-    majority: float
-    """Share of the most frequent label."""
     labels: int
     photos: int
 
@@ -213,9 +210,7 @@ def probe_labels(
 
     found = _predict_left_out(make, rows, names, numbers)
     shares = [(found[names == name] == name).mean() for name in np.unique(names)]
-    majority = np.unique(names, return_counts=True)[1].max() / len(names)
-    accuracy = float((found == names).mean())
-    return LabelProbe(accuracy, float(np.mean(shares)), float(majority), len(shares), len(names))
+    return LabelProbe(float(np.mean(shares)), len(shares), len(names))
 
 
 def probe_numbers(
@@ -238,8 +233,7 @@ def error_by_group(error_km: Float[Tensor, " photos"], groups: Sequence[str]) ->
     names, rows = np.asarray(groups), []
     for name in np.unique(names):
         part = error_km[torch.from_numpy(names == name)]
-        generator = seeded_generator("bootstrap", name)
-        median = bootstrap_interval(part, statistic=weighted_median, generator=generator)
+        median = median_km(part, name)
         rows.append((name, len(part), median.estimate, median.low, median.high))
     return DataFrame(rows, columns=["group", "photos", "median_km", "low", "high"])
 

@@ -36,10 +36,6 @@ Stream = Callable[[], Iterable[Tensor]]
 
 SHUFFLED = 16
 """Batches whose rows are mixed, since photos that follow each other are often of one place."""
-REVIVAL = 1 / 32
-"""Weight of the loss that revives dead features (Gao et al. 2024, appendix A.2)."""
-DEAD_AFTER = 20_000
-"""Rows without firing after which a feature is taken for dead, or those of a pass if fewer."""
 
 
 @lru_cache(maxsize=1)
@@ -191,30 +187,6 @@ class _Batches:
             yield from ((rows[order] - self.mean) / self.scale).split(len(several[0]))
 
 
-class _Loss:
-    """Mean square error, and that of dead features on what is left (Gao et al. 2024, A.2)."""
-
-    def __init__(self, features: int, dead_after: int, top_k: int) -> None:
-        self.silent_rows = torch.zeros(features)
-        self.dead_after, self.top_k = dead_after, top_k
-
-    def __call__(
-        self, rows: Tensor, rebuilt: Tensor, pre_codes: Tensor, codes: Tensor, atoms: Tensor
-    ) -> Tensor:
-        silent = self.silent_rows.to(codes.device) + len(rows)
-        self.silent_rows = silent.where((codes <= 0).all(dim=0), 0.0)
-        loss = (rows - rebuilt).square().mean()
-        is_dead = self.silent_rows > self.dead_after
-        if not is_dead.any():
-            return loss
-        count = min(self.top_k, int(is_dead.sum()))
-        strongest = pre_codes[:, is_dead].topk(count)
-        own = torch.zeros_like(pre_codes[:, is_dead])
-        own = own.scatter(-1, strongest.indices, strongest.values.relu())
-        left = (rows - rebuilt).detach()
-        return loss + REVIVAL * (left - own @ atoms[is_dead]).square().mean()
-
-
 def train(
     stream: Stream,
     *,
@@ -241,20 +213,20 @@ def train(
     """
     if not 1 <= top_k <= features:
         raise ValueError(f"expected top_k from 1 to features={features}, got {top_k}")
-    rows, batches, mean, scale = _moments(stream)
+    batches, mean, scale = _moments(stream)
     network = _new_network(len(mean), features, top_k, seed=seed).to(device)
     generator = Generator().manual_seed(seed)
     passing = _Batches(stream, mean.to(device), scale, generator)
     optimizer = torch.optim.Adam(network.parameters(), learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, passes * batches)
-    loss = _Loss(features, min(rows, DEAD_AFTER), 2 * top_k)
+    loss = overcomplete_sae().losses.top_k_auxiliary_loss  # of Gao et al. (2024, A.2)
     fit = overcomplete_sae().train_sae
     fit(network, passing, loss, optimizer, schedule, nb_epochs=passes, monitoring=0, device=device)
     return SparseAutoencoder(_frozen(network.cpu()), mean, scale, top_k)
 
 
-def _moments(stream: Stream) -> tuple[int, int, Tensor, float]:
-    """Return numbers of rows and batches, the mean row, the root mean square of what is left."""
+def _moments(stream: Stream) -> tuple[int, Tensor, float]:
+    """Return the number of batches, the mean row, the root mean square of what is left."""
     rows = batches = 0
     total = squares = torch.zeros(())
     for batch in stream():
@@ -270,7 +242,7 @@ def _moments(stream: Stream) -> tuple[int, int, Tensor, float]:
             f"expected finite activations that differ, got a variance of {variance:.3g} over "
             f"{rows} rows; look at the block, or at the photos"
         )
-    return rows, batches, mean.float(), variance**0.5
+    return batches, mean.float(), variance**0.5
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,16 +3,19 @@
 Conventions: activations are [photos, tokens, channels] at the tokens of the map. A place is a unit
 vector. Of two ways to follow a probe, the `pattern` is how activations change with the place (the
 regression of activations on places; Haufe et al. 2014), the `weights` are what the probe weighs
-(the least change that makes it say another place). What a change does is compared with changes of
-the same norm that know no place.
+(the least change that makes it say another place). A feature is followed along its direction, or
+along the difference of its photos from all. What a change does is compared with changes of the same
+norm that know no place.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from einops import einsum, rearrange
+from einops import einsum
 from jaxtyping import Float, Int, UInt8
 from pandas import DataFrame, concat
 from torch import Generator, Tensor
@@ -20,17 +23,25 @@ from torch.nn import functional
 
 from icgeo import maps
 from icgeo.config import require
+from icgeo.latents.feature_steering import (
+    RANDOM,
+    Activations,
+    Changed,
+    FeatureDirection,
+    feature_changes,
+    of_norm,
+)
 from icgeo.latents.probes import ALPHAS
 from icgeo.metrics.intervals import paired_bootstrap
 from icgeo.models import Context, MapModel
-from icgeo.models.blocks import Edit, Taps, walk
+from icgeo.models.blocks import Activation, Edit, Taps, walk
 from icgeo.seeds import seeded_generator
 from icgeo.sphere import EARTH_RADIUS_KM, angle, log_map, to_xyz
+from icgeo.sphere.density import Density
 
 NSIDE = 32
 """Of the densities that are read: cells of 200 km."""
 
-Activations = Float[Tensor, "photos tokens channels"]
 Direction = Float[Tensor, "3 tokens channels"]
 Places = Float[Tensor, "photos 3"]
 
@@ -81,23 +92,7 @@ def project(x: Activations, basis: Float[Tensor, "count tokens channels"]) -> Ac
     return (x.flatten(1) @ q @ q.T).reshape(x.shape)
 
 
-def _of_norm(x: Activations, like: Activations) -> Activations:
-    """Scale each photo's change to the norm of another."""
-    norms = [rearrange(part.flatten(1).norm(dim=1), "n -> n 1 1") for part in (x, like)]
-    return x * norms[1] / norms[0].clamp_min(1e-12)
-
-
-@dataclass(frozen=True, eq=False)
-class Changed:
-    """What activations become."""
-
-    name: str
-    activations: Activations
-    against: str | None = None
-    """The name of the change of the same norm, which knows no place, to compare it with."""
-
-
-RANDOM, BETWEEN_PHOTOS = "random direction", "difference of two other photos"
+BETWEEN_PHOTOS = "difference of two other photos"
 RANDOM_EXCHANGED, RANDOM_REMOVED = "random subspace exchanged", "random subspace removed"
 
 
@@ -129,40 +124,44 @@ def changes(
     place = directions.project(other - x)
     dropped = directions.project(x - directions.mean)
     basis = torch.randn(directions.pattern.shape, generator=generator, dtype=torch.float64)
-    by_weights = _of_norm(directions.along_weights(way), follow)
+    by_weights = of_norm(directions.along_weights(way), follow)
     return [
         Changed("probe pattern", x + follow, BETWEEN_PHOTOS),
         Changed("probe weights", x + by_weights, RANDOM),
-        Changed(RANDOM, x + _of_norm(noise, follow)),
-        Changed(BETWEEN_PHOTOS, x + _of_norm(between, follow)),
+        Changed(RANDOM, x + of_norm(noise, follow)),
+        Changed(BETWEEN_PHOTOS, x + of_norm(between, follow)),
         Changed("place exchanged", x + place, RANDOM_EXCHANGED),
-        Changed(RANDOM_EXCHANGED, x + _of_norm(project(other - x, basis), place)),
+        Changed(RANDOM_EXCHANGED, x + of_norm(project(other - x, basis), place)),
         Changed("all exchanged", other, "mean photo"),
         Changed("place removed", x - dropped, RANDOM_REMOVED),
-        Changed(RANDOM_REMOVED, x - _of_norm(project(x - directions.mean, basis), dropped)),
+        Changed(RANDOM_REMOVED, x - of_norm(project(x - directions.mean, basis), dropped)),
         Changed("mean photo", directions.mean.expand_as(x)),
     ]
 
 
 @dataclass(frozen=True, eq=False)
-class _Read:
+class _Maps:
     """Maps as they are read."""
 
+    densities: list[Density]
     lat_lon: Float[Tensor, "photos 2"]
     """Mean directions of the densities; NaN of illegible maps."""
-    nll: Float[Tensor, "photos places"]
-    """Of the places of interest, in nats per steradian."""
+
+    def nll(self, places: Float[Tensor, "photos 2"]) -> Float[Tensor, " photos"]:
+        """Return the NLL of a place in each, in nats per steradian."""
+        return torch.stack(
+            [-one.log_prob(at) for one, at in zip(self.densities, places, strict=True)]
+        )
 
 
-def _read(model: MapModel, drawn: Tensor, places: Float[Tensor, "places 2"]) -> _Read:
+def _read(model: MapModel, drawn: Tensor) -> _Maps:
     settings = model.settings
     readings = maps.read(drawn, settings.style, noise=settings.noise, nside=NSIDE)
     means = [
         one.density.mean() if one.legibility >= maps.LEGIBLE else torch.full((2,), torch.nan)
         for one in readings
     ]
-    nll = torch.stack([-one.density.log_prob(places) for one in readings])
-    return _Read(torch.stack(means).double(), nll)
+    return _Maps([one.density for one in readings], torch.stack(means).double())
 
 
 def steer(
@@ -171,7 +170,7 @@ def steer(
     photos: UInt8[Tensor, "photos 3 high wide"],
     lat_lon: Float[Tensor, "photos 2"],
     *,
-    directions: PlaceDirections,
+    directions: PlaceDirections | tuple[FeatureDirection, FeatureDirection],
     edit: tuple[int, float, float] = (0, 1.0, 1.0),
     prompt: str,
 ) -> DataFrame:
@@ -179,30 +178,43 @@ def steer(
 
     `edit` is the block, the time, and the strength of the change. All photos begin with the same
     noise, which what is exchanged would else carry over; fit `directions` on such activations.
+    Their goal is where the map of another photo is, their partner, or where the first of two
+    features is; the second is its control.
 
     Returns:
         a row for each photo and change ("none" is before), with the columns change, against, photo,
-        lat, lon (of the map, NaN if it is illegible), partner_lat, partner_lon (of the map of the
-        photo whose place is the goal), moved_km, nearer_km (to that place), cosine (of the way
-        moved with the way there), nll_truth and nll_partner (of the true places of the photo and
-        its partner, in nats per steradian).
+        lat, lon (of the map, NaN if it is illegible), goal_lat, goal_lon, moved_km, nearer_km (to
+        the goal), cosine (of the way moved with the way there), nll_truth and nll_goal (of the true
+        places of the photo and of its partner, or of the feature, in nats per steradian).
     """
     block, time, strength = edit
-    shown: Any = {"prompt": prompt, "taps": Taps((block,), (1.0, time), same_noise=True)}
-    steps = list(walk(model, context, photos, **shown))
+    taps = Taps((block,), tuple(sorted({1.0, time}, reverse=True)), same_noise=True)
+    draw = partial(walk, model, context, photos, prompt=prompt, taps=taps)
+    steps = list(draw())
     x = next(step for step in steps if step.time == time).activations[block]
-    before = _read(model, steps[-1].maps, lat_lon)
-    partner = cycle(len(x), seeded_generator("partners"))
-    here = to_xyz(before.lat_lon.where(before.lat_lon.isfinite(), lat_lon))
-    generator = seeded_generator("steering", block, time)
-    ways = changes(x, here, partner, directions, strength=strength, generator=generator)
-    rows = [_rows(Changed("none", x), before, before, partner)]
+    before = _read(model, steps[-1].maps)
+    of_features = () if isinstance(directions, PlaceDirections) else (directions[0].number,)
+    generator = seeded_generator("steering", block, time, *of_features)
+    how: Any = {"strength": strength, "generator": generator}
+    if isinstance(directions, PlaceDirections):
+        partner, where = cycle(len(x), seeded_generator("partners")), before.lat_lon
+        here = to_xyz(where.where(where.isfinite(), lat_lon))
+        ways = changes(x, here, partner, directions, **how)
+        places = {"goal": where[partner], "asked": lat_lon[partner], "truth": lat_lon}
+    else:
+        ways = feature_changes(x, *directions, **how)
+        goal = directions[0].goal.expand(len(x), -1)
+        places = {"goal": goal, "asked": goal, "truth": lat_lon}
+    rows = [_rows(Changed("none", x), before, before, **places)]
     for way in ways:
-        new = way.activations
-        edits = [Edit(block, lambda old, new=new: new.to(old), time)]  # type: ignore[misc]
-        *_, last = walk(model, context, photos, edits=edits, **shown)
-        rows.append(_rows(way, before, _read(model, last.maps, lat_lon), partner))
+        change = partial(_become, way.activations)
+        *_, last = draw(edits=[Edit(block, change, time)])
+        rows.append(_rows(way, before, _read(model, last.maps), **places))
     return concat(rows, ignore_index=True)
+
+
+def _become(new: Activations, old: Activation) -> Activation:
+    return new.to(old)
 
 
 def cycle(count: int, generator: Generator) -> Int[Tensor, " photos"]:
@@ -213,51 +225,55 @@ def cycle(count: int, generator: Generator) -> Int[Tensor, " photos"]:
     return partner
 
 
-def _rows(way: Changed, before: _Read, after: _Read, partner: Tensor) -> DataFrame:
-    goal, rows = before.lat_lon[partner], torch.arange(len(partner))
+def _rows(
+    way: Changed, before: _Maps, after: _Maps, *, goal: Tensor, asked: Tensor, truth: Tensor
+) -> DataFrame:
     there, here, now = (
-        to_xyz(lat_lon.nan_to_num()) for lat_lon in (goal, before.lat_lon, after.lat_lon)
+        to_xyz(lat_lon.double().nan_to_num()) for lat_lon in (goal, before.lat_lon, after.lat_lon)
     )
     ways = [functional.normalize(log_map(here, end), dim=-1) for end in (now, there)]
-    known = goal.isfinite().all(1) & before.lat_lon.isfinite().all(1)
-    known = known & after.lat_lon.isfinite().all(1)
+    known = (goal + before.lat_lon + after.lat_lon).isfinite().all(1)
     angles = [EARTH_RADIUS_KM * angle(*ends) for ends in ((here, now), (here, there), (now, there))]
     values = {
-        "moved_km": angles[0],
-        "nearer_km": angles[1] - angles[2],
-        "cosine": (ways[0] * ways[1]).sum(-1),
+        "moved_km": angles[0].where(known, torch.nan),
+        "nearer_km": (angles[1] - angles[2]).where(known, torch.nan),
+        "cosine": (ways[0] * ways[1]).sum(-1).where(known, torch.nan),
+        "nll_truth": after.nll(truth),
+        "nll_goal": after.nll(asked),
     }
-    return DataFrame(
-        {"change": way.name, "against": way.against, "photo": rows.numpy()}
-        | {name: part.where(known, torch.nan).numpy() for name, part in values.items()}
-        | {"lat": after.lat_lon[:, 0].numpy(), "lon": after.lat_lon[:, 1].numpy()}
-        | {"partner_lat": goal[:, 0].numpy(), "partner_lon": goal[:, 1].numpy()}
-        | {"nll_truth": after.nll[rows, rows].numpy()}
-        | {"nll_partner": after.nll[rows, partner].numpy()}
-    )
+    places = torch.cat((after.lat_lon, goal), dim=1)
+    table = DataFrame(places.numpy(), columns=["lat", "lon", "goal_lat", "goal_lon"])
+    said = {"change": way.name, "against": way.against, "photo": range(len(places))}
+    return table.assign(**said, **{name: part.numpy() for name, part in values.items()})
 
 
-COLUMNS = ("moved_km", "nearer_km", "nll_truth", "nll_partner")
+COLUMNS = ("moved_km", "nearer_km", "nll_truth", "nll_goal")
 
 
-def compare_changes(rows: DataFrame) -> DataFrame:
+def compare_changes(
+    rows: DataFrame, *, unit: str = "photo", against: Mapping[str, str] | None = None
+) -> DataFrame:
     """Compare each change with the one of the same norm that knows no place, photo by photo.
+
+    `unit` is the column of what is compared and resampled: photos, or features, whose photos are
+    averaged first. `against` names other changes to compare with.
 
     Returns:
         a row for each change, with the mean of each of `COLUMNS` and of cosine, the share of
         legible maps, and the paired difference from the change named `against` with its 95 %
-        bootstrap interval over photos. Photos of which a map is illegible are left out of ways.
+        bootstrap interval. Photos of which a map is illegible are left out of ways.
     """
     found = []
-    by_change = dict(list(rows.groupby("change", sort=False)))
-    for name, part in by_change.items():
-        line: dict[str, Any] = {"change": name, "against": part.against.iloc[0]}
+    means = rows.groupby(["change", unit], sort=False)[list(COLUMNS)].mean()
+    for name, part in rows.groupby("change", sort=False):
+        other = (against or {}).get(str(name), part.against.iloc[0])
+        line: dict[str, Any] = {"change": name, "against": other}
         line |= {"legible": part.lat.notna().mean(), "cosine": part.cosine.mean()}
         for column in COLUMNS:
             line[column] = part[column].mean()
-            if line["against"] is not None:
-                other = by_change[line["against"]][column].to_numpy()
-                line |= _difference(column, part[column].to_numpy(), other)
+            if other is not None:
+                pair = (means.loc[which][column].to_numpy() for which in (name, other))
+                line |= _difference(column, *pair)
         found.append(line)
     return DataFrame(found)
 

@@ -49,41 +49,50 @@ def plot_blocks_and_times(table: DataFrame, *, title: str = "", ax: Axes | None 
 
 def plot_alignment(table: DataFrame, *, title: str = "", ax: Axes | None = None) -> Figure:
     """Show how alike spaces are, each with each, as a matrix of numbers from 0 to 1."""
-    size = 1.6 + 0.46 * len(table)
-    ax = ax or Figure(figsize=(size + 1.2, size), layout="constrained").subplots()
+    size = 1.1 + 0.36 * len(table)  # read on a telephone, too
+    ax = ax or Figure(figsize=(size + 0.8, size), layout="constrained").subplots()
     _draw_cells(ax, table, ".2f", title, shrink=0.7, cmap="viridis", vmin=0.0, vmax=1.0)
     ax.tick_params(axis="x", rotation=90)
     return theme.figure_of(ax)
 
 
-def plot_steps(table: DataFrame, *, ax: Axes | None = None) -> Figure:
-    """Show what can be told at each step: columns time, label, score in [0, 1], chance."""
-    ax = ax or Figure(figsize=(4.6, 3.4), layout="constrained").subplots()
+def plot_steps(table: DataFrame, *, xlabel: str = "", ax: Axes | None = None) -> Figure:
+    """Show what can be told at each step, in their order.
+
+    Columns are step, label, score in [0, 1], and maybe chance.
+    """
+    ax = ax or Figure(figsize=(5.2, 3.8), layout="constrained").subplots()
     for number, (label, part) in enumerate(table.groupby("label", sort=False)):
         style = theme.METHOD_STYLES[number % len(theme.METHOD_STYLES)]
-        ax.plot(part.time, part.score, label=str(label), **style)
-        ax.plot(part.time, part.chance, color=style["color"], linestyle=":", linewidth=1)
-    ax.set(xlabel="time of the step (1 is noise)", ylabel="score; dotted: chance", ylim=(0, 1))
-    ax.invert_xaxis()
+        ax.plot(part.step, part.score, label=str(label), **style)
+        if "chance" in part:
+            ax.plot(part.step, part.chance, color=style["color"], linestyle=":", linewidth=1)
+    names = list(dict.fromkeys(table.step))
+    if max(map(len, names)) > len("0.25"):
+        ax.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
+    dotted = "; dotted: chance" if "chance" in table else ""
+    ax.set(xlabel=xlabel, ylabel=f"score{dotted}", ylim=(0, 1.02))
     ax.tick_params(labelsize=theme.TEXT)
-    ax.legend(fontsize=theme.TEXT, frameon=False)
+    theme.figure_of(ax).legend(
+        fontsize=theme.TEXT, frameon=False, ncols=2, loc="outside upper center"
+    )
     return theme.figure_of(ax)
 
 
 def plot_moves(rows: DataFrame, change: str, *, most: int = 24, ax: Axes | None = None) -> Figure:
     """Show on the globe how a change moves maps: from where they were read to where they are.
 
-    Arrows are great circles; a ring is where the partner's map is, the goal. `rows` are those of
+    Arrows are great circles; a ring is where the goal is. `rows` are those of
     `icgeo.latents.steering.steer`; photos of which a map is illegible are left out.
     """
     ax = ax or Figure(figsize=(6, 3.6), layout="constrained").subplots()
     view = draw_globe(ax, on_earth=True)
     before = rows[rows.change == "none"].set_index("photo")
     after = rows[rows.change == change].set_index("photo")[["lat", "lon"]].add_suffix("_after")
-    both = before.join(after).dropna(subset=["lat", "lat_after", "partner_lat"])
+    both = before.join(after).dropna(subset=["lat", "lat_after", "goal_lat"])
     for row in both.head(most).itertuples():
         ends = torch.tensor([[row.lat, row.lon], [row.lat_after, row.lon_after]]).double()
-        goal = view.project(np.array([[row.partner_lat, row.partner_lon]]))
+        goal = view.project(np.array([[row.goal_lat, row.goal_lon]]))
         lines = view.lines(great_circle(*ends))
         ax.add_collection(LineCollection(lines, colors=theme.BLUE, linewidths=1.1, zorder=3))
         ax.plot(*goal.T, "o", mfc="none", mec=theme.ORANGE, ms=6, zorder=4)

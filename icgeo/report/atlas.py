@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image, ImageOps
 
 from icgeo.data.photos import Photo
@@ -22,6 +21,7 @@ from icgeo.latents.concentration import LEVEL, FeatureMaps, feature_maps, suited
 from icgeo.latents.feature_survey import FeatureSurvey
 from icgeo.plots.theme import picture, place_name
 from icgeo.plots.world import shapes, whole_world
+from icgeo.report.latents import open_template
 from icgeo.report.run_folder import EmbeddedImage
 from icgeo.sphere import Values, as_lat_lon
 from icgeo.sphere.healpix import cell_of
@@ -111,10 +111,7 @@ def write_atlas(atlas: Atlas, path: Path, *, most: int = 400) -> Path:
     }
     script = (files("icgeo") / "assets" / "atlas.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    layout: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True}
-    loader = PackageLoader("icgeo", "assets")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **layout)
-    page = environment.get_template("atlas.html.jinja").render(
+    page = open_template("atlas.html.jinja").render(
         atlas=atlas,
         cards=_cards(table[:most], atlas.enrichment),
         silent=int((atlas.concentration.photos == 0).sum()),

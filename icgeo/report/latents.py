@@ -1,17 +1,17 @@
 """One HTML page of what latent spaces know, from a folder of tables and figures.
 
-Conventions: `page.json` lists sections: a title, a text, tables (caption, CSV file) and figures
-(caption, image file, what it shows for those who do not see it), in the folder.
+Conventions: `page.json` holds sections by name: a title, a text, tables (caption, CSV file) and
+figures (caption, image file, what it shows for those who do not see it), in the folder.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from icgeo.config import UsageError
 from icgeo.report.run_folder import EmbeddedImage
@@ -33,10 +33,30 @@ class Section:
     """Titles and names of further pages in the folder."""
 
 
-def save_sections(folder: Path, sections: Sequence[Section]) -> None:
-    """Write the list of sections beside their tables and figures."""
-    text = json.dumps([asdict(section) for section in sections], indent=2)
+def save_sections(folder: Path, sections: Mapping[str, Section]) -> None:
+    """Write sections, by the names of their parts, beside their tables and figures."""
+    text = json.dumps({name: asdict(section) for name, section in sections.items()}, indent=2)
     (folder / PAGE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_sections(folder: Path) -> dict[str, Section]:
+    """Read what `save_sections` wrote; nothing where it has not.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    try:
+        text = (folder / PAGE).read_text(encoding="utf-8")
+        return {name: _section(**values) for name, values in json.loads(text).items()}
+    except FileNotFoundError:
+        return {}
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        raise UsageError(f"cannot read {folder / PAGE}: {error}; remove it") from error
+
+
+def _section(**values: Any) -> Section:
+    lists: Any = {n: [tuple(one) for one in values.pop(n)] for n in ("tables", "figures", "pages")}
+    return Section(**values, **lists)
 
 
 def write_latents_report(folder: Path, *, title: str = "The geography inside") -> Path:
@@ -45,30 +65,29 @@ def write_latents_report(folder: Path, *, title: str = "The geography inside") -
     Raises:
         UsageError: the folder has no list of sections, or a file of one is missing.
     """
-    if not (folder / PAGE).is_file():
+    if not (sections := read_sections(folder)):
         raise UsageError(
             f"expected {PAGE} in {folder}, found none; make it with scripts/latent_geography.py"
         )
     try:
-        sections = [
-            _load(folder, **values)
-            for values in json.loads((folder / PAGE).read_text(encoding="utf-8"))
-        ]
-    except (KeyError, OSError, ValueError) as error:
-        raise UsageError(f"cannot read {folder / PAGE}: {error}; run the script again") from error
-    layout: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True}
-    loader = PackageLoader("icgeo", "assets")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **layout)
-    page = environment.get_template("latents.html.jinja").render(title=title, sections=sections)
+        shown = [_load(folder, section) for section in sections.values()]
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {folder}: {error}; run the script again") from error
+    page = open_template("latents.html.jinja").render(title=title, sections=shown)
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
 
 
-def _load(folder: Path, **values: Any) -> dict[str, Any]:
-    names = ("tables", "figures", "pages")
-    lists = {name: [tuple(one) for one in values.get(name, [])] for name in names}
-    section = Section(values["title"], values["text"], **lists)
+def open_template(name: str) -> Template:
+    """Open a template of a page; what it is given is escaped, and must all be there."""
+    layout: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True}
+    loader = PackageLoader("icgeo", "assets")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **layout)
+    return environment.get_template(name)
+
+
+def _load(folder: Path, section: Section) -> dict[str, Any]:
     tables = [(caption, _table(folder / name)) for caption, name in section.tables]
     figures = [
         (EmbeddedImage((folder / name).read_bytes(), Path(name).suffix), caption, alt)

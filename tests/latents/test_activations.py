@@ -289,6 +289,11 @@ def test_layers_of_encoders(episode, tmp_path):
         encoder.encode_layers(arrays, ["features.9"])
 
 
+def test_an_encoder_without_layers_is_told_of(episode, tmp_path):
+    with pytest.raises(ValueError, match="whose layers can be kept, got 'pixels'"):
+        activations(features.open("pixels"), episode.queries, folder=tmp_path / "none")
+
+
 def test_a_block_at_a_time_is_a_feature(model, episode, pixels):
     own = features.open("tiny:3@0.5")
     found = own.encode([query.photo for query in episode.queries])

@@ -16,7 +16,7 @@ from icgeo import maps, sphere
 from icgeo.data.pixels import square_pixels
 from icgeo.evaluation.episodes import world_episode
 from icgeo.latents import feature_steering as steer
-from icgeo.latents import sparse
+from icgeo.latents import sparse, steering
 from icgeo.latents.activations import activations
 from icgeo.latents.feature_survey import survey_features
 from icgeo.models import load
@@ -103,42 +103,75 @@ def test_what_a_feature_adds_is_what_the_mean_over_tokens_moves_by(tiny, episode
     assert torch.isfinite(edited.maps).all()
 
 
-def test_steering_measures_what_maps_do(tiny, episode, autoencoder):
-    pixels = square_pixels([query.photo for query in episode.queries[:3]], tiny.photo_size)
-    goals = {0: steer.Goal(10.0, 20.0, 0.0), 1: steer.Goal(-30.0, 140.0, 20.0)}
-    table = steer.steer_features(
-        tiny,
-        nothing(tiny),
-        pixels,
-        autoencoder=autoencoder,
-        goals=goals,
-        edit=(BLOCK, 1.0, 1.0),
-        prompt="earth",
+@pytest.fixture(scope="module")
+def directions(tiny, episode, autoencoder, tmp_path_factory):
+    """Of the two features that most views have, token by token."""
+    how = {"blocks": (BLOCK,), "prompt": "earth", "pool": "none"}
+    store = activations(tiny, episode.queries, folder=tmp_path_factory.mktemp("tokens"), **how)
+    x = store.read(BLOCK)
+    codes = csr_array(autoencoder.encode(x.mean(1)).numpy())
+    known = {"codes": codes, "x": x, "lat_lon": store.lat_lon}
+    most = np.argsort(-codes.sum(axis=0))[:2].tolist()
+    return [steer.FeatureDirection.of(autoencoder, one, **known) for one in most]
+
+
+def test_every_change_by_a_feature_has_a_random_one_of_its_norm(directions, rows):
+    x = torch.randn(3, *directions[0].difference.shape, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    found = steer.feature_changes(x, *directions, strength=-0.5, generator=generator)
+    by_name = {way.name: way for way in found}
+    norm = {name: (way.activations - x).flatten(1).norm(dim=1) for name, way in by_name.items()}
+    followed = [way for way in found if way.against]
+    assert len(followed) == 4
+    for way in followed:
+        assert_close(norm[way.name], norm[way.against])
+    assert_close(norm[steer.ITS_PHOTOS], norm[steer.OTHER_PHOTOS])
+    assert_close(
+        by_name[steer.ITS_PHOTOS].activations, x - 0.5 * directions[0].difference.expand_as(x)
     )
-    assert len(table) == 2 * 4 * 3
-    nothing_added = table[(table.feature == 0) & (table.change != steer.REMOVED)]
-    assert (nothing_added.moved_km < 1e-3).all()
-    assert (nothing_added.nll_goal.abs() < 1e-6).all()
-    added = table[(table.feature == 1) & (table.change == steer.ADDED)]
+    atom = directions[0].autoencoder.direction(directions[0].number).double()
+    moved = (by_name[steer.ATOM].activations - x).mean(1) @ atom
+    assert_close(moved, torch.full((3,), -0.5 * directions[0].amount, dtype=torch.float64))
+
+
+def test_steering_by_a_feature_measures_what_maps_do(tiny, episode, directions):
+    pixels = square_pixels([query.photo for query in episode.queries[:2]], tiny.photo_size)
+    places = torch.tensor([query.lat_lon for query in episode.queries[:2]])
+    how = {"directions": tuple(directions), "prompt": "earth", "edit": (BLOCK, 1.0, 1.0)}
+    some = steering.steer(tiny, nothing(tiny), pixels, places, **how)
+    assert len(some) == 2 * (2 + 2 * 4)
+    assert (some[some.change == "none"].moved_km < 1e-3).all()
+    added = some[some.change == steer.ITS_PHOTOS]
     assert (added.moved_km > 1).all()
     assert (added.nearer_km.abs() <= added.moved_km + 1e-6).all()  # the triangle's sides
-    interval = steer.compare_steering(table, generator=torch.Generator().manual_seed(0))
-    means = table.groupby("change").nll_goal.mean()
-    assert interval.estimate == pytest.approx(means[steer.ADDED] - means[steer.RANDOM])
+    goal = directions[0].goal.expand(2, -1).numpy()
+    np.testing.assert_allclose(some[["goal_lat", "goal_lon"]].to_numpy()[:2], goal)
+    table = steering.compare_changes(some.assign(feature=some.photo % 2), unit="feature")
+    row = table.set_index("change").loc[steer.ATOM]
+    means = some.assign(feature=some.photo % 2).groupby(["change", "feature"]).nll_goal.mean()
+    expected = (means[steer.ATOM] - means[f"random direction, as {steer.ATOM}"]).mean()
+    assert row.nll_goal_more == pytest.approx(expected)
+    other = steering.compare_changes(some, against={steer.ITS_PHOTOS: steer.OTHER_PHOTOS})
+    assert other.set_index("change").against[steer.ITS_PHOTOS] == steer.OTHER_PHOTOS
 
 
-def test_the_goal_is_where_most_of_a_feature_is():
+def test_the_goal_is_where_most_of_a_feature_is(autoencoder):
     lat_lon = [(0.0, 0.0), (0.0, 90.0), (-45.0, -120.0), (80.0, 10.0)]
+    x = torch.arange(4.0)[:, None, None].expand(4, 2, 3)
     codes = csr_array(np.array([[2.0, 0], [2, 0], [0, 0], [0, 0]]))
-    goal = steer.Goal.of(codes, lat_lon, 0)
-    assert (goal.lat, goal.lon, goal.amount) == pytest.approx((0, 45, 2))
+    found = steer.FeatureDirection.of(autoencoder, 0, codes=codes, x=x, lat_lon=lat_lon)
+    assert found.goal.tolist() == pytest.approx([0, 45])
+    assert found.amount == 2
+    assert_close(found.difference, torch.full((2, 3), 0.5 - 1.5).double())
     codes = csr_array(np.array([[3.0], [1], [0], [0]]))
     xyz = 3 * sphere.to_xyz(torch.tensor(lat_lon[0])) + sphere.to_xyz(torch.tensor(lat_lon[1]))
     expected = sphere.to_lat_lon(xyz / xyz.norm())
-    goal = steer.Goal.of(codes, lat_lon, 0)
-    assert_close(torch.tensor([goal.lat, goal.lon]), expected, atol=1e-3, rtol=0)
+    found = steer.FeatureDirection.of(autoencoder, 0, codes=codes, x=x, lat_lon=lat_lon)
+    assert_close(found.goal, expected.double(), atol=1e-3, rtol=0)
+    assert_close(found.difference, torch.full((2, 3), 0.25 - 1.5).double())
+    none = csr_array(np.zeros((4, 1)))
     with pytest.raises(ValueError, match="fires in none"):
-        steer.Goal.of(csr_array(np.zeros((4, 1))), lat_lon, 0)
+        steer.FeatureDirection.of(autoencoder, 0, codes=none, x=x, lat_lon=lat_lon)
 
 
 @pytest.mark.slow

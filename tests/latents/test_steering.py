@@ -84,7 +84,7 @@ def steered():
 def test_exchanged_photos_exchange_their_maps(steered):
     """What follows a block depends on it and on the words, whose tokens have seen the own photo."""
     rows = steered[steered.change == "all exchanged"]
-    np.testing.assert_allclose(rows.lat, rows.partner_lat, atol=0.5)
+    np.testing.assert_allclose(rows.lat, rows.goal_lat, atol=0.5)
     before = steered[steered.change == "none"].set_index("photo")
     assert (before.moved_km == 0).all()
     assert len(steered) == 12 * 11
@@ -98,7 +98,7 @@ def test_a_probe_s_direction_moves_maps_there_and_random_ones_do_not(steered):
     assert table.nearer_km_low["probe pattern"] > 0
     assert table.cosine["probe pattern"] > 0.7
     assert abs(table.cosine["random direction"]) < 0.5
-    assert table.nll_partner_high["probe pattern"] < 0
+    assert table.nll_goal_high["probe pattern"] < 0
 
 
 def test_projection_on_a_span():

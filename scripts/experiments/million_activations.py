@@ -1,0 +1,124 @@
+"""Stream a million activations to disk and through an autoencoder; kill the run, and go on.
+
+Each stage is a process of its own, so that its largest memory is its own: a tenth of the rows, all
+of them, all of them killed on the way and called again, and one pass of an autoencoder over them.
+"""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from filecmp import cmp
+from pathlib import Path
+from typing import Any
+
+from icgeo import config
+
+PHOTOS = 256
+"""In a shard."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Tokens of a block of the model in the box, on views of the Earth, at time 1."""
+
+    rows: int = 1_000_000
+    """Activations, of which each view gives one for each token of its map."""
+    block: int = 5
+    """Of the model."""
+    features: int = 512
+    """Of the autoencoder; 8 of them explain a row."""
+    stage: str = ""
+    """The folder that one process fills, or "train"; all stages in turn by default."""
+    name: str = "million"
+    """Run folder under runs/."""
+
+
+def views(count: int) -> Iterator[Any]:
+    """Give views of the Earth, a shard of them at a time."""
+    from icgeo.evaluation import world_episode
+
+    for number in range(-(-count // PHOTOS)):
+        here = min(PHOTOS, count - number * PHOTOS)
+        yield from world_episode("blue-marble", number, queries=here, shots=0).queries
+
+
+def fill(options: Options, folder: Path) -> None:
+    """Keep the activations of as many views as have all rows."""
+    import icgeo
+    from icgeo.latents.activations import activations
+
+    model = icgeo.load("tiny")
+    tokens = model.layout.latent_shape(0)[0]
+    shown = views(-(-options.rows // tokens))
+    told: Any = {"pool": "none", "blocks": (options.block,), "shard_size": PHOTOS}
+    activations(model, shown, folder=folder, prompt="earth", **told)
+
+
+def train(options: Options, folder: Path) -> dict[str, float]:
+    """Train an autoencoder in one pass over single tokens, and judge it on all of them."""
+    from icgeo.latents import ActivationStore, sparse
+
+    store = ActivationStore.open(folder)
+
+    def stream() -> Iterator[Any]:
+        return (part.flatten(0, 1) for part in store.batches(options.block, size=8))
+
+    network = sparse.train(stream, features=options.features, top_k=8, passes=1)
+    found = sparse.judge(network, stream)
+    return {"rows": found.rows, "fvu": found.fvu, "dead": found.dead}
+
+
+def run_stage(options: Options, stage: str, *, rows: int, kill_after: int = 0) -> dict[str, Any]:
+    """Run a stage in a process; kill it when so many shards are there."""
+    told = ["--stage", stage, "--rows", str(rows), "--block", str(options.block)]
+    told += ["--features", str(options.features), "--name", options.name]
+    process = subprocess.Popen([sys.executable, __file__, *told], stdout=subprocess.PIPE, text=True)
+    shards = Path("runs", options.name, stage)
+    while kill_after and process.poll() is None:
+        if len(list(shards.glob("*.safetensors"))) >= kill_after:
+            process.send_signal(signal.SIGKILL)
+        time.sleep(0.05)
+    said = process.communicate()[0]
+    return json.loads(said.splitlines()[-1]) if process.returncode == 0 else {"killed": True}
+
+
+def main(options: Options) -> None:
+    """Run all stages and print what each took, or one of them."""
+    folder = Path("runs", options.name)
+    if options.stage:
+        start = time.perf_counter()
+        is_training = options.stage == "train"
+        told: dict[str, Any] = train(options, folder / "whole") if is_training else {}
+        if not is_training:
+            fill(options, folder / options.stage)
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        told |= {"seconds": time.perf_counter() - start, "processor": used.ru_utime + used.ru_stime}
+        print(json.dumps({**told, "most_memory_gb": used.ru_maxrss / 2**20}))
+        return
+    config.save_run(folder, options)
+    rows = options.rows
+    found: dict[str, Any] = {}
+
+    def keep(name: str, values: dict[str, Any]) -> None:
+        found[name] = values
+        print(f"{name}: {values}", flush=True)
+        (folder / "found.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+    keep("whole", run_stage(options, "whole", rows=rows))
+    shards = sorted((folder / "whole").glob("*.safetensors"))
+    keep("killed", run_stage(options, "killed", rows=rows, kill_after=len(shards) // 2))
+    resumed = run_stage(options, "killed", rows=rows)
+    others = [folder / "killed" / path.name for path in shards]
+    same = sum(cmp(*pair, shallow=False) for pair in zip(shards, others, strict=True))
+    keep("resumed", {**resumed, "shards the same to the byte": f"{same} of {len(shards)}"})
+    keep("a tenth", run_stage(options, "tenth", rows=rows // 10))
+    keep("one pass of training", run_stage(options, "train", rows=rows))
+
+
+if __name__ == "__main__":
+    config.run(main, Options)
