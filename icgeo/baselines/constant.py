@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from icgeo.data.photos import Photo, read_photo
 from icgeo.prediction import Example, Prediction, add_seconds
 from icgeo.sampling import keyed_noise
-from icgeo.sphere import healpix, spherical_mean, to_lat_lon, to_xyz
+from icgeo.sphere import healpix, kappa_of_length, spherical_mean, to_lat_lon, to_xyz
 from icgeo.sphere.density import Density
 
 NSIDE = 16
@@ -94,7 +94,7 @@ class MeanOfExamples:
         places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
         xyz = to_xyz(places)
         length = float(xyz.sum(0).norm()) / (len(xyz) + 1)
-        kappa = min(length * (3 - length**2) / (1 - length**2), MOST_MEAN_KAPPA)
+        kappa = kappa_of_length(length, most=MOST_MEAN_KAPPA)
         mean = to_lat_lon(spherical_mean(xyz)).tolist()
         density = Density.from_mixture(mean, kappa, nside=NSIDE)
         return answers_at(len(photos) * [density], len(photos) * [mean], start)
