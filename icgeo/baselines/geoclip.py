@@ -17,7 +17,15 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, pad
 
-from icgeo.baselines.head import HEAD_NSIDE, TrainingSettings, floored, trunk
+from icgeo.baselines.head import (
+    HEAD_NSIDE,
+    Places,
+    Scalar,
+    TrainingSettings,
+    Vectors,
+    floored,
+    trunk,
+)
 from icgeo.config import UsageError
 from icgeo.features import search
 from icgeo.sphere import (
@@ -217,9 +225,7 @@ class GeoClip(nn.Module):
 
     queue: Tensor
 
-    def __init__(
-        self, features: Float[Tensor, "photos channels"], xyz: Tensor, settings: GeoClipSettings
-    ) -> None:
+    def __init__(self, features: Vectors, xyz: Places, settings: GeoClipSettings) -> None:
         super().__init__()
         self.settings = settings
         self.places = LocationEncoder(settings.width, settings.sigmas, settings.embedded)
@@ -234,9 +240,7 @@ class GeoClip(nn.Module):
         """Factor on cosines, one over the temperature."""
         return self.log_scale.clamp(max=-math.log(LEAST_TEMPERATURE)).exp()
 
-    def embed_photos(
-        self, features: Float[Tensor, "photos channels"]
-    ) -> Float[Tensor, "photos embedded"]:
+    def embed_photos(self, features: Vectors) -> Float[Tensor, "photos embedded"]:
         """Embed photos at unit length."""
         return normalize(self.photos(features), dim=-1)
 
@@ -244,12 +248,7 @@ class GeoClip(nn.Module):
         """Embed places at unit length."""
         return normalize(self.places(to_lat_lon(xyz)), dim=-1)
 
-    def loss(
-        self,
-        features: Float[Tensor, "photos channels"],
-        xyz: Float[Tensor, "photos 3"],
-        generator: Generator,
-    ) -> Float[Tensor, ""]:
+    def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Scalar:
         """Return the cross-entropy of each photo's place among those of batch and queue."""
         known = torch.cat((jitter(xyz, self.settings.batch_noise_km, generator), self.queue))
         logits = self.scale * self.embed_photos(features) @ self.embed_places(known).T
@@ -257,7 +256,7 @@ class GeoClip(nn.Module):
         self.queue = torch.cat((new, self.queue))[: len(self.queue)]
         return cross_entropy(logits, torch.arange(len(xyz), device=xyz.device))
 
-    def densities(self, features: Float[Tensor, "photos channels"]) -> list[Density]:
+    def densities(self, features: Vectors) -> list[Density]:
         """Return the softmax over the cells of a grid, for the places of any photos at all."""
         if self._cells is None:
             cells = healpix.cell_xyz(HEAD_NSIDE).float().to(self.queue.device)

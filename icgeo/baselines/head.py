@@ -27,6 +27,13 @@ HEAD_NSIDE = 64
 """Of the densities of heads: cells of 0.9 degrees."""
 
 
+Vectors = Float[Tensor, "photos channels"]
+"""Features of photos."""
+Places = Float[Tensor, "photos 3"]
+"""Unit vectors to where they were taken."""
+Scalar = Float[Tensor, ""]
+
+
 @runtime_checkable
 class Head(Protocol):
     """Turns features of photos into densities, and says how wrong it is."""
