@@ -164,10 +164,13 @@ class Gallery:
             cosines, numbers = search(self.embeddings, photos, count)
             return cosines, self.lat_lon[numbers]
         parts = [self._quick_top(part, count) for part in photos.split(SEARCHED_AT_ONCE)]
-        cosines, numbers = (torch.cat(part) for part in zip(*parts, strict=True))
+        cosines, numbers, unsure = (torch.cat(part) for part in zip(*parts, strict=True))
+        if unsure.any():
+            cosines[unsure], numbers[unsure] = search(self.embeddings, photos[unsure], count)
         return cosines, self.lat_lon[numbers]
 
-    def _quick_top(self, photos: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def _quick_top(self, photos: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return cosines and numbers of places, and whether others may be more alike."""
         rough = photos.bfloat16()
         coarse = self._coarse @ rough.T
         coarse[len(self.embeddings) :] = -math.inf  # what fills the last block
@@ -183,10 +186,7 @@ class Gallery:
         # Cauchy and Schwarz bound what the rounding of both does; that of the product is relative
         last = said[:, -1].float()
         off = self._off + (photos - rough.float()).norm(dim=-1) * (1 + self._off)
-        unsure = cosines[:, -1] <= last + off + 2**-8 * last.abs()
-        if unsure.any():
-            cosines[unsure], numbers[unsure] = search(self.embeddings, photos[unsure], count)
-        return cosines, numbers
+        return cosines, numbers, cosines[:, -1] <= last + off + 1.01 * 2**-9 * last.abs()
 
 
 @dataclass(frozen=True, kw_only=True)
