@@ -47,7 +47,6 @@ class Features(Protocol):
 
     def encode(self, photos: Photos) -> Float[Tensor, "photos channels"]:
         """Encode photos, in float32 on the CPU."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

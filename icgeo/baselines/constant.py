@@ -91,14 +91,12 @@ class MeanOfExamples:
     as if one more were spread evenly over the sphere, for few are no certainty.
     """
 
-    seed: int = 0
-    """Of `Chance`, which answers where there is no example."""
     name: ClassVar[str] = "mean of examples"
 
     def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
         """Answer alike, whatever the photos show."""
         if not (photos and examples):
-            return Chance(self.seed).locate(photos, examples)
+            return Chance().locate(photos, examples)
         start = time.perf_counter()
         places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
         xyz = to_xyz(places)

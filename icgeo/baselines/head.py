@@ -45,11 +45,9 @@ class Head(Protocol):
         generator: Generator,
     ) -> Float[Tensor, ""]:
         """Return the mean loss of photos taken at these unit vectors; the generator is a CPU's."""
-        ...
 
     def densities(self, features: Float[Tensor, "items *album channels"]) -> list[Density]:
         """Return where each photo was taken."""
-        ...
 
 
 @runtime_checkable
@@ -60,7 +58,6 @@ class PointingHead(Head, Protocol):
         self, features: Float[Tensor, "items *album channels"]
     ) -> Float[Tensor, "items *album 2"]:
         """Return its answers, in degrees."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
