@@ -10,6 +10,7 @@ import torch
 from icgeo.data.photos import Photo
 from icgeo.prediction import Example, Locator, Prediction
 from icgeo.sphere.density import Density
+from icgeo.sphere.healpix import cell_of
 
 TEMPERATURES = tuple(2 ** (step / 2) for step in range(-2, 11))
 UNIFORM = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -49,24 +50,19 @@ def fit_levels(
     `runs` are the locator of each episode and the episode, an `icgeo.evaluation.Episode`.
     """
     levels = {}
+    temperature = torch.tensor(TEMPERATURES, dtype=torch.float64)[:, None]
+    uniform = torch.tensor(UNIFORM, dtype=torch.float64)[:, None, None]
     for count in shots:
-        likelihoods = torch.tensor(
-            [
-                [one.density.tempered(t).log_prob(query.lat_lon).exp() for t in TEMPERATURES]
-                for locator, episode in runs
-                for one, query in zip(
-                    locator.locate(
-                        [query.photo for query in episode.queries], episode.examples[:count]
-                    ),
-                    episode.queries,
-                    strict=True,
-                )
-            ],
-            dtype=torch.float64,
-        )
-        uniform = torch.tensor(UNIFORM, dtype=torch.float64)[:, None, None]
-        mixed = (1 - uniform) * likelihoods + uniform / (4 * math.pi)
-        scores = mixed.log().mean(1)
-        share, temperature = divmod(int(scores.argmax()), len(TEMPERATURES))
-        levels[count] = (TEMPERATURES[temperature], UNIFORM[share])
+        likelihoods = []
+        for locator, episode in runs:
+            photos = [query.photo for query in episode.queries]
+            found = locator.locate(photos, episode.examples[:count])
+            for one, query in zip(found, episode.queries, strict=True):
+                mass = one.density.mass.double()
+                cell = cell_of(torch.tensor(query.lat_lon, dtype=torch.float64), one.density.nside)
+                share = (mass.log() / temperature).softmax(-1)[:, cell]
+                likelihoods.append(share * len(mass) / (4 * math.pi))
+        mixed = (1 - uniform) * torch.stack(likelihoods) + uniform / (4 * math.pi)
+        best, warmest = divmod(int(mixed.log().mean(1).argmax()), len(TEMPERATURES))
+        levels[count] = (TEMPERATURES[warmest], UNIFORM[best])
     return levels
