@@ -15,15 +15,7 @@ from jaxtyping import Float, Int, UInt64
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from icgeo.baselines.head import (
-    HEAD_NSIDE,
-    Places,
-    Scalar,
-    TrainingSettings,
-    Vectors,
-    floored,
-    trunk,
-)
+from icgeo.baselines.head import HEAD_NSIDE, Loss, Places, TrainingSettings, Vectors, floored, trunk
 from icgeo.config import require
 from icgeo.sphere import as_lat_lon, healpix, to_lat_lon
 from icgeo.sphere.density import Density
@@ -192,7 +184,7 @@ class Planet(nn.Module):
         self.cells = PlanetCells(xyz, settings)
         self.trunk = trunk(features.shape[-1], settings.width, len(self.cells), depth=1)
 
-    def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Scalar:
+    def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Loss:
         """Return the cross-entropy of the cells."""
         return self.cells.loss(self.trunk(features), xyz)
 

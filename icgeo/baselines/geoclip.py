@@ -17,15 +17,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, pad
 
-from icgeo.baselines.head import (
-    HEAD_NSIDE,
-    Places,
-    Scalar,
-    TrainingSettings,
-    Vectors,
-    floored,
-    trunk,
-)
+from icgeo.baselines.head import HEAD_NSIDE, Loss, Places, TrainingSettings, Vectors, floored, trunk
 from icgeo.config import UsageError
 from icgeo.features import search
 from icgeo.sphere import (
@@ -248,7 +240,7 @@ class GeoClip(nn.Module):
         """Embed places at unit length."""
         return normalize(self.places(to_lat_lon(xyz)), dim=-1)
 
-    def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Scalar:
+    def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Loss:
         """Return the cross-entropy of each photo's place among those of batch and queue."""
         known = torch.cat((jitter(xyz, self.settings.batch_noise_km, generator), self.queue))
         logits = self.scale * self.embed_photos(features) @ self.embed_places(known).T

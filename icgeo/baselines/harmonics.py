@@ -19,7 +19,7 @@ from scipy.special import sph_harm_y_all
 from torch import Generator, Tensor, nn
 from torch.nn.functional import layer_norm, normalize
 
-from icgeo.baselines.head import Places, Scalar, TrainingSettings, Vectors
+from icgeo.baselines.head import Loss, Places, TrainingSettings, Vectors
 from icgeo.baselines.samples import density_of_samples
 from icgeo.sphere import EARTH_RADIUS_KM, angle, fibonacci_grid, random_rotation, to_lat_lon
 from icgeo.sphere.density import Density
@@ -166,7 +166,7 @@ class HarmonicDiffusion(nn.Module):
             beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False
         )
 
-    def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Scalar:
+    def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Loss:
         """Return the KL divergence of what codes stand for, over anchors drawn anew.
 
         Anchors are spread evenly and turned at random, and the places themselves are among them,

@@ -31,7 +31,7 @@ Vectors = Float[Tensor, "photos channels"]
 """Features of photos."""
 Places = Float[Tensor, "photos 3"]
 """Unit vectors to where they were taken."""
-Scalar = Float[Tensor, ""]
+Loss = Float[Tensor, ""]
 
 
 @runtime_checkable

@@ -10,15 +10,7 @@ from einops import rearrange
 from torch import Generator, Tensor, nn
 from torch.nn.functional import normalize
 
-from icgeo.baselines.head import (
-    HEAD_NSIDE,
-    Places,
-    Scalar,
-    TrainingSettings,
-    Vectors,
-    floored,
-    trunk,
-)
+from icgeo.baselines.head import HEAD_NSIDE, Loss, Places, TrainingSettings, Vectors, floored, trunk
 from icgeo.sphere import to_lat_lon, von_mises_fisher_log_prob
 from icgeo.sphere.density import Density
 
@@ -47,7 +39,7 @@ class VmfMixture(nn.Module):
         log_kappa = MOST_LOG_KAPPA - nn.functional.softplus(MOST_LOG_KAPPA - 1 - out[..., 4])
         return out[..., 0].log_softmax(-1), normalize(out[..., 1:4], dim=-1), log_kappa.exp()
 
-    def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Scalar:
+    def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Loss:
         """Return the mean negative log-likelihood in nats per steradian."""
         weight, mean, kappa = self.mixture(features)
         parts = weight + von_mises_fisher_log_prob(xyz[:, None], mean, kappa)

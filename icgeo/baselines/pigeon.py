@@ -12,7 +12,7 @@ from scipy.spatial import KDTree
 from torch import Generator, Tensor, nn
 
 from icgeo.baselines.geocells import CellDensities
-from icgeo.baselines.head import HEAD_NSIDE, Places, Scalar, TrainingSettings, Vectors, trunk
+from icgeo.baselines.head import HEAD_NSIDE, Loss, Places, TrainingSettings, Vectors, trunk
 from icgeo.config import require
 from icgeo.metrics.locations import Gazetteer
 from icgeo.sphere import EARTH_RADIUS_KM, angle, healpix, spherical_mean, to_lat_lon
@@ -229,7 +229,7 @@ class Pigeon(nn.Module):
         ):
             self.register_buffer(name, values)
 
-    def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Scalar:
+    def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Loss:
         """Return the cross-entropy with smooth labels (eq. 3)."""
         labels = smooth_labels(xyz, self.centres, self.settings.tau_km)
         return -(labels * self.trunk(features).log_softmax(-1)).sum(-1).mean()

@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 from torch.func import vjp
 from torch.nn.functional import gelu, layer_norm, normalize
 
-from icgeo.baselines.head import Places, Scalar, TrainingSettings, Vectors
+from icgeo.baselines.head import Loss, Places, TrainingSettings, Vectors
 from icgeo.baselines.samples import density_of_flow, density_of_samples, medoid
 from icgeo.sampling import Velocity, euler, guided, time_grid
 from icgeo.sphere import exp_map, log_map, north_east, sample_uniform, to_lat_lon
@@ -185,7 +185,7 @@ class SphereFlow(nn.Module):
             expansion=settings.expansion,
         )
 
-    def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Scalar:
+    def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Loss:
         """Return the mean square error of the velocity, or of the noise, at random times."""
         features, xyz = (
             repeat(x, "n c -> (n draws) c", draws=self.settings.draws) for x in (features, xyz)

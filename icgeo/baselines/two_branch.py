@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate, one_hot
 
-from icgeo.baselines.head import Places, Scalar, TrainingSettings, Vectors, floored
+from icgeo.baselines.head import Loss, Places, TrainingSettings, Vectors, floored
 from icgeo.data.photos import READ_SIDE, Photo
 from icgeo.data.pixels import square_pixels
 from icgeo.features import Photos
@@ -176,7 +176,7 @@ class TwoBranch(nn.Module):
         both = self.norm(torch.cat([x[:, 0] for x in branches], dim=-1))
         return [head(both) for head in self.heads]
 
-    def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Scalar:
+    def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Loss:
         """Return the weighted cross-entropies of the cells and of the scene."""
         *cells, scene = self.logits(features)
         classes = rearrange(features, "n (c p) -> n c p", c=4)[:, 3].long()
