@@ -15,14 +15,7 @@ from torch.nn.functional import normalize
 from icgeo.data.photos import Photo, read_photo
 from icgeo.prediction import Example, Prediction, add_seconds
 from icgeo.sampling import keyed_noise
-from icgeo.sphere import (
-    distance_km,
-    healpix,
-    kappa_of_length,
-    spherical_mean,
-    to_lat_lon,
-    to_xyz,
-)
+from icgeo.sphere import distance_km, healpix, kappa_of_length, spherical_mean, to_lat_lon, to_xyz
 from icgeo.sphere.density import Density
 
 NSIDE = 16
