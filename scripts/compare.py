@@ -91,6 +91,8 @@ def main(options: Options) -> None:
     folder = config.save_run(Path("runs") / options.name, options)
     opened = icgeo.features.open(options.features)
     features = Remembered(icgeo.features.CachedFeatures(opened, folder / "features"))
+    shots: tuple[int, ...]
+    names: tuple[str, ...]
     if options.benchmark == "photos":
         episodes, shots, names = photo_episodes(options), (10**6,), ("even", "odd")
         halves = dict(zip(names, (episodes[1::2], episodes[::2]), strict=True))

@@ -138,7 +138,7 @@ class Gallery:
             self.embeddings = normalize(torch.cat(parts), dim=-1)
         if quick is None:
             # torch 2.6 cannot tell
-            units = getattr(torch.cpu, "get_capabilities", dict)()
+            units: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
             quick = any(units.get(unit) for unit in ("avx512_bf16", "amx_bf16", "bf16"))
         self.quick = quick and len(self.lat_lon) >= BLOCK * SHORT_LIST
         if self.quick:

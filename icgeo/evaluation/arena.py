@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -143,7 +143,8 @@ def automatic_votes(rows: DataFrame, *, tie_km: float = TIE_KM) -> Iterator[Vote
 
 def by_query(rows: DataFrame) -> Iterator[tuple[str, int, list[Any]]]:
     """Gather the answers to each query at each number of shots."""
-    for (episode, query, shots), same in rows.groupby(["episode", "id", "shots"], sort=False):
+    for key, same in rows.groupby(["episode", "id", "shots"], sort=False):
+        episode, query, shots = cast("tuple[str, str, int]", key)
         yield f"{episode}/{query}", int(shots), [*same.itertuples()]
 
 
