@@ -47,7 +47,6 @@ class Features(Protocol):
 
     def encode(self, photos: Photos) -> Float[Tensor, "photos channels"]:
         """Encode photos, in float32 on the CPU."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +90,13 @@ class FrozenFeatures:
         """Return what some layers give on for each place of a photo, of any length, on the CPU.
 
         Raises:
-            ValueError: a layer that is not among `layers`.
+            ValueError: a layer that is not among `layers`, or there are none.
         """
+        if not self.layers:
+            raise ValueError(
+                f"expected features of a network with layers to look into, got {self.name!r}; take "
+                f"'tiny', {EFFICIENTNET!r} or a vision model of transformers"
+            )
         if unknown := [name for name in names if name not in self.layers]:
             raise ValueError(f"expected layers of {list(self.layers)}, got {unknown[0]!r}")
         seen: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -213,7 +217,7 @@ def open(
     if os.path.isfile(Path(name, "icgeo.json")):  # noqa: PTH113, false of names too long
         opener = _open_tiny
     if BLOCK_AT_TIME.fullmatch(name):
-        opener = partial(_open_block, device=str(device), **where)
+        opener = partial(_open_block, device=str(device), dtype=dtype, **where)
     prepare, network, layers = OPENERS.get(name, opener)(name, freeze)
     return FrozenFeatures(prepare, network, device, dtype, batch_size, layers, name)
 

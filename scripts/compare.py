@@ -1,14 +1,17 @@
 """Compare every way to locate photos on one benchmark: errors, likelihoods, costs, one table.
 
 Ways that learn get the same time of the processor: `train_seconds` on views of the Earth, or
-`fit_seconds` on the examples of an episode, which is all that an unseen world has.
+`fit_seconds` on the examples of an episode, which is all that an unseen world has. How sure the
+answers of those shown examples are is fitted on other episodes: worlds of families that `tiny` was
+trained and calibrated on, or the half of the photos that is not scored.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +46,11 @@ class Options:
     """Episodes of the Earth with examples."""
     queries: int = 16
     """Queries of an episode."""
+    calibration_worlds: int = 6
+    """Episodes by which answers from examples are made as sure as they are right; 0 leaves
+    densities as they come."""
+    calibration_queries: int = 16
+    """Queries of each of these."""
     earth_queries: int = 256
     """Queries of the Earth for the ways trained on it."""
     shots: tuple[int, ...] = (1, 4, 16, 32)
@@ -57,29 +65,70 @@ class Options:
     """Run folder under runs/."""
 
 
+@dataclass(frozen=True, eq=False)
+class Remembered:
+    """Features of photos that were seen lately, by the object: examples come again and again."""
+
+    features: Any
+    known: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+
+    def encode(self, photos: Sequence[Any]) -> Any:
+        """Encode those photos that are new."""
+        import torch
+
+        if len(self.known) > 500:
+            self.known.clear()
+        if new := [photo for photo in photos if id(photo) not in self.known]:
+            vectors = self.features.encode(new)
+            self.known.update({id(p): (p, v) for p, v in zip(new, vectors, strict=True)})
+        return torch.stack([self.known[id(photo)][1] for photo in photos])
+
+
 def main(options: Options) -> None:
     """Write `comparison.md`, `comparison.parquet` and `shots.png`; print the table."""
     from pandas import concat
 
     folder = config.save_run(Path("runs") / options.name, options)
-    features = icgeo.features.CachedFeatures(
-        icgeo.features.open(options.features), folder / "features"
-    )
-    make = partial(shown_ways, options, features)
+    opened = icgeo.features.open(options.features)
+    features = Remembered(icgeo.features.CachedFeatures(opened, folder / "features"))
+    shots: tuple[int, ...]
+    names: tuple[str, ...]
     if options.benchmark == "photos":
-        parts = [compare(make, photo_episodes(options), (10**6,), folder / "photos")]
+        episodes, shots, names = photo_episodes(options), (10**6,), ("even", "odd")
+        halves = dict(zip(names, (episodes[1::2], episodes[::2]), strict=True))
     else:
-        parts = [compare(make, orbit_episodes(options), options.shots, folder / "shown")]
-        if options.train_seconds and trained_ways(options):
-            parts.insert(0, compare_trained(options, features, folder))
+        episodes, shots, names = orbit_episodes(options), options.shots, ("worlds",)
+        halves = {"worlds": calibration_episodes(options)}
+    makers = [
+        calibrated_ways(options, features, halves[name], shots, folder / f"{name}.json")
+        for name in names
+    ]
+    made = [
+        (episode, makers[number % len(makers)](episode)) for number, episode in enumerate(episodes)
+    ]
+    parts = [compare(made, shots, folder / "shown")]
+    if options.benchmark == "orbit" and options.train_seconds and trained_ways(options):
+        parts.insert(0, compare_trained(options, features, folder))
     rows, costs = (concat(part, ignore_index=True) for part in zip(*parts, strict=True))
     rows = icgeo.evaluation.episodes.name_groups(rows)
+    if options.benchmark == "photos":  # some have a neighbour that is no example: one table
+        rows["shots"] = rows.shots.max()
     text = tell(options, rows, costs, folder)
     (folder / "comparison.md").write_text(text + "\n", encoding="utf-8")
     print(text)
 
 
-def shown_ways(options: Options, features: Any, episode: Any) -> dict[str, Any]:
+@lru_cache
+def own_features(name: str) -> Any:
+    """Open what a way looks at photos with, where that is not what the others are given."""
+    from icgeo.baselines.registry import WAYS
+
+    return Remembered(own) if (own := WAYS[name].features) else None
+
+
+def shown_ways(
+    options: Options, features: Any, spread: Any, episode: Any, names: Sequence[str] = ()
+) -> dict[str, Any]:
     """Make the ways that are shown examples, or fitted on them."""
     from icgeo.baselines import AlikeParts, Chance, Reranked, Retrieval
     from icgeo.baselines.constant import MeanOfExamples, Population
@@ -87,20 +136,75 @@ def shown_ways(options: Options, features: Any, episode: Any) -> dict[str, Any]:
     from icgeo.baselines.retrieval import KernelRetrieval
     from icgeo.training.heads import InContextHead
 
-    ways: dict[str, Any] = {"chance": Chance(), "mean of examples": MeanOfExamples()}
+    fit: dict[str, Any] = {"seconds": options.fit_seconds, "seed": options.seed}
+    ways: dict[str, Callable[[], Any]] = {
+        "chance": Chance,
+        "mean of examples": MeanOfExamples,
+        "retrieval": lambda: Retrieval(features, spread),
+        "kernel retrieval": lambda: KernelRetrieval(features),
+        "re-ranked": lambda: Reranked(features, name="re-ranked"),
+        "cross-correlation": AlikeParts,
+    }
     if episode.is_earth:
-        ways["population"] = Population()
-    ways["retrieval"] = Retrieval(features)
-    ways["kernel retrieval"] = KernelRetrieval(features)
-    if "re-ranked" in (options.ways or ("re-ranked",)):
-        ways["re-ranked"] = Reranked(features, name="re-ranked")
-    ways["cross-correlation"] = AlikeParts()
+        ways["population"] = Population
     for name, way in WAYS.items():
-        fit: dict[str, Any] = {"seconds": options.fit_seconds, "seed": options.seed}
-        ways[name] = InContextHead((way.features or features).encode, way, name, **fit)
+        see = (own_features(name) or features).encode
+        ways[name] = partial(InContextHead, see, way, name, **fit)
     if options.benchmark == "orbit":
-        ways["tiny"] = icgeo.Geolocator(prompt=episode.prompt, name="tiny")
-    return {name: way for name, way in ways.items() if name in (options.ways or ways)}
+        ways["tiny"] = lambda: icgeo.Geolocator(prompt=episode.prompt, name="tiny")
+    chosen = names or options.ways or ways
+    return {name: make() for name, make in ways.items() if name in chosen}
+
+
+def calibrated_ways(
+    options: Options, features: Any, others: Sequence[Any], shots: Sequence[int], path: Path
+) -> Callable[[Any], dict[str, Any]]:
+    """Fit how sure answers are on other episodes; return what makes the ways of an episode."""
+    from icgeo.baselines.calibrated import Calibrated, fit_levels
+    from icgeo.baselines.retrieval import TINY_SPREAD
+
+    if not (options.calibration_worlds and others):
+        return partial(shown_ways, options, features, TINY_SPREAD)
+    spread = fit_retrieval_spread(features, others, shots)
+    known = json.loads(path.read_text()) if path.exists() else {}
+    for name in shown_ways(options, features, spread, others[0]):
+        # chance knows nothing, and tiny is calibrated on its own worlds
+        if name in known or name in ("chance", "tiny"):
+            continue
+        runs = [(shown_ways(options, features, spread, one, [name])[name], one) for one in others]
+        known[name] = fit_levels(runs, shots)
+        path.write_text(json.dumps(known, indent=1))
+        print(name, known[name], flush=True)
+    known = json.loads(path.read_text()) if path.exists() else {}
+    levels = {name: {int(n): tuple(pair) for n, pair in of.items()} for name, of in known.items()}
+
+    def make(episode: Any) -> dict[str, Any]:
+        ways = shown_ways(options, features, spread, episode)
+        return {n: Calibrated(w, levels[n]) if n in levels else w for n, w in ways.items()}
+
+    return make
+
+
+def fit_retrieval_spread(features: Any, episodes: Sequence[Any], shots: Sequence[int]) -> Any:
+    """Fit how sure retrieval by these features is, from the most alike examples of episodes."""
+    import torch
+
+    from icgeo.sphere import angle, to_xyz
+    from icgeo.training.calibration import fit_spread
+
+    cosines, angles = [], []
+    for episode in episodes:
+        examples = episode.examples[: max(shots)]
+        known = features.encode([one.image for one in examples])
+        alike = features.encode([query.photo for query in episode.queries]) @ known.T
+        places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
+        truth = torch.tensor([query.lat_lon for query in episode.queries], dtype=torch.float64)
+        far = angle(to_xyz(truth)[:, None], to_xyz(places))
+        for count in episode.shots(shots):
+            cosine, number = alike[:, :count].max(-1)
+            cosines.append(cosine.double())
+            angles.append(far.gather(1, number[:, None])[:, 0])
+    return fit_spread(torch.cat(cosines), torch.cat(angles), steepest=10.0)
 
 
 def trained_ways(options: Options) -> set[str]:
@@ -127,14 +231,26 @@ def orbit_episodes(options: Options) -> list[Any]:
     return earth + group_episodes(UNSEEN, options.worlds, seed=options.seed, **take)
 
 
+def calibration_episodes(options: Options) -> list[Any]:
+    """Take episodes of worlds of the families of training, none of which is scored."""
+    from icgeo.evaluation.episodes import SEEN, group_episodes
+
+    take: dict[str, Any] = {"queries": options.calibration_queries, "shots": max(options.shots)}
+    return group_episodes(SEEN, options.calibration_worlds, seed=options.seed + 1, **take)
+
+
 def photo_episodes(options: Options) -> list[Any]:
     """Make an episode of each photo: all others that are far enough are its examples."""
     import torch
 
+    from icgeo.data.photos import READ_SIDE, read_photo
     from icgeo.evaluation.episodes import PHOTOS, Episode, Query
     from icgeo.prediction import as_examples
 
-    photos = as_examples(options.photos)
+    photos = [
+        replace(one, image=read_photo(one.image, size_hint=READ_SIDE))
+        for one in as_examples(options.photos)
+    ]
     places = torch.tensor([[one.lat, one.lon] for one in photos])
     apart = icgeo.sphere.distance_km(places[:, None], places) >= options.apart_km
     return [
@@ -149,12 +265,11 @@ def photo_episodes(options: Options) -> list[Any]:
 
 
 def compare(
-    make: Callable[[Any], dict[str, Any]], episodes: Sequence[Any], shots: Any, folder: Path
+    made: Sequence[tuple[Any, dict[str, Any]]], shots: Any, folder: Path
 ) -> tuple[Any, Any]:
-    """Evaluate ways on episodes; return rows, and what a query costs each way."""
+    """Evaluate the ways of episodes; return rows, and what a query costs each way."""
     from pandas import DataFrame
 
-    made = [(episode, make(episode)) for episode in episodes]
     runs = [(way, episode) for episode, ways in made for way in ways.values()]
     rows = icgeo.evaluation.evaluate(runs, folder=folder, shots=shots, baselines=False)
     episode, ways = made[0]
@@ -163,7 +278,7 @@ def compare(
     for name, way in ways.items():
         way.locate([query], examples)  # what is loaded once is no cost of a query
         mib = peak_mib(lambda way=way: way.locate([query], examples))  # type: ignore[misc]
-        trained = getattr(way, "seconds", None) or getattr(way, "trained_seconds", None)
+        trained = getattr(getattr(way, "locator", way), "seconds", None)
         costs.append({"locator": name, "shown": shots[0] > 0, "mib": mib, "trained": trained})
     return rows, DataFrame(costs)
 
@@ -211,7 +326,7 @@ def compare_trained(options: Options, features: Any, folder: Path) -> tuple[Any,
         return {name: way for name, way in made.items() if name in (options.ways or made)}
 
     earth = world_episode(EARTH, 9, queries=options.earth_queries, shots=0, seed=options.seed)
-    rows, costs = compare(ways, [earth], (0,), folder / "trained")
+    rows, costs = compare([(earth, ways(earth))], (0,), folder / "trained")
     learned = costs.locator.isin(list(WAYS))
     return rows, costs.assign(trained=costs.trained.where(~learned, options.train_seconds))
 

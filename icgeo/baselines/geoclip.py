@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, pad
 
-from icgeo.baselines.head import HEAD_NSIDE, TrainingSettings, floored, trunk
+from icgeo.baselines.head import HEAD_NSIDE, Loss, Places, TrainingSettings, Vectors, floored, trunk
 from icgeo.config import UsageError
 from icgeo.features import search
 from icgeo.sphere import (
@@ -40,6 +40,8 @@ LEAST_TEMPERATURE = 0.01
 """As in CLIP: the learned factor on cosines is clipped at 100."""
 SHORT_LIST, BLOCK = 64, 128
 """Places that are scored twice, of blocks of so many neighbours in the gallery."""
+SEARCHED_AT_ONCE = 128
+"""Photos; of more the products with 100,000 places leave the cache."""
 WEIGHTS = "geoclip/model/weights/location_encoder_weights.pth"
 GALLERY = "geoclip/model/gps_gallery/coordinates_100K.csv"
 
@@ -123,7 +125,8 @@ class Gallery:
     """Places whose embeddings are kept, at unit length; a search is one product with them.
 
     Where the processor has units for bfloat16 (`quick`), that product makes a short list, which is
-    scored again in float32.
+    scored again in float32. A photo of which more places may be among the best, for all that
+    bfloat16 can be wrong, is scored in float32 with all.
     """
 
     def __init__(
@@ -133,11 +136,15 @@ class Gallery:
         with torch.inference_mode():
             parts = [encoder(part) for part in self.lat_lon.split(at_once)]
             self.embeddings = normalize(torch.cat(parts), dim=-1)
-        units = torch.cpu.get_capabilities()
-        has_units = bool(units.get("avx512_bf16") or units.get("amx_bf16") or units.get("bf16"))
-        self.quick = has_units if quick is None else quick
-        empty = -len(self.embeddings) % BLOCK
-        self._coarse = pad(self.embeddings, (0, 0, 0, empty)).bfloat16() if self.quick else None
+        if quick is None:
+            # torch 2.6 cannot tell
+            units: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+            quick = any(units.get(unit) for unit in ("avx512_bf16", "amx_bf16", "bf16"))
+        self.quick = quick and len(self.lat_lon) >= BLOCK * SHORT_LIST
+        if self.quick:
+            coarse = self.embeddings.bfloat16()
+            self._off = (self.embeddings - coarse.float()).norm(dim=-1).max()
+            self._coarse = pad(coarse, (0, 0, 0, -len(coarse) % BLOCK))
 
     @torch.inference_mode()
     def top(
@@ -145,24 +152,33 @@ class Gallery:
     ) -> tuple[Float[Tensor, "photos count"], Float[Tensor, "photos count 2"]]:
         """Return the cosines of the places most alike, falling, and the places in degrees."""
         photos = normalize(photos, dim=-1)
-        if (
-            self._coarse is None
-            or count > SHORT_LIST // 4
-            or len(self.lat_lon) < BLOCK * SHORT_LIST
-        ):
+        if not self.quick or count > SHORT_LIST // 4:
             cosines, numbers = search(self.embeddings, photos, count)
             return cosines, self.lat_lon[numbers]
-        coarse = photos.bfloat16() @ self._coarse.T
-        coarse[:, len(self.embeddings) :] = -math.inf  # what fills the last block
-        blocks = rearrange(coarse, "photos (blocks n) -> photos blocks n", n=BLOCK)
+        parts = [self._quick_top(part, count) for part in photos.split(SEARCHED_AT_ONCE)]
+        cosines, numbers, unsure = (torch.cat(part) for part in zip(*parts, strict=True))
+        if unsure.any():
+            cosines[unsure], numbers[unsure] = search(self.embeddings, photos[unsure], count)
+        return cosines, self.lat_lon[numbers]
+
+    def _quick_top(self, photos: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return cosines and numbers of places, and whether others may be more alike."""
+        rough = photos.bfloat16()
+        coarse = self._coarse @ rough.T
+        coarse[len(self.embeddings) :] = -math.inf  # what fills the last block
+        blocks = rearrange(coarse, "(blocks n) photos -> blocks n photos", n=BLOCK)
         # the best places of all lie in the blocks whose best are best
-        best = blocks.amax(-1).topk(min(SHORT_LIST, blocks.shape[1])).indices
-        within = blocks.take_along_dim(best[..., None], dim=1).flatten(1)
-        short = within.topk(SHORT_LIST).indices
-        numbers = best.gather(1, short // BLOCK) * BLOCK + short % BLOCK
+        best = blocks.amax(1).topk(SHORT_LIST, dim=0).indices
+        within = blocks.take_along_dim(best[:, None], dim=0)
+        said, short = rearrange(within, "blocks n photos -> photos (blocks n)").topk(SHORT_LIST)
+        numbers = best.T.gather(1, short // BLOCK) * BLOCK + short % BLOCK
         exact = (self.embeddings[numbers] @ photos[..., None])[..., 0]
         cosines, order = exact.topk(count)
-        return cosines, self.lat_lon[numbers.gather(1, order)]
+        numbers = numbers.gather(1, order)
+        # Cauchy and Schwarz bound what the rounding of both does; that of the product is relative
+        last = said[:, -1].float()
+        off = self._off + (photos - rough.float()).norm(dim=-1) * (1 + self._off)
+        return cosines, numbers, cosines[:, -1] <= last + off + 1.01 * 2**-9 * last.abs()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,9 +217,7 @@ class GeoClip(nn.Module):
 
     queue: Tensor
 
-    def __init__(
-        self, features: Float[Tensor, "photos channels"], xyz: Tensor, settings: GeoClipSettings
-    ) -> None:
+    def __init__(self, features: Vectors, xyz: Places, settings: GeoClipSettings) -> None:
         super().__init__()
         self.settings = settings
         self.places = LocationEncoder(settings.width, settings.sigmas, settings.embedded)
@@ -218,9 +232,7 @@ class GeoClip(nn.Module):
         """Factor on cosines, one over the temperature."""
         return self.log_scale.clamp(max=-math.log(LEAST_TEMPERATURE)).exp()
 
-    def embed_photos(
-        self, features: Float[Tensor, "photos channels"]
-    ) -> Float[Tensor, "photos embedded"]:
+    def embed_photos(self, features: Vectors) -> Float[Tensor, "photos embedded"]:
         """Embed photos at unit length."""
         return normalize(self.photos(features), dim=-1)
 
@@ -228,12 +240,7 @@ class GeoClip(nn.Module):
         """Embed places at unit length."""
         return normalize(self.places(to_lat_lon(xyz)), dim=-1)
 
-    def loss(
-        self,
-        features: Float[Tensor, "photos channels"],
-        xyz: Float[Tensor, "photos 3"],
-        generator: Generator,
-    ) -> Float[Tensor, ""]:
+    def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Loss:
         """Return the cross-entropy of each photo's place among those of batch and queue."""
         known = torch.cat((jitter(xyz, self.settings.batch_noise_km, generator), self.queue))
         logits = self.scale * self.embed_photos(features) @ self.embed_places(known).T
@@ -241,7 +248,7 @@ class GeoClip(nn.Module):
         self.queue = torch.cat((new, self.queue))[: len(self.queue)]
         return cross_entropy(logits, torch.arange(len(xyz), device=xyz.device))
 
-    def densities(self, features: Float[Tensor, "photos channels"]) -> list[Density]:
+    def densities(self, features: Vectors) -> list[Density]:
         """Return the softmax over the cells of a grid, for the places of any photos at all."""
         if self._cells is None:
             cells = healpix.cell_xyz(HEAD_NSIDE).float().to(self.queue.device)

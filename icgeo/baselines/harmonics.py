@@ -19,7 +19,7 @@ from scipy.special import sph_harm_y_all
 from torch import Generator, Tensor, nn
 from torch.nn.functional import layer_norm, normalize
 
-from icgeo.baselines.head import TrainingSettings
+from icgeo.baselines.head import Loss, Places, TrainingSettings, Vectors
 from icgeo.baselines.samples import density_of_samples
 from icgeo.sphere import EARTH_RADIUS_KM, angle, fibonacci_grid, random_rotation, to_lat_lon
 from icgeo.sphere.density import Density
@@ -155,12 +155,7 @@ class HarmonicDiffusion(nn.Module):
     known: Tensor
     places: Tensor
 
-    def __init__(
-        self,
-        features: Float[Tensor, "photos channels"],
-        xyz: Float[Tensor, "photos 3"],
-        settings: HarmonicsSettings,
-    ) -> None:
+    def __init__(self, features: Vectors, xyz: Places, settings: HarmonicsSettings) -> None:
         super().__init__()
         self.settings = settings
         self.register_buffer("known", normalize(features, dim=-1))
@@ -171,12 +166,7 @@ class HarmonicDiffusion(nn.Module):
             beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False
         )
 
-    def loss(
-        self,
-        features: Float[Tensor, "photos channels"],
-        xyz: Float[Tensor, "photos 3"],
-        generator: Generator,
-    ) -> Float[Tensor, ""]:
+    def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Loss:
         """Return the KL divergence of what codes stand for, over anchors drawn anew.
 
         Anchors are spread evenly and turned at random, and the places themselves are among them,
@@ -201,9 +191,7 @@ class HarmonicDiffusion(nn.Module):
         return divergence + (said - codes).square().mean()
 
     @torch.no_grad()
-    def codes(
-        self, features: Float[Tensor, "photos channels"], count: int
-    ) -> Float[Tensor, "photos count codes"]:
+    def codes(self, features: Vectors, count: int) -> Float[Tensor, "photos count codes"]:
         """Draw codes of each photo (DDPM; Ho et al. 2020); the noise is the same for all photos."""
         generator = Generator().manual_seed(self.settings.seed)
         size = (self.settings.degree + 1) ** 2
@@ -226,13 +214,13 @@ class HarmonicDiffusion(nn.Module):
             results.append(self.noise.step(one, t, before, generator=generator).prev_sample)
         return torch.stack(results)
 
-    def densities(self, features: Float[Tensor, "photos channels"]) -> list[Density]:
+    def densities(self, features: Vectors) -> list[Density]:
         """Return the density of the places that are drawn of each photo."""
         drawn = cell_probability(self.codes(features, self.settings.draws), self.settings.nside)
         places = (seek_mode(one, self.settings.rho_deg) for one in drawn)
         return [density_of_samples(xyz, nside=self.settings.nside) for xyz in places]
 
-    def points(self, features: Float[Tensor, "photos channels"]) -> Float[Tensor, "photos 2"]:
+    def points(self, features: Vectors) -> Float[Tensor, "photos 2"]:
         """Return the mode of what the codes of each photo stand for, taken together, in degrees."""
         drawn = cell_probability(self.codes(features, self.settings.draws), self.settings.nside)
         modes = seek_mode(drawn.mean(1), self.settings.rho_deg)

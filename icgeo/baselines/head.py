@@ -27,6 +27,13 @@ HEAD_NSIDE = 64
 """Of the densities of heads: cells of 0.9 degrees."""
 
 
+Vectors = Float[Tensor, "photos channels"]
+"""Features of photos."""
+Places = Float[Tensor, "photos 3"]
+"""Unit vectors to where they were taken."""
+Loss = Float[Tensor, ""]
+
+
 @runtime_checkable
 class Head(Protocol):
     """Turns features of photos into densities, and says how wrong it is."""
@@ -38,11 +45,9 @@ class Head(Protocol):
         generator: Generator,
     ) -> Float[Tensor, ""]:
         """Return the mean loss of photos taken at these unit vectors; the generator is a CPU's."""
-        ...
 
     def densities(self, features: Float[Tensor, "items *album channels"]) -> list[Density]:
         """Return where each photo was taken."""
-        ...
 
 
 @runtime_checkable
@@ -53,7 +58,6 @@ class PointingHead(Head, Protocol):
         self, features: Float[Tensor, "items *album channels"]
     ) -> Float[Tensor, "items *album 2"]:
         """Return its answers, in degrees."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

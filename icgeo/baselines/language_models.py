@@ -61,25 +61,20 @@ class LanguageModel(Protocol):
     @property
     def at_once(self) -> int:
         """How many questions it takes at the same time."""
-        ...
 
     @property
     def fingerprint(self) -> str:
         """All but the conversation that an answer depends on."""
-        ...
 
     @property
     def usd_per_million(self) -> tuple[float, float] | None:
         """Price of a million tokens of questions and of answers in US dollars, if it is known."""
-        ...
 
     def count(self, turns: Sequence[Turn]) -> tuple[int, int]:
         """Estimate the tokens of the question, and bound those of the answer."""
-        ...
 
     def ask(self, turns: Sequence[Turn]) -> Reply:
         """Answer; raise a UsageError for what fails whatever is asked."""
-        ...
 
 
 def as_jpeg(photo: Photo, side: int) -> bytes:

@@ -66,8 +66,6 @@ class AlikeParts:
     """Gives the cells of photos their descriptors."""
     settings: MatchSettings = PIXEL_MATCHING
     photo_size: int = 64
-    seed: int = 0
-    """Of `Chance`, which answers where there is no example."""
     name: str = CROSS_CORRELATION
 
     @classmethod
@@ -85,7 +83,7 @@ class AlikeParts:
     ) -> list[Prediction]:
         """Locate each photo from the examples of these numbers; one row of them is for all."""
         if not (photos and chosen.numel()):
-            return Chance(self.seed).locate(photos, [])
+            return Chance().locate(photos, [])
         start = time.perf_counter()
         used, numbers = chosen.unique(return_inverse=True)
         examples = [bank[number] for number in used.tolist()]
@@ -118,11 +116,9 @@ class PointMatcher(Protocol):
 
     def describe(self, photo: Photo) -> Points:
         """Find points of a photo and describe them."""
-        ...
 
     def match(self, a: Points, b: Points) -> Int[Tensor, "matches 2"]:
         """Return the numbers of points of both that show the same."""
-        ...
 
 
 class XFeatMatcher:

@@ -12,7 +12,7 @@ from scipy.spatial import KDTree
 from torch import Generator, Tensor, nn
 
 from icgeo.baselines.geocells import CellDensities
-from icgeo.baselines.head import HEAD_NSIDE, TrainingSettings, trunk
+from icgeo.baselines.head import HEAD_NSIDE, Loss, Places, TrainingSettings, Vectors, trunk
 from icgeo.config import require
 from icgeo.metrics.locations import Gazetteer
 from icgeo.sphere import EARTH_RADIUS_KM, angle, healpix, spherical_mean, to_lat_lon
@@ -46,7 +46,7 @@ class PigeonSettings(TrainingSettings):
 
 
 def smooth_labels(
-    xyz: Float[Tensor, "photos 3"], centres: Float[Tensor, "cells 3"], tau_km: float
+    xyz: Places, centres: Float[Tensor, "cells 3"], tau_km: float
 ) -> Float[Tensor, "photos cells"]:
     """Return exp(-(d - least d) / tau) of the distances to cells (eq. 2); not normalised."""
     km = EARTH_RADIUS_KM * angle(xyz[:, None], centres)
@@ -65,7 +65,7 @@ class SemanticCells:
     region has none, and of the world where the country has none: every place is in one cell.
     """
 
-    def __init__(self, xyz: Float[Tensor, "photos 3"], settings: PigeonSettings) -> None:
+    def __init__(self, xyz: Places, settings: PigeonSettings) -> None:
         self.points = xyz.double().numpy()
         self.labels = self._labels(self.points) if settings.borders else None
         groups = self._groups(settings.minimum)
@@ -210,9 +210,7 @@ class Pigeon(nn.Module):
     places: Tensor
     owner: Tensor
 
-    def __init__(
-        self, features: Float[Tensor, "photos channels"], xyz: Tensor, settings: PigeonSettings
-    ) -> None:
+    def __init__(self, features: Vectors, xyz: Places, settings: PigeonSettings) -> None:
         super().__init__()
         self.settings = settings
         cells = SemanticCells(xyz, settings)
@@ -231,21 +229,16 @@ class Pigeon(nn.Module):
         ):
             self.register_buffer(name, values)
 
-    def loss(
-        self,
-        features: Float[Tensor, "photos channels"],
-        xyz: Float[Tensor, "photos 3"],
-        generator: Generator,
-    ) -> Float[Tensor, ""]:
+    def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Loss:
         """Return the cross-entropy with smooth labels (eq. 3)."""
         labels = smooth_labels(xyz, self.centres, self.settings.tau_km)
         return -(labels * self.trunk(features).log_softmax(-1)).sum(-1).mean()
 
-    def densities(self, features: Float[Tensor, "photos channels"]) -> list[Density]:
+    def densities(self, features: Vectors) -> list[Density]:
         """Return the probability of each cell, spread over it."""
         return self.spread(self.trunk(features).softmax(-1))
 
-    def points(self, features: Float[Tensor, "photos channels"]) -> Float[Tensor, "photos 2"]:
+    def points(self, features: Vectors) -> Float[Tensor, "photos 2"]:
         """Return the best prototype of the best cells, or the centre of the cell if that is far."""
         cell = self.trunk(features).softmax(-1)
         top = cell.topk(min(self.settings.top, cell.shape[-1])).indices

@@ -95,14 +95,12 @@ class KernelRetrieval:
     """Most examples that have a weight."""
     uniform: float = 0.05
     """Share of the density that is uniform."""
-    seed: int = 0
-    """Of `Chance`, which answers where there is no example."""
     name: str = "kernel retrieval"
 
     def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
         """Locate each photo from the examples nearest in features."""
         if not (photos and examples):
-            return Chance(self.seed).locate(photos, examples)
+            return Chance().locate(photos, examples)
         start = time.perf_counter()
         known, query = (
             self.features.encode(images).double()

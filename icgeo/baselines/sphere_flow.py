@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 from torch.func import vjp
 from torch.nn.functional import gelu, layer_norm, normalize
 
-from icgeo.baselines.head import TrainingSettings
+from icgeo.baselines.head import Loss, Places, TrainingSettings, Vectors
 from icgeo.baselines.samples import density_of_flow, density_of_samples, medoid
 from icgeo.sampling import Velocity, euler, guided, time_grid
 from icgeo.sphere import exp_map, log_map, north_east, sample_uniform, to_lat_lon
@@ -30,9 +30,7 @@ Interpolant = tuple[Float[Tensor, "photos 3"], Float[Tensor, "photos 3"]]
 """Where a place is that is part noise, and what the network should say of it."""
 
 
-def geodesic(
-    xyz: Float[Tensor, "photos 3"], noise: Float[Tensor, "photos 3"], share: Tensor
-) -> Interpolant:
+def geodesic(xyz: Places, noise: Places, share: Tensor) -> Interpolant:
     """Go from the place along the great circle to the noise; the velocity there."""
     whole = log_map(xyz, noise)
     length = whole.norm(dim=-1, keepdim=True)
@@ -40,16 +38,12 @@ def geodesic(
     return exp_map(xyz, share * whole), velocity
 
 
-def straight(
-    xyz: Float[Tensor, "photos 3"], noise: Float[Tensor, "photos 3"], share: Tensor
-) -> Interpolant:
+def straight(xyz: Places, noise: Places, share: Tensor) -> Interpolant:
     """Go straight through R^3 to the noise, and say the velocity: flow matching."""
     return (1 - share) * xyz + share * noise, noise - xyz
 
 
-def preserving(
-    xyz: Float[Tensor, "photos 3"], noise: Float[Tensor, "photos 3"], share: Tensor
-) -> Interpolant:
+def preserving(xyz: Places, noise: Places, share: Tensor) -> Interpolant:
     """Mix place and noise in R^3, the variance kept, and say the noise: diffusion."""
     return (1 - share).sqrt() * xyz + share.sqrt() * noise, noise
 
@@ -130,7 +124,7 @@ class ConditionedMLP(nn.Module):
         self,
         xyz: Float[Tensor, "photos points 3"],
         share: Float[Tensor, " photos"],
-        features: Float[Tensor, "photos channels"],
+        features: Vectors,
     ) -> Float[Tensor, "photos points 3"]:
         """Return the velocity, or the noise, at points of each photo."""
         time = self.time(get_timestep_embedding(1000 * share, self.width // 4).to(xyz))
@@ -179,12 +173,7 @@ class SphereFlow(nn.Module):
     Its point is the medoid of guided samples (the paper takes one sample).
     """
 
-    def __init__(
-        self,
-        features: Float[Tensor, "photos channels"],
-        xyz: Float[Tensor, "photos 3"],
-        settings: SphereFlowSettings,
-    ) -> None:
+    def __init__(self, features: Vectors, xyz: Places, settings: SphereFlowSettings) -> None:
         super().__init__()
         if settings.way not in INTERPOLANTS:
             raise ValueError(f"expected a way of {sorted(INTERPOLANTS)}, got {settings.way!r}")
@@ -196,12 +185,7 @@ class SphereFlow(nn.Module):
             expansion=settings.expansion,
         )
 
-    def loss(
-        self,
-        features: Float[Tensor, "photos channels"],
-        xyz: Float[Tensor, "photos 3"],
-        generator: Generator,
-    ) -> Float[Tensor, ""]:
+    def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Loss:
         """Return the mean square error of the velocity, or of the noise, at random times."""
         features, xyz = (
             repeat(x, "n c -> (n draws) c", draws=self.settings.draws) for x in (features, xyz)
@@ -223,7 +207,7 @@ class SphereFlow(nn.Module):
             return said
         return said - (said * state).sum(-1, keepdim=True) * state
 
-    def field(self, features: Float[Tensor, "photos channels"], guidance: float = 0.0) -> Velocity:
+    def field(self, features: Vectors, guidance: float = 0.0) -> Velocity:
         """Return the velocity in t (of diffusion, the noise) of points [photos, points, 3]."""
 
         def told(condition: Tensor) -> Velocity:
@@ -240,7 +224,7 @@ class SphereFlow(nn.Module):
 
     @torch.no_grad()
     def samples(
-        self, features: Float[Tensor, "photos channels"], count: int, *, guidance: float = 0.0
+        self, features: Vectors, count: int, *, guidance: float = 0.0
     ) -> Float[Tensor, "photos count 3"]:
         """Draw places of each photo; the noise is the same for all photos."""
         generator = Generator().manual_seed(self.settings.seed)
@@ -268,7 +252,7 @@ class SphereFlow(nn.Module):
             state = math.sqrt(1 - then) * mean + math.sqrt(then) * noise
         return mean
 
-    def points(self, features: Float[Tensor, "photos channels"]) -> Float[Tensor, "photos 2"]:
+    def points(self, features: Vectors) -> Float[Tensor, "photos 2"]:
         """Return the medoid of 16 guided samples of each photo, in degrees."""
         return to_lat_lon(
             medoid(self.samples(features, 16, guidance=self.settings.guidance).double())
@@ -276,7 +260,7 @@ class SphereFlow(nn.Module):
 
     @torch.no_grad()
     def log_prob(
-        self, features: Float[Tensor, "photos channels"], xyz: Float[Tensor, "photos points 3"]
+        self, features: Vectors, xyz: Float[Tensor, "photos points 3"]
     ) -> Float[Tensor, "photos points"]:
         """Return exact log-densities in nats per steradian; of the way "sphere" alone."""
         if self.way != "sphere":
@@ -285,7 +269,7 @@ class SphereFlow(nn.Module):
         return follow_volume(self.field(features), xyz, times)[1] - math.log(4 * math.pi)
 
     @torch.no_grad()
-    def densities(self, features: Float[Tensor, "photos channels"]) -> list[Density]:
+    def densities(self, features: Vectors) -> list[Density]:
         """Return the density of each photo: of the flow on the sphere exactly, else of samples."""
         if self.way != "sphere":
             drawn = self.samples(features, 256).cpu()
@@ -302,6 +286,6 @@ class SphereFlow(nn.Module):
         samples = self.samples(features[None], 64)[0].double().cpu()
         return density_of_flow(to_noise, samples, self.settings.nside)
 
-    def localizability(self, features: Float[Tensor, "photos channels"]) -> Float[Tensor, "photos"]:
+    def localizability(self, features: Vectors) -> Float[Tensor, "photos"]:
         """Return how well each photo can be located: minus the entropy in nats."""
         return torch.tensor([-density.entropy() for density in self.densities(features)])

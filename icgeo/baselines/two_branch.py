@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate, one_hot
 
-from icgeo.baselines.head import TrainingSettings, floored
+from icgeo.baselines.head import Loss, Places, TrainingSettings, Vectors, floored
 from icgeo.data.photos import READ_SIDE, Photo
 from icgeo.data.pixels import square_pixels
 from icgeo.features import Photos
@@ -128,12 +128,7 @@ class TwoBranch(nn.Module):
 
     seen: Tensor
 
-    def __init__(
-        self,
-        features: Float[Tensor, "photos channels"],
-        xyz: Float[Tensor, "photos 3"],
-        settings: TwoBranchSettings,
-    ) -> None:
+    def __init__(self, features: Vectors, xyz: Places, settings: TwoBranchSettings) -> None:
         super().__init__()
         self.settings, width = settings, settings.width
         self.size = round((features.shape[-1] / 4) ** 0.5)
@@ -161,7 +156,7 @@ class TwoBranch(nn.Module):
         sums = 1e-6 * cell_xyz(settings.nsides[-1])
         self.register_buffer("seen", sums.index_add(0, fine, xyz.double().cpu()).float())
 
-    def logits(self, features: Float[Tensor, "photos channels"]) -> list[Tensor]:
+    def logits(self, features: Vectors) -> list[Tensor]:
         """Return logits of the cells, coarse to fine, and of the scenes."""
         planes = rearrange(features, "n (c h w) -> n c h w", c=4, h=self.size)
         colours = rearrange(self.palette(planes[:, 3].long()), "n h w c -> n c h w")
@@ -181,12 +176,7 @@ class TwoBranch(nn.Module):
         both = self.norm(torch.cat([x[:, 0] for x in branches], dim=-1))
         return [head(both) for head in self.heads]
 
-    def loss(
-        self,
-        features: Float[Tensor, "photos channels"],
-        xyz: Float[Tensor, "photos 3"],
-        generator: Generator,
-    ) -> Float[Tensor, ""]:
+    def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Loss:
         """Return the weighted cross-entropies of the cells and of the scene."""
         *cells, scene = self.logits(features)
         classes = rearrange(features, "n (c p) -> n c p", c=4)[:, 3].long()
@@ -209,11 +199,11 @@ class TwoBranch(nn.Module):
         parts = [x.log_softmax(-1).repeat_interleave(count // x.shape[-1], -1) for x in cells]
         return torch.stack(parts).sum(0)
 
-    def densities(self, features: Float[Tensor, "photos channels"]) -> list[Density]:
+    def densities(self, features: Vectors) -> list[Density]:
         """Return the product of the granularities (Mueller-Budack et al. 2018), floored."""
         return [floored(one) for one in self._fine(features).double().softmax(-1)]
 
-    def points(self, features: Float[Tensor, "photos channels"]) -> Float[Tensor, "photos 2"]:
+    def points(self, features: Vectors) -> Float[Tensor, "photos 2"]:
         """Return the mean place of the training photos in the likeliest fine cell, in degrees."""
         return to_lat_lon(self.seen[self._fine(features).argmax(-1)].double())
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -46,6 +46,8 @@ class Vote:
     second: str
     score: float
     """Of the first: 1 won, 0 lost, 0.5 a tie."""
+    shots: int | None = None
+    """Examples that both were shown, where the same photo is answered from several numbers."""
 
     def __post_init__(self) -> None:
         if self.score not in (0.0, 0.5, 1.0):
@@ -132,24 +134,25 @@ def automatic_votes(rows: DataFrame, *, tie_km: float = TIE_KM) -> Iterator[Vote
     """
     known = rows[rows["true_lat"].notna() & rows["error"].isna()]
     known = known.assign(distance_km=known["distance_km"].fillna(GUESS_KM))
-    for name, answers in by_query(known):
-        photo = name.rpartition("/")[0]  # at any number of shots
+    for photo, shots, answers in by_query(known):
         for a, b in combinations(answers, 2):
             gap = b.distance_km - a.distance_km
             score = 0.5 if abs(gap) <= tie_km else float(gap > 0)
-            yield Vote(photo, a.locator, b.locator, score)
+            yield Vote(photo, a.locator, b.locator, score, shots)
 
 
-def by_query(rows: DataFrame) -> Iterator[tuple[str, list[Any]]]:
-    """Gather the answers to each query at each number of shots, under a name that tells it."""
-    for (episode, query, shots), same in rows.groupby(["episode", "id", "shots"], sort=False):
-        yield f"{episode}/{query}/{shots}", [*same.itertuples()]
+def by_query(rows: DataFrame) -> Iterator[tuple[str, int, list[Any]]]:
+    """Gather the answers to each query at each number of shots."""
+    for key, same in rows.groupby(["episode", "id", "shots"], sort=False):
+        episode, query, shots = cast("tuple[str, str, int]", key)
+        yield f"{episode}/{query}", int(shots), [*same.itertuples()]
 
 
 def read_runs(folders: Iterable[str | Path]) -> DataFrame:
     """Read the rows of run folders as one frame.
 
-    A locator of several folders is told apart by the folder: "folder: locator".
+    A locator of several folders is told apart by the folder: "folder: locator", with the whole
+    path where folders have the same name.
 
     Raises:
         ValueError: a folder without rows.
@@ -158,11 +161,14 @@ def read_runs(folders: Iterable[str | Path]) -> DataFrame:
     for folder, frame in frames.items():
         if frame.empty:
             raise ValueError(f"expected predictions*.jsonl with rows in {folder}, got none")
-    names = concat([frame["locator"].drop_duplicates() for frame in frames.values()])
-    shared = names[names.duplicated()]
+    seen = concat([frame["locator"].drop_duplicates() for frame in frames.values()])
+    shared = seen[seen.duplicated()]
+    names = [folder.resolve().name for folder in frames]
     for folder, frame in frames.items():
+        own = folder.resolve().name
+        label = own if names.count(own) == 1 else folder.as_posix()
         is_shared = frame["locator"].isin(shared)
-        frame.loc[is_shared, "locator"] = f"{folder.name}: " + frame["locator"][is_shared]
+        frame.loc[is_shared, "locator"] = f"{label}: " + frame["locator"][is_shared]
     return concat(frames.values(), ignore_index=True)
 
 

@@ -86,7 +86,8 @@ def annealed_rate(
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Return whether bfloat16 is worth it: ten times slower on processors without units for it."""
     units = ("amx_bf16", "avx512_bf16", "bf16")
-    return device.type != "cpu" or any(map(torch.cpu.get_capabilities().get, units))
+    told = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.6 has it not
+    return device.type != "cpu" or any(map(told.get, units))
 
 
 def autocast(device: torch.device) -> AbstractContextManager[None]:

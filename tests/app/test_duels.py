@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from pandas import concat
 from PIL import Image
 
 from icgeo.app.duels import describe, left_to_vote, make_duels, reveal, standings
@@ -32,6 +33,15 @@ def test_each_two_that_differ_meet_once_on_each_photo(rows):
     assert len(duels) == 9 * 5, "of six pairs one answers alike"
     assert len({duel.key for duel in duels}) == len(duels)
     assert {duel.photo.name for duel in duels} == {"photo.png"}
+
+
+def test_a_photo_at_several_shots_is_one_photo(rows, tmp_path):
+    """Its votes are not independent; a duel at each number of shots is voted on."""
+    duels = make_duels(concat([rows, rows.assign(shots=4)]))
+    assert len({duel.key for duel in duels}) == len(duels) == 2 * 9 * 5
+    assert len({duel.vote(1.0).photo for duel in duels}) == 9
+    add_vote(tmp_path / "votes.jsonl", duels[0].vote(0.0))
+    assert left_to_vote(duels, tmp_path / "votes.jsonl") == duels[1:]
 
 
 def test_sides_and_order_are_drawn(rows):

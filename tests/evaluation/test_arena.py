@@ -140,6 +140,11 @@ def test_runs_of_the_same_locator_are_told_apart(tmp_path):
     frame = read_runs([tmp_path / "old", tmp_path / "new"])
     assert {*frame["locator"]} == {"old: icgeo", "new: icgeo", "only old", "only new"}
     assert isinstance(frame, DataFrame)
+    for above in ("a", "b"):
+        (tmp_path / above / "run").mkdir(parents=True)
+        write_rows(tmp_path / above / "run", [row("icgeo", 1.0)])
+    paths = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
+    assert {*read_runs(paths)["locator"]} == {f"{path.as_posix()}: icgeo" for path in paths}
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"expected predictions.* got none"):
         read_runs([tmp_path / "empty"])
