@@ -46,7 +46,7 @@ APART, TURN_APART_DEG, SCALE_APART = 0.25, 40.0, 0.3
 or than this logarithm of their fields of view."""
 KERNEL = 0.045
 """Standard deviation of the place of a view of the index, as a share of its field of view."""
-TAIL, TAIL_WIDTH = 0.2, 6.0
+TAIL, TAIL_WIDTH = 0.15, 6.0
 """Share of a kernel that is wider, and how much."""
 
 
@@ -54,33 +54,40 @@ LocateWide = Callable[[UInt8[Tensor, "photos 3 size size"]], list[Density]]
 """Places wide photos whose north is up, as by the views of a map as examples."""
 
 
+LEAST_SHARE = 0.3
+"""Wide views are listened to at least so much, however narrow the index takes a photo for."""
+
+
 @dataclass(frozen=True)
 class ZoomSettings:
     """How likenesses become probabilities and widths.
 
-    Chosen on worlds of the training families (rows `FITTED` of `scripts/experiments/zoom.py`), but
-    for `least_width`, which 64 photos of Blue Marble taken with another seed showed to be needed.
+    Fitted on 120 photos, of other seeds than those of `scripts/experiments/zoom.py`: of Blue Marble
+    3 to 20 degrees wide, north up and with any heading, of shaded relief looked for on Blue Marble,
+    and of a planet of the training family `mixture`; `floor` on worlds of the training families.
     """
 
-    sharpness: float = 70.0
+    sharpness: float = 55.0
     """Weight of the likeness of a view of the index."""
     floor: float = 0.12
     """Share of level 0 that is spread evenly."""
-    bias: float = -3.35
-    """Log-odds of a window against none, to start with."""
-    parts: float = 0.135
-    """Weight of the evidence of alike cells, in nats."""
-    alignment: float = 2.46
-    """Weight of -log(1 - likeness^2) after the alignment."""
-    width: tuple[float, float] = (-0.07, 1.0)
-    """Logarithm of the error of an aligned pose in pixels: at (1 - likeness^2) of 1, and slope."""
-    least_width: float = 0.0085
-    """Error that is left where they are the same, in pixels."""
-    wide: float = 0.7
+    wide: float = 0.85
     """Share that wide views have in level 0, of a photo that is wide."""
-    least_likeness: float = 0.0
-    """Less than that and the alignment is not taken."""
-    loose_width: float = 1.6
+    bias: float = -1.95
+    """Log-odds of a window as wide as any against none, to start with."""
+    parts: float = 0.143
+    """Weight of the evidence of alike cells, in nats."""
+    alignment: float = 0.37
+    """Weight of -log(1 - likeness^2) after the alignment."""
+    least_likeness: float = 0.8
+    """Less than that, and what was aligned is not moved."""
+    width: tuple[float, float] = (1.05, 1.14)
+    """Logarithm of the error of an aligned pose in pixels: at (1 - likeness^2) of 1, and slope."""
+    moved: float = 0.11
+    """Error that is left for each pixel by which the last round moved a pose."""
+    least_width: float = 0.003
+    """Error that is left where they are the same, in pixels."""
+    loose_width: float = 2.6
     """Error of a pose that is not aligned, in pixels."""
 
 
@@ -159,9 +166,8 @@ class MapZoom:
     ) -> tuple[Poses, Float[Tensor, " windows"], Density]:
         """Look a photo up in the index: the windows, how likely they are, and level 0."""
         how, likeness = self.index.search(photo, self.describe, heading_deg=heading_deg)
-        # every field of view is as likely before: narrow views are many, each of them less so
-        prior = 2 * (self.index.poses.field_of_view_deg / WIDEST_DEG).log().float()
-        nats = self.settings.sharpness * likeness + prior
+        before = _prior(self.index.poses.field_of_view_deg).float()
+        nats = self.settings.sharpness * likeness + before
         best = nats.flatten().topk(min(40 * SHOWN, nats.numel()))
         tries, number = best.indices // likeness.shape[1], best.indices % likeness.shape[1]
         found = self.index.poses[number]
@@ -181,29 +187,10 @@ class MapZoom:
         poses, shares = poses[kept], nats[kept].softmax(0)
         if self.wide is None:
             return poses, shares, level
-        share = self.settings.wide * min(max(is_wide, 0.1), 0.9)
-        return self._with_wide(photo, poses, shares, level, share=share)
-
-    def _with_wide(
-        self, photo: UInt8[Tensor, "3 size size"], poses: Poses, shares: Tensor, level: Density,
-        *, share: float,
-    ) -> tuple[Poses, Float[Tensor, " windows"], Density]:
-        """Mix what wide views say into level 0, and add windows where they see the photo."""
-        first = _headings_apart(poses.heading_deg)
-        turns, one = poses.heading_deg[first], torch.ones(len(first))
-        found = self.wide(turned(photo, turns.float(), one, size=SIZE))
-        likely = shares[first] / shares[first].sum()
-        mass = torch.stack([density.mass for density in found]) * likely[:, None]
-        best = mass.sum(0).topk(20 * SHOWN_WIDE).indices
-        which = best.repeat_interleave(len(WIDE_DEG))
-        fields = torch.tensor(WIDE_DEG).double().repeat(len(best))
-        more = Poses(cell_xyz(level.nside)[which], fields, turns[mass.argmax(0)[which]])
-        kept = _apart(more, SHOWN_WIDE)
-        own = mass.sum(0)[which[kept]]
-        shares = torch.cat(((1 - share) * shares, share * own / own.sum()))
-        order = shares.argsort(descending=True)
-        mixed = Density((1 - share) * level.mass + share * mass.sum(0))
-        return poses.joined(more[kept])[order], shares[order], mixed
+        share = self.settings.wide * min(max(is_wide, LEAST_SHARE), 0.9)
+        turns = poses.heading_deg[_headings_apart(poses.heading_deg)]
+        up = turned(photo, turns.float(), torch.ones(len(turns)), size=SIZE)
+        return _with_wide(self.wide(up), turns, poses, shares, level, share=share)
 
     def _matched(
         self, photo: UInt8[Tensor, "3 size size"], poses: Poses, *, turns: bool
@@ -257,13 +244,14 @@ class MapZoom:
         )
         unlike = 1 - kept.likeness.double().square().clamp_max(1 - 1e-4)
         nats = settings.bias + settings.parts * kept.parts - settings.alignment * unlike.log()
+        nats += _prior(kept.poses.field_of_view_deg)
         share = torch.cat((nats, torch.zeros(1))).softmax(0)[:-1]
         probability = torch.zeros(len(windows.poses), dtype=torch.float64)
         probability[apart] = share
         start, slope = settings.width
-        is_aligned = kept.likeness > 0
-        tight = torch.hypot(unlike**slope * math.exp(start), torch.tensor(settings.least_width))
-        pixels = torch.where(is_aligned, tight, settings.loose_width)
+        left = torch.hypot(unlike**slope * math.exp(start), settings.moved * kept.moved.double())
+        tight = torch.hypot(left, torch.tensor(settings.least_width).double())
+        pixels = torch.where(kept.likeness > 0, tight, settings.loose_width)
         sigma = pixels * kept.poses.field_of_view_deg / SIZE
         sigma = sigma.clamp_min(0.01 * self.base_map.resolution_deg)
         density = MultiOrderDensity.refined(
@@ -282,6 +270,40 @@ def _warn_of_no_alignment() -> None:
         "photos are placed to a few pixels, for opencv-python-headless is not there to align them "
         "with the map: pip install 'icgeo[map]'"
     )
+
+
+def _with_wide(
+    found: list[Density],
+    turns: Float[Tensor, " turns"],
+    poses: Poses,
+    shares: Float[Tensor, " windows"],
+    level: Density,
+    *,
+    share: float,
+) -> tuple[Poses, Float[Tensor, " windows"], Density]:
+    """Mix what wide views say of each heading into level 0; add windows where they see a photo."""
+    turn = (poses.heading_deg[:, None] - turns + 180) % 360 - 180
+    likely = torch.zeros(len(turns), dtype=shares.dtype)
+    likely.index_add_(0, turn.abs().argmin(1), shares)
+    mass = torch.stack([density.mass for density in found]) * likely[:, None]
+    best = mass.sum(0).topk(20 * SHOWN_WIDE).indices
+    which = best.repeat_interleave(len(WIDE_DEG))
+    fields = torch.tensor(WIDE_DEG).double().repeat(len(best))
+    more = Poses(cell_xyz(level.nside)[which], fields, turns[mass.argmax(0)[which]])
+    kept = _apart(more, SHOWN_WIDE)
+    own = mass.sum(0)[which[kept]]
+    shares = torch.cat(((1 - share) * shares, share * own / own.sum()))
+    order = shares.argsort(descending=True)
+    mixed = Density((1 - share) * level.mass + share * mass.sum(0))
+    return poses.joined(more[kept])[order], shares[order], mixed
+
+
+def _prior(field_of_view_deg: Float[Tensor, " views"]) -> Float[Tensor, " views"]:
+    """Return the logarithm of how likely views are before they are seen, but for a constant.
+
+    Every field of view is as likely as any other; the narrower, the more views there are.
+    """
+    return 2 * (field_of_view_deg / WIDEST_DEG).log()
 
 
 def _headings_apart(heading_deg: Float[Tensor, " poses"]) -> list[int]:
