@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.util import find_spec
 
@@ -27,7 +27,7 @@ from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_xyz
 from icgeo.sphere.multi_order import MultiOrderDensity
 from icgeo.zoom.align import align
-from icgeo.zoom.index import TURN_DEG, WIDEST_DEG, Describe, MapIndex, turned
+from icgeo.zoom.index import WIDEST_DEG, Describe, MapIndex, turned
 from icgeo.zoom.refine import CLOSE, UPRIGHT, WIDE, tried
 
 logger = logging.getLogger(__name__)
@@ -158,8 +158,8 @@ class MapZoom:
         )
 
     def _cut(self, poses: Poses) -> UInt8[Tensor, "windows 3 size size"]:
-        fields = (poses.lat_lon, poses.field_of_view_deg, poses.heading_deg)
-        return self.base_map.views(*fields, size=SIZE)[0]
+        looks = (poses.lat_lon, poses.field_of_view_deg, poses.heading_deg)
+        return self.base_map.views(*looks, size=SIZE)[0]
 
     def _search(
         self, photo: UInt8[Tensor, "3 size size"], heading_deg: float | None
@@ -188,7 +188,8 @@ class MapZoom:
         if self.wide is None:
             return poses, shares, level
         share = self.settings.wide * min(max(is_wide, LEAST_SHARE), 0.9)
-        turns = poses.heading_deg[_headings_apart(poses.heading_deg)]
+        same = Poses(poses.xyz[:1].expand(len(poses), 3), 0 * poses.tangent + 1, poses.heading_deg)
+        turns = poses.heading_deg[_apart(same, TURNS)]
         up = turned(photo, turns.float(), torch.ones(len(turns)), size=SIZE)
         return _with_wide(self.wide(up), turns, poses, shares, level, share=share)
 
@@ -235,13 +236,7 @@ class MapZoom:
     ) -> tuple[MultiOrderDensity, Float[Tensor, " windows"]]:
         """Refine level 0 by windows; return also how likely each of them is."""
         settings, apart = self.settings, _apart(windows.poses, len(windows.poses))
-        kept = Windows(
-            windows.poses[apart],
-            windows.views[apart],
-            windows.parts[apart],
-            windows.likeness[apart],
-            windows.moved[apart],
-        )
+        kept = Windows(*(getattr(windows, one.name)[apart] for one in fields(windows)))
         unlike = 1 - kept.likeness.double().square().clamp_max(1 - 1e-4)
         nats = settings.bias + settings.parts * kept.parts - settings.alignment * unlike.log()
         nats += _prior(kept.poses.field_of_view_deg)
@@ -288,8 +283,8 @@ def _with_wide(
     mass = torch.stack([density.mass for density in found]) * likely[:, None]
     best = mass.sum(0).topk(20 * SHOWN_WIDE).indices
     which = best.repeat_interleave(len(WIDE_DEG))
-    fields = torch.tensor(WIDE_DEG).double().repeat(len(best))
-    more = Poses(cell_xyz(level.nside)[which], fields, turns[mass.argmax(0)[which]])
+    wide = torch.tensor(WIDE_DEG).double().repeat(len(best))
+    more = Poses(cell_xyz(level.nside)[which], wide, turns[mass.argmax(0)[which]])
     kept = _apart(more, SHOWN_WIDE)
     own = mass.sum(0)[which[kept]]
     shares = torch.cat(((1 - share) * shares, share * own / own.sum()))
@@ -304,16 +299,6 @@ def _prior(field_of_view_deg: Float[Tensor, " views"]) -> Float[Tensor, " views"
     Every field of view is as likely as any other; the narrower, the more views there are.
     """
     return 2 * (field_of_view_deg / WIDEST_DEG).log()
-
-
-def _headings_apart(heading_deg: Float[Tensor, " poses"]) -> list[int]:
-    """Return the first headings that are not about the same as one before them."""
-    kept: list[int] = []
-    for number, heading in enumerate(heading_deg):
-        turn = (heading_deg[kept] - heading + 180) % 360 - 180
-        if len(kept) < TURNS and not (turn.abs() < TURN_DEG / 2).any():
-            kept.append(number)
-    return kept
 
 
 def _apart(poses: Poses, count: int) -> Int[Tensor, " kept"]:

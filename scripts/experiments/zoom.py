@@ -113,7 +113,7 @@ def take_photos(picture: Any, row: Row, count: int, seed: int) -> dict[str, Any]
     return {"photos": photos, "lat_lon": lat_lon, "field": field, "heading": heading}
 
 
-Lines = list[dict[str, Any]]
+Lines = Iterator[dict[str, Any]]
 Way = Callable[[Any, dict[str, Any], Row], Lines]
 
 
@@ -123,7 +123,6 @@ def by_zoom(picture: Any, taken: dict[str, Any], row: Row) -> Lines:
 
     locator = icgeo.Geolocator("tiny", map=picture, heading="any" if row.any_heading else 0.0)
     locator.prepare()
-    lines = []
     for number, photo in enumerate(taken["photos"]):
         (found,) = locator.locate([photo.permute(1, 2, 0).numpy()])
         place, last = taken["lat_lon"][number], found.levels[-1]
@@ -139,8 +138,7 @@ def by_zoom(picture: Any, taken: dict[str, Any], row: Row) -> Lines:
         line["nll"], line["likeness"] = line["nll_place"], float(last.likeness[0])
         line["level"] = float(found.density.credible_level(place))
         line["area_90_km2"] = found.density.credible_area_km2(0.9)
-        lines.append(line)
-    return lines
+        yield line
 
 
 def by_locator(picture: Any, taken: dict[str, Any], row: Row, *, way: str) -> Lines:
@@ -158,7 +156,6 @@ def by_locator(picture: Any, taken: dict[str, Any], row: Row, *, way: str) -> Li
         "efficientnet-lite0": lambda: Retrieval(open_features("efficientnet-lite0")),
     }
     photos = [photo.permute(1, 2, 0).numpy() for photo in taken["photos"]]
-    lines: Lines = []
     for found, place in zip(
         locators[way]().locate(photos, examples), taken["lat_lon"], strict=True
     ):
@@ -166,8 +163,7 @@ def by_locator(picture: Any, taken: dict[str, Any], row: Row, *, way: str) -> Li
         line = {"km": float(sphere.distance_km(point, place)), "seconds": found.seconds}
         line["nll"] = -float(found.density.log_prob(place))
         line["level"] = float(found.density.credible_level(place))
-        lines.append(line)
-    return lines
+        yield line
 
 
 KEYPOINT_SIZE, VIEWED, LEAST_MATCHES = 256, 8, 4
@@ -259,14 +255,12 @@ def by_keypoints(picture: Any, taken: dict[str, Any], row: Row, *, way: str) -> 
     one = torch.ones(len(views.images), dtype=torch.float64)
     poses = Poses(sphere.to_xyz(views.lat_lon.double()), views.field_of_view_deg * one, 0 * one)
     known = [describe(image.permute(1, 2, 0).numpy()) for image in views.images]
-    lines: Lines = []
     for photo, place in zip(taken["photos"], taken["lat_lon"], strict=True):
         start = time.perf_counter()
         image = cv2.resize(photo.permute(1, 2, 0).numpy(), 2 * (KEYPOINT_SIZE,))
         best, inliers = placed_by(*describe(image), known, poses)
         line = {"km": float(sphere.distance_km(best, place)), "sureness": math.log1p(inliers)}
-        lines.append({**line, "seconds": time.perf_counter() - start})
-    return lines
+        yield {**line, "seconds": time.perf_counter() - start}
 
 
 WAYS: dict[str, Way] = {
@@ -281,30 +275,30 @@ WAYS: dict[str, Way] = {
 
 def run(options: Options) -> None:
     """Locate all photos by all ways, but those that are in the file."""
-    import torch
-
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    done = {(line["row"], line["way"], line["world"]) for line in read(options)}
+    named = ("row", "way", "world", "query")
+    done = {tuple(line[name] for name in named) for line in read(options)}
     for number in options.rows:
         row = ROWS[number] if number >= 0 else FITTED[-number - 1]
         for world in range(options.parts):
-            todo = [w for w in options.ways if (row.name, w, world) not in done]
-            if not todo:
+            todo = {
+                way: [q for q in range(options.photos) if (row.name, way, world, q) not in done]
+                for way in options.ways
+            }
+            if not any(todo.values()):
                 continue
             seed = options.seed + world
             own = planet(row.photos or row.map, seed, options)
             taken = take_photos(own, row, options.photos, seed)
             picture = planet(row.map, seed, options) if row.photos else own
-            for way in todo:
-                lines = WAYS[way](picture, taken, row)
-                with options.out.open("a") as stream:
-                    for query, line in enumerate(lines):
-                        named = {"row": row.name, "way": way, "world": world, "query": query}
-                        named |= key(options)
-                        line["field"] = float(taken["field"][query])
-                        stream.write(json.dumps({**named, **line}) + "\n")
-                km = torch.tensor([line["km"] for line in lines])
-                print(f"{row.name}, {way}, world {world}: {km.median():.1f} km", flush=True)
+            for way, queries in todo.items():
+                some = {name: values[queries] for name, values in taken.items()}
+                lines = WAYS[way](picture, some, row) if queries else ()
+                for query, line in zip(queries, lines, strict=True):
+                    who = dict(zip(named, (row.name, way, world, query), strict=True))
+                    line["field"] = float(taken["field"][query])
+                    with options.out.open("a") as stream:
+                        stream.write(json.dumps({**who, **key(options), **line}) + "\n")
 
 
 def key(options: Options) -> dict[str, int]:
