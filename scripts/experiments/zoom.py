@@ -68,7 +68,7 @@ class Options:
     rows: tuple[int, ...] = tuple(range(len(ROWS)))
     """Numbers of `ROWS`; -1 to -5 are the worlds that the spread of baselines is fitted on."""
     ways: tuple[str, ...] = ("zoom", "cross-correlation", "parts alone")
-    """zoom, cross-correlation, parts alone, sift, xfeat, efficientnet-lite0 (retrieval)."""
+    """zoom, without zoom, cross-correlation, parts alone, sift, xfeat, efficientnet-lite0."""
     photos: int = 64
     """Photos a part."""
     parts: int = 4
@@ -149,16 +149,16 @@ def by_locator(picture: Any, taken: dict[str, Any], row: Row, *, way: str) -> Li
     from icgeo.features import open as open_features
     from icgeo.map_views import map_views
 
-    examples = map_views(open_map(picture), size=64).examples()
+    photos = [photo.permute(1, 2, 0).numpy() for photo in taken["photos"]]
     locators: dict[str, Callable[[], Any]] = {
+        "without zoom": lambda: icgeo.Geolocator("tiny", map=picture, zoom=False),
         "cross-correlation": AlikeParts,
         "parts alone": lambda: AlikeParts.of(icgeo.load("tiny")),
         "efficientnet-lite0": lambda: Retrieval(open_features("efficientnet-lite0")),
     }
-    photos = [photo.permute(1, 2, 0).numpy() for photo in taken["photos"]]
-    for found, place in zip(
-        locators[way]().locate(photos, examples), taken["lat_lon"], strict=True
-    ):
+    examples = [] if way == "without zoom" else map_views(open_map(picture), size=64).examples()
+    located = locators[way]().locate(photos, examples)
+    for found, place in zip(located, taken["lat_lon"], strict=True):
         point = found.density.mode() if math.isnan(found.lat) else (found.lat, found.lon)
         line = {"km": float(sphere.distance_km(point, place)), "seconds": found.seconds}
         line["nll"] = -float(found.density.log_prob(place))
@@ -267,7 +267,7 @@ WAYS: dict[str, Way] = {
     "zoom": by_zoom,
     **{
         w: partial(by_locator, way=w)
-        for w in ("cross-correlation", "parts alone", "efficientnet-lite0")
+        for w in ("without zoom", "cross-correlation", "parts alone", "efficientnet-lite0")
     },
     **{w: partial(by_keypoints, way=w) for w in ("sift", "xfeat")},
 }
