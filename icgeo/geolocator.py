@@ -524,15 +524,17 @@ class Geolocator(LocateOptions, LoadOptions):
         if self.map is None:
             raise UsageError("expected a map to zoom on, got none; give map=, as map='blue-marble'")
         base_map = open_map(self.map)
+        # views of a narrow map are too narrow to be located by
+        if suited_field_of_view(base_map, SIZE) < LEAST_WIDE_DEG:
+            return MapZoom.open(base_map, self.loaded)
         flat = replace(self._without_map, map=base_map, zoom=False)
+        flat.prepare()
 
         def wide(photos: UInt8[Tensor, "photos 3 size size"]) -> list[Density]:
             images = rearrange(photos, "n c h w -> n h w c").numpy()
             return [one.density for one in flat.locate(list(images))]
 
-        # views of a narrow map are too narrow to be located by
-        is_wide = suited_field_of_view(base_map, SIZE) >= LEAST_WIDE_DEG
-        return MapZoom.open(base_map, self.loaded, wide=wide if is_wide else None)
+        return MapZoom.open(base_map, self.loaded, wide=wide)
 
     def _zoom(self, photos: Sequence[Photo], pairs: Sequence[Example]) -> list[Prediction]:
         """Locate photos on the map; what examples say is a prior."""
