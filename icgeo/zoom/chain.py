@@ -271,7 +271,7 @@ def _with_wide(
     found: list[Density],
     turns: Float[Tensor, " turns"],
     poses: Poses,
-    shares: Float[Tensor, " windows"],
+    shares: Float[Tensor, " first"],
     level: Density,
     *,
     share: float,
