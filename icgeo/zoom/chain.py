@@ -46,7 +46,7 @@ APART, TURN_APART_DEG, SCALE_APART = 0.25, 40.0, 0.3
 or than this logarithm of their fields of view."""
 KERNEL = 0.045
 """Standard deviation of the place of a view of the index, as a share of its field of view."""
-TAIL, TAIL_WIDTH = 0.15, 6.0
+TAIL, TAIL_WIDTH = 0.2, 6.0
 """Share of a kernel that is wider, and how much."""
 
 
