@@ -24,7 +24,7 @@ from icgeo.config import UsageError
 from icgeo.data.base_maps import MapSource, open_map
 from icgeo.data.photos import Photo, as_photos, content_key
 from icgeo.data.pixels import augment, shaped_pixels, square_pixels
-from icgeo.map_views import MapViews, map_views
+from icgeo.map_views import MapViews, map_views, suited_field_of_view
 from icgeo.models import Context, LoadOptions, MapModel, load
 from icgeo.models.hub import upload
 from icgeo.models.map_model import Pixels
@@ -56,7 +56,7 @@ from icgeo.selection import (
 from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density
 from icgeo.travel import frame_times, mixture, smooth
-from icgeo.zoom.chain import SIZE, MapZoom
+from icgeo.zoom.chain import LEAST_WIDE_DEG, SIZE, MapZoom
 
 logger = logging.getLogger(__name__)
 
@@ -523,7 +523,18 @@ class Geolocator(LocateOptions, LoadOptions):
         """
         if self.map is None:
             raise UsageError("expected a map to zoom on, got none; give map=, as map='blue-marble'")
-        return MapZoom.open(open_map(self.map), self.loaded)
+        base_map = open_map(self.map)
+        # views of a narrow map are too narrow to be located by
+        if suited_field_of_view(base_map, SIZE) < LEAST_WIDE_DEG:
+            return MapZoom.open(base_map, self.loaded)
+        flat = replace(self._without_map, map=base_map, zoom=False)
+        flat.prepare()
+
+        def wide(photos: UInt8[Tensor, "photos 3 size size"]) -> list[Density]:
+            images = rearrange(photos, "n c h w -> n h w c").numpy()
+            return [one.density for one in flat.locate(list(images))]
+
+        return MapZoom.open(base_map, self.loaded, wide=wide)
 
     def _zoom(self, photos: Sequence[Photo], pairs: Sequence[Example]) -> list[Prediction]:
         """Locate photos on the map; what examples say is a prior."""

@@ -31,6 +31,11 @@ class Poses:
     def __getitem__(self, chosen: Chosen) -> "Poses":
         return Poses(self.xyz[chosen], self.field_of_view_deg[chosen], self.heading_deg[chosen])
 
+    def joined(self, other: "Poses") -> "Poses":
+        """Return these and others behind them."""
+        names = ("xyz", "field_of_view_deg", "heading_deg")
+        return Poses(*(torch.cat((getattr(self, name), getattr(other, name))) for name in names))
+
     @property
     def lat_lon(self) -> Float[Tensor, "views 2"]:
         """Centres in degrees."""

@@ -8,7 +8,8 @@ density of the level before.
 import logging
 import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.util import find_spec
 
@@ -23,17 +24,21 @@ from icgeo.models.map_model import MapModel
 from icgeo.models.matching import MatchSettings
 from icgeo.prediction import Prediction, ZoomLevel, informs
 from icgeo.sphere.density import Density
+from icgeo.sphere.healpix import cell_xyz
 from icgeo.sphere.multi_order import MultiOrderDensity
 from icgeo.zoom.align import align
-from icgeo.zoom.index import Describe, MapIndex
-from icgeo.zoom.refine import CLOSE, WIDE, tried
+from icgeo.zoom.index import WIDEST_DEG, Describe, MapIndex, turned
+from icgeo.zoom.refine import CLOSE, UPRIGHT, WIDE, tried
 
 logger = logging.getLogger(__name__)
 
 SIZE = 64
 """Side in pixels of the photo and of the views cut at its pose."""
-SHOWN = 12
-"""Windows that are looked into."""
+SHOWN, SHOWN_WIDE = 12, 4
+"""Windows that are looked into: of the index, and of what wide views say."""
+WIDE_DEG, LEAST_WIDE_DEG, TURNS = (28.0, 46.0), 18.0, 2
+"""Fields of view of the latter, the least that wide views can place, and how many headings of the
+former they are asked for."""
 ALIGNED, ROUNDS = 3, 2
 """How many of them are aligned, and how often: cut again at the pose that was found."""
 APART, TURN_APART_DEG, SCALE_APART = 0.25, 40.0, 0.3
@@ -45,29 +50,44 @@ TAIL, TAIL_WIDTH = 0.2, 6.0
 """Share of a kernel that is wider, and how much."""
 
 
+LocateWide = Callable[[UInt8[Tensor, "photos 3 size size"]], list[Density]]
+"""Places wide photos whose north is up, as by the views of a map as examples."""
+
+
+LEAST_SHARE = 0.3
+"""Wide views are listened to at least so much, however narrow the index takes a photo for."""
+
+
 @dataclass(frozen=True)
 class ZoomSettings:
     """How likenesses become probabilities and widths.
 
-    Chosen on worlds of the training families (rows `FITTED` of `scripts/experiments/zoom.py`), but
-    for `least_width`, which 64 photos of Blue Marble taken with another seed showed to be needed.
+    Fitted on 120 photos, of other seeds than those of `scripts/experiments/zoom.py`: of Blue Marble
+    3 to 20 degrees wide, north up and with any heading, of shaded relief looked for on Blue Marble,
+    and of a planet of the training family `mixture`; `floor` on worlds of the training families.
     """
 
-    sharpness: float = 70.0
+    sharpness: float = 55.0
     """Weight of the likeness of a view of the index."""
     floor: float = 0.12
     """Share of level 0 that is spread evenly."""
-    bias: float = -3.35
-    """Log-odds of a window against none, to start with."""
-    parts: float = 0.135
+    wide: float = 0.85
+    """Share that wide views have in level 0, of a photo that is wide."""
+    bias: float = -1.95
+    """Log-odds of a window as wide as any against none, to start with."""
+    parts: float = 0.143
     """Weight of the evidence of alike cells, in nats."""
-    alignment: float = 2.46
+    alignment: float = 0.37
     """Weight of -log(1 - likeness^2) after the alignment."""
-    width: tuple[float, float] = (-0.07, 1.0)
+    least_likeness: float = 0.8
+    """Less than that, and what was aligned is not moved."""
+    width: tuple[float, float] = (1.05, 1.14)
     """Logarithm of the error of an aligned pose in pixels: at (1 - likeness^2) of 1, and slope."""
-    least_width: float = 0.0085
+    moved: float = 0.11
+    """Error that is left for each pixel by which the last round moved a pose."""
+    least_width: float = 0.003
     """Error that is left where they are the same, in pixels."""
-    loose_width: float = 1.6
+    loose_width: float = 2.6
     """Error of a pose that is not aligned, in pixels."""
 
 
@@ -82,6 +102,8 @@ class Windows:
     """Evidence of alike cells in nats."""
     likeness: Float[Tensor, " windows"]
     """Of query and view after the alignment, 0 where they do not agree."""
+    moved: Float[Tensor, " windows"]
+    """Pixels by which the last round of the alignment moved them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,14 +114,17 @@ class MapZoom:
     index: MapIndex
     describe: Describe
     matching: MatchSettings
+    wide: LocateWide | None = None
     settings: ZoomSettings = ZoomSettings()
 
     @classmethod
-    def open(cls, base_map: BaseMap, model: MapModel) -> "MapZoom":
+    def open(
+        cls, base_map: BaseMap, model: MapModel, *, wide: LocateWide | None = None
+    ) -> "MapZoom":
         """Index a map by the parts of a model, or read its index from disk."""
         describe = model.describe_parts
         index = MapIndex.open(base_map, describe, str(model.fingerprint["model"]))
-        return cls(base_map, index, describe, model.settings.matching)
+        return cls(base_map, index, describe, model.settings.matching, wide)
 
     def locate(
         self, photo: UInt8[Tensor, "3 size size"], *, heading_deg: float | None = None
@@ -111,11 +136,10 @@ class MapZoom:
             heading_deg: compass direction of its upper edge; None tries them all.
         """
         start = time.perf_counter()
-        first, likeness, planet = self._search(photo, heading_deg)
+        first, share, planet = self._search(photo, heading_deg)
         none = torch.zeros(len(first))
-        views, share = self._cut(first), likeness.softmax(0)
-        levels = [ZoomLevel("planet", first, views, share, none, planet)]
-        matched = self._matched(photo, first)
+        levels = [ZoomLevel("planet", first, self._cut(first), share, none, planet)]
+        matched = self._matched(photo, first, turns=heading_deg is None)
         for name, windows in (("windows", matched), ("place", self._aligned(photo, matched))):
             density, probability = self._chained(planet, windows)
             best = probability.argsort(descending=True)
@@ -134,22 +158,24 @@ class MapZoom:
         )
 
     def _cut(self, poses: Poses) -> UInt8[Tensor, "windows 3 size size"]:
-        fields = (poses.lat_lon, poses.field_of_view_deg, poses.heading_deg)
-        return self.base_map.views(*fields, size=SIZE)[0]
+        looks = (poses.lat_lon, poses.field_of_view_deg, poses.heading_deg)
+        return self.base_map.views(*looks, size=SIZE)[0]
 
     def _search(
         self, photo: UInt8[Tensor, "3 size size"], heading_deg: float | None
     ) -> tuple[Poses, Float[Tensor, " windows"], Density]:
-        """Look a photo up in the index: the windows, in nats how likely, and level 0."""
+        """Look a photo up in the index: the windows, how likely they are, and level 0."""
         how, likeness = self.index.search(photo, self.describe, heading_deg=heading_deg)
-        best = likeness.flatten().topk(min(40 * SHOWN, likeness.numel()))
+        before = _prior(self.index.poses.field_of_view_deg).float()
+        nats = self.settings.sharpness * likeness + before
+        best = nats.flatten().topk(min(40 * SHOWN, nats.numel()))
         tries, number = best.indices // likeness.shape[1], best.indices % likeness.shape[1]
         found = self.index.poses[number]
         # a crop of the query is as wide as the view
         field = 2 * torch.rad2deg(torch.atan(found.tangent / how.field_of_view_deg[tries]))
         heading = (found.heading_deg + how.heading_deg[tries]) % 360
         poses = Poses(found.xyz, field.clamp_max(100), heading)
-        nats = self.settings.sharpness * best.values.double()
+        nats = best.values.double()
         shares = nats.softmax(0)
         spread = torch.deg2rad(KERNEL * field)
         few = shares > 1e-4 * shares.max()
@@ -157,19 +183,30 @@ class MapZoom:
         floor = self.settings.floor
         level = Density((1 - floor) * even.mass + floor / len(even.mass))
         kept = _apart(poses, SHOWN)
-        return poses[kept], nats[kept], level
+        is_wide = float(shares[field >= LEAST_WIDE_DEG].sum())
+        poses, shares = poses[kept], nats[kept].softmax(0)
+        if self.wide is None:
+            return poses, shares, level
+        share = self.settings.wide * min(max(is_wide, LEAST_SHARE), 0.9)
+        same = Poses(poses.xyz[:1].expand(len(poses), 3), 0 * poses.tangent + 1, poses.heading_deg)
+        turns = poses.heading_deg[_apart(same, TURNS)]
+        up = turned(photo, turns.float(), torch.ones(len(turns)), size=SIZE)
+        return _with_wide(self.wide(up), turns, poses, shares, level, share=share)
 
-    def _matched(self, photo: UInt8[Tensor, "3 size size"], poses: Poses) -> Windows:
+    def _matched(
+        self, photo: UInt8[Tensor, "3 size size"], poses: Poses, *, turns: bool
+    ) -> Windows:
         """Move each pose to where its cells are most alike, widely, then closely."""
         query = self.describe(photo[None])[0]
         evidence = torch.zeros(len(poses))
-        for tries in (WIDE, CLOSE):
+        for tries in (WIDE if turns else UPRIGHT, CLOSE):
             warps, nats = tried(query, self.describe(self._cut(poses)), self.matching, tries)
             poses = poses.warped(warps[nats.argmax(1)].double())
             evidence = nats.logsumexp(1) - math.log(len(warps))
         order = evidence.argsort(descending=True)
         poses = poses[order]
-        return Windows(poses, self._cut(poses), evidence[order], torch.zeros(len(poses)))
+        none = torch.zeros(len(poses))
+        return Windows(poses, self._cut(poses), evidence[order], none, none)
 
     def _aligned(self, photo: UInt8[Tensor, "3 size size"], windows: Windows) -> Windows:
         """Align the photo with the map in the likeliest windows; those that agree are moved."""
@@ -177,8 +214,8 @@ class MapZoom:
             _warn_of_no_alignment()
             return windows
         count = min(ALIGNED, len(windows.poses))
-        poses, likeness = windows.poses[:count], torch.zeros(count)
-        agrees = torch.ones(count, dtype=torch.bool)
+        poses, likeness = windows.poses[:count], torch.zeros(len(windows.poses))
+        agrees, moved = torch.arange(len(likeness)) < count, torch.zeros(len(likeness))
         for _ in range(ROUNDS):
             warps = torch.eye(2, 3).double().repeat(count, 1, 1)
             for number, view in enumerate(self._cut(poses)):
@@ -186,43 +223,30 @@ class MapZoom:
                 agrees[number] &= found is not None
                 if found is not None:
                     warps[number], likeness[number] = found
+                    moved[number] = found[0][:, 2].norm() * SIZE / 2
             poses = poses.warped(warps)
-        keep = agrees[:, None]
-        old = windows.poses
-        moved = Poses(
-            torch.cat((torch.where(keep, poses.xyz, old.xyz[:count]), old.xyz[count:])),
-            *(
-                torch.cat((torch.where(agrees, new, was[:count]), was[count:]))
-                for new, was in (
-                    (poses.field_of_view_deg, old.field_of_view_deg),
-                    (poses.heading_deg, old.heading_deg),
-                )
-            ),
-        )
-        rest = torch.zeros(len(old) - count)
-        likeness = torch.cat((likeness * agrees, rest)).clamp(0, 1)
-        return Windows(moved, self._cut(moved), windows.parts, likeness)
+        agrees &= likeness > self.settings.least_likeness
+        both, numbers = poses.joined(windows.poses), torch.arange(len(likeness))
+        chosen = both[torch.where(agrees, numbers, numbers + count)]
+        likeness = (likeness * agrees).clamp(0, 1)
+        return Windows(chosen, self._cut(chosen), windows.parts, likeness, moved * agrees)
 
     def _chained(
         self, planet: Density, windows: Windows
     ) -> tuple[MultiOrderDensity, Float[Tensor, " windows"]]:
         """Refine level 0 by windows; return also how likely each of them is."""
         settings, apart = self.settings, _apart(windows.poses, len(windows.poses))
-        kept = Windows(
-            windows.poses[apart],
-            windows.views[apart],
-            windows.parts[apart],
-            windows.likeness[apart],
-        )
+        kept = Windows(*(getattr(windows, one.name)[apart] for one in fields(windows)))
         unlike = 1 - kept.likeness.double().square().clamp_max(1 - 1e-4)
         nats = settings.bias + settings.parts * kept.parts - settings.alignment * unlike.log()
+        nats += _prior(kept.poses.field_of_view_deg)
         share = torch.cat((nats, torch.zeros(1))).softmax(0)[:-1]
         probability = torch.zeros(len(windows.poses), dtype=torch.float64)
         probability[apart] = share
         start, slope = settings.width
-        is_aligned = kept.likeness > 0
-        tight = torch.hypot(unlike**slope * math.exp(start), torch.tensor(settings.least_width))
-        pixels = torch.where(is_aligned, tight, settings.loose_width)
+        left = torch.hypot(unlike**slope * math.exp(start), settings.moved * kept.moved.double())
+        tight = torch.hypot(left, torch.tensor(settings.least_width).double())
+        pixels = torch.where(kept.likeness > 0, tight, settings.loose_width)
         sigma = pixels * kept.poses.field_of_view_deg / SIZE
         sigma = sigma.clamp_min(0.01 * self.base_map.resolution_deg)
         density = MultiOrderDensity.refined(
@@ -241,6 +265,40 @@ def _warn_of_no_alignment() -> None:
         "photos are placed to a few pixels, for opencv-python-headless is not there to align them "
         "with the map: pip install 'icgeo[map]'"
     )
+
+
+def _with_wide(
+    found: list[Density],
+    turns: Float[Tensor, " turns"],
+    poses: Poses,
+    shares: Float[Tensor, " first"],
+    level: Density,
+    *,
+    share: float,
+) -> tuple[Poses, Float[Tensor, " windows"], Density]:
+    """Mix what wide views say of each heading into level 0; add windows where they see a photo."""
+    turn = (poses.heading_deg[:, None] - turns + 180) % 360 - 180
+    likely = torch.zeros(len(turns), dtype=shares.dtype)
+    likely.index_add_(0, turn.abs().argmin(1), shares)
+    mass = torch.stack([density.mass for density in found]) * likely[:, None]
+    best = mass.sum(0).topk(20 * SHOWN_WIDE).indices
+    which = best.repeat_interleave(len(WIDE_DEG))
+    wide = torch.tensor(WIDE_DEG).double().repeat(len(best))
+    more = Poses(cell_xyz(level.nside)[which], wide, turns[mass.argmax(0)[which]])
+    kept = _apart(more, SHOWN_WIDE)
+    own = mass.sum(0)[which[kept]]
+    shares = torch.cat(((1 - share) * shares, share * own / own.sum()))
+    order = shares.argsort(descending=True)
+    mixed = Density((1 - share) * level.mass + share * mass.sum(0))
+    return poses.joined(more[kept])[order], shares[order], mixed
+
+
+def _prior(field_of_view_deg: Float[Tensor, " views"]) -> Float[Tensor, " views"]:
+    """Return the logarithm of how likely views are before they are seen, but for a constant.
+
+    Every field of view is as likely as any other; the narrower, the more views there are.
+    """
+    return 2 * (field_of_view_deg / WIDEST_DEG).log()
 
 
 def _apart(poses: Poses, count: int) -> Int[Tensor, " kept"]:

@@ -134,7 +134,7 @@ class MapIndex:
         )
         crop, turn = torch.cartesian_prod(torch.tensor(CROPS), turns.float()).unbind(-1)
         tries = turned(photo, turn, crop, size=CELL * WINDOW)
-        pooled = _pooled(_grid(describe(tries)))
+        pooled = _pooled(_grid(describe(tries)))[:, 0]
         likeness = functional.normalize((pooled - self.mean) @ self.components, dim=-1)
         how = Poses(torch.zeros(len(turn), 3).double(), crop.double(), turn.double())
         return how, likeness @ self.descriptors.T
@@ -175,12 +175,24 @@ def _grid(cells: Float[Tensor, "n cells channels"]) -> Float[Tensor, "n channels
     return rearrange(cells, "n (h w) c -> n c h w", h=math.isqrt(cells.shape[1]))
 
 
-def _pooled(windows: Float[Tensor, "n channels side side"]) -> Float[Tensor, "n pooled"]:
-    """Pool the cells of windows, without the corners, which a turned photo does not show."""
-    step = (torch.arange(WINDOW) + 0.5) * 2 / WINDOW - 1
-    disc = step[:, None].square() + step.square() < 1.05
-    pooled = functional.adaptive_avg_pool2d(windows * disc, POOLED)
-    return functional.normalize(pooled.flatten(1), dim=-1)
+def _pooled(cells: Float[Tensor, "n channels rows columns"]) -> Float[Tensor, "n windows pooled"]:
+    """Pool the cells of every window of `WINDOW` x `WINDOW` to `POOLED` x `POOLED` means.
+
+    Of a corner one cell of four counts: a photo that is turned does not show the others.
+    """
+    across = cells.shape[-1] - WINDOW + 1
+    step, last = WINDOW // POOLED, WINDOW - 1
+    means, ends = functional.avg_pool2d(cells, step, stride=1), {0: 1, last - 1: last - 1}
+    first = [
+        (ends[row], ends[column], cells / step**2)
+        if row in ends and column in ends
+        else (row, column, means)
+        for row in range(0, WINDOW, step)
+        for column in range(0, WINDOW, step)
+    ]
+    blocks = [x[..., row : row + across, column : column + across] for row, column, x in first]
+    pooled = rearrange(torch.stack(blocks), "b n c h w -> n (h w) (c b)")
+    return functional.normalize(pooled, dim=-1)
 
 
 def _windows(
@@ -213,11 +225,10 @@ def _windows(
         rays = tiles.rays(places[None])
         cover = functional.avg_pool2d(mask.float()[:, None], CELL * WINDOW, CELL).flatten(1)
         kept = (cell_of(sphere.to_lat_lon(rays), nside) == some[:, None]) & (cover >= LEAST_COVER)
-        grids = functional.unfold(_grid(describe(images)), WINDOW)
-        windows = rearrange(grids, "n (c h w) p -> n p c h w", h=WINDOW, w=WINDOW)
         tile, place = kept.nonzero().unbind(-1)
         if len(tile):
-            found.append((tiles[tile].warped(warps[place]), _pooled(windows[kept])))
+            windows = _pooled(_grid(describe(images)))[kept]
+            found.append((tiles[tile].warped(warps[place]), windows))
     return found
 
 

