@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from difflib import get_close_matches
 from functools import cache, cached_property, partial
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -55,6 +55,7 @@ from icgeo.selection import (
 from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density
 from icgeo.travel import frame_times, mixture, smooth
+from icgeo.zoom.bank import zoom_on
 from icgeo.zoom.chain import SIZE, MapZoom
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,11 @@ logger = logging.getLogger(__name__)
 CONTEXTS_KEPT = 8
 MAP_SHOTS = 16
 """Views of a map that each photo is shown, where the number of shots is not said."""
+OF_EXAMPLES = (
+    *("shots", "select", "features", "prompt", "steps", "samples", "example_guidance", "augment"),
+    "evidence",
+)
+"""Options of how examples are shown, of which a zoom on a map alone makes no use."""
 MOST_JUDGED, RARE = 32, 0.01
 """Examples by which worlds are judged at most, and the probability of a world that is no matter."""
 
@@ -80,7 +86,7 @@ def predict(  # noqa: D417, PLR0913
     *,
     model: str | Path | MapModel = "tiny",
     map: MapSource | None = None,
-    zoom: bool = True,
+    zoom: bool | None = None,
     heading: float | str = "any",
     shots: int | None = None,
     select: str | Strategy = "nearest",
@@ -125,7 +131,7 @@ def predict(  # noqa: D417, PLR0913
         map: what `icgeo.data.base_maps.open_map` opens, such as "blue-marble" or a GeoTIFF: views
             of it are examples, too; and where the model compares parts, the answer is zoomed to
             the place on it.
-        zoom: False leaves it at the examples.
+        zoom: False leaves it at the examples; True zooms on the examples where there is no map.
         heading: compass direction of the upper edge of the photos in degrees, or "any".
         shots: the number of examples that each photo is shown; this and the other options stand
             in `icgeo.options.LocateOptions`, `icgeo.models.LoadOptions` and `Geolocator`.
@@ -204,21 +210,34 @@ class Geolocator(LocateOptions, LoadOptions):
                 raise ValueError(f"expected {field} of at least {least}, got {value}")
         if self.point not in POINTS:
             raise ValueError(f"expected point to be one of {sorted(POINTS)}, got {self.point!r}")
-        if self.heading != "any" and not (
-            isinstance(self.heading, int | float) and -360 <= self.heading <= 360
-        ):
-            raise ValueError(
-                f'expected heading in degrees, or "any", got {self.heading!r}; 0 is north up'
-            )
         make_strategy(self.select, self)
+        if self.zoom and not (self.matching and self.loaded.matcher):
+            raise ValueError(
+                "expected a model that compares parts with zoom=True, got one that does not; leave "
+                "zoom out"
+            )
         if self.map is not None and self.shots is None:
             object.__setattr__(self, "shots", MAP_SHOTS)
+        self._check_heading()
         settings = self.loaded.settings
         known = {name: (getattr(settings, name),) for name in ("style", *SETTINGS)}
         for field, values in {**known, "prompt": settings.prompts}.items():
             value = getattr(self, field)
             if value is not None and value not in values:
                 raise ValueError(f"expected {field} of {values} for this model, got {value!r}")
+
+    def _check_heading(self) -> None:
+        heading = self.heading
+        if heading == "any":
+            return
+        if not (isinstance(heading, int | float) and -360 <= heading <= 360):
+            raise ValueError(
+                f'expected heading in degrees, or "any", got {heading!r}; 0 is north up'
+            )
+        if not self.zooms:
+            raise ValueError(
+                f'expected heading="any" where no map is zoomed on, got {heading!r}; give map='
+            )
 
     @cached_property
     def loaded(self) -> MapModel:
@@ -272,10 +291,18 @@ class Geolocator(LocateOptions, LoadOptions):
 
         Raises:
             LoadError: no such locator, or a model that cannot be loaded.
+            UsageError: its map is another one now, or gone.
         """
         names = {"style", *(field.name for field in fields(LoadOptions))} & options.keys()
         loading = {name: options.pop(name) for name in names}
-        model, saved, examples = checkpoint.read(source, **loading)
+        model, read, examples = checkpoint.read(source, **loading)
+        saved, digest = dict(read), read.get("map_digest")
+        saved.pop("map_digest", None)
+        if digest and "map" not in options and digest != _digest(saved["map"]):
+            raise UsageError(
+                f"expected the map {saved['map']} with which the locator was saved, found another "
+                "or none; give it by map=, or map=None"
+            )
         fixed = {"examples": examples, "device": loading.get("device", "cpu")}
         return cls(model, **{**saved, **fixed, **options})
 
@@ -289,7 +316,8 @@ class Geolocator(LocateOptions, LoadOptions):
     ) -> Path:
         """Write model, settings and examples to a folder, with a model card.
 
-        Weights of a local folder are copied, those of the hub named with their commit. Examples
+        Weights of a local folder are copied, those of the hub named with their commit. Of a map
+        in a file the path is kept, and what tells when it is another one. Examples
         are written as the model sees them: whoever gets the folder sees them too.
 
         Args:
@@ -315,7 +343,7 @@ class Geolocator(LocateOptions, LoadOptions):
             for photo, pair in zip(photos, pairs, strict=True)
         ]
         options = {"name": self.name, **fields_of(LocateOptions, self)}
-        options["map"] = self.map and str(self.map)
+        options |= {"map": self.map and str(self.map), "map_digest": _digest(self.map)}
         checkpoint.save(path, self.loaded, options, seen, base=base, licence=licence)
         return path
 
@@ -396,7 +424,8 @@ class Geolocator(LocateOptions, LoadOptions):
             PhotoError: an example cannot be read.
             UsageError: the map cannot be used.
         """
-        if self._zooms:
+        if self.zooms:
+            self._refuse_unused(examples)
             _ = self.map_zoom
             if pairs := self._examples(examples):
                 self._without_map.prepare(pairs)
@@ -480,19 +509,32 @@ class Geolocator(LocateOptions, LoadOptions):
             examples: as `predict` takes them.
             callback_on_step_end: called at each step of each batch with the maps [queries, samples,
                 3, height, width] as they look from there, and the time, from 1 (noise) down. What
-                it raises ends the call, as to cancel it.
+                it raises ends the call, as to cancel it. A zoom draws maps of examples alone.
 
         Raises:
             PhotoError: a photo cannot be read.
             ValueError: an example is wrong.
         """
-        if self._zooms:
-            return self._zoom(as_photos(photos), self._examples(examples))
+        if self.zooms:
+            self._refuse_unused(examples, callback_on_step_end=callback_on_step_end)
+            return self._zoom(as_photos(photos), self._examples(examples), callback_on_step_end)
         photos, pairs = as_photos(photos), self._bank_examples(examples)
-        if self._chooses(pairs) and photos:
+        if not (self._chooses(pairs) and photos):
+            found = self._locate_alike(photos, pairs, callback_on_step_end=callback_on_step_end)
+        else:
             selecting = self._selecting(pairs)
-            return selecting.locate(photos, callback_on_step_end=callback_on_step_end)
-        return self._locate_alike(photos, pairs, callback_on_step_end=callback_on_step_end)
+            found = selecting.locate(photos, callback_on_step_end=callback_on_step_end)
+        return self._zoom_on_examples(photos, pairs, found) if self.zoom else found
+
+    def _zoom_on_examples(
+        self, photos: Sequence[Photo], pairs: Sequence[Example], found: Sequence[Prediction]
+    ) -> list[Prediction]:
+        """Lay each photo over the examples that it was shown, which say where it is."""
+        chosen, pixels = self._choose(photos, pairs).tolist(), square_pixels(photos, SIZE)
+        return [
+            zoom_on(photo, [pairs[number] for number in numbers], one, self.loaded)
+            for photo, numbers, one in zip(pixels, chosen, found, strict=True)
+        ]
 
     @cached_property
     def _without_map(self) -> "Geolocator":
@@ -502,13 +544,26 @@ class Geolocator(LocateOptions, LoadOptions):
             for field in fields(LoadOptions)
             if field.name not in ("model", "device", *SETTINGS)
         }
-        return replace(self, **loading, model=self.loaded, map=None)
+        return replace(self, **loading, model=self.loaded, map=None, zoom=None, heading="any")
 
     @property
-    def _zooms(self) -> bool:
+    def zooms(self) -> bool:
         """Whether photos are found on the map itself."""
-        is_asked = self.zoom and self.map is not None and self.shots != 0
+        is_asked = self.zoom is not False and self.map is not None and self.shots != 0
         return is_asked and self.matching and self.loaded.matcher is not None
+
+    def _refuse_unused(self, examples: Examples, **called: Any) -> None:
+        """Refuse options that a zoom has no use for where no examples are given."""
+        if examples is not None or self.examples is not None:
+            return
+        given = {name: getattr(self, name) for name in OF_EXAMPLES} | called
+        given["shots"] = None if self.shots == MAP_SHOTS else self.shots
+        defaults = {field.name: field.default for field in fields(self)} | dict.fromkeys(called)
+        if unused := [name for name, value in given.items() if value != defaults[name]]:
+            raise UsageError(
+                f"expected examples with {', '.join(unused)}, got a map alone, on which photos are "
+                "zoomed; give examples, or zoom=False, which shows views of the map"
+            )
 
     @cached_property
     def map_zoom(self) -> MapZoom:
@@ -521,13 +576,20 @@ class Geolocator(LocateOptions, LoadOptions):
             raise UsageError("expected a map to zoom on, got none; give map=, as map='blue-marble'")
         return MapZoom.open(open_map(self.map), self.loaded)
 
-    def _zoom(self, photos: Sequence[Photo], pairs: Sequence[Example]) -> list[Prediction]:
+    def _zoom(
+        self,
+        photos: Sequence[Photo],
+        pairs: Sequence[Example],
+        callback_on_step_end: sampling.StepCallback | None,
+    ) -> list[Prediction]:
         """Locate photos on the map; what examples say is a prior."""
         heading = None if self.heading == "any" else float(self.heading)
         pixels = square_pixels(photos, SIZE)
         found = [self.map_zoom.locate(photo, heading_deg=heading) for photo in pixels]
         if pairs and photos:
-            others = self._without_map.locate(photos, pairs)
+            others = self._without_map.locate(
+                photos, pairs, callback_on_step_end=callback_on_step_end
+            )
             found = [one.given(other) for one, other in zip(found, others, strict=True)]
         if self.point != "best":
             points = [getattr(one.density, self.point)().tolist() for one in found]
@@ -618,6 +680,9 @@ class Geolocator(LocateOptions, LoadOptions):
     ) -> SequencePrediction:
         """Locate a video or an album: each photo given all others, and the whole.
 
+        On a map each frame is zoomed; the answers have even cells of 100 km, and `levels`, heading
+        and footprint are those of each frame alone.
+
         Args:
             frames: photos in the order in which they were taken.
             examples: as for `locate`.
@@ -661,9 +726,9 @@ class Geolocator(LocateOptions, LoadOptions):
             for frame, density, point in zip(frames_alone, densities, points[:-1], strict=True)
         ]
         inside = [frame.in_domain for frame in alone]
-        told = zip(predictions, inside, strict=True)
+        told = zip(predictions, alone, strict=True)
         return SequencePrediction(
-            [replace(prediction, in_domain=is_inside) for prediction, is_inside in told],
+            [replace(one, in_domain=own.in_domain, levels=own.levels) for one, own in told],
             replace(whole, in_domain=None if None in inside else any(inside)),
         )
 
@@ -858,6 +923,14 @@ def _warn_of_other_photos() -> None:
 def _warn_of_departures(departures: Sequence[str]) -> None:
     """Warn once in a process of each."""
     logger.warning("what the weights were not trained on: %s", "; ".join(departures))
+
+
+def _digest(source: Any) -> str | None:
+    """Return a key of the content of a map in a file; of a folder and of a name there is none."""
+    if source is None or not Path(source).is_file():
+        return None
+    with Path(source).open("rb") as stream:
+        return file_digest(stream, "blake2b").hexdigest()
 
 
 def _key_of(photos: Pixels, lat_lon: Tensor) -> bytes:

@@ -130,7 +130,7 @@ class RasterGrid:
             if self._holds(pole):
                 south, north = min(south, pole), max(north, pole)
                 west, east = -180.0, 180.0
-        if east - west >= 360 - 1e-6:
+        if self.is_round or east - west >= 360 - 1e-6:
             west, east = -180.0, 180.0
             if south <= -90 + 1e-6 and north >= 90 - 1e-6:
                 return None
