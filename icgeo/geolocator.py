@@ -39,6 +39,7 @@ from icgeo.prediction import (
     add_seconds,
     as_examples,
     check_choices,
+    in_groups,
     informs,
     locate_by_sets,
 )
@@ -597,12 +598,18 @@ class Geolocator(LocateOptions, LoadOptions):
                 replace(one, lat=lat, lon=lon) if one.located else one
                 for one, (lat, lon) in zip(found, points, strict=True)
             ]
-        in_domain = self.loaded.in_domain(pixels) if photos else None
+        return self._with_domain(found, pixels) if photos else found
+
+    def _with_domain(
+        self, predictions: list[Prediction], pixels: UInt8[Tensor, "photos 3 high wide"]
+    ) -> list[Prediction]:
+        """Say of each photo whether the model was trained on its kind, as far as it can tell."""
+        in_domain = self.loaded.in_domain(pixels)
         if in_domain is None:
-            return found
+            return predictions
         if not in_domain.all():
             _warn_of_other_photos()
-        told = zip(found, in_domain.tolist(), strict=True)
+        told = zip(predictions, in_domain.tolist(), strict=True)
         return [replace(prediction, in_domain=is_inside) for prediction, is_inside in told]
 
     def _locate_alike(
@@ -827,16 +834,12 @@ class Geolocator(LocateOptions, LoadOptions):
         pixels = self._pixels(photos)
         if isinstance(pixels, Tensor):
             return self._locate_pixels(pixels, context, worlds, callback_on_step_end)
-        numbers: dict[torch.Size, list[int]] = {}
-        for number, photo in enumerate(pixels):
-            numbers.setdefault(photo.shape, []).append(number)
-        predictions: dict[int, Prediction] = {}
-        for alike in numbers.values():
-            part = torch.stack([pixels[number] for number in alike])
-            own = context.of_queries(torch.tensor(alike))
-            located = self._locate_pixels(part, own, worlds, callback_on_step_end)
-            predictions.update(zip(alike, located, strict=True))
-        return [predictions[number] for number in range(len(photos))]
+
+        def alike(numbers: list[int]) -> list[Prediction]:
+            part, own = [pixels[i] for i in numbers], context.of_queries(torch.tensor(numbers))
+            return self._locate_pixels(torch.stack(part), own, worlds, callback_on_step_end)
+
+        return in_groups([photo.shape for photo in pixels], alike)
 
     def _locate_pixels(
         self,
@@ -874,9 +877,6 @@ class Geolocator(LocateOptions, LoadOptions):
             pairs = zip(densities, weight * evidence, strict=True)
             densities = [density.updated(ratios, floor=floor) for density, ratios in pairs]
         points = POINTS[self.point](densities)
-        in_domain = self.loaded.in_domain(pixels)
-        if in_domain is not None and not in_domain.all():
-            _warn_of_other_photos()
         seconds = (time.perf_counter() - start) / len(pixels)
         predictions = [
             Prediction.from_density(
@@ -890,10 +890,7 @@ class Geolocator(LocateOptions, LoadOptions):
             )
             for number in range(len(pixels))
         ]
-        if in_domain is None:
-            return predictions
-        told = zip(predictions, in_domain.tolist(), strict=True)
-        return [replace(prediction, in_domain=is_inside) for prediction, is_inside in told]
+        return self._with_domain(predictions, pixels)
 
     def _pixels(self, photos: Sequence[Photo]) -> Pixels:
         """Read photos; where they keep their shapes and have several, as a list."""

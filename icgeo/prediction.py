@@ -5,7 +5,7 @@ of `located=False` has the prior as its density and NaN as its point, never an i
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -408,14 +408,25 @@ def locate_by_sets(
         ValueError: as `check_choices`.
     """
     check_choices(photos, bank, chosen)
-    queries: dict[tuple[int, ...], list[int]] = {}
-    for number, examples in enumerate(chosen.tolist()):
-        queries.setdefault(tuple(examples), []).append(number)
-    located: dict[int, Prediction] = {}
-    for examples, numbers in queries.items():
-        answers = locate([photos[i] for i in numbers], [bank[i] for i in examples])
-        located.update(zip(numbers, answers, strict=True))
-    return [located[number] for number in range(len(photos))]
+    sets = [tuple(examples) for examples in chosen.tolist()]
+
+    def alike(numbers: list[int]) -> list[Prediction]:
+        return locate([photos[i] for i in numbers], [bank[i] for i in sets[numbers[0]]])
+
+    return in_groups(sets, alike)
+
+
+def in_groups(
+    keys: Sequence[Hashable], locate: Callable[[list[int]], list[Prediction]]
+) -> list[Prediction]:
+    """Locate photos with equal keys at once, by their numbers; return answers in their order."""
+    groups: dict[Hashable, list[int]] = {}
+    for number, key in enumerate(keys):
+        groups.setdefault(key, []).append(number)
+    found: dict[int, Prediction] = {}
+    for numbers in groups.values():
+        found.update(zip(numbers, locate(numbers), strict=True))
+    return [found[number] for number in range(len(keys))]
 
 
 def locate_chosen(

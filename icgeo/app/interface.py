@@ -341,6 +341,8 @@ def _told(
     }
     told = ", ".join(f"{count} {note}" for note, count in notes.items() if count)
     count = f"{len(examples)} example{'' if len(examples) == 1 else 's'}"
+    if locator.zooms:
+        count = "zoomed on the map" + (f" with {count}" if examples else "")
     return f"{count} ({told})" if told else count
 
 

@@ -1,6 +1,6 @@
 """Zoom on examples, without a map: a photo is laid over those most alike, and lies where they are.
 
-Each example that agrees is aligned with the photo: its middle then lies somewhere in the photo. From
+Each example that agrees is aligned with the photo: its middle then lies somewhere in the photo. Of
 several of them the place, the field of view and the heading of the photo follow, whatever the
 fields of view of the examples are: resection, as surveyors do it.
 """
