@@ -103,10 +103,11 @@ def _gallery(label: str, name: str) -> Any:
 
 
 def _picture(title: str, name: str, value: Any = None) -> Any:
-    """Show a picture under its title: gradio's own label would cover a corner of it."""
-    gr.Markdown(title)
+    """Show a picture, if there is one, under its title: gradio's label would cover a corner."""
     look: dict[str, Any] = {"show_label": False, "alt_text": title, "buttons": []}
-    return gr.Image(value, type="pil", interactive=False, elem_id=name, **look)
+    with gr.Column(elem_classes="pictured"):
+        gr.Markdown(title)
+        return gr.Image(value, type="pil", interactive=False, elem_id=name, **look)
 
 
 def _photos_part() -> Any:

@@ -62,7 +62,8 @@ def as_answer(
     files = save_files(prediction, shot, Path(visit.folder.name) / str(len(visit.answers)))
     chain = None
     if prediction.levels:
-        figure = plot_zoom(prediction, shot.photo, locator.map_zoom.base_map, shot.place)
+        base_map = locator.map_zoom.base_map if locator.zooms else None
+        figure = plot_zoom(prediction, shot.photo, base_map, shot.place)
         chain = _as_image(figure, dpi=100)
     return Answer(shot, prediction, context, files, chain)
 

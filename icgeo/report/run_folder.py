@@ -246,8 +246,8 @@ def _draw_chain(case: Case) -> Figure | None:
     """Show the levels of a zoom on a map, if there are some."""
     if not (case.prediction.levels and isinstance(case.locator, Geolocator)):
         return None
-    base_map, query = case.locator.map_zoom.base_map, case.query
-    return plots.plot_zoom(case.prediction, query.photo, base_map, query.lat_lon)
+    base_map = case.locator.map_zoom.base_map if case.locator.zooms else None
+    return plots.plot_zoom(case.prediction, case.query.photo, base_map, case.query.lat_lon)
 
 
 def _base(episode: Episode) -> Tensor | None:
