@@ -64,6 +64,7 @@ logger = logging.getLogger(__name__)
 CONTEXTS_KEPT = 8
 MAP_SHOTS = 16
 """Views of a map that each photo is shown, where the number of shots is not said."""
+BASE_MAP = "base map"
 OF_EXAMPLES = (
     *("shots", "select", "features", "prompt", "steps", "samples", "example_guidance", "augment"),
     "evidence",
@@ -117,7 +118,7 @@ def predict(  # noqa: D417, PLR0913
     vae_tiling: bool = False,
     revision: str | None = None,
     local_files_only: bool = False,
-    evidence: Locator | None = None,
+    evidence: Locator | str | None = None,
     allow_outside: bool = False,
     **unknown: Any,
 ) -> list[Prediction]:
@@ -195,9 +196,10 @@ class Geolocator(LocateOptions, LoadOptions):
     """How it is called in tables and figures."""
     examples: Examples = None
     """What is shown where `locate` is given None; [] shows nothing."""
-    evidence: Locator | None = None
+    evidence: Locator | str | None = None
     """Another way, such as `icgeo.baselines.Retrieval`, whose answer from the same examples the
-    model is shown as one more map; for pretrained models."""
+    model is shown as one more map; or "base map", what lies under the maps of `style`, such as a
+    window of imagery. For pretrained models."""
     allow_outside: bool = False
     """Accept examples outside the folder of their manifest."""
 
@@ -212,13 +214,9 @@ class Geolocator(LocateOptions, LoadOptions):
         if self.point not in POINTS:
             raise ValueError(f"expected point to be one of {sorted(POINTS)}, got {self.point!r}")
         make_strategy(self.select, self)
-        if self.zoom and not (self.matching and self.loaded.matcher):
-            raise ValueError(
-                "expected a model that compares parts with zoom=True, got one that does not; leave "
-                "zoom out"
-            )
         if self.map is not None and self.shots is None:
             object.__setattr__(self, "shots", MAP_SHOTS)
+        self._check_ways()
         self._check_heading()
         settings = self.loaded.settings
         known = {name: (getattr(settings, name),) for name in ("style", *SETTINGS)}
@@ -226,6 +224,17 @@ class Geolocator(LocateOptions, LoadOptions):
             value = getattr(self, field)
             if value is not None and value not in values:
                 raise ValueError(f"expected {field} of {values} for this model, got {value!r}")
+
+    def _check_ways(self) -> None:
+        if isinstance(self.evidence, str) and self.evidence != BASE_MAP:
+            raise ValueError(
+                f"expected evidence of a locator or {BASE_MAP!r}, got {self.evidence!r}"
+            )
+        if self.zoom and not (self.matching and self.loaded.matcher):
+            raise ValueError(
+                "expected a model that compares parts with zoom=True, got one that does not; leave "
+                "zoom out"
+            )
 
     def _check_heading(self) -> None:
         heading = self.heading
@@ -249,7 +258,9 @@ class Geolocator(LocateOptions, LoadOptions):
             model = load(model, style=self.style, **options)
         else:
             _refuse_loading(options)
-        changes: dict[str, Any] = {"shows_evidence": True} if self.evidence else {}
+        changes: dict[str, Any] = {}
+        if self.evidence:
+            changes["shows_evidence"] = self.evidence if self.evidence == BASE_MAP else True
         if self.example_guidance is not None:
             changes["example_guidance"] = self.example_guidance
         return replace(model, settings=replace(model.settings, **changes)) if changes else model
@@ -638,8 +649,10 @@ class Geolocator(LocateOptions, LoadOptions):
         """Draw what the other way says of photos, if there is one and there are examples."""
         if not (self.evidence and chosen.shape[1]):
             return None
-        answers = locate_by_sets(self.evidence.locate, photos, bank, chosen)
         style = self.loaded.settings.style
+        if isinstance(self.evidence, str):
+            return maps.base_image(style).expand(len(photos), -1, -1, -1)
+        answers = locate_by_sets(self.evidence.locate, photos, bank, chosen)
         return torch.stack([maps.draw_density(answer.density, style) for answer in answers])
 
     def locate_chosen(

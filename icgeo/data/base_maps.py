@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from icgeo import sphere
 from icgeo.config import UsageError
-from icgeo.data.map_pictures import open_picture
+from icgeo.data.map_pictures import level_size, open_picture
 from icgeo.data.map_rasters import DRIVERS, open_raster
 from icgeo.data.map_tiles import KINDS, open_tiles
 from icgeo.data.orbit import REAL_WORLDS, to_uint8, view_directions
@@ -102,12 +102,6 @@ class Grid(Protocol):
 
     def read(self, level: int, box: Box) -> Picture:
         """Read the pixels of a box inside a level."""
-
-
-def level_size(size: tuple[int, int], level: int) -> tuple[int, int]:
-    """Return width and height of a level, given those of the finest."""
-    width, height = (max(1, round(side / 2**level)) for side in size)
-    return width, height
 
 
 @dataclass(frozen=True, eq=False)
