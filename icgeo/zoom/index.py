@@ -201,7 +201,7 @@ def _pooled(windows: Float[Tensor, "n channels side side"]) -> Float[Tensor, "n 
 
 def _windows(
     base_map: BaseMap, field: float, describe: Describe
-) -> list[tuple[Poses, Float[Tensor, "views pooled"]]]:
+) -> Iterator[tuple[Poses, Float[Tensor, "views pooled"]]]:
     """Cut tiles wider than a field of view; describe the windows whose centre is theirs alone."""
     wide = 2 if field > MOST_WIDE_DEG else 4
     nside = 1
@@ -218,7 +218,6 @@ def _windows(
         (torch.cat((one / wide, 0 * one, places[:, :1]), -1),
          torch.cat((0 * one, one / wide, places[:, 1:]), -1)), dim=1
     )  # fmt: skip
-    found = []
     for some in cells.split(4 * TILES_AT_ONCE // wide**2):
         xyz = sphere.to_xyz(cell_lat_lon(some, nside))
         field_of_view = torch.full_like(xyz[:, 0], 2 * math.degrees(math.atan(half)))
@@ -233,8 +232,7 @@ def _windows(
         windows = rearrange(grids, "n (c h w) p -> n p c h w", h=WINDOW, w=WINDOW)
         tile, place = kept.nonzero().unbind(-1)
         if len(tile):
-            found.append((tiles[tile].warped(warps[place]), _pooled(windows[kept])))
-    return found
+            yield tiles[tile].warped(warps[place]), _pooled(windows[kept])
 
 
 def _inside(base_map: BaseMap, lat_lon: Float[Tensor, "n 2"], margin_deg: float) -> Tensor:
