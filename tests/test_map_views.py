@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -227,6 +228,8 @@ def test_the_page_chooses_among_the_map_and_the_examples(queries, tmp_path):
     assert len(shown) == 4
     assert shown[0] is bank.examples[0]
     assert shown[1].image.shape == (64, 64, 3)
+    zoomed = replace(request, zoom=True)
+    assert choose_examples(build_locator(load("tiny"), zoomed), photo, zoomed) == [shown[0]]
     path = tmp_path / "given.png"
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(path)
     given = Request([], bank, "tiny", "Most alike", 4, 1, 1, map_file=str(path))

@@ -170,7 +170,7 @@ class Request:
     """A name of `MAPS`."""
     map_file: str | None = None
     """A map that the visitor gave, in place of that."""
-    zoom: bool = True
+    zoom: bool = False
     """Find the place on the map itself; else its views are examples."""
     north_up: bool = False
     """Photos are north up; else their headings are found."""
