@@ -75,7 +75,7 @@ def lay_over(
     order = alike.argsort(descending=True)
     order = order[alike[order] > LEAST_LIKENESS]
     last = torch.tensor([[0.0, 0, 1]]).double()
-    whole = [warps[i].double() @ torch.cat((found[i][0], last)) for i in order.tolist()]  # type: ignore[index]
+    whole = [warps[i].double() @ torch.cat((found[i][0], last)) for i in order.tolist()]
     places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
     joined = torch.stack(whole) if whole else torch.zeros(0, 2, 3).double()
     return Aligned(places[order], joined, moved[order], alike[order])
