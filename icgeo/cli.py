@@ -276,7 +276,7 @@ def _prepare(options: PredictOptions) -> "tuple[Geolocator, list[Example]]":
     try:
         examples = as_examples(options.examples, allow_outside=options.allow_outside)
         locator = Geolocator(**fields_of(LoadOptions, options), **fields_of(LocateOptions, options))
-        locator.prepare(examples)
+        locator.prepare(examples or None)
     except (OSError, ValueError) as error:
         message = str(error).replace("(allow_outside)", "(--allow_outside)")
         raise UsageError(message) from error

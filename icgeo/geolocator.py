@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from difflib import get_close_matches
 from functools import cache, cached_property, partial
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,6 +39,7 @@ from icgeo.prediction import (
     add_seconds,
     as_examples,
     check_choices,
+    in_groups,
     informs,
     locate_by_sets,
 )
@@ -56,6 +57,7 @@ from icgeo.selection import (
 from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density
 from icgeo.travel import frame_times, mixture, smooth
+from icgeo.zoom.bank import zoom_on
 from icgeo.zoom.chain import LEAST_WIDE_DEG, SIZE, MapZoom
 
 logger = logging.getLogger(__name__)
@@ -63,6 +65,12 @@ logger = logging.getLogger(__name__)
 CONTEXTS_KEPT = 8
 MAP_SHOTS = 16
 """Views of a map that each photo is shown, where the number of shots is not said."""
+BASE_MAP = "base map"
+OF_EXAMPLES = (
+    *("shots", "select", "features", "prompt", "steps", "samples", "example_guidance", "augment"),
+    "evidence",
+)
+"""Options of how examples are shown, of which a zoom on a map alone makes no use."""
 MOST_JUDGED, RARE = 32, 0.01
 """Examples by which worlds are judged at most, and the probability of a world that is no matter."""
 
@@ -81,7 +89,7 @@ def predict(  # noqa: D417, PLR0913
     *,
     model: str | Path | MapModel = "tiny",
     map: MapSource | None = None,
-    zoom: bool = True,
+    zoom: bool | None = None,
     heading: float | str = "any",
     shots: int | None = None,
     select: str | Strategy = "nearest",
@@ -111,7 +119,7 @@ def predict(  # noqa: D417, PLR0913
     vae_tiling: bool = False,
     revision: str | None = None,
     local_files_only: bool = False,
-    evidence: Locator | None = None,
+    evidence: Locator | str | None = None,
     allow_outside: bool = False,
     **unknown: Any,
 ) -> list[Prediction]:
@@ -126,7 +134,7 @@ def predict(  # noqa: D417, PLR0913
         map: what `icgeo.data.base_maps.open_map` opens, such as "blue-marble" or a GeoTIFF: views
             of it are examples, too; and where the model compares parts, the answer is zoomed to
             the place on it.
-        zoom: False leaves it at the examples.
+        zoom: False leaves it at the examples; True zooms on the examples where there is no map.
         heading: compass direction of the upper edge of the photos in degrees, or "any".
         shots: the number of examples that each photo is shown; this and the other options stand
             in `icgeo.options.LocateOptions`, `icgeo.models.LoadOptions` and `Geolocator`.
@@ -189,9 +197,10 @@ class Geolocator(LocateOptions, LoadOptions):
     """How it is called in tables and figures."""
     examples: Examples = None
     """What is shown where `locate` is given None; [] shows nothing."""
-    evidence: Locator | None = None
+    evidence: Locator | str | None = None
     """Another way, such as `icgeo.baselines.Retrieval`, whose answer from the same examples the
-    model is shown as one more map; for pretrained models."""
+    model is shown as one more map; or "base map", what lies under the maps of `style`, such as a
+    window of imagery. For pretrained models."""
     allow_outside: bool = False
     """Accept examples outside the folder of their manifest."""
 
@@ -205,21 +214,41 @@ class Geolocator(LocateOptions, LoadOptions):
                 raise ValueError(f"expected {field} of at least {least}, got {value}")
         if self.point not in POINTS:
             raise ValueError(f"expected point to be one of {sorted(POINTS)}, got {self.point!r}")
-        if self.heading != "any" and not (
-            isinstance(self.heading, int | float) and -360 <= self.heading <= 360
-        ):
-            raise ValueError(
-                f'expected heading in degrees, or "any", got {self.heading!r}; 0 is north up'
-            )
         make_strategy(self.select, self)
         if self.map is not None and self.shots is None:
             object.__setattr__(self, "shots", MAP_SHOTS)
+        self._check_ways()
+        self._check_heading()
         settings = self.loaded.settings
         known = {name: (getattr(settings, name),) for name in ("style", *SETTINGS)}
         for field, values in {**known, "prompt": settings.prompts}.items():
             value = getattr(self, field)
             if value is not None and value not in values:
                 raise ValueError(f"expected {field} of {values} for this model, got {value!r}")
+
+    def _check_ways(self) -> None:
+        if isinstance(self.evidence, str) and self.evidence != BASE_MAP:
+            raise ValueError(
+                f"expected evidence of a locator or {BASE_MAP!r}, got {self.evidence!r}"
+            )
+        if self.zoom and not (self.matching and self.loaded.matcher):
+            raise ValueError(
+                "expected a model that compares parts with zoom=True, got one that does not; leave "
+                "zoom out"
+            )
+
+    def _check_heading(self) -> None:
+        heading = self.heading
+        if heading == "any":
+            return
+        if not (isinstance(heading, int | float) and -360 <= heading <= 360):
+            raise ValueError(
+                f'expected heading in degrees, or "any", got {heading!r}; 0 is north up'
+            )
+        if not self.zooms:
+            raise ValueError(
+                f'expected heading="any" where no map is zoomed on, got {heading!r}; give map='
+            )
 
     @cached_property
     def loaded(self) -> MapModel:
@@ -230,7 +259,9 @@ class Geolocator(LocateOptions, LoadOptions):
             model = load(model, style=self.style, **options)
         else:
             _refuse_loading(options)
-        changes: dict[str, Any] = {"shows_evidence": True} if self.evidence else {}
+        changes: dict[str, Any] = {}
+        if self.evidence:
+            changes["shows_evidence"] = self.evidence if self.evidence == BASE_MAP else True
         if self.example_guidance is not None:
             changes["example_guidance"] = self.example_guidance
         return replace(model, settings=replace(model.settings, **changes)) if changes else model
@@ -273,10 +304,18 @@ class Geolocator(LocateOptions, LoadOptions):
 
         Raises:
             LoadError: no such locator, or a model that cannot be loaded.
+            UsageError: its map is another one now, or gone.
         """
         names = {"style", *(field.name for field in fields(LoadOptions))} & options.keys()
         loading = {name: options.pop(name) for name in names}
-        model, saved, examples = checkpoint.read(source, **loading)
+        model, read, examples = checkpoint.read(source, **loading)
+        saved, digest = dict(read), read.get("map_digest")
+        saved.pop("map_digest", None)
+        if digest and "map" not in options and digest != _digest(saved["map"]):
+            raise UsageError(
+                f"expected the map {saved['map']} with which the locator was saved, found another "
+                "or none; give it by map=, or map=None"
+            )
         fixed = {"examples": examples, "device": loading.get("device", "cpu")}
         return cls(model, **{**saved, **fixed, **options})
 
@@ -290,7 +329,8 @@ class Geolocator(LocateOptions, LoadOptions):
     ) -> Path:
         """Write model, settings and examples to a folder, with a model card.
 
-        Weights of a local folder are copied, those of the hub named with their commit. Examples
+        Weights of a local folder are copied, those of the hub named with their commit. Of a map
+        in a file the path is kept, and what tells when it is another one. Examples
         are written as the model sees them: whoever gets the folder sees them too.
 
         Args:
@@ -316,7 +356,7 @@ class Geolocator(LocateOptions, LoadOptions):
             for photo, pair in zip(photos, pairs, strict=True)
         ]
         options = {"name": self.name, **fields_of(LocateOptions, self)}
-        options["map"] = self.map and str(self.map)
+        options |= {"map": self.map and str(self.map), "map_digest": _digest(self.map)}
         checkpoint.save(path, self.loaded, options, seen, base=base, licence=licence)
         return path
 
@@ -400,7 +440,8 @@ class Geolocator(LocateOptions, LoadOptions):
             PhotoError: an example cannot be read.
             UsageError: the map cannot be used.
         """
-        if self._zooms:
+        if self.zooms:
+            self._refuse_unused(examples)
             _ = self.map_zoom
             if pairs := self._examples(examples):
                 self._without_map.prepare(pairs)
@@ -484,19 +525,32 @@ class Geolocator(LocateOptions, LoadOptions):
             examples: as `predict` takes them.
             callback_on_step_end: called at each step of each batch with the maps [queries, samples,
                 3, height, width] as they look from there, and the time, from 1 (noise) down. What
-                it raises ends the call, as to cancel it.
+                it raises ends the call, as to cancel it. A zoom draws maps of examples alone.
 
         Raises:
             PhotoError: a photo cannot be read.
             ValueError: an example is wrong.
         """
-        if self._zooms:
-            return self._zoom(as_photos(photos), self._examples(examples))
+        if self.zooms:
+            self._refuse_unused(examples, callback_on_step_end=callback_on_step_end)
+            return self._zoom(as_photos(photos), self._examples(examples), callback_on_step_end)
         photos, pairs = as_photos(photos), self._bank_examples(examples)
-        if self._chooses(pairs) and photos:
+        if not (self._chooses(pairs) and photos):
+            found = self._locate_alike(photos, pairs, callback_on_step_end=callback_on_step_end)
+        else:
             selecting = self._selecting(pairs)
-            return selecting.locate(photos, callback_on_step_end=callback_on_step_end)
-        return self._locate_alike(photos, pairs, callback_on_step_end=callback_on_step_end)
+            found = selecting.locate(photos, callback_on_step_end=callback_on_step_end)
+        return self._zoom_on_examples(photos, pairs, found) if self.zoom else found
+
+    def _zoom_on_examples(
+        self, photos: Sequence[Photo], pairs: Sequence[Example], found: Sequence[Prediction]
+    ) -> list[Prediction]:
+        """Lay each photo over the examples that it was shown, which say where it is."""
+        chosen, pixels = self._choose(photos, pairs).tolist(), square_pixels(photos, SIZE)
+        return [
+            zoom_on(photo, [pairs[number] for number in numbers], one, self.loaded)
+            for photo, numbers, one in zip(pixels, chosen, found, strict=True)
+        ]
 
     @cached_property
     def _without_map(self) -> "Geolocator":
@@ -506,13 +560,26 @@ class Geolocator(LocateOptions, LoadOptions):
             for field in fields(LoadOptions)
             if field.name not in ("model", "device", *SETTINGS)
         }
-        return replace(self, **loading, model=self.loaded, map=None)
+        return replace(self, **loading, model=self.loaded, map=None, zoom=None, heading="any")
 
     @property
-    def _zooms(self) -> bool:
+    def zooms(self) -> bool:
         """Whether photos are found on the map itself."""
-        is_asked = self.zoom and self.map is not None and self.shots != 0
+        is_asked = self.zoom is not False and self.map is not None and self.shots != 0
         return is_asked and self.matching and self.loaded.matcher is not None
+
+    def _refuse_unused(self, examples: Examples, **called: Any) -> None:
+        """Refuse options that a zoom has no use for where no examples are given."""
+        if examples is not None or self.examples is not None:
+            return
+        given = {name: getattr(self, name) for name in OF_EXAMPLES} | called
+        given["shots"] = None if self.shots == MAP_SHOTS else self.shots
+        defaults = {field.name: field.default for field in fields(self)} | dict.fromkeys(called)
+        if unused := [name for name, value in given.items() if value != defaults[name]]:
+            raise UsageError(
+                f"expected examples with {', '.join(unused)}, got a map alone, on which photos are "
+                "zoomed; give examples, or zoom=False, which shows views of the map"
+            )
 
     @cached_property
     def map_zoom(self) -> MapZoom:
@@ -536,13 +603,20 @@ class Geolocator(LocateOptions, LoadOptions):
 
         return MapZoom.open(base_map, self.loaded, wide=wide)
 
-    def _zoom(self, photos: Sequence[Photo], pairs: Sequence[Example]) -> list[Prediction]:
+    def _zoom(
+        self,
+        photos: Sequence[Photo],
+        pairs: Sequence[Example],
+        callback_on_step_end: sampling.StepCallback | None,
+    ) -> list[Prediction]:
         """Locate photos on the map; what examples say is a prior."""
         heading = None if self.heading == "any" else float(self.heading)
         pixels = square_pixels(photos, SIZE)
         found = [self.map_zoom.locate(photo, heading_deg=heading) for photo in pixels]
         if pairs and photos:
-            others = self._without_map.locate(photos, pairs)
+            others = self._without_map.locate(
+                photos, pairs, callback_on_step_end=callback_on_step_end
+            )
             found = [one.given(other) for one, other in zip(found, others, strict=True)]
         if self.point != "best":
             points = [getattr(one.density, self.point)().tolist() for one in found]
@@ -550,12 +624,18 @@ class Geolocator(LocateOptions, LoadOptions):
                 replace(one, lat=lat, lon=lon) if one.located else one
                 for one, (lat, lon) in zip(found, points, strict=True)
             ]
-        in_domain = self.loaded.in_domain(pixels) if photos else None
+        return self._with_domain(found, pixels) if photos else found
+
+    def _with_domain(
+        self, predictions: list[Prediction], pixels: UInt8[Tensor, "photos 3 high wide"]
+    ) -> list[Prediction]:
+        """Say of each photo whether the model was trained on its kind, as far as it can tell."""
+        in_domain = self.loaded.in_domain(pixels)
         if in_domain is None:
-            return found
+            return predictions
         if not in_domain.all():
             _warn_of_other_photos()
-        told = zip(found, in_domain.tolist(), strict=True)
+        told = zip(predictions, in_domain.tolist(), strict=True)
         return [replace(prediction, in_domain=is_inside) for prediction, is_inside in told]
 
     def _locate_alike(
@@ -584,8 +664,10 @@ class Geolocator(LocateOptions, LoadOptions):
         """Draw what the other way says of photos, if there is one and there are examples."""
         if not (self.evidence and chosen.shape[1]):
             return None
-        answers = locate_by_sets(self.evidence.locate, photos, bank, chosen)
         style = self.loaded.settings.style
+        if isinstance(self.evidence, str):
+            return maps.base_image(style).expand(len(photos), -1, -1, -1)
+        answers = locate_by_sets(self.evidence.locate, photos, bank, chosen)
         return torch.stack([maps.draw_density(answer.density, style) for answer in answers])
 
     def locate_chosen(
@@ -656,6 +738,9 @@ class Geolocator(LocateOptions, LoadOptions):
     ) -> SequencePrediction:
         """Locate a video or an album: each photo given all others, and the whole.
 
+        On a map each frame is zoomed; the answers have even cells of 100 km, and `levels`, heading
+        and footprint are those of each frame alone.
+
         Args:
             frames: photos in the order in which they were taken.
             examples: as for `locate`.
@@ -699,9 +784,9 @@ class Geolocator(LocateOptions, LoadOptions):
             for frame, density, point in zip(frames_alone, densities, points[:-1], strict=True)
         ]
         inside = [frame.in_domain for frame in alone]
-        told = zip(predictions, inside, strict=True)
+        told = zip(predictions, alone, strict=True)
         return SequencePrediction(
-            [replace(prediction, in_domain=is_inside) for prediction, is_inside in told],
+            [replace(one, in_domain=own.in_domain, levels=own.levels) for one, own in told],
             replace(whole, in_domain=None if None in inside else any(inside)),
         )
 
@@ -800,16 +885,12 @@ class Geolocator(LocateOptions, LoadOptions):
         pixels = self._pixels(photos)
         if isinstance(pixels, Tensor):
             return self._locate_pixels(pixels, context, worlds, callback_on_step_end)
-        numbers: dict[torch.Size, list[int]] = {}
-        for number, photo in enumerate(pixels):
-            numbers.setdefault(photo.shape, []).append(number)
-        predictions: dict[int, Prediction] = {}
-        for alike in numbers.values():
-            part = torch.stack([pixels[number] for number in alike])
-            own = context.of_queries(torch.tensor(alike))
-            located = self._locate_pixels(part, own, worlds, callback_on_step_end)
-            predictions.update(zip(alike, located, strict=True))
-        return [predictions[number] for number in range(len(photos))]
+
+        def alike(numbers: list[int]) -> list[Prediction]:
+            part, own = [pixels[i] for i in numbers], context.of_queries(torch.tensor(numbers))
+            return self._locate_pixels(torch.stack(part), own, worlds, callback_on_step_end)
+
+        return in_groups([photo.shape for photo in pixels], alike)
 
     def _locate_pixels(
         self,
@@ -847,9 +928,6 @@ class Geolocator(LocateOptions, LoadOptions):
             pairs = zip(densities, weight * evidence, strict=True)
             densities = [density.updated(ratios, floor=floor) for density, ratios in pairs]
         points = POINTS[self.point](densities)
-        in_domain = self.loaded.in_domain(pixels)
-        if in_domain is not None and not in_domain.all():
-            _warn_of_other_photos()
         seconds = (time.perf_counter() - start) / len(pixels)
         predictions = [
             Prediction.from_density(
@@ -863,10 +941,7 @@ class Geolocator(LocateOptions, LoadOptions):
             )
             for number in range(len(pixels))
         ]
-        if in_domain is None:
-            return predictions
-        told = zip(predictions, in_domain.tolist(), strict=True)
-        return [replace(prediction, in_domain=is_inside) for prediction, is_inside in told]
+        return self._with_domain(predictions, pixels)
 
     def _pixels(self, photos: Sequence[Photo]) -> Pixels:
         """Read photos; where they keep their shapes and have several, as a list."""
@@ -901,6 +976,14 @@ def _warn_of_departures(departures: Sequence[str]) -> None:
 def _alike_at_first(one: Sequence[int], other: Sequence[int]) -> int:
     pairs = enumerate(zip(one, other, strict=True))
     return next((count for count, (a, b) in pairs if a != b), len(one))
+
+
+def _digest(source: Any) -> str | None:
+    """Return a key of the content of a map in a file; of a folder and of a name there is none."""
+    if source is None or not Path(source).is_file():
+        return None
+    with Path(source).open("rb") as stream:
+        return file_digest(stream, "blake2b").hexdigest()
 
 
 def _key_of(photos: Pixels, lat_lon: Tensor) -> bytes:

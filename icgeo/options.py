@@ -81,8 +81,9 @@ class LocateOptions:
     map: str | None = None
     """A map from which examples are cut, beside those given: blue-marble, etopo1, shaded-relief, a
     picture of a whole planet, a GeoTIFF, PMTiles, MBTiles, or a folder of tiles z/x/y."""
-    zoom: bool = True
-    """Zoom on the map: from the planet to windows and to the place; else its views are examples."""
+    zoom: bool | None = None
+    """Zoom on the map, from the planet to windows and to the place, by default wherever one is
+    given; false shows its views as examples. Without a map, true zooms on the examples."""
     heading: Any = "any"
     """Compass direction of the upper edge of the photos in degrees, for the zoom: 0 is north up;
     "any" finds it."""

@@ -5,7 +5,7 @@ of `located=False` has the prior as its density and NaN as its point, never an i
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -136,7 +136,7 @@ class ZoomLevel:
     """One level of a zoom on a map: what was shown of the map, and what that says."""
 
     name: str
-    """"planet", "windows" or "place"."""
+    """"planet", "windows" or "place", and "examples" where those were a prior."""
     poses: Poses
     """Where the photo may lie on the map: place, field of view and heading; the likeliest first."""
     views: UInt8[Tensor, "windows 3 size size"]
@@ -147,10 +147,32 @@ class ZoomLevel:
     """Correlation of photo and map there, once they are aligned; 0 where they are not."""
     density: Density
 
-    @property
-    def window(self) -> Any:
-        """The ground that the likeliest view shows, a polygon of shapely in degrees."""
-        return footprint(self.poses[:1])
+    def given(self, density: Density) -> "ZoomLevel":
+        """Weigh the poses by what examples say, where those make the density this one."""
+        places = self.poses.lat_lon
+        ratio = density.log_prob(places) - self.density.log_prob(places)
+        share = self.probability * ratio.exp()
+        share = share / share.sum().clamp_min(1)
+        best = share.argsort(descending=True)
+        return ZoomLevel(
+            "examples",
+            self.poses[best],
+            self.views[best],
+            share[best],
+            self.likeness[best],
+            density,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what fits in a line of JSON: the likeliest pose, and how sure the level is."""
+        (lat, lon), pose = self.poses.lat_lon[0].tolist(), self.poses
+        return {
+            "name": self.name, "lat": lat, "lon": lon,
+            "heading_deg": float(pose.heading_deg[0]),
+            "field_of_view_deg": float(pose.field_of_view_deg[0]),
+            "probability": float(self.probability[0]),
+            "area_90_km2": self.density.credible_area_km2(0.9),
+        }  # fmt: skip
 
 
 def footprint(pose: Poses) -> Any:
@@ -240,14 +262,18 @@ class Prediction:
     def given(self, other: "Prediction") -> "Prediction":
         """Take what another locator says of the same photo as a prior, by Bayes' rule.
 
-        The answer is that of the largest expected GeoScore; all else stays as it is here.
+        The answer is that of the largest expected GeoScore. The poses of a zoom are weighed anew
+        in a level of their own, so that heading and footprint follow; all else stays as it is here.
         """
         density = self.density * other.density
         seconds = self.seconds + other.seconds
         found = Prediction.from_density(
             density, legibility=self.legibility, located=informs(density), seconds=seconds
         )
-        return replace(found, levels=self.levels, in_domain=self.in_domain, world=other.world)
+        levels = tuple(level.given(density) for level in self.levels[-1:])
+        return replace(
+            found, levels=self.levels + levels, in_domain=self.in_domain, world=other.world
+        )
 
     def __repr__(self) -> str:
         if not self.located:
@@ -382,14 +408,25 @@ def locate_by_sets(
         ValueError: as `check_choices`.
     """
     check_choices(photos, bank, chosen)
-    queries: dict[tuple[int, ...], list[int]] = {}
-    for number, examples in enumerate(chosen.tolist()):
-        queries.setdefault(tuple(examples), []).append(number)
-    located: dict[int, Prediction] = {}
-    for examples, numbers in queries.items():
-        answers = locate([photos[i] for i in numbers], [bank[i] for i in examples])
-        located.update(zip(numbers, answers, strict=True))
-    return [located[number] for number in range(len(photos))]
+    sets = [tuple(examples) for examples in chosen.tolist()]
+
+    def alike(numbers: list[int]) -> list[Prediction]:
+        return locate([photos[i] for i in numbers], [bank[i] for i in sets[numbers[0]]])
+
+    return in_groups(sets, alike)
+
+
+def in_groups(
+    keys: Sequence[Hashable], locate: Callable[[list[int]], list[Prediction]]
+) -> list[Prediction]:
+    """Locate photos with equal keys at once, by their numbers; return answers in their order."""
+    groups: dict[Hashable, list[int]] = {}
+    for number, key in enumerate(keys):
+        groups.setdefault(key, []).append(number)
+    found: dict[int, Prediction] = {}
+    for numbers in groups.values():
+        found.update(zip(numbers, locate(numbers), strict=True))
+    return [found[number] for number in range(len(keys))]
 
 
 def locate_chosen(

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from icgeo.evaluation import Episode, Shard
     from icgeo.features import Features
     from icgeo.geolocator import Geolocator
-    from icgeo.models import MapModel
-    from icgeo.models.settings import Settings
     from icgeo.prediction import Locator
 
 
@@ -113,17 +111,26 @@ def gather(options: Options) -> "list[Episode]":
     return [take(world) for world in dict.fromkeys(worlds)]
 
 
-def open_features(options: Options, settings: "Settings") -> "Features | None":
+def open_features(options: Options, locator: "Geolocator") -> "Features | None":
     """Open what examples are chosen by, if they are chosen by their looks."""
     from icgeo import features
     from icgeo.selection import BY_FEATURES
+
+    if locator.zooms:
+        if options.select or options.features:
+            raise config.UsageError(
+                "expected --zoom=false with --select and --features, which choose views of a map"
+            )
+        return None
 
     by_looks = options.select in BY_FEATURES or not (options.select or is_shared(options))
     if options.features and not by_looks:
         raise config.UsageError(f"expected --select of {sorted(BY_FEATURES)} with --features")
     if not by_looks:
         return None
-    return features.open(options.features or features.suited(settings), device=options.device)
+    return features.open(
+        options.features or features.suited(locator.loaded.settings), device=options.device
+    )
 
 
 def locate(
@@ -145,12 +152,13 @@ def locate(
     evaluate = partial(
         evaluation.evaluate, folder=folder, batch_size=options.batch_size, shard=shard
     )
-    if is_shared(options):
-        rows = evaluate(methods, shots=options.shots)
+    zooms = runs[0][0].zooms
+    if is_shared(options) or zooms:
+        rows = evaluate(runs, shots=options.shots)
     elif options.select is None and features and not options.map:
         retrieval = [(Retrieval(features), episode) for _, episode in runs]
         evaluate([(way, at_random(one, most)) for way, one in methods + retrieval], shots=(most,))
-    if not is_shared(options):
+    if not (is_shared(options) or zooms):
         select = options.select or "nearest"
         methods, baselines = evaluation.choose_examples(methods, select, features, shots=most)
         rows = evaluate([*methods, *baselines], shots=options.shots, baselines=False)
@@ -160,16 +168,18 @@ def locate(
     return rows
 
 
-def with_map(episode: "Episode", options: Options, model: "MapModel") -> "Episode":
-    """Return an episode whose examples are views of the map, behind the user's own."""
-    from icgeo.data.base_maps import open_map
-    from icgeo.map_views import map_examples
+def with_map(episode: "Episode", options: Options, locator: "Geolocator") -> "Episode":
+    """Return an episode for a map: its views stand behind the user's own, where none is zoomed on.
 
-    if options.map is None or options.video:  # the locator cuts them for a video
+    Views of a world that were taken as examples go.
+    """
+    if options.map is None:
         return episode
-    views = map_examples(open_map(options.map), size=model.photo_size)
     own = episode.examples if is_own(options) else []
-    return replace(episode, examples=[*own, *views])
+    if locator.zooms or options.video:  # the locator cuts them for a video
+        return replace(episode, examples=own)
+    views = replace(locator, map=options.map).map_views
+    return replace(episode, examples=[*own, *views.examples()] if views else own)
 
 
 def at_random(episode: "Episode", shots: int) -> "Episode":
@@ -182,6 +192,15 @@ def at_random(episode: "Episode", shots: int) -> "Episode":
     )
 
 
+def check(options: Options, locator: "Geolocator", episodes: "Sequence[Episode]") -> None:
+    """Refuse, before any work, what the memory does not hold, or what a map cannot be asked."""
+    select = options.select or ("random" if is_shared(options) else "nearest")
+    choosing = replace(locator, map=None, heading="any", shots=max(options.shots), select=select)
+    locator.require_memory(max(choosing.shown_at_once(len(one.examples)) for one in episodes))
+    if locator.zooms:
+        locator.prepare(episodes[0].examples or None)
+
+
 def main(options: Options) -> None:
     """Locate, print the table, write the run folder; `accelerate launch` divides the queries."""
     from icgeo import evaluation
@@ -190,21 +209,21 @@ def main(options: Options) -> None:
 
     shard = evaluation.Shard.here()
     model = load(**fields_of(LoadOptions, options))
-    episodes = [with_map(episode, options, model) for episode in gather(options)]
-    features = open_features(options, model.settings)
     asked = {**fields_of(LocateOptions, options), "shots": None, "select": "nearest"}
-    asked["map"] = options.map if options.video else None
     locator = Geolocator(model, device=options.device, **asked)
-    select = options.select or ("random" if is_shared(options) else "nearest")
-    choosing = replace(locator, shots=max(options.shots), select=select)
-    most = max(choosing.shown_at_once(len(episode.examples)) for episode in episodes)
-    locator.require_memory(most)
+    if not (locator.zooms or options.video):
+        locator = replace(locator, map=None, shots=None)
+    episodes = [with_map(episode, options, locator) for episode in gather(options)]
+    features = open_features(options, locator)
+    check(options, locator, episodes)
     folder = Path("runs") / options.name
     if shard.is_main:
         config.save_run(folder, options, may_differ=("device",))
     shard.wait()
+    prompt = options.prompt
     runs = [
-        (replace(locator, prompt=options.prompt or episode.prompt), episode) for episode in episodes
+        (locator if locator.zooms else replace(locator, prompt=prompt or episode.prompt), episode)
+        for episode in episodes
     ]
     if options.video and options.speed_kmh is not None:
         if shard.count > 1:
@@ -217,9 +236,16 @@ def main(options: Options) -> None:
     else:
         rows = locate(options, runs, folder, shard, features)
     if shard.is_main:
-        print(evaluation.format_results(rows), f"\nwritten to {folder}", sep="\n")
-        for departure in model.departures(max(options.shots)):
-            print(f"not as the weights were trained: {departure}")
+        show(rows, folder, model.departures(max(options.shots)))
+
+
+def show(rows: "DataFrame", folder: Path, departures: "Sequence[str]") -> None:
+    """Print what was found, and how the weights were used otherwise than trained."""
+    from icgeo import evaluation
+
+    print(evaluation.format_results(rows), f"\nwritten to {folder}", sep="\n")
+    for departure in departures:
+        print(f"not as the weights were trained: {departure}")
 
 
 if __name__ == "__main__":

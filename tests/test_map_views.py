@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -178,6 +179,32 @@ def test_a_map_is_saved_by_its_name_and_an_open_one_is_refused(earth, tmp_path):
         Geolocator(map=earth).save_pretrained(tmp_path / "other")
 
 
+def test_a_saved_locator_asks_for_the_same_map(tmp_path):
+    path = tmp_path / "planet.png"
+    Image.fromarray(np.zeros((20, 40, 3), np.uint8)).save(path)
+    folder = Geolocator(map=path, zoom=False).save_pretrained(tmp_path / "mine")
+    assert Geolocator.from_pretrained(folder).map == str(path)
+    Image.fromarray(np.ones((20, 40, 3), np.uint8)).save(path)
+    with pytest.raises(UsageError, match=r"planet\.png with which the locator was saved"):
+        Geolocator.from_pretrained(folder)
+    path.unlink()
+    with pytest.raises(UsageError, match="found another or none"):
+        Geolocator.from_pretrained(folder)
+    assert Geolocator.from_pretrained(folder, map=None).map is None
+
+
+def test_what_a_zoom_has_no_use_for_is_refused(earth, queries):
+    photos, _ = queries
+    for options in ({"steps": 2}, {"shots": 4}, {"select": "diverse", "augment": 1}):
+        with pytest.raises(UsageError, match=f"expected examples with {', '.join(options)}, got"):
+            Geolocator(map=earth, **options).prepare()
+    with pytest.raises(UsageError, match="expected examples with callback_on_step_end"):
+        Geolocator(map=earth).locate(photos, callback_on_step_end=lambda *_: None)
+    for options in ({}, {"map": earth, "zoom": False}):
+        with pytest.raises(ValueError, match="where no map is zoomed on, got 10"):
+            Geolocator(heading=10.0, **options)
+
+
 def test_the_command_takes_a_map(queries, tmp_path, capsys):
     photos, places = queries
     Image.fromarray(photos[0]).save(tmp_path / "photo.png")
@@ -201,6 +228,8 @@ def test_the_page_chooses_among_the_map_and_the_examples(queries, tmp_path):
     assert len(shown) == 4
     assert shown[0] is bank.examples[0]
     assert shown[1].image.shape == (64, 64, 3)
+    zoomed = replace(request, zoom=True)
+    assert choose_examples(build_locator(load("tiny"), zoomed), photo, zoomed) == [shown[0]]
     path = tmp_path / "given.png"
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(path)
     given = Request([], bank, "tiny", "Most alike", 4, 1, 1, map_file=str(path))

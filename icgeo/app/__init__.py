@@ -27,6 +27,9 @@ _FONTS = ("system-ui", "sans-serif")
 _CSS = """footer {display: none !important} .gradio-container {max-width: 1400px !important}
 #files button[aria-label="Remove this file"] {display: none !important}
 .grid-container {grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)) !important}
+.pictured:not(:has(img)) {display: none !important}
+#chain .image-frame {overflow-x: auto !important; justify-content: flex-start !important}
+#chain img {min-width: 860px; max-width: none !important; object-position: left}
 #world .js-plotly-plot {aspect-ratio: 2; cursor: crosshair}
 .js-plotly-plot .main-svg {background: transparent !important}
 .js-plotly-plot :is(.xtick, .ytick) text {fill: var(--body-text-color) !important}"""

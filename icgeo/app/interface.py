@@ -18,7 +18,7 @@ from gradio.components.plot import PlotData
 from torch import Tensor
 
 from icgeo.app import outputs, session
-from icgeo.app.session import Answer, ExampleList, Request, Visit, forget
+from icgeo.app.session import ExampleList, Request, Visit, forget
 from icgeo.config import one_line
 from icgeo.geolocator import Geolocator
 from icgeo.models import MapModel, load
@@ -48,7 +48,8 @@ _CLICKS = """element.addEventListener('click', event => {
   if (Math.abs(lon) <= 180 && Math.abs(lat) <= 90) trigger('click', {lat, lon, view});
 });"""
 """Tells of a click on the map where on the Earth it was, to a pixel, and what the map shows."""
-_SHOWN = ("drawn", "table", "density", "files", "context")
+_INDEXES = ": looking over the map, which takes a minute or two the first time"
+_SHOWN = ("drawn", "table", "density", "chain", "files", "context")
 """Parts of the page that show one answer."""
 
 
@@ -102,10 +103,11 @@ def _gallery(label: str, name: str) -> Any:
 
 
 def _picture(title: str, name: str, value: Any = None) -> Any:
-    """Show a picture under its title: gradio's own label would cover a corner of it."""
-    gr.Markdown(title)
+    """Show a picture, if there is one, under its title: gradio's label would cover a corner."""
     look: dict[str, Any] = {"show_label": False, "alt_text": title, "buttons": []}
-    return gr.Image(value, type="pil", interactive=False, elem_id=name, **look)
+    with gr.Column(elem_classes="pictured"):
+        gr.Markdown(title)
+        return gr.Image(value, type="pil", interactive=False, elem_id=name, **look)
 
 
 def _photos_part() -> Any:
@@ -252,11 +254,15 @@ def _settings_part(names: Sequence[str], first: MapModel) -> list[Any]:
             slider(1, MAX_SAMPLES, value=own.samples, label="Samples", elem_id="samples"),
         ]
     with gr.Row():
-        names_of_maps, label = [*session.MAPS], "Map: its views are examples, too"
+        names_of_maps, label = [*session.MAPS], "Map on which to find the place"
         chosen = gr.Dropdown(names_of_maps, value=session.NO_MAP, label=label, elem_id="map")
         label = "Or a picture of a planet, GeoTIFF, PMTiles"
         given = gr.File(label=label, elem_id="map-file", height=90)
-    return [*which, *counts, chosen, given]
+    with gr.Row():
+        label = "Zoom on the map (else its views are examples)"
+        zoom = gr.Checkbox(True, label=label, elem_id="zoom", min_width=140)
+        north_up = gr.Checkbox(False, label="Photos are north up", elem_id="north", min_width=140)
+    return [*which, *counts, chosen, given, zoom, north_up]
 
 
 def _outcome_part() -> dict[str, Any]:
@@ -271,6 +277,7 @@ def _outcome_part() -> dict[str, Any]:
             with gr.Column(min_width=320):
                 parts["table"] = gr.Markdown(elem_id="summary")
         parts["density"] = gr.Plot(label="Density", elem_id="density")
+        parts["chain"] = _picture("Zoom: from the planet to the place", "chain")
         parts["context"] = _picture("Context: what the model was shown", "context")
         label = "GeoJSON, GeoParquet, FITS, PNG"
         parts["files"] = gr.File(label=label, elem_id="files", **several)
@@ -317,6 +324,7 @@ def _shown(visit: Visit, number: int) -> dict[str, Any]:
         None if prediction.map is None else outputs.picture(prediction.map),
         "\n".join([first, "|---|---|", *others]),
         plot_interactive(prediction, shot.place),
+        answer.chain,
         answer.files,
         answer.context,
     )
@@ -334,6 +342,8 @@ def _told(
     }
     told = ", ".join(f"{count} {note}" for note, count in notes.items() if count)
     count = f"{len(examples)} example{'' if len(examples) == 1 else 's'}"
+    if locator.zooms:
+        count = "zoomed on the map" + (f" with {count}" if examples else "")
     return f"{count} ({told})" if told else count
 
 
@@ -344,7 +354,8 @@ def _locate(
     if not request.queries:
         raise ValueError("expected a photo to locate, got none; upload one, or try a view")
     locator = session.build_locator(opened(request.model), request)
-    alone = replace(locator, map=None)  # what is chosen of the map stands among the examples
+    # what is chosen of a map that is not zoomed on stands among the examples
+    asked_of = locator if locator.zooms else replace(locator, map=None)
     visit, blank = Visit(asking), dict.fromkeys(_SHOWN)
     hidden, visible = gr.update(visible=False), gr.update(visible=True)
     yield {"answers": visit, "choice": hidden, "outcome": visible, **blank}
@@ -355,15 +366,15 @@ def _locate(
             context = outputs.draw_context(examples, locator.loaded.settings.style)
             shown = _told(locator, request.bank, asked.bank, examples)
             title = f"Photo {number + 1} of {len(request.queries)}, {shown}"
-            yield {**blank, "context": context, "status": title}
-            steps = session.locate_in_steps(alone, shot.photo, examples, cancelled=asking)
+            note = _INDEXES if locator.zooms and not number else ""
+            yield {**blank, "context": context, "status": title + note}
+            steps = session.locate_in_steps(asked_of, shot.photo, examples, cancelled=asking)
             for step, seen in enumerate(steps, start=1):
                 if isinstance(seen, Tensor):
                     text = f"{title}: step {step} of {int(request.steps)}"
                     yield {"drawn": outputs.picture(seen), "status": text}
                 else:
-                    files = outputs.save_files(seen, shot, Path(visit.folder.name) / str(number))
-                    answer = Answer(shot, seen, context, files)
+                    answer = outputs.as_answer(seen, shot, locator, visit, context)
                     visit = replace(visit, answers=(*visit.answers, answer))
             yield {"answers": visit, "status": f"{title}: done", **_shown(visit, number)}
     except CancelledError:

@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from icgeo.app.session import ExampleList, Shot
+from icgeo.app.session import Answer, ExampleList, Shot, Visit
+from icgeo.geolocator import Geolocator
 from icgeo.maps import MapStyle
 from icgeo.metrics.locations import bundled_gazetteer
-from icgeo.plots import plot_context, plot_places, plot_prediction
+from icgeo.plots import plot_context, plot_places, plot_prediction, plot_zoom
 from icgeo.plots.theme import drawn_image, place_name
 from icgeo.prediction import CREDIBLE_LEVELS, Example, Prediction, rounded
 from icgeo.sphere import distance_km
@@ -46,8 +48,29 @@ def draw_context(examples: Sequence[Example], style: MapStyle) -> Image.Image | 
     """Draw the pairs that the model is shown, in order; None if there are none."""
     if not examples:
         return None
+    return _as_image(plot_context(examples, style=style), dpi=150)
+
+
+def as_answer(
+    prediction: Prediction,
+    shot: Shot,
+    locator: Geolocator,
+    visit: Visit,
+    context: Image.Image | None,
+) -> Answer:
+    """Write the files of a prediction, and draw the chain of a zoom."""
+    files = save_files(prediction, shot, Path(visit.folder.name) / str(len(visit.answers)))
+    chain = None
+    if prediction.levels:
+        base_map = locator.map_zoom.base_map if locator.zooms else None
+        figure = plot_zoom(prediction, shot.photo, base_map, shot.place)
+        chain = _as_image(figure, dpi=100)
+    return Answer(shot, prediction, context, files, chain)
+
+
+def _as_image(figure: Figure, *, dpi: int) -> Image.Image:
     buffer = BytesIO()
-    plot_context(examples, style=style).savefig(buffer, dpi=150)
+    figure.savefig(buffer, dpi=dpi)
     return Image.open(buffer).convert("RGB")
 
 

@@ -170,6 +170,10 @@ class Request:
     """A name of `MAPS`."""
     map_file: str | None = None
     """A map that the visitor gave, in place of that."""
+    zoom: bool = False
+    """Find the place on the map itself; else its views are examples."""
+    north_up: bool = False
+    """Photos are north up; else their headings are found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +184,8 @@ class Answer:
     prediction: Prediction
     context: Image.Image | None
     files: list[str]
+    chain: Image.Image | None = None
+    """The levels of a zoom."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -317,19 +323,27 @@ def build_locator(model: MapModel, request: Request) -> Geolocator:
         name: int(getattr(request, name)) for name in ("steps", "samples", "shots")
     }
     base_map = open_request_map(request)
-    return Geolocator(model, map=base_map, select=select, features=features, **counts)
+    locator = Geolocator(
+        model, map=base_map, zoom=request.zoom and None, select=select, features=features, **counts
+    )
+    return replace(locator, heading=0.0) if request.north_up and locator.zooms else locator
 
 
 def choose_examples(locator: Geolocator, photo: Image.Image, request: Request) -> list[Example]:
     """Choose the examples that a photo is shown, in order, of the visitor's and of the map's.
 
+    A map that is zoomed on gives none.
+
     Raises:
         LoadError: the features need a package that is not installed.
     """
     own = request.bank.examples
-    examples = [*own, *(locator.map_views.examples() if locator.map_views else ())]
+    views = None if locator.zooms else locator.map_views
+    examples = [*own, *(views.examples() if views else ())]
     if request.choice == FIRST:
         return examples[: int(request.shots)]
+    if locator.zooms:
+        locator = replace(locator, map=None, heading="any")
     return [examples[number] for number in locator.choose_for([photo], own)[0].tolist()]
 
 

@@ -19,9 +19,9 @@ from torch.nn import functional
 
 from icgeo import sphere
 from icgeo.config import UsageError
-from icgeo.data.map_pictures import open_picture
+from icgeo.data.map_pictures import level_size, open_picture
 from icgeo.data.map_rasters import DRIVERS, open_raster
-from icgeo.data.map_tiles import TILE_SUFFIXES, open_tiles
+from icgeo.data.map_tiles import KINDS, open_tiles
 from icgeo.data.orbit import REAL_WORLDS, to_uint8, view_directions
 from icgeo.data.photos import why_missing
 
@@ -102,12 +102,6 @@ class Grid(Protocol):
 
     def read(self, level: int, box: Box) -> Picture:
         """Read the pixels of a box inside a level."""
-
-
-def level_size(size: tuple[int, int], level: int) -> tuple[int, int]:
-    """Return width and height of a level, given those of the finest."""
-    width, height = (max(1, round(side / 2**level)) for side in size)
-    return width, height
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,6 +251,6 @@ def open_map(source: MapSource) -> BaseMap:
             f"expected a map of {sorted(REAL_WORLDS)}, or a file or a folder of one, found no "
             f"{str(source)!r}; {why_missing(source)}"
         )
-    if path.is_dir() or suffix in TILE_SUFFIXES:
+    if path.is_dir() or suffix in KINDS:
         return GridMap(*open_tiles(path))
     return GridMap(*(open_raster if suffix in DRIVERS else open_picture)(path))

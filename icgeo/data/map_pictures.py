@@ -54,12 +54,17 @@ class PictureGrid:
         return rearrange(part, "h w c -> c h w"), torch.ones(part.shape[:2], dtype=torch.bool)
 
 
+def level_size(size: tuple[int, int], level: int) -> tuple[int, int]:
+    """Return width and height of a level, given those of the finest."""
+    width, height = (max(1, round(side / 2**level)) for side in size)
+    return width, height
+
+
 def levels_of(picture: Image.Image) -> tuple[UInt8[np.ndarray, "_ _ 3"], ...]:
     """Return a picture at sizes each half of the one before, by the mean of what a pixel covers."""
     size, levels = picture.size, [np.array(picture)]
     while min(picture.size) > LEAST_SIDE:
-        width, height = (max(1, round(side / 2 ** len(levels))) for side in size)
-        picture = picture.resize((width, height), Image.Resampling.BOX)
+        picture = picture.resize(level_size(size, len(levels)), Image.Resampling.BOX)
         levels.append(np.array(picture))
     return tuple(levels)
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from icgeo.config import UsageError, one_line, require
+from icgeo.data.map_pictures import level_size
 from icgeo.sphere import wrap_longitude
 
 DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG", ".img": "HFA"}
@@ -130,7 +131,7 @@ class RasterGrid:
             if self._holds(pole):
                 south, north = min(south, pole), max(north, pole)
                 west, east = -180.0, 180.0
-        if east - west >= 360 - 1e-6:
+        if self.is_round or east - west >= 360 - 1e-6:
             west, east = -180.0, 180.0
             if south <= -90 + 1e-6 and north >= 90 - 1e-6:
                 return None
@@ -172,49 +173,36 @@ class RasterGrid:
 
     def read(self, level: int, box: tuple[int, int, int, int]) -> Window:
         """Read the pixels of a box inside a level."""
-        high, wide = (max(1, round(side / 2**level)) for side in reversed(self.size))
-        if max(wide, high) > OVERVIEW_SIDE:
-            across, down = self.size[0] / wide, self.size[1] / high
-            left, top, right, bottom = box
-            area = (left * across, top * down, right * across, bottom * down)
-            with opened(self.path) as raster:
-                values, known = read_window(raster, self.bands, area, (bottom - top, right - left))
-            return self.bands.to_colours(values), torch.from_numpy(known)
-        left, top, right, bottom = box
-        image, mask = self._coarse(level)
-        return image[:, top:bottom, left:right], mask[top:bottom, left:right]
+        (wide, high), (left, top, right, bottom) = level_size(self.size, level), box
+        if max(wide, high) <= OVERVIEW_SIDE:
+            image, mask = self._coarse(level)
+            return image[:, top:bottom, left:right], mask[top:bottom, left:right]
+        across, down = self.size[0] / wide, self.size[1] / high
+        area = (left * across, top * down, right * across, bottom * down)
+        with opened(self.path) as raster:
+            values, known = read_window(raster, self.bands, area, (bottom - top, right - left))
+        return self.bands.to_colours(values), torch.from_numpy(known)
 
     def _coarse(self, level: int) -> Window:
         """Return a level that is kept in memory, whole; it is made of the next finer one."""
-        if level not in self._kept:
-            high, wide = (max(1, round(side / 2**level)) for side in reversed(self.size))
-            if level == self._first_kept:
-                values, known = self._overview(high, wide)
-                self._kept[level] = self.bands.to_colours(values), torch.from_numpy(known)
-            else:
-                image, mask = self._coarse(level - 1)
-                both = torch.cat((image * mask, mask[None].to(torch.uint8))).float()
-                mean = functional.adaptive_avg_pool2d(both[None], (high, wide))[0]
-                colours = (mean[:3] / mean[3].clamp_min(1e-6)).round().to(torch.uint8)
-                self._kept[level] = colours, mean[3] >= 0.5
+        if level in self._kept:
+            return self._kept[level]
+        wide, high = level_size(self.size, level)
+        if level == 0 or max(level_size(self.size, level - 1)) > OVERVIEW_SIDE:
+            with opened(self.path) as raster:
+                values, known = read_strips(raster, self.bands, (high, wide))
+            self._kept[level] = self.bands.to_colours(values), torch.from_numpy(known)
+        else:
+            image, mask = self._coarse(level - 1)
+            both = torch.cat((image * mask, mask[None].to(torch.uint8))).float()
+            mean = functional.adaptive_avg_pool2d(both[None], (high, wide))[0]
+            colours = (mean[:3] / mean[3].clamp_min(1e-6)).round().to(torch.uint8)
+            self._kept[level] = colours, mean[3] >= 0.5
         return self._kept[level]
 
     @cached_property
     def _kept(self) -> dict[int, Window]:
         return {}
-
-    @property
-    def _first_kept(self) -> int:
-        return next(
-            level
-            for level in range(64)
-            if max(round(side / 2**level) for side in self.size) <= OVERVIEW_SIDE
-        )
-
-    def _overview(self, high: int, wide: int) -> tuple[np.ndarray, np.ndarray]:
-        """Read the whole extent at a size, strip by strip."""
-        with opened(self.path) as raster:
-            return read_strips(raster, self.bands, (high, wide))
 
 
 @contextmanager

@@ -7,14 +7,14 @@ largest zoom there is. What is missing, transparent or beyond 85.05 degrees has 
 import json
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +23,10 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from icgeo.config import UsageError, require
+from icgeo.config import UsageError, one_line, require
 from icgeo.data.map_rasters import file_fingerprint
 
-TILE_SUFFIXES = (".pmtiles", ".mbtiles")
+KINDS = {".pmtiles": "an archive of PMTiles, version 3,", ".mbtiles": "a database of MBTiles"}
 TILES_KEPT = 128
 """Decoded, in memory: 32 MB of 256 pixels."""
 MERCATOR_LATITUDE = 85.0511287798066
@@ -35,169 +35,125 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif")
 Bounds = tuple[float, float, float, float]
 
 
-@runtime_checkable
-class TileStore(Protocol):
-    """Where the contents of tiles are."""
-
-    @property
-    def zooms(self) -> tuple[int, int]:
-        """The least and the largest zoom."""
-
-    @property
-    def bounds(self) -> Bounds:
-        """South, west, north, east in degrees."""
-
-    @property
-    def side(self) -> int:
-        """Side of a tile in pixels."""
-
-    def get(self, zoom: int, x: int, y: int) -> bytes | None:
-        """Return the picture file of a tile, if it is there."""
-
-
 @dataclass(frozen=True)
-class PMTiles:
-    """An archive of one file (PMTiles, version 3), through the package pmtiles."""
+class TileStore:
+    """Tiles somewhere: which there are, and how one is read."""
 
     path: Path
     zooms: tuple[int, int]
+    """The least and the largest zoom."""
     bounds: Bounds
+    """South, west, north, east in degrees."""
     side: int
-
-    @classmethod
-    def open(cls, path: Path) -> "PMTiles":
-        """Read the header; a UsageError says what is wrong with it."""
-        require("pmtiles", "a map in PMTiles", "map")
-        from pmtiles.reader import all_tiles
-        from pmtiles.tile import TileType
-
-        try:
-            with _pmtiles_reader(path) as reader:
-                header, (_, tile) = reader.header(), next(all_tiles(reader.get_bytes))
-        except Exception as error:  # anything, on damaged data
-            raise UsageError(
-                f"expected an archive of PMTiles, version 3, in {path}, got "
-                f"{type(error).__name__}: {error}; fetch it again"
-            ) from error
-        if header["tile_type"] == TileType.MVT:
-            raise UsageError(f"expected tiles of pictures in {path}, got vector tiles; render them")
-        names = ("min_lat_e7", "min_lon_e7", "max_lat_e7", "max_lon_e7")
-        south, west, north, east = (header[name] / 1e7 for name in names)
-        zooms = header["min_zoom"], header["max_zoom"]
-        return cls(path, zooms, (south, west, north, east), tile_side(tile, path))
+    """Side of a tile in pixels."""
+    read: Callable[[int, int, int], bytes | None]
+    """Gives the picture file of a tile of a zoom, column and row, if it is there."""
 
     def get(self, zoom: int, x: int, y: int) -> bytes | None:
-        """Return the picture file of a tile, if it is there."""
-        with _pmtiles_reader(self.path) as reader:
-            return reader.get(zoom, x, y)
+        """Return the picture file of a tile, if it is there.
+
+        Raises:
+            UsageError: what was opened can no longer be read.
+        """
+        with _told(self.path):
+            return self.read(zoom, x, y)
 
 
 @contextmanager
-def _pmtiles_reader(path: Path) -> Iterator[Any]:
-    from pmtiles.reader import Reader
+def _told(path: Path) -> Iterator[None]:
+    """Say in one line what is wrong with tiles: on damaged data their readers raise anything."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"expected {KINDS.get(path.suffix.lower(), 'a folder of tiles')} in {path}, got "
+            f"{type(error).__name__}: {one_line(error)}; fetch it again"
+        ) from error
 
-    with path.open("rb") as stream:
 
-        def read(offset: int, length: int) -> bytes:
+def open_pmtiles(path: Path) -> TileStore:
+    """Open an archive of one file (PMTiles, version 3), through the package pmtiles."""
+    require("pmtiles", "a map in PMTiles", "map")
+    from pmtiles.reader import Reader, all_tiles
+    from pmtiles.tile import TileType
+
+    def bytes_of(offset: int, length: int) -> bytes:
+        with path.open("rb") as stream:
             stream.seek(offset)
             return stream.read(length)
 
-        yield Reader(read)
+    reader: Any = Reader(bytes_of)
+    header, (_, tile) = reader.header(), next(all_tiles(bytes_of))
+    if header["tile_type"] == TileType.MVT:
+        raise UsageError(f"expected tiles of pictures in {path}, got vector tiles; render them")
+    names = ("min_lat_e7", "min_lon_e7", "max_lat_e7", "max_lon_e7")
+    south, west, north, east = (header[name] / 1e7 for name in names)
+    zooms = header["min_zoom"], header["max_zoom"]
+    return TileStore(path, zooms, (south, west, north, east), tile_side(tile, path), reader.get)
 
 
-@dataclass(frozen=True)
-class MBTiles:
-    """A database of SQLite (MBTiles 1.3), whose rows count from the south."""
+def open_mbtiles(path: Path) -> TileStore:
+    """Open a database of SQLite (MBTiles 1.3), whose rows count from the south."""
 
-    path: Path
-    zooms: tuple[int, int]
-    bounds: Bounds
-    side: int
+    def first(query: str, *values: int) -> Any:
+        address = f"{path.resolve().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True)) as database:
+            return database.execute(query, values).fetchone()
 
-    @classmethod
-    def open(cls, path: Path) -> "MBTiles":
-        """Read zooms and bounds; a UsageError says what is wrong."""
-        try:
-            with _database(path) as database:
-                about = dict(database.execute("select name, value from metadata"))
-                zooms = database.execute("select min(zoom_level), max(zoom_level) from tiles")
-                least, most = zooms.fetchone()
-                if least is None:
-                    raise UsageError(f"expected tiles in {path}, got none; fetch it again")
-                extremes = (
-                    "select min(tile_column), max(tile_column), min(tile_row), max(tile_row) "
-                    "from tiles where zoom_level = ?"
-                )
-                left, right, low, high = database.execute(extremes, (most,)).fetchone()
-                (tile,) = database.execute("select tile_data from tiles limit 1").fetchone()
-        except sqlite3.Error as error:
-            raise UsageError(
-                f"expected a database of MBTiles in {path}, got {error}; fetch it again"
-            ) from error
-        if about.get("format") == "pbf":
-            raise UsageError(f"expected tiles of pictures in {path}, got vector tiles; render them")
-        last = 2**most - 1
-        bounds = tile_bounds(most, left, last - high, right, last - low)
-        return cls(path, (least, most), bounds, tile_side(tile, path))
+    kind = first("select value from metadata where name = 'format'")
+    least, most = first("select min(zoom_level), max(zoom_level) from tiles")
+    if least is None:
+        raise UsageError(f"expected tiles in {path}, got none; fetch it again")
+    if kind == ("pbf",):
+        raise UsageError(f"expected tiles of pictures in {path}, got vector tiles; render them")
+    left, right, low, high = first(
+        "select min(tile_column), max(tile_column), min(tile_row), max(tile_row) from tiles "
+        "where zoom_level = ?",
+        most,
+    )
+    bounds = tile_bounds(most, left, 2**most - 1 - high, right, 2**most - 1 - low)
+    (tile,) = first("select tile_data from tiles limit 1")
+    of_one = "select tile_data from tiles where zoom_level = ? and tile_column = ? and tile_row = ?"
 
-    def get(self, zoom: int, x: int, y: int) -> bytes | None:
-        """Return the picture file of a tile, if it is there."""
-        ask = (
-            "select tile_data from tiles where zoom_level = ? and tile_column = ? and tile_row = ?"
-        )
-        with _database(self.path) as database:
-            row = database.execute(ask, (zoom, x, 2**zoom - 1 - y)).fetchone()
+    def read(zoom: int, x: int, y: int) -> bytes | None:
+        row = first(of_one, zoom, x, 2**zoom - 1 - y)
         return row and row[0]
 
-
-@contextmanager
-def _database(path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-        yield database
+    return TileStore(path, (least, most), bounds, tile_side(tile, path), read)
 
 
-@dataclass(frozen=True)
-class TileFolder:
-    """A folder of files z/x/y, as servers of tiles have them."""
+def open_folder(path: Path) -> TileStore:
+    """Open a folder of files z/x/y, as servers of tiles have them.
 
-    path: Path
-    zooms: tuple[int, int]
-    bounds: Bounds
-    side: int
-    suffix: str
-    from_south: bool
-    """Whether rows count from the south, as those of gdal2tiles with its tilemapresource.xml."""
-
-    @classmethod
-    def open(cls, path: Path) -> "TileFolder":
-        """Look which zooms there are; a UsageError if there are none."""
-        zooms = sorted(int(one.name) for one in path.iterdir() if one.name.isdigit())
-        tiles = [
-            tile
-            for tile in path.glob(f"{zooms[-1]}/*/*.*" if zooms else "0/0/0.*")
-            if (tile.parent.name + tile.stem).isdigit() and tile.suffix.lower() in PICTURES
-        ]
-        if not tiles:
-            raise UsageError(
-                f"expected a folder of tiles z/x/y.png in {path}, got none; give the folder that "
-                "holds the numbers of zooms, or a file"
-            )
-        from_south = (path / "tilemapresource.xml").is_file()
-        last = 2 ** zooms[-1] - 1
-        columns, rows = (
-            [int(name) for name in names]
-            for names in zip(*((tile.parent.name, tile.stem) for tile in tiles), strict=True)
+    Rows count from the south where there is the tilemapresource.xml of gdal2tiles.
+    """
+    zooms = sorted(int(one.name) for one in path.iterdir() if one.name.isdigit())
+    tiles = [
+        tile
+        for tile in path.glob(f"{zooms[-1]}/*/*.*" if zooms else "0/0/0.*")
+        if (tile.parent.name + tile.stem).isdigit() and tile.suffix.lower() in PICTURES
+    ]
+    if not tiles:
+        raise UsageError(
+            f"expected a folder of tiles z/x/y.png in {path}, got none; give the folder that "
+            "holds the numbers of zooms, or a file"
         )
-        rows = [last - row if from_south else row for row in rows]
-        bounds = tile_bounds(zooms[-1], min(columns), min(rows), max(columns), max(rows))
-        side = tile_side(tiles[0].read_bytes(), path)
-        return cls(path, (zooms[0], zooms[-1]), bounds, side, tiles[0].suffix, from_south)
+    from_south, suffix = (path / "tilemapresource.xml").is_file(), tiles[0].suffix
 
-    def get(self, zoom: int, x: int, y: int) -> bytes | None:
-        """Return the picture file of a tile, if it is there."""
-        row = 2**zoom - 1 - y if self.from_south else y
-        path = self.path / str(zoom) / str(x) / f"{row}{self.suffix}"
-        return path.read_bytes() if path.is_file() else None
+    def row_of(zoom: int, y: int) -> int:
+        return 2**zoom - 1 - y if from_south else y
+
+    def read(zoom: int, x: int, y: int) -> bytes | None:
+        file = path / str(zoom) / str(x) / f"{row_of(zoom, y)}{suffix}"
+        return file.read_bytes() if file.is_file() else None
+
+    columns = [int(tile.parent.name) for tile in tiles]
+    rows = [row_of(zooms[-1], int(tile.stem)) for tile in tiles]
+    bounds = tile_bounds(zooms[-1], min(columns), min(rows), max(columns), max(rows))
+    side = tile_side(tiles[0].read_bytes(), path)
+    return TileStore(path, (zooms[0], zooms[-1]), bounds, side, read)
 
 
 def tile_bounds(zoom: int, left: int, top: int, right: int, bottom: int) -> Bounds:
@@ -311,15 +267,13 @@ def open_tiles(path: Path) -> tuple[str, str, TileGrid]:
     Raises:
         UsageError: no tiles, tiles of no pictures, a damaged archive; pmtiles is missing.
     """
-    store: Any
     if path.is_dir():
-        store = TileFolder.open(path)
         states = [
             (str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns)
             for p in sorted(path.rglob("*.*"))
         ]
         fingerprint = blake2b(json.dumps(states).encode(), digest_size=16).hexdigest()
-    else:
-        store = (PMTiles if path.suffix.lower() == ".pmtiles" else MBTiles).open(path)
-        fingerprint = file_fingerprint(path)
-    return path.stem, fingerprint, TileGrid(store)
+        return path.stem, fingerprint, TileGrid(open_folder(path))
+    with _told(path):
+        store = (open_pmtiles if path.suffix.lower() == ".pmtiles" else open_mbtiles)(path)
+    return path.stem, file_fingerprint(path), TileGrid(store)

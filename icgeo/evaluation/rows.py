@@ -44,6 +44,13 @@ class Row:
     located: bool | None = None
     in_domain: bool | None = None
     """Whether the photo is of the kind that the model was trained on, where it can tell."""
+    heading_deg: float | None = None
+    """Compass direction of the upper edge, where a zoom on a map found it."""
+    field_of_view_deg: float | None = None
+    footprint: str | None = None
+    """The ground that the photo shows, as WKT, longitude first."""
+    levels: list[dict[str, Any]] | None = None
+    """Of a zoom, as `ZoomLevel.to_dict`, with the `nll` of each where the truth is known."""
     seconds: float | None = None
     error: str | None = None
     """Why the photo could not be read or located; then nothing else is known of its prediction."""
@@ -64,6 +71,7 @@ DTYPES: dict[Any, str] = {
     int: "int64",
     float | None: "float64",
     bool | None: "boolean",
+    list[dict[str, Any]] | None: "object",
 }
 """Types of the columns of a frame, by those of the fields of `Row`."""
 

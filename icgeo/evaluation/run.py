@@ -32,7 +32,7 @@ from icgeo.evaluation.scores import BASELINES, score
 from icgeo.features import Features
 from icgeo.metrics.densities import searched_area_km2
 from icgeo.options import SHOTS
-from icgeo.prediction import Locator, Prediction
+from icgeo.prediction import Locator, Prediction, footprint
 from icgeo.selection import Bank, Nearest, Selecting, make_strategy
 from icgeo.sphere import distance_km
 
@@ -290,6 +290,8 @@ def to_row(
         values |= {name: getattr(prediction, name) for name in names}
         density = prediction.density
         values["area_90_km2"] = density.credible_area_km2(0.9)
+        if prediction.levels:
+            values |= _of_zoom(prediction, truth)
         if truth:
             values["nll"] = -density.log_prob(truth).item()
             values["level"] = density.credible_level(truth).item()
@@ -297,6 +299,20 @@ def to_row(
         if truth and prediction.located:
             values["distance_km"] = distance_km((prediction.lat, prediction.lon), truth).item()
     return Row(locator, episode.id, episode.world, query.id, shots, query.source, **values)
+
+
+def _of_zoom(prediction: Prediction, truth: tuple[float, float] | None) -> dict[str, Any]:
+    """Return what a row says of a zoom."""
+    levels = [level.to_dict() for level in prediction.levels]
+    if truth:
+        for told, level in zip(levels, prediction.levels, strict=True):
+            told["nll"] = -level.density.log_prob(truth).item()
+    if not prediction.located:
+        return {"levels": levels}
+    names = ("heading_deg", "field_of_view_deg")
+    found = {name: getattr(prediction, name) for name in names}
+    shape = footprint(prediction.levels[-1].poses[:1])
+    return {"levels": levels, "footprint": shape.wkt, **found}
 
 
 def finish(folder: Path, order: Order, locators: Sequence[str]) -> DataFrame:

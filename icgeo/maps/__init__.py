@@ -1,5 +1,6 @@
 """Draw locations on maps and read maps back to densities: inverses of each other."""
 
+from icgeo.maps.drawing import base_image as base_image
 from icgeo.maps.drawing import draw as draw
 from icgeo.maps.drawing import draw_density as draw_density
 from icgeo.maps.operator import Noise as Noise

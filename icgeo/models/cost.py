@@ -83,7 +83,7 @@ class Tokens:
         style, words = settings.style, text or TEXT_TOKENS["trimmed"]
         text = text or TEXT_TOKENS[settings.text]
         one_map = style.height * style.width // patch**2
-        evidence = int(shots > 0 and settings.shows_evidence)
+        evidence = int(shots > 0 and bool(settings.shows_evidence))
         if settings.layout == "stacked":  # a pair is one image, and prompts are embedded already
             return cls(one_map, 0, one_map, text=2)
         if settings.layout == "panel":

@@ -62,6 +62,10 @@ _EVIDENCE = {
     "references": " Behind it another map shows a guess, which may be wrong.",
     "frames": " The frame between them is a map that shows a guess, which may be wrong.",
 }
+_BASE_MAP = {
+    "references": " Behind it is the same map without a dot: the ground, seen from above.",
+    "frames": " The frame between them is the same map without a dot: the ground, seen from above.",
+}
 _ON_THE_MAP = " On the last map a guess is drawn, which may be wrong."
 _WORLD = {
     EARTH: " The map shows the whole Earth, north up, from 180 degrees west to 180 degrees east.",
@@ -70,15 +74,19 @@ _WORLD = {
 
 
 def instruction(
-    prompt: str, *, shots: int, layout: str = "references", evidence: bool = False
+    prompt: str, *, shots: int, layout: str = "references", evidence: bool | str = False
 ) -> str:
     """Return the instruction for a model that is shown pairs in a layout, and maybe evidence.
+
+    Evidence is another way's guess, or the "base map" alone.
 
     The task stands first, for CLIP reads no more than 77 tokens.
     """
     if prompt not in _WORLD:
         raise ValueError(f"expected a prompt of {sorted(_WORLD)}, got {prompt!r}")
     guess = _EVIDENCE.get(layout, _ON_THE_MAP) if evidence else ""
+    if evidence == "base map":
+        guess = _BASE_MAP.get(layout, "")
     return TASK + " " + _SHOWN[layout, shots > 0].strip() + guess + _WORLD[prompt]
 
 

@@ -59,8 +59,9 @@ class Settings:
     """One of `TEXTS`, for pipelines that pad their text."""
     photo_shape: str = "square"
     """Of `PHOTO_SHAPES`."""
-    shows_evidence: bool = False
-    """Whether examples come with one more map for the query: what another way says of it."""
+    shows_evidence: bool | str = False
+    """Whether examples come with one more map for the query: what another way says of it, or the
+    "base map" without a mark."""
     trained_attention: str | None = None
     """The mode that public weights were trained in; None for weights of this package."""
     trained_area: int = 1024**2

@@ -20,13 +20,18 @@ from icgeo.prediction import Prediction, ZoomLevel, footprint
 _PIXELS = 200
 _FALL = 12.0
 """Densities are drawn down to exp(-12) of the highest, by their logarithm."""
-_TITLES = {"planet": "The planet", "windows": "Windows, looked into", "place": "The place, aligned"}
+_TITLES = {
+    **{"planet": "The planet", "windows": "Windows, looked into", "place": "The place, aligned"},
+    **{"alike": "Examples, laid over", "examples": "Weighed by examples"},
+}
 
 
 def plot_zoom(
-    prediction: Prediction, photo: Photo, base_map: BaseMap, truth: predictions.Truth = None
+    prediction: Prediction, photo: Photo, base_map: BaseMap | None, truth: predictions.Truth = None
 ) -> Figure:
     """Show how a photo was located on a map: each level, its windows, its density.
+
+    Where it was zoomed on examples there is no map, and places stand on white.
 
     Above the photo and, for each level, the map as seen from the likeliest pose; below where that
     is, with the outlines of the poses that hold more than 2 %, and the density in orange.
@@ -52,7 +57,9 @@ def plot_zoom(
         reach = 180.0 if number == 1 else min(reach, (2.5, 1.1)[number > 2] * field)
         boxes.append(_draw_level(grid[1, number], level, base_map, reach, truth))
     for ax, (corner, width, height) in zip(grid[1, 1:-1], boxes[1:], strict=True):
-        ax.add_patch(Rectangle(corner, width, height, fill=False, ec="white", lw=1.2))
+        for turn in (-360, 0, 360):
+            place = (corner[0] + turn, corner[1])
+            ax.add_patch(Rectangle(place, width, height, fill=False, ec="white", lw=1.2))
     return figure
 
 
@@ -77,7 +84,7 @@ def _told(prediction: Prediction, truth: predictions.Truth) -> str:
 
 
 def _draw_level(
-    ax: Axes, level: ZoomLevel, base_map: BaseMap, reach_deg: float, truth: predictions.Truth
+    ax: Axes, level: ZoomLevel, base_map: BaseMap | None, reach_deg: float, truth: predictions.Truth
 ) -> tuple[tuple[float, float], float, float]:
     """Draw the map of a level so far around its likeliest pose; return its box on the map."""
     lat, lon = level.poses[:1].lat_lon[0].tolist()
@@ -92,9 +99,9 @@ def _draw_level(
     columns = torch.linspace(west, east, 2 * _PIXELS if is_world else _PIXELS).double()
     places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
     places[..., 1] = sphere.wrap_longitude(places[..., 1])
-    image = base_map.window(places)[0].permute(1, 2, 0).numpy()
     box: dict[str, Any] = {"extent": (west, east, south, north), "aspect": "auto"}
-    ax.imshow(image, **box)
+    if base_map is not None:
+        ax.imshow(base_map.window(places)[0].permute(1, 2, 0).numpy(), **box)
     height = level.density.log_prob(places)
     alpha = ((height - height.max() + _FALL) / _FALL).clamp(0, 1).numpy()
     colour = np.broadcast_to([1.0, 0.45, 0.0], (*alpha.shape, 3))

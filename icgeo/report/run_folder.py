@@ -227,6 +227,9 @@ def _draw_case(case: Case, kind: str) -> Figure:
     episode, photo, truth = case.episode, case.query.photo, case.query.lat_lon
     examples = _shown(case.locator, photo, episode.examples[: case.shots])
     locator = case.locator.locator if isinstance(case.locator, Selecting) else case.locator
+    if (chain := _draw_chain(case)) is not None:
+        chain.suptitle(f"{episode.world}: {kind} of {len(episode.queries)} photos", fontsize=TITLE)
+        return chain
     marks: dict[str, Any] = {"on_earth": episode.is_earth, "base": _base(episode)}
     evidence = locator.explain(photo, examples) if isinstance(locator, Geolocator) else None
     if evidence is None:
@@ -237,6 +240,14 @@ def _draw_case(case: Case, kind: str) -> Figure:
     head = f"{episode.world}: {kind} of {len(episode.queries)} photos"
     figure.suptitle(f"{head}, {_told(case.locator, examples)}", fontsize=TITLE)
     return figure
+
+
+def _draw_chain(case: Case) -> Figure | None:
+    """Show the levels of a zoom on a map, if there are some."""
+    if not (case.prediction.levels and isinstance(case.locator, Geolocator)):
+        return None
+    base_map = case.locator.map_zoom.base_map if case.locator.zooms else None
+    return plots.plot_zoom(case.prediction, case.query.photo, base_map, case.query.lat_lon)
 
 
 def _base(episode: Episode) -> Tensor | None:
@@ -274,6 +285,8 @@ def _save_cases(folder: Path, cases: Iterable[Case]) -> None:
         if prediction.map is not None:
             pixels = (255 * drawn_image(prediction.map)).round().astype(np.uint8)
             images["map"] = EmbeddedImage.from_image(Image.fromarray(pixels))
+        if (chain := _draw_chain(case)) is not None:
+            images["chain"] = EmbeddedImage.from_figure(chain, dpi=75)
         entry: dict[str, Any] = {"key": case.key}
         for part, image in images.items():
             entry[part] = f"{len(index):03}-{part}{image.suffix}"
@@ -312,7 +325,7 @@ def load_cases(folder: Path, rows: pd.DataFrame, *, each: int = EACH) -> pd.Data
     cases = choose_cases(rows, each)
     keys = cases[KEY].itertuples(index=False, name=None)
     kept = [entries.get(key, {}) for key in keys]
-    for part in ("photo", "map", "density"):
+    for part in ("photo", "map", "density", "chain"):
         # the last part of a name only: the index is data, and leads nowhere else
         paths = [target / Path(str(entry.get(part))).name for entry in kept]
         images: Any = [

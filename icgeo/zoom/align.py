@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from icgeo.config import require
@@ -17,20 +17,24 @@ MOST_SHIFT, MOST_CHANGE = 0.5, 0.35
 
 
 def align(
-    query: UInt8[Tensor, "3 size size"], view: UInt8[Tensor, "3 size size"]
+    query: UInt8[Tensor, "3 size size"],
+    view: UInt8[Tensor, "3 size size"],
+    known: Bool[Tensor, "size size"] | None = None,
 ) -> tuple[Float[Tensor, "2 3"], float] | None:
     """Return the affine warp that takes places of a query to those of a view, and how alike it is.
 
     By the enhanced correlation coefficient (Evangelidis and Psarakis 2008), which is free of haze
-    and exposure, as OpenCV computes it; None where it does not converge near the start.
+    and exposure, as OpenCV computes it; None where it does not converge near the start. Of the
+    view only what is `known` counts.
     """
     cv2: Any = require("cv2", "aligning a photo with a map", "map")
     template, image = (_grey(one) for one in (query, view))
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ITERATIONS, LEAST_GAIN)
     warp = np.eye(2, 3, dtype=np.float32)
+    mask = None if known is None else known.numpy().astype(np.uint8)
     try:
         alike, warp = cv2.findTransformECC(
-            template, image, warp, cv2.MOTION_AFFINE, criteria, None, SMOOTHING
+            template, image, warp, cv2.MOTION_AFFINE, criteria, mask, SMOOTHING
         )
     except cv2.error:  # what has no texture, or nothing in common
         return None

@@ -6,8 +6,10 @@ query may be, and has a short descriptor: its cells, pooled and projected to the
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from tempfile import TemporaryFile
+from typing import IO
 
 import torch
 from einops import rearrange, repeat
@@ -79,26 +81,19 @@ class MapIndex:
         Raises:
             UsageError: the map shows too little of every view.
         """
-        parts, poses = [], []
+        poses = []
         fields = fields_of_view(base_map.resolution_deg, _extent(base_map))
-        for field in tqdm(fields, desc="indexing the map", disable=None, leave=False):
-            for views, windows in _windows(base_map, field, describe):
-                poses.append(views)
-                parts.append(windows.half())  # some hundred thousand of them
-        if not poses:
-            raise UsageError(
-                f"expected a map that shows whole views, got {base_map.name}, which has too little "
-                "in every one of them; is it mostly without data?"
-            )
-        some = torch.cat([part[:: max(1, len(parts) // 50)] for part in parts])
-        step = max(1, len(some) // MOST_LEARNED)
-        some = some[::step].float()
-        mean = some.mean(0)
-        _, vectors = torch.linalg.eigh((some - mean).T @ (some - mean))
-        components = vectors[:, -CHANNELS:].contiguous()
-        descriptors = torch.cat(
-            [functional.normalize((part.float() - mean) @ components, dim=-1) for part in parts]
-        )
+        with TemporaryFile() as stream:  # up to a gigabyte, too much for the memory
+            for field in tqdm(fields, desc="indexing the map", disable=None, leave=False):
+                for views, windows in _windows(base_map, field, describe):
+                    poses.append(views)
+                    stream.write(windows.half().numpy().tobytes())
+            if not poses:
+                raise UsageError(
+                    f"expected a map that shows whole views, got {base_map.name}, which has too "
+                    "little in every one of them; is it mostly without data?"
+                )
+            mean, components, descriptors = _components(stream, [len(one) for one in poses])
         joined = (torch.cat([getattr(one, name) for one in poses]) for name in _FIELDS)
         return cls(Poses(*joined), descriptors, mean, components)
 
@@ -142,6 +137,27 @@ class MapIndex:
 
 _FIELDS = ("xyz", "field_of_view_deg", "heading_deg")
 _TENSORS = ("descriptors", "mean", "components")
+
+
+def _components(stream: IO[bytes], counts: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean and the main components of windows in a file, and all by these."""
+
+    def parts() -> Iterator[Float[Tensor, "views pooled"]]:
+        wide = stream.tell() // sum(counts)
+        stream.seek(0)
+        for count in counts:
+            content = bytearray(stream.read(wide * count))
+            yield torch.frombuffer(content, dtype=torch.half).view(count, -1)
+
+    some = torch.cat([part[:: max(1, len(counts) // 50)] for part in parts()])
+    some = some[:: max(1, len(some) // MOST_LEARNED)].float()
+    mean = some.mean(0)
+    _, vectors = torch.linalg.eigh((some - mean).T @ (some - mean))
+    components = vectors[:, -CHANNELS:].contiguous()
+    descriptors = torch.empty(sum(counts), components.shape[1])
+    for own, part in zip(descriptors.split(list(counts)), parts(), strict=True):
+        own[:] = functional.normalize((part.float() - mean) @ components, dim=-1)
+    return mean, components, descriptors
 
 
 def _extent(base_map: BaseMap) -> float:
@@ -197,7 +213,7 @@ def _pooled(cells: Float[Tensor, "n channels rows columns"]) -> Float[Tensor, "n
 
 def _windows(
     base_map: BaseMap, field: float, describe: Describe
-) -> list[tuple[Poses, Float[Tensor, "views pooled"]]]:
+) -> Iterator[tuple[Poses, Float[Tensor, "views pooled"]]]:
     """Cut tiles wider than a field of view; describe the windows whose centre is theirs alone."""
     wide = 2 if field > MOST_WIDE_DEG else 4
     nside = 1
@@ -214,7 +230,6 @@ def _windows(
         (torch.cat((one / wide, 0 * one, places[:, :1]), -1),
          torch.cat((0 * one, one / wide, places[:, 1:]), -1)), dim=1
     )  # fmt: skip
-    found = []
     for some in cells.split(4 * TILES_AT_ONCE // wide**2):
         xyz = sphere.to_xyz(cell_lat_lon(some, nside))
         field_of_view = torch.full_like(xyz[:, 0], 2 * math.degrees(math.atan(half)))
@@ -228,8 +243,7 @@ def _windows(
         tile, place = kept.nonzero().unbind(-1)
         if len(tile):
             windows = _pooled(_grid(describe(images)))[kept]
-            found.append((tiles[tile].warped(warps[place]), windows))
-    return found
+            yield tiles[tile].warped(warps[place]), windows
 
 
 def _inside(base_map: BaseMap, lat_lon: Float[Tensor, "n 2"], margin_deg: float) -> Tensor:

@@ -7,10 +7,14 @@ from urllib.parse import urlsplit
 import geopandas
 import numpy as np
 import pytest
+import shapely
+import torch
 from page_server import LOCAL, served
 from PIL import Image
 
 from icgeo import Density
+from icgeo.data.base_maps import open_map
+from icgeo.data.worlds import procedural_world
 
 pytestmark = pytest.mark.browser
 
@@ -257,6 +261,7 @@ def test_a_map_makes_the_examples(visit, tmp_path):
     page = visit()
     page.click("#map input")
     page.get_by_role("option", name="ETOPO1 relief").click()
+    page.uncheck("#zoom input")
     page.click("#try")
     pictures(page, "queries", 1)
     page.click("#locate")
@@ -267,6 +272,37 @@ def test_a_map_makes_the_examples(visit, tmp_path):
     page.wait_for_selector("#map-file :text('portrait')")
     page.click("#locate")
     page.wait_for_selector(".toast-body:has-text('twice as wide as high, got 20 x 30')")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_map_is_zoomed_on_and_the_chain_is_shown(visit, tmp_path, width):
+    world = procedural_world("craters", generator=3, height=128)
+    pixels = (255 * world).round().to(torch.uint8).movedim(0, -1).numpy()
+    Image.fromarray(pixels).save(tmp_path / "planet.png")
+    one = torch.tensor([45.0]), torch.tensor([0.0])
+    (view,), _ = open_map(world).views(torch.tensor([[12.0, 100.0]]), *one, size=64)
+    Image.fromarray(view.movedim(0, -1).numpy()).save(tmp_path / "view.png")
+    page = visit(width)
+    page.set_input_files("#photos input[type=file]", tmp_path / "view.png")
+    pictures(page, "queries", 1)
+    page.set_input_files("#map-file input[type=file]", tmp_path / "planet.png")
+    page.wait_for_selector("#map-file :text('planet')")
+    page.click("#locate")
+    page.wait_for_selector("#status:has-text('looking over the map')")
+    done = "Photo 1 of 1, zoomed on the map: done"
+    page.wait_for_selector(f"#status:has-text('{done}')", timeout=120_000)
+    page.wait_for_selector("#chain img")
+    assert "Upper edge towards" in page.inner_text("#summary")
+    with page.expect_download() as download:
+        page.click("#files a[download$='view.geojson']")
+    download.value.save_as(tmp_path / "got.geojson")
+    rows = geopandas.read_file(tmp_path / "got.geojson")
+    (footprint,) = rows[rows["kind"] == "footprint"].geometry
+    assert footprint.contains(shapely.Point(100, 12))
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if folder := os.environ.get("ICGEO_SCREENSHOTS"):
+        page.wait_for_timeout(1500)
+        page.screenshot(path=f"{folder}/zoom-{width}.png", full_page=True)
 
 
 def test_a_broken_file_is_told_and_the_page_goes_on(visit, upload):

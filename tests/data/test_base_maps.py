@@ -312,6 +312,28 @@ def test_what_is_no_map_is_told_in_one_line(tmp_path, make, says):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("kind", ["pmtiles", "mbtiles"])
+def test_tiles_that_are_damaged_after_they_were_opened_are_told_in_one_line(tmp_path, kind):
+    path = tmp_path / f"planet.{kind}"
+    (save_pmtiles if kind == "pmtiles" else save_mbtiles)(path, range(2))
+    base_map = open_map(path)
+    path.write_bytes(b"damaged" * 100)
+    with pytest.raises(UsageError, match=f"in {path}, got .*fetch it again") as error:
+        views_of(base_map, 40.0)
+    assert "\n" not in str(error.value)
+
+
+def test_the_whole_world_in_web_mercator_goes_around(tmp_path):
+    """The square of EPSG:3857 ends at 20,037,508.34 m, which is 85.0511 degrees."""
+    edge = 20037508.342789244
+    path = save_raster(tmp_path / "all.tif", whole_planet(16), (-edge, -edge, edge, edge), 3857)
+    base_map = open_map(path)
+    assert base_map.bounds == pytest.approx((-85.0511, -180, 85.0511, 180), abs=1e-4)
+    centres = torch.tensor([[0.0, 180.0], [20.0, 175.0]], dtype=torch.float64)
+    _, masks, _ = views_of(base_map, 20.0, centres=centres)
+    assert masks.all(), "nothing is missing at the seam"
+
+
 def test_a_map_that_is_not_there_is_told(tmp_path):
     with pytest.raises(UsageError, match=r"found no .*blue-mable"):
         open_map("blue-mable")

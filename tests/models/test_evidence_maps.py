@@ -8,6 +8,7 @@ from test_pipelines import STYLE, denoise, flux2_latents, folders, load, picture
 
 import icgeo
 from icgeo import baselines, sampling
+from icgeo.data.base_maps import open_map
 from icgeo.models.cost import plan_loaded
 from icgeo.models.prompts import instruction
 from icgeo.sphere.best_point import best_points
@@ -60,6 +61,29 @@ def test_it_counts_with_examples_and_not_without(folders, images, name, layout, 
     assert not torch.equal(here, plain)
     alone = [one(images[2], [])[0].map for one in locate[:2]]
     assert torch.equal(*alone)
+
+
+@pytest.mark.parametrize(("layout", "attention"), [("references", "joint")])
+def test_the_base_map_of_a_window_is_one_more_reference(folders, images, layout, attention):  # noqa: F811
+    """Imagery under the maps of a window, shown once more without a mark, and told so."""
+    place = {"base": "blue-marble", "sigma_deg": (3.0,), "colour": (0.85, 0.05, 0.05)}
+    style = replace(STYLE, **place).window(-20.0, 30.0, 40.0, 60.0)
+    choices = {"layout": layout, "attention": attention, "photo_size": 64, "style": style}
+    model = icgeo.load(folders["klein"], photo_shape="square", **choices)
+    bank = [icgeo.Example(image, 40.0 + i, 10.0 * i) for i, image in enumerate(images[:2])]
+    plain, shown = (
+        icgeo.Geolocator(model, steps=1, samples=1, evidence=evidence)
+        for evidence in (None, "base map")
+    )
+    assert not torch.equal(*(one.locate(images[2], bank)[0].map for one in (plain, shown)))
+    assert torch.equal(*(one.locate(images[2], [])[0].map for one in (plain, shown)))
+    (drawn,) = shown._evidence_maps(images[2:3], bank, torch.tensor([[0, 1]]))
+    planet = open_map("blue-marble").window(style.pixel_lat_lon())[0] / 255
+    torch.testing.assert_close(drawn, planet)
+    words = instruction("earth", shots=1, evidence=shown.loaded.settings.shows_evidence)
+    assert "the same map without a dot" in words
+    with pytest.raises(ValueError, match="evidence of a locator or 'base map'"):
+        icgeo.Geolocator(model, evidence="map")
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from icgeo.data.worlds import procedural_world
 from icgeo.plots import plot_zoom
 from icgeo.prediction import Prediction, ZoomLevel
 from icgeo.sphere.density import Density
+from icgeo.sphere.multi_order import MultiOrderDensity
 
 
 @pytest.mark.parametrize("place", [(12.0, 179.0), (-88.0, 0.0)])
@@ -38,3 +39,21 @@ def test_each_level_has_its_view_and_its_map(place):
     assert spans[0] > spans[1] > spans[2]
     with pytest.raises(ValueError, match="without levels"):
         plot_zoom(alone, photo, base_map)
+
+
+def test_what_examples_say_weighs_the_poses_and_is_a_level_of_its_own():
+    places = torch.tensor([[10.0, 20.0], [-40.0, 100.0]], dtype=torch.float64)
+    headings = torch.tensor([5.0, 90.0], dtype=torch.float64)
+    poses = Poses(sphere.to_xyz(places), torch.full_like(headings, 30.0), headings)
+    share = torch.tensor([0.6, 0.3]).double()
+    density = MultiOrderDensity.refined(Density.uniform(), places, 0.2, share)
+    views = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    level = ZoomLevel("place", poses, views, share, 0 * share, density)
+    found = Prediction(density, 10.0, 20.0, 0.9, True, 0.1, levels=(level,))
+    elsewhere = Density.from_mixture([[-40.0, 100.0], [0.0, 0.0]], 200.0, [0.9, 0.1])
+    both = found.given(Prediction(elsewhere, -40.0, 100.0, 1.0, True, 0.1))
+    assert [one.name for one in both.levels] == ["place", "examples"]
+    assert both.heading_deg == 90.0, "the pose at which the answer is"
+    assert sphere.distance_km((both.lat, both.lon), (-40.0, 100.0)).item() < 50
+    assert both.levels[-1].probability[0] > 0.99
+    assert both.levels[-1].density is both.density

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pandas as pd
 import pytest
+import shapely
 from PIL import Image
 from script_runs import load_script, run, untrained
 
 from icgeo import config, report
 from icgeo.config import UsageError
 from icgeo.data import map_cache
+from icgeo.data.worlds import procedural_world
 from icgeo.evaluation import Episode
 from icgeo.prediction import Example
 
@@ -90,6 +93,33 @@ def test_a_map_makes_the_examples_of_its_own_views_and_of_photos(
     run("zero_shot", *options, "--queries", tmp_path / "photos", "--name", "own")
     lines = (tmp_path / "runs" / "own" / "predictions.jsonl").read_text().splitlines()
     assert [json.loads(line)["shots"] for line in lines] == [3], "no bank was given, and 3 shown"
+
+
+@pytest.mark.slow
+def test_a_map_is_zoomed_on_and_rows_and_report_tell_the_chain(tmp_path, monkeypatch):
+    found = partial(map_cache.cached_assets_path, assets_dir=tmp_path / "assets")
+    monkeypatch.setattr(map_cache, "cached_assets_path", found)
+    world = procedural_world("craters", generator=3, height=96)
+    planet = tmp_path / "planet.png"
+    Image.fromarray((255 * world).round().byte().movedim(0, -1).numpy()).save(planet)
+    options = ("--map", planet, "--shots", "[0]", "--count", 1, "--heading", 0)
+    run("zero_shot", *options)
+    folder = tmp_path / "runs" / "zero-shot"
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    (row,) = [row for row in rows if row["locator"] == "icgeo"]
+    assert [level["name"] for level in row["levels"]] == ["planet", "windows", "place"]
+    assert row["nll"] == pytest.approx(row["levels"][-1]["nll"])
+    assert row["heading_deg"] == row["levels"][-1]["heading_deg"]
+    ground = shapely.from_wkt(row["footprint"])
+    assert ground.contains(shapely.Point(row["levels"][-1]["lon"], row["levels"][-1]["lat"]))
+    assert pd.read_parquet(folder / "predictions.parquet").footprint.notna().sum() == 1
+    assert [*(folder / "cases").glob("*-chain.png")]
+    page = report.write_report([folder], tmp_path / "report.html").read_text()
+    assert "Chain of the zoom of" in page
+    with pytest.raises(UsageError, match="expected examples with steps"):
+        run("zero_shot", *options, "--steps", 3, "--name", "other")
+    with pytest.raises(UsageError, match="--zoom=false with --select"):
+        run("zero_shot", *options, "--select", "nearest", "--name", "other")
 
 
 @pytest.mark.usefixtures("without_figures")

@@ -79,13 +79,14 @@ class Layout:
 
     def shows_evidence(self, shots: int) -> bool:
         """Return whether a query with so many examples is shown a map of evidence."""
-        return shots > 0 and self.settings.shows_evidence
+        return shots > 0 and bool(self.settings.shows_evidence)
 
     def text(self, prompt: str, shots: int) -> Any:
         """Embed the instruction for a prompt; "" is nothing."""
-        evidence, words = self.shows_evidence(shots), ""
+        words = ""
         if prompt:
             layout = self.settings.layout
+            evidence = self.settings.shows_evidence if shots else False
             words = instruction(prompt, shots=shots, layout=layout, evidence=evidence)
         embedding = self.backbone.prompts(words)
         return trimmed(embedding) if self.settings.text == "trimmed" else embedding
