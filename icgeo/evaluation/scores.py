@@ -98,11 +98,11 @@ IN_TABLES = ("median_km", "mean_km", "within_2500km", "nll", "area_share", "cove
 """What is printed; the other scores stand in `summary.json` and in reports."""
 
 
-def score(rows: DataFrame) -> DataFrame:
+def score(rows: DataFrame, *, intervals: Sequence[str] = ("median_km",)) -> DataFrame:
     """Score the rows of each world, locator and number of shots, as far as the truth is known.
 
     Return a row for each in order of appearance: `world`, `locator`, `shots`, `queries`, `failed`
-    (photos that could not be read), the metrics, and `median_km_low` and `median_km_high`.
+    (photos that could not be read), the metrics, and of `intervals` `<metric>_low` and `_high`.
     """
     by = ["world", "locator", "shots"]
     failed = Counter(rows[rows.error.notna()][by].itertuples(index=False, name=None))
@@ -110,9 +110,11 @@ def score(rows: DataFrame) -> DataFrame:
     for key, part in rows[rows.nll.notna()].groupby(by, sort=False):
         record = dict(zip(by, key, strict=True)) | {"queries": len(part), "failed": failed[key]}
         record |= {name: metric(part) for name, metric in METRICS.items()}
-        interval = METRICS["median_km"].interval(part)
-        records.append(record | {"median_km_low": interval.low, "median_km_high": interval.high})
-    ends = ("median_km_low", "median_km_high")
+        for name in intervals:
+            interval = METRICS[name].interval(part)
+            record |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+        records.append(record)
+    ends = [f"{name}_{end}" for name in intervals for end in ("low", "high")]
     return DataFrame(records, columns=[*by, "queries", "failed", *METRICS, *ends])
 
 

@@ -130,7 +130,8 @@ def _draw_matches(
         mine = (evidence.example == number).nonzero()[:, 0].flip(0)  # the likeliest on top
         for pair in mine.tolist():
             share = scale(evidence.probability[pair].item())
-            here, there = evidence.query_xy[pair].tolist(), evidence.example_xy[pair].tolist()
+            ends = (xy[pair].tolist() for xy in (evidence.query_xy, evidence.example_xy))
+            here, there = map(tuple, ends)
             line = ConnectionPatch(here, there, middle.transData, panel.transData)
             line.set(color=colormaps["plasma"](share), alpha=0.25 + 0.6 * share, linewidth=0.9)
             line.set_in_layout(False)

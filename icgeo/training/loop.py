@@ -86,8 +86,9 @@ def annealed_rate(
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Return whether bfloat16 is worth it: ten times slower on processors without units for it."""
     units = ("amx_bf16", "avx512_bf16", "bf16")
-    told = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.6 has it not
-    return device.type != "cpu" or any(map(told.get, units))
+    # torch 2.6 has it not
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type != "cpu" or any(map(capabilities.get, units))
 
 
 def autocast(device: torch.device) -> AbstractContextManager[None]:

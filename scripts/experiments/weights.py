@@ -1,6 +1,5 @@
 """Choose how much `tiny` trusts memory and parts on the Earth, by views of their own seed."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,18 +41,18 @@ def main(options: Options) -> None:
     folder = config.save_run(Path("runs") / options.name, options)
     model = icgeo.load("tiny")
 
-    def locator(name: str, **settings: Mapping[str, Any]) -> icgeo.Geolocator:
+    def locator(name: str, **settings: Any) -> icgeo.Geolocator:
         changed = replace(model, settings=replace(model.settings, **settings))
         return icgeo.Geolocator(changed, prompt=EARTH, name=name)
 
     sizes: dict[str, Any] = {"queries": options.queries, "shots": options.bank}
     views = episodes.world_episode(episodes.EARTH, **sizes, seed=options.seed)
-    settings = {"folder": folder, "baselines": False}
 
     by_power = [
         locator(f"power {power}", calibration={EARTH: {"0": 1 / power}}) for power in options.powers
     ]
-    rows = [evaluate([(way, views) for way in by_power], shots=(0,), **settings)]
+    asked = [(way, views) for way in by_power]
+    rows = [evaluate(asked, folder=folder, shots=(0,), baselines=False)]
     by_weight = [
         locator(f"weight {weight}", evidence_weight={EARTH: weight}) for weight in options.weights
     ]
@@ -62,7 +61,7 @@ def main(options: Options) -> None:
         runs, _ = choose_examples(
             [(way, views) for way in by_weight], choice, features, shots=max(options.shots)
         )
-        part = evaluate(runs, shots=options.shots, **settings | {"folder": folder / choice})
+        part = evaluate(runs, folder=folder / choice, shots=options.shots, baselines=False)
         rows.append(part.assign(world=f"{episodes.EARTH}, {choice}"))
     print(score_table(score(concat(rows, ignore_index=True))))
 
