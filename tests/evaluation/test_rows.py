@@ -12,22 +12,23 @@ from icgeo.evaluation import Row, read_rows, to_frame
 from icgeo.evaluation.rows import RowFile
 
 NUMBERS = st.none() | st.floats(allow_nan=False, allow_infinity=False)
-ROWS = st.builds(
-    Row,
-    locator=st.text(),
-    episode=st.text(),
-    world=st.text(),
-    id=st.text(),
-    shots=st.integers(0, 99),
-    lat=NUMBERS,
-    nll=NUMBERS,
-    located=st.none() | st.booleans(),
-    error=st.none() | st.text(),
+LEVELS = st.lists(st.dictionaries(st.sampled_from(["name", "nll"]), NUMBERS), max_size=2)
+VALUES = st.fixed_dictionaries(
+    {
+        **dict.fromkeys(("locator", "episode", "world", "id"), st.text()),
+        "shots": st.integers(0, 99),
+        "lat": NUMBERS,
+        "nll": NUMBERS,
+        "located": st.none() | st.booleans(),
+        "levels": st.none() | LEVELS,
+        "error": st.none() | st.text(),
+    }
 )
 
 
-@given(ROWS)
-def test_a_row_is_one_line_that_gives_it_back(row):
+@given(VALUES)
+def test_a_row_is_one_line_that_gives_it_back(values):
+    row = Row(**values)
     line = row.to_json()
     assert "\n" not in line
     assert Row(**json.loads(line)) == row
