@@ -23,7 +23,7 @@ from icgeo.models.settings import Origin, Settings
 from icgeo.options import SETTINGS
 from icgeo.prediction import Example, as_examples
 
-FORMAT = 2
+FORMAT = 3
 """Of the folder; another number is refused."""
 INDEX, MODEL, ADAPTER, EXAMPLES = "geolocator.json", "model", "adapter", "examples/examples.csv"
 

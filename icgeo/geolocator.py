@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from difflib import get_close_matches
 from functools import cache, cached_property, partial
-from hashlib import blake2b, file_digest
+from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from icgeo import checkpoint, maps, sampling
 from icgeo import features as image_features
-from icgeo.config import UsageError
+from icgeo.config import UsageError, require
 from icgeo.data.base_maps import MapSource, open_map
 from icgeo.data.photos import Photo, as_photos, content_key
 from icgeo.data.pixels import augment, shaped_pixels, square_pixels
@@ -215,10 +215,10 @@ class Geolocator(LocateOptions, LoadOptions):
         if self.point not in POINTS:
             raise ValueError(f"expected point to be one of {sorted(POINTS)}, got {self.point!r}")
         make_strategy(self.select, self)
-        if self.map is not None and self.shots is None:
-            object.__setattr__(self, "shots", MAP_SHOTS)
         self._check_ways()
         self._check_heading()
+        if self.map is not None and self.shots is None and not self.zooms:
+            object.__setattr__(self, "shots", MAP_SHOTS)
         settings = self.loaded.settings
         known = {name: (getattr(settings, name),) for name in ("style", *SETTINGS)}
         for field, values in {**known, "prompt": settings.prompts}.items():
@@ -228,14 +228,17 @@ class Geolocator(LocateOptions, LoadOptions):
 
     def _check_ways(self) -> None:
         if isinstance(self.evidence, str) and self.evidence != BASE_MAP:
-            raise ValueError(
+            raise UsageError(
                 f"expected evidence of a locator or {BASE_MAP!r}, got {self.evidence!r}"
             )
-        if self.zoom and not (self.matching and self.loaded.matcher):
-            raise ValueError(
+        if not self.zoom:
+            return
+        if not (self.matching and self.loaded.matcher):
+            raise UsageError(
                 "expected a model that compares parts with zoom=True, got one that does not; leave "
                 "zoom out"
             )
+        require("cv2", "aligning photos", "map")
 
     def _check_heading(self) -> None:
         heading = self.heading
@@ -246,8 +249,9 @@ class Geolocator(LocateOptions, LoadOptions):
                 f'expected heading in degrees, or "any", got {heading!r}; 0 is north up'
             )
         if not self.zooms:
-            raise ValueError(
-                f'expected heading="any" where no map is zoomed on, got {heading!r}; give map='
+            raise UsageError(
+                f'expected heading="any" where no map is zoomed on, got {heading!r}; leave heading '
+                "out, or give map= and not zoom=False"
             )
 
     @cached_property
@@ -468,7 +472,7 @@ class Geolocator(LocateOptions, LoadOptions):
 
     @cached_property
     def _strategy(self) -> Strategy:
-        return make_strategy(self.select, self)
+        return make_strategy(self.select, self._without_map if self.zoom else self)
 
     @cached_property
     def _banks(self) -> dict[tuple[Any, ...], Bank]:
@@ -535,21 +539,38 @@ class Geolocator(LocateOptions, LoadOptions):
             self._refuse_unused(examples, callback_on_step_end=callback_on_step_end)
             return self._zoom(as_photos(photos), self._examples(examples), callback_on_step_end)
         photos, pairs = as_photos(photos), self._bank_examples(examples)
-        if not (self._chooses(pairs) and photos):
-            found = self._locate_alike(photos, pairs, callback_on_step_end=callback_on_step_end)
-        else:
+        if self._chooses(pairs) and photos:
             selecting = self._selecting(pairs)
-            found = selecting.locate(photos, callback_on_step_end=callback_on_step_end)
-        return self._zoom_on_examples(photos, pairs, found) if self.zoom else found
+            return selecting.locate(photos, callback_on_step_end=callback_on_step_end)
+        predictions = self._locate_alike(photos, pairs, callback_on_step_end=callback_on_step_end)
+        return self._zoomed(predictions, photos, [pairs] * len(photos))
 
-    def _zoom_on_examples(
-        self, photos: Sequence[Photo], pairs: Sequence[Example], found: Sequence[Prediction]
+    def _zoomed(
+        self,
+        predictions: list[Prediction],
+        photos: Sequence[Photo],
+        shown: Sequence[Sequence[Example]],
     ) -> list[Prediction]:
-        """Lay each photo over the examples that it was shown, which say where it is."""
-        chosen, pixels = self._choose(photos, pairs).tolist(), square_pixels(photos, SIZE)
+        """Lay each photo over the examples that it was shown, if there is no map to zoom on."""
+        if not self.zoom or self.zooms or not photos:
+            return predictions
+        start = time.perf_counter()
+        laid = [
+            zoom_on(pixels, examples, prediction, self.loaded)
+            for pixels, examples, prediction in zip(
+                square_pixels(photos, SIZE), shown, predictions, strict=True
+            )
+        ]
+        return add_seconds(self._with_points(laid), time.perf_counter() - start)
+
+    def _with_points(self, predictions: list[Prediction]) -> list[Prediction]:
+        """Take the point that `point` names of densities with levels."""
+        if self.point == "best":
+            return predictions
+        points = [getattr(one.density, self.point)().tolist() for one in predictions]
         return [
-            zoom_on(photo, [pairs[number] for number in numbers], one, self.loaded)
-            for photo, numbers, one in zip(pixels, chosen, found, strict=True)
+            replace(one, lat=lat, lon=lon) if one.located else one
+            for one, (lat, lon) in zip(predictions, points, strict=True)
         ]
 
     @cached_property
@@ -573,7 +594,6 @@ class Geolocator(LocateOptions, LoadOptions):
         if examples is not None or self.examples is not None:
             return
         given = {name: getattr(self, name) for name in OF_EXAMPLES} | called
-        given["shots"] = None if self.shots == MAP_SHOTS else self.shots
         defaults = {field.name: field.default for field in fields(self)} | dict.fromkeys(called)
         if unused := [name for name, value in given.items() if value != defaults[name]]:
             raise UsageError(
@@ -594,7 +614,10 @@ class Geolocator(LocateOptions, LoadOptions):
         # views of a narrow map are too narrow to be located by
         if suited_field_of_view(base_map, SIZE) < LEAST_WIDE_DEG:
             return MapZoom.open(base_map, self.loaded)
-        flat = replace(self._without_map, map=base_map, zoom=False)
+        plain: dict[str, Any] = {
+            field.name: field.default for field in fields(self) if field.name in OF_EXAMPLES
+        }
+        flat = replace(self._without_map, **plain, examples=None, map=base_map, zoom=False)
         flat.prepare()
 
         def wide(photos: UInt8[Tensor, "photos 3 size size"]) -> list[Density]:
@@ -618,13 +641,7 @@ class Geolocator(LocateOptions, LoadOptions):
                 photos, pairs, callback_on_step_end=callback_on_step_end
             )
             found = [one.given(other) for one, other in zip(found, others, strict=True)]
-        if self.point != "best":
-            points = [getattr(one.density, self.point)().tolist() for one in found]
-            found = [
-                replace(one, lat=lat, lon=lon) if one.located else one
-                for one, (lat, lon) in zip(found, points, strict=True)
-            ]
-        return self._with_domain(found, pixels) if photos else found
+        return self._with_domain(self._with_points(found), pixels) if photos else found
 
     def _with_domain(
         self, predictions: list[Prediction], pixels: UInt8[Tensor, "photos 3 high wide"]
@@ -695,8 +712,23 @@ class Geolocator(LocateOptions, LoadOptions):
                 self._locate_alike, callback_on_step_end=callback_on_step_end, keep=is_one
             )
             if not is_one and self.loaded.settings.attention == "causal":
-                return self._locate_growing(locate, photos, bank, common_first(chosen).tolist())
-            return locate_by_sets(locate, photos, bank, chosen)
+                rows = common_first(chosen).tolist()
+                predictions = self._locate_growing(locate, photos, bank, rows)
+            else:
+                predictions = locate_by_sets(locate, photos, bank, chosen)
+        else:
+            predictions = self._locate_pairwise(photos, bank, chosen, callback_on_step_end)
+        shown = [[bank[number] for number in row] for row in chosen.tolist()]
+        return self._zoomed(predictions, photos, shown)
+
+    def _locate_pairwise(
+        self,
+        photos: Sequence[Photo],
+        bank: Sequence[Example],
+        chosen: Int[Tensor, "photos shots"],
+        callback_on_step_end: sampling.StepCallback | None,
+    ) -> list[Prediction]:
+        """Locate by examples of which each is kept alone: a batch of photos encodes each once."""
         worlds = self._judge(bank)
         predictions: list[Prediction] = []
         for rows in chosen.split(self.require_memory(chosen.shape[1])):
@@ -982,8 +1014,7 @@ def _digest(source: Any) -> str | None:
     """Return a key of the content of a map in a file; of a folder and of a name there is none."""
     if source is None or not Path(source).is_file():
         return None
-    with Path(source).open("rb") as stream:
-        return file_digest(stream, "blake2b").hexdigest()
+    return file_fingerprint(Path(source), with_time=False)
 
 
 def _key_of(photos: Pixels, lat_lon: Tensor) -> bytes:

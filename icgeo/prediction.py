@@ -136,7 +136,8 @@ class ZoomLevel:
     """One level of a zoom on a map: what was shown of the map, and what that says."""
 
     name: str
-    """"planet", "windows" or "place", and "examples" where those were a prior."""
+    """"planet", "windows" or "place", and "examples" where those were a prior; "alike" and "place"
+    of a zoom on examples."""
     poses: Poses
     """Where the photo may lie on the map: place, field of view and heading; the likeliest first."""
     views: UInt8[Tensor, "windows 3 size size"]

@@ -172,7 +172,7 @@ def test_what_cannot_be_saved_or_read(locator, saved, tmp_path):
         icgeo.Geolocator.from_pretrained(tmp_path)
     index = json.loads((saved / INDEX).read_text())
     (tmp_path / INDEX).write_text(json.dumps({**index, "format": 99}))
-    with pytest.raises(icgeo.LoadError, match=r"format 2 in .*, got 99"):
+    with pytest.raises(icgeo.LoadError, match=r"format 3 in .*, got 99"):
         icgeo.Geolocator.from_pretrained(tmp_path)
     weights = tmp_path / "model" / "transformer"
     weights.mkdir(parents=True)

@@ -345,10 +345,14 @@ def open_raster(path: Path) -> tuple[str, str, RasterGrid]:
     return path.stem, file_fingerprint(path), grid
 
 
-def file_fingerprint(path: Path) -> str:
-    """Return a key of a file that may be too large to read: size, time, its beginning and end."""
+def file_fingerprint(path: Path, *, with_time: bool = True) -> str:
+    """Return a key of a file that may be too large to read: size, time, its beginning and end.
+
+    Without the time a copy of the file has the same key.
+    """
     state = path.stat()
-    digest = blake2b(f"{state.st_size} {state.st_mtime_ns}".encode(), digest_size=16)
+    when = f" {state.st_mtime_ns}" if with_time else ""
+    digest = blake2b(f"{state.st_size}{when}".encode(), digest_size=16)
     with path.open("rb") as stream:
         digest.update(stream.read(2**16))
         stream.seek(max(0, state.st_size - 2**16))

@@ -59,7 +59,8 @@ def plot_zoom(
     for ax, (corner, width, height) in zip(grid[1, 1:-1], boxes[1:], strict=True):
         for turn in (-360, 0, 360):
             place = (corner[0] + turn, corner[1])
-            ax.add_patch(Rectangle(place, width, height, fill=False, ec="white", lw=1.2))
+            edge = "white" if base_map is not None else "black"
+            ax.add_patch(Rectangle(place, width, height, fill=False, ec=edge, lw=1.2))
     return figure
 
 
@@ -75,7 +76,6 @@ def _told(prediction: Prediction, truth: predictions.Truth) -> str:
         f"{prediction.field_of_view_deg:.1f} degrees wide",
         f"upper edge towards {prediction.heading_deg:.0f} degrees",
         f"90 % in {prediction.density.credible_area_km2(0.9):,.0f} km²",
-        f"on the map with {prediction.legibility:.0%}",
     ]
     if truth is not None and prediction.located:
         off = float(sphere.distance_km((prediction.lat, prediction.lon), sphere.as_lat_lon(truth)))

@@ -37,8 +37,9 @@ ERROR = 0.02
 """Standard deviation of where the middle of an aligned example lies in a photo, in half widths."""
 AGREES = 4.0
 """An example agrees with a pose if it lies so many deviations from where that has it, at most."""
-DOUBT = 0.3
-"""Probability that the pose is wrong though an example agrees; that of two is its square."""
+DOUBT, LEAST_DOUBT = 0.3, 1e-3
+"""Probability that the pose is wrong though an example agrees; that of two is its square, and so
+on, down to the least."""
 STARTS = 4
 
 
@@ -111,13 +112,12 @@ def resect(aligned: Aligned) -> tuple[Poses, float, Bool[Tensor, " examples"]]:
     middles, xyz = aligned.middles, sphere.to_xyz(aligned.lat_lon)
     field = torch.full_like(xyz[:, 0], FIELD_OF_VIEW_DEG)
     starts = Poses(xyz, field, torch.zeros_like(field)).warped(aligned.warps)
-    tries = [
-        (sight := Resection(starts[n : n + 1], xyz, middles), least_squares(
-            sight.misfit, np.array([0, 0, LOG_TANGENT, 0]), loss="soft_l1",
-            x_scale=np.array([0.05, 0.05, 0.2, 5.0]),
-        ))
-        for n in range(min(STARTS, len(xyz)))
-    ]  # fmt: skip
+    first, scale = np.array([0, 0, LOG_TANGENT, 0]), np.array([0.05, 0.05, 0.2, 5.0])
+    tries = []
+    for number in range(min(STARTS, len(xyz))):
+        sight = Resection(starts[number : number + 1], xyz, middles)
+        fit = least_squares(sight.misfit, first, loss="soft_l1", x_scale=scale)
+        tries.append((sight, fit))
     sight, best = min(tries, key=lambda one: one[1].cost)
     gaps = torch.from_numpy(best.fun[:-2].reshape(-1, 2))
     agrees = gaps.norm(dim=-1) < AGREES
@@ -139,29 +139,32 @@ def zoom_on(
     pose, sigma_deg, agrees = resect(aligned)
     if not agrees.any():
         return prediction
-    share = 1 - DOUBT ** int(agrees.sum())
-    parts = torch.tensor([1 - TAIL, TAIL]).double() * share
+    share = 1 - max(DOUBT ** int(agrees.sum()), LEAST_DOUBT)
+    parts = torch.tensor([1 - TAIL, TAIL], dtype=torch.float64) * share
     density = MultiOrderDensity.refined(
         prediction.density,
         pose.lat_lon.repeat(2, 1),
         sigma_deg * torch.tensor([1.0, TAIL_WIDTH]),
         parts,
     )
-    scale = torch.linalg.det(aligned.warps[..., :2]).abs().sqrt()
-    fields = 2 * torch.rad2deg(torch.atan(pose.tangent / scale))
-    shown = Poses(sphere.to_xyz(aligned.lat_lon), fields, torch.zeros_like(fields))
     weight = aligned.likeness.double() * agrees
-    weight = weight / weight.sum().clamp_min(1e-9)
-    first = ZoomLevel("alike", shown, aligned.views, weight, aligned.likeness, prediction.density)
+    order = weight.argsort(descending=True)
+    weight = (weight / weight.sum())[order]
+    scale = torch.linalg.det(aligned.warps[order, :, :2]).abs().sqrt()
+    fields = 2 * torch.rad2deg(torch.atan(pose.tangent / scale))
+    shown = Poses(sphere.to_xyz(aligned.lat_lon[order]), fields, torch.zeros_like(fields))
+    views, likeness = aligned.views[order], aligned.likeness[order]
+    first = ZoomLevel("alike", shown, views, weight, likeness, prediction.density)
     one = torch.tensor([share]).double()
-    last = ZoomLevel("place", pose, aligned.views[:1], one, aligned.likeness[:1], density)
+    last = ZoomLevel("place", pose, views[:1], one, likeness[:1], density)
     found = Prediction.from_density(
-        density,
-        legibility=prediction.legibility,
-        located=informs(density),
-        seconds=prediction.seconds,
+        density, legibility=prediction.legibility, seconds=prediction.seconds
     )
     return replace(
-        prediction, density=density, lat=found.lat, lon=found.lon, located=found.located,
+        prediction,
+        density=density,
+        lat=found.lat,
+        lon=found.lon,
+        located=informs(density),
         levels=(first, last),
-    )  # fmt: skip
+    )

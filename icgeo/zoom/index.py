@@ -34,7 +34,7 @@ WINDOW = 8
 POOLED = 4
 CHANNELS = 128
 MOST_LEARNED = 4000
-"""Windows from which the main components are learned, at least."""
+"""Windows from which the main components are learned, at least so many if there are."""
 WIDEST_DEG, SCALE_STEP = 59.4, math.sqrt(2)
 """Fields of view that are tried: from the widest down, by this factor."""
 MOST_WIDE_DEG, TILES_AT_ONCE = 16.0, 32
@@ -149,8 +149,15 @@ def _components(stream: IO[bytes], counts: Sequence[int]) -> tuple[Tensor, Tenso
             content = bytearray(stream.read(wide * count))
             yield torch.frombuffer(content, dtype=torch.half).view(count, -1)
 
-    some = torch.cat([part[:: max(1, len(counts) // 50)] for part in parts()])
-    some = some[:: max(1, len(some) // MOST_LEARNED)].float()
+    every = max(1, len(counts) // 50)
+    step = max(1, sum(-(-count // every) for count in counts) // MOST_LEARNED)
+    chosen: list[Tensor] = []
+    before = 0
+    for part in parts():
+        thinned = part[::every]
+        chosen.append(thinned[-before % step :: step].float())  # a copy: the part itself may go
+        before += len(thinned)
+    some = torch.cat(chosen)
     mean = some.mean(0)
     _, vectors = torch.linalg.eigh((some - mean).T @ (some - mean))
     components = vectors[:, -CHANNELS:].contiguous()

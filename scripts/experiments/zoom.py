@@ -9,6 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import icgeo
 from icgeo import config
+from icgeo.writing import append_lines
 
 
 @dataclass(frozen=True)
@@ -297,8 +299,7 @@ def run(options: Options) -> None:
                 for query, line in zip(queries, lines, strict=True):
                     who = dict(zip(named, (row.name, way, world, query), strict=True))
                     line["field"] = float(taken["field"][query])
-                    with options.out.open("a") as stream:
-                        stream.write(json.dumps({**who, **key(options), **line}) + "\n")
+                    append_lines(options.out, [json.dumps({**who, **key(options), **line})])
 
 
 def key(options: Options) -> dict[str, int]:
@@ -307,12 +308,13 @@ def key(options: Options) -> dict[str, int]:
 
 
 def read(options: Options) -> Iterator[dict[str, Any]]:
-    """Read the lines of these photos from the file, if it is there."""
-    if options.out.exists():
-        with options.out.open() as stream:
-            for line in map(json.loads, stream):
-                if key(options).items() <= line.items():
-                    yield line
+    """Read the lines of these photos from the file, if it is there; a kill may have torn some."""
+    texts = options.out.read_text().splitlines() if options.out.exists() else []
+    for text in texts:
+        with suppress(json.JSONDecodeError):
+            line = json.loads(text)
+            if key(options).items() <= line.items():
+                yield line
 
 
 def with_spreads(frame: Any) -> Any:
