@@ -22,6 +22,7 @@ from icgeo import checkpoint, maps, sampling
 from icgeo import features as image_features
 from icgeo.config import UsageError, require
 from icgeo.data.base_maps import MapSource, open_map
+from icgeo.data.map_rasters import file_fingerprint
 from icgeo.data.photos import Photo, as_photos, content_key
 from icgeo.data.pixels import augment, shaped_pixels, square_pixels
 from icgeo.map_views import MapViews, map_views, suited_field_of_view
@@ -217,8 +218,6 @@ class Geolocator(LocateOptions, LoadOptions):
         make_strategy(self.select, self)
         self._check_ways()
         self._check_heading()
-        if self.map is not None and self.shots is None and not self.zooms:
-            object.__setattr__(self, "shots", MAP_SHOTS)
         settings = self.loaded.settings
         known = {name: (getattr(settings, name),) for name in ("style", *SETTINGS)}
         for field, values in {**known, "prompt": settings.prompts}.items():
@@ -455,20 +454,25 @@ class Geolocator(LocateOptions, LoadOptions):
             self.context(pairs)
             return
         self.require_memory(self.shown_at_once(len(pairs)))
-        if self.shots and isinstance(self._strategy, Nearest | Diverse):
+        if self._shots and isinstance(self._strategy, Nearest | Diverse):
             _ = self._bank(pairs).index
 
     def shown_at_once(self, count: int) -> int:
         """Return how many of so many examples are kept at a time: those of a batch at most."""
-        if self.shots is None or self.shots >= count:
+        if self._shots is None or self._shots >= count:
             return count
         is_shared = isinstance(self._strategy, Random | Stratified)
         if is_shared or not self.loaded.can_choose:
-            return self.shots
-        return min(count, self.shots * self.batch_size)
+            return self._shots
+        return min(count, self._shots * self.batch_size)
+
+    @property
+    def _shots(self) -> int | None:
+        """As many as were asked for; of the views of a map 16, if no number was."""
+        return MAP_SHOTS if self.shots is None and self.map is not None else self.shots
 
     def _chooses(self, pairs: Sequence[Example]) -> bool:
-        return self.shots is not None and self.shots < len(pairs)
+        return self._shots is not None and self._shots < len(pairs)
 
     @cached_property
     def _strategy(self) -> Strategy:
@@ -493,7 +497,7 @@ class Geolocator(LocateOptions, LoadOptions):
         return self._banks[key]
 
     def _selecting(self, pairs: Sequence[Example]) -> Selecting:
-        return Selecting(self, self._bank(pairs), self._strategy, shots=self.shots)
+        return Selecting(self, self._bank(pairs), self._strategy, shots=self._shots)
 
     def choose_for(
         self, photos: Photo | Sequence[Photo], examples: Examples = None
@@ -510,9 +514,9 @@ class Geolocator(LocateOptions, LoadOptions):
         self, photos: Sequence[Photo], pairs: Sequence[Example]
     ) -> Int[Tensor, "photos shots"]:
         """Return which of all examples, those of the map too, each photo is shown."""
-        if self._chooses(pairs) and photos and self.shots:
-            return self._selecting(pairs).choose(photos, self.shots)
-        count = len(pairs) if self.shots is None else min(len(pairs), self.shots)
+        if self._chooses(pairs) and photos and self._shots:
+            return self._selecting(pairs).choose(photos, self._shots)
+        count = len(pairs) if self._shots is None else min(len(pairs), self._shots)
         return repeat(torch.arange(count), "k -> q k", q=len(photos))
 
     def locate(

@@ -151,8 +151,8 @@ def test_with_a_map_and_examples_both_are_used(earth, queries):
     photos, places = queries
     own = [Example(photo, *place) for photo, place in zip(photos, places.tolist(), strict=True)]
     locator = Geolocator(map=earth)
-    assert locator.shots == 16
     numbers = locator.choose_for(photos, own)
+    assert numbers.shape == (3, 16)
     assert numbers[:, 0].tolist() == [0, 1, 2], "the photo itself is the most alike"
     assert (numbers[:, 1:] >= 3).sum() > 20, "views of the map stand behind the user's own"
     assert numbers.max() < 3 + 192

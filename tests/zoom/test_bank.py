@@ -65,7 +65,20 @@ def test_a_photo_of_elsewhere_keeps_the_answer_of_the_examples(world, examples):
     (flat,), (found,) = (
         icgeo.Geolocator(zoom=zoom).locate(photo, examples) for zoom in (None, True)
     )
-    assert found.density.log_prob(PLACE) <= flat.density.log_prob(PLACE) + 1
+    assert found.levels == ()
+    assert (found.lat, found.lon) == (flat.lat, flat.lon)
+    assert torch.equal(found.density.mass, flat.density.mass)
+
+
+@pytest.mark.parametrize("point", ["best", "mode"])
+def test_chosen_examples_are_zoomed_on_too(world, examples, point):
+    locator = icgeo.Geolocator(zoom=True, shots=6, select="nearest", features="pixels", point=point)
+    (found,) = locator.locate(photo_at(world, PLACE, FIELD), examples)
+    probability = found.levels[0].probability
+    assert len(probability) <= 6
+    assert torch.equal(probability, probability.sort(descending=True).values)
+    answer = found.density.best_point() if point == "best" else found.density.mode()
+    assert (found.lat, found.lon) == pytest.approx(answer.tolist())
 
 
 def test_a_zoom_on_examples_needs_a_model_that_compares_parts():

@@ -145,6 +145,17 @@ def test_examples_are_a_prior_of_the_zoom(locator, world):
     assert both.levels
     assert both.density.mass.sum().item() == pytest.approx(1)
     assert sphere.distance_km((both.lat, both.lon), (alone.lat, alone.lon)).item() < 100
+    assert not torch.equal(both.density.mass, alone.density.mass)
+
+
+def test_a_locators_own_examples_count_as_those_of_a_call(locator, world):
+    photo = _query(world, (-20.0, 60.0), 40.0, 0.0)
+    example = icgeo.Example(_query(world, (-22.0, 63.0), 40.0, 0.0), -22.0, 63.0)
+    (called,) = locator.locate(photo, [example])
+    own = icgeo.Geolocator(locator.loaded, map=world, examples=[example])
+    (kept,), (nothing,) = own.locate(photo), own.locate(photo, [])
+    assert torch.equal(kept.density.mass, called.density.mass)
+    assert torch.equal(nothing.density.mass, locator.locate(photo)[0].density.mass)
 
 
 def test_a_model_loaded_with_options_takes_examples_beside_a_map(world):
