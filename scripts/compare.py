@@ -3,7 +3,7 @@
 Ways that learn get the same time of the processor: `train_seconds` on views of the Earth, or
 `fit_seconds` on the examples of an episode, which is all that an unseen world has. How sure the
 answers of those shown examples are is fitted on other episodes: worlds of families that `tiny` was
-trained and calibrated on, or the half of the photos that is not scored.
+trained and calibrated on, or the half of the photos that is not scored, located by one another.
 """
 
 import json
@@ -95,7 +95,7 @@ def main(options: Options) -> None:
     names: tuple[str, ...]
     if options.benchmark == "photos":
         episodes, shots, names = photo_episodes(options), (10**6,), ("even", "odd")
-        halves = dict(zip(names, (episodes[1::2], episodes[::2]), strict=True))
+        halves = {"even": among_themselves(episodes[1::2]), "odd": among_themselves(episodes[::2])}
     else:
         episodes, shots, names = orbit_episodes(options), options.shots, ("worlds",)
         halves = {"worlds": calibration_episodes(options)}
@@ -261,6 +261,15 @@ def photo_episodes(options: Options) -> list[Any]:
             [Query(f"photo-{n}/0", one.image, (one.lat, one.lon))],
         )
         for n, one in enumerate(photos)
+    ]
+
+
+def among_themselves(episodes: Sequence[Any]) -> list[Any]:
+    """Keep only photos of these episodes as their examples: others are scored by what is fitted."""
+    own = {id(query.photo) for episode in episodes for query in episode.queries}
+    return [
+        replace(episode, examples=[one for one in episode.examples if id(one.image) in own])
+        for episode in episodes
     ]
 
 

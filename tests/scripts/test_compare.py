@@ -35,3 +35,16 @@ def test_every_photo_is_located_by_those_elsewhere():
     for episode in episodes[:5]:
         (query,) = episode.queries
         assert all((one.lat, one.lon) != query.lat_lon for one in episode.examples)
+
+
+def test_a_half_of_the_photos_is_calibrated_without_the_other():
+    compare = load_script("compare")
+    episodes = compare.photo_episodes(compare.Options(benchmark="photos"))
+    scored = {id(query.photo) for episode in episodes[::2] for query in episode.queries}
+    kept = compare.among_themselves(episodes[1::2])
+    assert [episode.id for episode in kept] == [episode.id for episode in episodes[1::2]]
+    for before, episode in zip(episodes[1::2], kept, strict=True):
+        assert 0 < len(episode.examples) < 36
+        assert scored.isdisjoint(id(one.image) for one in episode.examples)
+        left_out = [one for one in before.examples if one not in episode.examples]
+        assert all(id(one.image) in scored for one in left_out)
