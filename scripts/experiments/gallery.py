@@ -1,4 +1,4 @@
-"""How many photos a second a gallery of 100,000 places is searched for, on one core, top 5.
+"""Measure how many photos a second are searched for in a gallery of 100,000 places, on one core.
 
 Each round searches for the same photos in bfloat16 first and in float32 alone, one after the other,
 by the time of the processor. Needs the package geoclip (`pip install --no-deps geoclip`).

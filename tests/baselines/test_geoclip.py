@@ -44,6 +44,8 @@ def test_embeddings_are_those_of_the_authors_package(authors):
     torch.testing.assert_close(own, theirs, rtol=0, atol=1e-7)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_the_image_side_and_the_gallery_come_with_the_package(authors):
     assert geoclip.image_encoder()(torch.zeros(2, 768)).shape == (2, 512)
     gallery = geoclip.gallery_places()
@@ -77,6 +79,36 @@ def test_a_gallery_finds_what_brute_force_finds(quick):
     expected = exact.topk(5)
     torch.testing.assert_close(cosines, expected.values)
     assert torch.equal(found, where.float()[expected.indices])
+
+
+def test_a_short_list_is_proven_but_where_many_places_are_alike():
+    """Of 20 photos half look like one of 1,001 places within some 100 m; all are found."""
+    near = 0.001 * torch.rand(1001, 2, generator=torch.Generator().manual_seed(5))
+    gallery = Gallery(Waves(), torch.cat((near, places(9000))), quick=True)
+    photos = gallery.embeddings[[*range(10), *range(5000, 5010)]]
+    *_, unsure = gallery._quick_top(photos, 5)
+    assert unsure.tolist() == [True] * 10 + [False] * 10
+    expected = (photos @ gallery.embeddings.T).topk(5).values
+    torch.testing.assert_close(gallery.top(photos, 5)[0], expected)
+
+
+class Signs(torch.nn.Module):
+    """Embeds places as vectors of plus and minus 1/64, with one minus fewer at latitude 1."""
+
+    def forward(self, lat_lon):
+        minus = torch.arange(4096) < 1021 - lat_lon[:, :1]
+        return torch.where(minus, -1 / 64, 1 / 64)
+
+
+def test_a_short_list_is_not_proven_where_the_product_alone_is_rounded():
+    """All vectors are exact in bfloat16; cosines, 0.5 + 6/4096 and 0.5 + 8/4096, become 0.5."""
+    where = torch.zeros(8192, 2)
+    where[::100, 0] = 1
+    gallery = Gallery(Signs(), where, quick=True)
+    assert gallery._off == 0
+    cosines, found = gallery.top(torch.ones(1, 4096), 5)
+    assert cosines.tolist() == [[0.5 + 8 / 4096] * 5]
+    assert (found[..., 0] == 1).all()
 
 
 def test_the_queue_takes_the_newest_places_and_forgets_the_oldest():
