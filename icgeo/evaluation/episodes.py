@@ -155,7 +155,7 @@ def group_episodes(
 def name_groups(rows: DataFrame) -> DataFrame:
     """Put the group in place of the family as the world of each row."""
     groups = {family: group for group, families in WORLD_GROUPS.items() for family in families}
-    return rows.assign(world=[groups.get(world, world) for world in rows.world])
+    return rows.assign(world=rows.world.map(lambda world: groups.get(world, world)))
 
 
 def world_picture(world: str, generator: Generator) -> Float[Tensor, "3 height width"]:

@@ -9,6 +9,7 @@ from script_runs import load_script, run, untrained
 
 from icgeo import maps
 from icgeo.evaluation.episodes import HELD_OUT, SEEN, name_groups
+from icgeo.evaluation.rows import to_frame
 
 module = load_script("experiments/worlds")
 
@@ -54,6 +55,7 @@ def test_evidence_is_gathered(monkeypatch, tmp_path, capsys):
 def test_families_become_groups():
     rows = DataFrame({"world": ["craters", "terrain", "blue-marble"]})
     assert name_groups(rows).world.tolist() == [HELD_OUT, SEEN, "blue-marble"]
+    assert (name_groups(to_frame([])).world + ", more").tolist() == []
 
 
 class Perfect:
