@@ -58,27 +58,27 @@ class FeatureDirection:
     def of(
         cls,
         autoencoder: SparseAutoencoder,
-        feature: int,
+        number: int,
         *,
         codes: Any,
         x: Activations,
         lat_lon: Values,
     ) -> "FeatureDirection":
-        """Take the photos with most of a feature, of sparse codes [photos, features].
+        """Take the photos with most of the feature of a number, of sparse codes [photos, features].
 
         Raises:
             ValueError: it fires in none.
         """
-        photos = top_photos(codes, feature, MOST)
+        photos = top_photos(codes, number, MOST)
         if not len(photos):
-            raise ValueError(f"expected photos with feature {feature}, which fires in none")
-        values = torch.from_numpy(codes[photos][:, [feature]].toarray()).double()[:, 0]
-        numbers = torch.from_numpy(photos).long()
+            raise ValueError(f"expected photos with feature {number}, which fires in none")
+        values = torch.from_numpy(codes[photos][:, [number]].toarray()).double()[:, 0]
+        rows = torch.from_numpy(photos).long()
         weights, x = values / values.sum(), x.double()
-        goal = weights @ to_xyz(as_lat_lon(lat_lon).double()[numbers])
-        with_it = einsum(weights, x[numbers], "n, n t c -> t c")
+        goal = weights @ to_xyz(as_lat_lon(lat_lon).double()[rows])
+        with_it = einsum(weights, x[rows], "n, n t c -> t c")
         goal, amount = to_lat_lon(functional.normalize(goal, dim=0)), values.mean().item()
-        return cls(autoencoder, feature, goal, amount, with_it - x.mean(0))
+        return cls(autoencoder, number, goal, amount, with_it - x.mean(0))
 
 
 ATOM, ATOM_BY_TOKEN = "direction, all tokens alike", "direction, token by token"
@@ -110,7 +110,7 @@ def feature_changes(
     strength: float = 1.0,
     generator: Generator,
 ) -> list[Changed]:
-    """Return all changes of photos by which a feature is added, or taken away below 0.
+    """Return all changes of photos by which a feature is added, or taken away and out below 0.
 
     Each comes with a random direction of the same norm; what its photos are beside all others is
     compared with what the photos of another feature are, scaled to the same norm, too.
@@ -123,8 +123,10 @@ def feature_changes(
         ITS_PHOTOS: feature.difference,
         OTHER_PHOTOS: of_norm(other.difference[None], feature.difference[None])[0],
     }
-    taken_out = edit_mean(feature.autoencoder, remove(feature.number))(x.float())
-    found = [Changed(REMOVED, taken_out)]
+    found = []
+    if strength < 0:
+        taken_out = edit_mean(feature.autoencoder, remove(feature.number))(x.float())
+        found.append(Changed(REMOVED, taken_out))
     for name, step in steps.items():
         noise = torch.randn(step.shape, generator=generator, dtype=torch.float64)
         random = of_norm(noise[None], step[None])

@@ -121,6 +121,7 @@ def test_every_change_by_a_feature_has_a_random_one_of_its_norm(directions, rows
     found = steer.feature_changes(x, *directions, strength=-0.5, generator=generator)
     by_name = {way.name: way for way in found}
     norm = {name: (way.activations - x).flatten(1).norm(dim=1) for name, way in by_name.items()}
+    assert steer.REMOVED in by_name
     followed = [way for way in found if way.against]
     assert len(followed) == 4
     for way in followed:
@@ -139,7 +140,8 @@ def test_steering_by_a_feature_measures_what_maps_do(tiny, episode, directions):
     places = torch.tensor([query.lat_lon for query in episode.queries[:2]])
     how = {"directions": tuple(directions), "prompt": "earth", "edit": (BLOCK, 1.0, 1.0)}
     some = steering.steer(tiny, nothing(tiny), pixels, places, **how)
-    assert len(some) == 2 * (2 + 2 * 4)
+    assert len(some) == 2 * (1 + 2 * 4)
+    assert steer.REMOVED not in set(some.change)
     assert (some[some.change == "none"].moved_km < 1e-3).all()
     added = some[some.change == steer.ITS_PHOTOS]
     assert (added.moved_km > 1).all()
