@@ -60,8 +60,8 @@ class Options:
     """Of photos, for chance and intervals of alignment."""
     surveyed: tuple[int, int] = (3600, 1200)
     """Views to train sparse autoencoders on, and others to judge them on and to look at."""
-    feature_blocks: tuple[int, ...] = (-1,)
-    """Blocks that they take apart; -1 is the last one of `blocks`."""
+    feature_blocks: tuple[int, ...] = ()
+    """Those of `blocks` that they take apart; the last one by default."""
     features: int = 64
     """Features of an autoencoder."""
     top_k: int = 4
@@ -156,8 +156,9 @@ def main(options: Options) -> None:
     if unknown := [name for name in options.parts if name not in PARTS]:
         raise config.UsageError(f"expected parts of {', '.join(PARTS)}, got {unknown[0]!r}")
     folder = Path("runs") / options.name
-    config.save_run(folder, options, may_differ=("device", "parts"))
     study = Study(options, folder)
+    require_what_parts_need(study, options.parts or tuple(PARTS))
+    config.save_run(folder, options, may_differ=("device", "parts"))
     for name in (bar := tqdm(options.parts or PARTS)):
         bar.set_description(name)
         made = {name: Section(*PARTS[name](study))}
@@ -170,6 +171,25 @@ def main(options: Options) -> None:
             words = icgeo.evaluation.to_markdown(table.rename(columns={"Unnamed: 0": ""}))
             print(f"{caption}\n\n{words}\n")
     print(f"written to {report.write_latents_report(folder)}")
+
+
+def require_what_parts_need(study: Study, parts: Sequence[str]) -> None:
+    """Raise UsageError before hours of other parts, where one of them could not be made."""
+    from icgeo.models.blocks import blocks_of
+
+    options = study.options
+    for part, name in (("levels", "zoomed"), ("steering", "steered")):
+        if part in parts and options.count <= (fewer := getattr(options, name)):
+            raise config.UsageError(
+                f"expected a --count above --{name}, {fewer}, for the other views are what the "
+                f"part {part!r} is fitted on, got {options.count}"
+            )
+    if "taken_apart" in parts and options.feature_blocks:
+        known = options.blocks or range(len(blocks_of(study.model.backbone.transformer)))
+        if unknown := set(options.feature_blocks) - set(known):
+            raise config.UsageError(
+                f"expected --feature_blocks of the blocks {[*known]}, got {min(unknown)}"
+            )
 
 
 def kilometres(median: Any) -> str:
@@ -516,7 +536,7 @@ def spaces(study: Study, *sets: "Sequence[Query]") -> Iterator[tuple[str, Any, l
     """
     from icgeo.latents import CONTROLS
 
-    known = [study.store.blocks[number] for number in study.options.feature_blocks]
+    known = [*study.options.feature_blocks] or [study.store.blocks[-1]]
     for kind, model, blocks in (
         ("features", study.model, known),
         ("features-untrained", untrained(study), known[len(known) // 2 :][:1]),

@@ -38,6 +38,14 @@ def test_what_cannot_be_asked_for_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"expected parts of depth, controls.* got 'depths'"):
         run("latent_geography", "--parts", "[depths]")
+    for part, name in (("levels", "zoomed"), ("steering", "steered")):
+        with pytest.raises(ValueError, match=f"a --count above --{name}, 8, .* got 8"):
+            run("latent_geography", "--count", 8, f"--{name}", 8, "--parts", f"[{part}]")
+    for blocks in ((), ("--blocks", "[0,2]")):
+        few = ("--model", untrained(), "--parts", "[taken_apart]", *blocks)
+        with pytest.raises(ValueError, match=r"--feature_blocks of the blocks \[.*\], got -1"):
+            run("latent_geography", "--feature_blocks", "[-1]", *few)
+    assert not Path("runs").exists()
     few = ("--count", 8, "--times", "[1.0]", "--encoder", "pixels", "--parts", "[depth]")
     with pytest.raises(ValueError, match="layers can be kept, got 'pixels'"):
         run("latent_geography", *few)
