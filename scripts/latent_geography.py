@@ -459,7 +459,8 @@ def levels(study: Study) -> Part:
     words = (
         "Times: the place that the last block's probe reads at that step, blocked folds. Levels of "
         "icgeo.predict(photo, map=...): the place that a probe of other photos reads from the "
-        "likeliest view of the map at that level, and the one that the level's density names. "
+        "likeliest view of the map at that level, and the one that the level's density names; a "
+        "photo whose zoom ends earlier keeps its last level. "
         "Continent and country are those of the city nearest to the place."
     )
     tables = [study.table("levels", lines, caption)]
@@ -468,7 +469,10 @@ def levels(study: Study) -> Part:
 
 
 def places_by_level(study: Study) -> dict[str, "Tensor"]:
-    """Read the places of views at each step of drawing, and at each level of a zoom on a map."""
+    """Read the places of views at each step of drawing, and at each level of a zoom on a map.
+
+    Levels are those of the longest chain; a shorter one keeps its last.
+    """
     import torch
 
     from icgeo.latents import probe_places
@@ -482,7 +486,7 @@ def places_by_level(study: Study) -> dict[str, "Tensor"]:
     chains = icgeo.predict(shown, map="blue-marble")
     names = ["others"] * (len(lat_lon) - count) + ["level"] * count
     everywhere = torch.cat((lat_lon[count:], lat_lon[:count]))
-    for number, level in enumerate(chains[0].levels):
+    for number, level in enumerate(max((one.levels for one in chains), key=len)):
         at = [one.levels[min(number, len(one.levels) - 1)] for one in chains]
         views = [one.views[0].movedim(0, -1).numpy() for one in at]
         seen = study.keep(f"level-{level.name}", study.model, views).read(store.blocks[-1])
@@ -807,7 +811,8 @@ def located(ways: dict[str, dict[str, Any]], episode: "Episode") -> dict[str, di
         row = rows.setdefault(name, {})
         for how, locator in locators.items():
             found = locator.locate([query.photo for query in episode.queries], episode.examples)
-            pairs = [(one, torch.tensor(q.lat_lon)) for one, q in zip(found, episode.queries)]  # noqa: B905
+            places = [torch.tensor(query.lat_lon) for query in episode.queries]
+            pairs = [*zip(found, places, strict=True)]
             km = torch.tensor(
                 [distance_km((p.lat, p.lon), at) if p.located else GUESS_KM for p, at in pairs]
             )
