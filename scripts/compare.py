@@ -417,7 +417,7 @@ def score_lines(scores: Any) -> str:
             (row["locator"], *cells, f"{row['seconds']:.3f}", f"{row['mib']:.0f}", trained)
         )
     header = ["way", "median km (95 %)", "< 2500 km (95 %)", "NLL (95 %)"]
-    header += ["s/query", "more MiB", "training s"]
+    header += ["s/query, features known", "more MiB", "training s"]
     return icgeo.evaluation.to_markdown(DataFrame(lines, columns=header))
 
 
