@@ -22,7 +22,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-from icgeo.config import require
+from icgeo.config import UsageError, require
 from icgeo.data.photos import READ_SIDE, Photo, read_photo
 from icgeo.data.pixels import square_pixels
 from icgeo.models import LoadError, load
@@ -83,6 +83,14 @@ class FrozenFeatures:
             batch = list(rearrange(batch, "n c h w -> n h w c").cpu().numpy())
         return self.network(self.prepare(batch).to(self.device, self.dtype))
 
+    def require_layers(self) -> None:
+        """Raise UsageError where there is no layer to look into."""
+        if not self.layers:
+            raise UsageError(
+                f"expected features of a network with layers to look into, got {self.name!r}; take "
+                f"'tiny', {EFFICIENTNET!r} or a vision model of transformers"
+            )
+
     @torch.no_grad()
     def encode_layers(
         self, photos: Photos, names: Sequence[str]
@@ -92,11 +100,7 @@ class FrozenFeatures:
         Raises:
             ValueError: a layer that is not among `layers`, or there are none.
         """
-        if not self.layers:
-            raise ValueError(
-                f"expected features of a network with layers to look into, got {self.name!r}; take "
-                f"'tiny', {EFFICIENTNET!r} or a vision model of transformers"
-            )
+        self.require_layers()
         if unknown := [name for name in names if name not in self.layers]:
             raise ValueError(f"expected layers of {list(self.layers)}, got {unknown[0]!r}")
         seen: dict[str, list[Tensor]] = {name: [] for name in names}

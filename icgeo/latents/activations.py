@@ -23,7 +23,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from icgeo.config import UsageError
 from icgeo.data.photos import Photo, content_key
 from icgeo.data.pixels import square_pixels
 from icgeo.features import FrozenFeatures
@@ -283,11 +282,7 @@ def _source_of_model(
 
 
 def _source_of_encoder(encoder: FrozenFeatures, layers: Sequence[str]) -> _Source:
-    if not layers:
-        raise UsageError(
-            f"expected an encoder whose layers can be kept, got {encoder.name!r}, which gives "
-            "vectors alone; take efficientnet-lite0, tiny, or a vision model of the hub"
-        )
+    encoder.require_layers()
 
     def compute(photos: Sequence[Photo]) -> Iterator[tuple[str, Tokens]]:
         for layer, part in encoder.encode_layers(photos, layers).items():

@@ -290,7 +290,7 @@ def test_layers_of_encoders(episode, tmp_path):
 
 
 def test_an_encoder_without_layers_is_told_of(episode, tmp_path):
-    with pytest.raises(ValueError, match="whose layers can be kept, got 'pixels'"):
+    with pytest.raises(ValueError, match="with layers to look into, got 'pixels'"):
         activations(features.open("pixels"), episode.queries, folder=tmp_path / "none")
 
 

@@ -47,5 +47,5 @@ def test_what_cannot_be_asked_for_is_told(tmp_path, monkeypatch):
             run("latent_geography", "--feature_blocks", "[-1]", *few)
     assert not Path("runs").exists()
     few = ("--count", 8, "--times", "[1.0]", "--encoder", "pixels", "--parts", "[depth]")
-    with pytest.raises(ValueError, match="layers can be kept, got 'pixels'"):
+    with pytest.raises(ValueError, match="layers to look into, got 'pixels'"):
         run("latent_geography", *few)
