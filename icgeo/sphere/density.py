@@ -58,8 +58,9 @@ class Density:
     mass: Float[Tensor, "*cells"]
     """Probability of each cell; what is given is validated and normalised to sum to 1."""
 
-    def __post_init__(self) -> None:
-        mass, count = _as_double(self.mass), self.mass.numel()
+    def __init__(self, mass: Values) -> None:
+        mass = _as_double(mass)
+        count = mass.numel()
         if mass.ndim != 1 or count < 12 or count != 12 * 4 ** round(math.log(count / 12, 4)):
             raise ValueError(
                 "expected the masses of 12 nside^2 cells with nside a power of two, "
@@ -182,7 +183,7 @@ class Density:
 
     @property
     def _vectors(self) -> Float[Tensor, "cells 3"]:
-        """Return vectors to the centres of the cells."""
+        """Vectors to the centres of the cells."""
         return healpix.cell_xyz(self.nside)
 
     def _holding(self, lat_lon: Values) -> Int[Tensor, "*batch"]:

@@ -78,7 +78,7 @@ def test_every_constructor_makes_a_distribution(place, kappa, nside):
 )
 def test_wrong_masses_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
-        Density(torch.as_tensor(values, dtype=torch.float64))
+        Density(values)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,13 @@ def test_wrong_masses_are_refused(values, message):
 def test_wrong_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("make", [list, np.array, torch.tensor])
+def test_masses_are_lists_arrays_or_tensors(make):
+    density = Density(make([1, 3] * 6))
+    check_is_distribution(density)
+    assert density.mass[:2].tolist() == [1 / 24, 3 / 24]
 
 
 def test_huge_and_tiny_masses_are_normalised():
