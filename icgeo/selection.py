@@ -203,6 +203,9 @@ def make_strategy(select: str | Strategy, locator: Locator) -> Strategy:
 def common_first(chosen: Chosen) -> Chosen:
     """Order the examples of each photo: those first that most photos are shown, then by number.
 
+    Which examples a photo is shown does not depend on the other photos of the batch; their order
+    does.
+
     >>> common_first(torch.tensor([[0, 2], [2, 1]])).tolist()
     [[2, 0], [2, 1]]
     """
