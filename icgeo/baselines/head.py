@@ -32,6 +32,7 @@ Vectors = Float[Tensor, "photos channels"]
 Places = Float[Tensor, "photos 3"]
 """Unit vectors to where they were taken."""
 Loss = Float[Tensor, ""]
+"""How wrong a head is on a batch, a scalar to train on."""
 
 
 @runtime_checkable

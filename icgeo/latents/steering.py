@@ -43,7 +43,6 @@ NSIDE = 32
 """Of the densities that are read: cells of 200 km."""
 
 Direction = Float[Tensor, "3 tokens channels"]
-Places = Float[Tensor, "photos 3"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +71,11 @@ class PlaceDirections:
         shape = (3, *x.shape[1:])
         return cls(mean, pattern.reshape(shape), weights.reshape(shape))
 
-    def along_pattern(self, change: Places) -> Activations:
+    def along_pattern(self, change: Float[Tensor, "photos 3"]) -> Activations:
         """Return the change of activations that goes with a change of the place."""
         return einsum(change, self.pattern, "n i, i t c -> n t c")
 
-    def along_weights(self, change: Places) -> Activations:
+    def along_weights(self, change: Float[Tensor, "photos 3"]) -> Activations:
         """Return the least change of activations after which the probe says another place."""
         inverse = torch.linalg.pinv(self.weights.flatten(1))
         return (change @ inverse.T).reshape(len(change), *self.mean.shape)
@@ -98,7 +97,7 @@ RANDOM_EXCHANGED, RANDOM_REMOVED = "random subspace exchanged", "random subspace
 
 def changes(
     x: Activations,
-    here: Places,
+    here: Float[Tensor, "photos 3"],
     partner: Int[Tensor, " photos"],
     directions: PlaceDirections,
     *,
