@@ -202,6 +202,7 @@ class Pretraining:
 
     save, resume, log = loop.save_state, loop.load_state, loop.append_log
 
+    @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Return the median error in km of the single best place, by kind of world and shots."""
         earth = EpisodeOptions(
@@ -211,6 +212,8 @@ class Pretraining:
         held_out = WorldBank.build_held_out(self.folder).to(self.device)
         errors: dict[str, float] = {}
         self.learner.eval()
+        drawn = maps.draw(sphere.to_lat_lon(cell_xyz(16).float()), STYLE)
+        templates = self.learner.codec.encode_maps(drawn.to(self.device, torch.float32))
         for kind, bank, options, shots in (
             ("seen families", self.bank, unknown, (1, 16)),
             ("held-out families", held_out, unknown, (1, 4, 16)),
@@ -219,13 +222,15 @@ class Pretraining:
             generator = Generator().manual_seed(12345)
             episodes = sample_episodes(bank, options, generator=generator)
             for k in shots:
-                error = self._median_error(episodes, k, generator)
+                error = self._median_error(episodes, k, templates.flatten(-2), generator)
                 errors[f"{kind}, {k} shots"] = round(error)
         self.learner.train()
         return errors
 
-    @torch.no_grad()
-    def _median_error(self, episodes: Episodes, shots: int, generator: Generator) -> float:
+    def _median_error(
+        self, episodes: Episodes, shots: int, templates: Tensor, generator: Generator
+    ) -> float:
+        """Return the error of the single location whose drawing is nearest to the latents."""
         shape = episodes.xyz.shape[:2]
         is_example = torch.arange(shape[1], device=self.device) < shots
         episodes = replace(episodes, visible=is_example.expand(*shape, -1))
@@ -234,12 +239,8 @@ class Pretraining:
         with torch.compiler.set_stance("force_eager"), loop.autocast(self.device):
             _, velocity, _ = self._predict(episodes, noise, t)
         queries = slice(16, None)
-        # the single location whose drawing is nearest to the latents
-        cells = cell_xyz(16).float()
-        drawn = maps.draw(sphere.to_lat_lon(cells), STYLE).to(noise)
-        templates = self.learner.codec.encode_maps(drawn).flatten(-2)
         latents = (noise - velocity)[:, queries].flatten(-2)
         nearest = latents @ templates.T - templates.square().sum(-1) / 2
-        xyz = cells.to(latents)[nearest.argmax(-1)]
+        xyz = cell_xyz(16).to(latents)[nearest.argmax(-1)]
         radians = sphere.angle(xyz, episodes.xyz[:, queries])
         return sphere.EARTH_RADIUS_KM * radians.median().item()
