@@ -486,7 +486,8 @@ def places_by_level(study: Study) -> dict[str, "Tensor"]:
     chains = icgeo.predict(shown, map="blue-marble")
     names = ["others"] * (len(lat_lon) - count) + ["level"] * count
     everywhere = torch.cat((lat_lon[count:], lat_lon[:count]))
-    for number, level in enumerate(max((one.levels for one in chains), key=len)):
+    longest = max(chains, key=lambda one: len(one.levels)).levels
+    for number, level in enumerate(longest):
         at = [one.levels[min(number, len(one.levels) - 1)] for one in chains]
         views = [one.views[0].movedim(0, -1).numpy() for one in at]
         seen = study.keep(f"level-{level.name}", study.model, views).read(store.blocks[-1])
@@ -540,7 +541,7 @@ def spaces(study: Study, *sets: "Sequence[Query]") -> Iterator[tuple[str, Any, l
     """
     from icgeo.latents import CONTROLS
 
-    known = [*study.options.feature_blocks] or [study.store.blocks[-1]]
+    known: list[Any] = [*study.options.feature_blocks] or [study.store.blocks[-1]]
     for kind, model, blocks in (
         ("features", study.model, known),
         ("features-untrained", untrained(study), known[len(known) // 2 :][:1]),
