@@ -174,7 +174,6 @@ def calibrated_ways(
         runs = [(shown_ways(options, features, spread, one, [name])[name], one) for one in others]
         known[name] = fit_levels(runs, shots)
         path.write_text(json.dumps(known, indent=1))
-        print(name, known[name], flush=True)
     known = json.loads(path.read_text()) if path.exists() else {}
     levels = {name: {int(n): tuple(pair) for n, pair in of.items()} for name, of in known.items()}
 
