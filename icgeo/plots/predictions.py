@@ -32,6 +32,7 @@ Truth = Values | None
 """A location in degrees, where it is known."""
 _WIDEST_KM, _LEAST_CELLS = 3000.0, 5
 """Half of the side of a window on a mode: at most, and at least in cells."""
+_DRAWN, _SEEN = "map drawn", "map, seen from there"
 _LEVEL_STYLES: dict[float, Any] = {0.5: "dashed", 0.9: "solid"}
 
 
@@ -81,14 +82,15 @@ def _draw_density(
     """
     values = np.where(view.inside, density.log_prob(view.lat_lon).exp().numpy(), np.nan)
     place: dict[str, Any] = {"extent": view.extent, "origin": "upper"}
-    # alike in every view, and pale where nothing is known: darkest is four times uniform at least
+    # alike in every view, and pale where nothing is known: darkest is four times uniform at least;
+    # of a density with levels it is that of its even cells: beside a place of 1 km all is pale
     most = max(density.mass.max().item() / density.cell_area, 1 / math.pi)
     colours: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "vmax": most}
     levels_at = density.credible_level(view.lat_lon, smooth=True)
     reached = np.where(view.inside, levels_at.numpy(), np.nan)
     if base is not None:
         ax.imshow(view.paint(base), **place)
-        alpha = 0.3 + 0.7 * np.sqrt(values / most)
+        alpha = 0.3 + 0.7 * np.sqrt(np.minimum(values / most, 1))
         colours |= {"cmap": DEEP_BLUES, "alpha": np.where(reached <= levels[-1], alpha, 0)}
     image = ax.imshow(values, interpolation="nearest", **colours, **place)
     if not _is_flat(density):
@@ -198,7 +200,8 @@ def plot_gallery(
         draw_world(row[2], prediction, place, on_earth=is_earth, levels=(0.9,), base=base)
         row[2].set_title(_verdict(prediction, place), fontsize=TEXT, pad=3)
     above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
-    for ax, head in zip(axes[0], ("photo", "map drawn", "density on the world"), strict=True):
+    middle = _SEEN if all(one.levels for one in predictions) else _DRAWN
+    for ax, head in zip(axes[0], ("photo", middle, "density on the world"), strict=True):
         if ax.axison or ax is axes[0, 2]:
             ax.annotate(head, (0.5, 1), (0, 1.9 * TEXT), ha="center", fontsize=TITLE, **above)
     _add_legend(figure, predictions, truth, is_shaded=any(base is None for base in bases))
@@ -210,10 +213,12 @@ def _show_input_and_map(
 ) -> None:
     title = title if len(title) <= 26 else "…" + title[-25:]  # its end tells files apart
     show_image(photo_ax, theme.picture(photo), title=title)
-    if prediction.map is None:
-        map_ax.set_axis_off()
-    else:
+    if prediction.map is not None:
         show_image(map_ax, theme.drawn_image(prediction.map), title=head)
+    elif prediction.levels:
+        show_image(map_ax, prediction.levels[-1].views[0].movedim(0, -1).numpy(), title=head)
+    else:
+        map_ax.set_axis_off()
 
 
 def plot_prediction(
@@ -247,7 +252,8 @@ def plot_prediction(
     # what is left of a slot is below, so that the layout keeps room for titles
     spots: list[Any] = [grid[0, 0], grid[1, 0], *(grid[:, i] for i in range(1, len(widths)))]
     photo_ax, map_ax, world, *zooms = (figure.add_subplot(spot, anchor="N") for spot in spots)
-    _show_input_and_map(photo_ax, map_ax, prediction, photo, title or "photo", "map drawn")
+    head = _SEEN if prediction.levels else _DRAWN
+    _show_input_and_map(photo_ax, map_ax, prediction, photo, title or "photo", head)
     image = draw_world(world, prediction, truth, on_earth=on_earth, base=base)
     world.set_title(summary(prediction, truth), fontsize=TEXT)
     theme.add_colour_bar(image, world, "probability per steradian")

@@ -57,7 +57,7 @@ def plot_zoom(
         reach = 180.0 if number == 1 else min(reach, (2.5, 1.1)[number > 2] * field)
         boxes.append(_draw_level(grid[1, number], level, base_map, reach, truth))
     for ax, (corner, width, height) in zip(grid[1, 1:-1], boxes[1:], strict=True):
-        for turn in (-360, 0, 360):
+        for turn in (-360, 0, 360) if width < 360 else ():
             place = (corner[0] + turn, corner[1])
             edge = "white" if base_map is not None else "black"
             ax.add_patch(Rectangle(place, width, height, fill=False, ec=edge, lw=1.2))
@@ -74,7 +74,7 @@ def _told(prediction: Prediction, truth: predictions.Truth) -> str:
     lines = [place_name(prediction.lat, prediction.lon)] if prediction.located else ["Not located"]
     lines += [
         f"{prediction.field_of_view_deg:.1f} degrees wide",
-        f"upper edge towards {prediction.heading_deg:.0f} degrees",
+        f"upper edge towards {round(prediction.heading_deg) % 360} degrees",
         f"90 % in {prediction.density.credible_area_km2(0.9):,.0f} km²",
     ]
     if truth is not None and prediction.located:

@@ -267,7 +267,7 @@ def _told(locator: Locator, examples: Sequence[Example]) -> str:
     if isinstance(locator, Selecting) and examples:
         choice = type(locator.strategy).__name__.lower()
         return f"{len(examples)} of {len(locator.bank)} examples shown, choice: {choice}"
-    return f"{len(examples)} examples shown, the same to each photo"
+    return f"{len(examples) or 'no'} examples shown, the same to each photo"
 
 
 def _save_cases(folder: Path, cases: Iterable[Case]) -> None:

@@ -1,5 +1,6 @@
 """The figure of a zoom's chain."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,7 +8,7 @@ from icgeo import sphere
 from icgeo.data.base_maps import open_map
 from icgeo.data.poses import Poses
 from icgeo.data.worlds import procedural_world
-from icgeo.plots import plot_zoom
+from icgeo.plots import plot_gallery, plot_zoom
 from icgeo.prediction import Prediction, ZoomLevel
 from icgeo.sphere.density import Density
 from icgeo.sphere.multi_order import MultiOrderDensity
@@ -57,3 +58,23 @@ def test_what_examples_say_weighs_the_poses_and_is_a_level_of_its_own():
     assert sphere.distance_km((both.lat, both.lon), (-40.0, 100.0)).item() < 50
     assert both.levels[-1].probability[0] > 0.99
     assert both.levels[-1].density is both.density
+
+
+def test_a_place_of_a_kilometre_is_drawn_over_a_picture_of_the_world():
+    """Far denser than any even cell, it was no opacity that matplotlib knows."""
+    place = torch.tensor([[0.45, 0.45]], dtype=torch.float64)  # the middle of a pixel
+    density = MultiOrderDensity.refined(Density.uniform(), place, 0.3, torch.ones(1).double())
+    poses = Poses(sphere.to_xyz(place), torch.full((1,), 30.0), torch.full((1,), 359.7))
+    views, one = torch.full((1, 3, 8, 8), 200, dtype=torch.uint8), torch.ones(1).double()
+    level = ZoomLevel("place", poses, views, one, one, density)
+    found = Prediction(density, 0.45, 0.45, 0.9, True, 0.1, levels=(level,))
+    world, photo = torch.zeros(3, 32, 64), np.zeros((8, 8, 3), np.uint8)
+    figure = plot_gallery([found], [photo], bases=[world])
+    figure.canvas.draw()
+    seen = figure.axes[1].images[0].get_array()
+    assert (seen == 200).all(), "no map is drawn, it is looked at"
+    told = [text.get_text() for ax in figure.axes for text in ax.texts]
+    assert "map, seen from there" in told
+    figure = plot_zoom(found, photo, None)
+    told = " ".join(text.get_text() for ax in figure.axes for text in ax.texts)
+    assert "towards 0 degrees" in told, "not 360"
