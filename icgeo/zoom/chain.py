@@ -36,22 +36,23 @@ SIZE = 64
 """Side in pixels of the photo and of the views cut at its pose."""
 LOOKED, LOOKED_WIDE = 96, 4
 """Windows that are looked into at most: of the index, and of what wide views say."""
-SHOWN, SURE = 16, 40.0
-"""How many at a time, and no more once alike cells speak for one with so many nats."""
 WIDE_DEG, LEAST_WIDE_DEG, TURNS = (28.0, 46.0), 18.0, 2
 """Fields of view of the latter, the least that wide views can place, and how many headings of the
 former they are asked for."""
+SHOWN, SURE = 16, 40.0
+"""Windows that are looked into at a time, and the evidence of alike cells in nats from which on no
+more are."""
 KEPT_DEG = 5.0
 """How far a heading that is known may be off."""
 ALIGNED, ROUNDS = 3, 2
-"""How many of them are aligned, and how often: cut again at the pose that was found."""
+"""How many windows are aligned, and how often: cut again at the pose that was found."""
 APART, TURN_APART_DEG, SCALE_APART = 0.25, 40.0, 0.3
 """Two poses are two windows if farther apart than this share of a field of view, than this turn,
 or than this logarithm of their fields of view."""
 KERNEL = 0.045
 """Standard deviation of the place of a view of the index, as a share of its field of view."""
-TAIL, TAIL_WIDTH = 0.2, 6.0
-"""Share of a kernel that is wider, and how much."""
+TAIL, TAIL_WIDTH = 0.3, 4.0
+"""Share of a kernel that is wider, and how much: the likeliest of seven, as `ZoomSettings`."""
 
 
 LocateWide = Callable[[UInt8[Tensor, "photos 3 size size"]], list[Density]]
@@ -79,19 +80,19 @@ class ZoomSettings:
     mostly wrong, too, and with less than a tenth no 90 % region reaches beyond it."""
     wide: float = 0.85
     """Share that wide views have in level 0, of a photo that is wide."""
-    bias: float = -5.43
+    bias: float = -4.89
     """Log-odds of a window as wide as any against none, to start with."""
-    parts: float = 0.255
+    parts: float = 0.201
     """Weight of the evidence of alike cells, in nats."""
-    alignment: float = 0.313
+    alignment: float = 0.218
     """Weight of -log(1 - likeness^2) after the alignment."""
     least_likeness: float = 0.8
     """Less than that, and what was aligned is not moved."""
-    width: tuple[float, float] = (-0.835, 0.565)
+    width: tuple[float, float] = (-0.641, 0.656)
     """Logarithm of the error of an aligned pose in pixels: at (1 - likeness^2) of 1, and slope."""
-    moved: float = 0.048
+    moved: float = 0.073
     """Error that is left for each pixel by which the last round moved a pose."""
-    loose_width: float = 2.19
+    loose_width: float = 2.09
     """Error of a pose that is not aligned, in pixels."""
 
 
