@@ -83,7 +83,8 @@ class MultiOrderDensity(Density):
         while len(cells):
             side = healpix.cell_side(nside)
             centre = sphere.to_xyz(healpix.cell_lat_lon(cells, nside))
-            near = sphere.angle(centre[:, None], xyz) < REACH * sigma + side
+            reach = (REACH * sigma + side).clamp_max(math.pi)
+            near = _chords(centre, xyz) < 2 * torch.sin(reach / 2)
             splits = (near & (sigma < side)).any(1) & (nside < FINEST)
             whole = cells[~splits]
             parts.append(torch.stack((whole, torch.full_like(whole, nside))))
@@ -95,7 +96,7 @@ class MultiOrderDensity(Density):
         mass = (1 - weight.sum()).clamp_min(0) * base.mass[parent] * area * base.nside**2
         # widened by the second moment of a cell, as in `Density.from_mixture`
         spread = sigma.square() + area[:, None] * math.pi / 36
-        fall = torch.exp(-(centre[:, None] - xyz).square().sum(-1) / 2 / spread)
+        fall = torch.exp(-_chords(centre, xyz).square() / 2 / spread)
         kernels = area[:, None] / spread * fall
         return cls(4 * sides**2 + cells, mass + kernels / kernels.sum(0) @ weight)
 
@@ -256,3 +257,8 @@ class MultiOrderDensity(Density):
         frame = geopandas.GeoDataFrame(columns, geometry=whole, crs="EPSG:4326")
         frame = frame[frame["mass"] > 0] if (frame["mass"] > 0).any() else frame
         return frame.sort_values("mass", ascending=False, ignore_index=True)
+
+
+def _chords(a: Float[Tensor, "n 3"], b: Float[Tensor, "m 3"]) -> Float[Tensor, "n m"]:
+    """Return all distances of unit vectors, exact also where they nearly coincide."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")

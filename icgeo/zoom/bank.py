@@ -23,7 +23,7 @@ from icgeo.models.map_model import MapModel
 from icgeo.prediction import Example, Prediction, ZoomLevel, informs
 from icgeo.sphere.multi_order import MultiOrderDensity
 from icgeo.zoom.align import align
-from icgeo.zoom.chain import SIZE, TAIL, TAIL_WIDTH
+from icgeo.zoom.chain import SIZE
 from icgeo.zoom.refine import WIDE, tried
 
 FIELD_OF_VIEW_DEG, SPREAD = 42.0, 0.35
@@ -40,6 +40,8 @@ AGREES = 4.0
 DOUBT, LEAST_DOUBT = 0.3, 1e-3
 """Probability that the pose is wrong though an example agrees; that of two is its square, and so
 on, down to the least."""
+TAIL, TAIL_WIDTH = 0.2, 6.0
+"""Share of the kernel that is wider, and how much; set by hand."""
 STARTS = 4
 
 

@@ -28,26 +28,31 @@ from icgeo.sphere.healpix import cell_xyz
 from icgeo.sphere.multi_order import MultiOrderDensity
 from icgeo.zoom.align import align
 from icgeo.zoom.index import WIDEST_DEG, Describe, MapIndex, turned
-from icgeo.zoom.refine import CLOSE, UPRIGHT, WIDE, tried
+from icgeo.zoom.refine import CLOSE, UPRIGHT, WIDE, Tries, tried
 
 logger = logging.getLogger(__name__)
 
 SIZE = 64
 """Side in pixels of the photo and of the views cut at its pose."""
-SHOWN, SHOWN_WIDE = 12, 4
-"""Windows that are looked into: of the index, and of what wide views say."""
+LOOKED, LOOKED_WIDE = 96, 4
+"""Windows that are looked into at most: of the index, and of what wide views say."""
 WIDE_DEG, LEAST_WIDE_DEG, TURNS = (28.0, 46.0), 18.0, 2
 """Fields of view of the latter, the least that wide views can place, and how many headings of the
 former they are asked for."""
+SHOWN, SURE = 16, 40.0
+"""Windows that are looked into at a time, and the evidence of alike cells in nats from which on no
+more are."""
+KEPT_DEG = 5.0
+"""How far a heading that is known may be off."""
 ALIGNED, ROUNDS = 3, 2
-"""How many of them are aligned, and how often: cut again at the pose that was found."""
+"""How many windows are aligned, and how often: cut again at the pose that was found."""
 APART, TURN_APART_DEG, SCALE_APART = 0.25, 40.0, 0.3
 """Two poses are two windows if farther apart than this share of a field of view, than this turn,
 or than this logarithm of their fields of view."""
 KERNEL = 0.045
 """Standard deviation of the place of a view of the index, as a share of its field of view."""
-TAIL, TAIL_WIDTH = 0.2, 6.0
-"""Share of a kernel that is wider, and how much."""
+TAIL, TAIL_WIDTH = 0.3, 4.0
+"""Share of a kernel that is wider, and how much: the likeliest of seven, as `ZoomSettings`."""
 
 
 LocateWide = Callable[[UInt8[Tensor, "photos 3 size size"]], list[Density]]
@@ -62,32 +67,32 @@ LEAST_SHARE = 0.3
 class ZoomSettings:
     """How likenesses become probabilities and widths.
 
-    Fitted on 120 photos, of other seeds than those of `scripts/experiments/zoom.py`: of Blue Marble
-    3 to 20 degrees wide, north up and with any heading, of shaded relief looked for on Blue Marble,
-    and of a planet of the training family `mixture`; `floor` on worlds of the training families.
+    Fitted on 176 photos by `scripts/experiments/fit_zoom.py`, of other seeds than those of
+    `scripts/experiments/zoom.py`: of Blue Marble 3 to 20 and 20 to 60 degrees wide, north up and
+    with any heading, of shaded relief looked for on Blue Marble, and of a planet of the training
+    family `mixture`. `sharpness` and `wide` are of a fit before.
     """
 
     sharpness: float = 55.0
     """Weight of the likeness of a view of the index."""
-    floor: float = 0.12
-    """Share of level 0 that is spread evenly."""
+    floor: float = 0.3
+    """Share of level 0 that is spread evenly; set by hand: where no window agrees the index is
+    mostly wrong, too, and with less than a tenth no 90 % region reaches beyond it."""
     wide: float = 0.85
     """Share that wide views have in level 0, of a photo that is wide."""
-    bias: float = -1.95
+    bias: float = -4.89
     """Log-odds of a window as wide as any against none, to start with."""
-    parts: float = 0.143
+    parts: float = 0.201
     """Weight of the evidence of alike cells, in nats."""
-    alignment: float = 0.37
+    alignment: float = 0.218
     """Weight of -log(1 - likeness^2) after the alignment."""
     least_likeness: float = 0.8
     """Less than that, and what was aligned is not moved."""
-    width: tuple[float, float] = (1.05, 1.14)
+    width: tuple[float, float] = (-0.641, 0.656)
     """Logarithm of the error of an aligned pose in pixels: at (1 - likeness^2) of 1, and slope."""
-    moved: float = 0.11
+    moved: float = 0.073
     """Error that is left for each pixel by which the last round moved a pose."""
-    least_width: float = 0.003
-    """Error that is left where they are the same, in pixels."""
-    loose_width: float = 2.6
+    loose_width: float = 2.09
     """Error of a pose that is not aligned, in pixels."""
 
 
@@ -104,6 +109,9 @@ class Windows:
     """Of query and view after the alignment, 0 where they do not agree."""
     moved: Float[Tensor, " windows"]
     """Pixels by which the last round of the alignment moved them."""
+
+    def __getitem__(self, chosen: Int[Tensor, " chosen"]) -> "Windows":
+        return Windows(*(getattr(self, one.name)[chosen] for one in fields(self)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,10 +145,11 @@ class MapZoom:
         """
         start = time.perf_counter()
         first, share, planet = self._search(photo, heading_deg)
-        none = torch.zeros(len(first))
-        levels = [ZoomLevel("planet", first, self._cut(first), share, none, planet)]
-        matched = self._matched(photo, first, turns=heading_deg is None)
-        for name, windows in (("windows", matched), ("place", self._aligned(photo, matched))):
+        shown, none = first[:SHOWN], torch.zeros(len(first[:SHOWN]))
+        levels = [ZoomLevel("planet", shown, self._cut(shown), share[:SHOWN], none, planet)]
+        matched = self._matched(photo, first, heading_deg)
+        aligned = self._aligned(photo, matched, heading_deg)
+        for name, windows in (("windows", matched), ("place", aligned)):
             density, probability = self._chained(planet, windows)
             best = probability.argsort(descending=True)
             poses, views, alike = windows.poses[best], windows.views[best], windows.likeness[best]
@@ -167,14 +176,14 @@ class MapZoom:
         """Look a photo up in the index: the windows, how likely they are, and level 0."""
         how, likeness = self.index.search(photo, self.describe, heading_deg=heading_deg)
         before = _prior(self.index.poses.field_of_view_deg).float()
-        nats = self.settings.sharpness * likeness + before
-        best = nats.flatten().topk(min(40 * SHOWN, nats.numel()))
+        nats = likeness.mul_(self.settings.sharpness).add_(before)
+        best = nats.flatten().topk(min(5 * LOOKED, nats.numel()))
         tries, number = best.indices // likeness.shape[1], best.indices % likeness.shape[1]
         found = self.index.poses[number]
         # a crop of the query is as wide as the view
         field = 2 * torch.rad2deg(torch.atan(found.tangent / how.field_of_view_deg[tries]))
         heading = (found.heading_deg + how.heading_deg[tries]) % 360
-        poses = Poses(found.xyz, field.clamp_max(100), heading)
+        poses = _held(Poses(found.xyz, field.clamp_max(100), heading), heading_deg)
         nats = best.values.double()
         shares = nats.softmax(0)
         spread = torch.deg2rad(KERNEL * field)
@@ -182,33 +191,42 @@ class MapZoom:
         even = Density.from_mixture(poses.lat_lon[few], spread[few] ** -2, shares[few])
         floor = self.settings.floor
         level = Density((1 - floor) * even.mass + floor / len(even.mass))
-        kept = _apart(poses, SHOWN)
+        kept = apart(poses, LOOKED)
         is_wide = float(shares[field >= LEAST_WIDE_DEG].sum())
         poses, shares = poses[kept], nats[kept].softmax(0)
         if self.wide is None:
             return poses, shares, level
         share = self.settings.wide * min(max(is_wide, LEAST_SHARE), 0.9)
         same = Poses(poses.xyz[:1].expand(len(poses), 3), 0 * poses.tangent + 1, poses.heading_deg)
-        turns = poses.heading_deg[_apart(same, TURNS)]
+        turns = poses.heading_deg[apart(same, TURNS)]
         up = turned(photo, turns.float(), torch.ones(len(turns)), size=SIZE)
         return _with_wide(self.wide(up), turns, poses, shares, level, share=share)
 
     def _matched(
-        self, photo: UInt8[Tensor, "3 size size"], poses: Poses, *, turns: bool
+        self, photo: UInt8[Tensor, "3 size size"], poses: Poses, heading_deg: float | None
     ) -> Windows:
-        """Move each pose to where its cells are most alike, widely, then closely."""
+        """Move poses to where their cells are most alike: many widely, the best of them closely."""
         query = self.describe(photo[None])[0]
-        evidence = torch.zeros(len(poses))
-        for tries in (WIDE if turns else UPRIGHT, CLOSE):
-            warps, nats = tried(query, self.describe(self._cut(poses)), self.matching, tries)
-            poses = poses.warped(warps[nats.argmax(1)].double())
-            evidence = nats.logsumexp(1) - math.log(len(warps))
-        order = evidence.argsort(descending=True)
-        poses = poses[order]
-        none = torch.zeros(len(poses))
-        return Windows(poses, self._cut(poses), evidence[order], none, none)
 
-    def _aligned(self, photo: UInt8[Tensor, "3 size size"], windows: Windows) -> Windows:
+        def look(some: Poses, tries: Tries) -> tuple[Poses, Float[Tensor, " some"]]:
+            views = self.describe(self._cut(some))
+            warps, nats = tried(query, views, self.matching, tries)
+            moved = some.warped(warps[nats.argmax(1)].double())
+            return _held(moved, heading_deg), nats.logsumexp(1) - math.log(len(warps))
+
+        wide = WIDE if heading_deg is None else UPRIGHT
+        moved, evidence = look(poses[:SHOWN], wide)
+        while evidence.max() < SURE and len(moved) < len(poses):
+            more, nats = look(poses[len(moved) : len(moved) + SHOWN], wide)
+            moved, evidence = moved.joined(more), torch.cat((evidence, nats))
+        moved, evidence = look(moved[evidence.topk(min(SHOWN, len(evidence))).indices], CLOSE)
+        order = evidence.argsort(descending=True)
+        moved, none = moved[order], torch.zeros(len(order))
+        return Windows(moved, self._cut(moved), evidence[order], none, none)
+
+    def _aligned(
+        self, photo: UInt8[Tensor, "3 size size"], windows: Windows, heading_deg: float | None
+    ) -> Windows:
         """Align the photo with the map in the likeliest windows; those that agree are moved."""
         if find_spec("cv2") is None:
             _warn_of_no_alignment()
@@ -226,6 +244,8 @@ class MapZoom:
                     moved[number] = found[0][:, 2].norm() * SIZE / 2
             poses = poses.warped(warps)
         agrees &= likeness > self.settings.least_likeness
+        held = _held(poses, heading_deg)
+        agrees[:count] &= held.heading_deg == poses.heading_deg
         both, numbers = poses.joined(windows.poses), torch.arange(len(likeness))
         chosen = both[torch.where(agrees, numbers, numbers + count)]
         likeness = (likeness * agrees).clamp(0, 1)
@@ -235,27 +255,35 @@ class MapZoom:
         self, planet: Density, windows: Windows
     ) -> tuple[MultiOrderDensity, Float[Tensor, " windows"]]:
         """Refine level 0 by windows; return also how likely each of them is."""
-        settings, apart = self.settings, _apart(windows.poses, len(windows.poses))
-        kept = Windows(*(getattr(windows, one.name)[apart] for one in fields(windows)))
-        unlike = 1 - kept.likeness.double().square().clamp_max(1 - 1e-4)
-        nats = settings.bias + settings.parts * kept.parts - settings.alignment * unlike.log()
-        nats += _prior(kept.poses.field_of_view_deg)
-        share = torch.cat((nats, torch.zeros(1))).softmax(0)[:-1]
+        kept = apart(windows.poses, len(windows.poses))
+        share, sigma = weighed(windows[kept], self.settings)
         probability = torch.zeros(len(windows.poses), dtype=torch.float64)
-        probability[apart] = share
-        start, slope = settings.width
-        left = torch.hypot(unlike**slope * math.exp(start), settings.moved * kept.moved.double())
-        tight = torch.hypot(left, torch.tensor(settings.least_width).double())
-        pixels = torch.where(kept.likeness > 0, tight, settings.loose_width)
-        sigma = pixels * kept.poses.field_of_view_deg / SIZE
+        probability[kept] = share
         sigma = sigma.clamp_min(0.01 * self.base_map.resolution_deg)
         density = MultiOrderDensity.refined(
             planet,
-            kept.poses.lat_lon.repeat(2, 1),
+            windows.poses[kept].lat_lon.repeat(2, 1),
             torch.cat((sigma, TAIL_WIDTH * sigma)),
             torch.cat(((1 - TAIL) * share, TAIL * share)),
         )
         return density, probability
+
+
+def weighed(
+    windows: Windows, settings: ZoomSettings
+) -> tuple[Float[Tensor, " windows"], Float[Tensor, " windows"]]:
+    """Return how likely each window is, none of which is about another, and its width in degrees.
+
+    What is missing to 1 is the probability that the query lies in none.
+    """
+    unlike = 1 - windows.likeness.double().square().clamp_max(1 - 1e-4)
+    nats = settings.bias + settings.parts * windows.parts - settings.alignment * unlike.log()
+    nats += _prior(windows.poses.field_of_view_deg)
+    share = torch.cat((nats, torch.zeros(1))).softmax(0)[:-1]
+    start, slope = settings.width
+    tight = torch.hypot(unlike**slope * math.exp(start), settings.moved * windows.moved.double())
+    pixels = torch.where(windows.likeness > 0, tight, settings.loose_width)
+    return share, pixels * windows.poses.field_of_view_deg / SIZE
 
 
 @cache
@@ -277,15 +305,15 @@ def _with_wide(
     share: float,
 ) -> tuple[Poses, Float[Tensor, " windows"], Density]:
     """Mix what wide views say of each heading into level 0; add windows where they see a photo."""
-    turn = (poses.heading_deg[:, None] - turns + 180) % 360 - 180
+    turn = _turn(poses.heading_deg[:, None], turns)
     likely = torch.zeros(len(turns), dtype=shares.dtype)
     likely.index_add_(0, turn.abs().argmin(1), shares)
     mass = torch.stack([density.mass for density in found]) * likely[:, None]
-    best = mass.sum(0).topk(20 * SHOWN_WIDE).indices
+    best = mass.sum(0).topk(20 * LOOKED_WIDE).indices
     which = best.repeat_interleave(len(WIDE_DEG))
     wide = torch.tensor(WIDE_DEG).double().repeat(len(best))
     more = Poses(cell_xyz(level.nside)[which], wide, turns[mass.argmax(0)[which]])
-    kept = _apart(more, SHOWN_WIDE)
+    kept = apart(more, LOOKED_WIDE)
     own = mass.sum(0)[which[kept]]
     shares = torch.cat(((1 - share) * shares, share * own / own.sum()))
     order = shares.argsort(descending=True)
@@ -301,16 +329,29 @@ def _prior(field_of_view_deg: Float[Tensor, " views"]) -> Float[Tensor, " views"
     return 2 * (field_of_view_deg / WIDEST_DEG).log()
 
 
-def _apart(poses: Poses, count: int) -> Int[Tensor, " kept"]:
+def _turn(heading_deg: Tensor, other: Tensor | float) -> Tensor:
+    """Return how far headings are turned from others, in [-180, 180)."""
+    return (heading_deg - other + 180) % 360 - 180
+
+
+def _held(poses: Poses, heading_deg: float | None) -> Poses:
+    """Turn poses to within `KEPT_DEG` of a heading, if one is known."""
+    if heading_deg is None:
+        return poses
+    turn = _turn(poses.heading_deg, heading_deg)
+    held = (heading_deg + turn.clamp(-KEPT_DEG, KEPT_DEG)) % 360
+    return replace(poses, heading_deg=torch.where(turn.abs() > KEPT_DEG, held, poses.heading_deg))
+
+
+def apart(poses: Poses, count: int) -> Int[Tensor, " kept"]:
     """Return the first poses that are not about the same as one before them, `count` at most."""
     kept: list[int] = []
-    for number in range(len(poses)):
-        if len(kept) == count:
-            break
-        one, others = poses[number : number + 1], poses[torch.tensor(kept, dtype=torch.long)]
-        near = sphere.angle(others.xyz, one.xyz) < torch.deg2rad(APART * one.field_of_view_deg)
-        turn = (others.heading_deg - one.heading_deg + 180) % 360 - 180
-        scale = (others.field_of_view_deg / one.field_of_view_deg).log().abs()
-        if not (near & (turn.abs() < TURN_APART_DEG) & (scale < SCALE_APART)).any():
-            kept.append(number)
+    scale, reach = poses.field_of_view_deg.log(), torch.deg2rad(APART * poses.field_of_view_deg)
+    left = torch.ones(len(poses), dtype=torch.bool)
+    while len(kept) < count and left.any():
+        one = int(left.int().argmax())
+        kept.append(one)
+        near = sphere.angle(poses.xyz, poses.xyz[one]) < reach
+        turn = _turn(poses.heading_deg, poses.heading_deg[one]).abs() < TURN_APART_DEG
+        left &= ~(near & turn & ((scale - scale[one]).abs() < SCALE_APART))
     return torch.tensor(kept, dtype=torch.long)

@@ -138,6 +138,35 @@ def test_a_heading_that_is_known_is_kept_to(locator, world):
             icgeo.Geolocator(locator.loaded, map=world, heading=wrong)
 
 
+@pytest.mark.parametrize("lat", [-20.0, 84.0])
+def test_no_pose_is_turned_further_than_5_degrees_from_a_heading_that_is_known(locator, world, lat):
+    photo = torch.from_numpy(_query(world, (lat, 60.0), 40.0, 12.0)).permute(2, 0, 1)
+    for known in (0.0, 9.0):
+        for level in locator.map_zoom.locate(photo, heading_deg=known).levels:
+            turn = (level.poses.heading_deg - known + 180) % 360 - 180
+            assert turn.abs().max() < 5 + 1e-9
+    assert turn[0] == pytest.approx(3, abs=2)
+
+
+def test_more_windows_are_looked_into_where_alike_cells_decide_nothing(locator, world):
+    counts = []
+
+    def describe(photos):
+        counts.append(len(photos))
+        return locator.map_zoom.describe(photos)
+
+    zoom = replace(locator.map_zoom, describe=describe)
+    looked = []
+    for photo in (
+        torch.from_numpy(_query(world, (12.0, 60.0), 35.0, 100.0)).permute(2, 0, 1),
+        torch.full((3, 64, 64), 120, dtype=torch.uint8),
+    ):
+        counts.clear()
+        zoom.locate(photo)
+        looked.append(sum(counts))
+    assert looked[0] < looked[1]
+
+
 def test_examples_are_a_prior_of_the_zoom(locator, world):
     photo = _query(world, (-20.0, 60.0), 40.0, 0.0)
     example = icgeo.Example(_query(world, (-22.0, 63.0), 40.0, 0.0), -22.0, 63.0)

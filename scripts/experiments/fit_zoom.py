@@ -1,0 +1,128 @@
+"""Fit the weights and widths of `icgeo.zoom.chain.ZoomSettings` by the likelihood of places.
+
+What does not depend on them is computed once a photo and kept in a file: the windows, and level 0
+at the truth. Its settings (`sharpness`, `floor`, `wide`) and `least_likeness` stay as they are.
+Photos are of other seeds than those of `scripts/experiments/zoom.py`.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zoom
+from scipy.optimize import minimize
+from zoom import NARROW, Row
+
+import icgeo
+from icgeo import config
+
+MIX = (
+    (Row("blue-marble", field_of_view_deg=NARROW, any_heading=True), 48),
+    (Row("blue-marble", field_of_view_deg=NARROW), 40),
+    (Row("blue-marble"), 24),
+    (Row("blue-marble", any_heading=True), 24),
+    (Row("blue-marble", "shaded-relief"), 24),
+    (Row("mixture"), 16),
+)
+"""Rows and how many photos of each."""
+FREE = ("bias", "parts", "alignment", "moved", "loose_width")
+"""Settings that are fitted, beside both numbers of `width`."""
+SIGNED = ("bias",)
+"""Those that may be negative: the others are fitted by their logarithms."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Seeds, and the file of what was computed."""
+
+    seed: int = 6201
+    """Of the first row of `MIX`, the next has the next."""
+    evaluations: int = 600
+    """Of the likelihood of all photos, at most."""
+    out: Path = Path("runs/zoom/fit.pt")
+    """The file; remove it when the chain has changed."""
+
+
+def observe(row: Row, count: int, seed: int) -> list[dict[str, Any]]:
+    """Take photos and look into their windows."""
+    from icgeo import sphere
+    from icgeo.zoom.chain import apart
+
+    plain = zoom.Options()
+    own = zoom.planet(row.photos or row.map, seed, plain)
+    picture = zoom.planet(row.map, seed, plain) if row.photos else own
+    taken = zoom.take_photos(own, row, count, seed)
+    locator = icgeo.Geolocator("tiny", map=picture, heading="any" if row.any_heading else 0.0)
+    locator.prepare()
+    chain, seen = locator.map_zoom, []
+    heading = None if row.any_heading else 0.0
+    for photo, place in zip(taken["photos"], taken["lat_lon"], strict=True):
+        first, _, planet = chain._search(photo, heading)
+        windows = chain._aligned(photo, chain._matched(photo, first, heading), heading)
+        windows = windows[apart(windows.poses, len(windows.poses))]
+        angle = sphere.angle(windows.poses.xyz, sphere.to_xyz(place.double()))
+        seen.append({"planet": planet.log_prob(place).exp(), "windows": windows, "angle": angle})
+    return seen
+
+
+def nll(one: dict[str, Any], settings: Any) -> float:
+    """Return the NLL of a photo's place, as `MapZoom` would tell it."""
+    import torch
+
+    from icgeo.sphere.multi_order import FINEST
+    from icgeo.zoom.chain import TAIL, TAIL_WIDTH, weighed
+
+    share, sigma = weighed(one["windows"], settings)
+    density = (1 - share.sum()) * one["planet"]
+    for part, width in ((1 - TAIL, 1.0), (TAIL, TAIL_WIDTH)):
+        spread = torch.deg2rad(width * sigma).square() + math.pi / 36 / FINEST**2
+        fall = torch.exp(-one["angle"].square() / 2 / spread)
+        density += (part * share * fall / (2 * math.pi * spread)).sum()
+    return -float(density.log())
+
+
+def to_settings(x: Any, start: Any) -> Any:
+    """Return the settings that a vector stands for."""
+    values = {
+        name: float(value if name in SIGNED else math.exp(value))
+        for name, value in zip(FREE, x, strict=False)
+    }
+    return replace(start, **values, width=(float(x[-2]), math.exp(x[-1])))
+
+
+def main(options: Options) -> None:
+    """Observe what is not in the file, fit, and print settings and the NLL of each row."""
+    import torch
+
+    from icgeo.zoom.chain import ZoomSettings
+
+    if options.out.exists():
+        rows = torch.load(options.out, weights_only=False)
+    else:
+        rows = [observe(*one, options.seed + number) for number, one in enumerate(MIX)]
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(rows, options.out)
+    start = ZoomSettings()
+    first = [getattr(start, n) if n in SIGNED else math.log(getattr(start, n)) for n in FREE]
+    first += [start.width[0], math.log(start.width[1])]
+
+    def means(settings: Any) -> list[float]:
+        return [float(np.mean([nll(one, settings) for one in row])) for row in rows]
+
+    counts = [len(row) for row in rows]
+    best = minimize(
+        lambda x: np.average(means(to_settings(x, start)), weights=counts),
+        first,
+        method="Nelder-Mead",
+        options={"maxfev": options.evaluations, "adaptive": True},
+    )
+    fitted = to_settings(best.x, start)
+    print(fitted)
+    for (row, count), before, after in zip(MIX, means(start), means(fitted), strict=True):
+        print(f"{row.name}: {count} photos, NLL {before:.2f} before, {after:.2f} after")
+
+
+if __name__ == "__main__":
+    config.run(main, Options)
