@@ -8,12 +8,13 @@ names in the transformer, without a prefix.
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -26,46 +27,137 @@ logger = logging.getLogger(__name__)
 
 LORA = "pytorch_lora_weights.safetensors"
 """How diffusers names a LoRA."""
-PEFT_CONFIG, PEFT_PREFIX = "adapter_config.json", "base_model.model."
-TEXT = ("text_encoder", "lora_te")
-"""How keys of text encoders begin; icgeo embeds an instruction without them."""
+PEFT_CONFIG, PEFT_PREFIX, STOCK_PREFIX = "adapter_config.json", "base_model.model.", "transformer."
+TEXT = ("text_encoder", "lora_te", "bundle_emb")
+"""How keys of text encoders and embeddings begin; icgeo embeds an instruction without them."""
+_HALF = re.compile(r"(.*)\.(lora_|lokr_w)(A|B|down|up|1|2)(?=[._]|$)")
+_KEY = re.compile(r"lora\w*[._](A|B|down|up)\.weight$|\.lokr_w[12](_[ab])?$|\.alpha$")
+"""How keys end that diffusers converts; of others, it leaves out some."""
+_LAYER = re.compile(r"\.(processor\.|lora_|lokr_|alpha$)")
 
 
 def load_adapter(model: Any, options: LoadOptions) -> None:
     """Load the LoRA of some options into a pipeline, or a transformer alone.
 
     Raises:
-        LoadError: no such file, several of them, a format that is not known, or layers that are not
-            in this transformer.
+        LoadError: no such file, several of them, a format that is not known, layers that are not
+            in this transformer, or anything in the file that it did not take.
     """
     transformer = getattr(model, "transformer", model)
     path = adapter_file(options)
     try:
-        with safe_open(path, framework="pt") as file:
-            names = [*file.keys()]
-        require_pairs(names, path)
-        if config := peft_config(path, names, options):
-            settings = json.loads(config.read_text(encoding="utf-8"))
-            named = {name.removeprefix(PEFT_PREFIX): x for name, x in load_file(path).items()}
-            load_named(transformer, named, metadata=lora_metadata(settings, layers_of(named)))
-        elif layers_of(names) & {name for name, _ in transformer.named_modules()}:
-            named = {name.replace(".default.", "."): x for name, x in load_file(path).items()}
-            load_named(transformer, named)
-        else:
-            load_stock(model, path, names)
-        for config in (getattr(transformer, "peft_config", None) or {}).values():
-            require_layers(transformer, config.target_modules)
+        weights, metadata = read_adapter(model, path, options)
+        require_layers(transformer, layers := layers_of(weights))
+        if metadata and layers:  # the file says which
+            metadata["target_modules"] = sorted(layers)
+        transformer.load_lora_adapter(
+            weights, prefix=None, metadata=metadata, low_cpu_mem_usage=metadata is None
+        )
+        require_taken(transformer, weights, path)
     except LoadError:
         raise
     except Exception as error:  # whatever a library raises of a file that it does not know
-        line = hub.first_line(error)[:200]
+        line = " ".join(" ".join(str(error).splitlines()[:2]).split())[:300]  # shapes are below
+        if isinstance(error, KeyError):
+            line = f"it lacks {line}"
+        if isinstance(error, SafetensorError):
+            line += "; was it cut, or is it a page, or a pointer of git-lfs? Download it again"
         raise LoadError(f"adapter {path} cannot be loaded: {line}") from error
-    if not getattr(transformer, "peft_config", None):
-        raise LoadError(
-            f"adapter {path} has no weights for this model's transformer; its keys begin with "
-            f"{sorted(names)[0][:80]!r}, and known are those of diffusers, of a folder of PEFT, "
-            "and names of the transformer's layers"
-        )
+
+
+def read_adapter(
+    model: Any, path: Path, options: LoadOptions
+) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Return weights by the names of a transformer's layers, and the settings they came with."""
+    weights, metadata = read_weights(path)
+    require_pairs(weights, path)
+    prefix = PEFT_PREFIX if any(name.startswith(PEFT_PREFIX) for name in weights) else STOCK_PREFIX
+    own = {name.removeprefix(prefix): x for name, x in weights.items()}
+    for old, new in ((".default.", "."), (".lora_down.", ".lora_A."), (".lora_up.", ".lora_B.")):
+        own = {name.replace(old, new): x for name, x in own.items()}
+    modules = {name for name, _ in getattr(model, "transformer", model).named_modules()}
+    if prefix != PEFT_PREFIX and not layers_of(own) & modules:
+        own = convert(model, weights, path)
+    elif len(own) < len(weights):
+        raise LoadError(f"expected one adapter in {path}, got the same layers by two names")
+    elif config := peft_config(path, weights, options):
+        metadata = lora_metadata(config)
+    return own if metadata else scaled(own), metadata
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Return the finite weights for a transformer in a file, and settings of diffusers."""
+    with safe_open(path, framework="pt") as file:
+        stored = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
+    every = load_file(path)
+    weights = {name: x for name, x in every.items() if not name.startswith(TEXT)}
+    if len(weights) < len(every):
+        logger.warning(
+            "%s: %d of %d tensors are for text encoders, and left out",
+            path, len(every) - len(weights), len(every),
+        )  # fmt: skip
+    if not weights:
+        raise LoadError(f"adapter {path} holds no weights for a transformer; is it another file?")
+    for name, x in weights.items():
+        if x.is_floating_point() and x.dtype.itemsize == 1:  # for which torch has no product
+            weights[name] = x = x.bfloat16()
+        if (x.ndim and not x.is_floating_point()) or not x.isfinite().all():
+            raise LoadError(
+                f"expected finite numbers in {path}, got {name} ({x.dtype}) with others"
+            )
+    settings = {n.removeprefix(STOCK_PREFIX): x for n, x in stored.items()}
+    return weights, {n: x for n, x in settings.items() if not n.startswith(TEXT)} or None
+
+
+def convert(model: Any, weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Name weights by the transformer's layers, as diffusers does; refuse what it would leave out.
+
+    It is shown one layer at a time: of several, it leaves out those that it does not know.
+    """
+    if strange := sorted(name for name in weights if not _KEY.search(name)):
+        raise not_read(strange, path)
+    renamed = getattr(model, "lora_state_dict", dict)
+    layers: dict[str, dict[str, Tensor]] = {}
+    for name, x in weights.items():
+        layers.setdefault(_LAYER.split(name)[0], {})[name] = x
+    try:
+        found = {layer: renamed(dict(part)) for layer, part in layers.items()}
+    except Exception:  # what it does not convert alone, it refuses by name among all
+        found = {next(iter(weights)): renamed(dict(weights))}
+    if left := [
+        n for n, part in found.items() if not any(x.startswith(STOCK_PREFIX) for x in part)
+    ]:
+        raise not_read(left, path)
+    return {n.removeprefix(STOCK_PREFIX): x for part in found.values() for n, x in part.items()}
+
+
+def scaled(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Multiply weights by alpha over rank, where a layer has an alpha of its own."""
+    for name in [name for name in weights if name.endswith(".alpha")]:
+        half = f"{name.removesuffix('alpha')}lora_B.weight"
+        if half in weights:
+            weights[half] = weights[half] * (float(weights.pop(name)) / weights[half].shape[1])
+    return weights
+
+
+def require_taken(transformer: Any, weights: dict[str, Tensor], path: Path) -> None:
+    """Raise LoadError unless an adapter is made of all weights of its file and no others."""
+    from peft import get_peft_model_state_dict
+
+    (name,), state = transformer.peft_config, transformer.state_dict()
+    every = get_peft_model_state_dict(transformer, state, name, save_embedding_layers=False)
+    if more := sorted(weights.keys() - every.keys()):
+        raise not_read(more, path)
+    if less := sorted(every.keys() - weights.keys()):
+        raise LoadError(f"expected {less[0]} in {path}, got none; was it cut?")
+
+
+def not_read(names: list[str], path: Path) -> LoadError:
+    """Return the error of a file with something that would be left out."""
+    return LoadError(
+        f"adapter {path} has {names[0][:80]!r} and {len(names) - 1} others, which are not read; "
+        "known are LoRA and LoKr of diffusers, of a folder of PEFT, and of the transformer's layers"
+    )
 
 
 def peft_config(path: Path, weights: Iterable[str], options: LoadOptions) -> Path | None:
@@ -75,6 +167,8 @@ def peft_config(path: Path, weights: Iterable[str], options: LoadOptions) -> Pat
         LoadError: keys of PEFT without the settings.
     """
     beside = path.with_name(PEFT_CONFIG)
+    if any(name.startswith(STOCK_PREFIX) for name in weights):
+        return None
     if beside.is_file():
         return beside
     if not any(name.startswith(PEFT_PREFIX) for name in weights):
@@ -107,9 +201,10 @@ def adapter_file(options: LoadOptions) -> Path:
         if name not in (None, path.name):
             raise LoadError(f"expected a folder with {name}, got the file {path}; leave one out")
         return path
-    files = {file.relative_to(path).as_posix(): file for file in path.rglob("*.safetensors")}
+    found = [file for file in path.rglob("*.safetensors") if not file.name.startswith(".")]
+    files = {file.relative_to(path).as_posix(): file for file in found}
     asked = name or (LORA if LORA in files else None)
-    if asked is None and len(beside := [*path.glob("*.safetensors")]) == 1:
+    if asked is None and len(beside := [x for x in found if x.parent == path]) == 1:
         return beside[0]
     if asked not in files:
         hub.refuse_pickles(hub.files_in(path), path)
@@ -122,35 +217,40 @@ def adapter_file(options: LoadOptions) -> Path:
 
 
 def require_pairs(weights: Iterable[str], path: Path) -> None:
-    """Raise LoadError for a LoRA of which one half is missing, with the layer's name."""
-    names = set(weights)
-    for half, other in (("lora_A", "lora_B"), ("lora_B", "lora_A"), ("lora_down", "lora_up")):
-        for name in sorted(names):
-            if f".{half}." in name and name.replace(f".{half}.", f".{other}.") not in names:
-                raise LoadError(f"expected {other} beside {name} in {path}, got none; was it cut?")
+    """Raise LoadError for an adapter of which one half is missing, with the layer's name."""
+    halves = {found.groups(): found[0] for name in weights if (found := _HALF.match(name))}
+    for (layer, kind, half), name in sorted(halves.items()):
+        other = {"A": "B", "B": "A", "down": "up", "up": "down", "1": "2", "2": "1"}[half]
+        if (layer, kind, other) not in halves:
+            raise LoadError(
+                f"expected {kind}{other} beside {name} in {path}, got none; was it cut?"
+            )
 
 
-def lora_metadata(settings: dict[str, Any], layers: set[str]) -> dict[str, Any]:
-    """Return what `peft.LoraConfig` takes of the settings in a folder of PEFT, for some layers."""
+def lora_metadata(config: Path) -> dict[str, Any]:
+    """Return what `peft.LoraConfig` takes of the settings in a folder of PEFT."""
     from peft import LoraConfig
 
+    try:
+        settings = dict(json.loads(config.read_text(encoding="utf-8-sig")))
+    except (ValueError, TypeError, RecursionError) as error:
+        line = hub.first_line(error)[:200]
+        raise LoadError(f"expected settings of PEFT as JSON in {config}, got {line}") from error
     if settings.get("peft_type") != "LORA":
         raise LoadError(f"expected peft_type LORA, got {settings.get('peft_type')!r}")
+    alpha = settings.get("lora_alpha", 8)
+    if not isinstance(alpha, int | float) or not abs(alpha) < float("inf"):
+        raise LoadError(f"expected a number as lora_alpha in {config}, got {str(alpha)[:80]!r}")
+    if settings.get("bias", "none") != "none":
+        raise LoadError(f"expected bias 'none' in {config}, got {str(settings['bias'])[:80]!r}")
     known = {field.name for field in fields(LoraConfig)} - {"peft_type", "task_type"}
     known -= {"exclude_modules", "layers_to_transform", "layers_pattern"}  # the file says which
-    metadata = {name: value for name, value in settings.items() if name in known}
-    return {**metadata, "target_modules": sorted(layers)}
+    return {name: value for name, value in settings.items() if name in known}
 
 
 def layers_of(weights: Iterable[str]) -> set[str]:
     """Return the layers that keys of a LoRA name."""
     return {name.split(".lora_")[0] for name in weights if ".lora_" in name}
-
-
-def load_named(transformer: Any, weights: dict[str, Tensor], **options: Any) -> None:
-    """Load a LoRA by the names of the transformer's layers; refuse one of other layers."""
-    require_layers(transformer, layers_of(weights))
-    transformer.load_lora_adapter(weights, prefix=None, **options)
 
 
 def require_layers(transformer: Any, layers: Iterable[str]) -> None:
@@ -162,19 +262,3 @@ def require_layers(transformer: Any, layers: Iterable[str]) -> None:
             f"expected layers of this model's transformer, got {missing[0][:80]} and "
             f"{len(missing) - 1} others that it has not; is the adapter of another architecture?"
         )
-
-
-def load_stock(model: Any, path: Path, names: list[str]) -> None:
-    """Load a LoRA by diffusers, which knows its own format and those of several trainers."""
-    load = getattr(model, "load_lora_weights", None) or model.load_lora_adapter
-    rest = [name for name in names if not name.startswith(TEXT)]
-    if len(rest) == len(names):
-        load(path, use_safetensors=True)
-        return
-    logger.warning(
-        "%s: %d of %d tensors are for text encoders, and left out",
-        path, len(names) - len(rest), len(names),
-    )  # fmt: skip
-    if rest:
-        weights = load_file(path)
-        load({name: weights[name] for name in rest})

@@ -92,8 +92,9 @@ def cut(parts):
     [
         (cut(weights("transformer.")), r"expected lora_B beside transformer\.trans.* was it cut"),
         (weights(layers=(*LAYERS, "blocks.9.attn.to_q")), "got blocks.9.attn.to_q and 0 others"),
-        (weights("model.diffusion."), "its keys begin with 'model.diffusion.transformer_blocks"),
-        ({"a": torch.ones(1)}, "cannot be loaded: Invalid adapter checkpoint"),
+        (weights("model.diffusion."), "has 'model.diffusion.transformer_blocks.0.* and 1 others"),
+        ({"a": torch.ones(1)}, "has 'a' and 0 others, which are not read"),
+        ({}, "holds no weights"),
     ],
 )
 def test_what_is_understood_in_part_is_refused(klein, tmp_path, parts, words):
@@ -296,3 +297,201 @@ def test_names_that_no_disk_and_no_hub_holds_are_one_short_line(klein, name):
 def test_a_file_that_is_missing_is_not_sought_on_the_hub(klein, name):
     with pytest.raises(icgeo.LoadError, match=r"no such file: .*(check the path|shell replaces)"):
         icgeo.load(klein, adapter=name)
+
+
+PEFT, FIRST = "base_model.model.", LAYERS[0]
+
+
+def peft_folder(folder, parts, **settings):
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["to_q", "to_k"]}
+    (folder / "adapter_config.json").write_text(json.dumps({**config, **settings}))
+    save_file(parts, folder / "adapter_model.safetensors")
+
+
+def beyond(*names):
+    """A whole LoRA of PEFT with other keys."""
+    return weights(PEFT) | {PEFT + name: torch.ones(64) for name in names}
+
+
+def stripped(parts, end):
+    return {name.removesuffix(end): x for name, x in parts.items()}
+
+
+MAGNITUDES = [f"{layer}.lora_magnitude_vector" for layer in LAYERS]
+BIASES = [f"{layer}.lora_B.bias" for layer in LAYERS]
+
+
+@pytest.mark.parametrize(
+    ("parts", "settings", "words"),
+    [
+        (weights(PEFT, ".style"), {}, "style.weight' and 3 others, which are not read"),
+        (stripped(weights(PEFT), ".weight"), {}, "to_q.lora_A' and 3 others"),
+        (beyond("foo.bar"), {}, "foo.bar' and 0 others"),
+        (
+            beyond() | {f"{PEFT}proj_out.weight": torch.ones(16, 64)},
+            {},
+            "proj_out.weight' and 0 others",
+        ),
+        (beyond(*MAGNITUDES), {}, "lora_magnitude_vector' and 1 others"),
+        (beyond(), {"use_dora": True}, "expected .*lora_magnitude_vector in"),
+        (beyond(*BIASES), {}, "lora_B.bias' and 1 others"),
+        (beyond(f"{FIRST}.bias"), {"bias": "lora_only"}, "expected bias 'none' in .*lora_only"),
+        (beyond(), {"bias": "all"}, "expected bias 'none'"),
+        (beyond(), {"modules_to_save": ["proj_out"]}, "it lacks 'proj_out.weight'"),
+        (beyond(), {"lora_alpha": None}, "expected a number as lora_alpha in .*json, got 'None'"),
+        (beyond(), {"lora_alpha": "4"}, "expected a number as lora_alpha"),
+        (beyond(), {"lora_alpha": float("nan")}, "expected a number as lora_alpha"),
+        (beyond(), {"r": 8}, r"to_q.lora_A.*\[2, 64\].*\[8, 64\]"),
+        (
+            beyond() | pair(f"{PEFT}x_embedder", "lora_embedding_A", "lora_embedding_B"),
+            {},
+            "x_embedder.lora_embedding_A' and 1 others",
+        ),
+        (
+            weights(PEFT, layers=LAYERS[:1]) | weights("transformer.", layers=LAYERS[1:]),
+            {},
+            "got transformer.transformer_blocks.1.attn.to_k and 0 others",
+        ),
+    ],
+)
+def test_a_folder_of_peft_is_read_whole_or_refused(klein, tmp_path, parts, settings, words):
+    peft_folder(tmp_path, parts, **settings)
+    with pytest.raises(icgeo.LoadError, match=words) as refused:
+        icgeo.load(klein, adapter=tmp_path)
+    assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize("text", ["[]", "[1]", "", "{", "5", "[" * 100_000])
+def test_settings_of_peft_that_are_none_are_told(klein, tmp_path, text):
+    peft_folder(tmp_path, weights(PEFT))
+    (tmp_path / "adapter_config.json").write_text(text)
+    with pytest.raises(icgeo.LoadError, match=r"expected (settings of PEFT as JSON|peft_type)"):
+        icgeo.load(klein, adapter=tmp_path)
+
+
+PROJ_OUT = torch.ones(16, 64)
+
+
+@pytest.mark.parametrize(
+    ("parts", "settings", "layer", "rank", "scale"),
+    [
+        (weights(PEFT, ".default"), {}, FIRST, 2, 2),
+        (beyond(*MAGNITUDES), {"use_dora": True}, FIRST, 2, 2),
+        (beyond(*BIASES), {"lora_bias": True}, FIRST, 2, 2),
+        (
+            beyond() | {f"{PEFT}proj_out.weight": PROJ_OUT},
+            {"modules_to_save": ["proj_out"]}, FIRST, 2, 2,
+        ),
+        (
+            weights(PEFT, rank=4, layers=LAYERS[:1]) | weights(PEFT, layers=LAYERS[1:]),
+            {"rank_pattern": {"to_q": 4}, "alpha_pattern": {"to_q": 12}}, FIRST, 4, 3,
+        ),
+    ],
+    ids=["default", "DoRA", "biases", "modules_to_save", "patterns"],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed:UserWarning")
+def test_what_peft_stores_is_read(klein, tmp_path, parts, settings, layer, rank, scale):
+    """Each tensor of the file stands in the transformer, and the scale is that of the settings."""
+    peft_folder(tmp_path, parts, **settings)
+    transformer = icgeo.load(klein, adapter=tmp_path).backbone.transformer
+    there = {
+        name.replace(".default_0", "").replace(".modules_to_save", ""): x
+        for name, x in transformer.named_parameters()
+        if ".default_0" in name
+    }
+    stored = {name.removeprefix(PEFT).replace(".default", ""): x for name, x in parts.items()}
+    assert {name.removesuffix(".weight") for name in there} == {
+        name.removesuffix(".weight") for name in stored
+    }
+    for name, x in stored.items():
+        torch.testing.assert_close(there.get(name, there.get(f"{name}.weight")).data, x)
+    changed = transformer.get_submodule(layer)
+    assert (*changed.r.values(), *changed.scaling.values()) == (rank, scale)
+
+
+KOHYA_LORA = pair(KOHYA, "lora_down.weight", "lora_up.weight")
+LYCORIS = kronecker("lycoris_" + FIRST.replace(".", "_"))
+STOCK = weights("transformer.")
+
+
+def also(parts, *names):
+    return parts | {name: torch.ones(64) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        (stripped(STOCK, ".weight"), "to_q.lora_A' and 3 others"),
+        (weights("transformer.", ".style"), "lora_A.style.weight' and 3 others"),
+        (weights(suffix=".mine"), "lora_A.mine.weight' and 3 others"),
+        (weights(suffix=".default") | weights(suffix=".style"), "style.weight' and 3 others"),
+        (weights() | STOCK, "the same layers by two names"),
+        (also(KOHYA_LORA, f"{KOHYA}.dora_scale"), "dora_scale' and 0 others"),
+        (also(LYCORIS, "lycoris_x.dora_scale"), "dora_scale' and 0 others"),
+        (also(KOHYA_LORA, f"{KOHYA}.diff_b"), "diff_b' and 0 others"),
+        (also(weights(), f"{FIRST}.lora_mid.weight"), "lora_mid.weight' and 0 others"),
+        (also(STOCK, "transformer.proj_out.bias"), "'proj_out.bias' and 0 others"),
+        (
+            KOHYA_LORA | pair("lora_unet_norm_out", "lora_down.weight", "lora_up.weight"),
+            "lora_unet_norm_out' and 0 others",
+        ),
+        (KOHYA_LORA | LYCORIS, "lora_A.weight' and 1 others"),
+        (STOCK | weights("unet.", layers=["down.0.to_q"]), "got unet.down.0.to_q and 0 others"),
+        ({name: x * float("nan") for name, x in STOCK.items()}, "expected finite numbers"),
+        ({name: x.to(torch.int8) for name, x in STOCK.items()}, "expected finite numbers"),
+        ({name: x for name, x in LYCORIS.items() if "w2" not in name}, "expected lokr_w2 beside"),
+        (
+            {name: x[..., None] for name, x in STOCK.items()},
+            r"to_q.lora_A.*\[2, 64, 1\].*\[2, 64\]",
+        ),
+    ],
+)
+def test_a_file_is_read_whole_or_refused(klein, tmp_path, parts, words):
+    save_file(parts, tmp_path / "lora.safetensors")
+    with pytest.raises(icgeo.LoadError, match=words) as refused:
+        icgeo.load(klein, adapter=tmp_path)
+    assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize("text", ["version https://git-lfs.github.com/spec/v1", "<!doctype html>"])
+def test_what_is_no_safetensors_is_told(klein, tmp_path, text):
+    (tmp_path / "lora.safetensors").write_text(text)
+    with pytest.raises(icgeo.LoadError, match=r"a page, or a pointer of git-lfs\? Download it"):
+        icgeo.load(klein, adapter=tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["", "transformer."])
+@pytest.mark.parametrize("halves", ["AB", ("down", "up")])
+def test_an_alpha_of_a_layer_is_read(klein, tmp_path, prefix, halves):
+    parts = pair(prefix + FIRST, *(f"lora_{half}.weight" for half in halves))
+    save_file(parts | alpha(prefix + FIRST), tmp_path / "lora.safetensors")
+    first, second = parts.values()
+    torch.testing.assert_close(change(klein, tmp_path), second @ first / 2)
+
+
+@pytest.mark.parametrize("prefix", ["", "transformer."])
+def test_settings_of_diffusers_are_read_beside_text_encoders_too(klein, tmp_path, prefix):
+    settings = {"r": 2, "lora_alpha": 8, "target_modules": ["to_q", "to_k"]}
+    settings = {f"transformer.{name}": value for name, value in settings.items()}
+    parts = weights(prefix)
+    text = pair("text_encoder.a", "lora_A.weight", "lora_B.weight") | {"bundle_emb.x": PROJ_OUT}
+    metadata = {"lora_adapter_metadata": json.dumps(settings)}
+    save_file(parts | text, tmp_path / "lora.safetensors", metadata)
+    first, second, *_ = parts.values()
+    torch.testing.assert_close(change(klein, tmp_path), 4 * second @ first)
+
+
+def test_files_of_others_beside_are_passed_over(klein, tmp_path):
+    peft_folder(tmp_path, STOCK, lora_alpha=64)
+    (tmp_path / "._adapter_model.safetensors").write_bytes(b"\0\5\x16\7")
+    first, second, *_ = STOCK.values()
+    torch.testing.assert_close(change(klein, tmp_path), second @ first)
+
+
+def test_eight_bits_of_kohya_are_read(klein, tmp_path):
+    parts = {name: x.to(torch.float8_e4m3fn) for name, x in KOHYA_LORA.items()}
+    save_file(parts | alpha(KOHYA), tmp_path / "lora.safetensors")
+    layer = "transformer_blocks.0.attn.to_out.0"
+    changed = icgeo.load(klein, adapter=tmp_path).backbone.transformer.get_submodule(layer)
+    first, second = (x.float() for x in parts.values())
+    torch.testing.assert_close(changed.get_delta_weight("default_0"), second @ first / 2)

@@ -160,7 +160,7 @@ def test_an_adapter_of_another_architecture_is_refused(klein, tmp_path):
     stray = {"transformer.absent.lora_A.weight": torch.zeros(2, 4)}
     stray["transformer.absent.lora_B.weight"] = torch.zeros(4, 2)
     save_file(stray, tmp_path / "pytorch_lora_weights.safetensors")
-    with pytest.raises(icgeo.LoadError, match=r"adapter .* (cannot be loaded|has no weights)"):
+    with pytest.raises(icgeo.LoadError, match="got absent and 0 others"):
         load(klein, adapter=tmp_path)
 
 
