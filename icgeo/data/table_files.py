@@ -34,6 +34,12 @@ LONGITUDE_COLUMNS = (
 )
 """Names of columns, the first of which counts: those of GBIF, exiftool, iNaturalist, Mapillary,
 OSV-5M and Flickr among them."""
+LATITUDE_LETTERS, LONGITUDE_LETTERS = (
+    (*(f"{name}{end}" for end in ("ref", "dir", "direction", "hemisphere") for name in names), bare)
+    for names, bare in ((LATITUDE_COLUMNS, "ns"), (LONGITUDE_COLUMNS, "ew"))
+)
+"""Names of columns of N or S, and of E or W, beside unsigned numbers."""
+PLACE_COLUMNS = {*LATITUDE_COLUMNS, *LONGITUDE_COLUMNS, *LATITUDE_LETTERS, *LONGITUDE_LETTERS}
 LISTS = ("images", "data", "results", "photo", "photos", "items")
 """What JSON calls the list of its rows."""
 SHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
@@ -57,6 +63,33 @@ class TableError(UsageError):
 def plain(name: object) -> str:
     """Return the name of a column as `IMAGE_COLUMNS` and the others have it."""
     return re.sub(r"[\s_.:/-]+", "", str(name)).lower()
+
+
+def place_columns(names: Iterable[str]) -> list[str | None]:
+    """Find the plain names of latitude and longitude, of one naming, and of the letters of each.
+
+    Raises:
+        TableError: there are several, of which none is named as one of the other axis.
+    """
+    known = {*names}
+    lats, lons = (
+        [name for name in columns if name in known]
+        for columns in (LATITUDE_COLUMNS, LONGITUDE_COLUMNS)
+    )
+    naming = {name: _AXIS.sub(r"\2", name) for name in (*lats, *lons)}
+    pairs = [(lat, lon) for lat in lats for lon in lons if naming[lat] == naming[lon]]
+    if lats and lons and not pairs and len(naming) > 2:
+        raise TableError(
+            f"expected latitude and longitude of one naming, got {lats} and {lons}; leave some out"
+        )
+    found: list[str | None] = [*pairs[0]] if pairs else [next(iter(x), None) for x in (lats, lons)]
+    for name, letters in zip(tuple(found), (LATITUDE_LETTERS, LONGITUDE_LETTERS), strict=True):
+        options = (one for one in (f"{name}ref", *letters) if name and one in known)
+        found.append(next(options, None))
+    return found
+
+
+_AXIS = re.compile("(lat|long|lon|lng)(itude)?")
 
 
 def quoted(value: object) -> str:
@@ -132,12 +165,12 @@ def _parquet_rows(path: Path) -> Rows:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
-    known = {*IMAGE_COLUMNS, *ID_COLUMNS, *LATITUDE_COLUMNS, *LONGITUDE_COLUMNS}
+    known = {*IMAGE_COLUMNS, *ID_COLUMNS, *PLACE_COLUMNS}
     try:
         with ParquetFile(path) as file:
             schema = file.schema_arrow
             names = schema.names
-            columns = [name for name in names if plain(name).removesuffix("ref") in known]
+            columns = [name for name in names if plain(name) in known]
             if b"geo" in (schema.metadata or {}) and not _has_places(names):
                 yield from _geoparquet_rows(path, columns, schema.metadata[b"geo"])
                 return
@@ -216,8 +249,7 @@ def _with_point(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _has_places(names: Iterable[str]) -> bool:
     """Say whether columns tell places."""
-    known = {plain(name) for name in names}
-    return bool(known & {*LATITUDE_COLUMNS} and known & {*LONGITUDE_COLUMNS})
+    return None not in place_columns(map(plain, names))[:2]
 
 
 def _cells(rows: Iterable[Mapping[Any, Any]]) -> Rows:

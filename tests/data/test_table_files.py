@@ -15,6 +15,7 @@ from pyarrow import parquet
 import icgeo
 from icgeo.data.manifest import ManifestError, read_manifest
 from icgeo.data.table_files import read_rows
+from icgeo.prediction import as_examples
 
 SYDNEY = (-33.86, 151.21)
 
@@ -126,6 +127,45 @@ def test_letters_in_columns_are_those_of_unsigned_numbers(header, cells, tmp_pat
     frame = pandas.read_csv(io.StringIO(text), dtype=str)
     frame.to_parquet(tmp_path / "m.parquet")
     assert places(tmp_path / "m.parquet") == {"a.jpg": (-33.5, -70.25)}
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "expected"),
+    [
+        ("latitude,GPSLatitude,GPSLongitude", "1,48,2", (48, 2)),
+        ("lat,lon,latitude", "1,2,48", (1, 2)),
+        ("lat,latitude,lon,longitude", "1,48,3,2", (48, 2)),
+        ("Latitude,Lng", "48,2", (48, 2)),
+        ("latitude,longitude,GPSLatitudeRef,GPSLongitudeRef", "48,2,S,W", (-48, -2)),
+        ("GPSLatitude,GPSLongitude,EXIF:GPSLatitudeRef,EXIF:GPSLongitudeRef", "48,2,S,", (-48, 2)),
+        ("lat,lon,lat_dir,lon_dir", "48,2,N,W", (48, -2)),
+        ("latitude,longitude,NS,EW", "48,2,S,W", (-48, -2)),
+        ("lat,lon,GPSDestLatitudeRef", "48,2,S", (48, 2)),
+    ],
+)
+def test_columns_of_places_are_of_one_naming_with_their_letters(header, cells, expected, tmp_path):
+    text = f"image,{header}\na.jpg,{cells}\n"
+    assert places(written(tmp_path, "m.csv", text)) == {"a.jpg": expected}
+    pandas.read_csv(io.StringIO(text)).to_parquet(tmp_path / "m.parquet")
+    assert places(tmp_path / "m.parquet") == {"a.jpg": expected}
+    (example,) = as_examples(pandas.read_csv(io.StringIO(text)))
+    assert (example.lat, example.lon) == expected
+
+
+def test_columns_of_places_of_different_namings_are_refused(tmp_path):
+    path = written(tmp_path, "m.csv", "image,lat,latitude,GPSLongitude\na.jpg,1,2,3\n")
+    with pytest.raises(ManifestError, match=r"of one naming, got \['latitude', 'lat'\] and"):
+        read_manifest(path)
+    with pytest.raises(ValueError, match="of one naming"):
+        as_examples([{"image": "a.jpg", "lat": 1, "latitude": 2, "GPSLongitude": 3}])
+    with pytest.raises(ValueError, match="expected examples as"):
+        as_examples([{"image": "a.jpg", "lat": 1}])
+
+
+@pytest.mark.parametrize("cell", ["-", "<NA>", "\\N"])
+def test_what_programs_write_for_nothing_is_missing(cell, tmp_path):
+    path = written(tmp_path, "m.csv", f"image,lat,lon\na.jpg,{cell},{cell}\n")
+    assert places(path) == {"a.jpg": None}
 
 
 @pytest.mark.parametrize(
