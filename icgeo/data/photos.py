@@ -104,21 +104,23 @@ def read_photo(
     """
     with _explained(_checked_kind(source)):
         image = _load(source, max_pixels, size_hint)
-        if warns_of_panorama and _is_panorama(image):
-            logger.warning("%s is a panorama all around; models see its middle", _name(source))
+        if warns_of_panorama and (is_whole := _is_panorama(image)) is not False:
+            kind = "panorama all around" if is_whole else "part of a panorama"
+            logger.warning("%s is a %s; models see its middle", _name(source), kind)
         photo = _to_srgb(_to_8_bit(image))
         photo.getexif()[Base.Orientation] = _tags(image).get(Base.Orientation, 1)
         return ImageOps.exif_transpose(photo)
 
 
-def _is_panorama(image: Image.Image) -> bool:
-    return abs(image.width - 2 * image.height) <= 0.04 * image.height and is_panorama(_xmp(image))
+def _is_panorama(image: Image.Image) -> bool | None:
+    xmp = _xmp(image)
+    return is_panorama(xmp, *image.size) if xmp else False
 
 
 def is_panorama_file(source: Photo) -> bool:
     """Say whether a photo is an equirectangular panorama, a `PhotoError` if it cannot be read."""
     with _explained(_checked_kind(source)):
-        return _is_panorama(_load(source, MAX_PIXELS, READ_SIDE))
+        return _is_panorama(_load(source, MAX_PIXELS, READ_SIDE)) is True
 
 
 def read_for_model(source: Photo, side: int) -> Image.Image:
@@ -187,7 +189,8 @@ def _location_of(image: Image.Image) -> Place:
 def _xmp(image: Image.Image) -> str | bytes:
     xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
     is_text = isinstance(xmp, str | bytes)  # a TIFF may have numbers there
-    return xmp if xmp and is_text else b"".join(_raw_profiles(image))
+    profiles = (one for one in _raw_profiles(image) if not one.startswith(b"Exif\0\0"))
+    return xmp if xmp and is_text else max(profiles, key=len)
 
 
 def _raw_profiles(image: Image.Image) -> Iterator[bytes]:
@@ -195,7 +198,7 @@ def _raw_profiles(image: Image.Image) -> Iterator[bytes]:
     for kind in ("APP1", "exif", "xmp"):
         *_, digits = str(image.info.get(f"Raw profile type {kind}", "")).strip().split("\n", 2)
         with suppress(ValueError):
-            yield bytes.fromhex(digits)
+            yield bytes.fromhex(digits).removeprefix(b"http://ns.adobe.com/xap/1.0/\0")
 
 
 @contextmanager
