@@ -160,6 +160,8 @@ def _photo_path(text: str, folder: Path, root: Path | None) -> Path:
     """Return the path of a photo, which has to lie below `root` if there is one."""
     if not text:
         raise ManifestError("expected the path of a photo, got an empty cell; fill it")
+    if text.startswith("{"):
+        raise ManifestError(f"expected the path of a photo, got an object: {quoted(text)}")
     path = folder / text
     try:
         if not path.suffix and not path.exists():  # an id, as in OSV-5M
