@@ -77,7 +77,7 @@ def test_a_manifest_of_examples_needs_locations_and_stays_in_its_folder(manifest
         as_examples(outside)
     assert as_examples(outside, allow_outside=True)[0].lat == 1
     manifest.write_text("image,lat,lon\na.png,,\n")
-    with pytest.raises(ValueError, match="found 1 without a location; give"):
+    with pytest.raises(ValueError, match="expected photos with locations, found none"):
         as_examples(manifest)
 
 

@@ -72,9 +72,10 @@ def read_manifest(
     JSON, JSON lines, or of places: GeoJSON, KML, waypoints of GPX. Columns go by name, as
     `icgeo.data.table_files` has them. The id is the id column's, or else the
     image as written; an id alone finds its photo without an ending. A row without a location
-    leaves both cells empty, or says exactly 0, 0, as receivers without a fix do, which is said. Whether the photos
-    exist is left to `read_photo`. In a folder all photos below it count but for hidden ones and
-    those of `@eaDir`, in order; locations come from the tags and ids are the relative paths.
+    leaves both cells empty, or says exactly 0, 0, as receivers without a fix do; the log counts
+    these. Whether the photos exist is left to `read_photo`. In a folder all photos below it count
+    but for hidden ones and those of `@eaDir`, in order; locations come from the tags and ids are
+    the relative paths.
 
     Args:
         path: a table or a folder.
@@ -91,7 +92,7 @@ def read_manifest(
             f"{source}: expected a manifest, found no such file; {why_missing(source)}"
         )
     try:
-        all_records, problems = _collect(source, allow_outside, require_location)
+        records, problems = _collect(source, allow_outside, require_location)
     except (OSError, ValueError) as error:
         raise ManifestError(f"{source}: {error}") from error
     lines = [f"{source}, {problem}" for problem in problems[:MAX_REPORTED]]
@@ -101,15 +102,25 @@ def read_manifest(
         raise ManifestError("\n".join(lines))
     for line in lines:
         logger.warning("%s; skipped", line)
-    records = [one for one in all_records if one.lat_lon or not require_location]
-    if missing := len(all_records) - len(records):
-        logger.warning("%s: left out %d photos without a location", source, missing)
+    records = _placed(records, source, require_location)
     if not records:
-        remedy = "none; " + ("put some there" if source.is_dir() else "add a row for each photo")
-        if missing:
-            remedy = f"{missing} without a location; give latitude and longitude"
-        raise ManifestError(f"{source}: expected photos, found {remedy}")
+        wanted = "photos with locations" if require_location else "photos"
+        remedy = "put some there" if source.is_dir() else "add a row for each photo"
+        raise ManifestError(f"{source}: expected {wanted}, found none; {remedy}")
     return records
+
+
+def _placed(records: list[Record], source: Path, require_location: bool) -> list[Record]:
+    """Take 0, 0 in a table for no location, and leave out those without, as the log counts."""
+    is_nowhere = [not source.is_dir() and one.lat_lon == (0, 0) for one in records]
+    if any(is_nowhere):
+        logger.warning("%s: took %d rows at 0, 0 as without a location", source, sum(is_nowhere))
+    pairs = zip(records, is_nowhere, strict=True)
+    records = [Record(one.id, one.path) if nowhere else one for one, nowhere in pairs]
+    located = [one for one in records if one.lat_lon or not require_location]
+    if missing := len(records) - len(located):
+        logger.warning("%s: left out %d photos without a location", source, missing)
+    return located
 
 
 def _collect(
@@ -126,7 +137,6 @@ def _collect(
     records: list[Record] = []
     problems: list[str] = []
     places: dict[str, str] = {}
-    nowhere = 0
     for number, cells in enumerate(rows, start=2):
         if not any(cells):
             continue
@@ -141,8 +151,6 @@ def _collect(
             id, image, lat, lon, *references = ("" if i is None else padded[i] for i in columns)
             photo = _photo_path(image, folder, root)
             location = read_location(photo) if is_folder else to_location(lat, lon, references)
-            if location == (0, 0) and not is_folder:
-                location, nowhere = None, nowhere + 1
             if (first := places.setdefault(id or image, place)) != place:
                 raise ManifestError(
                     f"expected a new id, got {id or image!r} of {first} again; remove the row, or "
@@ -151,8 +159,6 @@ def _collect(
             records.append(Record(id or image, photo, *(location or (None, None))))
         except ValueError as error:
             problems.append(f"{place}: {error}"[: 3 * LONGEST_QUOTE])
-    if nowhere:
-        logger.warning("%s: took %d rows at 0, 0 as without a location", source, nowhere)
     return records, problems
 
 

@@ -62,7 +62,7 @@ def parse_xmp(xmp: str | bytes) -> Place:
 
 
 def is_panorama(xmp: str | bytes, width: int, height: int) -> bool | None:
-    """Say whether a photo is an equirectangular panorama (Google's GPano), None if a part of one."""
+    """Say whether a photo is an equirectangular panorama (Google's GPano), None of a part."""
     values = {name: value for level in _xmp_properties(xmp)[::-1] for name, value in level.items()}
     if values.get("gpano:projectiontype", "").lower() != "equirectangular":
         return False

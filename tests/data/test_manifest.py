@@ -105,7 +105,7 @@ class TestCsv:
         records = [Record(row[0], tmp_path / row[0]) for row in rows]
         path = write_csv(tmp_path, rows=rows)
         assert read_manifest(path) == records
-        assert "found 3 without a location; give" in message(path, require_location=True)
+        assert "expected photos with locations, found none" in message(path, require_location=True)
         path = write_csv(tmp_path, header=("image",), rows=[row[:1] for row in rows])
         assert read_manifest(path) == records
 
