@@ -16,7 +16,7 @@ from torch import Tensor
 
 from icgeo.config import UsageError
 from icgeo.data.manifest import read_manifest, to_location
-from icgeo.data.photos import Photo
+from icgeo.data.photos import Photo, as_photo
 from icgeo.data.poses import Poses
 from icgeo.data.table_files import IMAGE_COLUMNS, place_columns, plain
 from icgeo.maps import LEGIBLE
@@ -111,7 +111,7 @@ def _as_example(number: int, example: Any) -> Example:
             '(photo, latitude, longitude) or {"image": photo, "lat": ..., "lon": ...}, got '
             f"{type(example).__name__} as number {number}; give a list of them"
         ) from error
-    return Example(image, lat, lon)
+    return Example(as_photo(image), lat, lon)
 
 
 CREDIBLE_LEVELS = (0.5, 0.9)
