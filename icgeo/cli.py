@@ -169,9 +169,8 @@ class Journal:
         # whole batches: an answer varies in its last digits with those beside it
         del lines[len(lines) // options.batch_size * options.batch_size :]
         rows = [_parse(line) for line in lines]
-        expected = [(one, _state(one)) for one in islice(sources, len(rows))]
-        found = [(row.get("source"), row.get("state")) for row in rows]
-        if rows and (first, found) != (head.encode(), expected):
+        expected = [head.encode(), *map(content_key, islice(sources, len(rows)))]
+        if rows and [first, *(row.get("key") for row in rows)] != expected:
             raise UsageError(
                 f"{path} holds the answers of a run with other options, examples or photos; remove "
                 "it, or give another --save"
@@ -189,10 +188,11 @@ class Journal:
 
     def append(self, located: "Iterable[tuple[dict[str, Any], Prediction | None]]") -> None:
         """Add the rows of a batch, with the features that GeoJSON has of them."""
+        from icgeo.data.photos import content_key
+
         is_geojson = self.save.suffix.lower() == ".geojson"
         rows = [
-            row
-            | {"state": _state(row["source"])}
+            {**row, "key": content_key(row["source"])}
             | ({"features": _features(row, prediction)} if is_geojson else {})
             for row, prediction in located
         ]
@@ -213,7 +213,7 @@ class Journal:
         rows = [_to_text(json.loads(line)) for line in lines]
         features = [feature for row in rows for feature in row.pop("features", ())]
         for row in rows:
-            del row["state"]
+            del row["key"]
         zoomed = [name for name in ZOOMED if any(name in row for row in rows)]
         frame = DataFrame(rows, columns=[*COLUMNS, *zoomed])
         try:
@@ -233,15 +233,6 @@ class Journal:
         except OSError as error:
             raise UsageError(f"cannot write {self.save}: {error.strerror or error}") from error
         self.path.unlink()
-
-
-def _state(path: str) -> list[int] | None:
-    """Return the time and the size of a file, by which it is known again."""
-    try:
-        state = os.stat(path)  # noqa: PTH116
-    except (OSError, ValueError):  # of no file, or of no name
-        return None
-    return [state.st_mtime_ns, state.st_size]
 
 
 def _parse(line: bytes) -> dict[str, Any]:
@@ -335,7 +326,7 @@ def _listed() -> Iterator[str]:
     lines = chain([first.removeprefix(b"\xef\xbb\xbf")], sys.stdin.buffer)
     if first.startswith((b"\xff\xfe", b"\xfe\xff")):  # of PowerShell
         text = (first + sys.stdin.buffer.read()).decode("utf-16", "replace")
-        lines = iter(text.encode().splitlines())
+        lines = chain(text.encode().splitlines())
     for line in lines:
         yield from (os.fsdecode(part) for part in line.rstrip(b"\r\n").split(b"\0"))
 

@@ -112,11 +112,10 @@ def read_manifest(
 
 def _placed(records: list[Record], source: Path, require_location: bool) -> list[Record]:
     """Take 0, 0 in a table for no location, and leave out those without, as the log counts."""
-    is_nowhere = [not source.is_dir() and one.lat_lon == (0, 0) for one in records]
-    if any(is_nowhere):
-        logger.warning("%s: took %d rows at 0, 0 as without a location", source, sum(is_nowhere))
-    pairs = zip(records, is_nowhere, strict=True)
-    records = [Record(one.id, one.path) if nowhere else one for one, nowhere in pairs]
+    nowhere = sum(one.lat_lon == (0, 0) for one in records)
+    if nowhere and not source.is_dir():
+        logger.warning("%s: took %d rows at 0, 0 as without a location", source, nowhere)
+        records = [Record(x.id, x.path) if x.lat_lon == (0, 0) else x for x in records]
     located = [one for one in records if one.lat_lon or not require_location]
     if missing := len(records) - len(located):
         logger.warning("%s: left out %d photos without a location", source, missing)

@@ -153,7 +153,7 @@ def content_key(photo: Photo) -> str:
     photo = _file_of_unread(photo) or photo
     if isinstance(photo, str | Path | StoredPhoto):
         path = photo.path if isinstance(photo, StoredPhoto) else Path(photo)
-        state = path.stat() if path.exists() else None
+        state = path.stat() if os.path.exists(path) else None  # noqa: PTH110  # any name
         return repr((photo, state and (state.st_mtime_ns, state.st_size)))
     kind = "" if isinstance(photo, bytes) else repr((photo.size, str(getattr(photo, "dtype", ""))))
     content = photo if isinstance(photo, bytes) else photo.tobytes()
