@@ -12,8 +12,9 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from importlib import metadata
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote_from_bytes
@@ -107,7 +108,7 @@ def predict(options: PredictOptions) -> int:
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     locator, examples = _prepare(options)
     sources = _sources(options.photos)
-    journal = Journal.open(options, options.save, sources) if options.save else None
+    journal = Journal.open(options, options.save, sources, examples) if options.save else None
     failed = count = 0
     with tqdm(desc="locating", unit="photo", disable=None) as bar:
         while batch := list(islice(sources, options.batch_size)):
@@ -140,14 +141,25 @@ class Journal:
     """Of these, photos that could not be read."""
 
     @classmethod
-    def open(cls, options: PredictOptions, save: Path, sources: Iterator[str]) -> "Journal":
+    def open(
+        cls,
+        options: PredictOptions,
+        save: Path,
+        sources: Iterator[str],
+        examples: "Sequence[Example]",
+    ) -> "Journal":
         """Begin, or go on behind the photos of an earlier run, which `sources` then leaves out.
 
         Raises:
-            UsageError: a place that cannot be written to, or a run with other options or photos.
+            UsageError: a place that cannot be written to, or a run with other options, examples or
+                photos, by the times and sizes of their files.
         """
+        from icgeo.data.photos import content_key
+
         path = Path(f"{save}.part")
-        head = json.dumps({**vars(options), "photos": None, "json": None}, default=str) + "\n"
+        shown = repr([(content_key(one.image), one.lat, one.lon) for one in examples])
+        known = {"photos": None, "json": None, "examples": blake2b(shown.encode()).hexdigest()}
+        head = json.dumps({**vars(options), **known}, default=str) + "\n"
         text = path.read_bytes() if path.is_file() else b""
         first, *lines = text.splitlines(keepends=True) or [b""]
         if not head.encode().startswith(first) and not {"photos", "save"} <= _parse(first).keys():
@@ -157,11 +169,11 @@ class Journal:
         # whole batches: an answer varies in its last digits with those beside it
         del lines[len(lines) // options.batch_size * options.batch_size :]
         rows = [_parse(line) for line in lines]
-        expected = [head.encode(), *islice(sources, len(rows))]
-        if rows and [first, *(row.get("source") for row in rows)] != expected:
+        expected = [head.encode(), *map(content_key, islice(sources, len(rows)))]
+        if rows and [first, *(row.get("key") for row in rows)] != expected:
             raise UsageError(
-                f"{path} holds the answers of a run with other options or photos; remove it, or "
-                "give another --save"
+                f"{path} holds the answers of a run with other options, examples or photos; remove "
+                "it, or give another --save"
             )
         try:
             if first == head.encode():  # a full disk holds no second copy of what is there
@@ -176,9 +188,12 @@ class Journal:
 
     def append(self, located: "Iterable[tuple[dict[str, Any], Prediction | None]]") -> None:
         """Add the rows of a batch, with the features that GeoJSON has of them."""
+        from icgeo.data.photos import content_key
+
         is_geojson = self.save.suffix.lower() == ".geojson"
         rows = [
-            {**row, "features": _features(row, prediction)} if is_geojson else row
+            {**row, "key": content_key(row["source"])}
+            | ({"features": _features(row, prediction)} if is_geojson else {})
             for row, prediction in located
         ]
         try:
@@ -197,6 +212,8 @@ class Journal:
         lines = self.path.read_text(encoding="utf-8").splitlines()[1:]
         rows = [_to_text(json.loads(line)) for line in lines]
         features = [feature for row in rows for feature in row.pop("features", ())]
+        for row in rows:
+            del row["key"]
         zoomed = [name for name in ZOOMED if any(name in row for row in rows)]
         frame = DataFrame(rows, columns=[*COLUMNS, *zoomed])
         try:
@@ -303,9 +320,15 @@ def _listed() -> Iterator[str]:
     """Give the lines of standard input, or what NULs part, without a byte order mark."""
     if sys.stdin is None:
         raise UsageError("expected a list of paths on standard input, which is closed")
-    for number, line in enumerate(sys.stdin.buffer):
-        text = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
-        yield from (os.fsdecode(part) for part in text.rstrip(b"\r\n").split(b"\0"))
+    first = sys.stdin.buffer.readline()
+    if first.startswith((b"\xff\xd8\xff", b"\x89PNG")):
+        raise UsageError("expected a list of paths on standard input, got a photo; give its path")
+    lines = chain([first.removeprefix(b"\xef\xbb\xbf")], sys.stdin.buffer)
+    if first.startswith((b"\xff\xfe", b"\xfe\xff")):  # of PowerShell
+        text = (first + sys.stdin.buffer.read()).decode("utf-16", "replace")
+        lines = chain(text.encode().splitlines())
+    for line in lines:
+        yield from (os.fsdecode(part) for part in line.rstrip(b"\r\n").split(b"\0"))
 
 
 def _locate(

@@ -65,6 +65,8 @@ def parse(
     kinds: Any = dict(components) if isinstance(components, Mapping) else components
     try:
         return auto_cli(kinds, None if args is None else [*args], **SETTINGS, **about)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"expected text in UTF-8 in the file of --config, got {error}") from error
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -81,8 +83,9 @@ def run(main: Callable[[Options], object], options_type: type[Options]) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """Return the message of an error without line breaks."""
-    return " ".join(str(error).split())
+    """Return the message of an error without line breaks, control characters escaped."""
+    text = " ".join(str(error).split())
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], text)
 
 
 def prepare_process() -> None:

@@ -14,10 +14,11 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from icgeo.data.manifest import read_manifest
-from icgeo.data.photos import Photo
+from icgeo.config import UsageError
+from icgeo.data.manifest import read_manifest, to_location
+from icgeo.data.photos import Photo, as_photo
 from icgeo.data.poses import Poses
-from icgeo.data.table_files import IMAGE_COLUMNS, LATITUDE_COLUMNS, LONGITUDE_COLUMNS, plain
+from icgeo.data.table_files import IMAGE_COLUMNS, place_columns, plain
 from icgeo.maps import LEGIBLE
 from icgeo.sphere import AREA_KM2, as_lat_lon, to_lat_lon
 from icgeo.sphere.density import Density
@@ -91,22 +92,26 @@ def _as_example(number: int, example: Any) -> Example:
         return example
     try:
         if isinstance(example, Mapping):
-            known = {plain(name): value for name, value in example.items()}
-            image, lat, lon = (
-                next(known[name] for name in names if name in known)
-                for names in (IMAGE_COLUMNS, LATITUDE_COLUMNS, LONGITUDE_COLUMNS)
-            )
+            known: dict[str | None, Any] = {plain(key): value for key, value in example.items()}
+            image = next(known[name] for name in IMAGE_COLUMNS if name in known)
+            columns = place_columns(map(str, known))
+            lat, lon = (known[name] for name in columns[:2])
+            if any(columns[2:]):
+                letters = [str(known.get(name, "")) for name in columns[2:]]
+                lat, lon = to_location(str(lat), str(lon), letters) or (lat, lon)
         elif isinstance(example, tuple | list) and len(example) == 3:
             image, lat, lon = example
         else:
             image, (lat, lon) = example
-    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a column is not there
+    except UsageError:
+        raise
+    except (TypeError, ValueError, LookupError, StopIteration) as error:
         raise ValueError(
             "expected examples as Example(image, lat, lon), (photo, (latitude, longitude)), "
             '(photo, latitude, longitude) or {"image": photo, "lat": ..., "lon": ...}, got '
             f"{type(example).__name__} as number {number}; give a list of them"
         ) from error
-    return Example(image, lat, lon)
+    return Example(as_photo(image), lat, lon)
 
 
 CREDIBLE_LEVELS = (0.5, 0.9)

@@ -141,6 +141,35 @@ def test_lists_of_find_and_of_windows_are_understood(album, typed, monkeypatch, 
         assert [row["source"] for row in rows_of(capsys.readouterr().out)] == names
 
 
+def test_a_list_of_powershell_is_read_and_a_photo_is_no_list(album, monkeypatch, capsys):
+    name = str(album / "0.png")
+    stream = SimpleNamespace(buffer=io.BytesIO(f"{name}\r\n{name}\r\n".encode("utf-16")))
+    monkeypatch.setattr(sys, "stdin", stream)
+    assert cli.main(["predict", "-", "--json"]) == 0
+    assert [row["source"] for row in rows_of(capsys.readouterr().out)] == [name, name]
+    stream.buffer = io.BytesIO((album / "0.png").read_bytes())
+    assert cli.main(["predict", "-"]) == 2
+    assert "expected a list of paths on standard input, got a photo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changed", ["bank.csv", "0.png", "2.png"])
+def test_a_run_on_other_files_of_the_same_names_does_not_go_on(
+    album, tmp_path, changed, monkeypatch, capsys
+):
+    copy = shutil.copytree(album, tmp_path / "album")
+    asked = ["predict", str(copy / "2.png"), str(copy / "3.png"), "--batch_size", "1"]
+    asked += ["--examples", str(copy / "bank.csv"), "--save", str(tmp_path / "out.csv")]
+    with monkeypatch.context() as patch:
+        stopped_after(1, patch)
+        assert cli.main(asked) == 130
+    if changed == "bank.csv":
+        (copy / changed).write_text((copy / changed).read_text().replace("0.png,", "0.png,-"))
+    else:
+        shutil.copy(album / "3.png", copy / changed)
+    assert cli.main(asked) == 2
+    assert "with other options, examples or photos" in capsys.readouterr().err
+
+
 def stopped_after(batches, monkeypatch):
     """Stop the command at a batch, as Ctrl-C does."""
     locate, done = cli._locate, []
@@ -269,6 +298,10 @@ def test_more_shots_than_examples_are_told(album, capsys):
         ("photos\\a.jpg", "write / in place of the backslashes"),
         ("\ufeffa.jpg", "byte order mark"),
         ("nowhere.jpg", "check the path"),
+        ("file:///tmp/a.jpg", "it is the address of a file here: write its path"),
+        ('"a.jpg"', "it is in quotes: write it without"),
+        ("a\x1b[31m.jpg", r"photo a\x1b[31m.jpg: expected a photo"),
+        ("x" * 5000, f"photo {'x' * 200}...: expected"),
     ],
 )
 def test_a_path_that_is_not_there_is_explained(name, words, capsys):
@@ -434,6 +467,7 @@ def test_a_foreign_file_is_not_taken_for_a_journal(album, tmp_path, text, capsys
         (("predict", "a.png", "--prompt", "Mars"), "expected prompt of"),
         (("predict", "a.png", "--steps", "0"), "steps of at least 1, got 0"),
         (("predict", "a.png", "--stepz", "1"), "see icgeo predict --help"),
+        (("predict", "a.png", "--config", "{album}/0.png"), "expected text in UTF-8 in the file"),
         (("predict", "a.png", "--select", "diverse"), "expected --shots with --select"),
         (("plan", "--quantization", "nf4"), "expected no quantization for a model of this size"),
         (("plan", "--device", "cuda:99"), "got cuda:99"),

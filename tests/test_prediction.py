@@ -1,5 +1,6 @@
 """Tests of examples and predictions, against closed forms and files on disk."""
 
+import io
 import json
 import math
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from icgeo.data.photos import as_photos
 from icgeo.prediction import Example, Prediction, as_examples
 from icgeo.sphere import AREA_KM2
 from icgeo.sphere.density import Density
@@ -77,7 +79,7 @@ def test_a_manifest_of_examples_needs_locations_and_stays_in_its_folder(manifest
         as_examples(outside)
     assert as_examples(outside, allow_outside=True)[0].lat == 1
     manifest.write_text("image,lat,lon\na.png,,\n")
-    with pytest.raises(ValueError, match="expected a location"):
+    with pytest.raises(ValueError, match="expected photos with locations, found none"):
         as_examples(manifest)
 
 
@@ -160,3 +162,14 @@ def test_a_prediction_is_built_of_its_density():
     nowhere = Prediction.from_density(density, point, legibility=0.01, seconds=1.0)
     assert not nowhere.located
     assert math.isnan(nowhere.lat)
+
+
+def test_streams_are_read_as_photos(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    with (tmp_path / "a.png").open("rb") as file:
+        photos = as_photos([io.BytesIO(data), file])
+    assert photos == as_photos(io.BytesIO(data)) * 2 == [data, data]
+    assert as_examples([(io.BytesIO(data), (1, 2))])[0].image == data
+    with pytest.raises(ValueError, match="got StringIO"):
+        as_photos(io.StringIO("a.png"))

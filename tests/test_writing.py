@@ -14,6 +14,17 @@ def test_a_file_is_replaced_when_it_is_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_link_is_followed(tmp_path):
+    (tmp_path / "folder").mkdir()
+    target, link = tmp_path / "folder/file.json", tmp_path / "link.json"
+    target.write_text("old")
+    link.symlink_to(target)
+    with write_atomically(link) as partial:
+        partial.write_text("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+
+
 def test_what_fails_leaves_the_earlier_file_alone(tmp_path):
     path = tmp_path / "numbers.json"
     path.write_text("old")

@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -24,6 +23,7 @@ from icgeo.data.table_files import (
     LATITUDE_COLUMNS,
     LONGEST_QUOTE,
     LONGITUDE_COLUMNS,
+    place_columns,
     plain,
     quoted,
     read_rows,
@@ -34,7 +34,7 @@ PHOTO_SUFFIXES = (
     *(".ppm", ".jp2", ".avif", ".heic", ".heif"),
 )
 MAX_REPORTED = 5
-_MISSING = ("", "nan", "na", "n/a", "null", "none")
+_MISSING = ("", "nan", "na", "n/a", "null", "none", "<na>", "-", "\\n")
 
 logger = logging.getLogger(__name__)
 
@@ -72,14 +72,15 @@ def read_manifest(
     JSON, JSON lines, or of places: GeoJSON, KML, waypoints of GPX. Columns go by name, as
     `icgeo.data.table_files` has them. The id is the id column's, or else the
     image as written; an id alone finds its photo without an ending. A row without a location
-    leaves both cells empty, or says exactly 0, 0, as receivers without a fix do. Whether the photos
-    exist is left to `read_photo`. In a folder all photos below it count but for hidden ones and
-    those of `@eaDir`, in order; locations come from the tags and ids are the relative paths.
+    leaves both cells empty, or says exactly 0, 0, as receivers without a fix do; the log counts
+    these. Whether the photos exist is left to `read_photo`. In a folder all photos below it count
+    but for hidden ones and those of `@eaDir`, in order; locations come from the tags and ids are
+    the relative paths.
 
     Args:
         path: a table or a folder.
         allow_outside: accept photos outside the manifest's folder, by whatever path or link.
-        require_location: refuse photos without a location.
+        require_location: leave out photos without a location, which are counted in the log.
         errors: raise one error for all bad rows, or skip each with a warning in the log.
 
     Raises:
@@ -101,9 +102,24 @@ def read_manifest(
         raise ManifestError("\n".join(lines))
     for line in lines:
         logger.warning("%s; skipped", line)
+    records = _placed(records, source, require_location)
     if not records:
-        raise ManifestError(f"{source}: expected photos, found none; add a row for each photo")
+        wanted = "photos with locations" if require_location else "photos"
+        remedy = "put some there" if source.is_dir() else "add a row for each photo"
+        raise ManifestError(f"{source}: expected {wanted}, found none; {remedy}")
     return records
+
+
+def _placed(records: list[Record], source: Path, require_location: bool) -> list[Record]:
+    """Take 0, 0 in a table for no location, and leave out those without, as the log counts."""
+    nowhere = sum(one.lat_lon == (0, 0) for one in records)
+    if nowhere and not source.is_dir():
+        logger.warning("%s: took %d rows at 0, 0 as without a location", source, nowhere)
+        records = [Record(x.id, x.path) if x.lat_lon == (0, 0) else x for x in records]
+    located = [one for one in records if one.lat_lon or not require_location]
+    if missing := len(records) - len(located):
+        logger.warning("%s: left out %d photos without a location", source, missing)
+    return located
 
 
 def _collect(
@@ -133,11 +149,7 @@ def _collect(
             padded = cells + [""] * len(header)
             id, image, lat, lon, *references = ("" if i is None else padded[i] for i in columns)
             photo = _photo_path(image, folder, root)
-            location = read_location(photo) if is_folder else _located(lat, lon, references)
-            if require_location and location is None:
-                raise ManifestError(
-                    "expected a location, found none (0, 0 is none); give latitude and longitude"
-                )
+            location = read_location(photo) if is_folder else to_location(lat, lon, references)
             if (first := places.setdefault(id or image, place)) != place:
                 raise ManifestError(
                     f"expected a new id, got {id or image!r} of {first} again; remove the row, or "
@@ -153,6 +165,8 @@ def _photo_path(text: str, folder: Path, root: Path | None) -> Path:
     """Return the path of a photo, which has to lie below `root` if there is one."""
     if not text:
         raise ManifestError("expected the path of a photo, got an empty cell; fill it")
+    if text.startswith("{"):
+        raise ManifestError(f"expected the path of a photo, got an object: {quoted(text)}")
     path = folder / text
     try:
         if not path.suffix and not path.exists():  # an id, as in OSV-5M
@@ -195,13 +209,14 @@ def _find_columns(names: list[str], source: Path, *, needs_places: bool) -> list
     """
     known = [plain(name) for name in names]
 
-    def find(options: tuple[str, ...]) -> int | None:
+    def find(options: Sequence[str | None]) -> int | None:
         name = next((option for option in options if option in known), None)
         if name is not None and known.count(name) > 1:
             raise ManifestError(f"expected one column {name!r}, got two; rename one")
         return None if name is None else known.index(name)
 
-    image, lat, lon = find(IMAGE_COLUMNS), find(LATITUDE_COLUMNS), find(LONGITUDE_COLUMNS)
+    image = find(IMAGE_COLUMNS)
+    lat, lon, *letters = (find([name]) for name in place_columns(known))
     if image is None:
         raise ManifestError(
             f"expected a header with a column of {IMAGE_COLUMNS[:5]} or others, got "
@@ -215,8 +230,7 @@ def _find_columns(names: list[str], source: Path, *, needs_places: bool) -> list
             raise ManifestError(f"{problem}; name the columns")
         if not {*known} <= {*IMAGE_COLUMNS, *ID_COLUMNS}:
             logger.warning("%s: %s; took all rows as without a location", source, problem)
-    references = [None if i is None else find((f"{known[i]}ref",)) for i in (lat, lon)]
-    return [find(ID_COLUMNS), image, lat, lon, *references]
+    return [find(ID_COLUMNS), image, lat, lon, *letters]
 
 
 def to_location(lat_text: str, lon_text: str, references: Sequence[str] = ("", "")) -> Place:
@@ -242,21 +256,6 @@ def to_location(lat_text: str, lon_text: str, references: Sequence[str] = ("", "
             f"expected longitude in [-180, 180] degrees, got {lon_text}; give it in degrees"
         )
     return lat, lon if -180 <= lon < 180 else (lon + 180) % 360 - 180
-
-
-def _located(lat_text: str, lon_text: str, references: Sequence[str]) -> Place:
-    """Read a location as `to_location`; exactly 0, 0 is none, as receivers without a fix write."""
-    location = to_location(lat_text, lon_text, references)
-    if location == (0, 0):
-        _warn_of_nowhere()
-        return None
-    return location
-
-
-@cache
-def _warn_of_nowhere() -> None:
-    """Warn once in a process."""
-    logger.warning("rows at exactly 0, 0 are taken for rows without a location")
 
 
 _EXIFTOOL = re.compile(r"""([\d.]+) deg ([\d.]+)' ([\d.]+)" ?([NSEW])?""")

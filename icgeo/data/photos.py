@@ -68,7 +68,6 @@ RAW_STARTS = (
     *(b"\0MRM", b"\0\0\0\x18ftypcrx ", b"II\x1a\0\0\0HEAPCCDR"),
 )
 """Of files of sensors of cameras, and how they begin. Most are TIFFs that begin with a preview."""
-
 DNG_VERSION, NEW_SUBFILE_TYPE = 50706, 254
 """Tags of TIFF; the last bit of the second says that a page is a preview."""
 
@@ -102,23 +101,26 @@ def read_photo(
     Raises:
         PhotoError: missing, empty, no photo, too large, broken, or an array of another kind.
     """
-    with _explained(_checked_kind(source)):
+    source = as_photo(source)
+    with _explained(source):
         image = _load(source, max_pixels, size_hint)
-        if warns_of_panorama and _is_panorama(image):
-            logger.warning("%s is a panorama all around; models see its middle", _name(source))
+        if warns_of_panorama and (is_whole := _is_panorama(image)) is not False:
+            kind = "panorama all around" if is_whole else "part of a panorama"
+            logger.warning("%s is a %s; models see its middle", _name(source), kind)
         photo = _to_srgb(_to_8_bit(image))
         photo.getexif()[Base.Orientation] = _tags(image).get(Base.Orientation, 1)
         return ImageOps.exif_transpose(photo)
 
 
-def _is_panorama(image: Image.Image) -> bool:
-    return abs(image.width - 2 * image.height) <= 0.04 * image.height and is_panorama(_xmp(image))
+def _is_panorama(image: Image.Image) -> bool | None:
+    xmp = _xmp(image)
+    return is_panorama(xmp, *image.size) if xmp else False
 
 
 def is_panorama_file(source: Photo) -> bool:
     """Say whether a photo is an equirectangular panorama, a `PhotoError` if it cannot be read."""
-    with _explained(_checked_kind(source)):
-        return _is_panorama(_load(source, MAX_PIXELS, READ_SIDE))
+    with _explained(as_photo(source)):
+        return _is_panorama(_load(source, MAX_PIXELS, READ_SIDE)) is True
 
 
 def read_for_model(source: Photo, side: int) -> Image.Image:
@@ -128,11 +130,15 @@ def read_for_model(source: Photo, side: int) -> Image.Image:
 
 def as_photos(photos: Any) -> list[Photo]:
     """Make a list of one photo or of several, or raise a `PhotoError` of what is neither."""
-    is_many = isinstance(photos, Iterable) and not isinstance(photos, _KINDS)
-    return [_checked_kind(photo) for photo in (photos if is_many else [photos])]
+    is_one = isinstance(photos, _KINDS) or hasattr(photos, "read")
+    is_many = isinstance(photos, Iterable) and not is_one
+    return [as_photo(photo) for photo in (photos if is_many else [photos])]
 
 
-def _checked_kind(source: Any) -> Photo:
+def as_photo(source: Any) -> Photo:
+    """Return a photo, of a stream its bytes, or raise a `PhotoError` of what is none."""
+    if hasattr(source, "read") and not isinstance(source, _KINDS):
+        source = data if isinstance(data := source.read(), bytes) else source
     if not isinstance(source, _KINDS):
         raise PhotoError(
             "expected a path, a Pillow picture or an array [height, width, 3], got "
@@ -147,7 +153,7 @@ def content_key(photo: Photo) -> str:
     photo = _file_of_unread(photo) or photo
     if isinstance(photo, str | Path | StoredPhoto):
         path = photo.path if isinstance(photo, StoredPhoto) else Path(photo)
-        state = path.stat() if path.exists() else None
+        state = path.stat() if os.path.exists(path) else None  # noqa: PTH110  # any name
         return repr((photo, state and (state.st_mtime_ns, state.st_size)))
     kind = "" if isinstance(photo, bytes) else repr((photo.size, str(getattr(photo, "dtype", ""))))
     content = photo if isinstance(photo, bytes) else photo.tobytes()
@@ -187,7 +193,8 @@ def _location_of(image: Image.Image) -> Place:
 def _xmp(image: Image.Image) -> str | bytes:
     xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
     is_text = isinstance(xmp, str | bytes)  # a TIFF may have numbers there
-    return xmp if xmp and is_text else b"".join(_raw_profiles(image))
+    profiles = (one for one in _raw_profiles(image) if not one.startswith(b"Exif\0\0"))
+    return xmp if xmp and is_text else max(profiles, key=len)
 
 
 def _raw_profiles(image: Image.Image) -> Iterator[bytes]:
@@ -195,7 +202,7 @@ def _raw_profiles(image: Image.Image) -> Iterator[bytes]:
     for kind in ("APP1", "exif", "xmp"):
         *_, digits = str(image.info.get(f"Raw profile type {kind}", "")).strip().split("\n", 2)
         with suppress(ValueError):
-            yield bytes.fromhex(digits)
+            yield bytes.fromhex(digits).removeprefix(b"http://ns.adobe.com/xap/1.0/\0")
 
 
 @contextmanager
@@ -219,7 +226,8 @@ def _name(source: Photo) -> str:
         return f"photo in {source.path} at byte {source.offset}"
     if isinstance(source, np.ndarray):
         return f"photo in an array of {source.dtype} {source.shape}"
-    return f"photo {getattr(source, 'filename', '') or source!s}"
+    name = str(getattr(source, "filename", "") or source)
+    return f"photo {name if len(name) <= 200 else name[:200] + '...'}"
 
 
 def _load(source: Photo, max_pixels: int, size_hint: int | None) -> Image.Image:
@@ -273,6 +281,8 @@ def why_missing(path: str | Path) -> str:
     text = str(path)
     forms = [unicodedata.normalize(form, text) for form in ("NFC", "NFD")]
     odd = {
+        "it is the address of a file here: write its path": text.lower().startswith("file:"),
+        "it is in quotes: write it without": text[:1] in ("'", '"') and text[-1:] == text[:1],
         "it is an address: download the file first": re.match(r"[a-z]{2,}:/", text, re.IGNORECASE),
         "it begins with a byte order mark: save the list without one": text.startswith("\ufeff"),
         "the shell replaces ~ at the start of a word only, outside quotes: write the whole path":
@@ -342,8 +352,8 @@ def _identify(stream: _Stream, max_pixels: int) -> Image.Image:
             return _checked_size(image, max_pixels)
     if prefix[4:8] == b"ftyp":
         raise PhotoError(
-            "expected a photo, found HEIC or a video; install pillow-heif (pip install "
-            "pillow-heif), with which HEIC is read, or convert it to JPEG"
+            f"expected a photo, found HEIC or a video ({prefix[8:12]!r}); for HEIC install "
+            "pillow-heif (pip install pillow-heif), or convert it; of a video take pictures"
         )
     raise PhotoError(
         f"expected a photo ({', '.join(FORMATS)}), found a file that starts with {prefix!r}; "

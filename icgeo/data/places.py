@@ -8,14 +8,24 @@ import json
 import logging
 import math
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from html import unescape
 from pathlib import Path
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers.expat import ExpatError, ParserCreate
 
 from PIL.ExifTags import GPS
 
 TAKEOUT = ".supplemental-metadata"
 TAKEOUT_LENGTH = 46
 """Characters that Google Takeout leaves of a name before `.json`."""
+EDITED = (
+    *("edited", "bearbeitet", "modifié", "ha editado", "editat", "modificato", "bewerkt"),
+    *("edytowane", "編集済み", "effects"),
+)
+"""What Google Photos puts behind the names of edited photos."""
 
 Place = tuple[float, float] | None
 logger = logging.getLogger(__name__)
@@ -39,29 +49,70 @@ def parse_location(tags: Mapping[int, object]) -> Place:
 def parse_xmp(xmp: str | bytes) -> Place:
     """Read (latitude, longitude) from XMP: `exif:GPSLatitude` ("48,51.5N") or `drone-dji:` degrees.
 
-    So do the files that programs write beside photos.
+    So do the files that programs write beside photos. What the photo itself has counts, else
+    IPTC's place where it was made; what ingredients and texts in it have does not.
     """
-    text = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else xmp
-    cells = {(side + ref).lower(): value for side, ref, value in _XMP.findall(text)}
-    lat, lon = (
-        _xmp_degrees(cells.get(side), cells.get(f"{side}ref", ""), letters)
-        for side, letters in (("lat", "NS"), ("lon", "EW"))
+    for values in _xmp_properties(xmp):
+        for name in ("exif:gps", "drone-dji:gps"):
+            lat = _xmp_degrees(values, f"{name}latitude", letters="NS")
+            lon = _xmp_degrees(values, f"{name}longitude", letters="EW")
+            if place := _legal(lat, lon):
+                return place
+    return None
+
+
+def is_panorama(xmp: str | bytes, width: int, height: int) -> bool | None:
+    """Say whether a photo is an equirectangular panorama (Google's GPano), None of a part."""
+    values = {name: value for level in _xmp_properties(xmp)[::-1] for name, value in level.items()}
+    if values.get("gpano:projectiontype", "").lower() != "equirectangular":
+        return False
+    sizes = (
+        (values.get(f"gpano:{kind}{side}pixels") for kind in ("fullpano", "croppedareaimage"))
+        for side in ("width", "height")
     )
-    return _legal(lat, lon)
+    is_cut = any(_number(full) > 1.02 * _number(shown) for full, shown in sizes)
+    return None if is_cut or abs(width - 2 * height) > 0.04 * height else True
 
 
-_XMP = re.compile(
-    r"""(?<!/)\b(?:exif|drone-dji):gps(lat|lon)\w*tude(ref)?(?:\s*=\s*["']|\s*>)"""
-    r"""\s*([^\s"'<][^"'<]*)""",
-    re.IGNORECASE,
-)
-_PANORAMA = re.compile(r"GPano:ProjectionType(?:\s*=\s*[\"']|>)\s*equirectangular", re.IGNORECASE)
+_NAMESPACES = {
+    "http://ns.adobe.com/exif/1.0/": "exif",
+    "http://www.dji.com/drone-dji/1.0/": "drone-dji",
+    "http://ns.google.com/photos/1.0/panorama/": "gpano",
+}
+_OWN = ("xmpmeta", "xapmeta", "RDF", "Description", "LocationCreated", "Bag", "Seq", "li")
+"""Elements that hold what is said of the photo itself; any root does."""
 
 
-def is_panorama(xmp: str | bytes) -> bool:
-    """Say whether XMP calls a photo an equirectangular panorama (Google's GPano)."""
-    text = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else xmp
-    return _PANORAMA.search(text) is not None
+def _xmp_properties(xmp: str | bytes) -> list[dict[str, str]]:
+    """Read the properties of a photo, names in lower case, level by level of the elements.
+
+    What breaks off is read as far as it goes; a prefix that is not declared is the usual one.
+    """
+    if isinstance(xmp, bytes):
+        is_wide = xmp.startswith((b"\xff\xfe", b"\xfe\xff"))
+        xmp = xmp.decode("utf-16" if is_wide else "utf-8", "replace")
+    builder, parser, made = TreeBuilder(), ParserCreate(), list[Element]()
+    parser.StartElementHandler = lambda *tag: made.append(builder.start(*tag))
+    parser.EndElementHandler, parser.CharacterDataHandler = builder.end, builder.data
+    with suppress(ExpatError):
+        parser.Parse(xmp.strip("\ufeff\0 \r\n\t").encode("utf-8", "replace"), True)
+    prefixes = {
+        name.removeprefix("xmlns:"): _NAMESPACES[uri]
+        for element in made
+        for name, uri in element.items()
+        if uri in _NAMESPACES
+    }
+    levels, elements = list[dict[str, str]](), made[:1]
+    while elements:
+        levels.append({})
+        children = [child for element in elements for child in element]
+        attributes = (pair for element in elements for pair in element.items())
+        for name, value in (*attributes, *((child.tag, child.text or "") for child in children)):
+            prefix, _, local = name.rpartition(":")
+            key = f"{prefixes.get(prefix, prefix)}:{local}".lower()
+            levels[-1].setdefault(key.replace("longtitude", "longitude"), value.strip())  # DJI
+        elements = [child for child in children if child.tag.rpartition(":")[2] in _OWN]
+    return levels
 
 
 def read_beside(photo: Path) -> Place:
@@ -70,14 +121,18 @@ def read_beside(photo: Path) -> Place:
     XMP counts first; of the JSON `geoData`, then `geoDataExif`. A broken file is told in the log.
     """
     xmp = (f"{stem}{suffix}" for stem in (photo.name, photo.stem) for suffix in (".xmp", ".XMP"))
-    for name in dict.fromkeys((*xmp, *takeout_names(photo.name))):
+    names = (*xmp, *takeout_names(photo.name))
+    forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD") for name in names)
+    for name in dict.fromkeys((*names, *forms)):
         path = photo.with_name(name)
         try:
             if not path.is_file():
                 continue
             data = path.read_bytes()
             is_json = path.suffix == ".json"
-            if place := _parse_takeout(data, photo.name) if is_json else parse_xmp(data):
+            if is_json and not _is_titled(values := json.loads(data), photo.name, name):
+                continue
+            if place := _parse_takeout(values) if is_json else parse_xmp(data):
                 return place
         except (OSError, ValueError, RecursionError) as error:
             logger.warning("ignored %s, which cannot be read: %s", path, error)
@@ -88,20 +143,28 @@ def takeout_names(name: str) -> Iterator[str]:
     """Name the files in which Google Takeout may tell of a photo, the likely ones first.
 
     `a.jpg.supplemental-metadata.json` is cut anywhere to keep names short, was `a.jpg.json` before,
-    has the number of `a(1).jpg` before its ending, and is that of `a.jpg` for `a-edited.jpg`.
+    has the number of `a(1).jpg` before its ending, and is that of `a.jpg` for `a-edited.jpg`; it
+    may be `a.json`, too.
     """
-    stem, dot, suffix = name.rpartition(".")
-    parts = re.fullmatch(r"(.*?)(?:-edited)?(\(\d+\))?", stem, re.DOTALL)
-    original, number = parts.groups("") if parts else (stem, "")
-    for whole, end in ((name, ""), (f"{original}{dot}{suffix}", number)):
+    original, number = _original(name)
+    for whole, end in ((name, ""), (original, number)):
         for length in range(len(TAKEOUT), -1, -1):
             yield f"{(whole + TAKEOUT[:length])[:TAKEOUT_LENGTH]}{end}.json"
+    yield f"{Path(name).stem}.json"
 
 
-def _parse_takeout(text: bytes, photo: str) -> Place:
-    values = json.loads(text)
-    if not isinstance(values, dict) or not _is_titled(values, photo):
-        return None
+_EDITED = re.compile(rf"(.*?)(?:-(?:{'|'.join(EDITED)}))?(\(\d+\))?", re.DOTALL)
+
+
+def _original(name: str) -> tuple[str, str]:
+    """Return the name that a photo had before it was edited, without its number, and this."""
+    stem, dot, suffix = unicodedata.normalize("NFC", name).rpartition(".")
+    parts = _EDITED.fullmatch(stem)
+    original, number = parts.groups("") if parts else (stem, "")
+    return f"{original}{dot}{suffix}", number
+
+
+def _parse_takeout(values: Mapping[str, object]) -> Place:
     for name in ("geoData", "geoDataExif"):
         if isinstance(place := values.get(name), dict):
             lat, lon = (_number(place.get(side)) for side in ("latitude", "longitude"))
@@ -110,13 +173,17 @@ def _parse_takeout(text: bytes, photo: str) -> Place:
     return None
 
 
-def _is_titled(values: Mapping[str, object], photo: str) -> bool:
-    """Say whether the title, the name before it was cut, may be that of a photo."""
-    title = values.get("title")
-    original = re.sub(r"(-edited)?(\(\d+\))?(\.\w*)?$", "", photo)
-    title_plain, original = (re.sub(r"\W", "_", text) for text in (str(title), original))
-    is_whole = len(photo) <= TAKEOUT_LENGTH or title is None
-    return is_whole or title_plain.startswith(original)
+def _is_titled(values: object, photo: str, beside: str) -> bool:
+    """Say whether the title in JSON, the name before it was cut, may be that of a photo."""
+    if not isinstance(values, dict):
+        return False
+    if (title := values.get("title")) is None:
+        return beside != f"{Path(photo).stem}.json" or "." not in photo
+    names = (_original(unescape(str(title)))[0], _original(photo)[0])
+    whole, original = (re.sub(r"\W", "_", name) for name in names)
+    if len(photo) > TAKEOUT_LENGTH:
+        return whole.startswith(re.sub(r"\W", "_", Path(names[1]).stem))
+    return whole == original
 
 
 def _legal(lat: float | None, lon: float | None, *, is_measured: bool = False) -> Place:
@@ -128,17 +195,19 @@ def _legal(lat: float | None, lon: float | None, *, is_measured: bool = False) -
     return lat, lon if lon < 180 else -180.0
 
 
-def _xmp_degrees(text: str | None, reference: str, letters: str) -> float | None:
+def _xmp_degrees(values: Mapping[str, str], name: str, *, letters: str) -> float | None:
     """Return a coordinate of XMP in degrees: a number, or degrees and minutes with a letter.
 
-    A letter beside it, `reference`, is of a number without its own.
+    A letter beside it, in `name` with "ref", is of a number without its own.
     """
-    if text is None:
+    if name not in values:
         return None
-    text = text.strip().upper()
+    text = values[name].upper()
     letter = text[-1:] if text[-1:] in tuple(letters) else ""
     parts = [_number(part) for part in text.removesuffix(letter).split(",")]
-    letter = letter or reference.strip().upper()[:1]
+    letter = letter or values.get(f"{name}ref", "").upper()[:1]
+    if not all(abs(part) <= 60 for part in parts[1:]):
+        return None
     size = sum(abs(part) / 60**power for power, part in enumerate(parts))
     return -size if letter == letters[1] or text.startswith("-") else size
 

@@ -34,13 +34,24 @@ LONGITUDE_COLUMNS = (
 )
 """Names of columns, the first of which counts: those of GBIF, exiftool, iNaturalist, Mapillary,
 OSV-5M and Flickr among them."""
+LATITUDE_LETTERS, LONGITUDE_LETTERS = (
+    (*(f"{name}{end}" for end in ("ref", "dir", "direction", "hemisphere") for name in names), bare)
+    for names, bare in ((LATITUDE_COLUMNS, "ns"), (LONGITUDE_COLUMNS, "ew"))
+)
+"""Names of columns of N or S, and of E or W, beside unsigned numbers."""
+PLACE_COLUMNS = {*LATITUDE_COLUMNS, *LONGITUDE_COLUMNS, *LATITUDE_LETTERS, *LONGITUDE_LETTERS}
 LISTS = ("images", "data", "results", "photo", "photos", "items")
 """What JSON calls the list of its rows."""
-SHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-"""How files of Excel and LibreOffice begin."""
-MAPS = (".kmz", ".gpkg", ".shp")
+OTHERS = {
+    **dict.fromkeys((b"PK\x03\x04", b"\xd0\xcf\x11\xe0"), "a spreadsheet or an archive"),
+    **dict.fromkeys((b"\xff\xfe", b"\xfe\xff"), "text in UTF-16"),
+    **{b"\xff\xd8\xff": "a photo", b"\x89PNG": "a photo", b"\x1f\x8b": "gzip, to be unpacked"},
+    **{b"ARROW1": "Feather", b"SQLite": "SQLite", b"\x80\x04": "a pickle", b"\x80\x05": "a pickle"},
+}
+"""How files begin that are no tables here, those of Excel and LibreOffice among them."""
+MAPS = (".kmz", ".gpkg", ".shp", ".fgb")
 """Endings of files that GDAL reads, and that begin with bytes."""
-JSONS = (".json", ".geojson", ".jsonl", ".ndjson")
+JSONS = (".json", ".geojson", ".geojsons", ".jsonl", ".ndjson")
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", *JSONS, ".kml", ".gpx", *MAPS)
 """Endings of tables."""
 LONGEST_QUOTE = 200
@@ -59,6 +70,33 @@ def plain(name: object) -> str:
     return re.sub(r"[\s_.:/-]+", "", str(name)).lower()
 
 
+def place_columns(names: Iterable[str]) -> list[str | None]:
+    """Find the plain names of latitude and longitude, of one naming, and of the letters of each.
+
+    Raises:
+        TableError: there are several, of which none is named as one of the other axis.
+    """
+    known = {*names}
+    lats, lons = (
+        [name for name in columns if name in known]
+        for columns in (LATITUDE_COLUMNS, LONGITUDE_COLUMNS)
+    )
+    naming = {name: _AXIS.sub(r"\2", name) for name in (*lats, *lons)}
+    pairs = [(lat, lon) for lat in lats for lon in lons if naming[lat] == naming[lon]]
+    if lats and lons and not pairs and len(naming) > 2:
+        raise TableError(
+            f"expected latitude and longitude of one naming, got {lats} and {lons}; leave some out"
+        )
+    found: list[str | None] = [*pairs[0]] if pairs else [next(iter(x), None) for x in (lats, lons)]
+    for name, letters in zip(tuple(found), (LATITUDE_LETTERS, LONGITUDE_LETTERS), strict=True):
+        options = (one for one in (f"{name}ref", *letters) if name and one in known)
+        found.append(next(options, None))
+    return found
+
+
+_AXIS = re.compile("(lat|long|lon|lng)(itude)?")
+
+
 def quoted(value: object) -> str:
     """Return what a message quotes of a value."""
     text = repr(value)
@@ -71,14 +109,16 @@ def read_rows(path: Path) -> Rows:
     Raises:
         TableError: another format, or one that is broken.
     """
+    if not path.is_file():
+        raise TableError("expected a table, got a pipe or a device; save it to a file first")
     with path.open("rb") as stream:
         start = stream.read(1024)
-    text, suffix = start.removeprefix(b"\xef\xbb\xbf").lstrip(), path.suffix.lower()
-    if start.startswith(SHEETS) and suffix not in MAPS:
+    text, suffix = start.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n\x1e"), path.suffix.lower()
+    kind = next((kind for head, kind in OTHERS.items() if start.startswith(head)), None)
+    if kind and suffix not in (*MAPS, ".kml", ".gpx"):
         raise TableError(
-            f"expected CSV, Parquet, JSON or KML, got a spreadsheet or an archive ({path.suffix}); "
-            "save as CSV UTF-8, or convert it: pandas.read_excel reads it, and "
-            "to_csv(index=False) writes it"
+            f"expected CSV, Parquet, JSON or KML, got {kind} ({path.suffix}); save as CSV UTF-8, "
+            "or convert it: pandas.read_excel reads a sheet, and to_csv(index=False) writes it"
         )
     is_parquet = start.startswith(b"PAR1")
     is_json = text.startswith((b"{", b"[")) or suffix in JSONS
@@ -96,7 +136,10 @@ def read_rows(path: Path) -> Rows:
     except TableError:
         raise
     except (OSError, ValueError, RuntimeError) as error:  # of a parser of foreign data
-        raise TableError(f"expected {name}, got {one_line(error)[:LONGEST_QUOTE]}") from error
+        found = one_line(error)[:LONGEST_QUOTE]
+        if "correct driver" in found:  # nobody has one
+            found = f"a file that begins with {text[:40].decode('utf-8', 'replace')!r}"
+        raise TableError(f"expected {name}, got {found}") from error
 
 
 def _csv_rows(path: Path) -> Rows:
@@ -132,12 +175,12 @@ def _parquet_rows(path: Path) -> Rows:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
-    known = {*IMAGE_COLUMNS, *ID_COLUMNS, *LATITUDE_COLUMNS, *LONGITUDE_COLUMNS}
+    known = {*IMAGE_COLUMNS, *ID_COLUMNS, *PLACE_COLUMNS}
     try:
         with ParquetFile(path) as file:
             schema = file.schema_arrow
             names = schema.names
-            columns = [name for name in names if plain(name).removesuffix("ref") in known]
+            columns = [name for name in names if plain(name) in known]
             if b"geo" in (schema.metadata or {}) and not _has_places(names):
                 yield from _geoparquet_rows(path, columns, schema.metadata[b"geo"])
                 return
@@ -162,14 +205,14 @@ def _geoparquet_rows(path: Path, columns: list[str], geo: bytes) -> Rows:
     try:
         geometry = json.loads(geo)["primary_column"]
         frame = geopandas.read_parquet(path, columns=[*dict.fromkeys((*columns, geometry))])
-        return _frame_rows(_with_places(frame))
+        return _frame_rows(_with_places(frame, path))
     except Exception as error:  # libraries raise nearly anything on damaged metadata
         raise TableError(f"expected GeoParquet, got {one_line(error)[:LONGEST_QUOTE]}") from error
 
 
 def _json_rows(path: Path) -> Rows:
     """Read objects: a list of them, or one a line; GeoJSON is for GDAL."""
-    text = path.read_text(encoding="utf-8-sig")
+    text = path.read_text(encoding="utf-8-sig").replace("\x1e", "")  # RFC 8142
     try:
         rows = json.loads(text)
     except json.JSONDecodeError as error:
@@ -216,8 +259,7 @@ def _with_point(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _has_places(names: Iterable[str]) -> bool:
     """Say whether columns tell places."""
-    known = {plain(name) for name in names}
-    return bool(known & {*LATITUDE_COLUMNS} and known & {*LONGITUDE_COLUMNS})
+    return None not in place_columns(map(plain, names))[:2]
 
 
 def _cells(rows: Iterable[Mapping[Any, Any]]) -> Rows:
@@ -242,14 +284,21 @@ def _map_rows(path: Path) -> Rows:
         frames = [geopandas.read_file(path, layer=layer, on_invalid="warn") for layer in places]
     for warning in caught:
         logger.warning("%s: %s", path, warning.message)
-    if not len(layers):
-        raise TableError("expected places of photos, got a map without any; add a point a photo")
     if not any(len(frame) for frame in frames) and len(places) < len(layers):
         raise TableError(
             "expected waypoints, got tracks, which tell no photo; `exiftool -geotag` writes places "
             "of a track into photos by their times"
         )
-    return _frame_rows(pandas.concat([_with_places(one) for one in frames], ignore_index=True))
+    frames = [one for one in (_with_places(frame, path) for frame in frames) if len(one)]
+    if not frames:
+        raise TableError(
+            "expected places of photos, got a map without any; export it whole, a point a photo"
+        )
+    frame = pandas.concat(frames, ignore_index=True)
+    if (link := "link1_href") in frame:  # of GPX, often that of a page
+        is_photo = [isinstance(one, str) and (path.parent / one).is_file() for one in frame[link]]
+        frame["name"] = frame[link].where(is_photo, frame["name"])
+    return _frame_rows(frame)
 
 
 def _frame_rows(frame: Any) -> Rows:
@@ -262,16 +311,20 @@ _TRACKS = ("routes", "tracks", "route_points", "track_points")
 """Layers of GPX that hold no places of photos."""
 
 
-def _with_places(frame: Any) -> Any:
-    """Put latitude and longitude of points beside the other columns, if these do not tell them."""
+def _with_places(frame: Any, path: Path) -> Any:
+    """Put latitude and longitude of points beside the other columns, if these do not tell them.
+
+    Lines and areas, which tell no photo, are left out and counted in the log.
+    """
     if not hasattr(frame, "to_crs"):  # a table in a GeoPackage, without geometry
         return frame
     columns = frame.drop(columns=frame.geometry.name)
     if _has_places(columns.columns):
         return columns
-    shapes = (frame.to_crs("EPSG:4326") if frame.crs else frame).geometry
-    is_point = shapes.geom_type == "Point"
-    points, kinds = shapes.where(is_point), shapes.geom_type
-    # what is no point is refused as what is no number
-    lat, lon = (side.astype(object).where(is_point, kinds) for side in (points.y, points.x))
-    return columns.assign(latitude=lat, longitude=lon)
+    kinds = frame.geometry.geom_type
+    is_other = kinds.notna() & (kinds != "Point")
+    if is_other.any():
+        names = ", ".join(sorted({*kinds[is_other]}))
+        logger.warning("%s: left out %d that are no points (%s)", path, is_other.sum(), names)
+    points = (frame.to_crs("EPSG:4326") if frame.crs else frame).geometry[~is_other]
+    return columns[~is_other].assign(latitude=points.y, longitude=points.x)

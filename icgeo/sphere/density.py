@@ -110,7 +110,11 @@ class Density:
 
     @classmethod
     def from_region(cls, region: Any, nside: int = 64) -> "Density":
-        """Spread the mass evenly over a region, as `probability_within` takes it."""
+        """Spread the mass evenly over a region, as `probability_within` takes it.
+
+        Cells at its border have mass by their share in it, but it is spread over all of the cell:
+        `probability_within` the region is below 1, by so much as the cells are coarse for it.
+        """
         from icgeo.sphere.regions import cell_shares  # shapely is not always needed
 
         return cls(cell_shares(region, nside))

@@ -26,6 +26,8 @@ Bounds = tuple[float, float, float, float]
 """South, west, north, east in degrees."""
 KNOWN = ("UNIQ", "PIXEL", "PROB", "PROBDENSITY")
 """Columns that are read."""
+EQUATORIAL = ("C", "CELESTIAL", "Q", "EQUATORIAL", "ICRS")
+"""Frames (COORDSYS) that have longitude and latitude, the last within 0.1 arc seconds."""
 MOST_LEVEL = 10
 """Cells of several orders are spread over those of nside 2^10 at most."""
 
@@ -41,8 +43,14 @@ def _is_fits(path: Path) -> bool:
     return not name.endswith(".parquet")
 
 
+def _check_folder(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise ValueError(f"expected a folder {path.parent} to save {path.name} in; make it first")
+
+
 def save(mass: Mass, path: Path) -> None:
     """Write to a file that `load` reads, its format told by its ending."""
+    _check_folder(path)
     nside = math.isqrt(len(mass) // 12)
     if not is_multi_order(path):
         header = {"ORDERING": "NESTED", "NSIDE": nside, "INDXSCHM": "IMPLICIT"}
@@ -62,6 +70,7 @@ def is_multi_order(path: Path) -> bool:
 
 def save_multi_order(uniq: Any, mass: Any, path: Path, *, order: int = 0) -> None:
     """Write cells of several orders, as they are; FITS says that their map is of `order`, too."""
+    _check_folder(path)
     levels = levels_of(uniq)
     if _is_fits(path):
         density = mass * 12 * 4.0**levels / (4 * math.pi)
@@ -96,6 +105,8 @@ def load(path: Path) -> Mass:
     if levels.max() > finest:
         logger.warning("summed cells finer than nside %d", 2**finest)
     mass, covered = spread(rows["UNIQ"], _masses(rows), finest)
+    if covered.min() < 1 - 1e-9 and _is_fits(path):  # in Parquet these have no mass
+        logger.warning("%s: took cells that are missing as without mass", path)
     if covered.max() > 1 + 1e-9:
         raise ValueError("expected cells that do not overlap, got some twice; leave one out")
     return torch.from_numpy(mass)
@@ -119,7 +130,8 @@ def _masses(rows: Columns) -> Any:
 def _read(path: Path) -> tuple[Columns, Columns]:
     """Read the header and the columns of a sky map; Parquet under the names that FITS has."""
     if not path.is_file():
-        raise ValueError("expected a file, found none; check the path")
+        found = "a folder" if path.is_dir() else "none"
+        raise ValueError(f"expected a file, found {found}; check the path (~ stands for itself)")
     expected, read = "GeoParquet with columns uniq and mass", _parquet_columns
     if _is_fits(path):
         expected, read = "a sky map, a table in FITS", _fits_columns
@@ -131,12 +143,13 @@ def _read(path: Path) -> tuple[Columns, Columns]:
         raise ValueError(f"expected {expected}, got {one_line(error)[:200]}") from error
     if any("truncated" in str(warning.message) for warning in caught):
         raise ValueError(f"expected {expected}, got a file that breaks off; fetch it again")
-    if (frame := str(header.get("COORDSYS", "C")).strip().upper()) not in ("C", "CELESTIAL"):
+    if (frame := str(header.get("COORDSYS", "C")).strip().upper()) not in EQUATORIAL:
         raise ValueError(
             f"expected COORDSYS C (longitude and latitude), got {frame!r}; turn the map first, as "
             "with healpy.Rotator"
         )
-    if others := [name for name in rows if name not in KNOWN]:
+    unread = {"PROBDENSITY"} if "PROB" in rows else set[str]()
+    if others := [name for name in rows if name not in KNOWN or name in unread]:
         logger.warning("%s: left out the columns %s", path, ", ".join(others)[:200])
     ordering = header["ORDERING"] = str(header.get("ORDERING", "")).strip().upper()
     needed = {"NESTED": set[str](), "RING": set[str](), "NUNIQ": {"UNIQ"}}
@@ -153,9 +166,11 @@ def _fits_columns(path: Path) -> tuple[Columns, Columns]:
 
     # astropy would leave a file that it refuses open
     with path.open("rb") as stream, fits.open(stream, memmap=False) as tables:
-        table = next((one for one in tables if isinstance(one, fits.BinTableHDU)), None)
+        table, *more = [one for one in tables if isinstance(one, fits.BinTableHDU)] or [None]
         if table is None:
             raise ValueError("images alone; a picture of the sky is no sky map")
+        if more:
+            logger.warning("%s: left out %d tables behind the first", path, len(more))
         values = {name: np.array(table.data[name]).ravel() for name in table.columns.names}
         return dict(table.header), _numbers(values)
 
@@ -194,6 +209,8 @@ def _flat(pixels: Any, values: Any, nside: Any, *, is_ring: bool) -> Mass:
             f"expected values of all pixels of nside {side}, or a column PIXEL of numbers of them, "
             f"got {len(values)} values"
         )
+    if len(np.unique(pixels)) < len(pixels):
+        raise ValueError("expected cells that do not overlap, got some twice; leave one out")
     mass = np.bincount(pixels.astype(int), values, len(cells))
     if is_ring:
         mass = mass[grid(side).nested_to_ring(cells)]

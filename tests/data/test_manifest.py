@@ -13,6 +13,7 @@ from PIL.ExifTags import GPS, IFD
 from pyarrow import parquet
 
 from icgeo.data.manifest import ManifestError, Record, read_manifest
+from icgeo.prediction import as_examples
 
 ROWS = [("a.jpg", 48.85, 2.35), ("sub/b.jpg", -33.8688, 151.2093)]
 HEADER = ("image", "latitude", "longitude")
@@ -104,7 +105,7 @@ class TestCsv:
         records = [Record(row[0], tmp_path / row[0]) for row in rows]
         path = write_csv(tmp_path, rows=rows)
         assert read_manifest(path) == records
-        assert "row 2: expected a location, found none" in message(path, require_location=True)
+        assert "expected photos with locations, found none" in message(path, require_location=True)
         path = write_csv(tmp_path, header=("image",), rows=[row[:1] for row in rows])
         assert read_manifest(path) == records
 
@@ -349,9 +350,6 @@ class TestFolder:
             Record("b.jpg", tmp_path / "b.jpg", 48.5, 2.25),
             Record("c.jpg", tmp_path / "c.jpg"),
         ]
-        with pytest.raises(ManifestError, match=r"c\.jpg: expected a location, found none"):
-            read_manifest(tmp_path, require_location=True)
-        assert len(read_manifest(tmp_path, require_location=True, errors="skip")) == 2
 
     def test_photos_that_cannot_be_read(self, tmp_path: Path):
         save_photo(tmp_path / "a.jpg", (48.5, 2.25))
@@ -369,7 +367,7 @@ class TestFolder:
         assert read_manifest(folder, allow_outside=True)[0].lat == 48.5
 
     def test_a_folder_without_photos(self, tmp_path: Path):
-        assert "expected photos, found none" in message(tmp_path)
+        assert "expected photos, found none; put some there" in message(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -387,12 +385,26 @@ def test_columns_of_gbif_and_exiftool_are_known(header, tmp_path):
     assert record.lat_lon == (-33.86, 151.21)
 
 
-def test_rows_at_exactly_zero_have_no_location(tmp_path):
+def test_rows_at_exactly_zero_have_no_location(tmp_path, caplog):
     path = tmp_path / "m.csv"
-    path.write_text("image,lat,lon\na.jpg,0,0.0\nb.jpg,0,0.1\n")
-    assert [record.lat_lon for record in read_manifest(path)] == [None, (0.0, 0.1)]
-    with pytest.raises(ManifestError, match=r"row 2: expected a location, .*0, 0 is none"):
-        read_manifest(path, require_location=True)
+    path.write_text("image,lat,lon\na.jpg,0,0.0\nb.jpg,0,0.1\nc.jpg,,\n")
+    assert [record.lat_lon for record in read_manifest(path)] == [None, (0.0, 0.1), None]
+    assert "took 1 rows at 0, 0 as without a location" in caplog.text
+
+
+def test_photos_without_a_place_are_left_out_of_examples_and_counted(tmp_path, caplog):
+    names = ("a.jpg", "b.jpg", "c.jpg")
+    for name, place in zip(names, [(48.5, 2.25), (0.0, 0.0), None], strict=True):
+        save_photo(tmp_path / name, place)
+    path = tmp_path / "m.csv"
+    path.write_text("image,lat,lon\na.jpg,48.5,2.25\nb.jpg,0,0\nc.jpg,,\n")
+    for source in (tmp_path, path):
+        caplog.clear()
+        (example,) = as_examples(source)
+        assert (example.lat, example.lon) == (48.5, 2.25)
+        assert f"{source}: left out 2 photos without a location" in caplog.text
+    (told,) = as_examples([(tmp_path / "b.jpg", (0, 0))])
+    assert (told.lat, told.lon) == (0, 0), "the caller's word"
 
 
 def test_an_id_finds_its_photo_without_an_ending(tmp_path):

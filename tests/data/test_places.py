@@ -17,7 +17,7 @@ XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description {}/></x:xmpmeta>'
 XMP_PARIS = XMP.format('exif:GPSLatitude="48.858" exif:GPSLongitude="2.352"')
 
 
-def takeout(place=PARIS, exif=(0.0, 0.0), title="x"):
+def takeout(place=PARIS, exif=(0.0, 0.0), title=None):
     parts = zip(("geoData", "geoDataExif"), (place, exif), strict=True)
     return json.dumps(
         {"title": title} | {name: {"latitude": lat, "longitude": lon} for name, (lat, lon) in parts}
@@ -55,6 +55,11 @@ LONGER = "PXL_20230709_123456789.PORTRAIT-01.COVER~2.jpg"
         ("IMG(1).jpg", "IMG(1).jpg.json"),
         ("IMG-edited.jpg", "IMG.jpg.json"),
         ("IMG-edited(2).jpg", "IMG.jpg.supplemental-metadata(2).json"),
+        ("IMG-bearbeitet.jpg", "IMG.jpg.json"),
+        ("IMG-modifi\u00e9(2).jpg", "IMG.jpg(2).json"),
+        ("IMG.jpg", "IMG.json"),
+        ("\u00e9.jpg", "e\u0301.jpg.json"),
+        ("a&b.jpg", "a&b.jpg.json"),
         ("no ending", "no ending.json"),
     ],
 )  # fmt: skip
@@ -64,6 +69,22 @@ def test_json_of_takeout_is_found(name, beside, tmp_path):
     (tmp_path / beside).write_text(takeout(title=name))
     assert read_location(path) == PARIS
     assert read_location(str(path)) == PARIS
+
+
+@pytest.mark.parametrize(
+    ("beside", "title"),
+    [
+        ("a.jpg.json", "another.jpg"),
+        ("a.jpg.json", "ab.jpg"),
+        ("a.json", "a.png"),
+        ("a.json", None),
+        ("a-b.jpg.json", "a-b.jpg"),
+    ],
+)
+def test_json_of_another_photo_is_not_taken(beside, title, tmp_path):
+    path = photo(tmp_path / "a.jpg")
+    (tmp_path / beside).write_text(takeout(title=title))
+    assert read_location(path) is None
 
 
 def test_the_title_tells_whose_json_it_is_where_names_are_cut(tmp_path):
@@ -124,14 +145,53 @@ def test_a_folder_of_takeout_has_places(tmp_path):
     ("xmp", "expected"),
     [
         ("<exif:GPSLatitude>48,30N</{0}>\n <exif:GPSLongitude>2,15E</exif:GPSLongitude>\n", 48.5),
-        ("<exif:GPSLatitude>\n 48,30S\n</{0}>\n<exif:GPSLongitude >2,15E</a>", -48.5),
+        ("<exif:GPSLatitude>\n 48,30S\n</{0}>\n<exif:GPSLongitude >2,15E</{1}>", -48.5),
         ('exif:GPSLatitude="48.5" exif:GPSLatitudeRef="S" exif:GPSLongitude="2.25"', -48.5),
         ('exif:GPSLatitudeRef="N" exif:GPSLatitude="48,30S" exif:GPSLongitude="2.25"', -48.5),
         ('drone-dji:GpsLatitude="+48.5" drone-dji:GpsLongtitude="+2.25"', 48.5),
     ],
 )
 def test_xmp_is_read_however_it_is_laid_out(xmp, expected):
-    assert parse_xmp(xmp.format("exif:GPSLatitude")) == (expected, 2.25)
+    body = xmp.format("exif:GPSLatitude", "exif:GPSLongitude")
+    filled = f">{body}</rdf:Description>" if body.startswith("<") else f" {body}/>"
+    assert parse_xmp(f"<x:xmpmeta><rdf:Description{filled}</x:xmpmeta>") == (expected, 2.25)
+
+
+PLACE = 'exif:GPSLatitude="48,30N" exif:GPSLongitude="2,15E"'
+OTHER = 'exif:GPSLatitude="1,0N" exif:GPSLongitude="1,0E"'
+NS1 = 'xmlns:ns1="http://ns.adobe.com/exif/1.0/" '
+XMPS = {
+    "an ingredient": f"{PLACE}><xmpMM:Pantry><rdf:Bag><rdf:li><rdf:Description {OTHER}/></rdf:li>"
+    "</rdf:Bag></xmpMM:Pantry>",
+    "a text": f"{PLACE}><dc:description>see {OTHER}</dc:description>",
+    "a comment": f"{PLACE}><!-- {OTHER} -->",
+    "a prefix": NS1 + PLACE.replace("exif:", "ns1:") + ">",
+    "another place": f"{PLACE}><Iptc4xmpExt:LocationCreated {OTHER}/>",
+    "made there": "><Iptc4xmpExt:LocationCreated><rdf:Bag><rdf:li><exif:GPSLatitude>48,30N"
+    "</exif:GPSLatitude><exif:GPSLongitude>2,15E</exif:GPSLongitude></rdf:li></rdf:Bag>"
+    "</Iptc4xmpExt:LocationCreated>",
+    "broken off": f"{PLACE}><dc:title>a & b</dc:title>",
+    "and of DJI": f'drone-dji:GpsLatitude="1" drone-dji:GpsLongitude="1" {PLACE}>',
+}
+
+
+@pytest.mark.parametrize("body", XMPS.values(), ids=[*XMPS])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_the_place_in_xmp_is_that_of_the_photo_itself(body, encoding):
+    xmp = f"<x:xmpmeta><rdf:RDF><rdf:Description {body}</rdf:Description></rdf:RDF></x:xmpmeta>"
+    assert parse_xmp(xmp) == parse_xmp(f"\n{xmp}".encode(encoding)) == (48.5, 2.25)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"><xmpMM:Pantry><rdf:Description {OTHER}/></xmpMM:Pantry>",
+        'exif:GPSLatitude="48,75N" exif:GPSLongitude="2,15E">',
+        'exif:GPSDestLatitude="48,30N" exif:GPSDestLongitude="2,15E">',
+    ],
+)
+def test_what_is_no_place_of_the_photo_in_xmp(body):
+    assert parse_xmp(f"<x><rdf:Description {body}</rdf:Description></x>") is None
 
 
 @pytest.mark.parametrize(
@@ -237,6 +297,10 @@ GPANO = [
     'GPano:ProjectionType="equirectangular"',
     "><GPano:ProjectionType>equirectangular</GPano:ProjectionType><x",
 ]
+CROPPED = (
+    ' GPano:FullPanoWidthPixels="64" GPano:FullPanoHeightPixels="32"'
+    ' GPano:CroppedAreaImageWidthPixels="{}" GPano:CroppedAreaImageHeightPixels="{}"'
+)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +311,11 @@ GPANO = [
         ((65, 32), GPANO[0], True),
         ((64, 32), GPANO[0].replace("equirectangular", "cylindrical"), False),
         ((64, 32), "", False),
-        ((64, 16), GPANO[0], False),
+        ((64, 16), GPANO[0], None),
+        ((64, 20), GPANO[0] + CROPPED.format(64, 20), None),
+        ((32, 16), GPANO[0] + CROPPED.format(32, 16), None),
+        ((64, 32), GPANO[0] + CROPPED.format(64, 32), True),
+        ((32, 16), GPANO[0] + CROPPED.format(64, 32), True),
     ],
 )
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
@@ -259,7 +327,8 @@ def test_panoramas_are_told(kind, size, body, is_told, caplog):
     options = {"pnginfo": text} if kind == "PNG" else {"xmp": xmp.encode()}
     Image.new("RGB", size).save(stream, kind, **options)
     assert np.asarray(read_photo(stream.getvalue())).shape == (*size[::-1], 3)
-    assert ("is a panorama all around" in caplog.text) is is_told
+    assert ("is a panorama all around" in caplog.text) is (is_told is True)
+    assert ("is a part of a panorama" in caplog.text) is (is_told is None)
 
 
 @pytest.mark.parametrize("orientation", [1, 6])

@@ -1,7 +1,9 @@
 """Tables as exports of other programs have them, read as manifests, or refused by name."""
 
+import gzip
 import io
 import json
+import os
 import tracemalloc
 import zipfile
 
@@ -15,6 +17,7 @@ from pyarrow import parquet
 import icgeo
 from icgeo.data.manifest import ManifestError, read_manifest
 from icgeo.data.table_files import read_rows
+from icgeo.prediction import as_examples
 
 SYDNEY = (-33.86, 151.21)
 
@@ -126,6 +129,45 @@ def test_letters_in_columns_are_those_of_unsigned_numbers(header, cells, tmp_pat
     frame = pandas.read_csv(io.StringIO(text), dtype=str)
     frame.to_parquet(tmp_path / "m.parquet")
     assert places(tmp_path / "m.parquet") == {"a.jpg": (-33.5, -70.25)}
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "expected"),
+    [
+        ("latitude,GPSLatitude,GPSLongitude", "1,48,2", (48, 2)),
+        ("lat,lon,latitude", "1,2,48", (1, 2)),
+        ("lat,latitude,lon,longitude", "1,48,3,2", (48, 2)),
+        ("Latitude,Lng", "48,2", (48, 2)),
+        ("latitude,longitude,GPSLatitudeRef,GPSLongitudeRef", "48,2,S,W", (-48, -2)),
+        ("GPSLatitude,GPSLongitude,EXIF:GPSLatitudeRef,EXIF:GPSLongitudeRef", "48,2,S,", (-48, 2)),
+        ("lat,lon,lat_dir,lon_dir", "48,2,N,W", (48, -2)),
+        ("latitude,longitude,NS,EW", "48,2,S,W", (-48, -2)),
+        ("lat,lon,GPSDestLatitudeRef", "48,2,S", (48, 2)),
+    ],
+)
+def test_columns_of_places_are_of_one_naming_with_their_letters(header, cells, expected, tmp_path):
+    text = f"image,{header}\na.jpg,{cells}\n"
+    assert places(written(tmp_path, "m.csv", text)) == {"a.jpg": expected}
+    pandas.read_csv(io.StringIO(text)).to_parquet(tmp_path / "m.parquet")
+    assert places(tmp_path / "m.parquet") == {"a.jpg": expected}
+    (example,) = as_examples(pandas.read_csv(io.StringIO(text)))
+    assert (example.lat, example.lon) == expected
+
+
+def test_columns_of_places_of_different_namings_are_refused(tmp_path):
+    path = written(tmp_path, "m.csv", "image,lat,latitude,GPSLongitude\na.jpg,1,2,3\n")
+    with pytest.raises(ManifestError, match=r"of one naming, got \['latitude', 'lat'\] and"):
+        read_manifest(path)
+    with pytest.raises(ValueError, match="of one naming"):
+        as_examples([{"image": "a.jpg", "lat": 1, "latitude": 2, "GPSLongitude": 3}])
+    with pytest.raises(ValueError, match="expected examples as"):
+        as_examples([{"image": "a.jpg", "lat": 1}])
+
+
+@pytest.mark.parametrize("cell", ["-", "<NA>", "\\N"])
+def test_what_programs_write_for_nothing_is_missing(cell, tmp_path):
+    path = written(tmp_path, "m.csv", f"image,lat,lon\na.jpg,{cell},{cell}\n")
+    assert places(path) == {"a.jpg": None}
 
 
 @pytest.mark.parametrize(
@@ -251,6 +293,9 @@ TABLES = {
     "places.geojson": json.dumps({"type": "FeatureCollection", "features": [FEATURE]}),
     "feature.json": json.dumps(FEATURE),
     "features.jsonl": json.dumps(FEATURE) + "\n" + json.dumps(FEATURE).replace("a.jpg", "b.jpg"),
+    "rfc8142.geojsons": f"\x1e{json.dumps(FEATURE)}\n\x1e{json.dumps(FEATURE)}\n".replace(
+        "a.jpg", "b.jpg", 1
+    ),
     "places.kml": KML,
     "kml.txt": KML,
     "places.gpx": GPX,
@@ -305,9 +350,18 @@ def test_other_projections_and_archives_of_maps_are_read(tmp_path):
         (
             "m.kml",
             KML.replace("Point", "LineString").replace(",0<", " 1,2<"),
-            "row 2: expected decimal degrees .* got 'LineS",
+            "expected places of photos, got a map without any; export it whole",
         ),
-        ("m.html", "<html><body>404</body></html>", "expected a map such as KML or GPX, got"),
+        ("m.kml", KML.replace("Placemark", "NetworkLink"), "a map without any; export it whole"),
+        ("m.geojson", '{"type": "FeatureCollection", "features": []}', "a map without any"),
+        ("m.html", "<html><body>404</body></html>", "a file that begins with '<html><body>404"),
+        ("m.svg", "<svg/>", "expected a map such as KML or GPX, got a file that begins with '<svg"),
+        ("m.kmz", b"PK\x03\x04", "expected a map such as KML or GPX, got a file that begins with"),
+        ("m.csv.gz", gzip.compress(b"image"), "got gzip, to be unpacked"),
+        ("m.jpg", b"\xff\xd8\xff", r"got a photo \(.jpg\)"),
+        ("m.feather", b"ARROW1", "got Feather"),
+        ("m.json", "[]".encode("utf-16"), "got text in UTF-16"),
+        ("m.json", '[{"image": {"url": "a.jpg"}}]', "row 2: expected the path .* got an object"),
         ("m.csv", "image,lat,lon\n" + "x" * 200_000 + ",1,2", "field larger than field limit"),
         (
             "m.csv",
@@ -320,6 +374,26 @@ def test_what_is_no_manifest_is_named_in_short(name, content, words, tmp_path):
     with pytest.raises(ManifestError, match=words) as refused:
         read_manifest(written(tmp_path, name, content))
     assert len(str(refused.value)) < 800
+
+
+def test_lines_and_areas_of_a_map_are_left_out_and_counted(tmp_path, caplog):
+    line = KML[KML.index("<Placemark>") : KML.index("</Document>")].replace("Point", "LineString")
+    text = KML.replace("</Document>", line.replace(",0<", " 1,2<") + "</Document>")
+    assert places(written(tmp_path, "m.kml", text)) == {"a.jpg": SYDNEY}
+    assert "m.kml: left out 1 that are no points (LineString)" in caplog.text
+
+
+def test_the_photo_that_a_waypoint_links_to_is_its_own(tmp_path):
+    (tmp_path / "b.jpg").touch()
+    for link, name in (("b.jpg", "b.jpg"), ("https://x.org/b.jpg", "a.jpg")):
+        text = GPX.replace("</name>", f'</name><link href="{link}"/>')
+        assert places(written(tmp_path, "m.gpx", text)) == {name: SYDNEY}
+
+
+def test_a_pipe_is_no_table(tmp_path):
+    os.mkfifo(tmp_path / "m.csv")
+    with pytest.raises(ManifestError, match="got a pipe or a device; save it to a file first"):
+        read_manifest(tmp_path / "m.csv")
 
 
 def test_a_table_of_a_geopackage_needs_no_geometry(tmp_path):

@@ -339,6 +339,11 @@ def test_parts_of_the_sky_are_read(tmp_path):
             {"ORDERING": "NESTED", "NSIDE": 1},
             "or a column PIXEL",
         ),
+        (
+            {"PROB": np.ones(2), "PIXEL": [5, 5]},
+            {"ORDERING": "NESTED", "NSIDE": 1},
+            "expected cells that do not overlap",
+        ),
         ({"PROB": np.ones(27 * 4)}, {"ORDERING": "RING"}, "nside a power of two|power of two"),
     ],
 )  # fmt: skip
@@ -350,6 +355,25 @@ def test_other_fits_tables_are_refused(columns, header, words, tmp_path):
     with pytest.raises(ValueError, match=words) as refused:
         Density.load(path)
     assert str(refused.value).startswith(f"{path}: ")
+
+
+def test_what_a_sky_map_leaves_open_is_told(tmp_path, caplog):
+    path = write_uniq(tmp_path / "m.fits", range(5, 16), PROB=[1.0] * 11, PROBDENSITY=[2.0] * 11)
+    with fits.open(path, mode="update") as tables:
+        tables.append(tables[1].copy())
+        tables[1].header["COORDSYS"] = "ICRS"
+    assert Density.load(path).mass[0] == 0
+    for words in ("missing as without mass", "columns PROBDENSITY", "1 tables behind the first"):
+        assert words in caplog.text
+
+
+@pytest.mark.parametrize("name", ["no/m.fits", "no/m.multiorder.fits", "no/m.parquet"])
+def test_a_folder_to_save_in_has_to_be_there(name, tmp_path):
+    with pytest.raises(ValueError, match=r"expected a folder .*no to save m.* in; make it"):
+        Density.uniform(1).save(tmp_path / name)
+    (tmp_path / "m.fits").mkdir()
+    with pytest.raises(ValueError, match="found a folder"):
+        Density.load(tmp_path / "m.fits")
 
 
 def test_a_picture_in_fits_is_refused_with_the_cause(tmp_path):

@@ -62,9 +62,9 @@ def test_a_burst_stays_together(tmp_path):
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ("image,lat,lon\n", "expected photos, found none"),
+        ("image,lat,lon\n", "expected photos with locations, found none"),
         ("image,lat,lon\n0.png,95,3\n1.png,3,4\n", "row 2: .*95"),
-        ("image,lat,lon\n0.png,,\n", "expected a location, found none"),
+        ("image,lat,lon\n0.png,,\n", "expected photos with locations, found none"),
         ("image,lat,lon\nbroken.png,1,2\n", "photos that can be read, got none; broken.png: "),
     ],
 )
