@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from difflib import get_close_matches
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,8 +23,9 @@ from icgeo import features as image_features
 from icgeo.config import UsageError, require
 from icgeo.data.base_maps import MapSource, open_map
 from icgeo.data.map_rasters import file_fingerprint
-from icgeo.data.photos import Photo, as_photos, content_key
-from icgeo.data.pixels import augment, shaped_pixels, square_pixels
+from icgeo.data.photos import Photo, as_photos
+from icgeo.data.pixels import square_pixels
+from icgeo.drawing import POINTS, MapDrawer, content_keys
 from icgeo.map_views import MapViews, map_views, suited_field_of_view
 from icgeo.models import Context, LoadOptions, MapModel, load
 from icgeo.models.hub import upload
@@ -40,7 +41,6 @@ from icgeo.prediction import (
     add_seconds,
     as_examples,
     check_choices,
-    in_groups,
     informs,
     locate_by_sets,
 )
@@ -55,7 +55,6 @@ from icgeo.selection import (
     common_first,
     make_strategy,
 )
-from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density
 from icgeo.travel import frame_times, mixture, smooth
 from icgeo.zoom.bank import zoom_on
@@ -72,16 +71,6 @@ OF_EXAMPLES = (
     "evidence",
 )
 """Options of how examples are shown, of which a zoom on a map alone makes no use."""
-MOST_JUDGED, RARE = 32, 0.01
-"""Examples by which worlds are judged at most, and the probability of a world that is no matter."""
-
-
-POINTS: dict[str, Callable[[Sequence[Density]], Float[Tensor, "densities 2"]]] = {
-    "best": lambda densities: best_points(torch.stack([one.mass for one in densities]).float()),
-    "mode": lambda densities: torch.stack([one.mode() for one in densities]),
-    "mean": lambda densities: torch.stack([one.mean() for one in densities]),
-    "median": lambda densities: torch.stack([one.median() for one in densities]),
-}
 
 
 def predict(  # noqa: D417, PLR0913
@@ -269,6 +258,10 @@ class Geolocator(LocateOptions, LoadOptions):
             changes["example_guidance"] = self.example_guidance
         return replace(model, settings=replace(model.settings, **changes)) if changes else model
 
+    @cached_property
+    def _drawer(self) -> MapDrawer:
+        return MapDrawer(self.loaded, LocateOptions(**fields_of(LocateOptions, self)))
+
     def _examples(self, examples: Examples) -> list[Example]:
         examples = self.examples if examples is None else examples
         return as_examples(examples, allow_outside=self.allow_outside)
@@ -348,19 +341,23 @@ class Geolocator(LocateOptions, LoadOptions):
         """
         if not isinstance(self.select, str):
             raise UsageError(f"expected a select by name to save, got {self.select}")
-        if self.evidence:
+        if not isinstance(self.evidence, str | None):
             raise UsageError(f"expected no evidence of another way to save, got {self.evidence}")
         if not isinstance(self.map, str | Path | None):
             raise UsageError("expected a map by name or path to save, got one that is open")
         pairs, path = self._examples(examples), Path(folder)
-        photos = self._pixels([pair.image for pair in pairs])
+        photos = self._drawer.pixels([pair.image for pair in pairs])
         seen = [
             Example(Image.fromarray(rearrange(photo, "c h w -> h w c").numpy()), pair.lat, pair.lon)
             for photo, pair in zip(photos, pairs, strict=True)
         ]
         options = {"name": self.name, **fields_of(LocateOptions, self)}
         options |= {"map": self.map and str(self.map), "map_digest": _digest(self.map)}
-        checkpoint.save(path, self.loaded, options, seen, base=base, licence=licence)
+        options["evidence"] = self.evidence
+        model = self.loaded
+        if self.evidence:  # it is set again by the option
+            model = replace(model, settings=replace(model.settings, shows_evidence=False))
+        checkpoint.save(path, model, options, seen, base=base, licence=licence)
         return path
 
     def push_to_hub(
@@ -409,7 +406,7 @@ class Geolocator(LocateOptions, LoadOptions):
         return self._context(pairs)
 
     def _context(self, pairs: Sequence[Example]) -> Context:
-        photos, lat_lon = self._pairs(pairs)
+        photos, lat_lon = self._drawer.pairs(pairs)
         key = _key_of(photos, lat_lon)
         if key not in self._contexts:
             context = self._encoded(photos, lat_lon)
@@ -428,12 +425,6 @@ class Geolocator(LocateOptions, LoadOptions):
                     begun = self._contexts[key]
                     return encode(photos[count:], lat_lon[count:], after=begun)
         return encode(photos, lat_lon)
-
-    def _pairs(self, pairs: Sequence[Example]) -> tuple[Pixels, Float[Tensor, "examples 2"]]:
-        """Give the photos of examples as the model sees them, and their places."""
-        photos = self._pixels([pair.image for pair in pairs])
-        places = torch.tensor([[p.lat, p.lon] for p in pairs], dtype=torch.float64)
-        return photos, places.reshape(-1, 2)
 
     def prepare(self, examples: Examples = None) -> None:
         """Encode examples now, so that the first photo does not wait; what is wrong is told now.
@@ -486,7 +477,7 @@ class Geolocator(LocateOptions, LoadOptions):
         """Return a bank, whose features are kept as long as the same examples are given."""
         if isinstance(self._strategy, Random | Stratified):
             return Bank(pairs)
-        key = _content_keys(pairs)
+        key = content_keys(pairs)
         if key not in self._banks:
             self._banks.clear()
             name = self.features or image_features.suited(self.loaded.settings)
@@ -645,19 +636,7 @@ class Geolocator(LocateOptions, LoadOptions):
                 photos, pairs, callback_on_step_end=callback_on_step_end
             )
             found = [one.given(other) for one, other in zip(found, others, strict=True)]
-        return self._with_domain(self._with_points(found), pixels) if photos else found
-
-    def _with_domain(
-        self, predictions: list[Prediction], pixels: UInt8[Tensor, "photos 3 high wide"]
-    ) -> list[Prediction]:
-        """Say of each photo whether the model was trained on its kind, as far as it can tell."""
-        in_domain = self.loaded.in_domain(pixels)
-        if in_domain is None:
-            return predictions
-        if not in_domain.all():
-            _warn_of_other_photos()
-        told = zip(predictions, in_domain.tolist(), strict=True)
-        return [replace(prediction, in_domain=is_inside) for prediction, is_inside in told]
+        return self._drawer.with_domain(self._with_points(found), pixels) if photos else found
 
     def _locate_alike(
         self,
@@ -669,14 +648,14 @@ class Geolocator(LocateOptions, LoadOptions):
     ) -> list[Prediction]:
         """Locate photos that are shown the same."""
         size = self.require_memory(len(pairs))
-        context = self._context(pairs) if keep else self._encoded(*self._pairs(pairs))
-        worlds, everything = self._judge(pairs), torch.arange(len(pairs))
+        context = self._context(pairs) if keep else self._encoded(*self._drawer.pairs(pairs))
+        worlds, everything = self._drawer.judge(pairs), torch.arange(len(pairs))
         predictions: list[Prediction] = []
         for start in range(0, len(photos), size):
             batch = photos[start : start + size]
             evidence = self._evidence_maps(batch, pairs, everything.expand(len(batch), -1))
             own = replace(context, evidence=evidence)
-            predictions += self._locate(batch, own, worlds, callback_on_step_end)
+            predictions += self._drawer.locate(batch, own, worlds, callback_on_step_end)
         return predictions
 
     def _evidence_maps(
@@ -733,16 +712,16 @@ class Geolocator(LocateOptions, LoadOptions):
         callback_on_step_end: sampling.StepCallback | None,
     ) -> list[Prediction]:
         """Locate by examples of which each is kept alone: a batch of photos encodes each once."""
-        worlds = self._judge(bank)
+        worlds = self._drawer.judge(bank)
         predictions: list[Prediction] = []
         for rows in chosen.split(self.require_memory(chosen.shape[1])):
             used, numbers = rows.unique(return_inverse=True)
             self.require_memory(len(used))
-            pairs = self._pairs([bank[number] for number in used.tolist()])
+            pairs = self._drawer.pairs([bank[number] for number in used.tolist()])
             context = self.loaded.encode_context(*pairs).choosing(numbers)
             batch = photos[len(predictions) : len(predictions) + len(rows)]
             context = replace(context, evidence=self._evidence_maps(batch, bank, rows))
-            predictions += self._locate(batch, context, worlds, callback_on_step_end)
+            predictions += self._drawer.locate(batch, context, worlds, callback_on_step_end)
         return predictions
 
     def _locate_growing(
@@ -843,7 +822,7 @@ class Geolocator(LocateOptions, LoadOptions):
             return None
         (chosen,) = self._choose([photo], pairs)
         context = self.context([pairs[number] for number in chosen.tolist()])
-        evidence = self.loaded.explain(context, self._pixels([photo])[0], count=count)
+        evidence = self.loaded.explain(context, self._drawer.pixels([photo])[0], count=count)
         return evidence and replace(evidence, example=chosen[evidence.example])
 
     def worlds(self, examples: Examples = None) -> dict[str, float]:
@@ -855,158 +834,10 @@ class Geolocator(LocateOptions, LoadOptions):
         Raises:
             PhotoError: an example cannot be read.
         """
-        return self._judge(self._bank_examples(examples))
-
-    def _judge(self, pairs: Sequence[Example]) -> dict[str, float]:
-        settings = self.loaded.settings
-        if self.prompt or not settings.worlds or not pairs:
-            return {self.prompt or settings.default_prompt: 1.0}
-        pairs = pairs[:: -(-len(pairs) // MOST_JUDGED)]
-        key = _content_keys(pairs)
-        if key not in self._judged:
-            photos, lat_lon = self._pairs(pairs)
-            views, nothing = torch.stack([*photos])[None], Context(0, {}, self.loaded.fingerprint)
-            log_likelihood = torch.zeros(len(settings.worlds))
-            for number, world in enumerate(settings.worlds):
-                densities, _, _ = self._draw(views, nothing, world)
-                for density, place in zip(densities, lat_lon, strict=True):
-                    log_likelihood[number] += float(density.log_prob(place))
-            shares = log_likelihood.softmax(0)
-            shares = torch.where(shares < RARE, 0, shares)
-            by_world = zip(settings.worlds, (shares / shares.sum()).tolist(), strict=True)
-            self._judged[key] = {world: share for world, share in by_world if share}
-        return self._judged[key]
-
-    @cached_property
-    def _judged(self) -> dict[tuple[Any, ...], dict[str, float]]:
-        return {}
-
-    def _draw(
-        self,
-        views: UInt8[Tensor, "views photos 3 high wide"],
-        context: Context,
-        prompt: str,
-        callback_on_step_end: sampling.StepCallback | None = None,
-    ) -> tuple[list[Density], list[float], Float[Tensor, "photos samples 3 height width"]]:
-        """Draw maps of photos, each in several views; return densities, legibility, and maps."""
-        settings, count = self.loaded.settings, views.shape[1]
-        by_photo = partial(rearrange, pattern="(v q) s c h w -> q (v s) c h w", v=len(views))
-        drawn = self.loaded.draw_maps(
-            context.of_queries(torch.arange(count).repeat(len(views))),
-            rearrange(views, "v q c h w -> (v q) c h w"),
-            prompt=prompt,
-            samples=self.samples or settings.samples,
-            steps=self.steps or settings.steps,
-            seed=self.seed,
-            callback_on_step_end=sampling.decoded(callback_on_step_end, by_photo),
-        ).cpu()
-        readings = maps.read(drawn.mean(dim=1), settings.style, noise=settings.noise)
-        temperature = settings.temperature(prompt, context.shots)
-        readings_of = [readings[number::count] for number in range(count)]
-        densities = [mixture([view.density for view in each]) for each in readings_of]
-        densities = [density.tempered(temperature) for density in densities]
-        legibility = [sum(view.legibility for view in each) / len(each) for each in readings_of]
-        return densities, legibility, by_photo(drawn)
-
-    def _locate(
-        self,
-        photos: Sequence[Photo],
-        context: Context,
-        worlds: Mapping[str, float],
-        callback_on_step_end: sampling.StepCallback | None = None,
-    ) -> list[Prediction]:
-        """Locate a batch, the photos of each shape at once."""
-        if departures := self.loaded.departures(context.shots):
-            _warn_of_departures(departures)
-        pixels = self._pixels(photos)
-        if isinstance(pixels, Tensor):
-            return self._locate_pixels(pixels, context, worlds, callback_on_step_end)
-
-        def alike(numbers: list[int]) -> list[Prediction]:
-            part, own = [pixels[i] for i in numbers], context.of_queries(torch.tensor(numbers))
-            return self._locate_pixels(torch.stack(part), own, worlds, callback_on_step_end)
-
-        return in_groups([photo.shape for photo in pixels], alike)
-
-    def _locate_pixels(
-        self,
-        pixels: UInt8[Tensor, "photos 3 high wide"],
-        context: Context,
-        worlds: Mapping[str, float],
-        callback_on_step_end: sampling.StepCallback | None,
-    ) -> list[Prediction]:
-        start = time.perf_counter()
-        others = (augment(pixels, f"{self.seed}/{number}/") for number in range(self.augment))
-        views = torch.stack([pixels, *others])
-        likeliest = max(worlds, key=worlds.__getitem__)
-        drawn = {
-            world: self._draw(
-                views, context, world, callback_on_step_end if world == likeliest else None
-            )
-            for world in worlds
-        }
-        _, legibility, samples = drawn[likeliest]
-        evidence = self.loaded.evidence(context, pixels) if self.matching else None
-        # both know of the examples, which count once
-        weights = self.loaded.settings.prior_weight if evidence is not None else {}
-        by_photo = zip(
-            *(
-                [density.tempered(1 / weights.get(world, 1.0)) for density in densities]
-                for world, (densities, _, _) in drawn.items()
-            ),
-            strict=True,
-        )
-        densities = [mixture(each, tuple(worlds.values())) for each in by_photo]
-        if evidence is not None:
-            settings = self.loaded.settings
-            floor = settings.matching.floor
-            weight = settings.evidence_weight.get(likeliest, 1.0)
-            pairs = zip(densities, weight * evidence, strict=True)
-            densities = [density.updated(ratios, floor=floor) for density, ratios in pairs]
-        points = POINTS[self.point](densities)
-        seconds = (time.perf_counter() - start) / len(pixels)
-        predictions = [
-            Prediction.from_density(
-                densities[number],
-                points[number],
-                legibility=legibility[number],
-                located=None if evidence is None else informs(densities[number]),
-                seconds=seconds,
-                samples=samples[number],
-                world=likeliest if self.loaded.settings.worlds else None,
-            )
-            for number in range(len(pixels))
-        ]
-        return self._with_domain(predictions, pixels)
-
-    def _pixels(self, photos: Sequence[Photo]) -> Pixels:
-        """Read photos; where they keep their shapes and have several, as a list."""
-        model = self.loaded
-        if model.settings.photo_shape == "square" or not photos:
-            return square_pixels(photos, model.photo_size)
-        backbone: Any = model.backbone
-        patch, enlarge = backbone.multiple * backbone.patch, backbone.resizes
-        pixels = shaped_pixels(photos, model.photo_size, patch=patch, enlarge=enlarge)
-        is_one_shape = len({photo.shape for photo in pixels}) == 1
-        return torch.stack(pixels) if is_one_shape else pixels
+        return self._drawer.judge(self._bank_examples(examples))
 
 
 _OPTIONS = frozenset(field.name for field in fields(Geolocator)) - {"examples"}
-
-
-@cache
-def _warn_of_other_photos() -> None:
-    """Warn once in a process."""
-    logger.warning(
-        "some photos are unlike all that the model was trained on (in_domain=False): its answers "
-        "for them mean nothing, however sure they look"
-    )
-
-
-@cache
-def _warn_of_departures(departures: Sequence[str]) -> None:
-    """Warn once in a process of each."""
-    logger.warning("what the weights were not trained on: %s", "; ".join(departures))
 
 
 def _alike_at_first(one: Sequence[int], other: Sequence[int]) -> int:
@@ -1025,11 +856,6 @@ def _key_of(photos: Pixels, lat_lon: Tensor) -> bytes:
     """Return a key of examples as the model sees them."""
     contents = b"".join(photo.numpy().tobytes() for photo in photos)
     return blake2b(contents + lat_lon.numpy().tobytes()).digest()
-
-
-def _content_keys(pairs: Sequence[Example]) -> tuple[Any, ...]:
-    """Return a key of examples that follows their content, without reading files."""
-    return tuple((content_key(pair.image), pair.lat, pair.lon) for pair in pairs)
 
 
 def _refuse_loading(options: Mapping[str, Any]) -> None:
