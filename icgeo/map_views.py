@@ -45,8 +45,7 @@ class MapViews:
     """Where the map has data."""
     lat_lon: Float[Tensor, "views 2"]
     field_of_view_deg: float
-    key: tuple[object, ...]
-    """Under which they are kept: map, grid, field of view, size; empty if they are not."""
+    base_map: BaseMap
 
     def examples(self) -> list[Example]:
         """Return the views as photos whose places are known."""
@@ -64,10 +63,10 @@ class MapViews:
         `encoder` names what describes; the first view is described again, to see whether it is
         still the same.
         """
-        if not self.key:
-            return describe(self.images)
+        size = self.images.shape[-1]
         for _ in range(2):
-            found = kept((*self.key, encoder), lambda: {"vectors": describe(self.images)})
+            key = (*_key(self.field_of_view_deg, size), encoder)
+            found = kept(self.base_map, key, lambda: {"vectors": describe(self.images)})
             vectors = found["vectors"]
             again = describe(self.images[:1])
             if vectors.shape[1:] == again.shape[1:] and (vectors[:1] - again).abs().max() < SAME:
@@ -123,8 +122,6 @@ def map_views(base_map: BaseMap, *, size: int, field_of_view_deg: float | None =
         UsageError: the map has no data anywhere.
     """
     field = field_of_view_deg or suited_field_of_view(base_map, size)
-    grid = VERSION, base_map.fingerprint, base_map.bounds, field, OVERLAP, size
-    key = grid if base_map.fingerprint else ()
 
     def cut() -> dict[str, Tensor]:
         centres = even_grid(base_map.bounds, OVERLAP * field)
@@ -136,11 +133,10 @@ def map_views(base_map: BaseMap, *, size: int, field_of_view_deg: float | None =
             raise UsageError(f"expected a map with data, got none in {base_map.name}")
         return {"images": images[enough], "masks": masks[enough], "lat_lon": centres[enough]}
 
-    return MapViews(**kept(key, cut), field_of_view_deg=field, key=key)
+    tensors = kept(base_map, _key(field, size), cut)
+    return MapViews(**tensors, field_of_view_deg=field, base_map=base_map)
 
 
-def map_examples(
-    base_map: BaseMap, *, size: int, field_of_view_deg: float | None = None
-) -> list[Example]:
-    """Return the views of `map_views` as examples."""
-    return map_views(base_map, size=size, field_of_view_deg=field_of_view_deg).examples()
+def _key(field_of_view_deg: float, size: int) -> tuple[object, ...]:
+    """Tell views of a map apart."""
+    return VERSION, field_of_view_deg, OVERLAP, size

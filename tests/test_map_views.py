@@ -2,8 +2,10 @@
 
 import json
 import math
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from functools import partial
+from threading import Event
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from icgeo.config import UsageError
 from icgeo.data import map_cache
 from icgeo.data.base_maps import open_map
 from icgeo.data.orbit import ViewOptions, open_world, random_views
-from icgeo.map_views import even_grid, map_examples, map_views, suited_field_of_view
+from icgeo.map_views import even_grid, map_views, suited_field_of_view
 from icgeo.models import load
 
 
@@ -78,7 +80,7 @@ def test_a_region_smaller_than_the_grid_has_one_view():
 
 
 def test_views_of_a_planet_are_examples_at_their_places(earth):
-    examples = map_examples(earth, size=16)
+    examples = map_views(earth, size=16).examples()
     assert len(examples) == 192
     assert suited_field_of_view(earth, 16) == 40
     assert examples[0].image.shape == (16, 16, 3)
@@ -117,11 +119,12 @@ def test_descriptors_are_kept_and_those_of_another_encoder_are_not_taken(earth):
     assert torch.equal(other, 2 * first), "under the same name, yet another encoder"
 
 
-def test_what_is_kept_has_a_limit_and_the_longest_unused_goes(monkeypatch, assets):
+def test_what_is_kept_has_a_limit_and_the_longest_unused_goes(earth, monkeypatch, assets):
     import os
 
     def make(name):
-        return map_cache.kept((name,), lambda: {"x": torch.full((1000,), float(ord(name)))})
+        tensors = {"x": torch.full((1000,), float(ord(name)))}
+        return map_cache.kept(earth, (name,), lambda: tensors)
 
     monkeypatch.setattr(map_cache, "MOST_BYTES", 9_000)
     for age, name in enumerate("ab"):
@@ -133,8 +136,8 @@ def test_what_is_kept_has_a_limit_and_the_longest_unused_goes(monkeypatch, asset
     sizes = [path.stat().st_size for path in assets.rglob("*.safetensors")]
     assert sum(sizes) <= 9_000
     made = []
-    map_cache.kept(("a",), lambda: made.append("a") or {"x": torch.zeros(1)})
-    map_cache.kept(("b",), lambda: made.append("b") or {"x": torch.zeros(1)})
+    map_cache.kept(earth, ("a",), lambda: made.append("a") or {"x": torch.zeros(1)})
+    map_cache.kept(earth, ("b",), lambda: made.append("b") or {"x": torch.zeros(1)})
     assert made == ["b"]
 
 
@@ -159,9 +162,8 @@ def test_with_a_map_and_examples_both_are_used(earth, queries):
     alone = Geolocator(map=earth).choose_for(photos)
     assert alone.shape == (3, 16)
     vectors = locator._bank(locator._bank_examples(own)).index
-    assert torch.allclose(
-        vectors[3:], Geolocator(map=earth)._bank(map_examples(earth, size=64)).index
-    )
+    views = map_views(earth, size=64).examples()
+    assert torch.allclose(vectors[3:], Geolocator(map=earth)._bank(views).index)
 
 
 def test_no_shots_and_no_photos_see_no_map(earth, queries):
@@ -238,10 +240,36 @@ def test_the_page_chooses_among_the_map_and_the_examples(queries, tmp_path):
     assert str(tmp_path) not in str(error.value)
 
 
-def test_of_a_map_that_a_visitor_gave_nothing_is_kept(tmp_path, assets):
+@pytest.fixture
+def given_map(tmp_path):
     path = tmp_path / "given.png"
     Image.fromarray(np.zeros((20, 40, 3), np.uint8)).save(path)
-    given = Request([], ExampleList(), "tiny", "Most alike", 4, 1, 1, map_file=str(path))
-    views = map_views(session.open_request_map(given), size=8)
-    assert len(views.described("mean", lambda images: images.float().mean((2, 3)))) == 192
-    assert not [*assets.rglob("*.safetensors")]
+    return Request([], ExampleList(), "tiny", "Most alike", 4, 1, 1, map_file=str(path))
+
+
+def test_a_map_that_a_visitor_gave_is_kept_as_long_as_it_is_open(given_map, assets):
+    def describe(images):
+        described.append(len(images))
+        return images.float().mean((2, 3))
+
+    described, opened = [], session.open_request_map(given_map)
+    for _ in range(2):
+        again = session.open_request_map(given_map)
+        assert len(map_views(again, size=8).described("mean", describe)) == 192
+    assert described == [192, 1, 1], "the second time one view is described, to compare"
+    assert not [*assets.rglob("*.safetensors")], "nothing of it is among the maps of all"
+    assert len([*opened.cache.iterdir()]) == 2
+    folder = opened.cache
+    session.open_given_map.cache_clear()
+    assert folder.exists(), "it is in use"
+    del opened, again
+    assert not folder.exists()
+
+
+def test_cancel_stops_the_cutting_of_views(given_map):
+    cancelled = Event()
+    opened = session.open_request_map(given_map, cancelled)
+    assert len(map_views(opened, size=8).images) == 192
+    cancelled.set()
+    with pytest.raises(CancelledError):
+        map_views(opened, size=16)

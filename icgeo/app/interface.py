@@ -319,7 +319,10 @@ def _shown(visit: Visit, number: int) -> dict[str, Any]:
     """What the parts of the page show of one answer."""
     answer = visit.answers[number]
     shot, prediction = answer.shot, answer.prediction
-    first, *others = (f"| {' | '.join(row)} |" for row in outputs.summary(prediction, shot.place))
+    first, *others = (
+        f"| {' | '.join(row)} |"
+        for row in outputs.summary(prediction, shot.place, is_earth=visit.is_earth)
+    )
     values = (
         None if prediction.map is None else outputs.picture(prediction.map),
         "\n".join([first, "|---|---|", *others]),
@@ -353,10 +356,10 @@ def _locate(
     """Give what changes on the page while photos are located, one after the other."""
     if not request.queries:
         raise ValueError("expected a photo to locate, got none; upload one, or try a view")
-    locator = session.build_locator(opened(request.model), request)
+    locator = session.build_locator(opened(request.model), request, asking)
     # what is chosen of a map that is not zoomed on stands among the examples
     asked_of = locator if locator.zooms else replace(locator, map=None)
-    visit, blank = Visit(asking), dict.fromkeys(_SHOWN)
+    visit, blank = Visit(asking, request.is_earth), dict.fromkeys(_SHOWN)
     hidden, visible = gr.update(visible=False), gr.update(visible=True)
     yield {"answers": visit, "choice": hidden, "outcome": visible, **blank}
     try:

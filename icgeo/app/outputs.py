@@ -17,6 +17,7 @@ from icgeo.app.session import Answer, ExampleList, Shot, Visit
 from icgeo.geolocator import Geolocator
 from icgeo.maps import MapStyle
 from icgeo.metrics.locations import bundled_gazetteer
+from icgeo.options import UNKNOWN
 from icgeo.plots import plot_context, plot_places, plot_prediction, plot_zoom
 from icgeo.plots.theme import drawn_image, place_name
 from icgeo.prediction import CREDIBLE_LEVELS, Example, Prediction, rounded
@@ -74,13 +75,17 @@ def _as_image(figure: Figure, *, dpi: int) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def summary(prediction: Prediction, truth: tuple[float, float] | None = None) -> list[list[str]]:
-    """Say where, near what, how sure and how long, as rows of name and value."""
+def summary(
+    prediction: Prediction, truth: tuple[float, float] | None = None, *, is_earth: bool = True
+) -> list[list[str]]:
+    """Say where, near what on the Earth, how sure and how long, as rows of name and value."""
     rows = [["Caution", OTHER_KIND]] if prediction.in_domain is False else []
     rows += [["Map", "legible" if prediction.located else "not legible: no place"]]
     if prediction.located:
         place = (prediction.lat, prediction.lon)
-        rows += [["Place", place_name(*place, digits=2)], ["Nearest city", nearest_city(place)]]
+        rows.append(["Place", place_name(*place, digits=2)])
+        if is_earth and prediction.world != UNKNOWN:
+            rows.append(["Nearest city", nearest_city(place)])
         if truth is not None:
             off = distance_km([*place], [*truth]).item()
             rows.append(["Distance to the truth", f"{off:,.0f} km"])

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from queue import SimpleQueue
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import TemporaryDirectory, mkdtemp
 from threading import Event
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -21,7 +23,9 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from icgeo.data import read_location, read_manifest, read_photo
-from icgeo.data.base_maps import BaseMap, open_map
+from icgeo.data.base_maps import BaseMap, GridMap, open_map
+from icgeo.data.map_rasters import DRIVERS
+from icgeo.data.map_tiles import KINDS
 from icgeo.data.orbit import ViewOptions, land_mask, open_world, random_views, views_to_examples
 from icgeo.data.pixels import square_pixels
 from icgeo.data.places import takeout_names
@@ -175,6 +179,11 @@ class Request:
     north_up: bool = False
     """Photos are north up; else their headings are found."""
 
+    @property
+    def is_earth(self) -> bool:
+        """Whether places are on the Earth: a picture of a planet does not say which it is."""
+        return self.map_file is None or Path(self.map_file).suffix.lower() in {*DRIVERS, *KINDS}
+
 
 @dataclass(frozen=True, eq=False)
 class Answer:
@@ -193,6 +202,7 @@ class Visit:
     """Answers that one visitor got, the folder of their files, and the event that stops more."""
 
     cancelled: Event
+    is_earth: bool = True
     folder: TemporaryDirectory[str] = field(default_factory=TemporaryDirectory)
     answers: tuple[Answer, ...] = ()
 
@@ -300,29 +310,60 @@ def built_in_views(name: str, *, seed: int, count: int = 16, first: int = 1) -> 
 _built_in_map = lru_cache(maxsize=len(BUILT_IN))(open_map)
 
 
-def open_request_map(request: Request) -> BaseMap | None:
-    """Open the map that a visitor chose or gave, if there is one; of theirs nothing is kept.
+@lru_cache(maxsize=2)
+def open_given_map(path: str) -> BaseMap:
+    """Open the map of a visitor; what is computed of it goes when two others have come."""
+    opened: Any = open_map(path)
+    folder = mkdtemp()
+    finalize(opened.grid, rmtree, folder, ignore_errors=True)
+    return replace(opened, cache=Path(folder))
+
+
+@dataclass(frozen=True, eq=False)
+class StoppableMap(GridMap):
+    """A map of which no view is cut any more once the event is set."""
+
+    cancelled: Event = field(default_factory=Event)
+
+    def views(self, *args: Any, **options: Any) -> Any:
+        """Cut views as `GridMap` does.
+
+        Raises:
+            CancelledError: the event was set.
+        """
+        if self.cancelled.is_set():
+            raise CancelledError
+        return super().views(*args, **options)
+
+
+def open_request_map(request: Request, cancelled: Event | None = None) -> BaseMap | None:
+    """Open the map that a visitor chose or gave, if there is one; the event stops its indexing.
 
     Raises:
         ValueError: it cannot be used.
     """
+    opened: Any
+    name = MAPS[request.map or NO_MAP]
     if request.map_file:
         try:
-            given: Any = open_map(request.map_file)
-            return replace(given, fingerprint="")
+            opened = open_given_map(request.map_file)
         except ValueError as error:
             raise ValueError(_without_path(error, Path(request.map_file))) from None
-    name = MAPS[request.map or NO_MAP]
-    return None if name is None else _built_in_map(name)
+    elif name is None:
+        return None
+    else:
+        opened = _built_in_map(name)
+    of_map = (opened.name, opened.fingerprint, opened.grid, opened.cache)
+    return StoppableMap(*of_map, cancelled=cancelled or Event())
 
 
-def build_locator(model: MapModel, request: Request) -> Geolocator:
-    """Make what locates as a visitor asks."""
+def build_locator(model: MapModel, request: Request, cancelled: Event | None = None) -> Geolocator:
+    """Make what locates as a visitor asks; the event stops the indexing of a map."""
     select, features = WAYS_TO_CHOOSE[request.choice]
     counts: dict[str, Any] = {
         name: int(getattr(request, name)) for name in ("steps", "samples", "shots")
     }
-    base_map = open_request_map(request)
+    base_map = open_request_map(request, cancelled)
     locator = Geolocator(
         model, map=base_map, zoom=request.zoom and None, select=select, features=features, **counts
     )

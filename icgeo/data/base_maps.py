@@ -49,6 +49,10 @@ class BaseMap(Protocol):
         """Key of its content, for caches; of an empty one nothing is kept on disk."""
 
     @property
+    def cache(self) -> Path | None:
+        """Folder in which what is computed of it is kept; None is that of all maps."""
+
+    @property
     def resolution_deg(self) -> float:
         """Side of a pixel of its finest level, in degrees at its middle."""
 
@@ -111,6 +115,7 @@ class GridMap:
     name: str
     fingerprint: str
     grid: Grid
+    cache: Path | None = None
 
     @property
     def bounds(self) -> Bounds | None:

@@ -1,8 +1,9 @@
 """What is computed of maps, kept on disk: cut views and their descriptors, as safetensors.
 
-Conventions: files lie in the assets of huggingface_hub's cache (`HF_ASSETS_CACHE`), beside the kept
-instructions, and nothing of a user's own photos is among them. They hold at most `MOST_BYTES`
-together; beyond, those that were used longest ago go. A file that is damaged is made again.
+Conventions: files lie in the folder that a map names, or else in the assets of huggingface_hub's
+cache (`HF_ASSETS_CACHE`), beside the kept instructions, and nothing of a user's own photos is among
+them. They hold at most `MOST_BYTES` together; beyond, those that were used longest ago go. A file
+that is damaged is made again.
 """
 
 import logging
@@ -15,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from icgeo.data.base_maps import BaseMap
 from icgeo.writing import write_atomically
 
 MOST_BYTES = 2**30
@@ -25,16 +27,17 @@ log = logging.getLogger(__name__)
 Tensors = dict[str, Tensor]
 
 
-def kept(key: tuple[object, ...], make: Callable[[], Tensors]) -> Tensors:
-    """Return tensors from disk, or make them and keep them under a key of plain values.
+def kept(base_map: BaseMap, key: tuple[object, ...], make: Callable[[], Tensors]) -> Tensors:
+    """Return tensors of a map from disk, or make them and keep them under a key of plain values.
 
-    An empty key says that they are not to be kept.
+    Of a map without a fingerprint nothing is kept.
     """
-    if not key:
+    if not base_map.fingerprint:
         return make()
-    name = blake2b(repr(key).encode(), digest_size=16).hexdigest()
+    whole = (base_map.fingerprint, base_map.bounds, *key)
+    name = blake2b(repr(whole).encode(), digest_size=16).hexdigest()
     try:
-        folder = cached_assets_path("icgeo", namespace="maps", subfolder="views")
+        folder = base_map.cache or cached_assets_path("icgeo", namespace="maps", subfolder="views")
     except (OSError, ValueError) as error:
         log.warning("cannot keep the views of a map: %s", error)
         return make()

@@ -55,8 +55,8 @@ VERSION = 1
 def fields_of_view(resolution_deg: float, extent_deg: float = 180.0) -> list[float]:
     """Return the fields of view that are tried on a map, in degrees, the widest first.
 
-    >>> [round(field, 1) for field in fields_of_view(0.35)]
-    [59.4, 42.0, 29.7, 21.0, 14.8, 10.5]
+    >>> tuple(round(field, 1) for field in fields_of_view(0.35))
+    (59.4, 42.0, 29.7, 21.0, 14.8, 10.5)
     """
     least = max(PIXELS_WIDE * resolution_deg, min(NARROWEST_DEG, extent_deg / 8))
     widest = min(WIDEST_DEG, extent_deg)
@@ -106,8 +106,7 @@ class MapIndex:
             poses = {name: getattr(index.poses, name) for name in _FIELDS}
             return poses | {name: getattr(index, name) for name in _TENSORS}
 
-        index = "zoom", VERSION, base_map.fingerprint, base_map.bounds, key
-        tensors = kept(index if base_map.fingerprint else (), make)
+        tensors = kept(base_map, ("zoom", VERSION, key), make)
         poses = Poses(*(tensors[name] for name in _FIELDS))
         return cls(poses, *(tensors[name] for name in _TENSORS))
 

@@ -133,6 +133,16 @@ def test_the_summary_names_the_city(prediction):
     assert area == pytest.approx(prediction.density.credible_area_km2(0.9), rel=5e-3)
 
 
+def test_no_city_is_named_on_another_planet(prediction):
+    assert "Nearest city" not in dict(outputs.summary(prediction, is_earth=False))
+    assert "Nearest city" not in dict(outputs.summary(replace(prediction, world="unknown world")))
+    bank = ExampleList()
+    request = Request([], bank, "tiny", FIRST, 4, 1, 1, map_file="uploads/mars.png")
+    assert not request.is_earth, "a picture does not say of which planet it is"
+    assert replace(request, map_file="uploads/fiji.TIF").is_earth
+    assert replace(request, map_file=None).is_earth
+
+
 def test_a_photo_of_another_kind_has_a_caution_beside_its_answer(prediction):
     assert "Caution" not in dict(outputs.summary(replace(prediction, in_domain=True)))
     first, *_ = outputs.summary(replace(prediction, in_domain=False))

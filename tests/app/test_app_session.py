@@ -163,6 +163,7 @@ def test_no_place_is_made_up(text):
         session.read_place(text)
 
 
+@pytest.mark.slow
 def test_the_photo_itself_is_no_example(photo, tmp_path):
     """Also at another size and compression; a photo of the same size is not the same photo."""
     shots = session.built_in_set(session.REAL, seed=0)

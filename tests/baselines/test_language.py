@@ -62,6 +62,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_every_way_to_answer_is_a_row_and_nothing_is_asked_twice(server, ask, tmp_path):
     names = [*WELL, *BAD]
     queries = [Query(name, photo(name), (48.858, 2.294)) for name in names]

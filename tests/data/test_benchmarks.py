@@ -262,7 +262,7 @@ class TestMemory:
         ("kind", "few", "many"),
         [
             ("table", 60, 600),
-            ("shards", 20, 200),
+            pytest.param("shards", 20, 200, marks=pytest.mark.slow),
             pytest.param("table", 400, 4000, marks=pytest.mark.slow),
             pytest.param("shards", 200, 2000, marks=pytest.mark.slow),
         ],

@@ -110,6 +110,7 @@ def test_a_finished_run_is_not_run_again(matcher, episodes, tmp_path):
     assert (tmp_path / "predictions.jsonl").read_bytes() == content
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_byte_ends_with_the_same_rows(matcher, episodes, tmp_path):
     runs = [(matcher, e) for e in episodes]
     path = tmp_path / "predictions.jsonl"

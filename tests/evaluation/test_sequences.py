@@ -45,6 +45,7 @@ class Pointing:
         return SequencePrediction(located, located[0])
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_byte_ends_with_the_same_rows(tmp_path):
     def photo(lon):
         return np.full((2, 2, 3), lon, dtype=np.uint8)

@@ -61,6 +61,7 @@ def nothing(model):
     return model.encode_context([], torch.empty(0, 2))
 
 
+@pytest.mark.slow
 def test_a_survey_finds_the_known_features():
     truth = make_truth(2400)
     found = survey_features(

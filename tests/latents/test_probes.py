@@ -56,7 +56,7 @@ def test_a_probe_errs_by_the_noise(places, split, noise):
     assert torch.equal(probe.distance_km, sphere.distance_km(probe.lat_lon, places))
 
 
-@pytest.mark.parametrize("kind", ["ridge", "kernel"])
+@pytest.mark.parametrize("kind", ["ridge", pytest.param("kernel", marks=pytest.mark.slow)])
 def test_shuffled_places_cannot_be_read(places, kind):
     """A guess at random is a quarter of the way around off: 10,008 km."""
     x = built(places, 0.02)

@@ -69,6 +69,7 @@ def test_figures_are_those_of_their_definitions(autoencoder):
     assert_close(torch.from_numpy(encoded.toarray()), codes)
 
 
+@pytest.mark.slow
 def test_features_are_stable_over_seeds_where_there_are_features(autoencoder):
     other = sparse.train(stream, features=48, top_k=2, passes=30, learning_rate=1e-2, seed=1)
     used = [one.atoms[sparse.judge(one, stream).usage > 0.02] for one in (autoencoder, other)]

@@ -96,18 +96,23 @@ def test_ten_thousand_locations_are_read_back():
         assert error_pixels(readings, part, style).max() < 0.1
 
 
+MORE_STYLES = [
+    KERNEL,
+    MapStyle(height=128, width=256, sigma_deg=(6.0,)),
+    MapStyle(projection="equal_area"),
+    MapStyle(projection="equirectangular", extent=(0.0, -90.0, 360.0, 90.0)),
+    replace(MARKER, height=128, width=256),
+]
+
+
 @pytest.mark.parametrize(
     "style",
     [
         THREE,
-        KERNEL,
         MapStyle(height=32, width=64),
-        MapStyle(height=128, width=256, sigma_deg=(6.0,)),
-        MapStyle(projection="equal_area"),
         MapStyle(projection="equal_area", sigma_deg=(6.0,)),
-        MapStyle(projection="equirectangular", extent=(0.0, -90.0, 360.0, 90.0)),
         MARKER,
-        replace(MARKER, height=128, width=256),
+        *(pytest.param(style, marks=pytest.mark.slow) for style in MORE_STYLES),
     ],
 )
 def test_a_location_is_read_back_anywhere_on_the_world(style: MapStyle):
@@ -117,6 +122,7 @@ def test_a_location_is_read_back_anywhere_on_the_world(style: MapStyle):
     assert min(reading.legibility for reading in readings) > 0.9
 
 
+@pytest.mark.slow
 def test_a_location_is_read_back_from_imagery():
     """A marker on a base map, of the world and of a window of Web Mercator."""
     world = replace(MARKER, base="blue-marble")
@@ -207,7 +213,7 @@ def broad_truth() -> Density:
     return Density.from_mixture([[20.0, -100.0], [-30.0, 140.0]], [12.0, 4.0], [0.4, 0.6], nside=16)
 
 
-@pytest.mark.parametrize("style", [THREE, KERNEL])
+@pytest.mark.parametrize("style", [pytest.param(THREE, marks=pytest.mark.slow), KERNEL])
 def test_a_diffuse_map_is_legible_and_wide(style: MapStyle):
     """The truth costs its entropy in nats; the reading 0.15 more, for a floor of noise assumed."""
     truth = broad_truth()

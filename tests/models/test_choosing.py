@@ -59,6 +59,7 @@ def test_own_examples_are_those_that_are_shown(photos, bank, attention):
         torch.testing.assert_close(drawn, alone[0].samples, atol=2e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_own_examples_with_samples_steps_views_and_guidance(photos, bank):
     options = {"samples": 2, "steps": 2, "augment": 1, "example_guidance": 1.5}
     locator = Geolocator("tiny", prompt=UNKNOWN, **options)

@@ -164,6 +164,7 @@ def test_too_many_shots_are_refused_before_anything_is_computed(tmp_path, monkey
         locator.locate([photo], [(photo, (0.0, 0.0))] * 400)
 
 
+@pytest.mark.slow
 def test_a_batch_is_as_large_as_the_memory_allows(tmp_path, monkeypatch):
     style = maps.MapStyle.marker(height=64, width=128, sigma_deg=10.0)
     model = icgeo.load(twins.klein(tmp_path), photo_size=64, style=style)

@@ -63,6 +63,7 @@ def test_it_counts_with_examples_and_not_without(folders, images, name, layout, 
     assert torch.equal(*alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layout", "attention"), [("references", "joint")])
 def test_the_base_map_of_a_window_is_one_more_reference(folders, images, layout, attention):  # noqa: F811
     """Imagery under the maps of a window, shown once more without a mark, and told so."""
@@ -105,10 +106,8 @@ def test_it_is_one_more_reference_image_of_the_stock_pipeline(folders):  # noqa:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("layout", "attention"),
-    [("references", "pairwise"), pytest.param("pair", "full", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("layout", "attention"), [("references", "pairwise"), ("pair", "full")])
 def test_each_photo_has_its_own(folders, images, layout, attention):  # noqa: F811
     """From the examples that it is shown, whoever is located beside it."""
     model = model_of(folders, "klein", layout, attention)

@@ -141,7 +141,9 @@ def test_what_a_wide_photo_shows_at_its_sides_counts(folders):  # noqa: F811
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("shots", [0, pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize(
+    "shots", [pytest.param(0, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.slow), 4]
+)
 def test_a_panel_has_about_the_trained_area(folders, shots):  # noqa: F811
     model = load(folders["kontext"], "full").choosing(layout="panel")
     rows, columns = model.layout.grid(shots)

@@ -73,7 +73,15 @@ def stock_maps(folder, model, photos, lat_lon, query, noise, resolution, **optio
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("shots", "resolution"), [(0, 96), (1, 136), (2, 96), (4, 96)])
+@pytest.mark.parametrize(
+    ("shots", "resolution"),
+    [
+        (0, 96),
+        (1, 136),
+        pytest.param(2, 96, marks=pytest.mark.slow),
+        pytest.param(4, 96, marks=pytest.mark.slow),
+    ],
+)
 def test_maps_are_those_of_the_stock_pipeline(folder, shots, resolution):
     model = load(folder, resolution)
     side = model.photo_size
@@ -106,6 +114,7 @@ def test_guidance_is_that_of_the_stock_pipeline(folder):
     torch.testing.assert_close(found[0, 0], expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_what_is_kept_is_what_the_stock_pipeline_computes_for_any_query(folder, monkeypatch):
     """Its cache begins with the same keys and values, whatever photo, noise and words follow."""
@@ -219,7 +228,7 @@ def one_pass(model, transformer, readings, noisy, t):
     )[0][:, -rows * columns :]
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_gradients_of_a_lora_are_those_of_one_stock_pass(folder, checkpointing):
     model, words = load(folder), instruction("earth", shots=2)
     backbone, transformer = model.backbone, model.backbone.transformer
@@ -253,6 +262,7 @@ def test_gradients_of_a_lora_are_those_of_one_stock_pass(folder, checkpointing):
         torch.testing.assert_close(own.grad, reference.grad, atol=1e-4 * scale, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_saved_lora_draws_the_same_and_keeps_its_alpha(folder, tmp_path):
     model = load(folder)
     add_lora(model.backbone.transformer, rank=2, alpha=6)
@@ -360,6 +370,7 @@ def test_a_locator_adds_to_the_context_that_it_keeps(folder, monkeypatch):
     assert all(torch.equal(grown.tensors[name], x) for name, x in whole.items())
 
 
+@pytest.mark.slow
 def test_what_most_queries_see_stands_first_and_is_encoded_once(folder, monkeypatch):
     """Of six examples in three sets four are encoded: the common one, and each set's other."""
     model, encoded = load(folder), []

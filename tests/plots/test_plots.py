@@ -35,7 +35,7 @@ def prediction(lat=48.9, lon=2.4, *, kappa=200.0, located=True):
     )
 
 
-@pytest.mark.parametrize("count", [1, 3, 16])
+@pytest.mark.parametrize("count", [1, 3, pytest.param(16, marks=pytest.mark.slow)])
 def test_the_context_shows_pairs_in_order(count):
     places = [(80.0 - 10 * i, -170.0 + 20 * i) for i in range(count)]
     examples = [Example(PHOTO, *place) for place in places]
@@ -64,6 +64,7 @@ def test_the_context_needs_a_map_for_each_example():
         plots.plot_context([Example(PHOTO, 0, 0)], torch.zeros(2, 3, 16, 32))
 
 
+@pytest.mark.slow
 def test_the_gallery_says_how_far_off_each_answer_is():
     predictions = [prediction(), prediction(located=False), prediction(-75, 179.9, kappa=20.0)]
     figure = plots.plot_gallery(
@@ -202,7 +203,10 @@ def test_errors_of_a_linear_scale_start_at_0_and_those_of_a_log_scale_lie_betwee
     assert [label.get_text() for label in ax.get_yticklabels()] == ["500", "1,000"]
 
 
-@pytest.mark.parametrize("worlds", [("moon",), ("moon", "mars"), ("moon", "mars", "io")])
+@pytest.mark.parametrize(
+    "worlds",
+    [("moon",), pytest.param(("moon", "mars"), marks=pytest.mark.slow), ("moon", "mars", "io")],
+)
 def test_the_legend_fits_and_tells_what_the_band_is(worlds):
     some = [row for world in worlds for row in rows(world)]
     some += [replace(row, locator=name) for name in BASELINES[1:] for row in some]

@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from PIL.ExifTags import IFD
@@ -81,6 +82,7 @@ def photo_with_tags():
     return stream.getvalue()
 
 
+@pytest.mark.slow
 def test_pictures_are_kept_small_and_without_tags(tmp_path):
     some = rows(count=4, locators=("icgeo",))
     folder = write_run(tmp_path, some)

@@ -36,6 +36,7 @@ def run(tmp_path, monkeypatch):
         yield run
 
 
+@pytest.mark.slow
 def test_costs_first_then_answers_then_nothing_again(run, capsys):
     price = ("--usd_per_million", "3,15")
     assert not run("--plan", *price).requests

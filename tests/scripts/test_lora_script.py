@@ -110,6 +110,7 @@ def test_a_run_killed_in_the_middle_ends_with_the_same_weights(tmp_path):
         assert all(torch.equal(x, other[name]) for name, x in one.items())
 
 
+@pytest.mark.slow
 def test_a_users_photos_are_adapted_to(tmp_path, capsys):
     rows = ["image,lat,lon", "broken.png,1,2"]
     noise = np.random.default_rng(0).integers(256, size=(12, 4, 4, 3), dtype=np.uint8)

@@ -78,6 +78,7 @@ def test_worlds_are_located_and_a_killed_run_goes_on(picture, tmp_path, capsys, 
     assert again == rows
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_a_map_makes_the_examples_of_its_own_views_and_of_photos(
     picture, tmp_path, capsys, monkeypatch

@@ -201,6 +201,7 @@ def test_the_learning_rate_warms_up_and_falls(bank, tmp_path):
     assert run.rate(999) == pytest.approx(0.02)
 
 
+@pytest.mark.slow
 def test_the_best_temperature_undoes_overconfidence():
     """Truth drawn from vMF(20), densities of kappa 80: a temperature of 4 is right."""
     centres = sphere.sample_uniform(300, generator=generator())

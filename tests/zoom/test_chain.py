@@ -148,6 +148,7 @@ def test_examples_are_a_prior_of_the_zoom(locator, world):
     assert not torch.equal(both.density.mass, alone.density.mass)
 
 
+@pytest.mark.slow
 def test_a_locators_own_examples_count_as_those_of_a_call(locator, world):
     photo = _query(world, (-20.0, 60.0), 40.0, 0.0)
     example = icgeo.Example(_query(world, (-22.0, 63.0), 40.0, 0.0), -22.0, 63.0)
@@ -158,6 +159,7 @@ def test_a_locators_own_examples_count_as_those_of_a_call(locator, world):
     assert torch.equal(nothing.density.mass, locator.locate(photo)[0].density.mass)
 
 
+@pytest.mark.slow
 def test_a_model_loaded_with_options_takes_examples_beside_a_map(world):
     photo = _query(world, (-20.0, 60.0), 40.0, 0.0)
     example = icgeo.Example(photo, -20.0, 60.0)

@@ -94,7 +94,7 @@ def test_a_map_without_data_is_refused():
     base_map = open_map(procedural_world("cells", generator=1, height=128))
 
     class Empty:
-        name, fingerprint, resolution_deg, bounds = "empty", "0", 1.4, None
+        name, fingerprint, cache, resolution_deg, bounds = "empty", "0", None, 1.4, None
 
         def views(self, *args, size):
             images, masks = base_map.views(*args, size=size)
