@@ -1,10 +1,11 @@
-"""From photos, a context and likely worlds to predictions: maps are drawn, read and fused."""
+"""From photos, and what each is shown, to predictions: maps are drawn, read and fused."""
 
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
+from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -18,13 +19,23 @@ from icgeo.data.pixels import augment, shaped_pixels, square_pixels
 from icgeo.models import Context, MapModel
 from icgeo.models.map_model import Pixels
 from icgeo.options import LocateOptions
-from icgeo.prediction import Example, Prediction, in_groups, informs
+from icgeo.prediction import (
+    Example,
+    Locator,
+    Prediction,
+    check_choices,
+    in_groups,
+    informs,
+    locate_by_sets,
+)
+from icgeo.selection import Chosen, common_first
 from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density
 from icgeo.travel import mixture
 
 logger = logging.getLogger(__name__)
 
+CONTEXTS_KEPT = 8
 MOST_JUDGED, RARE = 32, 0.01
 """Examples by which worlds are judged at most, and the probability of a world that is no matter."""
 
@@ -37,11 +48,39 @@ POINTS: dict[str, Callable[[Sequence[Density]], Float[Tensor, "densities 2"]]] =
 
 
 @dataclass(frozen=True, eq=False)
+class Contexts:
+    """Examples as a model holds them; the latest are kept, so that they are encoded once."""
+
+    model: MapModel
+    kept: dict[bytes, Context] = field(default_factory=dict)
+
+    def find(self, photos: Pixels, lat_lon: Float[Tensor, "examples 2"]) -> Context:
+        """Encode examples and keep them, or find them among those kept."""
+        key = _key_of(photos, lat_lon)
+        if key not in self.kept:
+            context = self.encode(photos, lat_lon)
+            while len(self.kept) >= CONTEXTS_KEPT:
+                del self.kept[next(iter(self.kept))]
+            self.kept[key] = context
+        return self.kept[key]
+
+    def encode(self, photos: Pixels, lat_lon: Float[Tensor, "examples 2"]) -> Context:
+        """Encode examples, in `causal` behind the longest context kept that begins with them."""
+        is_causal = self.model.settings.attention == "causal"
+        for count in range(len(photos) if is_causal else 0, 0, -1):
+            if begun := self.kept.get(_key_of(photos[:count], lat_lon[:count])):
+                return self.model.encode_context(photos[count:], lat_lon[count:], after=begun)
+        return self.model.encode_context(photos, lat_lon)
+
+
+@dataclass(frozen=True, eq=False)
 class MapDrawer:
-    """A model that draws maps, and how: it knows of contexts, and of no bank, map or zoom."""
+    """A model that draws maps, and how; it is told what to show, and knows no bank or zoom."""
 
     model: MapModel
     options: LocateOptions
+    evidence: Locator | str | None = None
+    """As `Geolocator` takes it."""
 
     def pixels(self, photos: Sequence[Photo]) -> Pixels:
         """Read photos; where they keep their shapes and have several, as a list."""
@@ -85,12 +124,119 @@ class MapDrawer:
     def _judged(self) -> dict[tuple[Any, ...], dict[str, float]]:
         return {}
 
-    def locate(
+    def require_memory(self, shots: int) -> int:
+        """Return how many photos go through at a time beside so many examples; see `Geolocator`."""
+        from icgeo.models.cost import fitting_batch  # with diffusers, which the model has imported
+
+        most = self.options.batch_size
+        size = fitting_batch(self.model, shots, most, samples=self.options.samples)
+        if size < most:
+            logger.info("%d photos at a time, for the memory holds no more", size)
+        return size
+
+    @cached_property
+    def contexts(self) -> Contexts:
+        """The contexts of examples that were shown to all photos of a call."""
+        return Contexts(self.model)
+
+    def locate_chosen(
+        self,
+        photos: Sequence[Photo],
+        bank: Sequence[Example],
+        chosen: Chosen,
+        *,
+        callback_on_step_end: sampling.StepCallback | None = None,
+    ) -> list[Prediction]:
+        """Locate photos, each given examples of its own; see `Geolocator.locate_chosen`."""
+        check_choices(photos, bank, chosen)
+        is_one = bool((chosen == chosen[:1]).all())
+        locate = partial(self._locate_alike, callback_on_step_end=callback_on_step_end, keep=is_one)
+        if is_one:
+            return locate(photos, [bank[number] for number in chosen[:1].flatten().tolist()])
+        if self.model.can_choose:
+            return self._locate_pairwise(photos, bank, chosen, callback_on_step_end)
+        if self.model.settings.attention == "causal":
+            return self._locate_growing(locate, photos, bank, common_first(chosen).tolist())
+        return locate_by_sets(locate, photos, bank, chosen)
+
+    def _locate_alike(
+        self,
+        photos: Sequence[Photo],
+        pairs: Sequence[Example],
+        *,
+        callback_on_step_end: sampling.StepCallback | None,
+        keep: bool,
+    ) -> list[Prediction]:
+        """Locate photos that are shown the same."""
+        size, worlds = self.require_memory(len(pairs)), self.judge(pairs)
+        context = (self.contexts.find if keep else self.contexts.encode)(*self.pairs(pairs))
+        predictions: list[Prediction] = []
+        for start in range(0, len(photos), size):
+            batch = photos[start : start + size]
+            everything = torch.arange(len(pairs)).expand(len(batch), -1)
+            own = replace(context, evidence=self.evidence_maps(batch, pairs, everything))
+            predictions += self._locate_batch(batch, own, worlds, callback_on_step_end)
+        return predictions
+
+    def _locate_pairwise(
+        self,
+        photos: Sequence[Photo],
+        bank: Sequence[Example],
+        chosen: Chosen,
+        callback_on_step_end: sampling.StepCallback | None,
+    ) -> list[Prediction]:
+        """Locate by examples of which each is kept alone: a batch of photos encodes each once."""
+        worlds = self.judge(bank)
+        predictions: list[Prediction] = []
+        for rows in chosen.split(self.require_memory(chosen.shape[1])):
+            used, numbers = rows.unique(return_inverse=True)
+            self.require_memory(len(used))
+            pairs = self.pairs([bank[number] for number in used.tolist()])
+            context = self.model.encode_context(*pairs).choosing(numbers)
+            batch = photos[len(predictions) : len(predictions) + len(rows)]
+            context = replace(context, evidence=self.evidence_maps(batch, bank, rows))
+            predictions += self._locate_batch(batch, context, worlds, callback_on_step_end)
+        return predictions
+
+    def _locate_growing(
+        self,
+        locate: Callable[[list[Photo], list[Example]], list[Prediction]],
+        photos: Sequence[Photo],
+        bank: Sequence[Example],
+        rows: list[list[int]],
+    ) -> list[Prediction]:
+        """Locate by sets of examples; what several begin with is encoded once, and added to."""
+        self.require_memory(len(rows[0]))
+        sets, located = sorted({tuple(row) for row in rows}), dict[int, Prediction]()
+        for place, row in enumerate(sets):
+            around = sets[max(0, place - 1) : place] + sets[place + 1 : place + 2]
+            for count in range(len(row), 0, -1):
+                if any(row[:count] == other[:count] for other in around):
+                    self.contexts.find(*self.pairs([bank[number] for number in row[:count]]))
+                    break
+            numbers = [number for number, own in enumerate(rows) if tuple(own) == row]
+            answers = locate([photos[i] for i in numbers], [bank[i] for i in row])
+            located.update(zip(numbers, answers, strict=True))
+        return [located[number] for number in range(len(photos))]
+
+    def evidence_maps(
+        self, photos: Sequence[Photo], bank: Sequence[Example], chosen: Chosen
+    ) -> Float[Tensor, "photos 3 height width"] | None:
+        """Draw what the other way says of photos, if there is one and there are examples."""
+        if not (self.evidence and chosen.shape[1]):
+            return None
+        style = self.model.settings.style
+        if isinstance(self.evidence, str):
+            return maps.base_image(style).expand(len(photos), -1, -1, -1)
+        answers = locate_by_sets(self.evidence.locate, photos, bank, chosen)
+        return torch.stack([maps.draw_density(answer.density, style) for answer in answers])
+
+    def _locate_batch(
         self,
         photos: Sequence[Photo],
         context: Context,
         worlds: Mapping[str, float],
-        callback_on_step_end: sampling.StepCallback | None = None,
+        callback_on_step_end: sampling.StepCallback | None,
     ) -> list[Prediction]:
         """Locate a batch, the photos of each shape at once."""
         if departures := self.model.departures(context.shots):
@@ -202,6 +348,12 @@ class MapDrawer:
 def content_keys(pairs: Sequence[Example]) -> tuple[Any, ...]:
     """Return a key of examples that follows their content, without reading files."""
     return tuple((content_key(pair.image), pair.lat, pair.lon) for pair in pairs)
+
+
+def _key_of(photos: Pixels, lat_lon: Tensor) -> bytes:
+    """Return a key of examples as the model sees them."""
+    contents = b"".join(photo.numpy().tobytes() for photo in photos)
+    return blake2b(contents + lat_lon.numpy().tobytes()).digest()
 
 
 @cache

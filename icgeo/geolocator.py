@@ -3,18 +3,17 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from difflib import get_close_matches
 from functools import cached_property, partial
-from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from einops import rearrange, repeat
-from jaxtyping import Float, Int, UInt8
+from einops import rearrange
+from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -29,7 +28,6 @@ from icgeo.drawing import POINTS, MapDrawer, content_keys
 from icgeo.map_views import MapViews, map_views, suited_field_of_view
 from icgeo.models import Context, LoadOptions, MapModel, load
 from icgeo.models.hub import upload
-from icgeo.models.map_model import Pixels
 from icgeo.models.matching import Evidence
 from icgeo.options import SETTINGS, LocateOptions, fields_of
 from icgeo.prediction import (
@@ -40,21 +38,9 @@ from icgeo.prediction import (
     SequencePrediction,
     add_seconds,
     as_examples,
-    check_choices,
     informs,
-    locate_by_sets,
 )
-from icgeo.selection import (
-    Bank,
-    Diverse,
-    Nearest,
-    Random,
-    Selecting,
-    Strategy,
-    Stratified,
-    common_first,
-    make_strategy,
-)
+from icgeo.selection import Bank, Diverse, Nearest, Random, Strategy, Stratified, make_strategy
 from icgeo.sphere.density import Density
 from icgeo.travel import frame_times, mixture, smooth
 from icgeo.zoom.bank import zoom_on
@@ -260,7 +246,8 @@ class Geolocator(LocateOptions, LoadOptions):
 
     @cached_property
     def _drawer(self) -> MapDrawer:
-        return MapDrawer(self.loaded, LocateOptions(**fields_of(LocateOptions, self)))
+        options = LocateOptions(**fields_of(LocateOptions, self))
+        return MapDrawer(self.loaded, options, self.evidence)
 
     def _examples(self, examples: Examples) -> list[Example]:
         examples = self.examples if examples is None else examples
@@ -284,10 +271,6 @@ class Geolocator(LocateOptions, LoadOptions):
     def _bank_examples(self, examples: Examples) -> list[Example]:
         """Return the examples given, and the views of the map behind them."""
         return self._examples(examples) + (self._map_examples if self.shots != 0 else [])
-
-    @cached_property
-    def _contexts(self) -> dict[bytes, Context]:
-        return {}
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> "Geolocator":
@@ -386,12 +369,7 @@ class Geolocator(LocateOptions, LoadOptions):
         Raises:
             LoadError: not even one fits, with what is needed, and what could be changed.
         """
-        from icgeo.models.cost import fitting_batch  # with diffusers, which `loaded` has imported
-
-        size = fitting_batch(self.loaded, shots, self.batch_size, samples=self.samples)
-        if size < self.batch_size:
-            logger.info("%d photos at a time, for the memory holds no more", size)
-        return size
+        return self._drawer.require_memory(shots)
 
     def context(self, examples: Examples) -> Context:
         """Encode examples, or find them among the contexts kept.
@@ -403,28 +381,7 @@ class Geolocator(LocateOptions, LoadOptions):
         """
         pairs = self._examples(examples)
         self.require_memory(len(pairs))
-        return self._context(pairs)
-
-    def _context(self, pairs: Sequence[Example]) -> Context:
-        photos, lat_lon = self._drawer.pairs(pairs)
-        key = _key_of(photos, lat_lon)
-        if key not in self._contexts:
-            context = self._encoded(photos, lat_lon)
-            while len(self._contexts) >= CONTEXTS_KEPT:
-                del self._contexts[next(iter(self._contexts))]
-            self._contexts[key] = context
-        return self._contexts[key]
-
-    def _encoded(self, photos: Pixels, lat_lon: Tensor) -> Context:
-        """Encode examples, in `causal` behind the longest context kept that begins with them."""
-        encode = self.loaded.encode_context
-        if self.loaded.settings.attention == "causal":
-            for count in range(len(photos), 0, -1):
-                key = _key_of(photos[:count], lat_lon[:count])
-                if key in self._contexts:
-                    begun = self._contexts[key]
-                    return encode(photos[count:], lat_lon[count:], after=begun)
-        return encode(photos, lat_lon)
+        return self._drawer.contexts.find(*self._drawer.pairs(pairs))
 
     def prepare(self, examples: Examples = None) -> None:
         """Encode examples now, so that the first photo does not wait; what is wrong is told now.
@@ -441,29 +398,28 @@ class Geolocator(LocateOptions, LoadOptions):
                 self._without_map.prepare(pairs)
             return
         pairs = self._bank_examples(examples)
-        if not self._chooses(pairs):
+        shots = self._shown(len(pairs))
+        if shots == len(pairs):
             self.context(pairs)
             return
         self.require_memory(self.shown_at_once(len(pairs)))
-        if self._shots and isinstance(self._strategy, Nearest | Diverse):
+        if shots and isinstance(self._strategy, Nearest | Diverse):
             _ = self._bank(pairs).index
 
     def shown_at_once(self, count: int) -> int:
         """Return how many of so many examples are kept at a time: those of a batch at most."""
-        if self._shots is None or self._shots >= count:
-            return count
+        shots = self._shown(count)
         is_shared = isinstance(self._strategy, Random | Stratified)
-        if is_shared or not self.loaded.can_choose:
-            return self._shots
-        return min(count, self._shots * self.batch_size)
+        return (
+            shots
+            if is_shared or not self.loaded.can_choose
+            else min(count, shots * self.batch_size)
+        )
 
-    @property
-    def _shots(self) -> int | None:
-        """As many as were asked for; of the views of a map 16, if no number was."""
-        return MAP_SHOTS if self.shots is None and self.map is not None else self.shots
-
-    def _chooses(self, pairs: Sequence[Example]) -> bool:
-        return self._shots is not None and self._shots < len(pairs)
+    def _shown(self, count: int) -> int:
+        """Return how many of so many examples are shown: all, or as many as were asked for."""
+        shots = MAP_SHOTS if self.shots is None and self.map is not None else self.shots
+        return count if shots is None else min(shots, count)
 
     @cached_property
     def _strategy(self) -> Strategy:
@@ -487,9 +443,6 @@ class Geolocator(LocateOptions, LoadOptions):
             self._banks[key] = Bank(pairs, opened, described)
         return self._banks[key]
 
-    def _selecting(self, pairs: Sequence[Example]) -> Selecting:
-        return Selecting(self, self._bank(pairs), self._strategy, shots=self._shots)
-
     def choose_for(
         self, photos: Photo | Sequence[Photo], examples: Examples = None
     ) -> Int[Tensor, "photos shots"]:
@@ -505,10 +458,10 @@ class Geolocator(LocateOptions, LoadOptions):
         self, photos: Sequence[Photo], pairs: Sequence[Example]
     ) -> Int[Tensor, "photos shots"]:
         """Return which of all examples, those of the map too, each photo is shown."""
-        if self._chooses(pairs) and photos and self._shots:
-            return self._selecting(pairs).choose(photos, self._shots)
-        count = len(pairs) if self._shots is None else min(len(pairs), self._shots)
-        return repeat(torch.arange(count), "k -> q k", q=len(photos))
+        shots = self._shown(len(pairs))
+        if photos and 0 < shots < len(pairs):
+            return self._strategy.choose(self._bank(pairs), photos, shots)
+        return torch.arange(shots).expand(len(photos), -1)
 
     def locate(
         self,
@@ -534,29 +487,11 @@ class Geolocator(LocateOptions, LoadOptions):
             self._refuse_unused(examples, callback_on_step_end=callback_on_step_end)
             return self._zoom(as_photos(photos), self._examples(examples), callback_on_step_end)
         photos, pairs = as_photos(photos), self._bank_examples(examples)
-        if self._chooses(pairs) and photos:
-            selecting = self._selecting(pairs)
-            return selecting.locate(photos, callback_on_step_end=callback_on_step_end)
-        predictions = self._locate_alike(photos, pairs, callback_on_step_end=callback_on_step_end)
-        return self._zoomed(predictions, photos, [pairs] * len(photos))
-
-    def _zoomed(
-        self,
-        predictions: list[Prediction],
-        photos: Sequence[Photo],
-        shown: Sequence[Sequence[Example]],
-    ) -> list[Prediction]:
-        """Lay each photo over the examples that it was shown, if there is no map to zoom on."""
-        if not self.zoom or self.zooms or not photos:
-            return predictions
         start = time.perf_counter()
-        laid = [
-            zoom_on(pixels, examples, prediction, self.loaded)
-            for pixels, examples, prediction in zip(
-                square_pixels(photos, SIZE), shown, predictions, strict=True
-            )
-        ]
-        return add_seconds(self._with_points(laid), time.perf_counter() - start)
+        chosen = self._choose(photos, pairs)
+        seconds = time.perf_counter() - start
+        found = self.locate_chosen(photos, pairs, chosen, callback_on_step_end=callback_on_step_end)
+        return add_seconds(found, seconds)
 
     def _with_points(self, predictions: list[Prediction]) -> list[Prediction]:
         """Take the point that `point` names of densities with levels."""
@@ -638,38 +573,6 @@ class Geolocator(LocateOptions, LoadOptions):
             found = [one.given(other) for one, other in zip(found, others, strict=True)]
         return self._drawer.with_domain(self._with_points(found), pixels) if photos else found
 
-    def _locate_alike(
-        self,
-        photos: Sequence[Photo],
-        pairs: Sequence[Example],
-        *,
-        callback_on_step_end: sampling.StepCallback | None = None,
-        keep: bool = True,
-    ) -> list[Prediction]:
-        """Locate photos that are shown the same."""
-        size = self.require_memory(len(pairs))
-        context = self._context(pairs) if keep else self._encoded(*self._drawer.pairs(pairs))
-        worlds, everything = self._drawer.judge(pairs), torch.arange(len(pairs))
-        predictions: list[Prediction] = []
-        for start in range(0, len(photos), size):
-            batch = photos[start : start + size]
-            evidence = self._evidence_maps(batch, pairs, everything.expand(len(batch), -1))
-            own = replace(context, evidence=evidence)
-            predictions += self._drawer.locate(batch, own, worlds, callback_on_step_end)
-        return predictions
-
-    def _evidence_maps(
-        self, photos: Sequence[Photo], bank: Sequence[Example], chosen: Int[Tensor, "photos shots"]
-    ) -> Float[Tensor, "photos 3 height width"] | None:
-        """Draw what the other way says of photos, if there is one and there are examples."""
-        if not (self.evidence and chosen.shape[1]):
-            return None
-        style = self.loaded.settings.style
-        if isinstance(self.evidence, str):
-            return maps.base_image(style).expand(len(photos), -1, -1, -1)
-        answers = locate_by_sets(self.evidence.locate, photos, bank, chosen)
-        return torch.stack([maps.draw_density(answer.density, style) for answer in answers])
-
     def locate_chosen(
         self,
         photos: Sequence[Photo],
@@ -682,66 +585,24 @@ class Geolocator(LocateOptions, LoadOptions):
 
         Where pairs are kept alone (`pairwise`, and no sheets) what a batch of queries is shown is
         encoded once, however many of them see it. In `causal` the examples that most queries see
-        stand first, and such a beginning is encoded once. Elsewhere each set of examples is.
+        stand first, and such a beginning is encoded once. Elsewhere each set of examples is. With
+        `zoom=True` and no map each photo is then laid over what it was shown.
 
         Raises:
             PhotoError: a photo cannot be read.
             ValueError: another number of photos than of choices, or a number outside the bank.
         """
-        check_choices(photos, bank, chosen)
-        is_one = bool((chosen == chosen[:1]).all())
-        if is_one or not self.loaded.can_choose:
-            locate = partial(
-                self._locate_alike, callback_on_step_end=callback_on_step_end, keep=is_one
-            )
-            if not is_one and self.loaded.settings.attention == "causal":
-                rows = common_first(chosen).tolist()
-                predictions = self._locate_growing(locate, photos, bank, rows)
-            else:
-                predictions = locate_by_sets(locate, photos, bank, chosen)
-        else:
-            predictions = self._locate_pairwise(photos, bank, chosen, callback_on_step_end)
-        shown = [[bank[number] for number in row] for row in chosen.tolist()]
-        return self._zoomed(predictions, photos, shown)
-
-    def _locate_pairwise(
-        self,
-        photos: Sequence[Photo],
-        bank: Sequence[Example],
-        chosen: Int[Tensor, "photos shots"],
-        callback_on_step_end: sampling.StepCallback | None,
-    ) -> list[Prediction]:
-        """Locate by examples of which each is kept alone: a batch of photos encodes each once."""
-        worlds = self._drawer.judge(bank)
-        predictions: list[Prediction] = []
-        for rows in chosen.split(self.require_memory(chosen.shape[1])):
-            used, numbers = rows.unique(return_inverse=True)
-            self.require_memory(len(used))
-            pairs = self._drawer.pairs([bank[number] for number in used.tolist()])
-            context = self.loaded.encode_context(*pairs).choosing(numbers)
-            batch = photos[len(predictions) : len(predictions) + len(rows)]
-            context = replace(context, evidence=self._evidence_maps(batch, bank, rows))
-            predictions += self._drawer.locate(batch, context, worlds, callback_on_step_end)
-        return predictions
-
-    def _locate_growing(
-        self,
-        locate: Callable[[list[Photo], list[Example]], list[Prediction]],
-        photos: Sequence[Photo],
-        bank: Sequence[Example],
-        rows: list[list[int]],
-    ) -> list[Prediction]:
-        """Locate by sets of examples; what several begin with is encoded once, and added to."""
-        self.require_memory(len(rows[0]))
-        sets, located = sorted({tuple(row) for row in rows}), dict[int, Prediction]()
-        for place, row in enumerate(sets):
-            around = sets[max(0, place - 1) : place] + sets[place + 1 : place + 2]
-            if most := max((_alike_at_first(row, other) for other in around), default=0):
-                self._context([bank[number] for number in row[:most]])
-            numbers = [number for number, own in enumerate(rows) if tuple(own) == row]
-            answers = locate([photos[i] for i in numbers], [bank[i] for i in row])
-            located.update(zip(numbers, answers, strict=True))
-        return [located[number] for number in range(len(photos))]
+        predictions = self._drawer.locate_chosen(
+            photos, bank, chosen, callback_on_step_end=callback_on_step_end
+        )
+        if not self.zoom or self.zooms or not photos:
+            return predictions
+        start, pixels = time.perf_counter(), square_pixels(photos, SIZE)
+        laid = [
+            zoom_on(photo, [bank[number] for number in row], prediction, self.loaded)
+            for photo, row, prediction in zip(pixels, chosen.tolist(), predictions, strict=True)
+        ]
+        return add_seconds(self._with_points(laid), time.perf_counter() - start)
 
     def locate_sequence(
         self,
@@ -840,22 +701,11 @@ class Geolocator(LocateOptions, LoadOptions):
 _OPTIONS = frozenset(field.name for field in fields(Geolocator)) - {"examples"}
 
 
-def _alike_at_first(one: Sequence[int], other: Sequence[int]) -> int:
-    pairs = enumerate(zip(one, other, strict=True))
-    return next((count for count, (a, b) in pairs if a != b), len(one))
-
-
 def _digest(source: Any) -> str | None:
     """Return a key of the content of a map in a file; of a folder and of a name there is none."""
     if source is None or not Path(source).is_file():
         return None
     return file_fingerprint(Path(source), with_time=False)
-
-
-def _key_of(photos: Pixels, lat_lon: Tensor) -> bytes:
-    """Return a key of examples as the model sees them."""
-    contents = b"".join(photo.numpy().tobytes() for photo in photos)
-    return blake2b(contents + lat_lon.numpy().tobytes()).digest()
 
 
 def _refuse_loading(options: Mapping[str, Any]) -> None:

@@ -407,7 +407,7 @@ def test_contexts_of_one_photo_are_not_kept(photos, examples):
     joint = icgeo.load("tiny", attention="joint")
     locator = icgeo.Geolocator(joint, prompt=UNKNOWN, shots=2)
     locator.locate(photos[16:18], examples)
-    assert not locator._contexts
+    assert not locator._drawer.contexts.kept
     assert locator.shown_at_once(16) == 2
     assert icgeo.Geolocator("tiny", shots=2, batch_size=4).shown_at_once(16) == 8
     assert icgeo.Geolocator("tiny", shots=2, batch_size=4).shown_at_once(5) == 5

@@ -78,7 +78,7 @@ def test_the_base_map_of_a_window_is_one_more_reference(folders, images, layout,
     )
     assert not torch.equal(*(one.locate(images[2], bank)[0].map for one in (plain, shown)))
     assert torch.equal(*(one.locate(images[2], [])[0].map for one in (plain, shown)))
-    (drawn,) = shown._evidence_maps(images[2:3], bank, torch.tensor([[0, 1]]))
+    (drawn,) = shown._drawer.evidence_maps(images[2:3], bank, torch.tensor([[0, 1]]))
     planet = open_map("blue-marble").window(style.pixel_lat_lon())[0] / 255
     torch.testing.assert_close(drawn, planet)
     words = instruction("earth", shots=1, evidence=shown.loaded.settings.shows_evidence)
