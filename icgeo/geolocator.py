@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
-from difflib import get_close_matches
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,14 +13,12 @@ from typing import Any
 import torch
 from einops import rearrange
 from jaxtyping import Int, UInt8
-from PIL import Image
 from torch import Tensor
 
 from icgeo import checkpoint, maps, sampling
 from icgeo import features as image_features
 from icgeo.config import UsageError, require
 from icgeo.data.base_maps import MapSource, open_map
-from icgeo.data.map_rasters import file_fingerprint
 from icgeo.data.photos import Photo, as_photos
 from icgeo.data.pixels import square_pixels
 from icgeo.drawing import POINTS, MapDrawer, content_keys
@@ -38,17 +35,15 @@ from icgeo.prediction import (
     SequencePrediction,
     add_seconds,
     as_examples,
-    informs,
 )
 from icgeo.selection import Bank, Diverse, Nearest, Random, Strategy, Stratified, make_strategy
+from icgeo.sequence import frame_times, in_sequence
 from icgeo.sphere.density import Density
-from icgeo.travel import frame_times, mixture, smooth
 from icgeo.zoom.bank import zoom_on
 from icgeo.zoom.chain import LEAST_WIDE_DEG, SIZE, MapZoom
 
 logger = logging.getLogger(__name__)
 
-CONTEXTS_KEPT = 8
 MAP_SHOTS = 16
 """Views of a map that each photo is shown, where the number of shots is not said."""
 BASE_MAP = "base map"
@@ -57,99 +52,6 @@ OF_EXAMPLES = (
     "evidence",
 )
 """Options of how examples are shown, of which a zoom on a map alone makes no use."""
-
-
-def predict(  # noqa: D417, PLR0913
-    images: Photo | Sequence[Photo],
-    examples: Examples = None,
-    *,
-    model: str | Path | MapModel = "tiny",
-    map: MapSource | None = None,
-    zoom: bool | None = None,
-    heading: float | str = "any",
-    shots: int | None = None,
-    select: str | Strategy = "nearest",
-    features: str | None = None,
-    prompt: str | None = None,
-    steps: int | None = None,
-    samples: int | None = None,
-    example_guidance: float | None = None,
-    matching: bool = True,
-    augment: int = 0,
-    point: str = "best",
-    batch_size: int = 64,
-    seed: int = 0,
-    style: maps.MapStyle | None = None,
-    attention: str | None = None,
-    layout: str | None = None,
-    photo_size: int | None = None,
-    photo_shape: str | None = None,
-    text: str | None = None,
-    device: str = "cpu",
-    dtype: str | None = None,
-    adapter: str | None = None,
-    weight_name: str | None = None,
-    quantization: str | None = None,
-    offload: str | None = None,
-    attention_backend: str = "native",
-    vae_tiling: bool = False,
-    revision: str | None = None,
-    local_files_only: bool = False,
-    evidence: Locator | str | None = None,
-    allow_outside: bool = False,
-    **unknown: Any,
-) -> list[Prediction]:
-    """Locate photos in one call, in their order.
-
-    Args:
-        images: paths, pictures or arrays (uint8, or float in [0, 1]); one, or a list.
-        examples: `Example`s; (photo, (latitude, longitude)) or (photo, latitude, longitude) tuples;
-            dicts or a pandas DataFrame with image, lat and lon; the path of a manifest or of a
-            folder of photos with EXIF locations; or None.
-        model: "tiny", a checkpoint folder, a hub id, or a model already loaded.
-        map: what `icgeo.data.base_maps.open_map` opens, such as "blue-marble" or a GeoTIFF: views
-            of it are examples, too; and where the model compares parts, the answer is zoomed to
-            the place on it.
-        zoom: False leaves it at the examples; True zooms on the examples where there is no map.
-        heading: compass direction of the upper edge of the photos in degrees, or "any".
-        shots: the number of examples that each photo is shown; this and the other options stand
-            in `icgeo.options.LocateOptions`, `icgeo.models.LoadOptions` and `Geolocator`.
-        **unknown: is refused.
-
-    Raises:
-        PhotoError: a photo cannot be read.
-        ValueError: an option, a location, a manifest or a map is wrong; there is no such option.
-    """
-    options = {name: value for name, value in locals().items() if name in _OPTIONS}
-    return _locator(**options, **unknown).locate(images, examples)
-
-
-def predict_sequence(
-    frames: Sequence[Photo],
-    examples: Examples = None,
-    *,
-    speed_kmh: float | None,
-    seconds: float | Sequence[float] | None = None,
-    **options: Any,
-) -> SequencePrediction:
-    """Locate a video or an album in one call; `options` are those of `predict`.
-
-    As `Geolocator.locate_sequence` does it; `icgeo.data.video.read_video` gives the frames of a
-    file.
-    """
-    locator = _locator(**options)
-    return locator.locate_sequence(frames, examples, speed_kmh=speed_kmh, seconds=seconds)
-
-
-def _locator(**options: Any) -> "Geolocator":
-    """Make a locator; refuse what is no option by the name of the nearest."""
-    for name in options:
-        if name not in _OPTIONS:
-            nearest = get_close_matches(name, _OPTIONS, n=1, cutoff=0)[0]
-            raise ValueError(
-                f"expected options of icgeo.Geolocator, got {name!r}; did you mean {nearest!r}?"
-            )
-    return Geolocator(**options)
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,18 +187,8 @@ class Geolocator(LocateOptions, LoadOptions):
             LoadError: no such locator, or a model that cannot be loaded.
             UsageError: its map is another one now, or gone.
         """
-        names = {"style", *(field.name for field in fields(LoadOptions))} & options.keys()
-        loading = {name: options.pop(name) for name in names}
-        model, read, examples = checkpoint.read(source, **loading)
-        saved, digest = dict(read), read.get("map_digest")
-        saved.pop("map_digest", None)
-        if digest and "map" not in options and digest != _digest(saved["map"]):
-            raise UsageError(
-                f"expected the map {saved['map']} with which the locator was saved, found another "
-                "or none; give it by map=, or map=None"
-            )
-        fixed = {"examples": examples, "device": loading.get("device", "cpu")}
-        return cls(model, **{**saved, **fixed, **options})
+        model, options = checkpoint.read(source, **options)
+        return cls(model, **options)
 
     def save_pretrained(
         self,
@@ -322,26 +214,10 @@ class Geolocator(LocateOptions, LoadOptions):
             PhotoError: an example cannot be read.
             UsageError: a folder that holds something, or a model that cannot be saved.
         """
-        if not isinstance(self.select, str):
-            raise UsageError(f"expected a select by name to save, got {self.select}")
-        if not isinstance(self.evidence, str | None):
-            raise UsageError(f"expected no evidence of another way to save, got {self.evidence}")
-        if not isinstance(self.map, str | Path | None):
-            raise UsageError("expected a map by name or path to save, got one that is open")
-        pairs, path = self._examples(examples), Path(folder)
-        photos = self._drawer.pixels([pair.image for pair in pairs])
-        seen = [
-            Example(Image.fromarray(rearrange(photo, "c h w -> h w c").numpy()), pair.lat, pair.lon)
-            for photo, pair in zip(photos, pairs, strict=True)
-        ]
-        options = {"name": self.name, **fields_of(LocateOptions, self)}
-        options |= {"map": self.map and str(self.map), "map_digest": _digest(self.map)}
-        options["evidence"] = self.evidence
-        model = self.loaded
-        if self.evidence:  # it is set again by the option
-            model = replace(model, settings=replace(model.settings, shows_evidence=False))
-        checkpoint.save(path, model, options, seen, base=base, licence=licence)
-        return path
+        options = {"name": self.name, **fields_of(LocateOptions, self), "evidence": self.evidence}
+        shown = self._drawer.pairs(self._examples(examples))
+        checkpoint.save(Path(folder), self.loaded, options, *shown, base=base, licence=licence)
+        return Path(folder)
 
     def push_to_hub(
         self,
@@ -409,12 +285,9 @@ class Geolocator(LocateOptions, LoadOptions):
     def shown_at_once(self, count: int) -> int:
         """Return how many of so many examples are kept at a time: those of a batch at most."""
         shots = self._shown(count)
-        is_shared = isinstance(self._strategy, Random | Stratified)
-        return (
-            shots
-            if is_shared or not self.loaded.can_choose
-            else min(count, shots * self.batch_size)
-        )
+        if isinstance(self._strategy, Random | Stratified) or not self.loaded.can_choose:
+            return shots
+        return min(count, shots * self.batch_size)
 
     def _shown(self, count: int) -> int:
         """Return how many of so many examples are shown: all, or as many as were asked for."""
@@ -632,38 +505,11 @@ class Geolocator(LocateOptions, LoadOptions):
         limit = math.inf if speed_kmh is None else speed_kmh
         times = frame_times(seconds, len(frames), limit)
         alone = self.locate(frames, examples)
-        start = time.perf_counter()
-        densities = [prediction.density for prediction in alone]
-        if limit != math.inf:
-            settings = self.loaded.settings
-            prompt = alone[0].world or self.prompt or settings.default_prompt
-            temperature = settings.temperature_in_sequence(prompt, len(frames))
-            densities = smooth(densities, times, speed_kmh=limit, temperature=temperature)
-        frames_alone = add_seconds(alone, time.perf_counter() - start)
-        points = POINTS[self.point]([*densities, mixture(densities)])
-        whole = Prediction.from_density(
-            mixture(densities),
-            points[-1],
-            legibility=max(frame.legibility for frame in frames_alone),
-            located=any(frame.located for frame in frames_alone),
-            seconds=sum(frame.seconds for frame in frames_alone),
-        )
-        predictions = [
-            Prediction.from_density(
-                density,
-                point,
-                legibility=frame.legibility,
-                located=frame.located or informs(density),
-                seconds=frame.seconds,
-                samples=frame.samples,
-            )
-            for frame, density, point in zip(frames_alone, densities, points[:-1], strict=True)
-        ]
-        inside = [frame.in_domain for frame in alone]
-        told = zip(predictions, alone, strict=True)
-        return SequencePrediction(
-            [replace(one, in_domain=own.in_domain, levels=own.levels) for one, own in told],
-            replace(whole, in_domain=None if None in inside else any(inside)),
+        settings = self.loaded.settings
+        prompt = alone[0].world or self.prompt or settings.default_prompt
+        temperature = settings.temperature_in_sequence(prompt, len(frames))
+        return in_sequence(
+            alone, times, speed_kmh=limit, temperature=temperature, points=POINTS[self.point]
         )
 
     def explain(
@@ -696,16 +542,6 @@ class Geolocator(LocateOptions, LoadOptions):
             PhotoError: an example cannot be read.
         """
         return self._drawer.judge(self._bank_examples(examples))
-
-
-_OPTIONS = frozenset(field.name for field in fields(Geolocator)) - {"examples"}
-
-
-def _digest(source: Any) -> str | None:
-    """Return a key of the content of a map in a file; of a folder and of a name there is none."""
-    if source is None or not Path(source).is_file():
-        return None
-    return file_fingerprint(Path(source), with_time=False)
 
 
 def _refuse_loading(options: Mapping[str, Any]) -> None:

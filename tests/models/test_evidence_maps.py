@@ -149,3 +149,13 @@ def test_what_cannot_show_it_refuses(folders, images, tmp_path):  # noqa: F811
     context = model.encode_context(pixels(1, 1), torch.zeros(1, 2).double())
     with pytest.raises(ValueError, match=r"expected maps of evidence .* evidence of 0 queries"):
         model.draw_maps(context, pixels(1, 2), prompt="earth")
+
+
+def test_a_base_map_as_evidence_is_saved(folders, tmp_path):  # noqa: F811
+    choices = {"attention": "joint", "photo_size": 64, "style": STYLE}
+    locator = icgeo.Geolocator(folders["klein"], evidence="base map", **choices)
+    folder = locator.save_pretrained(tmp_path / "locator")
+    again = icgeo.Geolocator.from_pretrained(folder)
+    assert again.evidence == again.loaded.settings.shows_evidence == "base map"
+    without = icgeo.Geolocator.from_pretrained(folder, evidence=None)
+    assert not without.loaded.settings.shows_evidence
