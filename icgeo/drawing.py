@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from hashlib import blake2b
 from typing import Any
 
@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from icgeo import maps, sampling
-from icgeo.data.photos import Photo, content_key
+from icgeo.data.photos import Photo
 from icgeo.data.pixels import augment, shaped_pixels, square_pixels
 from icgeo.models import Context, MapModel
 from icgeo.models.map_model import Pixels
@@ -28,7 +28,7 @@ from icgeo.prediction import (
     informs,
     locate_by_sets,
 )
-from icgeo.selection import Chosen, common_first
+from icgeo.selection import Chosen, common_first, content_keys
 from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density
 from icgeo.travel import mixture
@@ -48,32 +48,6 @@ POINTS: dict[str, Callable[[Sequence[Density]], Float[Tensor, "densities 2"]]] =
 
 
 @dataclass(frozen=True, eq=False)
-class Contexts:
-    """Examples as a model holds them; the latest are kept, so that they are encoded once."""
-
-    model: MapModel
-    kept: dict[bytes, Context] = field(default_factory=dict)
-
-    def find(self, photos: Pixels, lat_lon: Float[Tensor, "examples 2"]) -> Context:
-        """Encode examples and keep them, or find them among those kept."""
-        key = _key_of(photos, lat_lon)
-        if key not in self.kept:
-            context = self.encode(photos, lat_lon)
-            while len(self.kept) >= CONTEXTS_KEPT:
-                del self.kept[next(iter(self.kept))]
-            self.kept[key] = context
-        return self.kept[key]
-
-    def encode(self, photos: Pixels, lat_lon: Float[Tensor, "examples 2"]) -> Context:
-        """Encode examples, in `causal` behind the longest context kept that begins with them."""
-        is_causal = self.model.settings.attention == "causal"
-        for count in range(len(photos) if is_causal else 0, 0, -1):
-            if begun := self.kept.get(_key_of(photos[:count], lat_lon[:count])):
-                return self.model.encode_context(photos[count:], lat_lon[count:], after=begun)
-        return self.model.encode_context(photos, lat_lon)
-
-
-@dataclass(frozen=True, eq=False)
 class MapDrawer:
     """A model that draws maps, and how; it is told what to show, and knows no bank or zoom."""
 
@@ -81,6 +55,12 @@ class MapDrawer:
     options: LocateOptions
     evidence: Locator | str | None = None
     """As `Geolocator` takes it."""
+    callback_on_step_end: sampling.StepCallback | None = None
+    """As `Geolocator.locate` takes it."""
+    kept: dict[bytes, Context] = field(default_factory=dict)
+    """Contexts, the latest few, by the examples that were shown to all photos of a call."""
+    judged: dict[tuple[Any, ...], dict[str, float]] = field(default_factory=dict)
+    """How likely worlds are, by examples."""
 
     def pixels(self, photos: Sequence[Photo]) -> Pixels:
         """Read photos; where they keep their shapes and have several, as a list."""
@@ -106,7 +86,7 @@ class MapDrawer:
             return {self.options.prompt or settings.default_prompt: 1.0}
         pairs = pairs[:: -(-len(pairs) // MOST_JUDGED)]
         key = content_keys(pairs)
-        if key not in self._judged:
+        if key not in self.judged:
             photos, lat_lon = self.pairs(pairs)
             views, nothing = torch.stack([*photos])[None], Context(0, {}, self.model.fingerprint)
             log_likelihood = torch.zeros(len(settings.worlds))
@@ -117,12 +97,8 @@ class MapDrawer:
             shares = log_likelihood.softmax(0)
             shares = torch.where(shares < RARE, 0, shares)
             by_world = zip(settings.worlds, (shares / shares.sum()).tolist(), strict=True)
-            self._judged[key] = {world: share for world, share in by_world if share}
-        return self._judged[key]
-
-    @cached_property
-    def _judged(self) -> dict[tuple[Any, ...], dict[str, float]]:
-        return {}
+            self.judged[key] = {world: share for world, share in by_world if share}
+        return self.judged[key]
 
     def require_memory(self, shots: int) -> int:
         """Return how many photos go through at a time beside so many examples; see `Geolocator`."""
@@ -134,56 +110,58 @@ class MapDrawer:
             logger.info("%d photos at a time, for the memory holds no more", size)
         return size
 
-    @cached_property
-    def contexts(self) -> Contexts:
-        """The contexts of examples that were shown to all photos of a call."""
-        return Contexts(self.model)
+    def context(self, photos: Pixels, lat_lon: Float[Tensor, "examples 2"]) -> Context:
+        """Encode examples and keep them, or find them among the contexts kept."""
+        key = _key_of(photos, lat_lon)
+        if key not in self.kept:
+            context = self.encode(photos, lat_lon)
+            while len(self.kept) >= CONTEXTS_KEPT:
+                del self.kept[next(iter(self.kept))]
+            self.kept[key] = context
+        return self.kept[key]
+
+    def encode(self, photos: Pixels, lat_lon: Float[Tensor, "examples 2"]) -> Context:
+        """Encode examples, in `causal` behind the longest context kept that begins with them."""
+        is_causal = self.model.settings.attention == "causal"
+        for count in range(len(photos) if is_causal else 0, 0, -1):
+            if begun := self.kept.get(_key_of(photos[:count], lat_lon[:count])):
+                return self.model.encode_context(photos[count:], lat_lon[count:], after=begun)
+        return self.model.encode_context(photos, lat_lon)
 
     def locate_chosen(
-        self,
-        photos: Sequence[Photo],
-        bank: Sequence[Example],
-        chosen: Chosen,
-        *,
-        callback_on_step_end: sampling.StepCallback | None = None,
+        self, photos: Sequence[Photo], bank: Sequence[Example], chosen: Chosen
     ) -> list[Prediction]:
         """Locate photos, each given examples of its own; see `Geolocator.locate_chosen`."""
         check_choices(photos, bank, chosen)
-        is_one = bool((chosen == chosen[:1]).all())
-        locate = partial(self._locate_alike, callback_on_step_end=callback_on_step_end, keep=is_one)
-        if is_one:
-            return locate(photos, [bank[number] for number in chosen[:1].flatten().tolist()])
+        if (chosen == chosen[:1]).all():
+            shown = [bank[number] for number in chosen[:1].flatten().tolist()]
+            return self._locate_alike(photos, shown, self.context)
         if self.model.can_choose:
-            return self._locate_pairwise(photos, bank, chosen, callback_on_step_end)
+            return self._locate_pairwise(photos, bank, chosen)
         if self.model.settings.attention == "causal":
-            return self._locate_growing(locate, photos, bank, common_first(chosen).tolist())
+            return self._locate_growing(photos, bank, common_first(chosen).tolist())
+        locate = partial(self._locate_alike, encode=self.encode)
         return locate_by_sets(locate, photos, bank, chosen)
 
     def _locate_alike(
         self,
         photos: Sequence[Photo],
         pairs: Sequence[Example],
-        *,
-        callback_on_step_end: sampling.StepCallback | None,
-        keep: bool,
+        encode: Callable[[Pixels, Tensor], Context],
     ) -> list[Prediction]:
         """Locate photos that are shown the same."""
         size, worlds = self.require_memory(len(pairs)), self.judge(pairs)
-        context = (self.contexts.find if keep else self.contexts.encode)(*self.pairs(pairs))
+        context = encode(*self.pairs(pairs))
         predictions: list[Prediction] = []
         for start in range(0, len(photos), size):
             batch = photos[start : start + size]
             everything = torch.arange(len(pairs)).expand(len(batch), -1)
             own = replace(context, evidence=self.evidence_maps(batch, pairs, everything))
-            predictions += self._locate_batch(batch, own, worlds, callback_on_step_end)
+            predictions += self._locate_batch(batch, own, worlds)
         return predictions
 
     def _locate_pairwise(
-        self,
-        photos: Sequence[Photo],
-        bank: Sequence[Example],
-        chosen: Chosen,
-        callback_on_step_end: sampling.StepCallback | None,
+        self, photos: Sequence[Photo], bank: Sequence[Example], chosen: Chosen
     ) -> list[Prediction]:
         """Locate by examples of which each is kept alone: a batch of photos encodes each once."""
         worlds = self.judge(bank)
@@ -195,15 +173,11 @@ class MapDrawer:
             context = self.model.encode_context(*pairs).choosing(numbers)
             batch = photos[len(predictions) : len(predictions) + len(rows)]
             context = replace(context, evidence=self.evidence_maps(batch, bank, rows))
-            predictions += self._locate_batch(batch, context, worlds, callback_on_step_end)
+            predictions += self._locate_batch(batch, context, worlds)
         return predictions
 
     def _locate_growing(
-        self,
-        locate: Callable[[list[Photo], list[Example]], list[Prediction]],
-        photos: Sequence[Photo],
-        bank: Sequence[Example],
-        rows: list[list[int]],
+        self, photos: Sequence[Photo], bank: Sequence[Example], rows: list[list[int]]
     ) -> list[Prediction]:
         """Locate by sets of examples; what several begin with is encoded once, and added to."""
         self.require_memory(len(rows[0]))
@@ -212,10 +186,11 @@ class MapDrawer:
             around = sets[max(0, place - 1) : place] + sets[place + 1 : place + 2]
             for count in range(len(row), 0, -1):
                 if any(row[:count] == other[:count] for other in around):
-                    self.contexts.find(*self.pairs([bank[number] for number in row[:count]]))
+                    self.context(*self.pairs([bank[number] for number in row[:count]]))
                     break
             numbers = [number for number, own in enumerate(rows) if tuple(own) == row]
-            answers = locate([photos[i] for i in numbers], [bank[i] for i in row])
+            own = [photos[i] for i in numbers]
+            answers = self._locate_alike(own, [bank[i] for i in row], self.encode)
             located.update(zip(numbers, answers, strict=True))
         return [located[number] for number in range(len(photos))]
 
@@ -232,22 +207,18 @@ class MapDrawer:
         return torch.stack([maps.draw_density(answer.density, style) for answer in answers])
 
     def _locate_batch(
-        self,
-        photos: Sequence[Photo],
-        context: Context,
-        worlds: Mapping[str, float],
-        callback_on_step_end: sampling.StepCallback | None,
+        self, photos: Sequence[Photo], context: Context, worlds: Mapping[str, float]
     ) -> list[Prediction]:
         """Locate a batch, the photos of each shape at once."""
         if departures := self.model.departures(context.shots):
             _warn_of_departures(departures)
         pixels = self.pixels(photos)
         if isinstance(pixels, Tensor):
-            return self._locate_pixels(pixels, context, worlds, callback_on_step_end)
+            return self._locate_pixels(pixels, context, worlds)
 
         def alike(numbers: list[int]) -> list[Prediction]:
             part, own = [pixels[i] for i in numbers], context.of_queries(torch.tensor(numbers))
-            return self._locate_pixels(torch.stack(part), own, worlds, callback_on_step_end)
+            return self._locate_pixels(torch.stack(part), own, worlds)
 
         return in_groups([photo.shape for photo in pixels], alike)
 
@@ -256,7 +227,6 @@ class MapDrawer:
         pixels: UInt8[Tensor, "photos 3 high wide"],
         context: Context,
         worlds: Mapping[str, float],
-        callback_on_step_end: sampling.StepCallback | None,
     ) -> list[Prediction]:
         start = time.perf_counter()
         others = (
@@ -265,12 +235,8 @@ class MapDrawer:
         )
         views = torch.stack([pixels, *others])
         likeliest = max(worlds, key=worlds.__getitem__)
-        drawn = {
-            world: self._draw(
-                views, context, world, callback_on_step_end if world == likeliest else None
-            )
-            for world in worlds
-        }
+        watches = {likeliest: self.callback_on_step_end}
+        drawn = {world: self._draw(views, context, world, watches.get(world)) for world in worlds}
         _, legibility, samples = drawn[likeliest]
         evidence = self.model.evidence(context, pixels) if self.options.matching else None
         # both know of the examples, which count once
@@ -332,6 +298,16 @@ class MapDrawer:
         legibility = [sum(view.legibility for view in each) / len(each) for each in readings_of]
         return densities, legibility, by_photo(drawn)
 
+    def with_points(self, predictions: list[Prediction]) -> list[Prediction]:
+        """Take the point that the option `point` names, of densities with levels."""
+        if self.options.point == "best":
+            return predictions
+        points = POINTS[self.options.point]([one.density for one in predictions]).tolist()
+        return [
+            replace(one, lat=lat, lon=lon) if one.located else one
+            for one, (lat, lon) in zip(predictions, points, strict=True)
+        ]
+
     def with_domain(
         self, predictions: list[Prediction], pixels: UInt8[Tensor, "photos 3 high wide"]
     ) -> list[Prediction]:
@@ -343,11 +319,6 @@ class MapDrawer:
             _warn_of_other_photos()
         told = zip(predictions, in_domain.tolist(), strict=True)
         return [replace(prediction, in_domain=is_inside) for prediction, is_inside in told]
-
-
-def content_keys(pairs: Sequence[Example]) -> tuple[Any, ...]:
-    """Return a key of examples that follows their content, without reading files."""
-    return tuple((content_key(pair.image), pair.lat, pair.lon) for pair in pairs)
 
 
 def _key_of(photos: Pixels, lat_lon: Tensor) -> bytes:

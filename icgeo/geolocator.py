@@ -3,14 +3,13 @@
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from einops import rearrange
 from jaxtyping import Int, UInt8
 from torch import Tensor
@@ -21,7 +20,7 @@ from icgeo.config import UsageError, require
 from icgeo.data.base_maps import MapSource, open_map
 from icgeo.data.photos import Photo, as_photos
 from icgeo.data.pixels import square_pixels
-from icgeo.drawing import POINTS, MapDrawer, content_keys
+from icgeo.drawing import POINTS, MapDrawer
 from icgeo.map_views import MapViews, map_views, suited_field_of_view
 from icgeo.models import Context, LoadOptions, MapModel, load
 from icgeo.models.hub import upload
@@ -36,7 +35,7 @@ from icgeo.prediction import (
     add_seconds,
     as_examples,
 )
-from icgeo.selection import Bank, Diverse, Nearest, Random, Strategy, Stratified, make_strategy
+from icgeo.selection import Chooser, Strategy, make_strategy
 from icgeo.sequence import frame_times, in_sequence
 from icgeo.sphere.density import Density
 from icgeo.zoom.bank import zoom_on
@@ -47,11 +46,17 @@ logger = logging.getLogger(__name__)
 MAP_SHOTS = 16
 """Views of a map that each photo is shown, where the number of shots is not said."""
 BASE_MAP = "base map"
-OF_EXAMPLES = (
-    *("shots", "select", "features", "prompt", "steps", "samples", "example_guidance", "augment"),
-    "evidence",
-)
-"""Options of how examples are shown, of which a zoom on a map alone makes no use."""
+OF_LOADING: dict[str, Any] = {
+    field.name: field.default
+    for field in fields(LoadOptions)
+    if field.name not in ("model", "device", *SETTINGS)
+}
+"""Options that a model has taken when it was loaded, with their defaults."""
+OF_EXAMPLES: dict[str, Any] = {
+    **{"shots": None, "select": "nearest", "features": None, "prompt": None, "steps": None},
+    **{"samples": None, "example_guidance": None, "augment": 0, "evidence": None},
+}
+"""Options of how examples are shown, of which a zoom on a map alone makes no use, likewise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,41 +98,41 @@ class Geolocator(LocateOptions, LoadOptions):
         if self.point not in POINTS:
             raise ValueError(f"expected point to be one of {sorted(POINTS)}, got {self.point!r}")
         make_strategy(self.select, self)
-        self._check_ways()
-        self._check_heading()
+        if not isinstance(self.features, str | Path | None):
+            raise UsageError(
+                f"expected features by name, got {self.features!r}; give a name that "
+                "icgeo.features.open takes, such as 'tiny'"
+            )
+        if isinstance(self.evidence, str) and self.evidence != BASE_MAP:
+            raise UsageError(
+                f"expected evidence of a locator or {BASE_MAP!r}, got {self.evidence!r}"
+            )
+        is_angle = isinstance(self.heading, int | float) and -360 <= self.heading <= 360
+        if self.heading != "any" and not is_angle:
+            raise ValueError(
+                f'expected heading in degrees, or "any", got {self.heading!r}; 0 is north up'
+            )
+        self._check_model()
+
+    def _check_model(self) -> None:
+        """Load the model, and refuse what it cannot do."""
         settings = self.loaded.settings
         known = {name: (getattr(settings, name),) for name in ("style", *SETTINGS)}
         for field, values in {**known, "prompt": settings.prompts}.items():
             value = getattr(self, field)
             if value is not None and value not in values:
                 raise ValueError(f"expected {field} of {values} for this model, got {value!r}")
-
-    def _check_ways(self) -> None:
-        if isinstance(self.evidence, str) and self.evidence != BASE_MAP:
+        if self.zoom:
+            if not (self.matching and self.loaded.matcher):
+                raise UsageError(
+                    "expected a model that compares parts with zoom=True, got one that does not; "
+                    "leave zoom out"
+                )
+            require("cv2", "aligning photos", "map")
+        if self.heading != "any" and not self.zooms:
             raise UsageError(
-                f"expected evidence of a locator or {BASE_MAP!r}, got {self.evidence!r}"
-            )
-        if not self.zoom:
-            return
-        if not (self.matching and self.loaded.matcher):
-            raise UsageError(
-                "expected a model that compares parts with zoom=True, got one that does not; leave "
-                "zoom out"
-            )
-        require("cv2", "aligning photos", "map")
-
-    def _check_heading(self) -> None:
-        heading = self.heading
-        if heading == "any":
-            return
-        if not (isinstance(heading, int | float) and -360 <= heading <= 360):
-            raise ValueError(
-                f'expected heading in degrees, or "any", got {heading!r}; 0 is north up'
-            )
-        if not self.zooms:
-            raise UsageError(
-                f'expected heading="any" where no map is zoomed on, got {heading!r}; leave heading '
-                "out, or give map= and not zoom=False"
+                f'expected heading="any" where no map is zoomed on, got {self.heading!r}; leave '
+                "heading out, or give map= and not zoom=False"
             )
 
     @cached_property
@@ -137,8 +142,11 @@ class Geolocator(LocateOptions, LoadOptions):
         model: Any = options.pop("model")
         if isinstance(model, str | Path):
             model = load(model, style=self.style, **options)
-        else:
-            _refuse_loading(options)
+        elif wrong := [name for name, plain in OF_LOADING.items() if options[name] != plain]:
+            raise ValueError(
+                f"expected no {wrong[0]} for a model that is loaded already, got "
+                f"{options[wrong[0]]!r}; give it to icgeo.load"
+            )
         changes: dict[str, Any] = {}
         if self.evidence:
             changes["shows_evidence"] = self.evidence if self.evidence == BASE_MAP else True
@@ -148,8 +156,8 @@ class Geolocator(LocateOptions, LoadOptions):
 
     @cached_property
     def _drawer(self) -> MapDrawer:
-        options = LocateOptions(**fields_of(LocateOptions, self))
-        return MapDrawer(self.loaded, options, self.evidence)
+        options = {**fields_of(LocateOptions, self), "map": None}  # which may be an open one
+        return MapDrawer(self.loaded, LocateOptions(**options), self.evidence)
 
     def _examples(self, examples: Examples) -> list[Example]:
         examples = self.examples if examples is None else examples
@@ -257,7 +265,7 @@ class Geolocator(LocateOptions, LoadOptions):
         """
         pairs = self._examples(examples)
         self.require_memory(len(pairs))
-        return self._drawer.contexts.find(*self._drawer.pairs(pairs))
+        return self._drawer.context(*self._drawer.pairs(pairs))
 
     def prepare(self, examples: Examples = None) -> None:
         """Encode examples now, so that the first photo does not wait; what is wrong is told now.
@@ -274,47 +282,28 @@ class Geolocator(LocateOptions, LoadOptions):
                 self._without_map.prepare(pairs)
             return
         pairs = self._bank_examples(examples)
-        shots = self._shown(len(pairs))
-        if shots == len(pairs):
+        if self._chooser.count(len(pairs)) == len(pairs):
             self.context(pairs)
             return
         self.require_memory(self.shown_at_once(len(pairs)))
-        if shots and isinstance(self._strategy, Nearest | Diverse):
-            _ = self._bank(pairs).index
+        self._chooser.prepare(pairs)
 
     def shown_at_once(self, count: int) -> int:
         """Return how many of so many examples are kept at a time: those of a batch at most."""
-        shots = self._shown(count)
-        if isinstance(self._strategy, Random | Stratified) or not self.loaded.can_choose:
+        shots = self._chooser.count(count)
+        if self._chooser.is_shared or not self.loaded.can_choose:
             return shots
         return min(count, shots * self.batch_size)
 
-    def _shown(self, count: int) -> int:
-        """Return how many of so many examples are shown: all, or as many as were asked for."""
-        shots = MAP_SHOTS if self.shots is None and self.map is not None else self.shots
-        return count if shots is None else min(shots, count)
-
     @cached_property
-    def _strategy(self) -> Strategy:
-        return make_strategy(self.select, self._without_map if self.zoom else self)
-
-    @cached_property
-    def _banks(self) -> dict[tuple[Any, ...], Bank]:
-        return {}
-
-    def _bank(self, pairs: Sequence[Example]) -> Bank:
-        """Return a bank, whose features are kept as long as the same examples are given."""
-        if isinstance(self._strategy, Random | Stratified):
-            return Bank(pairs)
-        key = content_keys(pairs)
-        if key not in self._banks:
-            self._banks.clear()
-            name = self.features or image_features.suited(self.loaded.settings)
-            opened = partial(image_features.open, name, device=self.device)
-            views = self.map_views
-            described = partial(views.described, name) if views else None
-            self._banks[key] = Bank(pairs, opened, described)
-        return self._banks[key]
+    def _chooser(self) -> Chooser:
+        strategy = make_strategy(self.select, self._without_map if self.zoom else self)
+        name = self.features or image_features.suited(self.loaded.settings)
+        opened = partial(image_features.open, name, device=self.device)
+        views = self.map_views if self.shots != 0 else None
+        described = partial(views.described, name) if views else None
+        shots = MAP_SHOTS if self.shots is None and views else self.shots
+        return Chooser(strategy, shots, opened, described)
 
     def choose_for(
         self, photos: Photo | Sequence[Photo], examples: Examples = None
@@ -325,16 +314,7 @@ class Geolocator(LocateOptions, LoadOptions):
             PhotoError: a photo cannot be read.
             ValueError: an example is wrong.
         """
-        return self._choose(as_photos(photos), self._bank_examples(examples))
-
-    def _choose(
-        self, photos: Sequence[Photo], pairs: Sequence[Example]
-    ) -> Int[Tensor, "photos shots"]:
-        """Return which of all examples, those of the map too, each photo is shown."""
-        shots = self._shown(len(pairs))
-        if photos and 0 < shots < len(pairs):
-            return self._strategy.choose(self._bank(pairs), photos, shots)
-        return torch.arange(shots).expand(len(photos), -1)
+        return self._chooser.choose(as_photos(photos), self._bank_examples(examples))
 
     def locate(
         self,
@@ -361,30 +341,16 @@ class Geolocator(LocateOptions, LoadOptions):
             return self._zoom(as_photos(photos), self._examples(examples), callback_on_step_end)
         photos, pairs = as_photos(photos), self._bank_examples(examples)
         start = time.perf_counter()
-        chosen = self._choose(photos, pairs)
+        chosen = self._chooser.choose(photos, pairs)
         seconds = time.perf_counter() - start
         found = self.locate_chosen(photos, pairs, chosen, callback_on_step_end=callback_on_step_end)
         return add_seconds(found, seconds)
 
-    def _with_points(self, predictions: list[Prediction]) -> list[Prediction]:
-        """Take the point that `point` names of densities with levels."""
-        if self.point == "best":
-            return predictions
-        points = [getattr(one.density, self.point)().tolist() for one in predictions]
-        return [
-            replace(one, lat=lat, lon=lon) if one.located else one
-            for one, (lat, lon) in zip(predictions, points, strict=True)
-        ]
-
     @cached_property
     def _without_map(self) -> "Geolocator":
         """The same model and options, for what the examples say alone."""
-        loading: dict[str, Any] = {
-            field.name: field.default
-            for field in fields(LoadOptions)
-            if field.name not in ("model", "device", *SETTINGS)
-        }
-        return replace(self, **loading, model=self.loaded, map=None, zoom=None, heading="any")
+        plain = {"map": None, "zoom": None, "heading": "any", **OF_LOADING}
+        return replace(self, model=self.loaded, **plain)
 
     @property
     def zooms(self) -> bool:
@@ -396,9 +362,8 @@ class Geolocator(LocateOptions, LoadOptions):
         """Refuse options that a zoom has no use for where no examples are given."""
         if examples is not None or self.examples is not None:
             return
-        given = {name: getattr(self, name) for name in OF_EXAMPLES} | called
-        defaults = {field.name: field.default for field in fields(self)} | dict.fromkeys(called)
-        if unused := [name for name, value in given.items() if value != defaults[name]]:
+        unused = [name for name, plain in OF_EXAMPLES.items() if getattr(self, name) != plain]
+        if unused := unused + [name for name, value in called.items() if value is not None]:
             raise UsageError(
                 f"expected examples with {', '.join(unused)}, got a map alone, on which photos are "
                 "zoomed; give examples, or zoom=False, which shows views of the map"
@@ -417,10 +382,8 @@ class Geolocator(LocateOptions, LoadOptions):
         # views of a narrow map are too narrow to be located by
         if suited_field_of_view(base_map, SIZE) < LEAST_WIDE_DEG:
             return MapZoom.open(base_map, self.loaded)
-        plain: dict[str, Any] = {
-            field.name: field.default for field in fields(self) if field.name in OF_EXAMPLES
-        }
-        flat = replace(self._without_map, **plain, examples=None, map=base_map, zoom=False)
+        plain = {**OF_EXAMPLES, "examples": None, "zoom": False}
+        flat = replace(self._without_map, map=base_map, **plain)
         flat.prepare()
 
         def wide(photos: UInt8[Tensor, "photos 3 size size"]) -> list[Density]:
@@ -436,15 +399,17 @@ class Geolocator(LocateOptions, LoadOptions):
         callback_on_step_end: sampling.StepCallback | None,
     ) -> list[Prediction]:
         """Locate photos on the map; what examples say is a prior."""
+        if not photos:
+            return []
         heading = None if self.heading == "any" else float(self.heading)
         pixels = square_pixels(photos, SIZE)
         found = [self.map_zoom.locate(photo, heading_deg=heading) for photo in pixels]
-        if pairs and photos:
+        if pairs:
             others = self._without_map.locate(
                 photos, pairs, callback_on_step_end=callback_on_step_end
             )
             found = [one.given(other) for one, other in zip(found, others, strict=True)]
-        return self._drawer.with_domain(self._with_points(found), pixels) if photos else found
+        return self._drawer.with_domain(self._drawer.with_points(found), pixels)
 
     def locate_chosen(
         self,
@@ -465,9 +430,8 @@ class Geolocator(LocateOptions, LoadOptions):
             PhotoError: a photo cannot be read.
             ValueError: another number of photos than of choices, or a number outside the bank.
         """
-        predictions = self._drawer.locate_chosen(
-            photos, bank, chosen, callback_on_step_end=callback_on_step_end
-        )
+        drawer = replace(self._drawer, callback_on_step_end=callback_on_step_end)
+        predictions = drawer.locate_chosen(photos, bank, chosen)
         if not self.zoom or self.zooms or not photos:
             return predictions
         start, pixels = time.perf_counter(), square_pixels(photos, SIZE)
@@ -475,7 +439,7 @@ class Geolocator(LocateOptions, LoadOptions):
             zoom_on(photo, [bank[number] for number in row], prediction, self.loaded)
             for photo, row, prediction in zip(pixels, chosen.tolist(), predictions, strict=True)
         ]
-        return add_seconds(self._with_points(laid), time.perf_counter() - start)
+        return add_seconds(self._drawer.with_points(laid), time.perf_counter() - start)
 
     def locate_sequence(
         self,
@@ -527,7 +491,7 @@ class Geolocator(LocateOptions, LoadOptions):
         pairs = self._bank_examples(examples)
         if not (pairs and self.matching):
             return None
-        (chosen,) = self._choose([photo], pairs)
+        (chosen,) = self._chooser.choose([photo], pairs)
         context = self.context([pairs[number] for number in chosen.tolist()])
         evidence = self.loaded.explain(context, self._drawer.pixels([photo])[0], count=count)
         return evidence and replace(evidence, example=chosen[evidence.example])
@@ -542,14 +506,3 @@ class Geolocator(LocateOptions, LoadOptions):
             PhotoError: an example cannot be read.
         """
         return self._drawer.judge(self._bank_examples(examples))
-
-
-def _refuse_loading(options: Mapping[str, Any]) -> None:
-    """Refuse options of loading for a model that is loaded already."""
-    for field in fields(LoadOptions):
-        is_checked_later = field.name in ("model", "device", *SETTINGS)
-        if not is_checked_later and options[field.name] != field.default:
-            raise ValueError(
-                f"expected no {field.name} for a model that is loaded already, got "
-                f"{options[field.name]!r}; give it to icgeo.load"
-            )
