@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import icgeo.latents as latents
     from icgeo import baselines, data, evaluation, features, maps, metrics, plots, selection, sphere
-    from icgeo.geolocator import Geolocator, predict, predict_sequence
+    from icgeo.geolocator import Geolocator
     from icgeo.models import LoadError, load
     from icgeo.models.cost import plan
+    from icgeo.predicting import predict, predict_sequence
     from icgeo.prediction import Example, Locator, Prediction, SequencePrediction
     from icgeo.sphere.density import Density
 
 _HOMES = {
     **dict.fromkeys(("Example", "Locator", "Prediction", "SequencePrediction"), "prediction"),
-    **dict.fromkeys(("Geolocator", "predict", "predict_sequence"), "geolocator"),
+    **dict.fromkeys(("predict", "predict_sequence"), "predicting"),
     **dict.fromkeys(("LoadError", "load"), "models"),
     "Density": "sphere.density",
+    "Geolocator": "geolocator",
     "plan": "models.cost",
 }
 """The module of each public name."""

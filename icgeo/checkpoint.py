@@ -8,20 +8,27 @@ the pixel: their keys and values would take gigabytes, and seconds to make again
 import csv
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from einops import rearrange
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
 from icgeo.config import UsageError
-from icgeo.models import LoadError, MapModel, load
+from icgeo.data.map_rasters import file_fingerprint
+from icgeo.models import LoadError, LoadOptions, MapModel, load
 from icgeo.models.adapters import LORA, PEFT_CONFIG
 from icgeo.models.hub import BUILT_IN, fetch, files_in, refuse_pickles, resolve_local
+from icgeo.models.map_model import Pixels
 from icgeo.models.settings import Origin, Settings
 from icgeo.options import SETTINGS
-from icgeo.prediction import Example, as_examples
+from icgeo.prediction import as_examples
 
 FORMAT = 3
 """Of the folder; another number is refused."""
@@ -32,40 +39,50 @@ def save(
     folder: Path,
     model: MapModel,
     options: Mapping[str, Any],
-    examples: Sequence[Example],
+    photos: Pixels,
+    lat_lon: Float[Tensor, "examples 2"],
     *,
     base: str | None = None,
     licence: str = "apache-2.0",
 ) -> None:
     """Write a locator to a new or empty folder.
 
-    `options` are the fields of the locator, plain values, and the images of `examples` pictures as
-    the model sees them. `base` is a hub id to name in place of a local folder's weights, which are
-    copied otherwise; the card states the `licence`.
+    `options` are the fields of the locator, `photos` its examples as the model sees them. `base` is
+    a hub id to name in place of a local folder's weights, which are copied otherwise; the card
+    states the `licence`.
 
     Raises:
-        UsageError: a folder that holds something, or a model that cannot be saved.
+        UsageError: a folder that holds something, or a model or an option that cannot be saved.
     """
+    select, evidence, source = (options[name] for name in ("select", "evidence", "map"))
+    if not isinstance(select, str):
+        raise UsageError(f"expected a select by name to save, got {select}")
+    if not isinstance(evidence, str | None):
+        raise UsageError(f"expected no evidence of another way to save, got {evidence}")
+    if not isinstance(source, str | Path | None):
+        raise UsageError("expected a map by name or path to save, got one that is open")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"expected a new or empty folder, got {folder}; choose another")
     folder.mkdir(parents=True, exist_ok=True)
+    if evidence:  # it is set again by the option
+        model = replace(model, settings=replace(model.settings, shows_evidence=False))
     index = {
         "format": FORMAT,
         **asdict(_save_model(folder, model, base)),
         "settings": model.settings.to_dict(),
-        "locator": dict(options),
-        "examples": len(examples),
+        "locator": {**options, "map": source and str(source), "map_digest": _digest(source)},
+        "examples": len(photos),
     }
-    if examples:
+    if len(photos):
         manifest = folder / EXAMPLES
         manifest.parent.mkdir()
         with manifest.open("w", encoding="utf-8", newline="") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(("image", "latitude", "longitude"))
-            for number, example in enumerate(examples):
-                picture: Any = example.image
+            for number, (photo, place) in enumerate(zip(photos, lat_lon.tolist(), strict=True)):
+                picture = Image.fromarray(rearrange(photo, "c h w -> h w c").numpy())
                 picture.save(manifest.parent / f"{number:04}.png")
-                writer.writerow((f"{number:04}.png", example.lat, example.lon))
+                writer.writerow((f"{number:04}.png", *place))
     (folder / "README.md").write_text(_card(index, licence), encoding="utf-8")
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
@@ -123,22 +140,23 @@ def _card(index: Mapping[str, Any], licence: str) -> str:
     )
 
 
-def read(
-    source: str | Path, **options: Any
-) -> tuple[MapModel, Mapping[str, Any], list[Example] | None]:
-    """Read a locator from a folder, or from the hub: its model, other fields, and examples.
+def read(source: str | Path, **options: Any) -> tuple[MapModel, dict[str, Any]]:
+    """Read a locator from a folder, or from the hub: its model, and its other fields.
 
-    `options` are what `icgeo.load` takes, in place of what was saved: device, attention, ...;
-    `revision` and `local_files_only` are those of the hub id.
+    `options` are fields of `Geolocator` in place of those saved; `revision` and `local_files_only`
+    are of the hub id.
 
     Raises:
         LoadError: no such locator, or a model that cannot be loaded.
+        UsageError: its map is another one now, or gone.
     """
     revision = options.pop("revision", None)
     settings = {name: options.pop(name) for name in ("style", *SETTINGS) if name in options}
+    names = {field.name for field in fields(LoadOptions)} & options.keys()
+    loading = {name: options.pop(name) for name in names}
     folder = Path(source)
     if not folder.is_dir():
-        only_here = options.get("local_files_only", False)
+        only_here = loading.get("local_files_only", False)
         folder = fetch(str(source), revision=revision, local_files_only=only_here)
     index = _read_index(folder, source)
     saved = {name: index[name] for name in ("revision", "adapter", "quantization")}
@@ -146,12 +164,27 @@ def read(
     if saved["adapter"] == ADAPTER:
         saved["adapter"] = folder / ADAPTER
     weights = folder / MODEL if index["model"] == MODEL else index["model"]
-    model: Any = load(weights, **{**saved, **options})
+    model: Any = load(weights, **{**saved, **loading})
     model = replace(model, settings=Settings.from_dict(index["settings"])).choosing(**settings)
     manifest = folder / EXAMPLES
     # in the hub's cache they are links to outside the folder
     examples = as_examples(manifest, allow_outside=True) if manifest.is_file() else None
-    return model, index["locator"], examples
+    own = index["locator"]
+    digest = own.pop("map_digest", None)
+    if digest and "map" not in options and digest != _digest(own["map"]):
+        raise UsageError(
+            f"expected the map {own['map']} with which the locator was saved, found another or "
+            "none; give it by map=, or map=None"
+        )
+    fixed = {"examples": examples, "device": loading.get("device", "cpu")}
+    return model, {**own, **fixed, **options}
+
+
+def _digest(source: Any) -> str | None:
+    """Return a key of the content of a map in a file; of a folder and of a name there is none."""
+    if source is None or not Path(source).is_file():
+        return None
+    return file_fingerprint(Path(source), with_time=False)
 
 
 def _read_index(folder: Path, source: str | Path) -> dict[str, Any]:

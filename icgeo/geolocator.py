@@ -3,32 +3,27 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
-from difflib import get_close_matches
-from functools import cache, cached_property, partial
-from hashlib import blake2b
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from einops import rearrange, repeat
-from jaxtyping import Float, Int, UInt8
-from PIL import Image
+from einops import rearrange
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from icgeo import checkpoint, maps, sampling
 from icgeo import features as image_features
 from icgeo.config import UsageError, require
 from icgeo.data.base_maps import MapSource, open_map
-from icgeo.data.map_rasters import file_fingerprint
-from icgeo.data.photos import Photo, as_photos, content_key
-from icgeo.data.pixels import augment, shaped_pixels, square_pixels
+from icgeo.data.photos import Photo, as_photos
+from icgeo.data.pixels import square_pixels
+from icgeo.drawing import POINTS, MapDrawer
 from icgeo.map_views import MapViews, map_views, suited_field_of_view
 from icgeo.models import Context, LoadOptions, MapModel, load
 from icgeo.models.hub import upload
-from icgeo.models.map_model import Pixels
 from icgeo.models.matching import Evidence
 from icgeo.options import SETTINGS, LocateOptions, fields_of
 from icgeo.prediction import (
@@ -39,142 +34,29 @@ from icgeo.prediction import (
     SequencePrediction,
     add_seconds,
     as_examples,
-    check_choices,
-    in_groups,
-    informs,
-    locate_by_sets,
 )
-from icgeo.selection import (
-    Bank,
-    Diverse,
-    Nearest,
-    Random,
-    Selecting,
-    Strategy,
-    Stratified,
-    common_first,
-    make_strategy,
-)
-from icgeo.sphere.best_point import best_points
+from icgeo.selection import Chooser, Strategy, make_strategy
+from icgeo.sequence import frame_times, in_sequence
 from icgeo.sphere.density import Density
-from icgeo.travel import frame_times, mixture, smooth
 from icgeo.zoom.bank import zoom_on
 from icgeo.zoom.chain import LEAST_WIDE_DEG, SIZE, MapZoom
 
 logger = logging.getLogger(__name__)
 
-CONTEXTS_KEPT = 8
 MAP_SHOTS = 16
 """Views of a map that each photo is shown, where the number of shots is not said."""
 BASE_MAP = "base map"
-OF_EXAMPLES = (
-    *("shots", "select", "features", "prompt", "steps", "samples", "example_guidance", "augment"),
-    "evidence",
-)
-"""Options of how examples are shown, of which a zoom on a map alone makes no use."""
-MOST_JUDGED, RARE = 32, 0.01
-"""Examples by which worlds are judged at most, and the probability of a world that is no matter."""
-
-
-POINTS: dict[str, Callable[[Sequence[Density]], Float[Tensor, "densities 2"]]] = {
-    "best": lambda densities: best_points(torch.stack([one.mass for one in densities]).float()),
-    "mode": lambda densities: torch.stack([one.mode() for one in densities]),
-    "mean": lambda densities: torch.stack([one.mean() for one in densities]),
-    "median": lambda densities: torch.stack([one.median() for one in densities]),
+OF_LOADING: dict[str, Any] = {
+    field.name: field.default
+    for field in fields(LoadOptions)
+    if field.name not in ("model", "device", *SETTINGS)
 }
-
-
-def predict(  # noqa: D417, PLR0913
-    images: Photo | Sequence[Photo],
-    examples: Examples = None,
-    *,
-    model: str | Path | MapModel = "tiny",
-    map: MapSource | None = None,
-    zoom: bool | None = None,
-    heading: float | str = "any",
-    shots: int | None = None,
-    select: str | Strategy = "nearest",
-    features: str | None = None,
-    prompt: str | None = None,
-    steps: int | None = None,
-    samples: int | None = None,
-    example_guidance: float | None = None,
-    matching: bool = True,
-    augment: int = 0,
-    point: str = "best",
-    batch_size: int = 64,
-    seed: int = 0,
-    style: maps.MapStyle | None = None,
-    attention: str | None = None,
-    layout: str | None = None,
-    photo_size: int | None = None,
-    photo_shape: str | None = None,
-    text: str | None = None,
-    device: str = "cpu",
-    dtype: str | None = None,
-    adapter: str | None = None,
-    weight_name: str | None = None,
-    quantization: str | None = None,
-    offload: str | None = None,
-    attention_backend: str = "native",
-    vae_tiling: bool = False,
-    revision: str | None = None,
-    local_files_only: bool = False,
-    evidence: Locator | str | None = None,
-    allow_outside: bool = False,
-    **unknown: Any,
-) -> list[Prediction]:
-    """Locate photos in one call, in their order.
-
-    Args:
-        images: paths, pictures or arrays (uint8, or float in [0, 1]); one, or a list.
-        examples: `Example`s; (photo, (latitude, longitude)) or (photo, latitude, longitude) tuples;
-            dicts or a pandas DataFrame with image, lat and lon; the path of a manifest or of a
-            folder of photos with EXIF locations; or None.
-        model: "tiny", a checkpoint folder, a hub id, or a model already loaded.
-        map: what `icgeo.data.base_maps.open_map` opens, such as "blue-marble" or a GeoTIFF: views
-            of it are examples, too; and where the model compares parts, the answer is zoomed to
-            the place on it.
-        zoom: False leaves it at the examples; True zooms on the examples where there is no map.
-        heading: compass direction of the upper edge of the photos in degrees, or "any".
-        shots: the number of examples that each photo is shown; this and the other options stand
-            in `icgeo.options.LocateOptions`, `icgeo.models.LoadOptions` and `Geolocator`.
-        **unknown: is refused.
-
-    Raises:
-        PhotoError: a photo cannot be read.
-        ValueError: an option, a location, a manifest or a map is wrong; there is no such option.
-    """
-    options = {name: value for name, value in locals().items() if name in _OPTIONS}
-    return _locator(**options, **unknown).locate(images, examples)
-
-
-def predict_sequence(
-    frames: Sequence[Photo],
-    examples: Examples = None,
-    *,
-    speed_kmh: float | None,
-    seconds: float | Sequence[float] | None = None,
-    **options: Any,
-) -> SequencePrediction:
-    """Locate a video or an album in one call; `options` are those of `predict`.
-
-    As `Geolocator.locate_sequence` does it; `icgeo.data.video.read_video` gives the frames of a
-    file.
-    """
-    locator = _locator(**options)
-    return locator.locate_sequence(frames, examples, speed_kmh=speed_kmh, seconds=seconds)
-
-
-def _locator(**options: Any) -> "Geolocator":
-    """Make a locator; refuse what is no option by the name of the nearest."""
-    for name in options:
-        if name not in _OPTIONS:
-            nearest = get_close_matches(name, _OPTIONS, n=1, cutoff=0)[0]
-            raise ValueError(
-                f"expected options of icgeo.Geolocator, got {name!r}; did you mean {nearest!r}?"
-            )
-    return Geolocator(**options)
+"""Options that a model has taken when it was loaded, with their defaults."""
+OF_EXAMPLES: dict[str, Any] = {
+    **{"shots": None, "select": "nearest", "features": None, "prompt": None, "steps": None},
+    **{"samples": None, "example_guidance": None, "augment": 0, "evidence": None},
+}
+"""Options of how examples are shown, of which a zoom on a map alone makes no use, likewise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,41 +98,41 @@ class Geolocator(LocateOptions, LoadOptions):
         if self.point not in POINTS:
             raise ValueError(f"expected point to be one of {sorted(POINTS)}, got {self.point!r}")
         make_strategy(self.select, self)
-        self._check_ways()
-        self._check_heading()
+        if not isinstance(self.features, str | Path | None):
+            raise UsageError(
+                f"expected features by name, got {self.features!r}; give a name that "
+                "icgeo.features.open takes, such as 'tiny'"
+            )
+        if isinstance(self.evidence, str) and self.evidence != BASE_MAP:
+            raise UsageError(
+                f"expected evidence of a locator or {BASE_MAP!r}, got {self.evidence!r}"
+            )
+        is_angle = isinstance(self.heading, int | float) and -360 <= self.heading <= 360
+        if self.heading != "any" and not is_angle:
+            raise ValueError(
+                f'expected heading in degrees, or "any", got {self.heading!r}; 0 is north up'
+            )
+        self._check_model()
+
+    def _check_model(self) -> None:
+        """Load the model, and refuse what it cannot do."""
         settings = self.loaded.settings
         known = {name: (getattr(settings, name),) for name in ("style", *SETTINGS)}
         for field, values in {**known, "prompt": settings.prompts}.items():
             value = getattr(self, field)
             if value is not None and value not in values:
                 raise ValueError(f"expected {field} of {values} for this model, got {value!r}")
-
-    def _check_ways(self) -> None:
-        if isinstance(self.evidence, str) and self.evidence != BASE_MAP:
+        if self.zoom:
+            if not (self.matching and self.loaded.matcher):
+                raise UsageError(
+                    "expected a model that compares parts with zoom=True, got one that does not; "
+                    "leave zoom out"
+                )
+            require("cv2", "aligning photos", "map")
+        if self.heading != "any" and not self.zooms:
             raise UsageError(
-                f"expected evidence of a locator or {BASE_MAP!r}, got {self.evidence!r}"
-            )
-        if not self.zoom:
-            return
-        if not (self.matching and self.loaded.matcher):
-            raise UsageError(
-                "expected a model that compares parts with zoom=True, got one that does not; leave "
-                "zoom out"
-            )
-        require("cv2", "aligning photos", "map")
-
-    def _check_heading(self) -> None:
-        heading = self.heading
-        if heading == "any":
-            return
-        if not (isinstance(heading, int | float) and -360 <= heading <= 360):
-            raise ValueError(
-                f'expected heading in degrees, or "any", got {heading!r}; 0 is north up'
-            )
-        if not self.zooms:
-            raise UsageError(
-                f'expected heading="any" where no map is zoomed on, got {heading!r}; leave heading '
-                "out, or give map= and not zoom=False"
+                f'expected heading="any" where no map is zoomed on, got {self.heading!r}; leave '
+                "heading out, or give map= and not zoom=False"
             )
 
     @cached_property
@@ -260,14 +142,22 @@ class Geolocator(LocateOptions, LoadOptions):
         model: Any = options.pop("model")
         if isinstance(model, str | Path):
             model = load(model, style=self.style, **options)
-        else:
-            _refuse_loading(options)
+        elif wrong := [name for name, plain in OF_LOADING.items() if options[name] != plain]:
+            raise ValueError(
+                f"expected no {wrong[0]} for a model that is loaded already, got "
+                f"{options[wrong[0]]!r}; give it to icgeo.load"
+            )
         changes: dict[str, Any] = {}
         if self.evidence:
             changes["shows_evidence"] = self.evidence if self.evidence == BASE_MAP else True
         if self.example_guidance is not None:
             changes["example_guidance"] = self.example_guidance
         return replace(model, settings=replace(model.settings, **changes)) if changes else model
+
+    @cached_property
+    def _drawer(self) -> MapDrawer:
+        options = {**fields_of(LocateOptions, self), "map": None}  # which may be an open one
+        return MapDrawer(self.loaded, LocateOptions(**options), self.evidence)
 
     def _examples(self, examples: Examples) -> list[Example]:
         examples = self.examples if examples is None else examples
@@ -292,10 +182,6 @@ class Geolocator(LocateOptions, LoadOptions):
         """Return the examples given, and the views of the map behind them."""
         return self._examples(examples) + (self._map_examples if self.shots != 0 else [])
 
-    @cached_property
-    def _contexts(self) -> dict[bytes, Context]:
-        return {}
-
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> "Geolocator":
         """Read a locator that `save_pretrained` wrote, from a folder or from the hub.
@@ -309,18 +195,8 @@ class Geolocator(LocateOptions, LoadOptions):
             LoadError: no such locator, or a model that cannot be loaded.
             UsageError: its map is another one now, or gone.
         """
-        names = {"style", *(field.name for field in fields(LoadOptions))} & options.keys()
-        loading = {name: options.pop(name) for name in names}
-        model, read, examples = checkpoint.read(source, **loading)
-        saved, digest = dict(read), read.get("map_digest")
-        saved.pop("map_digest", None)
-        if digest and "map" not in options and digest != _digest(saved["map"]):
-            raise UsageError(
-                f"expected the map {saved['map']} with which the locator was saved, found another "
-                "or none; give it by map=, or map=None"
-            )
-        fixed = {"examples": examples, "device": loading.get("device", "cpu")}
-        return cls(model, **{**saved, **fixed, **options})
+        model, options = checkpoint.read(source, **options)
+        return cls(model, **options)
 
     def save_pretrained(
         self,
@@ -346,22 +222,10 @@ class Geolocator(LocateOptions, LoadOptions):
             PhotoError: an example cannot be read.
             UsageError: a folder that holds something, or a model that cannot be saved.
         """
-        if not isinstance(self.select, str):
-            raise UsageError(f"expected a select by name to save, got {self.select}")
-        if self.evidence:
-            raise UsageError(f"expected no evidence of another way to save, got {self.evidence}")
-        if not isinstance(self.map, str | Path | None):
-            raise UsageError("expected a map by name or path to save, got one that is open")
-        pairs, path = self._examples(examples), Path(folder)
-        photos = self._pixels([pair.image for pair in pairs])
-        seen = [
-            Example(Image.fromarray(rearrange(photo, "c h w -> h w c").numpy()), pair.lat, pair.lon)
-            for photo, pair in zip(photos, pairs, strict=True)
-        ]
-        options = {"name": self.name, **fields_of(LocateOptions, self)}
-        options |= {"map": self.map and str(self.map), "map_digest": _digest(self.map)}
-        checkpoint.save(path, self.loaded, options, seen, base=base, licence=licence)
-        return path
+        options = {"name": self.name, **fields_of(LocateOptions, self), "evidence": self.evidence}
+        shown = self._drawer.pairs(self._examples(examples))
+        checkpoint.save(Path(folder), self.loaded, options, *shown, base=base, licence=licence)
+        return Path(folder)
 
     def push_to_hub(
         self,
@@ -389,12 +253,7 @@ class Geolocator(LocateOptions, LoadOptions):
         Raises:
             LoadError: not even one fits, with what is needed, and what could be changed.
         """
-        from icgeo.models.cost import fitting_batch  # with diffusers, which `loaded` has imported
-
-        size = fitting_batch(self.loaded, shots, self.batch_size, samples=self.samples)
-        if size < self.batch_size:
-            logger.info("%d photos at a time, for the memory holds no more", size)
-        return size
+        return self._drawer.require_memory(shots)
 
     def context(self, examples: Examples) -> Context:
         """Encode examples, or find them among the contexts kept.
@@ -406,34 +265,7 @@ class Geolocator(LocateOptions, LoadOptions):
         """
         pairs = self._examples(examples)
         self.require_memory(len(pairs))
-        return self._context(pairs)
-
-    def _context(self, pairs: Sequence[Example]) -> Context:
-        photos, lat_lon = self._pairs(pairs)
-        key = _key_of(photos, lat_lon)
-        if key not in self._contexts:
-            context = self._encoded(photos, lat_lon)
-            while len(self._contexts) >= CONTEXTS_KEPT:
-                del self._contexts[next(iter(self._contexts))]
-            self._contexts[key] = context
-        return self._contexts[key]
-
-    def _encoded(self, photos: Pixels, lat_lon: Tensor) -> Context:
-        """Encode examples, in `causal` behind the longest context kept that begins with them."""
-        encode = self.loaded.encode_context
-        if self.loaded.settings.attention == "causal":
-            for count in range(len(photos), 0, -1):
-                key = _key_of(photos[:count], lat_lon[:count])
-                if key in self._contexts:
-                    begun = self._contexts[key]
-                    return encode(photos[count:], lat_lon[count:], after=begun)
-        return encode(photos, lat_lon)
-
-    def _pairs(self, pairs: Sequence[Example]) -> tuple[Pixels, Float[Tensor, "examples 2"]]:
-        """Give the photos of examples as the model sees them, and their places."""
-        photos = self._pixels([pair.image for pair in pairs])
-        places = torch.tensor([[p.lat, p.lon] for p in pairs], dtype=torch.float64)
-        return photos, places.reshape(-1, 2)
+        return self._drawer.context(*self._drawer.pairs(pairs))
 
     def prepare(self, examples: Examples = None) -> None:
         """Encode examples now, so that the first photo does not wait; what is wrong is told now.
@@ -450,54 +282,28 @@ class Geolocator(LocateOptions, LoadOptions):
                 self._without_map.prepare(pairs)
             return
         pairs = self._bank_examples(examples)
-        if not self._chooses(pairs):
+        if self._chooser.count(len(pairs)) == len(pairs):
             self.context(pairs)
             return
         self.require_memory(self.shown_at_once(len(pairs)))
-        if self._shots and isinstance(self._strategy, Nearest | Diverse):
-            _ = self._bank(pairs).index
+        self._chooser.prepare(pairs)
 
     def shown_at_once(self, count: int) -> int:
         """Return how many of so many examples are kept at a time: those of a batch at most."""
-        if self._shots is None or self._shots >= count:
-            return count
-        is_shared = isinstance(self._strategy, Random | Stratified)
-        if is_shared or not self.loaded.can_choose:
-            return self._shots
-        return min(count, self._shots * self.batch_size)
-
-    @property
-    def _shots(self) -> int | None:
-        """As many as were asked for; of the views of a map 16, if no number was."""
-        return MAP_SHOTS if self.shots is None and self.map is not None else self.shots
-
-    def _chooses(self, pairs: Sequence[Example]) -> bool:
-        return self._shots is not None and self._shots < len(pairs)
+        shots = self._chooser.count(count)
+        if self._chooser.is_shared or not self.loaded.can_choose:
+            return shots
+        return min(count, shots * self.batch_size)
 
     @cached_property
-    def _strategy(self) -> Strategy:
-        return make_strategy(self.select, self._without_map if self.zoom else self)
-
-    @cached_property
-    def _banks(self) -> dict[tuple[Any, ...], Bank]:
-        return {}
-
-    def _bank(self, pairs: Sequence[Example]) -> Bank:
-        """Return a bank, whose features are kept as long as the same examples are given."""
-        if isinstance(self._strategy, Random | Stratified):
-            return Bank(pairs)
-        key = _content_keys(pairs)
-        if key not in self._banks:
-            self._banks.clear()
-            name = self.features or image_features.suited(self.loaded.settings)
-            opened = partial(image_features.open, name, device=self.device)
-            views = self.map_views
-            described = partial(views.described, name) if views else None
-            self._banks[key] = Bank(pairs, opened, described)
-        return self._banks[key]
-
-    def _selecting(self, pairs: Sequence[Example]) -> Selecting:
-        return Selecting(self, self._bank(pairs), self._strategy, shots=self._shots)
+    def _chooser(self) -> Chooser:
+        strategy = make_strategy(self.select, self._without_map if self.zoom else self)
+        name = self.features or image_features.suited(self.loaded.settings)
+        opened = partial(image_features.open, name, device=self.device)
+        views = self.map_views if self.shots != 0 else None
+        described = partial(views.described, name) if views else None
+        shots = MAP_SHOTS if self.shots is None and views else self.shots
+        return Chooser(strategy, shots, opened, described)
 
     def choose_for(
         self, photos: Photo | Sequence[Photo], examples: Examples = None
@@ -508,16 +314,7 @@ class Geolocator(LocateOptions, LoadOptions):
             PhotoError: a photo cannot be read.
             ValueError: an example is wrong.
         """
-        return self._choose(as_photos(photos), self._bank_examples(examples))
-
-    def _choose(
-        self, photos: Sequence[Photo], pairs: Sequence[Example]
-    ) -> Int[Tensor, "photos shots"]:
-        """Return which of all examples, those of the map too, each photo is shown."""
-        if self._chooses(pairs) and photos and self._shots:
-            return self._selecting(pairs).choose(photos, self._shots)
-        count = len(pairs) if self._shots is None else min(len(pairs), self._shots)
-        return repeat(torch.arange(count), "k -> q k", q=len(photos))
+        return self._chooser.choose(as_photos(photos), self._bank_examples(examples))
 
     def locate(
         self,
@@ -543,49 +340,17 @@ class Geolocator(LocateOptions, LoadOptions):
             self._refuse_unused(examples, callback_on_step_end=callback_on_step_end)
             return self._zoom(as_photos(photos), self._examples(examples), callback_on_step_end)
         photos, pairs = as_photos(photos), self._bank_examples(examples)
-        if self._chooses(pairs) and photos:
-            selecting = self._selecting(pairs)
-            return selecting.locate(photos, callback_on_step_end=callback_on_step_end)
-        predictions = self._locate_alike(photos, pairs, callback_on_step_end=callback_on_step_end)
-        return self._zoomed(predictions, photos, [pairs] * len(photos))
-
-    def _zoomed(
-        self,
-        predictions: list[Prediction],
-        photos: Sequence[Photo],
-        shown: Sequence[Sequence[Example]],
-    ) -> list[Prediction]:
-        """Lay each photo over the examples that it was shown, if there is no map to zoom on."""
-        if not self.zoom or self.zooms or not photos:
-            return predictions
         start = time.perf_counter()
-        laid = [
-            zoom_on(pixels, examples, prediction, self.loaded)
-            for pixels, examples, prediction in zip(
-                square_pixels(photos, SIZE), shown, predictions, strict=True
-            )
-        ]
-        return add_seconds(self._with_points(laid), time.perf_counter() - start)
-
-    def _with_points(self, predictions: list[Prediction]) -> list[Prediction]:
-        """Take the point that `point` names of densities with levels."""
-        if self.point == "best":
-            return predictions
-        points = [getattr(one.density, self.point)().tolist() for one in predictions]
-        return [
-            replace(one, lat=lat, lon=lon) if one.located else one
-            for one, (lat, lon) in zip(predictions, points, strict=True)
-        ]
+        chosen = self._chooser.choose(photos, pairs)
+        seconds = time.perf_counter() - start
+        found = self.locate_chosen(photos, pairs, chosen, callback_on_step_end=callback_on_step_end)
+        return add_seconds(found, seconds)
 
     @cached_property
     def _without_map(self) -> "Geolocator":
         """The same model and options, for what the examples say alone."""
-        loading: dict[str, Any] = {
-            field.name: field.default
-            for field in fields(LoadOptions)
-            if field.name not in ("model", "device", *SETTINGS)
-        }
-        return replace(self, **loading, model=self.loaded, map=None, zoom=None, heading="any")
+        plain = {"map": None, "zoom": None, "heading": "any", **OF_LOADING}
+        return replace(self, model=self.loaded, **plain)
 
     @property
     def zooms(self) -> bool:
@@ -597,9 +362,8 @@ class Geolocator(LocateOptions, LoadOptions):
         """Refuse options that a zoom has no use for where no examples are given."""
         if examples is not None or self.examples is not None:
             return
-        given = {name: getattr(self, name) for name in OF_EXAMPLES} | called
-        defaults = {field.name: field.default for field in fields(self)} | dict.fromkeys(called)
-        if unused := [name for name, value in given.items() if value != defaults[name]]:
+        unused = [name for name, plain in OF_EXAMPLES.items() if getattr(self, name) != plain]
+        if unused := unused + [name for name, value in called.items() if value is not None]:
             raise UsageError(
                 f"expected examples with {', '.join(unused)}, got a map alone, on which photos are "
                 "zoomed; give examples, or zoom=False, which shows views of the map"
@@ -618,10 +382,8 @@ class Geolocator(LocateOptions, LoadOptions):
         # views of a narrow map are too narrow to be located by
         if suited_field_of_view(base_map, SIZE) < LEAST_WIDE_DEG:
             return MapZoom.open(base_map, self.loaded)
-        plain: dict[str, Any] = {
-            field.name: field.default for field in fields(self) if field.name in OF_EXAMPLES
-        }
-        flat = replace(self._without_map, **plain, examples=None, map=base_map, zoom=False)
+        plain = {**OF_EXAMPLES, "examples": None, "zoom": False}
+        flat = replace(self._without_map, map=base_map, **plain)
         flat.prepare()
 
         def wide(photos: UInt8[Tensor, "photos 3 size size"]) -> list[Density]:
@@ -637,59 +399,17 @@ class Geolocator(LocateOptions, LoadOptions):
         callback_on_step_end: sampling.StepCallback | None,
     ) -> list[Prediction]:
         """Locate photos on the map; what examples say is a prior."""
+        if not photos:
+            return []
         heading = None if self.heading == "any" else float(self.heading)
         pixels = square_pixels(photos, SIZE)
         found = [self.map_zoom.locate(photo, heading_deg=heading) for photo in pixels]
-        if pairs and photos:
+        if pairs:
             others = self._without_map.locate(
                 photos, pairs, callback_on_step_end=callback_on_step_end
             )
             found = [one.given(other) for one, other in zip(found, others, strict=True)]
-        return self._with_domain(self._with_points(found), pixels) if photos else found
-
-    def _with_domain(
-        self, predictions: list[Prediction], pixels: UInt8[Tensor, "photos 3 high wide"]
-    ) -> list[Prediction]:
-        """Say of each photo whether the model was trained on its kind, as far as it can tell."""
-        in_domain = self.loaded.in_domain(pixels)
-        if in_domain is None:
-            return predictions
-        if not in_domain.all():
-            _warn_of_other_photos()
-        told = zip(predictions, in_domain.tolist(), strict=True)
-        return [replace(prediction, in_domain=is_inside) for prediction, is_inside in told]
-
-    def _locate_alike(
-        self,
-        photos: Sequence[Photo],
-        pairs: Sequence[Example],
-        *,
-        callback_on_step_end: sampling.StepCallback | None = None,
-        keep: bool = True,
-    ) -> list[Prediction]:
-        """Locate photos that are shown the same."""
-        size = self.require_memory(len(pairs))
-        context = self._context(pairs) if keep else self._encoded(*self._pairs(pairs))
-        worlds, everything = self._judge(pairs), torch.arange(len(pairs))
-        predictions: list[Prediction] = []
-        for start in range(0, len(photos), size):
-            batch = photos[start : start + size]
-            evidence = self._evidence_maps(batch, pairs, everything.expand(len(batch), -1))
-            own = replace(context, evidence=evidence)
-            predictions += self._locate(batch, own, worlds, callback_on_step_end)
-        return predictions
-
-    def _evidence_maps(
-        self, photos: Sequence[Photo], bank: Sequence[Example], chosen: Int[Tensor, "photos shots"]
-    ) -> Float[Tensor, "photos 3 height width"] | None:
-        """Draw what the other way says of photos, if there is one and there are examples."""
-        if not (self.evidence and chosen.shape[1]):
-            return None
-        style = self.loaded.settings.style
-        if isinstance(self.evidence, str):
-            return maps.base_image(style).expand(len(photos), -1, -1, -1)
-        answers = locate_by_sets(self.evidence.locate, photos, bank, chosen)
-        return torch.stack([maps.draw_density(answer.density, style) for answer in answers])
+        return self._drawer.with_domain(self._drawer.with_points(found), pixels)
 
     def locate_chosen(
         self,
@@ -703,66 +423,23 @@ class Geolocator(LocateOptions, LoadOptions):
 
         Where pairs are kept alone (`pairwise`, and no sheets) what a batch of queries is shown is
         encoded once, however many of them see it. In `causal` the examples that most queries see
-        stand first, and such a beginning is encoded once. Elsewhere each set of examples is.
+        stand first, and such a beginning is encoded once. Elsewhere each set of examples is. With
+        `zoom=True` and no map each photo is then laid over what it was shown.
 
         Raises:
             PhotoError: a photo cannot be read.
             ValueError: another number of photos than of choices, or a number outside the bank.
         """
-        check_choices(photos, bank, chosen)
-        is_one = bool((chosen == chosen[:1]).all())
-        if is_one or not self.loaded.can_choose:
-            locate = partial(
-                self._locate_alike, callback_on_step_end=callback_on_step_end, keep=is_one
-            )
-            if not is_one and self.loaded.settings.attention == "causal":
-                rows = common_first(chosen).tolist()
-                predictions = self._locate_growing(locate, photos, bank, rows)
-            else:
-                predictions = locate_by_sets(locate, photos, bank, chosen)
-        else:
-            predictions = self._locate_pairwise(photos, bank, chosen, callback_on_step_end)
-        shown = [[bank[number] for number in row] for row in chosen.tolist()]
-        return self._zoomed(predictions, photos, shown)
-
-    def _locate_pairwise(
-        self,
-        photos: Sequence[Photo],
-        bank: Sequence[Example],
-        chosen: Int[Tensor, "photos shots"],
-        callback_on_step_end: sampling.StepCallback | None,
-    ) -> list[Prediction]:
-        """Locate by examples of which each is kept alone: a batch of photos encodes each once."""
-        worlds = self._judge(bank)
-        predictions: list[Prediction] = []
-        for rows in chosen.split(self.require_memory(chosen.shape[1])):
-            used, numbers = rows.unique(return_inverse=True)
-            self.require_memory(len(used))
-            pairs = self._pairs([bank[number] for number in used.tolist()])
-            context = self.loaded.encode_context(*pairs).choosing(numbers)
-            batch = photos[len(predictions) : len(predictions) + len(rows)]
-            context = replace(context, evidence=self._evidence_maps(batch, bank, rows))
-            predictions += self._locate(batch, context, worlds, callback_on_step_end)
-        return predictions
-
-    def _locate_growing(
-        self,
-        locate: Callable[[list[Photo], list[Example]], list[Prediction]],
-        photos: Sequence[Photo],
-        bank: Sequence[Example],
-        rows: list[list[int]],
-    ) -> list[Prediction]:
-        """Locate by sets of examples; what several begin with is encoded once, and added to."""
-        self.require_memory(len(rows[0]))
-        sets, located = sorted({tuple(row) for row in rows}), dict[int, Prediction]()
-        for place, row in enumerate(sets):
-            around = sets[max(0, place - 1) : place] + sets[place + 1 : place + 2]
-            if most := max((_alike_at_first(row, other) for other in around), default=0):
-                self._context([bank[number] for number in row[:most]])
-            numbers = [number for number, own in enumerate(rows) if tuple(own) == row]
-            answers = locate([photos[i] for i in numbers], [bank[i] for i in row])
-            located.update(zip(numbers, answers, strict=True))
-        return [located[number] for number in range(len(photos))]
+        drawer = replace(self._drawer, callback_on_step_end=callback_on_step_end)
+        predictions = drawer.locate_chosen(photos, bank, chosen)
+        if not self.zoom or self.zooms or not photos:
+            return predictions
+        start, pixels = time.perf_counter(), square_pixels(photos, SIZE)
+        laid = [
+            zoom_on(photo, [bank[number] for number in row], prediction, self.loaded)
+            for photo, row, prediction in zip(pixels, chosen.tolist(), predictions, strict=True)
+        ]
+        return add_seconds(self._drawer.with_points(laid), time.perf_counter() - start)
 
     def locate_sequence(
         self,
@@ -792,38 +469,11 @@ class Geolocator(LocateOptions, LoadOptions):
         limit = math.inf if speed_kmh is None else speed_kmh
         times = frame_times(seconds, len(frames), limit)
         alone = self.locate(frames, examples)
-        start = time.perf_counter()
-        densities = [prediction.density for prediction in alone]
-        if limit != math.inf:
-            settings = self.loaded.settings
-            prompt = alone[0].world or self.prompt or settings.default_prompt
-            temperature = settings.temperature_in_sequence(prompt, len(frames))
-            densities = smooth(densities, times, speed_kmh=limit, temperature=temperature)
-        frames_alone = add_seconds(alone, time.perf_counter() - start)
-        points = POINTS[self.point]([*densities, mixture(densities)])
-        whole = Prediction.from_density(
-            mixture(densities),
-            points[-1],
-            legibility=max(frame.legibility for frame in frames_alone),
-            located=any(frame.located for frame in frames_alone),
-            seconds=sum(frame.seconds for frame in frames_alone),
-        )
-        predictions = [
-            Prediction.from_density(
-                density,
-                point,
-                legibility=frame.legibility,
-                located=frame.located or informs(density),
-                seconds=frame.seconds,
-                samples=frame.samples,
-            )
-            for frame, density, point in zip(frames_alone, densities, points[:-1], strict=True)
-        ]
-        inside = [frame.in_domain for frame in alone]
-        told = zip(predictions, alone, strict=True)
-        return SequencePrediction(
-            [replace(one, in_domain=own.in_domain, levels=own.levels) for one, own in told],
-            replace(whole, in_domain=None if None in inside else any(inside)),
+        settings = self.loaded.settings
+        prompt = alone[0].world or self.prompt or settings.default_prompt
+        temperature = settings.temperature_in_sequence(prompt, len(frames))
+        return in_sequence(
+            alone, times, speed_kmh=limit, temperature=temperature, points=POINTS[self.point]
         )
 
     def explain(
@@ -841,9 +491,9 @@ class Geolocator(LocateOptions, LoadOptions):
         pairs = self._bank_examples(examples)
         if not (pairs and self.matching):
             return None
-        (chosen,) = self._choose([photo], pairs)
+        (chosen,) = self._chooser.choose([photo], pairs)
         context = self.context([pairs[number] for number in chosen.tolist()])
-        evidence = self.loaded.explain(context, self._pixels([photo])[0], count=count)
+        evidence = self.loaded.explain(context, self._drawer.pixels([photo])[0], count=count)
         return evidence and replace(evidence, example=chosen[evidence.example])
 
     def worlds(self, examples: Examples = None) -> dict[str, float]:
@@ -855,189 +505,4 @@ class Geolocator(LocateOptions, LoadOptions):
         Raises:
             PhotoError: an example cannot be read.
         """
-        return self._judge(self._bank_examples(examples))
-
-    def _judge(self, pairs: Sequence[Example]) -> dict[str, float]:
-        settings = self.loaded.settings
-        if self.prompt or not settings.worlds or not pairs:
-            return {self.prompt or settings.default_prompt: 1.0}
-        pairs = pairs[:: -(-len(pairs) // MOST_JUDGED)]
-        key = _content_keys(pairs)
-        if key not in self._judged:
-            photos, lat_lon = self._pairs(pairs)
-            views, nothing = torch.stack([*photos])[None], Context(0, {}, self.loaded.fingerprint)
-            log_likelihood = torch.zeros(len(settings.worlds))
-            for number, world in enumerate(settings.worlds):
-                densities, _, _ = self._draw(views, nothing, world)
-                for density, place in zip(densities, lat_lon, strict=True):
-                    log_likelihood[number] += float(density.log_prob(place))
-            shares = log_likelihood.softmax(0)
-            shares = torch.where(shares < RARE, 0, shares)
-            by_world = zip(settings.worlds, (shares / shares.sum()).tolist(), strict=True)
-            self._judged[key] = {world: share for world, share in by_world if share}
-        return self._judged[key]
-
-    @cached_property
-    def _judged(self) -> dict[tuple[Any, ...], dict[str, float]]:
-        return {}
-
-    def _draw(
-        self,
-        views: UInt8[Tensor, "views photos 3 high wide"],
-        context: Context,
-        prompt: str,
-        callback_on_step_end: sampling.StepCallback | None = None,
-    ) -> tuple[list[Density], list[float], Float[Tensor, "photos samples 3 height width"]]:
-        """Draw maps of photos, each in several views; return densities, legibility, and maps."""
-        settings, count = self.loaded.settings, views.shape[1]
-        by_photo = partial(rearrange, pattern="(v q) s c h w -> q (v s) c h w", v=len(views))
-        drawn = self.loaded.draw_maps(
-            context.of_queries(torch.arange(count).repeat(len(views))),
-            rearrange(views, "v q c h w -> (v q) c h w"),
-            prompt=prompt,
-            samples=self.samples or settings.samples,
-            steps=self.steps or settings.steps,
-            seed=self.seed,
-            callback_on_step_end=sampling.decoded(callback_on_step_end, by_photo),
-        ).cpu()
-        readings = maps.read(drawn.mean(dim=1), settings.style, noise=settings.noise)
-        temperature = settings.temperature(prompt, context.shots)
-        readings_of = [readings[number::count] for number in range(count)]
-        densities = [mixture([view.density for view in each]) for each in readings_of]
-        densities = [density.tempered(temperature) for density in densities]
-        legibility = [sum(view.legibility for view in each) / len(each) for each in readings_of]
-        return densities, legibility, by_photo(drawn)
-
-    def _locate(
-        self,
-        photos: Sequence[Photo],
-        context: Context,
-        worlds: Mapping[str, float],
-        callback_on_step_end: sampling.StepCallback | None = None,
-    ) -> list[Prediction]:
-        """Locate a batch, the photos of each shape at once."""
-        if departures := self.loaded.departures(context.shots):
-            _warn_of_departures(departures)
-        pixels = self._pixels(photos)
-        if isinstance(pixels, Tensor):
-            return self._locate_pixels(pixels, context, worlds, callback_on_step_end)
-
-        def alike(numbers: list[int]) -> list[Prediction]:
-            part, own = [pixels[i] for i in numbers], context.of_queries(torch.tensor(numbers))
-            return self._locate_pixels(torch.stack(part), own, worlds, callback_on_step_end)
-
-        return in_groups([photo.shape for photo in pixels], alike)
-
-    def _locate_pixels(
-        self,
-        pixels: UInt8[Tensor, "photos 3 high wide"],
-        context: Context,
-        worlds: Mapping[str, float],
-        callback_on_step_end: sampling.StepCallback | None,
-    ) -> list[Prediction]:
-        start = time.perf_counter()
-        others = (augment(pixels, f"{self.seed}/{number}/") for number in range(self.augment))
-        views = torch.stack([pixels, *others])
-        likeliest = max(worlds, key=worlds.__getitem__)
-        drawn = {
-            world: self._draw(
-                views, context, world, callback_on_step_end if world == likeliest else None
-            )
-            for world in worlds
-        }
-        _, legibility, samples = drawn[likeliest]
-        evidence = self.loaded.evidence(context, pixels) if self.matching else None
-        # both know of the examples, which count once
-        weights = self.loaded.settings.prior_weight if evidence is not None else {}
-        by_photo = zip(
-            *(
-                [density.tempered(1 / weights.get(world, 1.0)) for density in densities]
-                for world, (densities, _, _) in drawn.items()
-            ),
-            strict=True,
-        )
-        densities = [mixture(each, tuple(worlds.values())) for each in by_photo]
-        if evidence is not None:
-            settings = self.loaded.settings
-            floor = settings.matching.floor
-            weight = settings.evidence_weight.get(likeliest, 1.0)
-            pairs = zip(densities, weight * evidence, strict=True)
-            densities = [density.updated(ratios, floor=floor) for density, ratios in pairs]
-        points = POINTS[self.point](densities)
-        seconds = (time.perf_counter() - start) / len(pixels)
-        predictions = [
-            Prediction.from_density(
-                densities[number],
-                points[number],
-                legibility=legibility[number],
-                located=None if evidence is None else informs(densities[number]),
-                seconds=seconds,
-                samples=samples[number],
-                world=likeliest if self.loaded.settings.worlds else None,
-            )
-            for number in range(len(pixels))
-        ]
-        return self._with_domain(predictions, pixels)
-
-    def _pixels(self, photos: Sequence[Photo]) -> Pixels:
-        """Read photos; where they keep their shapes and have several, as a list."""
-        model = self.loaded
-        if model.settings.photo_shape == "square" or not photos:
-            return square_pixels(photos, model.photo_size)
-        backbone: Any = model.backbone
-        patch, enlarge = backbone.multiple * backbone.patch, backbone.resizes
-        pixels = shaped_pixels(photos, model.photo_size, patch=patch, enlarge=enlarge)
-        is_one_shape = len({photo.shape for photo in pixels}) == 1
-        return torch.stack(pixels) if is_one_shape else pixels
-
-
-_OPTIONS = frozenset(field.name for field in fields(Geolocator)) - {"examples"}
-
-
-@cache
-def _warn_of_other_photos() -> None:
-    """Warn once in a process."""
-    logger.warning(
-        "some photos are unlike all that the model was trained on (in_domain=False): its answers "
-        "for them mean nothing, however sure they look"
-    )
-
-
-@cache
-def _warn_of_departures(departures: Sequence[str]) -> None:
-    """Warn once in a process of each."""
-    logger.warning("what the weights were not trained on: %s", "; ".join(departures))
-
-
-def _alike_at_first(one: Sequence[int], other: Sequence[int]) -> int:
-    pairs = enumerate(zip(one, other, strict=True))
-    return next((count for count, (a, b) in pairs if a != b), len(one))
-
-
-def _digest(source: Any) -> str | None:
-    """Return a key of the content of a map in a file; of a folder and of a name there is none."""
-    if source is None or not Path(source).is_file():
-        return None
-    return file_fingerprint(Path(source), with_time=False)
-
-
-def _key_of(photos: Pixels, lat_lon: Tensor) -> bytes:
-    """Return a key of examples as the model sees them."""
-    contents = b"".join(photo.numpy().tobytes() for photo in photos)
-    return blake2b(contents + lat_lon.numpy().tobytes()).digest()
-
-
-def _content_keys(pairs: Sequence[Example]) -> tuple[Any, ...]:
-    """Return a key of examples that follows their content, without reading files."""
-    return tuple((content_key(pair.image), pair.lat, pair.lon) for pair in pairs)
-
-
-def _refuse_loading(options: Mapping[str, Any]) -> None:
-    """Refuse options of loading for a model that is loaded already."""
-    for field in fields(LoadOptions):
-        is_checked_later = field.name in ("model", "device", *SETTINGS)
-        if not is_checked_later and options[field.name] != field.default:
-            raise ValueError(
-                f"expected no {field.name} for a model that is loaded already, got "
-                f"{options[field.name]!r}; give it to icgeo.load"
-            )
+        return self._drawer.judge(self._bank_examples(examples))

@@ -259,3 +259,52 @@ class Selecting:
         seconds = time.perf_counter() - start
         predictions = locate_chosen(self.locator, photos, self.bank.examples, chosen, **options)
         return add_seconds(predictions, seconds)
+
+
+@dataclass(frozen=True, eq=False)
+class Chooser:
+    """A strategy for any bank, whose features are kept as long as the same examples are given."""
+
+    strategy: Strategy
+    shots: int | None
+    """How many are chosen; None means all."""
+    features: Callable[[], Features]
+    described: Callable[[Callable[..., Tensor]], Tensor] | None
+    """As `Bank` has them."""
+    _kept: dict[tuple[Any, ...], Bank] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether all photos are shown the same, chosen without looking."""
+        return isinstance(self.strategy, Random | Stratified)
+
+    def count(self, examples: int) -> int:
+        """Return how many of so many examples a photo is shown."""
+        return examples if self.shots is None else min(self.shots, examples)
+
+    def bank(self, examples: Sequence[Example]) -> Bank:
+        """Return a bank of the examples, with features where the strategy may need them."""
+        if self.is_shared:
+            return Bank(examples)
+        key = content_keys(examples)
+        if key not in self._kept:
+            self._kept.clear()
+            self._kept[key] = Bank(examples, self.features, self.described)
+        return self._kept[key]
+
+    def prepare(self, examples: Sequence[Example]) -> None:
+        """Encode the examples now, if photos are compared with them."""
+        if self.shots and isinstance(self.strategy, Nearest | Diverse):
+            _ = self.bank(examples).index
+
+    def choose(self, photos: Sequence[Photo], examples: Sequence[Example]) -> Chosen:
+        """Choose among examples for each photo; all in their order, if no more are asked for."""
+        count = self.count(len(examples))
+        if photos and 0 < count < len(examples):
+            return self.strategy.choose(self.bank(examples), photos, count)
+        return torch.arange(count).expand(len(photos), -1)
+
+
+def content_keys(pairs: Sequence[Example]) -> tuple[Any, ...]:
+    """Return a key of examples that follows their content, without reading files."""
+    return tuple((content_key(pair.image), pair.lat, pair.lon) for pair in pairs)

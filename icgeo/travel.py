@@ -144,25 +144,3 @@ def _transition(nside: int, sides: float) -> Any:
     for _ in range(20):
         scale = (scale * mass / (near @ scale)) ** 0.5
     return diags_array(scale / mass) @ near @ diags_array(scale)
-
-
-def frame_times(
-    seconds: float | Sequence[float] | None, count: int, speed_kmh: float
-) -> Sequence[float]:
-    """Return the times of `count` frames, given as such or as the gap between two.
-
-    Any will do where frames are at one place (a speed of 0) or anywhere (inf).
-
-    Raises:
-        ValueError: no frames, or a limit without times.
-    """
-    if not count:
-        raise ValueError("expected at least one frame, got none")
-    if seconds is None and 0 < speed_kmh < math.inf:
-        raise ValueError(
-            f"expected seconds with a speed_kmh of {speed_kmh}, got None; give the gap between "
-            "frames or the time of each"
-        )
-    if seconds is None or isinstance(seconds, int | float | np.number):
-        return [number * float(seconds or 0) for number in range(count)]
-    return seconds

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from functools import partial
 
+import jaxtyping
 import numpy as np
 import pandas
 import pytest
@@ -290,6 +291,12 @@ def test_bad_input_is_refused_in_plain_words(tiny, photos, tmp_path):
     assert icgeo.predict([], model=tiny) == []
 
 
+def test_features_go_by_name(tiny, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # checks would say it first
+    with pytest.raises(ValueError, match="expected features by name, got 3; give a name"):
+        icgeo.Geolocator(tiny, features=3)
+
+
 def test_mode_and_guidance_are_options(photos, examples):
     """Without examples they do nothing; with examples they matter."""
     options = ({}, {"attention": "joint"}, {"attention": "full"}, {"example_guidance": 2.0})
@@ -390,9 +397,9 @@ def test_features_of_the_same_examples_are_kept(tiny, photos, examples, monkeypa
     locator = icgeo.Geolocator(tiny, shots=2, features="pixels")
     pairs = [(example.image, (example.lat, example.lon)) for example in examples]
     locator.choose_for(photos[:2], pairs)
-    bank = locator._bank(examples)
+    bank = locator._chooser.bank(examples)
     locator.choose_for(photos[2:4], pairs)
-    assert locator._bank(examples) is bank
+    assert locator._chooser.bank(examples) is bank
     assert len(opened) == 1
 
 
@@ -407,7 +414,7 @@ def test_contexts_of_one_photo_are_not_kept(photos, examples):
     joint = icgeo.load("tiny", attention="joint")
     locator = icgeo.Geolocator(joint, prompt=UNKNOWN, shots=2)
     locator.locate(photos[16:18], examples)
-    assert not locator._contexts
+    assert not locator._drawer.kept
     assert locator.shown_at_once(16) == 2
     assert icgeo.Geolocator("tiny", shots=2, batch_size=4).shown_at_once(16) == 8
     assert icgeo.Geolocator("tiny", shots=2, batch_size=4).shown_at_once(5) == 5

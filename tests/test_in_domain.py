@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Generator
 
 import icgeo
-from icgeo import geolocator
+from icgeo import drawing
 from icgeo.data.orbit import open_world, random_views
 from icgeo.data.photos import Photo
 from icgeo.data.pixels import square_pixels
@@ -54,7 +54,7 @@ def test_views_from_orbit_do_not_warn(tiny: MapModel, name: str) -> None:
 def test_a_prediction_says_so_and_python_warns_once(
     tiny: MapModel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    geolocator._warn_of_other_photos.cache_clear()
+    drawing._warn_of_other_photos.cache_clear()
     locator = icgeo.Geolocator(tiny)
     generator = Generator().manual_seed(4)
     view = random_views(open_world("blue-marble"), 1, generator=generator).images[0]

@@ -161,9 +161,9 @@ def test_with_a_map_and_examples_both_are_used(earth, queries):
     assert numbers.max() < 3 + 192
     alone = Geolocator(map=earth).choose_for(photos)
     assert alone.shape == (3, 16)
-    vectors = locator._bank(locator._bank_examples(own)).index
+    vectors = locator._chooser.bank(locator._bank_examples(own)).index
     views = map_views(earth, size=64).examples()
-    assert torch.allclose(vectors[3:], Geolocator(map=earth)._bank(views).index)
+    assert torch.allclose(vectors[3:], Geolocator(map=earth)._chooser.bank(views).index)
 
 
 def test_no_shots_and_no_photos_see_no_map(earth, queries):

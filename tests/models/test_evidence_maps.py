@@ -78,7 +78,7 @@ def test_the_base_map_of_a_window_is_one_more_reference(folders, images, layout,
     )
     assert not torch.equal(*(one.locate(images[2], bank)[0].map for one in (plain, shown)))
     assert torch.equal(*(one.locate(images[2], [])[0].map for one in (plain, shown)))
-    (drawn,) = shown._evidence_maps(images[2:3], bank, torch.tensor([[0, 1]]))
+    (drawn,) = shown._drawer.evidence_maps(images[2:3], bank, torch.tensor([[0, 1]]))
     planet = open_map("blue-marble").window(style.pixel_lat_lon())[0] / 255
     torch.testing.assert_close(drawn, planet)
     words = instruction("earth", shots=1, evidence=shown.loaded.settings.shows_evidence)
@@ -149,3 +149,13 @@ def test_what_cannot_show_it_refuses(folders, images, tmp_path):  # noqa: F811
     context = model.encode_context(pixels(1, 1), torch.zeros(1, 2).double())
     with pytest.raises(ValueError, match=r"expected maps of evidence .* evidence of 0 queries"):
         model.draw_maps(context, pixels(1, 2), prompt="earth")
+
+
+def test_a_base_map_as_evidence_is_saved(folders, tmp_path):  # noqa: F811
+    choices = {"attention": "joint", "photo_size": 64, "style": STYLE}
+    locator = icgeo.Geolocator(folders["klein"], evidence="base map", **choices)
+    folder = locator.save_pretrained(tmp_path / "locator")
+    again = icgeo.Geolocator.from_pretrained(folder)
+    assert again.evidence == again.loaded.settings.shows_evidence == "base map"
+    without = icgeo.Geolocator.from_pretrained(folder, evidence=None)
+    assert not without.loaded.settings.shows_evidence

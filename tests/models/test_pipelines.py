@@ -12,7 +12,7 @@ from einops import rearrange
 from PIL import Image
 
 import icgeo
-from icgeo import geolocator, maps, sampling
+from icgeo import drawing, maps, sampling
 from icgeo.models.attention import uninstall
 from icgeo.models.context import Context
 from icgeo.models.layouts.frames import framed
@@ -401,7 +401,7 @@ def test_what_weights_were_not_trained_on_is_said(folders, name, shots, options,
 
 
 def test_a_locator_warns_of_it_once(folder, caplog):
-    geolocator._warn_of_departures.cache_clear()
+    drawing._warn_of_departures.cache_clear()
     locator = icgeo.Geolocator(
         folder, style=STYLE, photo_size=64, attention="joint", steps=1, samples=1
     )
