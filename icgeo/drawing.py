@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -57,7 +56,7 @@ class MapDrawer:
     """As `Geolocator` takes it."""
     callback_on_step_end: sampling.StepCallback | None = None
     """As `Geolocator.locate` takes it."""
-    kept: dict[bytes, Context] = field(default_factory=dict)
+    kept: dict[tuple[Any, ...], Context] = field(default_factory=dict)
     """Contexts, the latest few, by the examples that were shown to all photos of a call."""
     judged: dict[tuple[Any, ...], dict[str, float]] = field(default_factory=dict)
     """How likely worlds are, by examples."""
@@ -110,21 +109,22 @@ class MapDrawer:
             logger.info("%d photos at a time, for the memory holds no more", size)
         return size
 
-    def context(self, photos: Pixels, lat_lon: Float[Tensor, "examples 2"]) -> Context:
+    def context(self, pairs: Sequence[Example]) -> Context:
         """Encode examples and keep them, or find them among the contexts kept."""
-        key = _key_of(photos, lat_lon)
+        key = content_keys(pairs)
         if key not in self.kept:
-            context = self.encode(photos, lat_lon)
+            context = self.encode(pairs)
             while len(self.kept) >= CONTEXTS_KEPT:
                 del self.kept[next(iter(self.kept))]
             self.kept[key] = context
         return self.kept[key]
 
-    def encode(self, photos: Pixels, lat_lon: Float[Tensor, "examples 2"]) -> Context:
+    def encode(self, pairs: Sequence[Example]) -> Context:
         """Encode examples, in `causal` behind the longest context kept that begins with them."""
-        is_causal = self.model.settings.attention == "causal"
-        for count in range(len(photos) if is_causal else 0, 0, -1):
-            if begun := self.kept.get(_key_of(photos[:count], lat_lon[:count])):
+        photos, lat_lon = self.pairs(pairs)
+        key = content_keys(pairs) if self.model.settings.attention == "causal" else ()
+        for count in range(len(key), 0, -1):
+            if begun := self.kept.get(key[:count]):
                 return self.model.encode_context(photos[count:], lat_lon[count:], after=begun)
         return self.model.encode_context(photos, lat_lon)
 
@@ -147,11 +147,11 @@ class MapDrawer:
         self,
         photos: Sequence[Photo],
         pairs: Sequence[Example],
-        encode: Callable[[Pixels, Tensor], Context],
+        encode: Callable[[Sequence[Example]], Context],
     ) -> list[Prediction]:
         """Locate photos that are shown the same."""
         size, worlds = self.require_memory(len(pairs)), self.judge(pairs)
-        context = encode(*self.pairs(pairs))
+        context = encode(pairs)
         predictions: list[Prediction] = []
         for start in range(0, len(photos), size):
             batch = photos[start : start + size]
@@ -186,9 +186,9 @@ class MapDrawer:
             around = sets[max(0, place - 1) : place] + sets[place + 1 : place + 2]
             for count in range(len(row), 0, -1):
                 if any(row[:count] == other[:count] for other in around):
-                    self.context(*self.pairs([bank[number] for number in row[:count]]))
+                    self.context([bank[number] for number in row[:count]])
                     break
-            numbers = [number for number, own in enumerate(rows) if tuple(own) == row]
+            numbers = [number for number, other in enumerate(rows) if tuple(other) == row]
             own = [photos[i] for i in numbers]
             answers = self._locate_alike(own, [bank[i] for i in row], self.encode)
             located.update(zip(numbers, answers, strict=True))
@@ -228,34 +228,27 @@ class MapDrawer:
         context: Context,
         worlds: Mapping[str, float],
     ) -> list[Prediction]:
-        start = time.perf_counter()
-        others = (
-            augment(pixels, f"{self.options.seed}/{number}/")
-            for number in range(self.options.augment)
-        )
+        start, options, settings = time.perf_counter(), self.options, self.model.settings
+        others = (augment(pixels, f"{options.seed}/{n}/") for n in range(options.augment))
         views = torch.stack([pixels, *others])
         likeliest = max(worlds, key=worlds.__getitem__)
         watches = {likeliest: self.callback_on_step_end}
         drawn = {world: self._draw(views, context, world, watches.get(world)) for world in worlds}
         _, legibility, samples = drawn[likeliest]
-        evidence = self.model.evidence(context, pixels) if self.options.matching else None
+        evidence = self.model.evidence(context, pixels) if options.matching else None
         # both know of the examples, which count once
-        weights = self.model.settings.prior_weight if evidence is not None else {}
-        by_photo = zip(
-            *(
-                [density.tempered(1 / weights.get(world, 1.0)) for density in densities]
-                for world, (densities, _, _) in drawn.items()
-            ),
-            strict=True,
-        )
-        densities = [mixture(each, tuple(worlds.values())) for each in by_photo]
+        weights = settings.prior_weight if evidence is not None else {}
+        by_world = [
+            [density.tempered(1 / weights.get(world, 1.0)) for density in densities]
+            for world, (densities, _, _) in drawn.items()
+        ]
+        shares = tuple(worlds.values())
+        densities = [mixture(each, shares) for each in zip(*by_world, strict=True)]
         if evidence is not None:
-            settings = self.model.settings
-            floor = settings.matching.floor
-            weight = settings.evidence_weight.get(likeliest, 1.0)
+            weight, floor = settings.evidence_weight.get(likeliest, 1.0), settings.matching.floor
             pairs = zip(densities, weight * evidence, strict=True)
             densities = [density.updated(ratios, floor=floor) for density, ratios in pairs]
-        points = POINTS[self.options.point](densities)
+        points = POINTS[options.point](densities)
         seconds = (time.perf_counter() - start) / len(pixels)
         predictions = [
             Prediction.from_density(
@@ -265,7 +258,7 @@ class MapDrawer:
                 located=None if evidence is None else informs(densities[number]),
                 seconds=seconds,
                 samples=samples[number],
-                world=likeliest if self.model.settings.worlds else None,
+                world=likeliest if settings.worlds else None,
             )
             for number in range(len(pixels))
         ]
@@ -319,12 +312,6 @@ class MapDrawer:
             _warn_of_other_photos()
         told = zip(predictions, in_domain.tolist(), strict=True)
         return [replace(prediction, in_domain=is_inside) for prediction, is_inside in told]
-
-
-def _key_of(photos: Pixels, lat_lon: Tensor) -> bytes:
-    """Return a key of examples as the model sees them."""
-    contents = b"".join(photo.numpy().tobytes() for photo in photos)
-    return blake2b(contents + lat_lon.numpy().tobytes()).digest()
 
 
 @cache

@@ -1,6 +1,5 @@
 """Locate photos, and clips of them, by showing a model that draws maps a few solved cases."""
 
-import logging
 import math
 import time
 from collections.abc import Sequence
@@ -40,8 +39,6 @@ from icgeo.sequence import frame_times, in_sequence
 from icgeo.sphere.density import Density
 from icgeo.zoom.bank import zoom_on
 from icgeo.zoom.chain import LEAST_WIDE_DEG, SIZE, MapZoom
-
-logger = logging.getLogger(__name__)
 
 MAP_SHOTS = 16
 """Views of a map that each photo is shown, where the number of shots is not said."""
@@ -88,10 +85,8 @@ class Geolocator(LocateOptions, LoadOptions):
     """Accept examples outside the folder of their manifest."""
 
     def __post_init__(self) -> None:
-        least_of = {"steps": 1, "samples": 1, "batch_size": 1} | dict.fromkeys(
-            ("augment", "example_guidance", "shots"), 0
-        )
-        for field, least in least_of.items():
+        ones, zeros = ("steps", "samples", "batch_size"), ("augment", "example_guidance", "shots")
+        for field, least in {**dict.fromkeys(ones, 1), **dict.fromkeys(zeros, 0)}.items():
             value = getattr(self, field)
             if value is not None and not least <= value < math.inf:
                 raise ValueError(f"expected {field} of at least {least}, got {value}")
@@ -176,11 +171,11 @@ class Geolocator(LocateOptions, LoadOptions):
 
     @cached_property
     def _map_examples(self) -> list[Example]:
-        return self.map_views.examples() if self.map_views else []
+        return self.map_views.examples() if self.shots != 0 and self.map_views else []
 
     def _bank_examples(self, examples: Examples) -> list[Example]:
         """Return the examples given, and the views of the map behind them."""
-        return self._examples(examples) + (self._map_examples if self.shots != 0 else [])
+        return self._examples(examples) + self._map_examples
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> "Geolocator":
@@ -265,7 +260,7 @@ class Geolocator(LocateOptions, LoadOptions):
         """
         pairs = self._examples(examples)
         self.require_memory(len(pairs))
-        return self._drawer.context(*self._drawer.pairs(pairs))
+        return self._drawer.context(pairs)
 
     def prepare(self, examples: Examples = None) -> None:
         """Encode examples now, so that the first photo does not wait; what is wrong is told now.
@@ -284,9 +279,9 @@ class Geolocator(LocateOptions, LoadOptions):
         pairs = self._bank_examples(examples)
         if self._chooser.count(len(pairs)) == len(pairs):
             self.context(pairs)
-            return
-        self.require_memory(self.shown_at_once(len(pairs)))
-        self._chooser.prepare(pairs)
+        else:
+            self.require_memory(self.shown_at_once(len(pairs)))
+            self._chooser.prepare(pairs)
 
     def shown_at_once(self, count: int) -> int:
         """Return how many of so many examples are kept at a time: those of a batch at most."""
@@ -300,7 +295,7 @@ class Geolocator(LocateOptions, LoadOptions):
         strategy = make_strategy(self.select, self._without_map if self.zoom else self)
         name = self.features or image_features.suited(self.loaded.settings)
         opened = partial(image_features.open, name, device=self.device)
-        views = self.map_views if self.shots != 0 else None
+        views = self.map_views if self._map_examples else None
         described = partial(views.described, name) if views else None
         shots = MAP_SHOTS if self.shots is None and views else self.shots
         return Chooser(strategy, shots, opened, described)
@@ -349,8 +344,7 @@ class Geolocator(LocateOptions, LoadOptions):
     @cached_property
     def _without_map(self) -> "Geolocator":
         """The same model and options, for what the examples say alone."""
-        plain = {"map": None, "zoom": None, "heading": "any", **OF_LOADING}
-        return replace(self, model=self.loaded, **plain)
+        return replace(self, **OF_LOADING, model=self.loaded, map=None, zoom=None, heading="any")
 
     @property
     def zooms(self) -> bool:
@@ -382,8 +376,7 @@ class Geolocator(LocateOptions, LoadOptions):
         # views of a narrow map are too narrow to be located by
         if suited_field_of_view(base_map, SIZE) < LEAST_WIDE_DEG:
             return MapZoom.open(base_map, self.loaded)
-        plain = {**OF_EXAMPLES, "examples": None, "zoom": False}
-        flat = replace(self._without_map, map=base_map, **plain)
+        flat = replace(self._without_map, **OF_EXAMPLES, examples=None, map=base_map, zoom=False)
         flat.prepare()
 
         def wide(photos: UInt8[Tensor, "photos 3 size size"]) -> list[Density]:
@@ -472,9 +465,7 @@ class Geolocator(LocateOptions, LoadOptions):
         settings = self.loaded.settings
         prompt = alone[0].world or self.prompt or settings.default_prompt
         temperature = settings.temperature_in_sequence(prompt, len(frames))
-        return in_sequence(
-            alone, times, speed_kmh=limit, temperature=temperature, points=POINTS[self.point]
-        )
+        return in_sequence(alone, times, speed_kmh=limit, temperature=temperature, point=self.point)
 
     def explain(
         self, photo: Photo, examples: Examples = None, *, count: int = 30

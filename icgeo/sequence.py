@@ -2,15 +2,13 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
-from torch import Tensor
 
+from icgeo.drawing import POINTS
 from icgeo.prediction import Prediction, SequencePrediction, add_seconds, informs
-from icgeo.sphere.density import Density
 from icgeo.travel import mixture, smooth
 
 
@@ -20,11 +18,11 @@ def in_sequence(
     *,
     speed_kmh: float,
     temperature: float,
-    points: Callable[[Sequence[Density]], Float[Tensor, "densities 2"]],
+    point: str,
 ) -> SequencePrediction:
     """Locate each frame given all others, and the whole; see `icgeo.Geolocator.locate_sequence`.
 
-    `temperature` is that of `icgeo.travel.smooth`, and `points` gives the answers of densities.
+    `temperature` is that of `icgeo.travel.smooth`, and `point` one of `icgeo.drawing.POINTS`.
 
     Raises:
         ValueError: frames out of order, or other numbers of them and of times.
@@ -34,7 +32,7 @@ def in_sequence(
     if speed_kmh != math.inf:
         densities = smooth(densities, times, speed_kmh=speed_kmh, temperature=temperature)
     whole = mixture(densities)
-    *places, middle = points([*densities, whole])
+    *places, middle = POINTS[point]([*densities, whole])
     frames = []
     for frame, density, place in zip(alone, densities, places, strict=True):
         located = frame.located or informs(density)

@@ -11,9 +11,9 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))
 SECONDS = 1.5
 CHECK = """
-import contextlib, io, runpy, sys
+import contextlib, io, os, runpy, sys
 for script in sys.argv[1:]:
-    sys.argv = [script, "--help"]
+    sys.argv, sys.path[0] = [script, "--help"], os.path.dirname(script)
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown):
         try:
