@@ -91,7 +91,7 @@ def summary(
             rows.append(["Distance to the truth", f"{off:,.0f} km"])
     if prediction.located and prediction.levels:
         rows += [
-            ["Upper edge towards", f"{round(prediction.heading_deg) % 360} degrees"],
+            ["Upper edge towards", f"{round(prediction.heading_deg or 0) % 360} degrees"],
             ["Field of view", f"{prediction.field_of_view_deg:.1f} degrees"],
         ]
     rows += [

@@ -74,7 +74,7 @@ def _told(prediction: Prediction, truth: predictions.Truth) -> str:
     lines = [place_name(prediction.lat, prediction.lon)] if prediction.located else ["Not located"]
     lines += [
         f"{prediction.field_of_view_deg:.1f} degrees wide",
-        f"upper edge towards {round(prediction.heading_deg) % 360} degrees",
+        f"upper edge towards {round(prediction.heading_deg or 0) % 360} degrees",
         f"90 % in {prediction.density.credible_area_km2(0.9):,.0f} km²",
     ]
     if truth is not None and prediction.located:
