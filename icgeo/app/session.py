@@ -229,7 +229,12 @@ def read_uploads(paths: Sequence[str | Path], *, held: int = 0) -> tuple[list[Sh
         where there are too many with those that are `held`.
     """
     files = [Path(path) for path in paths]
-    beside = {name for path in files for name in takeout_names(path.name) if name != path.name}
+    beside = {
+        name
+        for path in files
+        for name in takeout_names(path.name)
+        if name not in (path.name, f"{path.stem}.json")  # which may be a table, too
+    }
     tables = [
         one for one in files if one.suffix.lower() in TABLE_SUFFIXES and one.name not in beside
     ]

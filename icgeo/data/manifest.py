@@ -165,7 +165,7 @@ def _photo_path(text: str, folder: Path, root: Path | None) -> Path:
     """Return the path of a photo, which has to lie below `root` if there is one."""
     if not text:
         raise ManifestError("expected the path of a photo, got an empty cell; fill it")
-    if text.startswith("{"):
+    if text.startswith(("{'", '{"')):
         raise ManifestError(f"expected the path of a photo, got an object: {quoted(text)}")
     path = folder / text
     try:
@@ -266,7 +266,8 @@ def _degrees(text: str, reference: str, *, letters: str) -> float:
 
     `letters` are the positive and the negative one of the axis.
     """
-    letter = "" if reference.lower() in _MISSING else reference[:1].upper()
+    is_letter = reference[:1].isalpha() and reference.lower() not in _MISSING
+    letter = reference[:1].upper() if is_letter else ""
     parts = _EXIFTOOL.fullmatch(text)
     try:
         if parts:

@@ -138,7 +138,10 @@ def as_photos(photos: Any) -> list[Photo]:
 def as_photo(source: Any) -> Photo:
     """Return a photo, of a stream its bytes, or raise a `PhotoError` of what is none."""
     if hasattr(source, "read") and not isinstance(source, _KINDS):
-        source = data if isinstance(data := source.read(), bytes) else source
+        try:
+            source = data if isinstance(data := source.read(), bytes) else source
+        except (OSError, ValueError) as error:
+            raise PhotoError(f"expected a stream that can be read, got {error}") from error
     if not isinstance(source, _KINDS):
         raise PhotoError(
             "expected a path, a Pillow picture or an array [height, width, 3], got "
@@ -193,8 +196,8 @@ def _location_of(image: Image.Image) -> Place:
 def _xmp(image: Image.Image) -> str | bytes:
     xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
     is_text = isinstance(xmp, str | bytes)  # a TIFF may have numbers there
-    profiles = (one for one in _raw_profiles(image) if not one.startswith(b"Exif\0\0"))
-    return xmp if xmp and is_text else max(profiles, key=len)
+    profiles = (one for one in _raw_profiles(image) if b"xmpmeta" in one or b"RDF" in one)
+    return xmp if xmp and is_text else next(profiles, b"")
 
 
 def _raw_profiles(image: Image.Image) -> Iterator[bytes]:

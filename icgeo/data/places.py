@@ -83,19 +83,24 @@ _OWN = ("xmpmeta", "xapmeta", "RDF", "Description", "LocationCreated", "Bag", "S
 """Elements that hold what is said of the photo itself; any root does."""
 
 
+_NO_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufeff]")
+
+
 def _xmp_properties(xmp: str | bytes) -> list[dict[str, str]]:
     """Read the properties of a photo, names in lower case, level by level of the elements.
 
-    What breaks off is read as far as it goes; a prefix that is not declared is the usual one.
+    What breaks off is read as far as it goes, without characters that XML has not and with signs
+    that it wants escaped; a prefix that is not declared is the usual one.
     """
     if isinstance(xmp, bytes):
         is_wide = xmp.startswith((b"\xff\xfe", b"\xfe\xff"))
         xmp = xmp.decode("utf-16" if is_wide else "utf-8", "replace")
-    builder, parser, made = TreeBuilder(), ParserCreate(), list[Element]()
+    text = re.sub(r"&(?!#?\w+;)", "&amp;", _NO_XML.sub("", xmp[max(xmp.find("<"), 0) :]))
+    builder, parser, made = TreeBuilder(), ParserCreate("utf-8"), list[Element]()
     parser.StartElementHandler = lambda *tag: made.append(builder.start(*tag))
     parser.EndElementHandler, parser.CharacterDataHandler = builder.end, builder.data
     with suppress(ExpatError):
-        parser.Parse(xmp.strip("\ufeff\0 \r\n\t").encode("utf-8", "replace"), True)
+        parser.Parse(text.strip().encode("utf-8", "replace"), True)
     prefixes = {
         name.removeprefix("xmlns:"): _NAMESPACES[uri]
         for element in made
@@ -177,13 +182,14 @@ def _is_titled(values: object, photo: str, beside: str) -> bool:
     """Say whether the title in JSON, the name before it was cut, may be that of a photo."""
     if not isinstance(values, dict):
         return False
+    needs_title = beside == f"{Path(photo).stem}.json" and "." in photo
     if (title := values.get("title")) is None:
-        return beside != f"{Path(photo).stem}.json" or "." not in photo
-    names = (_original(unescape(str(title)))[0], _original(photo)[0])
-    whole, original = (re.sub(r"\W", "_", name) for name in names)
-    if len(photo) > TAKEOUT_LENGTH:
-        return whole.startswith(re.sub(r"\W", "_", Path(names[1]).stem))
-    return whole == original
+        return not needs_title
+    names = [Path(_original(name.casefold())[0]) for name in (unescape(str(title)).strip(), photo)]
+    whole, original = (re.sub(r"\W", "_", name.stem) for name in names)
+    if needs_title and names[0].suffix != names[1].suffix:
+        return False
+    return whole.startswith(original) if len(photo) > TAKEOUT_LENGTH else whole == original
 
 
 def _legal(lat: float | None, lon: float | None, *, is_measured: bool = False) -> Place:

@@ -81,9 +81,10 @@ def place_columns(names: Iterable[str]) -> list[str | None]:
         [name for name in columns if name in known]
         for columns in (LATITUDE_COLUMNS, LONGITUDE_COLUMNS)
     )
-    naming = {name: _AXIS.sub(r"\2", name) for name in (*lats, *lons)}
-    pairs = [(lat, lon) for lat in lats for lon in lons if naming[lat] == naming[lon]]
-    if lats and lons and not pairs and len(naming) > 2:
+    every = [(lat, lon) for lat in lats for lon in lons]
+    pairs = [pair for pair in every if len({_AXIS.sub(r"\2", name) for name in pair}) == 1]
+    pairs += [pair for pair in every if len({_AXIS.sub("", name) for name in pair}) == 1]
+    if every and not pairs and len(lats) + len(lons) > 2:
         raise TableError(
             f"expected latitude and longitude of one naming, got {lats} and {lons}; leave some out"
         )
@@ -295,7 +296,7 @@ def _map_rows(path: Path) -> Rows:
             "expected places of photos, got a map without any; export it whole, a point a photo"
         )
     frame = pandas.concat(frames, ignore_index=True)
-    if (link := "link1_href") in frame:  # of GPX, often that of a page
+    if (link := "link1_href") in frame and "name" in frame:  # of GPX, often that of a page
         is_photo = [isinstance(one, str) and (path.parent / one).is_file() for one in frame[link]]
         frame["name"] = frame[link].where(is_photo, frame["name"])
     return _frame_rows(frame)

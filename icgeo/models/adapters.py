@@ -73,7 +73,9 @@ def read_adapter(
     require_pairs(weights, path)
     prefix = PEFT_PREFIX if any(name.startswith(PEFT_PREFIX) for name in weights) else STOCK_PREFIX
     own = {name.removeprefix(prefix): x for name, x in weights.items()}
-    for old, new in ((".default.", "."), (".lora_down.", ".lora_A."), (".lora_up.", ".lora_B.")):
+    older = ((".lora.down.", ".lora_A."), (".lora.up.", ".lora_B."))  # of diffusers
+    bare = ((".lora_down.", ".lora_A."), (".lora_up.", ".lora_B."))
+    for old, new in ((".default.", "."), *bare, *older):
         own = {name.replace(old, new): x for name, x in own.items()}
     modules = {name for name, _ in getattr(model, "transformer", model).named_modules()}
     if prefix != PEFT_PREFIX and not layers_of(own) & modules:
@@ -101,7 +103,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     for name, x in weights.items():
         if x.is_floating_point() and x.dtype.itemsize == 1:  # for which torch has no product
             weights[name] = x = x.bfloat16()
-        if (x.ndim and not x.is_floating_point()) or not x.isfinite().all():
+        if (x.numel() > 1 and not x.is_floating_point()) or not x.isfinite().all():
             raise LoadError(
                 f"expected finite numbers in {path}, got {name} ({x.dtype}) with others"
             )

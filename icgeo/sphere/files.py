@@ -209,9 +209,10 @@ def _flat(pixels: Any, values: Any, nside: Any, *, is_ring: bool) -> Mass:
             f"expected values of all pixels of nside {side}, or a column PIXEL of numbers of them, "
             f"got {len(values)} values"
         )
-    if len(np.unique(pixels)) < len(pixels):
+    pixels = pixels.astype(int)
+    if np.bincount(pixels).max() > 1:
         raise ValueError("expected cells that do not overlap, got some twice; leave one out")
-    mass = np.bincount(pixels.astype(int), values, len(cells))
+    mass = np.bincount(pixels, values, len(cells))
     if is_ring:
         mass = mass[grid(side).nested_to_ring(cells)]
     return torch.from_numpy(mass)
