@@ -71,6 +71,13 @@ def test_json_of_takeout_is_found(name, beside, tmp_path):
     assert read_location(str(path)) == PARIS
 
 
+@pytest.mark.parametrize("title", ["a", "A.JPG", "a.HEIC", "a.jpg "])
+def test_a_title_may_have_another_ending(title, tmp_path):
+    path = photo(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg.json").write_text(takeout(title=title))
+    assert read_location(path) == PARIS
+
+
 @pytest.mark.parametrize(
     ("beside", "title"),
     [
@@ -171,6 +178,7 @@ XMPS = {
     "</exif:GPSLatitude><exif:GPSLongitude>2,15E</exif:GPSLongitude></rdf:li></rdf:Bag>"
     "</Iptc4xmpExt:LocationCreated>",
     "broken off": f"{PLACE}><dc:title>a & b</dc:title>",
+    "signs that XML has not": f'dc:t="a & b\x01&#65;" {PLACE}>',
     "and of DJI": f'drone-dji:GpsLatitude="1" drone-dji:GpsLongitude="1" {PLACE}>',
 }
 
@@ -180,6 +188,8 @@ XMPS = {
 def test_the_place_in_xmp_is_that_of_the_photo_itself(body, encoding):
     xmp = f"<x:xmpmeta><rdf:RDF><rdf:Description {body}</rdf:Description></rdf:RDF></x:xmpmeta>"
     assert parse_xmp(xmp) == parse_xmp(f"\n{xmp}".encode(encoding)) == (48.5, 2.25)
+    declared = f"http://ns.adobe.com/xap/1.0/\0<?xml version='1.0' encoding='UTF-16'?>{xmp}"
+    assert parse_xmp(declared.encode(encoding)) == (48.5, 2.25)
 
 
 @pytest.mark.parametrize(

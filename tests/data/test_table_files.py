@@ -143,6 +143,8 @@ def test_letters_in_columns_are_those_of_unsigned_numbers(header, cells, tmp_pat
         ("lat,lon,lat_dir,lon_dir", "48,2,N,W", (48, -2)),
         ("latitude,longitude,NS,EW", "48,2,S,W", (-48, -2)),
         ("lat,lon,GPSDestLatitudeRef", "48,2,S", (48, 2)),
+        ("lat,lon,ns,ew", "48,2,7,0.5", (48, 2)),
+        ("latitude,lon,lng", "48,2,2", (48, 2)),
     ],
 )
 def test_columns_of_places_are_of_one_naming_with_their_letters(header, cells, expected, tmp_path):
@@ -152,6 +154,17 @@ def test_columns_of_places_are_of_one_naming_with_their_letters(header, cells, e
     assert places(tmp_path / "m.parquet") == {"a.jpg": expected}
     (example,) = as_examples(pandas.read_csv(io.StringIO(text)))
     assert (example.lat, example.lon) == expected
+
+
+def test_photos_are_named_in_braces_and_pages_linked_without_names(tmp_path):
+    assert places(written(tmp_path, "m.csv", "image,lat,lon\n{0A-1B}.jpg,48,2\n")) == {
+        "{0A-1B}.jpg": (48, 2)
+    }
+    one = {"image": "a.jpg", "link1_href": "page.html"}
+    point = {"type": "Point", "coordinates": [2, 48]}
+    feature = {"type": "Feature", "properties": one, "geometry": point}
+    text = json.dumps({"type": "FeatureCollection", "features": [feature]})
+    assert places(written(tmp_path, "m.geojson", text)) == {"a.jpg": (48, 2)}
 
 
 def test_columns_of_places_of_different_namings_are_refused(tmp_path):

@@ -69,6 +69,18 @@ def test_layers_by_their_own_names_are_loaded(klein, tmp_path, suffix):
     torch.testing.assert_close(change(klein, tmp_path / "mine.safetensors"), expected)
 
 
+def test_the_older_names_of_diffusers_are_read(klein, tmp_path):
+    stock = weights("transformer.")
+    older = {
+        name.replace("lora_A", "lora.down").replace("lora_B", "lora.up"): x
+        for name, x in stock.items()
+    }
+    save_file(stock, tmp_path / "stock.safetensors")
+    save_file(older, tmp_path / "older.safetensors")
+    expected = change(klein, tmp_path / "stock.safetensors")
+    torch.testing.assert_close(change(klein, tmp_path / "older.safetensors"), expected)
+
+
 def test_weights_of_text_encoders_are_left_out_aloud(kontext, tmp_path, caplog):
     text = {
         f"text_encoder.text_model.encoder.layers.0.mlp.fc1.lora_{half}.weight": torch.ones(2, 2)
