@@ -158,9 +158,15 @@ def content_key(photo: Photo) -> str:
         path = photo.path if isinstance(photo, StoredPhoto) else Path(photo)
         state = path.stat() if os.path.exists(path) else None  # noqa: PTH110  # any name
         return repr((photo, state and (state.st_mtime_ns, state.st_size)))
-    kind = "" if isinstance(photo, bytes) else repr((photo.size, str(getattr(photo, "dtype", ""))))
+    if isinstance(photo, bytes):
+        kind: object = bytes
+    elif isinstance(photo, Image.Image):  # what says how its bytes look
+        turn = photo.getexif().get(Base.Orientation)
+        kind = photo.size, photo.mode, photo.getpalette(), turn
+    else:
+        kind = photo.shape, str(photo.dtype)
     content = photo if isinstance(photo, bytes) else photo.tobytes()
-    return kind + blake2b(content, digest_size=16).hexdigest()
+    return f"{kind}{blake2b(content, digest_size=16).hexdigest()}"
 
 
 def _file_of_unread(photo: Photo) -> Path | None:

@@ -28,7 +28,7 @@ from PIL import Image, ImageCms
 from PIL.ExifTags import Base
 from PIL.TiffImagePlugin import IFDRational
 
-from icgeo.data.photos import BACKGROUND, PhotoError, read_location, read_photo
+from icgeo.data.photos import BACKGROUND, PhotoError, content_key, read_location, read_photo
 
 
 class TestFormats:
@@ -294,3 +294,16 @@ class TestLocation:
     def test_a_photo_that_breaks_off_still_tells_its_place(self):
         data = jpeg(smooth(), exif=located(48.5, 2.25))
         assert read_location(data[: len(data) // 2]) == (48.5, 2.25)
+
+
+def test_keys_of_pictures_tell_apart_how_their_bytes_look():
+    grey = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    plain, turned = Image.fromarray(grey), Image.fromarray(grey)
+    turned.getexif()[Base.Orientation] = 6
+    indexed = plain.convert("P")
+    other = indexed.copy()
+    other.putpalette([255 - n // 3 for n in range(768)])
+    wide = np.zeros((4, 8, 3), np.uint8)
+    pictures = [plain, turned, indexed, other, wide, wide.reshape(8, 4, 3), b"x"]
+    assert len({content_key(one) for one in pictures}) == len(pictures)
+    assert content_key(plain.copy()) == content_key(plain)
