@@ -253,6 +253,7 @@ class Geolocator(LocateOptions, LoadOptions):
     def context(self, examples: Examples) -> Context:
         """Encode examples, or find them among the contexts kept.
 
+        A file is the same as long as its path, time and size are.
         In the mode `causal` a context that begins with the same examples is added to.
 
         Raises:
@@ -335,6 +336,9 @@ class Geolocator(LocateOptions, LoadOptions):
             self._refuse_unused(examples, callback_on_step_end=callback_on_step_end)
             return self._zoom(as_photos(photos), self._examples(examples), callback_on_step_end)
         photos, pairs = as_photos(photos), self._bank_examples(examples)
+        if not photos:  # what is wrong with examples is told all the same
+            self.prepare(examples)
+            return []
         start = time.perf_counter()
         chosen = self._chooser.choose(photos, pairs)
         seconds = time.perf_counter() - start

@@ -152,21 +152,27 @@ def as_photo(source: Any) -> Photo:
 
 
 def content_key(photo: Photo) -> str:
-    """Tell photos apart by their content, files by their path, time and size: equal is the same."""
-    photo = _file_of_unread(photo) or photo
-    if isinstance(photo, str | Path | StoredPhoto):
-        path = photo.path if isinstance(photo, StoredPhoto) else Path(photo)
-        state = path.stat() if os.path.exists(path) else None  # noqa: PTH110  # any name
-        return repr((photo, state and (state.st_mtime_ns, state.st_size)))
-    if isinstance(photo, bytes):
-        kind: object = bytes
-    elif isinstance(photo, Image.Image):  # what says how its bytes look
-        turn = photo.getexif().get(Base.Orientation)
-        kind = photo.size, photo.mode, photo.getpalette(), turn
-    else:
-        kind = photo.shape, str(photo.dtype)
-    content = photo if isinstance(photo, bytes) else photo.tobytes()
-    return f"{kind}{blake2b(content, digest_size=16).hexdigest()}"
+    """Tell photos apart by their content, files by their path, time and size: equal is the same.
+
+    Raises:
+        PhotoError: a picture that cannot be decoded, or what is no photo.
+    """
+    with _explained(as_photo(photo)):
+        photo = _file_of_unread(photo) or photo
+        if isinstance(photo, str | Path | StoredPhoto):
+            path = photo.path if isinstance(photo, StoredPhoto) else Path(photo)
+            state = path.stat() if os.path.exists(path) else None  # noqa: PTH110  # any name
+            return repr((photo, state and (state.st_mtime_ns, state.st_size)))
+        if isinstance(photo, bytes):
+            kind: object = bytes
+        elif isinstance(photo, Image.Image):  # what says how its bytes look
+            turn = photo.getexif().get(Base.Orientation)
+            looks = (turn, photo.info.get("transparency"), photo.info.get("icc_profile"))
+            kind = photo.size, photo.mode, photo.getpalette(), looks
+        else:
+            kind = photo.shape, str(photo.dtype)
+        content = photo if isinstance(photo, bytes) else photo.tobytes()
+        return f"{kind}{blake2b(content, digest_size=16).hexdigest()}"
 
 
 def _file_of_unread(photo: Photo) -> Path | None:

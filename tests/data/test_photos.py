@@ -2,6 +2,7 @@
 
 import logging
 import struct
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -307,3 +308,8 @@ def test_keys_of_pictures_tell_apart_how_their_bytes_look():
     pictures = [plain, turned, indexed, other, wide, wide.reshape(8, 4, 3), b"x"]
     assert len({content_key(one) for one in pictures}) == len(pictures)
     assert content_key(plain.copy()) == content_key(plain)
+    clear = plain.copy()
+    clear.info["transparency"] = 3
+    assert content_key(clear) != content_key(plain)
+    with pytest.raises(PhotoError):
+        content_key(Image.open(BytesIO(encoded(smooth(), "PNG")[:200])))
