@@ -119,7 +119,8 @@ def _is_panorama(image: Image.Image) -> bool | None:
 
 def is_panorama_file(source: Photo) -> bool:
     """Say whether a photo is an equirectangular panorama, a `PhotoError` if it cannot be read."""
-    with _explained(as_photo(source)):
+    source = as_photo(source)
+    with _explained(source):
         return _is_panorama(_load(source, MAX_PIXELS, READ_SIDE)) is True
 
 
@@ -157,7 +158,8 @@ def content_key(photo: Photo) -> str:
     Raises:
         PhotoError: a picture that cannot be decoded, or what is no photo.
     """
-    with _explained(as_photo(photo)):
+    photo = as_photo(photo)
+    with _explained(photo):
         photo = _file_of_unread(photo) or photo
         if isinstance(photo, str | Path | StoredPhoto):
             path = photo.path if isinstance(photo, StoredPhoto) else Path(photo)
