@@ -1,8 +1,9 @@
 """Measure how a model learns from examples: worlds seen and unseen, settings, overlap, codec."""
 
+import copy
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,14 @@ class Options(ModelOptions):
     """Views of the Earth to locate without examples."""
     settings: int = 10
     """Held-out episodes on which 4 steps of 8 samples are tried against 1 step."""
+    shots: tuple[int, ...] = (0, 1, 4, 8, 16)
+    """Numbers of random examples."""
+    half: Path | None = None
+    """Checkpoint of half the training to compare, such as of `pretrain_parts.py --steps 2250`."""
+    shots: tuple[int, ...] = (0, 1, 4, 8, 16)
+    """Numbers of random examples."""
+    ablations: tuple[str, ...] = ()
+    """Further checkpoints to compare, such as one of half the training, each as name=folder."""
     seed: int = 0
     """Seed of worlds and views."""
     name: str = "worlds"
@@ -46,20 +55,22 @@ def main(options: Options) -> None:
 
     from icgeo.evaluation import episodes, evaluate, score, score_table
 
-    folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
+    folder = config.save_run(Path("runs") / options.name, options, may_differ=("device", "half"))
     model = icgeo.load(**fields_of(ModelOptions, options))
     ask = partial(icgeo.Geolocator, model, prompt=UNKNOWN)
     take = partial(episodes.group_episodes, queries=options.queries, seed=options.seed)
     sizes = (options.held_out, options.unseen, options.seen, options.turned)
     counts = dict(zip(episodes.WORLD_GROUPS, sizes, strict=True))
     worlds = [episode for group, count in counts.items() for episode in take(group, count)]
-    groups = episodes.name_groups(locate_each_way(worlds, ask, folder))
+    less = ablations(model, options.half)
+    rows = locate_each_way(worlds, ask, less, folder, shots=options.shots)
+    groups = episodes.name_groups(rows)
     banks = [
         episode
         for group in (episodes.HELD_OUT, episodes.UNSEEN)
         for episode in take(group, min(options.near, counts[group]), shots=options.bank)
     ]
-    near = episodes.name_groups(locate_nearest(banks, ask, folder / "near"))
+    near = episodes.name_groups(locate_nearest(banks, ask, less, folder / "near"))
     near = near.assign(world=near.world + f", most alike of {options.bank}")
 
     views: dict[str, Any] = {"queries": options.by_heart, "shots": 0, "seed": options.seed}
@@ -83,32 +94,54 @@ def main(options: Options) -> None:
     print(evidence)
 
 
-def locate_each_way(episodes: Sequence[Any], ask: Callable[..., Any], folder: Path) -> Any:
-    """Locate by the model, by less of it, and by what could be done without; print differences.
+def ablations(model: Any, half: Path | None) -> list[Any]:
+    """Return locators that lack a part of the model, or half of its training."""
+    from icgeo.baselines import AlikeParts
 
-    Return the rows of the model and of the baselines.
-    """
+    ask = partial(icgeo.Geolocator, prompt=UNKNOWN)
+    less = [ask(icgeo.load(half), name="half the training")] if half else []
+    if not model.matcher:
+        return less
+    blind = replace(model, backbone=copy.deepcopy(model.backbone))
+    blind.backbone.codec.describe.weight.zero_()  # of whole photos; what each token sees stays
+    return [
+        AlikeParts.of(model),
+        ask(model, matching=False, name="drawn map alone"),
+        ask(blind, name="no pooled descriptor"),
+        ask(blind, matching=False, name="drawn map alone, no pooled descriptor"),
+        *less,
+    ]
+
+
+def locate_each_way(
+    episodes: Sequence[Any],
+    ask: Callable[..., Any],
+    less: Sequence[Any],
+    folder: Path,
+    *,
+    shots: Sequence[int],
+) -> Any:
+    """Locate by the model, by less of it, and by what could be done without; print differences."""
     from icgeo.baselines import AlikeParts, Retrieval
 
-    ways, less = [ask()], ("not told", "drawn map alone")
-    if (model := ways[0].loaded).matcher:
-        ways += [ask(prompt=None, name=less[0]), ask(matching=False, name=less[1])]
+    ways = [ask(), *less]
+    if ways[0].loaded.matcher:
         retrieval = Retrieval(icgeo.features.open("tiny"))
-        ways += [AlikeParts.of(model), AlikeParts(), retrieval]
+        ways += [ask(prompt=None, name="not told"), AlikeParts(), retrieval]
     runs = [(way, episode) for way in ways for episode in episodes]
-    rows = icgeo.evaluation.evaluate(runs, folder=folder, shots=(0, 1, 4, 8, 16))
+    rows = icgeo.evaluation.evaluate(runs, folder=folder, shots=shots)
     print_differences(rows, [way.name for way in ways])
-    return rows[~rows.locator.isin(less)]
+    return rows
 
 
-def locate_nearest(episodes: Sequence[Any], ask: Callable[..., Any], folder: Path) -> Any:
+def locate_nearest(
+    episodes: Sequence[Any], ask: Callable[..., Any], less: Sequence[Any], folder: Path
+) -> Any:
     """Show each query the most alike of its bank; print how the ways differ, return the rows."""
     from icgeo.baselines import AlikeParts
     from icgeo.evaluation import choose_examples, evaluate
 
-    ways = [ask(), AlikeParts()]
-    if (model := ways[0].loaded).matcher:
-        ways.append(AlikeParts.of(model))
+    ways = [ask(), *less, AlikeParts()]
     runs = [(way, episode) for way in ways for episode in episodes]
     runs, baselines = choose_examples(runs, "nearest", icgeo.features.open("tiny"), shots=16)
     rows = evaluate([*runs, *baselines], folder=folder, shots=(1, 4, 16), baselines=False)
