@@ -1,6 +1,7 @@
 """Alike parts as a baseline: nothing learned, and the encoder of a model without the model."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -106,3 +107,24 @@ def test_an_answer_is_explained_by_the_examples_shown(world):
     assert sphere.distance_km(best, places[0]) < 500
     assert locator.explain(photos[0], []) is None
     assert icgeo.Geolocator(matching=False).explain(photos[0], examples) is None
+
+
+@pytest.mark.parametrize(("prior", "evidence"), [(0.25, 0.8), (0.0, 0.5), (1.0, 0.0)])
+def test_the_map_is_the_prior_and_each_counts_by_its_weight(world, prior, evidence):
+    """The answer is prior^w evidence^v, normalised, beside a uniform share (Bayes' rule)."""
+    photos, _, examples = world
+    prompt, shown = "unknown world", examples[:4]
+    model = load("tiny")
+    settings = replace(
+        model.settings, prior_weight={prompt: prior or 1e-9}, evidence_weight={prompt: evidence}
+    )
+    weighed = icgeo.Geolocator(replace(model, settings=settings), prompt=prompt)
+    (answer,) = weighed.locate(photos[:1], shown)
+    (drawn,) = icgeo.Geolocator(model, prompt=prompt, matching=False).locate(photos[:1], shown)
+    log_ratios = weighed.explain(photos[0], shown).log_ratios.double()
+    children = len(log_ratios) // len(drawn.density.mass)
+    log_prior = drawn.density.mass.double().log().repeat_interleave(children)
+    posterior = (prior * log_prior + evidence * log_ratios).softmax(0)
+    floor = settings.matching.floor
+    expected = (1 - floor) * posterior + floor / len(posterior)
+    assert answer.density.mass.double() == pytest.approx(expected, rel=1e-3, abs=1e-9)
