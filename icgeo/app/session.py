@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from icgeo.data import read_location, read_manifest, read_photo
-from icgeo.data.base_maps import BaseMap, GridMap, open_map
+from icgeo.data.base_maps import BaseMap, open_map
 from icgeo.data.map_rasters import DRIVERS
 from icgeo.data.map_tiles import KINDS
 from icgeo.data.orbit import ViewOptions, land_mask, open_world, random_views, views_to_examples
@@ -325,7 +325,7 @@ def open_given_map(path: str) -> BaseMap:
 
 
 @dataclass(frozen=True, eq=False)
-class StoppableMap(GridMap):
+class StoppableMap(BaseMap):
     """A map of which no view is cut any more once the event is set."""
 
     cancelled: Event = field(default_factory=Event)
