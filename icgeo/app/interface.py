@@ -319,10 +319,8 @@ def _shown(visit: Visit, number: int) -> dict[str, Any]:
     """What the parts of the page show of one answer."""
     answer = visit.answers[number]
     shot, prediction = answer.shot, answer.prediction
-    first, *others = (
-        f"| {' | '.join(row)} |"
-        for row in outputs.summary(prediction, shot.place, is_earth=visit.is_earth)
-    )
+    rows = outputs.summary(prediction, shot.place, is_earth=visit.is_earth)
+    first, *others = (f"| {' | '.join(row)} |" for row in rows)
     values = (
         None if prediction.map is None else outputs.picture(prediction.map),
         "\n".join([first, "|---|---|", *others]),
