@@ -32,7 +32,7 @@ from icgeo.evaluation.scores import BASELINES, score
 from icgeo.features import Features
 from icgeo.metrics.densities import searched_area_km2
 from icgeo.options import SHOTS
-from icgeo.prediction import Locator, Prediction, footprint
+from icgeo.prediction import Locator, Prediction, ZoomLevel, footprint
 from icgeo.selection import Bank, Nearest, Selecting, make_strategy
 from icgeo.sphere import distance_km
 
@@ -285,13 +285,13 @@ def to_row(
     if truth:
         values |= {"true_lat": truth[0], "true_lon": truth[1]}
     if prediction:
-        names = ["located", "legibility", "in_domain", "seconds"]
-        names += ["lat", "lon"] * prediction.located
-        values |= {name: getattr(prediction, name) for name in names}
-        density = prediction.density
-        values["area_90_km2"] = density.credible_area_km2(0.9)
-        if prediction.levels:
-            values |= _of_zoom(prediction, truth)
+        values |= prediction.to_dict()
+        del values["area_50_km2"]
+        density, levels = prediction.density, prediction.levels
+        if levels:
+            values["levels"] = [_of_level(level, truth) for level in levels]
+        if levels and prediction.located:
+            values["footprint"] = footprint(levels[-1].poses[:1]).wkt
         if truth:
             values["nll"] = -density.log_prob(truth).item()
             values["level"] = density.credible_level(truth).item()
@@ -301,18 +301,10 @@ def to_row(
     return Row(locator, episode.id, episode.world, query.id, shots, query.source, **values)
 
 
-def _of_zoom(prediction: Prediction, truth: tuple[float, float] | None) -> dict[str, Any]:
-    """Return what a row says of a zoom."""
-    levels = [level.to_dict() for level in prediction.levels]
-    if truth:
-        for told, level in zip(levels, prediction.levels, strict=True):
-            told["nll"] = -level.density.log_prob(truth).item()
-    if not prediction.located:
-        return {"levels": levels}
-    names = ("heading_deg", "field_of_view_deg")
-    found = {name: getattr(prediction, name) for name in names}
-    shape = footprint(prediction.levels[-1].poses[:1])
-    return {"levels": levels, "footprint": shape.wkt, **found}
+def _of_level(level: ZoomLevel, truth: tuple[float, float] | None) -> dict[str, Any]:
+    """Return what a row says of a level of a zoom."""
+    nll = {"nll": -level.density.log_prob(truth).item()} if truth else {}
+    return level.to_dict() | nll
 
 
 def finish(folder: Path, order: Order, locators: Sequence[str]) -> DataFrame:

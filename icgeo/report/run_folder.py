@@ -225,20 +225,19 @@ def _locate_cases(
 def _draw_case(case: Case, kind: str) -> Figure:
     """Show how a query was located, by its parts where the locator compares them."""
     episode, photo, truth = case.episode, case.query.photo, case.query.lat_lon
-    examples = _shown(case.locator, photo, episode.examples[: case.shots])
-    locator = case.locator.locator if isinstance(case.locator, Selecting) else case.locator
-    if (chain := _draw_chain(case)) is not None:
-        chain.suptitle(f"{episode.world}: {kind} of {len(episode.queries)} photos", fontsize=TITLE)
-        return chain
-    marks: dict[str, Any] = {"on_earth": episode.is_earth, "base": _base(episode)}
-    evidence = locator.explain(photo, examples) if isinstance(locator, Geolocator) else None
-    if evidence is None:
-        marks["title"] = case.query.id
-        figure = plots.plot_prediction(case.prediction, photo, truth, **marks)
-    else:
-        figure = plots.plot_evidence(case.prediction, photo, examples, evidence, truth, **marks)
     head = f"{episode.world}: {kind} of {len(episode.queries)} photos"
-    figure.suptitle(f"{head}, {_told(case.locator, examples)}", fontsize=TITLE)
+    if (figure := _draw_chain(case)) is None:
+        examples = _shown(case.locator, photo, episode.examples[: case.shots])
+        head += f", {_told(case.locator, examples)}"
+        locator = case.locator.locator if isinstance(case.locator, Selecting) else case.locator
+        evidence = locator.explain(photo, examples) if isinstance(locator, Geolocator) else None
+        marks: dict[str, Any] = {"on_earth": episode.is_earth, "base": _base(episode)}
+        if evidence is None:
+            marks["title"] = case.query.id
+            figure = plots.plot_prediction(case.prediction, photo, truth, **marks)
+        else:
+            figure = plots.plot_evidence(case.prediction, photo, examples, evidence, truth, **marks)
+    figure.suptitle(head, fontsize=TITLE)
     return figure
 
 
