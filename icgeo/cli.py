@@ -150,9 +150,8 @@ class Journal:
     ) -> "Journal":
         """Begin, or go on behind the photos of an earlier run, which `sources` then leaves out.
 
-        Raises:
-            UsageError: a place that cannot be written to, or a run with other options, examples or
-                photos, by the times and sizes of their files.
+        A run with other options, examples or photos, by the times and sizes of their files, is a
+        `UsageError`, as a place is that cannot be written to.
         """
         from icgeo.data.photos import content_key
 

@@ -116,8 +116,6 @@ def _as_example(number: int, example: Any) -> Example:
 
 CREDIBLE_LEVELS = (0.5, 0.9)
 """Probabilities of the regions that are told of a prediction."""
-
-
 MOST_AREA = 0.5
 """Share of the sphere that the 90 % region of an answer covers at most."""
 
@@ -160,14 +158,8 @@ class ZoomLevel:
         share = self.probability * ratio.exp()
         share = share / share.sum().clamp_min(1)
         best = share.argsort(descending=True)
-        return ZoomLevel(
-            "examples",
-            self.poses[best],
-            self.views[best],
-            share[best],
-            self.likeness[best],
-            density,
-        )
+        chosen = (self.poses[best], self.views[best], share[best], self.likeness[best])
+        return ZoomLevel("examples", *chosen, density)
 
     def to_dict(self) -> dict[str, Any]:
         """Give what fits in a line of JSON: the likeliest pose, and how sure the level is."""
@@ -305,23 +297,19 @@ class Prediction:
         import geopandas
         import pandas
 
-        frame = self.density.contours(levels).assign(kind="region")
+        frames = [self.density.contours(levels).assign(kind="region")]
         if self.located:
             point = geopandas.points_from_xy([self.lon], [self.lat], crs="EPSG:4326")
-            rows = geopandas.GeoDataFrame({"kind": ["point"]}, geometry=point)
-            frame = pandas.concat([rows, frame], ignore_index=True)
+            frames.insert(0, geopandas.GeoDataFrame({"kind": ["point"]}, geometry=point))
+        found: dict[str, Any] = {}
         if self.levels and self.located:
+            found = {name: getattr(self, name) for name in ("heading_deg", "field_of_view_deg")}
+            last = {"kind": "footprint", "probability": float(self.levels[-1].probability[0])}
             shape = [footprint(self.levels[-1].poses[:1])]
-            rows = geopandas.GeoDataFrame({"kind": ["footprint"]}, geometry=shape, crs="EPSG:4326")
-            rows["probability"] = float(self.levels[-1].probability[0])
-            rows["heading_deg"], rows["field_of_view_deg"] = (
-                self.heading_deg, self.field_of_view_deg,
-            )  # fmt: skip
-            frame = pandas.concat([frame, rows], ignore_index=True)
+            frames.append(geopandas.GeoDataFrame([last | found], geometry=shape, crs="EPSG:4326"))
         told = {name: getattr(self, name) for name in ("located", "legibility", "in_domain")}
-        found = ["heading_deg", "field_of_view_deg"] if "heading_deg" in frame else []
         columns = ["kind", "probability", "mass", "area_km2", *told, *found, "geometry"]
-        return frame.assign(**told)[columns]
+        return pandas.concat(frames, ignore_index=True).assign(**told)[columns]
 
     def to_geojson(self, levels: Sequence[float] = CREDIBLE_LEVELS) -> str:
         """Write `to_geodataframe` as the text of a GeoJSON FeatureCollection (RFC 7946).
@@ -388,11 +376,7 @@ class ChoosingLocator(Locator, Protocol):
 def check_choices(
     photos: Sequence[Photo], bank: Sequence[Example], chosen: Int[Tensor, "rows shots"]
 ) -> None:
-    """Refuse choices that do not fit the photos or the bank.
-
-    Raises:
-        ValueError: another number of photos than of choices, or a number outside the bank.
-    """
+    """Refuse choices that do not fit the photos or the bank."""
     if len(chosen) != len(photos):
         raise ValueError(f"expected a choice for each of {len(photos)} photos, got {len(chosen)}")
     if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(bank):
@@ -408,11 +392,7 @@ def locate_by_sets(
     bank: Sequence[Example],
     chosen: Int[Tensor, "photos shots"],
 ) -> list[Prediction]:
-    """Locate photos, each given examples of its own; those with the same set, in order, at once.
-
-    Raises:
-        ValueError: as `check_choices`.
-    """
+    """Locate photos, each given examples of its own; those with the same set, in order, at once."""
     check_choices(photos, bank, chosen)
     sets = [tuple(examples) for examples in chosen.tolist()]
 

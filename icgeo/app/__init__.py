@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -24,15 +25,6 @@ MAX_UPLOAD = "20mb"
 """Of one file."""
 _FOLDER = "GRADIO_TEMP_DIR"
 _FONTS = ("system-ui", "sans-serif")
-_CSS = """footer {display: none !important} .gradio-container {max-width: 1400px !important}
-#files button[aria-label="Remove this file"] {display: none !important}
-.grid-container {grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)) !important}
-.pictured:not(:has(img)) {display: none !important}
-#chain .image-frame {overflow-x: auto !important; justify-content: flex-start !important}
-#chain img {min-width: 860px; max-width: none !important; object-position: left}
-#world .js-plotly-plot {aspect-ratio: 2; cursor: crosshair}
-.js-plotly-plot .main-svg {background: transparent !important}
-.js-plotly-plot :is(.xtick, .ytick) text {fill: var(--body-text-color) !important}"""
 
 
 def launch(
@@ -94,7 +86,8 @@ def serve(
         )
         theme = gradio.themes.Default(font=_FONTS, font_mono=("ui-monospace", "monospace"))
         page = build().queue(api_open=False)
-        look = {"theme": theme, "css": _CSS, "footer_links": [], "ssr_mode": False, "quiet": True}
+        css = (files("icgeo") / "assets" / "page.css").read_text(encoding="utf-8")
+        look = {"theme": theme, "css": css, "footer_links": [], "ssr_mode": False, "quiet": True}
         # a history of runs would keep photos in the browser
         limits = {"max_file_size": MAX_UPLOAD, "run_history": False, "prevent_thread_lock": True}
         _, here, shared = page.launch(

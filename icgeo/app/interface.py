@@ -38,16 +38,6 @@ _ON_THE_GROUND = (
 )
 _FRAME = """<div role="group" aria-label="Map of the world: click where the photo was taken">
 @children</div>"""
-_CLICKS = """element.addEventListener('click', event => {
-  const map = event.target.closest('.js-plotly-plot');
-  if (!map || event.target.closest('.modebar')) return;
-  const {xaxis, yaxis} = map._fullLayout, box = map.getBoundingClientRect();
-  const lon = xaxis.p2d(event.clientX - box.left - xaxis._offset);
-  const lat = yaxis.p2d(event.clientY - box.top - yaxis._offset);
-  const view = [xaxis.range, yaxis.range];
-  if (Math.abs(lon) <= 180 && Math.abs(lat) <= 90) trigger('click', {lat, lon, view});
-});"""
-"""Tells of a click on the map where on the Earth it was, to a pixel, and what the map shows."""
 _INDEXES = ": looking over the map, which takes a minute or two the first time"
 _SHOWN = ("drawn", "table", "density", "chain", "files", "context")
 """Parts of the page that show one answer."""
@@ -169,7 +159,8 @@ def _bank_part() -> Any:
     notice = gr.Markdown(elem_id="bank-notice")
     gallery = _gallery("Examples", "bank")
     gr.Markdown("Where they were taken: click on the map, or type it")
-    with gr.HTML(html_template=_FRAME, js_on_load=_CLICKS) as frame:
+    clicks = (files("icgeo") / "assets" / "clicks.js").read_text(encoding="utf-8")
+    with gr.HTML(html_template=_FRAME, js_on_load=clicks) as frame:
         world = gr.Plot(_world(ExampleList()), show_label=False, elem_id="world")
     with gr.Row():
         label = "Latitude, longitude in degrees"

@@ -141,13 +141,11 @@ class RasterGrid:
         return south, edges[0], north, edges[1] if east != 180.0 else 180.0
 
     def to_pixels(self, lat_lon: Float[Tensor, "places 2"]) -> Float[Tensor, "places 2"]:
-        """Return column and row at the finest level, NaN outside of the bounds.
-
-        Far from where a projection is made for, it puts places of elsewhere on the map.
-        """
+        """Return column and row at the finest level, NaN outside of the bounds."""
         pixels = self._to_pixels(lat_lon)
         if self.bounds is None:
             return pixels
+        # far from where a projection is made for, it puts places of elsewhere on the map
         south, west, north, east = self.bounds
         lat, lon = lat_lon.unbind(-1)
         margin = 0.02 * (north - south)
@@ -201,11 +199,7 @@ class RasterGrid:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """Open a raster; anew each time, for none can be shared by threads.
-
-    Raises:
-        UsageError: GDAL cannot read it.
-    """
+    """Open a raster; anew each time, for none can be shared by threads."""
     rasterio = require("rasterio", "a map in GeoTIFF", "map")
     try:
         with (
@@ -325,11 +319,7 @@ def _reference(raster: Any) -> tuple[Any, tuple[float, ...]]:
 
 
 def open_raster(path: Path) -> tuple[str, str, RasterGrid]:
-    """Open a raster file: its name, its fingerprint, and its pixels.
-
-    Raises:
-        UsageError: rasterio is missing; GDAL cannot read it; no CRS, a wrong one, no data.
-    """
+    """Open a raster file: its name, its fingerprint, and its pixels."""
     with opened(path) as raster:
         transformer, affine = _reference(raster)
         bands = _choose_bands(raster)

@@ -235,11 +235,7 @@ def decode_tile(content: bytes, name: str) -> Image.Image:
 
 
 def open_tiles(path: Path) -> tuple[str, str, TileGrid]:
-    """Open an archive or a folder of tiles: its name, its fingerprint, and its pixels.
-
-    Raises:
-        UsageError: no tiles, tiles of no pictures, a damaged archive; pmtiles is missing.
-    """
+    """Open an archive or a folder of tiles: its name, its fingerprint, and its pixels."""
     if path.is_dir():
         states = [
             (str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns)

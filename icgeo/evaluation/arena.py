@@ -153,9 +153,6 @@ def read_runs(folders: Iterable[str | Path]) -> DataFrame:
 
     A locator of several folders is told apart by the folder: "folder: locator", with the whole
     path where folders have the same name.
-
-    Raises:
-        ValueError: a folder without rows.
     """
     frames = {Path(folder): read_rows(Path(folder)) for folder in folders}
     for folder, frame in frames.items():
@@ -173,11 +170,7 @@ def read_runs(folders: Iterable[str | Path]) -> DataFrame:
 
 
 def read_votes(path: str | Path) -> list[Vote]:
-    """Read votes from JSON lines; a line that a kill has torn is passed over.
-
-    Raises:
-        ValueError: a line that is no vote.
-    """
+    """Read votes from JSON lines; a line that a kill has torn is passed over."""
     votes = []
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), start=1):
         try:

@@ -40,11 +40,7 @@ def save_sections(folder: Path, sections: Mapping[str, Section]) -> None:
 
 
 def read_sections(folder: Path) -> dict[str, Section]:
-    """Read what `save_sections` wrote; nothing where it has not.
-
-    Raises:
-        UsageError: it is something else.
-    """
+    """Read what `save_sections` wrote, nothing where it has not, or raise a UsageError."""
     try:
         text = (folder / PAGE).read_text(encoding="utf-8")
         return {name: _section(**values) for name, values in json.loads(text).items()}
