@@ -159,7 +159,7 @@ def _bank_part() -> Any:
     notice = gr.Markdown(elem_id="bank-notice")
     gallery = _gallery("Examples", "bank")
     gr.Markdown("Where they were taken: click on the map, or type it")
-    clicks = (files("icgeo") / "assets" / "clicks.js").read_text(encoding="utf-8")
+    clicks = (resources.files("icgeo") / "assets" / "clicks.js").read_text(encoding="utf-8")
     with gr.HTML(html_template=_FRAME, js_on_load=clicks) as frame:
         world = gr.Plot(_world(ExampleList()), show_label=False, elem_id="world")
     with gr.Row():
