@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from functools import lru_cache, partial, wraps
+from importlib import resources
 from pathlib import Path
 from threading import Event
 from typing import Any
