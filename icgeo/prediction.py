@@ -51,7 +51,6 @@ class Table(Protocol):
 
     def to_dict(self, orient: Any) -> Any:
         """Return the rows as dicts for the orient "records"."""
-        ...
 
 
 Pair = tuple[Photo, tuple[float, float]] | tuple[Photo, float, float]
@@ -355,11 +354,9 @@ class Locator(Protocol):
     @property
     def name(self) -> str:
         """How it is called in tables and figures."""
-        ...
 
     def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
         """Locate each photo; the first examples of a longer list are those of a shorter one."""
-        ...
 
 
 @runtime_checkable
@@ -370,7 +367,6 @@ class ChoosingLocator(Locator, Protocol):
         self, photos: Sequence[Photo], bank: Sequence[Example], chosen: Int[Tensor, "photos shots"]
     ) -> list[Prediction]:
         """Locate each photo, given the examples of these numbers in the bank, in this order."""
-        ...
 
 
 def check_choices(
@@ -441,4 +437,3 @@ class SequenceLocator(Locator, Protocol):
         seconds: float | Sequence[float] | None = None,
     ) -> SequencePrediction:
         """Locate the frames of a clip, each given all of them, and the whole."""
-        ...

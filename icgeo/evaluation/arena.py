@@ -78,7 +78,13 @@ def ratings(
     np.add.at(wins, (photo, first, second), table["score"])
     np.add.at(wins, (photo, second, first), 1 - table["score"])
     total = wins.sum(0)
-    _check_connected(total, names)
+    count, part = connected_components(total + total.T > 0, directed=False)
+    if count > 1:
+        groups = [[n for n, at in zip(names, part, strict=True) if at == i] for i in range(count)]
+        raise ValueError(
+            f"expected votes that compare all locators, got {count} groups that meet in none: "
+            f"{groups}; add votes between them"
+        )
     generator = generator or np.random.default_rng(0)
     counts = generator.multinomial(photos, np.full(photos, 1 / photos), resamples)
     rating = bradley_terry(total)
@@ -115,16 +121,6 @@ def bradley_terry(
     best = minimize(loss, begin.ravel(), jac=True, method="L-BFGS-B", options=tight)
     points = best.x.reshape(shape) / unit
     return points - points.mean(-1, keepdims=True) + START
-
-
-def _check_connected(wins: Float[np.ndarray, "players players"], names: Sequence[str]) -> None:
-    count, part = connected_components(wins + wins.T > 0, directed=False)
-    if count > 1:
-        groups = [[n for n, at in zip(names, part, strict=True) if at == i] for i in range(count)]
-        raise ValueError(
-            f"expected votes that compare all locators, got {count} groups that meet in none: "
-            f"{groups}; add votes between them"
-        )
 
 
 def automatic_votes(rows: DataFrame, *, tie_km: float = TIE_KM) -> Iterator[Vote]:
