@@ -173,10 +173,7 @@ class ZoomLevel:
 
 
 def footprint(pose: Poses) -> Any:
-    """Return the ground that a view shows: a polygon in degrees, cut at the antimeridian.
-
-    Drawn up to the pole, where the view holds it.
-    """
+    """Return the ground of a view: a polygon in degrees, cut at the antimeridian, up to a pole."""
     import shapely
 
     lat_lon = to_lat_lon(pose.outline()[0])

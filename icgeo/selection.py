@@ -121,10 +121,7 @@ class Nearest:
 
 @dataclass(frozen=True)
 class Diverse:
-    """For each photo examples that are alike to it and not to each other.
-
-    Maximal marginal relevance (Carbonell and Goldstein 1998) among the nearest.
-    """
+    """Examples alike to a photo, not to each other (relevance: Carbonell and Goldstein 1998)."""
 
     relevance: float = 0.7
     """Weight in [0, 1] of likeness to the photo; 1 is `Nearest`."""

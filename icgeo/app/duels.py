@@ -49,10 +49,7 @@ class Duel:
 
 
 def make_duels(rows: DataFrame, *, seed: int = 0) -> list[Duel]:
-    """Pair all answers to each photo that is a file here, in a random order of duels and sides.
-
-    Two that answered with nothing, or with the same place, are no duel.
-    """
+    """Pair answers that differ to each photo that is a file here, in random order and sides."""
     duels: list[Duel] = []
     for query, shots, answers in by_query(rows[rows["source"].notna() & rows["error"].isna()]):
         if (photo := Path(answers[0].source)).is_file():

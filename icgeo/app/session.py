@@ -346,10 +346,7 @@ def build_locator(model: MapModel, request: Request, cancelled: Event | None = N
 
 
 def choose_examples(locator: Geolocator, photo: Image.Image, request: Request) -> list[Example]:
-    """Choose the examples that a photo is shown, in order, of the visitor's and of the map's.
-
-    A map that is zoomed on gives none.
-    """
+    """Choose examples in order, the visitor's and those of a map that is not zoomed on."""
     own = request.bank.examples
     views = None if locator.zooms else locator.map_views
     examples = [*own, *(views.examples() if views else ())]

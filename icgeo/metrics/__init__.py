@@ -122,11 +122,7 @@ def _protocol(name: str) -> Protocol:
 def distances(
     predicted: Values, truth: Values, *, protocol: str = "osv5m"
 ) -> Float[Tensor, "rows"]:
-    """Return the errors of predictions in km; infinite where both coordinates are NaN, no answer.
-
-    Raises:
-        ValueError: no row, columns of different lengths, a truth that is not a location.
-    """
+    """Return the errors of predictions in km; infinite where both coordinates are NaN."""
     lat_lon, known = as_answers(predicted, "prediction")
     true = as_locations(truth, "truth")
     check_same_rows(len(true), len(lat_lon), "predictions")
@@ -181,10 +177,7 @@ def summarise(distance_km: ArrayLike | Tensor, *, protocol: str = "osv5m") -> Su
 def errors_by_group(
     distance_km: ArrayLike | Tensor, labels: Any, *, protocol: str = "osv5m"
 ) -> dict[str, Summary]:
-    """Summarise the queries of each label, such as the continents of their truths, in their order.
-
-    Queries without a label are in no group.
-    """
+    """Summarise the queries of each label, such as a continent, in order; others not."""
     distance = Series(as_column(distance_km, "distance_km", low=0).numpy())
     label = Series(labels).to_numpy(dtype=object)
     check_same_rows(len(distance), len(label), "labels")
@@ -195,10 +188,7 @@ def errors_by_group(
 def training_counts(
     lat_lon: Values, training: Values, *, radius_km: float = 100.0
 ) -> Int[np.ndarray, "rows"]:
-    """Count the training photos within `radius_km` of each location, on the sphere.
-
-    Both [rows, 2] in degrees; the boundary is inside.
-    """
+    """Count training photos up to `radius_km` from places; both are [rows, 2] in degrees."""
     if not 0 < radius_km < np.pi * EARTH_RADIUS_KM:
         raise ValueError(f"expected a radius_km above 0, under half way around, got {radius_km:g}")
     queries = to_xyz(as_locations(lat_lon, "location")).numpy()

@@ -34,18 +34,12 @@ def coverage(levels: ArrayLike | Tensor, p: float) -> float:
 
 
 def reliability(levels: ArrayLike | Tensor, grid: ArrayLike | Tensor) -> Float[Tensor, "grid"]:
-    """Return the P-P curve: the fraction of truths inside the region of each probability.
-
-    Calibrated densities follow the diagonal, since their levels are uniform (Dawid 1984).
-    """
+    """Return the fraction of truths inside the region of each probability (Dawid 1984)."""
     return _share_up_to(_sorted_levels(levels), as_column(grid, "probability", low=0, high=1))
 
 
 def calibration_error(levels: ArrayLike | Tensor) -> float:
-    """Return the largest distance of the P-P curve from the diagonal (Kolmogorov-Smirnov).
-
-    Above `1.36 / sqrt(rows)` it rejects calibration at 5 % for independent queries (Massey 1951).
-    """
+    """Return the distance of the P-P curve from the diagonal (Kolmogorov-Smirnov, Massey 1951)."""
     ordered = _sorted_levels(levels)
     steps = torch.arange(len(ordered) + 1).to(ordered) / len(ordered)
     return torch.maximum(steps[1:] - ordered, ordered - steps[:-1]).max().item()
@@ -153,12 +147,7 @@ class DensityScores:
         return len(self._values) // len(_NAMES)
 
     def add(self, densities: Iterable[Density], truths: Values) -> None:
-        """Score densities, one for each row of `truths` [rows, 2], and let go of them.
-
-        Raises:
-            ValueError: a truth that is not a location; more or fewer densities than truths. What
-                came before it stays added.
-        """
+        """Score a density for each of `truths` [rows, 2], or raise ValueError; let go of them."""
         for density, truth in zip(densities, as_locations(truths, "truth"), strict=True):
             self._values.extend(astuple(score_density(density, truth)))
 

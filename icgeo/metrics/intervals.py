@@ -37,10 +37,7 @@ class Interval:
 def weighted_mean(
     values: Float[Tensor, "rows"], weights: Float[Tensor, "*resamples rows"]
 ) -> Float[Tensor, "*resamples"]:
-    """Return the mean, values counted `weights` times; a weight of 0 leaves even infinity out.
-
-    NaN of NaN, and where nothing has a weight.
-    """
+    """Return the mean; a weight of 0 leaves even infinity out; NaN of NaN, and of no weight."""
     if values.isfinite().all():
         return weights.to(values) @ values / weights.sum(-1)
     return (weights * torch.where(weights > 0, values, 0)).sum(-1) / weights.sum(-1)

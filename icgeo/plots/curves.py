@@ -178,10 +178,7 @@ def plot_recall_by_area(rows: DataFrame, *, ax: Axes | None = None) -> Figure:
 
 
 def share_found(shares: Float[Tensor, " areas"], rows: DataFrame) -> Float[Tensor, " areas"]:
-    """Return the share of truths that a search of each share of the sphere finds.
-
-    In a flat density all cells are tied: searched in any order, as many are found as are searched.
-    """
+    """Return the share of truths that a search finds; of a flat density as much as is searched."""
     areas = rows.searched_area_km2[~_is_flat(rows)].to_numpy()
     count = shares * (len(rows) - len(areas))
     if len(areas):

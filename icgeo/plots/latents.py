@@ -57,10 +57,7 @@ def plot_alignment(table: DataFrame, *, title: str = "", ax: Axes | None = None)
 
 
 def plot_steps(table: DataFrame, *, xlabel: str = "", ax: Axes | None = None) -> Figure:
-    """Show what can be told at each step, in their order.
-
-    Columns are step, label, score in [0, 1], and maybe chance.
-    """
+    """Show what is told at steps, in order, from columns step, label, score and maybe chance."""
     ax = ax or Figure(figsize=(5.2, 3.8), layout="constrained").subplots()
     for number, (label, part) in enumerate(table.groupby("label", sort=False)):
         style = theme.METHOD_STYLES[number % len(theme.METHOD_STYLES)]

@@ -79,12 +79,7 @@ def write_survey(
 
 
 def write_atlas(atlas: Atlas, path: Path, *, most: int = 400) -> Path:
-    """Write the page of the `most` most concentrated features that fire; return its path.
-
-    Raises:
-        ValueError: numbers of photos, places or features that differ.
-        PhotoError: a photo to be shown cannot be read.
-    """
+    """Write the page of the `most` most concentrated features that fire; return its path."""
     places = as_lat_lon(atlas.lat_lon)
     shape = (len(atlas.photos), atlas.maps.means.shape[1])
     if not atlas.codes.shape == shape == (len(places), len(atlas.concentration)):

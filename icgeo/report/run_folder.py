@@ -85,11 +85,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run folder; one without a row yet, or with failures alone, is fine.
-
-    Raises:
-        UsageError: no run folder, or files that cannot be read.
-    """
+    """Read a run folder, also one without a row yet, or raise a UsageError."""
     if not any(folder.glob("predictions*.jsonl")):
         raise UsageError(
             f"expected a run folder with predictions.jsonl, found none in {folder}; make one with "
@@ -311,10 +307,7 @@ def draw_density(
 
 
 def load_cases(folder: Path, rows: pd.DataFrame, *, each: int = EACH) -> pd.DataFrame:
-    """Choose the cases of a run folder, with columns of the images that `save_cases` kept, or None.
-
-    Of a case that was not kept there is the photo alone, if its file can still be read.
-    """
+    """Choose cases, with the images that were kept of them or None; photos of files at least."""
     target = folder / "cases"
     try:
         index = json.loads((target / "cases.json").read_text(encoding="utf-8"))
