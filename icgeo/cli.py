@@ -148,11 +148,7 @@ class Journal:
         sources: Iterator[str],
         examples: "Sequence[Example]",
     ) -> "Journal":
-        """Begin, or go on behind the photos of an earlier run, which `sources` then leaves out.
-
-        A run with other options, examples or photos, by the times and sizes of their files, is a
-        `UsageError`, as a place is that cannot be written to.
-        """
+        """Begin, or go on behind the photos of an earlier run, which `sources` then leaves out."""
         from icgeo.data.photos import content_key
 
         path = Path(f"{save}.part")

@@ -151,9 +151,8 @@ class CachedFeatures:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self.fingerprint}.sqlite"
         with closing(sqlite3.connect(path, timeout=60)) as file, file:
-            file.execute(
-                "create table if not exists features (photo blob primary key, vector blob)"
-            )
+            columns = "photo blob primary key, vector blob"
+            file.execute(f"create table if not exists features ({columns})")
             find = "select photo, vector from features where photo = ?"
             known = dict(row for key in {*keys} for row in file.execute(find, [key]))
             pairs = zip(keys, images, strict=True)

@@ -29,11 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A photo and where it was taken, in degrees.
-
-    Raises:
-        ValueError: a location off the globe.
-    """
+    """A photo and where it was taken, in degrees; a ValueError off the globe."""
 
     image: Photo
     lat: float
@@ -112,6 +108,9 @@ def _as_example(number: int, example: Any) -> Example:
         ) from error
     return Example(as_photo(image), lat, lon)
 
+
+Chosen = Int[Tensor, "photos shots"]
+"""Numbers of the examples that each photo is shown, in a bank."""
 
 CREDIBLE_LEVELS = (0.5, 0.9)
 """Probabilities of the regions that are told of a prediction."""
@@ -264,10 +263,8 @@ class Prediction:
         found = Prediction.from_density(
             density, legibility=self.legibility, located=informs(density), seconds=seconds
         )
-        levels = tuple(level.given(density) for level in self.levels[-1:])
-        return replace(
-            found, levels=self.levels + levels, in_domain=self.in_domain, world=other.world
-        )
+        levels = self.levels + tuple(level.given(density) for level in self.levels[-1:])
+        return replace(found, levels=levels, in_domain=self.in_domain, world=other.world)
 
     def __repr__(self) -> str:
         if not self.located:
@@ -361,14 +358,12 @@ class ChoosingLocator(Locator, Protocol):
     """Locates photos that are each given examples of their own, too."""
 
     def locate_chosen(
-        self, photos: Sequence[Photo], bank: Sequence[Example], chosen: Int[Tensor, "photos shots"]
+        self, photos: Sequence[Photo], bank: Sequence[Example], chosen: Chosen
     ) -> list[Prediction]:
         """Locate each photo, given the examples of these numbers in the bank, in this order."""
 
 
-def check_choices(
-    photos: Sequence[Photo], bank: Sequence[Example], chosen: Int[Tensor, "rows shots"]
-) -> None:
+def check_choices(photos: Sequence[Photo], bank: Sequence[Example], chosen: Chosen) -> None:
     """Refuse choices that do not fit the photos or the bank."""
     if len(chosen) != len(photos):
         raise ValueError(f"expected a choice for each of {len(photos)} photos, got {len(chosen)}")
@@ -379,11 +374,11 @@ def check_choices(
         )
 
 
+Locate = Callable[[Sequence[Photo], Sequence[Example]], list[Prediction]]
+
+
 def locate_by_sets(
-    locate: Callable[[Sequence[Photo], Sequence[Example]], list[Prediction]],
-    photos: Sequence[Photo],
-    bank: Sequence[Example],
-    chosen: Int[Tensor, "photos shots"],
+    locate: Locate, photos: Sequence[Photo], bank: Sequence[Example], chosen: Chosen
 ) -> list[Prediction]:
     """Locate photos, each given examples of its own; those with the same set, in order, at once."""
     check_choices(photos, bank, chosen)
@@ -412,7 +407,7 @@ def locate_chosen(
     locator: Locator,
     photos: Sequence[Photo],
     bank: Sequence[Example],
-    chosen: Int[Tensor, "photos shots"],
+    chosen: Chosen,
     **options: Any,
 ) -> list[Prediction]:
     """Locate photos, each given examples of its own, as well as the locator can."""

@@ -17,10 +17,9 @@ from torch import Generator, Tensor
 
 from icgeo.data.photos import Photo, content_key
 from icgeo.features import Features, search
+from icgeo.prediction import Chosen as Chosen
 from icgeo.prediction import Example, Locator, Prediction, add_seconds, locate_chosen
 from icgeo.sphere.healpix import cell_of
-
-Chosen = Int[Tensor, "photos shots"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +89,7 @@ class Random:
 
 @dataclass(frozen=True)
 class Stratified:
-    """The same examples for all photos, spread over the world.
-
-    Of HEALPix cells of equal area, as many as there are shots or fewer, each gives one in turn.
-    """
+    """The same examples for all photos, from HEALPix cells of equal area in turn."""
 
     seed: int = 0
 

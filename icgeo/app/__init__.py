@@ -64,10 +64,8 @@ def serve(host: str, port: int, share: bool, module: str, *given: Any, **options
     """Serve the page that a module's `build` makes of what is given, until it is interrupted."""
     port = _free_port(host, port)
     with _own_folder():  # gradio makes one as it is imported
-        gradio, _ = (
-            require(package, "the page", "demo", error=LoadError)
-            for package in ("gradio", "plotly")
-        )
+        packages = ("gradio", "plotly")
+        gradio, _ = (require(one, "the page", "demo", error=LoadError) for one in packages)
         theme = gradio.themes.Default(font=_FONTS, font_mono=("ui-monospace", "monospace"))
         page = import_module(module).build(*given, **options).queue(api_open=False)
         css = (files("icgeo") / "assets" / "page.css").read_text(encoding="utf-8")

@@ -88,10 +88,9 @@ def summary(
             ["Upper edge towards", f"{round(prediction.heading_deg or 0) % 360} degrees"],
             ["Field of view", f"{prediction.field_of_view_deg:.1f} degrees"],
         ]
-    rows += [
-        [f"{level:.0%} region", f"{rounded(prediction.density.credible_area_km2(level))} km²"]
-        for level in CREDIBLE_LEVELS
-    ]
+    for level in CREDIBLE_LEVELS:
+        area = rounded(prediction.density.credible_area_km2(level))
+        rows.append([f"{level:.0%} region", f"{area} km²"])
     legibility, seconds = f"{prediction.legibility:.2f} of 1", f"{prediction.seconds:.2f} s"
     return [*rows, ["Legibility", legibility], ["Time of the model", seconds]]
 

@@ -209,11 +209,7 @@ def check_count(count: int) -> None:
 
 
 def read_uploads(paths: Sequence[str | Path], *, held: int = 0) -> tuple[list[Shot], list[str]]:
-    """Read photos, and manifests with the photos that they name; a line for each file that fails.
-
-    Nothing is read where a manifest cannot be, for its photos would have no place, or where there
-    are too many with those that are `held`.
-    """
+    """Read photos, and manifests with their photos; a line for each file that cannot be."""
     files = [Path(path) for path in paths]
     beside = {
         name
@@ -229,7 +225,7 @@ def read_uploads(paths: Sequence[str | Path], *, held: int = 0) -> tuple[list[Sh
             shots += _read_table(table, files)
         except ValueError as error:
             problems.append(_without_path(error, table))
-    if problems:
+    if problems:  # photos of a manifest that cannot be read would have no place
         return [], problems
     named = {shot.name for shot in shots}
     for path in (path for path in files if path not in tables and path.name not in named):
@@ -367,21 +363,16 @@ def count_unlike(locator: Geolocator, examples: Sequence[Example]) -> int:
 def locate_in_steps(
     locator: Geolocator, photo: Image.Image, examples: Sequence[Example], *, cancelled: Event
 ) -> Iterator[Float[Tensor, "3 height width"] | Prediction]:
-    """Give the mean map as it looks from each step, and at the end the prediction.
-
-    Whoever stops listening stops the drawing, too, as the event does by a `CancelledError`.
-    """
+    """Give the mean map as it looks from each step, then the prediction; the event stops it."""
     steps: SimpleQueue[Tensor | None] = SimpleQueue()
 
-    def callback_on_step_end(maps: Tensor, t: float) -> None:
+    def on_step(maps: Tensor, t: float) -> None:
         if cancelled.is_set():
             raise CancelledError
         steps.put(maps[0].mean(dim=0).float().cpu())
 
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(
-            locator.locate, [photo], examples, callback_on_step_end=callback_on_step_end
-        )
+        answer = pool.submit(locator.locate, [photo], examples, callback_on_step_end=on_step)
         answer.add_done_callback(lambda _: steps.put(None))
         try:
             yield from iter(steps.get, None)

@@ -200,10 +200,7 @@ def photos_in(folder: str | Path) -> Iterator[Path]:
 
 
 def _find_columns(names: list[str], source: Path, *, needs_places: bool) -> list[int | None]:
-    """Find the numbers of the columns of id, image, latitude, longitude, and their references.
-
-    Where a table without places has other columns, they are told in the log.
-    """
+    """Find the columns of id, image, latitude, longitude, and the letters of the last two."""
     known = [plain(name) for name in names]
 
     def find(options: Sequence[str | None]) -> int | None:
@@ -231,10 +228,7 @@ def _find_columns(names: list[str], source: Path, *, needs_places: bool) -> list
 
 
 def to_location(lat_text: str, lon_text: str, references: Sequence[str] = ("", "")) -> Place:
-    """Read a location from two cells, None of two empty ones, or raise a ManifestError.
-
-    References, such as S and W, are of numbers without sign and letter.
-    """
+    """Read a location from cells and letters such as S and W, None of empty ones, or raise."""
     is_missing = [text.lower() in _MISSING for text in (lat_text, lon_text)]
     if all(is_missing):
         return None

@@ -37,6 +37,8 @@ CACHE_MEGABYTES = 64
 """Of GDAL, which takes a share of the machine's memory otherwise."""
 PERCENTILES = (2.0, 98.0)
 EARTH_RADIUS_M = 6_378_137.0
+Read = tuple[np.ndarray, Bool[np.ndarray, "h w"]]
+"""Values [bands, height, width], and where there are any."""
 LATTICE = 33
 """Rows and columns of places from which bounds are told."""
 
@@ -218,7 +220,7 @@ def opened(path: Path) -> Iterator[Any]:
 
 def read_window(
     raster: Any, bands: Bands, area: tuple[float, float, float, float], shape: tuple[int, int]
-) -> tuple[np.ndarray, Bool[np.ndarray, "h w"]]:
+) -> Read:
     """Read an area (left, top, right, bottom) at a size, averaged, and where it has data."""
     from rasterio.enums import Resampling
     from rasterio.windows import Window as Area
@@ -233,9 +235,7 @@ def read_window(
     return values, known & np.isfinite(values).all(0)
 
 
-def read_strips(
-    raster: Any, bands: Bands, shape: tuple[int, int]
-) -> tuple[np.ndarray, Bool[np.ndarray, "h w"]]:
+def read_strips(raster: Any, bands: Bands, shape: tuple[int, int]) -> Read:
     """Read a whole raster at a size, some rows at a time, so that memory stays small."""
     high, wide = shape
     down = raster.height / high

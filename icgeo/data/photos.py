@@ -341,11 +341,8 @@ def _tiff(stream: _Stream, name: str) -> TiffImageFile:
 
 
 def _identify(stream: _Stream, max_pixels: int) -> Image.Image:
-    """Read the header of a photo, as `PIL.Image.open`, but with a limit on pixels of its own.
-
-    Pillow's is a setting of the whole process. Of a file with several JPEGs only the first counts.
-    """
-    Image.init()
+    """Read the header of a photo, as `PIL.Image.open`, with a limit on pixels of its own."""
+    Image.init()  # not `open`, whose limit is a setting of the whole process
     if "HEIF" not in Image.OPEN and find_spec("pillow_heif"):
         import_module("pillow_heif").register_heif_opener()
     prefix = stream.read(16)

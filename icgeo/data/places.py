@@ -87,14 +87,11 @@ _NO_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufeff]")
 
 
 def _xmp_properties(xmp: str | bytes) -> list[dict[str, str]]:
-    """Read the properties of a photo, names in lower case, level by level of the elements.
-
-    What breaks off is read as far as it goes, without characters that XML has not and with signs
-    that it wants escaped; a prefix that is not declared is the usual one.
-    """
+    """Read properties level by level of the elements, in lower case, as far as the XML goes."""
     if isinstance(xmp, bytes):
         is_wide = xmp.startswith((b"\xff\xfe", b"\xfe\xff"))
         xmp = xmp.decode("utf-16" if is_wide else "utf-8", "replace")
+    # characters that XML has not go, signs that it wants escaped are
     text = re.sub(r"&(?!#?\w+;)", "&amp;", _NO_XML.sub("", xmp[max(xmp.find("<"), 0) :]))
     builder, parser, made = TreeBuilder(), ParserCreate("utf-8"), list[Element]()
     parser.StartElementHandler = lambda *tag: made.append(builder.start(*tag))

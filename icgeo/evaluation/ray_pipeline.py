@@ -24,6 +24,8 @@ from icgeo.evaluation.run import Order, batches, finish, locate, read
 from icgeo.options import SHOTS
 from icgeo.prediction import Locator
 
+Openers = Callable[[], Sequence[Locator]]
+
 
 @dataclass(frozen=True)
 class Actors:
@@ -57,7 +59,7 @@ def local_ray(*, cpus: int = 2, object_store_mb: int = 256) -> Iterator[None]:
 
 
 def evaluate_on_ray(
-    open_locators: Callable[[], Sequence[Locator]],
+    open_locators: Openers,
     episodes: Sequence[Stream],
     *,
     folder: Path,
@@ -102,11 +104,7 @@ class _Actor:
     """A model in a process of its own."""
 
     def __init__(
-        self,
-        open_locators: Callable[[], Sequence[Locator]],
-        episodes: Sequence[Stream],
-        folder: Path,
-        pool: Actors,
+        self, open_locators: Openers, episodes: Sequence[Stream], folder: Path, pool: Actors
     ) -> None:
         self.runs = list(zip(open_locators(), episodes, strict=True))
         self.file = RowFile(folder / f"predictions-{uuid4().hex}.jsonl")

@@ -44,6 +44,8 @@ Order = dict[tuple[str, str], int]
 """The place of each query, named by episode and id, among all."""
 Photos = tuple[list[Query], list[tuple[Query, str]]]
 """A batch as read: queries with their pixels, and the others with why they could not be read."""
+Known = Container[Key]
+"""Keys of the rows that are there."""
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +181,7 @@ def batches(
     *,
     shots: Sequence[int],
     size: int,
-    known: Container[Key],
+    known: Known,
     order: Order,
 ) -> Iterator[tuple[int, list[Query], list[int]]]:
     """Take queries of runs in batches; note their order; yield run, queries and missing shots."""
@@ -209,12 +211,7 @@ def read(queries: Sequence[Query]) -> Photos:
 
 
 def locate(
-    locator: Locator,
-    episode: Stream,
-    photos: Photos,
-    *,
-    shots: Sequence[int],
-    known: Container[Key] | None = None,
+    locator: Locator, episode: Stream, photos: Photos, *, shots: Sequence[int], known: Known | None
 ) -> Iterator[list[Row]]:
     """Return the rows of a batch for each number of shots, with baselines that are not `known`."""
     queries, errors = photos
@@ -233,7 +230,7 @@ def locate(
                 for row in located_rows(one, episode, true, count)
             ),
             *_robust_rows(locator, episode, queries, count),
-            *(to_row(locator.name, episode, q, count, error=error) for q, error in errors),
+            *(to_row(locator.name, episode, q, count, error) for q, error in errors),
         ]
 
 
@@ -249,7 +246,7 @@ def _robust_rows(
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
         logger.warning("%s: %d photos with %d shots: %s", episode.id, len(queries), shots, reason)
         if len(queries) == 1:
-            return [to_row(locator.name, episode, queries[0], shots, error=reason)]
+            return [to_row(locator.name, episode, queries[0], shots, reason)]
     return [row for query in queries for row in _robust_rows(locator, episode, [query], shots)]
 
 
@@ -265,32 +262,28 @@ def located_rows(
 
 
 def to_row(
-    locator: str,
-    episode: Stream,
-    query: Query,
-    shots: int,
-    prediction: Prediction | None = None,
-    *,
-    error: str | None = None,
+    locator: str, episode: Stream, query: Query, shots: int, answer: Prediction | str
 ) -> Row:
     """Return what a prediction says of a query and how far it is from the truth, or the error."""
-    truth, values = query.lat_lon, dict[str, Any](error=error)
+    truth, values = query.lat_lon, dict[str, Any]()
     if truth:
         values |= {"true_lat": truth[0], "true_lon": truth[1]}
-    if prediction:
-        values |= prediction.to_dict()
+    if isinstance(answer, str):
+        values["error"] = answer
+    else:
+        values |= answer.to_dict()
         del values["area_50_km2"]
-        density, levels = prediction.density, prediction.levels
+        density, levels = answer.density, answer.levels
         if levels:
             values["levels"] = [_of_level(level, truth) for level in levels]
-        if levels and prediction.located:
+        if levels and answer.located:
             values["footprint"] = footprint(levels[-1].poses[:1]).wkt
         if truth:
             values["nll"] = -density.log_prob(truth).item()
             values["level"] = density.credible_level(truth).item()
             values["searched_area_km2"] = searched_area_km2(density, truth)
-        if truth and prediction.located:
-            values["distance_km"] = distance_km((prediction.lat, prediction.lon), truth).item()
+        if truth and answer.located:
+            values["distance_km"] = distance_km((answer.lat, answer.lon), truth).item()
     return Row(locator, episode.id, episode.world, query.id, shots, query.source, **values)
 
 

@@ -162,10 +162,7 @@ def plot_recall_by_radius(rows: DataFrame, *, ax: Axes | None = None) -> Figure:
 
 
 def plot_recall_by_area(rows: DataFrame, *, ax: Axes | None = None) -> Figure:
-    """Show which share of the truths a search of each area finds, most probable cells first.
-
-    Rows without `searched_area_km2` are left out, and curves of flat densities: they are dotted.
-    """
+    """Show which share of truths a search of each area finds; flat densities are dotted."""
     ax = ax or Figure(layout="constrained").subplots()
     shares = torch.logspace(-5, 0, _POINTS, dtype=torch.float64)
     for label, group, style in _recall_curves(rows[rows.searched_area_km2.notna()]):

@@ -70,10 +70,9 @@ def plot_steps(table: DataFrame, *, xlabel: str = "", ax: Axes | None = None) ->
     dotted = "; dotted: chance" if "chance" in table else ""
     ax.set(xlabel=xlabel, ylabel=f"score{dotted}", ylim=(0, 1.02))
     ax.tick_params(labelsize=theme.TEXT)
-    theme.figure_of(ax).legend(
-        fontsize=theme.TEXT, frameon=False, ncols=2, loc="outside upper center"
-    )
-    return theme.figure_of(ax)
+    figure, place = theme.figure_of(ax), "outside upper center"
+    figure.legend(fontsize=theme.TEXT, frameon=False, ncols=2, loc=place)
+    return figure
 
 
 def plot_moves(rows: DataFrame, change: str, *, most: int = 24, ax: Axes | None = None) -> Figure:

@@ -56,11 +56,7 @@ def _section(**values: Any) -> Section:
 
 
 def write_latents_report(folder: Path, *, title: str = "The geography inside") -> Path:
-    """Write one page of a folder, which needs no network, no script and no other file.
-
-    Raises:
-        UsageError: the folder has no list of sections, or a file of one is missing.
-    """
+    """Write one page of a folder, which needs no other file, or raise a UsageError."""
     if not (sections := read_sections(folder)):
         raise UsageError(
             f"expected {PAGE} in {folder}, found none; make it with scripts/latent_geography.py"

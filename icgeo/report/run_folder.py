@@ -40,6 +40,8 @@ PHOTO_SIDE = 240
 KEY = ["locator", "episode", "id", "shots"]
 """Columns that tell rows apart."""
 
+Runs = Sequence[tuple[Locator, Episode]]
+
 
 @dataclass(frozen=True)
 class EmbeddedImage:
@@ -108,10 +110,7 @@ def _read_values(path: Path) -> Mapping[str, Any]:
 
 
 def choose_cases(rows: pd.DataFrame, each: int = EACH) -> pd.DataFrame:
-    """Return the best and worst rows of each world and method, with most shots, and their `kind`.
-
-    A query without an answer counts as a guess; where no truth is known the 90 % area decides.
-    """
+    """Return best and worst rows of worlds and methods; without truths the 90 % area decides."""
     answers = methods(rows[rows.error.isna()])
     cases = [answers[:0].assign(kind="")]
     for _, group in answers.groupby(["world", "locator"], sort=False):
@@ -128,12 +127,7 @@ def choose_cases(rows: pd.DataFrame, each: int = EACH) -> pd.DataFrame:
 
 
 def save_figures(
-    folder: Path,
-    rows: pd.DataFrame,
-    runs: Sequence[tuple[Locator, Episode]],
-    style: MapStyle,
-    *,
-    each: int = EACH,
+    folder: Path, rows: pd.DataFrame, runs: Runs, style: MapStyle, *, each: int = EACH
 ) -> None:
     """Write the figures of a run, and the folder `cases` that `write_report` reads.
 
@@ -162,7 +156,7 @@ def save_figures(
     _save_cases(folder, cases.values())
 
 
-def _draw_gallery(rows: pd.DataFrame, runs: Sequence[tuple[Locator, Episode]]) -> Figure | None:
+def _draw_gallery(rows: pd.DataFrame, runs: Runs) -> Figure | None:
     """Show the first queries of each run that can be read, if any."""
     failed = set(rows[rows.error.notna()].set_index(["episode", "id"]).index)
     gallery: list[tuple[Any, ...]] = []
@@ -198,9 +192,7 @@ class Case:
         return self.locator.name, self.episode.id, self.query.id, self.shots
 
 
-def _locate_cases(
-    rows: pd.DataFrame, runs: Iterable[tuple[Locator, Episode]], each: int
-) -> Iterator[Case]:
+def _locate_cases(rows: pd.DataFrame, runs: Runs, each: int) -> Iterator[Case]:
     """Locate the best and worst queries of each world again, those of a run at once."""
     keys = choose_cases(rows, each)[KEY].itertuples(index=False, name=None)
     shots_of = {(*key, query): shots for *key, query, shots in keys}
@@ -273,10 +265,8 @@ def _save_cases(folder: Path, cases: Iterable[Case]) -> None:
     for case in cases:
         prediction, query, episode = case.prediction, case.query, case.episode
         marks: dict[str, Any] = {"on_earth": episode.is_earth, "base": _base(episode)}
-        images = {
-            "photo": shrink_photo(query.photo),
-            "density": draw_density(prediction, query.lat_lon, **marks),
-        }
+        images = {"photo": shrink_photo(query.photo)}
+        images["density"] = draw_density(prediction, query.lat_lon, **marks)
         if prediction.map is not None:
             pixels = (255 * drawn_image(prediction.map)).round().astype(np.uint8)
             images["map"] = EmbeddedImage.from_image(Image.fromarray(pixels))
