@@ -238,11 +238,7 @@ class Selecting:
     def locate(
         self, photos: Sequence[Photo], examples: Sequence[Example] = (), **options: Any
     ) -> list[Prediction]:
-        """Locate photos; `options` are those of the locator's `locate_chosen`.
-
-        Of `examples` only the number counts, where `shots` does not say: the bank has its own.
-        More shots than it holds raise `ValueError`.
-        """
+        """Locate photos; of `examples` only the number counts, where `shots` does not say."""
         shots = len(examples) if self.shots is None else self.shots
         self._require_shots(shots)
         if not (photos and shots):

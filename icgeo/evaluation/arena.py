@@ -142,11 +142,7 @@ def by_query(rows: DataFrame) -> Iterator[tuple[str, int, list[Any]]]:
 
 
 def read_runs(folders: Iterable[str | Path]) -> DataFrame:
-    """Read the rows of run folders as one frame.
-
-    A locator of several folders is told apart by the folder: "folder: locator", with the whole
-    path where folders have the same name.
-    """
+    """Read rows of run folders; one locator of several folders becomes "folder: locator"."""
     frames = {Path(folder): read_rows(Path(folder)) for folder in folders}
     for folder, frame in frames.items():
         if frame.empty:

@@ -40,6 +40,8 @@ PATIENCE = timedelta(days=30)
 """How long a process that is done waits for the others."""
 LONGEST_REASON = 500
 
+Runs = Sequence[tuple[Locator, Stream]]
+Shots = Sequence[int]
 Order = dict[tuple[str, str], int]
 """The place of each query, named by episode and id, among all."""
 Photos = tuple[list[Query], list[tuple[Query, str]]]
@@ -66,11 +68,8 @@ class Shard:
 
     @classmethod
     def here(cls) -> "Shard":
-        """Return which of the processes of `accelerate launch` or torchrun this is; alone 0 of 1.
-
-        Makes the GPU of this process the current one, so call it before a model is loaded.
-        """
-        state = _state()
+        """Return the share of this process of torchrun or `accelerate launch`; alone 0 of 1."""
+        state = _state()  # makes the GPU of this process the current one: before a model loads
         started = int(os.environ.get("WORLD_SIZE", "1"))
         if started != state.num_processes:
             raise UsageError(
@@ -110,10 +109,10 @@ ALONE = Shard()
 
 
 def evaluate(
-    runs: Sequence[tuple[Locator, Stream]],
+    runs: Runs,
     *,
     folder: Path,
-    shots: Sequence[int] = SHOTS,
+    shots: Shots = SHOTS,
     batch_size: int = 64,
     baselines: bool = True,
     shard: Shard = ALONE,
@@ -139,13 +138,7 @@ def evaluate(
 
 
 def locate_share(
-    runs: Sequence[tuple[Locator, Stream]],
-    *,
-    folder: Path,
-    shard: Shard,
-    shots: Sequence[int],
-    batch_size: int,
-    baselines: bool,
+    runs: Runs, *, folder: Path, shard: Shard, shots: Shots, batch_size: int, baselines: bool
 ) -> Order:
     """Locate what is missing of the share of one process; return the order of all queries."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -177,12 +170,7 @@ def locate_share(
 
 
 def batches(
-    runs: Sequence[tuple[str, Stream]],
-    *,
-    shots: Sequence[int],
-    size: int,
-    known: Known,
-    order: Order,
+    runs: Sequence[tuple[str, Stream]], *, shots: Shots, size: int, known: Known, order: Order
 ) -> Iterator[tuple[int, list[Query], list[int]]]:
     """Take queries of runs in batches; note their order; yield run, queries and missing shots."""
     for number, (locator, episode) in enumerate(runs):
@@ -211,7 +199,7 @@ def read(queries: Sequence[Query]) -> Photos:
 
 
 def locate(
-    locator: Locator, episode: Stream, photos: Photos, *, shots: Sequence[int], known: Known | None
+    locator: Locator, episode: Stream, photos: Photos, *, shots: Shots, known: Known | None
 ) -> Iterator[list[Row]]:
     """Return the rows of a batch for each number of shots, with baselines that are not `known`."""
     queries, errors = photos
@@ -294,11 +282,7 @@ def _of_level(level: ZoomLevel, truth: tuple[float, float] | None) -> dict[str, 
 
 
 def finish(folder: Path, order: Order, locators: Sequence[str]) -> DataFrame:
-    """Merge the rows of all processes in the order of queries and locators; write their scores.
-
-    Killed within, it finds everything again when it is called again. Rows of other episodes and
-    locators stand last.
-    """
+    """Merge rows of all processes in order, others last, and write scores; a kill harms nothing."""
     episodes = {name: i for i, name in enumerate(dict.fromkeys(name for name, _ in order))}
     names = {name: i for i, name in enumerate(dict.fromkeys((*BASELINES, *locators)))}
 
