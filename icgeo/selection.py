@@ -117,7 +117,7 @@ class Nearest:
 
 @dataclass(frozen=True)
 class Diverse:
-    """Examples alike to a photo, not to each other (relevance: Carbonell and Goldstein 1998)."""
+    """For each photo examples alike to it, not to each other (Carbonell and Goldstein 1998)."""
 
     relevance: float = 0.7
     """Weight in [0, 1] of likeness to the photo; 1 is `Nearest`."""

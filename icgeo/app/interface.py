@@ -229,12 +229,10 @@ def _show_bank(bank: ExampleList, problems: Sequence[str] = (), *, view: Any = N
 def _settings_part(names: Sequence[str], first: MapModel) -> list[Any]:
     gr.Markdown("### 3. Locate")
     own, slider = first.settings, partial(gr.Slider, step=1, min_width=140)
-    ways: dict[str, Any] = {"label": "Examples shown", "elem_id": "choice-of-examples"}
+    which: dict[str, Any] = {"label": "Examples shown", "elem_id": "choice-of-examples"}
     with gr.Row():
-        which = [
-            gr.Dropdown([*names], value=names[0], label="Model", min_width=140),
-            gr.Dropdown([*session.WAYS_TO_CHOOSE], min_width=140, **ways),
-        ]
+        model = gr.Dropdown([*names], value=names[0], label="Model", min_width=140)
+        ways = gr.Dropdown([*session.WAYS_TO_CHOOSE], min_width=140, **which)
     with gr.Row():
         counts = [
             slider(0, MAX_SHOTS, value=16, label="Shots", elem_id="shots"),
@@ -250,7 +248,7 @@ def _settings_part(names: Sequence[str], first: MapModel) -> list[Any]:
         label = "Zoom on the map (else its views are examples)"
         zoom = gr.Checkbox(True, label=label, elem_id="zoom", min_width=140)
         north_up = gr.Checkbox(False, label="Photos are north up", elem_id="north", min_width=140)
-    return [*which, *counts, chosen, given, zoom, north_up]
+    return [model, ways, *counts, chosen, given, zoom, north_up]
 
 
 def _outcome_part() -> dict[str, Any]:

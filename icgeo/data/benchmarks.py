@@ -106,7 +106,7 @@ class OpenBenchmark:
     """How many rows the last iteration skipped, by kind."""
 
     def __iter__(self) -> Iterator[BenchmarkRecord]:
-        """Return good rows, or a BenchmarkError in the end; the log sums up the others."""
+        """Return the good rows; the log sums up the others, none at all raises BenchmarkError."""
         self.skipped.clear()
         title, count = f"{self.name} ({self.split})", 0
         for row in self.rows():

@@ -327,7 +327,7 @@ def open_raster(path: Path) -> tuple[str, str, RasterGrid]:
 
 
 def file_fingerprint(path: Path, *, with_time: bool = True) -> str:
-    """Key a file of any size: size, time (copies are equal without), beginning and end."""
+    """Return a key of a file of any size: by size, time if asked for, beginning and end."""
     state = path.stat()
     when = f" {state.st_mtime_ns}" if with_time else ""
     digest = blake2b(f"{state.st_size}{when}".encode(), digest_size=16)

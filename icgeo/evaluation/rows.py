@@ -104,7 +104,7 @@ def known_rows(folder: Path) -> dict[Key, Row]:
 
 
 def read_rows(folder: Path) -> DataFrame:
-    """Read the rows of a run folder as `to_frame` lays them out, or raise ValueError for others."""
+    """Read the rows of a run folder as `to_frame` lays them out; other lines raise ValueError."""
     return to_frame(known_rows(folder).values())
 
 

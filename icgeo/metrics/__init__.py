@@ -176,7 +176,7 @@ def summarise(distance_km: Numbers, *, protocol: str = "osv5m") -> Summary:
 def errors_by_group(
     distance_km: Numbers, labels: Any, *, protocol: str = "osv5m"
 ) -> dict[str, Summary]:
-    """Summarise the queries of each label, such as a continent, in order; others not."""
+    """Summarise the queries of each label, such as a continent, in order, if they have one."""
     distance = Series(as_column(distance_km, "distance_km", low=0).numpy())
     label = Series(labels).to_numpy(dtype=object)
     check_same_rows(len(distance), len(label), "labels")

@@ -297,7 +297,7 @@ def draw_density(
 
 
 def load_cases(folder: Path, rows: pd.DataFrame, *, each: int = EACH) -> pd.DataFrame:
-    """Choose cases, with the images that were kept of them or None; photos of files at least."""
+    """Choose the cases of a run, with their kept images or None, and photos that can be read."""
     target = folder / "cases"
     try:
         index = json.loads((target / "cases.json").read_text(encoding="utf-8"))
