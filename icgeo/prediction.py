@@ -29,11 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A photo and where it was taken, in degrees.
-
-    Raises:
-        ValueError: a location off the globe.
-    """
+    """A photo and where it was taken, in degrees; a ValueError off the globe."""
 
     image: Photo
     lat: float
@@ -51,7 +47,6 @@ class Table(Protocol):
 
     def to_dict(self, orient: Any) -> Any:
         """Return the rows as dicts for the orient "records"."""
-        ...
 
 
 Pair = tuple[Photo, tuple[float, float]] | tuple[Photo, float, float]
@@ -114,10 +109,11 @@ def _as_example(number: int, example: Any) -> Example:
     return Example(as_photo(image), lat, lon)
 
 
+Chosen = Int[Tensor, "photos shots"]
+"""Numbers of the examples that each photo is shown, in a bank."""
+
 CREDIBLE_LEVELS = (0.5, 0.9)
 """Probabilities of the regions that are told of a prediction."""
-
-
 MOST_AREA = 0.5
 """Share of the sphere that the 90 % region of an answer covers at most."""
 
@@ -160,14 +156,8 @@ class ZoomLevel:
         share = self.probability * ratio.exp()
         share = share / share.sum().clamp_min(1)
         best = share.argsort(descending=True)
-        return ZoomLevel(
-            "examples",
-            self.poses[best],
-            self.views[best],
-            share[best],
-            self.likeness[best],
-            density,
-        )
+        chosen = (self.poses[best], self.views[best], share[best], self.likeness[best])
+        return ZoomLevel("examples", *chosen, density)
 
     def to_dict(self) -> dict[str, Any]:
         """Give what fits in a line of JSON: the likeliest pose, and how sure the level is."""
@@ -182,10 +172,7 @@ class ZoomLevel:
 
 
 def footprint(pose: Poses) -> Any:
-    """Return the ground that a view shows: a polygon in degrees, cut at the antimeridian.
-
-    Drawn up to the pole, where the view holds it.
-    """
+    """Return the ground of a view: a polygon in degrees, cut at the antimeridian, up to a pole."""
     import shapely
 
     lat_lon = to_lat_lon(pose.outline()[0])
@@ -276,10 +263,8 @@ class Prediction:
         found = Prediction.from_density(
             density, legibility=self.legibility, located=informs(density), seconds=seconds
         )
-        levels = tuple(level.given(density) for level in self.levels[-1:])
-        return replace(
-            found, levels=self.levels + levels, in_domain=self.in_domain, world=other.world
-        )
+        levels = self.levels + tuple(level.given(density) for level in self.levels[-1:])
+        return replace(found, levels=levels, in_domain=self.in_domain, world=other.world)
 
     def __repr__(self) -> str:
         if not self.located:
@@ -305,23 +290,19 @@ class Prediction:
         import geopandas
         import pandas
 
-        frame = self.density.contours(levels).assign(kind="region")
+        frames = [self.density.contours(levels).assign(kind="region")]
         if self.located:
             point = geopandas.points_from_xy([self.lon], [self.lat], crs="EPSG:4326")
-            rows = geopandas.GeoDataFrame({"kind": ["point"]}, geometry=point)
-            frame = pandas.concat([rows, frame], ignore_index=True)
+            frames.insert(0, geopandas.GeoDataFrame({"kind": ["point"]}, geometry=point))
+        found: dict[str, Any] = {}
         if self.levels and self.located:
+            found = {name: getattr(self, name) for name in ("heading_deg", "field_of_view_deg")}
+            last = {"kind": "footprint", "probability": float(self.levels[-1].probability[0])}
             shape = [footprint(self.levels[-1].poses[:1])]
-            rows = geopandas.GeoDataFrame({"kind": ["footprint"]}, geometry=shape, crs="EPSG:4326")
-            rows["probability"] = float(self.levels[-1].probability[0])
-            rows["heading_deg"], rows["field_of_view_deg"] = (
-                self.heading_deg, self.field_of_view_deg,
-            )  # fmt: skip
-            frame = pandas.concat([frame, rows], ignore_index=True)
+            frames.append(geopandas.GeoDataFrame([last | found], geometry=shape, crs="EPSG:4326"))
         told = {name: getattr(self, name) for name in ("located", "legibility", "in_domain")}
-        found = ["heading_deg", "field_of_view_deg"] if "heading_deg" in frame else []
         columns = ["kind", "probability", "mass", "area_km2", *told, *found, "geometry"]
-        return frame.assign(**told)[columns]
+        return pandas.concat(frames, ignore_index=True).assign(**told)[columns]
 
     def to_geojson(self, levels: Sequence[float] = CREDIBLE_LEVELS) -> str:
         """Write `to_geodataframe` as the text of a GeoJSON FeatureCollection (RFC 7946).
@@ -367,11 +348,9 @@ class Locator(Protocol):
     @property
     def name(self) -> str:
         """How it is called in tables and figures."""
-        ...
 
     def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
         """Locate each photo; the first examples of a longer list are those of a shorter one."""
-        ...
 
 
 @runtime_checkable
@@ -379,20 +358,13 @@ class ChoosingLocator(Locator, Protocol):
     """Locates photos that are each given examples of their own, too."""
 
     def locate_chosen(
-        self, photos: Sequence[Photo], bank: Sequence[Example], chosen: Int[Tensor, "photos shots"]
+        self, photos: Sequence[Photo], bank: Sequence[Example], chosen: Chosen
     ) -> list[Prediction]:
         """Locate each photo, given the examples of these numbers in the bank, in this order."""
-        ...
 
 
-def check_choices(
-    photos: Sequence[Photo], bank: Sequence[Example], chosen: Int[Tensor, "rows shots"]
-) -> None:
-    """Refuse choices that do not fit the photos or the bank.
-
-    Raises:
-        ValueError: another number of photos than of choices, or a number outside the bank.
-    """
+def check_choices(photos: Sequence[Photo], bank: Sequence[Example], chosen: Chosen) -> None:
+    """Refuse choices that do not fit the photos or the bank."""
     if len(chosen) != len(photos):
         raise ValueError(f"expected a choice for each of {len(photos)} photos, got {len(chosen)}")
     if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(bank):
@@ -402,17 +374,13 @@ def check_choices(
         )
 
 
-def locate_by_sets(
-    locate: Callable[[Sequence[Photo], Sequence[Example]], list[Prediction]],
-    photos: Sequence[Photo],
-    bank: Sequence[Example],
-    chosen: Int[Tensor, "photos shots"],
-) -> list[Prediction]:
-    """Locate photos, each given examples of its own; those with the same set, in order, at once.
+Locate = Callable[[Sequence[Photo], Sequence[Example]], list[Prediction]]
 
-    Raises:
-        ValueError: as `check_choices`.
-    """
+
+def locate_by_sets(
+    locate: Locate, photos: Sequence[Photo], bank: Sequence[Example], chosen: Chosen
+) -> list[Prediction]:
+    """Locate photos, each given examples of its own; those with the same set, in order, at once."""
     check_choices(photos, bank, chosen)
     sets = [tuple(examples) for examples in chosen.tolist()]
 
@@ -439,7 +407,7 @@ def locate_chosen(
     locator: Locator,
     photos: Sequence[Photo],
     bank: Sequence[Example],
-    chosen: Int[Tensor, "photos shots"],
+    chosen: Chosen,
     **options: Any,
 ) -> list[Prediction]:
     """Locate photos, each given examples of its own, as well as the locator can."""
@@ -461,4 +429,3 @@ class SequenceLocator(Locator, Protocol):
         seconds: float | Sequence[float] | None = None,
     ) -> SequencePrediction:
         """Locate the frames of a clip, each given all of them, and the whole."""
-        ...

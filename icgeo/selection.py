@@ -17,10 +17,9 @@ from torch import Generator, Tensor
 
 from icgeo.data.photos import Photo, content_key
 from icgeo.features import Features, search
+from icgeo.prediction import Chosen as Chosen
 from icgeo.prediction import Example, Locator, Prediction, add_seconds, locate_chosen
 from icgeo.sphere.healpix import cell_of
-
-Chosen = Int[Tensor, "photos shots"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +89,7 @@ class Random:
 
 @dataclass(frozen=True)
 class Stratified:
-    """The same examples for all photos, spread over the world.
-
-    Of HEALPix cells of equal area, as many as there are shots or fewer, each gives one in turn.
-    """
+    """The same examples for all photos, from HEALPix cells of equal area in turn."""
 
     seed: int = 0
 
@@ -121,10 +117,7 @@ class Nearest:
 
 @dataclass(frozen=True)
 class Diverse:
-    """For each photo examples that are alike to it and not to each other.
-
-    Maximal marginal relevance (Carbonell and Goldstein 1998) among the nearest.
-    """
+    """For each photo examples alike to it, not to each other (Carbonell and Goldstein 1998)."""
 
     relevance: float = 0.7
     """Weight in [0, 1] of likeness to the photo; 1 is `Nearest`."""
@@ -245,11 +238,7 @@ class Selecting:
     def locate(
         self, photos: Sequence[Photo], examples: Sequence[Example] = (), **options: Any
     ) -> list[Prediction]:
-        """Locate photos; `options` are those of the locator's `locate_chosen`.
-
-        Of `examples` only the number counts, where `shots` does not say: the bank has its own.
-        More shots than it holds raise `ValueError`.
-        """
+        """Locate photos; of `examples` only the number counts, where `shots` does not say."""
         shots = len(examples) if self.shots is None else self.shots
         self._require_shots(shots)
         if not (photos and shots):

@@ -8,8 +8,10 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.resources import files
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -24,15 +26,6 @@ MAX_UPLOAD = "20mb"
 """Of one file."""
 _FOLDER = "GRADIO_TEMP_DIR"
 _FONTS = ("system-ui", "sans-serif")
-_CSS = """footer {display: none !important} .gradio-container {max-width: 1400px !important}
-#files button[aria-label="Remove this file"] {display: none !important}
-.grid-container {grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)) !important}
-.pictured:not(:has(img)) {display: none !important}
-#chain .image-frame {overflow-x: auto !important; justify-content: flex-start !important}
-#chain img {min-width: 860px; max-width: none !important; object-position: left}
-#world .js-plotly-plot {aspect-ratio: 2; cursor: crosshair}
-.js-plotly-plot .main-svg {background: transparent !important}
-.js-plotly-plot :is(.xtick, .ytick) text {fill: var(--body-text-color) !important}"""
 
 
 def launch(
@@ -52,13 +45,7 @@ def launch(
         LoadError: no such model, or gradio or plotly is not installed.
         OSError: the port is taken, or there is none of this number.
     """
-
-    def build() -> Any:
-        from icgeo.app.interface import build
-
-        return build(model, device=device)
-
-    serve(build, host, port, share=share)
+    serve(host, port, share, "icgeo.app.interface", model, device=device)
 
 
 def launch_arena(
@@ -69,32 +56,20 @@ def launch_arena(
     port: int = 7860,
     share: bool = False,
 ) -> None:
-    """Serve the page of the arena until it is interrupted; `votes` is the file that they go to.
-
-    `host`, `port`, `share` and what is raised are as for `launch`.
-    """
-
-    def build() -> Any:
-        from icgeo.app.arena_page import build
-
-        return build(duels, votes)
-
-    serve(build, host, port, share=share)
+    """Serve the page of the arena as `launch` does its own; votes go to the file `votes`."""
+    serve(host, port, share, "icgeo.app.arena_page", duels, votes)
 
 
-def serve(
-    build: Callable[[], Any], host: str = "127.0.0.1", port: int = 7860, *, share: bool = False
-) -> None:
-    """Serve the page that `build` makes, a `gradio.Blocks`, until it is interrupted."""
+def serve(host: str, port: int, share: bool, module: str, *given: Any, **options: Any) -> None:
+    """Serve the page that a module's `build` makes of what is given, until it is interrupted."""
     port = _free_port(host, port)
     with _own_folder():  # gradio makes one as it is imported
-        gradio, _ = (
-            require(package, "the page", "demo", error=LoadError)
-            for package in ("gradio", "plotly")
-        )
+        packages = ("gradio", "plotly")
+        gradio, _ = (require(one, "the page", "demo", error=LoadError) for one in packages)
         theme = gradio.themes.Default(font=_FONTS, font_mono=("ui-monospace", "monospace"))
-        page = build().queue(api_open=False)
-        look = {"theme": theme, "css": _CSS, "footer_links": [], "ssr_mode": False, "quiet": True}
+        page = import_module(module).build(*given, **options).queue(api_open=False)
+        css = (files("icgeo") / "assets" / "page.css").read_text(encoding="utf-8")
+        look = {"theme": theme, "css": css, "footer_links": [], "ssr_mode": False, "quiet": True}
         # a history of runs would keep photos in the browser
         limits = {"max_file_size": MAX_UPLOAD, "run_history": False, "prevent_thread_lock": True}
         _, here, shared = page.launch(

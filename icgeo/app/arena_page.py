@@ -51,16 +51,16 @@ def build(duels: Sequence[Duel], votes: Path) -> Any:
             table = gr.Markdown(elem_id="table")
         shown = [left, photo, world, text, *buttons, skip]
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        page.load(partial(_start, duels, votes), None, [*shown, table], **quiet)
+
+        def start() -> list[Any]:
+            return [*_show(session.left_to_vote(duels, votes)), session.standings(votes)]
+
+        page.load(start, None, [*shown, table], **quiet)
         for button, said in zip(buttons, BETTER, strict=True):
             vote = partial(_vote, votes, said)
             button.click(vote, left, [*shown, status, table], trigger_mode="once", **quiet)
         skip.click(lambda duels: _show(duels[1:]), left, shown, trigger_mode="once", **quiet)
     return page
-
-
-def _start(duels: Sequence[Duel], votes: Path) -> list[Any]:
-    return [*_show(session.left_to_vote(duels, votes)), session.standings(votes)]
 
 
 def _vote(votes: Path, said: str, left: Sequence[Duel]) -> list[Any]:
@@ -73,9 +73,8 @@ def _vote(votes: Path, said: str, left: Sequence[Duel]) -> list[Any]:
 
 def _show(left: Sequence[Duel]) -> list[Any]:
     """What the parts of the page show of the first duel that is left."""
-    is_done = not left
-    buttons = [gr.update(interactive=not is_done) for _ in (*BETTER, "skip")]
-    if is_done:
+    buttons = [gr.update(interactive=bool(left)) for _ in (*BETTER, "skip")]
+    if not left:
         return [(), None, None, _DONE, *buttons]
     duel = left[0]
     photo = read_photo(duel.photo, size_hint=max(PHOTO_SIZE))

@@ -1,6 +1,6 @@
 """Pairs of answers that a visitor of the arena compares, and what the page says of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -49,30 +49,18 @@ class Duel:
 
 
 def make_duels(rows: DataFrame, *, seed: int = 0) -> list[Duel]:
-    """Pair all answers to each photo that is a file here, in a random order of duels and sides.
-
-    Two that answered with nothing, or with the same place, are no duel.
-    """
-    duels = [*_pairs(rows)]
+    """Pair answers that differ to each photo that is a file here, in random order and sides."""
+    duels: list[Duel] = []
+    for query, shots, answers in by_query(rows[rows["source"].notna() & rows["error"].isna()]):
+        if (photo := Path(answers[0].source)).is_file():
+            truth = _place(answers[0].true_lat, answers[0].true_lon)
+            sides = [Side(one.locator, _place(one.lat, one.lon)) for one in answers]
+            pairs = ((a, b) for a, b in combinations(sides, 2) if a.place != b.place)
+            duels += [Duel(query, photo, a, b, truth, shots) for a, b in pairs]
     generator = np.random.default_rng(seed)
-    turned = generator.random(len(duels)) < 0.5
-    mixed = [
-        replace(one, a=one.b, b=one.a) if turn else one
-        for one, turn in zip(duels, turned, strict=True)
-    ]
+    turned = zip(duels, generator.random(len(duels)) < 0.5, strict=True)
+    mixed = [replace(one, a=one.b, b=one.a) if turn else one for one, turn in turned]
     return [mixed[number] for number in generator.permutation(len(mixed))]
-
-
-def _pairs(rows: DataFrame) -> Iterator[Duel]:
-    known = rows[rows["source"].notna() & rows["error"].isna()]
-    for query, shots, answers in by_query(known):
-        if not (photo := Path(answers[0].source)).is_file():
-            continue
-        truth = _place(answers[0].true_lat, answers[0].true_lon)
-        sides = [Side(one.locator, _place(one.lat, one.lon)) for one in answers]
-        for a, b in combinations(sides, 2):
-            if a.place != b.place:
-                yield Duel(query, photo, a, b, truth, shots)
 
 
 def _place(lat: float, lon: float) -> Place:
@@ -89,7 +77,7 @@ def describe(duel: Duel) -> str:
     """Say where both answers are, and how far apart, without names of locators."""
     lines = [f"**{name}**: {_where(side.place)}" for name, side in (("A", duel.a), ("B", duel.b))]
     if duel.a.place and duel.b.place:
-        apart = distance_km([*duel.a.place], [*duel.b.place]).item()
+        apart = distance_km(duel.a.place, duel.b.place).item()
         lines.append(f"They are {apart:,.0f} km apart.")
     return "\n\n".join(lines)
 
@@ -99,19 +87,14 @@ def _where(place: Place) -> str:
 
 
 def reveal(duel: Duel, said: str, left: Sequence[Duel]) -> str:
-    """Say whose the answers were, and how far off if the truth is known.
-
-    While other answers to the same photo are `left` to compare, nothing is told: it would tell
-    them, too.
-    """
-    if any(other.photo == duel.photo for other in left):
+    """Say whose the answers were, and how far off if the truth is known."""
+    if any(other.photo == duel.photo for other in left):  # it would tell them, too
         return f"{said}. Whose answers they were is told after the last vote on this photo."
     told = []
     for name, side in (("A", duel.a), ("B", duel.b)):
-        off = ""
+        told.append(f"{name} was `{side.locator}`")
         if duel.truth and side.place:
-            off = f", {distance_km([*side.place], [*duel.truth]).item():,.0f} km off"
-        told.append(f"{name} was `{side.locator}`{off}")
+            told[-1] += f", {distance_km(side.place, duel.truth).item():,.0f} km off"
     truth = f" The truth: {_where(duel.truth)}." if duel.truth else ""
     return f"{said}. {'; '.join(told)}.{truth}"
 

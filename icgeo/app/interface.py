@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from functools import lru_cache, partial, wraps
+from importlib import resources
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -38,27 +39,13 @@ _ON_THE_GROUND = (
 )
 _FRAME = """<div role="group" aria-label="Map of the world: click where the photo was taken">
 @children</div>"""
-_CLICKS = """element.addEventListener('click', event => {
-  const map = event.target.closest('.js-plotly-plot');
-  if (!map || event.target.closest('.modebar')) return;
-  const {xaxis, yaxis} = map._fullLayout, box = map.getBoundingClientRect();
-  const lon = xaxis.p2d(event.clientX - box.left - xaxis._offset);
-  const lat = yaxis.p2d(event.clientY - box.top - yaxis._offset);
-  const view = [xaxis.range, yaxis.range];
-  if (Math.abs(lon) <= 180 && Math.abs(lat) <= 90) trigger('click', {lat, lon, view});
-});"""
-"""Tells of a click on the map where on the Earth it was, to a pixel, and what the map shows."""
 _INDEXES = ": looking over the map, which takes a minute or two the first time"
 _SHOWN = ("drawn", "table", "density", "chain", "files", "context")
 """Parts of the page that show one answer."""
 
 
 def build(model: str | Path | Sequence[str] = "tiny", *, device: str = "cpu") -> Any:
-    """Make the page, a `gradio.Blocks`; the first model is loaded at once.
-
-    Raises:
-        LoadError: no such model.
-    """
+    """Make the page, a `gradio.Blocks`, or raise LoadError; the first model is loaded at once."""
     names = [str(model)] if isinstance(model, str | Path) else list(model)
     opened = lru_cache(maxsize=None)(lambda name: load(name, device=device))
     with gr.Blocks(title="icgeo", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
@@ -169,7 +156,8 @@ def _bank_part() -> Any:
     notice = gr.Markdown(elem_id="bank-notice")
     gallery = _gallery("Examples", "bank")
     gr.Markdown("Where they were taken: click on the map, or type it")
-    with gr.HTML(html_template=_FRAME, js_on_load=_CLICKS) as frame:
+    clicks = (resources.files("icgeo") / "assets" / "clicks.js").read_text(encoding="utf-8")
+    with gr.HTML(html_template=_FRAME, js_on_load=clicks) as frame:
         world = gr.Plot(_world(ExampleList()), show_label=False, elem_id="world")
     with gr.Row():
         label = "Latitude, longitude in degrees"
@@ -241,12 +229,10 @@ def _show_bank(bank: ExampleList, problems: Sequence[str] = (), *, view: Any = N
 def _settings_part(names: Sequence[str], first: MapModel) -> list[Any]:
     gr.Markdown("### 3. Locate")
     own, slider = first.settings, partial(gr.Slider, step=1, min_width=140)
-    ways: dict[str, Any] = {"label": "Examples shown", "elem_id": "choice-of-examples"}
+    which: dict[str, Any] = {"label": "Examples shown", "elem_id": "choice-of-examples"}
     with gr.Row():
-        which = [
-            gr.Dropdown([*names], value=names[0], label="Model", min_width=140),
-            gr.Dropdown([*session.WAYS_TO_CHOOSE], min_width=140, **ways),
-        ]
+        model = gr.Dropdown([*names], value=names[0], label="Model", min_width=140)
+        ways = gr.Dropdown([*session.WAYS_TO_CHOOSE], min_width=140, **which)
     with gr.Row():
         counts = [
             slider(0, MAX_SHOTS, value=16, label="Shots", elem_id="shots"),
@@ -262,7 +248,7 @@ def _settings_part(names: Sequence[str], first: MapModel) -> list[Any]:
         label = "Zoom on the map (else its views are examples)"
         zoom = gr.Checkbox(True, label=label, elem_id="zoom", min_width=140)
         north_up = gr.Checkbox(False, label="Photos are north up", elem_id="north", min_width=140)
-    return [*which, *counts, chosen, given, zoom, north_up]
+    return [model, ways, *counts, chosen, given, zoom, north_up]
 
 
 def _outcome_part() -> dict[str, Any]:
@@ -319,10 +305,8 @@ def _shown(visit: Visit, number: int) -> dict[str, Any]:
     """What the parts of the page show of one answer."""
     answer = visit.answers[number]
     shot, prediction = answer.shot, answer.prediction
-    first, *others = (
-        f"| {' | '.join(row)} |"
-        for row in outputs.summary(prediction, shot.place, is_earth=visit.is_earth)
-    )
+    rows = outputs.summary(prediction, shot.place, is_earth=visit.is_earth)
+    first, *others = (f"| {' | '.join(row)} |" for row in rows)
     values = (
         None if prediction.map is None else outputs.picture(prediction.map),
         "\n".join([first, "|---|---|", *others]),

@@ -33,10 +33,7 @@ def picture(image: Float[Tensor, "3 height width"], *, width: int = 640) -> Imag
 
 
 def draw_world(bank: ExampleList, view: Any = None) -> str:
-    """Draw a world to click on, with the places of the examples, as JSON of plotly.
-
-    `view` are the longitudes and the latitudes that the map shows, two each; None is the whole.
-    """
+    """Draw a world to click on, or what `view` says of it, with examples, as JSON of plotly."""
     places = [(one.lat, one.lon) for one in bank.examples]
     figure = json.loads(plot_places(places, view=view).to_json())
     buttons = [["zoomIn2d", "zoomOut2d", "resetScale2d"]]
@@ -47,9 +44,7 @@ def draw_world(bank: ExampleList, view: Any = None) -> str:
 
 def draw_context(examples: Sequence[Example], style: MapStyle) -> Image.Image | None:
     """Draw the pairs that the model is shown, in order; None if there are none."""
-    if not examples:
-        return None
-    return _as_image(plot_context(examples, style=style), dpi=150)
+    return _as_image(plot_context(examples, style=style), dpi=150) if examples else None
 
 
 def as_answer(
@@ -61,12 +56,11 @@ def as_answer(
 ) -> Answer:
     """Write the files of a prediction, and draw the chain of a zoom."""
     files = save_files(prediction, shot, Path(visit.folder.name) / str(len(visit.answers)))
-    chain = None
-    if prediction.levels:
-        base_map = locator.map_zoom.base_map if locator.zooms else None
-        figure = plot_zoom(prediction, shot.photo, base_map, shot.place)
-        chain = _as_image(figure, dpi=100)
-    return Answer(shot, prediction, context, files, chain)
+    if not prediction.levels:
+        return Answer(shot, prediction, context, files)
+    base_map = locator.map_zoom.base_map if locator.zooms else None
+    chain = plot_zoom(prediction, shot.photo, base_map, shot.place)
+    return Answer(shot, prediction, context, files, _as_image(chain, dpi=100))
 
 
 def _as_image(figure: Figure, *, dpi: int) -> Image.Image:
@@ -87,17 +81,16 @@ def summary(
         if is_earth and prediction.world != UNKNOWN:
             rows.append(["Nearest city", nearest_city(place)])
         if truth is not None:
-            off = distance_km([*place], [*truth]).item()
-            rows.append(["Distance to the truth", f"{off:,.0f} km"])
+            off = f"{distance_km(place, truth).item():,.0f} km"
+            rows.append(["Distance to the truth", off])
     if prediction.located and prediction.levels:
         rows += [
             ["Upper edge towards", f"{round(prediction.heading_deg or 0) % 360} degrees"],
             ["Field of view", f"{prediction.field_of_view_deg:.1f} degrees"],
         ]
-    rows += [
-        [f"{level:.0%} region", f"{rounded(prediction.density.credible_area_km2(level))} km²"]
-        for level in CREDIBLE_LEVELS
-    ]
+    for level in CREDIBLE_LEVELS:
+        area = rounded(prediction.density.credible_area_km2(level))
+        rows.append([f"{level:.0%} region", f"{area} km²"])
     legibility, seconds = f"{prediction.legibility:.2f} of 1", f"{prediction.seconds:.2f} s"
     return [*rows, ["Legibility", legibility], ["Time of the model", seconds]]
 

@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from icgeo.data import read_location, read_manifest, read_photo
-from icgeo.data.base_maps import BaseMap, GridMap, open_map
+from icgeo.data.base_maps import BaseMap, open_map
 from icgeo.data.map_rasters import DRIVERS
 from icgeo.data.map_tiles import KINDS
 from icgeo.data.orbit import ViewOptions, land_mask, open_world, random_views, views_to_examples
@@ -94,11 +94,7 @@ class ExampleList:
         return tuple(shot for shot in self.shots if shot.place is None)
 
     def adding(self, shots: Sequence[Shot]) -> "ExampleList":
-        """Add photos.
-
-        Raises:
-            ValueError: more than the bank may hold.
-        """
+        """Add photos, no more than the bank may hold."""
         check_count(len(self.shots) + len(shots))
         return ExampleList((*self.shots, *shots))
 
@@ -108,11 +104,7 @@ class ExampleList:
         return ExampleList(self.shots[:number] + self.shots[number + 1 :])
 
     def placing(self, lat: float, lon: float) -> "ExampleList":
-        """Say where the chosen photo was taken, or else the first that waits.
-
-        Raises:
-            ValueError: there is none, or a place off the globe.
-        """
+        """Say where the chosen photo was taken, or else the first that waits."""
         waiting = (number for number, shot in enumerate(self.shots) if shot.place is None)
         number = next(waiting, None) if self.chosen is None else self.chosen
         if number is None:
@@ -127,9 +119,8 @@ class ExampleList:
     def without_photo(self, photo: Image.Image) -> "ExampleList":
         """Leave out examples that show this photo, which would give its place away."""
         own = _thumbnail(photo)
-        gaps = (np.abs(own - _thumbnail(shot.photo)).mean() for shot in self.shots)
-        kept = [shot for shot, gap in zip(self.shots, gaps, strict=True) if gap > SAME_PHOTO]
-        return ExampleList(tuple(kept))
+        gaps = ((shot, np.abs(own - _thumbnail(shot.photo)).mean()) for shot in self.shots)
+        return ExampleList(tuple(shot for shot, gap in gaps if gap > SAME_PHOTO))
 
 
 def _thumbnail(photo: Image.Image) -> Int[np.ndarray, "32 32 3"]:
@@ -140,9 +131,6 @@ def _thumbnail(photo: Image.Image) -> Int[np.ndarray, "32 32 3"]:
 
 def read_place(text: str) -> tuple[float, float]:
     """Read latitude and longitude in degrees, as maps give them to be copied.
-
-    Raises:
-        ValueError: something else.
 
     >>> read_place("-33.87, 151.21°")
     (-33.87, 151.21)
@@ -221,13 +209,7 @@ def check_count(count: int) -> None:
 
 
 def read_uploads(paths: Sequence[str | Path], *, held: int = 0) -> tuple[list[Shot], list[str]]:
-    """Read photos, and manifests together with the photos that they name.
-
-    Returns:
-        what could be read, with the place of EXIF or manifest, and a line for each file that
-        could not; nothing where a manifest could not, for its photos would have no place, or
-        where there are too many with those that are `held`.
-    """
+    """Read photos, and manifests with their photos; a line for each file that cannot be."""
     files = [Path(path) for path in paths]
     beside = {
         name
@@ -235,9 +217,7 @@ def read_uploads(paths: Sequence[str | Path], *, held: int = 0) -> tuple[list[Sh
         for name in takeout_names(path.name)
         if name not in (path.name, f"{path.stem}.json")  # which may be a table, too
     }
-    tables = [
-        one for one in files if one.suffix.lower() in TABLE_SUFFIXES and one.name not in beside
-    ]
+    tables = [x for x in files if x.suffix.lower() in TABLE_SUFFIXES and x.name not in beside]
     shots: list[Shot] = []
     problems: list[str] = []
     for table in tables:
@@ -245,7 +225,7 @@ def read_uploads(paths: Sequence[str | Path], *, held: int = 0) -> tuple[list[Sh
             shots += _read_table(table, files)
         except ValueError as error:
             problems.append(_without_path(error, table))
-    if problems:
+    if problems:  # photos of a manifest that cannot be read would have no place
         return [], problems
     named = {shot.name for shot in shots}
     for path in (path for path in files if path not in tables and path.name not in named):
@@ -318,36 +298,26 @@ _built_in_map = lru_cache(maxsize=len(BUILT_IN))(open_map)
 @lru_cache(maxsize=2)
 def open_given_map(path: str) -> BaseMap:
     """Open the map of a visitor; what is computed of it goes when two others have come."""
-    opened: Any = open_map(path)
-    folder = mkdtemp()
+    opened, folder = open_map(path), mkdtemp()
     finalize(opened.grid, rmtree, folder, ignore_errors=True)
     return replace(opened, cache=Path(folder))
 
 
 @dataclass(frozen=True, eq=False)
-class StoppableMap(GridMap):
+class StoppableMap(BaseMap):
     """A map of which no view is cut any more once the event is set."""
 
     cancelled: Event = field(default_factory=Event)
 
     def views(self, *args: Any, **options: Any) -> Any:
-        """Cut views as `GridMap` does.
-
-        Raises:
-            CancelledError: the event was set.
-        """
+        """Cut views as any map does, or raise a `CancelledError`."""
         if self.cancelled.is_set():
             raise CancelledError
         return super().views(*args, **options)
 
 
 def open_request_map(request: Request, cancelled: Event | None = None) -> BaseMap | None:
-    """Open the map that a visitor chose or gave, if there is one; the event stops its indexing.
-
-    Raises:
-        ValueError: it cannot be used.
-    """
-    opened: Any
+    """Open the map that a visitor chose or gave, if there is one; the event stops its indexing."""
     name = MAPS[request.map or NO_MAP]
     if request.map_file:
         try:
@@ -359,30 +329,20 @@ def open_request_map(request: Request, cancelled: Event | None = None) -> BaseMa
     else:
         opened = _built_in_map(name)
     of_map = (opened.name, opened.fingerprint, opened.grid, opened.cache)
-    return StoppableMap(*of_map, cancelled=cancelled or Event())
+    return StoppableMap(*of_map, cancelled or Event())
 
 
 def build_locator(model: MapModel, request: Request, cancelled: Event | None = None) -> Geolocator:
     """Make what locates as a visitor asks; the event stops the indexing of a map."""
     select, features = WAYS_TO_CHOOSE[request.choice]
-    counts: dict[str, Any] = {
-        name: int(getattr(request, name)) for name in ("steps", "samples", "shots")
-    }
-    base_map = open_request_map(request, cancelled)
-    locator = Geolocator(
-        model, map=base_map, zoom=request.zoom and None, select=select, features=features, **counts
-    )
+    how: dict[str, Any] = {"select": select, "features": features, "zoom": request.zoom and None}
+    how |= {name: int(getattr(request, name)) for name in ("steps", "samples", "shots")}
+    locator = Geolocator(model, map=open_request_map(request, cancelled), **how)
     return replace(locator, heading=0.0) if request.north_up and locator.zooms else locator
 
 
 def choose_examples(locator: Geolocator, photo: Image.Image, request: Request) -> list[Example]:
-    """Choose the examples that a photo is shown, in order, of the visitor's and of the map's.
-
-    A map that is zoomed on gives none.
-
-    Raises:
-        LoadError: the features need a package that is not installed.
-    """
+    """Choose examples in order, the visitor's and those of a map that is not zoomed on."""
     own = request.bank.examples
     views = None if locator.zooms else locator.map_views
     examples = [*own, *(views.examples() if views else ())]
@@ -394,10 +354,7 @@ def choose_examples(locator: Geolocator, photo: Image.Image, request: Request) -
 
 
 def count_unlike(locator: Geolocator, examples: Sequence[Example]) -> int:
-    """Count the examples that are unlike all that the model was trained on, as far as it can tell.
-
-    Of tiny, which knows views from orbit, these are photos taken on the ground.
-    """
+    """Count the examples unlike all that the model was trained on, as far as it can tell."""
     pixels = square_pixels([example.image for example in examples], locator.loaded.photo_size)
     inside = locator.loaded.in_domain(pixels) if examples else None
     return 0 if inside is None else int((~inside).sum())
@@ -406,25 +363,16 @@ def count_unlike(locator: Geolocator, examples: Sequence[Example]) -> int:
 def locate_in_steps(
     locator: Geolocator, photo: Image.Image, examples: Sequence[Example], *, cancelled: Event
 ) -> Iterator[Float[Tensor, "3 height width"] | Prediction]:
-    """Give the mean map as it looks from each step, and at the end the prediction.
-
-    Whoever stops listening stops the drawing, too.
-
-    Raises:
-        CancelledError: the event was set.
-        ValueError: an example is wrong.
-    """
+    """Give the mean map as it looks from each step, then the prediction; the event stops it."""
     steps: SimpleQueue[Tensor | None] = SimpleQueue()
 
-    def callback_on_step_end(maps: Tensor, t: float) -> None:
+    def on_step(maps: Tensor, t: float) -> None:
         if cancelled.is_set():
             raise CancelledError
         steps.put(maps[0].mean(dim=0).float().cpu())
 
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(
-            locator.locate, [photo], examples, callback_on_step_end=callback_on_step_end
-        )
+        answer = pool.submit(locator.locate, [photo], examples, callback_on_step_end=on_step)
         answer.add_done_callback(lambda _: steps.put(None))
         try:
             yield from iter(steps.get, None)

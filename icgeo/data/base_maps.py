@@ -9,7 +9,6 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
 from einops import rearrange
@@ -19,103 +18,30 @@ from torch.nn import functional
 
 from icgeo import sphere
 from icgeo.config import UsageError
-from icgeo.data.map_pictures import level_size, open_picture
-from icgeo.data.map_rasters import DRIVERS, open_raster
-from icgeo.data.map_tiles import KINDS, open_tiles
+from icgeo.data.map_pictures import Bounds, Box, Picture, PictureGrid, level_size, open_picture
+from icgeo.data.map_rasters import DRIVERS, RasterGrid, open_raster
+from icgeo.data.map_tiles import KINDS, TileGrid, open_tiles
 from icgeo.data.orbit import REAL_WORLDS, to_uint8, view_directions
 from icgeo.data.photos import why_missing
 
-Bounds = tuple[float, float, float, float]
-"""South, west, north, east in degrees; west > east crosses the antimeridian."""
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels of a level."""
-Picture = tuple[UInt8[Tensor, "3 height width"], Bool[Tensor, "height width"]]
-"""Colours, and where there are any."""
 SUBPIXELS = 2
 """A pixel of a view is the mean of so many places in each direction."""
 STEP_DEG = 1e-4
 
-
-@runtime_checkable
-class BaseMap(Protocol):
-    """Imagery of a planet, or of a part of it, from which views are cut."""
-
-    @property
-    def name(self) -> str:
-        """How it is called."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Key of its content, for caches; of an empty one nothing is kept on disk."""
-
-    @property
-    def cache(self) -> Path | None:
-        """Folder in which what is computed of it is kept; None is that of all maps."""
-
-    @property
-    def resolution_deg(self) -> float:
-        """Side of a pixel of its finest level, in degrees at its middle."""
-
-    @property
-    def bounds(self) -> Bounds | None:
-        """South, west, north, east in degrees; None is the whole sphere."""
-
-    def views(
-        self,
-        centres: Float[Tensor, "views 2"],
-        field_of_view_deg: Float[Tensor, " views"],
-        heading_deg: Float[Tensor, " views"],
-        *,
-        size: int,
-    ) -> tuple[UInt8[Tensor, "views 3 size size"], Bool[Tensor, "views size size"]]:
-        """Cut gnomonic views around (latitude, longitude); the mask says where the map has data.
-
-        Headings are compass directions of the upper edge; what has no data is black.
-        """
-
-    def window(self, lat_lon: Float[Tensor, "rows columns 2"]) -> Picture:
-        """Return the map at a grid of places, as `MapStyle.pixel_lat_lon` gives them."""
-
-
-@runtime_checkable
-class Grid(Protocol):
-    """The pixels of a map, at levels."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the finest level in pixels."""
-
-    @property
-    def levels(self) -> int:
-        """Number of levels."""
-
-    @property
-    def is_round(self) -> bool:
-        """Whether its last column touches its first, all around the planet."""
-
-    @property
-    def middle(self) -> tuple[float, float]:
-        """A place in its middle: latitude, longitude."""
-
-    @property
-    def bounds(self) -> Bounds | None:
-        """As those of `BaseMap`."""
-
-    def to_pixels(self, lat_lon: Float[Tensor, "places 2"]) -> Float[Tensor, "places 2"]:
-        """Return column and row at the finest level, NaN where the map does not reach."""
-
-    def read(self, level: int, box: Box) -> Picture:
-        """Read the pixels of a box inside a level."""
+Grid = PictureGrid | RasterGrid | TileGrid
+"""The pixels of a map, at levels."""
 
 
 @dataclass(frozen=True, eq=False)
-class GridMap:
-    """A base map of pixels at levels, of which every view reads what it shows and no more."""
+class BaseMap:
+    """Imagery of a planet, or of a part of it; every view reads what it shows and no more."""
 
     name: str
     fingerprint: str
+    """Key of its content, for caches; of an empty one nothing is kept on disk."""
     grid: Grid
     cache: Path | None = None
+    """Folder in which what is computed of it is kept; None is that of all maps."""
 
     @property
     def bounds(self) -> Bounds | None:
@@ -140,7 +66,11 @@ class GridMap:
         *,
         size: int,
     ) -> tuple[UInt8[Tensor, "views 3 size size"], Bool[Tensor, "views size size"]]:
-        """Cut views as `BaseMap` says, each from the level whose pixels are as large as its own."""
+        """Cut gnomonic views around (latitude, longitude); the mask says where the map has data.
+
+        Each is cut from the level whose pixels are as large as its own. Headings are compass
+        directions of the upper edge; what has no data is black.
+        """
         images = torch.zeros(len(centres), 3, size, size, dtype=torch.uint8)
         masks = torch.zeros(len(centres), size, size, dtype=torch.bool)
         xyz = sphere.to_xyz(centres.double())
@@ -249,7 +179,7 @@ def open_map(source: MapSource) -> BaseMap:
     if isinstance(source, BaseMap):
         return source
     if isinstance(source, Tensor) or str(source) in REAL_WORLDS:
-        return GridMap(*open_picture(source))
+        return BaseMap(*open_picture(source))
     path, suffix = Path(source), Path(source).suffix.lower()
     if re.match(r"[a-z]{2,}:/", str(source), re.IGNORECASE) or not path.exists():
         raise UsageError(
@@ -257,5 +187,5 @@ def open_map(source: MapSource) -> BaseMap:
             f"{str(source)!r}; {why_missing(source)}"
         )
     if path.is_dir() or suffix in KINDS:
-        return GridMap(*open_tiles(path))
-    return GridMap(*(open_raster if suffix in DRIVERS else open_picture)(path))
+        return BaseMap(*open_tiles(path))
+    return BaseMap(*(open_raster if suffix in DRIVERS else open_picture)(path))

@@ -185,10 +185,7 @@ def _photo_path(text: str, folder: Path, root: Path | None) -> Path:
 
 
 def photos_in(folder: str | Path) -> Iterator[Path]:
-    """List the photos of a folder and its folders, in order, but for hidden ones.
-
-    Those that are RAW files of a camera are counted in the log.
-    """
+    """List photos below a folder in order, but for hidden ones; the log counts RAW files."""
     raw = 0
     for path in sorted(Path(folder).rglob("*")):
         parts = path.relative_to(folder).parts
@@ -203,10 +200,7 @@ def photos_in(folder: str | Path) -> Iterator[Path]:
 
 
 def _find_columns(names: list[str], source: Path, *, needs_places: bool) -> list[int | None]:
-    """Find the numbers of the columns of id, image, latitude, longitude, and their references.
-
-    Where a table without places has other columns, they are told in the log.
-    """
+    """Find the columns of id, image, latitude, longitude, and the letters of the last two."""
     known = [plain(name) for name in names]
 
     def find(options: Sequence[str | None]) -> int | None:
@@ -234,10 +228,7 @@ def _find_columns(names: list[str], source: Path, *, needs_places: bool) -> list
 
 
 def to_location(lat_text: str, lon_text: str, references: Sequence[str] = ("", "")) -> Place:
-    """Read a location from two cells, None of two empty ones, or raise a ManifestError.
-
-    References, such as S and W, are of numbers without sign and letter.
-    """
+    """Read a location from cells and letters such as S and W, None of empty ones, or raise."""
     is_missing = [text.lower() in _MISSING for text in (lat_text, lon_text)]
     if all(is_missing):
         return None
@@ -262,10 +253,7 @@ _EXIFTOOL = re.compile(r"""([\d.]+) deg ([\d.]+)' ([\d.]+)" ?([NSEW])?""")
 
 
 def _degrees(text: str, reference: str, *, letters: str) -> float:
-    """Parse a number, or what exiftool writes without -n; a comma is a decimal one.
-
-    `letters` are the positive and the negative one of the axis.
-    """
+    """Parse a number, with a decimal comma too, or what exiftool writes; `letters` are as in NS."""
     is_letter = reference[:1].isalpha() and reference.lower() not in _MISSING
     letter = reference[:1].upper() if is_letter else ""
     parts = _EXIFTOOL.fullmatch(text)

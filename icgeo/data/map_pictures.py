@@ -19,6 +19,13 @@ MOST_PIXELS = 60_000_000
 LEAST_SIDE = 32
 """Height in pixels of the coarsest level."""
 
+Bounds = tuple[float, float, float, float]
+"""South, west, north, east in degrees; west > east crosses the antimeridian."""
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels of a level."""
+Picture = tuple[UInt8[Tensor, "3 height width"], Bool[Tensor, "height width"]]
+"""Colours, and where there are any."""
+
 
 @dataclass(frozen=True, eq=False)
 class PictureGrid:
@@ -45,9 +52,7 @@ class PictureGrid:
         (width, height), (lat, lon) = self.size, lat_lon.unbind(-1)
         return torch.stack(((lon + 180) / 360 * width, (90 - lat) / 180 * height), dim=-1)
 
-    def read(
-        self, level: int, box: tuple[int, int, int, int]
-    ) -> tuple[UInt8[Tensor, "3 h w"], Bool[Tensor, "h w"]]:
+    def read(self, level: int, box: Box) -> Picture:
         """Return the pixels of a box inside a level; all of them are known."""
         left, top, right, bottom = box
         part = torch.from_numpy(self.pyramid[level][top:bottom, left:right])
@@ -60,27 +65,10 @@ def level_size(size: tuple[int, int], level: int) -> tuple[int, int]:
     return width, height
 
 
-def levels_of(picture: Image.Image) -> tuple[UInt8[np.ndarray, "_ _ 3"], ...]:
-    """Return a picture at sizes each half of the one before, by the mean of what a pixel covers."""
-    size, levels = picture.size, [np.array(picture)]
-    while min(picture.size) > LEAST_SIDE:
-        picture = picture.resize(level_size(size, len(levels)), Image.Resampling.BOX)
-        levels.append(np.array(picture))
-    return tuple(levels)
-
-
 def open_picture(
     source: str | Path | Float[Tensor, "3 height width"],
 ) -> tuple[str, str, PictureGrid]:
-    """Open a picture of a whole planet: a name of a world, a file, or a world in [0, 1].
-
-    Returns:
-        its name, its fingerprint, and its pixels.
-
-    Raises:
-        UsageError: it is not twice as wide as high.
-        PhotoError: it cannot be read.
-    """
+    """Open a picture of a whole planet, of any source: name, fingerprint, pixels."""
     if isinstance(source, Tensor):
         if source.shape[-1] != 2 * source.shape[-2] or len(source) != 3:
             raise UsageError(
@@ -94,5 +82,9 @@ def open_picture(
     if picture.width * picture.height > MOST_PIXELS:
         height = int((MOST_PIXELS / 2) ** 0.5)
         picture = picture.resize((2 * height, height), Image.Resampling.BOX)
-    pyramid = levels_of(picture)
-    return name, blake2b(pyramid[0].tobytes(), digest_size=16).hexdigest(), PictureGrid(pyramid)
+    size, pyramid = picture.size, [np.array(picture)]
+    while min(picture.size) > LEAST_SIDE:
+        picture = picture.resize(level_size(size, len(pyramid)), Image.Resampling.BOX)
+        pyramid.append(np.array(picture))
+    fingerprint = blake2b(pyramid[0].tobytes(), digest_size=16).hexdigest()
+    return name, fingerprint, PictureGrid(tuple(pyramid))

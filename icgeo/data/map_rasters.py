@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from icgeo.config import UsageError, one_line, require
-from icgeo.data.map_pictures import level_size
+from icgeo.data.map_pictures import Bounds, Box, Picture, level_size
 from icgeo.sphere import wrap_longitude
 
 DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG", ".img": "HFA"}
@@ -37,10 +37,10 @@ CACHE_MEGABYTES = 64
 """Of GDAL, which takes a share of the machine's memory otherwise."""
 PERCENTILES = (2.0, 98.0)
 EARTH_RADIUS_M = 6_378_137.0
+Read = tuple[np.ndarray, Bool[np.ndarray, "h w"]]
+"""Values [bands, height, width], and where there are any."""
 LATTICE = 33
 """Rows and columns of places from which bounds are told."""
-
-Window = tuple[UInt8[Tensor, "3 h w"], Bool[Tensor, "h w"]]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ class RasterGrid:
     affine: tuple[float, float, float, float, float, float]
     """Pixels to the CRS: x = a column + b row + c, y = d column + e row + f."""
     bands: Bands
+    _kept: dict[int, Picture] = field(default_factory=dict, init=False, repr=False)
+    """Levels in memory."""
 
     @property
     def levels(self) -> int:
@@ -122,13 +124,15 @@ class RasterGrid:
         return abs(abs(a) * width - 360) < abs(a) / 2
 
     @cached_property
-    def bounds(self) -> tuple[float, float, float, float] | None:
+    def bounds(self) -> Bounds | None:
         """South, west, north, east in degrees; None is the whole sphere."""
         lat, lon = self.lattice.unbind(-1)
         south, north = max(float(lat.min()), -90.0), min(float(lat.max()), 90.0)
         west, east = float(lon.min()), float(lon.max())
         for pole in (-90.0, 90.0) if self.to_map is not None else ():
-            if self._holds(pole):
+            spot = torch.tensor([[pole, 0.0]], dtype=torch.float64)
+            column, row = self._to_pixels(spot)[0].tolist()
+            if 0 < column < self.size[0] and 0 < row < self.size[1]:
                 south, north = min(south, pole), max(north, pole)
                 west, east = -180.0, 180.0
         if self.is_round or east - west >= 360 - 1e-6:
@@ -138,18 +142,12 @@ class RasterGrid:
         edges = wrap_longitude(torch.tensor([west, east], dtype=torch.float64)).tolist()
         return south, edges[0], north, edges[1] if east != 180.0 else 180.0
 
-    def _holds(self, lat: float) -> bool:
-        column, row = self._to_pixels(torch.tensor([[lat, 0.0]], dtype=torch.float64))[0].tolist()
-        return 0 < column < self.size[0] and 0 < row < self.size[1]
-
     def to_pixels(self, lat_lon: Float[Tensor, "places 2"]) -> Float[Tensor, "places 2"]:
-        """Return column and row at the finest level, NaN outside of the bounds.
-
-        Far from where a projection is made for, it puts places of elsewhere on the map.
-        """
+        """Return column and row at the finest level, NaN outside of the bounds."""
         pixels = self._to_pixels(lat_lon)
         if self.bounds is None:
             return pixels
+        # far from where a projection is made for, it puts places of elsewhere on the map
         south, west, north, east = self.bounds
         lat, lon = lat_lon.unbind(-1)
         margin = 0.02 * (north - south)
@@ -171,7 +169,7 @@ class RasterGrid:
         determinant = a * e - b * d
         return torch.stack((e * x - b * y, a * y - d * x), dim=-1) / determinant
 
-    def read(self, level: int, box: tuple[int, int, int, int]) -> Window:
+    def read(self, level: int, box: Box) -> Picture:
         """Read the pixels of a box inside a level."""
         (wide, high), (left, top, right, bottom) = level_size(self.size, level), box
         if max(wide, high) <= OVERVIEW_SIDE:
@@ -183,7 +181,7 @@ class RasterGrid:
             values, known = read_window(raster, self.bands, area, (bottom - top, right - left))
         return self.bands.to_colours(values), torch.from_numpy(known)
 
-    def _coarse(self, level: int) -> Window:
+    def _coarse(self, level: int) -> Picture:
         """Return a level that is kept in memory, whole; it is made of the next finer one."""
         if level in self._kept:
             return self._kept[level]
@@ -200,18 +198,10 @@ class RasterGrid:
             self._kept[level] = colours, mean[3] >= 0.5
         return self._kept[level]
 
-    @cached_property
-    def _kept(self) -> dict[int, Window]:
-        return {}
-
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """Open a raster; anew each time, for none can be shared by threads.
-
-    Raises:
-        UsageError: GDAL cannot read it.
-    """
+    """Open a raster; anew each time, for none can be shared by threads."""
     rasterio = require("rasterio", "a map in GeoTIFF", "map")
     try:
         with (
@@ -230,11 +220,8 @@ def opened(path: Path) -> Iterator[Any]:
 
 def read_window(
     raster: Any, bands: Bands, area: tuple[float, float, float, float], shape: tuple[int, int]
-) -> tuple[np.ndarray, Bool[np.ndarray, "h w"]]:
-    """Read an area (left, top, right, bottom in pixels) at a size, and where it has data.
-
-    Pixels are means of what they cover, from the overviews of the file where it has some.
-    """
+) -> Read:
+    """Read an area (left, top, right, bottom) at a size, averaged, and where it has data."""
     from rasterio.enums import Resampling
     from rasterio.windows import Window as Area
 
@@ -248,9 +235,7 @@ def read_window(
     return values, known & np.isfinite(values).all(0)
 
 
-def read_strips(
-    raster: Any, bands: Bands, shape: tuple[int, int]
-) -> tuple[np.ndarray, Bool[np.ndarray, "h w"]]:
+def read_strips(raster: Any, bands: Bands, shape: tuple[int, int]) -> Read:
     """Read a whole raster at a size, some rows at a time, so that memory stays small."""
     high, wide = shape
     down = raster.height / high
@@ -331,11 +316,7 @@ def _reference(raster: Any) -> tuple[Any, tuple[float, ...]]:
 
 
 def open_raster(path: Path) -> tuple[str, str, RasterGrid]:
-    """Open a raster file: its name, its fingerprint, and its pixels.
-
-    Raises:
-        UsageError: rasterio is missing; GDAL cannot read it; no CRS, a wrong one, no data.
-    """
+    """Open a raster file: its name, its fingerprint, and its pixels."""
     with opened(path) as raster:
         transformer, affine = _reference(raster)
         bands = _choose_bands(raster)
@@ -346,10 +327,7 @@ def open_raster(path: Path) -> tuple[str, str, RasterGrid]:
 
 
 def file_fingerprint(path: Path, *, with_time: bool = True) -> str:
-    """Return a key of a file that may be too large to read: size, time, its beginning and end.
-
-    Without the time a copy of the file has the same key.
-    """
+    """Return a key of a file of any size: by size, time if asked for, beginning and end."""
     state = path.stat()
     when = f" {state.st_mtime_ns}" if with_time else ""
     digest = blake2b(f"{state.st_size}{when}".encode(), digest_size=16)

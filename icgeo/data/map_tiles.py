@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
 from icgeo.config import UsageError, one_line, require
+from icgeo.data.map_pictures import Bounds, Box, Picture
 from icgeo.data.map_rasters import file_fingerprint
 
 KINDS = {".pmtiles": "an archive of PMTiles, version 3,", ".mbtiles": "a database of MBTiles"}
@@ -31,32 +32,6 @@ TILES_KEPT = 128
 """Decoded, in memory: 32 MB of 256 pixels."""
 MERCATOR_LATITUDE = 85.0511287798066
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif")
-
-Bounds = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class TileStore:
-    """Tiles somewhere: which there are, and how one is read."""
-
-    path: Path
-    zooms: tuple[int, int]
-    """The least and the largest zoom."""
-    bounds: Bounds
-    """South, west, north, east in degrees."""
-    side: int
-    """Side of a tile in pixels."""
-    read: Callable[[int, int, int], bytes | None]
-    """Gives the picture file of a tile of a zoom, column and row, if it is there."""
-
-    def get(self, zoom: int, x: int, y: int) -> bytes | None:
-        """Return the picture file of a tile, if it is there.
-
-        Raises:
-            UsageError: what was opened can no longer be read.
-        """
-        with _told(self.path):
-            return self.read(zoom, x, y)
 
 
 @contextmanager
@@ -73,7 +48,80 @@ def _told(path: Path) -> Iterator[None]:
         ) from error
 
 
-def open_pmtiles(path: Path) -> TileStore:
+@dataclass(frozen=True, eq=False)
+class TileGrid:
+    """The levels of tiles; below the least zoom they are made of its tiles."""
+
+    path: Path
+    zooms: tuple[int, int]
+    """The least and the largest zoom."""
+    bounds: Bounds
+    side: int
+    """Side of a tile in pixels."""
+    content: Callable[[int, int, int], bytes | None]
+    """Gives the picture file of a tile of a zoom, column and row, if it is there."""
+    is_round: bool = True
+    """It is a map of the whole world, with gaps."""
+
+    @cached_property
+    def _tile(self) -> Any:
+        return lru_cache(maxsize=TILES_KEPT)(self._decode)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the finest level in pixels, of the whole world."""
+        side = self.side * 2 ** self.zooms[1]
+        return side, side
+
+    @property
+    def levels(self) -> int:
+        """Number of levels."""
+        least, most = self.zooms
+        return 1 + most - least + int(math.log2(self.side))
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """A place in its middle: latitude, longitude."""
+        south, west, north, east = self.bounds
+        return (south + north) / 2, west + ((east - west) % 360 or 360) / 2
+
+    def to_pixels(self, lat_lon: Float[Tensor, "places 2"]) -> Float[Tensor, "places 2"]:
+        """Return column and row at the finest level, NaN beyond the end of Web Mercator."""
+        (size, _), (lat, lon) = self.size, lat_lon.unbind(-1)
+        north = torch.atanh(torch.sin(torch.deg2rad(lat))) / math.pi
+        row = torch.where(lat.abs() <= MERCATOR_LATITUDE, (1 - north) / 2 * size, torch.nan)
+        return torch.stack(((lon + 180) / 360 * size, row), dim=-1)
+
+    def read(self, level: int, box: Box) -> Picture:
+        """Read the pixels of a box inside a level."""
+        left, top, right, bottom = box
+        least, most = self.zooms
+        zoom = max(most - level, least)
+        side = self.side >> (level - (most - zoom))
+        pixels = np.zeros((bottom - top, right - left, 4), np.uint8)
+        for x in range(left // side, -(-right // side)):
+            for y in range(top // side, -(-bottom // side)):
+                if (tile := self._tile(zoom, x, y, side)) is not None:
+                    # where the tile lies in the box, cut off at its edges
+                    row, column = y * side - top, x * side - left
+                    part = tile[max(0, -row) :, max(0, -column) :]
+                    place = pixels[max(0, row) :, max(0, column) :][: len(part), : part.shape[1]]
+                    place[...] = part[: len(place), : place.shape[1]]
+        known = torch.from_numpy(pixels[..., 3] >= 128)
+        return rearrange(torch.from_numpy(pixels[..., :3].copy()), "h w c -> c h w"), known
+
+    def _decode(
+        self, zoom: int, x: int, y: int, side: int
+    ) -> UInt8[np.ndarray, "side side 4"] | None:
+        with _told(self.path):
+            content = self.content(zoom, x, y)
+        if content is None:
+            return None
+        tile = decode_tile(content, f"{zoom}/{x}/{y}")
+        return np.array(tile.resize((side, side), Image.Resampling.BOX))
+
+
+def open_pmtiles(path: Path) -> TileGrid:
     """Open an archive of one file (PMTiles, version 3), through the package pmtiles."""
     require("pmtiles", "a map in PMTiles", "map")
     from pmtiles.reader import Reader, all_tiles
@@ -91,10 +139,10 @@ def open_pmtiles(path: Path) -> TileStore:
     names = ("min_lat_e7", "min_lon_e7", "max_lat_e7", "max_lon_e7")
     south, west, north, east = (header[name] / 1e7 for name in names)
     zooms = header["min_zoom"], header["max_zoom"]
-    return TileStore(path, zooms, (south, west, north, east), tile_side(tile, path), reader.get)
+    return TileGrid(path, zooms, (south, west, north, east), tile_side(tile, path), reader.get)
 
 
-def open_mbtiles(path: Path) -> TileStore:
+def open_mbtiles(path: Path) -> TileGrid:
     """Open a database of SQLite (MBTiles 1.3), whose rows count from the south."""
 
     def first(query: str, *values: int) -> Any:
@@ -121,14 +169,11 @@ def open_mbtiles(path: Path) -> TileStore:
         row = first(of_one, zoom, x, 2**zoom - 1 - y)
         return row and row[0]
 
-    return TileStore(path, (least, most), bounds, tile_side(tile, path), read)
+    return TileGrid(path, (least, most), bounds, tile_side(tile, path), read)
 
 
-def open_folder(path: Path) -> TileStore:
-    """Open a folder of files z/x/y, as servers of tiles have them.
-
-    Rows count from the south where there is the tilemapresource.xml of gdal2tiles.
-    """
+def open_folder(path: Path) -> TileGrid:
+    """Open a folder of files z/x/y; its rows count from the south if gdal2tiles wrote it."""
     zooms = sorted(int(one.name) for one in path.iterdir() if one.name.isdigit())
     tiles = [
         tile
@@ -153,7 +198,7 @@ def open_folder(path: Path) -> TileStore:
     rows = [row_of(zooms[-1], int(tile.stem)) for tile in tiles]
     bounds = tile_bounds(zooms[-1], min(columns), min(rows), max(columns), max(rows))
     side = tile_side(tiles[0].read_bytes(), path)
-    return TileStore(path, (zooms[0], zooms[-1]), bounds, side, read)
+    return TileGrid(path, (zooms[0], zooms[-1]), bounds, side, read)
 
 
 def tile_bounds(zoom: int, left: int, top: int, right: int, bottom: int) -> Bounds:
@@ -164,81 +209,6 @@ def tile_bounds(zoom: int, left: int, top: int, right: int, bottom: int) -> Boun
         for row in (top, bottom + 1)
     )
     return south, left / count * 360 - 180, north, (right + 1) / count * 360 - 180
-
-
-@dataclass(frozen=True, eq=False)
-class TileGrid:
-    """The levels of tiles; below the least zoom they are made of its tiles."""
-
-    store: TileStore
-
-    @cached_property
-    def _tile(self) -> Any:
-        return lru_cache(maxsize=TILES_KEPT)(self._decode)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the finest level in pixels, of the whole world."""
-        side = self.store.side * 2 ** self.store.zooms[1]
-        return side, side
-
-    @property
-    def levels(self) -> int:
-        """Number of levels."""
-        least, most = self.store.zooms
-        return 1 + most - least + int(math.log2(self.store.side))
-
-    @property
-    def is_round(self) -> bool:
-        """Whether its last column touches its first: it is a map of the whole world, with gaps."""
-        return True
-
-    @property
-    def middle(self) -> tuple[float, float]:
-        """A place in its middle: latitude, longitude."""
-        south, west, north, east = self.bounds
-        return (south + north) / 2, west + ((east - west) % 360 or 360) / 2
-
-    @property
-    def bounds(self) -> Bounds:
-        """South, west, north, east in degrees."""
-        return self.store.bounds
-
-    def to_pixels(self, lat_lon: Float[Tensor, "places 2"]) -> Float[Tensor, "places 2"]:
-        """Return column and row at the finest level, NaN beyond the end of Web Mercator."""
-        (size, _), (lat, lon) = self.size, lat_lon.unbind(-1)
-        north = torch.atanh(torch.sin(torch.deg2rad(lat))) / math.pi
-        row = torch.where(lat.abs() <= MERCATOR_LATITUDE, (1 - north) / 2 * size, torch.nan)
-        return torch.stack(((lon + 180) / 360 * size, row), dim=-1)
-
-    def read(
-        self, level: int, box: tuple[int, int, int, int]
-    ) -> tuple[UInt8[Tensor, "3 h w"], Bool[Tensor, "h w"]]:
-        """Read the pixels of a box inside a level."""
-        left, top, right, bottom = box
-        least, most = self.store.zooms
-        zoom = max(most - level, least)
-        side = self.store.side >> (level - (most - zoom))
-        pixels = np.zeros((bottom - top, right - left, 4), np.uint8)
-        for x in range(left // side, -(-right // side)):
-            for y in range(top // side, -(-bottom // side)):
-                if (tile := self._tile(zoom, x, y, side)) is not None:
-                    # where the tile lies in the box, cut off at its edges
-                    row, column = y * side - top, x * side - left
-                    part = tile[max(0, -row) :, max(0, -column) :]
-                    place = pixels[max(0, row) :, max(0, column) :][: len(part), : part.shape[1]]
-                    place[...] = part[: len(place), : place.shape[1]]
-        known = torch.from_numpy(pixels[..., 3] >= 128)
-        return rearrange(torch.from_numpy(pixels[..., :3].copy()), "h w c -> c h w"), known
-
-    def _decode(
-        self, zoom: int, x: int, y: int, side: int
-    ) -> UInt8[np.ndarray, "side side 4"] | None:
-        content = self.store.get(zoom, x, y)
-        if content is None:
-            return None
-        tile = decode_tile(content, f"{zoom}/{x}/{y}")
-        return np.array(tile.resize((side, side), Image.Resampling.BOX))
 
 
 def tile_side(content: bytes, path: Path) -> int:
@@ -262,18 +232,14 @@ def decode_tile(content: bytes, name: str) -> Image.Image:
 
 
 def open_tiles(path: Path) -> tuple[str, str, TileGrid]:
-    """Open an archive or a folder of tiles: its name, its fingerprint, and its pixels.
-
-    Raises:
-        UsageError: no tiles, tiles of no pictures, a damaged archive; pmtiles is missing.
-    """
+    """Open an archive or a folder of tiles: its name, its fingerprint, and its pixels."""
     if path.is_dir():
         states = [
             (str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns)
             for p in sorted(path.rglob("*.*"))
         ]
         fingerprint = blake2b(json.dumps(states).encode(), digest_size=16).hexdigest()
-        return path.stem, fingerprint, TileGrid(open_folder(path))
+        return path.stem, fingerprint, open_folder(path)
     with _told(path):
-        store = (open_pmtiles if path.suffix.lower() == ".pmtiles" else open_mbtiles)(path)
-    return path.stem, file_fingerprint(path), TileGrid(store)
+        grid = (open_pmtiles if path.suffix.lower() == ".pmtiles" else open_mbtiles)(path)
+    return path.stem, file_fingerprint(path), grid

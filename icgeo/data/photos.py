@@ -153,11 +153,7 @@ def as_photo(source: Any) -> Photo:
 
 
 def content_key(photo: Photo) -> str:
-    """Tell photos apart by their content, files by their path, time and size: equal is the same.
-
-    Raises:
-        PhotoError: a picture that cannot be decoded, or what is no photo.
-    """
+    """Return a key that is the same for equal content, of files by path, time and size."""
     photo = as_photo(photo)
     with _explained(photo):
         photo = _file_of_unread(photo) or photo
@@ -345,11 +341,8 @@ def _tiff(stream: _Stream, name: str) -> TiffImageFile:
 
 
 def _identify(stream: _Stream, max_pixels: int) -> Image.Image:
-    """Read the header of a photo, as `PIL.Image.open`, but with a limit on pixels of its own.
-
-    Pillow's is a setting of the whole process. Of a file with several JPEGs only the first counts.
-    """
-    Image.init()
+    """Read the header of a photo, as `PIL.Image.open`, with a limit on pixels of its own."""
+    Image.init()  # not `open`, whose limit is a setting of the whole process
     if "HEIF" not in Image.OPEN and find_spec("pillow_heif"):
         import_module("pillow_heif").register_heif_opener()
     prefix = stream.read(16)
@@ -379,10 +372,7 @@ def _identify(stream: _Stream, max_pixels: int) -> Image.Image:
 
 
 def _png(stream: _Stream, name: str) -> PngImageFile:
-    """Open a PNG, without its text and profile where they are so large that Pillow refuses it.
-
-    Its limit is a setting of the whole process.
-    """
+    """Open a PNG, without its text and profile where they are so large that Pillow refuses it."""
     try:
         return PngImageFile(stream, name)
     except ValueError:

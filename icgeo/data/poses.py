@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 
 from icgeo import sphere
 
+Each = Float[Tensor, " warps"]
 Chosen = Int[Tensor, "*_"] | Bool[Tensor, "*_"] | slice
 
 
@@ -68,10 +69,7 @@ class Poses:
         return torch.stack((right, down), dim=-1) / (ahead * self.tangent[:, None])[..., None]
 
     def warped(self, warp: Float[Tensor, "views 2 3"]) -> "Poses":
-        """Return the poses of views whose places lie in these as affine warps say.
-
-        To first order around the new centres, by a similarity: what is left is of second order.
-        """
+        """Return poses of views that lie in these by affine warps, to first order."""
         step = 1e-3
         corners = torch.tensor([[0.0, 0, 1], [step, 0, 1], [0, step, 1]], dtype=self.xyz.dtype)
         centre, right, down = self.rays(corners @ warp.mT).unbind(1)
@@ -95,9 +93,7 @@ class Poses:
 
 
 def similarities(
-    shift: Float[Tensor, "warps 2"],
-    scale: Float[Tensor, " warps"],
-    turn_deg: Float[Tensor, " warps"],
+    shift: Float[Tensor, "warps 2"], scale: Each, turn_deg: Each
 ) -> Float[Tensor, "warps 2 3"]:
     """Return warps that turn clockwise, scale, then shift."""
     cos, sin = (scale * f(torch.deg2rad(turn_deg)) for f in (torch.cos, torch.sin))

@@ -71,11 +71,7 @@ def plain(name: object) -> str:
 
 
 def place_columns(names: Iterable[str]) -> list[str | None]:
-    """Find the plain names of latitude and longitude, of one naming, and of the letters of each.
-
-    Raises:
-        TableError: there are several, of which none is named as one of the other axis.
-    """
+    """Find the plain names of latitude and longitude, of one naming, and of the letters of each."""
     known = {*names}
     lats, lons = (
         [name for name in columns if name in known]
@@ -105,11 +101,7 @@ def quoted(value: object) -> str:
 
 
 def read_rows(path: Path) -> Rows:
-    """Read the header and the rows of a table, its format told by how it begins.
-
-    Raises:
-        TableError: another format, or one that is broken.
-    """
+    """Read the header and the rows of a table, its format told by how it begins."""
     if not path.is_file():
         raise TableError("expected a table, got a pipe or a device; save it to a file first")
     with path.open("rb") as stream:
@@ -144,10 +136,7 @@ def read_rows(path: Path) -> Rows:
 
 
 def _csv_rows(path: Path) -> Rows:
-    """Read cells between the most frequent of the delimiters in the header.
-
-    Between tabs quotes are letters where they do not enclose cells, as in exports of GBIF.
-    """
+    """Read cells between the header's delimiter; between tabs, bare quotes are letters (GBIF)."""
     with path.open(encoding="utf-8-sig", newline="") as stream:
         header = re.sub(r'"[^"]*"', "", stream.readline())
         delimiter = max(",;\t", key=header.count)
@@ -313,10 +302,7 @@ _TRACKS = ("routes", "tracks", "route_points", "track_points")
 
 
 def _with_places(frame: Any, path: Path) -> Any:
-    """Put latitude and longitude of points beside the other columns, if these do not tell them.
-
-    Lines and areas, which tell no photo, are left out and counted in the log.
-    """
+    """Put latitude and longitude of points, not of lines or areas, beside the other columns."""
     if not hasattr(frame, "to_crs"):  # a table in a GeoPackage, without geometry
         return frame
     columns = frame.drop(columns=frame.geometry.name)

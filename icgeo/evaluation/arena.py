@@ -78,7 +78,13 @@ def ratings(
     np.add.at(wins, (photo, first, second), table["score"])
     np.add.at(wins, (photo, second, first), 1 - table["score"])
     total = wins.sum(0)
-    _check_connected(total, names)
+    count, part = connected_components(total + total.T > 0, directed=False)
+    if count > 1:
+        groups = [[n for n, at in zip(names, part, strict=True) if at == i] for i in range(count)]
+        raise ValueError(
+            f"expected votes that compare all locators, got {count} groups that meet in none: "
+            f"{groups}; add votes between them"
+        )
     generator = generator or np.random.default_rng(0)
     counts = generator.multinomial(photos, np.full(photos, 1 / photos), resamples)
     rating = bradley_terry(total)
@@ -117,21 +123,8 @@ def bradley_terry(
     return points - points.mean(-1, keepdims=True) + START
 
 
-def _check_connected(wins: Float[np.ndarray, "players players"], names: Sequence[str]) -> None:
-    count, part = connected_components(wins + wins.T > 0, directed=False)
-    if count > 1:
-        groups = [[n for n, at in zip(names, part, strict=True) if at == i] for i in range(count)]
-        raise ValueError(
-            f"expected votes that compare all locators, got {count} groups that meet in none: "
-            f"{groups}; add votes between them"
-        )
-
-
 def automatic_votes(rows: DataFrame, *, tie_km: float = TIE_KM) -> Iterator[Vote]:
-    """Let the nearer answer win, for each query and number of shots and each two locators.
-
-    A query without an answer counts as a guess, 10,008 km off, as in all scores.
-    """
+    """Let the nearer answer to each query and shots win; none counts as a guess, 10,008 km off."""
     known = rows[rows["true_lat"].notna() & rows["error"].isna()]
     known = known.assign(distance_km=known["distance_km"].fillna(GUESS_KM))
     for photo, shots, answers in by_query(known):
@@ -149,14 +142,7 @@ def by_query(rows: DataFrame) -> Iterator[tuple[str, int, list[Any]]]:
 
 
 def read_runs(folders: Iterable[str | Path]) -> DataFrame:
-    """Read the rows of run folders as one frame.
-
-    A locator of several folders is told apart by the folder: "folder: locator", with the whole
-    path where folders have the same name.
-
-    Raises:
-        ValueError: a folder without rows.
-    """
+    """Read rows of run folders; one locator of several folders becomes "folder: locator"."""
     frames = {Path(folder): read_rows(Path(folder)) for folder in folders}
     for folder, frame in frames.items():
         if frame.empty:
@@ -173,11 +159,7 @@ def read_runs(folders: Iterable[str | Path]) -> DataFrame:
 
 
 def read_votes(path: str | Path) -> list[Vote]:
-    """Read votes from JSON lines; a line that a kill has torn is passed over.
-
-    Raises:
-        ValueError: a line that is no vote.
-    """
+    """Read votes from JSON lines; a line that a kill has torn is passed over."""
     votes = []
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), start=1):
         try:
@@ -197,10 +179,8 @@ def add_vote(path: str | Path, vote: Vote) -> None:
 def ratings_table(table: DataFrame) -> str:
     """Write ratings as a table of Markdown."""
     rows: list[Any] = table.to_dict("records")
-    lines = [
-        "| | locator | rating | 95 % interval | wins | votes |",
-        "|---:|---|---:|---:|---:|---:|",
-    ]
+    lines = ["| | locator | rating | 95 % interval | wins | votes |"]
+    lines += ["|---:|---|---:|---:|---:|---:|"]
     lines += [
         f"| {i} | {row['locator']} | {row['rating']:.0f} | {row['low']:.0f} to {row['high']:.0f} "
         f"| {row['wins']:g} | {row['votes']} |"

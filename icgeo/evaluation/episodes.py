@@ -134,10 +134,8 @@ def world_episode(
     else:
         views = world_views(world, picture, queries, seeded_generator(episode, "queries"))
     known = world_views(world, picture, shots, seeded_generator(episode, "examples"))
-    located = [
-        Query(f"{episode}/{index}", *view, seconds=60.0 * index if is_clip else None)
-        for index, view in enumerate(views)
-    ]
+    seconds = [60.0 * index if is_clip else None for index in range(len(views))]
+    located = [Query(f"{episode}/{i}", *view, seconds=seconds[i]) for i, view in enumerate(views)]
     examples = [Example(image, *lat_lon) for image, lat_lon in known]
     return Episode(episode, name, examples, located, (255 * picture).round().to(torch.uint8))
 
@@ -222,10 +220,7 @@ def benchmark_queries(benchmark: Iterable[BenchmarkRecord]) -> Iterator[Query]:
 def benchmark_episodes(
     benchmark: OpenBenchmark, examples: Sequence[Example] = (), *, chunk: int = 100_000
 ) -> Iterator[Episode]:
-    """Take the photos of a benchmark, `chunk` at a time.
-
-    All of its episodes have one id and the same examples, so that rows do not depend on `chunk`.
-    """
+    """Take photos of a benchmark, `chunk` at a time, as episodes of one id and examples."""
     queries = benchmark_queries(benchmark)
     while part := list(islice(queries, chunk)):
         yield Episode(f"{benchmark.name}-{benchmark.split}", benchmark.name, examples, part)
@@ -236,10 +231,8 @@ def video_episode(
 ) -> Episode:
     """Take frames of a video; one that cannot be read is a `UsageError`."""
     images, times = read_video(video, every_seconds=every_seconds)
-    frames = [
-        Query(f"{seconds:.2f} s", image, source=str(video), seconds=seconds)
-        for image, seconds in zip(images, times, strict=True)
-    ]
+    pairs = zip(images, times, strict=True)
+    frames = [Query(f"{t:.2f} s", image, source=str(video), seconds=t) for image, t in pairs]
     return Episode(str(video), PHOTOS, examples, frames)
 
 

@@ -24,6 +24,8 @@ from icgeo.evaluation.run import Order, batches, finish, locate, read
 from icgeo.options import SHOTS
 from icgeo.prediction import Locator
 
+Openers = Callable[[], Sequence[Locator]]
+
 
 @dataclass(frozen=True)
 class Actors:
@@ -45,11 +47,7 @@ class Actors:
 
 @contextmanager
 def local_ray(*, cpus: int = 2, object_store_mb: int = 256) -> Iterator[None]:
-    """Run Ray on this machine alone: offline, without dashboard and reports of usage.
-
-    Raises:
-        UsageError: Ray is not installed.
-    """
+    """Run Ray, if it is installed, on this machine alone: offline, without reports of usage."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray = require("ray", "an evaluation on Ray", "ray")
     quiet = {"include_dashboard": False, "log_to_driver": False}
@@ -61,7 +59,7 @@ def local_ray(*, cpus: int = 2, object_store_mb: int = 256) -> Iterator[None]:
 
 
 def evaluate_on_ray(
-    open_locators: Callable[[], Sequence[Locator]],
+    open_locators: Openers,
     episodes: Sequence[Stream],
     *,
     folder: Path,
@@ -106,11 +104,7 @@ class _Actor:
     """A model in a process of its own."""
 
     def __init__(
-        self,
-        open_locators: Callable[[], Sequence[Locator]],
-        episodes: Sequence[Stream],
-        folder: Path,
-        pool: Actors,
+        self, open_locators: Openers, episodes: Sequence[Stream], folder: Path, pool: Actors
     ) -> None:
         self.runs = list(zip(open_locators(), episodes, strict=True))
         self.file = RowFile(folder / f"predictions-{uuid4().hex}.jsonl")

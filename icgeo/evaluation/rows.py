@@ -80,11 +80,7 @@ class RowFile:
     """Rows in a file of JSON lines, which survives a kill at any time; one process writes it."""
 
     def __init__(self, path: Path) -> None:
-        """Read the rows of an earlier start, and cut off a last line that is torn.
-
-        Raises:
-            ValueError: a line that is no row.
-        """
+        """Read the rows of an earlier start, and cut off a last line that is torn."""
         self.path = path
         path.touch()
         whole, rows = _read(path)
@@ -108,19 +104,12 @@ def known_rows(folder: Path) -> dict[Key, Row]:
 
 
 def read_rows(folder: Path) -> DataFrame:
-    """Read the rows of a run folder as one frame, as `to_frame` lays it out.
-
-    Raises:
-        ValueError: a line that is no row.
-    """
+    """Read the rows of a run folder as `to_frame` lays them out; other lines raise ValueError."""
     return to_frame(known_rows(folder).values())
 
 
 def to_frame(rows: Iterable[Row]) -> DataFrame:
-    """Lay out rows as a frame whose columns are the fields of `Row`.
-
-    Numbers that are not known are NaN, text is None, `located` is pandas' own NA.
-    """
+    """Lay out rows as a frame: NaN for unknown numbers, None for text, NA for `located`."""
     types = {field.name: DTYPES[field.type] for field in fields(Row)}
     return DataFrame(map(vars, rows), columns=[*types], dtype=object).astype(types)
 

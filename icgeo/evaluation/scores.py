@@ -54,20 +54,19 @@ class Metric:
         known = ~values.isnan()
         if not known.any():
             return intervals.Interval(math.nan, math.nan, math.nan)
-        clusters, seeded = _clusters(rows[known.numpy()]), torch.Generator().manual_seed(0)
-        how: dict[str, Any] = {"statistic": self.statistic, "clusters": clusters}
-        how |= {"resamples": resamples, "generator": seeded}
+        how = self.bootstrap(rows[known.numpy()], resamples)
         return intervals.bootstrap_interval(values[known], **how)
+
+    def bootstrap(self, rows: DataFrame, resamples: int) -> dict[str, Any]:
+        """Return the options of a bootstrap over the episodes of rows; of one over its queries."""
+        clusters = list(rows.episode) if rows.episode.nunique() > 1 else None
+        how: dict[str, Any] = {"statistic": self.statistic, "clusters": clusters}
+        return how | {"resamples": resamples, "generator": torch.Generator().manual_seed(0)}
 
 
 def distances(rows: DataFrame) -> "Series[float]":
     """Return errors in km of rows whose truth is known; without an answer that of a guess."""
     return rows.distance_km.fillna(GUESS_KM)
-
-
-def _clusters(rows: DataFrame) -> Sequence[str] | None:
-    """Return the episodes; of one episode nothing is known but how its queries differ."""
-    return list(rows.episode) if rows.episode.nunique() > 1 else None
 
 
 def _within(km: float) -> Metric:
@@ -144,10 +143,8 @@ def compare(
             record = dict(zip((*by, "locator"), (*key, locator), strict=True))
             for name in metrics:
                 metric = METRICS[name]
-                how: dict[str, Any] = {"statistic": metric.statistic, "clusters": _clusters(part)}
-                how |= {"resamples": resamples, "generator": torch.Generator().manual_seed(0)}
                 pair = metric.column(part), metric.column(other)
-                interval = intervals.paired_bootstrap(*pair, **how)
+                interval = intervals.paired_bootstrap(*pair, **metric.bootstrap(part, resamples))
                 record |= {name: metric(part), f"{name}_difference": interval.estimate}
                 record |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
             records.append(record)

@@ -23,6 +23,7 @@ from torch import Tensor
 from icgeo.sphere import EARTH_RADIUS_KM, Values, angle, as_lat_lon, as_tensor, to_xyz
 from icgeo.sphere.best_point import GEOSCORE_SCALE_KM
 
+Numbers = ArrayLike | Tensor
 THRESHOLDS_KM = (1.0, 25.0, 200.0, 750.0, 2500.0)
 """Street, city, region, country and continent (Hays and Efros 2008, as in all that followed)."""
 
@@ -64,7 +65,7 @@ class Summary:
 
 
 def as_numbers(
-    values: ArrayLike | Tensor, name: str, *, low: float = -math.inf, high: float = math.inf
+    values: Numbers, name: str, *, low: float = -math.inf, high: float = math.inf
 ) -> Float[Tensor, "..."]:
     """Return numbers in [low, high] as float64."""
     numbers = as_tensor(values).double()
@@ -78,7 +79,7 @@ def as_numbers(
     return numbers
 
 
-def as_column(values: ArrayLike | Tensor, name: str, **bounds: float) -> Float[Tensor, "rows"]:
+def as_column(values: Numbers, name: str, **bounds: float) -> Float[Tensor, "rows"]:
     """Return one number within bounds, as of `as_numbers`, for each of at least one query."""
     numbers = as_numbers(values, name, **bounds)
     check_rows(numbers, 1, f"one {name}")
@@ -122,11 +123,7 @@ def _protocol(name: str) -> Protocol:
 def distances(
     predicted: Values, truth: Values, *, protocol: str = "osv5m"
 ) -> Float[Tensor, "rows"]:
-    """Return the errors of predictions in km; infinite where both coordinates are NaN, no answer.
-
-    Raises:
-        ValueError: no row, columns of different lengths, a truth that is not a location.
-    """
+    """Return the errors of predictions in km; infinite where both coordinates are NaN."""
     lat_lon, known = as_answers(predicted, "prediction")
     true = as_locations(truth, "truth")
     check_same_rows(len(true), len(lat_lon), "predictions")
@@ -140,15 +137,13 @@ def distances(
     return torch.where(known, km, math.inf)
 
 
-def geoscore(distance_km: ArrayLike | Tensor, *, protocol: str = "osv5m") -> Float[Tensor, "..."]:
+def geoscore(distance_km: Numbers, *, protocol: str = "osv5m") -> Float[Tensor, "..."]:
     """Score answers from 0 to 5000: `5000 exp(-d / 1492.7)` (Haas et al. 2024, as in OSV-5M)."""
     score = 5000 * torch.exp(-as_numbers(distance_km, "distance_km", low=0) / GEOSCORE_SCALE_KM)
     return score.round() if _protocol(protocol).rounded else score
 
 
-def accuracy_within(
-    distance_km: ArrayLike | Tensor, km: float, *, protocol: str = "osv5m"
-) -> float:
+def accuracy_within(distance_km: Numbers, km: float, *, protocol: str = "osv5m") -> float:
     """Return the fraction of queries closer than `km`, strictly but for the protocol "geoclip"."""
     if not 0 < km < math.inf:
         raise ValueError(f"expected a threshold in km, positive and finite, got {km:g}")
@@ -156,17 +151,17 @@ def accuracy_within(
     return within(as_column(distance_km, "distance_km", low=0), km).double().mean().item()
 
 
-def mean_error(distance_km: ArrayLike | Tensor) -> float:
+def mean_error(distance_km: Numbers) -> float:
     """Return the mean error in km; infinite if any query has no answer."""
     return as_column(distance_km, "distance_km", low=0).mean().item()
 
 
-def median_error(distance_km: ArrayLike | Tensor) -> float:
+def median_error(distance_km: Numbers) -> float:
     """Return the median error in km, midway between the middle two; infinite without answers."""
     return float(np.median(as_column(distance_km, "distance_km", low=0).cpu()))
 
 
-def summarise(distance_km: ArrayLike | Tensor, *, protocol: str = "osv5m") -> Summary:
+def summarise(distance_km: Numbers, *, protocol: str = "osv5m") -> Summary:
     """Summarise the errors of queries as one row of a table."""
     within = partial(accuracy_within, distance_km, protocol=protocol)
     return Summary(
@@ -179,12 +174,9 @@ def summarise(distance_km: ArrayLike | Tensor, *, protocol: str = "osv5m") -> Su
 
 
 def errors_by_group(
-    distance_km: ArrayLike | Tensor, labels: Any, *, protocol: str = "osv5m"
+    distance_km: Numbers, labels: Any, *, protocol: str = "osv5m"
 ) -> dict[str, Summary]:
-    """Summarise the queries of each label, such as the continents of their truths, in their order.
-
-    Queries without a label are in no group.
-    """
+    """Summarise the queries of each label, such as a continent, in order, if they have one."""
     distance = Series(as_column(distance_km, "distance_km", low=0).numpy())
     label = Series(labels).to_numpy(dtype=object)
     check_same_rows(len(distance), len(label), "labels")
@@ -195,10 +187,7 @@ def errors_by_group(
 def training_counts(
     lat_lon: Values, training: Values, *, radius_km: float = 100.0
 ) -> Int[np.ndarray, "rows"]:
-    """Count the training photos within `radius_km` of each location, on the sphere.
-
-    Both [rows, 2] in degrees; the boundary is inside.
-    """
+    """Count training photos up to `radius_km` from places; both are [rows, 2] in degrees."""
     if not 0 < radius_km < np.pi * EARTH_RADIUS_KM:
         raise ValueError(f"expected a radius_km above 0, under half way around, got {radius_km:g}")
     queries = to_xyz(as_locations(lat_lon, "location")).numpy()
@@ -208,16 +197,9 @@ def training_counts(
 
 
 def errors_by_training_density(
-    distance_km: ArrayLike | Tensor,
-    counts: ArrayLike | Tensor,
-    *,
-    bins: int = 4,
-    protocol: str = "osv5m",
+    distance_km: Numbers, counts: Numbers, *, bins: int = 4, protocol: str = "osv5m"
 ) -> dict[tuple[int, int], Summary]:
-    """Summarise the errors by quantiles of `training_counts`, from sparse to dense.
-
-    By the fewest and most counted in each. Equal counts stay together: there may be fewer bins.
-    """
+    """Summarise errors by quantiles of `training_counts`, sparse to dense, by fewest and most."""
     distance = as_column(distance_km, "distance_km", low=0).numpy()
     around = as_column(counts, "training count", low=0).numpy()
     check_same_rows(len(distance), len(around), "training counts")

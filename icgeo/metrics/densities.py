@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from einops import einsum, rearrange
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 from torch import Tensor
 
-from icgeo.metrics import as_column, as_locations
+from icgeo.metrics import Numbers, as_column, as_locations
 from icgeo.sphere import AREA_KM2, EARTH_RADIUS_KM, Values, as_lat_lon, to_xyz
 from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_of, mean_vectors
@@ -28,37 +27,25 @@ _NOTHING = 1e-30
 _PAIRS_AT_ONCE = 2**15  # a matrix stays in the cache: twice as fast as large ones
 
 
-def coverage(levels: ArrayLike | Tensor, p: float) -> float:
+def coverage(levels: Numbers, p: float) -> float:
     """Return the fraction of truths inside their credible region of probability `p`."""
     return reliability(levels, [p]).item()
 
 
-def reliability(levels: ArrayLike | Tensor, grid: ArrayLike | Tensor) -> Float[Tensor, "grid"]:
-    """Return the P-P curve: the fraction of truths inside the region of each probability.
-
-    Calibrated densities follow the diagonal, since their levels are uniform (Dawid 1984).
-    """
+def reliability(levels: Numbers, grid: Numbers) -> Float[Tensor, "grid"]:
+    """Return the fraction of truths inside the region of each probability (Dawid 1984)."""
     return _share_up_to(_sorted_levels(levels), as_column(grid, "probability", low=0, high=1))
 
 
-def calibration_error(levels: ArrayLike | Tensor) -> float:
-    """Return the largest distance of the P-P curve from the diagonal (Kolmogorov-Smirnov).
-
-    Above `1.36 / sqrt(rows)` it rejects calibration at 5 % for independent queries (Massey 1951).
-    """
+def calibration_error(levels: Numbers) -> float:
+    """Return the distance of the P-P curve from the diagonal (Kolmogorov-Smirnov, Massey 1951)."""
     ordered = _sorted_levels(levels)
     steps = torch.arange(len(ordered) + 1).to(ordered) / len(ordered)
     return torch.maximum(steps[1:] - ordered, ordered - steps[:-1]).max().item()
 
 
-def recall_by_area(
-    searched_area_km2: ArrayLike | Tensor, areas_km2: ArrayLike | Tensor
-) -> Float[Tensor, "areas"]:
-    """Return the fraction of truths that a search of each area finds, likely cells first.
-
-    The recall-against-area curve (Bianco et al. 2024, arXiv 2407.13862): for ranked regions, the
-    share of queries whose truth lies within those that together cover the area.
-    """
+def recall_by_area(searched_area_km2: Numbers, areas_km2: Numbers) -> Float[Tensor, "areas"]:
+    """Return the fraction of truths that a search of each area finds (Bianco et al. 2024)."""
     ordered = as_column(searched_area_km2, "searched area", low=0).sort().values
     return _share_up_to(ordered, as_column(areas_km2, "area", low=0))
 
@@ -69,7 +56,7 @@ def _share_up_to(
     return torch.searchsorted(ordered, bounds.to(ordered), right=True).double() / len(ordered)
 
 
-def _sorted_levels(levels: ArrayLike | Tensor) -> Float[Tensor, "rows"]:
+def _sorted_levels(levels: Numbers) -> Float[Tensor, "rows"]:
     # sums of masses exceed 1 by rounding
     column = as_column(levels, "credible level", low=-1e-6, high=1 + 1e-6)
     return column.clamp(0, 1).sort().values
@@ -153,12 +140,7 @@ class DensityScores:
         return len(self._values) // len(_NAMES)
 
     def add(self, densities: Iterable[Density], truths: Values) -> None:
-        """Score densities, one for each row of `truths` [rows, 2], and let go of them.
-
-        Raises:
-            ValueError: a truth that is not a location; more or fewer densities than truths. What
-                came before it stays added.
-        """
+        """Score a density for each of `truths` [rows, 2], or raise ValueError; let go of them."""
         for density, truth in zip(densities, as_locations(truths, "truth"), strict=True):
             self._values.extend(astuple(score_density(density, truth)))
 
@@ -219,11 +201,7 @@ def energy_score(
 def _patches(
     mass: Float[np.ndarray, "cells"], vector: Float[np.ndarray, "cells 3"], most: float
 ) -> tuple[Float[np.ndarray, "patches"], Float[np.ndarray, "patches 3"]]:
-    """Return masses and mean vectors of patches of the sphere, split while above `most`.
-
-    Patches are cells of some nside, each the four of the next, so that no part is heavier than
-    its whole.
-    """
+    """Return masses and mean vectors of patches, cells of some nside, split while above `most`."""
     patch = np.arange(12 * min(math.isqrt(len(mass) // 12), _COARSE_NSIDE) ** 2)
     parts = len(mass) // len(patch)
     patches = []

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Generator, Tensor
 
-from icgeo.metrics import as_column, check_same_rows
+from icgeo.metrics import Numbers, as_column, check_same_rows
 
 Statistic = Callable[[Tensor, Tensor], Tensor]
 """Of values [rows] under weights [*resamples, rows], how often each row counts -> [*resamples]."""
@@ -37,10 +37,7 @@ class Interval:
 def weighted_mean(
     values: Float[Tensor, "rows"], weights: Float[Tensor, "*resamples rows"]
 ) -> Float[Tensor, "*resamples"]:
-    """Return the mean, values counted `weights` times; a weight of 0 leaves even infinity out.
-
-    NaN of NaN, and where nothing has a weight.
-    """
+    """Return the mean; a weight of 0 leaves even infinity out; NaN of NaN, and of no weight."""
     if values.isfinite().all():
         return weights.to(values) @ values / weights.sum(-1)
     return (weights * torch.where(weights > 0, values, 0)).sum(-1) / weights.sum(-1)
@@ -49,10 +46,7 @@ def weighted_mean(
 def weighted_median(
     values: Float[Tensor, "rows"], weights: Float[Tensor, "*resamples rows"]
 ) -> Float[Tensor, "*resamples"]:
-    """Return the median of the values, each repeated a whole number `weights` of times.
-
-    NaN where no value is left; NaN counts as the largest value.
-    """
+    """Return the median of values repeated `weights` times; NaN is the largest, and of none."""
     ordered, order = values.sort()
     upto = weights[..., order].cumsum(-1)
     total = upto[..., -1:]
@@ -61,7 +55,7 @@ def weighted_median(
 
 
 def bootstrap_interval(
-    values: ArrayLike | Tensor,
+    values: Numbers,
     *,
     statistic: Statistic = weighted_mean,
     clusters: ArrayLike | None = None,
@@ -93,8 +87,8 @@ def bootstrap_interval(
 
 
 def paired_bootstrap(
-    a: ArrayLike | Tensor,
-    b: ArrayLike | Tensor,
+    a: Numbers,
+    b: Numbers,
     *,
     statistic: Statistic = weighted_mean,
     ratio: bool = False,

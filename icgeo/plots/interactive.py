@@ -29,6 +29,8 @@ _DARK = "#1f2937"
 _GLOW = [[0, "rgba(255,221,60,0)"], [0.05, "rgba(255,221,60,.3)"], [1, "rgba(255,221,60,.95)"]]
 """Colours of densities, through which the Earth is seen."""
 
+Places = Sequence[tuple[float, float]]
+
 
 @lru_cache(maxsize=1)
 def _blue_marble() -> str:
@@ -59,9 +61,7 @@ def _draw_earth(figure: Any) -> Any:
     )
 
 
-def _add_points(
-    figure: Any, name: str, places: Sequence[tuple[float, float]], colour: str, symbol: str
-) -> None:
+def _add_points(figure: Any, name: str, places: Places, colour: str, symbol: str) -> None:
     look = {"size": 11, "line": {"color": "white", "width": 1.5}}
     figure.add_scatter(
         x=[lon for _, lon in places],
@@ -81,13 +81,8 @@ def _fill_box(figure: Any, lon_range: Sequence[float], lat_range: Sequence[float
     return figure.update_layout(margin=dict.fromkeys("lrtb", 0))
 
 
-def plot_places(
-    places: Sequence[tuple[float, float]], *, view: Sequence[Sequence[float]] | None = None
-) -> Any:
-    """Mark places of examples, as a figure of plotly (`icgeo[demo]`) that fills its box.
-
-    `view` are the longitudes and the latitudes from which to which it shows; None is the whole.
-    """
+def plot_places(places: Places, *, view: Sequence[Sequence[float]] | None = None) -> Any:
+    """Mark places by plotly; `view` are the longitudes and latitudes shown, by default all."""
     from plotly import graph_objects
 
     figure = _draw_earth(graph_objects.Figure())
@@ -96,10 +91,7 @@ def plot_places(
 
 
 def plot_answers(a: tuple[float, float] | None, b: tuple[float, float] | None) -> Any:
-    """Mark two answers on the Earth as A and B, as a figure of plotly (`icgeo[demo]`).
-
-    The map shows those that are near each other closely, and the whole Earth where none is.
-    """
+    """Mark two answers on the Earth as A and B by plotly, closely where they are near."""
     from plotly import graph_objects
 
     figure = _draw_earth(graph_objects.Figure())

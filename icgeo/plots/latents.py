@@ -57,10 +57,7 @@ def plot_alignment(table: DataFrame, *, title: str = "", ax: Axes | None = None)
 
 
 def plot_steps(table: DataFrame, *, xlabel: str = "", ax: Axes | None = None) -> Figure:
-    """Show what can be told at each step, in their order.
-
-    Columns are step, label, score in [0, 1], and maybe chance.
-    """
+    """Show what is told at steps, in order, from columns step, label, score and maybe chance."""
     ax = ax or Figure(figsize=(5.2, 3.8), layout="constrained").subplots()
     for number, (label, part) in enumerate(table.groupby("label", sort=False)):
         style = theme.METHOD_STYLES[number % len(theme.METHOD_STYLES)]
@@ -73,18 +70,13 @@ def plot_steps(table: DataFrame, *, xlabel: str = "", ax: Axes | None = None) ->
     dotted = "; dotted: chance" if "chance" in table else ""
     ax.set(xlabel=xlabel, ylabel=f"score{dotted}", ylim=(0, 1.02))
     ax.tick_params(labelsize=theme.TEXT)
-    theme.figure_of(ax).legend(
-        fontsize=theme.TEXT, frameon=False, ncols=2, loc="outside upper center"
-    )
+    look: dict[str, Any] = {"fontsize": theme.TEXT, "frameon": False, "ncols": 2}
+    theme.figure_of(ax).legend(loc="outside upper center", **look)
     return theme.figure_of(ax)
 
 
 def plot_moves(rows: DataFrame, change: str, *, most: int = 24, ax: Axes | None = None) -> Figure:
-    """Show on the globe how a change moves maps: from where they were read to where they are.
-
-    Arrows are great circles; a ring is where the goal is. `rows` are those of
-    `icgeo.latents.steering.steer`; photos of which a map is illegible are left out.
-    """
+    """Show by arrows how a change of `latents.steering.steer` moves maps; rings are goals."""
     ax = ax or Figure(figsize=(6, 3.6), layout="constrained").subplots()
     view = draw_globe(ax, on_earth=True)
     before = rows[rows.change == "none"].set_index("photo")

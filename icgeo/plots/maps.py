@@ -23,6 +23,8 @@ from icgeo.prediction import Example
 
 _COLUMNS = 4
 
+Panel = tuple[np.ndarray, str]
+"""A picture and its title."""
 Steps = Sequence[tuple[Float[Tensor, "_queries _samples 3 height width"], float]]
 
 
@@ -47,7 +49,7 @@ def plot_context(
     if not examples or len(examples) != len(maps):
         counts = f"{len(examples)} examples and {len(maps)} maps; draw them with icgeo.maps.draw"
         raise ValueError(f"expected a map for each of at least one example, got {counts}")
-    panels: list[tuple[np.ndarray, str]] = []
+    panels: list[Panel] = []
     for number, (example, image) in enumerate(zip(examples, maps, strict=True), start=1):
         panels.append((picture(example.image), f"photo {number}"))
         place = place_name(example.lat, example.lon)
@@ -60,15 +62,11 @@ def plot_context(
 def plot_maps(
     photos: Sequence[Photo], maps: Mapping[str, Float[Tensor, "photos 3 height width"]]
 ) -> Figure:
-    """Show a row for each photo: the photo, and its maps side by side, under their names.
-
-    Raises:
-        ValueError: no photo, or another number of maps.
-    """
+    """Show a row for each photo, at least one: the photo, and its maps under their names."""
     counts = {name: len(images) for name, images in maps.items()}
     if not photos or set(counts.values()) != {len(photos)}:
         raise ValueError(f"expected a map for each of {len(photos)} photos, got {counts}")
-    panels: list[tuple[np.ndarray, str]] = []
+    panels: list[Panel] = []
     for number, photo in enumerate(photos):
         panels.append((picture(photo), "" if number else "photo"))
         for name, images in maps.items():
@@ -79,11 +77,7 @@ def plot_maps(
 
 
 def plot_denoising(steps: Steps, *, query: int = 0, figure: Figure | None = None) -> Figure:
-    """Show the map of one query as it is drawn, the mean of its samples, step by step.
-
-    Raises:
-        ValueError: no step, or no such query.
-    """
+    """Show the map of one query as it is drawn, the mean of its samples, at least one step."""
     if not steps:
         remedy = "collect them with locate's callback_on_step_end"
         raise ValueError(f"expected at least one step, got none; {remedy}")
@@ -97,7 +91,7 @@ def plot_denoising(steps: Steps, *, query: int = 0, figure: Figure | None = None
 
 
 def _show_rows(
-    panels: Sequence[tuple[np.ndarray, str]],
+    panels: Sequence[Panel],
     widths: Sequence[float],
     size: tuple[float, float],
     figure: Figure | None = None,

@@ -76,10 +76,7 @@ def draw_world(
 def _draw_density(
     ax: Axes, view: View, density: Density, levels: Sequence[float], base: Base
 ) -> AxesImage:
-    """Colour a density, shade what lies beyond the last of its levels, and outline them.
-
-    Over a picture of the world what lies beyond stays clear.
-    """
+    """Colour a density, outline its levels, and shade beyond the last, but over a picture."""
     values = np.where(view.inside, density.log_prob(view.lat_lon).exp().numpy(), np.nan)
     place: dict[str, Any] = {"extent": view.extent, "origin": "upper"}
     # alike in every view, and pale where nothing is known: darkest is four times uniform at least;
@@ -128,10 +125,7 @@ def legend_handles(
     *,
     is_shaded: bool = True,
 ) -> list[Artist]:
-    """Name what is drawn of any of these predictions, but for its colours.
-
-    Without a picture of the world what lies outside the last region `is_shaded`.
-    """
+    """Name what is drawn of any of these predictions, but for its colours."""
     handles: list[Artist] = []
     if any(place is not None for place in truth):
         handles.append(Line2D([], [], ls="none", marker="*", color=GREEN, ms=10, label="truth"))

@@ -14,7 +14,7 @@ from icgeo.data.base_maps import BaseMap
 from icgeo.data.photos import Photo
 from icgeo.data.pixels import square_pixels
 from icgeo.plots import predictions
-from icgeo.plots.theme import SMALL, TEXT, place_name
+from icgeo.plots.theme import SMALL, place_name, show_image
 from icgeo.prediction import Prediction, ZoomLevel, footprint
 
 _PIXELS = 200
@@ -43,7 +43,7 @@ def plot_zoom(
     figure = Figure(figsize=(2.6 * sum(wide), 5.6), layout="constrained")
     grid = figure.subplots(2, 1 + len(levels), width_ratios=wide)
     square = square_pixels([photo], 256)[0].permute(1, 2, 0).numpy()
-    _show(grid[0, 0], square, "The photo")
+    show_image(grid[0, 0], square, title="The photo")
     grid[1, 0].set_axis_off()
     grid[1, 0].text(0, 1, _told(prediction, truth), va="top", fontsize=SMALL, wrap=True)
     reach = 180.0
@@ -52,7 +52,8 @@ def plot_zoom(
         view = level.views[0].permute(1, 2, 0).numpy()
         share = f"{float(level.probability[0]):.0%}"
         name = _TITLES.get(level.name, level.name)
-        _show(grid[0, number], view, f"{number}  {name}\nlikeliest of {len(level.views)}: {share}")
+        title = f"{number}  {name}\nlikeliest of {len(level.views)}: {share}"
+        show_image(grid[0, number], view, title=title)
         field = float(level.poses.field_of_view_deg[0])
         reach = 180.0 if number == 1 else min(reach, (2.5, 1.1)[number > 2] * field)
         boxes.append(_draw_level(grid[1, number], level, base_map, reach, truth))
@@ -62,12 +63,6 @@ def plot_zoom(
             edge = "white" if base_map is not None else "black"
             ax.add_patch(Rectangle(place, width, height, fill=False, ec=edge, lw=1.2))
     return figure
-
-
-def _show(ax: Axes, image: Any, title: str) -> None:
-    ax.imshow(image, interpolation="nearest")
-    ax.set_title(title, fontsize=TEXT)
-    ax.set(xticks=[], yticks=[])
 
 
 def _told(prediction: Prediction, truth: predictions.Truth) -> str:

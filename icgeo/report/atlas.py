@@ -79,12 +79,7 @@ def write_survey(
 
 
 def write_atlas(atlas: Atlas, path: Path, *, most: int = 400) -> Path:
-    """Write the page of the `most` most concentrated features that fire; return its path.
-
-    Raises:
-        ValueError: numbers of photos, places or features that differ.
-        PhotoError: a photo to be shown cannot be read.
-    """
+    """Write the page of the `most` most concentrated features that fire; return its path."""
     places = as_lat_lon(atlas.lat_lon)
     shape = (len(atlas.photos), atlas.maps.means.shape[1])
     if not atlas.codes.shape == shape == (len(places), len(atlas.concentration)):
@@ -129,13 +124,10 @@ def write_atlas(atlas: Atlas, path: Path, *, most: int = 400) -> Path:
 def _cards(table: pd.DataFrame, enrichment: pd.DataFrame) -> list[dict[str, Any]]:
     """Say of each feature what stands on its card."""
     enriched = enrichment[(enrichment.q < LEVEL) & (enrichment.fold > 1)]
-    countries: dict[Any, Any] = {
-        feature: [*rows[:COUNTRIES].itertuples()] for feature, rows in enriched.groupby("feature")
-    }
-    return [
-        {"number": row.Index, "row": row, "countries": countries.get(row.Index, [])}
-        for row in table.itertuples()
-    ]
+    lists = enriched.groupby("feature")
+    countries: dict[Any, Any] = {n: [*rows[:COUNTRIES].itertuples()] for n, rows in lists}
+    rows = table.itertuples()
+    return [{"number": x.Index, "row": x, "countries": countries.get(x.Index, [])} for x in rows]
 
 
 def _globe(maps: FeatureMaps) -> dict[str, Any]:

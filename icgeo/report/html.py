@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from pandas import DataFrame, Series
 
@@ -17,6 +16,7 @@ from icgeo.evaluation import Episode, levels_by_world, score
 from icgeo.evaluation.scores import GUESS_KM, methods
 from icgeo.plots.theme import add_legend
 from icgeo.report import tables
+from icgeo.report.latents import open_template
 from icgeo.report.run_folder import EACH, EmbeddedImage, Run, read_run
 
 Chart = tuple[EmbeddedImage, str, str]
@@ -26,21 +26,13 @@ WORLDS_SHOWN = 6
 
 
 def write_report(folders: Sequence[Path], path: Path, *, title: str = "Geolocation report") -> Path:
-    """Write one page of run folders, as `scripts/zero_shot.py` makes them, and return its path.
-
-    Raises:
-        UsageError: no run folder, or one that cannot be read.
-    """
+    """Write one page of run folders, or raise a UsageError; return its path."""
     runs = [read_run(folder) for folder in folders]
     each = max(1, WORLDS_SHOWN // max(1, len(runs)))
     worlds = [each if number < WORLDS_SHOWN else 0 for number in range(len(runs))]
-    layout: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True}
-    loader = PackageLoader("icgeo", "assets")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **layout)
-    environment.globals |= {"tables": tables, "GUESS_KM": GUESS_KM}
-    page = environment.get_template("report.html.jinja").render(
-        title=title, runs=runs, sections=[*map(_section, runs, worlds)]
-    )
+    shown = {"title": title, "runs": runs, "sections": [*map(_section, runs, worlds)]}
+    template = open_template("report.html.jinja")
+    page = template.render(tables=tables, GUESS_KM=GUESS_KM, **shown)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     return path

@@ -40,6 +40,8 @@ PHOTO_SIDE = 240
 KEY = ["locator", "episode", "id", "shots"]
 """Columns that tell rows apart."""
 
+Runs = Sequence[tuple[Locator, Episode]]
+
 
 @dataclass(frozen=True)
 class EmbeddedImage:
@@ -85,11 +87,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run folder; one without a row yet, or with failures alone, is fine.
-
-    Raises:
-        UsageError: no run folder, or files that cannot be read.
-    """
+    """Read a run folder, also one without a row yet, or raise a UsageError."""
     if not any(folder.glob("predictions*.jsonl")):
         raise UsageError(
             f"expected a run folder with predictions.jsonl, found none in {folder}; make one with "
@@ -112,10 +110,7 @@ def _read_values(path: Path) -> Mapping[str, Any]:
 
 
 def choose_cases(rows: pd.DataFrame, each: int = EACH) -> pd.DataFrame:
-    """Return the best and worst rows of each world and method, with most shots, and their `kind`.
-
-    A query without an answer counts as a guess; where no truth is known the 90 % area decides.
-    """
+    """Return best and worst rows of worlds and methods; without truths the 90 % area decides."""
     answers = methods(rows[rows.error.isna()])
     cases = [answers[:0].assign(kind="")]
     for _, group in answers.groupby(["world", "locator"], sort=False):
@@ -132,12 +127,7 @@ def choose_cases(rows: pd.DataFrame, each: int = EACH) -> pd.DataFrame:
 
 
 def save_figures(
-    folder: Path,
-    rows: pd.DataFrame,
-    runs: Sequence[tuple[Locator, Episode]],
-    style: MapStyle,
-    *,
-    each: int = EACH,
+    folder: Path, rows: pd.DataFrame, runs: Runs, style: MapStyle, *, each: int = EACH
 ) -> None:
     """Write the figures of a run, and the folder `cases` that `write_report` reads.
 
@@ -166,7 +156,7 @@ def save_figures(
     _save_cases(folder, cases.values())
 
 
-def _draw_gallery(rows: pd.DataFrame, runs: Sequence[tuple[Locator, Episode]]) -> Figure | None:
+def _draw_gallery(rows: pd.DataFrame, runs: Runs) -> Figure | None:
     """Show the first queries of each run that can be read, if any."""
     failed = set(rows[rows.error.notna()].set_index(["episode", "id"]).index)
     gallery: list[tuple[Any, ...]] = []
@@ -202,9 +192,7 @@ class Case:
         return self.locator.name, self.episode.id, self.query.id, self.shots
 
 
-def _locate_cases(
-    rows: pd.DataFrame, runs: Iterable[tuple[Locator, Episode]], each: int
-) -> Iterator[Case]:
+def _locate_cases(rows: pd.DataFrame, runs: Runs, each: int) -> Iterator[Case]:
     """Locate the best and worst queries of each world again, those of a run at once."""
     keys = choose_cases(rows, each)[KEY].itertuples(index=False, name=None)
     shots_of = {(*key, query): shots for *key, query, shots in keys}
@@ -225,20 +213,19 @@ def _locate_cases(
 def _draw_case(case: Case, kind: str) -> Figure:
     """Show how a query was located, by its parts where the locator compares them."""
     episode, photo, truth = case.episode, case.query.photo, case.query.lat_lon
-    examples = _shown(case.locator, photo, episode.examples[: case.shots])
-    locator = case.locator.locator if isinstance(case.locator, Selecting) else case.locator
-    if (chain := _draw_chain(case)) is not None:
-        chain.suptitle(f"{episode.world}: {kind} of {len(episode.queries)} photos", fontsize=TITLE)
-        return chain
-    marks: dict[str, Any] = {"on_earth": episode.is_earth, "base": _base(episode)}
-    evidence = locator.explain(photo, examples) if isinstance(locator, Geolocator) else None
-    if evidence is None:
-        marks["title"] = case.query.id
-        figure = plots.plot_prediction(case.prediction, photo, truth, **marks)
-    else:
-        figure = plots.plot_evidence(case.prediction, photo, examples, evidence, truth, **marks)
     head = f"{episode.world}: {kind} of {len(episode.queries)} photos"
-    figure.suptitle(f"{head}, {_told(case.locator, examples)}", fontsize=TITLE)
+    if (figure := _draw_chain(case)) is None:
+        examples = _shown(case.locator, photo, episode.examples[: case.shots])
+        head += f", {_told(case.locator, examples)}"
+        locator = case.locator.locator if isinstance(case.locator, Selecting) else case.locator
+        evidence = locator.explain(photo, examples) if isinstance(locator, Geolocator) else None
+        marks: dict[str, Any] = {"on_earth": episode.is_earth, "base": _base(episode)}
+        if evidence is None:
+            marks["title"] = case.query.id
+            figure = plots.plot_prediction(case.prediction, photo, truth, **marks)
+        else:
+            figure = plots.plot_evidence(case.prediction, photo, examples, evidence, truth, **marks)
+    figure.suptitle(head, fontsize=TITLE)
     return figure
 
 
@@ -278,10 +265,8 @@ def _save_cases(folder: Path, cases: Iterable[Case]) -> None:
     for case in cases:
         prediction, query, episode = case.prediction, case.query, case.episode
         marks: dict[str, Any] = {"on_earth": episode.is_earth, "base": _base(episode)}
-        images = {
-            "photo": shrink_photo(query.photo),
-            "density": draw_density(prediction, query.lat_lon, **marks),
-        }
+        images = {"photo": shrink_photo(query.photo)}
+        images["density"] = draw_density(prediction, query.lat_lon, **marks)
         if prediction.map is not None:
             pixels = (255 * drawn_image(prediction.map)).round().astype(np.uint8)
             images["map"] = EmbeddedImage.from_image(Image.fromarray(pixels))
@@ -312,10 +297,7 @@ def draw_density(
 
 
 def load_cases(folder: Path, rows: pd.DataFrame, *, each: int = EACH) -> pd.DataFrame:
-    """Choose the cases of a run folder, with columns of the images that `save_cases` kept, or None.
-
-    Of a case that was not kept there is the photo alone, if its file can still be read.
-    """
+    """Choose the cases of a run, with their kept images or None, and photos that can be read."""
     target = folder / "cases"
     try:
         index = json.loads((target / "cases.json").read_text(encoding="utf-8"))

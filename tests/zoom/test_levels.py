@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from icgeo import sphere
 from icgeo.config import UsageError
-from icgeo.data.base_maps import open_map
+from icgeo.data.base_maps import BaseMap, open_map
 from icgeo.data.worlds import procedural_world
 from icgeo.models import load
 from icgeo.models.matching import MatchSettings
@@ -91,17 +91,11 @@ def test_a_view_of_the_map_is_the_likeliest_of_its_index():
 
 
 def test_a_map_without_data_is_refused():
-    base_map = open_map(procedural_world("cells", generator=1, height=128))
-
-    class Empty:
-        name, fingerprint, cache, resolution_deg, bounds = "empty", "0", None, 1.4, None
-
+    class Empty(BaseMap):
         def views(self, *args, size):
-            images, masks = base_map.views(*args, size=size)
+            images, masks = super().views(*args, size=size)
             return images, torch.zeros_like(masks)
 
-        def window(self, lat_lon):
-            return base_map.window(lat_lon)
-
+    grid = open_map(procedural_world("cells", generator=1, height=128)).grid
     with pytest.raises(UsageError, match="whole views"):
-        MapIndex.build(Empty(), load("tiny").describe_parts)
+        MapIndex.build(Empty("empty", "0", grid), load("tiny").describe_parts)
