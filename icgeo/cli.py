@@ -148,7 +148,12 @@ class Journal:
         sources: Iterator[str],
         examples: "Sequence[Example]",
     ) -> "Journal":
-        """Begin, or go on behind the photos of an earlier run, which `sources` then leaves out."""
+        """Begin, or go on behind the photos of an earlier run, which `sources` then leaves out.
+
+        Raises:
+            UsageError: a place that cannot be written to, or a run with other options, examples or
+                photos, by the times and sizes of their files.
+        """
         from icgeo.data.photos import content_key
 
         path = Path(f"{save}.part")

@@ -89,7 +89,11 @@ def one_line(error: Exception) -> str:
 
 
 def prepare_process() -> None:
-    """Show downloads on stderr, silence warnings of parts that icgeo does not use, start faster."""
+    """Show downloads on stderr, silence warnings of parts that icgeo does not use, start faster.
+
+    Imports make half a million objects that stay, and the collector would look at them each time
+    it has seen 700 new ones.
+    """
     gc.set_threshold(50_000, 20, 100)  # imports make half a million objects that stay
     downloads = logging.getLogger("icgeo.models.hub")
     downloads.setLevel(logging.INFO)

@@ -98,7 +98,11 @@ class FrozenFeatures:
     def encode_layers(
         self, photos: Photos, names: Sequence[str]
     ) -> dict[str, Float[Tensor, "photos tokens channels"]]:
-        """Return what `layers` of these names give on for each place, of any length, on the CPU."""
+        """Return what some layers give on for each place of a photo, of any length, on the CPU.
+
+        Raises:
+            ValueError: a layer that is not among `layers`, or there are none.
+        """
         self.require_layers()
         if unknown := [name for name in names if name not in self.layers]:
             raise ValueError(f"expected layers of {list(self.layers)}, got {unknown[0]!r}")
@@ -128,7 +132,10 @@ def _as_photos(photos: Photos) -> Sequence[Photo]:
 
 @dataclass(frozen=True, eq=False)
 class CachedFeatures:
-    """Features kept in a file of SQLite, which processes share, by photo and fingerprint."""
+    """Features kept in one file on disk, by what a photo shows and which features they are.
+
+    The file is of SQLite, so that processes can share it and none leaves it half written.
+    """
 
     features: Features
     folder: Path

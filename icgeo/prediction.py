@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A photo and where it was taken, in degrees; a ValueError off the globe."""
+    """A photo and where it was taken, in degrees.
+
+    Raises:
+        ValueError: a location off the globe.
+    """
 
     image: Photo
     lat: float
@@ -172,7 +176,10 @@ class ZoomLevel:
 
 
 def footprint(pose: Poses) -> Any:
-    """Return the ground of a view: a polygon in degrees, cut at the antimeridian, up to a pole."""
+    """Return the ground that a view shows: a polygon in degrees, cut at the antimeridian.
+
+    Drawn up to the pole, where the view holds it.
+    """
     import shapely
 
     lat_lon = to_lat_lon(pose.outline()[0])
@@ -364,7 +371,11 @@ class ChoosingLocator(Locator, Protocol):
 
 
 def check_choices(photos: Sequence[Photo], bank: Sequence[Example], chosen: Chosen) -> None:
-    """Refuse choices that do not fit the photos or the bank."""
+    """Refuse choices that do not fit the photos or the bank.
+
+    Raises:
+        ValueError: another number of photos than of choices, or a number outside the bank.
+    """
     if len(chosen) != len(photos):
         raise ValueError(f"expected a choice for each of {len(photos)} photos, got {len(chosen)}")
     if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(bank):
@@ -380,7 +391,11 @@ Locate = Callable[[Sequence[Photo], Sequence[Example]], list[Prediction]]
 def locate_by_sets(
     locate: Locate, photos: Sequence[Photo], bank: Sequence[Example], chosen: Chosen
 ) -> list[Prediction]:
-    """Locate photos, each given examples of its own; those with the same set, in order, at once."""
+    """Locate photos, each given examples of its own; those with the same set, in order, at once.
+
+    Raises:
+        ValueError: as `check_choices`.
+    """
     check_choices(photos, bank, chosen)
     sets = [tuple(examples) for examples in chosen.tolist()]
 

@@ -89,7 +89,10 @@ class Random:
 
 @dataclass(frozen=True)
 class Stratified:
-    """The same examples for all photos, from HEALPix cells of equal area in turn."""
+    """The same examples for all photos, spread over the world.
+
+    Of HEALPix cells of equal area, as many as there are shots or fewer, each gives one in turn.
+    """
 
     seed: int = 0
 
@@ -117,7 +120,10 @@ class Nearest:
 
 @dataclass(frozen=True)
 class Diverse:
-    """For each photo examples alike to it, not to each other (Carbonell and Goldstein 1998)."""
+    """For each photo examples that are alike to it and not to each other.
+
+    Maximal marginal relevance (Carbonell and Goldstein 1998) among the nearest.
+    """
 
     relevance: float = 0.7
     """Weight in [0, 1] of likeness to the photo; 1 is `Nearest`."""
@@ -238,7 +244,11 @@ class Selecting:
     def locate(
         self, photos: Sequence[Photo], examples: Sequence[Example] = (), **options: Any
     ) -> list[Prediction]:
-        """Locate photos; of `examples` only the number counts, where `shots` does not say."""
+        """Locate photos; `options` are those of the locator's `locate_chosen`.
+
+        Of `examples` only the number counts, where `shots` does not say: the bank has its own.
+        More shots than it holds raise `ValueError`.
+        """
         shots = len(examples) if self.shots is None else self.shots
         self._require_shots(shots)
         if not (photos and shots):

@@ -13,7 +13,10 @@ def partial_name(path: Path) -> Path:
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Give a path to write to, with the same suffix, that replaces `path`, or what it links to."""
+    """Give a path to write to, with the same suffix; it replaces `path` if nothing fails.
+
+    Of a link it replaces the file that it leads to.
+    """
     target = Path(os.path.realpath(path))
     partial = target.with_name(partial_name(path).name)
     partial.unlink(missing_ok=True)  # of a process that was killed and had the same number

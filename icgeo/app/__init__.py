@@ -56,7 +56,10 @@ def launch_arena(
     port: int = 7860,
     share: bool = False,
 ) -> None:
-    """Serve the page of the arena as `launch` does its own; votes go to the file `votes`."""
+    """Serve the page of the arena until it is interrupted; `votes` is the file that they go to.
+
+    `host`, `port`, `share` and what is raised are as for `launch`.
+    """
     serve(host, port, share, "icgeo.app.arena_page", duels, votes)
 
 

@@ -49,7 +49,10 @@ class Duel:
 
 
 def make_duels(rows: DataFrame, *, seed: int = 0) -> list[Duel]:
-    """Pair answers that differ to each photo that is a file here, in random order and sides."""
+    """Pair all answers to each photo that is a file here, in a random order of duels and sides.
+
+    Two that answered with nothing, or with the same place, are no duel.
+    """
     duels: list[Duel] = []
     for query, shots, answers in by_query(rows[rows["source"].notna() & rows["error"].isna()]):
         if (photo := Path(answers[0].source)).is_file():
@@ -87,7 +90,11 @@ def _where(place: Place) -> str:
 
 
 def reveal(duel: Duel, said: str, left: Sequence[Duel]) -> str:
-    """Say whose the answers were, and how far off if the truth is known."""
+    """Say whose the answers were, and how far off if the truth is known.
+
+    While other answers to the same photo are `left` to compare, nothing is told: it would tell
+    them, too.
+    """
     if any(other.photo == duel.photo for other in left):  # it would tell them, too
         return f"{said}. Whose answers they were is told after the last vote on this photo."
     told = []

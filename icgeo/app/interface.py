@@ -45,7 +45,11 @@ _SHOWN = ("drawn", "table", "density", "chain", "files", "context")
 
 
 def build(model: str | Path | Sequence[str] = "tiny", *, device: str = "cpu") -> Any:
-    """Make the page, a `gradio.Blocks`, or raise LoadError; the first model is loaded at once."""
+    """Make the page, a `gradio.Blocks`; the first model is loaded at once.
+
+    Raises:
+        LoadError: no such model.
+    """
     names = [str(model)] if isinstance(model, str | Path) else list(model)
     opened = lru_cache(maxsize=None)(lambda name: load(name, device=device))
     with gr.Blocks(title="icgeo", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:

@@ -33,7 +33,10 @@ def picture(image: Float[Tensor, "3 height width"], *, width: int = 640) -> Imag
 
 
 def draw_world(bank: ExampleList, view: Any = None) -> str:
-    """Draw a world to click on, or what `view` says of it, with examples, as JSON of plotly."""
+    """Draw a world to click on, with the places of the examples, as JSON of plotly.
+
+    `view` are the longitudes and the latitudes that the map shows, two each; None is the whole.
+    """
     places = [(one.lat, one.lon) for one in bank.examples]
     figure = json.loads(plot_places(places, view=view).to_json())
     buttons = [["zoomIn2d", "zoomOut2d", "resetScale2d"]]

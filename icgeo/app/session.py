@@ -94,7 +94,11 @@ class ExampleList:
         return tuple(shot for shot in self.shots if shot.place is None)
 
     def adding(self, shots: Sequence[Shot]) -> "ExampleList":
-        """Add photos, no more than the bank may hold."""
+        """Add photos.
+
+        Raises:
+            ValueError: more than the bank may hold.
+        """
         check_count(len(self.shots) + len(shots))
         return ExampleList((*self.shots, *shots))
 
@@ -104,7 +108,11 @@ class ExampleList:
         return ExampleList(self.shots[:number] + self.shots[number + 1 :])
 
     def placing(self, lat: float, lon: float) -> "ExampleList":
-        """Say where the chosen photo was taken, or else the first that waits."""
+        """Say where the chosen photo was taken, or else the first that waits.
+
+        Raises:
+            ValueError: there is none, or a place off the globe.
+        """
         waiting = (number for number, shot in enumerate(self.shots) if shot.place is None)
         number = next(waiting, None) if self.chosen is None else self.chosen
         if number is None:
@@ -131,6 +139,9 @@ def _thumbnail(photo: Image.Image) -> Int[np.ndarray, "32 32 3"]:
 
 def read_place(text: str) -> tuple[float, float]:
     """Read latitude and longitude in degrees, as maps give them to be copied.
+
+    Raises:
+        ValueError: something else.
 
     >>> read_place("-33.87, 151.21°")
     (-33.87, 151.21)
@@ -209,7 +220,13 @@ def check_count(count: int) -> None:
 
 
 def read_uploads(paths: Sequence[str | Path], *, held: int = 0) -> tuple[list[Shot], list[str]]:
-    """Read photos, and manifests with their photos; a line for each file that cannot be."""
+    """Read photos, and manifests together with the photos that they name.
+
+    Returns:
+        what could be read, with the place of EXIF or manifest, and a line for each file that
+        could not; nothing where a manifest could not, for its photos would have no place, or
+        where there are too many with those that are `held`.
+    """
     files = [Path(path) for path in paths]
     beside = {
         name
@@ -310,14 +327,22 @@ class StoppableMap(BaseMap):
     cancelled: Event = field(default_factory=Event)
 
     def views(self, *args: Any, **options: Any) -> Any:
-        """Cut views as any map does, or raise a `CancelledError`."""
+        """Cut views as `GridMap` does.
+
+        Raises:
+            CancelledError: the event was set.
+        """
         if self.cancelled.is_set():
             raise CancelledError
         return super().views(*args, **options)
 
 
 def open_request_map(request: Request, cancelled: Event | None = None) -> BaseMap | None:
-    """Open the map that a visitor chose or gave, if there is one; the event stops its indexing."""
+    """Open the map that a visitor chose or gave, if there is one; the event stops its indexing.
+
+    Raises:
+        ValueError: it cannot be used.
+    """
     name = MAPS[request.map or NO_MAP]
     if request.map_file:
         try:
@@ -342,7 +367,13 @@ def build_locator(model: MapModel, request: Request, cancelled: Event | None = N
 
 
 def choose_examples(locator: Geolocator, photo: Image.Image, request: Request) -> list[Example]:
-    """Choose examples in order, the visitor's and those of a map that is not zoomed on."""
+    """Choose the examples that a photo is shown, in order, of the visitor's and of the map's.
+
+    A map that is zoomed on gives none.
+
+    Raises:
+        LoadError: the features need a package that is not installed.
+    """
     own = request.bank.examples
     views = None if locator.zooms else locator.map_views
     examples = [*own, *(views.examples() if views else ())]
@@ -354,7 +385,10 @@ def choose_examples(locator: Geolocator, photo: Image.Image, request: Request) -
 
 
 def count_unlike(locator: Geolocator, examples: Sequence[Example]) -> int:
-    """Count the examples unlike all that the model was trained on, as far as it can tell."""
+    """Count the examples that are unlike all that the model was trained on, as far as it can tell.
+
+    Of tiny, which knows views from orbit, these are photos taken on the ground.
+    """
     pixels = square_pixels([example.image for example in examples], locator.loaded.photo_size)
     inside = locator.loaded.in_domain(pixels) if examples else None
     return 0 if inside is None else int((~inside).sum())
@@ -363,7 +397,14 @@ def count_unlike(locator: Geolocator, examples: Sequence[Example]) -> int:
 def locate_in_steps(
     locator: Geolocator, photo: Image.Image, examples: Sequence[Example], *, cancelled: Event
 ) -> Iterator[Float[Tensor, "3 height width"] | Prediction]:
-    """Give the mean map as it looks from each step, then the prediction; the event stops it."""
+    """Give the mean map as it looks from each step, and at the end the prediction.
+
+    Whoever stops listening stops the drawing, too.
+
+    Raises:
+        CancelledError: the event was set.
+        ValueError: an example is wrong.
+    """
     steps: SimpleQueue[Tensor | None] = SimpleQueue()
 
     def on_step(maps: Tensor, t: float) -> None:

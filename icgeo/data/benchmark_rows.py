@@ -86,7 +86,10 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def coco_rows(path: Path) -> Rows:
-    """Read the list `images` of a JSON file, whose places may be NaN, which ijson refuses."""
+    """Read the objects in the list `images` of a JSON file.
+
+    Not with ijson: such files write NaN for a missing place, which it refuses.
+    """
     decoder, text, number = json.JSONDecoder(), "", 0
     with path.open(encoding="utf-8", errors="replace") as stream:
         while not (match := _IMAGES.search(text)):

@@ -185,7 +185,10 @@ def _photo_path(text: str, folder: Path, root: Path | None) -> Path:
 
 
 def photos_in(folder: str | Path) -> Iterator[Path]:
-    """List photos below a folder in order, but for hidden ones; the log counts RAW files."""
+    """List the photos of a folder and its folders, in order, but for hidden ones.
+
+    Those that are RAW files of a camera are counted in the log.
+    """
     raw = 0
     for path in sorted(Path(folder).rglob("*")):
         parts = path.relative_to(folder).parts
@@ -228,7 +231,10 @@ def _find_columns(names: list[str], source: Path, *, needs_places: bool) -> list
 
 
 def to_location(lat_text: str, lon_text: str, references: Sequence[str] = ("", "")) -> Place:
-    """Read a location from cells and letters such as S and W, None of empty ones, or raise."""
+    """Read a location from two cells, None of two empty ones, or raise a ManifestError.
+
+    References, such as S and W, are of numbers without sign and letter.
+    """
     is_missing = [text.lower() in _MISSING for text in (lat_text, lon_text)]
     if all(is_missing):
         return None

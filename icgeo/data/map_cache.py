@@ -28,7 +28,10 @@ Tensors = dict[str, Tensor]
 
 
 def kept(base_map: BaseMap, key: tuple[object, ...], make: Callable[[], Tensors]) -> Tensors:
-    """Return tensors of a map from disk, or make and keep them, if it has a fingerprint."""
+    """Return tensors of a map from disk, or make them and keep them under a key of plain values.
+
+    Of a map without a fingerprint nothing is kept.
+    """
     if not base_map.fingerprint:
         return make()
     whole = (base_map.fingerprint, base_map.bounds, *key)

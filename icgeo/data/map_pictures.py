@@ -68,7 +68,15 @@ def level_size(size: tuple[int, int], level: int) -> tuple[int, int]:
 def open_picture(
     source: str | Path | Float[Tensor, "3 height width"],
 ) -> tuple[str, str, PictureGrid]:
-    """Open a picture of a whole planet, of any source: name, fingerprint, pixels."""
+    """Open a picture of a whole planet: a name of a world, a file, or a world in [0, 1].
+
+    Returns:
+        its name, its fingerprint, and its pixels.
+
+    Raises:
+        UsageError: it is not twice as wide as high.
+        PhotoError: it cannot be read.
+    """
     if isinstance(source, Tensor):
         if source.shape[-1] != 2 * source.shape[-2] or len(source) != 3:
             raise UsageError(

@@ -143,7 +143,10 @@ class RasterGrid:
         return south, edges[0], north, edges[1] if east != 180.0 else 180.0
 
     def to_pixels(self, lat_lon: Float[Tensor, "places 2"]) -> Float[Tensor, "places 2"]:
-        """Return column and row at the finest level, NaN outside of the bounds."""
+        """Return column and row at the finest level, NaN outside of the bounds.
+
+        Far from where a projection is made for, it puts places of elsewhere on the map.
+        """
         pixels = self._to_pixels(lat_lon)
         if self.bounds is None:
             return pixels
@@ -201,7 +204,11 @@ class RasterGrid:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """Open a raster; anew each time, for none can be shared by threads."""
+    """Open a raster; anew each time, for none can be shared by threads.
+
+    Raises:
+        UsageError: GDAL cannot read it.
+    """
     rasterio = require("rasterio", "a map in GeoTIFF", "map")
     try:
         with (
@@ -221,7 +228,10 @@ def opened(path: Path) -> Iterator[Any]:
 def read_window(
     raster: Any, bands: Bands, area: tuple[float, float, float, float], shape: tuple[int, int]
 ) -> Read:
-    """Read an area (left, top, right, bottom) at a size, averaged, and where it has data."""
+    """Read an area (left, top, right, bottom in pixels) at a size, and where it has data.
+
+    Pixels are means of what they cover, from the overviews of the file where it has some.
+    """
     from rasterio.enums import Resampling
     from rasterio.windows import Window as Area
 
@@ -316,7 +326,11 @@ def _reference(raster: Any) -> tuple[Any, tuple[float, ...]]:
 
 
 def open_raster(path: Path) -> tuple[str, str, RasterGrid]:
-    """Open a raster file: its name, its fingerprint, and its pixels."""
+    """Open a raster file: its name, its fingerprint, and its pixels.
+
+    Raises:
+        UsageError: rasterio is missing; GDAL cannot read it; no CRS, a wrong one, no data.
+    """
     with opened(path) as raster:
         transformer, affine = _reference(raster)
         bands = _choose_bands(raster)
@@ -327,7 +341,10 @@ def open_raster(path: Path) -> tuple[str, str, RasterGrid]:
 
 
 def file_fingerprint(path: Path, *, with_time: bool = True) -> str:
-    """Return a key of a file of any size: by size, time if asked for, beginning and end."""
+    """Return a key of a file that may be too large to read: size, time, its beginning and end.
+
+    Without the time a copy of the file has the same key.
+    """
     state = path.stat()
     when = f" {state.st_mtime_ns}" if with_time else ""
     digest = blake2b(f"{state.st_size}{when}".encode(), digest_size=16)

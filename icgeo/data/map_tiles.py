@@ -173,7 +173,10 @@ def open_mbtiles(path: Path) -> TileGrid:
 
 
 def open_folder(path: Path) -> TileGrid:
-    """Open a folder of files z/x/y; its rows count from the south if gdal2tiles wrote it."""
+    """Open a folder of files z/x/y, as servers of tiles have them.
+
+    Rows count from the south where there is the tilemapresource.xml of gdal2tiles.
+    """
     zooms = sorted(int(one.name) for one in path.iterdir() if one.name.isdigit())
     tiles = [
         tile
@@ -232,7 +235,11 @@ def decode_tile(content: bytes, name: str) -> Image.Image:
 
 
 def open_tiles(path: Path) -> tuple[str, str, TileGrid]:
-    """Open an archive or a folder of tiles: its name, its fingerprint, and its pixels."""
+    """Open an archive or a folder of tiles: its name, its fingerprint, and its pixels.
+
+    Raises:
+        UsageError: no tiles, tiles of no pictures, a damaged archive; pmtiles is missing.
+    """
     if path.is_dir():
         states = [
             (str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns)

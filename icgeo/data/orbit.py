@@ -68,7 +68,11 @@ class Views:
 
 
 def open_world(name: str | Path, *, height: int = 512) -> World:
-    """Read a world in [0, 1], with the names and errors of `read_world`."""
+    """Read a world in [0, 1]: a name in `REAL_WORLDS`, or a picture file of a whole planet.
+
+    Raises:
+        UsageError: neither a known name nor a picture twice as wide as high (within 2 %).
+    """
     reduced = read_world(name).resize((2 * height, height), Image.Resampling.BOX)
     return rearrange(torch.from_numpy(np.array(reduced)), "h w c -> c h w") / 255
 

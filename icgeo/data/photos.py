@@ -153,7 +153,11 @@ def as_photo(source: Any) -> Photo:
 
 
 def content_key(photo: Photo) -> str:
-    """Return a key that is the same for equal content, of files by path, time and size."""
+    """Tell photos apart by their content, files by their path, time and size: equal is the same.
+
+    Raises:
+        PhotoError: a picture that cannot be decoded, or what is no photo.
+    """
     photo = as_photo(photo)
     with _explained(photo):
         photo = _file_of_unread(photo) or photo

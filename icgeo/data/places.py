@@ -118,7 +118,10 @@ def _xmp_properties(xmp: str | bytes) -> list[dict[str, str]]:
 
 
 def read_beside(photo: Path) -> Place:
-    """Read the location in a file beside a photo: `.xmp`, then the JSON of Google Takeout."""
+    """Read the location in a file beside a photo: `.xmp`, or the JSON of Google Takeout.
+
+    XMP counts first; of the JSON `geoData`, then `geoDataExif`. A broken file is told in the log.
+    """
     xmp = (f"{stem}{suffix}" for stem in (photo.name, photo.stem) for suffix in (".xmp", ".XMP"))
     names = (*xmp, *takeout_names(photo.name))
     forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD") for name in names)

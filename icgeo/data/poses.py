@@ -69,7 +69,10 @@ class Poses:
         return torch.stack((right, down), dim=-1) / (ahead * self.tangent[:, None])[..., None]
 
     def warped(self, warp: Float[Tensor, "views 2 3"]) -> "Poses":
-        """Return poses of views that lie in these by affine warps, to first order."""
+        """Return the poses of views whose places lie in these as affine warps say.
+
+        To first order around the new centres, by a similarity: what is left is of second order.
+        """
         step = 1e-3
         corners = torch.tensor([[0.0, 0, 1], [step, 0, 1], [0, step, 1]], dtype=self.xyz.dtype)
         centre, right, down = self.rays(corners @ warp.mT).unbind(1)

@@ -71,7 +71,11 @@ def plain(name: object) -> str:
 
 
 def place_columns(names: Iterable[str]) -> list[str | None]:
-    """Find the plain names of latitude and longitude, of one naming, and of the letters of each."""
+    """Find the plain names of latitude and longitude, of one naming, and of the letters of each.
+
+    Raises:
+        TableError: there are several, of which none is named as one of the other axis.
+    """
     known = {*names}
     lats, lons = (
         [name for name in columns if name in known]
@@ -101,7 +105,11 @@ def quoted(value: object) -> str:
 
 
 def read_rows(path: Path) -> Rows:
-    """Read the header and the rows of a table, its format told by how it begins."""
+    """Read the header and the rows of a table, its format told by how it begins.
+
+    Raises:
+        TableError: another format, or one that is broken.
+    """
     if not path.is_file():
         raise TableError("expected a table, got a pipe or a device; save it to a file first")
     with path.open("rb") as stream:

@@ -124,7 +124,10 @@ def bradley_terry(
 
 
 def automatic_votes(rows: DataFrame, *, tie_km: float = TIE_KM) -> Iterator[Vote]:
-    """Let the nearer answer to each query and shots win; none counts as a guess, 10,008 km off."""
+    """Let the nearer answer win, for each query and number of shots and each two locators.
+
+    A query without an answer counts as a guess, 10,008 km off, as in all scores.
+    """
     known = rows[rows["true_lat"].notna() & rows["error"].isna()]
     known = known.assign(distance_km=known["distance_km"].fillna(GUESS_KM))
     for photo, shots, answers in by_query(known):
@@ -142,7 +145,14 @@ def by_query(rows: DataFrame) -> Iterator[tuple[str, int, list[Any]]]:
 
 
 def read_runs(folders: Iterable[str | Path]) -> DataFrame:
-    """Read rows of run folders; one locator of several folders becomes "folder: locator"."""
+    """Read the rows of run folders as one frame.
+
+    A locator of several folders is told apart by the folder: "folder: locator", with the whole
+    path where folders have the same name.
+
+    Raises:
+        ValueError: a folder without rows.
+    """
     frames = {Path(folder): read_rows(Path(folder)) for folder in folders}
     for folder, frame in frames.items():
         if frame.empty:
@@ -159,7 +169,11 @@ def read_runs(folders: Iterable[str | Path]) -> DataFrame:
 
 
 def read_votes(path: str | Path) -> list[Vote]:
-    """Read votes from JSON lines; a line that a kill has torn is passed over."""
+    """Read votes from JSON lines; a line that a kill has torn is passed over.
+
+    Raises:
+        ValueError: a line that is no vote.
+    """
     votes = []
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), start=1):
         try:

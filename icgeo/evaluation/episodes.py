@@ -220,7 +220,10 @@ def benchmark_queries(benchmark: Iterable[BenchmarkRecord]) -> Iterator[Query]:
 def benchmark_episodes(
     benchmark: OpenBenchmark, examples: Sequence[Example] = (), *, chunk: int = 100_000
 ) -> Iterator[Episode]:
-    """Take photos of a benchmark, `chunk` at a time, as episodes of one id and examples."""
+    """Take the photos of a benchmark, `chunk` at a time.
+
+    All of its episodes have one id and the same examples, so that rows do not depend on `chunk`.
+    """
     queries = benchmark_queries(benchmark)
     while part := list(islice(queries, chunk)):
         yield Episode(f"{benchmark.name}-{benchmark.split}", benchmark.name, examples, part)

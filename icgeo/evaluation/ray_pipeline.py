@@ -47,7 +47,11 @@ class Actors:
 
 @contextmanager
 def local_ray(*, cpus: int = 2, object_store_mb: int = 256) -> Iterator[None]:
-    """Run Ray, if it is installed, on this machine alone: offline, without reports of usage."""
+    """Run Ray on this machine alone: offline, without dashboard and reports of usage.
+
+    Raises:
+        UsageError: Ray is not installed.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray = require("ray", "an evaluation on Ray", "ray")
     quiet = {"include_dashboard": False, "log_to_driver": False}

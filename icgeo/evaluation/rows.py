@@ -104,12 +104,19 @@ def known_rows(folder: Path) -> dict[Key, Row]:
 
 
 def read_rows(folder: Path) -> DataFrame:
-    """Read the rows of a run folder as `to_frame` lays them out; other lines raise ValueError."""
+    """Read the rows of a run folder as one frame, as `to_frame` lays it out.
+
+    Raises:
+        ValueError: a line that is no row.
+    """
     return to_frame(known_rows(folder).values())
 
 
 def to_frame(rows: Iterable[Row]) -> DataFrame:
-    """Lay out rows as a frame: NaN for unknown numbers, None for text, NA for `located`."""
+    """Lay out rows as a frame whose columns are the fields of `Row`.
+
+    Numbers that are not known are NaN, text is None, `located` is pandas' own NA.
+    """
     types = {field.name: DTYPES[field.type] for field in fields(Row)}
     return DataFrame(map(vars, rows), columns=[*types], dtype=object).astype(types)
 

@@ -68,7 +68,10 @@ class Shard:
 
     @classmethod
     def here(cls) -> "Shard":
-        """Return the share of this process of torchrun or `accelerate launch`; alone 0 of 1."""
+        """Return which of the processes of `accelerate launch` or torchrun this is; alone 0 of 1.
+
+        Makes the GPU of this process the current one, so call it before a model is loaded.
+        """
         state = _state()  # makes the GPU of this process the current one: before a model loads
         started = int(os.environ.get("WORLD_SIZE", "1"))
         if started != state.num_processes:
@@ -172,7 +175,10 @@ def locate_share(
 def batches(
     runs: Sequence[tuple[str, Stream]], *, shots: Shots, size: int, known: Known, order: Order
 ) -> Iterator[tuple[int, list[Query], list[int]]]:
-    """Take queries of runs in batches; note their order; yield run, queries and missing shots."""
+    """Take queries a batch at a time, of runs named by their locators; note their order.
+
+    Yield the number of the run, the queries, and the shots for which not all rows are known.
+    """
     for number, (locator, episode) in enumerate(runs):
         queries = iter(episode.queries)
         while batch := list(islice(queries, size)):
@@ -201,7 +207,11 @@ def read(queries: Sequence[Query]) -> Photos:
 def locate(
     locator: Locator, episode: Stream, photos: Photos, *, shots: Shots, known: Known | None
 ) -> Iterator[list[Row]]:
-    """Return the rows of a batch for each number of shots, with baselines that are not `known`."""
+    """Return the rows of a batch for each number of shots.
+
+    Baselines are beside it, less the rows that are `known` of another locator; None leaves them
+    out.
+    """
     queries, errors = photos
     true = [one for one in queries if one.lat_lon is not None]
     beside: tuple[Locator, ...] = ()
@@ -282,7 +292,11 @@ def _of_level(level: ZoomLevel, truth: tuple[float, float] | None) -> dict[str, 
 
 
 def finish(folder: Path, order: Order, locators: Sequence[str]) -> DataFrame:
-    """Merge rows of all processes in order, others last, and write scores; a kill harms nothing."""
+    """Merge the rows of all processes in the order of queries and locators; write their scores.
+
+    Killed within, it finds everything again when it is called again. Rows of other episodes and
+    locators stand last.
+    """
     episodes = {name: i for i, name in enumerate(dict.fromkeys(name for name, _ in order))}
     names = {name: i for i, name in enumerate(dict.fromkeys((*BASELINES, *locators)))}
 

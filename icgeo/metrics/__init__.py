@@ -123,7 +123,11 @@ def _protocol(name: str) -> Protocol:
 def distances(
     predicted: Values, truth: Values, *, protocol: str = "osv5m"
 ) -> Float[Tensor, "rows"]:
-    """Return the errors of predictions in km; infinite where both coordinates are NaN."""
+    """Return the errors of predictions in km; infinite where both coordinates are NaN, no answer.
+
+    Raises:
+        ValueError: no row, columns of different lengths, a truth that is not a location.
+    """
     lat_lon, known = as_answers(predicted, "prediction")
     true = as_locations(truth, "truth")
     check_same_rows(len(true), len(lat_lon), "predictions")
@@ -176,7 +180,10 @@ def summarise(distance_km: Numbers, *, protocol: str = "osv5m") -> Summary:
 def errors_by_group(
     distance_km: Numbers, labels: Any, *, protocol: str = "osv5m"
 ) -> dict[str, Summary]:
-    """Summarise the queries of each label, such as a continent, in order, if they have one."""
+    """Summarise the queries of each label, such as the continents of their truths, in their order.
+
+    Queries without a label are in no group.
+    """
     distance = Series(as_column(distance_km, "distance_km", low=0).numpy())
     label = Series(labels).to_numpy(dtype=object)
     check_same_rows(len(distance), len(label), "labels")
@@ -187,7 +194,10 @@ def errors_by_group(
 def training_counts(
     lat_lon: Values, training: Values, *, radius_km: float = 100.0
 ) -> Int[np.ndarray, "rows"]:
-    """Count training photos up to `radius_km` from places; both are [rows, 2] in degrees."""
+    """Count the training photos within `radius_km` of each location, on the sphere.
+
+    Both [rows, 2] in degrees; the boundary is inside.
+    """
     if not 0 < radius_km < np.pi * EARTH_RADIUS_KM:
         raise ValueError(f"expected a radius_km above 0, under half way around, got {radius_km:g}")
     queries = to_xyz(as_locations(lat_lon, "location")).numpy()
@@ -199,7 +209,10 @@ def training_counts(
 def errors_by_training_density(
     distance_km: Numbers, counts: Numbers, *, bins: int = 4, protocol: str = "osv5m"
 ) -> dict[tuple[int, int], Summary]:
-    """Summarise errors by quantiles of `training_counts`, sparse to dense, by fewest and most."""
+    """Summarise the errors by quantiles of `training_counts`, from sparse to dense.
+
+    By the fewest and most counted in each. Equal counts stay together: there may be fewer bins.
+    """
     distance = as_column(distance_km, "distance_km", low=0).numpy()
     around = as_column(counts, "training count", low=0).numpy()
     check_same_rows(len(distance), len(around), "training counts")

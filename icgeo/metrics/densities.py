@@ -33,19 +33,29 @@ def coverage(levels: Numbers, p: float) -> float:
 
 
 def reliability(levels: Numbers, grid: Numbers) -> Float[Tensor, "grid"]:
-    """Return the fraction of truths inside the region of each probability (Dawid 1984)."""
+    """Return the P-P curve: the fraction of truths inside the region of each probability.
+
+    Calibrated densities follow the diagonal, since their levels are uniform (Dawid 1984).
+    """
     return _share_up_to(_sorted_levels(levels), as_column(grid, "probability", low=0, high=1))
 
 
 def calibration_error(levels: Numbers) -> float:
-    """Return the distance of the P-P curve from the diagonal (Kolmogorov-Smirnov, Massey 1951)."""
+    """Return the largest distance of the P-P curve from the diagonal (Kolmogorov-Smirnov).
+
+    Above `1.36 / sqrt(rows)` it rejects calibration at 5 % for independent queries (Massey 1951).
+    """
     ordered = _sorted_levels(levels)
     steps = torch.arange(len(ordered) + 1).to(ordered) / len(ordered)
     return torch.maximum(steps[1:] - ordered, ordered - steps[:-1]).max().item()
 
 
 def recall_by_area(searched_area_km2: Numbers, areas_km2: Numbers) -> Float[Tensor, "areas"]:
-    """Return the fraction of truths that a search of each area finds (Bianco et al. 2024)."""
+    """Return the fraction of truths that a search of each area finds, likely cells first.
+
+    The recall-against-area curve (Bianco et al. 2024, arXiv 2407.13862): for ranked regions, the
+    share of queries whose truth lies within those that together cover the area.
+    """
     ordered = as_column(searched_area_km2, "searched area", low=0).sort().values
     return _share_up_to(ordered, as_column(areas_km2, "area", low=0))
 
@@ -140,7 +150,12 @@ class DensityScores:
         return len(self._values) // len(_NAMES)
 
     def add(self, densities: Iterable[Density], truths: Values) -> None:
-        """Score a density for each of `truths` [rows, 2], or raise ValueError; let go of them."""
+        """Score densities, one for each row of `truths` [rows, 2], and let go of them.
+
+        Raises:
+            ValueError: a truth that is not a location; more or fewer densities than truths. What
+                came before it stays added.
+        """
         for density, truth in zip(densities, as_locations(truths, "truth"), strict=True):
             self._values.extend(astuple(score_density(density, truth)))
 

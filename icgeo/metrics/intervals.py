@@ -37,7 +37,10 @@ class Interval:
 def weighted_mean(
     values: Float[Tensor, "rows"], weights: Float[Tensor, "*resamples rows"]
 ) -> Float[Tensor, "*resamples"]:
-    """Return the mean; a weight of 0 leaves even infinity out; NaN of NaN, and of no weight."""
+    """Return the mean, values counted `weights` times; a weight of 0 leaves even infinity out.
+
+    NaN of NaN, and where nothing has a weight.
+    """
     if values.isfinite().all():
         return weights.to(values) @ values / weights.sum(-1)
     return (weights * torch.where(weights > 0, values, 0)).sum(-1) / weights.sum(-1)
@@ -46,7 +49,10 @@ def weighted_mean(
 def weighted_median(
     values: Float[Tensor, "rows"], weights: Float[Tensor, "*resamples rows"]
 ) -> Float[Tensor, "*resamples"]:
-    """Return the median of values repeated `weights` times; NaN is the largest, and of none."""
+    """Return the median of the values, each repeated a whole number `weights` of times.
+
+    NaN where no value is left; NaN counts as the largest value.
+    """
     ordered, order = values.sort()
     upto = weights[..., order].cumsum(-1)
     total = upto[..., -1:]

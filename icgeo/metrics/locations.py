@@ -80,7 +80,10 @@ class Gazetteer:
         return KDTree(to_xyz(torch.from_numpy(self.lat_lon)).numpy())
 
     def locate(self, lat_lon: Values) -> pandas.DataFrame:
-        """Label locations [rows, 2] in degrees by their nearest city; NaN has no label."""
+        """Label locations [rows, 2] in degrees by their nearest city on the sphere.
+
+        Columns `PLACE_LEVELS`, missing where a location is NaN.
+        """
         places, known = as_answers(lat_lon, "location")
         labels = self.labels.take(self.nearest(places)[0]).reset_index(drop=True)
         labels.loc[~known.numpy()] = None
@@ -122,7 +125,10 @@ def _gazetteer(rows: pandas.DataFrame) -> Gazetteer:
 
 
 def hits(predicted: Any, truth: Any) -> Float[np.ndarray, "rows"]:
-    """Say whether labels are right: 1, or 0 also for none; NaN where the truth has none."""
+    """Say whether each label is right: 1 or 0, NaN where that of the truth is missing.
+
+    A missing prediction is wrong. For intervals of accuracies: drop the NaN first.
+    """
     guessed, true = (pandas.Series(labels).reset_index(drop=True) for labels in (predicted, truth))
     check_same_rows(len(true), len(guessed), "predicted labels")
     if not len(true):

@@ -162,7 +162,10 @@ def plot_recall_by_radius(rows: DataFrame, *, ax: Axes | None = None) -> Figure:
 
 
 def plot_recall_by_area(rows: DataFrame, *, ax: Axes | None = None) -> Figure:
-    """Show which share of truths a search of each area finds; flat densities are dotted."""
+    """Show which share of the truths a search of each area finds, most probable cells first.
+
+    Rows without `searched_area_km2` are left out, and curves of flat densities: they are dotted.
+    """
     ax = ax or Figure(layout="constrained").subplots()
     shares = torch.logspace(-5, 0, _POINTS, dtype=torch.float64)
     for label, group, style in _recall_curves(rows[rows.searched_area_km2.notna()]):
@@ -175,7 +178,10 @@ def plot_recall_by_area(rows: DataFrame, *, ax: Axes | None = None) -> Figure:
 
 
 def share_found(shares: Float[Tensor, " areas"], rows: DataFrame) -> Float[Tensor, " areas"]:
-    """Return the share of truths that a search finds; of a flat density as much as is searched."""
+    """Return the share of truths that a search of each share of the sphere finds.
+
+    In a flat density all cells are tied: searched in any order, as many are found as are searched.
+    """
     areas = rows.searched_area_km2[~_is_flat(rows)].to_numpy()
     count = shares * (len(rows) - len(areas))
     if len(areas):

@@ -82,7 +82,10 @@ def _fill_box(figure: Any, lon_range: Sequence[float], lat_range: Sequence[float
 
 
 def plot_places(places: Places, *, view: Sequence[Sequence[float]] | None = None) -> Any:
-    """Mark places by plotly; `view` are the longitudes and latitudes shown, by default all."""
+    """Mark places of examples, as a figure of plotly (`icgeo[demo]`) that fills its box.
+
+    `view` are the longitudes and the latitudes from which to which it shows; None is the whole.
+    """
     from plotly import graph_objects
 
     figure = _draw_earth(graph_objects.Figure())
@@ -91,7 +94,10 @@ def plot_places(places: Places, *, view: Sequence[Sequence[float]] | None = None
 
 
 def plot_answers(a: tuple[float, float] | None, b: tuple[float, float] | None) -> Any:
-    """Mark two answers on the Earth as A and B by plotly, closely where they are near."""
+    """Mark two answers on the Earth as A and B, as a figure of plotly (`icgeo[demo]`).
+
+    The map shows those that are near each other closely, and the whole Earth where none is.
+    """
     from plotly import graph_objects
 
     figure = _draw_earth(graph_objects.Figure())

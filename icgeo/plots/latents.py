@@ -57,7 +57,10 @@ def plot_alignment(table: DataFrame, *, title: str = "", ax: Axes | None = None)
 
 
 def plot_steps(table: DataFrame, *, xlabel: str = "", ax: Axes | None = None) -> Figure:
-    """Show what is told at steps, in order, from columns step, label, score and maybe chance."""
+    """Show what can be told at each step, in their order.
+
+    Columns are step, label, score in [0, 1], and maybe chance.
+    """
     ax = ax or Figure(figsize=(5.2, 3.8), layout="constrained").subplots()
     for number, (label, part) in enumerate(table.groupby("label", sort=False)):
         style = theme.METHOD_STYLES[number % len(theme.METHOD_STYLES)]
@@ -76,7 +79,11 @@ def plot_steps(table: DataFrame, *, xlabel: str = "", ax: Axes | None = None) ->
 
 
 def plot_moves(rows: DataFrame, change: str, *, most: int = 24, ax: Axes | None = None) -> Figure:
-    """Show by arrows how a change of `latents.steering.steer` moves maps; rings are goals."""
+    """Show on the globe how a change moves maps: from where they were read to where they are.
+
+    Arrows are great circles; a ring is where the goal is. `rows` are those of
+    `icgeo.latents.steering.steer`; photos of which a map is illegible are left out.
+    """
     ax = ax or Figure(figsize=(6, 3.6), layout="constrained").subplots()
     view = draw_globe(ax, on_earth=True)
     before = rows[rows.change == "none"].set_index("photo")

@@ -62,7 +62,11 @@ def plot_context(
 def plot_maps(
     photos: Sequence[Photo], maps: Mapping[str, Float[Tensor, "photos 3 height width"]]
 ) -> Figure:
-    """Show a row for each photo, at least one: the photo, and its maps under their names."""
+    """Show a row for each photo: the photo, and its maps side by side, under their names.
+
+    Raises:
+        ValueError: no photo, or another number of maps.
+    """
     counts = {name: len(images) for name, images in maps.items()}
     if not photos or set(counts.values()) != {len(photos)}:
         raise ValueError(f"expected a map for each of {len(photos)} photos, got {counts}")
@@ -77,7 +81,11 @@ def plot_maps(
 
 
 def plot_denoising(steps: Steps, *, query: int = 0, figure: Figure | None = None) -> Figure:
-    """Show the map of one query as it is drawn, the mean of its samples, at least one step."""
+    """Show the map of one query as it is drawn, the mean of its samples, step by step.
+
+    Raises:
+        ValueError: no step, or no such query.
+    """
     if not steps:
         remedy = "collect them with locate's callback_on_step_end"
         raise ValueError(f"expected at least one step, got none; {remedy}")

@@ -125,7 +125,10 @@ def legend_handles(
     *,
     is_shaded: bool = True,
 ) -> list[Artist]:
-    """Name what is drawn of any of these predictions, but for its colours."""
+    """Name what is drawn of any of these predictions, but for its colours.
+
+    Without a picture of the world what lies outside the last region `is_shaded`.
+    """
     handles: list[Artist] = []
     if any(place is not None for place in truth):
         handles.append(Line2D([], [], ls="none", marker="*", color=GREEN, ms=10, label="truth"))

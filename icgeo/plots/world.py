@@ -44,7 +44,10 @@ class View:
     inside: Bool[np.ndarray, "height width"]
 
     def paint(self, world: Float[Tensor, "3 rows columns"]) -> Float[np.ndarray, "height width 4"]:
-        """Show a world's equirectangular picture in [0, 1], pale, and clear beyond the globe."""
+        """Show an equirectangular picture of a world, in [0, 1] and transparent beyond the globe.
+
+        It is made pale and nearly grey, so that what is drawn over it stands out.
+        """
         picture = look_up(world[None].float(), sphere.to_xyz(self.lat_lon.float())[None, None])
         colours = rearrange(picture, "1 1 c h w -> h w c").numpy()
         grey = colours.mean(axis=-1, keepdims=True)

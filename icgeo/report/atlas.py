@@ -79,7 +79,12 @@ def write_survey(
 
 
 def write_atlas(atlas: Atlas, path: Path, *, most: int = 400) -> Path:
-    """Write the page of the `most` most concentrated features that fire; return its path."""
+    """Write the page of the `most` most concentrated features that fire; return its path.
+
+    Raises:
+        ValueError: numbers of photos, places or features that differ.
+        PhotoError: a photo to be shown cannot be read.
+    """
     places = as_lat_lon(atlas.lat_lon)
     shape = (len(atlas.photos), atlas.maps.means.shape[1])
     if not atlas.codes.shape == shape == (len(places), len(atlas.concentration)):

@@ -26,7 +26,11 @@ WORLDS_SHOWN = 6
 
 
 def write_report(folders: Sequence[Path], path: Path, *, title: str = "Geolocation report") -> Path:
-    """Write one page of run folders, or raise a UsageError; return its path."""
+    """Write one page of run folders, as `scripts/zero_shot.py` makes them, and return its path.
+
+    Raises:
+        UsageError: no run folder, or one that cannot be read.
+    """
     runs = [read_run(folder) for folder in folders]
     each = max(1, WORLDS_SHOWN // max(1, len(runs)))
     worlds = [each if number < WORLDS_SHOWN else 0 for number in range(len(runs))]

@@ -40,7 +40,11 @@ def save_sections(folder: Path, sections: Mapping[str, Section]) -> None:
 
 
 def read_sections(folder: Path) -> dict[str, Section]:
-    """Read what `save_sections` wrote, nothing where it has not, or raise a UsageError."""
+    """Read what `save_sections` wrote; nothing where it has not.
+
+    Raises:
+        UsageError: it is something else.
+    """
     try:
         text = (folder / PAGE).read_text(encoding="utf-8")
         return {name: _section(**values) for name, values in json.loads(text).items()}
@@ -56,7 +60,11 @@ def _section(**values: Any) -> Section:
 
 
 def write_latents_report(folder: Path, *, title: str = "The geography inside") -> Path:
-    """Write one page of a folder, which needs no other file, or raise a UsageError."""
+    """Write one page of a folder, which needs no network, no script and no other file.
+
+    Raises:
+        UsageError: the folder has no list of sections, or a file of one is missing.
+    """
     if not (sections := read_sections(folder)):
         raise UsageError(
             f"expected {PAGE} in {folder}, found none; make it with scripts/latent_geography.py"

@@ -87,7 +87,11 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run folder, also one without a row yet, or raise a UsageError."""
+    """Read a run folder; one without a row yet, or with failures alone, is fine.
+
+    Raises:
+        UsageError: no run folder, or files that cannot be read.
+    """
     if not any(folder.glob("predictions*.jsonl")):
         raise UsageError(
             f"expected a run folder with predictions.jsonl, found none in {folder}; make one with "
@@ -110,7 +114,10 @@ def _read_values(path: Path) -> Mapping[str, Any]:
 
 
 def choose_cases(rows: pd.DataFrame, each: int = EACH) -> pd.DataFrame:
-    """Return best and worst rows of worlds and methods; without truths the 90 % area decides."""
+    """Return the best and worst rows of each world and method, with most shots, and their `kind`.
+
+    A query without an answer counts as a guess; where no truth is known the 90 % area decides.
+    """
     answers = methods(rows[rows.error.isna()])
     cases = [answers[:0].assign(kind="")]
     for _, group in answers.groupby(["world", "locator"], sort=False):
@@ -297,7 +304,10 @@ def draw_density(
 
 
 def load_cases(folder: Path, rows: pd.DataFrame, *, each: int = EACH) -> pd.DataFrame:
-    """Choose the cases of a run, with their kept images or None, and photos that can be read."""
+    """Choose the cases of a run folder, with columns of the images that `save_cases` kept, or None.
+
+    Of a case that was not kept there is the photo alone, if its file can still be read.
+    """
     target = folder / "cases"
     try:
         index = json.loads((target / "cases.json").read_text(encoding="utf-8"))

@@ -91,7 +91,10 @@ def _score(rows: DataFrame, names: Sequence[str]) -> Iterator[dict[str, str]]:
 
 
 def results_table(rows: DataFrame) -> DataFrame:
-    """Score each locator with each number of shots on one world; equal rows are joined."""
+    """Score each locator with each number of shots on one world, as far as the truth is known.
+
+    Rows of one locator that are the same for several numbers of shots, as chance's, are one.
+    """
     table = DataFrame(_score(rows[rows.nll.notna()], RESULTS))
     others = [name for name in table if name != "shots"]
     folded = table.groupby(others, sort=False).shots.agg(", ".join).reset_index()
