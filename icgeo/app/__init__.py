@@ -8,9 +8,8 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from threading import Event
@@ -45,7 +44,13 @@ def launch(
         LoadError: no such model, or gradio or plotly is not installed.
         OSError: the port is taken, or there is none of this number.
     """
-    serve(host, port, share, "icgeo.app.interface", model, device=device)
+
+    def build_page() -> Any:
+        from icgeo.app.interface import build
+
+        return build(model, device=device)
+
+    serve(build_page, host, port, share=share)
 
 
 def launch_arena(
@@ -60,17 +65,25 @@ def launch_arena(
 
     `host`, `port`, `share` and what is raised are as for `launch`.
     """
-    serve(host, port, share, "icgeo.app.arena_page", duels, votes)
+
+    def build_page() -> Any:
+        from icgeo.app.arena_page import build
+
+        return build(duels, votes)
+
+    serve(build_page, host, port, share=share)
 
 
-def serve(host: str, port: int, share: bool, module: str, *given: Any, **options: Any) -> None:
-    """Serve the page that a module's `build` makes of what is given, until it is interrupted."""
+def serve(
+    build: Callable[[], Any], host: str = "127.0.0.1", port: int = 7860, *, share: bool = False
+) -> None:
+    """Serve the page that `build` makes, a `gradio.Blocks`, until it is interrupted."""
     port = _free_port(host, port)
     with _own_folder():  # gradio makes one as it is imported
         packages = ("gradio", "plotly")
         gradio, _ = (require(one, "the page", "demo", error=LoadError) for one in packages)
         theme = gradio.themes.Default(font=_FONTS, font_mono=("ui-monospace", "monospace"))
-        page = import_module(module).build(*given, **options).queue(api_open=False)
+        page = build().queue(api_open=False)
         css = (files("icgeo") / "assets" / "page.css").read_text(encoding="utf-8")
         look = {"theme": theme, "css": css, "footer_links": [], "ssr_mode": False, "quiet": True}
         # a history of runs would keep photos in the browser
