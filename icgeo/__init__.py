@@ -5,6 +5,7 @@ second, and the help of a command needs none of it.
 """
 
 import gc
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -37,15 +38,19 @@ def __getattr__(name: str) -> Any:
     """Import a public name or module when it is first used."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    collects = gc.isenabled()
-    gc.disable()  # imports make half a million objects that stay: looking at them costs a second
+    # imports make half a million objects that stay: looking at them costs a second, and taking
+    # them apart at exit two, if they are not frozen
+    collects, is_frozen = gc.isenabled(), gc.get_freeze_count() > 0
+    has_tensors = "torch" in sys.modules  # of the caller, who may want their memory back
+    gc.disable()
     try:
         home = import_module(f"icgeo.{_HOMES.get(name, name)}")
     finally:
         if collects:
-            if not gc.get_freeze_count():
+            if not is_frozen:
                 gc.freeze()
-                gc.unfreeze()  # into the oldest generation, which is seldom looked at
+                if has_tensors:
+                    gc.unfreeze()  # into the oldest generation, which is seldom looked at
             gc.enable()
     globals()[name] = value = getattr(home, name) if name in _HOMES else home
     return value

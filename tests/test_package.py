@@ -66,7 +66,7 @@ def test_what_locates_leaves_tables_and_shapes_for_later(fresh):
 def test_the_collector_is_left_as_it_was():
     """While the library is imported it rests; what is imported is then in the oldest generation."""
     code = """
-import gc, icgeo
+import gc, torch, icgeo
 gc.disable()
 icgeo.sphere
 assert not gc.isenabled()
@@ -77,6 +77,24 @@ assert len(gc.get_objects(2)) > 100_000 > len(gc.get_objects(0))
 gc.freeze()
 icgeo.plots
 assert gc.get_freeze_count() > 100_000, "what others have frozen stays so"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_imports_are_frozen_where_the_caller_has_no_tensors_yet():
+    """Or exit would take their objects apart, for two seconds; later cycles are found as ever."""
+    code = """
+import gc, weakref, icgeo
+icgeo.Geolocator
+assert gc.isenabled() and gc.get_freeze_count() > 100_000
+class Cycle:
+    def __init__(self):
+        self.itself = self
+made = weakref.ref(Cycle())
+icgeo.plots
+gc.collect()
+assert made() is None, "what the caller makes after the first import is not frozen by the next"
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
