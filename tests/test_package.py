@@ -43,7 +43,7 @@ def told():
     print(*{name.partition('.')[0] for name in sys.modules})
 import icgeo
 told()
-import icgeo.geolocator
+icgeo.Geolocator
 told()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
