@@ -4,6 +4,7 @@ The docstring under a field is its help. Options of several values take commas, 
 a list, and a switch may stand alone.
 """
 
+import atexit
 import gc
 import json
 import logging
@@ -91,10 +92,16 @@ def one_line(error: Exception) -> str:
 def prepare_process() -> None:
     """Show downloads on stderr, silence warnings of parts that icgeo does not use, start faster.
 
-    Imports make half a million objects that stay, and the collector would look at them each time
-    it has seen 700 new ones.
+    Imports make half a million objects that stay: the collector would look at them each time it
+    has seen 700 new ones, and take them apart at exit, for a second or two.
     """
+<<<<<<< HEAD
     gc.set_threshold(50_000, 20, 100)  # imports make half a million objects that stay
+=======
+    gc.set_threshold(50_000, 20, 100)
+    atexit.unregister(gc.freeze)  # once is enough
+    atexit.register(gc.freeze)
+>>>>>>> fast
     downloads = logging.getLogger("icgeo.models.hub")
     downloads.setLevel(logging.INFO)
     if not downloads.handlers:
