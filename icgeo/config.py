@@ -95,13 +95,9 @@ def prepare_process() -> None:
     Imports make half a million objects that stay: the collector would look at them each time it
     has seen 700 new ones, and take them apart at exit, for a second or two.
     """
-<<<<<<< HEAD
-    gc.set_threshold(50_000, 20, 100)  # imports make half a million objects that stay
-=======
     gc.set_threshold(50_000, 20, 100)
     atexit.unregister(gc.freeze)  # once is enough
     atexit.register(gc.freeze)
->>>>>>> fast
     downloads = logging.getLogger("icgeo.models.hub")
     downloads.setLevel(logging.INFO)
     if not downloads.handlers:
