@@ -76,10 +76,7 @@ class MapViews:
 
 
 def even_grid(bounds: Bounds | None, spacing_deg: float) -> Float[Tensor, "views 2"]:
-    """Return centres at most so far apart, evenly over the sphere or inside of bounds.
-
-    They are those of HEALPix cells (Gorski et al. 2005), of the coarsest grid that is fine enough.
-    """
+    """Return centres of HEALPix cells at most so far apart, over the sphere or inside bounds."""
     nside = 2 ** max(0, math.ceil(math.log2(cell_side(1) / math.radians(spacing_deg)) - 1e-9))
     if bounds is None:
         return cell_lat_lon(torch.arange(12 * nside**2), nside)
@@ -116,11 +113,7 @@ def suited_field_of_view(base_map: BaseMap, size: int) -> float:
 
 
 def map_views(base_map: BaseMap, *, size: int, field_of_view_deg: float | None = None) -> MapViews:
-    """Cut north-up views of `size` pixels from all of a map, overlapping, or find them on disk.
-
-    Raises:
-        UsageError: the map has no data anywhere.
-    """
+    """Cut north-up views from all of a map, or read them; raise UsageError without any data."""
     field = field_of_view_deg or suited_field_of_view(base_map, size)
 
     def cut() -> dict[str, Tensor]:

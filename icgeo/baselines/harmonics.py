@@ -202,17 +202,13 @@ class HarmonicDiffusion(nn.Module):
             flat = rearrange(code.to(features), "photos count size -> (photos count) size")
             clean = self.network(flat, t.expand(len(flat)).to(features), told)
             clean = rearrange(clean, "(photos count) size -> photos count size", count=count)
-            code = self._step(clean, code.to(features), t, generator)
+            # one photo at a time from the same state of the generator: batches change nothing
+            state, results = generator.get_state(), []
+            for one, before in zip(clean, code.to(features), strict=True):
+                generator.set_state(state)
+                results.append(self.noise.step(one, t, before, generator=generator).prev_sample)
+            code = torch.stack(results)
         return code
-
-    def _step(self, clean: Tensor, code: Tensor, t: Tensor, generator: Generator) -> Tensor:
-        # one photo at a time from the same state of the generator, so that batches change nothing
-        state = generator.get_state()
-        results = []
-        for one, before in zip(clean, code, strict=True):
-            generator.set_state(state)
-            results.append(self.noise.step(one, t, before, generator=generator).prev_sample)
-        return torch.stack(results)
 
     def densities(self, features: Vectors) -> list[Density]:
         """Return the density of the places that are drawn of each photo."""

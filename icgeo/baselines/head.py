@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from icgeo.baselines.constant import answers_at
 from icgeo.data.photos import Photo
 from icgeo.features import Features
-from icgeo.prediction import Example, Prediction, add_seconds
+from icgeo.prediction import Example, Prediction
 from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density
 
@@ -37,7 +38,10 @@ Loss = Float[Tensor, ""]
 
 @runtime_checkable
 class Head(Protocol):
-    """Turns features of photos into densities, and says how wrong it is."""
+    """Turns features of photos into densities, and says how wrong it is.
+
+    Where its answers are not the best points of these, `points` returns them, in degrees.
+    """
 
     def loss(
         self,
@@ -49,16 +53,6 @@ class Head(Protocol):
 
     def densities(self, features: Float[Tensor, "items *album channels"]) -> list[Density]:
         """Return where each photo was taken."""
-
-
-@runtime_checkable
-class PointingHead(Head, Protocol):
-    """A head whose answers are not the best points of its densities."""
-
-    def points(
-        self, features: Float[Tensor, "items *album channels"]
-    ) -> Float[Tensor, "items *album 2"]:
-        """Return its answers, in degrees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,15 +117,11 @@ class HeadLocator:
         with torch.inference_mode():
             features = self.encode(photos)
             densities = self.head.densities(features)
-            if isinstance(self.head, PointingHead):
-                points = self.head.points(features).double()
+            if point := getattr(self.head, "points", None):
+                points = point(features).double()
             else:
                 points = best_points(torch.stack([one.mass for one in densities]))
-        predictions = [
-            Prediction.from_density(density, point, legibility=1.0, located=True, seconds=0.0)
-            for density, point in zip(densities, points, strict=True)
-        ]
-        return add_seconds(predictions, time.perf_counter() - start)
+        return answers_at(densities, points.tolist(), start)
 
 
 def floored(mass: Float[Tensor, " cells"]) -> Density:

@@ -7,10 +7,9 @@ a photo and the examples most alike, in the way that landmarks are recognised.
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -40,10 +39,7 @@ RERANKED = "retrieval, re-ranked"
 def pixel_cells(
     photos: UInt8[Tensor, "photos 3 size size"], *, side: int = 4, patch: int = 12
 ) -> Float[Tensor, "photos cells channels"]:
-    """Describe cells by the pixels around them, less their mean and at unit length.
-
-    The cosine of two is the normalised cross-correlation, free of exposure and of haze.
-    """
+    """Describe cells by pixels around, so that cosines are normalised cross-correlations."""
     padding = (patch - side) // 2
     padded = pad(photos.float() / 255, 4 * (padding,), mode="reflect")
     patches = rearrange(unfold(padded, patch, stride=side), "n c p -> n p c")
@@ -142,8 +138,13 @@ class XFeatMatcher:
         self.side, self.most = side, most
         self._network = package.XFeat(weights=weights).eval()
         if match_by == "lighterglue":
-            with _own_settings():
+            from kornia.feature.lightglue import LightGlue
+
+            before = LightGlue.default_conf  # which LighterGlue changes, and others may use
+            try:
                 self._network.lighterglue = package.LighterGlue().eval()
+            finally:
+                LightGlue.default_conf = before
 
     def describe(self, photo: Photo) -> Points:
         """Find points where the network sees corners, and describe each by 64 numbers."""
@@ -188,18 +189,6 @@ class LightGlueMatcher:
         batches = ({name: value[None] for name, value in one.items()} for one in (a, b))
         found = self._matcher(dict(zip(("image0", "image1"), batches, strict=True)))
         return found["matches"][0].cpu()
-
-
-@contextmanager
-def _own_settings() -> Any:
-    """Undo what LighterGlue does to the defaults of kornia's LightGlue, which others may use."""
-    from kornia.feature.lightglue import LightGlue
-
-    before = LightGlue.default_conf
-    try:
-        yield
-    finally:
-        LightGlue.default_conf = before
 
 
 def _pixels(photo: Photo, side: int) -> Float[Tensor, "3 height width"]:

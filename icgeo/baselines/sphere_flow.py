@@ -24,7 +24,9 @@ from icgeo.sampling import Velocity, euler, guided, time_grid
 from icgeo.sphere import exp_map, log_map, north_east, sample_uniform, to_lat_lon
 from icgeo.sphere.density import Density
 
-Field = Callable[[Float[Tensor, "*batch 3"], float], Float[Tensor, "*batch 3"]]
+Points = Float[Tensor, "*batch 3"]
+Times = Float[Tensor, " times"]
+Field = Callable[[Points, float], Points]
 """Velocity at a point of the sphere, tangent to it, and a time."""
 Interpolant = tuple[Float[Tensor, "photos 3"], Float[Tensor, "photos 3"]]
 """Where a place is that is part noise, and what the network should say of it."""
@@ -61,24 +63,19 @@ def noise_share(
     return (value - first) / (last - first), (high - low) * value * (1 - value) / (last - first)
 
 
-def follow(
-    field: Field, xyz: Float[Tensor, "*batch 3"], times: Float[Tensor, " times"]
-) -> Float[Tensor, "*batch 3"]:
+def follow(field: Field, xyz: Points, times: Times) -> Points:
     """Follow a field on the sphere by Runge and Kutta's steps of order 4."""
     return _integrate(field, xyz, times, lambda x, t: torch.zeros_like(x[..., 0]))[0]
 
 
 def follow_volume(
-    field: Field, xyz: Float[Tensor, "*batch 3"], times: Float[Tensor, " times"]
-) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch"]]:
-    """Follow a field, and integrate its divergence: the logarithm of how areas grow on the way.
-
-    A density becomes that much smaller (Mathieu and Nickel 2020).
-    """
+    field: Field, xyz: Points, times: Times
+) -> tuple[Points, Float[Tensor, "*batch"]]:
+    """Follow a field, and integrate its divergence (Mathieu and Nickel 2020)."""
     return _integrate(field, xyz, times, lambda x, t: divergence(field, x, t))
 
 
-def divergence(field: Field, xyz: Float[Tensor, "*batch 3"], t: float) -> Float[Tensor, "*batch"]:
+def divergence(field: Field, xyz: Points, t: float) -> Float[Tensor, "*batch"]:
     """Trace of the derivative of a tangent field over the tangent plane, exactly."""
     backwards = vjp(lambda point: field(point, t), xyz)[1]
     return torch.stack([(backwards(e)[0] * e).sum(-1) for e in north_east(xyz)]).sum(0)
@@ -168,10 +165,7 @@ class SphereFlowSettings(TrainingSettings):
 
 
 class SphereFlow(nn.Module):
-    """Plonk's three ways: Riemannian flow matching on the sphere, flow and diffusion in R^3.
-
-    Its point is the medoid of guided samples (the paper takes one sample).
-    """
+    """Plonk's three ways; the point is the medoid of guided samples (the paper takes one)."""
 
     def __init__(self, features: Vectors, xyz: Places, settings: SphereFlowSettings) -> None:
         super().__init__()

@@ -49,13 +49,7 @@ def segment_view(photos: Sequence[Photo], size: int) -> Classes:
 
 
 def ade20k(name: str) -> Segment:
-    """Open any model of transformers that was trained on ADE20K's 150 classes: a folder or hub id.
-
-    Such as "nvidia/segformer-b0-finetuned-ade-512-512".
-
-    Raises:
-        LoadError: no such model.
-    """
+    """Open a model of transformers for ADE20K's 150 classes; raise LoadError without it."""
     # transformers takes seconds to import: only who opens such a model waits for it
     from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
@@ -143,8 +137,11 @@ class TwoBranch(nn.Module):
             nn.Conv2d(3, width, settings.patch, stride=settings.patch) for _ in range(2)
         )
         self.places = nn.Parameter(0.02 * torch.randn(2, tokens, width))
+        layer: dict[str, Any] = {"dropout": 0.0, "activation": "gelu"}
+        layer |= {"batch_first": True, "norm_first": True}
         self.layers = nn.ModuleList(
-            _layer(width, settings.heads) for _ in range(2 * settings.depth)
+            nn.TransformerEncoderLayer(width, settings.heads, 4 * width, **layer)
+            for _ in range(2 * settings.depth)
         )
         self.fusions = nn.ModuleList(nn.Linear(2 * width, 2 * width) for _ in range(settings.depth))
         cells = [12 * nside**2 for nside in settings.nsides]
@@ -206,15 +203,3 @@ class TwoBranch(nn.Module):
     def points(self, features: Vectors) -> Float[Tensor, "photos 2"]:
         """Return the mean place of the training photos in the likeliest fine cell, in degrees."""
         return to_lat_lon(self.seen[self._fine(features).argmax(-1)].double())
-
-
-def _layer(width: int, heads: int) -> nn.TransformerEncoderLayer:
-    return nn.TransformerEncoderLayer(
-        width,
-        nhead=heads,
-        dim_feedforward=4 * width,
-        dropout=0.0,
-        activation="gelu",
-        batch_first=True,
-        norm_first=True,
-    )

@@ -65,10 +65,7 @@ def neighbour_weights(cells: Int[np.ndarray, " cells"], nside: int) -> Any:
 
 
 def morans_i(values: Float[np.ndarray, "cells features"], weights: Any) -> Any:
-    """Return Moran's I of each column (Moran 1950): 1 alike neighbours, about 0 by chance.
-
-    NaN for a column that is the same everywhere.
-    """
+    """Return Moran's I (1950) of columns: 1 for alike neighbours, about 0 by chance, or NaN."""
     off = values - values.mean(axis=0)
     squares = (off**2).sum(axis=0)
     # a constant column leaves rounding errors

@@ -64,11 +64,7 @@ class FeatureDirection:
         x: Activations,
         lat_lon: Values,
     ) -> "FeatureDirection":
-        """Take the photos with most of the feature of a number, of sparse codes [photos, features].
-
-        Raises:
-            ValueError: it fires in none.
-        """
+        """Take the photos with most of a feature, in sparse codes; raise ValueError without any."""
         photos = top_photos(codes, number, MOST)
         if not len(photos):
             raise ValueError(f"expected photos with feature {number}, which fires in none")

@@ -45,10 +45,8 @@ def overcomplete_sae() -> ModuleType:
     The package's own `__init__` also imports backbones and plots, which need torchvision and an old
     matplotlib. An empty package stands for it in `sys.modules` while its part is imported, and then
     all is as before: who imports overcomplete later gets the whole. Nothing pretends to be
-    torchvision, for which transformers would look.
-
-    Raises:
-        UsageError: overcomplete is not installed, or lacks what it needs.
+    torchvision, for which transformers would look. Raise UsageError if overcomplete is not
+    installed, or lacks what it needs.
     """
     if sys.modules.get("overcomplete"):
         return import_module("overcomplete.sae")
@@ -138,11 +136,7 @@ class SparseAutoencoder:
 
 def remove(*features: int) -> Callable[[Tensor], Tensor]:
     """Return the change of codes for `SparseAutoencoder.edit` that takes features away."""
-
-    def change(codes: Tensor) -> Tensor:
-        return codes.index_fill(-1, torch.tensor(features, device=codes.device), 0.0)
-
-    return change
+    return lambda codes: codes.index_fill(-1, torch.tensor(features, device=codes.device), 0.0)
 
 
 def exchange(first: int, second: int) -> Callable[[Tensor], Tensor]:
@@ -291,10 +285,7 @@ def encode_all(autoencoder: SparseAutoencoder, stream: Stream) -> Any:
 def matched_cosines(
     first: Float[Tensor, "features channels"], second: Float[Tensor, "others channels"]
 ) -> Float[np.ndarray, " matched"]:
-    """Return the cosine of each direction with its partner: one to one, of the largest sum.
-
-    There are as many pairs as there are directions in the smaller set.
-    """
+    """Return the cosines of directions matched one to one, of the largest sum."""
     first, second = (
         some / reduce(some.square(), "f c -> f 1", "sum").sqrt().clamp(min=1e-12)
         for some in (first.double(), second.double())
@@ -304,10 +295,7 @@ def matched_cosines(
 
 
 def stability(atoms: Sequence[Float[Tensor, "_features channels"]]) -> float:
-    """Return the mean cosine of matched features over all pairs of autoencoders.
-
-    Give the atoms of those trained from different seeds on the same rows, without dead features.
-    """
+    """Return the mean cosine of matched atoms, dead ones left out, over pairs of autoencoders."""
     if len(atoms) < 2:
         raise ValueError(f"expected the atoms of at least 2 autoencoders, got {len(atoms)}")
     pairs = [matched_cosines(one, other).mean() for one, other in combinations(atoms, 2)]

@@ -34,7 +34,7 @@ from icgeo.latents.feature_steering import (
 from icgeo.latents.probes import ALPHAS
 from icgeo.metrics.intervals import paired_bootstrap
 from icgeo.models import Context, MapModel
-from icgeo.models.blocks import Activation, Edit, Taps, walk
+from icgeo.models.blocks import Edit, Taps, walk
 from icgeo.seeds import seeded_generator
 from icgeo.sphere import EARTH_RADIUS_KM, angle, log_map, to_xyz
 from icgeo.sphere.density import Density
@@ -70,10 +70,6 @@ class PlaceDirections:
         weights = torch.from_numpy(ridge.coef_) / scale
         shape = (3, *x.shape[1:])
         return cls(mean, pattern.reshape(shape), weights.reshape(shape))
-
-    def along_pattern(self, change: Float[Tensor, "photos 3"]) -> Activations:
-        """Return the change of activations that goes with a change of the place."""
-        return einsum(change, self.pattern, "n i, i t c -> n t c")
 
     def along_weights(self, change: Float[Tensor, "photos 3"]) -> Activations:
         """Return the least change of activations after which the probe says another place."""
@@ -116,7 +112,7 @@ def changes(
     """
     x, other = x.double(), x.double()[partner]
     way = here[partner] - here
-    follow = strength * directions.along_pattern(way)
+    follow = strength * einsum(way, directions.pattern, "n i, i t c -> n t c")
     noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)
     some, next_one = torch.randperm(len(x), generator=generator), cycle(len(x), generator)
     between = x[some] - x[next_one[some]]
@@ -138,29 +134,18 @@ def changes(
     ]
 
 
-@dataclass(frozen=True, eq=False)
-class _Maps:
-    """Maps as they are read."""
-
-    densities: list[Density]
-    lat_lon: Float[Tensor, "photos 2"]
-    """Mean directions of the densities; NaN of illegible maps."""
-
-    def nll(self, places: Float[Tensor, "photos 2"]) -> Float[Tensor, " photos"]:
-        """Return the NLL of a place in each, in nats per steradian."""
-        return torch.stack(
-            [-one.log_prob(at) for one, at in zip(self.densities, places, strict=True)]
-        )
+Read = tuple[list[Density], Float[Tensor, "photos 2"]]
+"""Densities of maps, and their mean directions in degrees; NaN of illegible maps."""
 
 
-def _read(model: MapModel, drawn: Tensor) -> _Maps:
+def _read(model: MapModel, drawn: Tensor) -> Read:
     settings = model.settings
     readings = maps.read(drawn, settings.style, noise=settings.noise, nside=NSIDE)
     means = [
         one.density.mean() if one.legibility >= maps.LEGIBLE else torch.full((2,), torch.nan)
         for one in readings
     ]
-    return _Maps([one.density for one in readings], torch.stack(means).double())
+    return [one.density for one in readings], torch.stack(means).double()
 
 
 def steer(
@@ -191,12 +176,12 @@ def steer(
     draw = partial(walk, model, context, photos, prompt=prompt, taps=taps)
     steps = list(draw())
     x = next(step for step in steps if step.time == time).activations[block]
-    before = _read(model, steps[-1].maps)
+    before, where = _read(model, steps[-1].maps)
     of_features = () if isinstance(directions, PlaceDirections) else (directions[0].number,)
     generator = seeded_generator("steering", block, time, *of_features)
     how: Any = {"strength": strength, "generator": generator}
     if isinstance(directions, PlaceDirections):
-        partner, where = cycle(len(x), seeded_generator("partners")), before.lat_lon
+        partner = cycle(len(x), seeded_generator("partners"))
         here = to_xyz(where.where(where.isfinite(), lat_lon))
         ways = changes(x, here, partner, directions, **how)
         places = {"goal": where[partner], "asked": lat_lon[partner], "truth": lat_lon}
@@ -204,16 +189,11 @@ def steer(
         ways = feature_changes(x, *directions, **how)
         goal = directions[0].goal.expand(len(x), -1)
         places = {"goal": goal, "asked": goal, "truth": lat_lon}
-    rows = [_rows(Changed("none", x), before, before, **places)]
+    rows = [_rows(Changed("none", x), where, (before, where), **places)]
     for way in ways:
-        change = partial(_become, way.activations)
-        *_, last = draw(edits=[Edit(block, change, time)])
-        rows.append(_rows(way, before, _read(model, last.maps), **places))
+        *_, last = draw(edits=[Edit(block, way.activations.to, time)])
+        rows.append(_rows(way, where, _read(model, last.maps), **places))
     return concat(rows, ignore_index=True)
-
-
-def _become(new: Activations, old: Activation) -> Activation:
-    return new.to(old)
 
 
 def cycle(count: int, generator: Generator) -> Int[Tensor, " photos"]:
@@ -225,22 +205,25 @@ def cycle(count: int, generator: Generator) -> Int[Tensor, " photos"]:
 
 
 def _rows(
-    way: Changed, before: _Maps, after: _Maps, *, goal: Tensor, asked: Tensor, truth: Tensor
+    way: Changed, before: Tensor, after: Read, *, goal: Tensor, asked: Tensor, truth: Tensor
 ) -> DataFrame:
-    there, here, now = (
-        to_xyz(lat_lon.double().nan_to_num()) for lat_lon in (goal, before.lat_lon, after.lat_lon)
+    densities, lat_lon = after
+    there, here, now = (to_xyz(x.double().nan_to_num()) for x in (goal, before, lat_lon))
+    nll_truth, nll_goal = (
+        torch.stack([-one.log_prob(at) for one, at in zip(densities, places, strict=True)])
+        for places in (truth, asked)
     )
     ways = [functional.normalize(log_map(here, end), dim=-1) for end in (now, there)]
-    known = (goal + before.lat_lon + after.lat_lon).isfinite().all(1)
+    known = (goal + before + lat_lon).isfinite().all(1)
     angles = [EARTH_RADIUS_KM * angle(*ends) for ends in ((here, now), (here, there), (now, there))]
     values = {
         "moved_km": angles[0].where(known, torch.nan),
         "nearer_km": (angles[1] - angles[2]).where(known, torch.nan),
         "cosine": (ways[0] * ways[1]).sum(-1).where(known, torch.nan),
-        "nll_truth": after.nll(truth),
-        "nll_goal": after.nll(asked),
+        "nll_truth": nll_truth,
+        "nll_goal": nll_goal,
     }
-    places = torch.cat((after.lat_lon, goal), dim=1)
+    places = torch.cat((lat_lon, goal), dim=1)
     table = DataFrame(places.numpy(), columns=["lat", "lon", "goal_lat", "goal_lon"])
     said = {"change": way.name, "against": way.against, "photo": range(len(places))}
     return table.assign(**said, **{name: part.numpy() for name, part in values.items()})

@@ -39,9 +39,8 @@ _LAYER = re.compile(r"\.(processor\.|lora_|lokr_|alpha$)")
 def load_adapter(model: Any, options: LoadOptions) -> None:
     """Load the LoRA of some options into a pipeline, or a transformer alone.
 
-    Raises:
-        LoadError: no such file, several of them, a format that is not known, layers that are not
-            in this transformer, or anything in the file that it did not take.
+    Raise LoadError for no such file or several, an unknown format, layers that are not in this
+    transformer, or anything in the file that it did not take.
     """
     transformer = getattr(model, "transformer", model)
     path = adapter_file(options)
@@ -93,11 +92,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         stored = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
     every = load_file(path)
     weights = {name: x for name, x in every.items() if not name.startswith(TEXT)}
-    if len(weights) < len(every):
-        logger.warning(
-            "%s: %d of %d tensors are for text encoders, and left out",
-            path, len(every) - len(weights), len(every),
-        )  # fmt: skip
+    if others := len(every) - len(weights):
+        said = "%s: %d of %d tensors are for text encoders, and left out"
+        logger.warning(said, path, others, len(every))
     if not weights:
         raise LoadError(f"adapter {path} holds no weights for a transformer; is it another file?")
     for name, x in weights.items():
@@ -163,11 +160,7 @@ def not_read(names: list[str], path: Path) -> LoadError:
 
 
 def peft_config(path: Path, weights: Iterable[str], options: LoadOptions) -> Path | None:
-    """Find the settings of PEFT beside weights, on the hub if these are of it; None without PEFT.
-
-    Raises:
-        LoadError: keys of PEFT without the settings.
-    """
+    """Find the settings beside weights of PEFT, or on the hub; raise LoadError without them."""
     beside = path.with_name(PEFT_CONFIG)
     if any(name.startswith(STOCK_PREFIX) for name in weights):
         return None

@@ -44,8 +44,7 @@ class Context:
     def choosing(self, chosen: Int[Tensor, "queries shots"]) -> "Context":
         """Show each query pairs of its own, by number.
 
-        Raises:
-            ValueError: made by a mode in which pairs see each other, or no whole sheets of pairs.
+        Raise ValueError for a mode in which pairs see each other, or no whole sheets of pairs.
         """
         if self.fingerprint["attention"] != "pairwise":
             raise ValueError(
@@ -92,8 +91,7 @@ class Context:
     def extended(self, other: "Context") -> "Context":
         """Add the examples of another context; those of neither are computed again.
 
-        Raises:
-            ValueError: made otherwise, or by a mode in which examples see each other.
+        Raise ValueError for one made otherwise, or by a mode in which examples see each other.
         """
         other.require(self.fingerprint)
         if (mode := self.fingerprint["attention"]) in ("joint", "causal"):

@@ -65,10 +65,8 @@ def fetch(
     """Download what is missing of a checkpoint on the hub, and return its folder in the cache.
 
     Source and size are logged before the first byte of it. Code and pickles stay where they are.
-    Text encoders and tokenizers come where `text` is true, and all else where it is not.
-
-    Raises:
-        LoadError: it cannot be reached, is not there, or has weights as pickles alone.
+    Text encoders and tokenizers come where `text` is true, and all else where it is not. Raise
+    LoadError if it cannot be reached, is not there, or has weights as pickles alone.
     """
     parts = TEXT_PARTS if text else ("*/",)
     patterns: dict[str, Any] = {

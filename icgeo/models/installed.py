@@ -21,24 +21,18 @@ def installed() -> dict[str, Any]:
             require_backend(name)
         except LoadError as error:
             backends[name] = f"no: {error}"
+    gpus = [torch.cuda.get_device_properties(n) for n in range(torch.cuda.device_count())]
+    sizes = [f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB" for gpu in gpus]
+    devices = {f"cuda:{number}": size for number, size in enumerate(sizes)}
     return {
         "icgeo": metadata.version("icgeo"),
         **{name: value for name, value in config.versions().items() if name != "device"},
-        "devices": devices(),
+        "devices": {"cpu": f"{torch.get_num_threads()} threads", **devices},
         "attention backends": backends,
         "extras": extras(),
         "models in the package": list(BUILT_IN),
         "hub": {"cache": constants.HF_HUB_CACHE, "offline": bool(constants.HF_HUB_OFFLINE)},
     }
-
-
-def devices() -> dict[str, str]:
-    """Return what models can run on, as `device` takes it."""
-    names = {"cpu": f"{torch.get_num_threads()} threads"}
-    for number in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(number)
-        names[f"cuda:{number}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
-    return names
 
 
 def extras() -> dict[str, str]:

@@ -142,10 +142,7 @@ class Prompts:
 
 
 def cache_folder(source: str | Path, commit: str, *, dtype: torch.dtype) -> Path:
-    """Return the folder that keeps the embeddings of a checkpoint; another for changed files.
-
-    `source` is a folder, or a hub id of a `commit`.
-    """
+    """Return the folder that keeps the embeddings of a checkpoint; another for changed files."""
     if isinstance(source, str):
         key = f"{source}@{commit}"
     else:

@@ -102,11 +102,7 @@ class MultiOrderDensity(Density):
 
     @classmethod
     def load(cls, path: str | Path) -> "MultiOrderDensity":
-        """Read cells of several orders from `.multiorder.fits` or `.parquet`, as they are.
-
-        Raises:
-            ValueError: no such cells, or some that do not cover the sphere once.
-        """
+        """Read cells as they are; raise ValueError unless they cover the sphere once."""
         try:
             uniq, mass = files.load_multi_order(Path(path))
             return cls(torch.from_numpy(uniq), torch.from_numpy(mass))
@@ -165,7 +161,7 @@ class MultiOrderDensity(Density):
         return by_place[torch.searchsorted(starts, finest, right=True) - 1]
 
     def _places(
-        self, cells: Int[Tensor, " chosen"], offsets: Float[Tensor, "2 chosen"]
+        self, cells: healpix.Cells, offsets: Float[Tensor, "2 chosen"]
     ) -> Float[Tensor, "chosen 2"]:
         return healpix.cell_lat_lon(self._cells[cells], self.sides[cells], offsets)
 
@@ -191,10 +187,7 @@ class MultiOrderDensity(Density):
         return (torch.special.entr(self.cell_mass) + self.cell_mass * self.areas.log()).sum().item()
 
     def __mul__(self, other: Density) -> "MultiOrderDensity":
-        """Multiply by an even density, such as a prior, and normalise; on the cells of this one.
-
-        Where the other's cells are finer, their mean counts.
-        """
+        """Multiply by an even density, or the mean of its finer cells, and normalise."""
         if not isinstance(other, Density) or isinstance(other, MultiOrderDensity):
             return NotImplemented
         factor = torch.empty_like(self.cell_mass)

@@ -83,8 +83,8 @@ def _country(name: str) -> Any:
     """Return the polygon of a country."""
     frame = countries()
     columns = (frame[column].dropna().items() for column in reversed(NAMES))
-    rows = {_plain(value): row for column in columns for row, value in column}
-    key = ALIASES.get(_plain(name), _plain(name))
+    rows = {plain(value): row for column in columns for row, value in column}
+    key = ALIASES.get(plain(name), plain(name))
     if key in rows:
         return frame.geometry.iloc[rows[key]]
     like = get_close_matches(key, rows, n=1, cutoff=0.75)
@@ -93,8 +93,8 @@ def _country(name: str) -> Any:
     raise ValueError(f"expected the name or ISO code of a country, got {name[:80]!r}; {remedy}")
 
 
-def _plain(name: str) -> str:
-    """Return a name in lower case, without accents."""
+def plain(name: str) -> str:
+    """Return a name in lower case, without accents and surrounding space."""
     letters = unicodedata.normalize("NFKD", name)
     return "".join(one for one in letters if not unicodedata.combining(one)).strip().casefold()
 

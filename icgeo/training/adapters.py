@@ -32,10 +32,8 @@ def target_modules(transformer: nn.Module, patterns: Sequence[str] = ()) -> list
     """Name the linear modules to adapt, in full.
 
     `patterns` are regular expressions of names or of their ends, such as "to_q"; none means those
-    of the architecture.
-
-    Raises:
-        UsageError: an unknown architecture, or a pattern that matches nothing.
+    of the architecture. Raise UsageError for an unknown architecture, or a pattern that matches
+    nothing.
     """
     linear = [name for name, part in transformer.named_modules() if isinstance(part, nn.Linear)]
     modules: dict[str, None] = {}

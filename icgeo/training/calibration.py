@@ -34,6 +34,7 @@ from icgeo.training.episodes import PROMPTS, EpisodeOptions, WorldBank, sample_e
 from icgeo.training.photo_sets import PhotoSet
 from icgeo.travel import FRAMES_ALIKE, frame_temperature, smooth
 
+Maps = Float[Tensor, "queries 3 height width"]
 Split = tuple[PhotoSet, PhotoSet]
 """The examples and the queries of an episode."""
 LocatedSequence = tuple[list[Density], Float[Tensor, "frames 2"]]
@@ -57,18 +58,6 @@ class ValidationResult:
     """The one under which the true locations are likeliest."""
 
 
-@dataclass(frozen=True)
-class DrawnMaps:
-    """Maps that a model drew of photos whose locations are known."""
-
-    maps: Float[Tensor, "queries 3 height width"]
-    lat_lon: Float[Tensor, "queries 2"]
-
-    def read(self, style: maps.MapStyle, noise: maps.Noise) -> list[Density]:
-        """Read the maps, given how noisy they are."""
-        return [reading.density for reading in maps.read(self.maps, style, noise=noise)]
-
-
 def validation_episodes(
     bank: PhotoSet, queries: PhotoSet, *, shots: int, queries_each: int, seed: int
 ) -> Iterator[Split]:
@@ -87,11 +76,8 @@ def draw_queries(
     prompt: str,
     steps: int = 1,
     samples: int = 1,
-) -> DrawnMaps:
-    """Draw the maps of all queries, each from the first examples of its episode.
-
-    As many go through at a time as the memory holds.
-    """
+) -> tuple[Maps, Float[Tensor, "queries 2"]]:
+    """Return maps drawn of queries by the first examples of their episode, and their places."""
     how: dict[str, Any] = {"prompt": prompt, "steps": steps, "samples": samples}
     drawn = []
     for bank, queries in episodes:
@@ -102,29 +88,27 @@ def draw_queries(
             for photos in queries.photos.split(size)
         ]
     lat_lon = torch.cat([queries.lat_lon for _, queries in episodes])
-    return DrawnMaps(torch.cat(drawn).float().cpu(), lat_lon)
+    return torch.cat(drawn).float().cpu(), lat_lon
 
 
 def validate(
-    model: MapModel,
-    episodes: Sequence[Split],
-    *,
-    shots: Sequence[int],
-    prompt: str,
-    steps: int = 1,
-    samples: int = 1,
+    model: MapModel, episodes: Sequence[Split], *, shots: Sequence[int], **how: Any
 ) -> dict[int, ValidationResult]:
-    """Validate a model for each number of shots, by one step of the flow if not told otherwise."""
+    """Validate a model for each number of shots; `how` is as `draw_queries` takes it."""
     results = {}
     for count in shots:
-        drawn = draw_queries(model, episodes, count, prompt=prompt, steps=steps, samples=samples)
-        densities = drawn.read(model.settings.style, model.settings.noise)
-        temperature = best_temperature(densities, drawn.lat_lon)
+        drawn, truth = draw_queries(model, episodes, count, **how)
+        densities = _densities(drawn, model.settings.style, model.settings.noise)
+        temperature = best_temperature(densities, truth)
         points = best_points(torch.stack([density.mass for density in densities]).float())
-        median_km = median_error(sphere.distance_km(points, drawn.lat_lon))
-        nll = negative_log_likelihood(densities, drawn.lat_lon, temperature=temperature)
+        median_km = median_error(sphere.distance_km(points, truth))
+        nll = negative_log_likelihood(densities, truth, temperature=temperature)
         results[count] = ValidationResult(median_km, nll, temperature)
     return results
+
+
+def _densities(drawn: Maps, style: maps.MapStyle, noise: maps.Noise) -> list[Density]:
+    return [reading.density for reading in maps.read(drawn, style, noise=noise)]
 
 
 def fit_temperatures(
@@ -171,20 +155,20 @@ def calibrate(
     `clips` of `icgeo.travel.FRAMES_ALIKE` frames.
     """
     style = model.settings.style
-    drawn: dict[str, dict[int, DrawnMaps]] = {}
+    drawn: dict[str, dict[int, tuple[Maps, Tensor]]] = {}
     for prompt in PROMPTS:
         splits = _world_episodes(worlds, prompt, episodes, seed)
         drawn[prompt] = {k: draw_queries(model, splits, k, prompt=prompt) for k in SHOTS}
 
     def cost(noise: maps.Noise) -> float:
         most = [by_shots[max(SHOTS)] for by_shots in drawn.values()]
-        return sum(negative_log_likelihood(d.read(style, noise), d.lat_lon) for d in most)
+        return sum(negative_log_likelihood(_densities(x, style, noise), at) for x, at in most)
 
     noise = min(NOISES, key=cost)
     calibration = {
         prompt: {
-            str(shots): best_temperature(known.read(style, noise), known.lat_lon)
-            for shots, known in by_shots.items()
+            str(shots): best_temperature(_densities(known, style, noise), lat_lon)
+            for shots, (known, lat_lon) in by_shots.items()
         }
         for prompt, by_shots in drawn.items()
     }
@@ -203,7 +187,6 @@ def fit_matching(
     *,
     episodes: int = 5,
     evaluations: int = 60,
-    start: MatchSettings | None = None,
     seed: int,
 ) -> MatchSettings:
     """Fit how alike parts become a likelihood: few and many examples, from anywhere and from near.
@@ -221,7 +204,7 @@ def fit_matching(
             xyz, truth = sphere.to_xyz(examples.lat_lon).float(), cell_of(queries.lat_lon, FINE)
             sets += [(Parts(cells[:k], xyz[:k]), query, truth) for k in (1, 4, 16)]
 
-    start = start or MatchSettings()
+    start = MatchSettings()
     names = ("sharpness", "none_logit", "inliers", "weight", "blur")
 
     def settings_of(logarithms: Float[np.ndarray, " parameters"]) -> MatchSettings:

@@ -65,9 +65,8 @@ def make_accelerator(options: LoraOptions, folder: Path) -> Accelerator:
 class LoraTraining:
     """A run, which adds a LoRA to the transformer of a loss: what learns, from what, how far.
 
-    Raises:
-        UsageError: targets that match nothing, too few pairs, or a batch that processes and
-            parts cannot share evenly.
+    Raise UsageError for targets that match nothing, too few pairs, or a batch that processes and
+    parts cannot share evenly.
     """
 
     loss: FlowLoss
@@ -122,10 +121,7 @@ class LoraTraining:
         options: LoraOptions,
         accelerator: Accelerator,
     ) -> "LoraTraining":
-        """Make a run for split photos; raise UsageError for a model or prompt that cannot learn.
-
-        The model is sampled with as many steps as the options mean.
-        """
+        """Make a run with the steps that the options mean; raise UsageError if it cannot learn."""
         model = model.choosing(steps=options.for_steps)
         options = replace(options, for_steps=model.settings.steps)
         loss, shots = FlowLoss(model, prompt), options.views - 1

@@ -8,7 +8,7 @@ from typing import Literal
 from icgeo.config import UsageError
 
 EPISODE_CHOICES = ("random", "alike", "near", "confusing")
-"""How the pairs of an episode may be chosen; `icgeo.training.episodes` does it."""
+"""How the pairs of an episode may be chosen; `icgeo.training.episodes.choose_pairs` does it."""
 
 
 @dataclass(frozen=True)

@@ -47,10 +47,8 @@ def build_learner(
 ) -> TinyBackbone:
     """Make an untrained learner whose attention begins as similarity.
 
-    Its codec is fitted to the maps of `codec_places` places.
-
-    Raises:
-        ValueError: tokens have more channels than the transformer is wide.
+    Its codec is fitted to the maps of `codec_places` places. Raise ValueError for tokens of more
+    channels than the transformer is wide.
     """
     torch.manual_seed(seed)
     codec = PatchCodec(photo_channels=photo_channels)
@@ -153,7 +151,8 @@ class Pretraining:
         """Take one step on a fresh batch of episodes."""
         is_matching = self.step < self.match_steps
         options = self.episodes.at(self.step / self.steps)
-        options = options.for_matching() if is_matching else options
+        if is_matching:  # the photo encoder alone: fewer worlds, more views of each
+            options = replace(options, worlds=max(1, options.worlds // 2), views=48, near_share=0.5)
         episodes = sample_episodes(self.bank, options, generator=self.generator)
         with loop.autocast(self.device):
             terms = self.losses(episodes)

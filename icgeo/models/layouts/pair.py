@@ -48,10 +48,7 @@ class Pair(References):
         return {**super().encode_apart(photos, drawn), "pairs": pairs}
 
     def keep(self, photos: Queries, drawn: Pairs) -> Kept:
-        """Keep the latents of pictures, or their keys and values; differentiable.
-
-        `photos` are those of the same pairs as queries, which have the same size.
-        """
+        """Keep pictures, or their keys and values; `photos` tell the size alone. Differentiable."""
         return self._keep(drawn, torch.tensor([photos.shape[1:3]] * len(photos)))
 
     def own_images(self, shots: int) -> int:

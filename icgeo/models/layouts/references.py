@@ -5,6 +5,7 @@ mode `full` computes what `Flux2KleinPipeline` computes for the same images. Pho
 shapes; what is kept of a pair then has as many tokens as it needs, padded to those of the longest.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -69,11 +70,18 @@ class References(Layout):
         """Return the number of images of a query: its photo, and maybe a map of evidence."""
         return 1 + self.shows_evidence(shots)
 
-    def ids(self, images: Sequence[Size], *, first: int) -> Ids:
-        """Return the places of the tokens of images, numbered from `first`.
+    def token_rows(self, tensors: Kept, shots: int, queries: Queries) -> dict[str, Tensor]:
+        """Return which tokens are whose; but in `full`, the photo's are in a pass of their own."""
+        drawn = math.prod(self.grid(shots))
+        photo = torch.arange(math.prod(queries.shape[1:3]))
+        if self.settings.attention != "full":
+            return {"map": torch.arange(drawn), "photo": photo}
+        count = sum(self.lengths(tensors["grids"])) if shots else 0
+        examples = torch.arange(count) + drawn
+        return {"map": torch.arange(drawn), "photo": photo + drawn + count, "example": examples}
 
-        The map to draw is image 0, those of examples count from 1, and the query's comes last.
-        """
+    def ids(self, images: Sequence[Size], *, first: int) -> Ids:
+        """Return the places of tokens of images, from `first` on; the map to draw is image 0."""
         numbered = enumerate(images, first)
         return torch.cat([self.backbone.ids(number, *size) for number, size in numbered])
 
@@ -214,25 +222,18 @@ class References(Layout):
         visible: Bool[Tensor, "episodes views views"],
         prompts: Sequence[str],
     ) -> Float[Tensor, "episodes views map_tokens channels"]:
-        """Return the velocity of all maps of episodes, each given the pairs that it may see.
-
-        `shown` is what `keep` takes of them beside photos.
-        """
-        episodes = zip(photos, shown, noisy, t[:, 0].tolist(), visible, prompts, strict=True)
-        return torch.stack([self._episode(*parts) for parts in episodes])
-
-    def _episode(
-        self, photos: Tensor, shown: Tensor, noisy: Tensor, t: float, visible: Tensor, prompt: str
-    ) -> Tensor:
-        sees = visible.any(dim=1)  # those without examples are told otherwise, in another pass
-        tensors = self.keep(photos, shown) if sees.any() else {}
+        """Return the velocity of all maps of episodes, each given pairs that it may see."""
         velocity = torch.zeros(noisy.shape, device=noisy.device)
-        for rows, count in ((sees, len(photos)), (~sees, 0)):
-            if rows.any():
-                seen = visible[rows] if count else None
-                predict = self.sharing(tensors if count else {}, count, photos[rows], visible=seen)
-                text = self.text(prompt, count)
-                velocity[rows] = predict(noisy[rows][:, None], t, text)[:, 0]
+        for number, prompt in enumerate(prompts):
+            own, seen = photos[number], visible[number]
+            sees = seen.any(dim=1)  # those without examples are told otherwise, in another pass
+            tensors = self.keep(own, shown[number]) if sees.any() else {}
+            for rows, kept, count in ((sees, tensors, len(own)), (~sees, {}, 0)):
+                if rows.any():
+                    among = seen[rows] if count else None
+                    predict = self.sharing(kept, count, own[rows], visible=among)
+                    latents, text = noisy[number, rows][:, None], self.text(prompt, count)
+                    velocity[number, rows] = predict(latents, t[number, 0].item(), text)[:, 0]
         return velocity
 
 
