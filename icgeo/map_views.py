@@ -58,11 +58,7 @@ class MapViews:
         encoder: str,
         describe: Callable[[UInt8[Tensor, "views 3 size size"]], Float[Tensor, "views *_"]],
     ) -> Float[Tensor, "views *_"]:
-        """Return descriptors of the views, from disk where they were computed before.
-
-        `encoder` names what describes; the first view is described again, to see whether it is
-        still the same.
-        """
+        """Return descriptors from disk, if the first view, described again, is still the same."""
         size = self.images.shape[-1]
         for _ in range(2):
             key = (*_key(self.field_of_view_deg, size), encoder)

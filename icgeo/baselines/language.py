@@ -165,10 +165,7 @@ class LanguageLocator:
         return Cost(len(questions), len(questions) - len(left), sent, got, usd)
 
     def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
-        """Locate photos by the heaviest hypotheses; one without an answer has the prior.
-
-        Raise UsageError if it may cost more than the budget, or the model cannot be asked at all.
-        """
+        """Locate photos by hypotheses, or the prior; raise UsageError beyond the budget."""
         if not photos:
             return []
         self._check_budget(self.cost(photos, examples))

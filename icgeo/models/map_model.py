@@ -22,9 +22,8 @@ from icgeo.models.context import Context
 from icgeo.models.hub import LoadError
 from icgeo.models.layouts.frames import Frames
 from icgeo.models.layouts.interleaved import Interleaved
-from icgeo.models.layouts.pair import Pair, Sheet
 from icgeo.models.layouts.panel import Panel
-from icgeo.models.layouts.references import References
+from icgeo.models.layouts.references import Pair, References, Sheet
 from icgeo.models.layouts.stacked import Stacked
 from icgeo.models.matching import Evidence, LocalEncoder, Parts, mutual_matches
 from icgeo.models.settings import PHOTO_SHAPES, TEXTS, Origin, Settings
@@ -244,10 +243,7 @@ class MapModel:
         return torch.cat(drawn)
 
     def velocity(self, context: Context, queries: Tensor, prompt: str) -> sampling.Velocity:
-        """Return the velocity of latents [queries, samples, ...]; differentiable.
-
-        `queries` are photos as the layout encodes them, and `prompt` says what the world is.
-        """
+        """Return the velocity of latents [queries, samples, ...] of encoded queries."""
         velocity = self._velocity(context, queries, prompt)
         scale = self.settings.example_guidance
         if scale == 1 or not context.shots:

@@ -45,6 +45,9 @@ NOISES = tuple(maps.Noise(level, level, level) for level in (0.03, 0.05, 0.1, 0.
 CORRELATIONS = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0)
 FLOORS = (0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12)
 GAP_SECONDS = 60.0
+DOMAIN_RIDGE = 0.03
+Statistics = Float[Tensor, "_ statistics"]
+"""Of photos, by the encoder of parts."""
 
 
 @dataclass(frozen=True)
@@ -336,3 +339,33 @@ def best_correlation(sequences: Sequence[LocatedSequence]) -> float:
         return sum(costs)
 
     return min(CORRELATIONS, key=cost)
+
+
+def fit_domain(
+    inside: Sequence[Statistics],
+    outside: Sequence[Statistics],
+    unseen: Statistics,
+    *,
+    false_alarms: float = 0.015,
+) -> Float[Tensor, " weights"]:
+    """Fit which photos are of a model's kind: a linear rule on statistics (Fisher's discriminant).
+
+    It is the ridge regression of 1 on what is inside, -1 outside. Sets of photos `inside` and
+    `outside` the domain count the same, each; of the `unseen` ones in it the rule takes a share of
+    `false_alarms` for others. Return the weights of the statistics and of 1: above 0 a photo is in.
+    """
+    sets, sides = [*inside, *outside], len(inside) * [1.0] + len(outside) * [-1.0]
+    x = torch.cat(sets).double()
+    mean, spread = x.mean(0), x.std(0).clamp_min(1e-6)
+    x = torch.cat(((x - mean) / spread, x.new_ones(len(x), 1)), dim=1)
+    target, share = torch.zeros(2, len(x), dtype=torch.float64)
+    numbers = torch.arange(len(x)).split([len(one) for one in sets])
+    for rows, side in zip(numbers, sides, strict=True):
+        target[rows] = side
+        share[rows] = 1 / (len(rows) * sides.count(side))
+    ridge = DOMAIN_RIDGE * torch.eye(x.shape[1], dtype=torch.float64)
+    ridge[-1, -1] = 0
+    weights = torch.linalg.solve(x.T @ (share[:, None] * x) + ridge, x.T @ (share * target))
+    slope = (weights[:-1] / spread).float()
+    threshold = torch.quantile(unseen @ slope, false_alarms)
+    return torch.cat((slope, -threshold[None]))

@@ -101,13 +101,6 @@ class PartTraining:
         self.parts: dict[str, Any] = {"encoder": self.encoder, "average": self.average}
         self.parts["optimizer"] = self.optimizer
 
-    def sample(self, generator: Generator) -> Episodes:
-        """Draw a batch; views near each other become fewer as training goes on."""
-        near = self.episodes.near_share * (1.0 if self.step < self.steps / 2 else 0.7)
-        return sample_episodes(
-            self.bank, replace(self.episodes, near_share=near), generator=generator
-        )
-
     def loss(self, encoder: nn.Module, episodes: Episodes, generator: Generator) -> Tensor:
         """Return the loss of a batch."""
         with autocast(self.device):
@@ -118,7 +111,11 @@ class PartTraining:
     def update(self) -> dict[str, float]:
         """Take one step on a fresh batch of episodes."""
         rate = annealed_rate(self.step, self.steps, peak=self.learning_rate, fall=0.4)
-        loss = self.loss(self.encoder, self.sample(self.generator), self.generator)
+        # views near each other become fewer as training goes on
+        near = self.episodes.near_share * (1.0 if self.step < self.steps / 2 else 0.7)
+        options = replace(self.episodes, near_share=near)
+        episodes = sample_episodes(self.bank, options, generator=self.generator)
+        loss = self.loss(self.encoder, episodes, self.generator)
         descend(self.optimizer, loss, self.encoder.parameters(), rate)
         self.average.update_parameters(self.encoder)
         self.step += 1

@@ -45,11 +45,7 @@ def build_learner(
     codec_places: int = 4000,
     seed: int = 0,
 ) -> TinyBackbone:
-    """Make an untrained learner whose attention begins as similarity.
-
-    Its codec is fitted to the maps of `codec_places` places. Raise ValueError for tokens of more
-    channels than the transformer is wide.
-    """
+    """Make an untrained learner, its codec fitted, whose attention begins as similarity."""
     torch.manual_seed(seed)
     codec = PatchCodec(photo_channels=photo_channels)
     features = 3 * photo_channels
