@@ -95,9 +95,8 @@ def _save_model(folder: Path, model: Any, base: str | None) -> Origin:
         raise UsageError(f"expected a model of icgeo.load to save, got {type(model).__name__}")
     if origin.adapter and Path(origin.adapter).exists():  # else it is on the hub
         adapter = Path(origin.adapter)
-        _copy(
-            adapter / (origin.weight_name or "") if adapter.is_dir() else adapter, folder / ADAPTER
-        )
+        weights = adapter / (origin.weight_name or "") if adapter.is_dir() else adapter
+        _copy(weights, folder / ADAPTER)
         origin = replace(origin, adapter=ADAPTER, weight_name=None)
     if base or origin.revision:
         return replace(origin, model=base or origin.model)

@@ -177,14 +177,9 @@ class Geolocator(LocateOptions, LoadOptions):
     def from_pretrained(cls, source: str | Path, **options: Any) -> "Geolocator":
         """Read a locator that `save_pretrained` wrote, from a folder or from the hub.
 
-        Args:
-            source: folder, or hub id.
-            **options: fields of `Geolocator` in place of those saved; `revision` (branch, tag or
-                commit) and `local_files_only` are of the hub id.
-
-        Raises:
-            LoadError: no such locator, or a model that cannot be loaded.
-            UsageError: its map is another one now, or gone.
+        `options` are fields of `Geolocator` in place of those saved; `revision` (branch, tag or
+        commit) and `local_files_only` are of the hub id. Raise LoadError for no such locator, or a
+        model that cannot be loaded; UsageError if its map is another one now, or gone.
         """
         model, options = checkpoint.read(source, **options)
         return cls(model, **options)
@@ -203,15 +198,10 @@ class Geolocator(LocateOptions, LoadOptions):
         in a file the path is kept, and what tells when it is another one. Examples
         are written as the model sees them: whoever gets the folder sees them too.
 
-        Args:
-            folder: new, or empty.
-            examples: in place of the locator's own; [] saves none.
-            base: the hub id of the same weights, to name in place of a copy.
-            licence: of what is saved.
-
-        Raises:
-            PhotoError: an example cannot be read.
-            UsageError: a folder that holds something, or a model that cannot be saved.
+        The folder is new, or empty. `examples` take the place of the locator's own; [] saves none.
+        `base` is the hub id of the same weights, to name in place of a copy, `licence` that of what
+        is saved. Raise PhotoError for an example that cannot be read, UsageError for a folder that
+        holds something, or a model that cannot be saved.
         """
         options = {"name": self.name, **fields_of(LocateOptions, self), "evidence": self.evidence}
         shown = self._drawer.pairs(self._examples(examples))
@@ -237,10 +227,7 @@ class Geolocator(LocateOptions, LoadOptions):
             return upload(path, repository, private=private, revision=revision)
 
     def require_memory(self, shots: int) -> int:
-        """Return how many photos go through at a time beside so many examples: a batch at most.
-
-        Raise LoadError if not even one fits, with what is needed, and what could be changed.
-        """
+        """Return how many photos go through at a time, a batch at most; or raise LoadError."""
         return self._drawer.require_memory(shots)
 
     def context(self, examples: Examples) -> Context:

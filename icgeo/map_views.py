@@ -81,13 +81,11 @@ def even_grid(bounds: Bounds | None, spacing_deg: float) -> Float[Tensor, "views
     edge = torch.tensor([south, north], dtype=torch.float64)
     around = torch.linspace(west, west + width, 65, dtype=torch.float64)
     middle = torch.tensor([(south + north) / 2, west + width / 2], dtype=torch.float64)
-    reach = sphere.angle(
-        sphere.to_xyz(middle), sphere.to_xyz(torch.cartesian_prod(edge, around))
-    ).max()
+    corners = sphere.to_xyz(torch.cartesian_prod(edge, around))
+    reach = sphere.angle(sphere.to_xyz(middle), corners).max()
     lat, lon = middle.numpy() * units.deg
-    cells = grid(nside).cone_search_lonlat(
-        lon, lat, min(math.degrees(reach) * 1.1, 180) * units.deg
-    )
+    radius = min(math.degrees(reach) * 1.1, 180) * units.deg
+    cells = grid(nside).cone_search_lonlat(lon, lat, radius)
     lat_lon = cell_lat_lon(torch.from_numpy(np.sort(cells)), nside)
     lat, lon = lat_lon.unbind(-1)
     inside = (lat >= south) & (lat <= north) & ((lon - west) % 360 <= width)

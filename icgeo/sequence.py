@@ -41,9 +41,8 @@ def in_sequence(
         seconds=sum(frame.seconds for frame in frames),
     )
     inside = [frame.in_domain for frame in alone]
-    return SequencePrediction(
-        frames, replace(found, in_domain=None if None in inside else any(inside))
-    )
+    whole_inside = None if None in inside else any(inside)
+    return SequencePrediction(frames, replace(found, in_domain=whole_inside))
 
 
 def frame_times(

@@ -207,9 +207,8 @@ class PlanetAlbums(nn.Module):
         self.cells = PlanetCells(xyz, settings)
         channels, ways = features.shape[-1], 1 + settings.bidirectional
         self.scale = nn.LayerNorm(channels, elementwise_affine=False)
-        self.lstm = nn.LSTM(
-            channels, settings.width, batch_first=True, bidirectional=settings.bidirectional
-        )
+        how = {"batch_first": True, "bidirectional": settings.bidirectional}
+        self.lstm = nn.LSTM(channels, settings.width, **how)
         self.out = nn.Linear(ways * settings.width, len(self.cells))
 
     def logits(self, features: Albums) -> Float[Tensor, "albums photos cells"]:

@@ -182,9 +182,8 @@ class HarmonicDiffusion(nn.Module):
         noisy = self.noise.add_noise(codes, noise, step.to(codes.device))
         said = self.network(noisy, step.to(codes), features)
         turn = random_rotation(generator=generator)
-        anchors = torch.cat(
-            (fibonacci_grid(self.settings.anchors) @ turn, xyz.detach().cpu().double())
-        )
+        spread, places = fibonacci_grid(self.settings.anchors), xyz.detach().cpu().double()
+        anchors = torch.cat((spread @ turn, places))
         basis = encode(anchors, self.settings.degree).to(codes)
         logs = [torch.log_softmax(each @ basis.T / (4 * math.pi), -1) for each in (codes, said)]
         divergence = (logs[0].exp() * (logs[0] - logs[1])).sum(-1).mean()

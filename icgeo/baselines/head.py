@@ -34,6 +34,9 @@ Places = Float[Tensor, "photos 3"]
 """Unit vectors to where they were taken."""
 Loss = Float[Tensor, ""]
 """How wrong a head is on a batch, a scalar to train on."""
+Items = Float[Tensor, "items *album channels"]
+ItemPlaces = Float[Tensor, "items *album 3"]
+"""Likewise of photos or albums."""
 
 
 @runtime_checkable
@@ -43,15 +46,10 @@ class Head(Protocol):
     Where its answers are not the best points of these, `points` returns them, in degrees.
     """
 
-    def loss(
-        self,
-        features: Float[Tensor, "items *album channels"],
-        xyz: Float[Tensor, "items *album 3"],
-        generator: Generator,
-    ) -> Float[Tensor, ""]:
+    def loss(self, features: Items, xyz: ItemPlaces, generator: Generator) -> Loss:
         """Return the mean loss of photos taken at these unit vectors; the generator is a CPU's."""
 
-    def densities(self, features: Float[Tensor, "items *album channels"]) -> list[Density]:
+    def densities(self, features: Items) -> list[Density]:
         """Return where each photo was taken."""
 
 
@@ -87,13 +85,7 @@ class Way:
         """Return the way with its settings for the examples of an episode."""
         return replace(self, settings=self.few or self.settings)
 
-    def head(
-        self,
-        features: Float[Tensor, "items *album channels"],
-        xyz: Float[Tensor, "items *album 3"],
-        *,
-        seed: int = 0,
-    ) -> Any:
+    def head(self, features: Items, xyz: ItemPlaces, *, seed: int = 0) -> Any:
         """Make the untrained head; its first weights follow from the seed."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)

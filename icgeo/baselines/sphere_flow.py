@@ -182,9 +182,8 @@ class SphereFlow(nn.Module):
 
     def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Loss:
         """Return the mean square error of the velocity, or of the noise, at random times."""
-        features, xyz = (
-            repeat(x, "n c -> (n draws) c", draws=self.settings.draws) for x in (features, xyz)
-        )
+        many = partial(repeat, pattern="n c -> (n draws) c", draws=self.settings.draws)
+        features, xyz = many(features), many(xyz)
         count = len(xyz)
         dropped, t = torch.rand(2, count, 1, generator=generator).to(xyz)
         noise = torch.randn(count, 3, generator=generator).to(xyz)
@@ -246,9 +245,8 @@ class SphereFlow(nn.Module):
 
     def points(self, features: Vectors) -> Float[Tensor, "photos 2"]:
         """Return the medoid of 16 guided samples of each photo, in degrees."""
-        return to_lat_lon(
-            medoid(self.samples(features, 16, guidance=self.settings.guidance).double())
-        )
+        drawn = self.samples(features, 16, guidance=self.settings.guidance)
+        return to_lat_lon(medoid(drawn.double()))
 
     @torch.no_grad()
     def log_prob(

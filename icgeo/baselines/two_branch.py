@@ -144,11 +144,9 @@ class TwoBranch(nn.Module):
             for _ in range(2 * settings.depth)
         )
         self.fusions = nn.ModuleList(nn.Linear(2 * width, 2 * width) for _ in range(settings.depth))
-        cells = [12 * nside**2 for nside in settings.nsides]
         self.norm = nn.LayerNorm(2 * width)
-        self.heads = nn.ModuleList(
-            nn.Linear(2 * width, count) for count in [*cells, settings.classes]
-        )
+        sizes = [*(12 * nside**2 for nside in settings.nsides), settings.classes]
+        self.heads = nn.ModuleList(nn.Linear(2 * width, count) for count in sizes)
         fine = cell_of(to_lat_lon(xyz.double().cpu()), settings.nsides[-1])
         sums = 1e-6 * cell_xyz(settings.nsides[-1])
         self.register_buffer("seen", sums.index_add(0, fine, xyz.double().cpu()).float())
@@ -177,10 +175,8 @@ class TwoBranch(nn.Module):
         """Return the weighted cross-entropies of the cells and of the scene."""
         *cells, scene = self.logits(features)
         classes = rearrange(features, "n (c p) -> n c p", c=4)[:, 3].long()
-        commonest = reduce(one_hot(classes, self.settings.classes), "n p k -> n k", "sum").argmax(
-            -1
-        )
-        total = self.settings.scene_weight * cross_entropy(scene, commonest)
+        seen = reduce(one_hot(classes, self.settings.classes), "n p k -> n k", "sum")
+        total = self.settings.scene_weight * cross_entropy(scene, seen.argmax(-1))
         lat_lon = to_lat_lon(xyz.double())
         granularities = zip(cells, self.settings.nsides, self.settings.weights, strict=True)
         for logits, nside, weight in granularities:

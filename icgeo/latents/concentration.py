@@ -90,14 +90,8 @@ def concentration(
     share of the cells), `moran_by_chance` and `share_by_chance` (means of the permutations),
     `moran_p` and `share_p` (one-sided, (1 + as extreme) / (1 + permutations)), `moran_q` and
     `share_q` (Benjamini and Hochberg 1995, over all features tested), `is_concentrated` (moran_q
-    below 0.05). Of features in fewer than 10 photos p, q are NaN: they are not tested.
-
-    Args:
-        codes: sparse array [photos, features].
-        lat_lon: places of the photos.
-        nside: of the cells; best with five photos a cell or more (`suited_nside`).
-        generator: shuffles places.
-        permutations: the least p is 1 / (1 + permutations).
+    below 0.05). Of features in fewer than 10 photos p, q are NaN: they are not tested. Cells are
+    best of five photos or more (`suited_nside`).
     """
     count = codes.shape[0]
     gather, cells, _ = _gathering(cell_of(lat_lon, nside).numpy(), count)

@@ -29,6 +29,8 @@ ALPHAS = np.logspace(-4, 10, 29)
 """Strengths of ridge regression to choose from."""
 KINDS = ("ridge", "kernel")
 Split = Literal["random", "blocked"]
+Rows = Float[Tensor, "rows *channels"]
+LatLon = Float[Tensor, "photos 2"]
 PAIRS = 20_000
 """Pairs of photos of which distances are ranked."""
 BLOCK_NSIDE = 4
@@ -36,9 +38,7 @@ BLOCK_NSIDE = 4
 KERNEL_FEATURES = 300
 
 
-def fold_numbers(
-    lat_lon: Float[Tensor, "photos 2"], split: Split, *, folds: int = 5
-) -> Int[np.ndarray, " photos"]:
+def fold_numbers(lat_lon: LatLon, split: Split, *, folds: int = 5) -> Int[np.ndarray, " photos"]:
     """Return the fold in which each photo is left out; blocked folds leave out whole cells."""
     generator = np.random.default_rng(0)
     groups = np.arange(len(lat_lon))
@@ -91,7 +91,7 @@ def _predict_left_out(kind: str, x: np.ndarray, y: np.ndarray, folds: np.ndarray
 class PlaceProbe:
     """Where a probe puts photos that it has not seen, and how good that is."""
 
-    lat_lon: Float[Tensor, "photos 2"]
+    lat_lon: LatLon
     """Its answers."""
     distance_km: Float[Tensor, " photos"]
     """Great-circle errors."""
@@ -104,8 +104,8 @@ class PlaceProbe:
 
 
 def probe_places(
-    x: Float[Tensor, "rows *channels"],
-    lat_lon: Float[Tensor, "photos 2"],
+    x: Rows,
+    lat_lon: LatLon,
     *,
     split: Split = "blocked",
     kind: str = "ridge",
@@ -152,9 +152,8 @@ def _require_rows(x: Tensor, count: int) -> None:
 
 
 def _rank_correlation(answers: Tensor, places: Tensor) -> float:
-    first, second = torch.randint(
-        len(places), (2, PAIRS), generator=seeded_generator("pairs")
-    ).unbind()
+    numbers = torch.randint(len(places), (2, PAIRS), generator=seeded_generator("pairs"))
+    first, second = numbers.unbind()
     first, second = first[first != second], second[first != second]
     apart = [distance_km(where[first], where[second]).numpy() for where in (answers, places)]
     return float(spearmanr(*apart).statistic) if apart[0].std() > 0 else 0.0
@@ -171,18 +170,15 @@ class LabelProbe:
 
 
 def probe_labels(
-    x: Float[Tensor, "rows *channels"],
+    x: Rows,
     labels: Sequence[str],
-    lat_lon: Float[Tensor, "photos 2"],
+    lat_lon: LatLon,
     *,
     split: Split = "random",
     fewest: int = 10,
     folds: int = 5,
 ) -> LabelProbe:
-    """Tell labels by ridge classification; those of fewer than `fewest` photos are left out.
-
-    Raise ValueError if fewer than two labels are left.
-    """
+    """Tell labels of at least `fewest` photos by ridge classification; raise ValueError for one."""
     _require_rows(x, len(labels))
     names = np.asarray(labels)
     unique, counts = np.unique(names, return_counts=True)
@@ -199,11 +195,7 @@ def probe_labels(
 
 
 def probe_numbers(
-    x: Float[Tensor, "rows *channels"],
-    values: Float[np.ndarray, " photos"],
-    lat_lon: Float[Tensor, "photos 2"],
-    *,
-    split: Split = "random",
+    x: Rows, values: Float[np.ndarray, " photos"], lat_lon: LatLon, *, split: Split = "random"
 ) -> float:
     """Return R2 of a ridge probe for a number, such as the distance to the coast."""
     _require_rows(x, len(values))

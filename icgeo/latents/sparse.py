@@ -123,11 +123,8 @@ class SparseAutoencoder:
         with safe_open(path, "pt") as file:
             values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             top_k = int(file.metadata()["top_k"])
-        weights = {
-            name.removeprefix("network."): value
-            for name, value in values.items()
-            if name.startswith("network.")
-        }
+        own = {name: value for name, value in values.items() if name.startswith("network.")}
+        weights = {name.removeprefix("network."): value for name, value in own.items()}
         features, channels = weights["dictionary._weights"].shape
         network = _new_network(channels, features, top_k, seed=0)
         network.load_state_dict(weights)
@@ -193,17 +190,9 @@ def train(
 ) -> SparseAutoencoder:
     """Train a TopK autoencoder on streamed activations; the same seed gives the same one.
 
-    Args:
-        stream: gives the batches of one pass; all but the last have one size, that of a step.
-        features: how many to learn.
-        top_k: features that explain a row, at most.
-        passes: over all rows, after one that finds their mean and scale.
-        learning_rate: of Adam at the start; it falls to 0 along a cosine.
-        seed: of first weights and of the order of rows.
-        device: on which to train; the result is on the CPU.
-
-    Raises:
-        ValueError: no row, rows that are all the same or not finite, or top_k above features.
+    All batches but the last have one size, that of a step of Adam, whose `learning_rate` falls to 0
+    along a cosine. At most `top_k` features explain a row; another pass finds mean and scale. Raise
+    ValueError for no row, rows that are all the same or not finite, or top_k above features.
     """
     if not 1 <= top_k <= features:
         raise ValueError(f"expected top_k from 1 to features={features}, got {top_k}")

@@ -109,10 +109,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
 
 
 def convert(model: Any, weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Name weights by the transformer's layers, as diffusers does; refuse what it would leave out.
-
-    It is shown one layer at a time: of several, it leaves out those that it does not know.
-    """
+    """Name weights by layers as diffusers does, one by one; refuse what it would leave out."""
     if strange := sorted(name for name in weights if not _KEY.search(name)):
         raise not_read(strange, path)
     renamed = getattr(model, "lora_state_dict", dict)
@@ -123,9 +120,8 @@ def convert(model: Any, weights: dict[str, Tensor], path: Path) -> dict[str, Ten
         found = {layer: renamed(dict(part)) for layer, part in layers.items()}
     except Exception:  # what it does not convert alone, it refuses by name among all
         found = {next(iter(weights)): renamed(dict(weights))}
-    if left := [
-        n for n, part in found.items() if not any(x.startswith(STOCK_PREFIX) for x in part)
-    ]:
+    known = {n for n, part in found.items() if any(x.startswith(STOCK_PREFIX) for x in part)}
+    if left := [name for name in found if name not in known]:
         raise not_read(left, path)
     return {n.removeprefix(STOCK_PREFIX): x for part in found.values() for n, x in part.items()}
 

@@ -157,11 +157,10 @@ class _Recorder:
         # a video is cut into tokens within; its blocks see no words among them
         self.length = hidden.shape[1] if hidden.ndim == 3 else 0
         self.is_looking = True
-        if isinstance(self.model.layout, Interleaved):  # words and photos are read before the map
+        layout = self.model.layout
+        if isinstance(layout, Interleaved):  # words and photos are read before the map
             self.is_looking = named["encoder_hidden_states"].shape[1] == 0
-        elif isinstance(self.model.layout, References) and (
-            self.model.settings.attention != "full"
-        ):
+        elif isinstance(layout, References) and self.model.settings.attention != "full":
             self.is_looking = (self.taps.tokens == "photo") == (self.time is None)
 
     def _after(self, number: int, module: nn.Module, inputs: Any, output: Any) -> Any:

@@ -292,21 +292,13 @@ def plan(
     device: str | torch.device = "cpu",
     **choices: Any,
 ) -> Plan:
-    """Plan a run, without loading weights.
+    """Plan a run of a model as `icgeo.load` takes it, without loading weights.
 
-    Args:
-        model: as `icgeo.load` takes it.
-        shots: examples that each query sees.
-        queries: queries that share the examples.
-        batch_size: queries at a time.
-        dtype: dtype of the weights.
-        device: device whose memory the run should fit.
-        **choices: `quantization`, `revision` and `local_files_only` of `icgeo.load`; `text_tokens`,
-            512 if not given, or 128 for `text="trimmed"`; and any of the checkpoint's settings:
-            attention, layout, style, photo_size, text, steps, samples.
-
-    Raises:
-        LoadError: no such model, or a choice that it has not.
+    Each query sees `shots` examples, which all `queries` share; `batch_size` of them go through at
+    a time, in `dtype`, and should fit the memory of `device`. `choices` are `quantization`,
+    `revision` and `local_files_only` of `icgeo.load`; `text_tokens`, 512 if not given, or 128 for
+    `text="trimmed"`; and any of the checkpoint's settings: attention, layout, style, photo_size,
+    text, steps, samples. Raise LoadError for no such model, or a choice that it has not.
     """
     quantization = choices.pop("quantization", None)
     text = choices.pop("text_tokens", None)

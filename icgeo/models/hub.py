@@ -83,9 +83,8 @@ def fetch(
             refuse_pickles([name for name in names if "/" in name], model)
             wanted = {*filter_repo_objects(names, **patterns)}
             _announce(model, [file for file in files if file.filename in wanted])
-        folder = snapshot_download(
-            model, revision=revision, local_files_only=files is None, **patterns
-        )
+        hub["local_files_only"] = files is None
+        folder = snapshot_download(model, **hub, **patterns)
     return Path(folder)
 
 

@@ -155,11 +155,7 @@ class MapModel:
     def evidence(
         self, context: Context, photos: UInt8[Tensor, "queries 3 high wide"]
     ) -> Float[Tensor, "queries places"] | None:
-        """Return what alike parts of query photos and examples say of each place, if anything.
-
-        Log-likelihood ratios in nats at the cells of `icgeo.models.matching.FINE`; None without
-        examples, or if the model compares no parts.
-        """
+        """Return log-likelihood ratios of places by alike parts, at `matching.FINE`, if any."""
         context.require(self.fingerprint)
         if context.parts is None or not context.shots or not len(photos):
             return None

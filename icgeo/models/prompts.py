@@ -78,9 +78,8 @@ def instruction(
 ) -> str:
     """Return the instruction for a model that is shown pairs in a layout, and maybe evidence.
 
-    Evidence is another way's guess, or the "base map" alone.
-
-    The task stands first, for CLIP reads no more than 77 tokens.
+    Evidence is another way's guess, or the "base map" alone. The task stands first, for CLIP reads
+    no more than 77 tokens.
     """
     if prompt not in _WORLD:
         raise ValueError(f"expected a prompt of {sorted(_WORLD)}, got {prompt!r}")

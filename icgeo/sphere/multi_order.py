@@ -66,13 +66,10 @@ class MultiOrderDensity(Density):
     def refined(
         cls, base: Density, means: Values, sigmas_deg: Values, weights: Values
     ) -> "MultiOrderDensity":
-        """Mix an even density with kernels, finer where they are.
+        """Mix an even density, in cells finer where they are, with von Mises-Fisher kernels.
 
-        Args:
-            base: has the weight that the kernels leave.
-            means: of the kernels (von Mises-Fisher), locations in degrees.
-            sigmas_deg: their standard deviations in each direction, in degrees.
-            weights: of the kernels, in [0, 1] and 1 together at most.
+        Their `means` are locations, `sigmas_deg` standard deviations in each direction, and the
+        `weights`, 1 together at most, leave the rest to the density.
         """
         xyz = sphere.to_xyz(sphere.as_lat_lon(means).double().reshape(-1, 2))
         sigma = torch.deg2rad(sphere.as_tensor(sigmas_deg).double()).expand(len(xyz))

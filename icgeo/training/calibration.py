@@ -8,6 +8,7 @@ which the truth is likeliest, on photos or worlds that are neither trained nor t
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -72,20 +73,16 @@ def validation_episodes(
 
 
 def draw_queries(
-    model: MapModel,
-    episodes: Sequence[Split],
-    shots: int,
-    *,
-    prompt: str,
-    steps: int = 1,
-    samples: int = 1,
+    model: MapModel, episodes: Sequence[Split], shots: int, **how: Any
 ) -> tuple[Maps, Float[Tensor, "queries 2"]]:
-    """Return maps drawn of queries by the first examples of their episode, and their places."""
-    how: dict[str, Any] = {"prompt": prompt, "steps": steps, "samples": samples}
+    """Return maps drawn of queries by the first examples of their episode, and their places.
+
+    `how` is as `MapModel.draw_maps` takes it: prompt, steps and samples.
+    """
     drawn = []
     for bank, queries in episodes:
         context = model.encode_context(bank.photos[:shots], bank.lat_lon[:shots])
-        size = fitting_batch(model, shots, len(queries.photos), samples=samples)
+        size = fitting_batch(model, shots, len(queries.photos), samples=how.get("samples", 1))
         drawn += [
             model.draw_maps(context, photos, **how).mean(dim=1)
             for photos in queries.photos.split(size)
@@ -131,9 +128,8 @@ def negative_log_likelihood(
     densities: Sequence[Density], truth: Float[Tensor, "queries 2"], *, temperature: float = 1.0
 ) -> float:
     """Return the mean of -log p(truth), in nats per steradian, for densities at a temperature."""
-    log_prob = torch.stack(
-        [density.log_prob(place) for density, place in zip(densities, truth, strict=True)]
-    )
+    pairs = zip(densities, truth, strict=True)
+    log_prob = torch.stack([density.log_prob(place) for density, place in pairs])
     log_mass = torch.stack([density.mass for density in densities]).log()
     log_area = math.log(4 * math.pi / log_mass.shape[-1])
     power = 1 / temperature
@@ -143,9 +139,8 @@ def negative_log_likelihood(
 
 def best_temperature(densities: Sequence[Density], truth: Float[Tensor, "queries 2"]) -> float:
     """Return the temperature under which the truth is likeliest; its power has 3 digits."""
-    best = min(
-        TEMPERATURES, key=lambda one: negative_log_likelihood(densities, truth, temperature=one)
-    )
+    cost = partial(negative_log_likelihood, densities, truth)
+    best = min(TEMPERATURES, key=lambda temperature: cost(temperature=temperature))
     return 1 / round(1 / best, 3)
 
 
@@ -195,7 +190,6 @@ def fit_matching(
     """Fit how alike parts become a likelihood: few and many examples, from anywhere and from near.
 
     The truth should be likeliest, given the evidence of parts alone, by Nelder and Mead (1965).
-
     `describe` gives the cells of photos their descriptors, and was not trained on these worlds; the
     likelihood of `episodes` of 16 queries of each kind is computed `evaluations` times at most.
     """
@@ -229,9 +223,8 @@ def fit_matching(
     first = np.log([getattr(start, name) for name in names])
     simplex = np.vstack((first, first + 0.3 * np.eye(len(first))))
     limits = {"maxfev": evaluations, "initial_simplex": simplex}
-    best = minimize(
-        lambda x: cost(settings_of(x), start.floor), first, method="Nelder-Mead", options=limits
-    )
+    how: dict[str, Any] = {"method": "Nelder-Mead", "options": limits}
+    best = minimize(lambda x: cost(settings_of(x), start.floor), first, **how)
     settings = settings_of(best.x)
     ratio = likelihoods(settings)
     floor = min(FLOORS, key=lambda f: -torch.log((1 - f) * ratio + f).mean().item())
@@ -311,9 +304,8 @@ def _locate_sequences(
     sequences = []
     for number in torch.randint(first, end, (clips,), generator=generator).tolist():
         picture = worlds.pictures[number].cpu().float() / 255
-        track = orbit.track_views(
-            picture, FRAMES_ALIKE, gap_seconds=GAP_SECONDS, generator=generator
-        )
+        gap: dict[str, Any] = {"gap_seconds": GAP_SECONDS, "generator": generator}
+        track = orbit.track_views(picture, FRAMES_ALIKE, **gap)
         frames = [photo for photo, _ in orbit.views_to_examples(track.images, track.lat_lon)]
         examples = []
         if prompt != EARTH:

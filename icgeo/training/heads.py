@@ -87,10 +87,9 @@ class HeadTraining:
         )
         self.learner, self.optimizer = self.accelerator.prepare(_Loss(self.head), optimizer)
         self.parts = {"head": self.head, "optimizer": self.optimizer}
-        self.features, self.xyz = (
-            values.to(self.accelerator.device, torch.float32)
-            for values in (self.features, self.xyz)
-        )
+        device = self.accelerator.device
+        self.features = self.features.to(device, torch.float32)
+        self.xyz = self.xyz.to(device, torch.float32)
 
     @property
     def progress(self) -> float:
@@ -164,12 +163,10 @@ def train_head(
     features: Float[Tensor, "items *album channels"],
     xyz: Float[Tensor, "places *each 3"],
     *,
-    steps: int | None = None,
-    seconds: float | None = None,
-    seed: int = 0,
     settings: TrainingSettings | None = None,
+    **how: Any,
 ) -> Any:
-    """Train a head for so many steps, or seconds of the processor; return it, ready to locate.
+    """Train a head for `steps`, or `seconds`, by a `seed`; return it, ready to locate.
 
     >>> import torch
     >>> from icgeo.baselines.registry import WAYS
@@ -178,7 +175,6 @@ def train_head(
     >>> len(train_head(head, features, xyz, steps=2).densities(features))
     4
     """
-    how: dict[str, Any] = {"steps": steps, "seconds": seconds, "seed": seed}
     return HeadTraining(head, features, xyz, settings or TrainingSettings(), **how).run()
 
 

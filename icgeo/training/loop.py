@@ -62,9 +62,8 @@ def train(
         is_validated = run.step % validate_every == 0 or has_ended
         if is_validated or (log_every and run.step % log_every == 0):
             seconds = (time.perf_counter() - start) / len(recent)
-            means = {
-                name: fmean(terms[name] for terms in recent if name in terms) for name in recent[-1]
-            }
+            names = recent[-1]
+            means = {n: fmean(terms[n] for terms in recent if n in terms) for n in names}
             run.log({**means, "seconds": seconds, **(run.validate() if is_validated else {})})
             start, recent = time.perf_counter(), []
         if run.step % save_every == 0 or has_ended or run.has_stopped:

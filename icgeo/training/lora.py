@@ -63,11 +63,7 @@ def make_accelerator(options: LoraOptions, folder: Path) -> Accelerator:
 
 @dataclass(eq=False)
 class LoraTraining:
-    """A run, which adds a LoRA to the transformer of a loss: what learns, from what, how far.
-
-    Raise UsageError for targets that match nothing, too few pairs, or a batch that processes and
-    parts cannot share evenly.
-    """
+    """A run that adds a LoRA; raise UsageError for targets, pairs or batches that do not fit."""
 
     loss: FlowLoss
     latents: Latents

@@ -134,17 +134,15 @@ class References(Layout):
             tokens = pairs[rows, : self.lengths(shape)[0]]
             units = rearrange(tokens, "(u r) n c -> u (r n) c", r=len(shape))
             kept = self._cached(units, self.images(shape))
-            split = {
-                n: rearrange(x, "u (r n) ... -> (u r) n ...", r=len(shape)) for n, x in kept.items()
-            }
-            numbers, parts = numbers + rows, [*parts, split]
+            split = "u (r n) ... -> (u r) n ..."
+            kept = {name: rearrange(x, split, r=len(shape)) for name, x in kept.items()}
+            numbers, parts = numbers + rows, [*parts, kept]
         if len(parts) == 1:  # in order, and not copied
             return parts[0]
         order = torch.tensor(numbers).argsort().tolist()
         rows_of = {name: [row for part in parts for row in part[name]] for name in parts[0]}
-        return {
-            n: pad_sequence([x[i] for i in order], batch_first=True) for n, x in rows_of.items()
-        }
+        rows_of = {n: [x[i] for i in order] for n, x in rows_of.items()}
+        return {n: pad_sequence(x, batch_first=True) for n, x in rows_of.items()}
 
     def encode_queries(self, tensors: Kept, photos: Photos) -> Queries:
         """Encode query photos, all of one shape."""
@@ -195,14 +193,12 @@ class References(Layout):
         context = AttentionContext(examples, photo_cache)
         backbone.forward(own, 0.0, ids, attention_context=context)
         photos = photo_cache.rotated(place(ids), groups=len(queries))
-        attention_context = AttentionContext((*examples, photos))
+        seen = AttentionContext((*examples, photos))
         map_ids = self.ids([self.grid(0)], first=0)
 
         def predict(x: Tensor, t: float, text: Embedding) -> Tensor:
             tokens = rearrange(x, "q s n c -> (q s) n c").to(queries.dtype)
-            velocity = backbone.forward(
-                tokens, t, map_ids, text=text, attention_context=attention_context
-            )
+            velocity = backbone.forward(tokens, t, map_ids, text=text, attention_context=seen)
             return exactly(rearrange(velocity, "(q s) n c -> q s n c", q=len(x)))
 
         return predict
@@ -256,9 +252,8 @@ class Pair(References):
 
     def images(self, grids: Grids) -> list[Size]:
         """Return the sizes of the pictures of examples, in order."""
-        return [
-            (int(part[:, 0].sum()), int(part[0, 1])) for part in grids.split(self.unit) if len(part)
-        ]
+        parts = [part for part in grids.split(self.unit) if len(part)]
+        return [(int(part[:, 0].sum()), int(part[0, 1])) for part in parts]
 
     def lengths(self, grids: Grids) -> list[int]:
         """Return the number of tokens of each example."""
