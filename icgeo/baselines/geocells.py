@@ -149,12 +149,8 @@ class PlanetCells(nn.Module):
     def __init__(self, xyz: Float[Tensor, "*photos 3"], settings: PlanetSettings) -> None:
         super().__init__()
         leaves = leaf_ids(to_lat_lon(xyz.reshape(-1, 3).double()))
-        self.cells = S2Cells.adaptive(
-            leaves,
-            split_above=settings.split_above,
-            drop_below=settings.drop_below,
-            max_level=settings.max_level,
-        )
+        names = ("split_above", "drop_below", "max_level")
+        self.cells = S2Cells.adaptive(leaves, **{name: getattr(settings, name) for name in names})
         grid = self.cells.number_of(grid_leaves(HEAD_NSIDE))
         self.densities = CellDensities(grid, self.cells.centres())
 

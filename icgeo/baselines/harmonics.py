@@ -7,7 +7,7 @@ probability exp(code . harmonics / 4 pi), normalised over the sphere.
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -174,9 +174,8 @@ class HarmonicDiffusion(nn.Module):
         anchors, the one nearest in mean square is wanted.
         """
         codes = encode(xyz, self.settings.degree).to(features)
-        codes, features = (
-            repeat(x, "n c -> (n noises) c", noises=self.settings.noises) for x in (codes, features)
-        )
+        many = partial(repeat, pattern="n c -> (n noises) c", noises=self.settings.noises)
+        codes, features = many(codes), many(features)
         step = torch.randint(len(self.noise), (len(codes),), generator=generator)
         noise = torch.randn(codes.shape, generator=generator).to(codes)
         noisy = self.noise.add_noise(codes, noise, step.to(codes.device))

@@ -109,11 +109,8 @@ def _hypothesis(said: dict[str, Any]) -> Place | None:
         kappa = kappa_of(radius if radius and radius > 0 else COORDINATES_KM)
         lon = lon if -180 <= lon < 180 else (lon + 180) % 360 - 180
         return Place(lat, lon, kappa, "coordinates", weight)
-    names = {
-        name: said[name]
-        for name in ("city", "region", "country", "continent")
-        if isinstance(said.get(name), str)
-    }
+    levels = ("city", "region", "country", "continent")
+    names = {level: said[level] for level in levels if isinstance(said.get(level), str)}
     place = geocode(**names)
     return place and replace(place, weight=weight)
 

@@ -84,10 +84,8 @@ class AlikeParts:
         used, numbers = chosen.unique(return_inverse=True)
         examples = [bank[number] for number in used.tolist()]
         places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
-        shown, query = (
-            self.describe(square_pixels(images, self.photo_size))
-            for images in ([example.image for example in examples], photos)
-        )
+        shown = self.describe(square_pixels([one.image for one in examples], self.photo_size))
+        query = self.describe(square_pixels(photos, self.photo_size))
         parts, numbers = Parts(shown, to_xyz(places).float()), numbers.expand(len(photos), -1)
         evidence = parts.evidence(query, self.settings, numbers)
         prior = Density.uniform(NSIDE)

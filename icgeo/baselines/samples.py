@@ -87,9 +87,8 @@ def _add(mass: Float[Tensor, " all"], cells: Tensor, values: Tensor, level: int)
     if level > nside:
         mass.index_add_(0, cells // (level // nside) ** 2, values)
     else:
-        rearrange(mass, "(cell part) -> cell part", part=(nside // level) ** 2)[cells] += (
-            values[:, None] / (nside // level) ** 2
-        )
+        count = (nside // level) ** 2
+        rearrange(mass, "(cell part) -> cell part", part=count)[cells] += values[:, None] / count
 
 
 def _area(corners: Float[Tensor, "*batch 4 3"]) -> Float[Tensor, "*batch"]:

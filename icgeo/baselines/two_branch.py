@@ -133,9 +133,8 @@ class TwoBranch(nn.Module):
             )
         tokens = (self.size // settings.patch) ** 2 + 1
         self.palette = nn.Embedding(settings.classes, 3)
-        self.patches = nn.ModuleList(
-            nn.Conv2d(3, width, settings.patch, stride=settings.patch) for _ in range(2)
-        )
+        side = settings.patch
+        self.patches = nn.ModuleList(nn.Conv2d(3, width, side, stride=side) for _ in range(2))
         self.places = nn.Parameter(0.02 * torch.randn(2, tokens, width))
         layer: dict[str, Any] = {"dropout": 0.0, "activation": "gelu"}
         layer |= {"batch_first": True, "norm_first": True}
@@ -156,18 +155,15 @@ class TwoBranch(nn.Module):
         planes = rearrange(features, "n (c h w) -> n c h w", c=4, h=self.size)
         colours = rearrange(self.palette(planes[:, 3].long()), "n h w c -> n c h w")
         branches = []
-        for image, patch, place in zip(
-            (2 * planes[:, :3] - 1, colours), self.patches, self.places, strict=True
-        ):
+        images = (2 * planes[:, :3] - 1, colours)
+        for image, patch, place in zip(images, self.patches, self.places, strict=True):
             tokens = rearrange(patch(image), "n c h w -> n (h w) c")
             branches.append(nn.functional.pad(tokens, (0, 0, 1, 0)) + place)
         for number, fusion in enumerate(self.fusions):
             branches = [self.layers[2 * number + side](x) for side, x in enumerate(branches)]
             told = fusion(torch.cat([x[:, :1] for x in branches], dim=-1)).chunk(2, dim=-1)
-            branches = [
-                torch.cat((x[:, :1] + more, x[:, 1:]), dim=1)
-                for x, more in zip(branches, told, strict=True)
-            ]
+            pairs = zip(branches, told, strict=True)
+            branches = [torch.cat((x[:, :1] + more, x[:, 1:]), dim=1) for x, more in pairs]
         both = self.norm(torch.cat([x[:, 0] for x in branches], dim=-1))
         return [head(both) for head in self.heads]
 

@@ -82,9 +82,8 @@ def survey_features(
     generator = Generator().manual_seed(0)
     shuffled = places[torch.randperm(len(places), generator=generator)]
     test: dict[str, Any] = {"nside": suited_nside(len(places)), "permutations": permutations}
-    real, control = (
-        concentration(codes, some, generator=generator, **test) for some in (places, shuffled)
-    )
+    test["generator"] = generator
+    real, control = (concentration(codes, some, **test) for some in (places, shuffled))
     return FeatureSurvey(
         trained[0],
         qualities[0],

@@ -232,11 +232,8 @@ def spread(uniq: Any, mass: Any, level: int) -> tuple[Any, Any]:
     count = 4**coarser
     first = (uniq - 4 ** (levels + 1)) >> 2 * finer << 2 * coarser
     cells = np.repeat(first - count.cumsum() + count, count) + np.arange(count.sum())
-    sums, covered = (
-        np.bincount(cells, np.repeat(values, count), 12 * 4**level)
-        for values in (mass / count, 4.0**-finer)
-    )
-    return sums, covered
+    covered = np.bincount(cells, np.repeat(4.0**-finer, count), 12 * 4**level)
+    return np.bincount(cells, np.repeat(mass / count, count), 12 * 4**level), covered
 
 
 def _join(mass: Mass) -> tuple[Any, Any]:

@@ -239,10 +239,8 @@ class MultiOrderDensity(Density):
         inside, part = tree.query(shapely.point_on_surface(outlines), predicate="intersects")
         _, first = np.unique(owner[inside], return_index=True)
         cells, part = torch.from_numpy(owner[inside][first]), part[first]
-        mass, area = (
-            np.bincount(part, values[cells].numpy(), minlength=len(whole))
-            for values in (self.cell_mass, self.areas)
-        )
+        mass = np.bincount(part, self.cell_mass[cells].numpy(), len(whole))
+        area = np.bincount(part, self.areas[cells].numpy(), len(whole))
         columns = {"mass": mass, "area_km2": area / (4 * math.pi) * AREA_KM2}
         frame = geopandas.GeoDataFrame(columns, geometry=whole, crs="EPSG:4326")
         frame = frame[frame["mass"] > 0] if (frame["mass"] > 0).any() else frame

@@ -21,9 +21,7 @@ from icgeo.models.matching import LocalEncoder
 from icgeo.training.episodes import EpisodeOptions, Episodes, WorldBank, sample_episodes
 from icgeo.training.loop import annealed_rate, append_log, autocast, descend, load_state, save_state
 
-EPISODES = EpisodeOptions(
-    worlds=6, views=32, earth_share=0.0, real_share=0.4, mixed_share=0.3, near_share=0.5
-)
+EPISODES = EpisodeOptions(worlds=6, views=32, earth_share=0.0, real_share=0.4, mixed_share=0.3)
 ANCHORS = 5
 """Cells of each view that are compared with all cells of the others."""
 OVERLAP = 0.8

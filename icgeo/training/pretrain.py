@@ -139,9 +139,8 @@ class Pretraining:
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step."""
-        return loop.annealed_rate(
-            step, self.steps, peak=self.learning_rate, warmup=self.warmup, fall=self.fall
-        )
+        peak, rise = self.learning_rate, self.warmup
+        return loop.annealed_rate(step, self.steps, peak=peak, warmup=rise, fall=self.fall)
 
     def update(self) -> dict[str, float]:
         """Take one step on a fresh batch of episodes."""
