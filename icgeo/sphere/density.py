@@ -137,10 +137,7 @@ class Density:
         return Density((1 - floor) * posterior + floor / len(posterior))
 
     def __mul__(self, other: "Density") -> "Density":
-        """Multiply by another density, such as a prior, and normalise; on the finer of the grids.
-
-        `density * Density.from_region("FR")` is the density, given that it was in France.
-        """
+        """Multiply by another density, such as a prior, and normalise; on the finer grid."""
         if not isinstance(other, Density):
             return NotImplemented
         count = max(len(self.mass), len(other.mass))

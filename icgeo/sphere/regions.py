@@ -164,11 +164,9 @@ def _near(polygon: Any, nside: int) -> tuple[Tensor, Tensor]:
     is_whole = np.bincount(owner, ~shapely.contains_properly(polygon, boxes)) == 0
     is_near = np.bincount(owner, shapely.intersects(polygon, boxes)) > 0
     children = torch.arange((nside // coarse) ** 2)
-    whole, near = (
-        (torch.from_numpy(np.flatnonzero(which))[:, None] * len(children) + children).flatten()
-        for which in (is_whole, is_near & ~is_whole)
-    )
-    return whole, near
+    numbers = [np.flatnonzero(which) for which in (is_whole, is_near & ~is_whole)]
+    cells = [torch.from_numpy(one)[:, None] * len(children) + children for one in numbers]
+    return cells[0].flatten(), cells[1].flatten()
 
 
 @lru_cache(maxsize=16)

@@ -96,11 +96,9 @@ def view_splits(world: str, counts: tuple[int, int, int], *, size: int, seed: in
             picture = open_world(world)
     except PhotoError as error:
         raise UsageError(str(error)) from error
-    parts = (
-        view_set(picture, count, size=size, generator=Generator().manual_seed(1000 * seed + part))
-        for part, count in enumerate(counts, start=1)
-    )
-    return Splits(*parts)
+    seeds = [Generator().manual_seed(1000 * seed + part) for part in (1, 2, 3)]
+    parts = zip(counts, seeds, strict=True)
+    return Splits(*(view_set(picture, count, size=size, generator=g) for count, g in parts))
 
 
 def read_records(manifest: str | Path, *, allow_outside: bool = False) -> list[Record]:

@@ -144,13 +144,11 @@ class PatchCodec(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def fit_maps(self, maps: Float[Tensor, "batch 3 height width"]) -> None:
-        """Fit the basis of the map codec, the principal components of the patches of maps.
+        """Fit the basis of the map codec: the principal components of the patches of maps.
 
         A narrow heatmap covers few pixels, so its channel is weighted. Latents are scaled by the
         root of their standard deviation: coarse components stay larger than fine ones, as in the
-        spectra of pictures, and their mean square is 1. The decoder is a ridge regression of maps
-        on the latents of all patches, which together say more of a heatmap, without seams; `RIDGE`
-        is the mean square of the noise that drawn latents are taken to have.
+        spectra of pictures, and their mean square is 1.
         """
         size = self.config.patch_size
         patches = rearrange(maps, "n c (r y) (s x) -> (n r s) (c y x)", y=size, x=size).double()
@@ -163,6 +161,15 @@ class PatchCodec(ModelMixin, ConfigMixin):
         scale = scale * ((latents - latents.mean(0)) / scale).square().mean().sqrt()
         self.encoder.copy_(weight[:, None] * chosen / scale)
         self.offset.copy_(latents.mean(0) / scale)
+        self.fit_decoder(maps)
+
+    @torch.no_grad()
+    def fit_decoder(self, maps: Float[Tensor, "batch 3 height width"]) -> None:
+        """Fit the decoder to the basis, by ridge regression of maps on the latents of all patches.
+
+        What a patch keeps of a heatmap says more of it together with the patches around, without
+        seams; `RIDGE` is the mean square of the noise that drawn latents are taken to have.
+        """
         latents = self._around_columns(self.encode_maps(maps) + self.offset).flatten(0, 1).double()
         columns = rearrange(
             maps, "n c (r y) (s x) -> (n s) (r c y x)", r=self.config.rows, s=self.config.columns
