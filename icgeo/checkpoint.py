@@ -49,10 +49,8 @@ def save(
 
     `options` are the fields of the locator, `photos` its examples as the model sees them. `base` is
     a hub id to name in place of a local folder's weights, which are copied otherwise; the card
-    states the `licence`.
-
-    Raises:
-        UsageError: a folder that holds something, or a model or an option that cannot be saved.
+    states the `licence`. Raise UsageError for a folder that holds something, or a model or an
+    option that cannot be saved.
     """
     select, evidence, source = (options[name] for name in ("select", "evidence", "map"))
     if not isinstance(select, str):
@@ -97,9 +95,8 @@ def _save_model(folder: Path, model: Any, base: str | None) -> Origin:
         raise UsageError(f"expected a model of icgeo.load to save, got {type(model).__name__}")
     if origin.adapter and Path(origin.adapter).exists():  # else it is on the hub
         adapter = Path(origin.adapter)
-        _copy(
-            adapter / (origin.weight_name or "") if adapter.is_dir() else adapter, folder / ADAPTER
-        )
+        weights = adapter / (origin.weight_name or "") if adapter.is_dir() else adapter
+        _copy(weights, folder / ADAPTER)
         origin = replace(origin, adapter=ADAPTER, weight_name=None)
     if base or origin.revision:
         return replace(origin, model=base or origin.model)
@@ -144,11 +141,8 @@ def read(source: str | Path, **options: Any) -> tuple[MapModel, dict[str, Any]]:
     """Read a locator from a folder, or from the hub: its model, and its other fields.
 
     `options` are fields of `Geolocator` in place of those saved; `revision` and `local_files_only`
-    are of the hub id.
-
-    Raises:
-        LoadError: no such locator, or a model that cannot be loaded.
-        UsageError: its map is another one now, or gone.
+    are of the hub id. Raise LoadError for no such locator, or a model that cannot be loaded;
+    UsageError if its map is another one now, or gone.
     """
     revision = options.pop("revision", None)
     settings = {name: options.pop(name) for name in ("style", *SETTINGS) if name in options}

@@ -33,7 +33,10 @@ from icgeo.sphere.density import Density
 from icgeo.travel import mixture
 
 logger = logging.getLogger(__name__)
+_warn_once = cache(logger.warning)  # each warning once in a process
 
+Photos = Sequence[Photo]
+Pairs = Sequence[Example]
 CONTEXTS_KEPT = 8
 MOST_JUDGED, RARE = 32, 0.01
 """Examples by which worlds are judged at most, and the probability of a world that is no matter."""
@@ -61,7 +64,7 @@ class MapDrawer:
     judged: dict[tuple[Any, ...], dict[str, float]] = field(default_factory=dict)
     """How likely worlds are, by examples."""
 
-    def pixels(self, photos: Sequence[Photo]) -> Pixels:
+    def pixels(self, photos: Photos) -> Pixels:
         """Read photos; where they keep their shapes and have several, as a list."""
         model = self.model
         if model.settings.photo_shape == "square" or not photos:
@@ -72,13 +75,13 @@ class MapDrawer:
         is_one_shape = len({photo.shape for photo in pixels}) == 1
         return torch.stack(pixels) if is_one_shape else pixels
 
-    def pairs(self, pairs: Sequence[Example]) -> tuple[Pixels, Float[Tensor, "examples 2"]]:
+    def pairs(self, pairs: Pairs) -> tuple[Pixels, Float[Tensor, "examples 2"]]:
         """Give the photos of examples as the model sees them, and their places."""
         photos = self.pixels([pair.image for pair in pairs])
         places = torch.tensor([[p.lat, p.lon] for p in pairs], dtype=torch.float64)
         return photos, places.reshape(-1, 2)
 
-    def judge(self, pairs: Sequence[Example]) -> dict[str, float]:
+    def judge(self, pairs: Pairs) -> dict[str, float]:
         """Return how likely each world is in which the examples may lie; see `worlds`."""
         settings = self.model.settings
         if self.options.prompt or not settings.worlds or not pairs:
@@ -109,7 +112,7 @@ class MapDrawer:
             logger.info("%d photos at a time, for the memory holds no more", size)
         return size
 
-    def context(self, pairs: Sequence[Example]) -> Context:
+    def context(self, pairs: Pairs) -> Context:
         """Encode examples and keep them, or find them among the contexts kept."""
         key = content_keys(pairs)
         if key not in self.kept:
@@ -119,7 +122,7 @@ class MapDrawer:
             self.kept[key] = context
         return self.kept[key]
 
-    def encode(self, pairs: Sequence[Example]) -> Context:
+    def encode(self, pairs: Pairs) -> Context:
         """Encode examples, in `causal` behind the longest context kept that begins with them."""
         photos, lat_lon = self.pairs(pairs)
         key = content_keys(pairs) if self.model.settings.attention == "causal" else ()
@@ -128,9 +131,7 @@ class MapDrawer:
                 return self.model.encode_context(photos[count:], lat_lon[count:], after=begun)
         return self.model.encode_context(photos, lat_lon)
 
-    def locate_chosen(
-        self, photos: Sequence[Photo], bank: Sequence[Example], chosen: Chosen
-    ) -> list[Prediction]:
+    def locate_chosen(self, photos: Photos, bank: Pairs, chosen: Chosen) -> list[Prediction]:
         """Locate photos, each given examples of its own; see `Geolocator.locate_chosen`."""
         check_choices(photos, bank, chosen)
         if (chosen == chosen[:1]).all():
@@ -144,10 +145,7 @@ class MapDrawer:
         return locate_by_sets(locate, photos, bank, chosen)
 
     def _locate_alike(
-        self,
-        photos: Sequence[Photo],
-        pairs: Sequence[Example],
-        encode: Callable[[Sequence[Example]], Context],
+        self, photos: Photos, pairs: Pairs, encode: Callable[[Sequence[Example]], Context]
     ) -> list[Prediction]:
         """Locate photos that are shown the same."""
         size, worlds = self.require_memory(len(pairs)), self.judge(pairs)
@@ -160,9 +158,7 @@ class MapDrawer:
             predictions += self._locate_batch(batch, own, worlds)
         return predictions
 
-    def _locate_pairwise(
-        self, photos: Sequence[Photo], bank: Sequence[Example], chosen: Chosen
-    ) -> list[Prediction]:
+    def _locate_pairwise(self, photos: Photos, bank: Pairs, chosen: Chosen) -> list[Prediction]:
         """Locate by examples of which each is kept alone: a batch of photos encodes each once."""
         worlds = self.judge(bank)
         predictions: list[Prediction] = []
@@ -177,7 +173,7 @@ class MapDrawer:
         return predictions
 
     def _locate_growing(
-        self, photos: Sequence[Photo], bank: Sequence[Example], rows: list[list[int]]
+        self, photos: Photos, bank: Pairs, rows: list[list[int]]
     ) -> list[Prediction]:
         """Locate by sets of examples; what several begin with is encoded once, and added to."""
         self.require_memory(len(rows[0]))
@@ -195,7 +191,7 @@ class MapDrawer:
         return [located[number] for number in range(len(photos))]
 
     def evidence_maps(
-        self, photos: Sequence[Photo], bank: Sequence[Example], chosen: Chosen
+        self, photos: Photos, bank: Pairs, chosen: Chosen
     ) -> Float[Tensor, "photos 3 height width"] | None:
         """Draw what the other way says of photos, if there is one and there are examples."""
         if not (self.evidence and chosen.shape[1]):
@@ -207,11 +203,11 @@ class MapDrawer:
         return torch.stack([maps.draw_density(answer.density, style) for answer in answers])
 
     def _locate_batch(
-        self, photos: Sequence[Photo], context: Context, worlds: Mapping[str, float]
+        self, photos: Photos, context: Context, worlds: Mapping[str, float]
     ) -> list[Prediction]:
         """Locate a batch, the photos of each shape at once."""
         if departures := self.model.departures(context.shots):
-            _warn_of_departures(departures)
+            _warn_once("what the weights were not trained on: %s", "; ".join(departures))
         pixels = self.pixels(photos)
         if isinstance(pixels, Tensor):
             return self._locate_pixels(pixels, context, worlds)
@@ -309,21 +305,9 @@ class MapDrawer:
         if in_domain is None:
             return predictions
         if not in_domain.all():
-            _warn_of_other_photos()
+            _warn_once(
+                "some photos are unlike all that the model was trained on (in_domain=False): its "
+                "answers for them mean nothing, however sure they look"
+            )
         told = zip(predictions, in_domain.tolist(), strict=True)
         return [replace(prediction, in_domain=is_inside) for prediction, is_inside in told]
-
-
-@cache
-def _warn_of_other_photos() -> None:
-    """Warn once in a process."""
-    logger.warning(
-        "some photos are unlike all that the model was trained on (in_domain=False): its answers "
-        "for them mean nothing, however sure they look"
-    )
-
-
-@cache
-def _warn_of_departures(departures: Sequence[str]) -> None:
-    """Warn once in a process of each."""
-    logger.warning("what the weights were not trained on: %s", "; ".join(departures))

@@ -54,7 +54,7 @@ def test_views_from_orbit_do_not_warn(tiny: MapModel, name: str) -> None:
 def test_a_prediction_says_so_and_python_warns_once(
     tiny: MapModel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    drawing._warn_of_other_photos.cache_clear()
+    drawing._warn_once.cache_clear()
     locator = icgeo.Geolocator(tiny)
     generator = Generator().manual_seed(4)
     view = random_views(open_world("blue-marble"), 1, generator=generator).images[0]

@@ -23,6 +23,8 @@ from icgeo.sphere.density import Density
 LEAF_LEVEL = 30
 
 Ids = UInt64[np.ndarray, "_"]
+Albums = Float[Tensor, "albums photos channels"]
+"""Features of the photos of albums."""
 
 
 def leaf_ids(lat_lon: Float[Tensor, "places 2"]) -> Ids:
@@ -64,9 +66,7 @@ class S2Cells:
         """Split the six faces until no cell has more photos (Weyand et al. 2016, section 3).
 
         Cells that have fewer than `drop_below` are dropped; with 0 the cells cover the sphere.
-
-        Raises:
-            ValueError: every cell is dropped.
+        Raise ValueError if every cell is dropped.
         """
         faces = np.arange(6, dtype=np.uint64) << np.uint64(61)
         current = faces | np.uint64(1 << 60)
@@ -78,7 +78,9 @@ class S2Cells:
             is_split = (count > split_above) & (level < max_level)
             stays = ~is_split & (count >= drop_below)
             kept += [(cell, level) for cell in current[stays].tolist()]
-            current = _children(current[is_split], level)
+            quarter = np.int64(lowest_bits(level + 1) if level < LEAF_LEVEL else 0)
+            children = current[is_split, None].astype(np.int64) + quarter * np.array([-3, -1, 1, 3])
+            current = children.astype(np.uint64).ravel()
         if not kept:
             raise ValueError(
                 f"expected a cell with at least {drop_below} photos, got none of "
@@ -100,13 +102,6 @@ class S2Cells:
         s2cell = require("s2cell", "S2 cells", "baselines")
         places = [s2cell.cell_id_to_lat_lon(cell) for cell in self.ids.tolist()]
         return torch.tensor(places, dtype=torch.float64)
-
-
-def _children(ids: Ids, level: int) -> Ids:
-    """Return the four children of each cell of a level."""
-    bit = lowest_bits(level + 1) if level < LEAF_LEVEL else np.uint64(0)
-    steps = np.array([-3, -1, 1, 3]).astype(np.int64) * np.int64(bit)
-    return (ids[:, None].astype(np.int64) + steps).astype(np.uint64).ravel()
 
 
 class CellDensities(nn.Module):
@@ -154,21 +149,15 @@ class PlanetCells(nn.Module):
     def __init__(self, xyz: Float[Tensor, "*photos 3"], settings: PlanetSettings) -> None:
         super().__init__()
         leaves = leaf_ids(to_lat_lon(xyz.reshape(-1, 3).double()))
-        self.cells = S2Cells.adaptive(
-            leaves,
-            split_above=settings.split_above,
-            drop_below=settings.drop_below,
-            max_level=settings.max_level,
-        )
+        names = ("split_above", "drop_below", "max_level")
+        self.cells = S2Cells.adaptive(leaves, **{name: getattr(settings, name) for name in names})
         grid = self.cells.number_of(grid_leaves(HEAD_NSIDE))
         self.densities = CellDensities(grid, self.cells.centres())
 
     def __len__(self) -> int:
         return len(self.cells.ids)
 
-    def loss(
-        self, logits: Float[Tensor, "*photos cells"], xyz: Float[Tensor, "*photos 3"]
-    ) -> Float[Tensor, ""]:
+    def loss(self, logits: Float[Tensor, "*photos cells"], xyz: Float[Tensor, "*photos 3"]) -> Loss:
         """Return the cross-entropy over photos that are in a cell."""
         leaves = leaf_ids(to_lat_lon(xyz.reshape(-1, 3).double()))
         number = torch.from_numpy(self.cells.number_of(leaves)).to(logits.device)
@@ -208,25 +197,17 @@ class AlbumSettings(PlanetSettings):
 class PlanetAlbums(nn.Module):
     """PlaNet's LSTM over the photos of an album, in order (Weyand et al. 2016, section 5)."""
 
-    def __init__(
-        self,
-        features: Float[Tensor, "albums photos channels"],
-        xyz: Tensor,
-        settings: AlbumSettings,
-    ) -> None:
+    def __init__(self, features: Albums, xyz: Tensor, settings: AlbumSettings) -> None:
         super().__init__()
         self.settings = settings
         self.cells = PlanetCells(xyz, settings)
         channels, ways = features.shape[-1], 1 + settings.bidirectional
         self.scale = nn.LayerNorm(channels, elementwise_affine=False)
-        self.lstm = nn.LSTM(
-            channels, settings.width, batch_first=True, bidirectional=settings.bidirectional
-        )
+        how = {"batch_first": True, "bidirectional": settings.bidirectional}
+        self.lstm = nn.LSTM(channels, settings.width, **how)
         self.out = nn.Linear(ways * settings.width, len(self.cells))
 
-    def logits(
-        self, features: Float[Tensor, "albums photos channels"]
-    ) -> Float[Tensor, "albums photos cells"]:
+    def logits(self, features: Albums) -> Float[Tensor, "albums photos cells"]:
         """Return the logits of the cells for each photo; the last photo fills what is ahead."""
         photos, ahead = features.shape[1], self.settings.offset
         again = torch.cat(self.settings.repeats * [self.scale(features)], dim=1)
@@ -234,14 +215,11 @@ class PlanetAlbums(nn.Module):
         return self.out(self.lstm(again)[0][:, -photos:])
 
     def loss(
-        self,
-        features: Float[Tensor, "albums photos channels"],
-        xyz: Float[Tensor, "albums photos 3"],
-        generator: Generator,
-    ) -> Float[Tensor, ""]:
+        self, features: Albums, xyz: Float[Tensor, "albums photos 3"], generator: Generator
+    ) -> Loss:
         """Return the cross-entropy of the cells of all photos."""
         return self.cells.loss(self.logits(features), xyz)
 
-    def densities(self, features: Float[Tensor, "albums photos channels"]) -> list[Density]:
+    def densities(self, features: Albums) -> list[Density]:
         """Return a density for each photo, album after album."""
         return self.cells.densities(self.logits(features).softmax(-1).flatten(0, 1))

@@ -6,7 +6,6 @@ that GeoNames lists.
 """
 
 import math
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icgeo.sphere import EARTH_RADIUS_KM, kappa_of_length, to_lat_lon, to_xyz
-from icgeo.sphere.regions import ALIASES
+from icgeo.sphere.regions import ALIASES, plain
 
 CITY_KM = 10.0
 """Half of the photos of a city are taken so near to its centre; a guess, not a fit."""
@@ -29,15 +28,16 @@ ALSO_CONTINENTS = {"australia and oceania": "OC", "america": "NA", "latin americ
 
 
 @dataclass(frozen=True)
-class NamedPlace:
-    """Where photos of a place are to be expected."""
+class Place:
+    """Where photos of a place are to be expected: a von Mises-Fisher distribution."""
 
     lat: float
     lon: float
     kappa: float
-    """Of the von Mises-Fisher distribution around it."""
     level: str
-    """What was found: "city", "state", "country" or "continent"."""
+    """What it is: "coordinates", "city", "state", "country" or "continent"."""
+    weight: float = 1.0
+    """Against others, where a model takes several for possible."""
 
 
 def kappa_of(radius_km: float) -> float:
@@ -53,7 +53,7 @@ def kappa_of(radius_km: float) -> float:
 
 def geocode(
     *, city: str = "", region: str = "", country: str = "", continent: str = ""
-) -> NamedPlace | None:
+) -> Place | None:
     """Find the narrowest place that is known by these names; None where none is.
 
     The largest city of a name counts, in the country (and the state of the USA) if that is known
@@ -64,7 +64,7 @@ def geocode(
     code = find_country(country) or find_country(region)
     state = _states().get(plain(region)) if code in (None, "US") else None
     if found := _city(plain(city), code, state):
-        return NamedPlace(found["latitude"], found["longitude"], kappa_of(CITY_KM), "city")
+        return Place(found["latitude"], found["longitude"], kappa_of(CITY_KM), "city")
     if state:
         return _place(_division_means([_divisions()["US"][state]]), "state")
     if code in _divisions():
@@ -78,12 +78,6 @@ def geocode(
         return None
     centres = [_division_means(_divisions()[one].values()).mean(0) for one in codes]
     return _place(torch.stack(centres), "continent")
-
-
-def plain(name: str) -> str:
-    """Return a name in lower case, without accents and surrounding space."""
-    letters = unicodedata.normalize("NFKD", name)
-    return "".join(one for one in letters if not unicodedata.combining(one)).strip().casefold()
 
 
 def find_country(name: str) -> str | None:
@@ -162,9 +156,9 @@ def _division_means(divisions: Iterable[Rows]) -> Float[Tensor, "divisions 3"]:
     return torch.stack(means)
 
 
-def _place(parts: Float[Tensor, "parts 3"], level: str) -> NamedPlace:
+def _place(parts: Float[Tensor, "parts 3"], level: str) -> Place:
     """Fit a von Mises-Fisher distribution to mean vectors, shorter the more their places differ."""
     mean = parts.mean(0)
     lat, lon = to_lat_lon(mean / mean.norm()).tolist()
     kappa = kappa_of_length(mean.norm().item(), most=kappa_of(CITY_KM))
-    return NamedPlace(lat, lon, kappa, level)
+    return Place(lat, lon, kappa, level)

@@ -7,7 +7,7 @@ probability exp(code . harmonics / 4 pi), normalised over the sphere.
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -174,17 +174,15 @@ class HarmonicDiffusion(nn.Module):
         anchors, the one nearest in mean square is wanted.
         """
         codes = encode(xyz, self.settings.degree).to(features)
-        codes, features = (
-            repeat(x, "n c -> (n noises) c", noises=self.settings.noises) for x in (codes, features)
-        )
+        many = partial(repeat, pattern="n c -> (n noises) c", noises=self.settings.noises)
+        codes, features = many(codes), many(features)
         step = torch.randint(len(self.noise), (len(codes),), generator=generator)
         noise = torch.randn(codes.shape, generator=generator).to(codes)
         noisy = self.noise.add_noise(codes, noise, step.to(codes.device))
         said = self.network(noisy, step.to(codes), features)
         turn = random_rotation(generator=generator)
-        anchors = torch.cat(
-            (fibonacci_grid(self.settings.anchors) @ turn, xyz.detach().cpu().double())
-        )
+        spread, places = fibonacci_grid(self.settings.anchors), xyz.detach().cpu().double()
+        anchors = torch.cat((spread @ turn, places))
         basis = encode(anchors, self.settings.degree).to(codes)
         logs = [torch.log_softmax(each @ basis.T / (4 * math.pi), -1) for each in (codes, said)]
         divergence = (logs[0].exp() * (logs[0] - logs[1])).sum(-1).mean()
@@ -202,17 +200,13 @@ class HarmonicDiffusion(nn.Module):
             flat = rearrange(code.to(features), "photos count size -> (photos count) size")
             clean = self.network(flat, t.expand(len(flat)).to(features), told)
             clean = rearrange(clean, "(photos count) size -> photos count size", count=count)
-            code = self._step(clean, code.to(features), t, generator)
+            # one photo at a time from the same state of the generator: batches change nothing
+            state, results = generator.get_state(), []
+            for one, before in zip(clean, code.to(features), strict=True):
+                generator.set_state(state)
+                results.append(self.noise.step(one, t, before, generator=generator).prev_sample)
+            code = torch.stack(results)
         return code
-
-    def _step(self, clean: Tensor, code: Tensor, t: Tensor, generator: Generator) -> Tensor:
-        # one photo at a time from the same state of the generator, so that batches change nothing
-        state = generator.get_state()
-        results = []
-        for one, before in zip(clean, code, strict=True):
-            generator.set_state(state)
-            results.append(self.noise.step(one, t, before, generator=generator).prev_sample)
-        return torch.stack(results)
 
     def densities(self, features: Vectors) -> list[Density]:
         """Return the density of the places that are drawn of each photo."""

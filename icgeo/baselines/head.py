@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from icgeo.baselines.constant import answers_at
 from icgeo.data.photos import Photo
 from icgeo.features import Features
-from icgeo.prediction import Example, Prediction, add_seconds
+from icgeo.prediction import Example, Prediction
 from icgeo.sphere.best_point import best_points
 from icgeo.sphere.density import Density
 
@@ -33,32 +34,23 @@ Places = Float[Tensor, "photos 3"]
 """Unit vectors to where they were taken."""
 Loss = Float[Tensor, ""]
 """How wrong a head is on a batch, a scalar to train on."""
+Items = Float[Tensor, "items *album channels"]
+ItemPlaces = Float[Tensor, "items *album 3"]
+"""Likewise of photos or albums."""
 
 
 @runtime_checkable
 class Head(Protocol):
-    """Turns features of photos into densities, and says how wrong it is."""
+    """Turns features of photos into densities, and says how wrong it is.
 
-    def loss(
-        self,
-        features: Float[Tensor, "items *album channels"],
-        xyz: Float[Tensor, "items *album 3"],
-        generator: Generator,
-    ) -> Float[Tensor, ""]:
+    Where its answers are not the best points of these, `points` returns them, in degrees.
+    """
+
+    def loss(self, features: Items, xyz: ItemPlaces, generator: Generator) -> Loss:
         """Return the mean loss of photos taken at these unit vectors; the generator is a CPU's."""
 
-    def densities(self, features: Float[Tensor, "items *album channels"]) -> list[Density]:
+    def densities(self, features: Items) -> list[Density]:
         """Return where each photo was taken."""
-
-
-@runtime_checkable
-class PointingHead(Head, Protocol):
-    """A head whose answers are not the best points of its densities."""
-
-    def points(
-        self, features: Float[Tensor, "items *album channels"]
-    ) -> Float[Tensor, "items *album 2"]:
-        """Return its answers, in degrees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +85,7 @@ class Way:
         """Return the way with its settings for the examples of an episode."""
         return replace(self, settings=self.few or self.settings)
 
-    def head(
-        self,
-        features: Float[Tensor, "items *album channels"],
-        xyz: Float[Tensor, "items *album 3"],
-        *,
-        seed: int = 0,
-    ) -> Any:
+    def head(self, features: Items, xyz: ItemPlaces, *, seed: int = 0) -> Any:
         """Make the untrained head; its first weights follow from the seed."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -123,15 +109,11 @@ class HeadLocator:
         with torch.inference_mode():
             features = self.encode(photos)
             densities = self.head.densities(features)
-            if isinstance(self.head, PointingHead):
-                points = self.head.points(features).double()
+            if point := getattr(self.head, "points", None):
+                points = point(features).double()
             else:
                 points = best_points(torch.stack([one.mass for one in densities]))
-        predictions = [
-            Prediction.from_density(density, point, legibility=1.0, located=True, seconds=0.0)
-            for density, point in zip(densities, points, strict=True)
-        ]
-        return add_seconds(predictions, time.perf_counter() - start)
+        return answers_at(densities, points.tolist(), start)
 
 
 def floored(mass: Float[Tensor, " cells"]) -> Density:

@@ -8,7 +8,6 @@ itself is asked for once. What was answered is kept as JSON lines; nothing is as
 
 import json
 import logging
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +32,7 @@ from icgeo.config import UsageError
 from icgeo.data.photos import Photo
 from icgeo.prediction import Example, Prediction
 from icgeo.sphere.density import Density
+from icgeo.writing import append_lines
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,6 @@ class AnswerFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-        self._starts_line = not lines[-1]
         for number, line in enumerate(lines, start=1):
             try:
                 answer = Answer(**json.loads(line)) if line else None
@@ -108,12 +107,8 @@ class AnswerFile:
 
     def append(self, answer: Answer) -> None:
         """Add an answer, and wait until it is on disk."""
-        line = json.dumps(asdict(answer)) + "\n"
-        with self._lock, self.path.open("a", encoding="utf-8") as stream:
-            stream.write(line if self._starts_line else "\n" + line)
-            stream.flush()
-            os.fsync(stream.fileno())
-            self._starts_line = True
+        with self._lock:
+            append_lines(self.path, [json.dumps(asdict(answer))])
             self._add(answer)
 
     def _add(self, answer: Answer) -> None:
@@ -170,11 +165,7 @@ class LanguageLocator:
         return Cost(len(questions), len(questions) - len(left), sent, got, usd)
 
     def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
-        """Locate photos by the heaviest hypotheses; one without an answer has the prior.
-
-        Raises:
-            UsageError: it may cost more than the budget, or the model cannot be asked at all.
-        """
+        """Locate photos by hypotheses, or the prior; raise UsageError beyond the budget."""
         if not photos:
             return []
         self._check_budget(self.cost(photos, examples))
@@ -236,11 +227,10 @@ class LanguageLocator:
 
     def _reasons(self, key: str) -> dict[str, Any]:
         """Return clues and constraints of an example, as far as they were told."""
-        answer = self._file.answers.get(key)
-        for said in reversed([*json_objects(answer.text)] if answer else []):
-            if found := {name: said[name] for name in ("clues", "constraints") if name in said}:
-                return found
-        return {}
+        answer, names = self._file.answers.get(key), ("clues", "constraints")
+        told = [*json_objects(answer.text)] if answer else []
+        found = ({name: said[name] for name in names if name in said} for said in reversed(told))
+        return next(filter(None, found), {})
 
     def _ask(self, questions: Sequence[_Question]) -> None:
         """Ask what is not known; each answer is kept as it comes, an interrupt waits for those."""
@@ -285,6 +275,5 @@ class LanguageLocator:
         hypotheses, confidence, _ = read_reply(Reply(answer.text))
         density = mixture(hypotheses, confidence)
         point = torch.tensor([answer.lat, answer.lon], dtype=torch.float64)
-        return Prediction.from_density(
-            density, point, legibility=1.0, located=True, seconds=answer.seconds
-        )
+        told: dict[str, Any] = {"legibility": 1.0, "located": True, "seconds": answer.seconds}
+        return Prediction.from_density(density, point, **told)

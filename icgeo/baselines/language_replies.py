@@ -8,10 +8,10 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-from icgeo.baselines.geocoding import geocode, kappa_of
+from icgeo.baselines.geocoding import Place, geocode, kappa_of
 from icgeo.baselines.language_models import REFUSED, Reply
 from icgeo.sphere.density import Density
 
@@ -52,19 +52,7 @@ _TYPED = str.maketrans({"\u2019": "'", "\u2212": "-"})
 """Signs that models like to write, and those that are looked for."""
 
 
-@dataclass(frozen=True)
-class Hypothesis:
-    """A place that a model takes for possible: a von Mises-Fisher distribution and its weight."""
-
-    lat: float
-    lon: float
-    kappa: float
-    weight: float
-    level: str
-    """What was said: "coordinates", "city", "state", "country" or "continent"."""
-
-
-def mixture(hypotheses: Sequence[Hypothesis], confidence: float) -> Density:
+def mixture(hypotheses: Sequence[Place], confidence: float) -> Density:
     """Mix hypotheses, and what confidence is missing, spread over the sphere."""
     means = [(one.lat, one.lon) for one in hypotheses]
     kappas, weights = [one.kappa for one in hypotheses], [one.weight for one in hypotheses]
@@ -73,7 +61,7 @@ def mixture(hypotheses: Sequence[Hypothesis], confidence: float) -> Density:
     return Density((1 - uniform) * mass + uniform / len(mass))
 
 
-def read_reply(reply: Reply) -> tuple[tuple[Hypothesis, ...], float, str | None]:
+def read_reply(reply: Reply) -> tuple[tuple[Place, ...], float, str | None]:
     """Read hypotheses and confidence from an answer, or why it has none.
 
     The last JSON object that names a place counts, for models think aloud before it; a single
@@ -112,7 +100,7 @@ def json_objects(text: str) -> Iterator[dict[str, Any]]:
         at = text.find("{", end)
 
 
-def _hypothesis(said: dict[str, Any]) -> Hypothesis | None:
+def _hypothesis(said: dict[str, Any]) -> Place | None:
     """Read a hypothesis: its coordinates if they are on the globe, else its narrowest name."""
     weight = _number(said.get("weight"))
     weight = 1.0 if weight is None else weight
@@ -120,15 +108,11 @@ def _hypothesis(said: dict[str, Any]) -> Hypothesis | None:
     if lat is not None and lon is not None and abs(lat) <= 90 and abs(lon) <= 360:
         kappa = kappa_of(radius if radius and radius > 0 else COORDINATES_KM)
         lon = lon if -180 <= lon < 180 else (lon + 180) % 360 - 180
-        return Hypothesis(lat, lon, kappa, weight, "coordinates")
-    names = {
-        name: said[name]
-        for name in ("city", "region", "country", "continent")
-        if isinstance(said.get(name), str)
-    }
-    if place := geocode(**names):
-        return Hypothesis(place.lat, place.lon, place.kappa, weight, place.level)
-    return None
+        return Place(lat, lon, kappa, "coordinates", weight)
+    levels = ("city", "region", "country", "continent")
+    names = {level: said[level] for level in levels if isinstance(said.get(level), str)}
+    place = geocode(**names)
+    return place and replace(place, weight=weight)
 
 
 def _number(value: Any) -> float | None:

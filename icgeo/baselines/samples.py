@@ -65,7 +65,10 @@ def density_of_flow(
     cells, left = torch.arange(12 * LEVELS[0] ** 2), whole
     for level in LEVELS:
         counts = torch.bincount(cell_of(to_lat_lon(samples), level), minlength=12 * level**2)[cells]
-        area = _noise_areas(to_noise, cells, level)
+        corners, corner = _corners(cells, level)
+        area = _area(to_noise(corners).double().cpu()[corner])
+        # sides of cells are not quite great circles
+        area = area / _area(corners[corner]) * (whole / (12 * level**2))
         if left - area.sum() > whole / 2:
             # an angle knows an area but for the whole sphere
             area[counts.argmax()] += whole
@@ -84,19 +87,8 @@ def _add(mass: Float[Tensor, " all"], cells: Tensor, values: Tensor, level: int)
     if level > nside:
         mass.index_add_(0, cells // (level // nside) ** 2, values)
     else:
-        rearrange(mass, "(cell part) -> cell part", part=(nside // level) ** 2)[cells] += (
-            values[:, None] / (nside // level) ** 2
-        )
-
-
-def _noise_areas(
-    to_noise: Callable[[Tensor], Tensor], cells: Int[Tensor, " cells"], nside: int
-) -> Float[Tensor, " cells"]:
-    """Areas of where the noise of cells comes from, in steradians."""
-    corners, corner = _corners(cells, nside)
-    area = _area(to_noise(corners).double().cpu()[corner])
-    # sides of cells are not quite great circles
-    return area / _area(corners[corner]) * (4 * math.pi / (12 * nside**2))
+        count = (nside // level) ** 2
+        rearrange(mass, "(cell part) -> cell part", part=count)[cells] += values[:, None] / count
 
 
 def _area(corners: Float[Tensor, "*batch 4 3"]) -> Float[Tensor, "*batch"]:

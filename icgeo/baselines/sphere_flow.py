@@ -8,6 +8,7 @@ plane, so that they are densities on the sphere; those of the paper take it in R
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -24,7 +25,9 @@ from icgeo.sampling import Velocity, euler, guided, time_grid
 from icgeo.sphere import exp_map, log_map, north_east, sample_uniform, to_lat_lon
 from icgeo.sphere.density import Density
 
-Field = Callable[[Float[Tensor, "*batch 3"], float], Float[Tensor, "*batch 3"]]
+Points = Float[Tensor, "*batch 3"]
+Times = Float[Tensor, " times"]
+Field = Callable[[Points, float], Points]
 """Velocity at a point of the sphere, tangent to it, and a time."""
 Interpolant = tuple[Float[Tensor, "photos 3"], Float[Tensor, "photos 3"]]
 """Where a place is that is part noise, and what the network should say of it."""
@@ -61,24 +64,19 @@ def noise_share(
     return (value - first) / (last - first), (high - low) * value * (1 - value) / (last - first)
 
 
-def follow(
-    field: Field, xyz: Float[Tensor, "*batch 3"], times: Float[Tensor, " times"]
-) -> Float[Tensor, "*batch 3"]:
+def follow(field: Field, xyz: Points, times: Times) -> Points:
     """Follow a field on the sphere by Runge and Kutta's steps of order 4."""
     return _integrate(field, xyz, times, lambda x, t: torch.zeros_like(x[..., 0]))[0]
 
 
 def follow_volume(
-    field: Field, xyz: Float[Tensor, "*batch 3"], times: Float[Tensor, " times"]
-) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch"]]:
-    """Follow a field, and integrate its divergence: the logarithm of how areas grow on the way.
-
-    A density becomes that much smaller (Mathieu and Nickel 2020).
-    """
+    field: Field, xyz: Points, times: Times
+) -> tuple[Points, Float[Tensor, "*batch"]]:
+    """Follow a field, and integrate its divergence (Mathieu and Nickel 2020)."""
     return _integrate(field, xyz, times, lambda x, t: divergence(field, x, t))
 
 
-def divergence(field: Field, xyz: Float[Tensor, "*batch 3"], t: float) -> Float[Tensor, "*batch"]:
+def divergence(field: Field, xyz: Points, t: float) -> Float[Tensor, "*batch"]:
     """Trace of the derivative of a tangent field over the tangent plane, exactly."""
     backwards = vjp(lambda point: field(point, t), xyz)[1]
     return torch.stack([(backwards(e)[0] * e).sum(-1) for e in north_east(xyz)]).sum(0)
@@ -168,28 +166,20 @@ class SphereFlowSettings(TrainingSettings):
 
 
 class SphereFlow(nn.Module):
-    """Plonk's three ways: Riemannian flow matching on the sphere, flow and diffusion in R^3.
-
-    Its point is the medoid of guided samples (the paper takes one sample).
-    """
+    """Plonk's three ways; the point is the medoid of guided samples (the paper takes one)."""
 
     def __init__(self, features: Vectors, xyz: Places, settings: SphereFlowSettings) -> None:
         super().__init__()
         if settings.way not in INTERPOLANTS:
             raise ValueError(f"expected a way of {sorted(INTERPOLANTS)}, got {settings.way!r}")
         self.settings, self.way = settings, settings.way
-        self.network = ConditionedMLP(
-            features.shape[-1],
-            width=settings.width,
-            depth=settings.depth,
-            expansion=settings.expansion,
-        )
+        sizes = {name: getattr(settings, name) for name in ("width", "depth", "expansion")}
+        self.network = ConditionedMLP(features.shape[-1], **sizes)
 
     def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Loss:
         """Return the mean square error of the velocity, or of the noise, at random times."""
-        features, xyz = (
-            repeat(x, "n c -> (n draws) c", draws=self.settings.draws) for x in (features, xyz)
-        )
+        many = partial(repeat, pattern="n c -> (n draws) c", draws=self.settings.draws)
+        features, xyz = many(features), many(xyz)
         count = len(xyz)
         dropped, t = torch.rand(2, count, 1, generator=generator).to(xyz)
         noise = torch.randn(count, 3, generator=generator).to(xyz)
@@ -210,17 +200,14 @@ class SphereFlow(nn.Module):
     def field(self, features: Vectors, guidance: float = 0.0) -> Velocity:
         """Return the velocity in t (of diffusion, the noise) of points [photos, points, 3]."""
 
-        def told(condition: Tensor) -> Velocity:
-            def velocity(state: Tensor, t: float) -> Tensor:
-                share, slope = noise_share(
-                    torch.full((len(state),), t).to(state), self.settings.schedule
-                )
-                said = self._said(state, share, condition)
-                return said if self.way == "diffusion" else slope[:, None, None] * said
+        def velocity(state: Tensor, t: float, *, told: Tensor) -> Tensor:
+            t_of_each = torch.full((len(state),), t).to(state)
+            share, slope = noise_share(t_of_each, self.settings.schedule)
+            said = self._said(state, share, told)
+            return said if self.way == "diffusion" else slope[:, None, None] * said
 
-            return velocity
-
-        return guided(told(features), told(torch.zeros_like(features)), 1 + guidance)
+        nothing = partial(velocity, told=torch.zeros_like(features))
+        return guided(partial(velocity, told=features), nothing, 1 + guidance)
 
     @torch.no_grad()
     def samples(
@@ -254,9 +241,8 @@ class SphereFlow(nn.Module):
 
     def points(self, features: Vectors) -> Float[Tensor, "photos 2"]:
         """Return the medoid of 16 guided samples of each photo, in degrees."""
-        return to_lat_lon(
-            medoid(self.samples(features, 16, guidance=self.settings.guidance).double())
-        )
+        drawn = self.samples(features, 16, guidance=self.settings.guidance)
+        return to_lat_lon(medoid(drawn.double()))
 
     @torch.no_grad()
     def log_prob(

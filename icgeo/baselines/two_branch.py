@@ -49,13 +49,7 @@ def segment_view(photos: Sequence[Photo], size: int) -> Classes:
 
 
 def ade20k(name: str) -> Segment:
-    """Open any model of transformers that was trained on ADE20K's 150 classes: a folder or hub id.
-
-    Such as "nvidia/segformer-b0-finetuned-ade-512-512".
-
-    Raises:
-        LoadError: no such model.
-    """
+    """Open a model of transformers for ADE20K's 150 classes; raise LoadError without it."""
     # transformers takes seconds to import: only who opens such a model waits for it
     from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
@@ -139,19 +133,19 @@ class TwoBranch(nn.Module):
             )
         tokens = (self.size // settings.patch) ** 2 + 1
         self.palette = nn.Embedding(settings.classes, 3)
-        self.patches = nn.ModuleList(
-            nn.Conv2d(3, width, settings.patch, stride=settings.patch) for _ in range(2)
-        )
+        side = settings.patch
+        self.patches = nn.ModuleList(nn.Conv2d(3, width, side, stride=side) for _ in range(2))
         self.places = nn.Parameter(0.02 * torch.randn(2, tokens, width))
+        layer: dict[str, Any] = {"dropout": 0.0, "activation": "gelu"}
+        layer |= {"batch_first": True, "norm_first": True}
         self.layers = nn.ModuleList(
-            _layer(width, settings.heads) for _ in range(2 * settings.depth)
+            nn.TransformerEncoderLayer(width, settings.heads, 4 * width, **layer)
+            for _ in range(2 * settings.depth)
         )
         self.fusions = nn.ModuleList(nn.Linear(2 * width, 2 * width) for _ in range(settings.depth))
-        cells = [12 * nside**2 for nside in settings.nsides]
         self.norm = nn.LayerNorm(2 * width)
-        self.heads = nn.ModuleList(
-            nn.Linear(2 * width, count) for count in [*cells, settings.classes]
-        )
+        sizes = [*(12 * nside**2 for nside in settings.nsides), settings.classes]
+        self.heads = nn.ModuleList(nn.Linear(2 * width, count) for count in sizes)
         fine = cell_of(to_lat_lon(xyz.double().cpu()), settings.nsides[-1])
         sums = 1e-6 * cell_xyz(settings.nsides[-1])
         self.register_buffer("seen", sums.index_add(0, fine, xyz.double().cpu()).float())
@@ -161,18 +155,15 @@ class TwoBranch(nn.Module):
         planes = rearrange(features, "n (c h w) -> n c h w", c=4, h=self.size)
         colours = rearrange(self.palette(planes[:, 3].long()), "n h w c -> n c h w")
         branches = []
-        for image, patch, place in zip(
-            (2 * planes[:, :3] - 1, colours), self.patches, self.places, strict=True
-        ):
+        images = (2 * planes[:, :3] - 1, colours)
+        for image, patch, place in zip(images, self.patches, self.places, strict=True):
             tokens = rearrange(patch(image), "n c h w -> n (h w) c")
             branches.append(nn.functional.pad(tokens, (0, 0, 1, 0)) + place)
         for number, fusion in enumerate(self.fusions):
             branches = [self.layers[2 * number + side](x) for side, x in enumerate(branches)]
             told = fusion(torch.cat([x[:, :1] for x in branches], dim=-1)).chunk(2, dim=-1)
-            branches = [
-                torch.cat((x[:, :1] + more, x[:, 1:]), dim=1)
-                for x, more in zip(branches, told, strict=True)
-            ]
+            pairs = zip(branches, told, strict=True)
+            branches = [torch.cat((x[:, :1] + more, x[:, 1:]), dim=1) for x, more in pairs]
         both = self.norm(torch.cat([x[:, 0] for x in branches], dim=-1))
         return [head(both) for head in self.heads]
 
@@ -180,10 +171,8 @@ class TwoBranch(nn.Module):
         """Return the weighted cross-entropies of the cells and of the scene."""
         *cells, scene = self.logits(features)
         classes = rearrange(features, "n (c p) -> n c p", c=4)[:, 3].long()
-        commonest = reduce(one_hot(classes, self.settings.classes), "n p k -> n k", "sum").argmax(
-            -1
-        )
-        total = self.settings.scene_weight * cross_entropy(scene, commonest)
+        seen = reduce(one_hot(classes, self.settings.classes), "n p k -> n k", "sum")
+        total = self.settings.scene_weight * cross_entropy(scene, seen.argmax(-1))
         lat_lon = to_lat_lon(xyz.double())
         granularities = zip(cells, self.settings.nsides, self.settings.weights, strict=True)
         for logits, nside, weight in granularities:
@@ -206,15 +195,3 @@ class TwoBranch(nn.Module):
     def points(self, features: Vectors) -> Float[Tensor, "photos 2"]:
         """Return the mean place of the training photos in the likeliest fine cell, in degrees."""
         return to_lat_lon(self.seen[self._fine(features).argmax(-1)].double())
-
-
-def _layer(width: int, heads: int) -> nn.TransformerEncoderLayer:
-    return nn.TransformerEncoderLayer(
-        width,
-        nhead=heads,
-        dim_feedforward=4 * width,
-        dropout=0.0,
-        activation="gelu",
-        batch_first=True,
-        norm_first=True,
-    )

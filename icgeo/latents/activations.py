@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from icgeo.data.photos import Photo, content_key
 from icgeo.data.pixels import square_pixels
 from icgeo.features import FrozenFeatures
-from icgeo.models import Context, MapModel
+from icgeo.models import MapModel
 from icgeo.models.blocks import Taps, blocks_of, walk
 from icgeo.models.context import differences
 from icgeo.prediction import Example
@@ -38,7 +38,7 @@ Block = int | str
 Pool = Literal["mean", "none"]
 Tokens = Float[Tensor, "photos tokens channels"]
 Compute = Callable[[Sequence[Photo]], Iterable[tuple[str, Tokens]]]
-"""Gives blocks at times one by one, so that each is pooled before the next is there."""
+"""Gives the activations of photos, block by block, so that each is pooled before the next comes."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,7 @@ class ActivationStore:
 
     @classmethod
     def open(cls, folder: str | Path) -> "ActivationStore":
-        """Open a folder that `activations` has filled.
-
-        Raises:
-            ValueError: it holds none, or not all of them.
-        """
+        """Open a folder that `activations` has filled; raise ValueError if anything is missing."""
         folder = Path(folder)
         if not (folder / INDEX).is_file():
             raise ValueError(
@@ -113,13 +109,7 @@ class ActivationStore:
     def read(
         self, block: Block, time: float | None = None
     ) -> Float[Tensor, "photos *tokens channels"]:
-        """Read all activations of a block at a time, the only one by default; in float32.
-
-        `tokens` are there if they were not pooled.
-
-        Raises:
-            ValueError: a block or time that was not kept.
-        """
+        """Read a block at a time, the only one by default; raise ValueError for one not kept."""
         name = self._key(block, time)
         return torch.cat([_read_tensor(path, name) for path in self.files])
 
@@ -173,53 +163,38 @@ def activations(  # noqa: PLR0913
 ) -> ActivationStore | None:
     """Compute activations of photos and keep them in a folder; what is there is not computed again.
 
-    No more than one shard is held, so that `photos` may be a generator without end in sight.
+    No more than one shard is held, so that `photos` may be a generator without end in sight: of
+    queries of an episode (anything with id, photo and lat_lon), examples, or photos alone, whose
+    places are unknown. A model that draws maps is shown `examples` beside each, is told `prompt`,
+    and is looked at at `times` of its flow, from 1, noise, to above 0, at `tokens` ("map", "photo"
+    or "example") of a `stream` ("image" or "text"); all photos may begin with the `same_noise`. An
+    encoder that `icgeo.features.open` has opened is shown and told nothing. `blocks` are numbers of
+    blocks, or names of an encoder's layers, all by default. `pool` takes the "mean" over tokens, or
+    "none", which keeps each. `process` is the number of this process, and how many there are: the
+    result is None as long as shards of others are missing; wait for them, and open the folder.
 
-    Args:
-        model: a model that draws maps, or an encoder that `icgeo.features.open` has opened.
-        photos: queries of an episode (anything with id, photo and lat_lon), examples, or photos
-            alone, whose places are unknown.
-        folder: where the shards are; another call with the same arguments goes on there.
-        examples: what the model is shown beside each photo; encoders are shown nothing.
-        blocks: numbers of blocks, or names of an encoder's layers; all by default.
-        times: of a model's flow, from 1, noise, to above 0.
-        tokens: of a model: "map", "photo" or "example".
-        stream: of a model: "image" or "text".
-        pool: "mean" over tokens, or "none", which keeps each.
-        prompt: what the model is told of the world; its default by default.
-        seed: of the noise.
-        same_noise: of a model: whether all photos begin with one noise.
-        batch_size: photos in a pass.
-        shard_size: photos in a file.
-        process: number of this process, and how many there are. The result is None as long as
-            shards of other processes are missing: wait for them, and open the folder.
-
-    Raises:
-        ValueError: the folder holds activations of something else; no such block, tokens or
-            stream; an encoder without layers.
-        PhotoError: a photo cannot be read.
+    Raise ValueError if the folder holds activations of something else, and for no such block,
+    tokens or stream, or an encoder without layers; PhotoError for a photo that cannot be read.
     """
     folder = Path(folder)
     if isinstance(model, MapModel):
         numbers = range(len(blocks_of(model.backbone.transformer))) if blocks is None else blocks
         taps = Taps(tuple(map(int, numbers)), tuple(times), tokens, stream, same_noise)
-        source = _source_of_model(model, taps, examples, prompt=prompt, seed=seed)
+        blocks, (told, compute) = taps.blocks, _of_model(model, taps, examples, prompt, seed)
     else:
-        source = _source_of_encoder(model, [str(block) for block in blocks or model.layers])
-    told = {**source.told, "pool": pool, "shard_size": shard_size}
-    index = {
-        "fingerprint": {name: str(value) for name, value in told.items()},
-        "blocks": list(source.blocks),
-        "times": list(source.times),
-    }
+        layers = [str(block) for block in blocks or model.layers]
+        blocks, times, (told, compute) = layers, (0.0,), _of_encoder(model, layers)
+    told |= {"pool": pool, "shard_size": shard_size}
+    fingerprint = {name: str(value) for name, value in told.items()}
+    index = {"fingerprint": fingerprint, "blocks": list(blocks), "times": list(times)}
     _require_same(folder, index)
     items = (_as_item(number, photo) for number, photo in enumerate(photos))
     count = 0
-    for number, shard in enumerate(_in_groups(items, shard_size)):
-        count = number + 1
-        if number % process[1] == process[0]:
-            path = _shard_path(folder, number)
-            _fill(path, shard, source.compute, pool=pool, batch_size=batch_size)
+    while shard := [*islice(items, shard_size)]:
+        if count % process[1] == process[0]:
+            path = _shard_path(folder, count)
+            _fill(path, shard, compute, pool=pool, batch_size=batch_size)
+        count += 1
     if not count:
         raise ValueError("expected at least one photo, got none")
     _write_index(folder, {**index, "shards": count})
@@ -237,30 +212,15 @@ def weights_digest(modules: Iterable[nn.Module]) -> str:
     return digest.hexdigest()
 
 
-def _context(model: MapModel, examples: Sequence[Example]) -> Context:
-    places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
-    if not examples:
-        return model.encode_context([], places.reshape(-1, 2))
-    return model.encode_context(
-        square_pixels([one.image for one in examples], model.photo_size), places
-    )
-
-
-@dataclass(frozen=True)
-class _Source:
-    """What computes activations, and what they depend on."""
-
-    blocks: Sequence[Block]
-    times: Sequence[float]
-    told: dict[str, Any]
-    compute: Compute
-
-
-def _source_of_model(
-    model: MapModel, taps: Taps, examples: Sequence[Example], *, prompt: str | None, seed: int
-) -> _Source:
+def _of_model(
+    model: MapModel, taps: Taps, examples: Sequence[Example], prompt: str | None, seed: int
+) -> tuple[dict[str, Any], Compute]:
+    """Return what the activations of a model depend on, and what computes them."""
     taps.require(model)
-    context, words = _context(model, examples), prompt or model.settings.default_prompt
+    shown = square_pixels([one.image for one in examples], model.photo_size)
+    places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
+    context = model.encode_context(shown, places.reshape(-1, 2))
+    words = prompt or model.settings.default_prompt
 
     def compute(photos: Sequence[Photo]) -> Iterator[tuple[str, Tokens]]:
         pixels = square_pixels(photos, model.photo_size)
@@ -278,10 +238,10 @@ def _source_of_model(
         "same_noise": taps.same_noise,
         "seed": seed,
     }
-    return _Source(taps.blocks, taps.times, told, compute)
+    return told, compute
 
 
-def _source_of_encoder(encoder: FrozenFeatures, layers: Sequence[str]) -> _Source:
+def _of_encoder(encoder: FrozenFeatures, layers: Sequence[str]) -> tuple[dict[str, Any], Compute]:
     encoder.require_layers()
 
     def compute(photos: Sequence[Photo]) -> Iterator[tuple[str, Tokens]]:
@@ -289,14 +249,7 @@ def _source_of_encoder(encoder: FrozenFeatures, layers: Sequence[str]) -> _Sourc
             yield key_of(layer, 0.0), part
 
     weights = weights_digest(encoder.layers.values())
-    told = {"model": encoder.name, "dtype": str(encoder.dtype), "weights": weights}
-    return _Source(layers, (0.0,), told, compute)
-
-
-def _in_groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    left = iter(items)
-    while group := list(islice(left, size)):
-        yield group
+    return {"model": encoder.name, "dtype": str(encoder.dtype), "weights": weights}, compute
 
 
 def _fill(
@@ -312,8 +265,8 @@ def _fill(
             )
         return
     parts: dict[str, list[Tensor]] = {}
-    for batch in _in_groups([item.photo for item in items], batch_size):
-        for name, part in compute(batch):
+    for start in range(0, len(items), batch_size):
+        for name, part in compute([item.photo for item in items[start : start + batch_size]]):
             pooled = reduce(part, "n t c -> n c", "mean") if pool == "mean" else part
             parts.setdefault(name, []).append(pooled)
     tensors = {name: torch.cat(part).contiguous() for name, part in parts.items()}

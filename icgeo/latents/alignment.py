@@ -35,11 +35,7 @@ class Space:
 
     @classmethod
     def of(cls, activations: Float[Tensor, "photos *channels"], k: int = NEIGHBOURS) -> "Space":
-        """Take activations, centred.
-
-        Raises:
-            ValueError: no more photos than neighbours.
-        """
+        """Take activations, centred; raise ValueError for no more photos than neighbours."""
         points = activations.flatten(1).double()
         if len(points) < k + 2:
             raise ValueError(
@@ -105,20 +101,6 @@ def _correlation(a: Square, b: Square) -> float:
     return ((a * b).sum() / ((a * a).sum() * (b * b).sum()).sqrt()).item()
 
 
-def cka(a: Space, b: Space, order: Order) -> float:
-    """Return linear centred kernel alignment without bias.
-
-    HSIC without bias is the inner product of kernels that are centred without their diagonal, but
-    for a factor.
-    """
-    return _correlation(a.centred, _ordered(b.centred, order))
-
-
-def distance_correlation(a: Space, b: Space, order: Order) -> float:
-    """Return the bias-corrected squared distance correlation; it may be below 0."""
-    return _correlation(a.distances, _ordered(b.distances, order))
-
-
 def cknna(a: Space, b: Space, order: Order) -> float:
     """Return centred kernel alignment over mutual nearest neighbours (Huh et al. 2024, app. A)."""
     other, near = _ordered(b.cosines, order), _ordered(b.neighbours, order)
@@ -131,9 +113,13 @@ def cknna(a: Space, b: Space, order: Order) -> float:
 
 MEASURES: dict[str, Callable[[Space, Space, Order], float]] = {
     "mutual neighbours": mutual_neighbours,
-    "CKA": cka,
+    # HSIC without bias is the product of kernels centred without their diagonal, but for a factor
+    "CKA": lambda a, b, order: _correlation(a.centred, _ordered(b.centred, order)),
     "CKNNA": cknna,
-    "distance correlation": distance_correlation,
+    # squared, and with its bias corrected, so that it may be below 0
+    "distance correlation": lambda a, b, order: _correlation(
+        a.distances, _ordered(b.distances, order)
+    ),
 }
 """By name; the second space's photos are taken in the order given."""
 
@@ -155,11 +141,7 @@ class Alignment:
 def align(
     a: Space, b: Space, measure: str = "mutual neighbours", *, permutations: int = 100
 ) -> Alignment:
-    """Measure how alike two spaces arrange the same photos, in the same order.
-
-    Raises:
-        ValueError: other photos, or an unknown measure.
-    """
+    """Measure how alike two spaces arrange the same photos; raise ValueError for others."""
     if measure not in MEASURES:
         raise ValueError(f"expected a measure of {list(MEASURES)}, got {measure!r}")
     if len(a.kernel) != len(b.kernel):

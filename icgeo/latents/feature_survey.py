@@ -36,11 +36,6 @@ class FeatureSurvey:
     enrichment: pd.DataFrame
     """In which countries features are more often than by chance."""
 
-    @property
-    def tested(self) -> int:
-        """Features in enough photos to be tested."""
-        return int(self.concentration.moran_q.notna().sum())
-
     def facts(self) -> dict[str, Any]:
         """Return the figures by name, as a run keeps them."""
         tested = self.concentration[self.concentration.moran_q.notna()]
@@ -52,7 +47,7 @@ class FeatureSurvey:
             "l0": self.quality.l0,
             "dead": self.quality.dead,
             "stability": self.stability,
-            "tested": self.tested,
+            "tested": len(tested),
             "concentrated": int(self.concentration.is_concentrated.sum()),
             "concentrated_at_shuffled_places": self.by_chance,
             "median_moran": float(tested.moran.median()),
@@ -71,17 +66,10 @@ def survey_features(
     permutations: int = 999,
     **how: Any,
 ) -> FeatureSurvey:
-    """Train autoencoders on some rows, and look at the features in others, with places.
+    """Train autoencoders on some rows, and look at the features in others, `judged`, with places.
 
-    Args:
-        training: gives the batches to train on.
-        judged: gives those to look at, best of other photos.
-        lat_lon: places of the rows judged, in degrees.
-        features: of each autoencoder.
-        top_k: features that explain a row, at most.
-        seeds: autoencoders to train; from the second on for the stability alone.
-        permutations: of places, for the tests.
-        **how: `passes`, `learning_rate` and `device` of `sparse.train`.
+    `features`, `top_k` and `how` are as `sparse.train` takes them; all but the first of the `seeds`
+    are for the stability alone, and `permutations` of places are for the tests.
     """
     trained = [
         sparse.train(training, features=features, top_k=top_k, seed=seed, **how)
@@ -94,9 +82,8 @@ def survey_features(
     generator = Generator().manual_seed(0)
     shuffled = places[torch.randperm(len(places), generator=generator)]
     test: dict[str, Any] = {"nside": suited_nside(len(places)), "permutations": permutations}
-    real, control = (
-        concentration(codes, some, generator=generator, **test) for some in (places, shuffled)
-    )
+    test["generator"] = generator
+    real, control = (concentration(codes, some, **test) for some in (places, shuffled))
     return FeatureSurvey(
         trained[0],
         qualities[0],

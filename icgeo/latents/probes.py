@@ -8,7 +8,7 @@ ridge regression, are made within the photos that a probe is fitted on.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,6 +29,8 @@ ALPHAS = np.logspace(-4, 10, 29)
 """Strengths of ridge regression to choose from."""
 KINDS = ("ridge", "kernel")
 Split = Literal["random", "blocked"]
+Rows = Float[Tensor, "rows *channels"]
+LatLon = Float[Tensor, "photos 2"]
 PAIRS = 20_000
 """Pairs of photos of which distances are ranked."""
 BLOCK_NSIDE = 4
@@ -36,18 +38,12 @@ BLOCK_NSIDE = 4
 KERNEL_FEATURES = 300
 
 
-def fold_numbers(
-    lat_lon: Float[Tensor, "photos 2"], split: Split, *, folds: int = 5, nside: int = BLOCK_NSIDE
-) -> Int[np.ndarray, " photos"]:
-    """Return the fold in which each photo is left out; blocked folds leave out whole cells.
-
-    Raises:
-        ValueError: fewer photos, or fewer cells with photos, than folds.
-    """
+def fold_numbers(lat_lon: LatLon, split: Split, *, folds: int = 5) -> Int[np.ndarray, " photos"]:
+    """Return the fold in which each photo is left out; blocked folds leave out whole cells."""
     generator = np.random.default_rng(0)
     groups = np.arange(len(lat_lon))
     if split == "blocked":
-        groups = np.unique(cell_of(lat_lon, nside).numpy(), return_inverse=True)[1]
+        groups = np.unique(cell_of(lat_lon, BLOCK_NSIDE).numpy(), return_inverse=True)[1]
     count = int(groups.max()) + 1 if len(groups) else 0
     if count < folds:
         what = "cells with photos" if split == "blocked" else "photos"
@@ -61,14 +57,16 @@ def fold_numbers(
     return numbers[groups]
 
 
-def _regression(kind: str) -> Any:
+def _probe(kind: str) -> Any:
     require("sklearn", "a probe", "latents")
     from sklearn.kernel_approximation import Nystroem
-    from sklearn.linear_model import RidgeCV
+    from sklearn.linear_model import RidgeClassifierCV, RidgeCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     scale = StandardScaler()
+    if kind == "labels":
+        return make_pipeline(scale, RidgeClassifierCV(ALPHAS, class_weight="balanced"))
     if kind == "ridge":
         return make_pipeline(scale, RidgeCV(ALPHAS))
     if kind == "kernel":
@@ -78,25 +76,22 @@ def _regression(kind: str) -> Any:
     raise ValueError(f"expected a probe of {KINDS}, got {kind!r}")
 
 
-def _predict_left_out(
-    make: Callable[[], Any], x: np.ndarray, y: np.ndarray, folds: np.ndarray
-) -> np.ndarray:
+def _predict_left_out(kind: str, x: np.ndarray, y: np.ndarray, folds: np.ndarray) -> np.ndarray:
     """Predict each row by a probe that was fitted without its fold."""
-    found = np.empty(y.shape, y.dtype)
+    probe = _probe(kind)
+    from sklearn.model_selection import PredefinedSplit, cross_val_predict
+
     with warnings.catch_warnings():
         # of a few photos: a class with one member, a flat matrix
         warnings.simplefilter("ignore")
-        for fold in np.unique(folds):
-            left_out = folds == fold
-            found[left_out] = make().fit(x[~left_out], y[~left_out]).predict(x[left_out])
-    return found
+        return cross_val_predict(probe, x, y, cv=PredefinedSplit(folds))
 
 
 @dataclass(frozen=True, eq=False)
 class PlaceProbe:
     """Where a probe puts photos that it has not seen, and how good that is."""
 
-    lat_lon: Float[Tensor, "photos 2"]
+    lat_lon: LatLon
     """Its answers."""
     distance_km: Float[Tensor, " photos"]
     """Great-circle errors."""
@@ -109,8 +104,8 @@ class PlaceProbe:
 
 
 def probe_places(
-    x: Float[Tensor, "rows *channels"],
-    lat_lon: Float[Tensor, "photos 2"],
+    x: Rows,
+    lat_lon: LatLon,
     *,
     split: Split = "blocked",
     kind: str = "ridge",
@@ -134,7 +129,7 @@ def probe_places(
     else:
         numbers = np.unique(np.asarray(groups), return_inverse=True)[1]
     rows = x.flatten(1).double().numpy()
-    found = torch.from_numpy(_predict_left_out(lambda: _regression(kind), rows, xyz, numbers))
+    found = torch.from_numpy(_predict_left_out(kind, rows, xyz, numbers))
     answers = to_lat_lon(found)
     error = distance_km(answers, lat_lon)
     rest = (found - torch.from_numpy(xyz)).square().sum()
@@ -157,9 +152,8 @@ def _require_rows(x: Tensor, count: int) -> None:
 
 
 def _rank_correlation(answers: Tensor, places: Tensor) -> float:
-    first, second = torch.randint(
-        len(places), (2, PAIRS), generator=seeded_generator("pairs")
-    ).unbind()
+    numbers = torch.randint(len(places), (2, PAIRS), generator=seeded_generator("pairs"))
+    first, second = numbers.unbind()
     first, second = first[first != second], second[first != second]
     apart = [distance_km(where[first], where[second]).numpy() for where in (answers, places)]
     return float(spearmanr(*apart).statistic) if apart[0].std() > 0 else 0.0
@@ -176,24 +170,15 @@ class LabelProbe:
 
 
 def probe_labels(
-    x: Float[Tensor, "rows *channels"],
+    x: Rows,
     labels: Sequence[str],
-    lat_lon: Float[Tensor, "photos 2"],
+    lat_lon: LatLon,
     *,
     split: Split = "random",
     fewest: int = 10,
     folds: int = 5,
 ) -> LabelProbe:
-    """Tell labels by ridge classification; those of fewer than `fewest` photos are left out.
-
-    Raises:
-        ValueError: fewer than two labels are left.
-    """
-    require("sklearn", "a probe", "latents")
-    from sklearn.linear_model import RidgeClassifierCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
+    """Tell labels of at least `fewest` photos by ridge classification; raise ValueError for one."""
     _require_rows(x, len(labels))
     names = np.asarray(labels)
     unique, counts = np.unique(names, return_counts=True)
@@ -204,27 +189,19 @@ def probe_labels(
     kept = torch.from_numpy(is_kept)
     numbers = fold_numbers(lat_lon[kept], split, folds=folds)
     rows, names = x[kept].flatten(1).double().numpy(), names[is_kept]
-
-    def make() -> Any:
-        return make_pipeline(StandardScaler(), RidgeClassifierCV(ALPHAS, class_weight="balanced"))
-
-    found = _predict_left_out(make, rows, names, numbers)
+    found = _predict_left_out("labels", rows, names, numbers)
     shares = [(found[names == name] == name).mean() for name in np.unique(names)]
     return LabelProbe(float(np.mean(shares)), len(shares), len(names))
 
 
 def probe_numbers(
-    x: Float[Tensor, "rows *channels"],
-    values: Float[np.ndarray, " photos"],
-    lat_lon: Float[Tensor, "photos 2"],
-    *,
-    split: Split = "random",
+    x: Rows, values: Float[np.ndarray, " photos"], lat_lon: LatLon, *, split: Split = "random"
 ) -> float:
     """Return R2 of a ridge probe for a number, such as the distance to the coast."""
     _require_rows(x, len(values))
     rows, target = x.flatten(1).double().numpy(), np.asarray(values, float)
     numbers = fold_numbers(lat_lon, split)
-    found = _predict_left_out(lambda: _regression("ridge"), rows, target, numbers)
+    found = _predict_left_out("ridge", rows, target, numbers)
     return 1 - float(((found - target) ** 2).sum() / ((target - target.mean()) ** 2).sum())
 
 

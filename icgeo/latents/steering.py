@@ -34,7 +34,7 @@ from icgeo.latents.feature_steering import (
 from icgeo.latents.probes import ALPHAS
 from icgeo.metrics.intervals import paired_bootstrap
 from icgeo.models import Context, MapModel
-from icgeo.models.blocks import Activation, Edit, Taps, walk
+from icgeo.models.blocks import Edit, Taps, walk
 from icgeo.seeds import seeded_generator
 from icgeo.sphere import EARTH_RADIUS_KM, angle, log_map, to_xyz
 from icgeo.sphere.density import Density
@@ -71,18 +71,10 @@ class PlaceDirections:
         shape = (3, *x.shape[1:])
         return cls(mean, pattern.reshape(shape), weights.reshape(shape))
 
-    def along_pattern(self, change: Float[Tensor, "photos 3"]) -> Activations:
-        """Return the change of activations that goes with a change of the place."""
-        return einsum(change, self.pattern, "n i, i t c -> n t c")
-
     def along_weights(self, change: Float[Tensor, "photos 3"]) -> Activations:
         """Return the least change of activations after which the probe says another place."""
         inverse = torch.linalg.pinv(self.weights.flatten(1))
         return (change @ inverse.T).reshape(len(change), *self.mean.shape)
-
-    def project(self, x: Activations) -> Activations:
-        """Project on the span of the pattern: what of activations goes with places."""
-        return project(x, self.pattern)
 
 
 def project(x: Activations, basis: Float[Tensor, "count tokens channels"]) -> Activations:
@@ -104,24 +96,19 @@ def changes(
     strength: float = 1.0,
     generator: Generator,
 ) -> list[Changed]:
-    """Return all changes of photos towards the place of another photo each, their partner.
+    """Return all changes of photos towards the place of another photo each, by number.
 
-    Args:
-        x: activations of the photos.
-        here: where their maps are read.
-        partner: the number of each photo's partner.
-        directions: a probe that was fitted on other photos.
-        strength: how far along the probe, as a multiple of the way to the partner's place.
-        generator: draws random directions and pairs of photos.
+    `here` is where their maps are read, `directions` are of other photos, and `strength` is how far
+    along them, as a multiple of the way to the partner's place.
     """
     x, other = x.double(), x.double()[partner]
     way = here[partner] - here
-    follow = strength * directions.along_pattern(way)
+    follow = strength * einsum(way, directions.pattern, "n i, i t c -> n t c")
     noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)
     some, next_one = torch.randperm(len(x), generator=generator), cycle(len(x), generator)
     between = x[some] - x[next_one[some]]
-    place = directions.project(other - x)
-    dropped = directions.project(x - directions.mean)
+    place = project(other - x, directions.pattern)
+    dropped = project(x - directions.mean, directions.pattern)
     basis = torch.randn(directions.pattern.shape, generator=generator, dtype=torch.float64)
     by_weights = of_norm(directions.along_weights(way), follow)
     return [
@@ -138,29 +125,18 @@ def changes(
     ]
 
 
-@dataclass(frozen=True, eq=False)
-class _Maps:
-    """Maps as they are read."""
-
-    densities: list[Density]
-    lat_lon: Float[Tensor, "photos 2"]
-    """Mean directions of the densities; NaN of illegible maps."""
-
-    def nll(self, places: Float[Tensor, "photos 2"]) -> Float[Tensor, " photos"]:
-        """Return the NLL of a place in each, in nats per steradian."""
-        return torch.stack(
-            [-one.log_prob(at) for one, at in zip(self.densities, places, strict=True)]
-        )
+Read = tuple[list[Density], Float[Tensor, "photos 2"]]
+"""Densities of maps, and their mean directions in degrees; NaN of illegible maps."""
 
 
-def _read(model: MapModel, drawn: Tensor) -> _Maps:
+def _read(model: MapModel, drawn: Tensor) -> Read:
     settings = model.settings
     readings = maps.read(drawn, settings.style, noise=settings.noise, nside=NSIDE)
     means = [
         one.density.mean() if one.legibility >= maps.LEGIBLE else torch.full((2,), torch.nan)
         for one in readings
     ]
-    return _Maps([one.density for one in readings], torch.stack(means).double())
+    return [one.density for one in readings], torch.stack(means).double()
 
 
 def steer(
@@ -178,25 +154,23 @@ def steer(
     `edit` is the block, the time, and the strength of the change. All photos begin with the same
     noise, which what is exchanged would else carry over; fit `directions` on such activations.
     Their goal is where the map of another photo is, their partner, or where the first of two
-    features is; the second is its control.
-
-    Returns:
-        a row for each photo and change ("none" is before), with the columns change, against, photo,
-        lat, lon (of the map, NaN if it is illegible), goal_lat, goal_lon, moved_km, nearer_km (to
-        the goal), cosine (of the way moved with the way there), nll_truth and nll_goal (of the true
-        places of the photo and of its partner, or of the feature, in nats per steradian).
+    features is; the second is its control. Return a row for each photo and change ("none" is
+    before), with the columns change, against, photo, lat, lon (of the map, NaN if it is illegible),
+    goal_lat, goal_lon, moved_km, nearer_km (to the goal), cosine (of the way moved with the way
+    there), nll_truth and nll_goal (of the true places of the photo and of its partner, or of the
+    feature, in nats per steradian).
     """
     block, time, strength = edit
     taps = Taps((block,), tuple(sorted({1.0, time}, reverse=True)), same_noise=True)
     draw = partial(walk, model, context, photos, prompt=prompt, taps=taps)
     steps = list(draw())
     x = next(step for step in steps if step.time == time).activations[block]
-    before = _read(model, steps[-1].maps)
+    before, where = _read(model, steps[-1].maps)
     of_features = () if isinstance(directions, PlaceDirections) else (directions[0].number,)
     generator = seeded_generator("steering", block, time, *of_features)
     how: Any = {"strength": strength, "generator": generator}
     if isinstance(directions, PlaceDirections):
-        partner, where = cycle(len(x), seeded_generator("partners")), before.lat_lon
+        partner = cycle(len(x), seeded_generator("partners"))
         here = to_xyz(where.where(where.isfinite(), lat_lon))
         ways = changes(x, here, partner, directions, **how)
         places = {"goal": where[partner], "asked": lat_lon[partner], "truth": lat_lon}
@@ -204,16 +178,11 @@ def steer(
         ways = feature_changes(x, *directions, **how)
         goal = directions[0].goal.expand(len(x), -1)
         places = {"goal": goal, "asked": goal, "truth": lat_lon}
-    rows = [_rows(Changed("none", x), before, before, **places)]
+    rows = [_rows(Changed("none", x), where, (before, where), **places)]
     for way in ways:
-        change = partial(_become, way.activations)
-        *_, last = draw(edits=[Edit(block, change, time)])
-        rows.append(_rows(way, before, _read(model, last.maps), **places))
+        *_, last = draw(edits=[Edit(block, way.activations.to, time)])
+        rows.append(_rows(way, where, _read(model, last.maps), **places))
     return concat(rows, ignore_index=True)
-
-
-def _become(new: Activations, old: Activation) -> Activation:
-    return new.to(old)
 
 
 def cycle(count: int, generator: Generator) -> Int[Tensor, " photos"]:
@@ -225,22 +194,25 @@ def cycle(count: int, generator: Generator) -> Int[Tensor, " photos"]:
 
 
 def _rows(
-    way: Changed, before: _Maps, after: _Maps, *, goal: Tensor, asked: Tensor, truth: Tensor
+    way: Changed, before: Tensor, after: Read, *, goal: Tensor, asked: Tensor, truth: Tensor
 ) -> DataFrame:
-    there, here, now = (
-        to_xyz(lat_lon.double().nan_to_num()) for lat_lon in (goal, before.lat_lon, after.lat_lon)
+    densities, lat_lon = after
+    there, here, now = (to_xyz(x.double().nan_to_num()) for x in (goal, before, lat_lon))
+    nll_truth, nll_goal = (
+        torch.stack([-one.log_prob(at) for one, at in zip(densities, places, strict=True)])
+        for places in (truth, asked)
     )
     ways = [functional.normalize(log_map(here, end), dim=-1) for end in (now, there)]
-    known = (goal + before.lat_lon + after.lat_lon).isfinite().all(1)
+    known = (goal + before + lat_lon).isfinite().all(1)
     angles = [EARTH_RADIUS_KM * angle(*ends) for ends in ((here, now), (here, there), (now, there))]
     values = {
         "moved_km": angles[0].where(known, torch.nan),
         "nearer_km": (angles[1] - angles[2]).where(known, torch.nan),
         "cosine": (ways[0] * ways[1]).sum(-1).where(known, torch.nan),
-        "nll_truth": after.nll(truth),
-        "nll_goal": after.nll(asked),
+        "nll_truth": nll_truth,
+        "nll_goal": nll_goal,
     }
-    places = torch.cat((after.lat_lon, goal), dim=1)
+    places = torch.cat((lat_lon, goal), dim=1)
     table = DataFrame(places.numpy(), columns=["lat", "lon", "goal_lat", "goal_lon"])
     said = {"change": way.name, "against": way.against, "photo": range(len(places))}
     return table.assign(**said, **{name: part.numpy() for name, part in values.items()})
@@ -255,12 +227,10 @@ def compare_changes(
     """Compare each change with the one of the same norm that knows no place, photo by photo.
 
     `unit` is the column of what is compared and resampled: photos, or features, whose photos are
-    averaged first. `against` names other changes to compare with.
-
-    Returns:
-        a row for each change, with the mean of each of `COLUMNS` and of cosine, the share of
-        legible maps, and the paired difference from the change named `against` with its 95 %
-        bootstrap interval. Photos of which a map is illegible are left out of ways.
+    averaged first. `against` names other changes to compare with. Return a row for each change,
+    with the mean of each of `COLUMNS` and of cosine, the share of legible maps, and the paired
+    difference from the change named `against` with its 95 % bootstrap interval. Photos of which a
+    map is illegible are left out of ways.
     """
     found = []
     means = rows.groupby(["change", unit], sort=False)[list(COLUMNS)].mean()

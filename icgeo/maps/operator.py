@@ -278,9 +278,8 @@ class DrawingOperator:
 
     def to(self, device: torch.device) -> "DrawingOperator":
         """Move the matrices to a device."""
-        moved: dict[str, Any] = {
-            name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)
-        }
+        own = {name: x for name, x in vars(self).items() if isinstance(x, Tensor)}
+        moved: dict[str, Any] = {name: x.to(device) for name, x in own.items()}
         return replace(self, **moved)
 
 

@@ -116,10 +116,8 @@ class MapStyle:
         names = sorted(field.name for field in fields(cls))
         if unknown := set(values).difference(names):
             raise ValueError(f"expected fields of a map style {names}, got {unknown}")
-        options: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        return cls(**options)
+        own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**own)
 
     @property
     def width_deg(self) -> float:

@@ -39,9 +39,8 @@ _LAYER = re.compile(r"\.(processor\.|lora_|lokr_|alpha$)")
 def load_adapter(model: Any, options: LoadOptions) -> None:
     """Load the LoRA of some options into a pipeline, or a transformer alone.
 
-    Raises:
-        LoadError: no such file, several of them, a format that is not known, layers that are not
-            in this transformer, or anything in the file that it did not take.
+    Raise LoadError for no such file or several, an unknown format, layers that are not in this
+    transformer, or anything in the file that it did not take.
     """
     transformer = getattr(model, "transformer", model)
     path = adapter_file(options)
@@ -93,11 +92,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         stored = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
     every = load_file(path)
     weights = {name: x for name, x in every.items() if not name.startswith(TEXT)}
-    if len(weights) < len(every):
-        logger.warning(
-            "%s: %d of %d tensors are for text encoders, and left out",
-            path, len(every) - len(weights), len(every),
-        )  # fmt: skip
+    if others := len(every) - len(weights):
+        said = "%s: %d of %d tensors are for text encoders, and left out"
+        logger.warning(said, path, others, len(every))
     if not weights:
         raise LoadError(f"adapter {path} holds no weights for a transformer; is it another file?")
     for name, x in weights.items():
@@ -112,10 +109,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
 
 
 def convert(model: Any, weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Name weights by the transformer's layers, as diffusers does; refuse what it would leave out.
-
-    It is shown one layer at a time: of several, it leaves out those that it does not know.
-    """
+    """Name weights by layers as diffusers does, one by one; refuse what it would leave out."""
     if strange := sorted(name for name in weights if not _KEY.search(name)):
         raise not_read(strange, path)
     renamed = getattr(model, "lora_state_dict", dict)
@@ -126,9 +120,8 @@ def convert(model: Any, weights: dict[str, Tensor], path: Path) -> dict[str, Ten
         found = {layer: renamed(dict(part)) for layer, part in layers.items()}
     except Exception:  # what it does not convert alone, it refuses by name among all
         found = {next(iter(weights)): renamed(dict(weights))}
-    if left := [
-        n for n, part in found.items() if not any(x.startswith(STOCK_PREFIX) for x in part)
-    ]:
+    known = {n for n, part in found.items() if any(x.startswith(STOCK_PREFIX) for x in part)}
+    if left := [name for name in found if name not in known]:
         raise not_read(left, path)
     return {n.removeprefix(STOCK_PREFIX): x for part in found.values() for n, x in part.items()}
 
@@ -163,11 +156,7 @@ def not_read(names: list[str], path: Path) -> LoadError:
 
 
 def peft_config(path: Path, weights: Iterable[str], options: LoadOptions) -> Path | None:
-    """Find the settings of PEFT beside weights, on the hub if these are of it; None without PEFT.
-
-    Raises:
-        LoadError: keys of PEFT without the settings.
-    """
+    """Find the settings beside weights of PEFT, or on the hub; raise LoadError without them."""
     beside = path.with_name(PEFT_CONFIG)
     if any(name.startswith(STOCK_PREFIX) for name in weights):
         return None

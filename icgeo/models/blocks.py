@@ -7,7 +7,6 @@ so that what is found in its activations is what it knows itself. With guidance,
 are those of the pass that is told everything; changes are made in every pass.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,17 +14,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from icgeo import sampling
 from icgeo.models.context import Context
-from icgeo.models.layouts.frames import Frames
 from icgeo.models.layouts.interleaved import Interleaved
-from icgeo.models.layouts.panel import Panel
 from icgeo.models.layouts.references import References
-from icgeo.models.layouts.stacked import Stacked
 from icgeo.models.map_model import MapModel
 
 Activation = Float[Tensor, "queries tokens channels"]
@@ -56,11 +51,8 @@ class Taps:
     """Whether all photos begin with one noise, so that activations differ by what they show."""
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("tokens", self.tokens, TOKENS),
-            ("stream", self.stream, STREAMS),
-        ):
-            if value not in known:
+        for name, known in (("tokens", TOKENS), ("stream", STREAMS)):
+            if (value := getattr(self, name)) not in known:
                 raise ValueError(f"expected {name} of {known}, got {value!r}")
         if wrong := [time for time in self.times if not 0 < time <= 1]:
             raise ValueError(f"expected times above 0 and up to 1, which is noise, got {wrong[0]}")
@@ -106,10 +98,8 @@ def walk(
 ) -> Iterator[Step]:
     """Draw the maps of photos, one sample each, and yield what blocks give on at each time.
 
-    By default the noise is that of `MapModel.draw_maps`: without edits the maps are the same.
-
-    Raises:
-        ValueError: no such block, or tokens that the sequence of a query does not hold.
+    By default the noise is that of `MapModel.draw_maps`: without edits the maps are the same. Raise
+    ValueError for no such block, or tokens that the sequence of a query does not hold.
     """
     taps.require(model)
     context.require(model.fingerprint)
@@ -128,7 +118,7 @@ def walk(
         # of photos that are encoded once, for all steps
         kept = dict(recorder.first)
         for now, then in zip(times, [*times[1:], 0.0], strict=True):
-            recorder.begin(now)
+            recorder.time, recorder.first, recorder.last = now, {}, {}
             v = velocity(x, now)
             seen = kept or recorder.last
             if now in taps.times:
@@ -147,10 +137,6 @@ class _Recorder:
         self.time: float | None = None
         """None before the first step, when some layouts encode photos once."""
         self.length, self.is_looking = 0, True
-
-    def begin(self, time: float) -> None:
-        """Forget what was seen before this time."""
-        self.time, self.first, self.last = time, {}, {}
 
     @contextmanager
     def hooked(self, transformer: nn.Module) -> Iterator[None]:
@@ -171,17 +157,20 @@ class _Recorder:
         # a video is cut into tokens within; its blocks see no words among them
         self.length = hidden.shape[1] if hidden.ndim == 3 else 0
         self.is_looking = True
-        if isinstance(self.model.layout, Interleaved):  # words and photos are read before the map
+        layout = self.model.layout
+        if isinstance(layout, Interleaved):  # words and photos are read before the map
             self.is_looking = named["encoder_hidden_states"].shape[1] == 0
-        elif isinstance(self.model.layout, References) and (
-            self.model.settings.attention != "full"
-        ):
+        elif isinstance(layout, References) and self.model.settings.attention != "full":
             self.is_looking = (self.taps.tokens == "photo") == (self.time is None)
 
     def _after(self, number: int, module: nn.Module, inputs: Any, output: Any) -> Any:
         if not self.is_looking:
             return None
-        text, image = output if isinstance(output, tuple) else self._parted(output)
+        if isinstance(output, tuple):
+            text, image = output
+        else:
+            words = output.shape[1] - self.length if self.length else 0
+            text, image = output[:, :words], output[:, words:]
         is_text = self.taps.stream == "text"
         rows = slice(None) if is_text else self.rows
         if is_text and not (text is not None and text.shape[1]):
@@ -203,31 +192,12 @@ class _Recorder:
         text, image = (stream, image) if is_text else (text, stream)
         return (text, image) if isinstance(output, tuple) else torch.cat((text, image), dim=1)
 
-    def _parted(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        words = output.shape[1] - self.length if self.length else 0
-        return output[:, :words], output[:, words:]
-
 
 def token_rows(
     model: MapModel, context: Context, queries: Tensor, tokens: str
 ) -> Int[Tensor, " tokens"]:
-    """Return which tokens of the image stream are of the map, the query's photo or the examples.
-
-    In the layout `stacked` a token joins the same part of both photo and map.
-
-    Raises:
-        ValueError: tokens that the sequence of a query does not hold.
-    """
-    layout, shots = model.layout, context.shots
-    kinds: dict[type, Callable[..., dict[str, Tensor]]] = {
-        Stacked: _of_stacked,
-        References: _of_references,
-        Panel: _of_panel,
-        Frames: _of_frames,
-        Interleaved: _of_interleaved,
-    }
-    rows_of = next(rows for kind, rows in kinds.items() if isinstance(layout, kind))
-    rows = rows_of(layout, context.tensors, shots, queries)
+    """Return which tokens of the image stream are those; raise ValueError if none are."""
+    rows, shots = model.layout.token_rows(context.tensors, context.shots, queries), context.shots
     if not len(rows.get(tokens, ())):
         raise ValueError(
             f"expected tokens of {[name for name, part in rows.items() if len(part)]} in the "
@@ -236,47 +206,3 @@ def token_rows(
             "attention='full'"
         )
     return rows[tokens]
-
-
-def _of_stacked(layout: Stacked, tensors: Any, shots: int, queries: Tensor) -> dict[str, Tensor]:
-    own = torch.arange(layout.latent_shape(shots)[0])
-    count = shots * len(own) if "tokens" in tensors else 0
-    return {"map": own, "photo": own, "example": torch.arange(count) + len(own)}
-
-
-def _of_references(
-    layout: References, tensors: Any, shots: int, queries: Tensor
-) -> dict[str, Tensor]:
-    drawn = math.prod(layout.grid(shots))
-    photo = torch.arange(math.prod(queries.shape[1:3]))
-    if layout.settings.attention != "full":  # a pass of its own
-        return {"map": torch.arange(drawn), "photo": photo}
-    count = sum(layout.lengths(tensors["grids"])) if shots else 0
-    examples = torch.arange(count) + drawn
-    return {"map": torch.arange(drawn), "photo": photo + drawn + count, "example": examples}
-
-
-def _of_panel(layout: Panel, tensors: Any, shots: int, queries: Tensor) -> dict[str, Tensor]:
-    all_rows, columns = layout.grid(shots)
-    rows, count = all_rows // (shots + 1), all_rows * columns
-    index = torch.arange(count)
-    shown = rearrange(index[-rows * columns :], "(r s) -> r s", r=rows)[:, :rows] + count
-    return {
-        "map": layout.answer(index[:, None].float(), shots).flatten().long(),
-        "photo": shown.flatten(),
-        "example": index[: -rows * columns] + count,
-    }
-
-
-def _of_frames(layout: Frames, tensors: Any, shots: int, queries: Tensor) -> dict[str, Tensor]:
-    _, frames, height, width = layout.latent_shape(shots)
-    _, down, across = layout.backbone.transformer.config.patch_size
-    index = torch.arange(frames * (height // down) * (width // across)).reshape(frames, -1)
-    photo = 2 * shots
-    return {"map": index[-1], "photo": index[photo], "example": index[:photo].flatten()}
-
-
-def _of_interleaved(
-    layout: Interleaved, tensors: Any, shots: int, queries: Tensor
-) -> dict[str, Tensor]:
-    return {"map": torch.arange(math.prod(layout.grid(shots)))}

@@ -31,10 +31,7 @@ def in_groups(caches: Sequence[KVCache]) -> RotatedKV:
 
 
 class CausalPass:
-    """What the tokens of a pass see, and the cache that they fill, if any.
-
-    No dataclass, as `AttentionContext`.
-    """
+    """What a pass sees, and the cache that it fills, if any; no dataclass, as AttentionContext."""
 
     def __init__(
         self,
@@ -91,9 +88,8 @@ class CausalProcessor:
         to.cache.values.setdefault(self.layer, value[:, own])
         keys = torch.cat([*(part.keys[self.layer] for part in to.seen), key], dim=1)
         values = torch.cat([*(part.values[self.layer] for part in to.seen), value], dim=1)
-        mask = functional.pad(
-            cast(Tensor, to.visible), (keys.shape[1] - key.shape[1], 0), value=True
-        )
+        before = keys.shape[1] - key.shape[1]
+        mask = functional.pad(cast(Tensor, to.visible), (before, 0), value=True)
         query, keys, values = (rearrange(x, "n t h c -> n h t c") for x in (query, keys, values))
         out = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
         return rearrange(out, "n h t c -> n t h c")

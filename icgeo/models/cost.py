@@ -38,32 +38,6 @@ TAG_TOKENS = 7
 
 
 @dataclass(frozen=True)
-class Dimensions:
-    """Sizes of a transformer that its cost depends on."""
-
-    parameters: int
-    heads: int
-    width: int
-    blocks: int
-    token_flop: float
-    """Operations a token, without attention."""
-
-    @classmethod
-    def of(cls, transformer: Any) -> "Dimensions":
-        """Read the sizes of a transformer, on the meta device or a real one."""
-        config, parameters = transformer.config, transformer.num_parameters()
-        heads = config.num_attention_heads
-        width = heads * config.attention_head_dim
-        blocks, token_flop = spec_of(transformer).cost(config, width)
-        return cls(parameters, heads, width, blocks, token_flop)
-
-    @property
-    def pair_flop(self) -> int:
-        """Operations a pair of a query and a key."""
-        return 4 * self.width * self.blocks
-
-
-@dataclass(frozen=True)
 class Tokens:
     """Lengths of the sequences in a layout."""
 
@@ -109,7 +83,13 @@ class Tokens:
 class Plan:
     """Parameters, bytes and operations of a run."""
 
-    dimensions: Dimensions
+    parameters: int
+    """Of the transformer, as the next three."""
+    heads: int
+    width: int
+    blocks: int
+    token_flop: float
+    """Operations a token, without attention."""
     tokens: Tokens
     shots: int
     attention: str
@@ -135,9 +115,9 @@ class Plan:
     """Whether the weights are stored as only a GPU can compute with, and the device is none."""
 
     @property
-    def parameters(self) -> int:
-        """Number of the transformer's parameters."""
-        return self.dimensions.parameters
+    def pair_flop(self) -> int:
+        """Operations a pair of a query and a key."""
+        return 4 * self.width * self.blocks
 
     @property
     def example_tokens(self) -> int:
@@ -150,7 +130,7 @@ class Plan:
         if self.attention == "full":
             return 0
         tokens = self.example_tokens + self.batch_size * self.tokens.photo
-        return 2 * self.dimensions.blocks * self.dimensions.width * tokens * self.bytes_a_number
+        return 2 * self.blocks * self.width * tokens * self.bytes_a_number
 
     @property
     def activation_bytes(self) -> int:
@@ -160,7 +140,7 @@ class Plan:
             sequence += self.example_tokens + self.tokens.photo
         at_once = self.tokens.example if self.attention == "causal" else self.example_tokens
         tokens = max(self.batch_size * self.samples * sequence, at_once)
-        return ACTIVATIONS * self.dimensions.width * tokens * self.bytes_a_number
+        return ACTIVATIONS * self.width * tokens * self.bytes_a_number
 
     @property
     def total_bytes(self) -> int:
@@ -211,7 +191,7 @@ class Plan:
             )
 
     def _flop(self, tokens: float, pairs: float) -> float:
-        return self.dimensions.token_flop * tokens + self.dimensions.pair_flop * pairs
+        return self.token_flop * tokens + self.pair_flop * pairs
 
     @cached_property
     def naive_flop(self) -> float:
@@ -263,17 +243,6 @@ class Plan:
         )
 
 
-def empty_encoder(model: str | Path, **hub: Any) -> Any:
-    """Make the encoder that reads the queries of a model on the meta device."""
-    import transformers
-
-    config = {**read_config(model, "text_encoder", **hub)}
-    kind: Any = transformers.AutoConfig
-    with torch.device("meta"):
-        encoder: Any = transformers.AutoModelForImageTextToText
-        return encoder.from_config(kind.for_model(config.pop("model_type"), **config))
-
-
 def format_flops(operations: float) -> str:
     """Return a number of floating-point operations with its unit.
 
@@ -323,21 +292,13 @@ def plan(
     device: str | torch.device = "cpu",
     **choices: Any,
 ) -> Plan:
-    """Plan a run, without loading weights.
+    """Plan a run of a model as `icgeo.load` takes it, without loading weights.
 
-    Args:
-        model: as `icgeo.load` takes it.
-        shots: examples that each query sees.
-        queries: queries that share the examples.
-        batch_size: queries at a time.
-        dtype: dtype of the weights.
-        device: device whose memory the run should fit.
-        **choices: `quantization`, `revision` and `local_files_only` of `icgeo.load`; `text_tokens`,
-            512 if not given, or 128 for `text="trimmed"`; and any of the checkpoint's settings:
-            attention, layout, style, photo_size, text, steps, samples.
-
-    Raises:
-        LoadError: no such model, or a choice that it has not.
+    Each query sees `shots` examples, which all `queries` share; `batch_size` of them go through at
+    a time, in `dtype`, and should fit the memory of `device`. `choices` are `quantization`,
+    `revision` and `local_files_only` of `icgeo.load`; `text_tokens`, 512 if not given, or 128 for
+    `text="trimmed"`; and any of the checkpoint's settings: attention, layout, style, photo_size,
+    text, steps, samples. Raise LoadError for no such model, or a choice that it has not.
     """
     quantization = choices.pop("quantization", None)
     text = choices.pop("text_tokens", None)
@@ -353,19 +314,17 @@ def plan(
     else:
         patch = read_config(model, "codec", **hub)["patch_size"]
     transformer = empty_part(model, "transformer", **hub)
-    weight_bytes = BYTES_QUANTIZED[quantization] if quantization else dtype.itemsize
+    bytes_a_weight = BYTES_QUANTIZED[quantization] if quantization else dtype.itemsize
+    encoder = empty_part(model, "text_encoder", **hub) if spec and spec.keeps_encoder else None
     return _plan(
         transformer,
         empty_part(model, "vae", **hub) if spec else None,
         settings,
         {"shots": shots, "queries": queries, "batch_size": batch_size},
         tokens=Tokens.of(settings, shots, patch=patch, text=text),
-        weight_bytes=round(weight_bytes * transformer.num_parameters()),
+        weight_bytes=round(bytes_a_weight * transformer.num_parameters()),
         bytes_a_number=dtype.itemsize,
-        memory_bytes=device_memory(device),
-        encoder_bytes=dtype.itemsize * empty_encoder(model, **hub).num_parameters()
-        if spec and spec.keeps_encoder
-        else 0,
+        encoder_bytes=dtype.itemsize * encoder.num_parameters() if encoder else 0,
         device=str(device),
         needs_gpu=quantization in ("nf4", "fp8") and torch.device(device).type == "cpu",
     )
@@ -395,18 +354,13 @@ def plan_loaded(
         tokens=Tokens.of(settings, shots, patch=model.backbone.patch, text=text_tokens),
         weight_bytes=_bytes_of(transformer),
         bytes_a_number=transformer.dtype.itemsize,
-        memory_bytes=device_memory(device),
         encoder_bytes=0 if takes_turns else _bytes_of(getattr(pipeline, "text_encoder", None)),
         device=str(device),
     )
 
 
 def fitting_batch(model: MapModel, shots: int, most: int, *, samples: int | None = None) -> int:
-    """Return how many queries go through at a time beside so many examples, `most` at most.
-
-    Raises:
-        LoadError: not even one fits.
-    """
+    """Return how many queries go through at a time, `most` at most; raise LoadError for none."""
     size = most
     while (plan := plan_loaded(model, shots, batch_size=size, samples=samples)) and not plan.fits:
         if size == 1:
@@ -428,7 +382,12 @@ def _plan(transformer: Any, vae: Any, settings: Settings, counts: Any, **about: 
     if vae is not None:
         numbers = spec_of(transformer).codec(vae.config) * about["tokens"].picture
         about |= {"codec_bytes": _bytes_of(vae), "picture_bytes": round(4 * numbers)}
-    return Plan(Dimensions.of(transformer), attention=settings.attention, **counts, **about)
+    heads = transformer.config.num_attention_heads
+    width = heads * transformer.config.attention_head_dim
+    blocks, token_flop = spec_of(transformer).cost(transformer.config, width)
+    about |= {"heads": heads, "width": width, "blocks": blocks, "token_flop": token_flop}
+    about |= {"attention": settings.attention, "memory_bytes": device_memory(about["device"])}
+    return Plan(transformer.num_parameters(), **counts, **about)
 
 
 def read_config(model: str | Path, part: str, **hub: Any) -> Config:
@@ -443,10 +402,16 @@ def read_config(model: str | Path, part: str, **hub: Any) -> Config:
 
 
 def empty_part(model: str | Path, part: str, **hub: Any) -> Any:
-    """Make the transformer or the VAE of a model on the meta device, without weights."""
-    config = read_config(model, part, **hub)
+    """Make a part of a model on the meta device, without weights: transformer, VAE, encoder."""
+    config = {**read_config(model, part, **hub)}
     with torch.device("meta"):
-        return getattr(diffusers, config["_class_name"]).from_config(config)
+        if "_class_name" in config:
+            return getattr(diffusers, config["_class_name"]).from_config(config)
+        import transformers
+
+        auto: Any = transformers.AutoConfig
+        encoder: Any = transformers.AutoModelForImageTextToText
+        return encoder.from_config(auto.for_model(config.pop("model_type"), **config))
 
 
 def _settings(

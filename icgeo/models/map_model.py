@@ -22,14 +22,14 @@ from icgeo.models.context import Context
 from icgeo.models.hub import LoadError
 from icgeo.models.layouts.frames import Frames
 from icgeo.models.layouts.interleaved import Interleaved
-from icgeo.models.layouts.pair import Pair, Sheet
 from icgeo.models.layouts.panel import Panel
-from icgeo.models.layouts.references import References
+from icgeo.models.layouts.references import Pair, References, Sheet
 from icgeo.models.layouts.stacked import Stacked
 from icgeo.models.matching import Evidence, LocalEncoder, Parts, mutual_matches
 from icgeo.models.settings import PHOTO_SHAPES, TEXTS, Origin, Settings
 
-Pixels = UInt8[Tensor, "photos 3 high wide"] | list[UInt8[Tensor, "3 _ _"]]
+Photos = UInt8[Tensor, "photos 3 high wide"]
+Pixels = Photos | list[UInt8[Tensor, "3 _ _"]]
 """Photos of one shape, or a list of any shapes."""
 Layout = Stacked | References | Panel | Frames | Interleaved
 LAYOUTS: dict[str, type[Layout]] = {
@@ -59,9 +59,8 @@ class MapModel:
     def choosing(self, **choices: Any) -> "MapModel":
         """Return the same model with other settings; None leaves one as it is.
 
-        Raises:
-            LoadError: an unknown mode or layout, maps that are no whole number of tokens, or a
-                setting that this model has fixed.
+        Raise LoadError for an unknown mode or layout, maps that are no whole number of tokens, or
+        what this model has fixed.
         """
         return replace(self, settings=chosen_settings(self.settings, choices, self.photo_size))
 
@@ -77,10 +76,7 @@ class MapModel:
         return getattr(self.backbone, "photo_size", self.settings.photo_size)
 
     def departures(self, shots: int) -> tuple[str, ...]:
-        """Return how a run with so many examples differs from what public weights were trained on.
-
-        None for weights of this package, and for those that an adapter has changed.
-        """
+        """Return how a run with so many examples departs from what weights were trained on."""
         settings, references = self.settings, self.layout.references(shots)
         documented = settings.documented_references or references
         if settings.trained_attention is None or (self.origin and self.origin.adapter):
@@ -114,36 +110,29 @@ class MapModel:
         """Encode examples once, for any number of queries, steps and samples.
 
         Photos of several shapes come as a list. In the mode `causal` they may stand `after` those
-        of a context, which are not encoded again; in others, `Context.extended` joins two.
-
-        Raises:
-            ValueError: a context that another model has made, or another mode.
+        of a context, which are not encoded again; in others, `Context.extended` joins two. Raise
+        ValueError for a context of another model or mode.
         """
-        before = {} if after is None else self._before(after)
+        before: dict[str, Any] = {}
+        if after is not None:
+            after.require(self.fingerprint)
+            if self.settings.attention != "causal":
+                raise ValueError(
+                    "expected attention 'causal' to encode examples behind others, got "
+                    f"{self.settings.attention!r}; join two contexts with Context.extended"
+                )
+            before = {"after": after.tensors}
         if not len(photos):
             return after or Context(0, {}, self.fingerprint)
-        drawn = maps.draw(lat_lon, self.settings.style)
-        layout: Any = self.layout
-        if isinstance(photos, Tensor):
-            tensors = layout.encode_pairs(self._pixels(photos), drawn, **before)
-        else:
-            pixels = [self._pixels(photo) for photo in photos]
-            tensors = layout.encode_pairs(pixels, drawn, **before)
-        parts = None
+        drawn, layout, parts = maps.draw(lat_lon, self.settings.style), self.layout, None
+        pixels: Any = (
+            [*map(self._pixels, photos)] if isinstance(photos, list) else self._pixels(photos)
+        )
+        tensors = layout.encode_pairs(pixels, drawn, **before)
         if self.matcher and isinstance(photos, Tensor):
             parts = Parts(self.describe_parts(photos), sphere.to_xyz(lat_lon).float().cpu())
         shots = len(photos) + (after.shots if after else 0)
         return Context(shots, tensors, self.fingerprint, parts, unit=layout.unit)
-
-    def _before(self, after: Context) -> dict[str, Any]:
-        """Return what the layout takes of the context behind which examples are encoded."""
-        after.require(self.fingerprint)
-        if self.settings.attention != "causal":
-            raise ValueError(
-                "expected attention 'causal' to encode examples behind others, got "
-                f"{self.settings.attention!r}; join two contexts with Context.extended"
-            )
-        return {"after": after.tensors}
 
     @property
     def can_choose(self) -> bool:
@@ -157,9 +146,7 @@ class MapModel:
         return encoder
 
     @torch.no_grad()
-    def describe_parts(
-        self, photos: UInt8[Tensor, "photos 3 high wide"]
-    ) -> Float[Tensor, "photos cells channels"]:
+    def describe_parts(self, photos: Photos) -> Float[Tensor, "photos cells channels"]:
         """Describe the cells of photos, on the CPU; the model has a `matcher`."""
         matcher: Any = self.matcher
         return matcher(self._pixels(photos).to(matcher.device, matcher.dtype)).cpu()
@@ -168,11 +155,7 @@ class MapModel:
     def evidence(
         self, context: Context, photos: UInt8[Tensor, "queries 3 high wide"]
     ) -> Float[Tensor, "queries places"] | None:
-        """Return what alike parts of query photos and examples say of each place, if anything.
-
-        Log-likelihood ratios in nats at the cells of `icgeo.models.matching.FINE`; None without
-        examples, or if the model compares no parts.
-        """
+        """Return log-likelihood ratios of places by alike parts, at `matching.FINE`, if any."""
         context.require(self.fingerprint)
         if context.parts is None or not context.shots or not len(photos):
             return None
@@ -183,10 +166,7 @@ class MapModel:
     def explain(
         self, context: Context, photo: UInt8[Tensor, "3 high wide"], *, count: int = 30
     ) -> Evidence | None:
-        """Return the evidence of one photo, and its `count` cells that match best.
-
-        Its examples are numbered as in the context; None where `evidence` is.
-        """
+        """Return the evidence of one photo, if any, and its `count` cells that match best."""
         ratios, parts = self.evidence(context, photo[None]), context.parts
         if ratios is None or parts is None:
             return None
@@ -196,9 +176,7 @@ class MapModel:
         return Evidence.strongest(ratios[0], matches, photo_size=self.photo_size, count=count)
 
     @torch.no_grad()
-    def in_domain(
-        self, photos: UInt8[Tensor, "photos 3 high wide"]
-    ) -> Bool[Tensor, " photos"] | None:
+    def in_domain(self, photos: Photos) -> Bool[Tensor, " photos"] | None:
         """Return which photos are of the kind that it was trained on; None if it cannot tell."""
         domain, matcher = getattr(self.backbone, "domain", None), self.matcher
         if domain is None or matcher is None or (self.origin and self.origin.adapter):
@@ -227,11 +205,9 @@ class MapModel:
 
         `callback_on_step_end` is called at each step with the maps as they look from there, and the
         time, from 1 down. Where queries have examples of their own, some layouts draw one query
-        after the other, and it is called for each of them.
-
-        Raises:
-            ValueError: a context that another model, dtype, style, layout or mode has made, or one
-                without evidence where settings show it.
+        after the other, and it is called for each of them. Raise ValueError for a context that
+        another model, dtype, style, layout or mode has made, or one without evidence where settings
+        show it.
         """
         context.require(self.fingerprint)
         layout, shots = self.layout, context.shots
@@ -263,10 +239,7 @@ class MapModel:
         return torch.cat(drawn)
 
     def velocity(self, context: Context, queries: Tensor, prompt: str) -> sampling.Velocity:
-        """Return the velocity of latents [queries, samples, ...]; differentiable.
-
-        `queries` are photos as the layout encodes them, and `prompt` says what the world is.
-        """
+        """Return the velocity of latents [queries, samples, ...] of encoded queries."""
         velocity = self._velocity(context, queries, prompt)
         scale = self.settings.example_guidance
         if scale == 1 or not context.shots:

@@ -20,6 +20,9 @@ AREA_KM2 = 4 * math.pi * EARTH_RADIUS_KM**2
 # Sequence, because beartype does not take a tuple for numpy's ArrayLike
 Values = Tensor | ArrayLike | Sequence[Any] | float
 """Numbers as a tensor, a NumPy array, a table's column or nested lists and tuples."""
+Vectors = Float[Tensor, "*batch 3"]
+Broadcast = Float[Tensor, "*#batch 3"]
+"""Vectors that are as many as others, or one for all of them."""
 
 
 def as_tensor(values: Values) -> Tensor:
@@ -28,10 +31,7 @@ def as_tensor(values: Values) -> Tensor:
 
 
 def as_lat_lon(values: Values) -> Float[Tensor, "*batch 2"]:
-    """Wrap longitudes to [-180, 180); raise ValueError for no locations in degrees.
-
-    Latitudes are from -90 to 90 and longitudes from -360 to 360.
-    """
+    """Wrap longitudes to [-180, 180); raise ValueError for others than +-90 and +-360 degrees."""
     lat_lon = as_tensor(values)
     if lat_lon.shape[-1:] != (2,):
         raise ValueError(
@@ -60,7 +60,7 @@ def wrap_longitude(lon: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     return torch.where((lon >= -180) & (lon < 180), lon, wrapped)
 
 
-def to_xyz(lat_lon: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 3"]:
+def to_xyz(lat_lon: Float[Tensor, "*batch 2"]) -> Vectors:
     """Convert latitude and longitude in degrees to unit vectors."""
     lat, lon = torch.deg2rad(lat_lon).unbind(-1)
     return torch.stack(
@@ -68,7 +68,7 @@ def to_xyz(lat_lon: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 3"]:
     )
 
 
-def to_lat_lon(xyz: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 2"]:
+def to_lat_lon(xyz: Vectors) -> Float[Tensor, "*batch 2"]:
     """Convert vectors of any positive length to latitude and longitude in degrees."""
     x, y, z = xyz.unbind(-1)
     lat = torch.rad2deg(torch.atan2(z, torch.hypot(x, y)))
@@ -76,7 +76,7 @@ def to_lat_lon(xyz: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 2"]:
     return torch.stack((lat, lon), dim=-1)
 
 
-def angle(a: Float[Tensor, "*#batch 3"], b: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "*batch"]:
+def angle(a: Broadcast, b: Broadcast) -> Float[Tensor, "*batch"]:
     """Return the angle in radians between unit vectors, exact from coincident to antipodal.
 
     `2 atan2(|a - b|, |a + b|)` (Kahan 2006, "How futile are mindless assessments of roundoff",
@@ -94,9 +94,7 @@ def distance_km(a: Values, b: Values) -> Tensor:
     return EARTH_RADIUS_KM * angle(to_xyz(as_lat_lon(a)), to_xyz(as_lat_lon(b)))
 
 
-def north_east(
-    xyz: Float[Tensor, "*batch 3"],
-) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch 3"]]:
+def north_east(xyz: Vectors) -> tuple[Vectors, Vectors]:
     """Return unit tangents to north and east; at a pole those of the meridian of longitude 0."""
     lat, lon = torch.deg2rad(to_lat_lon(xyz)).unbind(-1)
     north = torch.stack(
@@ -105,17 +103,13 @@ def north_east(
     return north, torch.stack((-torch.sin(lon), torch.cos(lon), torch.zeros_like(lat)), dim=-1)
 
 
-def exp_map(
-    base: Float[Tensor, "*#batch 3"], tangent: Float[Tensor, "*#batch 3"]
-) -> Float[Tensor, "*batch 3"]:
+def exp_map(base: Broadcast, tangent: Broadcast) -> Vectors:
     """Walk from `base` along the great circle of `tangent`, for its length in radians."""
     length = tangent.norm(dim=-1, keepdim=True)
     return torch.cos(length) * base + torch.sinc(length / math.pi) * tangent
 
 
-def log_map(
-    base: Float[Tensor, "*#batch 3"], point: Float[Tensor, "*#batch 3"]
-) -> Float[Tensor, "*batch 3"]:
+def log_map(base: Broadcast, point: Broadcast) -> Vectors:
     """Return the tangent that `exp_map` walks to `point`; at the antipode, due north."""
     across = point - (base * point).sum(-1, keepdim=True) * base
     # once more: next to the antipode what is left is short, and rounding tilts it
@@ -129,9 +123,7 @@ def log_map(
 
 
 def von_mises_fisher_log_prob(
-    xyz: Float[Tensor, "*#batch 3"],
-    mean: Float[Tensor, "*#batch 3"],
-    kappa: float | Float[Tensor, "*#batch"],
+    xyz: Broadcast, mean: Broadcast, kappa: float | Float[Tensor, "*#batch"]
 ) -> Float[Tensor, "*batch"]:
     """Return the log-density in nats per steradian of von Mises-Fisher distributions.
 
@@ -156,8 +148,8 @@ def kappa_of_length(length: float, *, most: float = math.inf) -> float:
 
 
 def _scatter(
-    centre: Float[Tensor, "*batch 3"], fall: Float[Tensor, "*batch"], turn: Float[Tensor, "*batch"]
-) -> Float[Tensor, "*batch 3"]:
+    centre: Vectors, fall: Float[Tensor, "*batch"], turn: Float[Tensor, "*batch"]
+) -> Vectors:
     """Walk until the angle's cosine has fallen by `fall`, towards azimuth `turn` in full turns."""
     azimuth = 2 * math.pi * turn
     north, east = north_east(centre)
@@ -166,11 +158,8 @@ def _scatter(
 
 
 def sample_von_mises_fisher(
-    mean: Float[Tensor, "*batch 3"],
-    kappa: float | Float[Tensor, "*#batch"],
-    *,
-    generator: Generator | None = None,
-) -> Float[Tensor, "*batch 3"]:
+    mean: Vectors, kappa: float | Float[Tensor, "*#batch"], *, generator: Generator | None = None
+) -> Vectors:
     """Draw one unit vector around each mean (Ulrich 1984; exact inversion in three dimensions)."""
     like: dict[str, Any] = {"dtype": mean.dtype, "device": mean.device}
     kappa = torch.as_tensor(kappa, **like).expand(mean.shape[:-1])
@@ -199,11 +188,11 @@ def fibonacci_grid(count: int) -> Float[Tensor, "count 3"]:
 
 
 def sample_cap(
-    centre: Float[Tensor, "*batch 3"],
+    centre: Vectors,
     radius_deg: float | Float[Tensor, "*#batch"],
     *,
     generator: Generator | None = None,
-) -> Float[Tensor, "*batch 3"]:
+) -> Vectors:
     """Draw one unit vector uniformly over the cap of `radius_deg` around each centre."""
     like: dict[str, Any] = {"dtype": centre.dtype, "device": centre.device}
     radius = torch.deg2rad(torch.as_tensor(radius_deg, **like))
@@ -223,7 +212,7 @@ def random_rotation(
 
 def spherical_mean(
     xyz: Float[Tensor, "*batch points 3"], weights: Float[Tensor, "*batch points"] | None = None
-) -> Float[Tensor, "*batch 3"]:
+) -> Vectors:
     """Return the mean direction: the normalised sum (Mardia and Jupp 2000, eq. 9.2.1).
 
     Where the sum vanishes (antipodal points) no mean exists; the heaviest point is returned.

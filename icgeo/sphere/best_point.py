@@ -26,6 +26,9 @@ _BATCH = 16
 _EMPTY = 1e-30  # far below any mass that counts, far above numbers too small to be exact
 
 
+Points = Float[Tensor, "batch points 3"]
+
+
 class _Blocks(NamedTuple):
     mass: Float[Tensor, "batch blocks"]
     vector: Float[Tensor, "batch blocks 3"]
@@ -66,7 +69,7 @@ def _best_xyz(mass: Float[Tensor, "batch cells"], scale: float) -> Float[Tensor,
     return _climb(point, blocks, scale, steps=30)[:, 0]
 
 
-def _starts(blocks: _Blocks) -> Float[Tensor, "batch points 3"]:
+def _starts(blocks: _Blocks) -> Points:
     """Return the directions of the heaviest of each four neighbouring blocks, and the mean."""
     mass = rearrange(blocks.mass, "batch (area block) -> batch area block", block=4)
     vector = rearrange(blocks.vector, "batch (area block) side -> batch area block side", block=4)
@@ -77,16 +80,14 @@ def _starts(blocks: _Blocks) -> Float[Tensor, "batch points 3"]:
     return normalize(torch.cat((start, mean + 1e-9 * start[:, :1]), dim=1), dim=-1)
 
 
-def _angles(
-    point: Float[Tensor, "batch points 3"], blocks: _Blocks
-) -> Float[Tensor, "batch points blocks"]:
+def _angles(point: Points, blocks: _Blocks) -> Float[Tensor, "batch points blocks"]:
     """Return the angle of the root mean square chord from a point p to the mass x of a block."""
     # E |x - p|^2 = 2 - 2 E[x] . p, and E[x] is shorter than 1, so that acos keeps its digits
     return torch.acos(point @ blocks.vector.mT)
 
 
 def _best(
-    point: Float[Tensor, "batch points 3"], blocks: _Blocks, scale: float, count: int
+    point: Points, blocks: _Blocks, scale: float, count: int
 ) -> Float[Tensor, "batch best 3"]:
     # expm1: at a long scale all values of exp are 1 but for their last digits
     value = torch.expm1(-_angles(point, blocks) / scale) @ blocks.mass[..., None]
@@ -94,9 +95,7 @@ def _best(
     return point.take_along_dim(best, dim=1)
 
 
-def _climb(
-    point: Float[Tensor, "batch points 3"], blocks: _Blocks, scale: float, *, steps: int
-) -> Float[Tensor, "batch points 3"]:
+def _climb(point: Points, blocks: _Blocks, scale: float, *, steps: int) -> Points:
     """Ascend by Weiszfeld's iteration with Nesterov's momentum; 1 / angle bounds the curvature."""
     before = point
     for step in range(steps):

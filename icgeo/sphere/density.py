@@ -137,10 +137,7 @@ class Density:
         return Density((1 - floor) * posterior + floor / len(posterior))
 
     def __mul__(self, other: "Density") -> "Density":
-        """Multiply by another density, such as a prior, and normalise; on the finer of the grids.
-
-        `density * Density.from_region("FR")` is the density, given that it was in France.
-        """
+        """Multiply by another density, such as a prior, and normalise; on the finer grid."""
         if not isinstance(other, Density):
             return NotImplemented
         count = max(len(self.mass), len(other.mass))
@@ -195,7 +192,7 @@ class Density:
         return healpix.cell_of(lat_lon, self.nside)
 
     def _places(
-        self, cells: Int[Tensor, " chosen"], offsets: Float[Tensor, "2 chosen"]
+        self, cells: healpix.Cells, offsets: Float[Tensor, "2 chosen"]
     ) -> Float[Tensor, "chosen 2"]:
         return healpix.cell_lat_lon(cells, self.nside, offsets)
 
@@ -239,7 +236,7 @@ class Density:
         """Return the differential entropy in nats: log(4 pi) if uniform, less if narrower."""
         return torch.special.entr(self.mass).sum().item() + math.log(self.cell_area)
 
-    def _credible_cells(self, p: float) -> Int[Tensor, " chosen"]:
+    def _credible_cells(self, p: float) -> healpix.Cells:
         if not 0 < p <= 1:
             raise ValueError(f"expected a probability p in (0, 1], got {p}")
         total, cells = _ranked(self._masses, self._heights)
@@ -331,10 +328,13 @@ class Density:
         cross the antimeridian, has the density per steradian at the centres of its pixels, 512
         high by default.
         """
-        if bounds is None:
-            files.save_geotiff(self.mass, Path(path), height=height)
-        else:
-            files.save_window(self.log_prob, bounds, height or 512, Path(path))
+        if bounds is not None:
+            return files.save_window(self.log_prob, bounds, height or 512, Path(path))
+        height = 16 * self.nside if height is None else height
+        if height < 1:
+            raise ValueError(f"expected a height of at least 1 pixel, got {height}")
+        values = healpix.mass_of_pixels(self.mass, height).float().numpy()
+        return files.save_geotiff(values, (-90.0, -180.0, 90.0, 180.0), ("mass", "1"), Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> "Density":

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icgeo.config import one_line, require
-from icgeo.sphere.healpix import cell_lat_lon, grid, mass_of_pixels
+from icgeo.sphere.healpix import cell_lat_lon, grid
 
 Mass = Float[Tensor, " cells"]
 Columns = dict[str, Any]
@@ -232,11 +232,8 @@ def spread(uniq: Any, mass: Any, level: int) -> tuple[Any, Any]:
     count = 4**coarser
     first = (uniq - 4 ** (levels + 1)) >> 2 * finer << 2 * coarser
     cells = np.repeat(first - count.cumsum() + count, count) + np.arange(count.sum())
-    sums, covered = (
-        np.bincount(cells, np.repeat(values, count), 12 * 4**level)
-        for values in (mass / count, 4.0**-finer)
-    )
-    return sums, covered
+    covered = np.bincount(cells, np.repeat(4.0**-finer, count), 12 * 4**level)
+    return np.bincount(cells, np.repeat(mass / count, count), 12 * 4**level), covered
 
 
 def _join(mass: Mass) -> tuple[Any, Any]:
@@ -257,15 +254,6 @@ def _join(mass: Mass) -> tuple[Any, Any]:
     return uniq[order], masses[order]
 
 
-def save_geotiff(mass: Mass, path: Path, *, height: int | None) -> None:
-    """Write an equirectangular GeoTIFF of the world, as `Density.to_geotiff` says."""
-    height = 16 * math.isqrt(len(mass) // 12) if height is None else height
-    if height < 1:
-        raise ValueError(f"expected a height of at least 1 pixel, got {height}")
-    values = mass_of_pixels(mass, height).float().numpy()
-    _write_tiff(values, (-90.0, -180.0, 90.0, 180.0), "mass", "1", path)
-
-
 def save_window(log_prob: Callable[[Any], Tensor], bounds: Bounds, height: int, path: Path) -> None:
     """Write densities per steradian of a window to a GeoTIFF, as `Density.to_geotiff` says."""
     south, west, north, east = bounds
@@ -278,10 +266,11 @@ def save_window(log_prob: Callable[[Any], Tensor], bounds: Bounds, height: int, 
     lat = north - (torch.arange(height).double() + 0.5) * (north - south) / height
     lon = west + (torch.arange(width).double() + 0.5) * (east - west) / width
     places = torch.stack(torch.meshgrid(lat, lon, indexing="ij"), dim=-1)
-    _write_tiff(log_prob(places).exp().float().numpy(), bounds, "density", "sr-1", path)
+    save_geotiff(log_prob(places).exp().float().numpy(), bounds, ("density", "sr-1"), path)
 
 
-def _write_tiff(values: Any, bounds: Bounds, name: str, unit: str, path: Path) -> None:
+def save_geotiff(values: Any, bounds: Bounds, named: tuple[str, str], path: Path) -> None:
+    """Write pixels [height, width], and the name and the unit of what they are."""
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise ValueError(f"expected a file name ending in .tif or .tiff, got {str(path)!r}")
     rasterio = require("rasterio", "writing a GeoTIFF", "gis")
@@ -292,6 +281,6 @@ def _write_tiff(values: Any, bounds: Bounds, name: str, unit: str, path: Path) -
     layout = {"crs": "EPSG:4326", "transform": corner, "compress": "deflate", "predictor": 3}
     with rasterio.open(path, "w", driver="GTiff", **size, **layout) as raster:
         raster.write(values, 1)
-        raster.set_band_description(1, name)
-        raster.set_band_unit(1, unit)
+        raster.set_band_description(1, named[0])
+        raster.set_band_unit(1, named[1])
         raster.update_tags(AREA_OR_POINT="Area")

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from icgeo.sphere import Values, as_lat_lon, to_xyz, wrap_longitude
 
+Cells = Int[Tensor, " chosen"]
+"""Numbers of some of the cells."""
+
 
 def cell_side(nside: int) -> float:
     """Return the side of a cell in radians, as the root of its area."""
@@ -87,9 +90,7 @@ def interpolate(values: Float[Tensor, " cells"], lat_lon: Values) -> Float[Tenso
     return torch.from_numpy(healpix.interpolate_bilinear_lonlat(*places, values.numpy()))
 
 
-def points_in_cells(
-    cells: Int[Tensor, " chosen"], nside: int, per_side: int
-) -> Float[Tensor, "chosen points 2"]:
+def points_in_cells(cells: Cells, nside: int, per_side: int) -> Float[Tensor, "chosen points 2"]:
     """Return a regular grid of locations inside each cell, `per_side` along each side."""
     steps = (torch.arange(per_side, dtype=torch.float64) + 0.5) / per_side
     offsets = torch.cartesian_prod(steps, steps)
@@ -121,7 +122,7 @@ def mass_of_pixels(mass: Float[Tensor, " cells"], height: int) -> Float[Tensor, 
     return reduce(points, "(h r) (w s) -> h w", "sum", r=per_side, s=per_side)
 
 
-def connected_parts(cells: Int[Tensor, " chosen"], nside: int) -> Int[np.ndarray, " chosen"]:
+def connected_parts(cells: Cells, nside: int) -> Int[np.ndarray, " chosen"]:
     """Number the parts into which a set of cells falls; cells of one part share sides."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -135,7 +136,7 @@ def connected_parts(cells: Int[Tensor, " chosen"], nside: int) -> Int[np.ndarray
 
 
 def cell_outlines(
-    cells: Int[Tensor, " chosen"], nside: int, *, finer: int = 1
+    cells: Cells, nside: int, *, finer: int = 1
 ) -> tuple[Int[np.ndarray, " polygons"], Any]:
     """Outline cells as shapely polygons in degrees, longitude first: (cell's position, polygon).
 

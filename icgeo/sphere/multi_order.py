@@ -66,13 +66,10 @@ class MultiOrderDensity(Density):
     def refined(
         cls, base: Density, means: Values, sigmas_deg: Values, weights: Values
     ) -> "MultiOrderDensity":
-        """Mix an even density with kernels, finer where they are.
+        """Mix an even density, in cells finer where they are, with von Mises-Fisher kernels.
 
-        Args:
-            base: has the weight that the kernels leave.
-            means: of the kernels (von Mises-Fisher), locations in degrees.
-            sigmas_deg: their standard deviations in each direction, in degrees.
-            weights: of the kernels, in [0, 1] and 1 together at most.
+        Their `means` are locations, `sigmas_deg` standard deviations in each direction, and the
+        `weights`, 1 together at most, leave the rest to the density.
         """
         xyz = sphere.to_xyz(sphere.as_lat_lon(means).double().reshape(-1, 2))
         sigma = torch.deg2rad(sphere.as_tensor(sigmas_deg).double()).expand(len(xyz))
@@ -102,11 +99,7 @@ class MultiOrderDensity(Density):
 
     @classmethod
     def load(cls, path: str | Path) -> "MultiOrderDensity":
-        """Read cells of several orders from `.multiorder.fits` or `.parquet`, as they are.
-
-        Raises:
-            ValueError: no such cells, or some that do not cover the sphere once.
-        """
+        """Read cells as they are; raise ValueError unless they cover the sphere once."""
         try:
             uniq, mass = files.load_multi_order(Path(path))
             return cls(torch.from_numpy(uniq), torch.from_numpy(mass))
@@ -165,7 +158,7 @@ class MultiOrderDensity(Density):
         return by_place[torch.searchsorted(starts, finest, right=True) - 1]
 
     def _places(
-        self, cells: Int[Tensor, " chosen"], offsets: Float[Tensor, "2 chosen"]
+        self, cells: healpix.Cells, offsets: Float[Tensor, "2 chosen"]
     ) -> Float[Tensor, "chosen 2"]:
         return healpix.cell_lat_lon(self._cells[cells], self.sides[cells], offsets)
 
@@ -191,10 +184,7 @@ class MultiOrderDensity(Density):
         return (torch.special.entr(self.cell_mass) + self.cell_mass * self.areas.log()).sum().item()
 
     def __mul__(self, other: Density) -> "MultiOrderDensity":
-        """Multiply by an even density, such as a prior, and normalise; on the cells of this one.
-
-        Where the other's cells are finer, their mean counts.
-        """
+        """Multiply by an even density, or the mean of its finer cells, and normalise."""
         if not isinstance(other, Density) or isinstance(other, MultiOrderDensity):
             return NotImplemented
         factor = torch.empty_like(self.cell_mass)
@@ -249,10 +239,8 @@ class MultiOrderDensity(Density):
         inside, part = tree.query(shapely.point_on_surface(outlines), predicate="intersects")
         _, first = np.unique(owner[inside], return_index=True)
         cells, part = torch.from_numpy(owner[inside][first]), part[first]
-        mass, area = (
-            np.bincount(part, values[cells].numpy(), minlength=len(whole))
-            for values in (self.cell_mass, self.areas)
-        )
+        mass = np.bincount(part, self.cell_mass[cells].numpy(), len(whole))
+        area = np.bincount(part, self.areas[cells].numpy(), len(whole))
         columns = {"mass": mass, "area_km2": area / (4 * math.pi) * AREA_KM2}
         frame = geopandas.GeoDataFrame(columns, geometry=whole, crs="EPSG:4326")
         frame = frame[frame["mass"] > 0] if (frame["mass"] > 0).any() else frame

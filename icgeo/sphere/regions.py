@@ -65,16 +65,10 @@ def country_at(lat_lon: Values, *, nowhere: str = "no country") -> list[str]:
 def cell_shares(region: Any, nside: int) -> Float[Tensor, " cells"]:
     """Return which share of the area of each cell lies in a region.
 
-    Cells and borders are polygons in longitude and sine of latitude, where areas are true: at
-    nside 64 a share is wrong by less than 0.001. Cached, do not write to it.
-
-    Args:
-        region: a polygon of shapely, a GeoSeries or GeoDataFrame of them in any projection, or the
-            name or the ISO code of a country.
-        nside: that of the cells.
-
-    Raises:
-        ValueError: no such country, no valid polygon, or one that is off the globe.
+    It is a polygon of shapely, a GeoSeries or GeoDataFrame of them in any projection, or the name
+    or the ISO code of a country; raise ValueError for others. Cells and borders are polygons in
+    longitude and sine of latitude, where areas are true: at nside 64 a share is wrong by less than
+    0.001. Cached, do not write to it.
     """
     return _shares(as_polygon(region), nside)
 
@@ -83,8 +77,8 @@ def _country(name: str) -> Any:
     """Return the polygon of a country."""
     frame = countries()
     columns = (frame[column].dropna().items() for column in reversed(NAMES))
-    rows = {_plain(value): row for column in columns for row, value in column}
-    key = ALIASES.get(_plain(name), _plain(name))
+    rows = {plain(value): row for column in columns for row, value in column}
+    key = ALIASES.get(plain(name), plain(name))
     if key in rows:
         return frame.geometry.iloc[rows[key]]
     like = get_close_matches(key, rows, n=1, cutoff=0.75)
@@ -93,8 +87,8 @@ def _country(name: str) -> Any:
     raise ValueError(f"expected the name or ISO code of a country, got {name[:80]!r}; {remedy}")
 
 
-def _plain(name: str) -> str:
-    """Return a name in lower case, without accents."""
+def plain(name: str) -> str:
+    """Return a name in lower case, without accents and surrounding space."""
     letters = unicodedata.normalize("NFKD", name)
     return "".join(one for one in letters if not unicodedata.combining(one)).strip().casefold()
 
@@ -170,11 +164,9 @@ def _near(polygon: Any, nside: int) -> tuple[Tensor, Tensor]:
     is_whole = np.bincount(owner, ~shapely.contains_properly(polygon, boxes)) == 0
     is_near = np.bincount(owner, shapely.intersects(polygon, boxes)) > 0
     children = torch.arange((nside // coarse) ** 2)
-    whole, near = (
-        (torch.from_numpy(np.flatnonzero(which))[:, None] * len(children) + children).flatten()
-        for which in (is_whole, is_near & ~is_whole)
-    )
-    return whole, near
+    numbers = [np.flatnonzero(which) for which in (is_whole, is_near & ~is_whole)]
+    cells = [torch.from_numpy(one)[:, None] * len(children) + children for one in numbers]
+    return cells[0].flatten(), cells[1].flatten()
 
 
 @lru_cache(maxsize=16)

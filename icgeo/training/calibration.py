@@ -8,6 +8,7 @@ which the truth is likeliest, on photos or worlds that are neither trained nor t
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from icgeo.training.episodes import PROMPTS, EpisodeOptions, WorldBank, sample_e
 from icgeo.training.photo_sets import PhotoSet
 from icgeo.travel import FRAMES_ALIKE, frame_temperature, smooth
 
+Maps = Float[Tensor, "queries 3 height width"]
 Split = tuple[PhotoSet, PhotoSet]
 """The examples and the queries of an episode."""
 LocatedSequence = tuple[list[Density], Float[Tensor, "frames 2"]]
@@ -44,6 +46,9 @@ NOISES = tuple(maps.Noise(level, level, level) for level in (0.03, 0.05, 0.1, 0.
 CORRELATIONS = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0)
 FLOORS = (0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12)
 GAP_SECONDS = 60.0
+DOMAIN_RIDGE = 0.03
+Statistics = Float[Tensor, "_ statistics"]
+"""Of photos, by the encoder of parts."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +62,6 @@ class ValidationResult:
     """The one under which the true locations are likeliest."""
 
 
-@dataclass(frozen=True)
-class DrawnMaps:
-    """Maps that a model drew of photos whose locations are known."""
-
-    maps: Float[Tensor, "queries 3 height width"]
-    lat_lon: Float[Tensor, "queries 2"]
-
-    def read(self, style: maps.MapStyle, noise: maps.Noise) -> list[Density]:
-        """Read the maps, given how noisy they are."""
-        return [reading.density for reading in maps.read(self.maps, style, noise=noise)]
-
-
 def validation_episodes(
     bank: PhotoSet, queries: PhotoSet, *, shots: int, queries_each: int, seed: int
 ) -> Iterator[Split]:
@@ -80,51 +73,42 @@ def validation_episodes(
 
 
 def draw_queries(
-    model: MapModel,
-    episodes: Sequence[Split],
-    shots: int,
-    *,
-    prompt: str,
-    steps: int = 1,
-    samples: int = 1,
-) -> DrawnMaps:
-    """Draw the maps of all queries, each from the first examples of its episode.
+    model: MapModel, episodes: Sequence[Split], shots: int, **how: Any
+) -> tuple[Maps, Float[Tensor, "queries 2"]]:
+    """Return maps drawn of queries by the first examples of their episode, and their places.
 
-    As many go through at a time as the memory holds.
+    `how` is as `MapModel.draw_maps` takes it: prompt, steps and samples.
     """
-    how: dict[str, Any] = {"prompt": prompt, "steps": steps, "samples": samples}
     drawn = []
     for bank, queries in episodes:
         context = model.encode_context(bank.photos[:shots], bank.lat_lon[:shots])
-        size = fitting_batch(model, shots, len(queries.photos), samples=samples)
+        size = fitting_batch(model, shots, len(queries.photos), samples=how.get("samples", 1))
         drawn += [
             model.draw_maps(context, photos, **how).mean(dim=1)
             for photos in queries.photos.split(size)
         ]
     lat_lon = torch.cat([queries.lat_lon for _, queries in episodes])
-    return DrawnMaps(torch.cat(drawn).float().cpu(), lat_lon)
+    return torch.cat(drawn).float().cpu(), lat_lon
 
 
 def validate(
-    model: MapModel,
-    episodes: Sequence[Split],
-    *,
-    shots: Sequence[int],
-    prompt: str,
-    steps: int = 1,
-    samples: int = 1,
+    model: MapModel, episodes: Sequence[Split], *, shots: Sequence[int], **how: Any
 ) -> dict[int, ValidationResult]:
-    """Validate a model for each number of shots, by one step of the flow if not told otherwise."""
+    """Validate a model for each number of shots; `how` is as `draw_queries` takes it."""
     results = {}
     for count in shots:
-        drawn = draw_queries(model, episodes, count, prompt=prompt, steps=steps, samples=samples)
-        densities = drawn.read(model.settings.style, model.settings.noise)
-        temperature = best_temperature(densities, drawn.lat_lon)
+        drawn, truth = draw_queries(model, episodes, count, **how)
+        densities = _densities(drawn, model.settings.style, model.settings.noise)
+        temperature = best_temperature(densities, truth)
         points = best_points(torch.stack([density.mass for density in densities]).float())
-        median_km = median_error(sphere.distance_km(points, drawn.lat_lon))
-        nll = negative_log_likelihood(densities, drawn.lat_lon, temperature=temperature)
+        median_km = median_error(sphere.distance_km(points, truth))
+        nll = negative_log_likelihood(densities, truth, temperature=temperature)
         results[count] = ValidationResult(median_km, nll, temperature)
     return results
+
+
+def _densities(drawn: Maps, style: maps.MapStyle, noise: maps.Noise) -> list[Density]:
+    return [reading.density for reading in maps.read(drawn, style, noise=noise)]
 
 
 def fit_temperatures(
@@ -144,9 +128,8 @@ def negative_log_likelihood(
     densities: Sequence[Density], truth: Float[Tensor, "queries 2"], *, temperature: float = 1.0
 ) -> float:
     """Return the mean of -log p(truth), in nats per steradian, for densities at a temperature."""
-    log_prob = torch.stack(
-        [density.log_prob(place) for density, place in zip(densities, truth, strict=True)]
-    )
+    pairs = zip(densities, truth, strict=True)
+    log_prob = torch.stack([density.log_prob(place) for density, place in pairs])
     log_mass = torch.stack([density.mass for density in densities]).log()
     log_area = math.log(4 * math.pi / log_mass.shape[-1])
     power = 1 / temperature
@@ -156,9 +139,8 @@ def negative_log_likelihood(
 
 def best_temperature(densities: Sequence[Density], truth: Float[Tensor, "queries 2"]) -> float:
     """Return the temperature under which the truth is likeliest; its power has 3 digits."""
-    best = min(
-        TEMPERATURES, key=lambda one: negative_log_likelihood(densities, truth, temperature=one)
-    )
+    cost = partial(negative_log_likelihood, densities, truth)
+    best = min(TEMPERATURES, key=lambda temperature: cost(temperature=temperature))
     return 1 / round(1 / best, 3)
 
 
@@ -171,20 +153,20 @@ def calibrate(
     `clips` of `icgeo.travel.FRAMES_ALIKE` frames.
     """
     style = model.settings.style
-    drawn: dict[str, dict[int, DrawnMaps]] = {}
+    drawn: dict[str, dict[int, tuple[Maps, Tensor]]] = {}
     for prompt in PROMPTS:
         splits = _world_episodes(worlds, prompt, episodes, seed)
         drawn[prompt] = {k: draw_queries(model, splits, k, prompt=prompt) for k in SHOTS}
 
     def cost(noise: maps.Noise) -> float:
         most = [by_shots[max(SHOTS)] for by_shots in drawn.values()]
-        return sum(negative_log_likelihood(d.read(style, noise), d.lat_lon) for d in most)
+        return sum(negative_log_likelihood(_densities(x, style, noise), at) for x, at in most)
 
     noise = min(NOISES, key=cost)
     calibration = {
         prompt: {
-            str(shots): best_temperature(known.read(style, noise), known.lat_lon)
-            for shots, known in by_shots.items()
+            str(shots): best_temperature(_densities(known, style, noise), lat_lon)
+            for shots, (known, lat_lon) in by_shots.items()
         }
         for prompt, by_shots in drawn.items()
     }
@@ -203,13 +185,11 @@ def fit_matching(
     *,
     episodes: int = 5,
     evaluations: int = 60,
-    start: MatchSettings | None = None,
     seed: int,
 ) -> MatchSettings:
     """Fit how alike parts become a likelihood: few and many examples, from anywhere and from near.
 
     The truth should be likeliest, given the evidence of parts alone, by Nelder and Mead (1965).
-
     `describe` gives the cells of photos their descriptors, and was not trained on these worlds; the
     likelihood of `episodes` of 16 queries of each kind is computed `evaluations` times at most.
     """
@@ -221,7 +201,7 @@ def fit_matching(
             xyz, truth = sphere.to_xyz(examples.lat_lon).float(), cell_of(queries.lat_lon, FINE)
             sets += [(Parts(cells[:k], xyz[:k]), query, truth) for k in (1, 4, 16)]
 
-    start = start or MatchSettings()
+    start = MatchSettings()
     names = ("sharpness", "none_logit", "inliers", "weight", "blur")
 
     def settings_of(logarithms: Float[np.ndarray, " parameters"]) -> MatchSettings:
@@ -243,9 +223,8 @@ def fit_matching(
     first = np.log([getattr(start, name) for name in names])
     simplex = np.vstack((first, first + 0.3 * np.eye(len(first))))
     limits = {"maxfev": evaluations, "initial_simplex": simplex}
-    best = minimize(
-        lambda x: cost(settings_of(x), start.floor), first, method="Nelder-Mead", options=limits
-    )
+    how: dict[str, Any] = {"method": "Nelder-Mead", "options": limits}
+    best = minimize(lambda x: cost(settings_of(x), start.floor), first, **how)
     settings = settings_of(best.x)
     ratio = likelihoods(settings)
     floor = min(FLOORS, key=lambda f: -torch.log((1 - f) * ratio + f).mean().item())
@@ -325,9 +304,8 @@ def _locate_sequences(
     sequences = []
     for number in torch.randint(first, end, (clips,), generator=generator).tolist():
         picture = worlds.pictures[number].cpu().float() / 255
-        track = orbit.track_views(
-            picture, FRAMES_ALIKE, gap_seconds=GAP_SECONDS, generator=generator
-        )
+        gap: dict[str, Any] = {"gap_seconds": GAP_SECONDS, "generator": generator}
+        track = orbit.track_views(picture, FRAMES_ALIKE, **gap)
         frames = [photo for photo, _ in orbit.views_to_examples(track.images, track.lat_lon)]
         examples = []
         if prompt != EARTH:
@@ -353,3 +331,33 @@ def best_correlation(sequences: Sequence[LocatedSequence]) -> float:
         return sum(costs)
 
     return min(CORRELATIONS, key=cost)
+
+
+def fit_domain(
+    inside: Sequence[Statistics],
+    outside: Sequence[Statistics],
+    unseen: Statistics,
+    *,
+    false_alarms: float = 0.015,
+) -> Float[Tensor, " weights"]:
+    """Fit which photos are of a model's kind: a linear rule on statistics (Fisher's discriminant).
+
+    It is the ridge regression of 1 on what is inside, -1 outside. Sets of photos `inside` and
+    `outside` the domain count the same, each; of the `unseen` ones in it the rule takes a share of
+    `false_alarms` for others. Return the weights of the statistics and of 1: above 0 a photo is in.
+    """
+    sets, sides = [*inside, *outside], len(inside) * [1.0] + len(outside) * [-1.0]
+    x = torch.cat(sets).double()
+    mean, spread = x.mean(0), x.std(0).clamp_min(1e-6)
+    x = torch.cat(((x - mean) / spread, x.new_ones(len(x), 1)), dim=1)
+    target, share = torch.zeros(2, len(x), dtype=torch.float64)
+    numbers = torch.arange(len(x)).split([len(one) for one in sets])
+    for rows, side in zip(numbers, sides, strict=True):
+        target[rows] = side
+        share[rows] = 1 / (len(rows) * sides.count(side))
+    ridge = DOMAIN_RIDGE * torch.eye(x.shape[1], dtype=torch.float64)
+    ridge[-1, -1] = 0
+    weights = torch.linalg.solve(x.T @ (share[:, None] * x) + ridge, x.T @ (share * target))
+    slope = (weights[:-1] / spread).float()
+    threshold = torch.quantile(unseen @ slope, false_alarms)
+    return torch.cat((slope, -threshold[None]))

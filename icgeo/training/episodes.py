@@ -7,7 +7,7 @@ the number of processes changes it. Times are drawn before the shift that sampli
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -30,6 +30,12 @@ from icgeo.seeds import seeded_generator
 from icgeo.training.options import EpisodeSamplingOptions
 
 logger = logging.getLogger(__name__)
+
+Worlds = Float[Tensor, "worlds 3 height width"]
+Photos = Float[Tensor, "worlds views 3 size size"]
+Places = Float[Tensor, "worlds views 3"]
+Visible = Bool[Tensor, "worlds views views"]
+"""Which views each view is shown as examples."""
 
 PROMPTS = (EARTH, UNKNOWN)
 BODIES = (
@@ -118,37 +124,27 @@ class EpisodeOptions:
     """Share of worlds of which a part is replaced by another world."""
 
     def at(self, progress: float) -> "EpisodeOptions":
-        """Return the options of a moment in [0, 1] of a run.
-
-        Overlap gives way to the task, and the Earth, soon known from memory, to unknown worlds.
-        """
+        """Return the options at a moment in [0, 1]: overlap and the Earth give way to the task."""
         ease = 1 - 0.7 * progress
         names = ("earth_share", "cap_share", "near_share")
         eased: dict[str, Any] = {name: ease * getattr(self, name) for name in names}
         return replace(self, **eased)
-
-    def for_matching(self) -> "EpisodeOptions":
-        """Return the options for the photo encoder alone: fewer worlds, more views of each."""
-        return replace(self, worlds=max(1, self.worlds // 2), views=48, near_share=0.5)
 
 
 @dataclass(frozen=True)
 class Episodes:
     """A batch of episodes, one world each."""
 
-    photos: Float[Tensor, "worlds views 3 size size"]
-    xyz: Float[Tensor, "worlds views 3"]
+    photos: Photos
+    xyz: Places
     prompt: Int[Tensor, " worlds"]
     """Index into `PROMPTS`."""
-    visible: Bool[Tensor, "worlds views views"]
-    """Which views each view is shown as examples."""
+    visible: Visible
     looks: Float[Tensor, "worlds views size size 3"]
     """The directions in which pixels look."""
 
 
-def random_subsets(
-    worlds: int, views: int, *, generator: Generator
-) -> Bool[Tensor, "worlds views views"]:
+def random_subsets(worlds: int, views: int, *, generator: Generator) -> Visible:
     """Show each view a random number of the others: none up to all, small numbers oftener."""
     order = torch.rand(worlds, views, views, generator=generator)
     order = order.masked_fill(torch.eye(views, dtype=torch.bool), torch.inf)
@@ -180,9 +176,7 @@ def draw_times(
     return torch.where(torch.rand(*shape, generator=generator) < share_at_t1, torch.ones(()), t)
 
 
-def recolour(
-    photos: Float[Tensor, "worlds views 3 size size"], *, generator: Generator
-) -> Float[Tensor, "worlds views 3 size size"]:
+def recolour(photos: Photos, *, generator: Generator) -> Photos:
     """Mix the colour channels of each world at random, keeping the range [0, 1]."""
     worlds = len(photos)
     turn = sphere.random_rotation(worlds, generator=generator, dtype=torch.float32)
@@ -192,9 +186,7 @@ def recolour(
     return mixed.clamp(1e-4, 1) ** gamma.to(photos)
 
 
-def place_views(
-    options: EpisodeOptions, *, generator: Generator
-) -> Float[Tensor, "worlds views 3"]:
+def place_views(options: EpisodeOptions, *, generator: Generator) -> Places:
     """Draw places: over the whole sphere or a cap, some of them near another."""
     worlds, views = options.worlds, options.views
     centre = sphere.sample_uniform(worlds, 1, generator=generator, dtype=torch.float32)
@@ -211,13 +203,7 @@ def place_views(
     return torch.where(is_near, near, xyz)
 
 
-def mix_worlds(
-    worlds: Float[Tensor, "worlds 3 height width"],
-    bank: WorldBank,
-    share: float,
-    *,
-    generator: Generator,
-) -> Float[Tensor, "worlds 3 height width"]:
+def mix_worlds(worlds: Worlds, bank: WorldBank, share: float, *, generator: Generator) -> Worlds:
     """Replace a part of some worlds by another one, along a level line of a third: new worlds."""
     count, size = len(worlds), worlds.shape[-2:]
     drawn = torch.randint(len(bank.pictures), (2, count), generator=generator)
@@ -280,50 +266,30 @@ class Gallery:
     def __len__(self) -> int:
         return len(self.xyz)
 
-    def km_from(self, photo: int) -> Float[Tensor, " photos"]:
-        """Return great-circle distances."""
-        return sphere.EARTH_RADIUS_KM * sphere.angle(self.xyz, self.xyz[photo])
 
-    def likeness_to(self, photo: int) -> Float[Tensor, " photos"]:
-        """Return the cosine of the features."""
-        return self.features @ self.features[photo]
+def choose_pairs(
+    gallery: Gallery, choice: str, count: int, generator: Generator
+) -> Int[Tensor, " pairs"]:
+    """Choose the pairs of an episode: at random, or by a photo that is drawn, in its order.
 
-
-def _anchor(gallery: Gallery, generator: Generator) -> int:
-    return int(torch.randint(len(gallery), (), generator=generator))
-
-
-def choose_alike(gallery: Gallery, count: int, generator: Generator) -> Int[Tensor, " pairs"]:
-    """Choose a photo and those that look most alike, as retrieval would."""
-    likeness = gallery.likeness_to(_anchor(gallery, generator))
+    "alike" takes those that look most alike, as retrieval would; "near" the nearest on the ground
+    up to a half, and distractors from anywhere; "confusing" hard negatives, alike but far. Where
+    too few are far, the farthest.
+    """
+    if choice == "random":
+        return torch.randperm(len(gallery), generator=generator)[:count]
+    photo = int(torch.randint(len(gallery), (), generator=generator))
+    km = sphere.EARTH_RADIUS_KM * sphere.angle(gallery.xyz, gallery.xyz[photo])
+    if choice == "near":
+        order, near = km.argsort(), (count + 1) // 2
+        rest = order[near:][torch.randperm(len(order) - near, generator=generator)]
+        return torch.cat((order[:near], rest[: count - near]))
+    likeness = gallery.features @ gallery.features[photo]
+    if choice == "confusing":
+        reach = min(FAR_KM, km.sort().values[-(count - 1)].item()) if count > 1 else FAR_KM
+        likeness = likeness.masked_fill(km < reach, -2)
+        likeness[photo] = 3
     return likeness.argsort(descending=True)[:count]
-
-
-def choose_near(gallery: Gallery, count: int, generator: Generator) -> Int[Tensor, " pairs"]:
-    """Choose a photo, the nearest on the ground up to a half, and distractors from anywhere."""
-    order = gallery.km_from(_anchor(gallery, generator)).argsort()
-    near = (count + 1) // 2
-    rest = order[near:][torch.randperm(len(order) - near, generator=generator)]
-    return torch.cat((order[:near], rest[: count - near]))
-
-
-def choose_confusing(gallery: Gallery, count: int, generator: Generator) -> Int[Tensor, " pairs"]:
-    """Choose a photo and hard negatives: alike but far. Where too few are far, the farthest."""
-    anchor = _anchor(gallery, generator)
-    km = gallery.km_from(anchor)
-    reach = min(FAR_KM, km.sort().values[-(count - 1)].item()) if count > 1 else FAR_KM
-    likeness = gallery.likeness_to(anchor).masked_fill(km < reach, -2)
-    likeness[anchor] = 3
-    return likeness.argsort(descending=True)[:count]
-
-
-CHOICES: dict[str, Callable[[Gallery, int, Generator], Int[Tensor, " pairs"]]] = {
-    "random": lambda gallery, count, g: torch.randperm(len(gallery), generator=g)[:count],
-    "alike": choose_alike,
-    "near": choose_near,
-    "confusing": choose_confusing,
-}
-"""How the pairs of an episode are chosen, by name."""
 
 
 @dataclass(frozen=True)
@@ -361,7 +327,7 @@ def sample_episode(gallery: Gallery, options: EpisodeSamplingOptions, *key: int)
     generator = seeded_generator(*key, bits=56)
     views = options.views
     choice = options.choices[int(torch.randint(len(options.choices), (), generator=generator))]
-    pairs = CHOICES[choice](gallery, views, generator)
+    pairs = choose_pairs(gallery, choice, views, generator)
     pairs = pairs[torch.randperm(len(pairs), generator=generator)]
     visible = random_subsets(1, views, generator=generator)[0]
     visible &= torch.rand(views, 1, generator=generator) >= options.drop_examples

@@ -4,11 +4,9 @@ All go through the one loop, with Accelerate, for a number of steps or for so ma
 processor, so that ways can be compared at the same cost.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from icgeo.data.photos import Photo
 from icgeo.prediction import Example, Prediction, add_seconds
 from icgeo.seeds import seeded_generator
 from icgeo.sphere import to_xyz
-from icgeo.training.loop import annealed_rate, train
+from icgeo.training.loop import annealed_rate, append_log, train
 from icgeo.writing import write_atomically
 
 STATE = "head.pt"
@@ -47,8 +45,8 @@ class _Loss(nn.Module):
 class HeadTraining:
     """A run of training: of which head, on what, for how long.
 
-    Raises:
-        ValueError: neither steps nor seconds or both, seconds for several processes, or no photo.
+    Raise ValueError for neither steps nor seconds or both, seconds for several processes, or no
+    photo.
     """
 
     head: Any
@@ -88,10 +86,10 @@ class HeadTraining:
             weights, lr=0.0, betas=(0.9, 0.99), weight_decay=self.settings.weight_decay
         )
         self.learner, self.optimizer = self.accelerator.prepare(_Loss(self.head), optimizer)
-        self.features, self.xyz = (
-            values.to(self.accelerator.device, torch.float32)
-            for values in (self.features, self.xyz)
-        )
+        self.parts = {"head": self.head, "optimizer": self.optimizer}
+        device = self.accelerator.device
+        self.features = self.features.to(device, torch.float32)
+        self.xyz = self.xyz.to(device, torch.float32)
 
     @property
     def progress(self) -> float:
@@ -131,13 +129,12 @@ class HeadTraining:
     def log(self, record: Mapping[str, float]) -> None:
         """Append a line to `log.jsonl`."""
         if self.folder and self.accelerator.is_main_process:
-            with (self.folder / "log.jsonl").open("a") as file:
-                file.write(json.dumps({"step": self.step, **record}) + "\n")
+            append_log(self, record)
 
     def save(self) -> None:
         """Write the whole state, at once or not at all."""
         if self.folder and self.accelerator.is_main_process:
-            state = {name: value.state_dict() for name, value in self._stateful.items()}
+            state = {name: value.state_dict() for name, value in self.parts.items()}
             with write_atomically(self.folder / STATE) as partial:
                 torch.save({**state, "step": self.step, "spent": self.spent}, partial)
 
@@ -147,14 +144,10 @@ class HeadTraining:
             return False
         device = self.accelerator.device
         state = torch.load(self.folder / STATE, map_location=device, weights_only=True)
-        for name, value in self._stateful.items():
+        for name, value in self.parts.items():
             value.load_state_dict(state[name])
         self.step, self.spent = state["step"], state["spent"]
         return True
-
-    @cached_property
-    def _stateful(self) -> dict[str, Any]:
-        return {"head": self.head, "optimizer": self.optimizer}
 
     def run(self, *, show: bool = False) -> Any:
         """Train to the end of the budget; return the head, ready to locate."""
@@ -170,12 +163,10 @@ def train_head(
     features: Float[Tensor, "items *album channels"],
     xyz: Float[Tensor, "places *each 3"],
     *,
-    steps: int | None = None,
-    seconds: float | None = None,
-    seed: int = 0,
     settings: TrainingSettings | None = None,
+    **how: Any,
 ) -> Any:
-    """Train a head for so many steps, or seconds of the processor; return it, ready to locate.
+    """Train a head for `steps`, or `seconds`, by a `seed`; return it, ready to locate.
 
     >>> import torch
     >>> from icgeo.baselines.registry import WAYS
@@ -184,7 +175,6 @@ def train_head(
     >>> len(train_head(head, features, xyz, steps=2).densities(features))
     4
     """
-    how: dict[str, Any] = {"steps": steps, "seconds": seconds, "seed": seed}
     return HeadTraining(head, features, xyz, settings or TrainingSettings(), **how).run()
 
 

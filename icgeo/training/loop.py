@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
@@ -62,9 +62,8 @@ def train(
         is_validated = run.step % validate_every == 0 or has_ended
         if is_validated or (log_every and run.step % log_every == 0):
             seconds = (time.perf_counter() - start) / len(recent)
-            means = {
-                name: fmean(terms[name] for terms in recent if name in terms) for name in recent[-1]
-            }
+            names = recent[-1]
+            means = {n: fmean(terms[n] for terms in recent if n in terms) for n in names}
             run.log({**means, "seconds": seconds, **(run.validate() if is_validated else {})})
             start, recent = time.perf_counter(), []
         if run.step % save_every == 0 or has_ended or run.has_stopped:
@@ -75,10 +74,7 @@ def train(
 def annealed_rate(
     step: int, steps: int, *, peak: float, warmup: int = 100, fall: float = 0.35
 ) -> float:
-    """Return the learning rate of a step: it rises linearly, and falls to a fiftieth at the end.
-
-    `warmup` is the number of steps of the rise, `fall` the share of all steps of the fall.
-    """
+    """Return the rate of a step: up over `warmup` steps, at the end down over a share `fall`."""
     remainder = (steps - step) / max(1.0, fall * steps)
     return peak * min(1.0, (step + 1) / warmup) * min(1.0, max(0.02, remainder))
 
@@ -106,20 +102,8 @@ def descend(optimizer: Optimizer, loss: Tensor, weights: Iterable[Tensor], rate:
     optimizer.step()
 
 
-@runtime_checkable
-class _Pretraining(Protocol):
-    """What is trained on episodes drawn anew, in one process; its `parts` are saved by name."""
-
-    folder: Path
-    state_file: ClassVar[str]
-    step: int
-    generator: Generator
-    log_scale: nn.Parameter
-    parts: dict[str, Any]
-
-
-def save_state(run: _Pretraining) -> None:
-    """Write the whole state, at once or not at all."""
+def save_state(run: Any) -> None:
+    """Write the whole state of a pretraining, at once or not at all; its `parts` by name."""
     run.folder.mkdir(parents=True, exist_ok=True)
     state: dict[str, Any] = {part: value.state_dict() for part, value in run.parts.items()}
     state |= {"log_scale": run.log_scale.data, "generator": run.generator.get_state()}
@@ -127,7 +111,7 @@ def save_state(run: _Pretraining) -> None:
         torch.save({**state, "step": run.step}, partial)
 
 
-def load_state(run: _Pretraining) -> bool:
+def load_state(run: Any) -> bool:
     """Continue from what `save_state` wrote, if it is there."""
     path = run.folder / run.state_file
     if not path.exists():
@@ -141,18 +125,14 @@ def load_state(run: _Pretraining) -> bool:
     return True
 
 
-def append_log(run: _Pretraining, record: Mapping[str, float]) -> None:
+def append_log(run: Any, record: Mapping[str, float]) -> None:
     """Append a line to `log.jsonl`."""
     with (run.folder / "log.jsonl").open("a") as file:
         file.write(json.dumps({"step": run.step, **record}) + "\n")
 
 
 def keep_freed_memory() -> None:
-    """Let glibc, where it is, reuse large blocks instead of returning them to the system.
-
-    A training step frees and asks for the same gigabyte each time, and page faults can outweigh
-    the arithmetic.
-    """
+    """Let glibc reuse large blocks of memory: page faults can outweigh the arithmetic."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt:
         trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # of malloc.h

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from icgeo.models.cost import ACTIVATIONS, Plan, empty_part, format_flops, plan
 from icgeo.models.hub import format_bytes
 from icgeo.training.adapters import target_modules
@@ -58,47 +56,36 @@ class LoraPlan:
         )
 
 
-def plan_lora(
-    model: str | Path,
-    options: LoraOptions,
-    *,
-    dtype: torch.dtype = torch.bfloat16,
-    device: str | torch.device = "cpu",
-    **choices: Any,
-) -> LoraPlan:
+def plan_lora(model: str | Path, options: LoraOptions, **choices: Any) -> LoraPlan:
     """Plan adapting a model, without loading weights.
 
     A frozen product has one gradient, of its input; one of attention has two. The gradients of the
     adapter's own weights are small and left out. With checkpointing the entry of each block is
-    kept, and all of one block. All but `options` is as `icgeo.plan` takes it.
-
-    Raises:
-        LoadError: no such model, or no such quantization.
-        UsageError: targets that match nothing.
+    kept, and all of one block. All but `options` is as `icgeo.plan` takes it. Raise LoadError for
+    no such model or quantization, UsageError for targets that match nothing.
     """
-    inference = plan(model, options.views - 1, dtype=dtype, device=device, batch_size=1, **choices)
+    inference = plan(model, options.views - 1, batch_size=1, **choices)
     transformer = empty_part(model, "transformer")
     modules = map(transformer.get_submodule, target_modules(transformer, options.targets))
     adapter = options.rank * sum(linear.in_features + linear.out_features for linear in modules)
 
     # there all pairs of an episode are targets of one pass
     is_shared = inference.attention == "pairwise" and choices.get("layout") != "sheet"
-    dimensions, sizes = inference.dimensions, inference.tokens
+    sizes, blocks = inference.tokens, inference.blocks
     targets = options.views if is_shared else 1
     examples = targets * sizes.example if is_shared else inference.example_tokens
     drawn = sizes.text + sizes.drawn
     query = sizes.photo + drawn
     tokens = examples + targets * query
 
-    entry = tokens * dimensions.width * inference.bytes_a_number
+    entry = tokens * inference.width * inference.bytes_a_number
     block = ACTIVATIONS * entry
     if is_shared:  # scores are written out to hide pairs from each other, float32, twice
-        block += 2 * 4 * dimensions.heads * targets * drawn * (examples + query)
-    blocks = dimensions.blocks
+        block += 2 * 4 * inference.heads * targets * drawn * (examples + query)
     activations = blocks * entry + block if options.checkpointing else blocks * block
 
     pairs = targets * query * (query + examples)
     pairs += targets * sizes.example**2 if is_shared else examples**2
     passes = 2 + options.checkpointing
-    flop = passes * dimensions.token_flop * tokens + (passes + 1) * dimensions.pair_flop * pairs
+    flop = passes * inference.token_flop * tokens + (passes + 1) * inference.pair_flop * pairs
     return LoraPlan(inference, options, targets, adapter, activations, flop)

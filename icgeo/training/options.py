@@ -8,7 +8,7 @@ from typing import Literal
 from icgeo.config import UsageError
 
 EPISODE_CHOICES = ("random", "alike", "near", "confusing")
-"""How the pairs of an episode may be chosen; `icgeo.training.episodes` does it."""
+"""How the pairs of an episode may be chosen; `icgeo.training.episodes.choose_pairs` does it."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class LoraOptions(EpisodeSamplingOptions):
     alpha: int = 32
     """Scale of the LoRA: its change is multiplied by alpha / rank."""
     dora: bool = False
-    """Learn direction and magnitude apart (DoRA)."""
+    """Learn direction and magnitude apart (DoRA; Liu et al. 2024)."""
     rslora: bool = False
-    """Multiply by alpha / sqrt(rank) instead."""
+    """Multiply by alpha / sqrt(rank) instead (rsLoRA; Kalajdzievski 2023)."""
     targets: tuple[str, ...] = ()
     """Modules to adapt, as regular expressions of their names; none means the architecture's."""
     learning_rate: float = 3e-3

@@ -21,9 +21,7 @@ from icgeo.models.matching import LocalEncoder
 from icgeo.training.episodes import EpisodeOptions, Episodes, WorldBank, sample_episodes
 from icgeo.training.loop import annealed_rate, append_log, autocast, descend, load_state, save_state
 
-EPISODES = EpisodeOptions(
-    worlds=6, views=32, earth_share=0.0, real_share=0.4, mixed_share=0.3, near_share=0.5
-)
+EPISODES = EpisodeOptions(worlds=6, views=32, earth_share=0.0, real_share=0.4, mixed_share=0.3)
 ANCHORS = 5
 """Cells of each view that are compared with all cells of the others."""
 OVERLAP = 0.8
@@ -101,13 +99,6 @@ class PartTraining:
         self.parts: dict[str, Any] = {"encoder": self.encoder, "average": self.average}
         self.parts["optimizer"] = self.optimizer
 
-    def sample(self, generator: Generator) -> Episodes:
-        """Draw a batch; views near each other become fewer as training goes on."""
-        near = self.episodes.near_share * (1.0 if self.step < self.steps / 2 else 0.7)
-        return sample_episodes(
-            self.bank, replace(self.episodes, near_share=near), generator=generator
-        )
-
     def loss(self, encoder: nn.Module, episodes: Episodes, generator: Generator) -> Tensor:
         """Return the loss of a batch."""
         with autocast(self.device):
@@ -118,7 +109,11 @@ class PartTraining:
     def update(self) -> dict[str, float]:
         """Take one step on a fresh batch of episodes."""
         rate = annealed_rate(self.step, self.steps, peak=self.learning_rate, fall=0.4)
-        loss = self.loss(self.encoder, self.sample(self.generator), self.generator)
+        # views near each other become fewer as training goes on
+        near = self.episodes.near_share * (1.0 if self.step < self.steps / 2 else 0.7)
+        options = replace(self.episodes, near_share=near)
+        episodes = sample_episodes(self.bank, options, generator=self.generator)
+        loss = self.loss(self.encoder, episodes, self.generator)
         descend(self.optimizer, loss, self.encoder.parameters(), rate)
         self.average.update_parameters(self.encoder)
         self.step += 1

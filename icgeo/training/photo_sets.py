@@ -96,11 +96,9 @@ def view_splits(world: str, counts: tuple[int, int, int], *, size: int, seed: in
             picture = open_world(world)
     except PhotoError as error:
         raise UsageError(str(error)) from error
-    parts = (
-        view_set(picture, count, size=size, generator=Generator().manual_seed(1000 * seed + part))
-        for part, count in enumerate(counts, start=1)
-    )
-    return Splits(*parts)
+    seeds = [Generator().manual_seed(1000 * seed + part) for part in (1, 2, 3)]
+    parts = zip(counts, seeds, strict=True)
+    return Splits(*(view_set(picture, count, size=size, generator=g) for count, g in parts))
 
 
 def read_records(manifest: str | Path, *, allow_outside: bool = False) -> list[Record]:
@@ -116,9 +114,8 @@ def photo_splits(
 ) -> Splits:
     """Read a user's photos and split them at random; list those that cannot be read in a file.
 
-    Photos of one place or burst (`bursts`) stay together.
-
-    Raise UsageError for a manifest that cannot be used, or of which no photo can be read.
+    Photos of one place or burst (`bursts`) stay together. Raise UsageError for a manifest that
+    cannot be used, or of which no photo can be read.
     """
     images: list[Tensor] = []
     lat_lon: list[tuple[float | None, float | None]] = []
@@ -161,9 +158,8 @@ def bursts(photos: PhotoSet) -> Int[Tensor, " photos"]:
     from scipy.sparse.csgraph import connected_components
 
     pixels = rearrange(photos.photos, "n c h w -> n h w c").numpy()
-    items = [
-        Example(image, *place) for image, place in zip(pixels, photos.lat_lon.tolist(), strict=True)
-    ]
+    places = zip(pixels, photos.lat_lon.tolist(), strict=True)
+    items = [Example(image, *place) for image, place in places]
     has_hash = importlib.util.find_spec("imagehash") is not None
     guard = LeakageGuard(items, max_bits=MAX_BITS if has_hash else None)
     pairs = [(int(leak.example), int(leak.query)) for leak in guard.leaks(items)]

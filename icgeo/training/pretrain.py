@@ -45,13 +45,7 @@ def build_learner(
     codec_places: int = 4000,
     seed: int = 0,
 ) -> TinyBackbone:
-    """Make an untrained learner whose attention begins as similarity.
-
-    Its codec is fitted to the maps of `codec_places` places.
-
-    Raises:
-        ValueError: tokens have more channels than the transformer is wide.
-    """
+    """Make an untrained learner, its codec fitted, whose attention begins as similarity."""
     torch.manual_seed(seed)
     codec = PatchCodec(photo_channels=photo_channels)
     features = 3 * photo_channels
@@ -145,15 +139,15 @@ class Pretraining:
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step."""
-        return loop.annealed_rate(
-            step, self.steps, peak=self.learning_rate, warmup=self.warmup, fall=self.fall
-        )
+        peak, rise = self.learning_rate, self.warmup
+        return loop.annealed_rate(step, self.steps, peak=peak, warmup=rise, fall=self.fall)
 
     def update(self) -> dict[str, float]:
         """Take one step on a fresh batch of episodes."""
         is_matching = self.step < self.match_steps
         options = self.episodes.at(self.step / self.steps)
-        options = options.for_matching() if is_matching else options
+        if is_matching:  # the photo encoder alone: fewer worlds, more views of each
+            options = replace(options, worlds=max(1, options.worlds // 2), views=48, near_share=0.5)
         episodes = sample_episodes(self.bank, options, generator=self.generator)
         with loop.autocast(self.device):
             terms = self.losses(episodes)

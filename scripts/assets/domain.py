@@ -140,7 +140,7 @@ def fit(model: Any, photos: Sequence[Path], generator: Any) -> None:
 
     from icgeo.data.orbit import REAL_WORLDS
     from icgeo.data.pixels import square_pixels
-    from icgeo.training.domain import fit_domain
+    from icgeo.training.calibration import fit_domain
     from icgeo.training.episodes import BODIES, VALIDATION_BODIES, WorldBank
 
     size = model.photo_size

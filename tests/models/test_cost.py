@@ -11,11 +11,15 @@ import icgeo
 from icgeo import maps
 from icgeo.models import cost, hub
 from icgeo.models.architectures import CONFIGURATIONS
-from icgeo.models.cost import Dimensions, Plan, Tokens, empty_part, plan_loaded
+from icgeo.models.cost import Plan, Tokens, plan_loaded
 
 KLEIN = "black-forest-labs/FLUX.2-klein-4B"
 PLAN = Plan(
-    dimensions=Dimensions(3_900_000_000, 24, 3072, 25, 26 * 3072**2 * 25),
+    parameters=3_900_000_000,
+    heads=24,
+    width=3072,
+    blocks=25,
+    token_flop=26 * 3072**2 * 25,
     tokens=Tokens(example=768, photo=256, drawn=512, text=64),
     shots=8,
     attention="joint",
@@ -47,11 +51,9 @@ def test_public_checkpoints_have_their_parameters(model, billions):
 
     VACE's names count the base model: the branch of control comes on top of 1.3 and 14 billion.
     """
-    transformer = empty_part(model, "transformer")
-    assert transformer.num_parameters() / 1e9 == pytest.approx(billions, abs=0.06)
-    found = Dimensions.of(transformer)
-    assert found.parameters == transformer.num_parameters()
-    assert found.width == 128 * transformer.config.num_attention_heads
+    found = icgeo.plan(model)
+    assert found.parameters / 1e9 == pytest.approx(billions, abs=0.06)
+    assert found.width == 128 * found.heads
     # but for embeddings and modulation, each weight is a product and a sum for each token
     assert 0.4 < found.token_flop / (2 * found.parameters) < 1.05
 

@@ -12,7 +12,7 @@ import icgeo
 from icgeo import sampling
 from icgeo.maps.drawing import base_image
 from icgeo.models.context import Context
-from icgeo.models.layouts import pair
+from icgeo.models.layouts import references
 from icgeo.models.prompts import instruction
 
 ON_A_SHEET = 2
@@ -50,7 +50,7 @@ def reference_pictures(layout, photos, drawn, asked):
 )
 def test_full_is_the_stock_pipeline(folders, name, layout, shots, monkeypatch):  # noqa: F811
     """Called with the instruction as a string and with pictures, given the same noise."""
-    monkeypatch.setattr(pair, "base_image", blank_map)
+    monkeypatch.setattr(references, "base_image", blank_map)
     model = shown_as(load(folders[name], "full"), layout)
     photos, drawn, asked = pixels(shots, 1), pixels(shots, 2, width=128), pixels(1, 3)
     kept = model.layout.encode_pairs(photos / 255, drawn / 255) if shots else {}
@@ -79,7 +79,7 @@ def test_full_is_the_stock_pipeline(folders, name, layout, shots, monkeypatch): 
 @torch.no_grad()
 def test_a_query_alone_is_the_stock_pipeline_of_kontext(folders, monkeypatch):  # noqa: F811
     """One reference image, as its weights were trained; the map alone is drawn."""
-    monkeypatch.setattr(pair, "base_image", blank_map)
+    monkeypatch.setattr(references, "base_image", blank_map)
     model = shown_as(load(folders["kontext"], "full"), "pair")
     asked = pixels(1, 3)
     noise = torch.randn(1, 1, *model.layout.latent_shape(0))

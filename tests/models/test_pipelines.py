@@ -16,7 +16,7 @@ from icgeo import drawing, maps, sampling
 from icgeo.models.attention import uninstall
 from icgeo.models.context import Context
 from icgeo.models.layouts.frames import framed
-from icgeo.models.layouts.panel import panel_rows, panels
+from icgeo.models.layouts.panel import panel_rows
 from icgeo.models.prompts import instruction
 
 STYLE = maps.MapStyle.marker(height=64, width=128, sigma_deg=10.0)
@@ -231,7 +231,7 @@ def test_a_panel_is_the_stock_pipeline_of_kontext(folders):
     found = sampling.euler(velocity, noise, model.layout.times(2, 2))
     blank = maps.drawing.base_image(STYLE)[None]
     last = panel_rows(asked, blank)
-    panel = panels(panel_rows(photos, drawn), last)
+    panel = torch.cat((*panel_rows(photos, drawn), *last), dim=-2)[None]
     assert panel.shape == (1, 3, 3 * 64, 64 + 128)
     torch.testing.assert_close(panel[0, :, :64, :64], photos[0])
     torch.testing.assert_close(panel[0, :, 128:, 64:], blank[0])
@@ -401,7 +401,7 @@ def test_what_weights_were_not_trained_on_is_said(folders, name, shots, options,
 
 
 def test_a_locator_warns_of_it_once(folder, caplog):
-    drawing._warn_of_departures.cache_clear()
+    drawing._warn_once.cache_clear()
     locator = icgeo.Geolocator(
         folder, style=STYLE, photo_size=64, attention="joint", steps=1, samples=1
     )

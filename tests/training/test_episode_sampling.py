@@ -6,15 +6,12 @@ import pytest
 import torch
 from scipy import stats
 
-from icgeo import sampling
+from icgeo import sampling, sphere
 from icgeo.config import UsageError
 from icgeo.training.episodes import (
-    CHOICES,
     FAR_KM,
     Gallery,
-    choose_alike,
-    choose_confusing,
-    choose_near,
+    choose_pairs,
     draw_times,
     sample_episode,
     times_for,
@@ -42,17 +39,17 @@ def apart(lon):
     return ((lon[:, None] - lon[None] + 180) % 360 - 180).abs()
 
 
-@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("name", EPISODE_CHOICES)
 def test_every_choice_gives_each_photo_once_and_depends_on_the_seed_alone(gallery, name):
-    found = CHOICES[name](gallery, 9, generator(4))
+    found = choose_pairs(gallery, name, 9, generator(4))
     assert len(found.unique()) == 9
-    assert torch.equal(found, CHOICES[name](gallery, 9, generator(4)))
+    assert torch.equal(found, choose_pairs(gallery, name, 9, generator(4)))
 
 
 def test_alike_photos_are_of_one_look(gallery):
     """The look comes back every 90 degrees: of 9 alike, places differ by 90 k plus at most 2."""
     for seed in range(5):
-        chosen = choose_alike(gallery, 9, generator(seed))
+        chosen = choose_pairs(gallery, "alike", 9, generator(seed))
         residue = (apart(chosen.double()) + 45) % 90 - 45
         assert residue.abs().max() <= 4
 
@@ -60,23 +57,24 @@ def test_alike_photos_are_of_one_look(gallery):
 def test_near_photos_come_with_distractors(gallery):
     spans = []
     for seed in range(5):
-        chosen = choose_near(gallery, 10, generator(seed)).double()
+        chosen = choose_pairs(gallery, "near", 10, generator(seed)).double()
         assert apart(chosen[:5]).max() <= 4
         spans.append(apart(chosen).max().item())
     assert max(spans) > 90
 
 
 def test_confusing_photos_are_alike_but_far(gallery):
-    chosen = choose_confusing(gallery, 10, generator(1))
-    assert gallery.km_from(int(chosen[0]))[chosen[1:]].min() > FAR_KM
-    likeness = gallery.likeness_to(int(chosen[0]))[chosen[1:]]
+    first, *others = choose_pairs(gallery, "confusing", 10, generator(1)).tolist()
+    km = sphere.EARTH_RADIUS_KM * sphere.angle(gallery.xyz[others], gallery.xyz[first])
+    assert km.min() > FAR_KM
+    likeness = gallery.features[others] @ gallery.features[first]
     assert likeness.min() > 0.99
 
 
 def test_confusing_takes_the_farthest_where_none_is_far():
     lat_lon = torch.stack((torch.zeros(6), torch.arange(6.0)), dim=-1).double()
     near = Gallery.of(lat_lon, torch.rand(6, 3, generator=generator()))
-    assert len(choose_confusing(near, 6, generator()).unique()) == 6
+    assert len(choose_pairs(near, "confusing", 6, generator()).unique()) == 6
 
 
 def test_times_are_logit_normal_with_an_atom():
@@ -132,10 +130,6 @@ def test_targets_never_see_themselves_and_some_see_nothing(gallery):
     assert sum(not one.has_text for one in drawn) / 400 == pytest.approx(0.4, abs=0.07)
     everyone = EpisodeSamplingOptions(views=6, drop_examples=0.0, drop_text=0.0)
     assert all(sample_episode(gallery, everyone, i).has_text for i in range(20))
-
-
-def test_options_name_the_choices_that_there_are():
-    assert list(EPISODE_CHOICES) == list(CHOICES)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,14 @@ Config = Mapping[str, Any]
 """A configuration with the names of diffusers."""
 
 
+def public_parts(
+    pipeline: str, transformer: Config, vae: Config, **index: Any
+) -> dict[str, Config]:
+    """Return the configurations of a public checkpoint, by part."""
+    index = {"_class_name": pipeline, **index}
+    return {"model_index": index, "transformer": transformer, "vae": vae}
+
+
 @dataclass(frozen=True)
 class PipelineBackbone:
     """The parts of a pipeline of diffusers, and its instructions."""

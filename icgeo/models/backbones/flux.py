@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icgeo.models.attention import AttentionContext, attention_kwargs
-from icgeo.models.backbones import ArchitectureSpec, Config, PipelineBackbone
+from icgeo.models.backbones import ArchitectureSpec, Config, PipelineBackbone, public_parts
 from icgeo.models.backbones.tiny import EXAMPLE_IMAGE, grid_ids, text_ids
 from icgeo.models.prompts import Embedding
 
@@ -132,10 +132,7 @@ def embed_klein(pipeline: Any, words: str) -> Embedding:
 
 
 def embed_dev(pipeline: Any, words: str) -> Embedding:
-    """Embed an instruction with FLUX.2 dev's system message, padded as the stock pipeline does.
-
-    Its tokenizer pads on the left, so the words come last on the axis of places.
-    """
+    """Embed an instruction with FLUX.2 dev's system message; its padding is on the left."""
     from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 
     messages = format_input([words], system_message=pipeline.system_message)
@@ -149,10 +146,7 @@ def embed_dev(pipeline: Any, words: str) -> Embedding:
 
 @dataclass(frozen=True)
 class KontextBackbone(FluxBackbone):
-    """FLUX.1 Kontext; references count on the first axis of places, as its one reference does.
-
-    A pooled embedding of the instruction, or of the empty one, is in its modulation.
-    """
+    """FLUX.1 Kontext; references count on the first axis, and a pooled embedding modulates."""
 
     guidance: float = 2.5
     layouts: ClassVar = ("panel", "references", "pair", "sheet")
@@ -193,10 +187,6 @@ def embed_kontext(pipeline: Any, words: str) -> Embedding:
     return {"encoder_hidden_states": text, "pooled_projections": pooled, "is_word": is_word[None]}
 
 
-def _patch(vae: Config) -> int:
-    return 2 ** len(vae.get("block_out_channels", range(4)))  # halvings, and latents two by two
-
-
 def _cost(config: Config, width: int) -> tuple[int, float]:
     blocks = int(config["num_layers"] + config["num_single_layers"])
     return blocks, (26.0 if "mlp_ratio" in config else 24.0) * width**2 * blocks
@@ -221,23 +211,13 @@ KONTEXT_12B = {"_class_name": "FluxTransformer2DModel", "guidance_embeds": True}
 
 
 VAE = {"_class_name": "AutoencoderKLFlux2"}
-KONTEXT_VAE = {
-    "_class_name": "AutoencoderKL",
+KONTEXT_VAE: dict[str, Any] = {
+    **{"_class_name": "AutoencoderKL", "layers_per_block": 2, "latent_channels": 16},
+    **{"use_quant_conv": False, "use_post_quant_conv": False},
     "block_out_channels": (128, 256, 512, 512),
     "down_block_types": 4 * ("DownEncoderBlock2D",),
     "up_block_types": 4 * ("UpDecoderBlock2D",),
-    "layers_per_block": 2,
-    "latent_channels": 16,
-    "use_quant_conv": False,
-    "use_post_quant_conv": False,
 }
-
-
-def _parts(
-    pipeline: str, transformer: Config, vae: Config = VAE, **index: Any
-) -> dict[str, Config]:
-    index = {"_class_name": pipeline, **index}
-    return {"model_index": index, "transformer": transformer, "vae": vae}
 
 
 KLEIN = ArchitectureSpec(
@@ -246,15 +226,17 @@ KLEIN = ArchitectureSpec(
     backbone=FluxBackbone,
     embed=embed_klein,
     targets=_TARGETS,
-    patch=_patch,
+    # halvings, and latents two by two
+    patch=lambda vae: 2 ** len(vae.get("block_out_channels", range(4))),
     codec=lambda vae: 6 * vae["block_out_channels"][0],
     cost=_cost,
     guidance_scale=4.0,
     references=4,
     public={
-        f"black-forest-labs/FLUX.2-klein-{name}": _parts(
+        f"black-forest-labs/FLUX.2-klein-{name}": public_parts(
             "Flux2KleinPipeline",
             KLEIN_4B if "4B" in name else KLEIN_9B,
+            VAE,
             is_distilled="base" not in name,
         )
         for name in ("4B", "base-4B", "9B", "base-9B")
@@ -266,7 +248,9 @@ KLEIN_KV = replace(
     loader="Flux2KleinPipeline",  # the other's attention processors would take the place of ours
     attention="joint",
     is_distilled=True,
-    public={"black-forest-labs/FLUX.2-klein-9b-kv": _parts("Flux2KleinKVPipeline", KLEIN_9B)},
+    public={
+        "black-forest-labs/FLUX.2-klein-9b-kv": public_parts("Flux2KleinKVPipeline", KLEIN_9B, VAE)
+    },
 )
 DEV_32B = flux2_sizes(8, 48, heads=48, text=15360) | {"guidance_embeds": True}
 DEV = replace(
@@ -276,7 +260,7 @@ DEV = replace(
     guidance_scale=1.0,
     embedded_guidance=4.0,
     references=6,
-    public={"black-forest-labs/FLUX.2-dev": _parts("Flux2Pipeline", DEV_32B)},
+    public={"black-forest-labs/FLUX.2-dev": public_parts("Flux2Pipeline", DEV_32B, VAE)},
 )
 KONTEXT = replace(
     KLEIN,
@@ -289,7 +273,7 @@ KONTEXT = replace(
     embedded_guidance=2.5,
     references=1,
     public={
-        "black-forest-labs/FLUX.1-Kontext-dev": _parts(
+        "black-forest-labs/FLUX.1-Kontext-dev": public_parts(
             "FluxKontextPipeline", KONTEXT_12B, KONTEXT_VAE
         )
     },

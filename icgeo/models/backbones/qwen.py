@@ -119,11 +119,7 @@ class QwenBackbone(PipelineBackbone):
     def read(
         self, pictures: Sequence[Picture], prefix: Prefix, words: str | None = None
     ) -> Reading:
-        """Read pictures behind those of a prefix, and then maybe words, by encoder and VAE.
-
-        Raises:
-            ValueError: pictures so small or large that the encoder would resize them.
-        """
+        """Read pictures, maybe words, behind a prefix; raise ValueError for other sizes."""
         pipeline, encoder = self.pipeline, self.pipeline.text_encoder
         images = [Image.fromarray(rearrange(x, "c h w -> h w c").cpu().numpy()) for x in pictures]
         seen = pipeline.processor.image_processor(images=images, return_tensors="pt")
@@ -317,11 +313,8 @@ QWEN_7B = {"_class_name": "QwenImage21Transformer2DModel"}
 QWEN_VL_8B = {
     "model_type": "qwen3_vl",
     "text_config": {
-        "hidden_size": 4096,
-        "intermediate_size": 12288,
-        "num_hidden_layers": 36,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
+        **{"hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36},
+        **{"num_attention_heads": 32, "num_key_value_heads": 8},
     },
     "vision_config": {"out_hidden_size": 4096},
 }

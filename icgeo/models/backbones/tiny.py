@@ -81,9 +81,8 @@ class PatchCodec(ModelMixin, ConfigMixin):
             Residual(2 * width),
         )
         cells = photo_size // 8
-        self.gather = nn.Linear(
-            2 * width * (cells // rows) * (cells // columns), photo_channels, bias=False
-        )
+        seen = 2 * width * (cells // rows) * (cells // columns)
+        self.gather = nn.Linear(seen, photo_channels, bias=False)
         word_channels = 8 * width
         self.words = nn.Sequential(
             nn.GroupNorm(1, 2 * width), nn.Conv2d(2 * width, word_channels, 1), nn.GELU()
@@ -116,10 +115,7 @@ class PatchCodec(ModelMixin, ConfigMixin):
     def _around_columns(
         self, latents: Float[Tensor, "*batch tokens channels"]
     ) -> Float[Tensor, "*batch columns latents"]:
-        """Return all latents as each column of patches sees them: itself, then those to the east.
-
-        A map of the world has no first column, so one decoder serves all.
-        """
+        """Return latents as each column of patches sees them: itself, then those to the east."""
         grid = rearrange(latents, "... (r s) c -> ... s r c", r=self.config.rows)
         turned = [grid.roll(-column, -3) for column in range(self.config.columns)]
         return torch.stack(turned, dim=-4).flatten(-3)
@@ -297,10 +293,7 @@ class TinyBackbone(nn.Module):
         *,
         joint: bool = False,
     ) -> KVCache:
-        """Keep the keys and values of pairs of photo features and map latents, group by group.
-
-        Each pair is a sequence; if `joint`, all pairs of a group are one.
-        """
+        """Keep the keys and values of pairs, each a sequence, or if `joint` all of a group."""
         cache = KVCache()
         if photos.shape[1]:
             pairs = torch.cat((photos, latents.to(photos.dtype)), dim=-1)
@@ -309,9 +302,8 @@ class TinyBackbone(nn.Module):
             no_text = self.prompts[:1, :0].to(photos.dtype).expand(len(photos), -1, -1)
             ids = self._example_ids(pairs.shape[2])
             t = pairs.new_zeros(pairs.shape[:2])
-            self._forward(
-                pairs, t, no_text, ids=ids, attention_context=AttentionContext(cache=cache)
-            )
+            context = AttentionContext(cache=cache)
+            self._forward(pairs, t, no_text, ids=ids, attention_context=context)
         return cache
 
     def place_examples(

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from icgeo.models.backbones import ArchitectureSpec, Config, PipelineBackbone
+from icgeo.models.backbones import ArchitectureSpec, Config, PipelineBackbone, public_parts
 from icgeo.models.hub import LoadError
 from icgeo.models.prompts import Embedding
 
@@ -109,38 +109,14 @@ def _cost(config: Config, width: int) -> tuple[int, float]:
     return blocks, blocks * width * (12.0 * width + 4 * config["ffn_dim"])
 
 
-def _parts(pipeline: str, transformer: Config, vae: Config, **index: Any) -> dict[str, Config]:
-    vae = {"_class_name": "AutoencoderKLWan", **vae}
-    index = {"_class_name": pipeline, **index}
-    return {"model_index": index, "transformer": transformer, "vae": vae}
-
-
 VACE_14B: dict[str, Any] = {"_class_name": "WanVACETransformer3DModel"}
-VACE_1_3B = {
-    **VACE_14B,
-    "num_layers": 30,
-    "num_attention_heads": 12,
-    "ffn_dim": 8960,
-    "vace_layers": [*range(0, 30, 2)],
-}
-TI2V_5B = {
-    "_class_name": "WanTransformer3DModel",
-    "num_layers": 30,
-    "num_attention_heads": 24,
-    "ffn_dim": 14336,
-    "in_channels": 48,
-    "out_channels": 48,
-}
-TI2V_VAE = {
-    "base_dim": 160,
-    "decoder_base_dim": 256,
-    "z_dim": 48,
-    "is_residual": True,
-    "in_channels": 12,
-    "out_channels": 12,
-    "patch_size": 2,
-    "scale_factor_spatial": 16,
-}
+VACE_1_3B = VACE_14B | {"num_layers": 30, "num_attention_heads": 12, "ffn_dim": 8960}
+VACE_1_3B |= {"vace_layers": [*range(0, 30, 2)]}
+TI2V_5B = {"_class_name": "WanTransformer3DModel", "num_layers": 30, "num_attention_heads": 24}
+TI2V_5B |= {"ffn_dim": 14336, "in_channels": 48, "out_channels": 48}
+VAE: dict[str, Any] = {"_class_name": "AutoencoderKLWan"}
+TI2V_VAE = VAE | {"base_dim": 160, "decoder_base_dim": 256, "z_dim": 48, "is_residual": True}
+TI2V_VAE |= {"in_channels": 12, "out_channels": 12, "patch_size": 2, "scale_factor_spatial": 16}
 VACE = ArchitectureSpec(
     transformer="WanVACETransformer3DModel",
     pipelines=("WanVACEPipeline",),
@@ -153,8 +129,8 @@ VACE = ArchitectureSpec(
     check=_check,
     guidance_scale=5.0,
     public={
-        "Wan-AI/Wan2.1-VACE-1.3B-diffusers": _parts("WanVACEPipeline", VACE_1_3B, {}),
-        "Wan-AI/Wan2.1-VACE-14B-diffusers": _parts("WanVACEPipeline", VACE_14B, {}),
+        "Wan-AI/Wan2.1-VACE-1.3B-diffusers": public_parts("WanVACEPipeline", VACE_1_3B, VAE),
+        "Wan-AI/Wan2.1-VACE-14B-diffusers": public_parts("WanVACEPipeline", VACE_14B, VAE),
     },
 )
 TI2V = replace(
@@ -163,7 +139,7 @@ TI2V = replace(
     pipelines=("WanPipeline", "WanImageToVideoPipeline"),
     codec=lambda vae: 21.4 * (vae["decoder_base_dim"] or vae["base_dim"]),
     public={
-        "Wan-AI/Wan2.2-TI2V-5B-Diffusers": _parts(
+        "Wan-AI/Wan2.2-TI2V-5B-Diffusers": public_parts(
             "WanPipeline", TI2V_5B, TI2V_VAE, expand_timesteps=True
         )
     },

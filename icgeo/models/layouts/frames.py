@@ -39,6 +39,14 @@ class Frames(Layout):
         frames = 2 * shots + 2 + self.shows_evidence(shots)
         return channels, frames, style.height // scale, style.width // scale
 
+    def token_rows(self, tensors: Kept, shots: int, queries: Shown) -> dict[str, Tensor]:
+        """Return which tokens are whose, frame by frame."""
+        _, frames, height, width = self.latent_shape(shots)
+        _, down, across = self.backbone.transformer.config.patch_size
+        index = torch.arange(frames * (height // down) * (width // across)).reshape(frames, -1)
+        photo = 2 * shots
+        return {"map": index[-1], "photo": index[photo], "example": index[:photo].flatten()}
+
     def answer(self, latents: Tensor, shots: int) -> Tensor:
         """Cut the map out of what is drawn: the last frame."""
         return latents[..., -1:, :, :]

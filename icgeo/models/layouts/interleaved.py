@@ -18,9 +18,7 @@ from icgeo.models.layouts.layout import AnyPhotos, Kept, Layout, Maps, Photos, P
 from icgeo.models.prompts import instruction
 
 
-def in_bytes(
-    images: Float[Tensor, "*images 3 height width"],
-) -> UInt8[Tensor, "*images 3 height width"]:
+def in_bytes(images: Float[Tensor, "*images 3 h w"]) -> UInt8[Tensor, "*images 3 h w"]:
     """Round images to 8 bits, as pictures for a stock pipeline are."""
     return (255 * images).round().clamp(0, 255).to(torch.uint8)
 

@@ -77,6 +77,10 @@ class Layout:
         """Return the number of reference images that a query is shown with so many examples."""
         return 1
 
+    def token_rows(self, tensors: Kept, shots: int, queries: Tensor) -> dict[str, Tensor]:
+        """Return which tokens of a query's sequence are of its map, its photo and the examples."""
+        return {"map": torch.arange(math.prod(self.grid(shots)))}
+
     def shows_evidence(self, shots: int) -> bool:
         """Return whether a query with so many examples is shown a map of evidence."""
         return shots > 0 and bool(self.settings.shows_evidence)

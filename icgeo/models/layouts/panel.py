@@ -40,14 +40,6 @@ def panel_rows(photos: AnyPhotos, drawn: Maps) -> Float[Tensor, "maps 3 height r
     return torch.cat((shown, drawn.to(shown)), dim=-1)
 
 
-def panels(
-    rows: Float[Tensor, "shots 3 height width"], last: Float[Tensor, "queries 3 height width"]
-) -> Float[Tensor, "queries 3 panel_height width"]:
-    """Stack the same rows over each of the last ones."""
-    top = rearrange(rows, "k c h w -> c (k h) w").expand(len(last), -1, -1, -1)
-    return torch.cat((top, last), dim=-2)
-
-
 def panel_grid(settings: Settings, shots: int, *, patch: int) -> tuple[int, int]:
     """Return the rows and columns of tokens of a panel: of the trained area at most."""
     aspect = settings.style.width / settings.style.height
@@ -72,6 +64,18 @@ class Panel(Layout):
         """Return the rows and columns of the tokens of a panel."""
         return panel_grid(self.settings, shots, patch=self.backbone.patch)
 
+    def token_rows(self, tensors: Kept, shots: int, queries: Tokens) -> dict[str, Tensor]:
+        """Return which tokens are whose: the panel to draw, and behind it the one that is shown."""
+        all_rows, columns = self.grid(shots)
+        rows, count = all_rows // (shots + 1), all_rows * columns
+        index = torch.arange(count)
+        shown = rearrange(index[-rows * columns :], "(r s) -> r s", r=rows)[:, :rows] + count
+        return {
+            "map": self.answer(index[:, None].float(), shots).flatten().long(),
+            "photo": shown.flatten(),
+            "example": index[: -rows * columns] + count,
+        }
+
     def answer(self, latents: Float[Tensor, "*batch tokens channels"], shots: int) -> Tensor:
         """Cut the map out of what is drawn: right in the last row of the panel."""
         all_rows, columns = self.grid(shots)
@@ -93,7 +97,9 @@ class Panel(Layout):
         queries = panel_rows(photos, drawn)
         rows = tensors.get("rows", queries[:0])
         height, width = (self.backbone.patch * side for side in self.grid(len(rows)))
-        return self.backbone.encode(scaled(panels(rows, queries), height, width))
+        top = rearrange(rows, "k c h w -> c (k h) w").expand(len(queries), -1, -1, -1)
+        panels = torch.cat((top, queries), dim=-2)
+        return self.backbone.encode(scaled(panels, height, width))
 
     def read_maps(self, latents: Tokens, shots: int) -> Maps:
         """Decode panels, and cut out the last maps."""

@@ -1,10 +1,12 @@
-"""Pairs as reference images: each photo and each map is an image of its own.
+"""Pairs as reference images: photo and map are images of their own, or one picture, map first.
 
-They stand in the order of stock pipelines: photo, map, photo, map, ..., the query's photo. So the
+Images stand in the order of stock pipelines: photo, map, photo, map, ..., the query's photo. So the
 mode `full` computes what `Flux2KleinPipeline` computes for the same images. Photos may have any
 shapes; what is kept of a pair then has as many tokens as it needs, padded to those of the longest.
+In pictures a place has the row and column of the map to draw, and the query's map is blank.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from icgeo.maps.drawing import base_image
 from icgeo.models.attention import AttentionContext, KVCache, install
 from icgeo.models.backbones.flux import FluxBackbone, Ids
 from icgeo.models.layouts.layout import (
@@ -26,6 +29,7 @@ from icgeo.models.layouts.layout import (
     Predict,
     Tokens,
     exactly,
+    framed,
     in_one_sequence,
 )
 from icgeo.models.prompts import Embedding
@@ -69,11 +73,18 @@ class References(Layout):
         """Return the number of images of a query: its photo, and maybe a map of evidence."""
         return 1 + self.shows_evidence(shots)
 
-    def ids(self, images: Sequence[Size], *, first: int) -> Ids:
-        """Return the places of the tokens of images, numbered from `first`.
+    def token_rows(self, tensors: Kept, shots: int, queries: Queries) -> dict[str, Tensor]:
+        """Return which tokens are whose; but in `full`, the photo's are in a pass of their own."""
+        drawn = math.prod(self.grid(shots))
+        photo = torch.arange(math.prod(queries.shape[1:3]))
+        if self.settings.attention != "full":
+            return {"map": torch.arange(drawn), "photo": photo}
+        count = sum(self.lengths(tensors["grids"])) if shots else 0
+        examples = torch.arange(count) + drawn
+        return {"map": torch.arange(drawn), "photo": photo + drawn + count, "example": examples}
 
-        The map to draw is image 0, those of examples count from 1, and the query's comes last.
-        """
+    def ids(self, images: Sequence[Size], *, first: int) -> Ids:
+        """Return the places of tokens of images, from `first` on; the map to draw is image 0."""
         numbered = enumerate(images, first)
         return torch.cat([self.backbone.ids(number, *size) for number, size in numbered])
 
@@ -123,17 +134,15 @@ class References(Layout):
             tokens = pairs[rows, : self.lengths(shape)[0]]
             units = rearrange(tokens, "(u r) n c -> u (r n) c", r=len(shape))
             kept = self._cached(units, self.images(shape))
-            split = {
-                n: rearrange(x, "u (r n) ... -> (u r) n ...", r=len(shape)) for n, x in kept.items()
-            }
-            numbers, parts = numbers + rows, [*parts, split]
+            split = "u (r n) ... -> (u r) n ..."
+            kept = {name: rearrange(x, split, r=len(shape)) for name, x in kept.items()}
+            numbers, parts = numbers + rows, [*parts, kept]
         if len(parts) == 1:  # in order, and not copied
             return parts[0]
         order = torch.tensor(numbers).argsort().tolist()
         rows_of = {name: [row for part in parts for row in part[name]] for name in parts[0]}
-        return {
-            n: pad_sequence([x[i] for i in order], batch_first=True) for n, x in rows_of.items()
-        }
+        rows_of = {n: [x[i] for i in order] for n, x in rows_of.items()}
+        return {n: pad_sequence(x, batch_first=True) for n, x in rows_of.items()}
 
     def encode_queries(self, tensors: Kept, photos: Photos) -> Queries:
         """Encode query photos, all of one shape."""
@@ -184,14 +193,12 @@ class References(Layout):
         context = AttentionContext(examples, photo_cache)
         backbone.forward(own, 0.0, ids, attention_context=context)
         photos = photo_cache.rotated(place(ids), groups=len(queries))
-        attention_context = AttentionContext((*examples, photos))
+        seen = AttentionContext((*examples, photos))
         map_ids = self.ids([self.grid(0)], first=0)
 
         def predict(x: Tensor, t: float, text: Embedding) -> Tensor:
             tokens = rearrange(x, "q s n c -> (q s) n c").to(queries.dtype)
-            velocity = backbone.forward(
-                tokens, t, map_ids, text=text, attention_context=attention_context
-            )
+            velocity = backbone.forward(tokens, t, map_ids, text=text, attention_context=seen)
             return exactly(rearrange(velocity, "(q s) n c -> q s n c", q=len(x)))
 
         return predict
@@ -214,25 +221,18 @@ class References(Layout):
         visible: Bool[Tensor, "episodes views views"],
         prompts: Sequence[str],
     ) -> Float[Tensor, "episodes views map_tokens channels"]:
-        """Return the velocity of all maps of episodes, each given the pairs that it may see.
-
-        `shown` is what `keep` takes of them beside photos.
-        """
-        episodes = zip(photos, shown, noisy, t[:, 0].tolist(), visible, prompts, strict=True)
-        return torch.stack([self._episode(*parts) for parts in episodes])
-
-    def _episode(
-        self, photos: Tensor, shown: Tensor, noisy: Tensor, t: float, visible: Tensor, prompt: str
-    ) -> Tensor:
-        sees = visible.any(dim=1)  # those without examples are told otherwise, in another pass
-        tensors = self.keep(photos, shown) if sees.any() else {}
+        """Return the velocity of all maps of episodes, each given pairs that it may see."""
         velocity = torch.zeros(noisy.shape, device=noisy.device)
-        for rows, count in ((sees, len(photos)), (~sees, 0)):
-            if rows.any():
-                seen = visible[rows] if count else None
-                predict = self.sharing(tensors if count else {}, count, photos[rows], visible=seen)
-                text = self.text(prompt, count)
-                velocity[rows] = predict(noisy[rows][:, None], t, text)[:, 0]
+        for number, prompt in enumerate(prompts):
+            own, seen = photos[number], visible[number]
+            sees = seen.any(dim=1)  # those without examples are told otherwise, in another pass
+            tensors = self.keep(own, shown[number]) if sees.any() else {}
+            for rows, kept, count in ((sees, tensors, len(own)), (~sees, {}, 0)):
+                if rows.any():
+                    among = seen[rows] if count else None
+                    predict = self.sharing(kept, count, own[rows], visible=among)
+                    latents, text = noisy[number, rows][:, None], self.text(prompt, count)
+                    velocity[number, rows] = predict(latents, t[number, 0].item(), text)[:, 0]
         return velocity
 
 
@@ -244,3 +244,70 @@ def in_a_row(
         return examples.flatten(0, 1)[None]
     rows = zip(examples, lengths, strict=True)
     return torch.cat([tokens[:length] for tokens, length in rows])[None]
+
+
+@dataclass(frozen=True)
+class Pair(References):
+    """The layout `pair`, in any mode of attention; photos stand in squares as high as maps."""
+
+    def images(self, grids: Grids) -> list[Size]:
+        """Return the sizes of the pictures of examples, in order."""
+        parts = [part for part in grids.split(self.unit) if len(part)]
+        return [(int(part[:, 0].sum()), int(part[0, 1])) for part in parts]
+
+    def lengths(self, grids: Grids) -> list[int]:
+        """Return the number of tokens of each example."""
+        return grids.prod(dim=1).tolist()
+
+    def encode_examples(self, photos: AnyPhotos, drawn: Maps) -> tuple[Pairs, Grids]:
+        """Encode the pictures of examples; a token holds parts of one pair alone."""
+        sheets = [
+            rearrange(rows, "k c h w -> 1 c (k h) w")
+            for rows in pictures(photos, drawn).split(self.unit)
+        ]
+        tokens = torch.cat([self.backbone.encode(sheet)[0] for sheet in sheets])
+        rows = self.grid(0)[0]
+        pairs = tokens.unflatten(0, (len(drawn), -1))
+        return pairs, torch.tensor([[rows, pairs.shape[1] // rows]] * len(pairs))
+
+    def encode_apart(self, photos: Photos, drawn: Maps) -> Kept:
+        """Encode pairs once for training, `pairs` as examples too."""
+        pairs, _ = self.encode_examples(photos, drawn)
+        return {**super().encode_apart(photos, drawn), "pairs": pairs}
+
+    def keep(self, photos: Queries, drawn: Pairs) -> Kept:
+        """Keep pictures, or their keys and values; `photos` tell the size alone. Differentiable."""
+        return self._keep(drawn, torch.tensor([photos.shape[1:3]] * len(photos)))
+
+    def own_images(self, shots: int) -> int:
+        """Return 1: evidence is drawn on the map beside the photo."""
+        return 1
+
+    def own_tokens(self, tensors: Kept, queries: Queries) -> tuple[Tokens, list[Size]]:
+        """Return the tokens and size of the pictures of queries."""
+        return super().own_tokens({}, queries)
+
+    def encode_queries(self, tensors: Kept, photos: Photos) -> Queries:
+        """Encode query photos beside maps that are blank, or show evidence."""
+        blank = base_image(self.settings.style).expand(len(photos), -1, -1, -1)
+        return super().encode_queries(tensors, pictures(photos, tensors.get("evidence", blank)))
+
+
+@dataclass(frozen=True)
+class Sheet(Pair):
+    """The layout `sheet`: as many pairs on a picture as the trained area holds, one a row."""
+
+    encodes_apart: ClassVar = False
+
+    @property
+    def unit(self) -> int:
+        """Return how many pairs are on a sheet; the last one may have fewer."""
+        style = self.settings.style
+        return max(1, self.settings.trained_area // (style.height * (style.height + style.width)))
+
+
+def pictures(photos: AnyPhotos, drawn: Maps) -> Float[Tensor, "maps 3 height pair_width"]:
+    """Set the photo of each map to the right of it."""
+    height = drawn.shape[-2]
+    shown = framed(photos, height, height)
+    return torch.cat((drawn.to(shown), shown), dim=-1)

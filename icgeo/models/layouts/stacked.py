@@ -43,6 +43,12 @@ class Stacked(Layout):
         """Return how far that grid leans to the noise."""
         return self.backbone.shift
 
+    def token_rows(self, tensors: Kept, shots: int, queries: Tensor) -> dict[str, Tensor]:
+        """Return which tokens are whose; each joins the same part of both photo and map."""
+        own = torch.arange(self.latent_shape(shots)[0])
+        count = shots * len(own) if "tokens" in tensors else 0
+        return {"map": own, "photo": own, "example": torch.arange(count) + len(own)}
+
     def text(self, prompt: str, shots: int) -> Float[Tensor, "1 length width"]:
         """Look up the embedding of a prompt; "" is no words at all."""
         prompts = self.backbone.prompts

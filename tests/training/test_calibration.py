@@ -3,7 +3,7 @@
 import torch
 from torch import Generator
 
-from icgeo.training.domain import fit_domain
+from icgeo.training.calibration import fit_domain
 
 
 def test_the_rule_finds_what_differs_with_as_few_false_alarms_as_asked() -> None:
