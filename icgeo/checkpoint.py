@@ -49,8 +49,10 @@ def save(
 
     `options` are the fields of the locator, `photos` its examples as the model sees them. `base` is
     a hub id to name in place of a local folder's weights, which are copied otherwise; the card
-    states the `licence`. Raise UsageError for a folder that holds something, or a model or an
-    option that cannot be saved.
+    states the `licence`.
+
+    Raises:
+        UsageError: a folder that holds something, or a model or an option that cannot be saved.
     """
     select, evidence, source = (options[name] for name in ("select", "evidence", "map"))
     if not isinstance(select, str):
@@ -141,8 +143,11 @@ def read(source: str | Path, **options: Any) -> tuple[MapModel, dict[str, Any]]:
     """Read a locator from a folder, or from the hub: its model, and its other fields.
 
     `options` are fields of `Geolocator` in place of those saved; `revision` and `local_files_only`
-    are of the hub id. Raise LoadError for no such locator, or a model that cannot be loaded;
-    UsageError if its map is another one now, or gone.
+    are of the hub id.
+
+    Raises:
+        LoadError: no such locator, or a model that cannot be loaded.
+        UsageError: its map is another one now, or gone.
     """
     revision = options.pop("revision", None)
     settings = {name: options.pop(name) for name in ("style", *SETTINGS) if name in options}

@@ -160,7 +160,11 @@ class Geolocator(LocateOptions, LoadOptions):
 
     @cached_property
     def map_views(self) -> MapViews | None:
-        """The views of the map, cut once; None without one. Raise UsageError for no such map."""
+        """The views of the map that stand beside the examples, cut once; None without a map.
+
+        Raises:
+            UsageError: the map cannot be used.
+        """
         if self.map is None:
             return None
         return map_views(open_map(self.map), size=self.loaded.photo_size)
@@ -177,9 +181,14 @@ class Geolocator(LocateOptions, LoadOptions):
     def from_pretrained(cls, source: str | Path, **options: Any) -> "Geolocator":
         """Read a locator that `save_pretrained` wrote, from a folder or from the hub.
 
-        `options` are fields of `Geolocator` in place of those saved; `revision` (branch, tag or
-        commit) and `local_files_only` are of the hub id. Raise LoadError for no such locator, or a
-        model that cannot be loaded; UsageError if its map is another one now, or gone.
+        Args:
+            source: folder, or hub id.
+            **options: fields of `Geolocator` in place of those saved; `revision` (branch, tag or
+                commit) and `local_files_only` are of the hub id.
+
+        Raises:
+            LoadError: no such locator, or a model that cannot be loaded.
+            UsageError: its map is another one now, or gone.
         """
         model, options = checkpoint.read(source, **options)
         return cls(model, **options)
@@ -198,10 +207,15 @@ class Geolocator(LocateOptions, LoadOptions):
         in a file the path is kept, and what tells when it is another one. Examples
         are written as the model sees them: whoever gets the folder sees them too.
 
-        The folder is new, or empty. `examples` take the place of the locator's own; [] saves none.
-        `base` is the hub id of the same weights, to name in place of a copy, `licence` that of what
-        is saved. Raise PhotoError for an example that cannot be read, UsageError for a folder that
-        holds something, or a model that cannot be saved.
+        Args:
+            folder: new, or empty.
+            examples: in place of the locator's own; [] saves none.
+            base: the hub id of the same weights, to name in place of a copy.
+            licence: of what is saved.
+
+        Raises:
+            PhotoError: an example cannot be read.
+            UsageError: a folder that holds something, or a model that cannot be saved.
         """
         options = {"name": self.name, **fields_of(LocateOptions, self), "evidence": self.evidence}
         shown = self._drawer.pairs(self._examples(examples))
@@ -219,23 +233,31 @@ class Geolocator(LocateOptions, LoadOptions):
     ) -> str:
         """Put what `save_pretrained` writes on the hub (owner/name); return the address.
 
-        A new repository is private; `revision` is the branch to write to, None the main one. Raise
-        UsageError without access or network.
+        A new repository is private; `revision` is the branch to write to, None the main one.
+
+        Raises:
+            UsageError: no access, or no network.
         """
         with TemporaryDirectory() as folder:
             path = self.save_pretrained(Path(folder) / "locator", examples, **options)
             return upload(path, repository, private=private, revision=revision)
 
     def require_memory(self, shots: int) -> int:
-        """Return how many photos go through at a time, a batch at most; or raise LoadError."""
+        """Return how many photos go through at a time beside so many examples: a batch at most.
+
+        Raises:
+            LoadError: not even one fits, with what is needed, and what could be changed.
+        """
         return self._drawer.require_memory(shots)
 
     def context(self, examples: Examples) -> Context:
         """Encode examples, or find them among the contexts kept.
 
-        A file is the same as long as its path, time and size are. In the mode `causal` a context
-        that begins with the same examples is added to. Raise LoadError if they do not fit the
-        memory.
+        A file is the same as long as its path, time and size are.
+        In the mode `causal` a context that begins with the same examples is added to.
+
+        Raises:
+            LoadError: they do not fit the memory.
         """
         pairs = self._examples(examples)
         self.require_memory(len(pairs))
@@ -244,8 +266,10 @@ class Geolocator(LocateOptions, LoadOptions):
     def prepare(self, examples: Examples = None) -> None:
         """Encode examples now, so that the first photo does not wait; what is wrong is told now.
 
-        Raise LoadError if they do not fit the memory, or for no such features; PhotoError for an
-        example that cannot be read; UsageError for no such map.
+        Raises:
+            LoadError: they do not fit the memory, or no such features.
+            PhotoError: an example cannot be read.
+            UsageError: the map cannot be used.
         """
         if self.zooms:
             self._refuse_unused(examples)
@@ -282,7 +306,9 @@ class Geolocator(LocateOptions, LoadOptions):
     ) -> Int[Tensor, "photos shots"]:
         """Return which of the examples each photo is shown, by their numbers.
 
-        Raise PhotoError for a photo that cannot be read, ValueError for a wrong example.
+        Raises:
+            PhotoError: a photo cannot be read.
+            ValueError: an example is wrong.
         """
         return self._chooser.choose(as_photos(photos), self._bank_examples(examples))
 
@@ -344,7 +370,11 @@ class Geolocator(LocateOptions, LoadOptions):
 
     @cached_property
     def map_zoom(self) -> MapZoom:
-        """The map, indexed or read from disk; raise UsageError if it cannot be used."""
+        """The map, indexed to be searched; from disk, if it was before.
+
+        Raises:
+            UsageError: the map cannot be used, or a package is missing.
+        """
         if self.map is None:
             raise UsageError("expected a map to zoom on, got none; give map=, as map='blue-marble'")
         base_map = open_map(self.map)
@@ -387,9 +417,11 @@ class Geolocator(LocateOptions, LoadOptions):
         Where pairs are kept alone (`pairwise`, and no sheets) what a batch of queries is shown is
         encoded once, however many of them see it. In `causal` the examples that most queries see
         stand first, and such a beginning is encoded once. Elsewhere each set of examples is. With
-        `zoom=True` and no map each photo is then laid over what it was shown. Raise PhotoError for
-        a photo that cannot be read, ValueError for another number of photos than of choices, or a
-        number outside the bank.
+        `zoom=True` and no map each photo is then laid over what it was shown.
+
+        Raises:
+            PhotoError: a photo cannot be read.
+            ValueError: another number of photos than of choices, or a number outside the bank.
         """
         drawer = replace(self._drawer, callback_on_step_end=callback_on_step_end)
         predictions = drawer.locate_chosen(photos, bank, chosen)
@@ -441,8 +473,11 @@ class Geolocator(LocateOptions, LoadOptions):
         """Return what alike parts say of a photo, and its `count` cells that match best.
 
         Examples are numbered as they are given. None without examples, and where parts are not
-        compared: by the model, or with `matching=False`. Raise PhotoError for a photo that cannot
-        be read, ValueError for a wrong example.
+        compared: by the model, or with `matching=False`.
+
+        Raises:
+            PhotoError: a photo cannot be read.
+            ValueError: an example is wrong.
         """
         pairs = self._bank_examples(examples)
         if not (pairs and self.matching):
@@ -456,7 +491,9 @@ class Geolocator(LocateOptions, LoadOptions):
         """Return how likely each world is that the model knows by a prompt; less than 1 % is none.
 
         Examples decide: each world is judged by how well the model, told of it, places up to 32 of
-        them from none. The option `prompt` overrides; without examples it is the default. Raise
-        PhotoError for an example that cannot be read.
+        them from none. The option `prompt` overrides; without examples it is the default.
+
+        Raises:
+            PhotoError: an example cannot be read.
         """
         return self._drawer.judge(self._bank_examples(examples))

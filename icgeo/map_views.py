@@ -58,7 +58,11 @@ class MapViews:
         encoder: str,
         describe: Callable[[UInt8[Tensor, "views 3 size size"]], Float[Tensor, "views *_"]],
     ) -> Float[Tensor, "views *_"]:
-        """Return descriptors from disk, if the first view, described again, is still the same."""
+        """Return descriptors of the views, from disk where they were computed before.
+
+        `encoder` names what describes; the first view is described again, to see whether it is
+        still the same.
+        """
         size = self.images.shape[-1]
         for _ in range(2):
             key = (*_key(self.field_of_view_deg, size), encoder)
@@ -72,7 +76,10 @@ class MapViews:
 
 
 def even_grid(bounds: Bounds | None, spacing_deg: float) -> Float[Tensor, "views 2"]:
-    """Return centres of HEALPix cells at most so far apart, over the sphere or inside bounds."""
+    """Return centres at most so far apart, evenly over the sphere or inside of bounds.
+
+    They are those of HEALPix cells (Gorski et al. 2005), of the coarsest grid that is fine enough.
+    """
     nside = 2 ** max(0, math.ceil(math.log2(cell_side(1) / math.radians(spacing_deg)) - 1e-9))
     if bounds is None:
         return cell_lat_lon(torch.arange(12 * nside**2), nside)
@@ -107,7 +114,11 @@ def suited_field_of_view(base_map: BaseMap, size: int) -> float:
 
 
 def map_views(base_map: BaseMap, *, size: int, field_of_view_deg: float | None = None) -> MapViews:
-    """Cut north-up views from all of a map, or read them; raise UsageError without any data."""
+    """Cut north-up views of `size` pixels from all of a map, overlapping, or find them on disk.
+
+    Raises:
+        UsageError: the map has no data anywhere.
+    """
     field = field_of_view_deg or suited_field_of_view(base_map, size)
 
     def cut() -> dict[str, Tensor]:

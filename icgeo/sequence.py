@@ -20,7 +20,13 @@ def in_sequence(
     temperature: float,
     point: str,
 ) -> SequencePrediction:
-    """Locate each frame given all others, and the whole, as `Geolocator.locate_sequence`."""
+    """Locate each frame given all others, and the whole; see `icgeo.Geolocator.locate_sequence`.
+
+    `temperature` is that of `icgeo.travel.smooth`, and `point` one of `icgeo.drawing.POINTS`.
+
+    Raises:
+        ValueError: frames out of order, or other numbers of them and of times.
+    """
     start = time.perf_counter()
     densities = [frame.density for frame in alone]
     if speed_kmh != math.inf:
@@ -48,7 +54,13 @@ def in_sequence(
 def frame_times(
     seconds: float | Sequence[float] | None, count: int, speed_kmh: float
 ) -> Sequence[float]:
-    """Return the times of `count` frames, given or by their gap; raise ValueError if unknown."""
+    """Return the times of `count` frames, given as such or as the gap between two.
+
+    Any will do where frames are at one place (a speed of 0) or anywhere (inf).
+
+    Raises:
+        ValueError: no frames, or a limit without times.
+    """
     if not count:
         raise ValueError("expected at least one frame, got none")
     if seconds is None and 0 < speed_kmh < math.inf:

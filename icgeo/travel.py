@@ -42,12 +42,14 @@ def smooth(
 ) -> list[Density]:
     """Compute where each frame of a sequence was taken, given all of its frames.
 
-    Forward-backward smoothing (Rabiner 1989, eqs. 19-20, 24-25 and 27) of densities to the power
-    1 / `temperature`, above 1 for frames that are wrong together. Between two frames the traveller
-    goes to any place within reach, or stays. Speed 0 means one place; at infinity each frame stays
-    as it is, tempered. `seconds` count from any moment. Raise ValueError for no density,
-    other numbers of times, times out of order, a speed below 0, several nside, or densities that
-    contradict each other.
+    Forward-backward smoothing (Rabiner 1989, eqs. 19-20, 24-25 and 27) with likelihoods
+    `density ** (1 / temperature)`. Between two frames the traveller goes to any place within reach,
+    or stays. Speed 0 means one place; at infinity each frame stays as it is, tempered (above 1 for
+    frames that are wrong together). `seconds` count from any moment.
+
+    Raises:
+        ValueError: no density, other numbers of times, times out of order, a speed below 0, several
+            nside, or densities that contradict each other.
     """
     reaches = _reaches(seconds, len(densities), speed_kmh)
     if len(nsides := {density.nside for density in densities}) > 1:

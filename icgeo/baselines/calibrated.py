@@ -45,7 +45,10 @@ class Calibrated:
 def fit_levels(
     runs: Sequence[tuple[Locator, Any]], shots: Sequence[int]
 ) -> dict[int, tuple[float, float]]:
-    """Return temperature and uniform share by shots, likeliest for (locator, episode) pairs."""
+    """Return temperature and uniform share under which episodes are likeliest, for each shots.
+
+    `runs` are the locator of each episode and the episode, an `icgeo.evaluation.Episode`.
+    """
     levels = {}
     temperature = torch.tensor(TEMPERATURES, dtype=torch.float64)[:, None]
     uniform = torch.tensor(UNIFORM, dtype=torch.float64)[:, None, None]

@@ -102,7 +102,10 @@ class MeanOfExamples:
 
 @dataclass(frozen=True, eq=False)
 class NearestOracle:
-    """Answers with the example nearest on the ground: no way that answers with one is closer."""
+    """Answers with the example nearest on the ground, for it knows where the photos were taken.
+
+    No locator that always answers with one of the examples is closer.
+    """
 
     truth: Float[Tensor, "queries 2"]
     """Locations of the photos that it will be asked for, in their order."""
@@ -113,7 +116,11 @@ class NearestOracle:
     name: ClassVar[str] = "nearest oracle"
 
     def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
-        """Locate each photo at an example; raise ValueError for another number of photos."""
+        """Locate each photo at one of the examples.
+
+        Raises:
+            ValueError: another number of photos than of known locations.
+        """
         if len(photos) != len(self.truth):
             raise ValueError(
                 f"expected the {len(self.truth)} photos whose places the oracle knows, "

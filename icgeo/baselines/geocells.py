@@ -66,7 +66,9 @@ class S2Cells:
         """Split the six faces until no cell has more photos (Weyand et al. 2016, section 3).
 
         Cells that have fewer than `drop_below` are dropped; with 0 the cells cover the sphere.
-        Raise ValueError if every cell is dropped.
+
+        Raises:
+            ValueError: every cell is dropped.
         """
         faces = np.arange(6, dtype=np.uint64) << np.uint64(61)
         current = faces | np.uint64(1 << 60)

@@ -76,7 +76,11 @@ class LocationEncoder(nn.Module):
 
     @classmethod
     def pretrained(cls) -> "LocationEncoder":
-        """Load the weights of the package `geoclip` (MIT); raise UsageError without it."""
+        """Load the weights that the package `geoclip` brings (MIT), without importing it.
+
+        Raises:
+            UsageError: the package is missing.
+        """
         encoder = cls()
         published = torch.load(package_file(WEIGHTS), map_location="cpu", weights_only=True)
         encoder.load_state_dict({_own_name(name): value for name, value in published.items()})
@@ -105,7 +109,10 @@ def _own_name(published: str) -> str:
 
 
 def package_file(path: str) -> Path:
-    """Return a file of the package `geoclip`, whose import would need torchvision."""
+    """Return where a file of the installed package `geoclip` lies.
+
+    It cannot be imported where torchvision is missing, of which its files know nothing.
+    """
     try:
         files = metadata.distribution("geoclip").files or []
         return Path(str(next(file for file in files if str(file) == path).locate()))
@@ -257,7 +264,11 @@ class GeoClip(nn.Module):
 
 
 def image_encoder() -> nn.Sequential:
-    """Load GeoCLIP's own layers behind CLIP ViT-L/14; raise UsageError without its package."""
+    """Load GeoCLIP's own layers behind CLIP ViT-L/14: its image features, 768, to embeddings.
+
+    Raises:
+        UsageError: the package is missing.
+    """
     layers = nn.Sequential(nn.Linear(768, 768), nn.ReLU(), nn.Linear(768, EMBEDDED))
     path = package_file(WEIGHTS.replace("location_encoder", "image_encoder_mlp"))
     layers.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

@@ -165,7 +165,11 @@ class LanguageLocator:
         return Cost(len(questions), len(questions) - len(left), sent, got, usd)
 
     def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
-        """Locate photos by hypotheses, or the prior; raise UsageError beyond the budget."""
+        """Locate photos by the heaviest hypotheses; one without an answer has the prior.
+
+        Raises:
+            UsageError: it may cost more than the budget, or the model cannot be asked at all.
+        """
         if not photos:
             return []
         self._check_budget(self.cost(photos, examples))

@@ -231,7 +231,11 @@ class TransformersModel:
         revision: str | None = None,
         local_files_only: bool = False,
     ) -> "TransformersModel":
-        """Load a model by folder or hub id, without code of its own; raise LoadError without it."""
+        """Load a model by its folder or hub id, from safetensors and without code of its own.
+
+        Raises:
+            LoadError: no such model, or one that is not asked in turns of text and images.
+        """
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         require_device(device)

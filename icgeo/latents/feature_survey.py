@@ -66,10 +66,17 @@ def survey_features(
     permutations: int = 999,
     **how: Any,
 ) -> FeatureSurvey:
-    """Train autoencoders on some rows, and look at the features in others, `judged`, with places.
+    """Train autoencoders on some rows, and look at the features in others, with places.
 
-    `features`, `top_k` and `how` are as `sparse.train` takes them; all but the first of the `seeds`
-    are for the stability alone, and `permutations` of places are for the tests.
+    Args:
+        training: gives the batches to train on.
+        judged: gives those to look at, best of other photos.
+        lat_lon: places of the rows judged, in degrees.
+        features: of each autoencoder.
+        top_k: features that explain a row, at most.
+        seeds: autoencoders to train; from the second on for the stability alone.
+        permutations: of places, for the tests.
+        **how: `passes`, `learning_rate` and `device` of `sparse.train`.
     """
     trained = [
         sparse.train(training, features=features, top_k=top_k, seed=seed, **how)

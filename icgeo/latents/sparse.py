@@ -45,8 +45,10 @@ def overcomplete_sae() -> ModuleType:
     The package's own `__init__` also imports backbones and plots, which need torchvision and an old
     matplotlib. An empty package stands for it in `sys.modules` while its part is imported, and then
     all is as before: who imports overcomplete later gets the whole. Nothing pretends to be
-    torchvision, for which transformers would look. Raise UsageError if overcomplete is not
-    installed, or lacks what it needs.
+    torchvision, for which transformers would look.
+
+    Raises:
+        UsageError: overcomplete is not installed, or lacks what it needs.
     """
     if sys.modules.get("overcomplete"):
         return import_module("overcomplete.sae")
@@ -190,9 +192,17 @@ def train(
 ) -> SparseAutoencoder:
     """Train a TopK autoencoder on streamed activations; the same seed gives the same one.
 
-    All batches but the last have one size, that of a step of Adam, whose `learning_rate` falls to 0
-    along a cosine. At most `top_k` features explain a row; another pass finds mean and scale. Raise
-    ValueError for no row, rows that are all the same or not finite, or top_k above features.
+    Args:
+        stream: gives the batches of one pass; all but the last have one size, that of a step.
+        features: how many to learn.
+        top_k: features that explain a row, at most.
+        passes: over all rows, after one that finds their mean and scale.
+        learning_rate: of Adam at the start; it falls to 0 along a cosine.
+        seed: of first weights and of the order of rows.
+        device: on which to train; the result is on the CPU.
+
+    Raises:
+        ValueError: no row, rows that are all the same or not finite, or top_k above features.
     """
     if not 1 <= top_k <= features:
         raise ValueError(f"expected top_k from 1 to features={features}, got {top_k}")
@@ -274,7 +284,10 @@ def encode_all(autoencoder: SparseAutoencoder, stream: Stream) -> Any:
 def matched_cosines(
     first: Float[Tensor, "features channels"], second: Float[Tensor, "others channels"]
 ) -> Float[np.ndarray, " matched"]:
-    """Return the cosines of directions matched one to one, of the largest sum."""
+    """Return the cosine of each direction with its partner: one to one, of the largest sum.
+
+    There are as many pairs as there are directions in the smaller set.
+    """
     first, second = (
         some / reduce(some.square(), "f c -> f 1", "sum").sqrt().clamp(min=1e-12)
         for some in (first.double(), second.double())
@@ -284,7 +297,10 @@ def matched_cosines(
 
 
 def stability(atoms: Sequence[Float[Tensor, "_features channels"]]) -> float:
-    """Return the mean cosine of matched atoms, dead ones left out, over pairs of autoencoders."""
+    """Return the mean cosine of matched features over all pairs of autoencoders.
+
+    Give the atoms of those trained from different seeds on the same rows, without dead features.
+    """
     if len(atoms) < 2:
         raise ValueError(f"expected the atoms of at least 2 autoencoders, got {len(atoms)}")
     pairs = [matched_cosines(one, other).mean() for one, other in combinations(atoms, 2)]

@@ -96,10 +96,15 @@ def changes(
     strength: float = 1.0,
     generator: Generator,
 ) -> list[Changed]:
-    """Return all changes of photos towards the place of another photo each, by number.
+    """Return all changes of photos towards the place of another photo each, their partner.
 
-    `here` is where their maps are read, `directions` are of other photos, and `strength` is how far
-    along them, as a multiple of the way to the partner's place.
+    Args:
+        x: activations of the photos.
+        here: where their maps are read.
+        partner: the number of each photo's partner.
+        directions: a probe that was fitted on other photos.
+        strength: how far along the probe, as a multiple of the way to the partner's place.
+        generator: draws random directions and pairs of photos.
     """
     x, other = x.double(), x.double()[partner]
     way = here[partner] - here
@@ -154,11 +159,13 @@ def steer(
     `edit` is the block, the time, and the strength of the change. All photos begin with the same
     noise, which what is exchanged would else carry over; fit `directions` on such activations.
     Their goal is where the map of another photo is, their partner, or where the first of two
-    features is; the second is its control. Return a row for each photo and change ("none" is
-    before), with the columns change, against, photo, lat, lon (of the map, NaN if it is illegible),
-    goal_lat, goal_lon, moved_km, nearer_km (to the goal), cosine (of the way moved with the way
-    there), nll_truth and nll_goal (of the true places of the photo and of its partner, or of the
-    feature, in nats per steradian).
+    features is; the second is its control.
+
+    Returns:
+        a row for each photo and change ("none" is before), with the columns change, against, photo,
+        lat, lon (of the map, NaN if it is illegible), goal_lat, goal_lon, moved_km, nearer_km (to
+        the goal), cosine (of the way moved with the way there), nll_truth and nll_goal (of the true
+        places of the photo and of its partner, or of the feature, in nats per steradian).
     """
     block, time, strength = edit
     taps = Taps((block,), tuple(sorted({1.0, time}, reverse=True)), same_noise=True)
@@ -227,10 +234,12 @@ def compare_changes(
     """Compare each change with the one of the same norm that knows no place, photo by photo.
 
     `unit` is the column of what is compared and resampled: photos, or features, whose photos are
-    averaged first. `against` names other changes to compare with. Return a row for each change,
-    with the mean of each of `COLUMNS` and of cosine, the share of legible maps, and the paired
-    difference from the change named `against` with its 95 % bootstrap interval. Photos of which a
-    map is illegible are left out of ways.
+    averaged first. `against` names other changes to compare with.
+
+    Returns:
+        a row for each change, with the mean of each of `COLUMNS` and of cosine, the share of
+        legible maps, and the paired difference from the change named `against` with its 95 %
+        bootstrap interval. Photos of which a map is illegible are left out of ways.
     """
     found = []
     means = rows.groupby(["change", unit], sort=False)[list(COLUMNS)].mean()

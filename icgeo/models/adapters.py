@@ -39,8 +39,9 @@ _LAYER = re.compile(r"\.(processor\.|lora_|lokr_|alpha$)")
 def load_adapter(model: Any, options: LoadOptions) -> None:
     """Load the LoRA of some options into a pipeline, or a transformer alone.
 
-    Raise LoadError for no such file or several, an unknown format, layers that are not in this
-    transformer, or anything in the file that it did not take.
+    Raises:
+        LoadError: no such file, several of them, a format that is not known, layers that are not
+            in this transformer, or anything in the file that it did not take.
     """
     transformer = getattr(model, "transformer", model)
     path = adapter_file(options)
@@ -109,7 +110,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
 
 
 def convert(model: Any, weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Name weights by layers as diffusers does, one by one; refuse what it would leave out."""
+    """Name weights by the transformer's layers, as diffusers does; refuse what it would leave out.
+
+    It is shown one layer at a time: of several, it leaves out those that it does not know.
+    """
     if strange := sorted(name for name in weights if not _KEY.search(name)):
         raise not_read(strange, path)
     renamed = getattr(model, "lora_state_dict", dict)
@@ -156,7 +160,11 @@ def not_read(names: list[str], path: Path) -> LoadError:
 
 
 def peft_config(path: Path, weights: Iterable[str], options: LoadOptions) -> Path | None:
-    """Find the settings beside weights of PEFT, or on the hub; raise LoadError without them."""
+    """Find the settings of PEFT beside weights, on the hub if these are of it; None without PEFT.
+
+    Raises:
+        LoadError: keys of PEFT without the settings.
+    """
     beside = path.with_name(PEFT_CONFIG)
     if any(name.startswith(STOCK_PREFIX) for name in weights):
         return None

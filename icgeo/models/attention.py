@@ -36,7 +36,10 @@ Rotary = tuple[Float[Tensor, "tokens channels"], Float[Tensor, "tokens channels"
 
 @dataclass(frozen=True)
 class RotatedKV:
-    """Rotated keys and values that a pass may see, one entry a layer; batch = groups x queries."""
+    """Rotated keys and values that a pass may look at, one entry a layer.
+
+    Sequences of a pass belong to groups, in order: `batch = groups x queries`.
+    """
 
     keys: list[Float[Tensor, "groups tokens heads channels"]]
     values: list[Float[Tensor, "groups tokens heads channels"]]
@@ -92,7 +95,10 @@ class AttentionContext:
 
 
 def rotate(x: Heads, rotary: Rotary) -> Heads:
-    """Turn neighbouring channels as `apply_rotary_emb` of diffusers, in float32 at least."""
+    """Turn neighbouring channels by the angles of their places, in float32 at least.
+
+    As `apply_rotary_emb` of diffusers, in a third of its passes over memory.
+    """
     exact = torch.promote_types(x.dtype, torch.float32)
     cos, sin = (rearrange(part[:, ::2], "t c -> t 1 c").to(exact) for part in rotary)
     turned = torch.view_as_complex(x.to(exact).unflatten(-1, (-1, 2))) * torch.complex(cos, sin)
@@ -131,7 +137,10 @@ def merged(
     layer: int,
     backend: str = "native",
 ) -> Heads:
-    """Attend to each part alone, merged by log-sum-exp as in Hydragen (Juravsky et al. 2024)."""
+    """Attend to each part alone and merge by log-sum-exp, as Hydragen does (Juravsky et al. 2024).
+
+    Each part runs in the fused kernel of the device; scores are never written out.
+    """
     pairs = [(key, value), *((part.keys[layer], part.values[layer]) for part in rotated)]
     parts = []
     for pair in pairs:
@@ -279,7 +288,11 @@ def uninstall(transformer: Any) -> None:
 
 
 def attention_kwargs(transformer: Any, context: AttentionContext) -> dict[str, Any]:
-    """Return the `joint_attention_kwargs` of a context; raise LoadError for other processors."""
+    """Return the `joint_attention_kwargs` by which a context reaches the processors.
+
+    Raises:
+        LoadError: other processors, which would not look at the context.
+    """
     if context.rotated or context.cache is not None:
         require_processors(_blocks(transformer), _Processor)
     return {"attention_context": context}

@@ -98,8 +98,10 @@ def walk(
 ) -> Iterator[Step]:
     """Draw the maps of photos, one sample each, and yield what blocks give on at each time.
 
-    By default the noise is that of `MapModel.draw_maps`: without edits the maps are the same. Raise
-    ValueError for no such block, or tokens that the sequence of a query does not hold.
+    By default the noise is that of `MapModel.draw_maps`: without edits the maps are the same.
+
+    Raises:
+        ValueError: no such block, or tokens that the sequence of a query does not hold.
     """
     taps.require(model)
     context.require(model.fingerprint)
@@ -196,7 +198,13 @@ class _Recorder:
 def token_rows(
     model: MapModel, context: Context, queries: Tensor, tokens: str
 ) -> Int[Tensor, " tokens"]:
-    """Return which tokens of the image stream are those; raise ValueError if none are."""
+    """Return which tokens of the image stream are of the map, the query's photo or the examples.
+
+    In the layout `stacked` a token joins the same part of both photo and map.
+
+    Raises:
+        ValueError: tokens that the sequence of a query does not hold.
+    """
     rows, shots = model.layout.token_rows(context.tensors, context.shots, queries), context.shots
     if not len(rows.get(tokens, ())):
         raise ValueError(

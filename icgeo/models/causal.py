@@ -31,7 +31,10 @@ def in_groups(caches: Sequence[KVCache]) -> RotatedKV:
 
 
 class CausalPass:
-    """What a pass sees, and the cache that it fills, if any; no dataclass, as AttentionContext."""
+    """What the tokens of a pass see, and the cache that they fill, if any.
+
+    No dataclass, as `AttentionContext`.
+    """
 
     def __init__(
         self,

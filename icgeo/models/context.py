@@ -42,7 +42,11 @@ class Context:
     """How many pairs were kept as one, on a sheet; the last sheet may hold fewer."""
 
     def choosing(self, chosen: Int[Tensor, "queries shots"]) -> "Context":
-        """Show each query pairs of its own; raise ValueError where those see others."""
+        """Show each query pairs of its own, by number.
+
+        Raises:
+            ValueError: made by a mode in which pairs see each other, or no whole sheets of pairs.
+        """
         if self.fingerprint["attention"] != "pairwise":
             raise ValueError(
                 "expected attention 'pairwise' to choose among the pairs of a context, got "
@@ -86,7 +90,11 @@ class Context:
             raise ValueError(f"this context was made with {different}; encode its examples again")
 
     def extended(self, other: "Context") -> "Context":
-        """Add the examples of another; raise ValueError where examples see each other."""
+        """Add the examples of another context; those of neither are computed again.
+
+        Raises:
+            ValueError: made otherwise, or by a mode in which examples see each other.
+        """
         other.require(self.fingerprint)
         if (mode := self.fingerprint["attention"]) in ("joint", "causal"):
             remedy = "; encode_context(..., after=context) adds to its end" * (mode == "causal")

@@ -292,13 +292,21 @@ def plan(
     device: str | torch.device = "cpu",
     **choices: Any,
 ) -> Plan:
-    """Plan a run of a model as `icgeo.load` takes it, without loading weights.
+    """Plan a run, without loading weights.
 
-    Each query sees `shots` examples, which all `queries` share; `batch_size` of them go through at
-    a time, in `dtype`, and should fit the memory of `device`. `choices` are `quantization`,
-    `revision` and `local_files_only` of `icgeo.load`; `text_tokens`, 512 if not given, or 128 for
-    `text="trimmed"`; and any of the checkpoint's settings: attention, layout, style, photo_size,
-    text, steps, samples. Raise LoadError for no such model, or a choice that it has not.
+    Args:
+        model: as `icgeo.load` takes it.
+        shots: examples that each query sees.
+        queries: queries that share the examples.
+        batch_size: queries at a time.
+        dtype: dtype of the weights.
+        device: device whose memory the run should fit.
+        **choices: `quantization`, `revision` and `local_files_only` of `icgeo.load`; `text_tokens`,
+            512 if not given, or 128 for `text="trimmed"`; and any of the checkpoint's settings:
+            attention, layout, style, photo_size, text, steps, samples.
+
+    Raises:
+        LoadError: no such model, or a choice that it has not.
     """
     quantization = choices.pop("quantization", None)
     text = choices.pop("text_tokens", None)
@@ -360,7 +368,11 @@ def plan_loaded(
 
 
 def fitting_batch(model: MapModel, shots: int, most: int, *, samples: int | None = None) -> int:
-    """Return how many queries go through at a time, `most` at most; raise LoadError for none."""
+    """Return how many queries go through at a time beside so many examples, `most` at most.
+
+    Raises:
+        LoadError: not even one fits.
+    """
     size = most
     while (plan := plan_loaded(model, shots, batch_size=size, samples=samples)) and not plan.fits:
         if size == 1:

@@ -65,8 +65,10 @@ def fetch(
     """Download what is missing of a checkpoint on the hub, and return its folder in the cache.
 
     Source and size are logged before the first byte of it. Code and pickles stay where they are.
-    Text encoders and tokenizers come where `text` is true, and all else where it is not. Raise
-    LoadError if it cannot be reached, is not there, or has weights as pickles alone.
+    Text encoders and tokenizers come where `text` is true, and all else where it is not.
+
+    Raises:
+        LoadError: it cannot be reached, is not there, or has weights as pickles alone.
     """
     parts = TEXT_PARTS if text else ("*/",)
     patterns: dict[str, Any] = {
@@ -132,7 +134,10 @@ def format_bytes(size: float) -> str:
 
 
 def pipeline_index(source: str | Path, *, with_text: bool = True, **hub: Any) -> dict[str, Any]:
-    """Read a pipeline's index, if it is whole, of text too `with_text`; or raise LoadError."""
+    """Read which pipeline of diffusers a folder or a hub id holds, and its components.
+
+    Raise LoadError if there is none, or a folder lacks one; text encoders count if `with_text`.
+    """
     path = pipeline_part(source, "model_index.json", **hub)
     try:
         index: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))

@@ -38,15 +38,16 @@ def load(
 ) -> MapModel:
     """Load a model, by the architecture that its checkpoint names.
 
-    Raise LoadError for no such model, no access, an unknown architecture, a missing package, or a
-    choice that the model has not.
-
     Args:
         model: "tiny", which is in the package; a folder of ours, or of a diffusers pipeline; or the
             id of a pipeline on the hub, such as "black-forest-labs/FLUX.2-klein-4B".
         style: how maps are drawn, where the model can choose.
         **options: the other fields of `icgeo.models.LoadOptions`: device, dtype, revision, adapter,
             offload, quantization, attention_backend, attention, layout and more.
+
+    Raises:
+        LoadError: no such model, no access, an unknown architecture, a missing package, or a
+            choice that the model has not.
     """
     load_options = _checked_options(model, options)
     where: Any = {n: getattr(load_options, n) for n in ("revision", "local_files_only")}

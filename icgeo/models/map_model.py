@@ -59,8 +59,9 @@ class MapModel:
     def choosing(self, **choices: Any) -> "MapModel":
         """Return the same model with other settings; None leaves one as it is.
 
-        Raise LoadError for an unknown mode or layout, maps that are no whole number of tokens, or
-        what this model has fixed.
+        Raises:
+            LoadError: an unknown mode or layout, maps that are no whole number of tokens, or a
+                setting that this model has fixed.
         """
         return replace(self, settings=chosen_settings(self.settings, choices, self.photo_size))
 
@@ -76,7 +77,10 @@ class MapModel:
         return getattr(self.backbone, "photo_size", self.settings.photo_size)
 
     def departures(self, shots: int) -> tuple[str, ...]:
-        """Return how a run with so many examples departs from what weights were trained on."""
+        """Return how a run with so many examples differs from what public weights were trained on.
+
+        None for weights of this package, and for those that an adapter has changed.
+        """
         settings, references = self.settings, self.layout.references(shots)
         documented = settings.documented_references or references
         if settings.trained_attention is None or (self.origin and self.origin.adapter):
@@ -110,8 +114,10 @@ class MapModel:
         """Encode examples once, for any number of queries, steps and samples.
 
         Photos of several shapes come as a list. In the mode `causal` they may stand `after` those
-        of a context, which are not encoded again; in others, `Context.extended` joins two. Raise
-        ValueError for a context of another model or mode.
+        of a context, which are not encoded again; in others, `Context.extended` joins two.
+
+        Raises:
+            ValueError: a context that another model has made, or another mode.
         """
         before: dict[str, Any] = {}
         if after is not None:
@@ -155,7 +161,11 @@ class MapModel:
     def evidence(
         self, context: Context, photos: UInt8[Tensor, "queries 3 high wide"]
     ) -> Float[Tensor, "queries places"] | None:
-        """Return log-likelihood ratios of places by alike parts, at `matching.FINE`, if any."""
+        """Return what alike parts of query photos and examples say of each place, if anything.
+
+        Log-likelihood ratios in nats at the cells of `icgeo.models.matching.FINE`; None without
+        examples, or if the model compares no parts.
+        """
         context.require(self.fingerprint)
         if context.parts is None or not context.shots or not len(photos):
             return None
@@ -166,7 +176,10 @@ class MapModel:
     def explain(
         self, context: Context, photo: UInt8[Tensor, "3 high wide"], *, count: int = 30
     ) -> Evidence | None:
-        """Return the evidence of one photo, if any, and its `count` cells that match best."""
+        """Return the evidence of one photo, and its `count` cells that match best.
+
+        Its examples are numbered as in the context; None where `evidence` is.
+        """
         ratios, parts = self.evidence(context, photo[None]), context.parts
         if ratios is None or parts is None:
             return None
@@ -205,9 +218,11 @@ class MapModel:
 
         `callback_on_step_end` is called at each step with the maps as they look from there, and the
         time, from 1 down. Where queries have examples of their own, some layouts draw one query
-        after the other, and it is called for each of them. Raise ValueError for a context that
-        another model, dtype, style, layout or mode has made, or one without evidence where settings
-        show it.
+        after the other, and it is called for each of them.
+
+        Raises:
+            ValueError: a context that another model, dtype, style, layout or mode has made, or one
+                without evidence where settings show it.
         """
         context.require(self.fingerprint)
         layout, shots = self.layout, context.shots
@@ -239,7 +254,10 @@ class MapModel:
         return torch.cat(drawn)
 
     def velocity(self, context: Context, queries: Tensor, prompt: str) -> sampling.Velocity:
-        """Return the velocity of latents [queries, samples, ...] of encoded queries."""
+        """Return the velocity of latents [queries, samples, ...]; differentiable.
+
+        `queries` are photos as the layout encodes them, and `prompt` says what the world is.
+        """
         velocity = self._velocity(context, queries, prompt)
         scale = self.settings.example_guidance
         if scale == 1 or not context.shots:

@@ -78,8 +78,9 @@ def instruction(
 ) -> str:
     """Return the instruction for a model that is shown pairs in a layout, and maybe evidence.
 
-    Evidence is another way's guess, or the "base map" alone. The task stands first, for CLIP reads
-    no more than 77 tokens.
+    Evidence is another way's guess, or the "base map" alone.
+
+    The task stands first, for CLIP reads no more than 77 tokens.
     """
     if prompt not in _WORLD:
         raise ValueError(f"expected a prompt of {sorted(_WORLD)}, got {prompt!r}")
@@ -141,7 +142,10 @@ class Prompts:
 
 
 def cache_folder(source: str | Path, commit: str, *, dtype: torch.dtype) -> Path:
-    """Return the folder that keeps the embeddings of a checkpoint; another for changed files."""
+    """Return the folder that keeps the embeddings of a checkpoint; another for changed files.
+
+    `source` is a folder, or a hub id of a `commit`.
+    """
     if isinstance(source, str):
         key = f"{source}@{commit}"
     else:

@@ -31,7 +31,10 @@ def as_tensor(values: Values) -> Tensor:
 
 
 def as_lat_lon(values: Values) -> Float[Tensor, "*batch 2"]:
-    """Wrap longitudes to [-180, 180); raise ValueError for others than +-90 and +-360 degrees."""
+    """Wrap longitudes to [-180, 180); raise ValueError for no locations in degrees.
+
+    Latitudes are from -90 to 90 and longitudes from -360 to 360.
+    """
     lat_lon = as_tensor(values)
     if lat_lon.shape[-1:] != (2,):
         raise ValueError(

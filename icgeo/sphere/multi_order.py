@@ -66,10 +66,13 @@ class MultiOrderDensity(Density):
     def refined(
         cls, base: Density, means: Values, sigmas_deg: Values, weights: Values
     ) -> "MultiOrderDensity":
-        """Mix an even density, in cells finer where they are, with von Mises-Fisher kernels.
+        """Mix an even density with kernels, finer where they are.
 
-        Their `means` are locations, `sigmas_deg` standard deviations in each direction, and the
-        `weights`, 1 together at most, leave the rest to the density.
+        Args:
+            base: has the weight that the kernels leave.
+            means: of the kernels (von Mises-Fisher), locations in degrees.
+            sigmas_deg: their standard deviations in each direction, in degrees.
+            weights: of the kernels, in [0, 1] and 1 together at most.
         """
         xyz = sphere.to_xyz(sphere.as_lat_lon(means).double().reshape(-1, 2))
         sigma = torch.deg2rad(sphere.as_tensor(sigmas_deg).double()).expand(len(xyz))
@@ -99,7 +102,11 @@ class MultiOrderDensity(Density):
 
     @classmethod
     def load(cls, path: str | Path) -> "MultiOrderDensity":
-        """Read cells as they are; raise ValueError unless they cover the sphere once."""
+        """Read cells of several orders from `.multiorder.fits` or `.parquet`, as they are.
+
+        Raises:
+            ValueError: no such cells, or some that do not cover the sphere once.
+        """
         try:
             uniq, mass = files.load_multi_order(Path(path))
             return cls(torch.from_numpy(uniq), torch.from_numpy(mass))

@@ -65,10 +65,16 @@ def country_at(lat_lon: Values, *, nowhere: str = "no country") -> list[str]:
 def cell_shares(region: Any, nside: int) -> Float[Tensor, " cells"]:
     """Return which share of the area of each cell lies in a region.
 
-    It is a polygon of shapely, a GeoSeries or GeoDataFrame of them in any projection, or the name
-    or the ISO code of a country; raise ValueError for others. Cells and borders are polygons in
-    longitude and sine of latitude, where areas are true: at nside 64 a share is wrong by less than
-    0.001. Cached, do not write to it.
+    Cells and borders are polygons in longitude and sine of latitude, where areas are true: at
+    nside 64 a share is wrong by less than 0.001. Cached, do not write to it.
+
+    Args:
+        region: a polygon of shapely, a GeoSeries or GeoDataFrame of them in any projection, or the
+            name or the ISO code of a country.
+        nside: that of the cells.
+
+    Raises:
+        ValueError: no such country, no valid polygon, or one that is off the globe.
     """
     return _shares(as_polygon(region), nside)
 

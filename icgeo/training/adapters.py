@@ -32,8 +32,10 @@ def target_modules(transformer: nn.Module, patterns: Sequence[str] = ()) -> list
     """Name the linear modules to adapt, in full.
 
     `patterns` are regular expressions of names or of their ends, such as "to_q"; none means those
-    of the architecture. Raise UsageError for an unknown architecture, or a pattern that matches
-    nothing.
+    of the architecture.
+
+    Raises:
+        UsageError: an unknown architecture, or a pattern that matches nothing.
     """
     linear = [name for name, part in transformer.named_modules() if isinstance(part, nn.Linear)]
     modules: dict[str, None] = {}
@@ -62,7 +64,10 @@ def add_lora(
     rslora: bool = False,
     seed: int = 0,
 ) -> list[nn.Parameter]:
-    """Freeze a transformer, add a LoRA that changes nothing yet, and return its weights."""
+    """Freeze a transformer of diffusers, add a LoRA that changes nothing yet, return its weights.
+
+    Settings as in `LoraOptions`; DoRA is of Liu et al. (2024), rsLoRA of Kalajdzievski (2023).
+    """
     names = target_modules(transformer, targets)
     kind: dict[str, Any] = {"use_dora": dora, "use_rslora": rslora}
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, **kind)
@@ -81,7 +86,10 @@ def learned(transformer: nn.Module) -> list[nn.Parameter]:
 
 
 def save_adapter(transformer: nn.Module, folder: Path, *, is_main: bool = True) -> None:
-    """Save the adapter as diffusers does, at once; of a sharded one all processes must call."""
+    """Save the adapter as a folder in the format of diffusers, at once or not at all.
+
+    If the transformer is sharded, all processes must call; the one that `is_main` writes.
+    """
     state = {name: whole(x) for name, x in get_peft_model_state_dict(transformer).items()}
     if not is_main:
         return

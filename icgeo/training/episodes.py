@@ -124,7 +124,10 @@ class EpisodeOptions:
     """Share of worlds of which a part is replaced by another world."""
 
     def at(self, progress: float) -> "EpisodeOptions":
-        """Return the options at a moment in [0, 1]: overlap and the Earth give way to the task."""
+        """Return the options of a moment in [0, 1] of a run.
+
+        Overlap gives way to the task, and the Earth, soon known from memory, to unknown worlds.
+        """
         ease = 1 - 0.7 * progress
         names = ("earth_share", "cap_share", "near_share")
         eased: dict[str, Any] = {name: ease * getattr(self, name) for name in names}

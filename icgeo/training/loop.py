@@ -74,7 +74,10 @@ def train(
 def annealed_rate(
     step: int, steps: int, *, peak: float, warmup: int = 100, fall: float = 0.35
 ) -> float:
-    """Return the rate of a step: up over `warmup` steps, at the end down over a share `fall`."""
+    """Return the learning rate of a step: it rises linearly, and falls to a fiftieth at the end.
+
+    `warmup` is the number of steps of the rise, `fall` the share of all steps of the fall.
+    """
     remainder = (steps - step) / max(1.0, fall * steps)
     return peak * min(1.0, (step + 1) / warmup) * min(1.0, max(0.02, remainder))
 
@@ -132,7 +135,11 @@ def append_log(run: Any, record: Mapping[str, float]) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc reuse large blocks of memory: page faults can outweigh the arithmetic."""
+    """Let glibc, where it is, reuse large blocks instead of returning them to the system.
+
+    A training step frees and asks for the same gigabyte each time, and page faults can outweigh
+    the arithmetic.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt:
         trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # of malloc.h

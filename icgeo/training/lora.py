@@ -63,7 +63,12 @@ def make_accelerator(options: LoraOptions, folder: Path) -> Accelerator:
 
 @dataclass(eq=False)
 class LoraTraining:
-    """A run that adds a LoRA; raise UsageError for targets, pairs or batches that do not fit."""
+    """A run, which adds a LoRA to the transformer of a loss: what learns, from what, how far.
+
+    Raises:
+        UsageError: targets that match nothing, too few pairs, or a batch that processes and
+            parts cannot share evenly.
+    """
 
     loss: FlowLoss
     latents: Latents
@@ -117,7 +122,10 @@ class LoraTraining:
         options: LoraOptions,
         accelerator: Accelerator,
     ) -> "LoraTraining":
-        """Make a run with the steps that the options mean; raise UsageError if it cannot learn."""
+        """Make a run for split photos; raise UsageError for a model or prompt that cannot learn.
+
+        The model is sampled with as many steps as the options mean.
+        """
         model = model.choosing(steps=options.for_steps)
         options = replace(options, for_steps=model.settings.steps)
         loss, shots = FlowLoss(model, prompt), options.views - 1

@@ -114,8 +114,9 @@ def photo_splits(
 ) -> Splits:
     """Read a user's photos and split them at random; list those that cannot be read in a file.
 
-    Photos of one place or burst (`bursts`) stay together. Raise UsageError for a manifest that
-    cannot be used, or of which no photo can be read.
+    Photos of one place or burst (`bursts`) stay together.
+
+    Raise UsageError for a manifest that cannot be used, or of which no photo can be read.
     """
     images: list[Tensor] = []
     lat_lon: list[tuple[float | None, float | None]] = []

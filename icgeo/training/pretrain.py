@@ -45,7 +45,13 @@ def build_learner(
     codec_places: int = 4000,
     seed: int = 0,
 ) -> TinyBackbone:
-    """Make an untrained learner, its codec fitted, whose attention begins as similarity."""
+    """Make an untrained learner whose attention begins as similarity.
+
+    Its codec is fitted to the maps of `codec_places` places.
+
+    Raises:
+        ValueError: tokens have more channels than the transformer is wide.
+    """
     torch.manual_seed(seed)
     codec = PatchCodec(photo_channels=photo_channels)
     features = 3 * photo_channels

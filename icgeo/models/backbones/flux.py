@@ -132,7 +132,10 @@ def embed_klein(pipeline: Any, words: str) -> Embedding:
 
 
 def embed_dev(pipeline: Any, words: str) -> Embedding:
-    """Embed an instruction with FLUX.2 dev's system message; its padding is on the left."""
+    """Embed an instruction with FLUX.2 dev's system message, padded as the stock pipeline does.
+
+    Its tokenizer pads on the left, so the words come last on the axis of places.
+    """
     from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 
     messages = format_input([words], system_message=pipeline.system_message)
@@ -146,7 +149,10 @@ def embed_dev(pipeline: Any, words: str) -> Embedding:
 
 @dataclass(frozen=True)
 class KontextBackbone(FluxBackbone):
-    """FLUX.1 Kontext; references count on the first axis, and a pooled embedding modulates."""
+    """FLUX.1 Kontext; references count on the first axis of places, as its one reference does.
+
+    A pooled embedding of the instruction, or of the empty one, is in its modulation.
+    """
 
     guidance: float = 2.5
     layouts: ClassVar = ("panel", "references", "pair", "sheet")

@@ -119,7 +119,11 @@ class QwenBackbone(PipelineBackbone):
     def read(
         self, pictures: Sequence[Picture], prefix: Prefix, words: str | None = None
     ) -> Reading:
-        """Read pictures, maybe words, behind a prefix; raise ValueError for other sizes."""
+        """Read pictures behind those of a prefix, and then maybe words, by encoder and VAE.
+
+        Raises:
+            ValueError: pictures so small or large that the encoder would resize them.
+        """
         pipeline, encoder = self.pipeline, self.pipeline.text_encoder
         images = [Image.fromarray(rearrange(x, "c h w -> h w c").cpu().numpy()) for x in pictures]
         seen = pipeline.processor.image_processor(images=images, return_tensors="pt")

@@ -293,7 +293,10 @@ class TinyBackbone(nn.Module):
         *,
         joint: bool = False,
     ) -> KVCache:
-        """Keep the keys and values of pairs, each a sequence, or if `joint` all of a group."""
+        """Keep the keys and values of pairs of photo features and map latents, group by group.
+
+        Each pair is a sequence; if `joint`, all pairs of a group are one.
+        """
         cache = KVCache()
         if photos.shape[1]:
             pairs = torch.cat((photos, latents.to(photos.dtype)), dim=-1)

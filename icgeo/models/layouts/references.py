@@ -84,7 +84,10 @@ class References(Layout):
         return {"map": torch.arange(drawn), "photo": photo + drawn + count, "example": examples}
 
     def ids(self, images: Sequence[Size], *, first: int) -> Ids:
-        """Return the places of tokens of images, from `first` on; the map to draw is image 0."""
+        """Return the places of the tokens of images, numbered from `first`.
+
+        The map to draw is image 0, those of examples count from 1, and the query's comes last.
+        """
         numbered = enumerate(images, first)
         return torch.cat([self.backbone.ids(number, *size) for number, size in numbered])
 
@@ -221,7 +224,10 @@ class References(Layout):
         visible: Bool[Tensor, "episodes views views"],
         prompts: Sequence[str],
     ) -> Float[Tensor, "episodes views map_tokens channels"]:
-        """Return the velocity of all maps of episodes, each given pairs that it may see."""
+        """Return the velocity of all maps of episodes, each given the pairs that it may see.
+
+        `shown` is what `keep` takes of them beside photos.
+        """
         velocity = torch.zeros(noisy.shape, device=noisy.device)
         for number, prompt in enumerate(prompts):
             own, seen = photos[number], visible[number]
