@@ -70,7 +70,7 @@ def main(options: Options) -> None:
         for group in (episodes.HELD_OUT, episodes.UNSEEN)
         for episode in take(group, min(options.near, counts[group]), shots=options.bank)
     ]
-    near = episodes.name_groups(locate_nearest(banks, ask, less, folder / "near"))
+    near = episodes.name_groups(locate_nearest(banks, ask, folder / "near"))
     near = near.assign(world=near.world + f", most alike of {options.bank}")
 
     views: dict[str, Any] = {"queries": options.by_heart, "shots": 0, "seed": options.seed}
@@ -134,14 +134,14 @@ def locate_each_way(
     return rows
 
 
-def locate_nearest(
-    episodes: Sequence[Any], ask: Callable[..., Any], less: Sequence[Any], folder: Path
-) -> Any:
+def locate_nearest(episodes: Sequence[Any], ask: Callable[..., Any], folder: Path) -> Any:
     """Show each query the most alike of its bank; print how the ways differ, return the rows."""
     from icgeo.baselines import AlikeParts
     from icgeo.evaluation import choose_examples, evaluate
 
-    ways = [ask(), *less, AlikeParts()]
+    ways = [ask(), AlikeParts()]
+    if (model := ways[0].loaded).matcher:
+        ways.append(AlikeParts.of(model))
     runs = [(way, episode) for way in ways for episode in episodes]
     runs, baselines = choose_examples(runs, "nearest", icgeo.features.open("tiny"), shots=16)
     rows = evaluate([*runs, *baselines], folder=folder, shots=(1, 4, 16), baselines=False)
