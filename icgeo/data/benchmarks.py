@@ -106,7 +106,11 @@ class OpenBenchmark:
     """How many rows the last iteration skipped, by kind."""
 
     def __iter__(self) -> Iterator[BenchmarkRecord]:
-        """Return the good rows; the log sums up the others, none at all raises BenchmarkError."""
+        """Return the good rows; the others are counted, and in the end summed up in the log.
+
+        Raises:
+            BenchmarkError: in the end, if there was no good row.
+        """
         self.skipped.clear()
         title, count = f"{self.name} ({self.split})", 0
         for row in self.rows():

@@ -203,7 +203,10 @@ def photos_in(folder: str | Path) -> Iterator[Path]:
 
 
 def _find_columns(names: list[str], source: Path, *, needs_places: bool) -> list[int | None]:
-    """Find the columns of id, image, latitude, longitude, and the letters of the last two."""
+    """Find the numbers of the columns of id, image, latitude, longitude, and their references.
+
+    Where a table without places has other columns, they are told in the log.
+    """
     known = [plain(name) for name in names]
 
     def find(options: Sequence[str | None]) -> int | None:
@@ -259,7 +262,10 @@ _EXIFTOOL = re.compile(r"""([\d.]+) deg ([\d.]+)' ([\d.]+)" ?([NSEW])?""")
 
 
 def _degrees(text: str, reference: str, *, letters: str) -> float:
-    """Parse a number, with a decimal comma too, or what exiftool writes; `letters` are as in NS."""
+    """Parse a number, or what exiftool writes without -n; a comma is a decimal one.
+
+    `letters` are the positive and the negative one of the axis.
+    """
     is_letter = reference[:1].isalpha() and reference.lower() not in _MISSING
     letter = reference[:1].upper() if is_letter else ""
     parts = _EXIFTOOL.fullmatch(text)

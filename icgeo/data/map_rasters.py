@@ -28,6 +28,9 @@ from icgeo.config import UsageError, one_line, require
 from icgeo.data.map_pictures import Bounds, Box, Picture, level_size
 from icgeo.sphere import wrap_longitude
 
+BandValues = tuple[np.ndarray, Bool[np.ndarray, "h w"]]
+"""Values [bands, height, width], and where there are any."""
+
 DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG", ".img": "HFA"}
 """Of GDAL by the end of a name; others, as that of VRT, may open further files or fetch some."""
 OVERVIEW_SIDE = 2048
@@ -37,8 +40,6 @@ CACHE_MEGABYTES = 64
 """Of GDAL, which takes a share of the machine's memory otherwise."""
 PERCENTILES = (2.0, 98.0)
 EARTH_RADIUS_M = 6_378_137.0
-Read = tuple[np.ndarray, Bool[np.ndarray, "h w"]]
-"""Values [bands, height, width], and where there are any."""
 LATTICE = 33
 """Rows and columns of places from which bounds are told."""
 
@@ -150,7 +151,6 @@ class RasterGrid:
         pixels = self._to_pixels(lat_lon)
         if self.bounds is None:
             return pixels
-        # far from where a projection is made for, it puts places of elsewhere on the map
         south, west, north, east = self.bounds
         lat, lon = lat_lon.unbind(-1)
         margin = 0.02 * (north - south)
@@ -173,7 +173,7 @@ class RasterGrid:
         return torch.stack((e * x - b * y, a * y - d * x), dim=-1) / determinant
 
     def read(self, level: int, box: Box) -> Picture:
-        """Read the pixels of a box inside a level."""
+        """BandValues the pixels of a box inside a level."""
         (wide, high), (left, top, right, bottom) = level_size(self.size, level), box
         if max(wide, high) <= OVERVIEW_SIDE:
             image, mask = self._coarse(level)
@@ -227,8 +227,8 @@ def opened(path: Path) -> Iterator[Any]:
 
 def read_window(
     raster: Any, bands: Bands, area: tuple[float, float, float, float], shape: tuple[int, int]
-) -> Read:
-    """Read an area (left, top, right, bottom in pixels) at a size, and where it has data.
+) -> BandValues:
+    """BandValues an area (left, top, right, bottom in pixels) at a size, and where it has data.
 
     Pixels are means of what they cover, from the overviews of the file where it has some.
     """
@@ -245,8 +245,8 @@ def read_window(
     return values, known & np.isfinite(values).all(0)
 
 
-def read_strips(raster: Any, bands: Bands, shape: tuple[int, int]) -> Read:
-    """Read a whole raster at a size, some rows at a time, so that memory stays small."""
+def read_strips(raster: Any, bands: Bands, shape: tuple[int, int]) -> BandValues:
+    """BandValues a whole raster at a size, some rows at a time, so that memory stays small."""
     high, wide = shape
     down = raster.height / high
     strips = []

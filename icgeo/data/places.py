@@ -87,11 +87,14 @@ _NO_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufeff]")
 
 
 def _xmp_properties(xmp: str | bytes) -> list[dict[str, str]]:
-    """Read properties level by level of the elements, in lower case, as far as the XML goes."""
+    """Read the properties of a photo, names in lower case, level by level of the elements.
+
+    What breaks off is read as far as it goes, without characters that XML has not and with signs
+    that it wants escaped; a prefix that is not declared is the usual one.
+    """
     if isinstance(xmp, bytes):
         is_wide = xmp.startswith((b"\xff\xfe", b"\xfe\xff"))
         xmp = xmp.decode("utf-16" if is_wide else "utf-8", "replace")
-    # characters that XML has not go, signs that it wants escaped are
     text = re.sub(r"&(?!#?\w+;)", "&amp;", _NO_XML.sub("", xmp[max(xmp.find("<"), 0) :]))
     builder, parser, made = TreeBuilder(), ParserCreate("utf-8"), list[Element]()
     parser.StartElementHandler = lambda *tag: made.append(builder.start(*tag))
@@ -199,7 +202,10 @@ def _legal(lat: float | None, lon: float | None, *, is_measured: bool = False) -
 
 
 def _xmp_degrees(values: Mapping[str, str], name: str, *, letters: str) -> float | None:
-    """Return degrees of XMP: a number, or degrees and minutes; its letter may stand beside it."""
+    """Return a coordinate of XMP in degrees: a number, or degrees and minutes with a letter.
+
+    A letter beside it, in `name` with "ref", is of a number without its own.
+    """
     if name not in values:
         return None
     text = values[name].upper()

@@ -14,7 +14,6 @@ from torch.nn.functional import normalize
 
 from icgeo import sphere
 
-Each = Float[Tensor, " warps"]
 Chosen = Int[Tensor, "*_"] | Bool[Tensor, "*_"] | slice
 
 
@@ -96,7 +95,9 @@ class Poses:
 
 
 def similarities(
-    shift: Float[Tensor, "warps 2"], scale: Each, turn_deg: Each
+    shift: Float[Tensor, "warps 2"],
+    scale: Float[Tensor, " warps"],
+    turn_deg: Float[Tensor, " warps"],
 ) -> Float[Tensor, "warps 2 3"]:
     """Return warps that turn clockwise, scale, then shift."""
     cos, sin = (scale * f(torch.deg2rad(turn_deg)) for f in (torch.cos, torch.sin))

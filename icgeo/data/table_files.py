@@ -144,7 +144,10 @@ def read_rows(path: Path) -> Rows:
 
 
 def _csv_rows(path: Path) -> Rows:
-    """Read cells between the header's delimiter; between tabs, bare quotes are letters (GBIF)."""
+    """Read cells between the most frequent of the delimiters in the header.
+
+    Between tabs quotes are letters where they do not enclose cells, as in exports of GBIF.
+    """
     with path.open(encoding="utf-8-sig", newline="") as stream:
         header = re.sub(r'"[^"]*"', "", stream.readline())
         delimiter = max(",;\t", key=header.count)
@@ -310,7 +313,10 @@ _TRACKS = ("routes", "tracks", "route_points", "track_points")
 
 
 def _with_places(frame: Any, path: Path) -> Any:
-    """Put latitude and longitude of points, not of lines or areas, beside the other columns."""
+    """Put latitude and longitude of points beside the other columns, if these do not tell them.
+
+    Lines and areas, which tell no photo, are left out and counted in the log.
+    """
     if not hasattr(frame, "to_crs"):  # a table in a GeoPackage, without geometry
         return frame
     columns = frame.drop(columns=frame.geometry.name)

@@ -193,8 +193,10 @@ def add_vote(path: str | Path, vote: Vote) -> None:
 def ratings_table(table: DataFrame) -> str:
     """Write ratings as a table of Markdown."""
     rows: list[Any] = table.to_dict("records")
-    lines = ["| | locator | rating | 95 % interval | wins | votes |"]
-    lines += ["|---:|---|---:|---:|---:|---:|"]
+    lines = [
+        "| | locator | rating | 95 % interval | wins | votes |",
+        "|---:|---|---:|---:|---:|---:|",
+    ]
     lines += [
         f"| {i} | {row['locator']} | {row['rating']:.0f} | {row['low']:.0f} to {row['high']:.0f} "
         f"| {row['wins']:g} | {row['votes']} |"

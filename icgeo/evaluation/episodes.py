@@ -134,8 +134,10 @@ def world_episode(
     else:
         views = world_views(world, picture, queries, seeded_generator(episode, "queries"))
     known = world_views(world, picture, shots, seeded_generator(episode, "examples"))
-    seconds = [60.0 * index if is_clip else None for index in range(len(views))]
-    located = [Query(f"{episode}/{i}", *view, seconds=seconds[i]) for i, view in enumerate(views)]
+    located = [
+        Query(f"{episode}/{index}", *view, seconds=60.0 * index if is_clip else None)
+        for index, view in enumerate(views)
+    ]
     examples = [Example(image, *lat_lon) for image, lat_lon in known]
     return Episode(episode, name, examples, located, (255 * picture).round().to(torch.uint8))
 
@@ -234,8 +236,10 @@ def video_episode(
 ) -> Episode:
     """Take frames of a video; one that cannot be read is a `UsageError`."""
     images, times = read_video(video, every_seconds=every_seconds)
-    pairs = zip(images, times, strict=True)
-    frames = [Query(f"{t:.2f} s", image, source=str(video), seconds=t) for image, t in pairs]
+    frames = [
+        Query(f"{seconds:.2f} s", image, source=str(video), seconds=seconds)
+        for image, seconds in zip(images, times, strict=True)
+    ]
     return Episode(str(video), PHOTOS, examples, frames)
 
 

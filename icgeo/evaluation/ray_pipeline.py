@@ -24,8 +24,6 @@ from icgeo.evaluation.run import Order, batches, finish, locate, read
 from icgeo.options import SHOTS
 from icgeo.prediction import Locator
 
-Openers = Callable[[], Sequence[Locator]]
-
 
 @dataclass(frozen=True)
 class Actors:
@@ -63,7 +61,7 @@ def local_ray(*, cpus: int = 2, object_store_mb: int = 256) -> Iterator[None]:
 
 
 def evaluate_on_ray(
-    open_locators: Openers,
+    open_locators: Callable[[], Sequence[Locator]],
     episodes: Sequence[Stream],
     *,
     folder: Path,
@@ -108,7 +106,11 @@ class _Actor:
     """A model in a process of its own."""
 
     def __init__(
-        self, open_locators: Openers, episodes: Sequence[Stream], folder: Path, pool: Actors
+        self,
+        open_locators: Callable[[], Sequence[Locator]],
+        episodes: Sequence[Stream],
+        folder: Path,
+        pool: Actors,
     ) -> None:
         self.runs = list(zip(open_locators(), episodes, strict=True))
         self.file = RowFile(folder / f"predictions-{uuid4().hex}.jsonl")

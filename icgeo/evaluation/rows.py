@@ -80,7 +80,11 @@ class RowFile:
     """Rows in a file of JSON lines, which survives a kill at any time; one process writes it."""
 
     def __init__(self, path: Path) -> None:
-        """Read the rows of an earlier start, and cut off a last line that is torn."""
+        """Read the rows of an earlier start, and cut off a last line that is torn.
+
+        Raises:
+            ValueError: a line that is no row.
+        """
         self.path = path
         path.touch()
         whole, rows = _read(path)

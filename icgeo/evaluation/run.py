@@ -32,7 +32,7 @@ from icgeo.evaluation.scores import BASELINES, score
 from icgeo.features import Features
 from icgeo.metrics.densities import searched_area_km2
 from icgeo.options import SHOTS
-from icgeo.prediction import Locator, Prediction, ZoomLevel, footprint
+from icgeo.prediction import Locator, Prediction, footprint
 from icgeo.selection import Bank, Nearest, Selecting, make_strategy
 from icgeo.sphere import distance_km
 
@@ -40,14 +40,10 @@ PATIENCE = timedelta(days=30)
 """How long a process that is done waits for the others."""
 LONGEST_REASON = 500
 
-Runs = Sequence[tuple[Locator, Stream]]
-Shots = Sequence[int]
 Order = dict[tuple[str, str], int]
 """The place of each query, named by episode and id, among all."""
 Photos = tuple[list[Query], list[tuple[Query, str]]]
 """A batch as read: queries with their pixels, and the others with why they could not be read."""
-Known = Container[Key]
-"""Keys of the rows that are there."""
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +68,7 @@ class Shard:
 
         Makes the GPU of this process the current one, so call it before a model is loaded.
         """
-        state = _state()  # makes the GPU of this process the current one: before a model loads
+        state = _state()
         started = int(os.environ.get("WORLD_SIZE", "1"))
         if started != state.num_processes:
             raise UsageError(
@@ -112,10 +108,10 @@ ALONE = Shard()
 
 
 def evaluate(
-    runs: Runs,
+    runs: Sequence[tuple[Locator, Stream]],
     *,
     folder: Path,
-    shots: Shots = SHOTS,
+    shots: Sequence[int] = SHOTS,
     batch_size: int = 64,
     baselines: bool = True,
     shard: Shard = ALONE,
@@ -141,7 +137,13 @@ def evaluate(
 
 
 def locate_share(
-    runs: Runs, *, folder: Path, shard: Shard, shots: Shots, batch_size: int, baselines: bool
+    runs: Sequence[tuple[Locator, Stream]],
+    *,
+    folder: Path,
+    shard: Shard,
+    shots: Sequence[int],
+    batch_size: int,
+    baselines: bool,
 ) -> Order:
     """Locate what is missing of the share of one process; return the order of all queries."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -173,7 +175,12 @@ def locate_share(
 
 
 def batches(
-    runs: Sequence[tuple[str, Stream]], *, shots: Shots, size: int, known: Known, order: Order
+    runs: Sequence[tuple[str, Stream]],
+    *,
+    shots: Sequence[int],
+    size: int,
+    known: Container[Key],
+    order: Order,
 ) -> Iterator[tuple[int, list[Query], list[int]]]:
     """Take queries a batch at a time, of runs named by their locators; note their order.
 
@@ -205,7 +212,12 @@ def read(queries: Sequence[Query]) -> Photos:
 
 
 def locate(
-    locator: Locator, episode: Stream, photos: Photos, *, shots: Shots, known: Known | None
+    locator: Locator,
+    episode: Stream,
+    photos: Photos,
+    *,
+    shots: Sequence[int],
+    known: Container[Key] | None = None,
 ) -> Iterator[list[Row]]:
     """Return the rows of a batch for each number of shots.
 
@@ -228,7 +240,7 @@ def locate(
                 for row in located_rows(one, episode, true, count)
             ),
             *_robust_rows(locator, episode, queries, count),
-            *(to_row(locator.name, episode, q, count, error) for q, error in errors),
+            *(to_row(locator.name, episode, q, count, error=error) for q, error in errors),
         ]
 
 
@@ -244,7 +256,7 @@ def _robust_rows(
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
         logger.warning("%s: %d photos with %d shots: %s", episode.id, len(queries), shots, reason)
         if len(queries) == 1:
-            return [to_row(locator.name, episode, queries[0], shots, reason)]
+            return [to_row(locator.name, episode, queries[0], shots, error=reason)]
     return [row for query in queries for row in _robust_rows(locator, episode, [query], shots)]
 
 
@@ -260,35 +272,47 @@ def located_rows(
 
 
 def to_row(
-    locator: str, episode: Stream, query: Query, shots: int, answer: Prediction | str
+    locator: str,
+    episode: Stream,
+    query: Query,
+    shots: int,
+    prediction: Prediction | None = None,
+    *,
+    error: str | None = None,
 ) -> Row:
     """Return what a prediction says of a query and how far it is from the truth, or the error."""
-    truth, values = query.lat_lon, dict[str, Any]()
+    truth, values = query.lat_lon, dict[str, Any](error=error)
     if truth:
         values |= {"true_lat": truth[0], "true_lon": truth[1]}
-    if isinstance(answer, str):
-        values["error"] = answer
-    else:
-        values |= answer.to_dict()
-        del values["area_50_km2"]
-        density, levels = answer.density, answer.levels
-        if levels:
-            values["levels"] = [_of_level(level, truth) for level in levels]
-        if levels and answer.located:
-            values["footprint"] = footprint(levels[-1].poses[:1]).wkt
+    if prediction:
+        names = ["located", "legibility", "in_domain", "seconds"]
+        names += ["lat", "lon"] * prediction.located
+        values |= {name: getattr(prediction, name) for name in names}
+        density = prediction.density
+        values["area_90_km2"] = density.credible_area_km2(0.9)
+        if prediction.levels:
+            values |= _of_zoom(prediction, truth)
         if truth:
             values["nll"] = -density.log_prob(truth).item()
             values["level"] = density.credible_level(truth).item()
             values["searched_area_km2"] = searched_area_km2(density, truth)
-        if truth and answer.located:
-            values["distance_km"] = distance_km((answer.lat, answer.lon), truth).item()
+        if truth and prediction.located:
+            values["distance_km"] = distance_km((prediction.lat, prediction.lon), truth).item()
     return Row(locator, episode.id, episode.world, query.id, shots, query.source, **values)
 
 
-def _of_level(level: ZoomLevel, truth: tuple[float, float] | None) -> dict[str, Any]:
-    """Return what a row says of a level of a zoom."""
-    nll = {"nll": -level.density.log_prob(truth).item()} if truth else {}
-    return level.to_dict() | nll
+def _of_zoom(prediction: Prediction, truth: tuple[float, float] | None) -> dict[str, Any]:
+    """Return what a row says of a zoom."""
+    levels = [level.to_dict() for level in prediction.levels]
+    if truth:
+        for told, level in zip(levels, prediction.levels, strict=True):
+            told["nll"] = -level.density.log_prob(truth).item()
+    if not prediction.located:
+        return {"levels": levels}
+    names = ("heading_deg", "field_of_view_deg")
+    found = {name: getattr(prediction, name) for name in names}
+    shape = footprint(prediction.levels[-1].poses[:1])
+    return {"levels": levels, "footprint": shape.wkt, **found}
 
 
 def finish(folder: Path, order: Order, locators: Sequence[str]) -> DataFrame:

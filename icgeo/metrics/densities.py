@@ -216,7 +216,11 @@ def energy_score(
 def _patches(
     mass: Float[np.ndarray, "cells"], vector: Float[np.ndarray, "cells 3"], most: float
 ) -> tuple[Float[np.ndarray, "patches"], Float[np.ndarray, "patches 3"]]:
-    """Return masses and mean vectors of patches, cells of some nside, split while above `most`."""
+    """Return masses and mean vectors of patches of the sphere, split while above `most`.
+
+    Patches are cells of some nside, each the four of the next, so that no part is heavier than
+    its whole.
+    """
     patch = np.arange(12 * min(math.isqrt(len(mass) // 12), _COARSE_NSIDE) ** 2)
     parts = len(mass) // len(patch)
     patches = []

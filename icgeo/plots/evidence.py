@@ -63,10 +63,12 @@ def plot_evidence(
     box: dict[str, Any] = {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": "black", "lw": 0.7}
     for letter, (lat, lon) in zip(_SLOTS, places, strict=False):
         ax.text(lon, lat, letter, fontsize=SMALL, ha="center", va="center", bbox=box)
-    area = prediction.density.credible_area_km2(0.9)
-    is_small = prediction.located and area < _SMALL_SHARE * AREA_KM2
-    widths = (1.3, 1.5, 0.85)[: 2 + is_small]
-    below = rows[1].subgridspec(1, len(widths), width_ratios=widths)
+    is_small = prediction.located and (
+        prediction.density.credible_area_km2(0.9) < _SMALL_SHARE * AREA_KM2
+    )
+    below = rows[1].subgridspec(
+        1, 3 if is_small else 2, width_ratios=(1.3, 1.5, 0.85)[: 2 + is_small]
+    )
     drawn, world = (figure.add_subplot(below[column], anchor="N") for column in range(2))
     drawn.set_axis_off()
     if prediction.map is not None:

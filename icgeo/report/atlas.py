@@ -131,8 +131,10 @@ def _cards(table: pd.DataFrame, enrichment: pd.DataFrame) -> list[dict[str, Any]
     enriched = enrichment[(enrichment.q < LEVEL) & (enrichment.fold > 1)]
     lists = enriched.groupby("feature")
     countries: dict[Any, Any] = {n: [*rows[:COUNTRIES].itertuples()] for n, rows in lists}
-    rows = table.itertuples()
-    return [{"number": x.Index, "row": x, "countries": countries.get(x.Index, [])} for x in rows]
+    return [
+        {"number": row.Index, "row": row, "countries": countries.get(row.Index, [])}
+        for row in table.itertuples()
+    ]
 
 
 def _globe(maps: FeatureMaps) -> dict[str, Any]:

@@ -40,7 +40,8 @@ PHOTO_SIDE = 240
 KEY = ["locator", "episode", "id", "shots"]
 """Columns that tell rows apart."""
 
-Runs = Sequence[tuple[Locator, Episode]]
+EpisodeRuns = Sequence[tuple[Locator, Episode]]
+"""Locators, each with an episode that it was given."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def choose_cases(rows: pd.DataFrame, each: int = EACH) -> pd.DataFrame:
 
 
 def save_figures(
-    folder: Path, rows: pd.DataFrame, runs: Runs, style: MapStyle, *, each: int = EACH
+    folder: Path, rows: pd.DataFrame, runs: EpisodeRuns, style: MapStyle, *, each: int = EACH
 ) -> None:
     """Write the figures of a run, and the folder `cases` that `write_report` reads.
 
@@ -163,7 +164,7 @@ def save_figures(
     _save_cases(folder, cases.values())
 
 
-def _draw_gallery(rows: pd.DataFrame, runs: Runs) -> Figure | None:
+def _draw_gallery(rows: pd.DataFrame, runs: EpisodeRuns) -> Figure | None:
     """Show the first queries of each run that can be read, if any."""
     failed = set(rows[rows.error.notna()].set_index(["episode", "id"]).index)
     gallery: list[tuple[Any, ...]] = []
@@ -199,7 +200,7 @@ class Case:
         return self.locator.name, self.episode.id, self.query.id, self.shots
 
 
-def _locate_cases(rows: pd.DataFrame, runs: Runs, each: int) -> Iterator[Case]:
+def _locate_cases(rows: pd.DataFrame, runs: EpisodeRuns, each: int) -> Iterator[Case]:
     """Locate the best and worst queries of each world again, those of a run at once."""
     keys = choose_cases(rows, each)[KEY].itertuples(index=False, name=None)
     shots_of = {(*key, query): shots for *key, query, shots in keys}
@@ -272,8 +273,10 @@ def _save_cases(folder: Path, cases: Iterable[Case]) -> None:
     for case in cases:
         prediction, query, episode = case.prediction, case.query, case.episode
         marks: dict[str, Any] = {"on_earth": episode.is_earth, "base": _base(episode)}
-        images = {"photo": shrink_photo(query.photo)}
-        images["density"] = draw_density(prediction, query.lat_lon, **marks)
+        images = {
+            "photo": shrink_photo(query.photo),
+            "density": draw_density(prediction, query.lat_lon, **marks),
+        }
         if prediction.map is not None:
             pixels = (255 * drawn_image(prediction.map)).round().astype(np.uint8)
             images["map"] = EmbeddedImage.from_image(Image.fromarray(pixels))
