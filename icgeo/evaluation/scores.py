@@ -58,7 +58,7 @@ class Metric:
         return intervals.bootstrap_interval(values[known], **how)
 
     def bootstrap(self, rows: DataFrame, resamples: int) -> dict[str, Any]:
-        """Return the options of a bootstrap: over episodes, or over queries where there is but one."""
+        """Return the options of a bootstrap over episodes, or over the queries of a single one."""
         clusters = list(rows.episode) if rows.episode.nunique() > 1 else None
         how: dict[str, Any] = {"statistic": self.statistic, "clusters": clusters}
         return how | {"resamples": resamples, "generator": torch.Generator().manual_seed(0)}
