@@ -67,8 +67,8 @@ def compare(
     alike = float((photo * view).sum() / (photo.norm() * view.norm()).clamp_min(1e-9))
     down, right = torch.gradient(photo, dim=(1, 2))
     step = torch.linspace(-1, 1, photo.shape[-1], dtype=photo.dtype)
-    changes = [slope * by for by in (1, step, step[:, None]) for slope in (right, down)]
-    changes = torch.stack([*changes, photo]).flatten(1)
+    warped = [slope * by for by in (1, step, step[:, None]) for slope in (right, down)]
+    changes = torch.stack([*warped, photo]).flatten(1)
     shift = torch.linalg.pinv(changes @ changes.T, hermitian=True)[:2, :2]
     unlike = (1 - alike**2) * photo.square().mean()
     return alike, math.sqrt(max(0.0, float(unlike * shift.trace() / 2)))
