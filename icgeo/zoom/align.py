@@ -10,7 +10,7 @@ from torch import Tensor
 
 from icgeo.config import require
 
-ITERATIONS, LEAST_GAIN = 60, 1e-5
+ITERATIONS, LEAST_GAIN = 100, 1e-7
 SMOOTHING = 5
 """Side of the Gaussian filter in pixels, by which the two are compared."""
 MOST_SHIFT, MOST_CHANGE = 0.5, 0.35

@@ -1,9 +1,9 @@
 """Fit the weights and widths of `icgeo.zoom.chain.ZoomSettings` by the likelihood of places.
 
-What does not depend on them is computed once a photo and kept in a file: the windows, and at the
-truth the density where no window agrees. The settings of level 0 (`sharpness`, `floor`, `wide`) and
-`least_likeness` stay as they are. Photos are of other seeds than those of
-`scripts/experiments/zoom.py`, and procedural planets of families that training saw.
+What does not depend on them is computed once a photo and kept in a file: the windows, and the prior
+there and at the truth. The settings of level 0 (`sharpness`, `floor`, `wide`), those of the prior,
+`alignment`, `least_likeness` and `loose_width` stay as they are. Photos are of other seeds than
+those of `scripts/experiments/zoom.py`, and procedural planets of families that training saw.
 """
 
 import math
@@ -24,13 +24,15 @@ MIX = (
     (Row("blue-marble"), 48),
     (Row("dunes"), 24),
     (Row("mixture"), 24),
+    (Row("terrain"), 24),
+    (Row("bands"), 24),
     (Row("shaded-relief", "blue-marble"), 64),
     (Row("blue-marble", any_heading=True), 32),
     (Row("blue-marble", field_of_view_deg=NARROW), 32),
     (Row("blue-marble", field_of_view_deg=NARROW, any_heading=True), 40),
 )
 """Rows and how many photos of each."""
-FREE = ("bias", "parts", "alignment", "width", "moved", "loose_width")
+FREE = ("bias", "parts", "width", "moved")
 """Settings that are fitted."""
 SIGNED = ("bias",)
 """Those that may be negative: the others are fitted by their logarithms."""
@@ -51,7 +53,7 @@ class Options:
 def observe(row: Row, count: int, seed: int) -> list[dict[str, Any]]:
     """Take photos and look into their windows."""
     from icgeo import sphere
-    from icgeo.zoom.chain import apart
+    from icgeo.zoom.chain import apart, raised, weighed
 
     plain = zoom.Options()
     own = zoom.planet(row.photos or row.map, seed, plain)
@@ -66,8 +68,10 @@ def observe(row: Row, count: int, seed: int) -> list[dict[str, Any]]:
         windows = chain._aligned(photo, chain._matched(photo, first.poses, heading), heading)
         windows = windows[apart(windows.poses, len(windows.poses))]
         angle = sphere.angle(windows.poses.xyz, sphere.to_xyz(place.double()))
-        elsewhere = first.elsewhere.log_prob(place).exp()
-        seen.append({"elsewhere": elsewhere, "windows": windows, "angle": angle})
+        _, sigma = weighed(windows, chain.settings)
+        at_windows = raised(first.prior, windows.poses.lat_lon, sigma)
+        at_truth = first.prior.log_prob(place).exp()
+        seen.append({"prior": (at_truth, at_windows), "windows": windows, "angle": angle})
     return seen
 
 
@@ -79,11 +83,14 @@ def nll(one: dict[str, Any], settings: Any) -> float:
     from icgeo.zoom.chain import TAIL, TAIL_WIDTH, weighed
 
     share, sigma = weighed(one["windows"], settings)
-    density = (1 - share.sum()) * one["elsewhere"]
+    at_truth, at_windows = one["prior"]
+    none = 1 - share.sum()
+    likelihood = none / (4 * math.pi)
     for part, width in ((1 - TAIL, 1.0), (TAIL, TAIL_WIDTH)):
         spread = torch.deg2rad(width * sigma).square() + math.pi / 36 / FINEST**2
         fall = torch.exp(-one["angle"].square() / 2 / spread)
-        density += (part * share * fall / (2 * math.pi * spread)).sum()
+        likelihood += (part * share * fall / (2 * math.pi * spread)).sum()
+    density = 4 * math.pi * at_truth * likelihood / (none + (share * at_windows).sum())
     return -float(density.log())
 
 
