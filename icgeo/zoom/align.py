@@ -1,5 +1,6 @@
 """The last level: the query against the view cut at its pose, to a part of a pixel."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from icgeo.config import require
 
-ITERATIONS, LEAST_GAIN = 60, 1e-5
+ITERATIONS, LEAST_GAIN = 100, 1e-7
 SMOOTHING = 5
 """Side of the Gaussian filter in pixels, by which the two are compared."""
 MOST_SHIFT, MOST_CHANGE = 0.5, 0.35
@@ -48,6 +49,39 @@ def align(
     if shift.abs().max() > MOST_SHIFT or (found[:, :2] - torch.eye(2)).abs().max() > MOST_CHANGE:
         return None
     return torch.cat((found[:, :2], shift[:, None]), dim=1), float(alike)
+
+
+def compare(
+    photo: UInt8[Tensor, "3 size size"], view: UInt8[Tensor, "3 size size"]
+) -> tuple[float, float]:
+    """Return how alike an aligned photo and view are in colour, and how surely they are aligned.
+
+    The likeness is the correlation over all channels, each about its own mean: pictures of two
+    kinds that agree in brightness alone, as ECC sees them, hardly agree in colour. The other is the
+    Cramer-Rao bound of registration (Robinson and Milanfar 2004, here with the affine warp and a
+    gain unknown) in pixels: what differs over the gradients, so that fine texture is placed better
+    than smooth shades that look as alike. It takes what differs for white noise, so errors are
+    larger than it, in proportion to a power of it that `ZoomSettings` holds.
+    """
+    photo, view = (_smooth(one) for one in (photo, view))
+    alike = float((photo * view).sum() / (photo.norm() * view.norm()).clamp_min(1e-9))
+    down, right = torch.gradient(photo, dim=(1, 2))
+    step = torch.linspace(-1, 1, photo.shape[-1], dtype=photo.dtype)
+    warped = [slope * by for by in (1, step, step[:, None]) for slope in (right, down)]
+    changes = torch.stack([*warped, photo]).flatten(1)
+    shift = torch.linalg.pinv(changes @ changes.T, hermitian=True)[:2, :2]
+    unlike = (1 - alike**2) * photo.square().mean()
+    return alike, math.sqrt(max(0.0, float(unlike * shift.trace() / 2)))
+
+
+def _smooth(image: UInt8[Tensor, "3 size size"]) -> Float[Tensor, "3 inner inner"]:
+    """Return the channels about their means, smoothed as ECC does it, without the margin."""
+    cv2: Any = require("cv2", "aligning a photo with a map", "map")
+    pixels = image.permute(1, 2, 0).double().numpy()
+    margin = SMOOTHING // 2
+    blurred = torch.from_numpy(cv2.GaussianBlur(pixels, (SMOOTHING, SMOOTHING), 0)).movedim(2, 0)
+    inner = blurred[:, margin:-margin, margin:-margin]
+    return inner - inner.mean((1, 2), keepdim=True)
 
 
 def _grey(image: UInt8[Tensor, "3 size size"]) -> Any:

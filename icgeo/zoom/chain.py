@@ -26,7 +26,7 @@ from icgeo.prediction import Prediction, ZoomLevel, informs
 from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_xyz
 from icgeo.sphere.multi_order import MultiOrderDensity
-from icgeo.zoom.align import align
+from icgeo.zoom.align import align, compare
 from icgeo.zoom.index import WIDEST_DEG, Describe, MapIndex, turned
 from icgeo.zoom.refine import CLOSE, UPRIGHT, WIDE, Tries, tried
 
@@ -44,15 +44,17 @@ SHOWN, SURE = 16, 40.0
 more are."""
 KEPT_DEG = 5.0
 """How far a heading that is known may be off."""
-ALIGNED, ROUNDS = 3, 2
+ALIGNED, ROUNDS = 3, 3
 """How many windows are aligned, and how often: cut again at the pose that was found."""
 APART, TURN_APART_DEG, SCALE_APART = 0.25, 40.0, 0.3
 """Two poses are two windows if farther apart than this share of a field of view, than this turn,
 or than this logarithm of their fields of view."""
 KERNEL = 0.045
 """Standard deviation of the place of a view of the index, as a share of its field of view."""
-TAIL, TAIL_WIDTH = 0.3, 4.0
-"""Share of a kernel that is wider, and how much: the likeliest of seven, as `ZoomSettings`."""
+TAIL, TAIL_WIDTH = 0.28, 3.6
+"""Share of a kernel that is wider, and how much: fitted with `ZoomSettings.width`."""
+LEAST_WIDTH = 1e-3
+"""Error in pixels of the map, of which none is less: of pictures that are the same."""
 
 
 LocateWide = Callable[[UInt8[Tensor, "photos 3 size size"]], list[Density]]
@@ -67,10 +69,11 @@ LEAST_SHARE = 0.3
 class ZoomSettings:
     """How likenesses become probabilities and widths.
 
-    Fitted on 176 photos by `scripts/experiments/fit_zoom.py`, of other seeds than those of
-    `scripts/experiments/zoom.py`: of Blue Marble 3 to 20 and 20 to 60 degrees wide, north up and
-    with any heading, of shaded relief looked for on Blue Marble, and of a planet of the training
-    family `mixture`. `sharpness` and `wide` are of a fit before.
+    Fitted by the likelihood of places (`scripts/experiments/fit_zoom.py`) on photos of other seeds
+    than those of `scripts/experiments/zoom.py`: of Blue Marble, planets of the training families,
+    and shaded relief looked for on Blue Marble and the reverse. Weights of windows are rounded,
+    so that photos of another kind than the map are no worse off than without zoom. `sharpness` and
+    `wide` are of a fit before.
     """
 
     sharpness: float = 55.0
@@ -80,20 +83,25 @@ class ZoomSettings:
     mostly wrong, too, and with less than a tenth no 90 % region reaches beyond it."""
     wide: float = 0.85
     """Share that wide views have in level 0, of a photo that is wide."""
-    bias: float = -4.89
+    temperature: float = 2.0
+    """Of what wide views say, where windows are weighed by it: both see the same photo."""
+    even: float = 0.1
+    """Share of that prior that is spread evenly; set by hand, as `floor`."""
+    bias: float = -4.8
     """Log-odds of a window as wide as any against none, to start with."""
-    parts: float = 0.201
+    parts: float = 0.19
     """Weight of the evidence of alike cells, in nats."""
-    alignment: float = 0.218
-    """Weight of -log(1 - likeness^2) after the alignment."""
+    alignment: float = 2.0
+    """Weight of -log(1 - likeness^2) after the alignment; hardly a window that agrees is wrong."""
     least_likeness: float = 0.8
     """Less than that, and what was aligned is not moved."""
-    width: tuple[float, float] = (-0.641, 0.656)
-    """Logarithm of the error of an aligned pose in pixels: at (1 - likeness^2) of 1, and slope."""
-    moved: float = 0.073
+    width: float = 4.6
+    """Error of an aligned pose, as a multiple of its Cramer-Rao bound. That is of white noise; that
+    noise is smoothed with the pictures makes it 4 already."""
+    moved: float = 0.14
     """Error that is left for each pixel by which the last round moved a pose."""
-    loose_width: float = 2.09
-    """Error of a pose that is not aligned, in pixels."""
+    loose_width: float = 1.3
+    """Error of a pose that is not aligned, in pixels; set by hand."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +114,32 @@ class Windows:
     parts: Float[Tensor, " windows"]
     """Evidence of alike cells in nats."""
     likeness: Float[Tensor, " windows"]
-    """Of query and view after the alignment, 0 where they do not agree."""
+    """Of query and view in colour after the alignment, 0 where they do not agree."""
+    bound: Float[Tensor, " windows"]
+    """Cramer-Rao bound of the alignment in pixels."""
     moved: Float[Tensor, " windows"]
     """Pixels by which the last round of the alignment moved them."""
 
     def __getitem__(self, chosen: Int[Tensor, " chosen"]) -> "Windows":
         return Windows(*(getattr(self, one.name)[chosen] for one in fields(self)))
+
+    def joined(self, other: "Windows") -> "Windows":
+        """Return these and others behind them."""
+        pairs = [(getattr(self, one.name), getattr(other, one.name)) for one in fields(self)[1:]]
+        return Windows(self.poses.joined(other.poses), *(torch.cat(pair) for pair in pairs))
+
+
+@dataclass(frozen=True, eq=False)
+class FirstLevel:
+    """What index and wide views say of a photo, before a window is looked into."""
+
+    poses: Poses
+    """Windows that may be looked into, the likeliest first."""
+    share: Float[Tensor, " windows"]
+    density: Density
+    prior: Density
+    """What holds before windows are looked into, and where none agrees. The index, which only says
+    where to look, has no part in it where wide views answer: if no window agrees it was wrong."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,13 +172,14 @@ class MapZoom:
             heading_deg: compass direction of its upper edge; None tries them all.
         """
         start = time.perf_counter()
-        first, share, planet = self._search(photo, heading_deg)
-        shown, none = first[:SHOWN], torch.zeros(len(first[:SHOWN]))
-        levels = [ZoomLevel("planet", shown, self._cut(shown), share[:SHOWN], none, planet)]
-        matched = self._matched(photo, first, heading_deg)
+        first = self._search(photo, heading_deg)
+        shown, share = first.poses[:SHOWN], first.share[:SHOWN]
+        none = torch.zeros(len(shown))
+        levels = [ZoomLevel("planet", shown, self._cut(shown), share, none, first.density)]
+        matched = self._matched(photo, first.poses, heading_deg)
         aligned = self._aligned(photo, matched, heading_deg)
         for name, windows in (("windows", matched), ("place", aligned)):
-            density, probability = self._chained(planet, windows)
+            density, probability = self._chained(first.prior, windows)
             best = probability.argsort(descending=True)
             poses, views, alike = windows.poses[best], windows.views[best], windows.likeness[best]
             levels.append(ZoomLevel(name, poses, views, probability[best], alike, density))
@@ -170,10 +199,8 @@ class MapZoom:
         looks = (poses.lat_lon, poses.field_of_view_deg, poses.heading_deg)
         return self.base_map.views(*looks, size=SIZE)[0]
 
-    def _search(
-        self, photo: UInt8[Tensor, "3 size size"], heading_deg: float | None
-    ) -> tuple[Poses, Float[Tensor, " windows"], Density]:
-        """Look a photo up in the index: the windows, how likely they are, and level 0."""
+    def _search(self, photo: UInt8[Tensor, "3 size size"], heading_deg: float | None) -> FirstLevel:
+        """Look a photo up in the index, and ask wide views."""
         how, likeness = self.index.search(photo, self.describe, heading_deg=heading_deg)
         before = _prior(self.index.poses.field_of_view_deg).float()
         nats = likeness.mul_(self.settings.sharpness).add_(before)
@@ -194,13 +221,15 @@ class MapZoom:
         kept = apart(poses, LOOKED)
         is_wide = float(shares[field >= LEAST_WIDE_DEG].sum())
         poses, shares = poses[kept], nats[kept].softmax(0)
-        if self.wide is None:
-            return poses, shares, level
-        share = self.settings.wide * min(max(is_wide, LEAST_SHARE), 0.9)
-        same = Poses(poses.xyz[:1].expand(len(poses), 3), 0 * poses.tangent + 1, poses.heading_deg)
-        turns = poses.heading_deg[apart(same, TURNS)]
-        up = turned(photo, turns.float(), torch.ones(len(turns)), size=SIZE)
-        return _with_wide(self.wide(up), turns, poses, shares, level, share=share)
+        first = FirstLevel(poses, shares, level, level)
+        if self.wide is not None:
+            share = self.settings.wide * min(max(is_wide, LEAST_SHARE), 0.9)
+            one = torch.ones_like(poses.heading_deg)
+            same = Poses(poses.xyz[:1].expand(len(poses), 3), one, poses.heading_deg)
+            turns = poses.heading_deg[apart(same, TURNS)]
+            up = turned(photo, turns.float(), torch.ones(len(turns)), size=SIZE)
+            first = _with_wide(self.wide(up), turns, first, share=share)
+        return replace(first, prior=_softened(first.prior, self.settings))
 
     def _matched(
         self, photo: UInt8[Tensor, "3 size size"], poses: Poses, heading_deg: float | None
@@ -222,7 +251,7 @@ class MapZoom:
         moved, evidence = look(moved[evidence.topk(min(SHOWN, len(evidence))).indices], CLOSE)
         order = evidence.argsort(descending=True)
         moved, none = moved[order], torch.zeros(len(order))
-        return Windows(moved, self._cut(moved), evidence[order], none, none)
+        return Windows(moved, self._cut(moved), evidence[order], none, none, none)
 
     def _aligned(
         self, photo: UInt8[Tensor, "3 size size"], windows: Windows, heading_deg: float | None
@@ -232,41 +261,45 @@ class MapZoom:
             _warn_of_no_alignment()
             return windows
         count = min(ALIGNED, len(windows.poses))
-        poses, likeness = windows.poses[:count], torch.zeros(len(windows.poses))
-        agrees, moved = torch.arange(len(likeness)) < count, torch.zeros(len(likeness))
+        poses, agrees = windows.poses[:count], torch.ones(count, dtype=torch.bool)
+        likeness, bound, moved = torch.zeros(3, count)
         for _ in range(ROUNDS):
             warps = torch.eye(2, 3).double().repeat(count, 1, 1)
             for number, view in enumerate(self._cut(poses)):
                 found = align(photo, view) if agrees[number] else None
                 agrees[number] &= found is not None
                 if found is not None:
-                    warps[number], likeness[number] = found
+                    warps[number] = found[0]
                     moved[number] = found[0][:, 2].norm() * SIZE / 2
             poses = poses.warped(warps)
+        views = self._cut(poses)
+        for number in agrees.nonzero()[:, 0].tolist():
+            likeness[number], bound[number] = compare(photo, views[number])
         agrees &= likeness > self.settings.least_likeness
-        held = _held(poses, heading_deg)
-        agrees[:count] &= held.heading_deg == poses.heading_deg
-        both, numbers = poses.joined(windows.poses), torch.arange(len(likeness))
-        chosen = both[torch.where(agrees, numbers, numbers + count)]
-        likeness = (likeness * agrees).clamp(0, 1)
-        return Windows(chosen, self._cut(chosen), windows.parts, likeness, moved * agrees)
+        agrees &= _held(poses, heading_deg).heading_deg == poses.heading_deg
+        aligned = Windows(poses, views, windows.parts[:count], likeness, bound, moved)
+        chosen = torch.arange(len(windows.poses))
+        chosen[:count] += len(chosen) * agrees
+        return windows.joined(aligned)[chosen]
 
     def _chained(
-        self, planet: Density, windows: Windows
+        self, prior: Density, windows: Windows
     ) -> tuple[MultiOrderDensity, Float[Tensor, " windows"]]:
-        """Refine level 0 by windows; return also how likely each of them is."""
+        """Multiply a prior by what windows say; return also how likely each of them is."""
         kept = apart(windows.poses, len(windows.poses))
         share, sigma = weighed(windows[kept], self.settings)
-        probability = torch.zeros(len(windows.poses), dtype=torch.float64)
-        probability[kept] = share
-        sigma = sigma.clamp_min(0.01 * self.base_map.resolution_deg)
-        density = MultiOrderDensity.refined(
-            planet,
-            windows.poses[kept].lat_lon.repeat(2, 1),
+        sigma = sigma.clamp_min(LEAST_WIDTH * self.base_map.resolution_deg)
+        lat_lon = windows.poses[kept].lat_lon
+        likelihood = MultiOrderDensity.refined(
+            Density.uniform(prior.nside),
+            lat_lon.repeat(2, 1),
             torch.cat((sigma, TAIL_WIDTH * sigma)),
             torch.cat(((1 - TAIL) * share, TAIL * share)),
         )
-        return density, probability
+        weight = share * raised(prior, lat_lon, sigma)
+        probability = torch.zeros(len(windows.poses), dtype=torch.float64)
+        probability[kept] = weight / (1 - share.sum() + weight.sum())
+        return likelihood * prior, probability
 
 
 def weighed(
@@ -274,16 +307,26 @@ def weighed(
 ) -> tuple[Float[Tensor, " windows"], Float[Tensor, " windows"]]:
     """Return how likely each window is, none of which is about another, and its width in degrees.
 
-    What is missing to 1 is the probability that the query lies in none.
+    What is missing to 1 is the probability that the query lies in none; all this before the prior.
     """
     unlike = 1 - windows.likeness.double().square().clamp_max(1 - 1e-4)
     nats = settings.bias + settings.parts * windows.parts - settings.alignment * unlike.log()
     nats += _prior(windows.poses.field_of_view_deg)
     share = torch.cat((nats, torch.zeros(1))).softmax(0)[:-1]
-    start, slope = settings.width
-    tight = torch.hypot(unlike**slope * math.exp(start), settings.moved * windows.moved.double())
+    tight = torch.hypot(settings.width * windows.bound, settings.moved * windows.moved).double()
     pixels = torch.where(windows.likeness > 0, tight, settings.loose_width)
     return share, pixels * windows.poses.field_of_view_deg / SIZE
+
+
+def raised(
+    prior: Density, lat_lon: Float[Tensor, "windows 2"], sigma_deg: Float[Tensor, " windows"]
+) -> Float[Tensor, " windows"]:
+    """Return how much likelier than an even density a prior is where windows are, on average."""
+    chords = torch.cdist(sphere.to_xyz(lat_lon).double(), cell_xyz(prior.nside).double())
+    # widened by the second moment of a cell, as in `Density.from_mixture`
+    spread = torch.deg2rad(sigma_deg).square() + math.pi / 36 / prior.nside**2
+    kernels = torch.exp(-chords.square() / 2 / spread[:, None])
+    return kernels @ prior.mass / kernels.mean(1)
 
 
 @cache
@@ -295,30 +338,31 @@ def _warn_of_no_alignment() -> None:
     )
 
 
+def _softened(answer: Density, settings: ZoomSettings) -> Density:
+    """Return a prior of an answer, which saw the photo whose windows are to be weighed by it."""
+    mass = answer.tempered(settings.temperature).mass
+    return Density((1 - settings.even) * mass + settings.even / len(mass))
+
+
 def _with_wide(
-    found: list[Density],
-    turns: Float[Tensor, " turns"],
-    poses: Poses,
-    shares: Float[Tensor, " first"],
-    level: Density,
-    *,
-    share: float,
-) -> tuple[Poses, Float[Tensor, " windows"], Density]:
+    found: list[Density], turns: Float[Tensor, " turns"], first: FirstLevel, *, share: float
+) -> FirstLevel:
     """Mix what wide views say of each heading into level 0; add windows where they see a photo."""
+    poses = first.poses
     turn = _turn(poses.heading_deg[:, None], turns)
-    likely = torch.zeros(len(turns), dtype=shares.dtype)
-    likely.index_add_(0, turn.abs().argmin(1), shares)
+    likely = torch.zeros(len(turns), dtype=first.share.dtype)
+    likely.index_add_(0, turn.abs().argmin(1), first.share)
     mass = torch.stack([density.mass for density in found]) * likely[:, None]
     best = mass.sum(0).topk(20 * LOOKED_WIDE).indices
     which = best.repeat_interleave(len(WIDE_DEG))
     wide = torch.tensor(WIDE_DEG).double().repeat(len(best))
-    more = Poses(cell_xyz(level.nside)[which], wide, turns[mass.argmax(0)[which]])
+    more = Poses(cell_xyz(first.density.nside)[which], wide, turns[mass.argmax(0)[which]])
     kept = apart(more, LOOKED_WIDE)
     own = mass.sum(0)[which[kept]]
-    shares = torch.cat(((1 - share) * shares, share * own / own.sum()))
+    shares = torch.cat(((1 - share) * first.share, share * own / own.sum()))
     order = shares.argsort(descending=True)
-    mixed = Density((1 - share) * level.mass + share * mass.sum(0))
-    return poses.joined(more[kept])[order], shares[order], mixed
+    mixed = Density((1 - share) * first.density.mass + share * mass.sum(0))
+    return FirstLevel(poses.joined(more[kept])[order], shares[order], mixed, Density(mass.sum(0)))
 
 
 def _prior(field_of_view_deg: Float[Tensor, " views"]) -> Float[Tensor, " views"]:

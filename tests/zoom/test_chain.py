@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +17,7 @@ from icgeo.data.worlds import procedural_world
 from icgeo.prediction import footprint
 from icgeo.sphere.density import Density
 from icgeo.sphere.multi_order import MultiOrderDensity
-from icgeo.zoom.chain import LEAST_SHARE, Windows
+from icgeo.zoom.chain import LEAST_SHARE, Windows, weighed
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +220,7 @@ def test_what_wide_views_say_is_part_of_level_0_and_where_nothing_agrees_of_the_
     least = LEAST_SHARE * zoom.settings.wide
     assert found.levels[0].density.mass[near].sum() > 0.99 * least
     elsewhere = 1 - found.levels[-1].probability.sum()
-    assert found.density.mass[near].sum() > 0.99 * least * elsewhere
+    assert found.density.mass[near].sum() > 0.99 * (1 - zoom.settings.even) * elsewhere
     assert elsewhere > 0.5
 
 
@@ -229,7 +230,7 @@ def windows():
     lat_lon = torch.tensor([[0.0, 0.0], [0.0, 90.0]], dtype=torch.float64)
     poses = Poses(sphere.to_xyz(lat_lon), torch.tensor([40.0, 4.0]).double(), torch.zeros(2))
     views = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
-    return Windows(poses, views, 20 * torch.ones(2), torch.zeros(2), torch.zeros(2))
+    return Windows(poses, views, 20 * torch.ones(2), *torch.zeros(3, 2))
 
 
 def test_a_window_a_tenth_as_wide_is_one_of_a_hundred_times_as_many(locator, windows):
@@ -249,3 +250,21 @@ def test_a_place_is_wider_where_the_alignment_still_moved(locator, windows):
         density, _ = locator.map_zoom._chained(Density.uniform(), moving)
         areas.append(density.credible_area_km2(0.5))
     assert areas[0] < areas[1] < areas[2]
+
+
+def test_a_place_is_as_wide_as_its_cramer_rao_bound_says(locator, windows):
+    settings = locator.map_zoom.settings
+    bound = torch.tensor([0.002, 0.04])
+    _, sigma = weighed(replace(windows, likeness=0.99 * torch.ones(2), bound=bound), settings)
+    pixels = sigma * 64 / windows.poses.field_of_view_deg
+    assert pixels.tolist() == pytest.approx((settings.width * bound).tolist())
+
+
+def test_another_photo_than_the_map_shows_is_told_by_its_colours(locator, world):
+    """A photo whose colours are those of another kind of map agrees in brightness alone."""
+    photo = _query(world, (12.0, 60.0), 35.0, 0.0)
+    brightness = photo.mean(-1)
+    other = np.stack((brightness, brightness, 255 - brightness), -1).round().astype(np.uint8)
+    (same,), (found,) = locator.locate(photo), locator.locate(other)
+    assert same.levels[-1].likeness[0] > 0.9
+    assert (found.levels[-1].likeness == 0).all()
