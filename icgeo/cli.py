@@ -410,7 +410,7 @@ def info(options: InfoOptions) -> int:
     """Print what is installed."""
     import yaml
 
-    from icgeo.models.loading import installed
+    from icgeo.models.installed import installed
 
     facts = installed()
     as_yaml = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)

@@ -333,9 +333,8 @@ class Geolocator(LocateOptions, LoadOptions):
             ValueError: an example is wrong.
         """
         if self.zooms:
-            watched = {"callback_on_step_end": callback_on_step_end}
-            self._refuse_unused(examples, **watched)
-            return self._zoom(as_photos(photos), self._examples(examples), **watched)
+            self._refuse_unused(examples, callback_on_step_end=callback_on_step_end)
+            return self._zoom(as_photos(photos), self._examples(examples), callback_on_step_end)
         photos, pairs = as_photos(photos), self._bank_examples(examples)
         if not photos:  # what is wrong with examples is told all the same
             self.prepare(examples)
@@ -391,7 +390,10 @@ class Geolocator(LocateOptions, LoadOptions):
         return MapZoom.open(base_map, self.loaded, wide=wide)
 
     def _zoom(
-        self, photos: Sequence[Photo], pairs: Sequence[Example], **watched: Any
+        self,
+        photos: Sequence[Photo],
+        pairs: Sequence[Example],
+        callback_on_step_end: sampling.StepCallback | None,
     ) -> list[Prediction]:
         """Locate photos on the map; what examples say is a prior."""
         if not photos:
@@ -400,7 +402,9 @@ class Geolocator(LocateOptions, LoadOptions):
         pixels = square_pixels(photos, SIZE)
         found = [self.map_zoom.locate(photo, heading_deg=heading) for photo in pixels]
         if pairs:
-            others = self._without_map.locate(photos, pairs, **watched)
+            others = self._without_map.locate(
+                photos, pairs, callback_on_step_end=callback_on_step_end
+            )
             found = [one.given(other) for one, other in zip(found, others, strict=True)]
         return self._drawer.with_domain(self._drawer.with_points(found), pixels)
 

@@ -151,8 +151,12 @@ class PlanetCells(nn.Module):
     def __init__(self, xyz: Float[Tensor, "*photos 3"], settings: PlanetSettings) -> None:
         super().__init__()
         leaves = leaf_ids(to_lat_lon(xyz.reshape(-1, 3).double()))
-        names = ("split_above", "drop_below", "max_level")
-        self.cells = S2Cells.adaptive(leaves, **{name: getattr(settings, name) for name in names})
+        self.cells = S2Cells.adaptive(
+            leaves,
+            split_above=settings.split_above,
+            drop_below=settings.drop_below,
+            max_level=settings.max_level,
+        )
         grid = self.cells.number_of(grid_leaves(HEAD_NSIDE))
         self.densities = CellDensities(grid, self.cells.centres())
 
@@ -205,8 +209,9 @@ class PlanetAlbums(nn.Module):
         self.cells = PlanetCells(xyz, settings)
         channels, ways = features.shape[-1], 1 + settings.bidirectional
         self.scale = nn.LayerNorm(channels, elementwise_affine=False)
-        how = {"batch_first": True, "bidirectional": settings.bidirectional}
-        self.lstm = nn.LSTM(channels, settings.width, **how)
+        self.lstm = nn.LSTM(
+            channels, settings.width, batch_first=True, bidirectional=settings.bidirectional
+        )
         self.out = nn.Linear(ways * settings.width, len(self.cells))
 
     def logits(self, features: Albums) -> Float[Tensor, "albums photos cells"]:

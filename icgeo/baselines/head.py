@@ -41,16 +41,21 @@ ItemPlaces = Float[Tensor, "items *album 3"]
 
 @runtime_checkable
 class Head(Protocol):
-    """Turns features of photos into densities, and says how wrong it is.
-
-    Where its answers are not the best points of these, `points` returns them, in degrees.
-    """
+    """Turns features of photos into densities, and says how wrong it is."""
 
     def loss(self, features: Items, xyz: ItemPlaces, generator: Generator) -> Loss:
         """Return the mean loss of photos taken at these unit vectors; the generator is a CPU's."""
 
     def densities(self, features: Items) -> list[Density]:
         """Return where each photo was taken."""
+
+
+@runtime_checkable
+class PointingHead(Head, Protocol):
+    """A head whose answers are not the best points of its densities."""
+
+    def points(self, features: Items) -> Float[Tensor, "items *album 2"]:
+        """Return its answers, in degrees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +114,8 @@ class HeadLocator:
         with torch.inference_mode():
             features = self.encode(photos)
             densities = self.head.densities(features)
-            if point := getattr(self.head, "points", None):
-                points = point(features).double()
+            if isinstance(self.head, PointingHead):
+                points = self.head.points(features).double()
             else:
                 points = best_points(torch.stack([one.mass for one in densities]))
         return answers_at(densities, points.tolist(), start)

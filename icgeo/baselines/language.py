@@ -279,5 +279,6 @@ class LanguageLocator:
         hypotheses, confidence, _ = read_reply(Reply(answer.text))
         density = mixture(hypotheses, confidence)
         point = torch.tensor([answer.lat, answer.lon], dtype=torch.float64)
-        told: dict[str, Any] = {"legibility": 1.0, "located": True, "seconds": answer.seconds}
-        return Prediction.from_density(density, point, **told)
+        return Prediction.from_density(
+            density, point, legibility=1.0, located=True, seconds=answer.seconds
+        )

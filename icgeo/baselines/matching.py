@@ -206,8 +206,9 @@ def count_inliers(a: Points, b: Points, matches: Int[Tensor, "matches 2"]) -> in
         one["keypoints"][matches[:, side].to(one["keypoints"].device)].cpu().double().numpy()
         for side, one in enumerate((a, b))
     ]
-    how = {"maxIters": 2000, "confidence": 0.999}
-    _, kept = cv2.findHomography(*ends, cv2.USAC_MAGSAC, PIXELS_OFF, **how)
+    _, kept = cv2.findHomography(
+        *ends, cv2.USAC_MAGSAC, PIXELS_OFF, maxIters=2000, confidence=0.999
+    )
     # four points fit any homography: no evidence
     return 0 if kept is None or (count := int(kept.sum())) <= 4 else count
 

@@ -88,7 +88,10 @@ class SemanticCells:
         return list(zip(country, region, strict=True))
 
     def _groups(self, minimum: int) -> list[Int[np.ndarray, "_"]]:
-        """Return the photos of each region; too few join the nearest of the country, or of all."""
+        """Return the photos of each region; those of small ones join the nearest of the country.
+
+        A country with too few joins the nearest region of the world.
+        """
         if self.labels is None:
             return [np.arange(len(self.points))]
         countries: dict[object, dict[object, list[int]]] = defaultdict(lambda: defaultdict(list))

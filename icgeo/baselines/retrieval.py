@@ -106,9 +106,13 @@ class KernelRetrieval:
         kappa, temperature = self.fit(known, to_xyz(places))
         cosine, nearest = search(known, query, min(self.neighbours, len(known)))
         weights = (cosine / temperature).softmax(-1)
-        pairs = zip(places[nearest], weights, strict=True)
-        masses = [Density.from_mixture(at, kappa, w, nside=NSIDE).mass for at, w in pairs]
-        densities = [Density((1 - self.uniform) * x + self.uniform / len(x)) for x in masses]
+        masses = [
+            Density.from_mixture(centres, kappa, weight, nside=NSIDE).mass
+            for centres, weight in zip(places[nearest], weights, strict=True)
+        ]
+        densities = [
+            Density((1 - self.uniform) * mass + self.uniform / len(mass)) for mass in masses
+        ]
         points = best_points(torch.stack([one.mass for one in densities])).tolist()
         return answers_at(densities, points, start)
 

@@ -179,8 +179,12 @@ class SphereFlow(nn.Module):
         if settings.way not in INTERPOLANTS:
             raise ValueError(f"expected a way of {sorted(INTERPOLANTS)}, got {settings.way!r}")
         self.settings, self.way = settings, settings.way
-        sizes = {name: getattr(settings, name) for name in ("width", "depth", "expansion")}
-        self.network = ConditionedMLP(features.shape[-1], **sizes)
+        self.network = ConditionedMLP(
+            features.shape[-1],
+            width=settings.width,
+            depth=settings.depth,
+            expansion=settings.expansion,
+        )
 
     def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Loss:
         """Return the mean square error of the velocity, or of the noise, at random times."""

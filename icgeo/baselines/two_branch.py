@@ -142,10 +142,16 @@ class TwoBranch(nn.Module):
         side = settings.patch
         self.patches = nn.ModuleList(nn.Conv2d(3, width, side, stride=side) for _ in range(2))
         self.places = nn.Parameter(0.02 * torch.randn(2, tokens, width))
-        layer: dict[str, Any] = {"dropout": 0.0, "activation": "gelu"}
-        layer |= {"batch_first": True, "norm_first": True}
         self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(width, settings.heads, 4 * width, **layer)
+            nn.TransformerEncoderLayer(
+                width,
+                nhead=settings.heads,
+                dim_feedforward=4 * width,
+                dropout=0.0,
+                activation="gelu",
+                batch_first=True,
+                norm_first=True,
+            )
             for _ in range(2 * settings.depth)
         )
         self.fusions = nn.ModuleList(nn.Linear(2 * width, 2 * width) for _ in range(settings.depth))

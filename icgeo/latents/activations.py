@@ -196,17 +196,26 @@ def activations(  # noqa: PLR0913
 
     Raises:
         ValueError: the folder holds activations of something else; no such block, tokens or
-            stream; an encoder without layers.
+            stream; an encoder without layers; `batch_size` or `shard_size` below 1.
         PhotoError: a photo cannot be read.
     """
+    for name, size in {"batch_size": batch_size, "shard_size": shard_size}.items():
+        if size < 1:
+            raise ValueError(
+                f"expected {name} of at least 1 photo, got {size}; leave it out for the default"
+            )
     folder = Path(folder)
     if isinstance(model, MapModel):
         numbers = range(len(blocks_of(model.backbone.transformer))) if blocks is None else blocks
         taps = Taps(tuple(map(int, numbers)), tuple(times), tokens, stream, same_noise)
-        blocks, (told, compute) = taps.blocks, _of_model(model, taps, examples, prompt, seed)
+        told, compute = _of_model(model, taps, examples, prompt, seed)
+        blocks = taps.blocks
+        times = taps.times
     else:
         layers = [str(block) for block in blocks or model.layers]
-        blocks, times, (told, compute) = layers, (0.0,), _of_encoder(model, layers)
+        told, compute = _of_encoder(model, layers)
+        blocks = layers
+        times = (0.0,)
     told |= {"pool": pool, "shard_size": shard_size}
     fingerprint = {name: str(value) for name, value in told.items()}
     index = {"fingerprint": fingerprint, "blocks": list(blocks), "times": list(times)}

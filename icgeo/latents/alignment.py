@@ -105,6 +105,20 @@ def _correlation(a: Square, b: Square) -> float:
     return ((a * b).sum() / ((a * a).sum() * (b * b).sum()).sqrt()).item()
 
 
+def cka(a: Space, b: Space, order: Order) -> float:
+    """Return linear centred kernel alignment without bias.
+
+    HSIC without bias is the inner product of kernels that are centred without their diagonal, but
+    for a factor.
+    """
+    return _correlation(a.centred, _ordered(b.centred, order))
+
+
+def distance_correlation(a: Space, b: Space, order: Order) -> float:
+    """Return the bias-corrected squared distance correlation; it may be below 0."""
+    return _correlation(a.distances, _ordered(b.distances, order))
+
+
 def cknna(a: Space, b: Space, order: Order) -> float:
     """Return centred kernel alignment over mutual nearest neighbours (Huh et al. 2024, app. A)."""
     other, near = _ordered(b.cosines, order), _ordered(b.neighbours, order)
@@ -117,13 +131,9 @@ def cknna(a: Space, b: Space, order: Order) -> float:
 
 MEASURES: dict[str, Callable[[Space, Space, Order], float]] = {
     "mutual neighbours": mutual_neighbours,
-    # HSIC without bias is the product of kernels centred without their diagonal, but for a factor
-    "CKA": lambda a, b, order: _correlation(a.centred, _ordered(b.centred, order)),
+    "CKA": cka,
     "CKNNA": cknna,
-    # squared, and with its bias corrected, so that it may be below 0
-    "distance correlation": lambda a, b, order: _correlation(
-        a.distances, _ordered(b.distances, order)
-    ),
+    "distance correlation": distance_correlation,
 }
 """By name; the second space's photos are taken in the order given."""
 

@@ -39,7 +39,11 @@ KERNEL_FEATURES = 300
 
 
 def fold_numbers(lat_lon: LatLon, split: Split, *, folds: int = 5) -> Int[np.ndarray, " photos"]:
-    """Return the fold in which each photo is left out; blocked folds leave out whole cells."""
+    """Return the fold in which each photo is left out; blocked folds leave out whole cells.
+
+    Raises:
+        ValueError: fewer photos, or fewer cells with photos, than folds.
+    """
     generator = np.random.default_rng(0)
     groups = np.arange(len(lat_lon))
     if split == "blocked":
@@ -57,16 +61,14 @@ def fold_numbers(lat_lon: LatLon, split: Split, *, folds: int = 5) -> Int[np.nda
     return numbers[groups]
 
 
-def _probe(kind: str) -> Any:
+def _regression(kind: str) -> Any:
     require("sklearn", "a probe", "latents")
     from sklearn.kernel_approximation import Nystroem
-    from sklearn.linear_model import RidgeClassifierCV, RidgeCV
+    from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     scale = StandardScaler()
-    if kind == "labels":
-        return make_pipeline(scale, RidgeClassifierCV(ALPHAS, class_weight="balanced"))
     if kind == "ridge":
         return make_pipeline(scale, RidgeCV(ALPHAS))
     if kind == "kernel":
@@ -76,9 +78,17 @@ def _probe(kind: str) -> Any:
     raise ValueError(f"expected a probe of {KINDS}, got {kind!r}")
 
 
-def _predict_left_out(kind: str, x: np.ndarray, y: np.ndarray, folds: np.ndarray) -> np.ndarray:
+def _classifier() -> Any:
+    require("sklearn", "a probe", "latents")
+    from sklearn.linear_model import RidgeClassifierCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), RidgeClassifierCV(ALPHAS, class_weight="balanced"))
+
+
+def _predict_left_out(probe: Any, x: np.ndarray, y: np.ndarray, folds: np.ndarray) -> np.ndarray:
     """Predict each row by a probe that was fitted without its fold."""
-    probe = _probe(kind)
     from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
     with warnings.catch_warnings():
@@ -129,7 +139,7 @@ def probe_places(
     else:
         numbers = np.unique(np.asarray(groups), return_inverse=True)[1]
     rows = x.flatten(1).double().numpy()
-    found = torch.from_numpy(_predict_left_out(kind, rows, xyz, numbers))
+    found = torch.from_numpy(_predict_left_out(_regression(kind), rows, xyz, numbers))
     answers = to_lat_lon(found)
     error = distance_km(answers, lat_lon)
     rest = (found - torch.from_numpy(xyz)).square().sum()
@@ -193,7 +203,7 @@ def probe_labels(
     kept = torch.from_numpy(is_kept)
     numbers = fold_numbers(lat_lon[kept], split, folds=folds)
     rows, names = x[kept].flatten(1).double().numpy(), names[is_kept]
-    found = _predict_left_out("labels", rows, names, numbers)
+    found = _predict_left_out(_classifier(), rows, names, numbers)
     shares = [(found[names == name] == name).mean() for name in np.unique(names)]
     return LabelProbe(float(np.mean(shares)), len(shares), len(names))
 
@@ -205,7 +215,7 @@ def probe_numbers(
     _require_rows(x, len(values))
     rows, target = x.flatten(1).double().numpy(), np.asarray(values, float)
     numbers = fold_numbers(lat_lon, split)
-    found = _predict_left_out("ridge", rows, target, numbers)
+    found = _predict_left_out(_regression("ridge"), rows, target, numbers)
     return 1 - float(((found - target) ** 2).sum() / ((target - target.mean()) ** 2).sum())
 
 

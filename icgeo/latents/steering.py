@@ -34,7 +34,7 @@ from icgeo.latents.feature_steering import (
 from icgeo.latents.probes import ALPHAS
 from icgeo.metrics.intervals import paired_bootstrap
 from icgeo.models import Context, MapModel
-from icgeo.models.blocks import Edit, Taps, walk
+from icgeo.models.blocks import Activation, Edit, Taps, walk
 from icgeo.seeds import seeded_generator
 from icgeo.sphere import EARTH_RADIUS_KM, angle, log_map, to_xyz
 from icgeo.sphere.density import Density
@@ -130,11 +130,11 @@ def changes(
     ]
 
 
-Read = tuple[list[Density], Float[Tensor, "photos 2"]]
+ReadMaps = tuple[list[Density], Float[Tensor, "photos 2"]]
 """Densities of maps, and their mean directions in degrees; NaN of illegible maps."""
 
 
-def _read(model: MapModel, drawn: Tensor) -> Read:
+def _read(model: MapModel, drawn: Tensor) -> ReadMaps:
     settings = model.settings
     readings = maps.read(drawn, settings.style, noise=settings.noise, nside=NSIDE)
     means = [
@@ -187,9 +187,15 @@ def steer(
         places = {"goal": goal, "asked": goal, "truth": lat_lon}
     rows = [_rows(Changed("none", x), where, (before, where), **places)]
     for way in ways:
-        *_, last = draw(edits=[Edit(block, way.activations.to, time)])
+        change = partial(_become, way.activations)
+        *_, last = draw(edits=[Edit(block, change, time)])
         rows.append(_rows(way, where, _read(model, last.maps), **places))
     return concat(rows, ignore_index=True)
+
+
+def _become(new: Activations, old: Activation) -> Activation:
+    """Put new activations in the place of old ones, with their dtype and device."""
+    return new.to(old)
 
 
 def cycle(count: int, generator: Generator) -> Int[Tensor, " photos"]:
@@ -201,7 +207,7 @@ def cycle(count: int, generator: Generator) -> Int[Tensor, " photos"]:
 
 
 def _rows(
-    way: Changed, before: Tensor, after: Read, *, goal: Tensor, asked: Tensor, truth: Tensor
+    way: Changed, before: Tensor, after: ReadMaps, *, goal: Tensor, asked: Tensor, truth: Tensor
 ) -> DataFrame:
     densities, lat_lon = after
     there, here, now = (to_xyz(x.double().nan_to_num()) for x in (goal, before, lat_lon))

@@ -10,9 +10,12 @@ from icgeo.models import backbones
 from icgeo.models.backbones import ArchitectureSpec
 from icgeo.models.hub import LoadError
 
-_NAMES = [f"{backbones.__name__}.{file.name}" for file in iter_modules(backbones.__path__)]
-_FILES = map(import_module, _NAMES)
-SPECS: tuple[ArchitectureSpec, ...] = sum((getattr(file, "SPECS", ()) for file in _FILES), ())
+_FILES = [
+    import_module(f"{backbones.__name__}.{file.name}") for file in iter_modules(backbones.__path__)
+]
+SPECS: tuple[ArchitectureSpec, ...] = tuple(
+    spec for file in _FILES for spec in getattr(file, "SPECS", ())
+)
 ARCHITECTURES = {name: spec for spec in SPECS for name in spec.pipelines}
 """By the class that a checkpoint names."""
 CONFIGURATIONS = {name: parts for spec in SPECS for name, parts in spec.public.items()}

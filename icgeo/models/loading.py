@@ -1,22 +1,19 @@
-"""Load a model by the architecture that its checkpoint names, and tell what is installed here.
+"""Load a model by the architecture that its checkpoint names.
 
 Weights of a pipeline come as asked: quantized, adapted, offloaded, without text encoders.
 """
 
 import importlib
 import importlib.util
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
-from huggingface_hub import constants
 
-from icgeo import config, maps
+from icgeo import maps
 from icgeo.models import hub
 from icgeo.models.adapters import load_adapter
 from icgeo.models.architectures import architecture_of
@@ -240,38 +237,3 @@ def place(pipeline: Any, *, offload: str | None, device: str) -> None:
         )
     else:
         pipeline.to(device)
-
-
-def installed() -> dict[str, Any]:
-    """Return versions, devices, kernels of attention, extras and the hub's cache, for JSON."""
-    backends = dict.fromkeys(BACKENDS, "yes")
-    for name in BACKENDS:
-        try:
-            require_backend(name)
-        except LoadError as error:
-            backends[name] = f"no: {error}"
-    gpus = [torch.cuda.get_device_properties(n) for n in range(torch.cuda.device_count())]
-    sizes = [f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB" for gpu in gpus]
-    devices = {f"cuda:{number}": size for number, size in enumerate(sizes)}
-    return {
-        "icgeo": metadata.version("icgeo"),
-        **{name: value for name, value in config.versions().items() if name != "device"},
-        "devices": {"cpu": f"{torch.get_num_threads()} threads", **devices},
-        "attention backends": backends,
-        "extras": extras(),
-        "models in the package": list(hub.BUILT_IN),
-        "hub": {"cache": constants.HF_HUB_CACHE, "offline": bool(constants.HF_HUB_OFFLINE)},
-    }
-
-
-def extras() -> dict[str, str]:
-    """Say of each extra of the package whether what it needs is there."""
-    answers = {}
-    names = {one.name.lower().replace("_", "-") for one in metadata.distributions()}
-    required = metadata.requires("icgeo") or []
-    for extra in metadata.metadata("icgeo").get_all("Provides-Extra") or []:
-        lines = [line for line in required if re.search(rf"extra == ['\"]{extra}['\"]", line)]
-        needed = [re.split(r"[^\w.-]", line)[0] for line in lines]
-        missing = [name for name in needed if name.lower().replace("_", "-") not in names]
-        answers[extra] = f"no: {', '.join(missing)}" if missing else "yes"
-    return answers

@@ -28,8 +28,8 @@ from icgeo.models.layouts.stacked import Stacked
 from icgeo.models.matching import Evidence, LocalEncoder, Parts, mutual_matches
 from icgeo.models.settings import PHOTO_SHAPES, TEXTS, Origin, Settings
 
-Photos = UInt8[Tensor, "photos 3 high wide"]
-Pixels = Photos | list[UInt8[Tensor, "3 _ _"]]
+PhotoPixels = UInt8[Tensor, "photos 3 high wide"]
+Pixels = PhotoPixels | list[UInt8[Tensor, "3 _ _"]]
 """Photos of one shape, or a list of any shapes."""
 Layout = Stacked | References | Panel | Frames | Interleaved
 LAYOUTS: dict[str, type[Layout]] = {
@@ -131,9 +131,11 @@ class MapModel:
         if not len(photos):
             return after or Context(0, {}, self.fingerprint)
         drawn, layout, parts = maps.draw(lat_lon, self.settings.style), self.layout, None
-        pixels: Any = (
-            [*map(self._pixels, photos)] if isinstance(photos, list) else self._pixels(photos)
-        )
+        pixels: Any
+        if isinstance(photos, Tensor):
+            pixels = self._pixels(photos)
+        else:
+            pixels = [self._pixels(photo) for photo in photos]
         tensors = layout.encode_pairs(pixels, drawn, **before)
         if self.matcher and isinstance(photos, Tensor):
             parts = Parts(self.describe_parts(photos), sphere.to_xyz(lat_lon).float().cpu())
@@ -152,7 +154,7 @@ class MapModel:
         return encoder
 
     @torch.no_grad()
-    def describe_parts(self, photos: Photos) -> Float[Tensor, "photos cells channels"]:
+    def describe_parts(self, photos: PhotoPixels) -> Float[Tensor, "photos cells channels"]:
         """Describe the cells of photos, on the CPU; the model has a `matcher`."""
         matcher: Any = self.matcher
         return matcher(self._pixels(photos).to(matcher.device, matcher.dtype)).cpu()
@@ -189,7 +191,7 @@ class MapModel:
         return Evidence.strongest(ratios[0], matches, photo_size=self.photo_size, count=count)
 
     @torch.no_grad()
-    def in_domain(self, photos: Photos) -> Bool[Tensor, " photos"] | None:
+    def in_domain(self, photos: PhotoPixels) -> Bool[Tensor, " photos"] | None:
         """Return which photos are of the kind that it was trained on; None if it cannot tell."""
         domain, matcher = getattr(self.backbone, "domain", None), self.matcher
         if domain is None or matcher is None or (self.origin and self.origin.adapter):

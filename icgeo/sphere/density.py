@@ -137,7 +137,10 @@ class Density:
         return Density((1 - floor) * posterior + floor / len(posterior))
 
     def __mul__(self, other: "Density") -> "Density":
-        """Multiply by another density, such as a prior, and normalise; on the finer grid."""
+        """Multiply by another density, such as a prior, and normalise; on the finer of the grids.
+
+        `density * Density.from_region("FR")` is the density, given that it was in France.
+        """
         if not isinstance(other, Density):
             return NotImplemented
         count = max(len(self.mass), len(other.mass))
@@ -328,13 +331,14 @@ class Density:
         cross the antimeridian, has the density per steradian at the centres of its pixels, 512
         high by default.
         """
-        if bounds is not None:
-            return files.save_window(self.log_prob, bounds, height or 512, Path(path))
-        height = 16 * self.nside if height is None else height
-        if height < 1:
-            raise ValueError(f"expected a height of at least 1 pixel, got {height}")
-        values = healpix.mass_of_pixels(self.mass, height).float().numpy()
-        return files.save_geotiff(values, (-90.0, -180.0, 90.0, 180.0), ("mass", "1"), Path(path))
+        if bounds is None:
+            height = 16 * self.nside if height is None else height
+            if height < 1:
+                raise ValueError(f"expected a height of at least 1 pixel, got {height}")
+            values = healpix.mass_of_pixels(self.mass, height).float().numpy()
+            files.save_geotiff(values, (-90.0, -180.0, 90.0, 180.0), "mass", "1", Path(path))
+        else:
+            files.save_window(self.log_prob, bounds, height or 512, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> "Density":

@@ -266,10 +266,10 @@ def save_window(log_prob: Callable[[Any], Tensor], bounds: Bounds, height: int, 
     lat = north - (torch.arange(height).double() + 0.5) * (north - south) / height
     lon = west + (torch.arange(width).double() + 0.5) * (east - west) / width
     places = torch.stack(torch.meshgrid(lat, lon, indexing="ij"), dim=-1)
-    save_geotiff(log_prob(places).exp().float().numpy(), bounds, ("density", "sr-1"), path)
+    save_geotiff(log_prob(places).exp().float().numpy(), bounds, "density", "sr-1", path)
 
 
-def save_geotiff(values: Any, bounds: Bounds, named: tuple[str, str], path: Path) -> None:
+def save_geotiff(values: Any, bounds: Bounds, name: str, unit: str, path: Path) -> None:
     """Write pixels [height, width], and the name and the unit of what they are."""
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise ValueError(f"expected a file name ending in .tif or .tiff, got {str(path)!r}")
@@ -281,6 +281,6 @@ def save_geotiff(values: Any, bounds: Bounds, named: tuple[str, str], path: Path
     layout = {"crs": "EPSG:4326", "transform": corner, "compress": "deflate", "predictor": 3}
     with rasterio.open(path, "w", driver="GTiff", **size, **layout) as raster:
         raster.write(values, 1)
-        raster.set_band_description(1, named[0])
-        raster.set_band_unit(1, named[1])
+        raster.set_band_description(1, name)
+        raster.set_band_unit(1, unit)
         raster.update_tags(AREA_OR_POINT="Area")

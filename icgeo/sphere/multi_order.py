@@ -191,7 +191,10 @@ class MultiOrderDensity(Density):
         return (torch.special.entr(self.cell_mass) + self.cell_mass * self.areas.log()).sum().item()
 
     def __mul__(self, other: Density) -> "MultiOrderDensity":
-        """Multiply by an even density, or the mean of its finer cells, and normalise."""
+        """Multiply by an even density, such as a prior, and normalise; on the cells of this one.
+
+        Where the other's cells are finer, their mean counts.
+        """
         if not isinstance(other, Density) or isinstance(other, MultiOrderDensity):
             return NotImplemented
         factor = torch.empty_like(self.cell_mass)

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -73,31 +72,44 @@ def validation_episodes(
 
 
 def draw_queries(
-    model: MapModel, episodes: Sequence[Split], shots: int, **how: Any
+    model: MapModel,
+    episodes: Sequence[Split],
+    shots: int,
+    *,
+    prompt: str,
+    steps: int = 1,
+    samples: int = 1,
 ) -> tuple[Maps, Float[Tensor, "queries 2"]]:
-    """Return maps drawn of queries by the first examples of their episode, and their places.
+    """Return maps of all queries, each from the first examples of its episode, and their places.
 
-    `how` is as `MapModel.draw_maps` takes it: prompt, steps and samples.
+    As many go through at a time as the memory holds.
     """
     drawn = []
     for bank, queries in episodes:
         context = model.encode_context(bank.photos[:shots], bank.lat_lon[:shots])
-        size = fitting_batch(model, shots, len(queries.photos), samples=how.get("samples", 1))
-        drawn += [
-            model.draw_maps(context, photos, **how).mean(dim=1)
-            for photos in queries.photos.split(size)
-        ]
+        size = fitting_batch(model, shots, len(queries.photos), samples=samples)
+        for photos in queries.photos.split(size):
+            each = model.draw_maps(context, photos, prompt=prompt, steps=steps, samples=samples)
+            drawn.append(each.mean(dim=1))
     lat_lon = torch.cat([queries.lat_lon for _, queries in episodes])
     return torch.cat(drawn).float().cpu(), lat_lon
 
 
 def validate(
-    model: MapModel, episodes: Sequence[Split], *, shots: Sequence[int], **how: Any
+    model: MapModel,
+    episodes: Sequence[Split],
+    *,
+    shots: Sequence[int],
+    prompt: str,
+    steps: int = 1,
+    samples: int = 1,
 ) -> dict[int, ValidationResult]:
-    """Validate a model for each number of shots; `how` is as `draw_queries` takes it."""
+    """Validate a model for each number of shots, by one step of the flow if not told otherwise."""
     results = {}
     for count in shots:
-        drawn, truth = draw_queries(model, episodes, count, **how)
+        drawn, truth = draw_queries(
+            model, episodes, count, prompt=prompt, steps=steps, samples=samples
+        )
         densities = _densities(drawn, model.settings.style, model.settings.noise)
         temperature = best_temperature(densities, truth)
         points = best_points(torch.stack([density.mass for density in densities]).float())
@@ -185,11 +197,13 @@ def fit_matching(
     *,
     episodes: int = 5,
     evaluations: int = 60,
+    start: MatchSettings | None = None,
     seed: int,
 ) -> MatchSettings:
     """Fit how alike parts become a likelihood: few and many examples, from anywhere and from near.
 
     The truth should be likeliest, given the evidence of parts alone, by Nelder and Mead (1965).
+
     `describe` gives the cells of photos their descriptors, and was not trained on these worlds; the
     likelihood of `episodes` of 16 queries of each kind is computed `evaluations` times at most.
     """
@@ -201,7 +215,7 @@ def fit_matching(
             xyz, truth = sphere.to_xyz(examples.lat_lon).float(), cell_of(queries.lat_lon, FINE)
             sets += [(Parts(cells[:k], xyz[:k]), query, truth) for k in (1, 4, 16)]
 
-    start = MatchSettings()
+    start = start or MatchSettings()
     names = ("sharpness", "none_logit", "inliers", "weight", "blur")
 
     def settings_of(logarithms: Float[np.ndarray, " parameters"]) -> MatchSettings:
@@ -223,8 +237,9 @@ def fit_matching(
     first = np.log([getattr(start, name) for name in names])
     simplex = np.vstack((first, first + 0.3 * np.eye(len(first))))
     limits = {"maxfev": evaluations, "initial_simplex": simplex}
-    how: dict[str, Any] = {"method": "Nelder-Mead", "options": limits}
-    best = minimize(lambda x: cost(settings_of(x), start.floor), first, **how)
+    best = minimize(
+        lambda x: cost(settings_of(x), start.floor), first, method="Nelder-Mead", options=limits
+    )
     settings = settings_of(best.x)
     ratio = likelihoods(settings)
     floor = min(FLOORS, key=lambda f: -torch.log((1 - f) * ratio + f).mean().item())
@@ -304,8 +319,9 @@ def _locate_sequences(
     sequences = []
     for number in torch.randint(first, end, (clips,), generator=generator).tolist():
         picture = worlds.pictures[number].cpu().float() / 255
-        gap: dict[str, Any] = {"gap_seconds": GAP_SECONDS, "generator": generator}
-        track = orbit.track_views(picture, FRAMES_ALIKE, **gap)
+        track = orbit.track_views(
+            picture, FRAMES_ALIKE, gap_seconds=GAP_SECONDS, generator=generator
+        )
         frames = [photo for photo, _ in orbit.views_to_examples(track.images, track.lat_lon)]
         examples = []
         if prompt != EARTH:

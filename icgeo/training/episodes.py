@@ -27,12 +27,12 @@ from icgeo.data import orbit
 from icgeo.data.worlds import HELD_OUT_FAMILIES, TRAINING_FAMILIES, procedural_world
 from icgeo.options import EARTH, UNKNOWN
 from icgeo.seeds import seeded_generator
-from icgeo.training.options import EpisodeSamplingOptions
+from icgeo.training.options import EPISODE_CHOICES, EpisodeSamplingOptions
 
 logger = logging.getLogger(__name__)
 
 Worlds = Float[Tensor, "worlds 3 height width"]
-Photos = Float[Tensor, "worlds views 3 size size"]
+Views = Float[Tensor, "worlds views 3 size size"]
 Places = Float[Tensor, "worlds views 3"]
 Visible = Bool[Tensor, "worlds views views"]
 """Which views each view is shown as examples."""
@@ -138,7 +138,7 @@ class EpisodeOptions:
 class Episodes:
     """A batch of episodes, one world each."""
 
-    photos: Photos
+    photos: Views
     xyz: Places
     prompt: Int[Tensor, " worlds"]
     """Index into `PROMPTS`."""
@@ -179,7 +179,7 @@ def draw_times(
     return torch.where(torch.rand(*shape, generator=generator) < share_at_t1, torch.ones(()), t)
 
 
-def recolour(photos: Photos, *, generator: Generator) -> Photos:
+def recolour(photos: Views, *, generator: Generator) -> Views:
     """Mix the colour channels of each world at random, keeping the range [0, 1]."""
     worlds = len(photos)
     turn = sphere.random_rotation(worlds, generator=generator, dtype=torch.float32)
@@ -273,26 +273,38 @@ class Gallery:
 def choose_pairs(
     gallery: Gallery, choice: str, count: int, generator: Generator
 ) -> Int[Tensor, " pairs"]:
-    """Choose the pairs of an episode: at random, or by a photo that is drawn, in its order.
+    """Choose so many pairs of an episode, in one of `EPISODE_CHOICES`.
 
-    "alike" takes those that look most alike, as retrieval would; "near" the nearest on the ground
-    up to a half, and distractors from anywhere; "confusing" hard negatives, alike but far. Where
-    too few are far, the farthest.
+    Args:
+        gallery: the pairs to choose from.
+        choice: "random" takes any pairs. The others draw a photo, which is the first of them:
+            "alike" adds those that look most alike, as retrieval would; "near" the nearest on the
+            ground up to a half, and distractors from anywhere; "confusing" hard negatives, alike
+            but far, or the farthest where too few are far.
+        count: how many pairs.
+        generator: of the CPU.
+
+    Raises:
+        ValueError: no such choice.
     """
+    if choice not in EPISODE_CHOICES:
+        raise ValueError(f"expected a choice of {EPISODE_CHOICES}, got {choice!r}")
     if choice == "random":
         return torch.randperm(len(gallery), generator=generator)[:count]
     photo = int(torch.randint(len(gallery), (), generator=generator))
+    likeness = gallery.features @ gallery.features[photo]
+    if choice == "alike":
+        return likeness.argsort(descending=True)[:count]
     km = sphere.EARTH_RADIUS_KM * sphere.angle(gallery.xyz, gallery.xyz[photo])
     if choice == "near":
-        order, near = km.argsort(), (count + 1) // 2
+        order = km.argsort()
+        near = (count + 1) // 2
         rest = order[near:][torch.randperm(len(order) - near, generator=generator)]
         return torch.cat((order[:near], rest[: count - near]))
-    likeness = gallery.features @ gallery.features[photo]
-    if choice == "confusing":
-        reach = min(FAR_KM, km.sort().values[-(count - 1)].item()) if count > 1 else FAR_KM
-        likeness = likeness.masked_fill(km < reach, -2)
-        likeness[photo] = 3
-    return likeness.argsort(descending=True)[:count]
+    reach = min(FAR_KM, km.sort().values[-(count - 1)].item()) if count > 1 else FAR_KM
+    confusing = likeness.masked_fill(km < reach, -2)
+    confusing[photo] = 3
+    return confusing.argsort(descending=True)[:count]
 
 
 @dataclass(frozen=True)

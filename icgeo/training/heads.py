@@ -45,8 +45,8 @@ class _Loss(nn.Module):
 class HeadTraining:
     """A run of training: of which head, on what, for how long.
 
-    Raise ValueError for neither steps nor seconds or both, seconds for several processes, or no
-    photo.
+    Raises:
+        ValueError: neither steps nor seconds or both, seconds for several processes, or no photo.
     """
 
     head: Any
@@ -128,7 +128,7 @@ class HeadTraining:
 
     def log(self, record: Mapping[str, float]) -> None:
         """Append a line to `log.jsonl`."""
-        if self.folder and self.accelerator.is_main_process:
+        if self.accelerator.is_main_process:
             append_log(self, record)
 
     def save(self) -> None:
@@ -163,10 +163,12 @@ def train_head(
     features: Float[Tensor, "items *album channels"],
     xyz: Float[Tensor, "places *each 3"],
     *,
+    steps: int | None = None,
+    seconds: float | None = None,
+    seed: int = 0,
     settings: TrainingSettings | None = None,
-    **how: Any,
 ) -> Any:
-    """Train a head for `steps`, or `seconds`, by a `seed`; return it, ready to locate.
+    """Train a head for so many steps, or seconds of the processor; return it, ready to locate.
 
     >>> import torch
     >>> from icgeo.baselines.registry import WAYS
@@ -175,7 +177,10 @@ def train_head(
     >>> len(train_head(head, features, xyz, steps=2).densities(features))
     4
     """
-    return HeadTraining(head, features, xyz, settings or TrainingSettings(), **how).run()
+    settings = settings or TrainingSettings()
+    return HeadTraining(
+        head, features, xyz, settings, steps=steps, seconds=seconds, seed=seed
+    ).run()
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,8 +203,15 @@ class InContextHead:
         xyz = to_xyz(places).float()
         way = self.way.on_examples()
         head = way.head(features, xyz, seed=self.seed)
-        how: dict[str, Any] = {"steps": self.steps, "seconds": self.seconds, "seed": self.seed}
-        train_head(head, features, xyz, settings=way.settings, **how)
+        train_head(
+            head,
+            features,
+            xyz,
+            steps=self.steps,
+            seconds=self.seconds,
+            seed=self.seed,
+            settings=way.settings,
+        )
         return HeadLocator(self.encode, head, self.name)
 
     def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:

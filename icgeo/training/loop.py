@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
@@ -62,8 +62,8 @@ def train(
         is_validated = run.step % validate_every == 0 or has_ended
         if is_validated or (log_every and run.step % log_every == 0):
             seconds = (time.perf_counter() - start) / len(recent)
-            names = recent[-1]
-            means = {n: fmean(terms[n] for terms in recent if n in terms) for n in names}
+            last = recent[-1]
+            means = {name: fmean(terms[name] for terms in recent if name in terms) for name in last}
             run.log({**means, "seconds": seconds, **(run.validate() if is_validated else {})})
             start, recent = time.perf_counter(), []
         if run.step % save_every == 0 or has_ended or run.has_stopped:
@@ -105,8 +105,20 @@ def descend(optimizer: Optimizer, loss: Tensor, weights: Iterable[Tensor], rate:
     optimizer.step()
 
 
-def save_state(run: Any) -> None:
-    """Write the whole state of a pretraining, at once or not at all; its `parts` by name."""
+@runtime_checkable
+class _Pretraining(Protocol):
+    """What is trained on episodes drawn anew, in one process; its `parts` are saved by name."""
+
+    folder: Path
+    state_file: ClassVar[str]
+    step: int
+    generator: Generator
+    log_scale: nn.Parameter
+    parts: dict[str, Any]
+
+
+def save_state(run: _Pretraining) -> None:
+    """Write the whole state, at once or not at all."""
     run.folder.mkdir(parents=True, exist_ok=True)
     state: dict[str, Any] = {part: value.state_dict() for part, value in run.parts.items()}
     state |= {"log_scale": run.log_scale.data, "generator": run.generator.get_state()}
@@ -114,7 +126,7 @@ def save_state(run: Any) -> None:
         torch.save({**state, "step": run.step}, partial)
 
 
-def load_state(run: Any) -> bool:
+def load_state(run: _Pretraining) -> bool:
     """Continue from what `save_state` wrote, if it is there."""
     path = run.folder / run.state_file
     if not path.exists():
@@ -128,10 +140,21 @@ def load_state(run: Any) -> bool:
     return True
 
 
-def append_log(run: Any, record: Mapping[str, float]) -> None:
-    """Append a line to `log.jsonl`."""
-    with (run.folder / "log.jsonl").open("a") as file:
-        file.write(json.dumps({"step": run.step, **record}) + "\n")
+@runtime_checkable
+class _Logged(Protocol):
+    """What is trained, if its losses are kept in a folder, and where it stands."""
+
+    @property
+    def folder(self) -> Path | None: ...
+    @property
+    def step(self) -> int: ...
+
+
+def append_log(run: _Logged, record: Mapping[str, float]) -> None:
+    """Append a line to `log.jsonl`, if the run has a folder."""
+    if run.folder:
+        with (run.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps({"step": run.step, **record}) + "\n")
 
 
 def keep_freed_memory() -> None:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from icgeo.models.cost import ACTIVATIONS, Plan, empty_part, format_flops, plan
 from icgeo.models.hub import format_bytes
 from icgeo.training.adapters import target_modules
@@ -56,15 +58,25 @@ class LoraPlan:
         )
 
 
-def plan_lora(model: str | Path, options: LoraOptions, **choices: Any) -> LoraPlan:
+def plan_lora(
+    model: str | Path,
+    options: LoraOptions,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    device: str | torch.device = "cpu",
+    **choices: Any,
+) -> LoraPlan:
     """Plan adapting a model, without loading weights.
 
     A frozen product has one gradient, of its input; one of attention has two. The gradients of the
     adapter's own weights are small and left out. With checkpointing the entry of each block is
-    kept, and all of one block. All but `options` is as `icgeo.plan` takes it. Raise LoadError for
-    no such model or quantization, UsageError for targets that match nothing.
+    kept, and all of one block. All but `options` is as `icgeo.plan` takes it.
+
+    Raises:
+        LoadError: no such model, or no such quantization.
+        UsageError: targets that match nothing.
     """
-    inference = plan(model, options.views - 1, batch_size=1, **choices)
+    inference = plan(model, options.views - 1, dtype=dtype, device=device, batch_size=1, **choices)
     transformer = empty_part(model, "transformer")
     modules = map(transformer.get_submodule, target_modules(transformer, options.targets))
     adapter = options.rank * sum(linear.in_features + linear.out_features for linear in modules)

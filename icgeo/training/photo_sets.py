@@ -96,9 +96,12 @@ def view_splits(world: str, counts: tuple[int, int, int], *, size: int, seed: in
             picture = open_world(world)
     except PhotoError as error:
         raise UsageError(str(error)) from error
-    seeds = [Generator().manual_seed(1000 * seed + part) for part in (1, 2, 3)]
-    parts = zip(counts, seeds, strict=True)
-    return Splits(*(view_set(picture, count, size=size, generator=g) for count, g in parts))
+    generators = [Generator().manual_seed(1000 * seed + part) for part in (1, 2, 3)]
+    parts = (
+        view_set(picture, count, size=size, generator=generator)
+        for count, generator in zip(counts, generators, strict=True)
+    )
+    return Splits(*parts)
 
 
 def read_records(manifest: str | Path, *, allow_outside: bool = False) -> list[Record]:

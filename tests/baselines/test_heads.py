@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from icgeo import config
 from icgeo.baselines.constant import Chance, MeanOfExamples, Population
-from icgeo.baselines.head import Head, HeadLocator, TrainingSettings
+from icgeo.baselines.head import Head, HeadLocator, PointingHead, TrainingSettings
 from icgeo.baselines.mixture import MixtureSettings, VmfMixture
 from icgeo.baselines.registry import WAYS
 from icgeo.baselines.retrieval import KernelRetrieval
@@ -53,7 +53,7 @@ def photos_for(way, count):
 
 def answers(head, features):
     with torch.inference_mode():
-        if hasattr(head, "points"):
+        if isinstance(head, PointingHead):
             return head.points(features).double()
         return torch.stack([density.best_point() for density in head.densities(features)])
 

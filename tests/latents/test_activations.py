@@ -181,6 +181,16 @@ def test_wrong_taps_are_refused(model, episode, tmp_path):
             activations(model, episode.queries, folder=tmp_path / "wrong", **wrong)
 
 
+@pytest.mark.parametrize("name", ["batch_size", "shard_size"])
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_size_below_one_is_refused_before_anything_is_written(
+    model, episode, tmp_path, name, size
+):
+    with pytest.raises(ValueError, match=f"expected {name} of at least 1 photo, got {size}; leave"):
+        activations(model, episode.queries, folder=tmp_path / "wrong", **{name: size})
+    assert not (tmp_path / "wrong").exists()
+
+
 def test_the_store_holds_what_the_blocks_give(model, episode, pixels, tmp_path):
     steps = list(walk(model, nothing(model), pixels, prompt="earth", taps=Taps((1, 4), (1.0, 0.5))))
     kept = {"blocks": (1, 4), "times": (1.0, 0.5), "shard_size": 4, "batch_size": 3}

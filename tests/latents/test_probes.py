@@ -126,8 +126,9 @@ def test_wrong_activations_are_refused(places):
         probe_places(x[1:], places)
     with pytest.raises(ValueError, match="finite"):
         probe_places(x * torch.nan, places)
-    with pytest.raises(ValueError, match="got 'tree'"):
-        probe_places(x, places, kind="tree")
+    for kind in ("tree", "labels"):
+        with pytest.raises(ValueError, match=rf"probe of \('ridge', 'kernel'\), got '{kind}'"):
+            probe_places(x, places, kind=kind)
 
 
 def test_errors_by_group():

@@ -46,6 +46,11 @@ def test_every_choice_gives_each_photo_once_and_depends_on_the_seed_alone(galler
     assert torch.equal(found, choose_pairs(gallery, name, 9, generator(4)))
 
 
+def test_a_choice_that_is_not_known_is_refused(gallery):
+    with pytest.raises(ValueError, match=r"expected a choice of \('random', .*, got 'nearest'"):
+        choose_pairs(gallery, "nearest", 9, generator())
+
+
 def test_alike_photos_are_of_one_look(gallery):
     """The look comes back every 90 degrees: of 9 alike, places differ by 90 k plus at most 2."""
     for seed in range(5):

@@ -217,12 +217,15 @@ KONTEXT_12B = {"_class_name": "FluxTransformer2DModel", "guidance_embeds": True}
 
 
 VAE = {"_class_name": "AutoencoderKLFlux2"}
-KONTEXT_VAE: dict[str, Any] = {
-    **{"_class_name": "AutoencoderKL", "layers_per_block": 2, "latent_channels": 16},
-    **{"use_quant_conv": False, "use_post_quant_conv": False},
+KONTEXT_VAE = {
+    "_class_name": "AutoencoderKL",
     "block_out_channels": (128, 256, 512, 512),
     "down_block_types": 4 * ("DownEncoderBlock2D",),
     "up_block_types": 4 * ("UpDecoderBlock2D",),
+    "layers_per_block": 2,
+    "latent_channels": 16,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
 }
 
 

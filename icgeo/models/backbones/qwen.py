@@ -317,8 +317,11 @@ QWEN_7B = {"_class_name": "QwenImage21Transformer2DModel"}
 QWEN_VL_8B = {
     "model_type": "qwen3_vl",
     "text_config": {
-        **{"hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36},
-        **{"num_attention_heads": 32, "num_key_value_heads": 8},
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
     },
     "vision_config": {"out_hidden_size": 4096},
 }

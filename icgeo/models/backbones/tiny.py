@@ -115,7 +115,10 @@ class PatchCodec(ModelMixin, ConfigMixin):
     def _around_columns(
         self, latents: Float[Tensor, "*batch tokens channels"]
     ) -> Float[Tensor, "*batch columns latents"]:
-        """Return latents as each column of patches sees them: itself, then those to the east."""
+        """Return all latents as each column of patches sees them: itself, then those to the east.
+
+        A map of the world has no first column, so one decoder serves all.
+        """
         grid = rearrange(latents, "... (r s) c -> ... s r c", r=self.config.rows)
         turned = [grid.roll(-column, -3) for column in range(self.config.columns)]
         return torch.stack(turned, dim=-4).flatten(-3)

@@ -110,13 +110,33 @@ def _cost(config: Config, width: int) -> tuple[int, float]:
 
 
 VACE_14B: dict[str, Any] = {"_class_name": "WanVACETransformer3DModel"}
-VACE_1_3B = VACE_14B | {"num_layers": 30, "num_attention_heads": 12, "ffn_dim": 8960}
-VACE_1_3B |= {"vace_layers": [*range(0, 30, 2)]}
-TI2V_5B = {"_class_name": "WanTransformer3DModel", "num_layers": 30, "num_attention_heads": 24}
-TI2V_5B |= {"ffn_dim": 14336, "in_channels": 48, "out_channels": 48}
+VACE_1_3B = {
+    **VACE_14B,
+    "num_layers": 30,
+    "num_attention_heads": 12,
+    "ffn_dim": 8960,
+    "vace_layers": [*range(0, 30, 2)],
+}
+TI2V_5B = {
+    "_class_name": "WanTransformer3DModel",
+    "num_layers": 30,
+    "num_attention_heads": 24,
+    "ffn_dim": 14336,
+    "in_channels": 48,
+    "out_channels": 48,
+}
 VAE: dict[str, Any] = {"_class_name": "AutoencoderKLWan"}
-TI2V_VAE = VAE | {"base_dim": 160, "decoder_base_dim": 256, "z_dim": 48, "is_residual": True}
-TI2V_VAE |= {"in_channels": 12, "out_channels": 12, "patch_size": 2, "scale_factor_spatial": 16}
+TI2V_VAE = {
+    **VAE,
+    "base_dim": 160,
+    "decoder_base_dim": 256,
+    "z_dim": 48,
+    "is_residual": True,
+    "in_channels": 12,
+    "out_channels": 12,
+    "patch_size": 2,
+    "scale_factor_spatial": 16,
+}
 VACE = ArchitectureSpec(
     transformer="WanVACETransformer3DModel",
     pipelines=("WanVACEPipeline",),

@@ -228,17 +228,21 @@ class References(Layout):
 
         `shown` is what `keep` takes of them beside photos.
         """
+        episodes = zip(photos, shown, noisy, t[:, 0].tolist(), visible, prompts, strict=True)
+        return torch.stack([self._episode(*parts) for parts in episodes])
+
+    def _episode(
+        self, photos: Tensor, shown: Tensor, noisy: Tensor, t: float, visible: Tensor, prompt: str
+    ) -> Tensor:
+        sees = visible.any(dim=1)  # those without examples are told otherwise, in another pass
+        tensors = self.keep(photos, shown) if sees.any() else {}
         velocity = torch.zeros(noisy.shape, device=noisy.device)
-        for number, prompt in enumerate(prompts):
-            own, seen = photos[number], visible[number]
-            sees = seen.any(dim=1)  # those without examples are told otherwise, in another pass
-            tensors = self.keep(own, shown[number]) if sees.any() else {}
-            for rows, kept, count in ((sees, tensors, len(own)), (~sees, {}, 0)):
-                if rows.any():
-                    among = seen[rows] if count else None
-                    predict = self.sharing(kept, count, own[rows], visible=among)
-                    latents, text = noisy[number, rows][:, None], self.text(prompt, count)
-                    velocity[number, rows] = predict(latents, t[number, 0].item(), text)[:, 0]
+        for rows, count in ((sees, len(photos)), (~sees, 0)):
+            if rows.any():
+                seen = visible[rows] if count else None
+                predict = self.sharing(tensors if count else {}, count, photos[rows], visible=seen)
+                text = self.text(prompt, count)
+                velocity[rows] = predict(noisy[rows][:, None], t, text)[:, 0]
         return velocity
 
 
@@ -282,7 +286,10 @@ class Pair(References):
         return {**super().encode_apart(photos, drawn), "pairs": pairs}
 
     def keep(self, photos: Queries, drawn: Pairs) -> Kept:
-        """Keep pictures, or their keys and values; `photos` tell the size alone. Differentiable."""
+        """Keep the latents of pictures, or their keys and values; differentiable.
+
+        `photos` are those of the same pairs as queries, which have the same size.
+        """
         return self._keep(drawn, torch.tensor([photos.shape[1:3]] * len(photos)))
 
     def own_images(self, shots: int) -> int:
