@@ -90,6 +90,18 @@ def test_each_architecture_learns_by_a_lora(name, settings, tmp_path):
     assert all(torch.equal(x, after[name]) for name, x in before.items())
 
 
+def test_each_episode_needs_a_prompt():
+    model = build("klein")
+    settings = replace(model.settings, attention="pairwise")
+    photos = torch.zeros(1, 2, 3, 3, 4)
+    tokens, t = torch.zeros(1, 2, 5, 4), torch.ones(1, 2)
+    visible = torch.zeros(1, 2, 2, dtype=torch.bool)
+    with pytest.raises(ValueError, match="shorter"):
+        replace(model, settings=settings).layout.leave_one_out(
+            photos, tokens, tokens, t, visible, []
+        )
+
+
 @pytest.mark.parametrize("layout", ["references", "pair"])
 def test_in_pairwise_the_targets_of_an_episode_are_those_asked_one_by_one(layout):
     """All targets of a pass, hidden from each other by masks, against one target at a time.
