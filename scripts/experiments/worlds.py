@@ -39,10 +39,6 @@ class Options(ModelOptions):
     """Numbers of random examples."""
     half: Path | None = None
     """Checkpoint of half the training to compare, such as of `pretrain_parts.py --steps 2250`."""
-    shots: tuple[int, ...] = (0, 1, 4, 8, 16)
-    """Numbers of random examples."""
-    ablations: tuple[str, ...] = ()
-    """Further checkpoints to compare, such as one of half the training, each as name=folder."""
     seed: int = 0
     """Seed of worlds and views."""
     name: str = "worlds"
