@@ -69,11 +69,11 @@ LEAST_SHARE = 0.3
 class ZoomSettings:
     """How likenesses become probabilities and widths.
 
-    Fitted by the likelihood of places (`scripts/experiments/fit_zoom.py`) on photos of other seeds
-    than those of `scripts/experiments/zoom.py`: of Blue Marble, planets of the training families,
-    and shaded relief looked for on Blue Marble and the reverse. Weights of windows are rounded,
-    so that photos of another kind than the map are no worse off than without zoom. `sharpness` and
-    `wide` are of a fit before.
+    Chosen near fits of the likelihood of places, as `scripts/experiments/fit_zoom.py` makes them,
+    on photos of other seeds than those of `scripts/experiments/zoom.py`: of Blue Marble, planets of
+    the training families, and shaded relief looked for on Blue Marble and the reverse. They are
+    rounded by hand, so that photos of another kind than the map are no worse off than without zoom.
+    `sharpness` and `wide` are of a fit before.
     """
 
     sharpness: float = 55.0
