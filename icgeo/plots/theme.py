@@ -45,6 +45,8 @@ CALIBRATION_STYLES: tuple[dict[str, Any], ...] = (
     {"color": ORANGE, "linestyle": "--"},
     {"color": GREEN, "linestyle": "-."},
     {"color": BLACK, "linestyle": (0, (1, 1))},
+    {"color": "#56B4E9", "linestyle": "-"},
+    {"color": "#CC79A7", "linestyle": "--"},
 )
 ERROR_MAP = ListedColormap(colormaps["viridis_r"](np.linspace(0.41, 1, 256)), "errors")
 """Green to purple, for errors: without the pale end, as a short line is seen at a contrast of 3."""
