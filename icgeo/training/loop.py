@@ -19,13 +19,19 @@ from icgeo.writing import write_atomically
 
 
 @runtime_checkable
-class _Run(Protocol):
-    """What is trained, and where it stands; `save` writes at once or not at all."""
+class _Logged(Protocol):
+    """What is trained, if its losses are kept in a folder, and where it stands."""
 
     @property
     def folder(self) -> Path | None: ...
     @property
     def step(self) -> int: ...
+
+
+@runtime_checkable
+class _Run(_Logged, Protocol):
+    """What is trained; `save` writes at once or not at all."""
+
     @property
     def has_stopped(self) -> bool: ...
     def resume(self) -> bool: ...
@@ -138,16 +144,6 @@ def load_state(run: _Pretraining) -> bool:
     run.generator.set_state(state["generator"].cpu())
     run.step = state["step"]
     return True
-
-
-@runtime_checkable
-class _Logged(Protocol):
-    """What is trained, if its losses are kept in a folder, and where it stands."""
-
-    @property
-    def folder(self) -> Path | None: ...
-    @property
-    def step(self) -> int: ...
 
 
 def append_log(run: _Logged, record: Mapping[str, float]) -> None:
