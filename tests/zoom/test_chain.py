@@ -230,7 +230,7 @@ def windows():
     lat_lon = torch.tensor([[0.0, 0.0], [0.0, 90.0]], dtype=torch.float64)
     poses = Poses(sphere.to_xyz(lat_lon), torch.tensor([40.0, 4.0]).double(), torch.zeros(2))
     views = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
-    return Windows(poses, views, 20 * torch.ones(2), *torch.zeros(3, 2))
+    return Windows(poses, views, 20 * torch.ones(2), *torch.zeros(2, 2))
 
 
 def test_a_window_a_tenth_as_wide_is_one_of_a_hundred_times_as_many(locator, windows):
@@ -238,26 +238,12 @@ def test_a_window_a_tenth_as_wide_is_one_of_a_hundred_times_as_many(locator, win
     assert probability[0] / probability[1] == pytest.approx(100)
 
 
-def test_a_place_is_wider_where_the_alignment_still_moved(locator, windows):
-    areas = []
-    for moved in (0.0, 1.0, 3.0):
-        moving = replace(
-            windows,
-            likeness=0.999 * torch.ones(2),
-            moved=moved * torch.ones(2),
-            parts=windows.parts * 5,
-        )
-        density, _ = locator.map_zoom._chained(Density.uniform(), moving)
-        areas.append(density.credible_area_km2(0.5))
-    assert areas[0] < areas[1] < areas[2]
-
-
-def test_a_place_is_as_wide_as_its_cramer_rao_bound_says(locator, windows):
+def test_a_place_is_as_wide_as_least_squares_say(locator, windows):
     settings = locator.map_zoom.settings
-    bound = torch.tensor([0.002, 0.04])
-    _, sigma = weighed(replace(windows, likeness=0.99 * torch.ones(2), bound=bound), settings)
+    error = torch.tensor([0.002, 0.04])
+    _, sigma = weighed(replace(windows, likeness=0.99 * torch.ones(2), error=error), settings)
     pixels = sigma * 64 / windows.poses.field_of_view_deg
-    assert pixels.tolist() == pytest.approx((settings.width * bound).tolist())
+    assert pixels.tolist() == pytest.approx((settings.width * error).tolist())
 
 
 def test_another_photo_than_the_map_shows_is_told_by_its_colours(locator, world):

@@ -30,10 +30,10 @@ def test_alignment_finds_a_shift_in_spite_of_haze(picture, right, down):
     view = picture[:, 16:80, 16:80]
     query = picture[:, 16 + down : 80 + down, 16 + right : 80 + right]
     query = (query.float() * 0.6 + 90).to(torch.uint8)
-    warp, alike = align(query, view)
-    assert (warp[:, 2] * 32).tolist() == pytest.approx([right, down], abs=0.05)
-    assert torch.allclose(warp[:, :2], torch.eye(2).double(), atol=0.01)
-    assert alike > 0.99
+    found = align(query, view)
+    assert (found.warp[:, 2] * 32).tolist() == pytest.approx([right, down], abs=0.05)
+    assert torch.allclose(found.warp[:, :2], torch.eye(2).double(), atol=0.01)
+    assert found.likeness > 0.99
 
 
 def test_what_has_nothing_in_common_is_not_aligned(picture):
