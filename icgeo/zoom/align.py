@@ -84,8 +84,8 @@ def register(
     down, right = torch.gradient((first + second) / 2, dim=(1, 2))
     step = torch.linspace(-1, 1, first.shape[-1], dtype=first.dtype)
     scales = (1, step, step[:, None])
-    changes = [slope * by for by in scales for slope in (right, down)]
-    changes = rearrange([*changes, second], "change c h w -> change (c h w)")
+    slopes = [slope * by for by in scales for slope in (right, down)]
+    changes = rearrange([*slopes, second], "change c h w -> change (c h w)")
     solve = torch.linalg.pinv(changes @ changes.T, hermitian=True) @ changes
     fitted = solve @ first.flatten()
     off = first - (fitted @ changes).view_as(first)
