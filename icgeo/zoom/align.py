@@ -16,7 +16,7 @@ from icgeo.config import require
 ITERATIONS, LEAST_GAIN = 100, 1e-7
 SMOOTHING = 5
 """Side of the Gaussian filter in pixels, by which the two are compared."""
-PATCH = 15
+PATCH = 9
 """Side in pixels of what is taken to differ together."""
 MOST_SHIFT, MOST_CHANGE = 0.5, 0.35
 """Shift in half widths, and change of scale and of axes, beyond which two do not agree."""

@@ -44,7 +44,7 @@ SHOWN, SURE = 16, 40.0
 more are."""
 KEPT_DEG = 5.0
 """How far a heading that is known may be off."""
-ALIGNED, ROUNDS, STEPS = 3, 2, 2
+ALIGNED, ROUNDS, STEPS = 3, 2, 3
 """How many windows are aligned, how often by the brightness alone, and then by steps of least
 squares in colour: each time the map is cut again at the pose that was found."""
 APART, TURN_APART_DEG, SCALE_APART = 0.25, 40.0, 0.3
@@ -68,11 +68,10 @@ LEAST_SHARE = 0.3
 class ZoomSettings:
     """How likenesses become probabilities and widths.
 
-    `bias`, `parts`, `width`, `tail` and `tail_width` are what `scripts/experiments/fit_zoom.py`
-    fits by the likelihood of places, on photos of other seeds than those of
-    `scripts/experiments/zoom.py`: of Blue Marble, planets of the training families, and shaded
-    relief looked for on Blue Marble and the reverse. `sharpness` and `wide` are of a fit before,
-    the others are set by hand.
+    `bias`, `parts` and all widths are what `scripts/experiments/fit_zoom.py` fits by the likelihood
+    of places, on photos of other seeds than those of `scripts/experiments/zoom.py`: of Blue Marble,
+    planets of the training families, and shaded relief looked for on Blue Marble and the reverse.
+    `sharpness` and `wide` are of a fit before, the others are set by hand.
     """
 
     sharpness: float = 55.0
@@ -86,22 +85,22 @@ class ZoomSettings:
     """Of what wide views say, where windows are weighed by it: both see the same photo."""
     even: float = 0.1
     """Share of that prior that is spread evenly; set by hand, as `floor`."""
-    bias: float = -2.83
+    bias: float = -2.85
     """Log-odds of a window as wide as any against none, to start with."""
-    parts: float = 0.118
+    parts: float = 0.123
     """Weight of the evidence of alike cells, in nats."""
     alignment: float = 2.0
     """Weight of -log(1 - likeness^2) after the alignment; hardly a window that agrees is wrong."""
     least_likeness: float = 0.8
     """Less than that, and what was aligned is not moved."""
-    width: float = 1.12
+    width: float = 1.09
     """Error of an aligned pose, as a multiple of what least squares say."""
-    tail: float = 0.28
+    tail: float = 0.29
     """Share of a kernel that is wider."""
-    tail_width: float = 2.44
+    tail_width: float = 2.31
     """How much wider that is."""
-    loose_width: float = 1.3
-    """Error of a pose that is not aligned, in pixels; set by hand."""
+    loose_width: float = 1.41
+    """Error of a pose that is not aligned, in pixels."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,8 @@
 
 What does not depend on them is computed once a photo and kept in files: the windows, and the prior
 there and at the truth. The settings of level 0 (`sharpness`, `floor`, `wide`), those of the prior,
-`alignment`, `least_likeness` and `loose_width` stay as they are. Photos are of other seeds than
-those of `scripts/experiments/zoom.py`, and procedural planets of families that training saw.
+`alignment` and `least_likeness` stay as they are. Photos are of other seeds than those of
+`scripts/experiments/zoom.py`, and procedural planets of families that training saw.
 """
 
 import math
@@ -39,6 +39,7 @@ FREE: dict[str, tuple[Any, Any]] = {
     "width": (np.log, np.exp),
     "tail": (logit, expit),
     "tail_width": (np.log, np.exp),
+    "loose_width": (np.log, np.exp),
 }
 """Settings that are fitted, as numbers that may be any, and back."""
 
