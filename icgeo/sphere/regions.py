@@ -79,11 +79,17 @@ def cell_shares(region: Any, nside: int) -> Float[Tensor, " cells"]:
     return _shares(as_polygon(region), nside)
 
 
-def _country(name: str) -> Any:
-    """Return the polygon of a country."""
+@lru_cache(maxsize=1)
+def _rows_by_name() -> dict[str, int]:
+    """Return the row of each country by all its names and codes; those named first count most."""
     frame = countries()
     columns = (frame[column].dropna().items() for column in reversed(NAMES))
-    rows = {plain(value): row for column in columns for row, value in column}
+    return {plain(value): row for column in columns for row, value in column}
+
+
+def _country(name: str) -> Any:
+    """Return the polygon of a country."""
+    frame, rows = countries(), _rows_by_name()
     key = ALIASES.get(plain(name), plain(name))
     if key in rows:
         return frame.geometry.iloc[rows[key]]

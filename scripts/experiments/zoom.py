@@ -368,32 +368,55 @@ def with_spreads(frame: Any) -> Any:
     return frame
 
 
-def told(name: str, way: str, some: Any, zoomed: Any) -> dict[str, Any]:
-    """Return one line of the table; intervals are clustered by world, and on the Earth by photo."""
+def table_row(name: str, way: str, some: Any, zoomed: Any) -> dict[str, Any]:
+    """Return one line of the table; intervals are clustered by world, and on the Earth by photo.
+
+    A way is paired with the zoom of those photos that both located.
+    """
     import torch
 
     from icgeo.data.orbit import REAL_WORLDS
-    from icgeo.metrics.intervals import bootstrap_interval, paired_bootstrap, weighted_median
+    from icgeo.metrics.intervals import bootstrap_interval, weighted_mean, weighted_median
 
     generator = torch.Generator().manual_seed(0)
-    is_one = name.split(",")[0] in REAL_WORLDS or some["world"].nunique() == 1
-    how: dict[str, Any] = {"generator": generator}
-    how["clusters"] = None if is_one else some["world"].to_numpy()
+    is_one = name.split(",")[0] in REAL_WORLDS
+
+    def by_world(some: Any) -> dict[str, Any]:
+        several = not is_one and some["world"].nunique() > 1
+        return {"generator": generator, "clusters": some["world"].to_numpy() if several else None}
+
     km = torch.tensor(some["km"].to_numpy())
-    median = bootstrap_interval(km, statistic=weighted_median, **how)
+    median = bootstrap_interval(km, statistic=weighted_median, **by_world(some))
     line = {"row": name, "way": way, "photos": len(some)}
     line["median km"] = f"{median.estimate:.1f} ({median.low:.1f} to {median.high:.1f})"
     line["within 200 km"] = f"{(km < 200).double().mean():.1%}"
     line["NLL"] = f"{some['nll'].mean():.2f}" if some["nll"].notna().all() else ""
-    line["less that of the zoom"] = ""
-    if way != "zoom" and line["NLL"] and len(zoomed) == len(some):
-        gap = paired_bootstrap(some["nll"].to_numpy(), zoomed["nll"].to_numpy(), **how)
-        line["less that of the zoom"] = f"{gap.estimate:.1f} ({gap.low:.1f} to {gap.high:.1f})"
+    both = some.merge(zoomed, on=["world", "query"], suffixes=("", " of the zoom"))
+    for metric, digits in (("km", 0), ("nll", 1)):
+        line[f"{metric} less that of the zoom"] = ""
+        if way != "zoom" and len(both) and both[metric].notna().all():
+            gap = both[metric] - both[f"{metric} of the zoom"]
+            statistic = weighted_median if metric == "km" else weighted_mean
+            gap = bootstrap_interval(gap.to_numpy(), statistic=statistic, **by_world(both))
+            line[f"{metric} less that of the zoom"] = (
+                f"{gap.estimate:.{digits}f} ({gap.low:.{digits}f} to {gap.high:.{digits}f})"
+            )
     level, turned = some["level"].dropna(), some["heading_error"].dropna()
     line["in the 90 % region"] = f"{(level < 0.9).mean():.0%}" if len(level) else ""
     line["heading within 5 degrees"] = f"{(turned < 5).mean():.0%}" if len(turned) else ""
     line["seconds"] = f"{some['seconds'].median():.2f}"
     return line
+
+
+def of_all_families(frame: Any) -> Any:
+    """Return the photos of procedural planets once more, as one row for each setting."""
+    from icgeo.data.orbit import REAL_WORLDS
+
+    family = frame["row"].str.split(",").str[0]
+    some = frame[~family.isin(REAL_WORLDS)]
+    setting = some["row"].str.split(",", n=1).str[1]
+    world = family[some.index] + " " + some["world"].astype(str)
+    return some.assign(row="procedural planets," + setting, world=world)
 
 
 def report(options: Options) -> None:
@@ -406,12 +429,13 @@ def report(options: Options) -> None:
     columns = [*frame.columns, *({"nll", "level", "heading_error"} - {*frame.columns})]
     frame = with_spreads(frame.reindex(columns=columns))
     frame = frame[~frame["row"].isin([row.name for row in FITTED])]
-    frame = frame.sort_values(["world", "query"], kind="stable")
-    zoomed = dict(iter(frame[frame["way"] == "zoom"].groupby("row")))
     if frame.empty:
         return
+    frame = pandas.concat([frame, of_all_families(frame)], ignore_index=True)
+    frame = frame.sort_values(["world", "query"], kind="stable")
+    zoomed = dict(iter(frame[frame["way"] == "zoom"].groupby("row")))
     lines = [
-        told(name, way, some, zoomed.get(name, ()))
+        table_row(name, way, some, zoomed.get(name, frame[:0]))
         for (name, way), some in frame.groupby(["row", "way"], sort=False)
     ]
     print(to_markdown(pandas.DataFrame(lines)))
