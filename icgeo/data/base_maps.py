@@ -180,6 +180,11 @@ def open_map(source: MapSource) -> BaseMap:
         return source
     if isinstance(source, Tensor) or str(source) in REAL_WORLDS:
         return BaseMap(*open_picture(source))
+    if not isinstance(source, str | Path):
+        raise UsageError(
+            f"expected a name, a path or a tensor [3, height, width] as a map, got a "
+            f"{type(source).__name__}; save the picture to a file, or make a tensor in [0, 1] of it"
+        )
     path, suffix = Path(source), Path(source).suffix.lower()
     if re.match(r"[a-z]{2,}:/", str(source), re.IGNORECASE) or not path.exists():
         raise UsageError(

@@ -231,11 +231,8 @@ def _windows(
     step = torch.arange((wide - 1) * WINDOW + 1).double() * 2 / (wide * WINDOW) - (1 - 1 / wide)
     down, right = torch.meshgrid(step, step, indexing="ij")
     places = torch.stack((right, down), dim=-1).flatten(0, 1)
-    one = torch.ones_like(places[:, :1])
-    warps = torch.stack(
-        (torch.cat((one / wide, 0 * one, places[:, :1]), -1),
-         torch.cat((0 * one, one / wide, places[:, 1:]), -1)), dim=1
-    )  # fmt: skip
+    shrunk = (torch.eye(2, dtype=places.dtype) / wide).expand(len(places), 2, 2)
+    warps = torch.cat((shrunk, places[..., None]), dim=-1)
     for some in cells.split(4 * TILES_AT_ONCE // wide**2):
         xyz = sphere.to_xyz(cell_lat_lon(some, nside))
         field_of_view = torch.full_like(xyz[:, 0], 2 * math.degrees(math.atan(half)))

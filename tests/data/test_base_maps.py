@@ -1,5 +1,6 @@
 """Views cut from maps: against a planet whose colours are known everywhere in closed form."""
 
+import inspect
 import math
 
 import numpy as np
@@ -344,6 +345,8 @@ def test_a_map_that_is_not_there_is_told(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(PhotoError, match="expected a photo"):
         open_map(tmp_path / "text.png")
+    with pytest.raises(UsageError, match="got a ndarray; save the picture to a file"):
+        inspect.unwrap(open_map)(np.zeros((10, 20, 3)))  # without the checks of types of tests
 
 
 def test_without_the_packages_the_extra_is_named(folder, monkeypatch):

@@ -56,9 +56,9 @@ def test_the_place_heading_and_width_are_found(locator, world, place, field, hea
     planet, windows, last = found.levels
     assert [level.name for level in found.levels] == ["planet", "windows", "place"]
     assert last.density is found.density
-    # each level says more of the truth than the one before
+    # the last level says more of the truth than those before
     nats = [level.density.log_prob(place).item() for level in (planet, windows, last)]
-    assert nats[0] < nats[1] < nats[2]
+    assert nats[2] > max(nats[:2]) + 4
     for level in (windows, last):
         assert isinstance(level.density, MultiOrderDensity)
         assert level.density.mass.sum().item() == pytest.approx(1)
