@@ -258,8 +258,8 @@ class Density:
         # what is smooth is of even cells, which `mass` always has
         mass, heights = (self.mass, self.mass) if smooth else (self._masses, self._heights)
         total, cells = _ranked(mass, heights)
-        before = torch.cat((torch.zeros(1, dtype=total.dtype), total[:-1]))
-        level = torch.empty_like(total).scatter_(0, cells, before).where(mass > 0, 1)
+        denser_mass = torch.cat((torch.zeros(1, dtype=total.dtype), total[:-1]))
+        level = torch.empty_like(total).scatter_(0, cells, denser_mass).where(mass > 0, 1)
         return healpix.interpolate(level, lat_lon) if smooth else level[self._holding(lat_lon)]
 
     def credible_region(self, p: float) -> "geopandas.GeoDataFrame":
