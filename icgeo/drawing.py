@@ -213,8 +213,8 @@ class MapDrawer:
             return self._locate_pixels(pixels, context, worlds)
 
         def alike(numbers: list[int]) -> list[Prediction]:
-            part, own = [pixels[i] for i in numbers], context.of_queries(torch.tensor(numbers))
-            return self._locate_pixels(torch.stack(part), own, worlds)
+            part, subset = [pixels[i] for i in numbers], context.of_queries(torch.tensor(numbers))
+            return self._locate_pixels(torch.stack(part), subset, worlds)
 
         return in_groups([photo.shape for photo in pixels], alike)
 

@@ -54,14 +54,16 @@ class Taps:
         for name, choices in (("tokens", TOKENS), ("stream", STREAMS)):
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"expected {name} of {choices}, got {value!r}")
-        if wrong := [time for time in self.times if not 0 < time <= 1]:
-            raise ValueError(f"expected times above 0 and up to 1, which is noise, got {wrong[0]}")
+        if bad_times := [time for time in self.times if not 0 < time <= 1]:
+            raise ValueError(
+                f"expected times above 0 and up to 1, which is noise, got {bad_times[0]}"
+            )
 
     def require(self, model: MapModel) -> None:
         """Raise ValueError for a block that a model does not have."""
         count = len(blocks_of(model.backbone.transformer))
-        if wrong := [block for block in self.blocks if not 0 <= block < count]:
-            raise ValueError(f"expected blocks from 0 to {count - 1}, got {wrong[0]}")
+        if bad_blocks := [block for block in self.blocks if not 0 <= block < count]:
+            raise ValueError(f"expected blocks from 0 to {count - 1}, got {bad_blocks[0]}")
 
 
 @dataclass(frozen=True)

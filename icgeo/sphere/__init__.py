@@ -43,13 +43,13 @@ def as_lat_lon(values: Values) -> Float[Tensor, "*batch 2"]:
         )
     lat_lon = lat_lon if lat_lon.is_floating_point() else lat_lon.double()
     lat, lon = lat_lon.unbind(-1)
-    if (wrong := ~(lat.abs() <= 90)).any():
-        value = lat[wrong][0].item()
+    if (mask := ~(lat.abs() <= 90)).any():
+        value = lat[mask][0].item()
         remedy = "leave it out" if math.isnan(value) else "are latitude and longitude swapped?"
         raise ValueError(f"expected latitude in [-90, 90] degrees, got {value:g}; {remedy}")
-    if (wrong := ~(lon.abs() <= 360)).any():
+    if (mask := ~(lon.abs() <= 360)).any():
         raise ValueError(
-            f"expected longitude in [-360, 360] degrees, got {lon[wrong][0].item():g}; "
+            f"expected longitude in [-360, 360] degrees, got {lon[mask][0].item():g}; "
             "give it in degrees"
         )
     return torch.stack((lat, wrap_longitude(lon)), dim=-1)

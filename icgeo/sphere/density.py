@@ -30,10 +30,10 @@ def _as_double(values: Values) -> Tensor:
 
 
 def _check_not_negative(values: Tensor, name: str, *, some_positive: bool = True) -> None:
-    if (wrong := ~(values >= 0) | values.isinf()).any():
+    if (mask := ~(values >= 0) | values.isinf()).any():
         raise ValueError(
-            f"expected every {name} finite and not negative, got {values[wrong][0].item():g} "
-            f"({int(wrong.sum())} of {values.numel()} are wrong); clip or mask them first"
+            f"expected every {name} finite and not negative, got {values[mask][0].item():g} "
+            f"({int(mask.sum())} of {values.numel()} are wrong); clip or mask them first"
         )
     if some_positive and not values.any():
         raise ValueError(f"expected at least one positive {name}, got none; is the input empty?")

@@ -44,13 +44,13 @@ def target_modules(transformer: nn.Module, patterns: Sequence[str] = ()) -> list
             matcher = re.compile(rf"(.*\.)?({pattern})")
         except re.error as error:
             raise UsageError(f"expected a regular expression, got {pattern!r}: {error}") from error
-        matching = [name for name in names if matcher.fullmatch(name)]
-        if not matching:
+        matches = [name for name in names if matcher.fullmatch(name)]
+        if not matches:
             raise UsageError(
                 f"expected target modules of {type(transformer).__name__}, got {pattern!r}, which "
                 f"matches none of its {len(names)} linear modules, such as {names[0]!r}"
             )
-        modules.update(dict.fromkeys(matching))
+        modules.update(dict.fromkeys(matches))
     return list(modules)
 
 

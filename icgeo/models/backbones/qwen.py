@@ -54,8 +54,10 @@ class Prefix:
         """Return it by name, as a file holds it."""
         caches = {"transformer": self.transformer.tensors(), "encoder": self.encoder.tensors()}
         ends = torch.tensor([self.pictures, self.place, self.encoder_place])
-        named = {f"{part}.{name}": x for part, cache in caches.items() for name, x in cache.items()}
-        return {**named, "ends": ends}
+        tensors = {
+            f"{part}.{name}": x for part, cache in caches.items() for name, x in cache.items()
+        }
+        return {**tensors, "ends": ends}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "Prefix":
