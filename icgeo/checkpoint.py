@@ -152,31 +152,31 @@ def read(source: str | Path, **options: Any) -> tuple[MapModel, dict[str, Any]]:
     revision = options.pop("revision", None)
     settings = {name: options.pop(name) for name in ("style", *SETTINGS) if name in options}
     names = {field.name for field in fields(LoadOptions)} & options.keys()
-    loading = {name: options.pop(name) for name in names}
+    load_options = {name: options.pop(name) for name in names}
     folder = Path(source)
     if not folder.is_dir():
-        only_here = loading.get("local_files_only", False)
+        only_here = load_options.get("local_files_only", False)
         folder = fetch(str(source), revision=revision, local_files_only=only_here)
     index = _read_index(folder, source)
-    saved = {name: index[name] for name in ("revision", "adapter", "quantization")}
-    saved["weight_name"] = index.get("weight_name")
-    if saved["adapter"] == ADAPTER:
-        saved["adapter"] = folder / ADAPTER
+    defaults = {name: index[name] for name in ("revision", "adapter", "quantization")}
+    defaults["weight_name"] = index.get("weight_name")
+    if defaults["adapter"] == ADAPTER:
+        defaults["adapter"] = folder / ADAPTER
     weights = folder / MODEL if index["model"] == MODEL else index["model"]
-    model: Any = load(weights, **{**saved, **loading})
+    model: Any = load(weights, **{**defaults, **load_options})
     model = replace(model, settings=Settings.from_dict(index["settings"])).choosing(**settings)
     manifest = folder / EXAMPLES
     # in the hub's cache they are links to outside the folder
     examples = as_examples(manifest, allow_outside=True) if manifest.is_file() else None
-    own = index["locator"]
-    digest = own.pop("map_digest", None)
-    if digest and "map" not in options and digest != _digest(own["map"]):
+    locator = index["locator"]
+    digest = locator.pop("map_digest", None)
+    if digest and "map" not in options and digest != _digest(locator["map"]):
         raise UsageError(
-            f"expected the map {own['map']} with which the locator was saved, found another or "
+            f"expected the map {locator['map']} with which the locator was saved, found another or "
             "none; give it by map=, or map=None"
         )
-    fixed = {"examples": examples, "device": loading.get("device", "cpu")}
-    return model, {**own, **fixed, **options}
+    arguments = {"examples": examples, "device": load_options.get("device", "cpu")}
+    return model, {**locator, **arguments, **options}
 
 
 def _digest(source: Any) -> str | None:

@@ -67,12 +67,12 @@ class MapViews:
         size = self.images.shape[-1]
         for _ in range(2):
             key = (*_key(self.field_of_view_deg, size), encoder)
-            found = kept(self.base_map, key, lambda: {"vectors": describe(self.images)})
-            vectors = found["vectors"]
-            again = describe(self.images[:1])
-            if vectors.shape[1:] == again.shape[1:] and (vectors[:1] - again).abs().max() < SAME:
+            tensors = kept(self.base_map, key, lambda: {"vectors": describe(self.images)})
+            vectors = tensors["vectors"]
+            probe = describe(self.images[:1])
+            if vectors.shape[1:] == probe.shape[1:] and (vectors[:1] - probe).abs().max() < SAME:
                 break
-            encoder = f"{encoder}, {again.flatten()[:8].tolist()}"
+            encoder = f"{encoder}, {probe.flatten()[:8].tolist()}"
         return vectors
 
 
@@ -87,17 +87,17 @@ def even_grid(bounds: Bounds | None, spacing_deg: float) -> Float[Tensor, "views
     south, west, north, east = bounds
     width = (east - west) % 360 or 360.0
     edge = torch.tensor([south, north], dtype=torch.float64)
-    around = torch.linspace(west, west + width, 65, dtype=torch.float64)
+    edge_lon = torch.linspace(west, west + width, 65, dtype=torch.float64)
     middle = torch.tensor([(south + north) / 2, west + width / 2], dtype=torch.float64)
-    corners = sphere.to_xyz(torch.cartesian_prod(edge, around))
+    corners = sphere.to_xyz(torch.cartesian_prod(edge, edge_lon))
     reach = sphere.angle(sphere.to_xyz(middle), corners).max()
     lat, lon = middle.numpy() * units.deg
     radius = min(math.degrees(reach) * 1.1, 180) * units.deg
     cells = grid(nside).cone_search_lonlat(lon, lat, radius)
     lat_lon = cell_lat_lon(torch.from_numpy(np.sort(cells)), nside)
     lat, lon = lat_lon.unbind(-1)
-    inside = (lat >= south) & (lat <= north) & ((lon - west) % 360 <= width)
-    return lat_lon[inside] if inside.any() else sphere.as_lat_lon(middle)[None]
+    is_inside = (lat >= south) & (lat <= north) & ((lon - west) % 360 <= width)
+    return lat_lon[is_inside] if is_inside.any() else sphere.as_lat_lon(middle)[None]
 
 
 def suited_field_of_view(base_map: BaseMap, size: int) -> float:
@@ -109,8 +109,8 @@ def suited_field_of_view(base_map: BaseMap, size: int) -> float:
         return FIELD_OF_VIEW_DEG
     south, west, north, east = base_map.bounds
     most = max(0.0, min(abs(south), abs(north))) if south * north > 0 else 0.0
-    wide = ((east - west) % 360 or 360.0) * math.cos(math.radians(most))
-    field = max(SHARE_OF_REGION * max(north - south, wide), base_map.resolution_deg * size / 2)
+    width_deg = ((east - west) % 360 or 360.0) * math.cos(math.radians(most))
+    field = max(SHARE_OF_REGION * max(north - south, width_deg), base_map.resolution_deg * size / 2)
     return min(FIELD_OF_VIEW_DEG, field)
 
 
@@ -126,11 +126,11 @@ def map_views(base_map: BaseMap, *, size: int, field_of_view_deg: float | None =
         centres = even_grid(base_map.bounds, OVERLAP * field)
         ones = torch.ones(len(centres), dtype=torch.float64)
         images, masks = base_map.views(centres, field * ones, 0 * ones, size=size)
-        shown = masks.double().mean(dim=(1, 2))
-        enough = shown >= min(LEAST_SHOWN, float(shown.max()))
+        coverage = masks.double().mean(dim=(1, 2))
+        is_kept = coverage >= min(LEAST_SHOWN, float(coverage.max()))
         if not masks.any():
             raise UsageError(f"expected a map with data, got none in {base_map.name}")
-        return {"images": images[enough], "masks": masks[enough], "lat_lon": centres[enough]}
+        return {"images": images[is_kept], "masks": masks[is_kept], "lat_lon": centres[is_kept]}
 
     tensors = kept(base_map, _key(field, size), cut)
     return MapViews(**tensors, field_of_view_deg=field, base_map=base_map)

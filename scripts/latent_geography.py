@@ -123,13 +123,15 @@ class Study:
         """Activations of the last block at time 1."""
         return self.store.read(self.store.blocks[-1], 1.0)
 
-    def keep(self, name: str, model: Any, photos: Any, **told: Any) -> "ActivationStore":
+    def keep(self, name: str, model: Any, photos: Any, **settings: Any) -> "ActivationStore":
         """Keep activations in the run folder; of a model by the options, of an encoder pooled."""
         of_model = {"pool": self.options.pool, "blocks": self.options.blocks or None}
-        how: dict[str, Any] = {} if isinstance(model, icgeo.features.FrozenFeatures) else of_model
+        defaults: dict[str, Any] = (
+            {} if isinstance(model, icgeo.features.FrozenFeatures) else of_model
+        )
         sizes = {"shard_size": self.options.shard_size, "batch_size": self.options.batch_size}
         call: Any = icgeo.latents.activations.activations
-        return call(model, photos, folder=self.folder / name, **sizes | how | told)
+        return call(model, photos, folder=self.folder / name, **sizes | defaults | settings)
 
     def table(self, name: str, rows: Any, caption: str) -> tuple[str, str]:
         """Write a table, or a dict of rows; return its caption and file."""
@@ -161,8 +163,8 @@ def main(options: Options) -> None:
     config.save_run(folder, options, may_differ=("device", "parts"))
     for name in (bar := tqdm(options.parts or PARTS)):
         bar.set_description(name)
-        made = {name: Section(*PARTS[name](study))}
-        sections = read_sections(folder) | made  # another process may have made others
+        new_sections = {name: Section(*PARTS[name](study))}
+        sections = read_sections(folder) | new_sections  # another process may have made others
         save_sections(folder, {part: sections[part] for part in PARTS if part in sections})
     for section in read_sections(folder).values():
         print(f"\n## {section.title}\n\n{section.text}\n")
@@ -179,16 +181,16 @@ def require_what_parts_need(study: Study, parts: Sequence[str]) -> None:
 
     options = study.options
     for part, name in (("levels", "zoomed"), ("steering", "steered")):
-        if part in parts and options.count <= (fewer := getattr(options, name)):
+        if part in parts and options.count <= (count := getattr(options, name)):
             raise config.UsageError(
-                f"expected a --count above --{name}, {fewer}, for the other views are what the "
+                f"expected a --count above --{name}, {count}, for the other views are what the "
                 f"part {part!r} is fitted on, got {options.count}"
             )
     if "taken_apart" in parts and options.feature_blocks:
-        known = options.blocks or range(len(blocks_of(study.model.backbone.transformer)))
-        if unknown := set(options.feature_blocks) - set(known):
+        blocks = options.blocks or range(len(blocks_of(study.model.backbone.transformer)))
+        if unknown := set(options.feature_blocks) - set(blocks):
             raise config.UsageError(
-                f"expected --feature_blocks of the blocks {[*known]}, got {min(unknown)}"
+                f"expected --feature_blocks of the blocks {[*blocks]}, got {min(unknown)}"
             )
 
 
@@ -206,15 +208,15 @@ def difference(row: Any, column: str, form: str) -> str:
 
 def probe_row(x: "Tensor", lat_lon: "Tensor", **options: Any) -> dict[str, str]:
     """Probe with blocked and random folds."""
-    blocked, mixed = (
+    blocked_probe, random_probe = (
         icgeo.latents.probe_places(x, lat_lon, split=split, **options)
         for split in ("blocked", "random")
     )
     return {
-        "median km, blocked folds": kilometres(blocked.median_km),
-        "random folds": f"{mixed.median_km.estimate:,.0f}",
-        "R2": f"{blocked.r2:.2f}",
-        "Spearman of distances": f"{blocked.spearman:.2f}",
+        "median km, blocked folds": kilometres(blocked_probe.median_km),
+        "random folds": f"{random_probe.median_km.estimate:,.0f}",
+        "R2": f"{blocked_probe.r2:.2f}",
+        "Spearman of distances": f"{blocked_probe.spearman:.2f}",
     }
 
 
@@ -264,7 +266,7 @@ def untrained(study: Study) -> "MapModel":
 
 def controls(study: Study) -> Part:
     """Compare the last block with another kind of probe and with what knows no places."""
-    x, lat_lon, shown = study.last, study.lat_lon, [q.photo for q in study.earth.queries]
+    x, lat_lon, images = study.last, study.lat_lon, [q.photo for q in study.earth.queries]
     rows = {f"last block, {kind}": probe_row(x, lat_lon, kind=kind) for kind in ("ridge", "kernel")}
     rows["last block, shuffled places"] = probe_row(x, lat_lon, shuffled=True)
     store = study.keep("untrained", untrained(study), study.earth.queries)
@@ -275,7 +277,7 @@ def controls(study: Study) -> Part:
     layers = study.keep("untrained-encoder", encoder, study.earth.queries)
     rows["untrained encoder, last layer"] = probe_row(layers.read(layers.blocks[-1]), lat_lon)
     for name, describe in icgeo.latents.CONTROLS.items():
-        rows[name] = probe_row(describe(shown), lat_lon)
+        rows[name] = probe_row(describe(images), lat_lon)
     caption = "The last block at time 1 against controls"
     words = "Kernel: Gaussian, by 300 Nyström features, with ridge regression behind."
     return "Controls", words, [study.table("controls", rows, caption)]
@@ -302,12 +304,12 @@ def others(study: Study) -> Part:
     }
     rows: dict[str, dict[str, str]] = {}
     for name, label in kinds.items():
-        told = label(lat_lon)
+        classes = label(lat_lon)
         for space, x in spaces.items():
             cell = "too few views"
-            if sum(told.count(one) >= 10 for one in set(told)) > 1:
-                found = icgeo.latents.probe_labels(x, told, lat_lon)
-                cell = f"{found.balanced:.0%} of {found.labels}, chance {1 / found.labels:.0%}"
+            if sum(classes.count(one) >= 10 for one in set(classes)) > 1:
+                probe = icgeo.latents.probe_labels(x, classes, lat_lon)
+                cell = f"{probe.balanced:.0%} of {probe.labels}, chance {1 / probe.labels:.0%}"
             rows.setdefault(space, {})[name] = cell
     # near the coast a kilometre counts for more
     coast = np.arcsinh(labels.coast_distance_km(lat_lon) / 100)
@@ -330,12 +332,12 @@ def groups(study: Study) -> Part:
     from icgeo.latents import error_by_group, labels, probe_places, thirds
 
     lat_lon, error = study.lat_lon, probe_places(study.last, study.lat_lon).distance_km
-    other = probe_places(study.layers.read(study.layers.blocks[-1]), lat_lon).distance_km
+    encoder_error = probe_places(study.layers.read(study.layers.blocks[-1]), lat_lon).distance_km
     names = ("hard for the encoder", "middling", "easy for the encoder")
     coast = torch.from_numpy(labels.coast_distance_km(lat_lon))
     parts = [
         error_by_group(error, labels.continents(lat_lon)),
-        error_by_group(error, thirds(-other, names)),
+        error_by_group(error, thirds(-encoder_error, names)),
         error_by_group(error, thirds(coast, ("at sea", "near the coast", "inland"))),
     ]
     table = concat(parts, ignore_index=True).set_index("group")
@@ -364,11 +366,15 @@ def worlds(study: Study) -> Part:
     places = torch.cat([torch.tensor([query.lat_lon for query in one.queries]) for one in episodes])
     names = [one.id for one in episodes for _ in one.queries]
     rows: dict[str, dict[str, str]] = {}
-    told = {"prompt": UNKNOWN if UNKNOWN in study.model.settings.prompts else None}
+    settings = {"prompt": UNKNOWN if UNKNOWN in study.model.settings.prompts else None}
     for shots in (0, options.shots):
         stores = [
             study.keep(
-                f"{one.id}-{shots}", study.model, one.queries, examples=one.examples[:shots], **told
+                f"{one.id}-{shots}",
+                study.model,
+                one.queries,
+                examples=one.examples[:shots],
+                **settings,
             )
             for one in episodes
         ]
@@ -383,9 +389,9 @@ def worlds(study: Study) -> Part:
             torch.cat((study.lat_lon, places)),
             groups=["earth"] * len(study.lat_lon) + ["worlds"] * len(places),
         )
-        moved = earth.distance_km[len(study.lat_lon) :]
+        errors = earth.distance_km[len(study.lat_lon) :]
         row = rows.setdefault("last block, probe of the Earth", {})
-        row[f"{shots} examples: median km"] = f"{moved.median():,.0f}"
+        row[f"{shots} examples: median km"] = f"{errors.median():,.0f}"
     caption = f"{options.worlds} worlds of unseen kinds, each by a probe of the others; time 1"
     words = (
         "A guess at random is 10,008 km off. The last row is a probe that was fitted on the Earth "
@@ -408,17 +414,21 @@ def steps(study: Study) -> Part:
         for block in (store.blocks[len(store.blocks) // 2], store.blocks[-1]):
             x, name = store.read(block, time), f"block {block}"
             line = lines.setdefault(f"time {time:g}, {name}", {})
-            for label, told in kinds.items():
-                found = probe_labels(x, told, lat_lon)
-                values = {"step": f"{time:g}", "label": f"{label}, {name}", "score": found.balanced}
-                rows.append({**values, "chance": 1 / found.labels})
-                line[f"{label}, balanced accuracy"] = f"{found.balanced:.0%}"
+            for label, classes in kinds.items():
+                result = probe_labels(x, classes, lat_lon)
+                values = {
+                    "step": f"{time:g}",
+                    "label": f"{label}, {name}",
+                    "score": result.balanced,
+                }
+                rows.append({**values, "chance": 1 / result.labels})
+                line[f"{label}, balanced accuracy"] = f"{result.balanced:.0%}"
             probe = probe_places(x, lat_lon)
-            within = (probe.distance_km <= NEAR_KM).double().mean().item()
+            near_share = (probe.distance_km <= NEAR_KM).double().mean().item()
             label = f"within {NEAR_KM} km, {name}"
-            rows.append({"step": f"{time:g}", "label": label, "score": within})
+            rows.append({"step": f"{time:g}", "label": label, "score": near_share})
             line["place, median km"] = kilometres(probe.median_km)
-            line[f"within {NEAR_KM} km"] = f"{within:.0%}"
+            line[f"within {NEAR_KM} km"] = f"{near_share:.0%}"
     caption = "What can be told at each step"
     curves = icgeo.plots.plot_steps(DataFrame(rows), xlabel="time of the step (1 is noise)")
     words = (
@@ -449,9 +459,9 @@ def levels(study: Study) -> Part:
     for name, lat_lon in places_by_level(study).items():
         km = distance_km(lat_lon.double(), truth)
         scores = {f"within {NEAR_KM} km": (km <= NEAR_KM).double().mean().item()}
-        for label, told in kinds.items():
-            right = sum(map(str.__eq__, told(lat_lon), told(truth)))
-            scores[label] = right / count
+        for label, classify in kinds.items():
+            hits = sum(map(str.__eq__, classify(lat_lon), classify(truth)))
+            scores[label] = hits / count
         rows += [{"step": name, "label": label, "score": score} for label, score in scores.items()]
         lines[name] = {"median km": kilometres(icgeo.latents.median_km(km))}
         lines[name] |= {label: f"{score:.0%}" for label, score in scores.items()}
@@ -478,23 +488,25 @@ def places_by_level(study: Study) -> dict[str, "Tensor"]:
     from icgeo.latents import probe_places
 
     count, store, lat_lon = study.options.zoomed, study.store, study.lat_lon
-    read = {
+    places = {
         f"time {time:g}": probe_places(store.read(store.blocks[-1], time), lat_lon).lat_lon[:count]
         for time in store.times
     }
-    shown = [query.photo for query in study.earth.queries[:count]]
-    chains = icgeo.predict(shown, map="blue-marble")
+    images = [query.photo for query in study.earth.queries[:count]]
+    chains = icgeo.predict(images, map="blue-marble")
     names = ["others"] * (len(lat_lon) - count) + ["level"] * count
     everywhere = torch.cat((lat_lon[count:], lat_lon[:count]))
-    longest = max(chains, key=lambda one: len(one.levels)).levels
-    for number, level in enumerate(longest):
-        at = [one.levels[min(number, len(one.levels) - 1)] for one in chains]
-        views = [one.views[0].movedim(0, -1).numpy() for one in at]
-        seen = study.keep(f"level-{level.name}", study.model, views).read(store.blocks[-1])
-        probe = probe_places(torch.cat((study.last[count:], seen)), everywhere, groups=names)
-        read[f"{level.name}: its view"] = probe.lat_lon[-count:]
-        read[f"{level.name}: its density"] = torch.stack([one.density.best_point() for one in at])
-    return read
+    longest_chain = max(chains, key=lambda one: len(one.levels)).levels
+    for number, level in enumerate(longest_chain):
+        chain_levels = [one.levels[min(number, len(one.levels) - 1)] for one in chains]
+        views = [one.views[0].movedim(0, -1).numpy() for one in chain_levels]
+        rows = study.keep(f"level-{level.name}", study.model, views).read(store.blocks[-1])
+        probe = probe_places(torch.cat((study.last[count:], rows)), everywhere, groups=names)
+        places[f"{level.name}: its view"] = probe.lat_lon[-count:]
+        places[f"{level.name}: its density"] = torch.stack(
+            [one.density.best_point() for one in chain_levels]
+        )
+    return places
 
 
 def alignment(study: Study) -> Part:
@@ -520,12 +532,12 @@ def alignment(study: Study) -> Part:
         words = cells.astype(str)
         for row, first in enumerate(names):
             for second in names[row + 1 :]:
-                found = run(spaces[first], spaces[second], measure)
-                cells.loc[first, second] = cells.loc[second, first] = found.value
+                score = run(spaces[first], spaces[second], measure)
+                cells.loc[first, second] = cells.loc[second, first] = score.value
                 words.loc[first, second] = (
-                    f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f}), p {found.p:.2f}"
+                    f"{score.value:.2f} ({score.low:.2f} to {score.high:.2f}), p {score.p:.2f}"
                 )
-                words.loc[second, first] = f"chance {found.chance:.2f}"
+                words.loc[second, first] = f"chance {score.chance:.2f}"
         file = f"alignment-{measure.replace(' ', '-')}"
         figures.append(study.draw(file, icgeo.plots.plot_alignment(cells, title=measure), measure))
         caption = f"{measure}: value, interval and p above, chance of permuted photos below"
@@ -541,23 +553,23 @@ def spaces(study: Study, *sets: "Sequence[Query]") -> Iterator[tuple[str, Any, l
     """
     from icgeo.latents import CONTROLS
 
-    known: list[Any] = [*study.options.feature_blocks] or [study.store.blocks[-1]]
+    all_blocks: list[Any] = [*study.options.feature_blocks] or [study.store.blocks[-1]]
     for kind, model, blocks in (
-        ("features", study.model, known),
-        ("features-untrained", untrained(study), known[len(known) // 2 :][:1]),
+        ("features", study.model, all_blocks),
+        ("features-untrained", untrained(study), all_blocks[len(all_blocks) // 2 :][:1]),
     ):
         stores = [
-            study.keep(f"{kind}-{number}", model, some, blocks=blocks, pool=pool)
-            for number, (some, pool) in enumerate(zip(sets, ("mean", "none"), strict=True))
+            study.keep(f"{kind}-{number}", model, queries, blocks=blocks, pool=pool)
+            for number, (queries, pool) in enumerate(zip(sets, ("mean", "none"), strict=True))
         ]
         for block in blocks:
             name = f"block {block}" if model is study.model else f"block {block}, untrained"
             is_own = block if model is study.model else None
             yield name, is_own, [store.read(block) for store in stores]
     for name in ("colours alone", "image statistics"):
-        rows = [CONTROLS[name]([query.photo for query in some]) for some in sets]
+        rows = [CONTROLS[name]([query.photo for query in queries]) for queries in sets]
         spread = rows[0].std(0).clamp_min(1e-6)
-        yield name, None, [(some - rows[0].mean(0)) / spread for some in rows]
+        yield name, None, [(x - rows[0].mean(0)) / spread for x in rows]
 
 
 def taken_apart(study: Study) -> Part:
@@ -576,26 +588,26 @@ def taken_apart(study: Study) -> Part:
     photos, places = zip(*((query.photo, query.lat_lon) for query in sets[1]), strict=True)
     views = {"Views": "of the Earth: {:,} to train on, these {:,} others".format(*options.surveyed)}
     names = ("features", "top_k", "passes", "seeds")
-    how: dict[str, Any] = {name: getattr(options, name) for name in names}
-    lines, pages, moved = {}, [], dict[str, dict[str, str]]()
+    arguments: dict[str, Any] = {name: getattr(options, name) for name in names}
+    lines, pages, effects = {}, [], dict[str, dict[str, str]]()
     for name, block, (training, judged) in spaces(study, *sets):
         pooled = judged.mean(1) if judged.ndim == 3 else judged
-        how |= {"training": partial(training.split, 64), "judged": partial(pooled.split, 64)}
-        survey = icgeo.latents.survey_features(lat_lon=places, permutations=199, **how)
-        plain = name.replace(" ", "-").replace(",", "")
-        survey.autoencoder.save(study.folder / f"features-{plain}.safetensors")
+        arguments |= {"training": partial(training.split, 64), "judged": partial(pooled.split, 64)}
+        survey = icgeo.latents.survey_features(lat_lon=places, permutations=199, **arguments)
+        slug = name.replace(" ", "-").replace(",", "")
+        survey.autoencoder.save(study.folder / f"features-{slug}.safetensors")
         page: Any = {"title": f"Features of {options.model}: {name}", "facts": views}
-        pages.append((f"Atlas of the features of {name}", f"atlas-{plain}.html"))
+        pages.append((f"Atlas of the features of {name}", f"atlas-{slug}.html"))
         path = study.folder / pages[-1][1]
         write_survey(path, survey, photos=photos, lat_lon=places, **page)
         lines[name] = {column: form.format(**survey.facts()) for column, form in FIGURES.items()}
         if block is not None:
             study.surveys[name] = block, survey, places
-            moved |= follow_features(study, block, survey, judged, sets[1])
+            effects |= follow_features(study, block, survey, judged, sets[1])
     caption = f"{options.features} features, at most {options.top_k} in a view; other views"
-    steered = f"Maps when one of the {FOLLOWED} most concentrated features is added, or taken away"
+    heading = f"Maps when one of the {FOLLOWED} most concentrated features is added, or taken away"
     tables = [study.table("features", lines, caption)]
-    tables.append(study.table("feature-steering", moved, steered))
+    tables.append(study.table("feature-steering", effects, heading))
     words = (
         "Concentrated: neighbouring cells are more alike than by chance (Moran's I, rate of false "
         "discovery 5 %). Neighbouring views overlap, so that features of colours are, too.\n\n"
@@ -622,7 +634,7 @@ FOLLOWED, FOLLOWED_VIEWS = 8, 8
 
 
 def follow_features(
-    study: Study, block: int, survey: "FeatureSurvey", x: "Tensor", judged: "Sequence[Query]"
+    study: Study, block: int, survey: "FeatureSurvey", x: "Tensor", queries: "Sequence[Query]"
 ) -> dict[str, dict[str, str]]:
     """Add the most concentrated features of a block to views, and take them from their own."""
     import torch
@@ -633,28 +645,28 @@ def follow_features(
     from icgeo.latents.feature_steering import ITS_PHOTOS, OTHER_PHOTOS
 
     table = survey.concentration[survey.concentration.is_concentrated]
-    chosen = table.sort_values("moran", ascending=False).index[:FOLLOWED].tolist()
-    known: Any = {"codes": survey.codes, "x": x, "lat_lon": [one.lat_lon for one in judged]}
-    directions = [FeatureDirection.of(survey.autoencoder, one, **known) for one in chosen]
-    model, lines, least = study.model, {}, 2
-    if len(chosen) < least:
+    features = table.sort_values("moran", ascending=False).index[:FOLLOWED].tolist()
+    data: Any = {"codes": survey.codes, "x": x, "lat_lon": [one.lat_lon for one in queries]}
+    directions = [FeatureDirection.of(survey.autoencoder, one, **data) for one in features]
+    model, lines, minimum = study.model, {}, 2
+    if len(features) < minimum:
         return {}
-    nothing = model.encode_context([], torch.empty(0, 2))
+    context = model.encode_context([], torch.empty(0, 2))
     for verb, strength in (("added", 1.0), ("taken away", -1.0)):
         rows = []
-        for number, (feature, direction) in enumerate(zip(chosen, directions, strict=True)):
-            own = [judged[n] for n in top_photos(survey.codes, feature, FOLLOWED_VIEWS)]
-            shown = own if strength < 0 else study.earth.queries[:FOLLOWED_VIEWS]
-            moved = steer(
+        for number, (feature, direction) in enumerate(zip(features, directions, strict=True)):
+            top_queries = [queries[n] for n in top_photos(survey.codes, feature, FOLLOWED_VIEWS)]
+            views = top_queries if strength < 0 else study.earth.queries[:FOLLOWED_VIEWS]
+            effects = steer(
                 model,
-                nothing,
-                square_pixels([query.photo for query in shown], model.photo_size),
-                torch.tensor([query.lat_lon for query in shown]),
+                context,
+                square_pixels([query.photo for query in views], model.photo_size),
+                torch.tensor([query.lat_lon for query in views]),
                 directions=(direction, directions[number - 1]),
                 edit=(block, 1.0, strength),
                 prompt=model.settings.default_prompt,
             )
-            rows.append(moved.assign(feature=feature))
+            rows.append(effects.assign(feature=feature))
         every = concat(rows, ignore_index=True)
         for against in (None, {ITS_PHOTOS: OTHER_PHOTOS}):
             for row in compare_changes(every, unit="feature", against=against).itertuples():
@@ -686,33 +698,37 @@ def steering(study: Study) -> Part:
     store = study.keep("steered", model, study.earth.queries, pool="none", same_noise=True)
     count, prompt = options.steered, model.settings.default_prompt
     pixels = square_pixels([q.photo for q in study.earth.queries[:count]], model.photo_size)
-    nothing, all_rows, lines = model.encode_context([], torch.empty(0, 2)), [], []
+    context, all_rows, lines = model.encode_context([], torch.empty(0, 2)), [], []
     for block in store.blocks:
-        fitted = PlaceDirections.fit(store.read(block)[count:], store.lat_lon[count:])
-        how: dict[str, Any] = {"directions": fitted, "edit": (block, 1.0, 1.0), "prompt": prompt}
-        rows = steer(model, nothing, pixels, store.lat_lon[:count], **how)
+        directions = PlaceDirections.fit(store.read(block)[count:], store.lat_lon[count:])
+        arguments: dict[str, Any] = {
+            "directions": directions,
+            "edit": (block, 1.0, 1.0),
+            "prompt": prompt,
+        }
+        rows = steer(model, context, pixels, store.lat_lon[:count], **arguments)
         all_rows.append(rows.assign(block=block))
         lines.append(compare_changes(rows).assign(block=block))
     concat(all_rows).to_csv(study.folder / "steering-rows.csv", index=False)
-    found = concat(lines, ignore_index=True)
+    comparison = concat(lines, ignore_index=True)
     table = DataFrame(
         {
-            "block": found.block,
-            "legible": found.legible.map("{:.0%}".format),
-            "moved km": found.moved_km.map("{:,.0f}".format),
-            "nearer km": found.nearer_km.map("{:,.0f}".format),
-            "cosine": found.cosine.map("{:.2f}".format),
-            "NLL of the partner's place": found.nll_goal.map("{:.2f}".format),
-            "NLL of the own place": found.nll_truth.map("{:.2f}".format),
+            "block": comparison.block,
+            "legible": comparison.legible.map("{:.0%}".format),
+            "moved km": comparison.moved_km.map("{:,.0f}".format),
+            "nearer km": comparison.nearer_km.map("{:,.0f}".format),
+            "cosine": comparison.cosine.map("{:.2f}".format),
+            "NLL of the partner's place": comparison.nll_goal.map("{:.2f}".format),
+            "NLL of the own place": comparison.nll_truth.map("{:.2f}".format),
             "nearer than control by km": [
-                difference(row, "nearer_km", ",.0f") for row in found.itertuples()
+                difference(row, "nearer_km", ",.0f") for row in comparison.itertuples()
             ],
             "NLL of the partner's place less": [
-                difference(row, "nll_goal", ".2f") for row in found.itertuples()
+                difference(row, "nll_goal", ".2f") for row in comparison.itertuples()
             ],
-            "control": found.against.fillna(""),
+            "control": comparison.against.fillna(""),
         }
-    ).set_index(found.change)
+    ).set_index(comparison.change)
     caption = "Changes of activations at time 1, towards the place of another view, by block"
     figures = []
     middle = len(store.blocks) // 2
@@ -771,15 +787,18 @@ def use(study: Study) -> Part:
         locator = icgeo.Geolocator(study.model, prompt=episode.prompt, matching=False)
         ways: dict[str, dict[str, Any]] = {}
         for name in (DESCRIPTOR, *names, study.options.encoder, "pixels"):
-            own = icgeo.features.open(name, device=study.options.device)
-            ways[name] = {"retrieval": Retrieval(own), "kernel retrieval": KernelRetrieval(own)}
-            bank = Bank(episode.examples, own)
+            features = icgeo.features.open(name, device=study.options.device)
+            ways[name] = {
+                "retrieval": Retrieval(features),
+                "kernel retrieval": KernelRetrieval(features),
+            }
+            bank = Bank(episode.examples, features)
             ways[name] |= {SHOWN: Selecting(locator, bank, Nearest(), 4)} if can_choose else {}
         if can_choose:
             ways["at random"] = {SHOWN: Selecting(locator, bank, Random(), 4)}
         for name in study.surveys if can_choose and episode.is_earth else ():
-            near = Selecting(locator, bank, NearOnFeatureMaps(study, name), 4)
-            ways[f"on the maps of the features of {name}"] = {SHOWN: near}
+            selector = Selecting(locator, bank, NearOnFeatureMaps(study, name), 4)
+            ways[f"on the maps of the features of {name}"] = {SHOWN: selector}
         caption = f"48 views of {episode.world}, 256 examples to choose from"
         rows = located(ways, episode)
         tables.append(study.table(f"use-{episode.world}", rows, caption))
@@ -810,20 +829,25 @@ def located(ways: dict[str, dict[str, Any]], episode: "Episode") -> dict[str, di
     first: dict[str, Tensor] = {}
     for name, locators in ways.items():
         row = rows.setdefault(name, {})
-        for how, locator in locators.items():
-            found = locator.locate([query.photo for query in episode.queries], episode.examples)
-            places = [torch.tensor(query.lat_lon) for query in episode.queries]
-            pairs = [*zip(found, places, strict=True)]
-            km = torch.tensor(
-                [distance_km((p.lat, p.lon), at) if p.located else GUESS_KM for p, at in pairs]
+        for method, locator in locators.items():
+            predictions = locator.locate(
+                [query.photo for query in episode.queries], episode.examples
             )
-            nll = torch.tensor([-one.density.log_prob(at).item() for one, at in pairs])
-            row[f"{how}: median km"] = kilometres(icgeo.latents.median_km(km))
-            generator = seeded_generator("use", name, how)
-            less = paired_bootstrap(nll, first.setdefault(how, nll), generator=generator)
-            row[f"{how}: NLL"] = f"{nll.mean():.2f}"
-            words = f"{less.estimate:.2f} ({less.low:.2f} to {less.high:.2f})"
-            row[f"{how}: NLL less that of {DESCRIPTOR}"] = words if name != DESCRIPTOR else ""
+            places = [torch.tensor(query.lat_lon) for query in episode.queries]
+            pairs = [*zip(predictions, places, strict=True)]
+            km = torch.tensor(
+                [
+                    distance_km((p.lat, p.lon), place) if p.located else GUESS_KM
+                    for p, place in pairs
+                ]
+            )
+            nll = torch.tensor([-one.density.log_prob(place).item() for one, place in pairs])
+            row[f"{method}: median km"] = kilometres(icgeo.latents.median_km(km))
+            generator = seeded_generator("use", name, method)
+            interval = paired_bootstrap(nll, first.setdefault(method, nll), generator=generator)
+            row[f"{method}: NLL"] = f"{nll.mean():.2f}"
+            words = f"{interval.estimate:.2f} ({interval.low:.2f} to {interval.high:.2f})"
+            row[f"{method}: NLL less that of {DESCRIPTOR}"] = words if name != DESCRIPTOR else ""
     return rows
 
 
@@ -836,18 +860,18 @@ def photos(study: Study) -> Part:
     examples = as_examples(study.options.photos)
     rows, lat_lon = {}, torch.tensor([[one.lat, one.lon] for one in examples])
     layers = study.keep("photos-encoder", study.encoder, examples)
-    own = study.keep("photos", study.model, examples, pool="mean")
+    store = study.keep("photos", study.model, examples, pool="mean")
     for layer in (layers.blocks[len(layers.blocks) // 2], layers.blocks[-1]):
         rows[f"{study.options.encoder} {layer}"] = probe_row(layers.read(layer), lat_lon)
-    rows[f"{study.options.model}, last block"] = probe_row(own.read(own.blocks[-1]), lat_lon)
+    rows[f"{study.options.model}, last block"] = probe_row(store.read(store.blocks[-1]), lat_lon)
     rows["colours alone"] = probe_row(icgeo.latents.colours([e.image for e in examples]), lat_lon)
     rows["shuffled places"] = probe_row(layers.read(layers.blocks[-1]), lat_lon, shuffled=True)
     tables = [study.table("photos", rows, f"{len(examples)} photos from the ground")]
     cost = {}
     for name, model in ((study.options.model, study.model), (study.options.encoder, study.encoder)):
-        start, some = perf_counter(), study.earth.queries[:128]
-        study.keep(f"cost/{name.replace('/', '-')}-{start}", model, some, pool="mean")
-        cost[name] = {"photos a second": f"{len(some) / (perf_counter() - start):.0f}"}
+        start, queries = perf_counter(), study.earth.queries[:128]
+        study.keep(f"cost/{name.replace('/', '-')}-{start}", model, queries, pool="mean")
+        cost[name] = {"photos a second": f"{len(queries) / (perf_counter() - start):.0f}"}
     caption = "Cost: all blocks or layers, time 1, pooled, with decoding and disk"
     tables.append(study.table("cost", cost, caption))
     words = "Few photos, all over the world: intervals are wide, and blocked folds are hard."

@@ -100,7 +100,7 @@ def main(options: Options) -> None:
         model, splits, EARTH if options.data else UNKNOWN, folder, options, accelerator
     )
     run.run()
-    trained = fields_of(LoraOptions, run.options)
+    settings = fields_of(LoraOptions, run.options)
     del model, run
     if accelerator.is_main_process:
         print(report := compare_adapted(load_base, splits, folder, options))
@@ -108,7 +108,7 @@ def main(options: Options) -> None:
             folder / "adapter",
             base=base,
             data=f"{len(splits.training)} photos of {options.data or options.world}.",
-            settings=trained,
+            settings=settings,
             results=report,
             licence=options.licence,
             choices={name: value for name, value in choices.items() if value is not None},
@@ -141,8 +141,8 @@ def gather(options: Options, size: int, folder: Path) -> Any:
     from icgeo.training.photo_sets import photo_splits, view_splits
 
     if options.data:
-        skipped, outside = folder / "skipped.txt", options.allow_outside
-        read = partial(photo_splits, options.data, skipped=skipped, allow_outside=outside)
+        skipped, allow_outside = folder / "skipped.txt", options.allow_outside
+        read = partial(photo_splits, options.data, skipped=skipped, allow_outside=allow_outside)
     else:
         counts = (options.photos, options.validation, options.queries)
         read = partial(view_splits, options.world, counts)
@@ -153,8 +153,8 @@ def gather(options: Options, size: int, folder: Path) -> Any:
 
 def require_in_domain(model: Any, photos: Any) -> None:
     """Raise UsageError for photos of which most are unlike all that the model was trained on."""
-    inside = model.in_domain(photos)
-    if inside is not None and (count := int((~inside).sum())) > len(photos) / 2:
+    in_domain = model.in_domain(photos)
+    if in_domain is not None and (count := int((~in_domain).sum())) > len(photos) / 2:
         raise config.UsageError(
             f"expected --model: tiny knows views from orbit, and {count} of {len(photos)} photos "
             "are unlike these; name one such as black-forest-labs/FLUX.2-klein-base-4B, or tiny "
@@ -182,26 +182,26 @@ def compare_adapted(load_base: Any, splits: Any, run: Path, options: Options) ->
         to_episode(f"{world}/{number}", world, *parts)
         for number, parts in enumerate(split(splits.test, seed=options.seed + 2))
     ]
-    queries, maps, old, departs = tests[0].queries[:4], {}, {}, tuple[str, ...]()
+    queries, maps, old_tables, departs = tests[0].queries[:4], {}, {}, tuple[str, ...]()
     photos = [query.photo for query in queries]
     for name, lora in ((ZERO, None), (LORA, run / "adapter")):
         model = load_base(adapter=lora).choosing(steps=options.for_steps)
         if options.model == "tiny":
-            old = locate_old(model, name, folder / "old")
-        calibrated = fit_temperatures(model, validation, shots=options.shots, prompt=prompt)
-        ask: Any = partial(icgeo.Geolocator, calibrated, prompt=prompt, batch_size=size)
-        ways = [ask(name=name), ask(matching=False, name=name + MAP_ALONE)]
+            old_tables = locate_old(model, name, folder / "old")
+        calibrated_model = fit_temperatures(model, validation, shots=options.shots, prompt=prompt)
+        make: Any = partial(icgeo.Geolocator, calibrated_model, prompt=prompt, batch_size=size)
+        ways = [make(name=name), make(matching=False, name=name + MAP_ALONE)]
         ways = ways if model.matcher else ways[:1]
         runs = [(way, episode) for way in ways for episode in tests]
         rows = evaluate(runs, folder=folder, shots=options.shots, batch_size=size, baselines=False)
-        drawn = [one.map for one in ways[0].locate(photos, tests[0].examples)]
-        maps[name] = torch.stack([one for one in drawn if one is not None])
+        map_images = [one.map for one in ways[0].locate(photos, tests[0].examples)]
+        maps[name] = torch.stack([one for one in map_images if one is not None])
         style, departs = model.settings.style, departs + model.departures(max(options.shots))
-        del model, calibrated, ways, runs
+        del model, calibrated_model, ways, runs
     truth = icgeo.maps.draw([query.lat_lon or (0.0, 0.0) for query in queries], style)
     figure = icgeo.plots.plot_maps(photos, {"truth": truth, **maps})
     figure.savefig(folder / "maps.png", dpi=150)
-    report = format_report(rows, old, splits, world) + "".join(
+    report = format_report(rows, old_tables, splits, world) + "".join(
         f"{ZERO} is not as the weights were trained: {departure}\n" for departure in departs
     )
     (folder / "comparison.md").write_text(f"# Zero-shot against LoRA\n\n{report}", encoding="utf-8")
@@ -213,9 +213,13 @@ def to_episode(name: str, world: str, bank: Any, queries: Any) -> "icgeo.evaluat
     from icgeo.data.orbit import views_to_examples
     from icgeo.evaluation import Episode, Query
 
-    known, new = (views_to_examples(part.photos, part.lat_lon) for part in (bank, queries))
-    examples = [icgeo.Example(photo, *place) for photo, place in known]
-    return Episode(name, world, examples, [Query(f"{name}/{i}", *it) for i, it in enumerate(new)])
+    bank_views, query_views = (
+        views_to_examples(part.photos, part.lat_lon) for part in (bank, queries)
+    )
+    examples = [icgeo.Example(photo, *place) for photo, place in bank_views]
+    return Episode(
+        name, world, examples, [Query(f"{name}/{i}", *view) for i, view in enumerate(query_views)]
+    )
 
 
 def locate_old(model: Any, name: str, folder: Path) -> dict[int, Any]:
@@ -227,15 +231,15 @@ def locate_old(model: Any, name: str, folder: Path) -> dict[int, Any]:
 
     take = partial(episodes.world_episode, episodes.EARTH, queries=OLD_QUERIES, shots=0)
     earth = [take(number) for number in range(OLD_EPISODES)]
-    unknown = episodes.group_episodes(episodes.HELD_OUT, OLD_EPISODES, queries=OLD_QUERIES)
-    ask, tables = partial(icgeo.Geolocator, model, name=name), {}
-    for shots, some in ((0, earth), (OLD_SHOTS, unknown)):
-        runs, path = [(ask(prompt=one.prompt), one) for one in some], folder / f"{shots}-shots"
+    unknown_worlds = episodes.group_episodes(episodes.HELD_OUT, OLD_EPISODES, queries=OLD_QUERIES)
+    make, tables = partial(icgeo.Geolocator, model, name=name), {}
+    for shots, group in ((0, earth), (OLD_SHOTS, unknown_worlds)):
+        runs, path = [(make(prompt=one.prompt), one) for one in group], folder / f"{shots}-shots"
         tables[shots] = evaluate(runs, folder=path, shots=(shots,), baselines=False)
     return tables
 
 
-def format_report(rows: Any, old: dict[int, Any], splits: Any, world: str) -> str:
+def format_report(rows: Any, old_tables: dict[int, Any], splits: Any, world: str) -> str:
     """Lay out the comparison as Markdown, without a heading.
 
     The adapted model's answers without examples stand beside those with each number of shots.
@@ -246,14 +250,16 @@ def format_report(rows: Any, old: dict[int, Any], splits: Any, world: str) -> st
     from icgeo.evaluation import compare, comparison_table
     from icgeo.evaluation.episodes import HELD_OUT
 
-    known, distance_km = splits.training.lat_lon, icgeo.sphere.distance_km
-    nearest = torch.stack([distance_km(place, known).min() for place in splits.test.lat_lon])
-    alone = rows[(rows.locator == LORA) & (rows.shots == 0)].assign(locator=ALONE)
-    copies = [alone.assign(shots=count) for count in sorted(rows.shots.unique())]
+    training_places, distance_km = splits.training.lat_lon, icgeo.sphere.distance_km
+    gap_km = torch.stack(
+        [distance_km(place, training_places).min() for place in splits.test.lat_lon]
+    )
+    zero_shot = rows[(rows.locator == LORA) & (rows.shots == 0)].assign(locator=ALONE)
+    copies = [zero_shot.assign(shots=count) for count in sorted(rows.shots.unique())]
     lines = [
         f"{len(splits.test)} queries of {world} in episodes of {QUERIES_EACH}, examples out "
-        f"of {len(known)} training photos, both tempered on "
-        f"{len(splits.validation)} validation photos. A query is {nearest.median():.0f} km from "
+        f"of {len(training_places)} training photos, both tempered on "
+        f"{len(splits.validation)} validation photos. A query is {gap_km.median():.0f} km from "
         "the nearest training photo in the median. Differences are to zero-shot on the same "
         "queries and examples, with 95 % intervals by the bootstrap over episodes; NLL in nats "
         "per steradian.",
@@ -261,7 +267,7 @@ def format_report(rows: Any, old: dict[int, Any], splits: Any, world: str) -> st
         comparison_table(compare(concat([rows, *copies]), ZERO)),
     ]
     titles = {0: "The Earth upright", OLD_SHOTS: f"Unknown worlds ({HELD_OUT}, {UNKNOWN!r})"}
-    for shots, old_rows in old.items():
+    for shots, old_rows in old_tables.items():
         table = comparison_table(compare(old_rows, ZERO))
         lines += ["", f"{titles[shots]}, before and after, own calibration:", "", table]
     return "\n".join(lines) + "\n"

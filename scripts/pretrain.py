@@ -67,8 +67,8 @@ def main(options: Options) -> None:
     )
     train(run, options.steps, validate_every=500, save_every=250, log_every=100)
     model = MapModel(learner.cpu().eval().requires_grad_(False), SETTINGS)
-    unseen = WorldBank.build(folder, per_family=8, seed=options.seed + 2_000_000)
-    calibrate(model, unseen, seed=options.seed + 3).save(folder / "checkpoint")
+    calibration_bank = WorldBank.build(folder, per_family=8, seed=options.seed + 2_000_000)
+    calibrate(model, calibration_bank, seed=options.seed + 3).save(folder / "checkpoint")
     print(f"saved {folder / 'checkpoint'}")
 
 

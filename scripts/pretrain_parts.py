@@ -60,9 +60,9 @@ def main(options: Options) -> None:
     backbone: Any = model.backbone
     backbone.matcher = run.average.module.cpu().eval().requires_grad_(False)
     backbone.domain = None  # of the old encoder; scripts/assets/domain.py fits it anew
-    unseen = WorldBank.build(folder, per_family=8, seed=options.seed + 2_000_000)
-    unseen = unseen.with_bodies(VALIDATION_BODIES)
-    matching = fit_matching(model.describe_parts, unseen, seed=options.seed + 3)
+    calibration_bank = WorldBank.build(folder, per_family=8, seed=options.seed + 2_000_000)
+    calibration_bank = calibration_bank.with_bodies(VALIDATION_BODIES)
+    matching = fit_matching(model.describe_parts, calibration_bank, seed=options.seed + 3)
     model = replace(model, settings=replace(model.settings, matching=matching))
     model.save(folder / "checkpoint")
     print(f"{matching}\nsaved {folder / 'checkpoint'}")

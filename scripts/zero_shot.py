@@ -88,8 +88,8 @@ def gather(options: Options) -> "list[Episode]":
     )
     if options.benchmark:
         benchmark = data.open(options.benchmark, options.root, split=options.split)
-        near = options.leakage_km
-        guard = None if near is None else LeakageGuard(benchmark, within_km=near)
+        within_km = options.leakage_km
+        guard = None if within_km is None else LeakageGuard(benchmark, within_km=within_km)
         examples = read(options.examples, guard=guard) if options.examples else []
         return list(evaluation.benchmark_episodes(benchmark, examples))
     if options.video and (options.speed_kmh is None or options.select):
@@ -102,8 +102,8 @@ def gather(options: Options) -> "list[Episode]":
         return [evaluation.video_episode(options.video, examples, every_seconds=every)]
     if options.queries:
         examples = read(options.examples) if options.examples else []
-        outside = options.allow_outside
-        return [evaluation.photo_episode(options.queries, examples, allow_outside=outside)]
+        allow_outside = options.allow_outside
+        return [evaluation.photo_episode(options.queries, examples, allow_outside=allow_outside)]
     worlds = [EARTH, options.world] if options.world else [EARTH, *HELD_OUT_FAMILIES]
     if options.map:
         worlds = [options.world or options.map]
@@ -163,8 +163,8 @@ def locate(
         methods, baselines = evaluation.choose_examples(methods, select, features, shots=most)
         rows = evaluate([*methods, *baselines], shots=options.shots, baselines=False)
     if shard.is_main:
-        own = [(way, episode) for way, episode in methods if way.name == runs[0][0].name]
-        report.save_figures(folder, rows, own, model.settings.style)
+        own_runs = [(way, episode) for way, episode in methods if way.name == runs[0][0].name]
+        report.save_figures(folder, rows, own_runs, model.settings.style)
     return rows
 
 
@@ -175,11 +175,11 @@ def with_map(episode: "Episode", options: Options, locator: "Geolocator") -> "Ep
     """
     if options.map is None:
         return episode
-    own = episode.examples if is_own(options) else []
+    examples = episode.examples if is_own(options) else []
     if locator.zooms or options.video:  # the locator cuts them for a video
-        return replace(episode, examples=own)
+        return replace(episode, examples=examples)
     views = replace(locator, map=options.map).map_views
-    return replace(episode, examples=[*own, *views.examples()] if views else own)
+    return replace(episode, examples=[*examples, *views.examples()] if views else examples)
 
 
 def at_random(episode: "Episode", shots: int) -> "Episode":
@@ -209,8 +209,8 @@ def main(options: Options) -> None:
 
     shard = evaluation.Shard.here()
     model = load(**fields_of(LoadOptions, options))
-    asked = {**fields_of(LocateOptions, options), "shots": None, "select": "nearest"}
-    locator = Geolocator(model, device=options.device, **asked)
+    locate_options = {**fields_of(LocateOptions, options), "shots": None, "select": "nearest"}
+    locator = Geolocator(model, device=options.device, **locate_options)
     if not (locator.zooms or options.video):
         locator = replace(locator, map=None, shots=None)
     episodes = [with_map(episode, options, locator) for episode in gather(options)]

@@ -208,16 +208,16 @@ def activations(  # noqa: PLR0913
     if isinstance(model, MapModel):
         numbers = range(len(blocks_of(model.backbone.transformer))) if blocks is None else blocks
         taps = Taps(tuple(map(int, numbers)), tuple(times), tokens, stream, same_noise)
-        told, compute = _of_model(model, taps, examples, prompt, seed)
+        settings, compute = _of_model(model, taps, examples, prompt, seed)
         blocks = taps.blocks
         times = taps.times
     else:
         layers = [str(block) for block in blocks or model.layers]
-        told, compute = _of_encoder(model, layers)
+        settings, compute = _of_encoder(model, layers)
         blocks = layers
         times = (0.0,)
-    told |= {"pool": pool, "shard_size": shard_size}
-    fingerprint = {name: str(value) for name, value in told.items()}
+    settings |= {"pool": pool, "shard_size": shard_size}
+    fingerprint = {name: str(value) for name, value in settings.items()}
     index = {"fingerprint": fingerprint, "blocks": list(blocks), "times": list(times)}
     _require_same(folder, index)
     items = (_as_item(number, photo) for number, photo in enumerate(photos))
@@ -230,8 +230,8 @@ def activations(  # noqa: PLR0913
     if not count:
         raise ValueError("expected at least one photo, got none")
     _write_index(folder, {**index, "shards": count})
-    done = all(_shard_path(folder, number).is_file() for number in range(count))
-    return ActivationStore.open(folder) if done else None
+    is_complete = all(_shard_path(folder, number).is_file() for number in range(count))
+    return ActivationStore.open(folder) if is_complete else None
 
 
 def weights_digest(modules: Iterable[nn.Module]) -> str:
@@ -249,9 +249,9 @@ def _of_model(
 ) -> tuple[dict[str, Any], Compute]:
     """Return what the activations of a model depend on, and what computes them."""
     taps.require(model)
-    shown = square_pixels([one.image for one in examples], model.photo_size)
+    example_pixels = square_pixels([one.image for one in examples], model.photo_size)
     places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
-    context = model.encode_context(shown, places.reshape(-1, 2))
+    context = model.encode_context(example_pixels, places.reshape(-1, 2))
     words = prompt or model.settings.default_prompt
 
     def compute(photos: Sequence[Photo]) -> Iterator[tuple[str, Tokens]]:
@@ -260,7 +260,7 @@ def _of_model(
             for number in taps.blocks:
                 yield key_of(number, step.time), step.activations.pop(number)
 
-    told = {
+    settings = {
         **model.fingerprint,
         "weights": weights_digest([model.backbone.transformer]),
         "examples": _digest([_as_item(0, example).key for example in examples]),
@@ -270,7 +270,7 @@ def _of_model(
         "same_noise": taps.same_noise,
         "seed": seed,
     }
-    return told, compute
+    return settings, compute
 
 
 def _of_encoder(encoder: FrozenFeatures, layers: Sequence[str]) -> tuple[dict[str, Any], Compute]:
@@ -326,14 +326,14 @@ def _require_same(folder: Path, index: dict[str, Any]) -> None:
     if not (folder / INDEX).is_file():
         _write_index(folder, {**index, "shards": None})
         return
-    there = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    flat, expected = (
+    stored_index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    actual, expected = (
         {**one["fingerprint"], "blocks": str(one["blocks"]), "times": str(one["times"])}
-        for one in (there, index)
+        for one in (stored_index, index)
     )
-    if different := differences(flat, expected):
+    if difference := differences(actual, expected):
         raise ValueError(
-            f"the activations in {folder} were made with {different}; choose another folder"
+            f"the activations in {folder} were made with {difference}; choose another folder"
         )
 
 

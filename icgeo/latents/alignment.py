@@ -63,9 +63,9 @@ class Space:
     @cached_property
     def neighbours(self) -> Bool[Tensor, "photos photos"]:
         """Which photos are among the `k` nearest of each, without itself."""
-        alone = self.cosines.clone().fill_diagonal_(-torch.inf)
-        nearest: Int[Tensor, "photos k"] = alone.topk(self.k, dim=1).indices
-        return torch.zeros_like(alone, dtype=torch.bool).scatter_(1, nearest, value=True)
+        cosines = self.cosines.clone().fill_diagonal_(-torch.inf)
+        indices: Int[Tensor, "photos k"] = cosines.topk(self.k, dim=1).indices
+        return torch.zeros_like(cosines, dtype=torch.bool).scatter_(1, indices, value=True)
 
     @cached_property
     def distances(self) -> Square:
@@ -97,8 +97,8 @@ def _ordered(x: Tensor, order: Order) -> Tensor:
 
 def mutual_neighbours(a: Space, b: Space, order: Order) -> float:
     """Return the share of the nearest neighbours that both spaces have in common."""
-    shared = a.neighbours & _ordered(b.neighbours, order)
-    return (shared.sum(1).double() / a.k).mean().item()
+    overlap = a.neighbours & _ordered(b.neighbours, order)
+    return (overlap.sum(1).double() / a.k).mean().item()
 
 
 def _correlation(a: Square, b: Square) -> float:
@@ -121,12 +121,12 @@ def distance_correlation(a: Space, b: Space, order: Order) -> float:
 
 def cknna(a: Space, b: Space, order: Order) -> float:
     """Return centred kernel alignment over mutual nearest neighbours (Huh et al. 2024, app. A)."""
-    other, near = _ordered(b.cosines, order), _ordered(b.neighbours, order)
+    cosines, neighbours = _ordered(b.cosines, order), _ordered(b.neighbours, order)
     first = a.cosines - a.cosines.mean(1, keepdim=True)
-    second = other - other.mean(1, keepdim=True)
-    both = (first * second)[a.neighbours & near].sum()
-    own = first[a.neighbours].square().sum() * second[near].square().sum()
-    return (both / own.sqrt()).item()
+    second = cosines - cosines.mean(1, keepdim=True)
+    covariance = (first * second)[a.neighbours & neighbours].sum()
+    variances = first[a.neighbours].square().sum() * second[neighbours].square().sum()
+    return (covariance / variances.sqrt()).item()
 
 
 MEASURES: dict[str, Callable[[Space, Space, Order], float]] = {
@@ -167,15 +167,15 @@ def align(
             f"expected the same photos in both spaces, got {len(a.kernel)} and {len(b.kernel)}"
         )
     call, count = MEASURES[measure], len(a.kernel)
-    if count // 2 < (least := max(a.k, b.k) + 2):
-        raise ValueError(f"expected at least {2 * least} photos for intervals, got {count}")
+    if count // 2 < (minimum := max(a.k, b.k) + 2):
+        raise ValueError(f"expected at least {2 * minimum} photos for intervals, got {count}")
     value = call(a, b, torch.arange(count))
     generator = seeded_generator("alignment", measure)
     orders = [torch.randperm(count, generator=generator) for _ in range(2 * permutations)]
     null = torch.tensor([call(a, b, order) for order in orders[:permutations]])
-    same = torch.arange(count // 2)
+    identity = torch.arange(count // 2)
     halves = torch.tensor(
-        [call(_half(a, order), _half(b, order), same) for order in orders[permutations:]]
+        [call(_half(a, order), _half(b, order), identity) for order in orders[permutations:]]
     )
     # a half, drawn without replacement, varies about its mean as the whole does
     low, high = (halves - halves.mean()).quantile(torch.tensor([0.025, 0.975])).tolist()

@@ -44,23 +44,23 @@ def feature_maps(codes: Any, lat_lon: Values, *, nside: int) -> FeatureMaps:
     return FeatureMaps(nside, cells, photos, (gather @ codes).toarray())
 
 
-def _gathering(cell: Int[np.ndarray, " photos"], expected: int) -> tuple[Any, Any, Any]:
+def _gathering(cell: Int[np.ndarray, " photos"], count: int) -> tuple[Any, Any, Any]:
     """Return the sparse matrix that takes values of photos to means of cells; cells; counts."""
-    if len(cell) != expected:
-        raise ValueError(f"expected a place for each of {expected} rows, got {len(cell)} places")
+    if len(cell) != count:
+        raise ValueError(f"expected a place for each of {count} rows, got {len(cell)} places")
     cells, position, photos = np.unique(cell, return_inverse=True, return_counts=True)
-    entries = (1 / photos[position], (position, np.arange(expected)))
-    return csr_array(entries, shape=(len(cells), expected)), cells, photos
+    entries = (1 / photos[position], (position, np.arange(count)))
+    return csr_array(entries, shape=(len(cells), count)), cells, photos
 
 
 def neighbour_weights(cells: Int[np.ndarray, " cells"], nside: int) -> Any:
     """Return 1 for each pair of cells that touch, as a sparse array [cells, cells]."""
     position = np.full(12 * nside**2, -1)
     position[cells] = np.arange(len(cells))
-    around = position[neighbours(nside).numpy()[cells]]
-    here = np.broadcast_to(np.arange(len(cells))[:, None], around.shape)
-    beside = (around >= 0) & (around != here)  # seven neighbours: the cell stands in for the eighth
-    entries = (np.ones(beside.sum()), (here[beside], around[beside]))
+    columns = position[neighbours(nside).numpy()[cells]]
+    rows = np.broadcast_to(np.arange(len(cells))[:, None], columns.shape)
+    mask = (columns >= 0) & (columns != rows)  # seven neighbours: the cell stands in for the eighth
+    entries = (np.ones(mask.sum()), (rows[mask], columns[mask]))
     return csr_array(entries, shape=2 * (len(cells),))
 
 
@@ -117,18 +117,18 @@ def concentration(
         means = (gather[:, order] @ codes).toarray()
         return np.stack((morans_i(means, weights), effective_share(means)))
 
-    seen = statistics(np.arange(count))
-    extreme, total = np.ones_like(seen), np.zeros_like(seen)
+    observed = statistics(np.arange(count))
+    exceedances, total = np.ones_like(observed), np.zeros_like(observed)
     sign = np.array([[1.0], [-1.0]])  # a high I, a small share
     for _ in range(permutations):
         by_chance = statistics(torch.randperm(count, generator=generator).numpy())
-        extreme += sign * (by_chance - seen) >= -1e-12
+        exceedances += sign * (by_chance - observed) >= -1e-12
         total += by_chance
     photos = np.bincount(codes.indices[codes.data > 0], minlength=codes.shape[1])
-    is_tested = (photos >= FEWEST) & np.isfinite(seen).all(axis=0)
-    p = np.where(is_tested, extreme / (1 + permutations), np.nan)
+    is_tested = (photos >= FEWEST) & np.isfinite(observed).all(axis=0)
+    p = np.where(is_tested, exceedances / (1 + permutations), np.nan)
     table = pd.DataFrame({"photos": photos})
-    for name, *columns in zip(("moran", "share"), seen, total, p, strict=True):
+    for name, *columns in zip(("moran", "share"), observed, total, p, strict=True):
         table[name] = columns[0]
         table[f"{name}_by_chance"] = columns[1] / max(1, permutations)
         table[f"{name}_p"], table[f"{name}_q"] = columns[2], _discovery_rates(columns[2])
@@ -145,9 +145,9 @@ def suited_nside(photos: int, *, most: int = 32) -> int:
 
 def _discovery_rates(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
     """Adjust p-values for how many there are, leaving out NaN."""
-    known = np.isfinite(p)
+    valid = np.isfinite(p)
     q = np.full(len(p), np.nan)
-    q[known] = false_discovery_control(p[known])
+    q[valid] = false_discovery_control(p[valid])
     return q
 
 
@@ -165,20 +165,20 @@ def country_enrichment(codes: Any, countries: Sequence[str]) -> pd.DataFrame:
     if len(position) != count:
         raise ValueError(f"expected a country for each of {count} rows, got {len(position)}")
     of_country = csr_array((np.ones(count), (position, np.arange(count))), (len(names), count))
-    both = (of_country @ (codes > 0).astype(float)).toarray()
-    of_feature, of_name = both.sum(axis=0), np.bincount(position)
-    p, rates = np.ones_like(both), np.ones_like(both)
-    row, feature = np.nonzero(both)
-    shared = both[row, feature]
-    p[row, feature] = hypergeom.sf(shared - 1, count, of_name[row], of_feature[feature])
-    if (fires := of_feature > 0).any():
-        tested = p[:, fires]
-        rates[:, fires] = false_discovery_control(tested.ravel()).reshape(tested.shape)
+    counts = (of_country @ (codes > 0).astype(float)).toarray()
+    of_feature, of_name = counts.sum(axis=0), np.bincount(position)
+    p, rates = np.ones_like(counts), np.ones_like(counts)
+    row, feature = np.nonzero(counts)
+    overlap = counts[row, feature]
+    p[row, feature] = hypergeom.sf(overlap - 1, count, of_name[row], of_feature[feature])
+    if (is_active := of_feature > 0).any():
+        p_values = p[:, is_active]
+        rates[:, is_active] = false_discovery_control(p_values.ravel()).reshape(p_values.shape)
     table = {
         "feature": feature,
         "country": names[row],
-        "photos": shared.astype(int),
-        "fold": shared * count / (of_name[row] * of_feature[feature]),
+        "photos": overlap.astype(int),
+        "fold": overlap * count / (of_name[row] * of_feature[feature]),
         "p": p[row, feature],
         "q": rates[row, feature],
     }

@@ -46,13 +46,13 @@ def colours(photos: Sequence[Photo]) -> Float[Tensor, "photos channels"]:
 def image_statistics(photos: Sequence[Photo]) -> Float[Tensor, "photos channels"]:
     """Describe photos by statistics without places: moments, contrasts by scale and direction."""
     pictures = _pictures(photos)
-    flat = rearrange(pictures, "n c h w -> n c (h w)")
-    centred = (flat - flat.mean(-1, keepdim=True)) / flat.std(-1, keepdim=True).clamp_min(1e-3)
-    found = [flat.mean(-1), flat.std(-1), (centred**3).mean(-1), (centred**4).mean(-1)]
+    rgb = rearrange(pictures, "n c h w -> n c (h w)")
+    centred = (rgb - rgb.mean(-1, keepdim=True)) / rgb.std(-1, keepdim=True).clamp_min(1e-3)
+    statistics = [rgb.mean(-1), rgb.std(-1), (centred**3).mean(-1), (centred**4).mean(-1)]
     for scale in (1, 2, 4, 8):
-        small = functional.avg_pool2d(pictures, scale)
-        found += [small.diff(dim=dim).abs().mean((-1, -2)) for dim in (-1, -2)]
-    return torch.cat(found, dim=1)
+        pooled = functional.avg_pool2d(pictures, scale)
+        statistics += [pooled.diff(dim=dim).abs().mean((-1, -2)) for dim in (-1, -2)]
+    return torch.cat(statistics, dim=1)
 
 
 def position_alone(photos: Sequence[Photo]) -> Float[Tensor, "photos channels"]:

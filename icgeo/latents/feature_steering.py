@@ -123,15 +123,15 @@ def feature_changes(
         ITS_PHOTOS: feature.difference,
         OTHER_PHOTOS: of_norm(other.difference[None], feature.difference[None])[0],
     }
-    found = []
+    changes = []
     if strength < 0:
-        taken_out = edit_mean(feature.autoencoder, remove(feature.number))(x.float())
-        found.append(Changed(REMOVED, taken_out))
+        ablated = edit_mean(feature.autoencoder, remove(feature.number))(x.float())
+        changes.append(Changed(REMOVED, ablated))
     for name, step in steps.items():
         noise = torch.randn(step.shape, generator=generator, dtype=torch.float64)
-        random = of_norm(noise[None], step[None])
-        found += [
+        random_step = of_norm(noise[None], step[None])
+        changes += [
             Changed(name, x + strength * step, f"{RANDOM}, as {name}"),
-            Changed(f"{RANDOM}, as {name}", x + strength * random),
+            Changed(f"{RANDOM}, as {name}", x + strength * random_step),
         ]
-    return found
+    return changes

@@ -38,7 +38,7 @@ class FeatureSurvey:
 
     def facts(self) -> dict[str, Any]:
         """Return the figures by name, as a run keeps them."""
-        tested = self.concentration[self.concentration.moran_q.notna()]
+        table = self.concentration[self.concentration.moran_q.notna()]
         return {
             "features": len(self.concentration),
             "top_k": self.autoencoder.top_k,
@@ -47,11 +47,11 @@ class FeatureSurvey:
             "l0": self.quality.l0,
             "dead": self.quality.dead,
             "stability": self.stability,
-            "tested": len(tested),
+            "tested": len(table),
             "concentrated": int(self.concentration.is_concentrated.sum()),
             "concentrated_at_shuffled_places": self.by_chance,
-            "median_moran": float(tested.moran.median()),
-            "median_moran_by_chance": float(tested.moran_by_chance.median()),
+            "median_moran": float(table.moran.median()),
+            "median_moran_by_chance": float(table.moran_by_chance.median()),
         }
 
 
@@ -78,25 +78,29 @@ def survey_features(
         permutations: of places, for the tests.
         **how: `passes`, `learning_rate` and `device` of `sparse.train`.
     """
-    trained = [
+    autoencoders = [
         sparse.train(training, features=features, top_k=top_k, seed=seed, **how)
         for seed in range(seeds)
     ]
-    qualities = [sparse.judge(one, judged) for one in trained]
-    alive = [one.atoms[quality.usage > 0] for one, quality in zip(trained, qualities, strict=True)]
-    codes = sparse.encode_all(trained[0], judged)
+    qualities = [sparse.judge(one, judged) for one in autoencoders]
+    atoms = [
+        one.atoms[quality.usage > 0] for one, quality in zip(autoencoders, qualities, strict=True)
+    ]
+    codes = sparse.encode_all(autoencoders[0], judged)
     places = as_lat_lon(lat_lon)
     generator = Generator().manual_seed(0)
-    shuffled = places[torch.randperm(len(places), generator=generator)]
+    shuffled_places = places[torch.randperm(len(places), generator=generator)]
     test: dict[str, Any] = {"nside": suited_nside(len(places)), "permutations": permutations}
     test["generator"] = generator
-    real, control = (concentration(codes, some, **test) for some in (places, shuffled))
+    result, control = (
+        concentration(codes, coordinates, **test) for coordinates in (places, shuffled_places)
+    )
     return FeatureSurvey(
-        trained[0],
+        autoencoders[0],
         qualities[0],
-        sparse.stability(alive) if seeds > 1 else float("nan"),
+        sparse.stability(atoms) if seeds > 1 else float("nan"),
         codes,
-        real,
+        result,
         int(control.is_concentrated.sum()),
         country_enrichment(codes, country_at(places, nowhere="the sea")),
     )

@@ -61,11 +61,11 @@ def _is_land() -> np.ndarray:
 def _shores() -> tuple[Any, Any]:
     """Return the pixels of land beside water, and of water beside land, as trees on the sphere."""
     land = _is_land()
-    around = [np.roll(land, 1, axis=1), np.roll(land, -1, axis=1)]
-    around += [np.vstack((land[:1], land[:-1])), np.vstack((land[1:], land[-1:]))]
-    beside = np.stack(around)
+    neighbours = [np.roll(land, 1, axis=1), np.roll(land, -1, axis=1)]
+    neighbours += [np.vstack((land[:1], land[:-1])), np.vstack((land[1:], land[-1:]))]
+    neighbour_land = np.stack(neighbours)
     trees = []
-    for edge in (land & ~beside.all(axis=0), ~land & beside.any(axis=0)):
+    for edge in (land & ~neighbour_land.all(axis=0), ~land & neighbour_land.any(axis=0)):
         row, column = np.nonzero(edge)
         lat = 90 - (row + 0.5) * 180 / MASK_HEIGHT
         lon = (column + 0.5) * 180 / MASK_HEIGHT - 180
@@ -85,9 +85,9 @@ def coast_distance_km(lat_lon: Values) -> np.ndarray:
     """Return how far places are from the nearest shore, to some 20 km; lakes have shores too."""
     xyz = to_xyz(as_lat_lon(lat_lon).double()).numpy()
     of_land, of_sea = _shores()
-    here = is_land(lat_lon)
-    chord = np.where(here, of_sea.query(xyz)[0], of_land.query(xyz)[0])
-    return np.where(here, 1, -1) * 2 * np.arcsin(np.minimum(chord / 2, 1)) * EARTH_RADIUS_KM
+    on_land = is_land(lat_lon)
+    chord = np.where(on_land, of_sea.query(xyz)[0], of_land.query(xyz)[0])
+    return np.where(on_land, 1, -1) * 2 * np.arcsin(np.minimum(chord / 2, 1)) * EARTH_RADIUS_KM
 
 
 def land_covers(lat_lon: Values) -> list[str]:

@@ -50,8 +50,8 @@ def fold_numbers(lat_lon: LatLon, split: Split, *, folds: int = 5) -> Int[np.nda
         groups = np.unique(cell_of(lat_lon, BLOCK_NSIDE).numpy(), return_inverse=True)[1]
     count = int(groups.max()) + 1 if len(groups) else 0
     if count < folds:
-        what = "cells with photos" if split == "blocked" else "photos"
-        raise ValueError(f"expected at least {folds} {what} for as many folds, got {count}")
+        unit = "cells with photos" if split == "blocked" else "photos"
+        raise ValueError(f"expected at least {folds} {unit} for as many folds, got {count}")
     sizes, numbers = np.zeros(folds, int), np.zeros(count, int)
     weight = np.bincount(groups)
     # large cells first, each to the fold that has least, in a random order among equals
@@ -139,10 +139,10 @@ def probe_places(
     else:
         numbers = np.unique(np.asarray(groups), return_inverse=True)[1]
     rows = x.flatten(1).double().numpy()
-    found = torch.from_numpy(_predict_left_out(_regression(kind), rows, xyz, numbers))
-    answers = to_lat_lon(found)
+    predictions = torch.from_numpy(_predict_left_out(_regression(kind), rows, xyz, numbers))
+    answers = to_lat_lon(predictions)
     error = distance_km(answers, lat_lon)
-    rest = (found - torch.from_numpy(xyz)).square().sum()
+    rest = (predictions - torch.from_numpy(xyz)).square().sum()
     spread = (torch.from_numpy(xyz) - torch.from_numpy(xyz).mean(0)).square().sum()
     rank, r2 = _rank_correlation(answers, lat_lon), 1 - (rest / spread).item()
     return PlaceProbe(answers, error, median_km(error), r2, rank)
@@ -165,8 +165,8 @@ def _rank_correlation(answers: Tensor, places: Tensor) -> float:
     numbers = torch.randint(len(places), (2, PAIRS), generator=seeded_generator("pairs"))
     first, second = numbers.unbind()
     first, second = first[first != second], second[first != second]
-    apart = [distance_km(where[first], where[second]).numpy() for where in (answers, places)]
-    return float(spearmanr(*apart).statistic) if apart[0].std() > 0 else 0.0
+    distances = [distance_km(where[first], where[second]).numpy() for where in (answers, places)]
+    return float(spearmanr(*distances).statistic) if distances[0].std() > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -195,16 +195,18 @@ def probe_labels(
     """
     _require_rows(x, len(labels))
     names = np.asarray(labels)
-    unique, counts = np.unique(names, return_counts=True)
-    is_kept = np.isin(names, unique[counts >= fewest])
+    classes, counts = np.unique(names, return_counts=True)
+    is_kept = np.isin(names, classes[counts >= fewest])
     if len(np.unique(names[is_kept])) < 2:
-        there = dict(zip(unique.tolist(), counts.tolist(), strict=True))
-        raise ValueError(f"expected two labels of at least {fewest} photos each, got {there}")
-    kept = torch.from_numpy(is_kept)
-    numbers = fold_numbers(lat_lon[kept], split, folds=folds)
-    rows, names = x[kept].flatten(1).double().numpy(), names[is_kept]
-    found = _predict_left_out(_classifier(), rows, names, numbers)
-    shares = [(found[names == name] == name).mean() for name in np.unique(names)]
+        counts_by_label = dict(zip(classes.tolist(), counts.tolist(), strict=True))
+        raise ValueError(
+            f"expected two labels of at least {fewest} photos each, got {counts_by_label}"
+        )
+    mask = torch.from_numpy(is_kept)
+    numbers = fold_numbers(lat_lon[mask], split, folds=folds)
+    rows, names = x[mask].flatten(1).double().numpy(), names[is_kept]
+    predictions = _predict_left_out(_classifier(), rows, names, numbers)
+    shares = [(predictions[names == name] == name).mean() for name in np.unique(names)]
     return LabelProbe(float(np.mean(shares)), len(shares), len(names))
 
 
@@ -215,8 +217,8 @@ def probe_numbers(
     _require_rows(x, len(values))
     rows, target = x.flatten(1).double().numpy(), np.asarray(values, float)
     numbers = fold_numbers(lat_lon, split)
-    found = _predict_left_out(_regression("ridge"), rows, target, numbers)
-    return 1 - float(((found - target) ** 2).sum() / ((target - target.mean()) ** 2).sum())
+    predictions = _predict_left_out(_regression("ridge"), rows, target, numbers)
+    return 1 - float(((predictions - target) ** 2).sum() / ((target - target.mean()) ** 2).sum())
 
 
 def error_by_group(error_km: Float[Tensor, " photos"], groups: Sequence[str]) -> DataFrame:

@@ -113,11 +113,11 @@ class SparseAutoencoder:
 
     def save(self, path: Path) -> None:
         """Write weights, mean and scale as safetensors."""
-        own = {"mean": self.mean, "scale": torch.tensor(self.scale, dtype=torch.float64)}
+        statistics = {"mean": self.mean, "scale": torch.tensor(self.scale, dtype=torch.float64)}
         weights = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        with write_atomically(path) as partial:
-            save_file(own | weights, partial, {"top_k": str(self.top_k)})
+        with write_atomically(path) as partial_path:
+            save_file(statistics | weights, partial_path, {"top_k": str(self.top_k)})
 
     @classmethod
     def load(cls, path: Path) -> "SparseAutoencoder":
@@ -125,8 +125,10 @@ class SparseAutoencoder:
         with safe_open(path, "pt") as file:
             values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             top_k = int(file.metadata()["top_k"])
-        own = {name: value for name, value in values.items() if name.startswith("network.")}
-        weights = {name.removeprefix("network."): value for name, value in own.items()}
+        network_values = {
+            name: value for name, value in values.items() if name.startswith("network.")
+        }
+        weights = {name.removeprefix("network."): value for name, value in network_values.items()}
         features, channels = weights["dictionary._weights"].shape
         network = _new_network(channels, features, top_k, seed=0)
         network.load_state_dict(weights)
@@ -142,9 +144,9 @@ def exchange(first: int, second: int) -> Callable[[Tensor], Tensor]:
     """Return the change of codes for `SparseAutoencoder.edit` that swaps two features."""
 
     def change(codes: Tensor) -> Tensor:
-        changed = codes.clone()
-        changed[..., [first, second]] = codes[..., [second, first]]
-        return changed
+        result = codes.clone()
+        result[..., [first, second]] = codes[..., [second, first]]
+        return result
 
     return change
 
@@ -174,10 +176,10 @@ class _Batches:
 
     def __iter__(self) -> Iterator[Tensor]:
         batches = iter(self.stream())
-        while several := [*islice(batches, SHUFFLED)]:
-            rows = torch.cat([batch.to(self.mean) for batch in several])
+        while chunk := [*islice(batches, SHUFFLED)]:
+            rows = torch.cat([batch.to(self.mean) for batch in chunk])
             order = torch.randperm(len(rows), generator=self.generator).to(rows.device)
-            yield from ((rows[order] - self.mean) / self.scale).split(len(several[0]))
+            yield from ((rows[order] - self.mean) / self.scale).split(len(chunk[0]))
 
 
 def train(
@@ -209,12 +211,12 @@ def train(
     batches, mean, scale = _moments(stream)
     network = _new_network(len(mean), features, top_k, seed=seed).to(device)
     generator = Generator().manual_seed(seed)
-    passing = _Batches(stream, mean.to(device), scale, generator)
+    loader = _Batches(stream, mean.to(device), scale, generator)
     optimizer = torch.optim.Adam(network.parameters(), learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, passes * batches)
     loss = overcomplete_sae().losses.top_k_auxiliary_loss  # of Gao et al. (2024, A.2)
     fit = overcomplete_sae().train_sae
-    fit(network, passing, loss, optimizer, schedule, nb_epochs=passes, monitoring=0, device=device)
+    fit(network, loader, loss, optimizer, schedule, nb_epochs=passes, monitoring=0, device=device)
     return SparseAutoencoder(_frozen(network.cpu()), mean, scale, top_k)
 
 
@@ -223,9 +225,9 @@ def _moments(stream: Stream) -> tuple[int, Tensor, float]:
     rows = batches = 0
     total = squares = torch.zeros(())
     for batch in stream():
-        wide = batch.detach().cpu().double()
-        total, squares = total + wide.sum(dim=0), squares + wide.square().sum(dim=0)
-        rows, batches = rows + len(wide), batches + 1
+        values = batch.detach().cpu().double()
+        total, squares = total + values.sum(dim=0), squares + values.square().sum(dim=0)
+        rows, batches = rows + len(values), batches + 1
     if not rows:
         raise ValueError("expected at least one batch of activations, got none")
     mean = total / rows
@@ -259,21 +261,21 @@ class Quality:
 def judge(autoencoder: SparseAutoencoder, stream: Stream) -> Quality:
     """Judge an autoencoder on the rows of a stream, best of photos that it was not trained on."""
     rows, errors, squares = 0, 0.0, 0.0
-    total, fired = torch.zeros(autoencoder.mean.shape), torch.zeros(len(autoencoder.atoms))
-    total, fired = total.double(), fired.double()
+    total, counts = torch.zeros(autoencoder.mean.shape), torch.zeros(len(autoencoder.atoms))
+    total, counts = total.double(), counts.double()
     for batch in stream():
         batch = batch.cpu().to(autoencoder.mean)
         codes = autoencoder.encode(batch)
         centred = (batch - autoencoder.mean).double()
         errors += (batch - autoencoder.decode(codes)).double().square().sum().item()
         squares += centred.square().sum().item()
-        total, fired = total + centred.sum(dim=0), fired + (codes > 0).sum(dim=0)
+        total, counts = total + centred.sum(dim=0), counts + (codes > 0).sum(dim=0)
         rows += len(batch)
     if rows < 2:
         raise ValueError(f"expected at least 2 rows of activations, got {rows}")
     variance = squares - total.square().sum().item() / rows
-    usage = (fired / rows).float()
-    return Quality(rows, errors / variance, fired.sum().item() / rows, usage)
+    usage = (counts / rows).float()
+    return Quality(rows, errors / variance, counts.sum().item() / rows, usage)
 
 
 def encode_all(autoencoder: SparseAutoencoder, stream: Stream) -> Any:
@@ -289,8 +291,8 @@ def matched_cosines(
     There are as many pairs as there are directions in the smaller set.
     """
     first, second = (
-        some / reduce(some.square(), "f c -> f 1", "sum").sqrt().clamp(min=1e-12)
-        for some in (first.double(), second.double())
+        vectors / reduce(vectors.square(), "f c -> f 1", "sum").sqrt().clamp(min=1e-12)
+        for vectors in (first.double(), second.double())
     )
     cosines = (first @ second.T).numpy()
     return cosines[linear_sum_assignment(cosines, maximize=True)]

@@ -106,26 +106,26 @@ def changes(
         strength: how far along the probe, as a multiple of the way to the partner's place.
         generator: draws random directions and pairs of photos.
     """
-    x, other = x.double(), x.double()[partner]
+    x, partner_x = x.double(), x.double()[partner]
     way = here[partner] - here
-    follow = strength * einsum(way, directions.pattern, "n i, i t c -> n t c")
+    step = strength * einsum(way, directions.pattern, "n i, i t c -> n t c")
     noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)
-    some, next_one = torch.randperm(len(x), generator=generator), cycle(len(x), generator)
-    between = x[some] - x[next_one[some]]
-    place = project(other - x, directions.pattern)
-    dropped = project(x - directions.mean, directions.pattern)
+    order, next_one = torch.randperm(len(x), generator=generator), cycle(len(x), generator)
+    between = x[order] - x[next_one[order]]
+    place = project(partner_x - x, directions.pattern)
+    projection = project(x - directions.mean, directions.pattern)
     basis = torch.randn(directions.pattern.shape, generator=generator, dtype=torch.float64)
-    by_weights = of_norm(directions.along_weights(way), follow)
+    by_weights = of_norm(directions.along_weights(way), step)
     return [
-        Changed("probe pattern", x + follow, BETWEEN_PHOTOS),
+        Changed("probe pattern", x + step, BETWEEN_PHOTOS),
         Changed("probe weights", x + by_weights, RANDOM),
-        Changed(RANDOM, x + of_norm(noise, follow)),
-        Changed(BETWEEN_PHOTOS, x + of_norm(between, follow)),
+        Changed(RANDOM, x + of_norm(noise, step)),
+        Changed(BETWEEN_PHOTOS, x + of_norm(between, step)),
         Changed("place exchanged", x + place, RANDOM_EXCHANGED),
-        Changed(RANDOM_EXCHANGED, x + of_norm(project(other - x, basis), place)),
-        Changed("all exchanged", other, "mean photo"),
-        Changed("place removed", x - dropped, RANDOM_REMOVED),
-        Changed(RANDOM_REMOVED, x - of_norm(project(x - directions.mean, basis), dropped)),
+        Changed(RANDOM_EXCHANGED, x + of_norm(project(partner_x - x, basis), place)),
+        Changed("all exchanged", partner_x, "mean photo"),
+        Changed("place removed", x - projection, RANDOM_REMOVED),
+        Changed(RANDOM_REMOVED, x - of_norm(project(x - directions.mean, basis), projection)),
         Changed("mean photo", directions.mean.expand_as(x)),
     ]
 
@@ -134,9 +134,9 @@ ReadMaps = tuple[list[Density], Float[Tensor, "photos 2"]]
 """Densities of maps, and their mean directions in degrees; NaN of illegible maps."""
 
 
-def _read(model: MapModel, drawn: Tensor) -> ReadMaps:
+def _read(model: MapModel, images: Tensor) -> ReadMaps:
     settings = model.settings
-    readings = maps.read(drawn, settings.style, noise=settings.noise, nside=NSIDE)
+    readings = maps.read(images, settings.style, noise=settings.noise, nside=NSIDE)
     means = [
         one.density.mean() if one.legibility >= maps.LEGIBLE else torch.full((2,), torch.nan)
         for one in readings
@@ -172,24 +172,24 @@ def steer(
     draw = partial(walk, model, context, photos, prompt=prompt, taps=taps)
     steps = list(draw())
     x = next(step for step in steps if step.time == time).activations[block]
-    before, where = _read(model, steps[-1].maps)
+    densities, means = _read(model, steps[-1].maps)
     of_features = () if isinstance(directions, PlaceDirections) else (directions[0].number,)
     generator = seeded_generator("steering", block, time, *of_features)
-    how: Any = {"strength": strength, "generator": generator}
+    options: Any = {"strength": strength, "generator": generator}
     if isinstance(directions, PlaceDirections):
         partner = cycle(len(x), seeded_generator("partners"))
-        here = to_xyz(where.where(where.isfinite(), lat_lon))
-        ways = changes(x, here, partner, directions, **how)
-        places = {"goal": where[partner], "asked": lat_lon[partner], "truth": lat_lon}
+        xyz = to_xyz(means.where(means.isfinite(), lat_lon))
+        ways = changes(x, xyz, partner, directions, **options)
+        places = {"goal": means[partner], "goal_truth": lat_lon[partner], "truth": lat_lon}
     else:
-        ways = feature_changes(x, *directions, **how)
+        ways = feature_changes(x, *directions, **options)
         goal = directions[0].goal.expand(len(x), -1)
-        places = {"goal": goal, "asked": goal, "truth": lat_lon}
-    rows = [_rows(Changed("none", x), where, (before, where), **places)]
+        places = {"goal": goal, "goal_truth": goal, "truth": lat_lon}
+    rows = [_rows(Changed("none", x), means, (densities, means), **places)]
     for way in ways:
         change = partial(_become, way.activations)
         *_, last = draw(edits=[Edit(block, change, time)])
-        rows.append(_rows(way, where, _read(model, last.maps), **places))
+        rows.append(_rows(way, means, _read(model, last.maps), **places))
     return concat(rows, ignore_index=True)
 
 
@@ -207,28 +207,39 @@ def cycle(count: int, generator: Generator) -> Int[Tensor, " photos"]:
 
 
 def _rows(
-    way: Changed, before: Tensor, after: ReadMaps, *, goal: Tensor, asked: Tensor, truth: Tensor
+    way: Changed,
+    before: Tensor,
+    after: ReadMaps,
+    *,
+    goal: Tensor,
+    goal_truth: Tensor,
+    truth: Tensor,
 ) -> DataFrame:
     densities, lat_lon = after
-    there, here, now = (to_xyz(x.double().nan_to_num()) for x in (goal, before, lat_lon))
-    nll_truth, nll_goal = (
-        torch.stack([-one.log_prob(at) for one, at in zip(densities, places, strict=True)])
-        for places in (truth, asked)
+    goal_xyz, start_xyz, end_xyz = (
+        to_xyz(x.double().nan_to_num()) for x in (goal, before, lat_lon)
     )
-    ways = [functional.normalize(log_map(here, end), dim=-1) for end in (now, there)]
-    known = (goal + before + lat_lon).isfinite().all(1)
-    angles = [EARTH_RADIUS_KM * angle(*ends) for ends in ((here, now), (here, there), (now, there))]
+    nll_truth, nll_goal = (
+        torch.stack([-one.log_prob(place) for one, place in zip(densities, places, strict=True)])
+        for places in (truth, goal_truth)
+    )
+    ways = [functional.normalize(log_map(start_xyz, end), dim=-1) for end in (end_xyz, goal_xyz)]
+    valid = (goal + before + lat_lon).isfinite().all(1)
+    angles = [
+        EARTH_RADIUS_KM * angle(*ends)
+        for ends in ((start_xyz, end_xyz), (start_xyz, goal_xyz), (end_xyz, goal_xyz))
+    ]
     values = {
-        "moved_km": angles[0].where(known, torch.nan),
-        "nearer_km": (angles[1] - angles[2]).where(known, torch.nan),
-        "cosine": (ways[0] * ways[1]).sum(-1).where(known, torch.nan),
+        "moved_km": angles[0].where(valid, torch.nan),
+        "nearer_km": (angles[1] - angles[2]).where(valid, torch.nan),
+        "cosine": (ways[0] * ways[1]).sum(-1).where(valid, torch.nan),
         "nll_truth": nll_truth,
         "nll_goal": nll_goal,
     }
     places = torch.cat((lat_lon, goal), dim=1)
     table = DataFrame(places.numpy(), columns=["lat", "lon", "goal_lat", "goal_lon"])
-    said = {"change": way.name, "against": way.against, "photo": range(len(places))}
-    return table.assign(**said, **{name: part.numpy() for name, part in values.items()})
+    labels = {"change": way.name, "against": way.against, "photo": range(len(places))}
+    return table.assign(**labels, **{name: part.numpy() for name, part in values.items()})
 
 
 COLUMNS = ("moved_km", "nearer_km", "nll_truth", "nll_goal")
@@ -247,26 +258,26 @@ def compare_changes(
         legible maps, and the paired difference from the change named `against` with its 95 %
         bootstrap interval. Photos of which a map is illegible are left out of ways.
     """
-    found = []
+    lines = []
     means = rows.groupby(["change", unit], sort=False)[list(COLUMNS)].mean()
     for name, part in rows.groupby("change", sort=False):
-        other = (against or {}).get(str(name), part.against.iloc[0])
-        line: dict[str, Any] = {"change": name, "against": other}
+        control = (against or {}).get(str(name), part.against.iloc[0])
+        line: dict[str, Any] = {"change": name, "against": control}
         line |= {"legible": part.lat.notna().mean(), "cosine": part.cosine.mean()}
         for column in COLUMNS:
             line[column] = part[column].mean()
-            if other is not None:
-                pair = (means.loc[which][column].to_numpy() for which in (name, other))
+            if control is not None:
+                pair = (means.loc[label][column].to_numpy() for label in (name, control))
                 line |= _difference(column, *pair)
-        found.append(line)
-    return DataFrame(found)
+        lines.append(line)
+    return DataFrame(lines)
 
 
 def _difference(column: str, a: np.ndarray, b: np.ndarray) -> dict[str, float]:
-    known = np.isfinite(a) & np.isfinite(b)
-    if known.sum() < 2:
+    valid = np.isfinite(a) & np.isfinite(b)
+    if valid.sum() < 2:
         return {}
     generator = seeded_generator("steering", column)
-    interval = paired_bootstrap(a[known], b[known], generator=generator)
+    interval = paired_bootstrap(a[valid], b[valid], generator=generator)
     names = (f"{column}_more", f"{column}_low", f"{column}_high")
     return dict(zip(names, (interval.estimate, interval.low, interval.high), strict=True))

@@ -73,8 +73,8 @@ def _coverage(style: MapStyle, kind: str) -> Float[Tensor, "height width"]:
     column = (lon - style.extent[0]) / style.pixel_deg
     corners = _FINER * torch.stack((column, style.rows_of(lat)), dim=-1) - 0.5
     parts = np.split(corners.numpy(), np.flatnonzero(np.diff(line)) + 1)
-    around = _FINER * 360 / style.pixel_deg
-    for (part, fill), turn in product(zip(parts, fills, strict=True), (-around, 0.0, around)):
+    period = _FINER * 360 / style.pixel_deg
+    for (part, fill), turn in product(zip(parts, fills, strict=True), (-period, 0.0, period)):
         points = part + np.array([turn, 0.0])
         if points[:, 0].max() < 0 or points[:, 0].min() > canvas.width:
             continue

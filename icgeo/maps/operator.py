@@ -103,9 +103,9 @@ def candidate_grid(style: MapStyle) -> Grid:
     """Lay out the candidates of a style; refuse a kernel that falls between the pixels."""
     west, south, _, north = style.extent
     spacing = min(style.sigma_deg) * _SPACING
-    common = math.gcd(style.height, style.width)
-    finest = max(spacing / style.pixel_deg, 1)
-    side = max(n for n in range(1, common + 1) if common % n == 0 and n <= finest)
+    divisor = math.gcd(style.height, style.width)
+    limit = max(spacing / style.pixel_deg, 1)
+    side = max(n for n in range(1, divisor + 1) if divisor % n == 0 and n <= limit)
     place_deg = style.width_deg / (style.width // side)
     phases = math.ceil(place_deg / spacing - 1e-9)
     if phases > _MOST_PHASES:
@@ -136,8 +136,8 @@ def candidate_grid(style: MapStyle) -> Grid:
 def _fall(lat: Tensor, other_lat: Tensor, lon: Tensor) -> Tensor:
     """Return cos(distance) - 1 between latitudes `lon` apart, in degrees (haversine)."""
     lat, other_lat, lon = torch.deg2rad(lat), torch.deg2rad(other_lat), torch.deg2rad(lon)
-    across = torch.cos(lat) * torch.cos(other_lat) * torch.sin(lon / 2).square()
-    return -2 * (torch.sin((lat - other_lat) / 2).square() + across)
+    lon_term = torch.cos(lat) * torch.cos(other_lat) * torch.sin(lon / 2).square()
+    return -2 * (torch.sin((lat - other_lat) / 2).square() + lon_term)
 
 
 def _to_blocks(fields: Float[Tensor, "channel pixel other ring"]) -> Blocks:
@@ -151,13 +151,13 @@ def _drawing_blocks(style: MapStyle, grid: Grid) -> Blocks:
     rows = repeat(grid.lat, "row -> (row phase)", phase=grid.phases)
     phase = (torch.arange(grid.phases, dtype=torch.float64) + 0.5) * grid.step_deg
     columns = repeat(phase, "phase -> (row phase)", row=len(grid.lat))
-    drawn = torch.zeros(len(style.kappas), lat.shape[1], len(rows), grid.ring, dtype=torch.float64)
+    kernel = torch.zeros(len(style.kappas), lat.shape[1], len(rows), grid.ring, dtype=torch.float64)
     for one_lat, one_lon in product(lat, lon):
-        apart = one_lon - columns[:, None] + grid.ring_lon
-        fall = _fall(one_lat[:, None, None], rows[:, None], apart)
+        offset = one_lon - columns[:, None] + grid.ring_lon
+        fall = _fall(one_lat[:, None, None], rows[:, None], offset)
         for channel, kappa in enumerate(style.kappas):
-            drawn[channel] += torch.exp(kappa * fall) / grid.side**2
-    return _to_blocks(drawn)
+            kernel[channel] += torch.exp(kappa * fall) / grid.side**2
+    return _to_blocks(kernel)
 
 
 def _noise_blocks(style: MapStyle, grid: Grid, noise: Noise) -> Blocks:
@@ -167,9 +167,9 @@ def _noise_blocks(style: MapStyle, grid: Grid, noise: Noise) -> Blocks:
     channels = []
     for sigma in style.sigma_deg:
         widths = [math.radians(min(sigma * factor, 60.0)) for factor in _SMOOTHNESS]
-        smooth = torch.stack([torch.exp(fall / width**2) for width in widths]).mean(0)
+        correlation = torch.stack([torch.exp(fall / width**2) for width in widths]).mean(0)
         # in a window the mean of each channel is left out instead, see `DrawingOperator.visible`
-        channels.append(noise.smooth**2 * smooth + (0.0 if grid.margin else noise.bias**2))
+        channels.append(noise.smooth**2 * correlation + (0.0 if grid.margin else noise.bias**2))
     covariance = _to_blocks(torch.stack(channels))
     if grid.margin:
         # without the negative powers that come of cutting kernels off at the gap of a window
@@ -188,8 +188,8 @@ def _single(blocks: Blocks) -> Blocks:
     """Drop what is negligible, for denormal numbers are slow, and use single precision."""
     parts = torch.view_as_real(blocks)
     counts = parts.abs() > _NEGLIGIBLE * parts.abs().max()
-    highest = counts.nonzero()[:, 0].max()  # the heatmap has no frequencies beyond
-    return torch.view_as_complex(parts * counts)[: highest + 1].to(torch.complex64)
+    cutoff = counts.nonzero()[:, 0].max()  # the heatmap has no frequencies beyond
+    return torch.view_as_complex(parts * counts)[: cutoff + 1].to(torch.complex64)
 
 
 def dot(a: Field, b: Field) -> Float[Tensor, "batch 1 1 1"]:
@@ -228,17 +228,17 @@ class DrawingOperator:
     white_out_of_band: float
     """... outside it, of white noise of variance 1 in the averaged pixels."""
 
-    def _on_ring(self, inside: Field) -> Field:
+    def _on_ring(self, field: Field) -> Field:
         margin = self.grid.margin
-        after = self.grid.ring - self.grid.places + margin
-        return torch.nn.functional.pad(inside, (margin, after))
+        right_margin = self.grid.ring - self.grid.places + margin
+        return torch.nn.functional.pad(field, (margin, right_margin))
 
     def visible(self, field: Field) -> Field:
         """Drop what is off a window, and each channel's mean; the world stays whole."""
         if self.grid.margin == 0:
             return field
-        inside = field[..., self.grid.margin : self.grid.places - self.grid.margin]
-        return self._on_ring(inside - inside.mean((-2, -1), keepdim=True))
+        window = field[..., self.grid.margin : self.grid.places - self.grid.margin]
+        return self._on_ring(window - window.mean((-2, -1), keepdim=True))
 
     @property
     def pixels(self) -> int:
@@ -278,9 +278,9 @@ class DrawingOperator:
 
     def to(self, device: torch.device) -> "DrawingOperator":
         """Move the matrices to a device."""
-        own = {name: x for name, x in vars(self).items() if isinstance(x, Tensor)}
-        moved: dict[str, Any] = {name: x.to(device) for name, x in own.items()}
-        return replace(self, **moved)
+        tensors = {name: x for name, x in vars(self).items() if isinstance(x, Tensor)}
+        on_device: dict[str, Any] = {name: x.to(device) for name, x in tensors.items()}
+        return replace(self, **on_device)
 
 
 @lru_cache(maxsize=8)
@@ -302,33 +302,33 @@ def drawing_operator(style: MapStyle, noise: Noise) -> DrawingOperator:
     in_band = torch.einsum("fij,fji->f", band[:, 0], through).real
     total = torch.einsum("fcii->f", whitening).real
     share = (grid.places - 2 * grid.margin) / grid.ring
-    inside = (times * in_band).sum().item()
+    band_energy = (times * in_band).sum().item()
     return DrawingOperator(
         grid=grid,
         drawing=_single(drawing),
         whitening=_single(whitening),
         normal_blocks=_single(normal),
         band_inverse=_single(band),
-        white_in_band=share * inside,
-        white_out_of_band=share * ((times * total).sum().item() - inside),
+        white_in_band=share * band_energy,
+        white_out_of_band=share * ((times * total).sum().item() - band_energy),
     )
 
 
 def _newton_step(operator: DrawingOperator, mass: Field, slope: Field, scale: Tensor) -> Field:
     """Solve (scale + normal . J) x = slope, J = diag(m) - m m', by conjugate gradients in J."""
     change = direction = torch.zeros_like(slope)
-    residual, before = slope - dot(mass, slope), torch.full_like(scale, torch.inf)
+    residual, previous_size = slope - dot(mass, slope), torch.full_like(scale, torch.inf)
     for _ in range(4):
         size = dot(residual, mass * residual)
-        momentum = torch.where(before > 1e-20, size / before, 0.0)
+        momentum = torch.where(previous_size > 1e-20, size / previous_size, 0.0)
         direction = torch.addcmul(residual, momentum, direction)
-        moved = mass * direction
-        image = torch.addcmul(operator.normal(moved), scale, direction)
+        mass_change = mass * direction
+        image = torch.addcmul(operator.normal(mass_change), scale, direction)
         image = image - dot(mass, image)
-        curvature = dot(moved, image)
+        curvature = dot(mass_change, image)
         step = torch.where(curvature > 1e-20, size / curvature, 0.0)
         change = torch.addcmul(change, step, direction)
-        residual, before = torch.addcmul(residual, -step, image), size
+        residual, previous_size = torch.addcmul(residual, -step, image), size
     return change
 
 
@@ -344,9 +344,9 @@ def maximum_entropy(
     """
     mass, log_ratio = prior.expand_as(evidence.adjoint), torch.zeros_like(evidence.adjoint)
     for _ in range(steps):
-        drawn = operator.normal(mass)
-        scale = (evidence.misfit(mass, drawn) / operator.pixels).clamp_min(1)
-        slope = evidence.adjoint - drawn - scale * log_ratio
+        image = operator.normal(mass)
+        scale = (evidence.misfit(mass, image) / operator.pixels).clamp_min(1)
+        slope = evidence.adjoint - image - scale * log_ratio
         change = _newton_step(operator, mass, slope, scale)
         log_ratio = log_ratio + change.clamp(-_LONGEST_STEP, _LONGEST_STEP)
         log_ratio = log_ratio - log_ratio.amax((1, 2, 3), keepdim=True)

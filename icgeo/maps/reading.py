@@ -131,10 +131,10 @@ def _shared_opacity(heatmap: Tensor, change: Tensor) -> Float[Tensor, "batch 1 h
     """Fit the opacity of each pixel to its colours, less a bias common to all pixels."""
     unit = change / change.norm(dim=0)
     along = einsum(unit, heatmap, "c h w, b c h w -> b h w")
-    across = heatmap - unit * along[:, None]  # no opacity explains it; the bias follows from it
+    residual = heatmap - unit * along[:, None]  # no opacity explains it; the bias follows from it
     count = unit[0].numel()
     normal = count * torch.eye(3, device=heatmap.device) - einsum(unit, unit, "i h w, j h w -> i j")
-    bias = reduce(across, "b c h w -> b c", "sum") @ torch.linalg.pinv(normal, rtol=1e-3)
+    bias = reduce(residual, "b c h w -> b c", "sum") @ torch.linalg.pinv(normal, rtol=1e-3)
     opacity = along - einsum(unit, bias, "c h w, b c -> b h w")
     return rearrange(opacity / change.norm(dim=0), "b h w -> b 1 h w")
 
@@ -144,13 +144,13 @@ def _registered(maps: Tensor, base: Tensor, change: Tensor) -> Float[Tensor, "b 
     slopes = torch.stack(torch.gradient(base, dim=(1, 2)))
     shift = _whole_shift(maps, base)
     for _ in range(3):
-        moved = _moved(maps, -shift)
+        aligned_maps = _moved(maps, -shift)
         # pixels under the heatmap and near the upper and lower edge say nothing
-        weight = (_shared_opacity(moved - base, change).abs() < _COVERED).float()
+        weight = (_shared_opacity(aligned_maps - base, change).abs() < _COVERED).float()
         weight[:, :, :_LARGEST_SHIFT] = weight[:, :, -_LARGEST_SHIFT:] = 0
-        apart = (moved - base) * weight
+        residual = (aligned_maps - base) * weight
         normal = einsum(slopes, slopes, weight[:, 0], "i c h w, j c h w, b h w -> b i j")
-        slope = einsum(slopes, apart, "i c h w, b c h w -> b i")
+        slope = einsum(slopes, residual, "i c h w, b c h w -> b i")
         ridge = 1e-3 * slopes.square().sum() * torch.eye(2, device=maps.device)
         shift = shift - torch.linalg.solve(normal + ridge, slope)
     return _moved(maps, -shift)
@@ -166,8 +166,8 @@ def _whole_shift(maps: Tensor, base: Tensor) -> Float[Tensor, "b 2"]:
     """Return the shift in whole pixels at which the edges of maps and base go best."""
     rows, columns = _frequencies(maps)
     edges = (rows.square() + columns.square()).square()
-    both = torch.fft.rfft2(maps) * torch.fft.rfft2(base).conj() * edges
-    match = torch.fft.irfft2(both.sum(1), s=maps.shape[-2:])
+    cross_spectrum = torch.fft.rfft2(maps) * torch.fft.rfft2(base).conj() * edges
+    match = torch.fft.irfft2(cross_spectrum.sum(1), s=maps.shape[-2:])
     side = 2 * _LARGEST_SHIFT + 1
     match = match.roll((_LARGEST_SHIFT, _LARGEST_SHIFT), (1, 2))[:, :side, :side]
     best = rearrange(match, "b h w -> b (h w)").argmax(-1)
@@ -193,13 +193,13 @@ def _grid_weights(grid: Grid, prior: Density | None) -> Field:
 
 
 def _legibility(
-    white: Tensor, gained: Tensor, before: Tensor, overfit: float
+    white_noise: Tensor, gain: Tensor, energy: Tensor, overfit: float
 ) -> Float[Tensor, " batch"]:
     """Return the share of what a heatmap could draw, beyond prior and noise, that the fit draws."""
     # A density fits `overfit` of what is in the band of the heatmap to mere noise: that is no gain,
     # and it takes four times as much to be half legible.
-    drawable = (before - white).clamp_min(0) + 2 * overfit * white
-    share = (gained - overfit * white) / drawable.clamp_min(_LEAST_ENERGY)
+    limit = (energy - white_noise).clamp_min(0) + 2 * overfit * white_noise
+    share = (gain - overfit * white_noise) / limit.clamp_min(_LEAST_ENERGY)
     return share.clamp(0, 1).flatten()
 
 
@@ -207,13 +207,13 @@ def _energies(
     operator: DrawingOperator, evidence: Evidence, mass: Field, prior: Field
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return in the heatmap's band: white noise, what the fit explains, and all that it might."""
-    drawn = operator.normal(mass)
-    left = operator.band_energy(evidence.adjoint - drawn)
+    image = operator.normal(mass)
+    residual = operator.band_energy(evidence.adjoint - image)
     of_prior = operator.band_energy(evidence.adjoint - operator.normal(prior))
-    before = torch.minimum(of_prior, operator.band_energy(evidence.adjoint))
-    outside = (evidence.misfit(mass, drawn) - left).clamp_min(0)
-    white = outside / operator.white_out_of_band * operator.white_in_band
-    return white, before - left, before
+    energy = torch.minimum(of_prior, operator.band_energy(evidence.adjoint))
+    out_of_band = (evidence.misfit(mass, image) - residual).clamp_min(0)
+    white_noise = out_of_band / operator.white_out_of_band * operator.white_in_band
+    return white_noise, energy - residual, energy
 
 
 @lru_cache(maxsize=8)
@@ -225,8 +225,8 @@ def _overfit(style: MapStyle, noise: Noise) -> float:
     prior = _grid_weights(operator.grid, None)
     evidence = operator.evidence(operator.draw(prior) + operator.pool(opacity))
     mass = maximum_entropy(operator, evidence, prior, steps=12)
-    white, gained, _ = _energies(operator, evidence, mass, prior)
-    return (gained / white).max().clamp(0, 1).item()
+    white_noise, gain, _ = _energies(operator, evidence, mass, prior)
+    return (gain / white_noise).max().clamp(0, 1).item()
 
 
 def _modes(
@@ -237,8 +237,8 @@ def _modes(
     area = grid.area.repeat_interleave(grid.columns)
     mode = xyz[(mass / area).argmax(-1)]
     for _ in range(3):
-        near = mass * (mode @ xyz.T > math.cos(math.radians(radius_deg)))
-        mode = torch.nn.functional.normalize(near @ xyz, dim=-1)
+        local_mass = mass * (mode @ xyz.T > math.cos(math.radians(radius_deg)))
+        mode = torch.nn.functional.normalize(local_mass @ xyz, dim=-1)
     return to_lat_lon(mode)
 
 
@@ -249,8 +249,8 @@ def _to_cells(style: MapStyle, nside: int) -> Float[Tensor, "cells candidates"]:
     cells, lat_lon = _points_on_map(style, nside, grid)
     row = (grid.lat[0] - lat_lon[:, 0]) / (grid.lat[0] - grid.lat[-1]) * (len(grid.lat) - 1)
     column = (lat_lon[:, 1] - grid.west) % 360 / grid.step_deg - 0.5
-    rows, row_share = _neighbours(row, len(grid.lat), around=False)
-    columns, column_share = _neighbours(column, grid.columns, around=style.is_world_wide)
+    rows, row_share = _neighbours(row, len(grid.lat), wraps=False)
+    columns, column_share = _neighbours(column, grid.columns, wraps=style.is_world_wide)
     candidate = (rows[:, :, None] * grid.columns + columns[:, None]).flatten()
     share = (row_share[:, :, None] * column_share[:, None]).flatten()
     size = (12 * nside**2, len(grid.lat) * grid.columns)
@@ -261,13 +261,13 @@ def _to_cells(style: MapStyle, nside: int) -> Float[Tensor, "cells candidates"]:
 
 
 def _neighbours(
-    at: Float[Tensor, " n"], count: int, *, around: bool
+    position: Float[Tensor, " n"], count: int, *, wraps: bool
 ) -> tuple[Int[Tensor, "n 2"], Float[Tensor, "n 2"]]:
     """Return the two nodes beside a fractional position, and their shares of it."""
-    below = at.floor()
+    below = position.floor()
     nodes = torch.stack((below, below + 1), dim=-1).long()
-    nodes = nodes % count if around else nodes.clamp(0, count - 1)
-    return nodes, torch.stack((1 - (at - below), at - below), dim=-1)
+    nodes = nodes % count if wraps else nodes.clamp(0, count - 1)
+    return nodes, torch.stack((1 - (position - below), position - below), dim=-1)
 
 
 def _points_on_map(
@@ -280,8 +280,8 @@ def _points_on_map(
     cells = torch.arange(12 * nside**2)
     cells = cells[_is_on_map(cell_lat_lon(cells, nside), style, margin_deg=2 * cell_deg)]
     lat_lon = points_in_cells(cells, nside, per_side).flatten(0, 1)
-    inside = _is_on_map(lat_lon, style, margin_deg=0.0)
-    return cells.repeat_interleave(per_side**2)[inside], lat_lon[inside]
+    is_inside = _is_on_map(lat_lon, style, margin_deg=0.0)
+    return cells.repeat_interleave(per_side**2)[is_inside], lat_lon[is_inside]
 
 
 def _is_on_map(
@@ -291,6 +291,6 @@ def _is_on_map(
     west, south, _, north = style.extent
     lat, lon = lat_lon.unbind(-1)
     margin = margin_deg / torch.cos(torch.deg2rad(lat)).clamp_min(0.01)
-    apart = wrap_longitude(lon - west - style.width_deg / 2).abs()
+    lon_distance = wrap_longitude(lon - west - style.width_deg / 2).abs()
     is_in_rows = (lat >= south - margin_deg) & (lat <= north + margin_deg)
-    return is_in_rows & (apart <= style.width_deg / 2 + margin)
+    return is_in_rows & (lon_distance <= style.width_deg / 2 + margin)

@@ -64,8 +64,8 @@ class MapStyle:
 
     def __post_init__(self) -> None:
         if self.projection not in get_args(Projection):
-            known = get_args(Projection)
-            raise ValueError(f"expected projection in {known}, got {self.projection!r}")
+            projections = get_args(Projection)
+            raise ValueError(f"expected projection in {projections}, got {self.projection!r}")
         if self.base not in (*BASES, *REAL_WORLDS) and not Path(self.base).exists():
             raise ValueError(
                 f"expected base in {(*BASES, *REAL_WORLDS)}, or the path of a map, "
@@ -102,9 +102,9 @@ class MapStyle:
 
     def window(self, west: float, south: float, east: float, north: float) -> "MapStyle":
         """Zoom in to a Web Mercator window; kernels keep their width in pixels."""
-        wide = replace(self, projection="web_mercator", extent=(west, south, east, north))
-        zoom = wide.width_deg / self.width_deg
-        return replace(wide, sigma_deg=tuple(zoom * s for s in self.sigma_deg))
+        window = replace(self, projection="web_mercator", extent=(west, south, east, north))
+        zoom = window.width_deg / self.width_deg
+        return replace(window, sigma_deg=tuple(zoom * s for s in self.sigma_deg))
 
     def to_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, ready for JSON."""
@@ -116,8 +116,10 @@ class MapStyle:
         names = sorted(field.name for field in fields(cls))
         if unknown := set(values).difference(names):
             raise ValueError(f"expected fields of a map style {names}, got {unknown}")
-        own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**own)
+        arguments: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**arguments)
 
     @property
     def width_deg(self) -> float:

@@ -72,30 +72,30 @@ def read_adapter(
     weights, metadata = read_weights(path)
     require_pairs(weights, path)
     prefix = PEFT_PREFIX if any(name.startswith(PEFT_PREFIX) for name in weights) else STOCK_PREFIX
-    own = {name.removeprefix(prefix): x for name, x in weights.items()}
-    older = ((".lora.down.", ".lora_A."), (".lora.up.", ".lora_B."))  # of diffusers
-    bare = ((".lora_down.", ".lora_A."), (".lora_up.", ".lora_B."))
-    for old, new in ((".default.", "."), *bare, *older):
-        own = {name.replace(old, new): x for name, x in own.items()}
+    layer_weights = {name.removeprefix(prefix): x for name, x in weights.items()}
+    diffusers_names = ((".lora.down.", ".lora_A."), (".lora.up.", ".lora_B."))  # of diffusers
+    kohya_names = ((".lora_down.", ".lora_A."), (".lora_up.", ".lora_B."))
+    for old, new in ((".default.", "."), *kohya_names, *diffusers_names):
+        layer_weights = {name.replace(old, new): x for name, x in layer_weights.items()}
     modules = {name for name, _ in getattr(model, "transformer", model).named_modules()}
-    if prefix != PEFT_PREFIX and not layers_of(own) & modules:
-        own = convert(model, weights, path)
-    elif len(own) < len(weights):
+    if prefix != PEFT_PREFIX and not layers_of(layer_weights) & modules:
+        layer_weights = convert(model, weights, path)
+    elif len(layer_weights) < len(weights):
         raise LoadError(f"expected one adapter in {path}, got the same layers by two names")
     elif config := peft_config(path, weights, options):
         metadata = lora_metadata(config)
-    return own if metadata else scaled(own), metadata
+    return layer_weights if metadata else scaled(layer_weights), metadata
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Return the finite weights for a transformer in a file, and settings of diffusers."""
     with safe_open(path, framework="pt") as file:
-        stored = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
+        metadata = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
     every = load_file(path)
     weights = {name: x for name, x in every.items() if not name.startswith(TEXT)}
-    if others := len(every) - len(weights):
-        said = "%s: %d of %d tensors are for text encoders, and left out"
-        logger.warning(said, path, others, len(every))
+    if text_count := len(every) - len(weights):
+        message = "%s: %d of %d tensors are for text encoders, and left out"
+        logger.warning(message, path, text_count, len(every))
     if not weights:
         raise LoadError(f"adapter {path} holds no weights for a transformer; is it another file?")
     for name, x in weights.items():
@@ -105,7 +105,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
             raise LoadError(
                 f"expected finite numbers in {path}, got {name} ({x.dtype}) with others"
             )
-    settings = {n.removeprefix(STOCK_PREFIX): x for n, x in stored.items()}
+    settings = {n.removeprefix(STOCK_PREFIX): x for n, x in metadata.items()}
     return weights, {n: x for n, x in settings.items() if not n.startswith(TEXT)} or None
 
 
@@ -114,20 +114,24 @@ def convert(model: Any, weights: dict[str, Tensor], path: Path) -> dict[str, Ten
 
     It is shown one layer at a time: of several, it leaves out those that it does not know.
     """
-    if strange := sorted(name for name in weights if not _KEY.search(name)):
-        raise not_read(strange, path)
-    renamed = getattr(model, "lora_state_dict", dict)
+    if unknown_names := sorted(name for name in weights if not _KEY.search(name)):
+        raise not_read(unknown_names, path)
+    convert_names = getattr(model, "lora_state_dict", dict)
     layers: dict[str, dict[str, Tensor]] = {}
     for name, x in weights.items():
         layers.setdefault(_LAYER.split(name)[0], {})[name] = x
     try:
-        found = {layer: renamed(dict(part)) for layer, part in layers.items()}
+        state_dicts = {layer: convert_names(dict(part)) for layer, part in layers.items()}
     except Exception:  # what it does not convert alone, it refuses by name among all
-        found = {next(iter(weights)): renamed(dict(weights))}
-    known = {n for n, part in found.items() if any(x.startswith(STOCK_PREFIX) for x in part)}
-    if left := [name for name in found if name not in known]:
-        raise not_read(left, path)
-    return {n.removeprefix(STOCK_PREFIX): x for part in found.values() for n, x in part.items()}
+        state_dicts = {next(iter(weights)): convert_names(dict(weights))}
+    converted_layers = {
+        n for n, part in state_dicts.items() if any(x.startswith(STOCK_PREFIX) for x in part)
+    }
+    if failed_layers := [name for name in state_dicts if name not in converted_layers]:
+        raise not_read(failed_layers, path)
+    return {
+        n.removeprefix(STOCK_PREFIX): x for part in state_dicts.values() for n, x in part.items()
+    }
 
 
 def scaled(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -145,10 +149,10 @@ def require_taken(transformer: Any, weights: dict[str, Tensor], path: Path) -> N
 
     (name,), state = transformer.peft_config, transformer.state_dict()
     every = get_peft_model_state_dict(transformer, state, name, save_embedding_layers=False)
-    if more := sorted(weights.keys() - every.keys()):
-        raise not_read(more, path)
-    if less := sorted(every.keys() - weights.keys()):
-        raise LoadError(f"expected {less[0]} in {path}, got none; was it cut?")
+    if extra := sorted(weights.keys() - every.keys()):
+        raise not_read(extra, path)
+    if missing := sorted(every.keys() - weights.keys()):
+        raise LoadError(f"expected {missing[0]} in {path}, got none; was it cut?")
 
 
 def not_read(names: list[str], path: Path) -> LoadError:
@@ -165,11 +169,11 @@ def peft_config(path: Path, weights: Iterable[str], options: LoadOptions) -> Pat
     Raises:
         LoadError: keys of PEFT without the settings.
     """
-    beside = path.with_name(PEFT_CONFIG)
+    config_path = path.with_name(PEFT_CONFIG)
     if any(name.startswith(STOCK_PREFIX) for name in weights):
         return None
-    if beside.is_file():
-        return beside
+    if config_path.is_file():
+        return config_path
     if not any(name.startswith(PEFT_PREFIX) for name in weights):
         return None
     reason = ""
@@ -200,24 +204,24 @@ def adapter_file(options: LoadOptions) -> Path:
         if name not in (None, path.name):
             raise LoadError(f"expected a folder with {name}, got the file {path}; leave one out")
         return path
-    found = [file for file in path.rglob("*.safetensors") if not file.name.startswith(".")]
-    files = {file.relative_to(path).as_posix(): file for file in found}
-    asked = name or (LORA if LORA in files else None)
-    if asked is None and len(beside := [x for x in found if x.parent == path]) == 1:
-        return beside[0]
-    if asked not in files:
+    paths = [file for file in path.rglob("*.safetensors") if not file.name.startswith(".")]
+    files = {file.relative_to(path).as_posix(): file for file in paths}
+    file_name = name or (LORA if LORA in files else None)
+    if file_name is None and len(top_files := [x for x in paths if x.parent == path]) == 1:
+        return top_files[0]
+    if file_name not in files:
         hub.refuse_pickles(hub.files_in(path), path)
         names = ", ".join(sorted(files)[:5]) or "none"
         raise LoadError(
             f"expected {name or 'one safetensors file'} in {path}, got {len(files)} ({names}); "
             "name the one with weight_name"
         )
-    return files[asked]
+    return files[file_name]
 
 
 def require_pairs(weights: Iterable[str], path: Path) -> None:
     """Raise LoadError for an adapter of which one half is missing, with the layer's name."""
-    halves = {found.groups(): found[0] for name in weights if (found := _HALF.match(name))}
+    halves = {match.groups(): match[0] for name in weights if (match := _HALF.match(name))}
     for (layer, kind, half), name in sorted(halves.items()):
         other = {"A": "B", "B": "A", "down": "up", "up": "down", "1": "2", "2": "1"}[half]
         if (layer, kind, other) not in halves:
@@ -242,9 +246,9 @@ def lora_metadata(config: Path) -> dict[str, Any]:
         raise LoadError(f"expected a number as lora_alpha in {config}, got {str(alpha)[:80]!r}")
     if settings.get("bias", "none") != "none":
         raise LoadError(f"expected bias 'none' in {config}, got {str(settings['bias'])[:80]!r}")
-    known = {field.name for field in fields(LoraConfig)} - {"peft_type", "task_type"}
-    known -= {"exclude_modules", "layers_to_transform", "layers_pattern"}  # the file says which
-    return {name: value for name, value in settings.items() if name in known}
+    names = {field.name for field in fields(LoraConfig)} - {"peft_type", "task_type"}
+    names -= {"exclude_modules", "layers_to_transform", "layers_pattern"}  # the file says which
+    return {name: value for name, value in settings.items() if name in names}
 
 
 def layers_of(weights: Iterable[str]) -> set[str]:

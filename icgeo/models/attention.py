@@ -99,10 +99,10 @@ def rotate(x: Heads, rotary: Rotary) -> Heads:
 
     As `apply_rotary_emb` of diffusers, in a third of its passes over memory.
     """
-    exact = torch.promote_types(x.dtype, torch.float32)
-    cos, sin = (rearrange(part[:, ::2], "t c -> t 1 c").to(exact) for part in rotary)
-    turned = torch.view_as_complex(x.to(exact).unflatten(-1, (-1, 2))) * torch.complex(cos, sin)
-    return torch.view_as_real(turned).flatten(-2).to(x.dtype)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    cos, sin = (rearrange(part[:, ::2], "t c -> t 1 c").to(dtype) for part in rotary)
+    rotated_x = torch.view_as_complex(x.to(dtype).unflatten(-1, (-1, 2))) * torch.complex(cos, sin)
+    return torch.view_as_real(rotated_x).flatten(-2).to(x.dtype)
 
 
 def one_softmax(
@@ -112,8 +112,8 @@ def one_softmax(
     query, scores = query * query.shape[-1] ** -0.5, []
     for part in rotated:
         keys = rearrange(part.keys[layer], "g s h c -> g h c s")
-        folded = rearrange(query, "(g q) t h c -> g h (q t) c", g=len(keys)) @ keys
-        scores.append(rearrange(folded, "g h (q t) s -> (g q) h t s", t=query.shape[1]))
+        score = rearrange(query, "(g q) t h c -> g h (q t) c", g=len(keys)) @ keys
+        scores.append(rearrange(score, "g h (q t) s -> (g q) h t s", t=query.shape[1]))
         if part.visible is not None:
             hidden = ~rearrange(part.visible, "g q s -> (g q) 1 1 s")
             scores[-1] = scores[-1].masked_fill(hidden, -torch.inf)
@@ -123,8 +123,8 @@ def one_softmax(
     out = einsum(of_sequence, value, "n h t s, n s h c -> n t h c")
     for part, weight in zip(rotated, of_rotated, strict=True):
         values = rearrange(part.values[layer], "g s h c -> g h s c")
-        folded = rearrange(weight, "(g q) h t s -> g h (q t) s", g=len(values))
-        out = out + rearrange(folded @ values, "g h (q t) c -> (g q) t h c", t=query.shape[1])
+        weight = rearrange(weight, "(g q) h t s -> g h (q t) s", g=len(values))
+        out = out + rearrange(weight @ values, "g h (q t) c -> (g q) t h c", t=query.shape[1])
     return out
 
 
@@ -150,9 +150,9 @@ def merged(
         out = rearrange(out, "g h (q t) c -> (g q) h t c", t=query.shape[1])
         parts.append((out, rearrange(log_total, "g h (q t) -> (g q) h t", t=query.shape[1])))
     shares = torch.stack([log_total for _, log_total in parts]).softmax(dim=0)[..., None]
-    (total, _), *others = parts
+    (total, _), *other_parts = parts
     total = total * shares[0].to(total.dtype)
-    for (out, _), share in zip(others, shares[1:].to(total.dtype), strict=True):
+    for (out, _), share in zip(other_parts, shares[1:].to(total.dtype), strict=True):
         total = torch.addcmul(total, out, share)
     return rearrange(total, "n h t c -> n t h c")
 
@@ -235,8 +235,8 @@ class StreamProcessor(_Processor):
         query, key = attn.norm_q(query), attn.norm_k(key)
         if encoder_hidden_states is None:  # the block adds its feed-forward
             return self.attend(query, key, value, image_rotary_emb, attention_context)
-        added = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
-        parts = [_heads(part(encoder_hidden_states), attn) for part in added]
+        added_projections = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+        parts = [_heads(part(encoder_hidden_states), attn) for part in added_projections]
         query = torch.cat((attn.norm_added_q(parts[0]), query), dim=1)
         key = torch.cat((attn.norm_added_k(parts[1]), key), dim=1)
         value = torch.cat((parts[2], value), dim=1)
@@ -258,8 +258,8 @@ class ParallelStreamProcessor(_Processor):
     ) -> Tensor:
         """Return the output of the block."""
         sizes = (3 * attn.inner_dim, attn.mlp_hidden_dim * attn.mlp_mult_factor)
-        mixed, feed_forward = attn.to_qkv_mlp_proj(hidden_states).split(sizes, dim=-1)
-        query, key, value = (_heads(x, attn) for x in mixed.chunk(3, dim=-1))
+        qkv, feed_forward = attn.to_qkv_mlp_proj(hidden_states).split(sizes, dim=-1)
+        query, key, value = (_heads(x, attn) for x in qkv.chunk(3, dim=-1))
         query, key = attn.norm_q(query), attn.norm_k(key)
         out = self.attend(query, key, value, image_rotary_emb, attention_context)
         return attn.to_out(torch.cat((out, attn.mlp_act_fn(feed_forward)), dim=-1))

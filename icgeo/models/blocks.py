@@ -51,17 +51,19 @@ class Taps:
     """Whether all photos begin with one noise, so that activations differ by what they show."""
 
     def __post_init__(self) -> None:
-        for name, known in (("tokens", TOKENS), ("stream", STREAMS)):
-            if (value := getattr(self, name)) not in known:
-                raise ValueError(f"expected {name} of {known}, got {value!r}")
-        if wrong := [time for time in self.times if not 0 < time <= 1]:
-            raise ValueError(f"expected times above 0 and up to 1, which is noise, got {wrong[0]}")
+        for name, choices in (("tokens", TOKENS), ("stream", STREAMS)):
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"expected {name} of {choices}, got {value!r}")
+        if bad_times := [time for time in self.times if not 0 < time <= 1]:
+            raise ValueError(
+                f"expected times above 0 and up to 1, which is noise, got {bad_times[0]}"
+            )
 
     def require(self, model: MapModel) -> None:
         """Raise ValueError for a block that a model does not have."""
         count = len(blocks_of(model.backbone.transformer))
-        if wrong := [block for block in self.blocks if not 0 <= block < count]:
-            raise ValueError(f"expected blocks from 0 to {count - 1}, got {wrong[0]}")
+        if bad_blocks := [block for block in self.blocks if not 0 <= block < count]:
+            raise ValueError(f"expected blocks from 0 to {count - 1}, got {bad_blocks[0]}")
 
 
 @dataclass(frozen=True)
@@ -118,15 +120,17 @@ def walk(
     with recorder.hooked(model.backbone.transformer):
         velocity = model.velocity(examples, queries, prompt)
         # of photos that are encoded once, for all steps
-        kept = dict(recorder.first)
-        for now, then in zip(times, [*times[1:], 0.0], strict=True):
-            recorder.time, recorder.first, recorder.last = now, {}, {}
-            v = velocity(x, now)
-            seen = kept or recorder.last
-            if now in taps.times:
-                found = {n: part.float().cpu() for n, part in seen.items() if n in taps.blocks}
-                yield Step(now, found, layout.decode(x - now * v, shots=context.shots)[:, 0])
-            x = x + (then - now) * v
+        first_pass = dict(recorder.first)
+        for t, next_t in zip(times, [*times[1:], 0.0], strict=True):
+            recorder.time, recorder.first, recorder.last = t, {}, {}
+            v = velocity(x, t)
+            outputs = first_pass or recorder.last
+            if t in taps.times:
+                activations = {
+                    n: part.float().cpu() for n, part in outputs.items() if n in taps.blocks
+                }
+                yield Step(t, activations, layout.decode(x - t * v, shots=context.shots)[:, 0])
+            x = x + (next_t - t) * v
 
 
 class _Recorder:
@@ -143,10 +147,10 @@ class _Recorder:
     @contextmanager
     def hooked(self, transformer: nn.Module) -> Iterator[None]:
         """Look at a transformer within."""
-        wanted = {*self.taps.blocks, *(edit.block for edit in self.edits)}
+        numbers = {*self.taps.blocks, *(edit.block for edit in self.edits)}
         handles = [transformer.register_forward_pre_hook(self._before, with_kwargs=True)]
         for number, block in enumerate(blocks_of(transformer)):
-            if number in wanted:
+            if number in numbers:
                 handles.append(block.register_forward_hook(partial(self._after, number)))
         try:
             yield
@@ -154,14 +158,14 @@ class _Recorder:
             for handle in handles:
                 handle.remove()
 
-    def _before(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        hidden = named["hidden_states"] if "hidden_states" in named else inputs[0]
+    def _before(self, module: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else inputs[0]
         # a video is cut into tokens within; its blocks see no words among them
         self.length = hidden.shape[1] if hidden.ndim == 3 else 0
         self.is_looking = True
         layout = self.model.layout
         if isinstance(layout, Interleaved):  # words and photos are read before the map
-            self.is_looking = named["encoder_hidden_states"].shape[1] == 0
+            self.is_looking = kwargs["encoder_hidden_states"].shape[1] == 0
         elif isinstance(layout, References) and self.model.settings.attention != "full":
             self.is_looking = (self.taps.tokens == "photo") == (self.time is None)
 

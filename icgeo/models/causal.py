@@ -84,15 +84,15 @@ class CausalProcessor:
         if to.cache is None and torch.is_grad_enabled():
             return one_softmax(query, key, value, rotated=to.seen, layer=self.layer)
         if to.cache is None:
-            seen, layer, backend = to.seen, self.layer, self.backend
-            return merged(query, key, value, rotated=seen, layer=layer, backend=backend)
-        own = slice(0, key.shape[1] - SLOT**2)  # without what stands for the map
-        to.cache.keys.setdefault(self.layer, key[:, own])  # once: checkpointing computes it again
-        to.cache.values.setdefault(self.layer, value[:, own])
+            rotated, layer, backend = to.seen, self.layer, self.backend
+            return merged(query, key, value, rotated=rotated, layer=layer, backend=backend)
+        span = slice(0, key.shape[1] - SLOT**2)  # without what stands for the map
+        to.cache.keys.setdefault(self.layer, key[:, span])  # once: checkpointing computes it again
+        to.cache.values.setdefault(self.layer, value[:, span])
         keys = torch.cat([*(part.keys[self.layer] for part in to.seen), key], dim=1)
         values = torch.cat([*(part.values[self.layer] for part in to.seen), value], dim=1)
-        before = keys.shape[1] - key.shape[1]
-        mask = functional.pad(cast(Tensor, to.visible), (before, 0), value=True)
+        prefix_length = keys.shape[1] - key.shape[1]
+        mask = functional.pad(cast(Tensor, to.visible), (prefix_length, 0), value=True)
         query, keys, values = (rearrange(x, "n t h c -> n h t c") for x in (query, keys, values))
         out = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
         return rearrange(out, "n h t c -> n t h c")
@@ -101,5 +101,5 @@ class CausalProcessor:
 def install(transformer: Any, *, backend: str = "native") -> None:
     """Give every block the processor that sees and fills prefixes."""
     for layer, block in enumerate(transformer.transformer_blocks):
-        stock = block.attn._default_processor_cls()
-        block.attn.set_processor(CausalProcessor(layer, backend, stock))
+        processor = block.attn._default_processor_cls()
+        block.attn.set_processor(CausalProcessor(layer, backend, processor))

@@ -81,13 +81,13 @@ class Context:
         if self.chosen is not None:
             rows = self.chosen.flatten()
             tensors = {name: tensor[rows.to(tensor.device)] for name, tensor in tensors.items()}
-        own = {} if self.evidence is None else {"evidence": self.evidence}
-        return replace(self, tensors={**tensors, **own}, parts=None, chosen=None, evidence=None)
+        extra = {} if self.evidence is None else {"evidence": self.evidence}
+        return replace(self, tensors={**tensors, **extra}, parts=None, chosen=None, evidence=None)
 
     def require(self, fingerprint: dict[str, str]) -> None:
         """Raise ValueError if it was made by anything else, with what differs."""
-        if different := differences(self.fingerprint, fingerprint):
-            raise ValueError(f"this context was made with {different}; encode its examples again")
+        if difference := differences(self.fingerprint, fingerprint):
+            raise ValueError(f"this context was made with {difference}; encode its examples again")
 
     def extended(self, other: "Context") -> "Context":
         """Add the examples of another context; those of neither are computed again.

@@ -173,8 +173,8 @@ class Plan:
         """Say how long it takes at best, at the rate that the device was measured at."""
         rate = measured_rate(self.device)
         seconds = operations / rate
-        least = timedelta(seconds=math.ceil(seconds)) if seconds > 60 else f"{seconds:.2g} s"
-        return f"at least {least} at {format_flops(rate)}/s, measured on {device_name(self.device)}"
+        span = timedelta(seconds=math.ceil(seconds)) if seconds > 60 else f"{seconds:.2g} s"
+        return f"at least {span} at {format_flops(rate)}/s, measured on {device_name(self.device)}"
 
     def require(self) -> None:
         """Raise LoadError for a run that does not fit, with what could be changed."""
@@ -205,8 +205,8 @@ class Plan:
         if self.attention == "full":
             return self.naive_flop
         images = self.example_tokens + self.tokens.photo
-        drawn = self.tokens.text + self.tokens.drawn
-        step = self._flop(drawn, drawn * (images + drawn))
+        step_tokens = self.tokens.text + self.tokens.drawn
+        step = self._flop(step_tokens, step_tokens * (images + step_tokens))
         return self.samples * (self._flop(images, images**2) + self.steps * step)
 
     @cached_property
@@ -215,10 +215,10 @@ class Plan:
         if self.attention == "full":
             return self.naive_flop
         examples, photo = self.example_tokens, self.tokens.photo
-        drawn = self.tokens.text + self.tokens.drawn
+        step_tokens = self.tokens.text + self.tokens.drawn
         context = self._flop(examples, examples**2) / self.queries
         query = self._flop(photo, photo * (examples + photo))
-        step = self._flop(drawn, drawn * (drawn + examples + photo))
+        step = self._flop(step_tokens, step_tokens * (step_tokens + examples + photo))
         return context + query + self.steps * self.samples * step
 
     def __str__(self) -> str:
@@ -386,20 +386,20 @@ def _bytes_of(part: Any) -> int:
     return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
-def _plan(transformer: Any, vae: Any, settings: Settings, counts: Any, **about: Any) -> Plan:
+def _plan(transformer: Any, vae: Any, settings: Settings, counts: Any, **figures: Any) -> Plan:
     counts |= {"steps": settings.steps, "samples": settings.samples}
     for name, count in counts.items():
-        if count < (least := int(name != "shots")):
-            raise LoadError(f"expected {name} of at least {least}, got {count}")
+        if count < (minimum := int(name != "shots")):
+            raise LoadError(f"expected {name} of at least {minimum}, got {count}")
     if vae is not None:
-        numbers = spec_of(transformer).codec(vae.config) * about["tokens"].picture
-        about |= {"codec_bytes": _bytes_of(vae), "picture_bytes": round(4 * numbers)}
+        numbers = spec_of(transformer).codec(vae.config) * figures["tokens"].picture
+        figures |= {"codec_bytes": _bytes_of(vae), "picture_bytes": round(4 * numbers)}
     heads = transformer.config.num_attention_heads
     width = heads * transformer.config.attention_head_dim
     blocks, token_flop = spec_of(transformer).cost(transformer.config, width)
-    about |= {"heads": heads, "width": width, "blocks": blocks, "token_flop": token_flop}
-    about |= {"attention": settings.attention, "memory_bytes": device_memory(about["device"])}
-    return Plan(transformer.num_parameters(), **counts, **about)
+    figures |= {"heads": heads, "width": width, "blocks": blocks, "token_flop": token_flop}
+    figures |= {"attention": settings.attention, "memory_bytes": device_memory(figures["device"])}
+    return Plan(transformer.num_parameters(), **counts, **figures)
 
 
 def read_config(model: str | Path, part: str, **hub: Any) -> Config:
@@ -438,6 +438,6 @@ def _settings(
     elif quantization:
         raise LoadError(f"expected no quantization for a model of this size, got {quantization}")
     size = None if spec else read_config(model, "codec", **hub)["photo_size"]
-    changed = chosen_settings(settings, choices, size)
-    require_known(changed, spec.backbone.layouts if spec else ("stacked",))
-    return changed, spec
+    new_settings = chosen_settings(settings, choices, size)
+    require_known(new_settings, spec.backbone.layouts if spec else ("stacked",))
+    return new_settings, spec

@@ -45,9 +45,9 @@ def resolve_local(model: str | Path) -> Path | None:
 def refuse_pickles(names: Iterable[str | Path], source: str | Path) -> None:
     """Raise LoadError for weights that are pickles alone: opening one runs any program."""
     paths = [PurePosixPath(name) for name in names]
-    safe = {path.parent for path in paths if path.suffix == ".safetensors"}
+    safe_folders = {path.parent for path in paths if path.suffix == ".safetensors"}
     for path in paths:
-        if path.suffix in _PICKLES and path.parent not in safe:
+        if path.suffix in _PICKLES and path.parent not in safe_folders:
             raise LoadError(
                 f"expected safetensors in {source}, got {path}, a pickle, which can run any "
                 "program when it is opened; ask its authors for safetensors"
@@ -83,8 +83,8 @@ def fetch(
         if files is not None:
             names = [file.filename for file in files]
             refuse_pickles([name for name in names if "/" in name], model)
-            wanted = {*filter_repo_objects(names, **patterns)}
-            _announce(model, [file for file in files if file.filename in wanted])
+            wanted_names = {*filter_repo_objects(names, **patterns)}
+            _announce(model, [file for file in files if file.filename in wanted_names])
         hub["local_files_only"] = files is None
         folder = snapshot_download(model, **hub, **patterns)
     return Path(folder)
@@ -123,8 +123,8 @@ def _announce(model: str, files: Iterable[Any]) -> None:
     """Log what is about to be downloaded: files, bytes, source and commit."""
     if missing := [file for file in files if file.will_download]:
         size = format_bytes(sum(file.file_size or 0 for file in missing))
-        what = f"{len(missing)} files, {size}, of {model} (commit {missing[0].commit_hash[:8]})"
-        log.info("downloading %s from %s to %s", what, constants.ENDPOINT, constants.HF_HUB_CACHE)
+        detail = f"{len(missing)} files, {size}, of {model} (commit {missing[0].commit_hash[:8]})"
+        log.info("downloading %s from %s to %s", detail, constants.ENDPOINT, constants.HF_HUB_CACHE)
 
 
 def format_bytes(size: float) -> str:

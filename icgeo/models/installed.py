@@ -45,10 +45,10 @@ def extras() -> dict[str, str]:
     """Say of each extra of the package whether what it needs is there."""
     answers = {}
     names = {one.name.lower().replace("_", "-") for one in metadata.distributions()}
-    required = metadata.requires("icgeo") or []
+    requirements = metadata.requires("icgeo") or []
     for extra in metadata.metadata("icgeo").get_all("Provides-Extra") or []:
-        lines = [line for line in required if re.search(rf"extra == ['\"]{extra}['\"]", line)]
-        needed = [re.split(r"[^\w.-]", line)[0] for line in lines]
-        missing = [name for name in needed if name.lower().replace("_", "-") not in names]
+        lines = [line for line in requirements if re.search(rf"extra == ['\"]{extra}['\"]", line)]
+        packages = [re.split(r"[^\w.-]", line)[0] for line in lines]
+        missing = [name for name in packages if name.lower().replace("_", "-") not in names]
         answers[extra] = f"no: {', '.join(missing)}" if missing else "yes"
     return answers

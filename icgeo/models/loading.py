@@ -48,19 +48,19 @@ def load(
     """
     load_options = _checked_options(model, options)
     where: Any = {n: getattr(load_options, n) for n in ("revision", "local_files_only")}
-    local = resolve_local(model)
-    folder = local or hub.fetch(str(model), **where)
+    local_folder = resolve_local(model)
+    folder = local_folder or hub.fetch(str(model), **where)
     hub.refuse_pickles([path for path in hub.files_in(folder) if len(path.parts) > 1], model)
     settings = Settings.read(folder)
     if settings and settings.layout == "stacked":
-        loaded = _load_tiny(folder, settings, load_options)
+        map_model = _load_tiny(folder, settings, load_options)
     else:
-        hub_id = None if local else str(model)
-        loaded = _load_pipeline(folder, settings, load_options, hub_id=hub_id)
-    revision = None if local else folder.name
-    kept = {n: getattr(load_options, n) for n in ("adapter", "quantization", "weight_name")}
-    origin = Origin(str(model), revision, **kept)
-    return replace(loaded, origin=origin).choosing(
+        hub_id = None if local_folder else str(model)
+        map_model = _load_pipeline(folder, settings, load_options, hub_id=hub_id)
+    revision = None if local_folder else folder.name
+    provenance = {n: getattr(load_options, n) for n in ("adapter", "quantization", "weight_name")}
+    origin = Origin(str(model), revision, **provenance)
+    return replace(map_model, origin=origin).choosing(
         style=style, **{name: getattr(load_options, name) for name in SETTINGS}
     )
 
@@ -73,8 +73,8 @@ def _checked_options(model: str | Path, options: Mapping[str, Any]) -> LoadOptio
         if name in ("device", "dtype", "adapter") and value is not None
     }
     load_options = LoadOptions(model=str(model), **{**options, **names})
-    known = {"quantization": tuple(QUANTIZATIONS), "offload": ("model", "group"), "dtype": DTYPES}
-    for name, values in known.items():
+    choices = {"quantization": tuple(QUANTIZATIONS), "offload": ("model", "group"), "dtype": DTYPES}
+    for name, values in choices.items():
         value = getattr(load_options, name)
         if value not in (None, *values):
             raise LoadError(f"expected {name} of {values}, got {value!r}")
@@ -89,14 +89,14 @@ def _checked_options(model: str | Path, options: Mapping[str, Any]) -> LoadOptio
 def require_device(device: torch.device | str) -> None:
     """Raise LoadError for a device that torch does not know, or a GPU that it does not see."""
     try:
-        checked = torch.device(device)
+        torch_device = torch.device(device)
     except RuntimeError as error:
         raise LoadError(f"expected a device such as cpu or cuda, got {str(device)!r}") from error
     count = torch.cuda.device_count()
-    if checked.type == "cuda" and (checked.index or 0) >= count:
-        seen = f"a GPU from cuda:0 to cuda:{count - 1}" if count else "cpu, for no GPU is seen"
+    if torch_device.type == "cuda" and (torch_device.index or 0) >= count:
+        devices = f"a GPU from cuda:0 to cuda:{count - 1}" if count else "cpu, for no GPU is seen"
         raise LoadError(
-            f"expected the device {seen} by torch {torch.__version__}, got {device}; leave the "
+            f"expected the device {devices} by torch {torch.__version__}, got {device}; leave the "
             "device at cpu, or install a build of torch for the GPU"
         )
 
@@ -129,14 +129,14 @@ def _load_pipeline(
         hub.fetch(hub_id, text=True, revision=folder.name, local_files_only=offline)
     settings = settings or architecture.settings(index)
     require_backend(options.attention_backend)
-    quantized = quantization_config(options.quantization, dtype=options.torch_dtype)
+    quantization = quantization_config(options.quantization, dtype=options.torch_dtype)
     kind = getattr(diffusers, architecture.loader or index["_class_name"])
     try:
         pipeline = kind.from_pretrained(
             folder,
             dtype={"default": options.torch_dtype, "vae": torch.float32},
             use_safetensors=True,
-            quantization_config=quantized,
+            quantization_config=quantization,
             **({} if architecture.keeps_encoder else _without(kind, text=True)),
             **architecture.components(folder),
         )
@@ -154,8 +154,8 @@ def _load_pipeline(
     place(pipeline, offload=options.offload, device=options.device)
     prompts = _prompts(folder, kind, architecture.embed, options, hub_id=hub_id)
     backbone = architecture.backbone(pipeline, prompts, settings.embedded_guidance)
-    about = ("model", "revision", "adapter", "weight_name", "quantization")
-    name = " ".join(str(part) for part in (getattr(options, n) for n in about) if part)
+    names = ("model", "revision", "adapter", "weight_name", "quantization")
+    name = " ".join(str(part) for part in (getattr(options, n) for n in names) if part)
     return MapModel(backbone, settings, name, options.attention_backend)
 
 
@@ -174,14 +174,14 @@ def _prompts(
             offline = options.local_files_only
             source = hub.fetch(hub_id, text=True, revision=folder.name, local_files_only=offline)
         try:
-            loaded = pipeline.from_pretrained(
+            text_pipeline = pipeline.from_pretrained(
                 source, dtype=dtype, use_safetensors=True, **_without(pipeline, text=False)
             )
-            embeddings = [embed(loaded.to(options.device), text) for text in texts]
+            embeddings = [embed(text_pipeline.to(options.device), text) for text in texts]
         except Exception as error:  # whatever tokenizers and text encoders raise
             line = hub.first_line(error)[:400]
             raise LoadError(f"the text encoder of {source} cannot embed: {line}") from error
-        del loaded
+        del text_pipeline
         clear_device_cache(garbage_collection=True)
         return embeddings
 
@@ -190,8 +190,8 @@ def _prompts(
 
 def _without(pipeline: Any, *, text: bool) -> dict[str, None]:
     """Name the components that are not loaded: those for text, or all others."""
-    required, _ = pipeline._get_signature_keys(pipeline)
-    names = {*required, *pipeline._optional_components} - {"scheduler"}
+    components, _ = pipeline._get_signature_keys(pipeline)
+    names = {*components, *pipeline._optional_components} - {"scheduler"}
     return {n: None for n in names if n.startswith(("text_encoder", "tokenizer")) is text}
 
 

@@ -82,19 +82,18 @@ class MapModel:
         None for weights of this package, and for those that an adapter has changed.
         """
         settings, references = self.settings, self.layout.references(shots)
-        documented = settings.documented_references or references
+        limit = settings.documented_references or references
         if settings.trained_attention is None or (self.origin and self.origin.adapter):
             return ()
-        found = {
+        departures = {
             f"attention {settings.attention}, where the weights were trained in "
             f"{settings.trained_attention}": settings.attention != settings.trained_attention,
-            f"{references} reference images, where {documented} are documented": references
-            > documented,
+            f"{references} reference images, where {limit} are documented": references > limit,
             f"places 1 to {references} of images, where the weights saw 1": references > 1
             and not self.backbone.takes_references,
             f"text {settings.text}, where they saw its padding": settings.text != "stock",
         }
-        return tuple(words for words, is_so in found.items() if is_so)
+        return tuple(words for words, is_so in departures.items() if is_so)
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
@@ -119,7 +118,7 @@ class MapModel:
         Raises:
             ValueError: a context that another model has made, or another mode.
         """
-        before: dict[str, Any] = {}
+        prefix: dict[str, Any] = {}
         if after is not None:
             after.require(self.fingerprint)
             if self.settings.attention != "causal":
@@ -127,16 +126,16 @@ class MapModel:
                     "expected attention 'causal' to encode examples behind others, got "
                     f"{self.settings.attention!r}; join two contexts with Context.extended"
                 )
-            before = {"after": after.tensors}
+            prefix = {"after": after.tensors}
         if not len(photos):
             return after or Context(0, {}, self.fingerprint)
-        drawn, layout, parts = maps.draw(lat_lon, self.settings.style), self.layout, None
+        map_pixels, layout, parts = maps.draw(lat_lon, self.settings.style), self.layout, None
         pixels: Any
         if isinstance(photos, Tensor):
             pixels = self._pixels(photos)
         else:
             pixels = [self._pixels(photo) for photo in photos]
-        tensors = layout.encode_pairs(pixels, drawn, **before)
+        tensors = layout.encode_pairs(pixels, map_pixels, **prefix)
         if self.matcher and isinstance(photos, Tensor):
             parts = Parts(self.describe_parts(photos), sphere.to_xyz(lat_lon).float().cpu())
         shots = len(photos) + (after.shots if after else 0)
@@ -201,8 +200,8 @@ class MapModel:
 
     def _pixels(self, photos: Tensor) -> Tensor:
         """Scale photos to [0, 1], in float32 at least."""
-        exact = torch.promote_types(self.backbone.transformer.dtype, torch.float32)
-        return photos.to(exact) / 255
+        dtype = torch.promote_types(self.backbone.transformer.dtype, torch.float32)
+        return photos.to(dtype) / 255
 
     @torch.no_grad()
     def draw_maps(
@@ -239,7 +238,7 @@ class MapModel:
         if context.chosen is not None and not layout.takes_groups:  # one after the other
             rows = torch.arange(len(photos)).split(1)
             parts = [(context.of_queries(row), photos[row]) for row in rows]
-        drawn = []
+        outputs = []
         for part, photo in parts:
             examples = part.gathered()
             queries = layout.encode_queries(examples.tensors, self._pixels(photo))
@@ -252,8 +251,8 @@ class MapModel:
                 layout.times(shots, steps),
                 callback_on_step_end=sampling.decoded(callback_on_step_end, decode),
             )
-            drawn.append(decode(latents))
-        return torch.cat(drawn)
+            outputs.append(decode(latents))
+        return torch.cat(outputs)
 
     def velocity(self, context: Context, queries: Tensor, prompt: str) -> sampling.Velocity:
         """Return the velocity of latents [queries, samples, ...]; differentiable.
@@ -264,8 +263,8 @@ class MapModel:
         scale = self.settings.example_guidance
         if scale == 1 or not context.shots:
             return velocity
-        alone = Context(0, {}, self.fingerprint)
-        return sampling.guided(velocity, self._velocity(alone, queries, prompt), scale)
+        empty_context = Context(0, {}, self.fingerprint)
+        return sampling.guided(velocity, self._velocity(empty_context, queries, prompt), scale)
 
     def _velocity(self, context: Context, queries: Tensor, prompt: str) -> sampling.Velocity:
         layout, shots = self.layout, context.shots
@@ -282,9 +281,9 @@ class MapModel:
         self, lat_lon: Float[Tensor, "places 2"]
     ) -> Float[Tensor, "places 3 height width"]:
         """Draw locations and pass them through the codec: what it and the heatmap alone cost."""
-        drawn = maps.draw(lat_lon, self.settings.style)
-        photos = drawn.new_zeros(len(drawn), 3, self.photo_size, self.photo_size)
-        return self.layout.decode(self.layout.encode_answers({}, photos, drawn)[:, None])[:, 0]
+        map_pixels = maps.draw(lat_lon, self.settings.style)
+        photos = map_pixels.new_zeros(len(map_pixels), 3, self.photo_size, self.photo_size)
+        return self.layout.decode(self.layout.encode_answers({}, photos, map_pixels)[:, None])[:, 0]
 
     def save(self, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
         """Save a model whose backbone is of this package; the transformer in `dtype`."""
@@ -321,9 +320,9 @@ def require_known(settings: Settings, layouts: tuple[str, ...]) -> None:
     if settings.layout not in layouts:
         raise LoadError(f"expected layout of {layouts}, got {settings.layout!r}")
     kind = LAYOUTS[settings.layout]
-    for name, known in (("text", TEXTS), ("photo_shape", PHOTO_SHAPES)):
-        if (value := getattr(settings, name)) not in known:
-            raise LoadError(f"expected {name} of {known}, got {value!r}")
+    for name, choices in (("text", TEXTS), ("photo_shape", PHOTO_SHAPES)):
+        if (value := getattr(settings, name)) not in choices:
+            raise LoadError(f"expected {name} of {choices}, got {value!r}")
     if settings.attention not in kind.modes:
         raise LoadError(
             f"expected attention of {kind.modes} in the layout {settings.layout!r}, "

@@ -113,14 +113,14 @@ class LocalEncoder(ModelMixin, ConfigMixin):
         self, photos: Float[Tensor, "photos 3 size size"]
     ) -> Float[Tensor, "photos cells channels"]:
         """Describe the cells of photos in [0, 1], in row order, by vectors of unit length."""
-        stem, deep = self._features(photos)
-        up = functional.interpolate(self.up(deep), scale_factor=2, mode="nearest")
-        local = functional.normalize(self.fine(stem + up).float(), dim=1)
-        return rearrange(local, "n c h w -> n (h w) c")
+        stem, deep_features = self._features(photos)
+        up = functional.interpolate(self.up(deep_features), scale_factor=2, mode="nearest")
+        features = functional.normalize(self.fine(stem + up).float(), dim=1)
+        return rearrange(features, "n c h w -> n (h w) c")
 
     def _features(self, photos: Tensor) -> tuple[Tensor, Tensor]:
-        both = with_standardised(photos)
-        stem = self.stem(both.contiguous(memory_format=torch.channels_last))
+        pixels = with_standardised(photos)
+        stem = self.stem(pixels.contiguous(memory_format=torch.channels_last))
         return stem, self.down(stem)
 
     def statistics(
@@ -130,8 +130,10 @@ class LocalEncoder(ModelMixin, ConfigMixin):
 
         Mean and spread over the cells, and the mean step to the next cell, down and to the right.
         """
-        stem, deep = (features.float() for features in self._features(photos))
-        moments = [f(part, (2, 3)) for part in (stem, deep) for f in (torch.mean, torch.std)]
+        stem, deep_features = (features.float() for features in self._features(photos))
+        moments = [
+            f(part, (2, 3)) for part in (stem, deep_features) for f in (torch.mean, torch.std)
+        ]
         steps = [stem.diff(dim=dim).abs().mean((2, 3)) for dim in (2, 3)]
         return torch.cat((*moments, *steps), dim=1)
 
@@ -149,8 +151,8 @@ def mutual_matches(
     """
     cosine = einsum(query, examples, "b q d, b k c d -> b k q c")
     likeness = cosine.sub_(1).mul_(settings.sharpness).exp_()  # at most 1
-    none = math.exp(settings.none_logit - settings.sharpness)
-    one_of_all = reduce(likeness, "b k q c -> b 1 q 1", "sum") + none
+    none_weight = math.exp(settings.none_logit - settings.sharpness)
+    one_of_all = reduce(likeness, "b k q c -> b 1 q 1", "sum") + none_weight
     one_of_query = reduce(likeness, "b k q c -> b k 1 c", "sum")
     return likeness.mul_(one_of_all.rsqrt()).mul_(one_of_query.rsqrt())
 
@@ -184,8 +186,8 @@ def _in_example(
     turn = (example @ query.mT)[..., None]  # [pairs, axes of the example, axes of the query, 1]
     right, down = query_tan[:, None, None] * centres.T[:, None, None]
     x, y, z = (turn[:, :, 0] * right + turn[:, :, 1] * down + turn[:, :, 2]).unbind(1)
-    ahead = torch.where(z > 0.05, z, 0)
-    return torch.stack((x / ahead, y / ahead), dim=-1)
+    depth = torch.where(z > 0.05, z, 0)
+    return torch.stack((x / depth, y / depth), dim=-1)
 
 
 def _cell_at(
@@ -244,23 +246,23 @@ def _example_sweep(
 ) -> ExampleSweep:
     """List the hypotheses about an example at a place; they depend on nothing else."""
     centre, tangents = torch.tensor(xyz), _tangents(fields_of_view_deg)
-    asked, least = _asked(grid), _least_cosine(fields_of_view_deg)
+    cells, min_cosine = _asked(grid), _least_cosine(fields_of_view_deg)
     cosine = _places(COARSE) @ centre
-    places = (cosine > least.min()).nonzero()[:, 0]
-    near = cosine[places, None, None] > least
-    place, query_field = near.any(-1).nonzero().unbind(-1)
-    lies = _in_example(
+    places = (cosine > min_cosine.min()).nonzero()[:, 0]
+    is_near = cosine[places, None, None] > min_cosine
+    place, query_field = is_near.any(-1).nonzero().unbind(-1)
+    position = _in_example(
         _frames(_places(COARSE)[places])[place],
         tangents[query_field],
         _frames(centre[None]),
-        _centres(grid)[asked],
+        _centres(grid)[cells],
     )
-    inside = lies.abs().amax(-1)[:, None] < tangents[:, None]
-    inside &= near[place, query_field][..., None]
-    pair, field, cell = inside.nonzero().unbind(-1)
-    lookups = cell.int() * grid**2 + _cell_at(lies[pair, cell], tangents[field], grid)
-    counts = torch.zeros(near.shape, dtype=torch.int32)
-    counts[place, query_field] = inside.sum(-1, dtype=torch.int32)
+    is_inside = position.abs().amax(-1)[:, None] < tangents[:, None]
+    is_inside &= is_near[place, query_field][..., None]
+    pair, field, cell = is_inside.nonzero().unbind(-1)
+    lookups = cell.int() * grid**2 + _cell_at(position[pair, cell], tangents[field], grid)
+    counts = torch.zeros(is_near.shape, dtype=torch.int32)
+    counts[place, query_field] = is_inside.sum(-1, dtype=torch.int32)
     starts = counts.flatten().cumsum(0, dtype=torch.int32) - counts.flatten()
     return ExampleSweep(lookups, starts, places)
 
@@ -299,22 +301,22 @@ def _fine_evidence(
     """Return the evidence of all examples for some places and fields of view."""
     tangents, fields = _tangents(fields_of_view_deg), len(fields_of_view_deg)
     numbers = torch.arange(grid**2)
-    asked = numbers[(numbers // grid + numbers) % 2 == 0]  # half, as the black cells of a board
-    near = (places @ xyz.T)[..., None] > _least_cosine(fields_of_view_deg)[query_field][:, None]
-    place, example = near.any(-1).nonzero().unbind(-1)
-    lies = _in_example(
+    cells = numbers[(numbers // grid + numbers) % 2 == 0]  # half, as the black cells of a board
+    is_near = (places @ xyz.T)[..., None] > _least_cosine(fields_of_view_deg)[query_field][:, None]
+    place, example = is_near.any(-1).nonzero().unbind(-1)
+    position = _in_example(
         _frames(places)[place],
         tangents[query_field][place],
         _frames(xyz)[example],
-        _centres(grid)[asked],
+        _centres(grid)[cells],
     )[:, None]
-    inside = (lies.abs().amax(-1) < tangents[:, None]) & near[place, example][..., None]
-    pair, field, cell = inside.nonzero().unbind(-1)
-    seen = _cell_at(lies[pair, 0, cell], tangents[field], grid)
-    numbers = (example[pair] * grid**2 + asked[cell]) * grid**2 + seen
-    values = torch.zeros(inside.shape).masked_scatter_(inside, ratios.flatten()[numbers])
+    is_inside = (position.abs().amax(-1) < tangents[:, None]) & is_near[place, example][..., None]
+    pair, field, cell = is_inside.nonzero().unbind(-1)
+    example_cell = _cell_at(position[pair, 0, cell], tangents[field], grid)
+    numbers = (example[pair] * grid**2 + cells[cell]) * grid**2 + example_cell
+    values = torch.zeros(is_inside.shape).masked_scatter_(is_inside, ratios.flatten()[numbers])
     by_field = torch.zeros(len(places), len(xyz), fields)
-    by_field[place, example] = values.sum(-1) * (grid**2 / len(asked))
+    by_field[place, example] = values.sum(-1) * (grid**2 / len(cells))
     return (by_field.logsumexp(-1) - math.log(fields)).sum(-1)
 
 
@@ -335,20 +337,20 @@ def match(
     fields = len(fields_of_view)
     examples, xyz = (x.expand(len(query), *x.shape[1:]) for x in (examples, xyz))
     ratios = log_ratio(mutual_matches(query, examples, settings), grid**2, settings)
-    asked = STRIDE**2 * ratios[:, :, _asked(grid)]
+    coarse_ratios = STRIDE**2 * ratios[:, :, _asked(grid)]
     coarse = torch.zeros(len(query), len(_places(COARSE)), fields)
     centres, group = xyz.flatten(0, 1).unique(dim=0, return_inverse=True)
     for number, centre in enumerate(centres.tolist()):
         rows, slots = (group.view(xyz.shape[:2]) == number).nonzero(as_tuple=True)
         sweep = _example_sweep(tuple(centre), grid, fields_of_view)
-        evidence = _coarse_evidence(asked[rows, slots], sweep, fields)
+        evidence = _coarse_evidence(coarse_ratios[rows, slots], sweep, fields)
         coarse.index_put_((rows[:, None], sweep.places), evidence, accumulate=True)
     result = repeat(coarse.logsumexp(-1), "b p -> b p n", n=CHILDREN).clone()
     best = coarse.flatten(1).topk(min(top, coarse[0].numel())).indices
     for row, number in enumerate(best):
         place, field = number // fields, number % fields
         children = place[:, None] * CHILDREN + torch.arange(CHILDREN)
-        fine = _fine_evidence(
+        fine_evidence = _fine_evidence(
             ratios[row],
             xyz[row],
             _places(FINE)[children.flatten()],
@@ -356,10 +358,10 @@ def match(
             grid,
             fields_of_view,
         )
-        refined, slot = place.unique(return_inverse=True)
-        by_field = repeat(coarse[row, refined], "p f -> p n f", n=CHILDREN).clone()
-        by_field[slot, :, field] = fine.view(-1, CHILDREN)
-        result[row, refined] = by_field.logsumexp(-1)
+        unique_places, slot = place.unique(return_inverse=True)
+        by_field = repeat(coarse[row, unique_places], "p f -> p n f", n=CHILDREN).clone()
+        by_field[slot, :, field] = fine_evidence.view(-1, CHILDREN)
+        result[row, unique_places] = by_field.logsumexp(-1)
     return _blurred(result.flatten(1), settings.blur) - math.log(fields)
 
 
@@ -367,8 +369,8 @@ def _blurred(log_ratios: Float[Tensor, "queries places"], share: float) -> Tenso
     """Mix the likelihood of each place with the mean of those around it."""
     most = log_ratios.amax(-1, keepdim=True)
     ratios = (log_ratios - most).exp()
-    around = _bags(ratios, neighbours(FINE), mode="mean")
-    return ratios.lerp(around, share).clamp_min(LEAST).log() + most
+    neighbour_mean = _bags(ratios, neighbours(FINE), mode="mean")
+    return ratios.lerp(neighbour_mean, share).clamp_min(LEAST).log() + most
 
 
 @dataclass(frozen=True, eq=False)

@@ -129,9 +129,9 @@ class Prompts:
             path = self._path(text)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with write_atomically(path) as partial:
+                with write_atomically(path) as partial_path:
                     tensors = {name: x.contiguous().cpu() for name, x in self.known[text].items()}
-                    save_file(tensors, partial)
+                    save_file(tensors, partial_path)
             except OSError as error:
                 log.warning("cannot keep the embedding of an instruction in %s: %s", path, error)
         return self.known[instruction]

@@ -83,10 +83,10 @@ class Settings:
 
         Its reciprocal is interpolated in the logarithm of 1 + shots.
         """
-        fitted = sorted((int(k), 1 / t) for k, t in self.calibration.get(prompt, {}).items())
-        if not fitted:
+        points = sorted((int(k), 1 / t) for k, t in self.calibration.get(prompt, {}).items())
+        if not points:
             return 1.0
-        knots, powers = zip(*fitted, strict=True)
+        knots, powers = zip(*points, strict=True)
         return 1 / float(np.interp(np.log1p(shots), np.log1p(knots), powers))
 
     def temperature_in_sequence(self, prompt: str, frames: int) -> float:
@@ -103,8 +103,8 @@ class Settings:
             settings = cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
             for one in fields(cls):
                 value, kind = getattr(settings, one.name), type(one.default)
-                known = (int, float) if kind is float else kind
-                if kind in (int, float, str) and not isinstance(value, known):
+                types = (int, float) if kind is float else kind
+                if kind in (int, float, str) and not isinstance(value, types):
                     raise ValueError(f"{one.name} of {value!r}")
         except Exception as error:  # of foreign data, by whatever reads a part of them
             raise LoadError(

@@ -43,13 +43,13 @@ def as_lat_lon(values: Values) -> Float[Tensor, "*batch 2"]:
         )
     lat_lon = lat_lon if lat_lon.is_floating_point() else lat_lon.double()
     lat, lon = lat_lon.unbind(-1)
-    if (wrong := ~(lat.abs() <= 90)).any():
-        value = lat[wrong][0].item()
+    if (mask := ~(lat.abs() <= 90)).any():
+        value = lat[mask][0].item()
         remedy = "leave it out" if math.isnan(value) else "are latitude and longitude swapped?"
         raise ValueError(f"expected latitude in [-90, 90] degrees, got {value:g}; {remedy}")
-    if (wrong := ~(lon.abs() <= 360)).any():
+    if (mask := ~(lon.abs() <= 360)).any():
         raise ValueError(
-            f"expected longitude in [-360, 360] degrees, got {lon[wrong][0].item():g}; "
+            f"expected longitude in [-360, 360] degrees, got {lon[mask][0].item():g}; "
             "give it in degrees"
         )
     return torch.stack((lat, wrap_longitude(lon)), dim=-1)
@@ -114,15 +114,15 @@ def exp_map(base: Broadcast, tangent: Broadcast) -> Vectors:
 
 def log_map(base: Broadcast, point: Broadcast) -> Vectors:
     """Return the tangent that `exp_map` walks to `point`; at the antipode, due north."""
-    across = point - (base * point).sum(-1, keepdim=True) * base
+    tangent = point - (base * point).sum(-1, keepdim=True) * base
     # once more: next to the antipode what is left is short, and rounding tilts it
-    across = across - (base * across).sum(-1, keepdim=True) * base
-    length = across.norm(dim=-1, keepdim=True)
+    tangent = tangent - (base * tangent).sum(-1, keepdim=True) * base
+    length = tangent.norm(dim=-1, keepdim=True)
     radians = angle(base, point)[..., None]
-    north = north_east(base)[0].expand_as(across)
+    north = north_east(base)[0].expand_as(tangent)
     # at the antipode it is nothing but rounding
-    known = length > 4 * torch.finfo(across.dtype).eps
-    return radians * torch.where(known, across / length.where(known, 1), north)
+    valid = length > 4 * torch.finfo(tangent.dtype).eps
+    return radians * torch.where(valid, tangent / length.where(valid, 1), north)
 
 
 def von_mises_fisher_log_prob(
@@ -135,8 +135,10 @@ def von_mises_fisher_log_prob(
     """
     kappa = torch.as_tensor(kappa, dtype=xyz.dtype, device=xyz.device)
     # log(kappa / sinh kappa) + kappa, finite from kappa 0 to infinity
-    safe = kappa.clamp_min(1e-12)
-    log_ratio = torch.where(kappa > 1e-12, torch.log(2 * safe / -torch.expm1(-2 * safe)), kappa)
+    clamped_kappa = kappa.clamp_min(1e-12)
+    log_ratio = torch.where(
+        kappa > 1e-12, torch.log(2 * clamped_kappa / -torch.expm1(-2 * clamped_kappa)), kappa
+    )
     return log_ratio - math.log(4 * math.pi) - kappa * (xyz - mean).square().sum(-1) / 2
 
 
@@ -164,12 +166,12 @@ def sample_von_mises_fisher(
     mean: Vectors, kappa: float | Float[Tensor, "*#batch"], *, generator: Generator | None = None
 ) -> Vectors:
     """Draw one unit vector around each mean (Ulrich 1984; exact inversion in three dimensions)."""
-    like: dict[str, Any] = {"dtype": mean.dtype, "device": mean.device}
-    kappa = torch.as_tensor(kappa, **like).expand(mean.shape[:-1])
-    uniform, turn = (torch.rand(kappa.shape, generator=generator, **like) for _ in range(2))
+    options: dict[str, Any] = {"dtype": mean.dtype, "device": mean.device}
+    kappa = torch.as_tensor(kappa, **options).expand(mean.shape[:-1])
+    uniform, turn = (torch.rand(kappa.shape, generator=generator, **options) for _ in range(2))
     # 1 - cos(angle) = -log(1 - u (1 - exp(-2 kappa))) / kappa, with the limit 2 u at kappa = 0
-    safe = kappa.clamp_min(1e-9)
-    fall = -torch.log1p(uniform * torch.expm1(-2 * safe)) / safe
+    clamped_kappa = kappa.clamp_min(1e-9)
+    fall = -torch.log1p(uniform * torch.expm1(-2 * clamped_kappa)) / clamped_kappa
     return _scatter(mean, torch.where(kappa > 1e-9, fall, 2 * uniform).clamp(0, 2), turn)
 
 
@@ -177,8 +179,8 @@ def sample_uniform(
     *shape: int, generator: Generator | None = None, dtype: torch.dtype = torch.float64
 ) -> Float[Tensor, "*shape 3"]:
     """Draw unit vectors uniformly over the sphere (normalised normal vectors; Muller 1959)."""
-    normal = torch.randn(*shape, 3, generator=generator, dtype=dtype)
-    return torch.nn.functional.normalize(normal, dim=-1, eps=1e-30)
+    sample = torch.randn(*shape, 3, generator=generator, dtype=dtype)
+    return torch.nn.functional.normalize(sample, dim=-1, eps=1e-30)
 
 
 def fibonacci_grid(count: int) -> Float[Tensor, "count 3"]:
@@ -186,8 +188,8 @@ def fibonacci_grid(count: int) -> Float[Tensor, "count 3"]:
     number = torch.arange(count, dtype=torch.float64)
     z = 1 - (2 * number + 1) / count
     turn = 2 * math.pi * number / ((1 + math.sqrt(5)) / 2)
-    across = (1 - z.square()).sqrt()
-    return torch.stack((across * turn.cos(), across * turn.sin(), z), dim=-1)
+    radius = (1 - z.square()).sqrt()
+    return torch.stack((radius * turn.cos(), radius * turn.sin(), z), dim=-1)
 
 
 def sample_cap(
@@ -197,9 +199,9 @@ def sample_cap(
     generator: Generator | None = None,
 ) -> Vectors:
     """Draw one unit vector uniformly over the cap of `radius_deg` around each centre."""
-    like: dict[str, Any] = {"dtype": centre.dtype, "device": centre.device}
-    radius = torch.deg2rad(torch.as_tensor(radius_deg, **like))
-    share, turn = torch.rand(*centre.shape[:-1], 2, generator=generator, **like).unbind(-1)
+    options: dict[str, Any] = {"dtype": centre.dtype, "device": centre.device}
+    radius = torch.deg2rad(torch.as_tensor(radius_deg, **options))
+    share, turn = torch.rand(*centre.shape[:-1], 2, generator=generator, **options).unbind(-1)
     return _scatter(centre, share * 2 * torch.sin(radius / 2).square(), turn)
 
 
@@ -207,10 +209,10 @@ def random_rotation(
     *shape: int, generator: Generator | None = None, dtype: torch.dtype = torch.float64
 ) -> Float[Tensor, "*shape 3 3"]:
     """Draw rotation matrices uniformly (QR of normal matrices; Mezzadri 2007)."""
-    normal = torch.randn(*shape, 3, 3, generator=generator, dtype=dtype)
-    orthogonal, upper = torch.linalg.qr(normal)
-    orthogonal = orthogonal * upper.diagonal(dim1=-2, dim2=-1).sign()[..., None, :]
-    return orthogonal * torch.linalg.det(orthogonal)[..., None, None]
+    matrix = torch.randn(*shape, 3, 3, generator=generator, dtype=dtype)
+    rotation, upper = torch.linalg.qr(matrix)
+    rotation = rotation * upper.diagonal(dim1=-2, dim2=-1).sign()[..., None, :]
+    return rotation * torch.linalg.det(rotation)[..., None, None]
 
 
 def spherical_mean(
@@ -224,7 +226,7 @@ def spherical_mean(
         raise ValueError("expected at least one location, got none")
     weight = (torch.ones_like(xyz[..., 0]) if weights is None else weights)[..., None]
     total = (weight * xyz).sum(-2)
-    heaviest = xyz.take_along_dim(weight.argmax(-2, keepdim=True), dim=-2).squeeze(-2)
+    fallback = xyz.take_along_dim(weight.argmax(-2, keepdim=True), dim=-2).squeeze(-2)
     length = total.norm(dim=-1, keepdim=True)
     exists = length > 1e-9 * weight.sum(-2)
-    return torch.where(exists, total / length.where(exists, 1), heaviest)
+    return torch.where(exists, total / length.where(exists, 1), fallback)

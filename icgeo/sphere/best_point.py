@@ -62,10 +62,10 @@ def _best_xyz(mass: Float[Tensor, "batch cells"], scale: float) -> Float[Tensor,
     point = _climb(_best(_starts(blocks), blocks, scale, _STARTS), blocks, scale, steps=8)
     point = _best(point, blocks, scale, 1)
     # the blocks near the point fall into their cells; the others stay, to second order exact
-    near = (point[:, 0] @ centre.T).topk(min(_NEAR_BLOCKS, len(centre))).indices
-    near_mass = parts.take_along_dim(near[..., None], dim=1).flatten(1)
-    mass = torch.cat((block_mass.scatter(1, near, 0), near_mass), dim=1)
-    blocks = _Blocks(mass, torch.cat((moment, vector[near].flatten(1, 2)), dim=1))
+    near_blocks = (point[:, 0] @ centre.T).topk(min(_NEAR_BLOCKS, len(centre))).indices
+    near_mass = parts.take_along_dim(near_blocks[..., None], dim=1).flatten(1)
+    mass = torch.cat((block_mass.scatter(1, near_blocks, 0), near_mass), dim=1)
+    blocks = _Blocks(mass, torch.cat((moment, vector[near_blocks].flatten(1, 2)), dim=1))
     return _climb(point, blocks, scale, steps=30)[:, 0]
 
 
@@ -73,8 +73,8 @@ def _starts(blocks: _Blocks) -> Points:
     """Return the directions of the heaviest of each four neighbouring blocks, and the mean."""
     mass = rearrange(blocks.mass, "batch (area block) -> batch area block", block=4)
     vector = rearrange(blocks.vector, "batch (area block) side -> batch area block side", block=4)
-    heaviest = mass.argmax(-1)[..., None, None]
-    start = vector.take_along_dim(heaviest, dim=2).squeeze(2)
+    index = mass.argmax(-1)[..., None, None]
+    start = vector.take_along_dim(index, dim=2).squeeze(2)
     mean = blocks.mass[:, None] @ blocks.vector
     # where there is no mean, any point of the right length does
     return normalize(torch.cat((start, mean + 1e-9 * start[:, :1]), dim=1), dim=-1)
@@ -97,13 +97,13 @@ def _best(
 
 def _climb(point: Points, blocks: _Blocks, scale: float, *, steps: int) -> Points:
     """Ascend by Weiszfeld's iteration with Nesterov's momentum; 1 / angle bounds the curvature."""
-    before = point
+    previous = point
     for step in range(steps):
-        ahead = normalize(point + step / (step + 3) * (point - before), dim=-1)
-        angle = _angles(ahead, blocks)
+        lookahead = normalize(point + step / (step + 3) * (point - previous), dim=-1)
+        angle = _angles(lookahead, blocks)
         slope = blocks.mass[:, None, :] * torch.exp(-angle / scale)
         pull = (slope / torch.sin(angle)) @ blocks.vector
-        pull = pull - (pull * ahead).sum(-1, keepdim=True) * ahead
-        before = point
-        point = normalize(ahead + pull / (slope / angle).sum(-1, keepdim=True), dim=-1)
+        pull = pull - (pull * lookahead).sum(-1, keepdim=True) * lookahead
+        previous = point
+        point = normalize(lookahead + pull / (slope / angle).sum(-1, keepdim=True), dim=-1)
     return point

@@ -30,10 +30,10 @@ def _as_double(values: Values) -> Tensor:
 
 
 def _check_not_negative(values: Tensor, name: str, *, some_positive: bool = True) -> None:
-    if (wrong := ~(values >= 0) | values.isinf()).any():
+    if (mask := ~(values >= 0) | values.isinf()).any():
         raise ValueError(
-            f"expected every {name} finite and not negative, got {values[wrong][0].item():g} "
-            f"({int(wrong.sum())} of {values.numel()} are wrong); clip or mask them first"
+            f"expected every {name} finite and not negative, got {values[mask][0].item():g} "
+            f"({int(mask.sum())} of {values.numel()} are wrong); clip or mask them first"
         )
     if some_positive and not values.any():
         raise ValueError(f"expected at least one positive {name}, got none; is the input empty?")
@@ -258,8 +258,8 @@ class Density:
         # what is smooth is of even cells, which `mass` always has
         mass, heights = (self.mass, self.mass) if smooth else (self._masses, self._heights)
         total, cells = _ranked(mass, heights)
-        before = torch.cat((torch.zeros(1, dtype=total.dtype), total[:-1]))
-        level = torch.empty_like(total).scatter_(0, cells, before).where(mass > 0, 1)
+        denser_mass = torch.cat((torch.zeros(1, dtype=total.dtype), total[:-1]))
+        level = torch.empty_like(total).scatter_(0, cells, denser_mass).where(mass > 0, 1)
         return healpix.interpolate(level, lat_lon) if smooth else level[self._holding(lat_lon)]
 
     def credible_region(self, p: float) -> "geopandas.GeoDataFrame":

@@ -101,13 +101,13 @@ def load(path: Path) -> Mass:
         is_ring, value = header["ORDERING"] == "RING", "PROB" if "PROB" in rows else "PROBDENSITY"
         return _flat(rows.get("PIXEL"), rows[value], header.get("NSIDE"), is_ring=is_ring)
     levels, level = levels_of(rows["UNIQ"]), header.get("MOCORDER")
-    finest = min(max(int(levels.max()), level if isinstance(level, int) else 0), MOST_LEVEL)
-    if levels.max() > finest:
-        logger.warning("summed cells finer than nside %d", 2**finest)
-    mass, covered = spread(rows["UNIQ"], _masses(rows), finest)
-    if covered.min() < 1 - 1e-9 and _is_fits(path):  # in Parquet these have no mass
+    map_level = min(max(int(levels.max()), level if isinstance(level, int) else 0), MOST_LEVEL)
+    if levels.max() > map_level:
+        logger.warning("summed cells finer than nside %d", 2**map_level)
+    mass, coverage = spread(rows["UNIQ"], _masses(rows), map_level)
+    if coverage.min() < 1 - 1e-9 and _is_fits(path):  # in Parquet these have no mass
         logger.warning("%s: took cells that are missing as without mass", path)
-    if covered.max() > 1 + 1e-9:
+    if coverage.max() > 1 + 1e-9:
         raise ValueError("expected cells that do not overlap, got some twice; leave one out")
     return torch.from_numpy(mass)
 
@@ -130,30 +130,30 @@ def _masses(rows: Columns) -> Any:
 def _read(path: Path) -> tuple[Columns, Columns]:
     """Read the header and the columns of a sky map; Parquet under the names that FITS has."""
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "none"
-        raise ValueError(f"expected a file, found {found}; check the path (~ stands for itself)")
-    expected, read = "GeoParquet with columns uniq and mass", _parquet_columns
+        kind = "a folder" if path.is_dir() else "none"
+        raise ValueError(f"expected a file, found {kind}; check the path (~ stands for itself)")
+    description, reader = "GeoParquet with columns uniq and mass", _parquet_columns
     if _is_fits(path):
-        expected, read = "a sky map, a table in FITS", _fits_columns
+        description, reader = "a sky map, a table in FITS", _fits_columns
     try:
-        with warnings.catch_warnings(record=True) as caught:
+        with warnings.catch_warnings(record=True) as records:
             warnings.simplefilter("always")
-            header, rows = read(path)
+            header, rows = reader(path)
     except Exception as error:  # libraries raise nearly anything on foreign data
-        raise ValueError(f"expected {expected}, got {one_line(error)[:200]}") from error
-    if any("truncated" in str(warning.message) for warning in caught):
-        raise ValueError(f"expected {expected}, got a file that breaks off; fetch it again")
+        raise ValueError(f"expected {description}, got {one_line(error)[:200]}") from error
+    if any("truncated" in str(warning.message) for warning in records):
+        raise ValueError(f"expected {description}, got a file that breaks off; fetch it again")
     if (frame := str(header.get("COORDSYS", "C")).strip().upper()) not in EQUATORIAL:
         raise ValueError(
             f"expected COORDSYS C (longitude and latitude), got {frame!r}; turn the map first, as "
             "with healpy.Rotator"
         )
-    unread = {"PROBDENSITY"} if "PROB" in rows else set[str]()
-    if others := [name for name in rows if name not in KNOWN or name in unread]:
-        logger.warning("%s: left out the columns %s", path, ", ".join(others)[:200])
+    duplicates = {"PROBDENSITY"} if "PROB" in rows else set[str]()
+    if names := [name for name in rows if name not in KNOWN or name in duplicates]:
+        logger.warning("%s: left out the columns %s", path, ", ".join(names)[:200])
     ordering = header["ORDERING"] = str(header.get("ORDERING", "")).strip().upper()
-    needed = {"NESTED": set[str](), "RING": set[str](), "NUNIQ": {"UNIQ"}}
-    if not {"PROB", "PROBDENSITY"} & {*rows} or not needed.get(ordering, {"ORDERING"}) <= {*rows}:
+    columns = {"NESTED": set[str](), "RING": set[str](), "NUNIQ": {"UNIQ"}}
+    if not {"PROB", "PROBDENSITY"} & {*rows} or not columns.get(ordering, {"ORDERING"}) <= {*rows}:
         raise ValueError(
             "expected a HEALPix sky map with a column PROB or PROBDENSITY, NESTED, RING or NUNIQ "
             f"with UNIQ, got columns {[*rows]} with ordering {ordering!r}"[:400]
@@ -185,8 +185,8 @@ def _parquet_columns(path: Path) -> tuple[Columns, Columns]:
 
 def _numbers(columns: Columns) -> Columns:
     """Check those columns that count."""
-    known = [columns[name] for name in KNOWN if name in columns]
-    if any(one.dtype.kind not in "fiu" or len(one) != len(known[0]) for one in known):
+    arrays = [columns[name] for name in KNOWN if name in columns]
+    if any(one.dtype.kind not in "fiu" or len(one) != len(arrays[0]) for one in arrays):
         raise ValueError(f"columns {[*columns]} that are no numbers, or of several lengths")
     if "UNIQ" in columns and columns["UNIQ"].dtype.kind == "u":
         columns["UNIQ"] = columns["UNIQ"].astype(np.int64)
@@ -232,8 +232,8 @@ def spread(uniq: Any, mass: Any, level: int) -> tuple[Any, Any]:
     count = 4**coarser
     first = (uniq - 4 ** (levels + 1)) >> 2 * finer << 2 * coarser
     cells = np.repeat(first - count.cumsum() + count, count) + np.arange(count.sum())
-    covered = np.bincount(cells, np.repeat(4.0**-finer, count), 12 * 4**level)
-    return np.bincount(cells, np.repeat(mass / count, count), 12 * 4**level), covered
+    coverage = np.bincount(cells, np.repeat(4.0**-finer, count), 12 * 4**level)
+    return np.bincount(cells, np.repeat(mass / count, count), 12 * 4**level), coverage
 
 
 def _join(mass: Mass) -> tuple[Any, Any]:

@@ -63,8 +63,8 @@ def mean_vectors(nside: int) -> Float[Tensor, "cells 3"]:
 def neighbours(nside: int) -> Int[Tensor, "cells 8"]:
     """Return the cells around each; the few that have seven stand in for the eighth. Cached."""
     cells = np.arange(12 * nside**2)
-    around = _neighbours(cells, nside).T
-    return torch.from_numpy(np.where(around < 0, cells[:, None], around))
+    indices = _neighbours(cells, nside).T
+    return torch.from_numpy(np.where(indices < 0, cells[:, None], indices))
 
 
 def _neighbours(cells: Int[np.ndarray, " chosen"], nside: int) -> Int[np.ndarray, "8 chosen"]:
@@ -103,8 +103,8 @@ def cell_of_pixels(nside: int, height: int) -> Int[Tensor, "height width"]:
     lat = 90 - 180 * (torch.arange(height, dtype=torch.float64) + 0.5) / height
     lon = 180 * (torch.arange(2 * height, dtype=torch.float64) + 0.5) / height - 180
     # some rows at a time, for the coordinates take many times the memory of the cells
-    rows = (torch.cartesian_prod(some, lon) for some in lat.split(64))
-    return rearrange(torch.cat([cell_of(some, nside) for some in rows]), "(h w) -> h w", h=height)
+    rows = (torch.cartesian_prod(part, lon) for part in lat.split(64))
+    return rearrange(torch.cat([cell_of(part, nside) for part in rows]), "(h w) -> h w", h=height)
 
 
 def mass_of_pixels(mass: Float[Tensor, " cells"], height: int) -> Float[Tensor, "height width"]:
@@ -129,9 +129,9 @@ def connected_parts(cells: Cells, nside: int) -> Int[np.ndarray, " chosen"]:
 
     rank = np.full(12 * nside**2, -1)
     rank[cells.numpy()] = np.arange(len(cells))
-    beside = rank[_neighbours(cells.numpy(), nside)[::2]]
-    here = np.broadcast_to(np.arange(len(cells)), beside.shape)[beside >= 0]
-    links = coo_array((np.ones(len(here)), (here, beside[beside >= 0])), shape=2 * (len(cells),))
+    columns = rank[_neighbours(cells.numpy(), nside)[::2]]
+    rows = np.broadcast_to(np.arange(len(cells)), columns.shape)[columns >= 0]
+    links = coo_array((np.ones(len(rows)), (rows, columns[columns >= 0])), shape=2 * (len(cells),))
     return connected_components(links, directed=False)[1]
 
 
@@ -160,10 +160,10 @@ def cell_outlines(
     ring[at_pole, 0, 0] = ring[at_pole, 1, 0]
     ring[at_pole, -1, 0] = ring[at_pole, -2, 0]
     # such cells have two corners on the antimeridian, which halve the ring
-    across = np.abs(ring[..., 0]).max(axis=1) > 180 + 1e-9
-    halves = np.concatenate((ring[across, : 2 * step + 1], ring[across, 2 * step :]))
+    is_split = np.abs(ring[..., 0]).max(axis=1) > 180 + 1e-9
+    halves = np.concatenate((ring[is_split, : 2 * step + 1], ring[is_split, 2 * step :]))
     halves[..., 0] -= 360 * np.round(halves[..., 0].mean(axis=1, keepdims=True) / 360)
     position = np.arange(len(cells))
-    polygons = [shapely.polygons(np.round(part, 9)) for part in (ring[~across], halves)]
-    owners = (position[~across], position[across], position[across])
+    polygons = [shapely.polygons(np.round(part, 9)) for part in (ring[~is_split], halves)]
+    owners = (position[~is_split], position[is_split], position[is_split])
     return np.concatenate(owners), np.concatenate(polygons)

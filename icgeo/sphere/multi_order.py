@@ -59,8 +59,10 @@ class MultiOrderDensity(Density):
                 "expected cells that cover the sphere once, got gaps or cells twice; give those "
                 "without mass, too"
             )
-        even, _ = files.spread(self.uniq.numpy(), self.cell_mass.numpy(), EVEN.bit_length() - 1)
-        object.__setattr__(self, "mass", torch.from_numpy(even))
+        even_mass, _ = files.spread(
+            self.uniq.numpy(), self.cell_mass.numpy(), EVEN.bit_length() - 1
+        )
+        object.__setattr__(self, "mass", torch.from_numpy(even_mass))
 
     @classmethod
     def refined(
@@ -84,10 +86,10 @@ class MultiOrderDensity(Density):
             side = healpix.cell_side(nside)
             centre = sphere.to_xyz(healpix.cell_lat_lon(cells, nside))
             reach = (REACH * sigma + side).clamp_max(math.pi)
-            near = _chords(centre, xyz) < 2 * torch.sin(reach / 2)
-            splits = (near & (sigma < side)).any(1) & (nside < FINEST)
-            whole = cells[~splits]
-            parts.append(torch.stack((whole, torch.full_like(whole, nside))))
+            is_near = _chords(centre, xyz) < 2 * torch.sin(reach / 2)
+            splits = (is_near & (sigma < side)).any(1) & (nside < FINEST)
+            leaves = cells[~splits]
+            parts.append(torch.stack((leaves, torch.full_like(leaves, nside))))
             cells, nside = (4 * cells[splits, None] + torch.arange(4)).flatten(), 2 * nside
         cells, sides = torch.cat(parts, dim=1)
         centre = sphere.to_xyz(healpix.cell_lat_lon(cells, sides))
@@ -161,8 +163,8 @@ class MultiOrderDensity(Density):
 
     def _holding(self, lat_lon: Values) -> Int[Tensor, "*batch"]:
         starts, by_place = self._starts
-        finest = healpix.cell_of(lat_lon, FINEST)
-        return by_place[torch.searchsorted(starts, finest, right=True) - 1]
+        fine_cells = healpix.cell_of(lat_lon, FINEST)
+        return by_place[torch.searchsorted(starts, fine_cells, right=True) - 1]
 
     def _places(
         self, cells: healpix.Cells, offsets: Float[Tensor, "2 chosen"]
@@ -174,13 +176,13 @@ class MultiOrderDensity(Density):
 
     def _best_point(self, scale_km: float) -> Float[Tensor, "2"]:
         """Climb from the best of the even cells: Weiszfeld's steps over the cells themselves."""
-        positive = self.cell_mass > 0
-        mass, vectors = self.cell_mass[positive], self._vectors[positive]
+        is_positive = self.cell_mass > 0
+        mass, vectors = self.cell_mass[is_positive], self._vectors[is_positive]
         scale, points = scale_km / EARTH_RADIUS_KM, []
         for point in (sphere.to_xyz(best_points(self.mass, scale_km)), vectors[mass.argmax()]):
             for _ in range(60):
-                far = (vectors - point).norm(dim=-1).clamp_min(1e-7)
-                pull = mass * torch.exp(-far / scale) / far
+                distance = (vectors - point).norm(dim=-1).clamp_min(1e-7)
+                pull = mass * torch.exp(-distance / scale) / distance
                 point = torch.nn.functional.normalize(pull @ vectors, dim=-1)
             points.append(point)
         gain = [torch.expm1(-(vectors - p).norm(dim=-1) / scale) @ mass for p in points]
@@ -199,12 +201,12 @@ class MultiOrderDensity(Density):
             return NotImplemented
         factor = torch.empty_like(self.cell_mass)
         for side in self.sides.unique().tolist():
-            here = self.sides == side
-            cells, ratio = self._cells[here], side / other.nside
+            mask = self.sides == side
+            cells, ratio = self._cells[mask], side / other.nside
             if ratio >= 1:
-                factor[here] = other.mass[cells // int(ratio) ** 2]
+                factor[mask] = other.mass[cells // int(ratio) ** 2]
             else:
-                factor[here] = other.mass.view(-1, round(1 / ratio) ** 2).mean(1)[cells]
+                factor[mask] = other.mass.view(-1, round(1 / ratio) ** 2).mean(1)[cells]
         if not (self.cell_mass * factor).any():
             raise ValueError("expected densities that overlap, got disjoint ones; mix in a floor")
         return MultiOrderDensity(self.uniq, self.cell_mass * factor)
@@ -222,8 +224,8 @@ class MultiOrderDensity(Density):
         shapely.prepare(shape)
         shares = torch.from_numpy(shapely.contains_xy(shape, lon.numpy(), lat.numpy())).double()
         for side in self.sides[self.sides <= 2 * EVEN].unique().tolist():
-            here = self.sides == side
-            shares[here] = regions.cell_shares(region, side)[self._cells[here]]
+            mask = self.sides == side
+            shares[mask] = regions.cell_shares(region, side)[self._cells[mask]]
         return shares
 
     def credible_area_km2(self, p: float) -> float:
@@ -235,24 +237,24 @@ class MultiOrderDensity(Density):
         import geopandas
         import shapely
 
-        chosen = self._credible_cells(p)
+        indices = self._credible_cells(p)
         shapes, owners = [], []
-        for side in self.sides[chosen].unique().tolist():
-            here = chosen[self.sides[chosen] == side]
-            position, outline = healpix.cell_outlines(self._cells[here], side)
+        for side in self.sides[indices].unique().tolist():
+            rows = indices[self.sides[indices] == side]
+            position, outline = healpix.cell_outlines(self._cells[rows], side)
             shapes.append(outline)
-            owners.append(here.numpy()[position])
+            owners.append(rows.numpy()[position])
         outlines, owner = np.concatenate(shapes), np.concatenate(owners)
         # cells of two sizes do not share their corners: what is left between them is rounded off
-        whole = shapely.get_parts(shapely.union_all(outlines, grid_size=1e-7))
-        tree = shapely.STRtree(whole)
-        inside, part = tree.query(shapely.point_on_surface(outlines), predicate="intersects")
-        _, first = np.unique(owner[inside], return_index=True)
-        cells, part = torch.from_numpy(owner[inside][first]), part[first]
-        mass = np.bincount(part, self.cell_mass[cells].numpy(), len(whole))
-        area = np.bincount(part, self.areas[cells].numpy(), len(whole))
+        polygons = shapely.get_parts(shapely.union_all(outlines, grid_size=1e-7))
+        tree = shapely.STRtree(polygons)
+        point, part = tree.query(shapely.point_on_surface(outlines), predicate="intersects")
+        _, first = np.unique(owner[point], return_index=True)
+        cells, part = torch.from_numpy(owner[point][first]), part[first]
+        mass = np.bincount(part, self.cell_mass[cells].numpy(), len(polygons))
+        area = np.bincount(part, self.areas[cells].numpy(), len(polygons))
         columns = {"mass": mass, "area_km2": area / (4 * math.pi) * AREA_KM2}
-        frame = geopandas.GeoDataFrame(columns, geometry=whole, crs="EPSG:4326")
+        frame = geopandas.GeoDataFrame(columns, geometry=polygons, crs="EPSG:4326")
         frame = frame[frame["mass"] > 0] if (frame["mass"] > 0).any() else frame
         return frame.sort_values("mass", ascending=False, ignore_index=True)
 

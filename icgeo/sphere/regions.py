@@ -93,9 +93,9 @@ def _country(name: str) -> Any:
     key = ALIASES.get(plain(name), plain(name))
     if key in rows:
         return frame.geometry.iloc[rows[key]]
-    like = get_close_matches(key, rows, n=1, cutoff=0.75)
-    other = f"did you mean {frame['name'][rows[like[0]]]!r}?" if like else "such as FR or France."
-    remedy = f"{other} Small territories are not in the table: give a polygon"
+    hits = get_close_matches(key, rows, n=1, cutoff=0.75)
+    hint = f"did you mean {frame['name'][rows[hits[0]]]!r}?" if hits else "such as FR or France."
+    remedy = f"{hint} Small territories are not in the table: give a polygon"
     raise ValueError(f"expected the name or ISO code of a country, got {name[:80]!r}; {remedy}")
 
 
@@ -132,8 +132,8 @@ def _wrapped(region: Any) -> Any:
     if west >= -180 and east <= 180:
         return region
     world = shapely.box(-180, -90, 180, 90)
-    turned = [shapely.transform(region, np.array([x, 0]).__add__) for x in (-360, 0, 360)]
-    return shapely.union_all(shapely.intersection(turned, world))
+    copies = [shapely.transform(region, np.array([x, 0]).__add__) for x in (-360, 0, 360)]
+    return shapely.union_all(shapely.intersection(copies, world))
 
 
 def _in_degrees(shapes: Any) -> Any:
@@ -150,11 +150,11 @@ def _in_degrees(shapes: Any) -> Any:
 
 def _unrolled(polygon: Any) -> Any:
     """Return a polygon whose rings may cross the antimeridian or go around a pole."""
-    outer, *holes = (
+    exterior, *holes = (
         _wrapped(_filled(np.asarray(ring.coords)))
         for ring in (polygon.exterior, *polygon.interiors)
     )
-    return outer - shapely.union_all(holes)
+    return exterior - shapely.union_all(holes)
 
 
 def _filled(lon_lat: Any) -> Any:
@@ -176,7 +176,7 @@ def _near(polygon: Any, nside: int) -> tuple[Tensor, Tensor]:
     is_whole = np.bincount(owner, ~shapely.contains_properly(polygon, boxes)) == 0
     is_near = np.bincount(owner, shapely.intersects(polygon, boxes)) > 0
     children = torch.arange((nside // coarse) ** 2)
-    numbers = [np.flatnonzero(which) for which in (is_whole, is_near & ~is_whole)]
+    numbers = [np.flatnonzero(mask) for mask in (is_whole, is_near & ~is_whole)]
     cells = [torch.from_numpy(one)[:, None] * len(children) + children for one in numbers]
     return cells[0].flatten(), cells[1].flatten()
 
@@ -191,15 +191,16 @@ def _shares(polygon: Any, nside: int) -> Float[Tensor, " cells"]:
     if not len(cells):
         return shares
     owner, outline = cell_outlines(cells, nside, finer=3)
-    touched = shapely.intersects(polygon, outline)
-    across = touched & ~shapely.contains_properly(polygon, outline)
-    inside = outline.copy()
-    inside[~touched] = None
-    inside[across] = shapely.intersection(polygon, outline[across])
-    covered, whole = (
-        np.bincount(owner, np.nan_to_num(_area(parts)), len(cells)) for parts in (inside, outline)
+    is_touched = shapely.intersects(polygon, outline)
+    is_crossed = is_touched & ~shapely.contains_properly(polygon, outline)
+    intersections = outline.copy()
+    intersections[~is_touched] = None
+    intersections[is_crossed] = shapely.intersection(polygon, outline[is_crossed])
+    inside_area, total_area = (
+        np.bincount(owner, np.nan_to_num(_area(parts)), len(cells))
+        for parts in (intersections, outline)
     )
-    shares[cells] = torch.from_numpy((covered / whole).clip(0, 1))
+    shares[cells] = torch.from_numpy((inside_area / total_area).clip(0, 1))
     return shares
 
 

@@ -37,20 +37,20 @@ def target_modules(transformer: nn.Module, patterns: Sequence[str] = ()) -> list
     Raises:
         UsageError: an unknown architecture, or a pattern that matches nothing.
     """
-    linear = [name for name, part in transformer.named_modules() if isinstance(part, nn.Linear)]
+    names = [name for name, part in transformer.named_modules() if isinstance(part, nn.Linear)]
     modules: dict[str, None] = {}
     for pattern in patterns or (spec_of(transformer).targets,):
         try:
             matcher = re.compile(rf"(.*\.)?({pattern})")
         except re.error as error:
             raise UsageError(f"expected a regular expression, got {pattern!r}: {error}") from error
-        matching = [name for name in linear if matcher.fullmatch(name)]
-        if not matching:
+        matches = [name for name in names if matcher.fullmatch(name)]
+        if not matches:
             raise UsageError(
                 f"expected target modules of {type(transformer).__name__}, got {pattern!r}, which "
-                f"matches none of its {len(linear)} linear modules, such as {linear[0]!r}"
+                f"matches none of its {len(names)} linear modules, such as {names[0]!r}"
             )
-        modules.update(dict.fromkeys(matching))
+        modules.update(dict.fromkeys(matches))
     return list(modules)
 
 
@@ -93,17 +93,19 @@ def save_adapter(transformer: nn.Module, folder: Path, *, is_main: bool = True) 
     state = {name: whole(x) for name, x in get_peft_model_state_dict(transformer).items()}
     if not is_main:
         return
-    partial, old = (folder.with_name(f"{folder.name}.{end}") for end in ("partial", "old"))
-    for path in (partial, old):
+    partial_path, old_path = (
+        folder.with_name(f"{folder.name}.{end}") for end in ("partial", "old")
+    )
+    for path in (partial_path, old_path):
         shutil.rmtree(path, ignore_errors=True)
-    partial.mkdir(parents=True)
+    partial_path.mkdir(parents=True)
     pipeline: Any = getattr(diffusers, spec_of(transformer).pipelines[0])
     metadata = _collate_lora_metadata({"transformer": transformer})
-    pipeline.save_lora_weights(partial, transformer_lora_layers=state, **metadata)
+    pipeline.save_lora_weights(partial_path, transformer_lora_layers=state, **metadata)
     if folder.exists():
-        folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old_path)
+    partial_path.rename(folder)
+    shutil.rmtree(old_path, ignore_errors=True)
 
 
 class Average(EMAModel):  # type: ignore[misc]  # diffusers is not followed

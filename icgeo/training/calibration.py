@@ -84,15 +84,15 @@ def draw_queries(
 
     As many go through at a time as the memory holds.
     """
-    drawn = []
+    batches = []
     for bank, queries in episodes:
         context = model.encode_context(bank.photos[:shots], bank.lat_lon[:shots])
         size = fitting_batch(model, shots, len(queries.photos), samples=samples)
         for photos in queries.photos.split(size):
             each = model.draw_maps(context, photos, prompt=prompt, steps=steps, samples=samples)
-            drawn.append(each.mean(dim=1))
+            batches.append(each.mean(dim=1))
     lat_lon = torch.cat([queries.lat_lon for _, queries in episodes])
-    return torch.cat(drawn).float().cpu(), lat_lon
+    return torch.cat(batches).float().cpu(), lat_lon
 
 
 def validate(
@@ -107,10 +107,10 @@ def validate(
     """Validate a model for each number of shots, by one step of the flow if not told otherwise."""
     results = {}
     for count in shots:
-        drawn, truth = draw_queries(
+        map_images, truth = draw_queries(
             model, episodes, count, prompt=prompt, steps=steps, samples=samples
         )
-        densities = _densities(drawn, model.settings.style, model.settings.noise)
+        densities = _densities(map_images, model.settings.style, model.settings.noise)
         temperature = best_temperature(densities, truth)
         points = best_points(torch.stack([density.mass for density in densities]).float())
         median_km = median_error(sphere.distance_km(points, truth))
@@ -119,8 +119,8 @@ def validate(
     return results
 
 
-def _densities(drawn: Maps, style: maps.MapStyle, noise: maps.Noise) -> list[Density]:
-    return [reading.density for reading in maps.read(drawn, style, noise=noise)]
+def _densities(images: Maps, style: maps.MapStyle, noise: maps.Noise) -> list[Density]:
+    return [reading.density for reading in maps.read(images, style, noise=noise)]
 
 
 def fit_temperatures(
@@ -165,22 +165,22 @@ def calibrate(
     `clips` of `icgeo.travel.FRAMES_ALIKE` frames.
     """
     style = model.settings.style
-    drawn: dict[str, dict[int, tuple[Maps, Tensor]]] = {}
+    by_prompt: dict[str, dict[int, tuple[Maps, Tensor]]] = {}
     for prompt in PROMPTS:
         splits = _world_episodes(worlds, prompt, episodes, seed)
-        drawn[prompt] = {k: draw_queries(model, splits, k, prompt=prompt) for k in SHOTS}
+        by_prompt[prompt] = {k: draw_queries(model, splits, k, prompt=prompt) for k in SHOTS}
 
     def cost(noise: maps.Noise) -> float:
-        most = [by_shots[max(SHOTS)] for by_shots in drawn.values()]
-        return sum(negative_log_likelihood(_densities(x, style, noise), at) for x, at in most)
+        most = [by_shots[max(SHOTS)] for by_shots in by_prompt.values()]
+        return sum(negative_log_likelihood(_densities(x, style, noise), truth) for x, truth in most)
 
     noise = min(NOISES, key=cost)
     calibration = {
         prompt: {
-            str(shots): best_temperature(_densities(known, style, noise), lat_lon)
-            for shots, (known, lat_lon) in by_shots.items()
+            str(shots): best_temperature(_densities(images, style, noise), lat_lon)
+            for shots, (images, lat_lon) in by_shots.items()
         }
-        for prompt, by_shots in drawn.items()
+        for prompt, by_shots in by_prompt.items()
     }
     settings = replace(model.settings, noise=noise, calibration=calibration)
     model = replace(model, settings=settings)
@@ -255,12 +255,12 @@ def fit_retrieval(
     """
     cosines, angles = [], []
     for examples, queries in _world_episodes(worlds, UNKNOWN, episodes, seed, examples=bank):
-        alike = features.encode(queries.photos) @ features.encode(examples.photos).T
-        far = sphere.angle(sphere.to_xyz(queries.lat_lon)[:, None], sphere.to_xyz(examples.lat_lon))
+        similarities = features.encode(queries.photos) @ features.encode(examples.photos).T
+        arc = sphere.angle(sphere.to_xyz(queries.lat_lon)[:, None], sphere.to_xyz(examples.lat_lon))
         for count in (1, 4, 16, bank):
-            cosine, number = alike[:, :count].max(-1)
+            cosine, number = similarities[:, :count].max(-1)
             cosines.append(cosine.double())
-            angles.append(far.gather(1, number[:, None])[:, 0])
+            angles.append(arc.gather(1, number[:, None])[:, 0])
     return fit_spread(torch.cat(cosines), torch.cat(angles))
 
 

@@ -70,15 +70,15 @@ class WorldBank:
         """Draw worlds of each family beside the real layers, or read those drawn before."""
         path = folder / f"worlds-{'-'.join(families)}-{per_family}-{height}-{seed}.safetensors"
         if not path.exists():
-            read = partial(orbit.open_world, height=height)
-            real = [orbit.to_uint8(read(name)) for name in orbit.REAL_WORLDS]
+            load_world = partial(orbit.open_world, height=height)
+            real_worlds = [orbit.to_uint8(load_world(name)) for name in orbit.REAL_WORLDS]
             names = [(family, i) for family in families for i in range(per_family)]
-            drawn = [
+            drawn_worlds = [
                 orbit.to_uint8(procedural_world(f, generator=seed + 7919 * i, height=height))
                 for f, i in tqdm(names, desc="drawing worlds", leave=False)
             ]
             folder.mkdir(parents=True, exist_ok=True)
-            save_file({"pictures": torch.stack(real + drawn)}, path)
+            save_file({"pictures": torch.stack(real_worlds + drawn_worlds)}, path)
         return cls(load_file(path)["pictures"], real=len(orbit.REAL_WORLDS))
 
     def to(self, device: str | torch.device) -> "WorldBank":
@@ -93,8 +93,8 @@ class WorldBank:
         folder, height = Path(package.origin).parent / "maps" / "data", self.pictures.shape[-2]
         bodies = [orbit.open_world(folder / f"{name}.jpg", height=height) for name in names]
         pictures = orbit.to_uint8(torch.stack(bodies))
-        earth, made = self.pictures[: self.real], self.pictures[self.real :]
-        return WorldBank(torch.cat((earth, pictures, made)), self.real + len(bodies))
+        earth, procedural_worlds = self.pictures[: self.real], self.pictures[self.real :]
+        return WorldBank(torch.cat((earth, pictures, procedural_worlds)), self.real + len(bodies))
 
     @classmethod
     def build_held_out(cls, folder: Path, *, per_family: int = 16) -> "WorldBank":
@@ -130,8 +130,8 @@ class EpisodeOptions:
         """
         ease = 1 - 0.7 * progress
         names = ("earth_share", "cap_share", "near_share")
-        eased: dict[str, Any] = {name: ease * getattr(self, name) for name in names}
-        return replace(self, **eased)
+        shares: dict[str, Any] = {name: ease * getattr(self, name) for name in names}
+        return replace(self, **shares)
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ def random_subsets(worlds: int, views: int, *, generator: Generator) -> Visible:
     order = order.masked_fill(torch.eye(views, dtype=torch.bool), torch.inf)
     rank = order.argsort(dim=-1).argsort(dim=-1)
     shots = views ** torch.rand(worlds, views, 1, generator=generator) - 1
-    full = torch.rand(worlds, views, 1, generator=generator) < 0.4
-    shots = torch.where(full, torch.tensor(views - 1.0), shots.round())
+    is_full = torch.rand(worlds, views, 1, generator=generator) < 0.4
+    shots = torch.where(is_full, torch.tensor(views - 1.0), shots.round())
     return (rank < shots) & ~torch.eye(views, dtype=torch.bool)
 
 
@@ -184,9 +184,9 @@ def recolour(photos: Views, *, generator: Generator) -> Views:
     worlds = len(photos)
     turn = sphere.random_rotation(worlds, generator=generator, dtype=torch.float32)
     mix = torch.lerp(torch.eye(3), turn, torch.rand(worlds, 1, 1, generator=generator))
-    mixed = orbit.mix_colours(photos, mix[:, None])
+    colours = orbit.mix_colours(photos, mix[:, None])
     gamma = torch.exp2(orbit.draw_between((-0.7, 0.7), worlds, 1, 1, 1, 1, generator=generator))
-    return mixed.clamp(1e-4, 1) ** gamma.to(photos)
+    return colours.clamp(1e-4, 1) ** gamma.to(photos)
 
 
 def place_views(options: EpisodeOptions, *, generator: Generator) -> Places:
@@ -194,30 +194,30 @@ def place_views(options: EpisodeOptions, *, generator: Generator) -> Places:
     worlds, views = options.worlds, options.views
     centre = sphere.sample_uniform(worlds, 1, generator=generator, dtype=torch.float32)
     radius = orbit.draw_between((12, 180), worlds, 1, generator=generator)
-    whole = torch.rand(worlds, 1, generator=generator) >= options.cap_share
-    radius = torch.where(whole, torch.tensor(180.0), radius).expand(worlds, views)
+    is_whole = torch.rand(worlds, 1, generator=generator) >= options.cap_share
+    radius = torch.where(is_whole, torch.tensor(180.0), radius).expand(worlds, views)
     xyz = sphere.sample_cap(centre.expand(-1, views, -1), radius, generator=generator)
     partner = torch.randint(views // 2, (worlds, views, 1), generator=generator)
     reach = orbit.draw_between((0, options.near_deg), worlds, views, generator=generator)
-    near = sphere.sample_cap(xyz.take_along_dim(partner, dim=1), reach, generator=generator)
+    near_xyz = sphere.sample_cap(xyz.take_along_dim(partner, dim=1), reach, generator=generator)
     # partners stay where they are: else a view would follow one that has moved on
     is_near = torch.rand(worlds, views, 1, generator=generator) < 2 * options.near_share
     is_near[:, : views // 2] = False
-    return torch.where(is_near, near, xyz)
+    return torch.where(is_near, near_xyz, xyz)
 
 
 def mix_worlds(worlds: Worlds, bank: WorldBank, share: float, *, generator: Generator) -> Worlds:
     """Replace a part of some worlds by another one, along a level line of a third: new worlds."""
     count, size = len(worlds), worlds.shape[-2:]
-    drawn = torch.randint(len(bank.pictures), (2, count), generator=generator)
-    other, third = (bank.pictures[numbers].float() / 255 for numbers in drawn)
+    indices = torch.randint(len(bank.pictures), (2, count), generator=generator)
+    other, third = (bank.pictures[numbers].float() / 255 for numbers in indices)
     grey = functional.avg_pool2d(third.mean(1, keepdim=True), 9, 4, 4)
     level, spread = grey.flatten(1).median(1).values, grey.flatten(1).std(1).clamp_min(0.02)
     height = (grey - level[:, None, None, None]) / spread[:, None, None, None]
     mask = torch.sigmoid(6 * functional.interpolate(height, size=size, mode="bilinear"))
     is_mixed = (torch.rand(count, generator=generator) < share).to(worlds.device)
-    mixed = torch.lerp(other.roll(size[1] // 4, -1), worlds, mask)
-    return torch.where(is_mixed[:, None, None, None], mixed, worlds)
+    blend = torch.lerp(other.roll(size[1] // 4, -1), worlds, mask)
+    return torch.where(is_mixed[:, None, None, None], blend, worlds)
 
 
 def sample_episodes(
@@ -231,9 +231,9 @@ def sample_episodes(
     device = bank.pictures.device
     is_earth = torch.rand(options.worlds, generator=generator) < options.earth_share
     is_real = torch.rand(options.worlds, generator=generator) < options.real_share
-    real = torch.randint(bank.real, (options.worlds,), generator=generator)
-    made = torch.randint(bank.real, len(bank.pictures), (options.worlds,), generator=generator)
-    worlds = bank.pictures[torch.where(is_earth | is_real, real, made)].float() / 255
+    real_row = torch.randint(bank.real, (options.worlds,), generator=generator)
+    other_row = torch.randint(bank.real, len(bank.pictures), (options.worlds,), generator=generator)
+    worlds = bank.pictures[torch.where(is_earth | is_real, real_row, other_row)].float() / 255
     turn = sphere.random_rotation(options.worlds, generator=generator, dtype=torch.float32)
     mirror = torch.where(torch.rand(options.worlds, generator=generator) < 0.5, -1.0, 1.0)
     turn = turn * rearrange(mirror, "w -> w 1 1")
@@ -298,13 +298,13 @@ def choose_pairs(
     km = sphere.EARTH_RADIUS_KM * sphere.angle(gallery.xyz, gallery.xyz[photo])
     if choice == "near":
         order = km.argsort()
-        near = (count + 1) // 2
-        rest = order[near:][torch.randperm(len(order) - near, generator=generator)]
-        return torch.cat((order[:near], rest[: count - near]))
+        near_count = (count + 1) // 2
+        rest = order[near_count:][torch.randperm(len(order) - near_count, generator=generator)]
+        return torch.cat((order[:near_count], rest[: count - near_count]))
     reach = min(FAR_KM, km.sort().values[-(count - 1)].item()) if count > 1 else FAR_KM
-    confusing = likeness.masked_fill(km < reach, -2)
-    confusing[photo] = 3
-    return confusing.argsort(descending=True)[:count]
+    scores = likeness.masked_fill(km < reach, -2)
+    scores[photo] = 3
+    return scores.argsort(descending=True)[:count]
 
 
 @dataclass(frozen=True)

@@ -135,8 +135,8 @@ class HeadTraining:
         """Write the whole state, at once or not at all."""
         if self.folder and self.accelerator.is_main_process:
             state = {name: value.state_dict() for name, value in self.parts.items()}
-            with write_atomically(self.folder / STATE) as partial:
-                torch.save({**state, "step": self.step, "spent": self.spent}, partial)
+            with write_atomically(self.folder / STATE) as partial_path:
+                torch.save({**state, "step": self.step, "spent": self.spent}, partial_path)
 
     def resume(self) -> bool:
         """Go on from what was saved, if it is there."""
@@ -219,6 +219,6 @@ class InContextHead:
         if not (photos and examples):
             return Chance(self.seed).locate(photos, examples)
         start = time.perf_counter()
-        located = self.fit(examples)
+        locator = self.fit(examples)
         seconds = time.perf_counter() - start
-        return add_seconds(located.locate(photos, examples), seconds)
+        return add_seconds(locator.locate(photos, examples), seconds)

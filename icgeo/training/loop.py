@@ -59,19 +59,21 @@ def train(
         run.folder.mkdir(parents=True, exist_ok=True)
     run.resume()
     bar = tqdm(total=steps, initial=run.step, desc="training", disable=not is_main)
-    recent: list[dict[str, float]] = []
+    updates: list[dict[str, float]] = []
     start = time.perf_counter()
     while run.step < steps and not run.has_stopped:
-        recent.append(run.update())
+        updates.append(run.update())
         bar.update()
         has_ended = run.step == steps
         is_validated = run.step % validate_every == 0 or has_ended
         if is_validated or (log_every and run.step % log_every == 0):
-            seconds = (time.perf_counter() - start) / len(recent)
-            last = recent[-1]
-            means = {name: fmean(terms[name] for terms in recent if name in terms) for name in last}
+            seconds = (time.perf_counter() - start) / len(updates)
+            last = updates[-1]
+            means = {
+                name: fmean(terms[name] for terms in updates if name in terms) for name in last
+            }
             run.log({**means, "seconds": seconds, **(run.validate() if is_validated else {})})
-            start, recent = time.perf_counter(), []
+            start, updates = time.perf_counter(), []
         if run.step % save_every == 0 or has_ended or run.has_stopped:
             run.save()
     bar.close()
@@ -128,8 +130,8 @@ def save_state(run: _Pretraining) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     state: dict[str, Any] = {part: value.state_dict() for part, value in run.parts.items()}
     state |= {"log_scale": run.log_scale.data, "generator": run.generator.get_state()}
-    with write_atomically(run.folder / run.state_file) as partial:
-        torch.save({**state, "step": run.step}, partial)
+    with write_atomically(run.folder / run.state_file) as partial_path:
+        torch.save({**state, "step": run.step}, partial_path)
 
 
 def load_state(run: _Pretraining) -> bool:

@@ -136,8 +136,8 @@ class LoraTraining:
         )
         gallery = Gallery.of(splits.training.lat_lon, latents["features"])
         run = {"folder": folder, "options": options, "accelerator": accelerator}
-        how: dict[str, Any] = {"prompt": prompt, "steps": options.for_steps}
-        check = partial(validate, episodes=list(episodes), shots=(0, shots), **how)
+        settings: dict[str, Any] = {"prompt": prompt, "steps": options.for_steps}
+        check = partial(validate, episodes=list(episodes), shots=(0, shots), **settings)
         return cls(loss, latents, gallery, validation=check, **run)
 
     def _prepare(self, optimizer: torch.optim.Optimizer) -> None:
@@ -259,37 +259,37 @@ class LoraTraining:
     def save(self) -> None:
         """Write the whole state, then forget the one before; if it cannot be, raise UsageError."""
         path = self.folder / "checkpoints" / f"{self.step:08d}"
-        unfinished, accelerator = path.with_suffix(".partial"), self.accelerator
+        partial_path, accelerator = path.with_suffix(".partial"), self.accelerator
         try:
             if accelerator.is_main_process:
-                shutil.rmtree(unfinished, ignore_errors=True)
+                shutil.rmtree(partial_path, ignore_errors=True)
             accelerator.wait_for_everyone()
-            accelerator.save_state(str(unfinished))
+            accelerator.save_state(str(partial_path))
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
-                (unfinished / "identity.json").write_text(json.dumps(self.identity))
+                (partial_path / "identity.json").write_text(json.dumps(self.identity))
                 shutil.rmtree(path, ignore_errors=True)
-                unfinished.rename(path)
+                partial_path.rename(path)
         except (OSError, RuntimeError, SafetensorError) as error:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.rmtree(partial_path, ignore_errors=True)
             raise UsageError(
                 f"cannot write {path}: {error}; make room and start again, it continues from "
                 "the checkpoint before"
             ) from error
         if accelerator.is_main_process:
-            for old in self.checkpoints[:-1]:
-                shutil.rmtree(old)
+            for checkpoint in self.checkpoints[:-1]:
+                shutil.rmtree(checkpoint)
 
     def resume(self) -> bool:
         """Go on from the last checkpoint, if any; raise UsageError if it is of another model."""
         if not self.checkpoints:
             return False
         path = self.checkpoints[-1]
-        saved = json.loads((path / "identity.json").read_text())
-        if saved != json.loads(json.dumps(self.identity)):
+        identity = json.loads((path / "identity.json").read_text())
+        if identity != json.loads(json.dumps(self.identity)):
             raise UsageError(
                 f"expected a checkpoint of {self.identity['model']!r} with this adapter in {path}, "
-                f"got one of {saved['model']!r}; choose another run folder"
+                f"got one of {identity['model']!r}; choose another run folder"
             )
         self.accelerator.load_state(str(path))
         return True

@@ -79,21 +79,21 @@ def plan_lora(
     inference = plan(model, options.views - 1, dtype=dtype, device=device, batch_size=1, **choices)
     transformer = empty_part(model, "transformer")
     modules = map(transformer.get_submodule, target_modules(transformer, options.targets))
-    adapter = options.rank * sum(linear.in_features + linear.out_features for linear in modules)
+    adapter = options.rank * sum(module.in_features + module.out_features for module in modules)
 
     # there all pairs of an episode are targets of one pass
     is_shared = inference.attention == "pairwise" and choices.get("layout") != "sheet"
     sizes, blocks = inference.tokens, inference.blocks
     targets = options.views if is_shared else 1
     examples = targets * sizes.example if is_shared else inference.example_tokens
-    drawn = sizes.text + sizes.drawn
-    query = sizes.photo + drawn
+    step_tokens = sizes.text + sizes.drawn
+    query = sizes.photo + step_tokens
     tokens = examples + targets * query
 
     entry = tokens * inference.width * inference.bytes_a_number
     block = ACTIVATIONS * entry
     if is_shared:  # scores are written out to hide pairs from each other, float32, twice
-        block += 2 * 4 * inference.heads * targets * drawn * (examples + query)
+        block += 2 * 4 * inference.heads * targets * step_tokens * (examples + query)
     activations = blocks * entry + block if options.checkpointing else blocks * block
 
     pairs = targets * query * (query + examples)

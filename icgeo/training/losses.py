@@ -43,8 +43,8 @@ def mix(data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
 
 def flow_error(velocity: Tensor, noise: Tensor, data: Tensor) -> Float[Tensor, ""]:
     """Return the mean squared error of velocities, in float32 at least."""
-    exact = torch.promote_types(velocity.dtype, torch.float32)
-    return (velocity.to(exact) - (noise - data).to(exact)).square().mean()
+    dtype = torch.promote_types(velocity.dtype, torch.float32)
+    return (velocity.to(dtype) - (noise - data).to(dtype)).square().mean()
 
 
 def match_loss(
@@ -60,8 +60,8 @@ def match_loss(
     itself = torch.eye(xyz.shape[1], dtype=torch.bool, device=xyz.device)
     degrees = torch.rad2deg(sphere.angle(xyz[:, :, None], xyz[:, None]))
     target = torch.exp(-(degrees / OVERLAP_DEG).square()).masked_fill(itself, 0)
-    alike = scale * descriptors @ descriptors.transpose(1, 2)
-    log_share = alike.masked_fill(itself, -1e4).log_softmax(dim=-1)
+    logits = scale * descriptors @ descriptors.transpose(1, 2)
+    log_share = logits.masked_fill(itself, -1e4).log_softmax(dim=-1)
     weight = target.sum(-1)
     has_overlap = weight > 0.2
     loss = -(target * log_share).sum(-1) / weight.clamp_min(1e-6)
@@ -116,8 +116,8 @@ class FlowLoss(nn.Module):
             photos = part.photos / 255
             latents = {"photos": part.photos, "places": part.lat_lon}
             if layout.encodes_apart:
-                drawn = maps.draw(part.lat_lon, self.model.settings.style)
-                latents = layout.encode_apart(photos, drawn)
+                map_pixels = maps.draw(part.lat_lon, self.model.settings.style)
+                latents = layout.encode_apart(photos, map_pixels)
             encoded_parts.append({**latents, "features": layout.describe(photos)})
         names = encoded_parts[0]
         return Latents({name: torch.cat([x[name] for x in encoded_parts]).cpu() for name in names})
@@ -171,17 +171,17 @@ class FlowLoss(nn.Module):
         """Return the context of the examples, the encoded query and its encoded answer."""
         layout: Any = self.model.layout
         if layout.encodes_apart:
-            photos, drawn = (latents[name].to(self.device) for name in ("photos", "maps"))
-            beside = latents.examples[examples].to(self.device)
-            context = layout.keep(photos[examples], beside) if len(examples) else {}
-            return context, photos[target], drawn[target]
+            photos, answers = (latents[name].to(self.device) for name in ("photos", "maps"))
+            example_latents = latents.examples[examples].to(self.device)
+            context = layout.keep(photos[examples], example_latents) if len(examples) else {}
+            return context, photos[target], answers[target]
         pairs = torch.cat((examples, target))
         photos = latents["photos"][pairs] / 255
-        drawn = maps.draw(latents["places"][pairs], self.model.settings.style)
-        context = layout.encode_pairs(photos[:-1], drawn[:-1]) if len(examples) else {}
+        answers = maps.draw(latents["places"][pairs], self.model.settings.style)
+        context = layout.encode_pairs(photos[:-1], answers[:-1]) if len(examples) else {}
         with torch.no_grad():
             queries = layout.encode_queries(context, photos[-1:])
-            return context, queries, layout.encode_answers(context, photos[-1:], drawn[-1:])
+            return context, queries, layout.encode_answers(context, photos[-1:], answers[-1:])
 
 
 def encoded(loss: FlowLoss, photo_set: PhotoSet, folder: Path) -> Latents:
@@ -191,12 +191,12 @@ def encoded(loss: FlowLoss, photo_set: PhotoSet, folder: Path) -> Latents:
     weights = model.backbone.codec.state_dict().values()
     for tensor in (photo_set.photos, photo_set.lat_lon, *weights):
         key.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    plain = json.dumps((settings.style.to_dict(), settings.layout, settings.photo_size))
-    key.update((plain + model.fingerprint["dtype"]).encode())
+    description = json.dumps((settings.style.to_dict(), settings.layout, settings.photo_size))
+    key.update((description + model.fingerprint["dtype"]).encode())
     path = folder / f"latents-{key.hexdigest()}.safetensors"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         latents = {name: x.contiguous() for name, x in loss.encode(photo_set).tensors.items()}
-        with write_atomically(path) as partial:
-            save_file(latents, partial)
+        with write_atomically(path) as partial_path:
+            save_file(latents, partial_path)
     return Latents(load_file(path))

@@ -107,5 +107,5 @@ class LoraOptions(EpisodeSamplingOptions):
         rise = min(1.0, (step + 1) / max(1, self.warmup))
         if self.schedule == "constant":
             return self.learning_rate * rise
-        done = max(0.0, (step - self.warmup) / max(1, self.steps - self.warmup))
-        return self.learning_rate * rise * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+        progress = max(0.0, (step - self.warmup) / max(1, self.steps - self.warmup))
+        return self.learning_rate * rise * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)

@@ -58,16 +58,16 @@ def contrast(
     anchors, places = (x.take_along_dim(number, 2).flatten(1, 2) for x in (cells, directions))
     with torch.no_grad():
         chord = (2 - 2 * places @ directions.flatten(1, 2).mT).clamp_min(0)
-        near = OVERLAP * torch.maximum(
+        reach = OVERLAP * torch.maximum(
             width.repeat_interleave(ANCHORS, 1)[..., None],
             width.repeat_interleave(count, 1)[:, None],
         )
         view = torch.arange(views, device=cells.device)
-        same = view.repeat_interleave(ANCHORS)[:, None] == view.repeat_interleave(count)
-        target = torch.exp(-1.5 * chord / near.square()).masked_fill(same, 0)
+        is_same = view.repeat_interleave(ANCHORS)[:, None] == view.repeat_interleave(count)
+        target = torch.exp(-1.5 * chord / reach.square()).masked_fill(is_same, 0)
         is_seen = target.amax(-1) > 0.35
         target = target / target.sum(-1, keepdim=True).clamp_min(1e-6)
-    logits = (scale * anchors @ cells.flatten(1, 2).mT).masked_fill(same, -1e4)
+    logits = (scale * anchors @ cells.flatten(1, 2).mT).masked_fill(is_same, -1e4)
     loss = logits.logsumexp(-1) - (target * logits).sum(-1)
     return (loss * is_seen).sum() / is_seen.sum().clamp_min(1)
 
@@ -110,8 +110,8 @@ class PartTraining:
         """Take one step on a fresh batch of episodes."""
         rate = annealed_rate(self.step, self.steps, peak=self.learning_rate, fall=0.4)
         # views near each other become fewer as training goes on
-        near = self.episodes.near_share * (1.0 if self.step < self.steps / 2 else 0.7)
-        options = replace(self.episodes, near_share=near)
+        near_share = self.episodes.near_share * (1.0 if self.step < self.steps / 2 else 0.7)
+        options = replace(self.episodes, near_share=near_share)
         episodes = sample_episodes(self.bank, options, generator=self.generator)
         loss = self.loss(self.encoder, episodes, self.generator)
         descend(self.optimizer, loss, self.encoder.parameters(), rate)
@@ -123,9 +123,9 @@ class PartTraining:
     def validate(self) -> dict[str, float]:
         """Return the loss of the averaged weights on families that are not trained on."""
         generator = Generator().manual_seed(12345)
-        held_out = WorldBank.build_held_out(self.folder).to(self.device)
+        bank = WorldBank.build_held_out(self.folder).to(self.device)
         options = replace(self.episodes, real_share=0.0, mixed_share=0.0)
-        episodes = sample_episodes(held_out, options, generator=generator)
+        episodes = sample_episodes(bank, options, generator=generator)
         return {"held_out": self.loss(self.average, episodes, generator).item()}
 
     save, resume, log = save_state, load_state, append_log

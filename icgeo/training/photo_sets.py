@@ -123,19 +123,19 @@ def photo_splits(
     """
     images: list[Tensor] = []
     lat_lon: list[tuple[float | None, float | None]] = []
-    unreadable: list[str] = []
+    errors: list[str] = []
     for record in read_records(manifest, allow_outside=allow_outside):
         try:
             images.append(square_pixels([record.path], size))
         except PhotoError as error:
             logger.warning("%s; skipped it", error)
-            unreadable.append(f"{record.id}: {error}")
+            errors.append(f"{record.id}: {error}")
         else:
             lat_lon.append((record.lat, record.lon))
     if not images:
-        raise UsageError(f"{manifest}: expected photos that can be read, got none; {unreadable[0]}")
-    if unreadable:
-        skipped.write_text("\n".join(unreadable) + "\n", encoding="utf-8")
+        raise UsageError(f"{manifest}: expected photos that can be read, got none; {errors[0]}")
+    if errors:
+        skipped.write_text("\n".join(errors) + "\n", encoding="utf-8")
     photos = PhotoSet(torch.cat(images), torch.tensor(lat_lon, dtype=torch.float64))
     return _split(photos, bursts(photos), Generator().manual_seed(seed))
 
@@ -167,6 +167,6 @@ def bursts(photos: PhotoSet) -> Int[Tensor, " photos"]:
     has_hash = importlib.util.find_spec("imagehash") is not None
     guard = LeakageGuard(items, max_bits=MAX_BITS if has_hash else None)
     pairs = [(int(leak.example), int(leak.query)) for leak in guard.leaks(items)]
-    here, there = np.array(pairs).T
-    links = coo_array((np.ones(len(pairs)), (here, there)), shape=2 * (len(items),))
+    rows, columns = np.array(pairs).T
+    links = coo_array((np.ones(len(pairs)), (rows, columns)), shape=2 * (len(items),))
     return torch.from_numpy(connected_components(links, directed=False)[1]).long()

@@ -179,8 +179,8 @@ class Pretraining:
 
     def _encode_photos(self, photos: Tensor) -> tuple[Tensor, Tensor]:
         """Encode photos [worlds, views, ...] to token features and descriptors."""
-        flat = photos.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        features, descriptor = self.learner.codec.encode_photos(flat)
+        images = photos.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        features, descriptor = self.learner.codec.encode_photos(images)
         shape = photos.shape[:2]
         return features.unflatten(0, shape), descriptor.float().unflatten(0, shape)
 
@@ -209,14 +209,14 @@ class Pretraining:
             worlds=12, views=24, earth_share=1.0, real_share=0.0, cap_share=0.0, near_share=0.0
         )
         unknown = replace(earth, worlds=24, earth_share=0.0)
-        held_out = WorldBank.build_held_out(self.folder).to(self.device)
+        held_out_bank = WorldBank.build_held_out(self.folder).to(self.device)
         errors: dict[str, float] = {}
         self.learner.eval()
-        drawn = maps.draw(sphere.to_lat_lon(cell_xyz(16).float()), STYLE)
-        templates = self.learner.codec.encode_maps(drawn.to(self.device, torch.float32))
+        map_pixels = maps.draw(sphere.to_lat_lon(cell_xyz(16).float()), STYLE)
+        templates = self.learner.codec.encode_maps(map_pixels.to(self.device, torch.float32))
         for kind, bank, options, shots in (
             ("seen families", self.bank, unknown, (1, 16)),
-            ("held-out families", held_out, unknown, (1, 4, 16)),
+            ("held-out families", held_out_bank, unknown, (1, 4, 16)),
             ("Earth", self.bank, earth, (0, 16)),
         ):
             generator = Generator().manual_seed(12345)
@@ -240,7 +240,7 @@ class Pretraining:
             _, velocity, _ = self._predict(episodes, noise, t)
         queries = slice(16, None)
         latents = (noise - velocity)[:, queries].flatten(-2)
-        nearest = latents @ templates.T - templates.square().sum(-1) / 2
-        xyz = cell_xyz(16).to(latents)[nearest.argmax(-1)]
+        scores = latents @ templates.T - templates.square().sum(-1) / 2
+        xyz = cell_xyz(16).to(latents)[scores.argmax(-1)]
         radians = sphere.angle(xyz, episodes.xyz[:, queries])
         return sphere.EARTH_RADIUS_KM * radians.median().item()

@@ -53,8 +53,8 @@ def borders(package: Path) -> shapely.Geometry:
     rings = [np.round(shapely.get_coordinates(r), 6) for r in countries.boundary.explode()]
     ends = np.concatenate([np.stack((r[:-1], r[1:]), axis=1) for r in rings])
     count = Counter(tuple(sorted(map(tuple, pair))) for pair in ends.tolist())
-    shared = shapely.multilinestrings([pair for pair, times in count.items() if times > 1])
-    return shapely.simplify(shapely.line_merge(shared), DEGREES)
+    segments = shapely.multilinestrings([pair for pair, times in count.items() if times > 1])
+    return shapely.simplify(shapely.line_merge(segments), DEGREES)
 
 
 def countries(package: Path) -> geopandas.GeoDataFrame:
@@ -92,16 +92,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if package is None:
             subprocess.run(["npm", "pack", "--silent", "world-atlas@2.0.2"], cwd=folder, check=True)
-            with tarfile.open(next(Path(folder).glob("*.tgz"))) as packed:
-                packed.extractall(folder, filter="data")
+            with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
+                archive.extractall(folder, filter="data")
             package = Path(folder, "package")
         shapes = {"land": land(package), "borders": borders(package)}
-        named = countries(package)
+        country_table = countries(package)
     frame = geopandas.GeoDataFrame({"kind": [*shapes]}, geometry=[*shapes.values()], crs=4326)
     frame = frame.explode(ignore_index=True)
     frame.to_parquet(ASSET, compression="zstd", index=False)
-    named.to_parquet(COUNTRIES, compression="zstd", index=False)
-    for path, table in ((ASSET, frame), (COUNTRIES, named)):
+    country_table.to_parquet(COUNTRIES, compression="zstd", index=False)
+    for path, table in ((ASSET, frame), (COUNTRIES, country_table)):
         print(f"{path}: {len(table)} shapes, {path.stat().st_size / 1e3:.0f} kB")
 
 

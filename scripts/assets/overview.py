@@ -42,10 +42,10 @@ def draw_words(figure: Any) -> None:
     place: dict[str, Any] = {"transform": figure.transFigure}
     box = FancyBboxPatch((0.303, 0.3), 0.135, 0.4, boxstyle="round,pad=0.01", color=BLUE, **place)
     figure.add_artist(box)
-    white: dict[str, Any] = {"color": "white", "size": TEXT, "ha": "center", "va": "center"}
+    text_style: dict[str, Any] = {"color": "white", "size": TEXT, "ha": "center", "va": "center"}
     keys = "attends to keys and\nvalues of the examples,\nencoded once, kept"
-    figure.text(0.37, 0.57, keys, **white)
-    figure.text(0.37, 0.38, "and to the photo", **white)
+    figure.text(0.37, 0.57, keys, **text_style)
+    figure.text(0.37, 0.38, "and to the photo", **text_style)
     for ends in ARROWS:
         arrow = FancyArrowPatch(*ends, color=GREY, arrowstyle="-|>", mutation_scale=14, **place)
         figure.add_artist(arrow)

@@ -24,21 +24,21 @@ SIZE = 512  # pixels on the long side; smaller photos stay as they are
 
 def resources(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
     """Yield the files of a Qt resource collection: a tree of nodes of 22 bytes, names and data."""
-    packed = path.read_bytes()
-    tree, data, names = struct.unpack_from(">III", packed, 8)
+    buffer = path.read_bytes()
+    tree, data, names = struct.unpack_from(">III", buffer, 8)
 
     def walk(node: int, folder: PurePosixPath) -> Iterator[tuple[PurePosixPath, bytes]]:
-        name, flags, *where = struct.unpack_from(">IHII", packed, tree + 22 * node)
-        (letters,) = struct.unpack_from(">H", packed, names + name)
+        name, flags, *where = struct.unpack_from(">IHII", buffer, tree + 22 * node)
+        (letters,) = struct.unpack_from(">H", buffer, names + name)
         start = names + name + 6
-        here = folder / packed[start : start + 2 * letters].decode("utf-16-be") if node else folder
+        entry = folder / buffer[start : start + 2 * letters].decode("utf-16-be") if node else folder
         if flags & 2:  # a folder: how many children, and the first
             for child in range(where[1], where[1] + where[0]):
-                yield from walk(child, here)
+                yield from walk(child, entry)
         else:
-            (length,) = struct.unpack_from(">I", packed, data + where[1])
-            content = packed[data + where[1] + 4 :][:length]
-            yield here, zlib.decompress(content[4:]) if flags & 1 else content
+            (length,) = struct.unpack_from(">I", buffer, data + where[1])
+            content = buffer[data + where[1] + 4 :][:length]
+            yield entry, zlib.decompress(content[4:]) if flags & 1 else content
 
     return walk(0, PurePosixPath())
 

@@ -27,9 +27,11 @@ def main(options: Options) -> None:
 
     from icgeo.data import orbit
 
-    generator, wish = Generator().manual_seed(0), orbit.ViewOptions(size=192, min_land=0.3)
+    generator, view_options = Generator().manual_seed(0), orbit.ViewOptions(size=192, min_land=0.3)
     world, land = orbit.open_world("blue-marble"), orbit.land_mask()
-    views = orbit.random_views(world, BANK + 1, generator=generator, options=wish, land=land)
+    views = orbit.random_views(
+        world, BANK + 1, generator=generator, options=view_options, land=land
+    )
     options.output.mkdir(exist_ok=True)
     rows: list[tuple[str, float, float]] = []
     for image, place in orbit.views_to_examples(views.images, views.lat_lon.round(decimals=2)):

@@ -41,12 +41,14 @@ def main(options: Options) -> None:
     from icgeo.evaluation.episodes import HELD_OUT, group_episodes
 
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
-    native = icgeo.load(options.model, device=options.device).settings.attention
-    ways = [(native, scale) for scale in (1.0, *options.guidance)]
+    native_mode = icgeo.load(options.model, device=options.device).settings.attention
+    ways = [(native_mode, scale) for scale in (1.0, *options.guidance)]
     ways += [(mode, 1.0) for mode in options.attention]
-    ask = partial(icgeo.Geolocator, options.model, device=options.device, matching=options.matching)
+    make = partial(
+        icgeo.Geolocator, options.model, device=options.device, matching=options.matching
+    )
     locators = [
-        ask(attention=mode, example_guidance=w, prompt=UNKNOWN, name=f"{mode}, w = {w:g}")
+        make(attention=mode, example_guidance=w, prompt=UNKNOWN, name=f"{mode}, w = {w:g}")
         for mode, w in ways
     ]
     take = partial(group_episodes, queries=options.queries, seed=options.seed)

@@ -155,7 +155,7 @@ def build(preset: str, text_tokens: int, *, device: str, dtype: Any) -> Any:
     height, width, side = PIXELS[preset]
     name = type(pipeline).__name__
     kind = unread(text_tokens) if preset.startswith("qwen") else ARCHITECTURES[name].backbone
-    backbone = kind(pipeline, Prompts(lambda new: [text for _ in new]))
+    backbone = kind(pipeline, Prompts(lambda texts: [text for _ in texts]))
     settings = ARCHITECTURES[name].settings({"_class_name": name, "is_distilled": True})
     settings = replace(
         settings,
@@ -179,7 +179,7 @@ def make_pipeline(preset: str) -> Any:
     if preset.startswith("wan"):
         return make_wan(small=preset == "wan-small")
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
-    narrow: dict[str, Any] = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4}
+    vae_sizes: dict[str, Any] = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4}
     if preset == "kontext":
         transformer = diffusers.FluxTransformer2DModel.from_config(KONTEXT_12B)
         vae = diffusers.AutoencoderKL(
@@ -187,12 +187,12 @@ def make_pipeline(preset: str) -> Any:
             up_block_types=4 * ("UpDecoderBlock2D",),
             latent_channels=16,
             shift_factor=0.1,
-            **narrow,
+            **vae_sizes,
         )
         return diffusers.FluxKontextPipeline(scheduler, vae, None, None, None, None, transformer)
     sizes = KLEIN_4B | (SMALL if preset == "small" else {})
     transformer = diffusers.Flux2Transformer2DModel.from_config(sizes)
-    vae = diffusers.AutoencoderKLFlux2(layers_per_block=1, **narrow)
+    vae = diffusers.AutoencoderKLFlux2(layers_per_block=1, **vae_sizes)
     return diffusers.Flux2KleinPipeline(scheduler, vae, None, None, transformer, is_distilled=True)
 
 
@@ -233,12 +233,12 @@ def unread(words: int) -> Any:
     from icgeo.models.cost import TAG_TOKENS
 
     class Unread(QwenBackbone):
-        def read(self, pictures: Any, prefix: Any, told: str | None = None) -> Any:
+        def read(self, pictures: Any, prefix: Any, text: str | None = None) -> Any:
             shapes = [(1, x.shape[1] // PATCH, x.shape[2] // PATCH) for x in pictures]
             places: list[bool] = []
             for _, rows, columns in shapes:
                 places += TAG_TOKENS * [False] + rows * columns // 4 * [True]
-            places += (0 if told is None else words) * [False]
+            places += (0 if text is None else words) * [False]
             sizes, weight = self.transformer.config, self.transformer.img_in.weight
             tokens = sum(rows * columns for _, rows, columns in shapes)
             return Reading(
@@ -263,14 +263,17 @@ def compare(
     from icgeo.models.cost import plan_loaded
 
     model = model.choosing(samples=samples, steps=options.steps)
-    photos, drawn, queries = random_inputs(model, shots, options.queries)
-    few = queries[: options.stock_queries]
+    photos, maps, queries = random_inputs(model, shots, options.queries)
+    stock_queries = queries[: options.stock_queries]
     pipelines: dict[str, Any] = {"stock": type(model.backbone.pipeline)}
     if pipelines["stock"] is diffusers.Flux2KleinPipeline:
         pipelines["key-value"] = diffusers.Flux2KleinKVPipeline
-    ways = {"shared": (partial(share, model, photos, drawn, queries), len(queries))}
+    ways = {"shared": (partial(share, model, photos, maps, queries), len(queries))}
     for name, kind in pipelines.items():
-        ways[name] = (partial(call_stock, model, photos, drawn, few, kind=kind), len(few))
+        ways[name] = (
+            partial(call_stock, model, photos, maps, stock_queries, kind=kind),
+            len(stock_queries),
+        )
     with torch.inference_mode():
         file = folder / f"seconds-{shots}-{samples}.json" if folder else None
         times = partial(timed, warm_up=options.warm_up, clock=CLOCKS[options.clock], file=file)
@@ -278,16 +281,19 @@ def compare(
     plan: Any = plan_loaded(
         model, shots, batch_size=BATCH_SIZE, queries=len(queries), text_tokens=options.text_tokens
     )
-    shared = median(seconds["shared"])
+    shared_seconds = median(seconds["shared"])
     return {
         "shots": shots,
         "samples": samples,
         **{f"{name} s": median(each) for name, each in seconds.items()},
-        **{f"{n} spread": (max(some) - min(some)) / median(some) for n, some in seconds.items()},
-        **{f"times faster than {name}": median(seconds[name]) / shared for name in pipelines},
+        **{f"{n} spread": (max(runs) - min(runs)) / median(runs) for n, runs in seconds.items()},
+        **{
+            f"times faster than {name}": median(seconds[name]) / shared_seconds
+            for name in pipelines
+        },
         "by operations, than key-value": plan.stock_flop / plan.shared_flop,
         "by operations, than keeping nothing": plan.naive_flop / plan.shared_flop,
-        "FLOP/s": plan.shared_flop / shared,
+        "FLOP/s": plan.shared_flop / shared_seconds,
     }
 
 
@@ -304,12 +310,12 @@ def random_inputs(model: Any, shots: int, queries: int) -> tuple[Any, Any, Any]:
         sizes.append((queries, *grid, channels))
     else:
         sizes = [(shots, 3, side, side), (shots, 3, style.height, style.width)]
-        known = (2 * shape[0] + model.backbone.scale**2, *shape[1:]) if len(shape) == 4 else None
-        sizes.append((queries, *(known or (3, side, side))))
+        video = (2 * shape[0] + model.backbone.scale**2, *shape[1:]) if len(shape) == 4 else None
+        sizes.append((queries, *(video or (3, side, side))))
     return tuple(torch.randn(*size).to(weight) for size in sizes)  # type: ignore[return-value]
 
 
-def share(model: Any, photos: Any, drawn: Any, queries: Any) -> None:
+def share(model: Any, photos: Any, maps: Any, queries: Any) -> None:
     """Draw the maps of all queries with one context."""
     import torch
 
@@ -319,8 +325,8 @@ def share(model: Any, photos: Any, drawn: Any, queries: Any) -> None:
     shots, settings, layout = len(photos), model.settings, with_processors(model)
     tensors = {}
     if shots and not layout.is_one_picture:  # there all is in the encoded query
-        keep = layout.keep if layout.encodes_apart else layout.encode_pairs
-        tensors = keep(photos, drawn)
+        encode = layout.keep if layout.encodes_apart else layout.encode_pairs
+        tensors = encode(photos, maps)
     context = Context(shots, tensors, model.fingerprint)
     times = layout.times(shots, settings.steps)
     for batch in queries.split(BATCH_SIZE):
@@ -334,7 +340,7 @@ def with_processors(model: Any) -> Any:
     return type(model.layout)(model.backbone, model.settings, model.attention_backend)
 
 
-def call_stock(model: Any, photos: Any, drawn: Any, queries: Any, *, kind: Any) -> None:
+def call_stock(model: Any, photos: Any, maps: Any, queries: Any, *, kind: Any) -> None:
     """Call a pipeline of diffusers for the queries, one by one, on latents in place of images."""
     from icgeo.models.attention import uninstall
 
@@ -344,14 +350,14 @@ def call_stock(model: Any, photos: Any, drawn: Any, queries: Any, *, kind: Any) 
     pipeline.set_progress_bar_config(disable=True)
     prepare = {"references": as_references, "interleaved": as_pictures, "frames": as_frames}
     height, width = model.settings.style.height, model.settings.style.width
-    given = {"height": height, "width": width, "output_type": "latent"}
-    given["num_inference_steps"] = model.settings.steps
+    options = {"height": height, "width": width, "output_type": "latent"}
+    options["num_inference_steps"] = model.settings.steps
     for query in queries:
-        inputs = prepare[model.settings.layout](pipeline, model, photos, drawn, query)
-        pipeline(**given, **inputs)
+        inputs = prepare[model.settings.layout](pipeline, model, photos, maps, query)
+        pipeline(**options, **inputs)
 
 
-def as_references(pipeline: Any, model: Any, photos: Any, drawn: Any, query: Any) -> dict[str, Any]:
+def as_references(pipeline: Any, model: Any, photos: Any, maps: Any, query: Any) -> dict[str, Any]:
     """Give a pipeline of FLUX the tokens of all images."""
     import torch
     from PIL import Image
@@ -360,7 +366,7 @@ def as_references(pipeline: Any, model: Any, photos: Any, drawn: Any, query: Any
     grid, in_map = query.shape[:2], layout.ids([layout.grid(0)], first=0)
     ids = layout.ids([*shots * [grid, layout.grid(0)], grid], first=1)
     text = layout.text(EARTH, shots)
-    pairs = torch.cat((photos.flatten(1, 2), drawn), dim=1).flatten(0, 1)
+    pairs = torch.cat((photos.flatten(1, 2), maps), dim=1).flatten(0, 1)
     tokens = torch.cat((pairs, query.flatten(0, 1)))[None]
 
     def references(*_: Any, batch_size: int, **__: Any) -> tuple[Any, Any]:
@@ -383,14 +389,14 @@ def as_references(pipeline: Any, model: Any, photos: Any, drawn: Any, query: Any
     return inputs
 
 
-def as_pictures(pipeline: Any, model: Any, photos: Any, drawn: Any, query: Any) -> dict[str, Any]:
+def as_pictures(pipeline: Any, model: Any, photos: Any, maps: Any, query: Any) -> dict[str, Any]:
     """Give a pipeline of Qwen-Image the latents of pictures, and states of what it would read."""
     import torch
     from PIL import Image
 
     from icgeo.models.backbones.qwen import Prefix
 
-    pairs = zip(photos, drawn, strict=True)
+    pairs = zip(photos, maps, strict=True)
     images = [*(image for pair in pairs for image in pair), query]
     reading = model.backbone.read(images, Prefix(), EARTH)
     count, style = model.settings.samples, model.settings.style
@@ -414,17 +420,17 @@ def as_pictures(pipeline: Any, model: Any, photos: Any, drawn: Any, query: Any) 
     }
 
 
-def as_frames(pipeline: Any, model: Any, photos: Any, drawn: Any, query: Any) -> dict[str, Any]:
+def as_frames(pipeline: Any, model: Any, photos: Any, maps: Any, query: Any) -> dict[str, Any]:
     """Give a pipeline of Wan VACE the latents of known frames and the mask of the last."""
     import torch
 
     shots, samples = len(photos), model.settings.samples
     text = model.layout.text(EARTH, shots)["encoder_hidden_states"].to(query)
     count = 2 * model.layout.latent_shape(shots)[0]
-    known = query[None].repeat(samples, 1, 1, 1, 1)
+    latents = query[None].repeat(samples, 1, 1, 1, 1)
     pipeline.preprocess_conditions = lambda *_: (None, None, [[]])
-    pipeline.prepare_video_latents = lambda *_: known[:, :count]
-    pipeline.prepare_masks = lambda *_: known[:, count:]
+    pipeline.prepare_video_latents = lambda *_: latents[:, :count]
+    pipeline.prepare_masks = lambda *_: latents[:, count:]
     frames = 4 * (2 * shots + 1) + 1
     return {
         "prompt_embeds": text.repeat(samples, 1, 1),
@@ -474,9 +480,9 @@ def reading_rate(height: int, width: int, *, count: int = 64, device: str = "cpu
 
     style = icgeo.maps.MapStyle(height=height, width=width)
     lat_lon = torch.rand(count, 2) * torch.tensor([160.0, 360.0]) - torch.tensor([80.0, 180.0])
-    drawn = icgeo.maps.draw(lat_lon, style).float().to(device)
-    noisy = drawn + 0.02 * torch.randn_like(drawn)
-    seconds = timed({"read": (lambda: icgeo.maps.read(noisy, style), count)}, repeats=3)
+    maps = icgeo.maps.draw(lat_lon, style).float().to(device)
+    noisy_maps = maps + 0.02 * torch.randn_like(maps)
+    seconds = timed({"read": (lambda: icgeo.maps.read(noisy_maps, style), count)}, repeats=3)
     return 1 / median(seconds["read"])
 
 
@@ -491,11 +497,11 @@ def memory_growth(model: Any, *, queries: int = 500) -> float:
     context = model.encode_context(zeros, torch.zeros(4, 2))
     for _ in range(0, queries, 20):
         photos = torch.randint(256, (20, 3, side, side), dtype=torch.uint8)
-        drawn = model.draw_maps(context, photos, prompt=EARTH, steps=1)
-        icgeo.maps.read(drawn[:, 0].float().cpu(), model.settings.style)
-        on_gpu = drawn.device.type == "cuda"
-        held = torch.cuda.memory_allocated(drawn.device) if on_gpu else process.memory_info().rss
-        sizes.append(held)
+        maps = model.draw_maps(context, photos, prompt=EARTH, steps=1)
+        icgeo.maps.read(maps[:, 0].float().cpu(), model.settings.style)
+        on_gpu = maps.device.type == "cuda"
+        size = torch.cuda.memory_allocated(maps.device) if on_gpu else process.memory_info().rss
+        sizes.append(size)
     return sizes[-1] / sizes[len(sizes) // 5]
 
 

@@ -60,8 +60,8 @@ def main(options: Options) -> None:
         ways = {"shared": None, "stock, one a pass": 1, f"stock, {views} a pass": views}
         steps = {way: (partial(step, at_once=count), views) for way, count in ways.items()}
         seconds = timed(steps, repeats=options.repeats)
-        shared, *stock = (median(each) for each in seconds.values())
-        ratio = min(stock) / shared
+        shared_seconds, *stock_seconds = (median(each) for each in seconds.values())
+        ratio = min(stock_seconds) / shared_seconds
         rates = {way: round(1 / median(each), 2) for way, each in seconds.items()}
         rows.append({"views": views, "targets a second": rates, "ratio": ratio})
         print(f"{views} pairs: {rates} targets a second, {ratio:.2f} times the better stock loop")
@@ -135,12 +135,12 @@ def stock_loss(run: Any, sample: Any, rows: Any) -> Any:
     noise = sample.noise(*maps.shape).to(maps)
     t = sampling.shifted(sample.t[0], layout.shift(shots, model.settings.steps))
     numbers = torch.arange(shots + 1)
-    others = torch.stack([numbers[numbers != row] for row in rows])
+    indices = torch.stack([numbers[numbers != row] for row in rows])
     grid, photos = photos.shape[1:3], photos.flatten(1, 2)
-    pairs = rearrange(torch.cat((photos, maps), dim=1)[others], "n k t c -> n (k t) c")
-    shown = torch.cat((pairs, photos[rows]), dim=1)
+    pairs = rearrange(torch.cat((photos, maps), dim=1)[indices], "n k t c -> n (k t) c")
+    references = torch.cat((pairs, photos[rows]), dim=1)
     images = [layout.grid(0), *shots * [grid, layout.grid(0)], grid]
-    predict = in_one_sequence(model.backbone, shown, layout.ids(images, first=0))
+    predict = in_one_sequence(model.backbone, references, layout.ids(images, first=0))
     noisy = mix(maps, noise, t)[rows]
     velocity = predict(noisy[:, None], t.item(), layout.text(EARTH, shots))[:, 0]
     return flow_error(velocity, noise[rows], maps[rows])

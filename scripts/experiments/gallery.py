@@ -33,25 +33,25 @@ def main(options: Options) -> None:
 
     torch.set_num_threads(1)
     gallery = Gallery(LocationEncoder.pretrained(), gallery_places())
-    plain = copy.copy(gallery)
-    plain.quick = False
+    float32_gallery = copy.copy(gallery)
+    float32_gallery.quick = False
     generator = torch.Generator().manual_seed(0)
     rows = torch.randint(len(gallery.embeddings), (options.photos,), generator=generator)
     noise = torch.randn(options.photos, 512, generator=generator)
     photos = gallery.embeddings[rows] + options.near * noise
     rates: dict[str, list[float]] = {"as it is": [], "float32": []}
     for _ in range(options.rounds):
-        for name, one in (("as it is", gallery), ("float32", plain)):
+        for name, one in (("as it is", gallery), ("float32", float32_gallery)):
             start = time.process_time()
-            found = one.top(photos)
+            result = one.top(photos)
             rates[name].append(options.photos / (time.process_time() - start))
             if name == "as it is":
-                first = found
+                first = result
     for name, each in rates.items():
         print(f"{name}: {statistics.median(each):.0f} photos a second, {min(each):.0f} at least")
-    same = (first[1] == found[1]).all(-1).float().mean().item()
-    off = (first[0] - found[0]).abs().max().item()
-    print(f"same places {same:.2%}, cosines within {off:.1e}")
+    same_share = (first[1] == result[1]).all(-1).float().mean().item()
+    difference = (first[0] - result[0]).abs().max().item()
+    print(f"same places {same_share:.2%}, cosines within {difference:.1e}")
 
 
 if __name__ == "__main__":

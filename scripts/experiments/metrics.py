@@ -45,7 +45,7 @@ def main(options: Options) -> None:
         print(scores.summary())
 
 
-def report(count: int, what: str, start: tuple[float, float]) -> None:
+def report(count: int, unit: str, start: tuple[float, float]) -> None:
     """Print the time since `start`, as it passed and of the processor, and the memory (of Linux).
 
     The peak is the process's own: getrusage's goes on from that of whoever started it.
@@ -53,7 +53,7 @@ def report(count: int, what: str, start: tuple[float, float]) -> None:
     wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
     status = Path("/proc/self/status").read_text()
     peak = 1024 * int(status.partition("VmHWM:")[2].split()[0]) / 1e6
-    print(f"{count} {what}: {wall:.1f} s, of CPU {cpu:.1f} s, peak {peak:.0f} MB", flush=True)
+    print(f"{count} {unit}: {wall:.1f} s, of CPU {cpu:.1f} s, peak {peak:.0f} MB", flush=True)
 
 
 def score_points(count: int, generator: Any) -> dict[str, Any]:
@@ -70,28 +70,30 @@ def score_points(count: int, generator: Any) -> dict[str, Any]:
         centres = cities[torch.randint(len(cities), (number,), generator=generator)]
         return sample_von_mises_fisher(centres, 1e5, generator=generator)
 
-    true = around_cities(count)
+    true_xyz = around_cities(count)
     kappa = 10 ** (5 * torch.rand(count, generator=generator, dtype=torch.float64))
-    guess = sample_von_mises_fisher(true, kappa, generator=generator)
-    predicted, truth, photos = map(to_lat_lon, (guess, true, around_cities(100_000)))
-    km = metrics.distances(predicted, truth)
-    guessed, labels = (gazetteer.locate(places) for places in (predicted, truth))
+    guess = sample_von_mises_fisher(true_xyz, kappa, generator=generator)
+    predictions, truth, photos = map(to_lat_lon, (guess, true_xyz, around_cities(100_000)))
+    km = metrics.distances(predictions, truth)
+    predicted_labels, labels = (gazetteer.locate(places) for places in (predictions, truth))
     columns = {"mean km": km, "GeoScore": metrics.geoscore(km)}
-    columns |= {f"within {near:g} km": (km < near).double() for near in metrics.THRESHOLDS_KM}
-    scored = {}
+    columns |= {f"within {limit:g} km": (km < limit).double() for limit in metrics.THRESHOLDS_KM}
+    label_counts = {}
     for level in locations.PLACE_LEVELS:
-        hits = torch.from_numpy(locations.hits(guessed[level], labels[level]))
-        scored[level] = int((~hits.isnan()).sum())
-        if scored[level]:
+        hits = torch.from_numpy(locations.hits(predicted_labels[level], labels[level]))
+        label_counts[level] = int((~hits.isnan()).sum())
+        if label_counts[level]:
             columns[level] = hits[~hits.isnan()]
     interval = partial(intervals.bootstrap_interval, generator=generator)
     counts = metrics.training_counts(truth, photos)
     return {
         "summary": metrics.summarise(km),
-        "accuracies": {near: metrics.accuracy_within(km, near) for near in metrics.THRESHOLDS_KM},
+        "accuracies": {
+            limit: metrics.accuracy_within(km, limit) for limit in metrics.THRESHOLDS_KM
+        },
         "median km": interval(km, statistic=intervals.weighted_median),
         **{name: interval(values) for name, values in columns.items()},
-        "labels": scored,
+        "labels": label_counts,
         "continents": metrics.errors_by_group(km, labels["continent"]),
         "training density": metrics.errors_by_training_density(km, counts),
     }

@@ -41,8 +41,8 @@ def views(count: int) -> Iterator[Any]:
     from icgeo.evaluation import world_episode
 
     for number in range(-(-count // PHOTOS)):
-        here = min(PHOTOS, count - number * PHOTOS)
-        yield from world_episode("blue-marble", number, queries=here, shots=0).queries
+        size = min(PHOTOS, count - number * PHOTOS)
+        yield from world_episode("blue-marble", number, queries=size, shots=0).queries
 
 
 def fill(options: Options, folder: Path) -> None:
@@ -52,9 +52,9 @@ def fill(options: Options, folder: Path) -> None:
 
     model = icgeo.load("tiny")
     tokens = model.layout.latent_shape(0)[0]
-    shown = views(-(-options.rows // tokens))
-    told: Any = {"pool": "none", "blocks": (options.block,), "shard_size": PHOTOS}
-    activations(model, shown, folder=folder, prompt="earth", **told)
+    photos = views(-(-options.rows // tokens))
+    settings: Any = {"pool": "none", "blocks": (options.block,), "shard_size": PHOTOS}
+    activations(model, photos, folder=folder, prompt="earth", **settings)
 
 
 def train(options: Options, folder: Path) -> dict[str, float]:
@@ -67,26 +67,28 @@ def train(options: Options, folder: Path) -> dict[str, float]:
         return (part.flatten(0, 1) for part in store.batches(options.block, size=8))
 
     network = sparse.train(stream, features=options.features, top_k=8, passes=1)
-    found = sparse.judge(network, stream)
-    return {"rows": found.rows, "fvu": found.fvu, "dead": found.dead}
+    quality = sparse.judge(network, stream)
+    return {"rows": quality.rows, "fvu": quality.fvu, "dead": quality.dead}
 
 
 def run_stage(options: Options, stage: str, *, rows: int, kill_after: int = 0) -> dict[str, Any]:
     """Run a stage in a process; kill it when so many shards are there."""
-    told = ["--stage", stage, "--rows", str(rows), "--block", str(options.block)]
-    told += ["--features", str(options.features), "--name", options.name]
-    process = subprocess.Popen([sys.executable, __file__, *told], stdout=subprocess.PIPE, text=True)
+    flags = ["--stage", stage, "--rows", str(rows), "--block", str(options.block)]
+    flags += ["--features", str(options.features), "--name", options.name]
+    process = subprocess.Popen(
+        [sys.executable, __file__, *flags], stdout=subprocess.PIPE, text=True
+    )
     shards = Path("runs", options.name, stage)
     while kill_after and process.poll() is None:
         if len(list(shards.glob("*.safetensors"))) >= kill_after:
             process.send_signal(signal.SIGKILL)
         time.sleep(0.05)
-    said = process.communicate()[0]
+    output = process.communicate()[0]
     if kill_after and process.returncode == -signal.SIGKILL:
         return {"killed": True}
     if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, process.args, said)
-    return json.loads(said.splitlines()[-1])
+        raise subprocess.CalledProcessError(process.returncode, process.args, output)
+    return json.loads(output.splitlines()[-1])
 
 
 def equal_tensors(one: Path, other: Path) -> bool:
@@ -106,31 +108,31 @@ def main(options: Options) -> None:
     if options.stage:
         start = time.perf_counter()
         is_training = options.stage == "train"
-        told: dict[str, Any] = train(options, folder / "whole") if is_training else {}
+        figures: dict[str, Any] = train(options, folder / "whole") if is_training else {}
         if not is_training:
             fill(options, folder / options.stage)
-        told |= {"seconds": time.perf_counter() - start, "processor": time.process_time()}
+        figures |= {"seconds": time.perf_counter() - start, "processor": time.process_time()}
         # the process's own: getrusage's goes on from that of whoever started it
         status = Path("/proc/self/status").read_text()
         peak_kib = int(status.partition("VmHWM:")[2].split()[0])
-        print(json.dumps({**told, "most_memory_gb": peak_kib / 2**20}))
+        print(json.dumps({**figures, "most_memory_gb": peak_kib / 2**20}))
         return
     config.save_run(folder, options)
     rows = options.rows
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
 
     def keep(name: str, values: dict[str, Any]) -> None:
-        found[name] = values
+        results[name] = values
         print(f"{name}: {values}", flush=True)
-        (folder / "found.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        (folder / "found.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
     keep("whole", run_stage(options, "whole", rows=rows))
     shards = sorted((folder / "whole").glob("*.safetensors"))
     keep("killed", run_stage(options, "killed", rows=rows, kill_after=len(shards) // 2))
-    resumed = run_stage(options, "killed", rows=rows)
-    others = [folder / "killed" / path.name for path in shards]
-    same = sum(equal_tensors(*pair) for pair in zip(shards, others, strict=True))
-    keep("resumed", {**resumed, "shards of the same numbers": f"{same} of {len(shards)}"})
+    result = run_stage(options, "killed", rows=rows)
+    copies = [folder / "killed" / path.name for path in shards]
+    same_count = sum(equal_tensors(*pair) for pair in zip(shards, copies, strict=True))
+    keep("resumed", {**result, "shards of the same numbers": f"{same_count} of {len(shards)}"})
     keep("a tenth", run_stage(options, "tenth", rows=rows // 10))
     keep("one pass of training", run_stage(options, "train", rows=rows))
 

@@ -59,9 +59,9 @@ def main(options: Options) -> None:
                 generator=torch.Generator().manual_seed(seed),
                 options=ViewOptions(size=256),
             )
-            located = views_to_examples(views.images, views.lat_lon)
-            examples = [icgeo.Example(image, *at) for image, at in located[: options.examples]]
-            queries = [image for image, _ in located[options.examples :]]
+            pairs = views_to_examples(views.images, views.lat_lon)
+            examples = [icgeo.Example(image, *place) for image, place in pairs[: options.examples]]
+            queries = [image for image, _ in pairs[options.examples :]]
             truth = views.lat_lon[options.examples :]
             for name, way in (("retrieval", first), ("re-ranked", locator)):
                 best, counts = way.matched(queries, examples)

@@ -33,24 +33,24 @@ def main(options: Options) -> None:
     photos = as_examples(options.photos, allow_outside=options.allow_outside)
     places = torch.tensor([[photo.lat, photo.lon] for photo in photos])
     errors = icgeo.sphere.distance_km(places[:, None], places)
-    others = ~torch.eye(len(photos), dtype=torch.bool)
+    is_other = ~torch.eye(len(photos), dtype=torch.bool)
     images = [photo.image for photo in photos]
     vectors = {name: icgeo.features.open(name).encode(images) for name in options.features}
     print(f"{len(photos)} photos, each located at another\n")
-    for apart in options.apart_km:
-        allowed, lines = others & (errors >= apart), []
-        ways = {"any, by chance": allowed}
+    for gap_km in options.apart_km:
+        mask, lines = is_other & (errors >= gap_km), []
+        ways = {"any, by chance": mask}
         for name, vector in vectors.items():
-            alike = (vector @ vector.T).masked_fill(~allowed, -torch.inf).argmax(dim=1)
-            ways[name] = torch.nn.functional.one_hot(alike, len(photos)).bool()
+            best = (vector @ vector.T).masked_fill(~mask, -torch.inf).argmax(dim=1)
+            ways[name] = torch.nn.functional.one_hot(best, len(photos)).bool()
         for name, answers in ways.items():
             km, clusters = errors[answers], answers.nonzero()[:, 0].numpy()
             generator = torch.Generator().manual_seed(0)
             score = bootstrap_interval(geoscore(km), clusters=clusters, generator=generator)
             interval = f"{score.estimate:.0f} ({score.low:.0f} to {score.high:.0f})"
-            near = accuracy_within(km, 2500)
-            lines.append((name, f"{median_error(km):.0f}", f"{near:.0%}", interval))
-        header = [f"at least {apart:g} km off", "median km", "within 2500 km", "GeoScore, 95 %"]
+            share = accuracy_within(km, 2500)
+            lines.append((name, f"{median_error(km):.0f}", f"{share:.0%}", interval))
+        header = [f"at least {gap_km:g} km off", "median km", "within 2500 km", "GeoScore, 95 %"]
         print(icgeo.evaluation.to_markdown(DataFrame(lines, columns=header)), end="\n\n")
 
 

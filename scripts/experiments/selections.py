@@ -72,8 +72,8 @@ def main(options: Options) -> None:
         views: dict[str, Any] = {"queries": options.bank_queries, "sizes": options.banks}
         episode, banks = world_with_banks(*world, **views, seed=options.seed)
         for (places, size), bank in banks.items():
-            same = replace(episode, examples=bank)
-            runs = [(way, same) for way in ways(locator, bank, features)]
+            bank_episode = replace(episode, examples=bank)
+            runs = [(way, bank_episode) for way in ways(locator, bank, features)]
             part = folder / "banks" / f"{places}-{size}"
             rows = name_groups(evaluate(runs, folder=part, shots=(16,), baselines=False))
             tables[part] = rows.assign(shots=size, world=rows.world + f", {places}")
@@ -120,25 +120,25 @@ def world_with_banks(
     from icgeo.sphere import fibonacci_grid, to_lat_lon
 
     name = f"{world}-banks-{seed}-{number}"
-    seeded = partial(seeded_generator, name)
-    picture = world_picture(world, seeded("world"))
-    views = world_views(world, picture, queries, seeded("queries"))
-    numbered = [Query(f"{name}/{index}", *view) for index, view in enumerate(views)]
-    take = partial(world_views, world, picture, VIEWS_AT_ONCE, seeded("drawn"))
-    drawn: list[icgeo.Example] = []
-    while len(drawn) < max(sizes):
-        drawn += [icgeo.Example(image, *place) for image, place in take()]
+    make_generator = partial(seeded_generator, name)
+    picture = world_picture(world, make_generator("world"))
+    views = world_views(world, picture, queries, make_generator("queries"))
+    query_list = [Query(f"{name}/{index}", *view) for index, view in enumerate(views)]
+    take = partial(world_views, world, picture, VIEWS_AT_ONCE, make_generator("drawn"))
+    examples: list[icgeo.Example] = []
+    while len(examples) < max(sizes):
+        examples += [icgeo.Example(image, *place) for image, place in take()]
     camera = EARTH_VIEWS if world == EARTH else None
     banks = {}
     for size in sizes:
-        grid, generator = [], seeded("grid")
+        grid, generator = [], make_generator("grid")
         for xyz in fibonacci_grid(size).split(VIEWS_AT_ONCE):
             centre = xyz[None].float()
             images, _ = take_views(picture[None], centre, generator=generator, options=camera)
             grid += views_to_examples(to_uint8(images[0]), to_lat_lon(xyz))
-        banks["drawn", size] = drawn[:size]
+        banks["drawn", size] = examples[:size]
         banks["grid", size] = [icgeo.Example(image, *place) for image, place in grid]
-    return icgeo.evaluation.Episode(name, world, (), numbered), banks
+    return icgeo.evaluation.Episode(name, world, (), query_list), banks
 
 
 def tell(rows: Any, folder: Path, name: str, *, label: str = "shots") -> None:

@@ -61,23 +61,26 @@ def score_clips(rows: Any) -> Any:
     from icgeo.evaluation.scores import GUESS_KM, format_differences
     from icgeo.evaluation.sequences import SMOOTHED, WHOLE
 
-    answered = rows.distance_km.notna()
-    rows = rows.assign(distance_km=rows.distance_km.fillna(GUESS_KM), answered=answered)
+    is_located = rows.distance_km.notna()
+    rows = rows.assign(distance_km=rows.distance_km.fillna(GUESS_KM), answered=is_located)
     lines = []
     for (world, shots), part in rows.groupby(["world", "shots"], sort=False):
-        alone = next(name for name in part.locator if name not in (SMOOTHED, WHOLE))
+        frame_locator = next(name for name in part.locator if name not in (SMOOTHED, WHOLE))
         values = ["shots", "distance_km", "nll"]
         clips = part.groupby(["locator", "episode"], sort=False)[values].mean().reset_index()
         clips = clips.assign(id=WHOLE)
-        beyond = compare(clips, alone, metrics=("mean_km", "nll"), resamples=10_000)
-        for name in (alone, SMOOTHED, WHOLE):
-            frames, this = part[part.locator == name], beyond[beyond.locator == name]
+        differences = compare(clips, frame_locator, metrics=("mean_km", "nll"), resamples=10_000)
+        for name in (frame_locator, SMOOTHED, WHOLE):
+            frames, difference = (
+                part[part.locator == name],
+                differences[differences.locator == name],
+            )
             km, nll = METRICS["mean_km"](frames), METRICS["nll"](frames)
             scores = [f"{frames.answered.mean():.0%}", f"{km:.0f}", f"{nll:.2f}"]
             forms = {"mean_km": ".0f", "nll": ".2f"}
-            above = [format_differences(this, *form)[0] for form in forms.items()]
-            label, above = ("frames alone", ["", ""]) if name == alone else (name, above)
-            lines.append((world, shots, frames.episode.nunique(), label, *scores, *above))
+            cells = [format_differences(difference, *form)[0] for form in forms.items()]
+            label, cells = ("frames alone", ["", ""]) if name == frame_locator else (name, cells)
+            lines.append((world, shots, frames.episode.nunique(), label, *scores, *cells))
     header = ["world", "shots", "clips", "what", "located", "mean km", "NLL"]
     return DataFrame(lines, columns=[*header, "km beyond alone", "NLL"])
 

@@ -48,8 +48,8 @@ def main(options: Options) -> None:
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device",))
     halves = {}
     for name in ("encoder", "decoder"):
-        stored = load_file(options.autoencoder / f"{name}.safetensors", device=options.device)
-        halves[name] = {layer: weight.float() for layer, weight in stored.items()}
+        tensors = load_file(options.autoencoder / f"{name}.safetensors", device=options.device)
+        halves[name] = {layer: weight.float() for layer, weight in tensors.items()}
     generator = torch.Generator().manual_seed(options.seed)
     xyz = icgeo.sphere.sample_uniform(options.locations, generator=generator)
     truths = icgeo.sphere.to_lat_lon(xyz.double())
@@ -59,13 +59,15 @@ def main(options: Options) -> None:
     if not lines:
         lines = [f"| style | {' | '.join(conditions)} |", "|---" + "|---:" * len(conditions) + "|"]
     for style in styles()[len(lines) - 2 :]:
-        drawn = icgeo.maps.draw(truths, style).float()
+        drawings = icgeo.maps.draw(truths, style).float()
         with torch.inference_mode():
-            pictures = drawn.to(options.device).split(1)
+            pictures = drawings.to(options.device).split(1)
             latents = torch.cat([apply_half(halves["encoder"], x, decodes=False) for x in pictures])
-            own = torch.Generator().manual_seed(options.seed)
-            noise = torch.randn(latents.shape, generator=own).to(latents) * latents.std()
-            decoded = [
+            noise_generator = torch.Generator().manual_seed(options.seed)
+            noise = (
+                torch.randn(latents.shape, generator=noise_generator).to(latents) * latents.std()
+            )
+            reconstructions = [
                 torch.cat(
                     [
                         apply_half(halves["decoder"], x, decodes=True)
@@ -74,7 +76,7 @@ def main(options: Options) -> None:
                 ).cpu()
                 for share in options.noise
             ]
-        cells = [cell_of(maps, style, truths) for maps in (drawn, *decoded)]
+        cells = [cell_of(maps, style, truths) for maps in (drawings, *reconstructions)]
         lines.append(f"| {words(style)} | " + " | ".join(cells) + " |")
         print(lines[-1], flush=True)
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -159,9 +161,9 @@ def apply_block(weights: Mapping[str, "Tensor"], x: "Tensor") -> "Tensor":
     from torch.nn import functional
 
     if "pool.0.weight" in weights:
-        wide = functional.conv2d(x, weights["pool.0.weight"])
-        wide = functional.group_norm(wide, 4, weights["pool.1.weight"], weights["pool.1.bias"])
-        x = x + functional.conv2d(wide.relu(), weights["pool.3.weight"])
+        hidden = functional.conv2d(x, weights["pool.0.weight"])
+        hidden = functional.group_norm(hidden, 4, weights["pool.1.weight"], weights["pool.1.bias"])
+        x = x + functional.conv2d(hidden.relu(), weights["pool.3.weight"])
     out = x
     for number in (0, 2, 4):
         kernel = (weights[f"conv.{number}.weight"], weights[f"conv.{number}.bias"])

@@ -42,8 +42,8 @@ def main(options: Options) -> None:
     model = icgeo.load("tiny")
 
     def locator(name: str, **settings: Any) -> icgeo.Geolocator:
-        changed = replace(model, settings=replace(model.settings, **settings))
-        return icgeo.Geolocator(changed, prompt=EARTH, name=name)
+        variant = replace(model, settings=replace(model.settings, **settings))
+        return icgeo.Geolocator(variant, prompt=EARTH, name=name)
 
     sizes: dict[str, Any] = {"queries": options.queries, "shots": options.bank}
     views = episodes.world_episode(episodes.EARTH, **sizes, seed=options.seed)
@@ -51,8 +51,8 @@ def main(options: Options) -> None:
     by_power = [
         locator(f"power {power}", calibration={EARTH: {"0": 1 / power}}) for power in options.powers
     ]
-    asked = [(way, views) for way in by_power]
-    rows = [evaluate(asked, folder=folder, shots=(0,), baselines=False)]
+    power_runs = [(way, views) for way in by_power]
+    rows = [evaluate(power_runs, folder=folder, shots=(0,), baselines=False)]
     by_weight = [
         locator(f"weight {weight}", evidence_weight={EARTH: weight}) for weight in options.weights
     ]

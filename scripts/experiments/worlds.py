@@ -53,32 +53,32 @@ def main(options: Options) -> None:
 
     folder = config.save_run(Path("runs") / options.name, options, may_differ=("device", "half"))
     model = icgeo.load(**fields_of(ModelOptions, options))
-    ask = partial(icgeo.Geolocator, model, prompt=UNKNOWN)
+    make = partial(icgeo.Geolocator, model, prompt=UNKNOWN)
     take = partial(episodes.group_episodes, queries=options.queries, seed=options.seed)
     sizes = (options.held_out, options.unseen, options.seen, options.turned)
     counts = dict(zip(episodes.WORLD_GROUPS, sizes, strict=True))
     worlds = [episode for group, count in counts.items() for episode in take(group, count)]
-    less = ablations(model, options.half)
-    rows = locate_each_way(worlds, ask, less, folder, shots=options.shots)
+    variants = ablations(model, options.half)
+    rows = locate_each_way(worlds, make, variants, folder, shots=options.shots)
     groups = episodes.name_groups(rows)
     banks = [
         episode
         for group in (episodes.HELD_OUT, episodes.UNSEEN)
         for episode in take(group, min(options.near, counts[group]), shots=options.bank)
     ]
-    near = episodes.name_groups(locate_nearest(banks, ask, folder / "near"))
-    near = near.assign(world=near.world + f", most alike of {options.bank}")
+    near_rows = episodes.name_groups(locate_nearest(banks, make, folder / "near"))
+    near_rows = near_rows.assign(world=near_rows.world + f", most alike of {options.bank}")
 
     views: dict[str, Any] = {"queries": options.by_heart, "shots": 0, "seed": options.seed}
     earth = episodes.world_episode(episodes.EARTH, **views)
-    memorised = evaluate([(ask(prompt=earth.prompt), earth)], folder=folder / "by-heart")
+    earth_rows = evaluate([(make(prompt=earth.prompt), earth)], folder=folder / "by-heart")
 
-    settings = (ask(steps=1, samples=1, name="1 step"), ask(steps=4, samples=8, name="4 x 8"))
+    settings = (make(steps=1, samples=1, name="1 step"), make(steps=4, samples=8, name="4 x 8"))
     runs = [(locator, episode) for locator in settings for episode in worlds[: options.settings]]
     by_settings = evaluate(runs, folder=folder / "settings", shots=(16,), baselines=False)
     by_settings = by_settings.assign(world=f"{episodes.HELD_OUT}, " + by_settings.locator)
 
-    rows = concat([groups, near, memorised, by_settings], ignore_index=True)
+    rows = concat([groups, near_rows, earth_rows, by_settings], ignore_index=True)
     values = {
         "share_of_queries_that_overlap": overlaps(worlds),
         "codec_and_ink_median_km": codec_and_heatmap_km(model),
@@ -94,25 +94,25 @@ def ablations(model: Any, half: Path | None) -> list[Any]:
     """Return locators that lack a part of the model, or half of its training."""
     from icgeo.baselines import AlikeParts
 
-    ask = partial(icgeo.Geolocator, prompt=UNKNOWN)
-    less = [ask(icgeo.load(half), name="half the training")] if half else []
+    make = partial(icgeo.Geolocator, prompt=UNKNOWN)
+    variants = [make(icgeo.load(half), name="half the training")] if half else []
     if not model.matcher:
-        return less
-    blind = replace(model, backbone=copy.deepcopy(model.backbone))
-    blind.backbone.codec.describe.weight.zero_()  # of whole photos; what each token sees stays
+        return variants
+    bare_model = replace(model, backbone=copy.deepcopy(model.backbone))
+    bare_model.backbone.codec.describe.weight.zero_()  # of whole photos; what each token sees stays
     return [
         AlikeParts.of(model),
-        ask(model, matching=False, name="drawn map alone"),
-        ask(blind, name="no pooled descriptor"),
-        ask(blind, matching=False, name="drawn map alone, no pooled descriptor"),
-        *less,
+        make(model, matching=False, name="drawn map alone"),
+        make(bare_model, name="no pooled descriptor"),
+        make(bare_model, matching=False, name="drawn map alone, no pooled descriptor"),
+        *variants,
     ]
 
 
 def locate_each_way(
     episodes: Sequence[Any],
-    ask: Callable[..., Any],
-    less: Sequence[Any],
+    make: Callable[..., Any],
+    variants: Sequence[Any],
     folder: Path,
     *,
     shots: Sequence[int],
@@ -120,22 +120,22 @@ def locate_each_way(
     """Locate by the model, by less of it, and by what could be done without; print differences."""
     from icgeo.baselines import AlikeParts, Retrieval
 
-    ways = [ask(), *less]
+    ways = [make(), *variants]
     if ways[0].loaded.matcher:
         retrieval = Retrieval(icgeo.features.open("tiny"))
-        ways += [ask(prompt=None, name="not told"), AlikeParts(), retrieval]
+        ways += [make(prompt=None, name="not told"), AlikeParts(), retrieval]
     runs = [(way, episode) for way in ways for episode in episodes]
     rows = icgeo.evaluation.evaluate(runs, folder=folder, shots=shots)
     print_differences(rows, [way.name for way in ways])
     return rows
 
 
-def locate_nearest(episodes: Sequence[Any], ask: Callable[..., Any], folder: Path) -> Any:
+def locate_nearest(episodes: Sequence[Any], make: Callable[..., Any], folder: Path) -> Any:
     """Show each query the most alike of its bank; print how the ways differ, return the rows."""
     from icgeo.baselines import AlikeParts
     from icgeo.evaluation import choose_examples, evaluate
 
-    ways = [ask(), AlikeParts()]
+    ways = [make(), AlikeParts()]
     if (model := ways[0].loaded).matcher:
         ways.append(AlikeParts.of(model))
     runs = [(way, episode) for way in ways for episode in episodes]
@@ -175,8 +175,8 @@ def overlaps(episodes: Sequence[Any]) -> dict[str, dict[int, float]]:
         most.append(queries.overlap(examples).cummax(1).values)
     share = torch.cat(most)
     return {
-        f"{least:.0%}": {n: (share[:, n - 1] > least).double().mean().item() for n in (1, 4, 8, 16)}
-        for least in (0.1, 0.2)
+        f"{limit:.0%}": {n: (share[:, n - 1] > limit).double().mean().item() for n in (1, 4, 8, 16)}
+        for limit in (0.1, 0.2)
     }
 
 

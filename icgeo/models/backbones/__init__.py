@@ -125,7 +125,7 @@ class ArchitectureSpec:
 
     def settings(self, index: Config) -> Settings:
         """Give what a checkpoint without `icgeo.json` is taken for; not calibrated."""
-        distilled = bool(index.get("is_distilled", self.is_distilled))
+        is_distilled = bool(index.get("is_distilled", self.is_distilled))
         return Settings(
             style=maps.MapStyle.marker(),
             photo_shape="own",
@@ -133,9 +133,9 @@ class ArchitectureSpec:
             default_prompt=EARTH,
             layout=self.backbone.layouts[0],
             attention=self.attention,
-            steps=len(index.get("sample_sigmas") or ()) or (4 if distilled else self.steps),
+            steps=len(index.get("sample_sigmas") or ()) or (4 if is_distilled else self.steps),
             samples=4,
-            guidance_scale=1.0 if distilled else self.guidance_scale,
+            guidance_scale=1.0 if is_distilled else self.guidance_scale,
             embedded_guidance=self.embedded_guidance,
             photo_size=self.photo_size,
             trained_attention=self.attention,

@@ -90,7 +90,7 @@ class FluxBackbone(PipelineBackbone):
     ) -> Tokens:
         """Predict the velocity of tokens at time t by the stock forward."""
         batch = len(tokens)
-        words, word_ids, others = self.text_inputs(text, tokens)
+        words, word_ids, extra_inputs = self.text_inputs(text, tokens)
         has_guidance = self.transformer.config.guidance_embeds
         return self.transformer(
             hidden_states=tokens,
@@ -102,7 +102,7 @@ class FluxBackbone(PipelineBackbone):
             joint_attention_kwargs=attention_context
             and attention_kwargs(self.transformer, attention_context),
             return_dict=False,
-            **{name: x.expand(batch, -1) for name, x in others.items()},
+            **{name: x.expand(batch, -1) for name, x in extra_inputs.items()},
         )[0]
 
     def times(self, tokens: int, steps: int) -> Float[Tensor, " times"]:
@@ -140,9 +140,9 @@ def embed_dev(pipeline: Any, words: str) -> Embedding:
 
     messages = format_input([words], system_message=pipeline.system_message)
     text, _ = pipeline.encode_prompt(words)
-    padded = {"padding": "max_length", "truncation": True, "max_length": text.shape[1]}
+    padding_options = {"padding": "max_length", "truncation": True, "max_length": text.shape[1]}
     tokens = pipeline.tokenizer.apply_chat_template(
-        messages, tokenize=True, return_dict=True, return_tensors="pt", **padded
+        messages, tokenize=True, return_dict=True, return_tensors="pt", **padding_options
     )
     return {"encoder_hidden_states": text, "is_word": tokens["attention_mask"].bool()}
 
@@ -207,8 +207,8 @@ _TARGETS_1 = rf"{_DOUBLE}|single_transformer_blocks\.\d+\.(attn\.to_[qkv]|proj_m
 def flux2_sizes(double: int, single: int, *, heads: int, text: int) -> dict[str, Any]:
     """Return the configuration of a transformer of FLUX.2, as far as it is not the default's."""
     sizes = {"num_layers": double, "num_single_layers": single, "num_attention_heads": heads}
-    named = {"_class_name": "Flux2Transformer2DModel", "guidance_embeds": False}
-    return {**named, **sizes, "joint_attention_dim": text}
+    config = {"_class_name": "Flux2Transformer2DModel", "guidance_embeds": False}
+    return {**config, **sizes, "joint_attention_dim": text}
 
 
 KLEIN_4B = flux2_sizes(5, 20, heads=24, text=7680)

@@ -54,8 +54,10 @@ class Prefix:
         """Return it by name, as a file holds it."""
         caches = {"transformer": self.transformer.tensors(), "encoder": self.encoder.tensors()}
         ends = torch.tensor([self.pictures, self.place, self.encoder_place])
-        named = {f"{part}.{name}": x for part, own in caches.items() for name, x in own.items()}
-        return {**named, "ends": ends}
+        tensors = {
+            f"{part}.{name}": x for part, cache in caches.items() for name, x in cache.items()
+        }
+        return {**tensors, "ends": ends}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "Prefix":
@@ -64,8 +66,8 @@ class Prefix:
             return cls()
 
         def cache(part: str) -> KVCache:
-            named = {n.removeprefix(part): x for n, x in tensors.items() if n.startswith(part)}
-            return KVCache.from_tensors(named)
+            entries = {n.removeprefix(part): x for n, x in tensors.items() if n.startswith(part)}
+            return KVCache.from_tensors(entries)
 
         return cls(cache("transformer."), cache("encoder."), *tensors["ends"].tolist())
 
@@ -126,8 +128,8 @@ class QwenBackbone(PipelineBackbone):
         """
         pipeline, encoder = self.pipeline, self.pipeline.text_encoder
         images = [Image.fromarray(rearrange(x, "c h w -> h w c").cpu().numpy()) for x in pictures]
-        seen = pipeline.processor.image_processor(images=images, return_tensors="pt")
-        slots = seen["image_grid_thw"].prod(dim=-1) // SLOT**2
+        batch = pipeline.processor.image_processor(images=images, return_tensors="pt")
+        slots = batch["image_grid_thw"].prod(dim=-1) // SLOT**2
         shapes = [(1, x.shape[1] // PATCH, x.shape[2] // PATCH) for x in pictures]
         if [SLOT**2 * n for n in slots.tolist()] != [rows * columns for _, rows, columns in shapes]:
             raise ValueError(
@@ -139,29 +141,29 @@ class QwenBackbone(PipelineBackbone):
         text = self._text(slots.tolist(), prefix.pictures, words)
         device = pipeline._execution_device
         ids = pipeline.processor.tokenizer(text, return_tensors="pt")["input_ids"].to(device)
-        kinds, grid = (ids == pipeline._img_token_id).int(), seen["image_grid_thw"].to(device)
+        kinds, grid = (ids == pipeline._img_token_id).int(), batch["image_grid_thw"].to(device)
         places, _ = encoder.model.get_rope_index(ids, kinds, image_grid_thw=grid)
         inputs = {"input_ids": ids, "mm_token_type_ids": kinds, "image_grid_thw": grid}
-        inputs["pixel_values"] = seen["pixel_values"].to(device)
+        inputs["pixel_values"] = batch["pixel_values"].to(device)
         states, cache = self._states(prefix, places + prefix.encoder_place, inputs)
-        dropped = 0 if prefix.pictures else pipeline._drop_idx  # those of the system's message
+        offset = 0 if prefix.pictures else pipeline._drop_idx  # those of the system's message
         return Reading(
-            states=states[:, dropped:].to(self.transformer.dtype),
-            is_picture=kinds[:, dropped:].bool(),
+            states=states[:, offset:].to(self.transformer.dtype),
+            is_picture=kinds[:, offset:].bool(),
             latents=torch.cat([self.encode(picture[None] / 255) for picture in pictures], dim=1),
             shapes=shapes,
             encoder=cache,
             encoder_place=prefix.encoder_place + int(places.max()) + 1,
         )
 
-    def _text(self, slots: Sequence[int], before: int, words: str | None) -> str:
+    def _text(self, slots: Sequence[int], pictures: int, words: str | None) -> str:
         """Write the part of the stock prompt that stands behind so many pictures."""
         head, tail = self.pipeline.prompt_template_t2i.split("{}")
         tags = (
             f"<image{number}><|vision_start|>{count * '<|image_pad|>'}<|vision_end|>"
-            for number, count in enumerate(slots, before + 1)
+            for number, count in enumerate(slots, pictures + 1)
         )
-        start = " " if before else head
+        start = " " if pictures else head
         return start + " ".join(tags) + ("" if words is None else (words or " ") + tail)
 
     def _states(
@@ -170,14 +172,14 @@ class QwenBackbone(PipelineBackbone):
         """Return the states of the last layer before its norm, and the encoder's cache."""
         from transformers import DynamicCache
 
-        encoder, known = self.pipeline.text_encoder, prefix.encoder
-        cache = DynamicCache([(known.keys[i], known.values[i]) for i in sorted(known.keys)])
+        encoder, past = self.pipeline.text_encoder, prefix.encoder
+        cache = DynamicCache([(past.keys[i], past.values[i]) for i in sorted(past.keys)])
         states: list[Tensor] = []
         norm = encoder.model.language_model.norm
         hook = norm.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
         try:
-            kept = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
-            encoder(**inputs, position_ids=places, **kept)
+            options = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
+            encoder(**inputs, position_ids=places, **options)
         finally:
             hook.remove()
         layers: list[Any] = list(cache.layers)
@@ -186,9 +188,9 @@ class QwenBackbone(PipelineBackbone):
 
     def _rotary(self, place: int, shapes: list[Shape], is_image: Bool[Tensor, " tokens"]) -> Rotary:
         """Return the turns of tokens from a place on; words count one place after the other."""
-        before = is_image.new_zeros(place)
-        whole = torch.cat((before, is_image))
-        turns = self.transformer.pos_embed(shapes, whole, device=is_image.device)[place:]
+        padding = is_image.new_zeros(place)
+        mask = torch.cat((padding, is_image))
+        turns = self.transformer.pos_embed(shapes, mask, device=is_image.device)[place:]
         turns = turns.repeat_interleave(2, dim=-1)
         return turns.real, turns.imag
 
@@ -200,26 +202,26 @@ class QwenBackbone(PipelineBackbone):
         images, _ = self.transformer.build_token_metadata(is_image, shapes)
         order = torch.arange(len(images), device=images.device)
         is_same = (images[:, None] == images) & (images >= 0)
-        to = CausalPass(
+        causal_pass = CausalPass(
             self._rotary(prefix.place, shapes, is_image),
             prefix.rotated(),
             visible=is_same | (order[:, None] >= order),
         )
         tokens = functional.pad(reading.latents, (0, 0, 0, SLOT**2))
-        self._pass(tokens, 0.0, reading.states, shapes, slots, to)
-        return cast(KVCache, to.cache)
+        self._pass(tokens, 0.0, reading.states, shapes, slots, causal_pass)
+        return cast(KVCache, causal_pass.cache)
 
     def extended(self, prefix: Prefix, pictures: Sequence[Picture]) -> Prefix:
         """Encode pictures behind those of a prefix; differentiable by the transformer."""
         reading = self.read(pictures, prefix)
-        new, old = self.fill(reading, prefix), prefix.transformer
+        cache, past = self.fill(reading, prefix), prefix.transformer
         if prefix.pictures:
-            new = KVCache(
-                {i: torch.cat((old.keys[i], x), dim=1) for i, x in new.keys.items()},
-                {i: torch.cat((old.values[i], x), dim=1) for i, x in new.values.items()},
+            cache = KVCache(
+                {i: torch.cat((past.keys[i], x), dim=1) for i, x in cache.keys.items()},
+                {i: torch.cat((past.values[i], x), dim=1) for i, x in cache.values.items()},
             )
         place, count = self.end(reading, prefix), prefix.pictures + len(pictures)
-        return Prefix(new, reading.encoder, count, place, reading.encoder_place)
+        return Prefix(cache, reading.encoder, count, place, reading.encoder_place)
 
     def end(self, reading: Reading, prefix: Prefix) -> int:
         """Return the place behind what was read: a picture takes its longer side."""
@@ -234,10 +236,12 @@ class QwenBackbone(PipelineBackbone):
         readings = [
             replace(self.read([photo], prefix, words), encoder=KVCache()) for photo in photos
         ]
-        own = in_groups([self.fill(reading, prefix) for reading in readings])
-        is_image = torch.ones(grid[0] * grid[1], dtype=torch.bool, device=own.keys[0].device)
+        photo_cache = in_groups([self.fill(reading, prefix) for reading in readings])
+        is_image = torch.ones(
+            grid[0] * grid[1], dtype=torch.bool, device=photo_cache.keys[0].device
+        )
         rotary = self._rotary(self.end(readings[0], prefix), [(1, *grid)], is_image)
-        return CausalPass(rotary, [*prefix.rotated(), own])
+        return CausalPass(rotary, [*prefix.rotated(), photo_cache])
 
     def forward(self, noisy: Tokens, t: float, grid: tuple[int, int], to: CausalPass) -> Tokens:
         """Predict the velocity of noisy maps at time t."""
@@ -253,7 +257,7 @@ class QwenBackbone(PipelineBackbone):
         states: Tensor,
         shapes: list[Shape],
         slots: Tensor,
-        to: CausalPass,
+        causal_pass: CausalPass,
     ) -> Float[Tensor, "batch all_tokens channels"]:
         """Run the stock forward, in the mode in which it gives blocks a cache."""
         require_processors(self.transformer.transformer_blocks, CausalProcessor)
@@ -263,8 +267,8 @@ class QwenBackbone(PipelineBackbone):
             timestep=tokens.new_full((len(tokens),), t),
             img_shapes=[shapes],
             img_mask=slots,
-            kv_cache=to,
-            kv_cache_mode="cached" if to.cache is None else "extract",
+            kv_cache=causal_pass,
+            kv_cache_mode="cached" if causal_pass.cache is None else "extract",
             return_dict=False,
         )[0]
 
@@ -281,8 +285,8 @@ class QwenBackbone(PipelineBackbone):
         """Return the checkpoint's own time grid, or that of its scheduler for other steps."""
         if steps == 1:  # the stretched end of a single step is its start
             return torch.tensor([1.0, 0.0])
-        scheduler, own = self.pipeline.scheduler, self.pipeline.config.sample_sigmas or ()
-        sigmas = own if len(own) == steps else np.linspace(1, 1 / steps, steps)
+        scheduler, schedule = self.pipeline.scheduler, self.pipeline.config.sample_sigmas or ()
+        sigmas = schedule if len(schedule) == steps else np.linspace(1, 1 / steps, steps)
         scheduler.set_timesteps(sigmas=sigmas, mu=self.mu(tokens))
         return scheduler.sigmas.cpu()
 
@@ -296,9 +300,9 @@ def processor_of_parts(folder: Path) -> Any:
     import transformers
     from transformers.models.qwen2_vl import Qwen2VLImageProcessorPil
 
-    whole: Any = transformers.Qwen3VLProcessor
+    base: Any = transformers.Qwen3VLProcessor
 
-    class WithoutVideos(whole):  # type: ignore[misc]  # not followed
+    class WithoutVideos(base):  # type: ignore[misc]  # not followed
         def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
             if argument is not None:
                 super().check_argument_for_proper_class(argument_name, argument)

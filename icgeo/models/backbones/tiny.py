@@ -81,8 +81,8 @@ class PatchCodec(ModelMixin, ConfigMixin):
             Residual(2 * width),
         )
         cells = photo_size // 8
-        seen = 2 * width * (cells // rows) * (cells // columns)
-        self.gather = nn.Linear(seen, photo_channels, bias=False)
+        input_size = 2 * width * (cells // rows) * (cells // columns)
+        self.gather = nn.Linear(input_size, photo_channels, bias=False)
         word_channels = 8 * width
         self.words = nn.Sequential(
             nn.GroupNorm(1, 2 * width), nn.Conv2d(2 * width, word_channels, 1), nn.GELU()
@@ -120,8 +120,8 @@ class PatchCodec(ModelMixin, ConfigMixin):
         A map of the world has no first column, so one decoder serves all.
         """
         grid = rearrange(latents, "... (r s) c -> ... s r c", r=self.config.rows)
-        turned = [grid.roll(-column, -3) for column in range(self.config.columns)]
-        return torch.stack(turned, dim=-4).flatten(-3)
+        views = [grid.roll(-column, -3) for column in range(self.config.columns)]
+        return torch.stack(views, dim=-4).flatten(-3)
 
     def encode_photos(
         self, photos: Float[Tensor, "batch 3 size size"]
@@ -131,17 +131,19 @@ class PatchCodec(ModelMixin, ConfigMixin):
         Features have unit mean square, a vector a token: what is seen there, then the descriptor of
         the whole photo, which is given at unit length too.
         """
-        both = with_standardised(photos)
-        grid = self.features(both)
+        pixels = with_standardised(photos)
+        grid = self.features(pixels)
         r, s = self.config.rows, self.config.columns
         patches = rearrange(grid, "n c (r y) (s x) -> n (r s) (c y x)", r=r, s=s)
-        here = self.gather(patches)
+        local_features = self.gather(patches)
         words = self.words(grid)
         # a bag of visual words: how much of each there is, and how clearly it is seen anywhere
         bag = torch.cat((words.mean(dim=(2, 3)), words.amax(dim=(2, 3))), dim=1)
         descriptor = self.describe(self.standardise(bag))
-        everywhere = repeat(descriptor, "n c -> n t c", t=here.shape[1])
-        parts = [functional.rms_norm(part, part.shape[-1:]) for part in (here, everywhere)]
+        global_features = repeat(descriptor, "n c -> n t c", t=local_features.shape[1])
+        parts = [
+            functional.rms_norm(part, part.shape[-1:]) for part in (local_features, global_features)
+        ]
         features = torch.cat(parts, dim=-1)
         return features, functional.normalize(descriptor, dim=-1)
 
@@ -158,11 +160,11 @@ class PatchCodec(ModelMixin, ConfigMixin):
         weight = torch.tensor(HEATMAP_WEIGHTS).double().repeat_interleave(size**2)
         weighted = patches * weight
         components = torch.linalg.eigh(weighted.T @ weighted / len(patches)).eigenvectors.flip(-1)
-        chosen = components[:, : self.config.map_channels]
-        latents = weighted @ chosen
+        basis = components[:, : self.config.map_channels]
+        latents = weighted @ basis
         scale = latents.std(0).sqrt()
         scale = scale * ((latents - latents.mean(0)) / scale).square().mean().sqrt()
-        self.encoder.copy_(weight[:, None] * chosen / scale)
+        self.encoder.copy_(weight[:, None] * basis / scale)
         self.offset.copy_(latents.mean(0) / scale)
         self.fit_decoder(maps)
 

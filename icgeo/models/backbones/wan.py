@@ -65,13 +65,13 @@ class WanBackbone(PipelineBackbone):
     ) -> Latents:
         """Run the stock forward; `t` is one time, or one for each token."""
         words = text["encoder_hidden_states"].to(latents)
-        shown = {} if control is None else {"control_hidden_states": control}
+        control_inputs = {} if control is None else {"control_hidden_states": control}
         return self.transformer(
             hidden_states=latents,
             timestep=1000 * t,
             encoder_hidden_states=words.expand(len(latents), -1, -1),
             return_dict=False,
-            **shown,
+            **control_inputs,
         )[0]
 
     def times(self, tokens: int, steps: int) -> Float[Tensor, " times"]:
@@ -87,8 +87,8 @@ class WanBackbone(PipelineBackbone):
 
 def embed_wan(pipeline: Any, words: str) -> Embedding:
     """Embed an instruction, padded to 512 tokens as Wan was trained; it is not trimmed."""
-    padded = {"do_classifier_free_guidance": False, "max_sequence_length": 512}
-    text, _ = pipeline.encode_prompt(words, **padded)
+    options = {"do_classifier_free_guidance": False, "max_sequence_length": 512}
+    text, _ = pipeline.encode_prompt(words, **options)
     return {"encoder_hidden_states": text}
 
 

@@ -42,8 +42,8 @@ class Frames(Layout):
     def token_rows(self, tensors: Kept, shots: int, queries: Shown) -> dict[str, Tensor]:
         """Return which tokens are whose, frame by frame."""
         _, frames, height, width = self.latent_shape(shots)
-        _, down, across = self.backbone.transformer.config.patch_size
-        index = torch.arange(frames * (height // down) * (width // across)).reshape(frames, -1)
+        _, rows, columns = self.backbone.transformer.config.patch_size
+        index = torch.arange(frames * (height // rows) * (width // columns)).reshape(frames, -1)
         photo = 2 * shots
         return {"map": index[-1], "photo": index[photo], "example": index[:photo].flatten()}
 
@@ -53,13 +53,13 @@ class Frames(Layout):
 
     def encode_pairs(self, photos: AnyPhotos, drawn: Maps) -> Kept:
         """Keep the images of examples, in pixels."""
-        shown = framed(photos, self.settings.style.height, self.settings.style.width)
-        return {"images": torch.stack((shown, drawn.to(shown)), dim=1)}
+        frames = framed(photos, self.settings.style.height, self.settings.style.width)
+        return {"images": torch.stack((frames, drawn.to(frames)), dim=1)}
 
-    def _video(self, tensors: Kept, photos: Photos, drawn: Maps | None = None) -> Video:
+    def _video(self, tensors: Kept, photos: Photos, maps: Maps | None = None) -> Video:
         """Lay images on frames; a map that is not given is grey."""
         queries = framed(photos, self.settings.style.height, self.settings.style.width)
-        last = torch.full_like(queries, 0.5) if drawn is None else drawn.to(queries)
+        last = torch.full_like(queries, 0.5) if maps is None else maps.to(queries)
         pairs = queries[:0, None].expand(-1, 2, -1, -1, -1)
         if tensors:
             pairs = tensors["images"].to(queries)
@@ -72,16 +72,16 @@ class Frames(Layout):
     def encode_queries(self, tensors: Kept, photos: Photos) -> Shown:
         """Encode the videos of queries: known frames, and for VACE what is missing."""
         video = self._video(tensors, photos)
-        known = self.backbone.encode(video)
+        latents = self.backbone.encode(video)
         if not self.backbone.has_control:
-            return known
-        nothing = self.backbone.encode(torch.zeros_like(video))
-        is_missing = (torch.arange(video.shape[2]) >= video.shape[2] - 4).to(known)
+            return latents
+        blank_latents = self.backbone.encode(torch.zeros_like(video))
+        is_missing = (torch.arange(video.shape[2]) >= video.shape[2] - 4).to(latents)
         # as the stock pipeline has it, by which the photo counts as missing where it stands alone
-        size = known.shape[2]
+        size = latents.shape[2]
         mask = functional.interpolate(is_missing[None, None], size, mode="nearest-exact")[0, 0]
-        mask = mask[:, None, None].expand(len(known), self.backbone.scale**2, *known.shape[2:])
-        return torch.cat((known, nothing, mask), dim=1)
+        mask = mask[:, None, None].expand(len(latents), self.backbone.scale**2, *latents.shape[2:])
+        return torch.cat((latents, blank_latents, mask), dim=1)
 
     def encode_answers(self, tensors: Kept, photos: Photos, drawn: Maps) -> Latents:
         """Encode the videos of queries with their maps."""
@@ -95,25 +95,25 @@ class Frames(Layout):
         """Return the velocity of noisy videos."""
 
         def predict(x: Tensor, t: float, text: Embedding) -> Tensor:
-            noisy = rearrange(x, "q s c f h w -> (q s) c f h w")
-            shown = repeat(queries, "q c f h w -> (q s) c f h w", s=x.shape[1])
+            latents = rearrange(x, "q s c f h w -> (q s) c f h w")
+            conditions = repeat(queries, "q c f h w -> (q s) c f h w", s=x.shape[1])
             if self.backbone.has_control:
-                t_of_video = torch.full((len(noisy),), t, device=noisy.device)
-                video = noisy.to(shown)
-                velocity = self.backbone.forward(video, t_of_video, text=text, control=shown)
+                t_of_video = torch.full((len(latents),), t, device=latents.device)
+                video = latents.to(conditions)
+                velocity = self.backbone.forward(video, t_of_video, text=text, control=conditions)
             else:
-                velocity = self._in_place(noisy, t, text, shown)
+                velocity = self._in_place(latents, t, text, conditions)
             return velocity.float().unflatten(0, x.shape[:2])
 
         return predict
 
-    def _in_place(self, noisy: Latents, t: float, text: Embedding, shown: Shown) -> Latents:
+    def _in_place(self, latents: Latents, t: float, text: Embedding, conditions: Shown) -> Latents:
         """Put known frames in place of noise, at time 0; their velocity leads back to them."""
-        mixed = torch.cat((shown[:, :, :-1].to(noisy), noisy[:, :, -1:]), dim=2)
+        video = torch.cat((conditions[:, :, :-1].to(latents), latents[:, :, -1:]), dim=2)
         rows, columns = self.backbone.transformer.config.patch_size[1:]
-        frame = mixed.shape[-2] // rows * (mixed.shape[-1] // columns)
-        times = torch.zeros(len(noisy), frame * mixed.shape[2], device=noisy.device)
+        frame = video.shape[-2] // rows * (video.shape[-1] // columns)
+        times = torch.zeros(len(latents), frame * video.shape[2], device=latents.device)
         times[:, -frame:] = t
-        velocity = self.backbone.forward(mixed.to(shown), times, text=text)
-        back = (noisy[:, :, :-1] - shown[:, :, :-1]) / t
+        velocity = self.backbone.forward(video.to(conditions), times, text=text)
+        back = (latents[:, :, :-1] - conditions[:, :, :-1]) / t
         return torch.cat((back, velocity[:, :, -1:].to(back)), dim=2)

@@ -58,13 +58,13 @@ class Interleaved(Layout):
         """Return the velocity of noisy maps; a photo is read once for each instruction."""
         backbone, grid = self.backbone, self.grid(shots)
         prefix, photos = Prefix.from_tensors(tensors), in_bytes(queries)
-        known: dict[str, CausalPass] = {}
+        passes: dict[str, CausalPass] = {}
 
         def predict(x: Tensor, t: float, text: str) -> Tensor:
-            if text not in known:
-                known[text] = backbone.asked(prefix, list(photos), text, grid)
-            noisy = rearrange(x, "q s n c -> (q s) n c").to(backbone.transformer.dtype)
-            velocity = backbone.forward(noisy, t, grid, known[text])
+            if text not in passes:
+                passes[text] = backbone.asked(prefix, list(photos), text, grid)
+            latents = rearrange(x, "q s n c -> (q s) n c").to(backbone.transformer.dtype)
+            velocity = backbone.forward(latents, t, grid, passes[text])
             return rearrange(velocity, "(q s) n c -> q s n c", q=len(x)).float()
 
         return predict

@@ -150,10 +150,10 @@ def in_one_sequence(
     """Return the velocity of noisy tokens that see the references of their query at every step."""
 
     def predict(x: Tensor, t: float, text: Any) -> Tensor:
-        noisy = rearrange(x, "q s n c -> (q s) n c").to(references.dtype)
-        others = repeat(references, "q n c -> (q s) n c", s=x.shape[1])
-        velocity = backbone.forward(torch.cat((noisy, others), dim=1), t, ids, text=text)
-        return exactly(velocity[:, : noisy.shape[1]].unflatten(0, x.shape[:2]))
+        tokens = rearrange(x, "q s n c -> (q s) n c").to(references.dtype)
+        reference_tokens = repeat(references, "q n c -> (q s) n c", s=x.shape[1])
+        velocity = backbone.forward(torch.cat((tokens, reference_tokens), dim=1), t, ids, text=text)
+        return exactly(velocity[:, : tokens.shape[1]].unflatten(0, x.shape[:2]))
 
     return predict
 

@@ -36,8 +36,8 @@ from icgeo.models.settings import Settings
 def panel_rows(photos: AnyPhotos, drawn: Maps) -> Float[Tensor, "maps 3 height row_width"]:
     """Set each photo, as large as a square of the height of its map holds it, to the left of it."""
     height = drawn.shape[-2]
-    shown = framed(photos, height, height)
-    return torch.cat((shown, drawn.to(shown)), dim=-1)
+    frames = framed(photos, height, height)
+    return torch.cat((frames, drawn.to(frames)), dim=-1)
 
 
 def panel_grid(settings: Settings, shots: int, *, patch: int) -> tuple[int, int]:
@@ -69,10 +69,10 @@ class Panel(Layout):
         all_rows, columns = self.grid(shots)
         rows, count = all_rows // (shots + 1), all_rows * columns
         index = torch.arange(count)
-        shown = rearrange(index[-rows * columns :], "(r s) -> r s", r=rows)[:, :rows] + count
+        photo = rearrange(index[-rows * columns :], "(r s) -> r s", r=rows)[:, :rows] + count
         return {
             "map": self.answer(index[:, None].float(), shots).flatten().long(),
-            "photo": shown.flatten(),
+            "photo": photo.flatten(),
             "example": index[: -rows * columns] + count,
         }
 

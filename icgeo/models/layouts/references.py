@@ -75,21 +75,21 @@ class References(Layout):
 
     def token_rows(self, tensors: Kept, shots: int, queries: Queries) -> dict[str, Tensor]:
         """Return which tokens are whose; but in `full`, the photo's are in a pass of their own."""
-        drawn = math.prod(self.grid(shots))
+        length = math.prod(self.grid(shots))
         photo = torch.arange(math.prod(queries.shape[1:3]))
         if self.settings.attention != "full":
-            return {"map": torch.arange(drawn), "photo": photo}
+            return {"map": torch.arange(length), "photo": photo}
         count = sum(self.lengths(tensors["grids"])) if shots else 0
-        examples = torch.arange(count) + drawn
-        return {"map": torch.arange(drawn), "photo": photo + drawn + count, "example": examples}
+        examples = torch.arange(count) + length
+        return {"map": torch.arange(length), "photo": photo + length + count, "example": examples}
 
     def ids(self, images: Sequence[Size], *, first: int) -> Ids:
         """Return the places of the tokens of images, numbered from `first`.
 
         The map to draw is image 0, those of examples count from 1, and the query's comes last.
         """
-        numbered = enumerate(images, first)
-        return torch.cat([self.backbone.ids(number, *size) for number, size in numbered])
+        pairs = enumerate(images, first)
+        return torch.cat([self.backbone.ids(number, *size) for number, size in pairs])
 
     def encode_examples(self, photos: AnyPhotos, drawn: Maps) -> tuple[Pairs, Grids]:
         """Encode the images of examples, and return the grids of their photos."""
@@ -131,15 +131,15 @@ class References(Layout):
             starts.setdefault(str(grids[start : start + self.unit].tolist()), []).append(start)
         numbers: list[int] = []
         parts: list[Kept] = []
-        for alike in starts.values():
-            shape = grids[alike[0] : alike[0] + self.unit]
-            rows = [start + row for start in alike for row in range(len(shape))]
+        for group in starts.values():
+            shape = grids[group[0] : group[0] + self.unit]
+            rows = [start + row for start in group for row in range(len(shape))]
             tokens = pairs[rows, : self.lengths(shape)[0]]
             units = rearrange(tokens, "(u r) n c -> u (r n) c", r=len(shape))
-            kept = self._cached(units, self.images(shape))
+            tensors = self._cached(units, self.images(shape))
             split = "u (r n) ... -> (u r) n ..."
-            kept = {name: rearrange(x, split, r=len(shape)) for name, x in kept.items()}
-            numbers, parts = numbers + rows, [*parts, kept]
+            tensors = {name: rearrange(x, split, r=len(shape)) for name, x in tensors.items()}
+            numbers, parts = numbers + rows, [*parts, tensors]
         if len(parts) == 1:  # in order, and not copied
             return parts[0]
         order = torch.tensor(numbers).argsort().tolist()
@@ -164,13 +164,13 @@ class References(Layout):
         """Return the velocity of noisy maps; what depends on neither noise nor time is done now."""
         if self.settings.attention != "full":
             return self.sharing(tensors, shots, queries)
-        shown, sizes = self.own_tokens(tensors, queries)
+        references, sizes = self.own_tokens(tensors, queries)
         images: list[Size] = [self.grid(0), *sizes]
         if shots:
             examples = in_a_row(tensors["tokens"], self.lengths(tensors["grids"]))
-            shown = torch.cat((examples.expand(len(queries), -1, -1), shown), dim=1)
+            references = torch.cat((examples.expand(len(queries), -1, -1), references), dim=1)
             images[1:1] = self.images(tensors["grids"])
-        return in_one_sequence(self.backbone, shown, self.ids(images, first=0))
+        return in_one_sequence(self.backbone, references, self.ids(images, first=0))
 
     def sharing(
         self,
@@ -191,17 +191,17 @@ class References(Layout):
             images, rows = self.images(tensors["grids"]), None if visible is None else visible[None]
             rotary = place(self.ids(images, first=1))
             examples = [self._restored(tensors, rows).rotated(rotary, groups=1, visible=rows)]
-        own, sizes = self.own_tokens(tensors, queries)
+        photo_tokens, sizes = self.own_tokens(tensors, queries)
         ids = self.ids(sizes, first=len(images) + 1)
         context = AttentionContext(examples, photo_cache)
-        backbone.forward(own, 0.0, ids, attention_context=context)
+        backbone.forward(photo_tokens, 0.0, ids, attention_context=context)
         photos = photo_cache.rotated(place(ids), groups=len(queries))
-        seen = AttentionContext((*examples, photos))
+        attention = AttentionContext((*examples, photos))
         map_ids = self.ids([self.grid(0)], first=0)
 
         def predict(x: Tensor, t: float, text: Embedding) -> Tensor:
             tokens = rearrange(x, "q s n c -> (q s) n c").to(queries.dtype)
-            velocity = backbone.forward(tokens, t, map_ids, text=text, attention_context=seen)
+            velocity = backbone.forward(tokens, t, map_ids, text=text, attention_context=attention)
             return exactly(rearrange(velocity, "(q s) n c -> q s n c", q=len(x)))
 
         return predict
@@ -210,9 +210,9 @@ class References(Layout):
         """Return keys and values of examples, in a row if all see them all."""
         lengths = self.lengths(tensors["grids"])
         in_rows = self.settings.attention == "pairwise" and visible is None
-        cached = {n: x for n, x in tensors.items() if n not in ("grids", "evidence")}
+        caches = {n: x for n, x in tensors.items() if n not in ("grids", "evidence")}
         return KVCache.from_tensors(
-            {name: in_a_row(x, lengths) for name, x in cached.items()} if in_rows else cached
+            {name: in_a_row(x, lengths) for name, x in caches.items()} if in_rows else caches
         )
 
     def leave_one_out(
@@ -232,15 +232,15 @@ class References(Layout):
         return torch.stack([self._episode(*parts) for parts in episodes])
 
     def _episode(
-        self, photos: Tensor, shown: Tensor, noisy: Tensor, t: float, visible: Tensor, prompt: str
+        self, photos: Tensor, pairs: Tensor, noisy: Tensor, t: float, visible: Tensor, prompt: str
     ) -> Tensor:
-        sees = visible.any(dim=1)  # those without examples are told otherwise, in another pass
-        tensors = self.keep(photos, shown) if sees.any() else {}
+        has_pairs = visible.any(dim=1)  # those without examples are told otherwise, in another pass
+        tensors = self.keep(photos, pairs) if has_pairs.any() else {}
         velocity = torch.zeros(noisy.shape, device=noisy.device)
-        for rows, count in ((sees, len(photos)), (~sees, 0)):
+        for rows, count in ((has_pairs, len(photos)), (~has_pairs, 0)):
             if rows.any():
-                seen = visible[rows] if count else None
-                predict = self.sharing(tensors if count else {}, count, photos[rows], visible=seen)
+                mask = visible[rows] if count else None
+                predict = self.sharing(tensors if count else {}, count, photos[rows], visible=mask)
                 text = self.text(prompt, count)
                 velocity[rows] = predict(noisy[rows][:, None], t, text)[:, 0]
         return velocity
@@ -322,5 +322,5 @@ class Sheet(Pair):
 def pictures(photos: AnyPhotos, drawn: Maps) -> Float[Tensor, "maps 3 height pair_width"]:
     """Set the photo of each map to the right of it."""
     height = drawn.shape[-2]
-    shown = framed(photos, height, height)
-    return torch.cat((drawn.to(shown), shown), dim=-1)
+    frames = framed(photos, height, height)
+    return torch.cat((drawn.to(frames), frames), dim=-1)

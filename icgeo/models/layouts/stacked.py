@@ -45,9 +45,9 @@ class Stacked(Layout):
 
     def token_rows(self, tensors: Kept, shots: int, queries: Tensor) -> dict[str, Tensor]:
         """Return which tokens are whose; each joins the same part of both photo and map."""
-        own = torch.arange(self.latent_shape(shots)[0])
-        count = shots * len(own) if "tokens" in tensors else 0
-        return {"map": own, "photo": own, "example": torch.arange(count) + len(own)}
+        index = torch.arange(self.latent_shape(shots)[0])
+        count = shots * len(index) if "tokens" in tensors else 0
+        return {"map": index, "photo": index, "example": torch.arange(count) + len(index)}
 
     def text(self, prompt: str, shots: int) -> Float[Tensor, "1 length width"]:
         """Look up the embedding of a prompt; "" is no words at all."""
@@ -66,8 +66,8 @@ class Stacked(Layout):
         """Keep the tokens of examples, or their keys and values; differentiable."""
         if self.settings.attention == "full":
             return {"tokens": torch.cat((photos, drawn), dim=-1)}
-        joint = self.settings.attention == "joint"
-        return self.backbone.encode_examples(photos[None], drawn[None], joint=joint).tensors()
+        is_joint = self.settings.attention == "joint"
+        return self.backbone.encode_examples(photos[None], drawn[None], joint=is_joint).tensors()
 
     def encode_queries(self, tensors: Kept, photos: Photos) -> Tokens:
         """Encode query photos."""
@@ -116,10 +116,10 @@ class Stacked(Layout):
             attention_context = backbone.place_examples(cache, groups=groups)
 
         def predict(x: Tensor, t: float, text: Tensor) -> Tensor:
-            noisy = rearrange(x, "(g q) s n c -> g (q s) n c", g=groups)
+            latents = rearrange(x, "(g q) s n c -> g (q s) n c", g=groups)
             velocity = backbone.velocity(
-                noisy,
-                x.new_full(noisy.shape[:2], t),
+                latents,
+                x.new_full(latents.shape[:2], t),
                 repeat(queries, "(g q) n c -> g (q s) n c", g=groups, s=x.shape[1]),
                 text=text.repeat(groups, 1, 1),
                 attention_context=attention_context,
