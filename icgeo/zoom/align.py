@@ -37,19 +37,19 @@ class Registration:
 def align(
     query: UInt8[Tensor, "3 size size"],
     view: UInt8[Tensor, "3 size size"],
-    known: Bool[Tensor, "size size"] | None = None,
+    valid: Bool[Tensor, "size size"] | None = None,
 ) -> Registration | None:
     """Align a query with a view by their brightness.
 
     By the enhanced correlation coefficient (Evangelidis and Psarakis 2008), which is free of haze
     and exposure, as OpenCV computes it; None where it does not converge near the start. Of the
-    view only what is `known` counts.
+    view only what is `valid` counts.
     """
     cv2: Any = require("cv2", "aligning a photo with a map", "map")
     template, image = (_grey(one) for one in (query, view))
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ITERATIONS, LEAST_GAIN)
     warp = np.eye(2, 3, dtype=np.float32)
-    mask = None if known is None else known.numpy().astype(np.uint8)
+    mask = None if valid is None else valid.numpy().astype(np.uint8)
     try:
         alike, warp = cv2.findTransformECC(
             template, image, warp, cv2.MOTION_AFFINE, criteria, mask, SMOOTHING
@@ -59,12 +59,12 @@ def align(
     if not np.isfinite(warp).all():
         return None
     half = query.shape[-1] / 2
-    found = torch.from_numpy(warp).double()
+    affine = torch.from_numpy(warp).double()
     # pixel centres (0 .. size - 1) to half widths from the middle
     middle = torch.tensor([half - 0.5, half - 0.5], dtype=torch.float64)
-    shift = (found[:, :2] @ middle + found[:, 2] - middle) / half
-    found = torch.cat((found[:, :2], shift[:, None]), dim=1)
-    return Registration(found, float(alike)) if _is_small(found) else None
+    shift = (affine[:, :2] @ middle + affine[:, 2] - middle) / half
+    affine = torch.cat((affine[:, :2], shift[:, None]), dim=1)
+    return Registration(affine, float(alike)) if _is_small(affine) else None
 
 
 def register(

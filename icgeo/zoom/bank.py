@@ -73,13 +73,13 @@ def lay_over(
     warps = warps[nats.argmax(1)]
     grid = functional.affine_grid(warps, [*pixels.shape], align_corners=False)
     moved = functional.grid_sample(pixels.float(), grid, align_corners=False)
-    moved, known = moved.round().to(torch.uint8), grid.abs().amax(-1) < 1
-    found = [align(photo, view, mask) for view, mask in zip(moved, known, strict=True)]
-    alike = torch.tensor([0.0 if one is None else one.likeness for one in found])
+    moved, valid = moved.round().to(torch.uint8), grid.abs().amax(-1) < 1
+    registrations = [align(photo, view, mask) for view, mask in zip(moved, valid, strict=True)]
+    alike = torch.tensor([0.0 if one is None else one.likeness for one in registrations])
     order = alike.argsort(descending=True)
     order = order[alike[order] > LEAST_LIKENESS]
     last = torch.tensor([[0.0, 0, 1]]).double()
-    whole = [warps[i].double() @ torch.cat((found[i].warp, last)) for i in order.tolist()]
+    whole = [warps[i].double() @ torch.cat((registrations[i].warp, last)) for i in order.tolist()]
     places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
     joined = torch.stack(whole) if whole else torch.zeros(0, 2, 3).double()
     return Aligned(places[order], joined, moved[order], alike[order])
@@ -155,19 +155,19 @@ def zoom_on(
     weight = (weight / weight.sum())[order]
     scale = torch.linalg.det(aligned.warps[order, :, :2]).abs().sqrt()
     fields = 2 * torch.rad2deg(torch.atan(pose.tangent / scale))
-    shown = Poses(sphere.to_xyz(aligned.lat_lon[order]), fields, torch.zeros_like(fields))
+    poses = Poses(sphere.to_xyz(aligned.lat_lon[order]), fields, torch.zeros_like(fields))
     views, likeness = aligned.views[order], aligned.likeness[order]
-    first = ZoomLevel("alike", shown, views, weight, likeness, prediction.density)
+    first = ZoomLevel("alike", poses, views, weight, likeness, prediction.density)
     one = torch.tensor([share]).double()
     last = ZoomLevel("place", pose, views[:1], one, likeness[:1], density)
-    found = Prediction.from_density(
+    zoomed = Prediction.from_density(
         density, legibility=prediction.legibility, seconds=prediction.seconds
     )
     return replace(
         prediction,
         density=density,
-        lat=found.lat,
-        lon=found.lon,
+        lat=zoomed.lat,
+        lon=zoomed.lon,
         located=informs(density),
         levels=(first, last),
     )

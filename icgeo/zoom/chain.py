@@ -117,8 +117,8 @@ class Windows:
     error: Float[Tensor, " windows"]
     """Standard error of the alignment in pixels, as least squares say."""
 
-    def __getitem__(self, chosen: Int[Tensor, " chosen"]) -> "Windows":
-        return Windows(*(getattr(self, one.name)[chosen] for one in fields(self)))
+    def __getitem__(self, indices: Int[Tensor, " chosen"]) -> "Windows":
+        return Windows(*(getattr(self, one.name)[indices] for one in fields(self)))
 
     def joined(self, other: "Windows") -> "Windows":
         """Return these and others behind them."""
@@ -170,9 +170,9 @@ class MapZoom:
         """
         start = time.perf_counter()
         first = self._search(photo, heading_deg)
-        shown, share = first.poses[:SHOWN], first.share[:SHOWN]
-        none = torch.zeros(len(shown))
-        levels = [ZoomLevel("planet", shown, self._cut(shown), share, none, first.density)]
+        poses, share = first.poses[:SHOWN], first.share[:SHOWN]
+        none = torch.zeros(len(poses))
+        levels = [ZoomLevel("planet", poses, self._cut(poses), share, none, first.density)]
         matched = self._matched(photo, first.poses, heading_deg)
         aligned = self._aligned(photo, matched, heading_deg)
         for name, windows in (("windows", matched), ("place", aligned)):
@@ -203,11 +203,11 @@ class MapZoom:
         nats = likeness.mul_(self.settings.sharpness).add_(before)
         best = nats.flatten().topk(min(5 * LOOKED, nats.numel()))
         tries, number = best.indices // likeness.shape[1], best.indices % likeness.shape[1]
-        found = self.index.poses[number]
+        views = self.index.poses[number]
         # a crop of the query is as wide as the view
-        field = 2 * torch.rad2deg(torch.atan(found.tangent / how.field_of_view_deg[tries]))
-        heading = (found.heading_deg + how.heading_deg[tries]) % 360
-        poses = _held(Poses(found.xyz, field.clamp_max(100), heading), heading_deg)
+        field = 2 * torch.rad2deg(torch.atan(views.tangent / how.field_of_view_deg[tries]))
+        heading = (views.heading_deg + how.heading_deg[tries]) % 360
+        poses = _held(Poses(views.xyz, field.clamp_max(100), heading), heading_deg)
         nats = best.values.double()
         shares = nats.softmax(0)
         spread = torch.deg2rad(KERNEL * field)
@@ -215,9 +215,9 @@ class MapZoom:
         even = Density.from_mixture(poses.lat_lon[few], spread[few] ** -2, shares[few])
         floor = self.settings.floor
         level = Density((1 - floor) * even.mass + floor / len(even.mass))
-        kept = apart(poses, LOOKED)
+        distinct = apart(poses, LOOKED)
         is_wide = float(shares[field >= LEAST_WIDE_DEG].sum())
-        poses, shares = poses[kept], nats[kept].softmax(0)
+        poses, shares = poses[distinct], nats[distinct].softmax(0)
         first = FirstLevel(poses, shares, level, level)
         if self.wide is not None:
             share = self.settings.wide * min(max(is_wide, LEAST_SHARE), 0.9)
@@ -259,10 +259,10 @@ class MapZoom:
             return windows
         for number in range(min(ALIGNED, len(windows.poses))):
             one = torch.tensor([number])
-            found = self._registered(photo, windows.poses[one], heading_deg)
-            if found is not None:
-                poses, at = found
-                likeness, error = torch.tensor([[at.likeness], [at.error]])
+            registered = self._registered(photo, windows.poses[one], heading_deg)
+            if registered is not None:
+                poses, how = registered
+                likeness, error = torch.tensor([[how.likeness], [how.error]])
                 moved = Windows(poses, self._cut(poses), windows.parts[one], likeness, error)
                 order = torch.arange(len(windows.poses))
                 order[number] = len(order)
@@ -275,25 +275,25 @@ class MapZoom:
         """Align the photo from a pose on; None where it does not agree with the map."""
         for number in range(ROUNDS + STEPS):
             (view,) = self._cut(pose)
-            found = align(photo, view) if number < ROUNDS else register(photo, view)
-            if found is None:
+            registration = align(photo, view) if number < ROUNDS else register(photo, view)
+            if registration is None:
                 return None
-            pose = pose.warped(found.warp[None])
-        found = register(photo, self._cut(pose)[0])
-        if found is None or found.likeness <= self.settings.least_likeness:
+            pose = pose.warped(registration.warp[None])
+        registration = register(photo, self._cut(pose)[0])
+        if registration is None or registration.likeness <= self.settings.least_likeness:
             return None
         if _held(pose, heading_deg).heading_deg != pose.heading_deg:
             return None
-        return pose, found
+        return pose, registration
 
     def _chained(
         self, prior: Density, windows: Windows
     ) -> tuple[MultiOrderDensity, Float[Tensor, " windows"]]:
         """Multiply a prior by what windows say; return also how likely each of them is."""
-        kept = apart(windows.poses, len(windows.poses))
-        share, sigma = weighed(windows[kept], self.settings)
+        distinct = apart(windows.poses, len(windows.poses))
+        share, sigma = weighed(windows[distinct], self.settings)
         sigma = sigma.clamp_min(LEAST_WIDTH * self.base_map.resolution_deg)
-        lat_lon = windows.poses[kept].lat_lon
+        lat_lon = windows.poses[distinct].lat_lon
         tail, tail_width = self.settings.tail, self.settings.tail_width
         likelihood = MultiOrderDensity.refined(
             Density.uniform(prior.nside),
@@ -303,7 +303,7 @@ class MapZoom:
         )
         weight = share * raised(prior, lat_lon, sigma)
         probability = torch.zeros(len(windows.poses), dtype=torch.float64)
-        probability[kept] = weight / (1 - share.sum() + weight.sum())
+        probability[distinct] = weight / (1 - share.sum() + weight.sum())
         return likelihood * prior, probability
 
 
@@ -350,24 +350,26 @@ def _softened(answer: Density, settings: ZoomSettings) -> Density:
 
 
 def _with_wide(
-    found: list[Density], turns: Float[Tensor, " turns"], first: FirstLevel, *, share: float
+    answers: list[Density], turns: Float[Tensor, " turns"], first: FirstLevel, *, share: float
 ) -> FirstLevel:
     """Mix what wide views say of each heading into level 0; add windows where they see a photo."""
     poses = first.poses
     turn = _turn(poses.heading_deg[:, None], turns)
     likely = torch.zeros(len(turns), dtype=first.share.dtype)
     likely.index_add_(0, turn.abs().argmin(1), first.share)
-    mass = torch.stack([density.mass for density in found]) * likely[:, None]
+    mass = torch.stack([density.mass for density in answers]) * likely[:, None]
     best = mass.sum(0).topk(20 * LOOKED_WIDE).indices
     which = best.repeat_interleave(len(WIDE_DEG))
     wide = torch.tensor(WIDE_DEG).double().repeat(len(best))
     more = Poses(cell_xyz(first.density.nside)[which], wide, turns[mass.argmax(0)[which]])
-    kept = apart(more, LOOKED_WIDE)
-    own = mass.sum(0)[which[kept]]
-    shares = torch.cat(((1 - share) * first.share, share * own / own.sum()))
+    distinct = apart(more, LOOKED_WIDE)
+    mass_there = mass.sum(0)[which[distinct]]
+    shares = torch.cat(((1 - share) * first.share, share * mass_there / mass_there.sum()))
     order = shares.argsort(descending=True)
     mixed = Density((1 - share) * first.density.mass + share * mass.sum(0))
-    return FirstLevel(poses.joined(more[kept])[order], shares[order], mixed, Density(mass.sum(0)))
+    return FirstLevel(
+        poses.joined(more[distinct])[order], shares[order], mixed, Density(mass.sum(0))
+    )
 
 
 def _prior(field_of_view_deg: Float[Tensor, " views"]) -> Float[Tensor, " views"]:
@@ -394,13 +396,13 @@ def _held(poses: Poses, heading_deg: float | None) -> Poses:
 
 def apart(poses: Poses, count: int) -> Int[Tensor, " kept"]:
     """Return the first poses that are not about the same as one before them, `count` at most."""
-    kept: list[int] = []
+    indices: list[int] = []
     scale, reach = poses.field_of_view_deg.log(), torch.deg2rad(APART * poses.field_of_view_deg)
     left = torch.ones(len(poses), dtype=torch.bool)
-    while len(kept) < count and left.any():
+    while len(indices) < count and left.any():
         one = int(left.int().argmax())
-        kept.append(one)
+        indices.append(one)
         near = sphere.angle(poses.xyz, poses.xyz[one]) < reach
         turn = _turn(poses.heading_deg, poses.heading_deg[one]).abs() < TURN_APART_DEG
         left &= ~(near & turn & ((scale - scale[one]).abs() < SCALE_APART))
-    return torch.tensor(kept, dtype=torch.long)
+    return torch.tensor(indices, dtype=torch.long)

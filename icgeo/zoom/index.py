@@ -150,19 +150,19 @@ def _components(stream: IO[bytes], counts: Sequence[int]) -> tuple[Tensor, Tenso
 
     every = max(1, len(counts) // 50)
     step = max(1, sum(-(-count // every) for count in counts) // MOST_LEARNED)
-    chosen: list[Tensor] = []
+    samples: list[Tensor] = []
     before = 0
     for part in parts():
         thinned = part[::every]
-        chosen.append(thinned[-before % step :: step].float())  # a copy: the part itself may go
+        samples.append(thinned[-before % step :: step].float())  # a copy: the part itself may go
         before += len(thinned)
-    some = torch.cat(chosen)
+    some = torch.cat(samples)
     mean = some.mean(0)
     _, vectors = torch.linalg.eigh((some - mean).T @ (some - mean))
     components = vectors[:, -CHANNELS:].contiguous()
     descriptors = torch.empty(sum(counts), components.shape[1])
-    for own, part in zip(descriptors.split(list(counts)), parts(), strict=True):
-        own[:] = functional.normalize((part.float() - mean) @ components, dim=-1)
+    for target, part in zip(descriptors.split(list(counts)), parts(), strict=True):
+        target[:] = functional.normalize((part.float() - mean) @ components, dim=-1)
     return mean, components, descriptors
 
 
@@ -242,10 +242,10 @@ def _windows(
         )
         rays = tiles.rays(places[None])
         cover = functional.avg_pool2d(mask.float()[:, None], CELL * WINDOW, CELL).flatten(1)
-        kept = (cell_of(sphere.to_lat_lon(rays), nside) == some[:, None]) & (cover >= LEAST_COVER)
-        tile, place = kept.nonzero().unbind(-1)
+        inside = (cell_of(sphere.to_lat_lon(rays), nside) == some[:, None]) & (cover >= LEAST_COVER)
+        tile, place = inside.nonzero().unbind(-1)
         if len(tile):
-            windows = _pooled(_grid(describe(images)))[kept]
+            windows = _pooled(_grid(describe(images)))[inside]
             yield tiles[tile].warped(warps[place]), windows
 
 

@@ -45,11 +45,11 @@ def _lookups(tries: Tries, grid: int) -> tuple[Tensor, Tensor, Tensor]:
     ).unbind(-1)
     warps = similarities(torch.stack((right, down), -1), scale, turn)
     step = (torch.arange(grid) + 0.5) * 2 / grid - 1
-    asked = torch.arange(grid)[tries.stride // 2 :: tries.stride]
-    rows, columns = torch.meshgrid(asked, asked, indexing="ij")
+    sampled = torch.arange(grid)[tries.stride // 2 :: tries.stride]
+    rows, columns = torch.meshgrid(sampled, sampled, indexing="ij")
     numbers = (rows * grid + columns).flatten()
     places = torch.stack((step[columns], step[rows], torch.ones(rows.shape)), -1).flatten(0, 1)
-    lies = places @ warps.mT  # [warps, asked, 2]
+    lies = places @ warps.mT  # [warps, sampled, 2]
     inside = lies.abs().amax(-1) < 1
     column, row = ((lies + 1) * grid / 2).int().clamp(0, grid - 1).unbind(-1)
     return warps, numbers, torch.where(inside, row * grid + column, -1).long()
