@@ -109,9 +109,9 @@ def _draw_level(
                     x, y = part.exterior.coords.xy
                     ax.plot(np.array(x) + turn, y, lw=0.9, color="cyan", alpha=0.9)
     if truth is not None:
-        there = sphere.as_lat_lon(truth).tolist()
-        x = lon + (there[1] - lon + 180) % 360 - 180 if not is_world else there[1]
-        ax.plot(x, there[0], "x", color="red", ms=7, mew=1.8)
+        truth_place = sphere.as_lat_lon(truth).tolist()
+        x = lon + (truth_place[1] - lon + 180) % 360 - 180 if not is_world else truth_place[1]
+        ax.plot(x, truth_place[0], "x", color="red", ms=7, mew=1.8)
     ax.set(xlim=(west, east), ylim=(south, north))
     ax.tick_params(labelsize=SMALL)
     return (west, south), east - west, north - south
