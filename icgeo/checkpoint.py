@@ -158,25 +158,25 @@ def read(source: str | Path, **options: Any) -> tuple[MapModel, dict[str, Any]]:
         only_here = loading.get("local_files_only", False)
         folder = fetch(str(source), revision=revision, local_files_only=only_here)
     index = _read_index(folder, source)
-    saved = {name: index[name] for name in ("revision", "adapter", "quantization")}
-    saved["weight_name"] = index.get("weight_name")
-    if saved["adapter"] == ADAPTER:
-        saved["adapter"] = folder / ADAPTER
+    model_options = {name: index[name] for name in ("revision", "adapter", "quantization")}
+    model_options["weight_name"] = index.get("weight_name")
+    if model_options["adapter"] == ADAPTER:
+        model_options["adapter"] = folder / ADAPTER
     weights = folder / MODEL if index["model"] == MODEL else index["model"]
-    model: Any = load(weights, **{**saved, **loading})
+    model: Any = load(weights, **{**model_options, **loading})
     model = replace(model, settings=Settings.from_dict(index["settings"])).choosing(**settings)
     manifest = folder / EXAMPLES
     # in the hub's cache they are links to outside the folder
     examples = as_examples(manifest, allow_outside=True) if manifest.is_file() else None
-    own = index["locator"]
-    digest = own.pop("map_digest", None)
-    if digest and "map" not in options and digest != _digest(own["map"]):
+    values = index["locator"]
+    digest = values.pop("map_digest", None)
+    if digest and "map" not in options and digest != _digest(values["map"]):
         raise UsageError(
-            f"expected the map {own['map']} with which the locator was saved, found another or "
+            f"expected the map {values['map']} with which the locator was saved, found another or "
             "none; give it by map=, or map=None"
         )
-    fixed = {"examples": examples, "device": loading.get("device", "cpu")}
-    return model, {**own, **fixed, **options}
+    other_fields = {"examples": examples, "device": loading.get("device", "cpu")}
+    return model, {**values, **other_fields, **options}
 
 
 def _digest(source: Any) -> str | None:

@@ -109,23 +109,23 @@ def predict(options: PredictOptions) -> int:
     locator, examples = _prepare(options)
     sources = _sources(options.photos)
     journal = Journal.open(options, options.save, sources, examples) if options.save else None
-    failed = count = 0
+    failed_count = count = 0
     with tqdm(desc="locating", unit="photo", disable=None) as bar:
         while batch := list(islice(sources, options.batch_size)):
-            located = [*_locate(locator, batch, examples, around=options.panoramas == "around")]
+            answers = [*_locate(locator, batch, examples, around=options.panoramas == "around")]
             if journal:
-                journal.append(located)
-            for row, prediction in located:
+                journal.append(answers)
+            for row, prediction in answers:
                 with bar.external_write_mode(file=sys.stdout):
                     _show(row, as_json=options.json)
-                count, failed = count + 1, failed + (prediction is None)
+                count, failed_count = count + 1, failed_count + (prediction is None)
             bar.update(len(batch))
     if journal:
-        failed, count = failed + journal.failed, count + journal.known
+        failed_count, count = failed_count + journal.failed, count + journal.known
         journal.finish()
     if not count:
         sys.stderr.write("icgeo: no photo was given; a folder without photos gives none\n")
-    return 1 if failed or not count else 0
+    return 1 if failed_count or not count else 0
 
 
 @dataclass(frozen=True)
@@ -157,9 +157,13 @@ class Journal:
         from icgeo.data.photos import content_key
 
         path = Path(f"{save}.part")
-        shown = repr([(content_key(one.image), one.lat, one.lon) for one in examples])
-        known = {"photos": None, "json": None, "examples": blake2b(shown.encode()).hexdigest()}
-        head = json.dumps({**vars(options), **known}, default=str) + "\n"
+        example_keys = repr([(content_key(one.image), one.lat, one.lon) for one in examples])
+        overrides = {
+            "photos": None,
+            "json": None,
+            "examples": blake2b(example_keys.encode()).hexdigest(),
+        }
+        head = json.dumps({**vars(options), **overrides}, default=str) + "\n"
         text = path.read_bytes() if path.is_file() else b""
         first, *lines = text.splitlines(keepends=True) or [b""]
         if not head.encode().startswith(first) and not {"photos", "save"} <= _parse(first).keys():
@@ -214,8 +218,8 @@ class Journal:
         features = [feature for row in rows for feature in row.pop("features", ())]
         for row in rows:
             del row["key"]
-        zoomed = [name for name in ZOOMED if any(name in row for row in rows)]
-        frame = DataFrame(rows, columns=[*COLUMNS, *zoomed])
+        zoom_columns = [name for name in ZOOMED if any(name in row for row in rows)]
+        frame = DataFrame(rows, columns=[*COLUMNS, *zoom_columns])
         try:
             with write_atomically(self.save) as partial:
                 match self.save.suffix.lower():
@@ -351,8 +355,8 @@ def _locate(
                 photos[source] = read_for_model(source, locator.loaded.photo_size)
         except PhotoError as error:
             errors[source] = config.one_line(error)
-    located = locator.locate([*photos.values()], examples) if photos else []
-    predictions |= zip(photos, located, strict=True)
+    answers = locator.locate([*photos.values()], examples) if photos else []
+    predictions |= zip(photos, answers, strict=True)
     for source in sources:
         if (prediction := predictions.get(source)) is None:
             yield {"source": source, "error": errors[source]}, None

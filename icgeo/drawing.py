@@ -90,10 +90,10 @@ class MapDrawer:
         key = content_keys(pairs)
         if key not in self.judged:
             photos, lat_lon = self.pairs(pairs)
-            views, nothing = torch.stack([*photos])[None], Context(0, {}, self.model.fingerprint)
+            views, context = torch.stack([*photos])[None], Context(0, {}, self.model.fingerprint)
             log_likelihood = torch.zeros(len(settings.worlds))
             for number, world in enumerate(settings.worlds):
-                densities, _, _ = self._draw(views, nothing, world)
+                densities, _, _ = self._draw(views, context, world)
                 for density, place in zip(densities, lat_lon, strict=True):
                     log_likelihood[number] += float(density.log_prob(place))
             shares = log_likelihood.softmax(0)
@@ -106,9 +106,9 @@ class MapDrawer:
         """Return how many photos go through at a time beside so many examples; see `Geolocator`."""
         from icgeo.models.cost import fitting_batch  # with diffusers, which the model has imported
 
-        most = self.options.batch_size
-        size = fitting_batch(self.model, shots, most, samples=self.options.samples)
-        if size < most:
+        max_batch = self.options.batch_size
+        size = fitting_batch(self.model, shots, max_batch, samples=self.options.samples)
+        if size < max_batch:
             logger.info("%d photos at a time, for the memory holds no more", size)
         return size
 
@@ -127,16 +127,16 @@ class MapDrawer:
         photos, lat_lon = self.pairs(pairs)
         key = content_keys(pairs) if self.model.settings.attention == "causal" else ()
         for count in range(len(key), 0, -1):
-            if begun := self.kept.get(key[:count]):
-                return self.model.encode_context(photos[count:], lat_lon[count:], after=begun)
+            if prefix := self.kept.get(key[:count]):
+                return self.model.encode_context(photos[count:], lat_lon[count:], after=prefix)
         return self.model.encode_context(photos, lat_lon)
 
     def locate_chosen(self, photos: Photos, bank: Pairs, chosen: Chosen) -> list[Prediction]:
         """Locate photos, each given examples of its own; see `Geolocator.locate_chosen`."""
         check_choices(photos, bank, chosen)
         if (chosen == chosen[:1]).all():
-            shown = [bank[number] for number in chosen[:1].flatten().tolist()]
-            return self._locate_alike(photos, shown, self.context)
+            examples = [bank[number] for number in chosen[:1].flatten().tolist()]
+            return self._locate_alike(photos, examples, self.context)
         if self.model.can_choose:
             return self._locate_pairwise(photos, bank, chosen)
         if self.model.settings.attention == "causal":
@@ -153,19 +153,19 @@ class MapDrawer:
         predictions: list[Prediction] = []
         for start in range(0, len(photos), size):
             batch = photos[start : start + size]
-            everything = torch.arange(len(pairs)).expand(len(batch), -1)
-            own = replace(context, evidence=self.evidence_maps(batch, pairs, everything))
-            predictions += self._locate_batch(batch, own, worlds)
+            all_numbers = torch.arange(len(pairs)).expand(len(batch), -1)
+            batch_context = replace(context, evidence=self.evidence_maps(batch, pairs, all_numbers))
+            predictions += self._locate_batch(batch, batch_context, worlds)
         return predictions
 
-    def _locate_pairwise(self, photos: Photos, bank: Pairs, chosen: Chosen) -> list[Prediction]:
+    def _locate_pairwise(self, photos: Photos, bank: Pairs, choices: Chosen) -> list[Prediction]:
         """Locate by examples of which each is kept alone: a batch of photos encodes each once."""
         worlds = self.judge(bank)
         predictions: list[Prediction] = []
-        for rows in chosen.split(self.require_memory(chosen.shape[1])):
-            used, numbers = rows.unique(return_inverse=True)
-            self.require_memory(len(used))
-            pairs = self.pairs([bank[number] for number in used.tolist()])
+        for rows in choices.split(self.require_memory(choices.shape[1])):
+            indices, numbers = rows.unique(return_inverse=True)
+            self.require_memory(len(indices))
+            pairs = self.pairs([bank[number] for number in indices.tolist()])
             context = self.model.encode_context(*pairs).choosing(numbers)
             batch = photos[len(predictions) : len(predictions) + len(rows)]
             context = replace(context, evidence=self.evidence_maps(batch, bank, rows))
@@ -177,18 +177,18 @@ class MapDrawer:
     ) -> list[Prediction]:
         """Locate by sets of examples; what several begin with is encoded once, and added to."""
         self.require_memory(len(rows[0]))
-        sets, located = sorted({tuple(row) for row in rows}), dict[int, Prediction]()
+        sets, predictions = sorted({tuple(row) for row in rows}), dict[int, Prediction]()
         for place, row in enumerate(sets):
             around = sets[max(0, place - 1) : place] + sets[place + 1 : place + 2]
             for count in range(len(row), 0, -1):
-                if any(row[:count] == other[:count] for other in around):
+                if any(row[:count] == other_row[:count] for other_row in around):
                     self.context([bank[number] for number in row[:count]])
                     break
-            numbers = [number for number, other in enumerate(rows) if tuple(other) == row]
-            own = [photos[i] for i in numbers]
-            answers = self._locate_alike(own, [bank[i] for i in row], self.encode)
-            located.update(zip(numbers, answers, strict=True))
-        return [located[number] for number in range(len(photos))]
+            numbers = [number for number, other_row in enumerate(rows) if tuple(other_row) == row]
+            row_photos = [photos[i] for i in numbers]
+            answers = self._locate_alike(row_photos, [bank[i] for i in row], self.encode)
+            predictions.update(zip(numbers, answers, strict=True))
+        return [predictions[number] for number in range(len(photos))]
 
     def evidence_maps(
         self, photos: Photos, bank: Pairs, chosen: Chosen
@@ -213,8 +213,9 @@ class MapDrawer:
             return self._locate_pixels(pixels, context, worlds)
 
         def alike(numbers: list[int]) -> list[Prediction]:
-            part, own = [pixels[i] for i in numbers], context.of_queries(torch.tensor(numbers))
-            return self._locate_pixels(torch.stack(part), own, worlds)
+            part = [pixels[i] for i in numbers]
+            part_context = context.of_queries(torch.tensor(numbers))
+            return self._locate_pixels(torch.stack(part), part_context, worlds)
 
         return in_groups([photo.shape for photo in pixels], alike)
 
@@ -225,23 +226,23 @@ class MapDrawer:
         worlds: Mapping[str, float],
     ) -> list[Prediction]:
         start, options, settings = time.perf_counter(), self.options, self.model.settings
-        others = (augment(pixels, f"{options.seed}/{n}/") for n in range(options.augment))
-        views = torch.stack([pixels, *others])
-        likeliest = max(worlds, key=worlds.__getitem__)
-        watches = {likeliest: self.callback_on_step_end}
-        drawn = {world: self._draw(views, context, world, watches.get(world)) for world in worlds}
-        _, legibility, samples = drawn[likeliest]
+        augmented_views = (augment(pixels, f"{options.seed}/{n}/") for n in range(options.augment))
+        views = torch.stack([pixels, *augmented_views])
+        best_world = max(worlds, key=worlds.__getitem__)
+        callbacks = {best_world: self.callback_on_step_end}
+        draws = {world: self._draw(views, context, world, callbacks.get(world)) for world in worlds}
+        _, legibility, samples = draws[best_world]
         evidence = self.model.evidence(context, pixels) if options.matching else None
         # both know of the examples, which count once
         weights = settings.prior_weight if evidence is not None else {}
         by_world = [
             [density.tempered(1 / weights.get(world, 1.0)) for density in densities]
-            for world, (densities, _, _) in drawn.items()
+            for world, (densities, _, _) in draws.items()
         ]
         shares = tuple(worlds.values())
         densities = [mixture(each, shares) for each in zip(*by_world, strict=True)]
         if evidence is not None:
-            weight, floor = settings.evidence_weight.get(likeliest, 1.0), settings.matching.floor
+            weight, floor = settings.evidence_weight.get(best_world, 1.0), settings.matching.floor
             pairs = zip(densities, weight * evidence, strict=True)
             densities = [density.updated(ratios, floor=floor) for density, ratios in pairs]
         points = POINTS[options.point](densities)
@@ -254,7 +255,7 @@ class MapDrawer:
                 located=None if evidence is None else informs(densities[number]),
                 seconds=seconds,
                 samples=samples[number],
-                world=likeliest if settings.worlds else None,
+                world=best_world if settings.worlds else None,
             )
             for number in range(len(pixels))
         ]
@@ -270,7 +271,7 @@ class MapDrawer:
         """Draw maps of photos, each in several views; return densities, legibility, and maps."""
         settings, count = self.model.settings, views.shape[1]
         by_photo = partial(rearrange, pattern="(v q) s c h w -> q (v s) c h w", v=len(views))
-        drawn = self.model.draw_maps(
+        samples = self.model.draw_maps(
             context.of_queries(torch.arange(count).repeat(len(views))),
             rearrange(views, "v q c h w -> (v q) c h w"),
             prompt=prompt,
@@ -279,13 +280,13 @@ class MapDrawer:
             seed=self.options.seed,
             callback_on_step_end=sampling.decoded(callback_on_step_end, by_photo),
         ).cpu()
-        readings = maps.read(drawn.mean(dim=1), settings.style, noise=settings.noise)
+        readings = maps.read(samples.mean(dim=1), settings.style, noise=settings.noise)
         temperature = settings.temperature(prompt, context.shots)
         readings_of = [readings[number::count] for number in range(count)]
         densities = [mixture([view.density for view in each]) for each in readings_of]
         densities = [density.tempered(temperature) for density in densities]
         legibility = [sum(view.legibility for view in each) / len(each) for each in readings_of]
-        return densities, legibility, by_photo(drawn)
+        return densities, legibility, by_photo(samples)
 
     def with_points(self, predictions: list[Prediction]) -> list[Prediction]:
         """Take the point that the option `point` names, of densities with levels."""
@@ -309,5 +310,5 @@ class MapDrawer:
                 "some photos are unlike all that the model was trained on (in_domain=False): its "
                 "answers for them mean nothing, however sure they look"
             )
-        told = zip(predictions, in_domain.tolist(), strict=True)
-        return [replace(prediction, in_domain=is_inside) for prediction, is_inside in told]
+        pairs = zip(predictions, in_domain.tolist(), strict=True)
+        return [replace(prediction, in_domain=is_inside) for prediction, is_inside in pairs]

@@ -67,12 +67,15 @@ class MapViews:
         size = self.images.shape[-1]
         for _ in range(2):
             key = (*_key(self.field_of_view_deg, size), encoder)
-            found = kept(self.base_map, key, lambda: {"vectors": describe(self.images)})
-            vectors = found["vectors"]
-            again = describe(self.images[:1])
-            if vectors.shape[1:] == again.shape[1:] and (vectors[:1] - again).abs().max() < SAME:
+            tensors = kept(self.base_map, key, lambda: {"vectors": describe(self.images)})
+            vectors = tensors["vectors"]
+            descriptor = describe(self.images[:1])
+            if (
+                vectors.shape[1:] == descriptor.shape[1:]
+                and (vectors[:1] - descriptor).abs().max() < SAME
+            ):
                 break
-            encoder = f"{encoder}, {again.flatten()[:8].tolist()}"
+            encoder = f"{encoder}, {descriptor.flatten()[:8].tolist()}"
         return vectors
 
 
@@ -108,8 +111,8 @@ def suited_field_of_view(base_map: BaseMap, size: int) -> float:
     if base_map.bounds is None:
         return FIELD_OF_VIEW_DEG
     south, west, north, east = base_map.bounds
-    most = max(0.0, min(abs(south), abs(north))) if south * north > 0 else 0.0
-    wide = ((east - west) % 360 or 360.0) * math.cos(math.radians(most))
+    latitude = max(0.0, min(abs(south), abs(north))) if south * north > 0 else 0.0
+    wide = ((east - west) % 360 or 360.0) * math.cos(math.radians(latitude))
     field = max(SHARE_OF_REGION * max(north - south, wide), base_map.resolution_deg * size / 2)
     return min(FIELD_OF_VIEW_DEG, field)
 
@@ -126,11 +129,15 @@ def map_views(base_map: BaseMap, *, size: int, field_of_view_deg: float | None =
         centres = even_grid(base_map.bounds, OVERLAP * field)
         ones = torch.ones(len(centres), dtype=torch.float64)
         images, masks = base_map.views(centres, field * ones, 0 * ones, size=size)
-        shown = masks.double().mean(dim=(1, 2))
-        enough = shown >= min(LEAST_SHOWN, float(shown.max()))
+        coverage = masks.double().mean(dim=(1, 2))
+        is_covered = coverage >= min(LEAST_SHOWN, float(coverage.max()))
         if not masks.any():
             raise UsageError(f"expected a map with data, got none in {base_map.name}")
-        return {"images": images[enough], "masks": masks[enough], "lat_lon": centres[enough]}
+        return {
+            "images": images[is_covered],
+            "masks": masks[is_covered],
+            "lat_lon": centres[is_covered],
+        }
 
     tensors = kept(base_map, _key(field, size), cut)
     return MapViews(**tensors, field_of_view_deg=field, base_map=base_map)
