@@ -155,8 +155,8 @@ def save_run(folder: str | Path, options: Any, *, may_differ: Collection[str] = 
 
 
 def _write(path: Path, text: str) -> None:
-    with write_atomically(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    with write_atomically(path) as partial_path:
+        partial_path.write_text(text, encoding="utf-8")
 
 
 def versions() -> dict[str, Any]:

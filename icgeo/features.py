@@ -240,8 +240,8 @@ def _open_pixels(name: str, freeze: Freeze) -> Opened:
     """Thumbnails less their mean, so that exposure and haze hardly count."""
 
     def network(pixels: Tensor) -> Tensor:
-        flat = rearrange(pixels, "n c h w -> n (c h w)")
-        return flat - flat.mean(dim=-1, keepdim=True)
+        vectors = rearrange(pixels, "n c h w -> n (c h w)")
+        return vectors - vectors.mean(dim=-1, keepdim=True)
 
     return partial(square_pixels, size=THUMBNAIL), network, {}
 

@@ -388,12 +388,12 @@ class Geolocator(LocateOptions, LoadOptions):
         # views of a narrow map are too narrow to be located by
         if suited_field_of_view(base_map, SIZE) < LEAST_WIDE_DEG:
             return MapZoom.open(base_map, self.loaded)
-        flat = replace(self._without_map, **OF_EXAMPLES, examples=None, map=base_map, zoom=False)
-        flat.prepare()
+        locator = replace(self._without_map, **OF_EXAMPLES, examples=None, map=base_map, zoom=False)
+        locator.prepare()
 
         def wide(photos: UInt8[Tensor, "photos 3 size size"]) -> list[Density]:
             images = rearrange(photos, "n c h w -> n h w c").numpy()
-            return [one.density for one in flat.locate(list(images))]
+            return [one.density for one in locator.locate(list(images))]
 
         return MapZoom.open(base_map, self.loaded, wide=wide)
 

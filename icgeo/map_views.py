@@ -112,8 +112,8 @@ def suited_field_of_view(base_map: BaseMap, size: int) -> float:
         return FIELD_OF_VIEW_DEG
     south, west, north, east = base_map.bounds
     latitude = max(0.0, min(abs(south), abs(north))) if south * north > 0 else 0.0
-    wide = ((east - west) % 360 or 360.0) * math.cos(math.radians(latitude))
-    field = max(SHARE_OF_REGION * max(north - south, wide), base_map.resolution_deg * size / 2)
+    width = ((east - west) % 360 or 360.0) * math.cos(math.radians(latitude))
+    field = max(SHARE_OF_REGION * max(north - south, width), base_map.resolution_deg * size / 2)
     return min(FIELD_OF_VIEW_DEG, field)
 
 

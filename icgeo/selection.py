@@ -104,8 +104,8 @@ class Stratified:
         # how many of the same cell come earlier: the round in which each is chosen
         by_cell = cells.argsort(stable=True)
         counts = torch.bincount(cells, minlength=12 * nside**2)
-        first = (counts.cumsum(0) - counts)[cells[by_cell]]
-        rounds = torch.empty_like(cells).scatter_(0, by_cell, torch.arange(len(cells)) - first)
+        starts = (counts.cumsum(0) - counts)[cells[by_cell]]
+        rounds = torch.empty_like(cells).scatter_(0, by_cell, torch.arange(len(cells)) - starts)
         return order[rounds.argsort(stable=True)[:shots]].expand(len(photos), -1)
 
 
@@ -208,9 +208,9 @@ def common_first(chosen: Chosen) -> Chosen:
     >>> common_first(torch.tensor([[0, 2], [2, 1]])).tolist()
     [[2, 0], [2, 1]]
     """
-    chosen = chosen.sort(dim=-1).values
-    counts = torch.bincount(chosen.flatten())[chosen]
-    return chosen.gather(-1, counts.argsort(dim=-1, descending=True, stable=True))
+    numbers = chosen.sort(dim=-1).values
+    counts = torch.bincount(numbers.flatten())[numbers]
+    return numbers.gather(-1, counts.argsort(dim=-1, descending=True, stable=True))
 
 
 def _shuffled(count: int, seed: int) -> Int[Tensor, " count"]:

@@ -199,8 +199,10 @@ class HarmonicDiffusion(nn.Module):
         condition = repeat(features, "photos channels -> (photos count) channels", count=count)
         self.noise.set_timesteps(self.settings.steps)
         for t in self.noise.timesteps:
-            flat = rearrange(code.to(features), "photos count size -> (photos count) size")
-            clean_codes = self.network(flat, t.expand(len(flat)).to(features), condition)
+            flat_codes = rearrange(code.to(features), "photos count size -> (photos count) size")
+            clean_codes = self.network(
+                flat_codes, t.expand(len(flat_codes)).to(features), condition
+            )
             clean_codes = rearrange(
                 clean_codes, "(photos count) size -> photos count size", count=count
             )

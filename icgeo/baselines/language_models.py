@@ -137,8 +137,8 @@ class EndpointModel:
             )
             return _as_reply(completion)
         except openai.APITimeoutError:
-            tries, seconds = self.retries + 1, self.timeout_seconds
-            return Reply(reason=f"{LATE}: no answer within {seconds:g} s in {tries} tries")
+            attempts, seconds = self.retries + 1, self.timeout_seconds
+            return Reply(reason=f"{LATE}: no answer within {seconds:g} s in {attempts} tries")
         except openai.APIConnectionError as error:
             if type(error.__cause__).__name__ == "ConnectError":
                 raise UsageError(

@@ -108,6 +108,8 @@ def _corners(
     lon, lat = grid(nside).boundaries_lonlat(cells.numpy(), 1)
     degrees = torch.from_numpy(np.stack((lat.to_value("deg"), lon.to_value("deg")), axis=-1))
     xyz = rearrange(to_xyz(degrees), "cells corners side -> (cells corners) side").numpy()
-    _, first, corner = np.unique(xyz.round(9) + 0.0, axis=0, return_index=True, return_inverse=True)
+    _, indices, corner = np.unique(
+        xyz.round(9) + 0.0, axis=0, return_index=True, return_inverse=True
+    )
     number = rearrange(torch.from_numpy(corner.ravel()), "(cells four) -> cells four", four=4)
-    return torch.from_numpy(xyz[first]), number
+    return torch.from_numpy(xyz[indices]), number

@@ -59,9 +59,9 @@ def noise_share(
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     """Return the share of noise at a time, 0 to 1 along a sigmoid, and its slope."""
     low, high = ends
-    first, last = (1 / (1 + math.exp(-end)) for end in ends)
+    start, stop = (1 / (1 + math.exp(-end)) for end in ends)
     value = torch.sigmoid(low + (high - low) * t)
-    return (value - first) / (last - first), (high - low) * value * (1 - value) / (last - first)
+    return (value - start) / (stop - start), (high - low) * value * (1 - value) / (stop - start)
 
 
 def follow(field: Field, xyz: Points, times: Times) -> Points:

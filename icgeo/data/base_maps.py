@@ -89,8 +89,8 @@ class BaseMap:
 
     def _to_pixels(self, lat_lon: Float[Tensor, "rows columns 2"]) -> Tensor:
         """Return columns and rows, NaN outside; columns go on where the map goes around."""
-        flat = self.grid.to_pixels(rearrange(lat_lon, "h w c -> (h w) c"))
-        pixels = rearrange(flat, "(h w) c -> h w c", h=len(lat_lon))
+        flat_pixels = self.grid.to_pixels(rearrange(lat_lon, "h w c -> (h w) c"))
+        pixels = rearrange(flat_pixels, "(h w) c -> h w c", h=len(lat_lon))
         size = pixels.new_tensor(self.grid.size)
         inside = ((pixels >= 0) & (pixels <= size)).all(-1, keepdim=True)
         pixels = torch.where(inside, pixels, torch.nan)
@@ -122,15 +122,15 @@ class BaseMap:
         step = self._pixels_a_step(pixels)
         is_finest = math.isnan(step) or step <= 1
         level = 0 if is_finest else min(round(math.log2(step)), self.grid.levels - 1)
-        wide, high = level_size(self.grid.size, level)
-        place = pixels * pixels.new_tensor([wide, high]) / pixels.new_tensor(self.grid.size)
+        width, height = level_size(self.grid.size, level)
+        place = pixels * pixels.new_tensor([width, height]) / pixels.new_tensor(self.grid.size)
         points = place[inside]
         left, top = (points.amin(0).floor().int() - 1).tolist()
         right, bottom = (points.amax(0).ceil().int() + 1).tolist()
-        top, bottom = max(top, 0), min(bottom, high)
+        top, bottom = max(top, 0), min(bottom, height)
         if not self.grid.is_round:
-            left, right = max(left, 0), min(right, wide)
-        image, mask = self._read(level, (left, top, right, bottom), wide)
+            left, right = max(left, 0), min(right, width)
+        image, mask = self._read(level, (left, top, right, bottom), width)
         colours = torch.cat((image * mask, mask[None].to(torch.uint8)))[None].float()
         corner, span = place.new_tensor([left, top]), place.new_tensor([right - left, bottom - top])
         grid = torch.where(inside[..., None], (place - corner) / span * 2 - 1, 0)[None].float()
@@ -138,13 +138,13 @@ class BaseMap:
         samples = samples[0] * inside
         return samples[:3], samples[3]
 
-    def _read(self, level: int, box: Box, wide: int) -> Picture:
+    def _read(self, level: int, box: Box, width: int) -> Picture:
         """Read a box that may reach over the seam of a round map."""
         left, top, right, bottom = box
         pieces = []
         while left < right:
-            start = left % wide
-            end = min(start + right - left, wide)
+            start = left % width
+            end = min(start + right - left, width)
             pieces.append(self.grid.read(level, (start, top, end, bottom)))
             left += end - start
         images, masks = zip(*pieces, strict=True)

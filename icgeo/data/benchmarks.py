@@ -209,10 +209,10 @@ def open_benchmark(
             place = str(path)
             if path.suffix != ".tar":
                 folders = _photo_folders(Path(root), files, images)
-        first = next((row for row in rows() if isinstance(row, RawRow)), None)
-        if first is None:
+        first_row = next((row for row in rows() if isinstance(row, RawRow)), None)
+        if first_row is None:
             raise BenchmarkError(f"expected rows of {about.title} in {place}, found none")
-        names = _find_names(files, first, place)
+        names = _find_names(files, first_row, place)
     except BenchmarkError as error:
         raise BenchmarkError(f"{error}; get it from: {about.source}") from error
     return OpenBenchmark(name, split, about, files, rows, names, folders)
@@ -266,9 +266,11 @@ def _photo_folders(root: Path, files: SplitFiles, images: str | Path | None) -> 
             f"expected photos in a folder {' or '.join(map(str, options))}, found {_listing(root)}"
             f"; unpack archives"
         )
-    inner = [entry.path for folder in folders for entry in os.scandir(folder) if entry.is_dir()]
+    subfolders = [
+        entry.path for folder in folders for entry in os.scandir(folder) if entry.is_dir()
+    ]
     # names in a COCO list are paths already
-    return [*map(str, folders), *([] if files.format == "coco" else sorted(inner))]
+    return [*map(str, folders), *([] if files.format == "coco" else sorted(subfolders))]
 
 
 def _listing(folder: Path) -> str:

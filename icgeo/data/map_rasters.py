@@ -156,9 +156,9 @@ class RasterGrid:
         south, west, north, east = self.bounds
         lat, lon = lat_lon.unbind(-1)
         margin = 0.02 * (north - south)
-        wide = (east - west) % 360 or 360.0
+        width = (east - west) % 360 or 360.0
         inside = (lat > south - margin) & (lat < north + margin)
-        inside &= (lon - west + margin) % 360 < wide + 2 * margin
+        inside &= (lon - west + margin) % 360 < width + 2 * margin
         return torch.where(inside[:, None] | self.is_round, pixels, torch.nan)
 
     def _to_pixels(self, lat_lon: Float[Tensor, "places 2"]) -> Float[Tensor, "places 2"]:
@@ -176,11 +176,11 @@ class RasterGrid:
 
     def read(self, level: int, box: Box) -> Picture:
         """BandValues the pixels of a box inside a level."""
-        (wide, high), (left, top, right, bottom) = level_size(self.size, level), box
-        if max(wide, high) <= OVERVIEW_SIDE:
+        (width, height), (left, top, right, bottom) = level_size(self.size, level), box
+        if max(width, height) <= OVERVIEW_SIDE:
             image, mask = self._coarse(level)
             return image[:, top:bottom, left:right], mask[top:bottom, left:right]
-        across, down = self.size[0] / wide, self.size[1] / high
+        across, down = self.size[0] / width, self.size[1] / height
         area = (left * across, top * down, right * across, bottom * down)
         with opened(self.path) as raster:
             values, data_mask = read_window(raster, self.bands, area, (bottom - top, right - left))
@@ -190,15 +190,15 @@ class RasterGrid:
         """Return a level that is kept in memory, whole; it is made of the next finer one."""
         if level in self._cache:
             return self._cache[level]
-        wide, high = level_size(self.size, level)
+        width, height = level_size(self.size, level)
         if level == 0 or max(level_size(self.size, level - 1)) > OVERVIEW_SIDE:
             with opened(self.path) as raster:
-                values, data_mask = read_strips(raster, self.bands, (high, wide))
+                values, data_mask = read_strips(raster, self.bands, (height, width))
             self._cache[level] = self.bands.to_colours(values), torch.from_numpy(data_mask)
         else:
             image, mask = self._coarse(level - 1)
             channels = torch.cat((image * mask, mask[None].to(torch.uint8))).float()
-            mean = functional.adaptive_avg_pool2d(channels[None], (high, wide))[0]
+            mean = functional.adaptive_avg_pool2d(channels[None], (height, width))[0]
             colours = (mean[:3] / mean[3].clamp_min(1e-6)).round().to(torch.uint8)
             self._cache[level] = colours, mean[3] >= 0.5
         return self._cache[level]
@@ -254,13 +254,13 @@ def read_window(
 
 def read_strips(raster: Any, bands: Bands, shape: tuple[int, int]) -> BandValues:
     """BandValues a whole raster at a size, some rows at a time, so that memory stays small."""
-    high, wide = shape
-    down = raster.height / high
+    height, width = shape
+    down = raster.height / height
     strips = []
-    for top in range(0, high, STRIP_ROWS):
-        bottom = min(top + STRIP_ROWS, high)
+    for top in range(0, height, STRIP_ROWS):
+        bottom = min(top + STRIP_ROWS, height)
         area = (0.0, top * down, float(raster.width), bottom * down)
-        strips.append(read_window(raster, bands, area, (bottom - top, wide)))
+        strips.append(read_window(raster, bands, area, (bottom - top, width)))
     values, data_masks = zip(*strips, strict=True)
     return np.concatenate(values, axis=1), np.concatenate(data_masks)
 

@@ -50,14 +50,14 @@ def augment(
     photos: UInt8[Tensor, "photos 3 high wide"], key: str
 ) -> UInt8[Tensor, "photos 3 high wide"]:
     """Crop each photo and change its exposure, by its content and a key; nothing is flipped."""
-    high, wide = photos.shape[-2:]
+    height, width = photos.shape[-2:]
     results = []
     for photo in photos:
         generator = seeded_generator(key.encode() + photo.numpy().tobytes(), bits=56)
         zoom, right, down, stops = torch.rand(4, generator=generator).tolist()
-        rows, columns = (round(side * (0.8 + 0.2 * zoom)) for side in (high, wide))
-        left, top = round(right * (wide - columns)), round(down * (high - rows))
+        rows, columns = (round(side * (0.8 + 0.2 * zoom)) for side in (height, width))
+        left, top = round(right * (width - columns)), round(down * (height - rows))
         crop = photo[None, :, top : top + rows, left : left + columns].float()
-        image = functional.interpolate(crop, (high, wide), mode="bilinear", antialias=True)[0]
+        image = functional.interpolate(crop, (height, width), mode="bilinear", antialias=True)[0]
         results.append((image * 2 ** (stops - 0.5)).round().clamp(0, 255).to(torch.uint8))
     return torch.stack(results)

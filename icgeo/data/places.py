@@ -113,8 +113,8 @@ def _xmp_properties(xmp: str | bytes) -> list[dict[str, str]]:
         children = [child for element in elements for child in element]
         attributes = (pair for element in elements for pair in element.items())
         for name, value in (*attributes, *((child.tag, child.text or "") for child in children)):
-            prefix, _, local = name.rpartition(":")
-            key = f"{prefixes.get(prefix, prefix)}:{local}".lower()
+            prefix, _, local_name = name.rpartition(":")
+            key = f"{prefixes.get(prefix, prefix)}:{local_name}".lower()
             levels[-1].setdefault(key.replace("longtitude", "longitude"), value.strip())  # DJI
         elements = [child for child in children if child.tag.rpartition(":")[2] in _OWN]
     return levels

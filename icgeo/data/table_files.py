@@ -35,8 +35,11 @@ LONGITUDE_COLUMNS = (
 """Names of columns, the first of which counts: those of GBIF, exiftool, iNaturalist, Mapillary,
 OSV-5M and Flickr among them."""
 LATITUDE_LETTERS, LONGITUDE_LETTERS = (
-    (*(f"{name}{end}" for end in ("ref", "dir", "direction", "hemisphere") for name in names), bare)
-    for names, bare in ((LATITUDE_COLUMNS, "ns"), (LONGITUDE_COLUMNS, "ew"))
+    (
+        *(f"{name}{end}" for end in ("ref", "dir", "direction", "hemisphere") for name in names),
+        short_name,
+    )
+    for names, short_name in ((LATITUDE_COLUMNS, "ns"), (LONGITUDE_COLUMNS, "ew"))
 )
 """Names of columns of N or S, and of E or W, beside unsigned numbers."""
 PLACE_COLUMNS = {*LATITUDE_COLUMNS, *LONGITUDE_COLUMNS, *LATITUDE_LETTERS, *LONGITUDE_LETTERS}
@@ -194,8 +197,8 @@ def _parquet_rows(path: Path) -> Rows:
         raise TableError(
             f"expected Parquet with text and numbers, got {one_line(error)[:LONGEST_QUOTE]}"
         ) from error
-    empty = [""] * len(table)
-    for cells in zip(*(texts.get(name, empty) for name in names), strict=True):
+    empty_column = [""] * len(table)
+    for cells in zip(*(texts.get(name, empty_column) for name in names), strict=True):
         yield [(cell or "").strip() for cell in cells]
 
 

@@ -108,17 +108,17 @@ def bradley_terry(
     unit, shape = math.log(10) / SCALE, wins.shape[:-1]
     precision = 1 / (unit * PRIOR_POINTS) ** 2
 
-    def loss(flat: Float[np.ndarray, " all"]) -> tuple[float, Float[np.ndarray, " all"]]:
-        logit = flat.reshape(shape)
+    def loss(values: Float[np.ndarray, " all"]) -> tuple[float, Float[np.ndarray, " all"]]:
+        logit = values.reshape(shape)
         gap = logit[..., :, None] - logit[..., None, :]
-        cost = (wins * np.logaddexp(0, -gap)).sum() + precision * (flat**2).sum() / 2
+        cost = (wins * np.logaddexp(0, -gap)).sum() + precision * (values**2).sum() / 2
         pull = wins * expit(-gap)
         slope = pull.sum(-2) - pull.sum(-1) + precision * logit
         return cost, slope.ravel()
 
-    begin = np.zeros(shape) + (0.0 if start is None else unit * (start - START))
+    initial_values = np.zeros(shape) + (0.0 if start is None else unit * (start - START))
     options = {"gtol": 1e-7, "ftol": 1e-15, "maxiter": 10_000, "maxfun": 20_000}
-    result = minimize(loss, begin.ravel(), jac=True, method="L-BFGS-B", options=options)
+    result = minimize(loss, initial_values.ravel(), jac=True, method="L-BFGS-B", options=options)
     points = result.x.reshape(shape) / unit
     return points - points.mean(-1, keepdims=True) + START
 

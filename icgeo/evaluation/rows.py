@@ -93,9 +93,9 @@ class RowFile:
 
     def append(self, rows: Iterable[Row]) -> None:
         """Add those that are new, and wait until they are on disk."""
-        new = {row.key: row for row in rows if row.key not in self.rows}
-        append_lines(self.path, (row.to_json() for row in new.values()))
-        self.rows |= new
+        new_rows = {row.key: row for row in rows if row.key not in self.rows}
+        append_lines(self.path, (row.to_json() for row in new_rows.values()))
+        self.rows |= new_rows
 
 
 def known_rows(folder: Path) -> dict[Key, Row]:

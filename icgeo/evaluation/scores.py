@@ -152,15 +152,15 @@ def compare(
 
 
 def _same_queries(rows: DataFrame, reference: DataFrame) -> DataFrame:
-    """Bring others into the order of rows."""
-    first, second = (part.set_index(["episode", "id"]).index for part in (rows, reference))
-    common_count = len(first.intersection(second))
-    if not common_count == len(first) == len(second):
+    """Bring the reference into the order of rows."""
+    index, reference_index = (part.set_index(["episode", "id"]).index for part in (rows, reference))
+    common_count = len(index.intersection(reference_index))
+    if not common_count == len(index) == len(reference_index):
         raise ValueError(
-            f"expected rows of the same queries, got {len(first)} and {len(second)} of which "
-            f"{common_count} are the same"
+            f"expected rows of the same queries, got {len(index)} and {len(reference_index)} of "
+            f"which {common_count} are the same"
         )
-    return reference.iloc[second.get_indexer(first)]
+    return reference.iloc[reference_index.get_indexer(index)]
 
 
 def methods(rows: DataFrame) -> DataFrame:

@@ -51,9 +51,9 @@ def _sequence_rows(locator: SequenceLocator, episode: Episode, speed_kmh: float)
     photos = [query.photo for query in episode.queries]
     seconds = [query.seconds or 0.0 for query in episode.queries]
     clip = locator.locate_sequence(photos, episode.examples, speed_kmh=speed_kmh, seconds=seconds)
-    first, shots = episode.queries[0], len(episode.examples)
+    first_query, shots = episode.queries[0], len(episode.examples)
     track = [query.lat_lon for query in episode.queries if query.lat_lon is not None]
-    clip_query = replace(first, id=WHOLE, lat_lon=None)
+    clip_query = replace(first_query, id=WHOLE, lat_lon=None)
     if len(track) == len(episode.queries):
         lat, lon = to_lat_lon(spherical_mean(to_xyz(torch.tensor(track).double()))).tolist()
         clip_query = replace(clip_query, lat_lon=(lat, lon))

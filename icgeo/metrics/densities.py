@@ -209,9 +209,9 @@ def energy_score(
     truth = to_xyz(as_lat_lon(lat_lon).double())
     vectors = mean_vectors(density.nside).numpy()
     mass, middle = _patches(density.mass.numpy(), vectors, resolution or 0)
-    far = _mean_distance(rearrange(truth, "... side -> (...) side").numpy(), middle, mass)
+    distance = _mean_distance(rearrange(truth, "... side -> (...) side").numpy(), middle, mass)
     spread = _mean_distance(middle, middle, mass) @ mass
-    return torch.from_numpy(EARTH_RADIUS_KM * (far - spread / 2)).reshape(truth.shape[:-1])
+    return torch.from_numpy(EARTH_RADIUS_KM * (distance - spread / 2)).reshape(truth.shape[:-1])
 
 
 def _patches(

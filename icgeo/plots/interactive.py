@@ -110,8 +110,8 @@ def plot_answers(a: tuple[float, float] | None, b: tuple[float, float] | None) -
     lat, lon = np.array(places or [(0.0, 0.0)]).T
     span = max(np.ptp(lat), np.ptp(lon) / 2, _CLOSEST_DEG) if places else 180.0
     ranges = [
-        [max(-limit, middle - wide * span), min(limit, middle + wide * span)]
-        for middle, limit, wide in ((lon.mean(), 180, 1.5), (lat.mean(), 90, 0.75))
+        [max(-limit, middle - aspect * span), min(limit, middle + aspect * span)]
+        for middle, limit, aspect in ((lon.mean(), 180, 1.5), (lat.mean(), 90, 0.75))
     ]
     figure.update_layout(xaxis_constrain="range", yaxis_constrain="range", height=340)
     return _fill_box(figure, *ranges)

@@ -259,10 +259,10 @@ def plot_prediction(
         view = draw_zoom(zoom, prediction, truth, on_earth=on_earth, base=base)
         handles.append(frame_window(world, view))
     if handles:
-        close: dict[str, Any] = {"handletextpad": 0.4, "handlelength": 1.5, "columnspacing": 0.9}
+        spacing: dict[str, Any] = {"handletextpad": 0.4, "handlelength": 1.5, "columnspacing": 0.9}
         below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0)}
         below |= {"ncols": len(handles), "fontsize": SMALL, "frameon": False}
-        world.legend(handles=handles, **below, **close)
+        world.legend(handles=handles, **below, **spacing)
     return figure
 
 
@@ -277,8 +277,8 @@ def frame_window(world: Axes, view: View) -> Artist:
 def summary(prediction: Prediction, truth: Truth) -> str:
     """Say in a line where it is, how far from the truth and how large its 90 % region is."""
     if not prediction.located:
-        flat = ": all places are as likely" if _is_flat(prediction.density) else ""
-        return f"not located, legibility {prediction.legibility:.2f}{flat}"
+        remark = ": all places are as likely" if _is_flat(prediction.density) else ""
+        return f"not located, legibility {prediction.legibility:.2f}{remark}"
     off = "" if truth is None else f", {_verdict(prediction, truth)}"
     area = rounded(prediction.density.credible_area_km2(0.9), digits=2)
     place = theme.place_name(prediction.lat, prediction.lon)

@@ -182,9 +182,9 @@ def draw_globe(ax: Axes, *, on_earth: bool) -> View:
 
 def great_circle(start: Float[Tensor, "2"], end: Float[Tensor, "2"]) -> Points:
     """Return locations along the shorter arc between two, cut at the antimeridian."""
-    first, last = sphere.to_xyz(start), sphere.to_xyz(end)
+    start_xyz, end_xyz = sphere.to_xyz(start), sphere.to_xyz(end)
     share = torch.linspace(0, 1, 181, dtype=torch.float64)[:, None]  # a degree apart at most
-    points = sphere.exp_map(first, share * sphere.log_map(first, last))
+    points = sphere.exp_map(start_xyz, share * sphere.log_map(start_xyz, end_xyz))
     return cut(sphere.to_lat_lon(points).numpy())
 
 

@@ -231,8 +231,8 @@ def _compare(benchmark: str, rows: DataFrame) -> dict[str, DataFrame]:
             cells[-1] += f"\nthis run {format_number(_score_as(number, rows), form)}"
     numbers = numbers.assign(heading=numbers.metric + ", " + numbers.unit, cell=cells)
     is_same = numbers.protocol.notna()
-    first = rows.iloc[0]
-    run = f"{first['locator']}, {first['shots']} shots, {len(rows):,} queries"
+    first_row = rows.iloc[0]
+    run = f"{first_row['locator']}, {first_row['shots']} shots, {len(rows):,} queries"
     same_title = f"published, and below it this run ({run}) counted by the same protocol"
     other_title = "published by a protocol that is not known, so not compared"
     parts = {same_title: numbers[is_same], other_title: numbers[~is_same]}
