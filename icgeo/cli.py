@@ -109,23 +109,23 @@ def predict(options: PredictOptions) -> int:
     locator, examples = _prepare(options)
     sources = _sources(options.photos)
     journal = Journal.open(options, options.save, sources, examples) if options.save else None
-    failed = count = 0
+    failed_count = count = 0
     with tqdm(desc="locating", unit="photo", disable=None) as bar:
         while batch := list(islice(sources, options.batch_size)):
-            located = [*_locate(locator, batch, examples, around=options.panoramas == "around")]
+            answers = [*_locate(locator, batch, examples, around=options.panoramas == "around")]
             if journal:
-                journal.append(located)
-            for row, prediction in located:
+                journal.append(answers)
+            for row, prediction in answers:
                 with bar.external_write_mode(file=sys.stdout):
                     _show(row, as_json=options.json)
-                count, failed = count + 1, failed + (prediction is None)
+                count, failed_count = count + 1, failed_count + (prediction is None)
             bar.update(len(batch))
     if journal:
-        failed, count = failed + journal.failed, count + journal.known
+        failed_count, count = failed_count + journal.failed, count + journal.known
         journal.finish()
     if not count:
         sys.stderr.write("icgeo: no photo was given; a folder without photos gives none\n")
-    return 1 if failed or not count else 0
+    return 1 if failed_count or not count else 0
 
 
 @dataclass(frozen=True)
@@ -157,12 +157,19 @@ class Journal:
         from icgeo.data.photos import content_key
 
         path = Path(f"{save}.part")
-        shown = repr([(content_key(one.image), one.lat, one.lon) for one in examples])
-        known = {"photos": None, "json": None, "examples": blake2b(shown.encode()).hexdigest()}
-        head = json.dumps({**vars(options), **known}, default=str) + "\n"
+        example_keys = repr([(content_key(one.image), one.lat, one.lon) for one in examples])
+        overrides = {
+            "photos": None,
+            "json": None,
+            "examples": blake2b(example_keys.encode()).hexdigest(),
+        }
+        head = json.dumps({**vars(options), **overrides}, default=str) + "\n"
         text = path.read_bytes() if path.is_file() else b""
-        first, *lines = text.splitlines(keepends=True) or [b""]
-        if not head.encode().startswith(first) and not {"photos", "save"} <= _parse(first).keys():
+        first_line, *lines = text.splitlines(keepends=True) or [b""]
+        if (
+            not head.encode().startswith(first_line)
+            and not {"photos", "save"} <= _parse(first_line).keys()
+        ):
             raise UsageError(f"{path} is not of icgeo; move it, or give another --save")
         if lines and not lines[-1].endswith(b"\n"):
             lines.pop()  # torn
@@ -170,14 +177,14 @@ class Journal:
         del lines[len(lines) // options.batch_size * options.batch_size :]
         rows = [_parse(line) for line in lines]
         expected = [head.encode(), *map(content_key, islice(sources, len(rows)))]
-        if rows and [first, *(row.get("key") for row in rows)] != expected:
+        if rows and [first_line, *(row.get("key") for row in rows)] != expected:
             raise UsageError(
                 f"{path} holds the answers of a run with other options, examples or photos; remove "
                 "it, or give another --save"
             )
         try:
-            if first == head.encode():  # a full disk holds no second copy of what is there
-                os.truncate(path, sum(map(len, (first, *lines))))
+            if first_line == head.encode():  # a full disk holds no second copy of what is there
+                os.truncate(path, sum(map(len, (first_line, *lines))))
             else:
                 path.write_bytes(head.encode())
         except OSError as error:
@@ -214,22 +221,22 @@ class Journal:
         features = [feature for row in rows for feature in row.pop("features", ())]
         for row in rows:
             del row["key"]
-        zoomed = [name for name in ZOOMED if any(name in row for row in rows)]
-        frame = DataFrame(rows, columns=[*COLUMNS, *zoomed])
+        zoom_columns = [name for name in ZOOMED if any(name in row for row in rows)]
+        frame = DataFrame(rows, columns=[*COLUMNS, *zoom_columns])
         try:
-            with write_atomically(self.save) as partial:
+            with write_atomically(self.save) as partial_path:
                 match self.save.suffix.lower():
                     case ".csv":
-                        frame.to_csv(partial, index=False, lineterminator="\n")
+                        frame.to_csv(partial_path, index=False, lineterminator="\n")
                     case ".geojson":
                         collection = {"type": "FeatureCollection", "features": features}
-                        partial.write_text(json.dumps(collection) + "\n")
+                        partial_path.write_text(json.dumps(collection) + "\n")
                     case ".jsonl":
-                        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
+                        partial_path.write_text("".join(json.dumps(row) + "\n" for row in rows))
                     case ".parquet":
                         points = GeoSeries.from_xy(frame["lon"], frame["lat"], crs="EPSG:4326")
                         points = points.where(frame["lat"].notna())
-                        GeoDataFrame(frame, geometry=points).to_parquet(partial, index=False)
+                        GeoDataFrame(frame, geometry=points).to_parquet(partial_path, index=False)
         except OSError as error:
             raise UsageError(f"cannot write {self.save}: {error.strerror or error}") from error
         self.path.unlink()
@@ -320,12 +327,12 @@ def _listed() -> Iterator[str]:
     """Give the lines of standard input, or what NULs part, without a byte order mark."""
     if sys.stdin is None:
         raise UsageError("expected a list of paths on standard input, which is closed")
-    first = sys.stdin.buffer.readline()
-    if first.startswith((b"\xff\xd8\xff", b"\x89PNG")):
+    first_line = sys.stdin.buffer.readline()
+    if first_line.startswith((b"\xff\xd8\xff", b"\x89PNG")):
         raise UsageError("expected a list of paths on standard input, got a photo; give its path")
-    lines = chain([first.removeprefix(b"\xef\xbb\xbf")], sys.stdin.buffer)
-    if first.startswith((b"\xff\xfe", b"\xfe\xff")):  # of PowerShell
-        text = (first + sys.stdin.buffer.read()).decode("utf-16", "replace")
+    lines = chain([first_line.removeprefix(b"\xef\xbb\xbf")], sys.stdin.buffer)
+    if first_line.startswith((b"\xff\xfe", b"\xfe\xff")):  # of PowerShell
+        text = (first_line + sys.stdin.buffer.read()).decode("utf-16", "replace")
         lines = chain(text.encode().splitlines())
     for line in lines:
         yield from (os.fsdecode(part) for part in line.rstrip(b"\r\n").split(b"\0"))
@@ -351,8 +358,8 @@ def _locate(
                 photos[source] = read_for_model(source, locator.loaded.photo_size)
         except PhotoError as error:
             errors[source] = config.one_line(error)
-    located = locator.locate([*photos.values()], examples) if photos else []
-    predictions |= zip(photos, located, strict=True)
+    answers = locator.locate([*photos.values()], examples) if photos else []
+    predictions |= zip(photos, answers, strict=True)
     for source in sources:
         if (prediction := predictions.get(source)) is None:
             yield {"source": source, "error": errors[source]}, None

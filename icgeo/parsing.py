@@ -34,7 +34,7 @@ class Parser(ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None, **options: Any) -> Any:  # type: ignore[override]
         """Parse a command line, spelled out for jsonargparse."""
         words = [_at_home(word) for word in (sys.argv[1:] if args is None else args)][::-1]
-        spelled: list[str] = []
+        arguments: list[str] = []
         while words:
             name, equals, value = (word := words.pop()).partition("=")
             kind = self._options[name].type if name in self._options else None
@@ -45,8 +45,8 @@ class Parser(ArgumentParser):
                 value = value if equals or not words else words.pop()
                 is_list = get_origin(kind) in _LISTS or "," in value
                 word = f"{name}=[{value}]" if is_list and value[:1] != "[" else f"{name}={value}"
-            spelled.append(word)
-        return super().parse_args(spelled, namespace, **options)
+            arguments.append(word)
+        return super().parse_args(arguments, namespace, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise a ValueError in place of printing the usage."""

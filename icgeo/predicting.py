@@ -103,8 +103,8 @@ def _locator(**options: Any) -> Geolocator:
     """Make a locator; refuse what is no option by the name of the nearest."""
     for name in options:
         if name not in OPTIONS:
-            nearest = get_close_matches(name, OPTIONS, n=1, cutoff=0)[0]
+            suggestion = get_close_matches(name, OPTIONS, n=1, cutoff=0)[0]
             raise ValueError(
-                f"expected options of icgeo.Geolocator, got {name!r}; did you mean {nearest!r}?"
+                f"expected options of icgeo.Geolocator, got {name!r}; did you mean {suggestion!r}?"
             )
     return Geolocator(**options)

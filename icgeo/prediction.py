@@ -91,12 +91,12 @@ def _as_example(number: int, example: Any) -> Example:
         return example
     try:
         if isinstance(example, Mapping):
-            known: dict[str | None, Any] = {plain(key): value for key, value in example.items()}
-            image = next(known[name] for name in IMAGE_COLUMNS if name in known)
-            columns = place_columns(map(str, known))
-            lat, lon = (known[name] for name in columns[:2])
+            values: dict[str | None, Any] = {plain(key): value for key, value in example.items()}
+            image = next(values[name] for name in IMAGE_COLUMNS if name in values)
+            columns = place_columns(map(str, values))
+            lat, lon = (values[name] for name in columns[:2])
             if any(columns[2:]):
-                letters = [str(known.get(name, "")) for name in columns[2:]]
+                letters = [str(values.get(name, "")) for name in columns[2:]]
                 lat, lon = to_location(str(lat), str(lon), letters) or (lat, lon)
         elif isinstance(example, tuple | list) and len(example) == 3:
             image, lat, lon = example
@@ -159,9 +159,9 @@ class ZoomLevel:
         ratio = density.log_prob(places) - self.density.log_prob(places)
         share = self.probability * ratio.exp()
         share = share / share.sum().clamp_min(1)
-        best = share.argsort(descending=True)
-        chosen = (self.poses[best], self.views[best], share[best], self.likeness[best])
-        return ZoomLevel("examples", *chosen, density)
+        order = share.argsort(descending=True)
+        parts = (self.poses[order], self.views[order], share[order], self.likeness[order])
+        return ZoomLevel("examples", *parts, density)
 
     def to_dict(self) -> dict[str, Any]:
         """Give what fits in a line of JSON: the likeliest pose, and how sure the level is."""
@@ -267,11 +267,11 @@ class Prediction:
         """
         density = self.density * other.density
         seconds = self.seconds + other.seconds
-        found = Prediction.from_density(
+        prediction = Prediction.from_density(
             density, legibility=self.legibility, located=informs(density), seconds=seconds
         )
         levels = self.levels + tuple(level.given(density) for level in self.levels[-1:])
-        return replace(found, levels=levels, in_domain=self.in_domain, world=other.world)
+        return replace(prediction, levels=levels, in_domain=self.in_domain, world=other.world)
 
     def __repr__(self) -> str:
         if not self.located:
@@ -301,15 +301,15 @@ class Prediction:
         if self.located:
             point = geopandas.points_from_xy([self.lon], [self.lat], crs="EPSG:4326")
             frames.insert(0, geopandas.GeoDataFrame({"kind": ["point"]}, geometry=point))
-        found: dict[str, Any] = {}
+        angles: dict[str, Any] = {}
         if self.levels and self.located:
-            found = {name: getattr(self, name) for name in ("heading_deg", "field_of_view_deg")}
-            last = {"kind": "footprint", "probability": float(self.levels[-1].probability[0])}
+            angles = {name: getattr(self, name) for name in ("heading_deg", "field_of_view_deg")}
+            row = {"kind": "footprint", "probability": float(self.levels[-1].probability[0])}
             shape = [footprint(self.levels[-1].poses[:1])]
-            frames.append(geopandas.GeoDataFrame([last | found], geometry=shape, crs="EPSG:4326"))
-        told = {name: getattr(self, name) for name in ("located", "legibility", "in_domain")}
-        columns = ["kind", "probability", "mass", "area_km2", *told, *found, "geometry"]
-        return pandas.concat(frames, ignore_index=True).assign(**told)[columns]
+            frames.append(geopandas.GeoDataFrame([row | angles], geometry=shape, crs="EPSG:4326"))
+        facts = {name: getattr(self, name) for name in ("located", "legibility", "in_domain")}
+        columns = ["kind", "probability", "mass", "area_km2", *facts, *angles, "geometry"]
+        return pandas.concat(frames, ignore_index=True).assign(**facts)[columns]
 
     def to_geojson(self, levels: Sequence[float] = CREDIBLE_LEVELS) -> str:
         """Write `to_geodataframe` as the text of a GeoJSON FeatureCollection (RFC 7946).
@@ -322,12 +322,12 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Give what fits in a line of JSON; the point is None where there is none."""
         lat, lon = (self.lat, self.lon) if self.located else (None, None)
-        told = {name: getattr(self, name) for name in ("located", "legibility", "in_domain")}
+        facts = {name: getattr(self, name) for name in ("located", "legibility", "in_domain")}
         if self.levels:
-            found = ("heading_deg", "field_of_view_deg")
-            told |= {name: getattr(self, name) if self.located else None for name in found}
+            names = ("heading_deg", "field_of_view_deg")
+            facts |= {name: getattr(self, name) if self.located else None for name in names}
         areas = {f"area_{p}_km2": self.density.credible_area_km2(p / 100) for p in (50, 90)}
-        return {"lat": lat, "lon": lon, **told, **areas, "seconds": self.seconds}
+        return {"lat": lat, "lon": lon, **facts, **areas, "seconds": self.seconds}
 
 
 def add_seconds(predictions: Sequence[Prediction], seconds: float) -> list[Prediction]:
@@ -412,10 +412,10 @@ def in_groups(
     groups: dict[Hashable, list[int]] = {}
     for number, key in enumerate(keys):
         groups.setdefault(key, []).append(number)
-    found: dict[int, Prediction] = {}
+    predictions: dict[int, Prediction] = {}
     for numbers in groups.values():
-        found.update(zip(numbers, locate(numbers), strict=True))
-    return [found[number] for number in range(len(keys))]
+        predictions.update(zip(numbers, locate(numbers), strict=True))
+    return [predictions[number] for number in range(len(keys))]
 
 
 def locate_chosen(

@@ -31,7 +31,7 @@ class Bank:
     """What photos are compared by, or what opens it when it is first needed."""
     described: Callable[[Callable[..., Tensor]], Tensor] | None = None
     """Gives the features of the last examples, which may be known, by what encodes photos."""
-    _last: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    _query_cache: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -46,10 +46,10 @@ class Bank:
     def index(self) -> Float[Tensor, "examples channels"]:
         """Features of the examples; encoded when first asked for."""
         encode = self._encoder.encode
-        known = self.described(encode) if self.described else torch.empty(0)
-        photos = [example.image for example in self.examples[: len(self.examples) - len(known)]]
-        parts = [encode(photos)] if photos or not len(known) else []
-        return torch.cat([*parts, known]) if len(known) else parts[0]
+        vectors = self.described(encode) if self.described else torch.empty(0)
+        photos = [example.image for example in self.examples[: len(self.examples) - len(vectors)]]
+        parts = [encode(photos)] if photos or not len(vectors) else []
+        return torch.cat([*parts, vectors]) if len(vectors) else parts[0]
 
     @cached_property
     def _encoder(self) -> Features:
@@ -63,9 +63,9 @@ class Bank:
     def encode(self, photos: Sequence[Photo]) -> Float[Tensor, "photos channels"]:
         """Encode queries; the last ones are remembered, for several strategies ask for them."""
         keys = [*map(content_key, photos)]
-        if self._last.get("keys") != keys:
-            self._last.update(keys=keys, vectors=self._encoder.encode(photos))
-        return self._last["vectors"]
+        if self._query_cache.get("keys") != keys:
+            self._query_cache.update(keys=keys, vectors=self._encoder.encode(photos))
+        return self._query_cache["vectors"]
 
 
 @runtime_checkable
@@ -104,8 +104,8 @@ class Stratified:
         # how many of the same cell come earlier: the round in which each is chosen
         by_cell = cells.argsort(stable=True)
         counts = torch.bincount(cells, minlength=12 * nside**2)
-        first = (counts.cumsum(0) - counts)[cells[by_cell]]
-        rounds = torch.empty_like(cells).scatter_(0, by_cell, torch.arange(len(cells)) - first)
+        starts = (counts.cumsum(0) - counts)[cells[by_cell]]
+        rounds = torch.empty_like(cells).scatter_(0, by_cell, torch.arange(len(cells)) - starts)
         return order[rounds.argsort(stable=True)[:shots]].expand(len(photos), -1)
 
 
@@ -143,12 +143,12 @@ class Diverse:
         cosines, numbers = search(bank.index, bank.encode(photos), count)
         vectors, rows = bank.index[numbers], torch.arange(len(numbers))
         redundance = -torch.ones_like(cosines)
-        taken = torch.zeros_like(cosines, dtype=torch.bool)
+        mask = torch.zeros_like(cosines, dtype=torch.bool)
         picks: list[Tensor] = []
         for _ in range(shots):
             gain = self.relevance * cosines - (1 - self.relevance) * redundance
-            pick = gain.masked_fill(taken, -torch.inf).argmax(dim=-1)
-            taken[rows, pick] = True
+            pick = gain.masked_fill(mask, -torch.inf).argmax(dim=-1)
+            mask[rows, pick] = True
             picks.append(numbers[rows, pick])
             redundance = redundance.maximum((vectors @ vectors[rows, pick, :, None]).squeeze(-1))
         return torch.stack(picks, dim=-1)
@@ -170,8 +170,8 @@ class TwoStage:
 
     def choose(self, bank: Bank, photos: Sequence[Photo], shots: int) -> Chosen:
         """Choose the largest of log-density + Gumbel noise, the same for all photos."""
-        rough = Selecting(self.locator, bank, self.first, shots=min(self.few, len(bank)))
-        predictions = rough.locate(photos)
+        selector = Selecting(self.locator, bank, self.first, shots=min(self.few, len(bank)))
+        predictions = selector.locate(photos)
         log_density = torch.stack([one.density.log_prob(bank.lat_lon) for one in predictions])
         generator = Generator().manual_seed(self.seed)
         draws = torch.rand(len(bank), generator=generator, dtype=torch.float64)
@@ -208,9 +208,9 @@ def common_first(chosen: Chosen) -> Chosen:
     >>> common_first(torch.tensor([[0, 2], [2, 1]])).tolist()
     [[2, 0], [2, 1]]
     """
-    chosen = chosen.sort(dim=-1).values
-    counts = torch.bincount(chosen.flatten())[chosen]
-    return chosen.gather(-1, counts.argsort(dim=-1, descending=True, stable=True))
+    numbers = chosen.sort(dim=-1).values
+    counts = torch.bincount(numbers.flatten())[numbers]
+    return numbers.gather(-1, counts.argsort(dim=-1, descending=True, stable=True))
 
 
 def _shuffled(count: int, seed: int) -> Int[Tensor, " count"]:
@@ -254,9 +254,9 @@ class Selecting:
         if not (photos and shots):
             return self.locator.locate(photos, [], **options)
         start = time.perf_counter()
-        chosen = self.choose(photos, shots)
+        choices = self.choose(photos, shots)
         seconds = time.perf_counter() - start
-        predictions = locate_chosen(self.locator, photos, self.bank.examples, chosen, **options)
+        predictions = locate_chosen(self.locator, photos, self.bank.examples, choices, **options)
         return add_seconds(predictions, seconds)
 
 
@@ -270,7 +270,7 @@ class Chooser:
     features: Callable[[], Features]
     described: Callable[[Callable[..., Tensor]], Tensor] | None
     """As `Bank` has them."""
-    _kept: dict[tuple[Any, ...], Bank] = field(default_factory=dict, init=False, repr=False)
+    _banks: dict[tuple[Any, ...], Bank] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def is_shared(self) -> bool:
@@ -286,10 +286,10 @@ class Chooser:
         if self.is_shared:
             return Bank(examples)
         key = content_keys(examples)
-        if key not in self._kept:
-            self._kept.clear()
-            self._kept[key] = Bank(examples, self.features, self.described)
-        return self._kept[key]
+        if key not in self._banks:
+            self._banks.clear()
+            self._banks[key] = Bank(examples, self.features, self.described)
+        return self._banks[key]
 
     def prepare(self, examples: Sequence[Example]) -> None:
         """Encode the examples now, if photos are compared with them."""

@@ -31,16 +31,16 @@ def in_sequence(
     densities = [frame.density for frame in alone]
     if speed_kmh != math.inf:
         densities = smooth(densities, times, speed_kmh=speed_kmh, temperature=temperature)
-    whole = mixture(densities)
-    *places, middle = POINTS[point]([*densities, whole])
+    mean_density = mixture(densities)
+    *places, middle = POINTS[point]([*densities, mean_density])
     frames = []
     for frame, density, place in zip(alone, densities, places, strict=True):
-        located = frame.located or informs(density)
-        lat, lon = place.tolist() if located else (math.nan, math.nan)
-        frames.append(replace(frame, density=density, lat=lat, lon=lon, located=located))
+        is_located = frame.located or informs(density)
+        lat, lon = place.tolist() if is_located else (math.nan, math.nan)
+        frames.append(replace(frame, density=density, lat=lat, lon=lon, located=is_located))
     frames = add_seconds(frames, time.perf_counter() - start)
-    found = Prediction.from_density(
-        whole,
+    prediction = Prediction.from_density(
+        mean_density,
         middle,
         legibility=max(frame.legibility for frame in alone),
         located=any(frame.located for frame in alone),
@@ -48,7 +48,7 @@ def in_sequence(
     )
     inside = [frame.in_domain for frame in alone]
     whole_inside = None if None in inside else any(inside)
-    return SequencePrediction(frames, replace(found, in_domain=whole_inside))
+    return SequencePrediction(frames, replace(prediction, in_domain=whole_inside))
 
 
 def frame_times(

@@ -58,11 +58,11 @@ def smooth(
             "all with the same"
         )
     evidence = [density.mass.log() / temperature for density in densities]
-    before = _messages(evidence, reaches)
-    after = _messages(evidence[::-1], reaches[::-1])[::-1]
+    forward_messages = _messages(evidence, reaches)
+    backward_messages = _messages(evidence[::-1], reaches[::-1])[::-1]
     return [
         Density.from_log_mass(torch.stack(messages).sum(0))
-        for messages in zip(before, evidence, after, strict=True)
+        for messages in zip(forward_messages, evidence, backward_messages, strict=True)
     ]
 
 
@@ -89,7 +89,7 @@ def _reaches(seconds: Sequence[float], count: int, speed_kmh: float) -> list[flo
         raise ValueError(f"expected a time for each of some frames, got {len(seconds)} for {count}")
     if not speed_kmh >= 0:
         raise ValueError(f"expected a speed_kmh of at least 0, got {speed_kmh}")
-    gaps = [later - sooner for sooner, later in pairwise(seconds)]
+    gaps = [end - start for start, end in pairwise(seconds)]
     if not all(0 <= gap < math.inf for gap in gaps):
         raise ValueError("expected frames in the order of their seconds, got a step back")
     if speed_kmh == math.inf:
@@ -111,18 +111,18 @@ def _spread(message: Message, reach: float) -> Message:
         return message
     if reach >= math.pi:
         return torch.zeros_like(message)
-    finest = math.isqrt(len(message) // 12)
-    nside = min(finest, 2 ** math.ceil(math.log2(CELLS_WITHIN_REACH * cell_side(1) / reach)))
-    sides, largest = reach / cell_side(nside), message.max()
+    finest_nside = math.isqrt(len(message) // 12)
+    nside = min(finest_nside, 2 ** math.ceil(math.log2(CELLS_WITHIN_REACH * cell_side(1) / reach)))
+    sides, maximum = reach / cell_side(nside), message.max()
     cells = 12 * nside**2
-    coarse = reduce(torch.exp(message - largest), "(cell part) -> cell", "mean", cell=cells)
+    coarse = reduce(torch.exp(message - maximum), "(cell part) -> cell", "mean", cell=cells)
     matrix = _transition(nside, max(1.0, round(sides, 1)))
-    moved = torch.from_numpy(matrix @ coarse.numpy()).clamp_min(_TINY).log() + largest
-    moved = repeat(moved, "cell -> (cell part)", part=len(message) // cells)
+    result = torch.from_numpy(matrix @ coarse.numpy()).clamp_min(_TINY).log() + maximum
+    result = repeat(result, "cell -> (cell part)", part=len(message) // cells)
     if sides >= 1:
-        return moved
+        return result
     # a place is known no better than by its cell, which is left in proportion to the reach
-    return torch.logaddexp(math.log1p(-sides) + message, math.log(sides) + moved)
+    return torch.logaddexp(math.log1p(-sides) + message, math.log(sides) + result)
 
 
 @lru_cache(maxsize=8)
@@ -132,15 +132,15 @@ def _transition(nside: int, sides: float) -> Any:
     spread, reach, xyz = cell_side(nside) / math.sqrt(6), sides * cell_side(nside), cell_xyz(nside)
     farthest = 2 * math.sin(min(reach + 4 * spread, math.pi) / 2)
     pairs = KDTree(xyz.numpy()).query_pairs(farthest, output_type="ndarray")
-    one, other = torch.from_numpy(pairs).unbind(-1)
-    chance = torch.special.ndtr((reach - angle(xyz[one], xyz[other])) / spread)
-    half = coo_array((chance.numpy(), (one.int().numpy(), other.int().numpy())), 2 * (len(xyz),))
-    near = (half + half.T + eye_array(len(xyz))).tocsr()
+    rows, columns = torch.from_numpy(pairs).unbind(-1)
+    chance = torch.special.ndtr((reach - angle(xyz[rows], xyz[columns])) / spread)
+    half = coo_array((chance.numpy(), (rows.int().numpy(), columns.int().numpy())), 2 * (len(xyz),))
+    kernel = (half + half.T + eye_array(len(xyz))).tocsr()
     # Rows and columns are scaled alike until the joint chances of two frames sum to the prior
     # (Knight, Ruiz and Ucar 2014, in the 1-norm): else a long sequence without evidence would drift
     # to cells that have many neighbours.
     mass = 1 / len(xyz)
     scale = np.full(len(xyz), mass**0.5)
     for _ in range(20):
-        scale = (scale * mass / (near @ scale)) ** 0.5
-    return diags_array(scale / mass) @ near @ diags_array(scale)
+        scale = (scale * mass / (kernel @ scale)) ** 0.5
+    return diags_array(scale / mass) @ kernel @ diags_array(scale)

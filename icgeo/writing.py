@@ -18,13 +18,13 @@ def write_atomically(path: Path) -> Iterator[Path]:
     Of a link it replaces the file that it leads to.
     """
     target = Path(os.path.realpath(path))
-    partial = target.with_name(partial_name(path).name)
-    partial.unlink(missing_ok=True)  # of a process that was killed and had the same number
+    partial_path = target.with_name(partial_name(path).name)
+    partial_path.unlink(missing_ok=True)  # of a process that was killed and had the same number
     try:
-        yield partial
-        partial.replace(target)
+        yield partial_path
+        partial_path.replace(target)
     finally:
-        partial.unlink(missing_ok=True)
+        partial_path.unlink(missing_ok=True)
 
 
 def append_lines(path: Path, lines: Iterable[str]) -> None:

@@ -88,10 +88,10 @@ def serve(
         look = {"theme": theme, "css": css, "footer_links": [], "ssr_mode": False, "quiet": True}
         # a history of runs would keep photos in the browser
         limits = {"max_file_size": MAX_UPLOAD, "run_history": False, "prevent_thread_lock": True}
-        _, here, shared = page.launch(
+        _, local_url, share_url = page.launch(
             server_name=host, server_port=port, share=share, **look, **limits
         )
-        sys.stderr.write(f"icgeo: the page is at {shared or here}; Ctrl-C stops it\n")
+        sys.stderr.write(f"icgeo: the page is at {share_url or local_url}; Ctrl-C stops it\n")
         try:
             Event().wait()
         except KeyboardInterrupt:
@@ -121,9 +121,9 @@ def _free_port(host: str, port: int) -> int:
 @contextmanager
 def _own_folder() -> Iterator[None]:
     """Keep all temporary files in a folder that goes when the server stops, also by a signal."""
-    stopped_by = (signal.SIGTERM, signal.SIGINT)  # who starts it with & ignores the second
-    handlers = [(one, signal.signal(one, signal.default_int_handler)) for one in stopped_by]
-    before = os.environ.get(_FOLDER), tempfile.tempdir
+    signals = (signal.SIGTERM, signal.SIGINT)  # who starts it with & ignores the second
+    handlers = [(one, signal.signal(one, signal.default_int_handler)) for one in signals]
+    old_folders = os.environ.get(_FOLDER), tempfile.tempdir
     with tempfile.TemporaryDirectory(prefix="icgeo-") as folder:
         os.environ[_FOLDER] = tempfile.tempdir = folder
         try:
@@ -132,6 +132,6 @@ def _own_folder() -> Iterator[None]:
             for number, handler in handlers:
                 signal.signal(number, handler)
             os.environ.pop(_FOLDER)
-            if before[0] is not None:
-                os.environ[_FOLDER] = before[0]
-            tempfile.tempdir = before[1]
+            if old_folders[0] is not None:
+                os.environ[_FOLDER] = old_folders[0]
+            tempfile.tempdir = old_folders[1]

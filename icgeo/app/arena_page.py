@@ -32,7 +32,7 @@ def build(duels: Sequence[Duel], votes: Path) -> Any:
         title="GeoArena", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)
     ) as page:
         gr.Markdown(_INTRO)
-        left = gr.State((), time_to_live=KEPT_SECONDS)
+        duels_left = gr.State((), time_to_live=KEPT_SECONDS)
         with gr.Row(equal_height=False):
             with gr.Column(min_width=320):
                 look: dict[str, Any] = {"show_label": False, "buttons": [], "interactive": False}
@@ -42,43 +42,47 @@ def build(duels: Sequence[Duel], votes: Path) -> Any:
                 text = gr.Markdown(elem_id="places")
         with gr.Row():
             buttons = [
-                gr.Button(said, variant="primary", min_width=90, elem_id=f"vote-{number}")
-                for number, said in enumerate(BETTER)
+                gr.Button(label, variant="primary", min_width=90, elem_id=f"vote-{number}")
+                for number, label in enumerate(BETTER)
             ]
             skip = gr.Button("Skip", min_width=90, elem_id="skip")
         status = gr.Markdown(elem_id="status")
         with gr.Accordion("Ratings so far", open=False, elem_id="ratings"):
             table = gr.Markdown(elem_id="table")
-        shown = [left, photo, world, text, *buttons, skip]
-        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        components = [duels_left, photo, world, text, *buttons, skip]
+        options: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
         def start() -> list[Any]:
             return [*_show(session.left_to_vote(duels, votes)), session.standings(votes)]
 
-        page.load(start, None, [*shown, table], **quiet)
-        for button, said in zip(buttons, BETTER, strict=True):
-            vote = partial(_vote, votes, said)
-            button.click(vote, left, [*shown, status, table], trigger_mode="once", **quiet)
-        skip.click(lambda duels: _show(duels[1:]), left, shown, trigger_mode="once", **quiet)
+        page.load(start, None, [*components, table], **options)
+        for button, label in zip(buttons, BETTER, strict=True):
+            vote = partial(_vote, votes, label)
+            button.click(
+                vote, duels_left, [*components, status, table], trigger_mode="once", **options
+            )
+        skip.click(
+            lambda duels: _show(duels[1:]), duels_left, components, trigger_mode="once", **options
+        )
     return page
 
 
-def _vote(votes: Path, said: str, left: Sequence[Duel]) -> list[Any]:
+def _vote(votes: Path, label: str, duels: Sequence[Duel]) -> list[Any]:
     """Keep a vote, tell whose answers they were, and show the next photo."""
-    if not left:
-        return [*_show(left), gr.skip(), gr.skip()]
-    add_vote(votes, left[0].vote(BETTER[said]))
-    return [*_show(left[1:]), session.reveal(left[0], said, left[1:]), session.standings(votes)]
+    if not duels:
+        return [*_show(duels), gr.skip(), gr.skip()]
+    add_vote(votes, duels[0].vote(BETTER[label]))
+    return [*_show(duels[1:]), session.reveal(duels[0], label, duels[1:]), session.standings(votes)]
 
 
-def _show(left: Sequence[Duel]) -> list[Any]:
+def _show(duels: Sequence[Duel]) -> list[Any]:
     """What the parts of the page show of the first duel that is left."""
-    buttons = [gr.update(interactive=bool(left)) for _ in (*BETTER, "skip")]
-    if not left:
+    buttons = [gr.update(interactive=bool(duels)) for _ in (*BETTER, "skip")]
+    if not duels:
         return [(), None, None, _DONE, *buttons]
-    duel = left[0]
+    duel = duels[0]
     photo = read_photo(duel.photo, size_hint=max(PHOTO_SIZE))
     photo.thumbnail(PHOTO_SIZE)
     figure = plot_answers(duel.a.place, duel.b.place)
-    text = f"{session.describe(duel)}\n\n{len(left)} to go."
-    return [tuple(left), photo, figure, text, *buttons]
+    text = f"{session.describe(duel)}\n\n{len(duels)} to go."
+    return [tuple(duels), photo, figure, text, *buttons]

@@ -61,9 +61,9 @@ def make_duels(rows: DataFrame, *, seed: int = 0) -> list[Duel]:
             pairs = ((a, b) for a, b in combinations(sides, 2) if a.place != b.place)
             duels += [Duel(query, photo, a, b, truth, shots) for a, b in pairs]
     generator = np.random.default_rng(seed)
-    turned = zip(duels, generator.random(len(duels)) < 0.5, strict=True)
-    mixed = [replace(one, a=one.b, b=one.a) if turn else one for one, turn in turned]
-    return [mixed[number] for number in generator.permutation(len(mixed))]
+    flips = zip(duels, generator.random(len(duels)) < 0.5, strict=True)
+    duels = [replace(one, a=one.b, b=one.a) if flip else one for one, flip in flips]
+    return [duels[number] for number in generator.permutation(len(duels))]
 
 
 def _place(lat: float, lon: float) -> Place:
@@ -72,16 +72,16 @@ def _place(lat: float, lon: float) -> Place:
 
 def left_to_vote(duels: Sequence[Duel], votes: Path) -> list[Duel]:
     """Leave out the duels that were voted on before."""
-    known = {(v.photo, frozenset((v.first, v.second)), v.shots) for v in _votes(votes)}
-    return [duel for duel in duels if duel.key not in known]
+    keys = {(v.photo, frozenset((v.first, v.second)), v.shots) for v in _votes(votes)}
+    return [duel for duel in duels if duel.key not in keys]
 
 
 def describe(duel: Duel) -> str:
     """Say where both answers are, and how far apart, without names of locators."""
     lines = [f"**{name}**: {_where(side.place)}" for name, side in (("A", duel.a), ("B", duel.b))]
     if duel.a.place and duel.b.place:
-        apart = distance_km(duel.a.place, duel.b.place).item()
-        lines.append(f"They are {apart:,.0f} km apart.")
+        distance = distance_km(duel.a.place, duel.b.place).item()
+        lines.append(f"They are {distance:,.0f} km apart.")
     return "\n\n".join(lines)
 
 
@@ -97,20 +97,20 @@ def reveal(duel: Duel, said: str, left: Sequence[Duel]) -> str:
     """
     if any(other.photo == duel.photo for other in left):
         return f"{said}. Whose answers they were is told after the last vote on this photo."
-    told = []
+    sentences = []
     for name, side in (("A", duel.a), ("B", duel.b)):
-        told.append(f"{name} was `{side.locator}`")
+        sentences.append(f"{name} was `{side.locator}`")
         if duel.truth and side.place:
-            told[-1] += f", {distance_km(side.place, duel.truth).item():,.0f} km off"
+            sentences[-1] += f", {distance_km(side.place, duel.truth).item():,.0f} km off"
     truth = f" The truth: {_where(duel.truth)}." if duel.truth else ""
-    return f"{said}. {'; '.join(told)}.{truth}"
+    return f"{said}. {'; '.join(sentences)}.{truth}"
 
 
 def standings(votes: Path) -> str:
     """Write the ratings that the votes so far give, or why they give none."""
-    cast = _votes(votes)
+    ballots = _votes(votes)
     try:
-        return ratings_table(ratings(cast, resamples=200))
+        return ratings_table(ratings(ballots, resamples=200))
     except ValueError as error:
         return f"No ratings yet: {error}."
 

@@ -51,7 +51,7 @@ def build(model: str | Path | Sequence[str] = "tiny", *, device: str = "cpu") ->
         LoadError: no such model.
     """
     names = [str(model)] if isinstance(model, str | Path) else list(model)
-    opened = lru_cache(maxsize=None)(lambda name: load(name, device=device))
+    load_model = lru_cache(maxsize=None)(lambda name: load(name, device=device))
     with gr.Blocks(title="icgeo", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
         gr.Markdown(_INTRO)
         with gr.Row(equal_height=False):
@@ -59,8 +59,8 @@ def build(model: str | Path | Sequence[str] = "tiny", *, device: str = "cpu") ->
                 queries = _photos_part()
                 bank = _bank_part()
             with gr.Column(min_width=320):
-                settings = _settings_part(names, opened(names[0]))
-                _answer_part(queries, bank, settings, opened)
+                settings = _settings_part(names, load_model(names[0]))
+                _answer_part(queries, bank, settings, load_model)
     return page
 
 
@@ -68,9 +68,9 @@ def _explained(action: Callable[..., Any]) -> Callable[..., Any]:
     """Show what is wrong with an input as a message, and leave the page as it is."""
 
     @wraps(action)
-    def explained(*given: Any) -> Any:
+    def explained(*values: Any) -> Any:
         try:
-            return action(*given)
+            return action(*values)
         except ValueError as error:
             gr.Warning(one_line(error))
             return gr.skip()
@@ -108,12 +108,12 @@ def _photos_part() -> Any:
     files = gr.File(label="Photos", file_count="multiple", elem_id="photos", height=150)
     with gr.Row():
         view = gr.Button("Try a view from orbit", size="sm", elem_id="try")
-        back = gr.Button("Remove", size="sm", elem_id="remove-photo", min_width=90)
-        clear = gr.Button("Clear photos", size="sm", elem_id="clear-photos", min_width=90)
+        remove_button = gr.Button("Remove", size="sm", elem_id="remove-photo", min_width=90)
+        clear_button = gr.Button("Clear photos", size="sm", elem_id="clear-photos", min_width=90)
     notice = gr.Markdown(elem_id="photos-notice")
-    chosen = gr.State(None)
+    selection = gr.State(None)
     gallery = _gallery("To locate", "queries")
-    shown = [queries, chosen, gallery, notice]
+    components = [queries, selection, gallery, notice]
 
     def show(shots: Any, problems: Sequence[str] = ()) -> list[Any]:
         pictures = [(shot.photo, shot.name) for shot in shots]
@@ -122,27 +122,27 @@ def _photos_part() -> Any:
     def choose(event: gr.SelectData) -> int:
         return event.index
 
-    def remove(known: Any, number: int | None) -> list[Any]:
-        number = len(known) - 1 if number is None else number
-        return show((*known[:number], *known[number + 1 :]))
+    def remove(photos: Any, number: int | None) -> list[Any]:
+        number = len(photos) - 1 if number is None else number
+        return show((*photos[:number], *photos[number + 1 :]))
 
-    def take(paths: list[str], known: Any) -> list[Any]:
-        shots, problems = session.read_uploads(paths, held=len(known))
-        return [None, *show((*known, *shots), problems)]
+    def take(paths: list[str], photos: Any) -> list[Any]:
+        shots, problems = session.read_uploads(paths, held=len(photos))
+        return [None, *show((*photos, *shots), problems)]
 
     @_explained
-    def look(known: Any) -> list[Any]:
-        number = len(known) + 1
+    def look(photos: Any) -> list[Any]:
+        number = len(photos) + 1
         session.check_count(number)
         world = [*session.BUILT_IN][(number - 1) % len(session.BUILT_IN)]
         shots = session.built_in_views(world, seed=999 + number, count=1, first=number)
-        return show((*known, *shots))
+        return show((*photos, *shots))
 
-    _on(files.upload, take, [files, queries], [files, *shown])
-    _on(view.click, look, queries, shown)
-    _on(gallery.select, choose, None, chosen)
-    _on(back.click, remove, [queries, chosen], shown)
-    _on(clear.click, lambda: show(()), None, shown)
+    _on(files.upload, take, [files, queries], [files, *components])
+    _on(view.click, look, queries, components)
+    _on(gallery.select, choose, None, selection)
+    _on(remove_button.click, remove, [queries, selection], components)
+    _on(clear_button.click, lambda: show(()), None, components)
     return queries
 
 
@@ -153,8 +153,8 @@ def _bank_part() -> Any:
     name = gr.Dropdown(session.set_names(), label="A set in the box", elem_id="set")
     with gr.Row():
         add = gr.Button("Add them", size="sm", elem_id="add-set", min_width=90)
-        back = gr.Button("Remove", size="sm", elem_id="remove-example", min_width=90)
-        clear = gr.Button("Clear examples", size="sm", min_width=90)
+        remove_button = gr.Button("Remove", size="sm", elem_id="remove-example", min_width=90)
+        clear_button = gr.Button("Clear examples", size="sm", min_width=90)
     label = "Photos, or a table with its photos"
     files = gr.File(label=label, file_count="multiple", elem_id="examples", height=150)
     notice = gr.Markdown(elem_id="bank-notice")
@@ -166,16 +166,21 @@ def _bank_part() -> Any:
     with gr.Row():
         label = "Latitude, longitude in degrees"
         place = gr.Textbox(label=label, placeholder="48.86, 2.35", scale=2, elem_id="place")
-        put_there = gr.Button("Place it there", size="sm", min_width=90, elem_id="put")
-    shown = [bank, gallery, world, notice]
-    _on(files.upload, _take_files, [files, bank], [files, *shown])
-    _on(add.click, _take_set, [name, bank], shown)
-    _on(gallery.select, _choose, bank, shown)
-    _on(back.click, lambda known: _show_bank(known.without_chosen()), bank, shown)
-    _on(clear.click, lambda: _show_bank(ExampleList()), None, shown)
-    _on(frame.click, _put_at_click, bank, shown)
-    for ask in (put_there.click, place.submit):
-        _on(ask, _put_as_typed, [place, bank], shown)
+        place_button = gr.Button("Place it there", size="sm", min_width=90, elem_id="put")
+    components = [bank, gallery, world, notice]
+    _on(files.upload, _take_files, [files, bank], [files, *components])
+    _on(add.click, _take_set, [name, bank], components)
+    _on(gallery.select, _choose, bank, components)
+    _on(
+        remove_button.click,
+        lambda examples: _show_bank(examples.without_chosen()),
+        bank,
+        components,
+    )
+    _on(clear_button.click, lambda: _show_bank(ExampleList()), None, components)
+    _on(frame.click, _put_at_click, bank, components)
+    for ask in (place_button.click, place.submit):
+        _on(ask, _put_as_typed, [place, bank], components)
     return bank
 
 
@@ -183,30 +188,30 @@ def _world(bank: ExampleList, view: Any = None) -> PlotData:
     return PlotData(type="plotly", plot=outputs.draw_world(bank, view))
 
 
-def _take_files(paths: list[str], known: ExampleList) -> list[Any]:
-    shots, problems = session.read_uploads(paths, held=len(known.shots))
-    return [None, *_show_bank(known.adding(shots), problems)]
+def _take_files(paths: list[str], bank: ExampleList) -> list[Any]:
+    shots, problems = session.read_uploads(paths, held=len(bank.shots))
+    return [None, *_show_bank(bank.adding(shots), problems)]
 
 
 @_explained
-def _take_set(chosen: str, known: ExampleList) -> list[Any]:
-    shots = session.built_in_set(chosen, seed=len(known.shots))
-    problems = [_ON_THE_GROUND] if chosen == session.REAL else []
-    return _show_bank(known.adding(shots), problems)
+def _take_set(name: str, bank: ExampleList) -> list[Any]:
+    shots = session.built_in_set(name, seed=len(bank.shots))
+    problems = [_ON_THE_GROUND] if name == session.REAL else []
+    return _show_bank(bank.adding(shots), problems)
 
 
-def _choose(known: ExampleList, event: gr.SelectData) -> list[Any]:
-    return _show_bank(replace(known, chosen=event.index))
-
-
-@_explained
-def _put_as_typed(text: str, known: ExampleList) -> list[Any]:
-    return _show_bank(known.placing(*session.read_place(text)))
+def _choose(bank: ExampleList, event: gr.SelectData) -> list[Any]:
+    return _show_bank(replace(bank, chosen=event.index))
 
 
 @_explained
-def _put_at_click(known: ExampleList, event: gr.EventData) -> Any:
-    return _show_bank(known.placing(event.lat, event.lon), view=event.view)
+def _put_as_typed(text: str, bank: ExampleList) -> list[Any]:
+    return _show_bank(bank.placing(*session.read_place(text)))
+
+
+@_explained
+def _put_at_click(bank: ExampleList, event: gr.EventData) -> Any:
+    return _show_bank(bank.placing(event.lat, event.lon), view=event.view)
 
 
 def _show_bank(bank: ExampleList, problems: Sequence[str] = (), *, view: Any = None) -> list[Any]:
@@ -230,35 +235,35 @@ def _show_bank(bank: ExampleList, problems: Sequence[str] = (), *, view: Any = N
     return [bank, gallery, _world(bank, view), "\n\n".join(lines)]
 
 
-def _settings_part(names: Sequence[str], first: MapModel) -> list[Any]:
+def _settings_part(names: Sequence[str], default_model: MapModel) -> list[Any]:
     gr.Markdown("### 3. Locate")
-    own, slider = first.settings, partial(gr.Slider, step=1, min_width=140)
-    which: dict[str, Any] = {"label": "Examples shown", "elem_id": "choice-of-examples"}
+    settings, slider = default_model.settings, partial(gr.Slider, step=1, min_width=140)
+    options: dict[str, Any] = {"label": "Examples shown", "elem_id": "choice-of-examples"}
     with gr.Row():
         model = gr.Dropdown([*names], value=names[0], label="Model", min_width=140)
-        ways = gr.Dropdown([*session.WAYS_TO_CHOOSE], min_width=140, **which)
+        ways = gr.Dropdown([*session.WAYS_TO_CHOOSE], min_width=140, **options)
     with gr.Row():
         counts = [
             slider(0, MAX_SHOTS, value=16, label="Shots", elem_id="shots"),
-            slider(1, MAX_STEPS, value=own.steps, label="Steps", elem_id="steps"),
-            slider(1, MAX_SAMPLES, value=own.samples, label="Samples", elem_id="samples"),
+            slider(1, MAX_STEPS, value=settings.steps, label="Steps", elem_id="steps"),
+            slider(1, MAX_SAMPLES, value=settings.samples, label="Samples", elem_id="samples"),
         ]
     with gr.Row():
         names_of_maps, label = [*session.MAPS], "Map on which to find the place"
-        chosen = gr.Dropdown(names_of_maps, value=session.NO_MAP, label=label, elem_id="map")
+        map_choice = gr.Dropdown(names_of_maps, value=session.NO_MAP, label=label, elem_id="map")
         label = "Or a picture of a planet, GeoTIFF, PMTiles"
-        given = gr.File(label=label, elem_id="map-file", height=90)
+        map_file = gr.File(label=label, elem_id="map-file", height=90)
     with gr.Row():
         label = "Zoom on the map (else its views are examples)"
         zoom = gr.Checkbox(True, label=label, elem_id="zoom", min_width=140)
         north_up = gr.Checkbox(False, label="Photos are north up", elem_id="north", min_width=140)
-    return [model, ways, *counts, chosen, given, zoom, north_up]
+    return [model, ways, *counts, map_choice, map_file, zoom, north_up]
 
 
 def _outcome_part() -> dict[str, Any]:
     """All that is shown of an answer, by name; hidden until there is one."""
     parts: dict[str, Any] = {}
-    several: dict[str, Any] = {"file_count": "multiple", "interactive": False}
+    options: dict[str, Any] = {"file_count": "multiple", "interactive": False}
     with gr.Column(visible=False) as parts["outcome"]:
         choice = gr.Dropdown(label="Photo", visible=False, elem_id="choice", filterable=False)
         with gr.Row():
@@ -270,11 +275,11 @@ def _outcome_part() -> dict[str, Any]:
         parts["chain"] = _picture("Zoom: from the planet to the place", "chain")
         parts["context"] = _picture("Context: what the model was shown", "context")
         label = "GeoJSON, GeoParquet, FITS, PNG"
-        parts["files"] = gr.File(label=label, elem_id="files", **several)
+        parts["files"] = gr.File(label=label, elem_id="files", **options)
     return {"choice": choice, **parts}
 
 
-def _answer_part(queries: Any, bank: Any, settings: Sequence[Any], opened: Any) -> None:
+def _answer_part(queries: Any, bank: Any, settings: Sequence[Any], load_model: Any) -> None:
     """Start, watch and stop locating."""
     answers = gr.State(None, time_to_live=KEPT_SECONDS, delete_callback=forget)
     ticket = gr.State(None)
@@ -284,11 +289,11 @@ def _answer_part(queries: Any, bank: Any, settings: Sequence[Any], opened: Any) 
     status = gr.Markdown(elem_id="status", min_height=32)
     parts = {"answers": answers, "status": status, **_outcome_part()}
 
-    def run(asking: Event, before: Visit | None, *given: Any) -> Iterator[dict[Any, Any]]:
+    def run(cancel_event: Event, old_visit: Visit | None, *values: Any) -> Iterator[dict[Any, Any]]:
         try:
-            for number, update in enumerate(_locate(opened, Request(*given), asking)):
+            for number, update in enumerate(_locate(load_model, Request(*values), cancel_event)):
                 if not number:
-                    forget(before)  # the request is right, and answers take the place of others
+                    forget(old_visit)  # the request is right, and answers take the place of others
                 yield {parts[name]: value for name, value in update.items()}
         except ValueError as error:
             gr.Warning(one_line(error))
@@ -298,11 +303,17 @@ def _answer_part(queries: Any, bank: Any, settings: Sequence[Any], opened: Any) 
         return [*_shown(visit, number).values()]
 
     inputs = [ticket, answers, queries, bank, *settings]
-    waiting = _on(start.click, lambda: (Event(), "Waiting …"), None, [ticket, status], queue=False)
-    _on(waiting.then, run, inputs, [*parts.values()], concurrency_limit=1)
-    _on(stop.click, lambda asking: asking and asking.set(), ticket, None, queue=False)
-    chosen, changed = [parts["choice"], answers], [parts[name] for name in _SHOWN]
-    _on(parts["choice"].input, show, chosen, changed, trigger_mode="always_last")
+    click = _on(start.click, lambda: (Event(), "Waiting …"), None, [ticket, status], queue=False)
+    _on(click.then, run, inputs, [*parts.values()], concurrency_limit=1)
+    _on(
+        stop.click,
+        lambda cancel_event: cancel_event and cancel_event.set(),
+        ticket,
+        None,
+        queue=False,
+    )
+    choice_inputs, components = [parts["choice"], answers], [parts[name] for name in _SHOWN]
+    _on(parts["choice"].input, show, choice_inputs, components, trigger_mode="always_last")
 
 
 def _shown(visit: Visit, number: int) -> dict[str, Any]:
@@ -310,10 +321,10 @@ def _shown(visit: Visit, number: int) -> dict[str, Any]:
     answer = visit.answers[number]
     shot, prediction = answer.shot, answer.prediction
     rows = outputs.summary(prediction, shot.place, is_earth=visit.is_earth)
-    first, *others = (f"| {' | '.join(row)} |" for row in rows)
+    header, *body = (f"| {' | '.join(row)} |" for row in rows)
     values = (
         None if prediction.map is None else outputs.picture(prediction.map),
-        "\n".join([first, "|---|---|", *others]),
+        "\n".join([header, "|---|---|", *body]),
         plot_interactive(prediction, shot.place),
         answer.chain,
         answer.files,
@@ -323,54 +334,56 @@ def _shown(visit: Visit, number: int) -> dict[str, Any]:
 
 
 def _told(
-    locator: Geolocator, bank: ExampleList, others: ExampleList, examples: Sequence[Example]
+    locator: Geolocator, bank: ExampleList, reduced_bank: ExampleList, examples: Sequence[Example]
 ) -> str:
     """Say how many examples are shown, which are left out, and which the model cannot know."""
     notes = {
         "without a place left out": len(bank.waiting),
-        "left out, which show this photo": len(bank.shots) - len(others.shots),
+        "left out, which show this photo": len(bank.shots) - len(reduced_bank.shots),
         "unlike all that the model was trained on": session.count_unlike(locator, examples),
     }
-    told = ", ".join(f"{count} {note}" for note, count in notes.items() if count)
+    remarks = ", ".join(f"{count} {note}" for note, count in notes.items() if count)
     count = f"{len(examples)} example{'' if len(examples) == 1 else 's'}"
     if locator.zooms:
         count = "zoomed on the map" + (f" with {count}" if examples else "")
-    return f"{count} ({told})" if told else count
+    return f"{count} ({remarks})" if remarks else count
 
 
 def _locate(
-    opened: Callable[[str], MapModel], request: Request, asking: Event
+    load_model: Callable[[str], MapModel], request: Request, cancel_event: Event
 ) -> Iterator[dict[str, Any]]:
     """Give what changes on the page while photos are located, one after the other."""
     if not request.queries:
         raise ValueError("expected a photo to locate, got none; upload one, or try a view")
-    locator = session.build_locator(opened(request.model), request, asking)
+    locator = session.build_locator(load_model(request.model), request, cancel_event)
     # what is chosen of a map that is not zoomed on stands among the examples
-    asked_of = locator if locator.zooms else replace(locator, map=None)
-    visit, blank = Visit(asking, request.is_earth), dict.fromkeys(_SHOWN)
-    hidden, visible = gr.update(visible=False), gr.update(visible=True)
-    yield {"answers": visit, "choice": hidden, "outcome": visible, **blank}
+    drawing_locator = locator if locator.zooms else replace(locator, map=None)
+    visit, empty_values = Visit(cancel_event, request.is_earth), dict.fromkeys(_SHOWN)
+    hide, show = gr.update(visible=False), gr.update(visible=True)
+    yield {"answers": visit, "choice": hide, "outcome": show, **empty_values}
     try:
         for number, shot in enumerate(request.queries):
-            asked = replace(request, bank=request.bank.without_photo(shot.photo))
-            examples = session.choose_examples(locator, shot.photo, asked)
+            query_request = replace(request, bank=request.bank.without_photo(shot.photo))
+            examples = session.choose_examples(locator, shot.photo, query_request)
             context = outputs.draw_context(examples, locator.loaded.settings.style)
-            shown = _told(locator, request.bank, asked.bank, examples)
-            title = f"Photo {number + 1} of {len(request.queries)}, {shown}"
+            description = _told(locator, request.bank, query_request.bank, examples)
+            title = f"Photo {number + 1} of {len(request.queries)}, {description}"
             note = _INDEXES if locator.zooms and not number else ""
-            yield {**blank, "context": context, "status": title + note}
-            steps = session.locate_in_steps(asked_of, shot.photo, examples, cancelled=asking)
-            for step, seen in enumerate(steps, start=1):
-                if isinstance(seen, Tensor):
+            yield {**empty_values, "context": context, "status": title + note}
+            steps = session.locate_in_steps(
+                drawing_locator, shot.photo, examples, cancelled=cancel_event
+            )
+            for step, result in enumerate(steps, start=1):
+                if isinstance(result, Tensor):
                     text = f"{title}: step {step} of {int(request.steps)}"
-                    yield {"drawn": outputs.picture(seen), "status": text}
+                    yield {"drawn": outputs.picture(result), "status": text}
                 else:
-                    answer = outputs.as_answer(seen, shot, locator, visit, context)
+                    answer = outputs.as_answer(result, shot, locator, visit, context)
                     visit = replace(visit, answers=(*visit.answers, answer))
             yield {"answers": visit, "status": f"{title}: done", **_shown(visit, number)}
     except CancelledError:
-        last = _shown(visit, len(visit.answers) - 1) if visit.answers else blank
-        yield {"status": "Cancelled.", **last}
+        values = _shown(visit, len(visit.answers) - 1) if visit.answers else empty_values
+        yield {"status": "Cancelled.", **values}
     options = [(f"{i + 1}. {answer.shot.name}", i) for i, answer in enumerate(visit.answers)]
     if len(request.queries) > 1 and options:
         yield {"choice": gr.update(choices=options, value=options[-1][1], visible=True)}

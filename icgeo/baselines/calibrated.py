@@ -32,8 +32,8 @@ class Calibrated:
 
     def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
         """Locate each photo at the same point, as sure as answers of this kind have been right."""
-        nearest = min(self.levels, key=lambda shots: abs(shots - len(examples)))
-        temperature, uniform = self.levels[nearest]
+        nearest_shots = min(self.levels, key=lambda shots: abs(shots - len(examples)))
+        temperature, uniform = self.levels[nearest_shots]
         predictions = self.locator.locate(photos, examples)
         masses = [one.density.tempered(temperature).mass for one in predictions]
         return [
@@ -56,13 +56,13 @@ def fit_levels(
         likelihoods = []
         for locator, episode in runs:
             photos = [query.photo for query in episode.queries]
-            found = locator.locate(photos, episode.examples[:count])
-            for one, query in zip(found, episode.queries, strict=True):
+            predictions = locator.locate(photos, episode.examples[:count])
+            for one, query in zip(predictions, episode.queries, strict=True):
                 mass = one.density.mass.double()
                 cell = cell_of(torch.tensor(query.lat_lon, dtype=torch.float64), one.density.nside)
                 share = (mass.log() / temperature).softmax(-1)[:, cell]
                 likelihoods.append(share * len(mass) / (4 * math.pi))
-        mixed = (1 - uniform) * torch.stack(likelihoods) + uniform / (4 * math.pi)
-        best, warmest = divmod(int(mixed.log().mean(1).argmax()), len(TEMPERATURES))
-        levels[count] = (TEMPERATURES[warmest], UNIFORM[best])
+        likelihood = (1 - uniform) * torch.stack(likelihoods) + uniform / (4 * math.pi)
+        row, column = divmod(int(likelihood.log().mean(1).argmax()), len(TEMPERATURES))
+        levels[count] = (TEMPERATURES[column], UNIFORM[row])
     return levels

@@ -130,8 +130,8 @@ class NearestOracle:
             return Chance(self.seed).locate(photos, examples)
         start = time.perf_counter()
         places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
-        nearest = distance_km(self.truth[:, None].double(), places).argmin(-1)
-        answers = places[nearest].tolist()
+        indices = distance_km(self.truth[:, None].double(), places).argmin(-1)
+        answers = places[indices].tolist()
         densities = [Density.from_mixture(place, self.kappa, nside=NSIDE) for place in answers]
         return answers_at(densities, answers, start)
 

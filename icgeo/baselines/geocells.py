@@ -72,24 +72,24 @@ class S2Cells:
         """
         faces = np.arange(6, dtype=np.uint64) << np.uint64(61)
         current = faces | np.uint64(1 << 60)
-        kept: list[tuple[int, int]] = []
+        cells: list[tuple[int, int]] = []
         for level in range(max_level + 1):
-            found, counts = np.unique(parents(leaves, level), return_counts=True)
-            photos = dict(zip(found.tolist(), counts.tolist(), strict=True))
+            parent_ids, counts = np.unique(parents(leaves, level), return_counts=True)
+            photos = dict(zip(parent_ids.tolist(), counts.tolist(), strict=True))
             count = np.array([photos.get(cell, 0) for cell in current.tolist()], dtype=int)
             is_split = (count > split_above) & (level < max_level)
             stays = ~is_split & (count >= drop_below)
-            kept += [(cell, level) for cell in current[stays].tolist()]
+            cells += [(cell, level) for cell in current[stays].tolist()]
             quarter = np.int64(lowest_bits(level + 1) if level < LEAF_LEVEL else 0)
             children = current[is_split, None].astype(np.int64) + quarter * np.array([-3, -1, 1, 3])
             current = children.astype(np.uint64).ravel()
-        if not kept:
+        if not cells:
             raise ValueError(
                 f"expected a cell with at least {drop_below} photos, got none of "
                 f"{len(leaves)} photos; lower drop_below"
             )
-        kept.sort()
-        ids, levels = zip(*kept, strict=True)
+        cells.sort()
+        ids, levels = zip(*cells, strict=True)
         return cls(np.array(ids, dtype=np.uint64), np.array(levels))
 
     def number_of(self, leaves: Ids) -> Int[np.ndarray, " places"]:
@@ -128,8 +128,8 @@ class CellDensities(nn.Module):
         """Return a density for each photo; cells below the grid's are where their centre is."""
         shares = probabilities.double() / self.count.clamp(min=1)
         mass = shares[:, self.grid.clamp(min=0)] * (self.grid >= 0)
-        tiny = torch.nonzero(self.count == 0).flatten()
-        mass = mass.index_add(1, self.home[tiny], shares[:, tiny])
+        small_cells = torch.nonzero(self.count == 0).flatten()
+        mass = mass.index_add(1, self.home[small_cells], shares[:, small_cells])
         return [floored(one) for one in mass]
 
 
@@ -167,8 +167,8 @@ class PlanetCells(nn.Module):
         """Return the cross-entropy over photos that are in a cell."""
         leaves = leaf_ids(to_lat_lon(xyz.reshape(-1, 3).double()))
         number = torch.from_numpy(self.cells.number_of(leaves)).to(logits.device)
-        flat, known = logits.reshape(-1, logits.shape[-1]), int((number >= 0).sum())
-        return cross_entropy(flat, number, ignore_index=-1, reduction="sum") / max(1, known)
+        flat_logits, count = logits.reshape(-1, logits.shape[-1]), int((number >= 0).sum())
+        return cross_entropy(flat_logits, number, ignore_index=-1, reduction="sum") / max(1, count)
 
 
 class Planet(nn.Module):
@@ -216,10 +216,10 @@ class PlanetAlbums(nn.Module):
 
     def logits(self, features: Albums) -> Float[Tensor, "albums photos cells"]:
         """Return the logits of the cells for each photo; the last photo fills what is ahead."""
-        photos, ahead = features.shape[1], self.settings.offset
-        again = torch.cat(self.settings.repeats * [self.scale(features)], dim=1)
-        again = torch.cat((again, again[:, -1:].expand(-1, ahead, -1)), dim=1)
-        return self.out(self.lstm(again)[0][:, -photos:])
+        photos, offset = features.shape[1], self.settings.offset
+        inputs = torch.cat(self.settings.repeats * [self.scale(features)], dim=1)
+        inputs = torch.cat((inputs, inputs[:, -1:].expand(-1, offset, -1)), dim=1)
+        return self.out(self.lstm(inputs)[0][:, -photos:])
 
     def loss(
         self, features: Albums, xyz: Float[Tensor, "albums photos 3"], generator: Generator

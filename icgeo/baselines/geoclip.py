@@ -82,30 +82,30 @@ class LocationEncoder(nn.Module):
             UsageError: the package is missing.
         """
         encoder = cls()
-        published = torch.load(package_file(WEIGHTS), map_location="cpu", weights_only=True)
-        encoder.load_state_dict({_own_name(name): value for name, value in published.items()})
+        weights = torch.load(package_file(WEIGHTS), map_location="cpu", weights_only=True)
+        encoder.load_state_dict({_own_name(name): value for name, value in weights.items()})
         return encoder.eval().requires_grad_(False)
 
     def forward(self, lat_lon: Float[Tensor, "places 2"]) -> Float[Tensor, "places embedded"]:
         """Embed places in degrees."""
         plane = equal_earth(lat_lon) * EARTH_SCALE / 180
-        embedded = []
+        embeddings = []
         scales: Iterable[Any] = self.children()
         for scale in scales:
             turns = (2 * math.pi * plane) @ scale.frequencies.T
             waves = torch.cat((turns.cos(), turns.sin()), dim=-1)
-            embedded.append(scale.layers(waves))
-        return torch.stack(embedded).sum(0)
+            embeddings.append(scale.layers(waves))
+        return torch.stack(embeddings).sum(0)
 
 
-def _own_name(published: str) -> str:
+def _own_name(name: str) -> str:
     """Translate the name of a weight: `LocEnc0.capsule.1.bias` is `scale0.layers.0.bias`."""
-    module, part, number, *rest = published.split(".")
+    module, part, number, *tail = name.split(".")
     scale = module.replace("LocEnc", "scale")
-    if rest == ["b"]:
+    if tail == ["b"]:
         return f"{scale}.frequencies"
     layer = int(number) - 1 if part == "capsule" else 6
-    return ".".join((scale, "layers", str(layer), *rest))
+    return ".".join((scale, "layers", str(layer), *tail))
 
 
 def package_file(path: str) -> Path:
@@ -156,30 +156,34 @@ class Gallery:
             cosines, numbers = search(self.embeddings, photos, count)
             return cosines, self.lat_lon[numbers]
         parts = [self._quick_top(part, count) for part in photos.split(SEARCHED_AT_ONCE)]
-        cosines, numbers, unsure = (torch.cat(part) for part in zip(*parts, strict=True))
-        if unsure.any():
-            cosines[unsure], numbers[unsure] = search(self.embeddings, photos[unsure], count)
+        cosines, numbers, is_unsure = (torch.cat(part) for part in zip(*parts, strict=True))
+        if is_unsure.any():
+            cosines[is_unsure], numbers[is_unsure] = search(
+                self.embeddings, photos[is_unsure], count
+            )
         return cosines, self.lat_lon[numbers]
 
     def _quick_top(self, photos: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return cosines and numbers of places, and whether others may be more alike."""
-        rough = photos.bfloat16()
-        coarse = self._coarse @ rough.T
+        rough_photos = photos.bfloat16()
+        coarse = self._coarse @ rough_photos.T
         coarse[len(self.embeddings) :] = -math.inf  # what fills the last block
         blocks = rearrange(coarse, "(blocks n) photos -> blocks n photos", n=BLOCK)
         # the best places of all lie in the blocks whose best are best
-        best = blocks.amax(1).topk(SHORT_LIST, dim=0).indices
-        within = blocks.take_along_dim(best[:, None], dim=0)
-        said, short = rearrange(within, "blocks n photos -> photos (blocks n)").topk(SHORT_LIST)
-        numbers = best.T.gather(1, short // BLOCK) * BLOCK + short % BLOCK
-        exact = (self.embeddings[numbers] @ photos[..., None])[..., 0]
-        cosines, order = exact.topk(count)
+        best_blocks = blocks.amax(1).topk(SHORT_LIST, dim=0).indices
+        within = blocks.take_along_dim(best_blocks[:, None], dim=0)
+        block_cosines, positions = rearrange(within, "blocks n photos -> photos (blocks n)").topk(
+            SHORT_LIST
+        )
+        numbers = best_blocks.T.gather(1, positions // BLOCK) * BLOCK + positions % BLOCK
+        exact_cosines = (self.embeddings[numbers] @ photos[..., None])[..., 0]
+        cosines, order = exact_cosines.topk(count)
         numbers = numbers.gather(1, order)
         # Cauchy and Schwarz bound what the rounding of both does; that of the product is relative,
         # bfloat16's unit roundoff, and sums in float32 are off by less than 1e-4
-        last = said[:, -1].float()
-        off = self._off + (photos - rough.float()).norm(dim=-1) * (1 + self._off)
-        return cosines, numbers, cosines[:, -1] <= last + off + 2**-8 * last.abs() + 1e-4
+        threshold = block_cosines[:, -1].float()
+        off = self._off + (photos - rough_photos.float()).norm(dim=-1) * (1 + self._off)
+        return cosines, numbers, cosines[:, -1] <= threshold + off + 2**-8 * threshold.abs() + 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,8 +228,8 @@ class GeoClip(nn.Module):
         self.places = LocationEncoder(settings.width, settings.sigmas, settings.embedded)
         self.photos = trunk(features.shape[-1], settings.width, settings.embedded, depth=1)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(settings.temperature)))
-        seeded = torch.Generator().manual_seed(torch.initial_seed())
-        self.register_buffer("queue", sample_uniform(settings.queue, generator=seeded).float())
+        generator = torch.Generator().manual_seed(torch.initial_seed())
+        self.register_buffer("queue", sample_uniform(settings.queue, generator=generator).float())
         self._cells: Tensor | None = None
 
     @property
@@ -243,10 +247,10 @@ class GeoClip(nn.Module):
 
     def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Loss:
         """Return the cross-entropy of each photo's place among those of batch and queue."""
-        known = torch.cat((jitter(xyz, self.settings.batch_noise_km, generator), self.queue))
-        logits = self.scale * self.embed_photos(features) @ self.embed_places(known).T
-        new = jitter(xyz, self.settings.queue_noise_km, generator)
-        self.queue = torch.cat((new, self.queue))[: len(self.queue)]
+        candidates = torch.cat((jitter(xyz, self.settings.batch_noise_km, generator), self.queue))
+        logits = self.scale * self.embed_photos(features) @ self.embed_places(candidates).T
+        new_places = jitter(xyz, self.settings.queue_noise_km, generator)
+        self.queue = torch.cat((new_places, self.queue))[: len(self.queue)]
         return cross_entropy(logits, torch.arange(len(xyz), device=xyz.device))
 
     def densities(self, features: Vectors) -> list[Density]:

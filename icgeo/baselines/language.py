@@ -143,7 +143,7 @@ class LanguageLocator:
     """Whether questions that gave no place are asked again."""
     name: str = LANGUAGE
     _file: AnswerFile = field(init=False, repr=False)
-    _asked: set[str] = field(default_factory=set, init=False, repr=False)
+    _asked_keys: set[str] = field(default_factory=set, init=False, repr=False)
     """Questions of this run, which are not asked a third time."""
 
     def __post_init__(self) -> None:
@@ -156,13 +156,15 @@ class LanguageLocator:
 
     def cost(self, photos: Sequence[Photo], examples: Sequence[Example] = ()) -> Cost:
         """Tell what locating photos will cost; nothing is asked."""
-        asked = [*self._explanations(examples), *self._questions(photos, examples)]
-        questions = {question.key: question for question in asked}
-        left = [one for one in questions.values() if not self._is_known(one.key)]
-        counts = [self.model.count(question.turns) for question in left]
-        sent, got = (sum(count[side] for count in counts) for side in (0, 1))
-        usd = self._usd(sent, got)
-        return Cost(len(questions), len(questions) - len(left), sent, got, usd)
+        all_questions = [*self._explanations(examples), *self._questions(photos, examples)]
+        questions = {question.key: question for question in all_questions}
+        open_questions = [one for one in questions.values() if not self._is_known(one.key)]
+        counts = [self.model.count(question.turns) for question in open_questions]
+        input_tokens, output_tokens = (sum(count[side] for count in counts) for side in (0, 1))
+        usd = self._usd(input_tokens, output_tokens)
+        return Cost(
+            len(questions), len(questions) - len(open_questions), input_tokens, output_tokens, usd
+        )
 
     def locate(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[Prediction]:
         """Locate photos by the heaviest hypotheses; one without an answer has the prior.
@@ -184,20 +186,22 @@ class LanguageLocator:
         logger.info("%s: %s", self.name, cost)
         if self.budget_usd is None or cost.usd is None:
             return
-        spent = self._usd(self._file.sent, self._file.got)
-        if (spent or 0.0) + cost.usd > self.budget_usd:
+        spent_usd = self._usd(self._file.sent, self._file.got)
+        if (spent_usd or 0.0) + cost.usd > self.budget_usd:
             raise UsageError(
-                f"expected at most {self.budget_usd:.2f} USD, of which {spent:.2f} are spent, got "
-                f"{cost}; locate fewer photos, or allow more"
+                f"expected at most {self.budget_usd:.2f} USD, of which {spent_usd:.2f} are spent, "
+                f"got {cost}; locate fewer photos, or allow more"
             )
 
-    def _usd(self, sent: int, got: int) -> float | None:
+    def _usd(self, input_tokens: int, output_tokens: int) -> float | None:
         prices = self.model.usd_per_million
-        return None if prices is None else (sent * prices[0] + got * prices[1]) / 1e6
+        return (
+            None if prices is None else (input_tokens * prices[0] + output_tokens * prices[1]) / 1e6
+        )
 
     def _is_known(self, key: str) -> bool:
         answer = self._file.answers.get(key)
-        is_tried = key in self._asked or not self.ask_again
+        is_tried = key in self._asked_keys or not self.ask_again
         return answer is not None and (is_tried or not answer.reason)
 
     def _question(self, kind: str, turns: Sequence[Turn]) -> _Question:
@@ -217,24 +221,26 @@ class LanguageLocator:
         ]
 
     def _questions(self, photos: Sequence[Photo], examples: Sequence[Example]) -> list[_Question]:
-        shown = [Turn("system", INSTRUCTION)]
+        turns = [Turn("system", INSTRUCTION)]
         reasons = [self._reasons(one.key) for one in self._explanations(examples)]
-        for example, said in zip(examples, reasons or len(examples) * [{}], strict=True):
+        for example, explanation in zip(examples, reasons or len(examples) * [{}], strict=True):
             place = {"lat": example.lat, "lon": example.lon, "radius_km": 1.0, "weight": 1.0}
-            solved = json.dumps({**said, "hypotheses": [place], "confidence": 1.0})
-            shown += [Turn("user", QUESTION, as_jpeg(example.image, self.photo_side))]
-            shown += [Turn("assistant", solved)]
+            solution = json.dumps({**explanation, "hypotheses": [place], "confidence": 1.0})
+            turns += [Turn("user", QUESTION, as_jpeg(example.image, self.photo_side))]
+            turns += [Turn("assistant", solution)]
         return [
-            self._question("place", [*shown, Turn("user", QUESTION, as_jpeg(one, self.photo_side))])
+            self._question("place", [*turns, Turn("user", QUESTION, as_jpeg(one, self.photo_side))])
             for one in photos
         ]
 
     def _reasons(self, key: str) -> dict[str, Any]:
         """Return clues and constraints of an example, as far as they were told."""
         answer, names = self._file.answers.get(key), ("clues", "constraints")
-        told = [*json_objects(answer.text)] if answer else []
-        found = ({name: said[name] for name in names if name in said} for said in reversed(told))
-        return next(filter(None, found), {})
+        objects = [*json_objects(answer.text)] if answer else []
+        explanations = (
+            {name: values[name] for name in names if name in values} for values in reversed(objects)
+        )
+        return next(filter(None, explanations), {})
 
     def _ask(self, questions: Sequence[_Question]) -> None:
         """Ask what is not known; each answer is kept as it comes, an interrupt waits for those."""
@@ -249,23 +255,23 @@ class LanguageLocator:
 
     def _ask_one(self, question: _Question) -> None:
         start = time.perf_counter()
-        self._asked.add(question.key)
+        self._asked_keys.add(question.key)
         reply = self.model.ask(question.turns)
-        heaviest, reason = None, reply.reason
+        best_hypothesis, reason = None, reply.reason
         if question.kind == "place":
             hypotheses, _, reason = read_reply(reply)
-            heaviest = max(hypotheses, key=lambda one: one.weight, default=None)
-        sent = next(turn.image for turn in reversed(question.turns) if turn.image)
+            best_hypothesis = max(hypotheses, key=lambda one: one.weight, default=None)
+        image = next(turn.image for turn in reversed(question.turns) if turn.image)
         self._file.append(
             Answer(
                 key=question.key,
                 kind=question.kind,
-                photo=blake2b(sent, digest_size=16).hexdigest(),
+                photo=blake2b(image, digest_size=16).hexdigest(),
                 model=self.model.name,
                 text=reply.text,
                 reason=reason,
-                lat=heaviest.lat if heaviest else None,
-                lon=heaviest.lon if heaviest else None,
+                lat=best_hypothesis.lat if best_hypothesis else None,
+                lon=best_hypothesis.lon if best_hypothesis else None,
                 input_tokens=reply.input_tokens,
                 output_tokens=reply.output_tokens,
                 seconds=time.perf_counter() - start,

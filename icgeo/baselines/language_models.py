@@ -117,8 +117,8 @@ class EndpointModel:
 
     def count(self, turns: Sequence[Turn]) -> tuple[int, int]:
         """Estimate tokens by characters and pixels; answers are bounded by the settings."""
-        most = self.settings.get("max_completion_tokens", self.settings.get("max_tokens"))
-        if most is None:
+        max_tokens = self.settings.get("max_completion_tokens", self.settings.get("max_tokens"))
+        if max_tokens is None:
             raise ValueError(
                 "expected max_tokens or max_completion_tokens in the settings, got neither; "
                 "without one an answer may cost anything"
@@ -126,7 +126,7 @@ class EndpointModel:
         text = sum(len(turn.text) for turn in turns) / CHARACTERS_PER_TOKEN
         sizes = [Image.open(BytesIO(turn.image)).size for turn in turns if turn.image]
         pixels = sum(width * height for width, height in sizes) / PIXELS_PER_TOKEN
-        return math.ceil(text + pixels) + 8 * len(turns), int(most)
+        return math.ceil(text + pixels) + 8 * len(turns), int(max_tokens)
 
     def ask(self, turns: Sequence[Turn]) -> Reply:
         """Send a conversation and wait for the answer, as often and as long as allowed."""
@@ -137,8 +137,8 @@ class EndpointModel:
             )
             return _as_reply(completion)
         except openai.APITimeoutError:
-            tries, seconds = self.retries + 1, self.timeout_seconds
-            return Reply(reason=f"{LATE}: no answer within {seconds:g} s in {tries} tries")
+            attempts, seconds = self.retries + 1, self.timeout_seconds
+            return Reply(reason=f"{LATE}: no answer within {seconds:g} s in {attempts} tries")
         except openai.APIConnectionError as error:
             if type(error.__cause__).__name__ == "ConnectError":
                 raise UsageError(
@@ -173,12 +173,12 @@ class EndpointModel:
 
     def _refusal(self, error: Any) -> Reply:
         """Tell a photo that the endpoint filters from a request that it never takes."""
-        said = one_line(error)
-        told = f"{error.code} {said}".lower()
-        if error.status_code == 400 and any(word in told for word in FILTER_WORDS):
-            return Reply(reason=f"{REFUSED} by the endpoint: {said}"[:LONGEST_REASON])
+        message = one_line(error)
+        search_text = f"{error.code} {message}".lower()
+        if error.status_code == 400 and any(word in search_text for word in FILTER_WORDS):
+            return Reply(reason=f"{REFUSED} by the endpoint: {message}"[:LONGEST_REASON])
         raise UsageError(
-            f"the endpoint does not take questions for {self.name!r} ({said[:LONGEST_REASON]}); "
+            f"the endpoint does not take questions for {self.name!r} ({message[:LONGEST_REASON]}); "
             f"look at the name, the settings, {self.key_variable} and the rate (at_once), and run "
             "again: what was answered is kept"
         ) from error
@@ -239,11 +239,11 @@ class TransformersModel:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         require_device(device)
-        where: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
+        options: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
         try:
-            processor = AutoProcessor.from_pretrained(str(name), **where)  # type: ignore[no-untyped-call]
+            processor = AutoProcessor.from_pretrained(str(name), **options)  # type: ignore[no-untyped-call]
             module: Any = AutoModelForImageTextToText.from_pretrained(
-                str(name), use_safetensors=True, dtype=dtype, **where
+                str(name), use_safetensors=True, dtype=dtype, **options
             )
         except (OSError, ValueError, ImportError) as error:
             raise LoadError(
@@ -270,13 +270,13 @@ class TransformersModel:
     def ask(self, turns: Sequence[Turn]) -> Reply:
         """Answer with the likeliest token after the other."""
         inputs = self._inputs(turns).to(self.module.device, self.module.dtype)
-        asked = inputs["input_ids"].shape[1]
+        prompt_length = inputs["input_ids"].shape[1]
         tokens = self.module.generate(**inputs, max_new_tokens=self.max_tokens, do_sample=False)
-        answer = tokens[0, asked:]
+        answer = tokens[0, prompt_length:]
         text = self.processor.decode(answer, skip_special_tokens=True)
         is_cut = len(answer) >= self.max_tokens
         reason = f"{CUT_OFF}: longer than the tokens allowed" if is_cut else None
-        return Reply(text, reason, asked, len(answer))
+        return Reply(text, reason, prompt_length, len(answer))
 
     def _inputs(self, turns: Sequence[Turn]) -> Any:
         messages = []
@@ -286,7 +286,7 @@ class TransformersModel:
                 picture = Image.open(BytesIO(turn.image)).convert("RGB")
                 content.insert(0, {"type": "image", "image": picture})
             messages.append({"role": turn.role, "content": content})
-        how: dict[str, Any] = {"return_tensors": "pt", "return_dict": True}
+        options: dict[str, Any] = {"return_tensors": "pt", "return_dict": True}
         return self.processor.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, **how
+            messages, add_generation_prompt=True, tokenize=True, **options
         )

@@ -69,22 +69,22 @@ def read_reply(reply: Reply) -> tuple[tuple[Place, ...], float, str | None]:
     """
     if (reply.reason and not reply.text) or (reply.reason or "").startswith(REFUSED):
         return (), 0.0, reply.reason
-    told = [*json_objects(reply.text)]
-    for said in reversed(told):
-        listed = said.get("hypotheses")
-        listed = listed if isinstance(listed, list) else [said]
-        named = [_hypothesis(one) for one in listed if isinstance(one, dict)]
-        if hypotheses := tuple(one for one in named if one and one.weight > 0):
-            confidence = _number(said.get("confidence"))
+    objects = [*json_objects(reply.text)]
+    for values in reversed(objects):
+        items = values.get("hypotheses")
+        items = items if isinstance(items, list) else [values]
+        places = [_hypothesis(one) for one in items if isinstance(one, dict)]
+        if hypotheses := tuple(one for one in places if one and one.weight > 0):
+            confidence = _number(values.get("confidence"))
             confidence = UNSAID_CONFIDENCE if confidence is None else confidence
             return hypotheses, min(max(confidence, 0.0), 1.0), None
     if reply.reason:
         return (), 0.0, reply.reason
     words = " ".join(reply.text.translate(_TYPED).split())
-    if not told and _REFUSAL.search(words):
+    if not objects and _REFUSAL.search(words):
         return (), 0.0, f"{REFUSED}: {words[:200]}"
-    what = "no known place in its JSON" if told else "no JSON object"
-    return (), 0.0, f"{NONSENSE}: {what}: {words[:200]}"
+    problem = "no known place in its JSON" if objects else "no JSON object"
+    return (), 0.0, f"{NONSENSE}: {problem}: {words[:200]}"
 
 
 def json_objects(text: str) -> Iterator[dict[str, Any]]:
@@ -100,17 +100,17 @@ def json_objects(text: str) -> Iterator[dict[str, Any]]:
         at = text.find("{", end)
 
 
-def _hypothesis(said: dict[str, Any]) -> Place | None:
+def _hypothesis(values: dict[str, Any]) -> Place | None:
     """Read a hypothesis: its coordinates if they are on the globe, else its narrowest name."""
-    weight = _number(said.get("weight"))
+    weight = _number(values.get("weight"))
     weight = 1.0 if weight is None else weight
-    lat, lon, radius = (_number(said.get(name)) for name in ("lat", "lon", "radius_km"))
+    lat, lon, radius = (_number(values.get(name)) for name in ("lat", "lon", "radius_km"))
     if lat is not None and lon is not None and abs(lat) <= 90 and abs(lon) <= 360:
         kappa = kappa_of(radius if radius and radius > 0 else COORDINATES_KM)
         lon = lon if -180 <= lon < 180 else (lon + 180) % 360 - 180
         return Place(lat, lon, kappa, "coordinates", weight)
     levels = ("city", "region", "country", "continent")
-    names = {level: said[level] for level in levels if isinstance(said.get(level), str)}
+    names = {level: values[level] for level in levels if isinstance(values.get(level), str)}
     place = geocode(**names)
     return place and replace(place, weight=weight)
 
@@ -118,9 +118,9 @@ def _hypothesis(said: dict[str, Any]) -> Place | None:
 def _number(value: Any) -> float | None:
     """Read a finite number, also from a text such as "48.9° N" or "60 %"."""
     if isinstance(value, str):
-        if not (found := _NUMBER.fullmatch(value.translate(_TYPED))):
+        if not (match := _NUMBER.fullmatch(value.translate(_TYPED))):
             return None
-        sign = -1.0 if found[2].upper() in ("S", "W") and found[2] else 1.0
-        value = sign * float(found[1]) / (100 if "%" in value else 1)
+        sign = -1.0 if match[2].upper() in ("S", "W") and match[2] else 1.0
+        value = sign * float(match[1]) / (100 if "%" in value else 1)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number and math.isfinite(value) else None

@@ -44,8 +44,8 @@ def pixel_cells(
     The cosine of two is the normalised cross-correlation, free of exposure and of haze.
     """
     padding = (patch - side) // 2
-    padded = pad(photos.float() / 255, 4 * (padding,), mode="reflect")
-    patches = rearrange(unfold(padded, patch, stride=side), "n c p -> n p c")
+    padded_photos = pad(photos.float() / 255, 4 * (padding,), mode="reflect")
+    patches = rearrange(unfold(padded_photos, patch, stride=side), "n c p -> n p c")
     return normalize(patches - patches.mean(-1, keepdim=True), dim=-1)
 
 
@@ -84,12 +84,12 @@ class AlikeParts:
         if not (photos and chosen.numel()):
             return Chance().locate(photos, [])
         start = time.perf_counter()
-        used, numbers = chosen.unique(return_inverse=True)
-        examples = [bank[number] for number in used.tolist()]
+        indices, numbers = chosen.unique(return_inverse=True)
+        examples = [bank[number] for number in indices.tolist()]
         places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
-        shown = self.describe(square_pixels([one.image for one in examples], self.photo_size))
+        cells = self.describe(square_pixels([one.image for one in examples], self.photo_size))
         query = self.describe(square_pixels(photos, self.photo_size))
-        parts, numbers = Parts(shown, to_xyz(places).float()), numbers.expand(len(photos), -1)
+        parts, numbers = Parts(cells, to_xyz(places).float()), numbers.expand(len(photos), -1)
         evidence = parts.evidence(query, self.settings, numbers)
         prior = Density.uniform(NSIDE)
         densities = [prior.updated(ratios, floor=self.settings.floor) for ratios in evidence]
@@ -140,11 +140,11 @@ class XFeatMatcher:
         if match_by == "lighterglue":
             from kornia.feature.lightglue import LightGlue
 
-            before = LightGlue.default_conf  # which LighterGlue changes, and others may use
+            default_conf = LightGlue.default_conf  # which LighterGlue changes, and others may use
             try:
                 self._network.lighterglue = package.LighterGlue().eval()
             finally:
-                LightGlue.default_conf = before
+                LightGlue.default_conf = default_conf
 
     def describe(self, photo: Photo) -> Points:
         """Find points where the network sees corners, and describe each by 64 numbers."""
@@ -159,8 +159,8 @@ class XFeatMatcher:
         if self._network.lighterglue is None:
             pairs = self._network.match(a["descriptors"], b["descriptors"])
             return torch.stack(pairs, dim=-1).cpu()
-        sized = ({**one, "image_size": one["image_size"].tolist()} for one in (a, b))
-        return torch.as_tensor(self._network.match_lighterglue(*sized)[2])
+        inputs = ({**one, "image_size": one["image_size"].tolist()} for one in (a, b))
+        return torch.as_tensor(self._network.match_lighterglue(*inputs)[2])
 
 
 class LightGlueMatcher:
@@ -191,8 +191,8 @@ class LightGlueMatcher:
     def match(self, a: Points, b: Points) -> Int[Tensor, "matches 2"]:
         """Match points by what they look like and where they lie."""
         batches = ({name: value[None] for name, value in one.items()} for one in (a, b))
-        found = self._matcher(dict(zip(("image0", "image1"), batches, strict=True)))
-        return found["matches"][0].cpu()
+        result = self._matcher(dict(zip(("image0", "image1"), batches, strict=True)))
+        return result["matches"][0].cpu()
 
 
 def _pixels(photo: Photo, side: int) -> Float[Tensor, "3 height width"]:
@@ -211,11 +211,11 @@ def count_inliers(a: Points, b: Points, matches: Int[Tensor, "matches 2"]) -> in
         one["keypoints"][matches[:, side].to(one["keypoints"].device)].cpu().double().numpy()
         for side, one in enumerate((a, b))
     ]
-    _, kept = cv2.findHomography(
+    _, mask = cv2.findHomography(
         *ends, cv2.USAC_MAGSAC, PIXELS_OFF, maxIters=2000, confidence=0.999
     )
     # four points fit any homography: no evidence
-    return 0 if kept is None or (count := int(kept.sum())) <= 4 else count
+    return 0 if mask is None or (count := int(mask.sum())) <= 4 else count
 
 
 INLIER_SPREAD = Spread((-0.14, 0.8), (8.14, -3.0))
@@ -246,8 +246,8 @@ class Reranked:
         if not (photos and examples):
             return Chance(self.seed).locate(photos, examples)
         start = time.perf_counter()
-        best, inliers = self.matched(photos, examples)
-        places = [(examples[number].lat, examples[number].lon) for number in best]
+        indices, inliers = self.matched(photos, examples)
+        places = [(examples[number].lat, examples[number].lon) for number in indices]
         evidence = [math.log1p(count) for count in inliers]
         return answers_at(map(self.spread.density, places, evidence), places, start)
 
@@ -255,18 +255,19 @@ class Reranked:
         self, photos: Sequence[Photo], examples: Sequence[Example]
     ) -> tuple[list[int], list[int]]:
         """Return the number of the example that each photo matches best, and the inliers."""
-        known = self.features.encode([example.image for example in examples])
+        example_features = self.features.encode([example.image for example in examples])
         count = min(self.candidates, len(examples))
-        _, likely = search(known, self.features.encode(photos), count)
-        points = {i: self.matcher.describe(examples[i].image) for i in likely.unique().tolist()}
-        best, inliers = [], []
-        for photo, candidates in zip(photos, likely.tolist(), strict=True):
-            own = self.matcher.describe(photo)
+        _, shortlist = search(example_features, self.features.encode(photos), count)
+        points = {i: self.matcher.describe(examples[i].image) for i in shortlist.unique().tolist()}
+        indices, inliers = [], []
+        for photo, candidates in zip(photos, shortlist.tolist(), strict=True):
+            photo_points = self.matcher.describe(photo)
             counts = [
-                count_inliers(own, points[i], self.matcher.match(own, points[i]))
+                count_inliers(photo_points, points[i], self.matcher.match(photo_points, points[i]))
                 for i in candidates
             ]
-            most = int(np.argmax(counts))  # the first of equals: that of the features most alike
-            best.append(candidates[most])
-            inliers.append(counts[most])
-        return best, inliers
+            # the first of equals: that of the features most alike
+            best_index = int(np.argmax(counts))
+            indices.append(candidates[best_index])
+            inliers.append(counts[best_index])
+        return indices, inliers

@@ -82,9 +82,9 @@ class SemanticCells:
     @staticmethod
     def _labels(points: Float[np.ndarray, "places 3"]) -> list[tuple[object, object]]:
         """Return country and region of each place, by its nearest city."""
-        found = _gazetteer().locate(to_lat_lon(torch.from_numpy(points)))
-        country = found.country.astype(object).fillna("")
-        region = found.region.astype(object).fillna(country)
+        labels = _gazetteer().locate(to_lat_lon(torch.from_numpy(points)))
+        country = labels.country.astype(object).fillna("")
+        region = labels.region.astype(object).fillna(country)
         return list(zip(country, region, strict=True))
 
     def _groups(self, minimum: int) -> list[Int[np.ndarray, "_"]]:
@@ -100,28 +100,28 @@ class SemanticCells:
         groups: list[list[int]] = []
         left: list[list[int]] = []
         for regions in countries.values():
-            large = [rows for rows in regions.values() if len(rows) >= minimum]
-            small = [rows for rows in regions.values() if len(rows) < minimum]
-            rest = [row for rows in small for row in rows]
-            if large:
-                self._join(small, large)
-            elif len(rest) >= minimum:
-                large = [rest]
+            large_groups = [rows for rows in regions.values() if len(rows) >= minimum]
+            small_groups = [rows for rows in regions.values() if len(rows) < minimum]
+            rest_rows = [row for rows in small_groups for row in rows]
+            if large_groups:
+                self._join(small_groups, large_groups)
+            elif len(rest_rows) >= minimum:
+                large_groups = [rest_rows]
             else:
-                left.append(rest)
-            groups += large
+                left.append(rest_rows)
+            groups += large_groups
         if not groups:
             groups.append([row for rows in left for row in rows])
         else:
             self._join(left, groups)
         return [np.array(rows) for rows in groups]
 
-    def _join(self, small: list[list[int]], large: list[list[int]]) -> None:
+    def _join(self, small_groups: list[list[int]], large_groups: list[list[int]]) -> None:
         """Append each small group to the large one whose middle is nearest."""
-        middles = np.stack([self.points[rows].mean(0) for rows in large])
-        for rows in small:
-            nearest = np.linalg.norm(middles - self.points[rows].mean(0), axis=-1).argmin()
-            large[nearest].extend(rows)
+        middles = np.stack([self.points[rows].mean(0) for rows in large_groups])
+        for rows in small_groups:
+            index = np.linalg.norm(middles - self.points[rows].mean(0), axis=-1).argmin()
+            large_groups[index].extend(rows)
 
     def number_of(self, xyz: Float[Tensor, "places 3"]) -> Int[np.ndarray, " places"]:
         """Return the cell of each place (Voronoi cells of photos, within borders)."""
@@ -141,12 +141,16 @@ class SemanticCells:
     ) -> Int[np.ndarray, " places"]:
         """Return the nearest photo of the same region, country or world."""
         if label not in self._trees:
-            own = [np.arange(len(self.points))]
+            row_sets = [np.arange(len(self.points))]
             if self.labels is not None:
                 for side in (1, 0):
-                    same = [n for n, other in enumerate(self.labels) if other[side] == label[side]]
-                    own.insert(-1, np.array(same, dtype=np.int64))
-            rows = next(rows for rows in own if len(rows))
+                    numbers = [
+                        n
+                        for n, other_label in enumerate(self.labels)
+                        if other_label[side] == label[side]
+                    ]
+                    row_sets.insert(-1, np.array(numbers, dtype=np.int64))
+            rows = next(rows for rows in row_sets if len(rows))
             self._trees[label] = rows, KDTree(self.points[rows])
         rows, tree = self._trees[label]
         return rows[tree.query(places)[1]]
@@ -208,11 +212,11 @@ class Pigeon(nn.Module):
         grid = cells.number_of(healpix.cell_xyz(HEAD_NSIDE))
         self.spread = CellDensities(grid, to_lat_lon(cells.centres))
         groups = list(prototype_groups(cells.points, cells.number))
-        scaled, points = self.scale(features.float()), xyz.double()
+        scaled_features, points = self.scale(features.float()), xyz.double()
         for name, values in (
             ("centres", cells.centres.float()),
             ("owner", torch.tensor([int(cell) for cell, _ in groups])),
-            ("prototypes", torch.stack([scaled[rows].mean(0) for _, rows in groups])),
+            ("prototypes", torch.stack([scaled_features[rows].mean(0) for _, rows in groups])),
             ("places", torch.stack([spherical_mean(points[rows]) for _, rows in groups])),
         ):
             self.register_buffer(name, values)
@@ -231,13 +235,13 @@ class Pigeon(nn.Module):
         cell = self.trunk(features).softmax(-1)
         top = cell.topk(min(self.settings.top, cell.shape[-1])).indices
         distance = torch.cdist(self.scale(features), self.prototypes)
-        near = -distance / self.settings.temperature
-        members = nn.functional.one_hot(self.owner, cell.shape[-1]).to(near)
+        logits = -distance / self.settings.temperature
+        members = nn.functional.one_hot(self.owner, cell.shape[-1]).to(logits)
         # softmax over the prototypes of each cell, stable for each photo
-        weight = (near - near.max(-1, keepdim=True).values).exp() + 1e-30
+        weight = (logits - logits.max(-1, keepdim=True).values).exp() + 1e-30
         share = weight / (weight @ members)[:, self.owner]
         is_top = torch.zeros_like(cell).scatter(1, top, 1.0)
-        best = (share * (cell * is_top)[:, self.owner]).argmax(-1)
-        refined, first = self.places[best], self.centres[top[:, 0]].double()
-        near_enough = EARTH_RADIUS_KM * angle(refined, first) <= self.settings.most_km
-        return to_lat_lon(torch.where(near_enough[:, None], refined, first))
+        indices = (share * (cell * is_top)[:, self.owner]).argmax(-1)
+        prototype_places, cell_centres = self.places[indices], self.centres[top[:, 0]].double()
+        is_near = EARTH_RADIUS_KM * angle(prototype_places, cell_centres) <= self.settings.most_km
+        return to_lat_lon(torch.where(is_near[:, None], prototype_places, cell_centres))

@@ -13,8 +13,8 @@ from icgeo.baselines.two_branch import SegmentedPixels, TwoBranch, TwoBranchSett
 
 
 def _plonk(way: Literal["sphere", "flow", "diffusion"]) -> Way:
-    few = SphereFlowSettings(way=way, width=64, learning_rate=5e-3)
-    return Way(SphereFlow, SphereFlowSettings(way=way), few=few)
+    few_settings = SphereFlowSettings(way=way, width=64, learning_rate=5e-3)
+    return Way(SphereFlow, SphereFlowSettings(way=way), few=few_settings)
 
 
 WAYS: dict[str, Way] = {

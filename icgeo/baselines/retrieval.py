@@ -67,11 +67,11 @@ class Retrieval:
         if not (photos and examples):
             return Chance(self.seed).locate(photos, examples)
         start = time.perf_counter()
-        known = self.features.encode([example.image for example in examples]).double()
+        example_features = self.features.encode([example.image for example in examples]).double()
         query = self.features.encode(photos).double()
         # rounded, for sums depend on how many photos are located at once
-        cosines, nearest = (query @ known.T).round(decimals=6).max(-1)
-        places = [(examples[number].lat, examples[number].lon) for number in nearest.tolist()]
+        cosines, indices = (query @ example_features.T).round(decimals=6).max(-1)
+        places = [(examples[number].lat, examples[number].lon) for number in indices.tolist()]
         return answers_at(map(self.spread.density, places, cosines.tolist()), places, start)
 
 
@@ -100,15 +100,17 @@ class KernelRetrieval:
         if not (photos and examples):
             return Chance().locate(photos, examples)
         start = time.perf_counter()
-        known = self.features.encode([example.image for example in examples]).double()
+        example_features = self.features.encode([example.image for example in examples]).double()
         query = self.features.encode(photos).double()
         places = torch.tensor([[one.lat, one.lon] for one in examples], dtype=torch.float64)
-        kappa, temperature = self.fit(known, to_xyz(places))
-        cosine, nearest = search(known, query, min(self.neighbours, len(known)))
+        kappa, temperature = self.fit(example_features, to_xyz(places))
+        cosine, indices = search(
+            example_features, query, min(self.neighbours, len(example_features))
+        )
         weights = (cosine / temperature).softmax(-1)
         masses = [
             Density.from_mixture(centres, kappa, weight, nside=NSIDE).mass
-            for centres, weight in zip(places[nearest], weights, strict=True)
+            for centres, weight in zip(places[indices], weights, strict=True)
         ]
         densities = [
             Density((1 - self.uniform) * mass + self.uniform / len(mass)) for mass in masses
@@ -122,16 +124,16 @@ class KernelRetrieval:
         """Return kappa and temperature by leave-one-out likelihood; of one example the widest."""
         if len(xyz) < 2:
             return KERNEL_KAPPAS[0], KERNEL_TEMPERATURES[0]
-        own = torch.eye(len(xyz), dtype=torch.bool)
-        cosine = (features @ features.T).masked_fill(own, -math.inf)
+        diagonal = torch.eye(len(xyz), dtype=torch.bool)
+        cosine = (features @ features.T).masked_fill(diagonal, -math.inf)
         floor = math.log(self.uniform / (4 * math.pi))
 
         def score(choice: tuple[float, float]) -> float:
             kappa, temperature = choice
             kernels = von_mises_fisher_log_prob(xyz[:, None], xyz, kappa)
             log_prob = torch.logsumexp((cosine / temperature).log_softmax(-1) + kernels, dim=-1)
-            mixed = torch.logaddexp(log_prob + math.log1p(-self.uniform), torch.tensor(floor))
-            return mixed.mean().item()
+            log_mixture = torch.logaddexp(log_prob + math.log1p(-self.uniform), torch.tensor(floor))
+            return log_mixture.mean().item()
 
         return max(product(KERNEL_KAPPAS, KERNEL_TEMPERATURES), key=score)
 

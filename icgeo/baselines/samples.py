@@ -34,11 +34,11 @@ def density_of_samples(xyz: Float[Tensor, "samples 3"], *, nside: int) -> Densit
     """
     count = len(xyz)
     xyz = xyz.double()
-    others = ~torch.eye(count, dtype=torch.bool)
+    is_other = ~torch.eye(count, dtype=torch.bool)
     scores = []
     for kappa in KAPPAS:
         pairs = von_mises_fisher_log_prob(xyz[:, None], xyz[None], kappa)
-        likelihood = (pairs.exp() * others).sum(-1) + 1 / (4 * math.pi)
+        likelihood = (pairs.exp() * is_other).sum(-1) + 1 / (4 * math.pi)
         scores.append(likelihood.log().sum())
     kappa = KAPPAS[int(torch.stack(scores).argmax())]
     mass = Density.from_mixture(to_lat_lon(xyz), kappa, nside=nside).mass
@@ -48,8 +48,8 @@ def density_of_samples(xyz: Float[Tensor, "samples 3"], *, nside: int) -> Densit
 def medoid(xyz: Float[Tensor, "photos samples 3"]) -> Float[Tensor, "photos 3"]:
     """Choose the sample of each photo that is nearest to its others in the mean."""
     distance = angle(xyz[:, :, None], xyz[:, None])
-    best = distance.sum(-1).argmin(-1)
-    return xyz[torch.arange(len(xyz)), best]
+    indices = distance.sum(-1).argmin(-1)
+    return xyz[torch.arange(len(xyz)), indices]
 
 
 def density_of_flow(
@@ -61,23 +61,23 @@ def density_of_flow(
     the mass: nothing falls between the points of a grid. Its sides are great circles there if the
     cell is finer than the mode, so cells that are `HEAVY` or have a sample are divided.
     """
-    mass, whole = torch.zeros(12 * nside**2, dtype=torch.float64), 4 * math.pi
-    cells, left = torch.arange(12 * LEVELS[0] ** 2), whole
+    mass, sphere_area = torch.zeros(12 * nside**2, dtype=torch.float64), 4 * math.pi
+    cells, remaining_area = torch.arange(12 * LEVELS[0] ** 2), sphere_area
     for level in LEVELS:
         counts = torch.bincount(cell_of(to_lat_lon(samples), level), minlength=12 * level**2)[cells]
         corners, corner = _corners(cells, level)
         area = _area(to_noise(corners).double().cpu()[corner])
         # sides of cells are not quite great circles
-        area = area / _area(corners[corner]) * (whole / (12 * level**2))
-        if left - area.sum() > whole / 2:
+        area = area / _area(corners[corner]) * (sphere_area / (12 * level**2))
+        if remaining_area - area.sum() > sphere_area / 2:
             # an angle knows an area but for the whole sphere
-            area[counts.argmax()] += whole
-        divided = (area >= HEAVY * whole) | (counts > 0)
+            area[counts.argmax()] += sphere_area
+        is_divided = (area >= HEAVY * sphere_area) | (counts > 0)
         if level == LEVELS[-1]:
-            divided[:] = False
-        _add(mass, cells[~divided], area[~divided].clamp_min(0), level)
-        left -= area[~divided].sum().item()
-        cells = (PARTS * cells[divided][:, None] + torch.arange(PARTS)).flatten()
+            is_divided[:] = False
+        _add(mass, cells[~is_divided], area[~is_divided].clamp_min(0), level)
+        remaining_area -= area[~is_divided].sum().item()
+        cells = (PARTS * cells[is_divided][:, None] + torch.arange(PARTS)).flatten()
     return floored(mass)
 
 
@@ -108,6 +108,8 @@ def _corners(
     lon, lat = grid(nside).boundaries_lonlat(cells.numpy(), 1)
     degrees = torch.from_numpy(np.stack((lat.to_value("deg"), lon.to_value("deg")), axis=-1))
     xyz = rearrange(to_xyz(degrees), "cells corners side -> (cells corners) side").numpy()
-    _, first, corner = np.unique(xyz.round(9) + 0.0, axis=0, return_index=True, return_inverse=True)
+    _, indices, corner = np.unique(
+        xyz.round(9) + 0.0, axis=0, return_index=True, return_inverse=True
+    )
     number = rearrange(torch.from_numpy(corner.ravel()), "(cells four) -> cells four", four=4)
-    return torch.from_numpy(xyz[first]), number
+    return torch.from_numpy(xyz[indices]), number

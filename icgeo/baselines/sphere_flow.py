@@ -35,10 +35,10 @@ Interpolant = tuple[Float[Tensor, "photos 3"], Float[Tensor, "photos 3"]]
 
 def geodesic(xyz: Places, noise: Places, share: Tensor) -> Interpolant:
     """Go from the place along the great circle to the noise; the velocity there."""
-    whole = log_map(xyz, noise)
-    length = whole.norm(dim=-1, keepdim=True)
-    velocity = torch.cos(share * length) * whole - torch.sin(share * length) * length * xyz
-    return exp_map(xyz, share * whole), velocity
+    tangent = log_map(xyz, noise)
+    length = tangent.norm(dim=-1, keepdim=True)
+    velocity = torch.cos(share * length) * tangent - torch.sin(share * length) * length * xyz
+    return exp_map(xyz, share * tangent), velocity
 
 
 def straight(xyz: Places, noise: Places, share: Tensor) -> Interpolant:
@@ -59,9 +59,9 @@ def noise_share(
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     """Return the share of noise at a time, 0 to 1 along a sigmoid, and its slope."""
     low, high = ends
-    first, last = (1 / (1 + math.exp(-end)) for end in ends)
+    start, stop = (1 / (1 + math.exp(-end)) for end in ends)
     value = torch.sigmoid(low + (high - low) * t)
-    return (value - first) / (last - first), (high - low) * value * (1 - value) / (last - first)
+    return (value - start) / (stop - start), (high - low) * value * (1 - value) / (stop - start)
 
 
 def follow(field: Field, xyz: Points, times: Times) -> Points:
@@ -89,12 +89,12 @@ def _integrate(
     field: Field, xyz: Tensor, times: Tensor, rate: Callable[[Tensor, float], Tensor]
 ) -> tuple[Tensor, Tensor]:
     total = torch.zeros_like(xyz[..., 0])
-    for now, then in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
-        step, slopes, rates = then - now, [torch.zeros_like(xyz)], []
+    for t, next_t in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
+        step, slopes, rates = next_t - t, [torch.zeros_like(xyz)], []
         for part in (0.0, 0.5, 0.5, 1.0):
             point = normalize(xyz + part * step * slopes[-1], dim=-1)
-            slopes.append(field(point, now + part * step))
-            rates.append(rate(point, now + part * step))
+            slopes.append(field(point, t + part * step))
+            rates.append(rate(point, t + part * step))
         one, two, three, four = slopes[1:]
         xyz = normalize(xyz + step / 6 * (one + 2 * two + 2 * three + four), dim=-1)
         total = total + step / 6 * (rates[0] + 2 * rates[1] + 2 * rates[2] + rates[3])
@@ -188,36 +188,36 @@ class SphereFlow(nn.Module):
 
     def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Loss:
         """Return the mean square error of the velocity, or of the noise, at random times."""
-        many = partial(repeat, pattern="n c -> (n draws) c", draws=self.settings.draws)
-        features, xyz = many(features), many(xyz)
+        repeat_rows = partial(repeat, pattern="n c -> (n draws) c", draws=self.settings.draws)
+        features, xyz = repeat_rows(features), repeat_rows(xyz)
         count = len(xyz)
-        dropped, t = torch.rand(2, count, 1, generator=generator).to(xyz)
+        drop_noise, t = torch.rand(2, count, 1, generator=generator).to(xyz)
         noise = torch.randn(count, 3, generator=generator).to(xyz)
         if self.way == "sphere":
             noise = normalize(noise, dim=-1)
         share = noise_share(t, self.settings.schedule)[0]
         state, target = INTERPOLANTS[self.way](xyz, noise, share)
-        features = features * (dropped >= self.settings.drop)
-        said = self._said(state[:, None], share[:, 0], features)[:, 0]
-        return (said - target).square().mean()
+        features = features * (drop_noise >= self.settings.drop)
+        output = self._said(state[:, None], share[:, 0], features)[:, 0]
+        return (output - target).square().mean()
 
     def _said(self, state: Tensor, share: Tensor, features: Tensor) -> Tensor:
-        said = self.network(state, share, features)
+        output = self.network(state, share, features)
         if self.way != "sphere":
-            return said
-        return said - (said * state).sum(-1, keepdim=True) * state
+            return output
+        return output - (output * state).sum(-1, keepdim=True) * state
 
     def field(self, features: Vectors, guidance: float = 0.0) -> Velocity:
         """Return the velocity in t (of diffusion, the noise) of points [photos, points, 3]."""
 
-        def velocity(state: Tensor, t: float, *, told: Tensor) -> Tensor:
+        def velocity(state: Tensor, t: float, *, condition: Tensor) -> Tensor:
             t_of_each = torch.full((len(state),), t).to(state)
             share, slope = noise_share(t_of_each, self.settings.schedule)
-            said = self._said(state, share, told)
-            return said if self.way == "diffusion" else slope[:, None, None] * said
+            output = self._said(state, share, condition)
+            return output if self.way == "diffusion" else slope[:, None, None] * output
 
-        nothing = partial(velocity, told=torch.zeros_like(features))
-        return guided(partial(velocity, told=features), nothing, 1 + guidance)
+        unconditional = partial(velocity, condition=torch.zeros_like(features))
+        return guided(partial(velocity, condition=features), unconditional, 1 + guidance)
 
     @torch.no_grad()
     def samples(
@@ -242,17 +242,17 @@ class SphereFlow(nn.Module):
         times = time_grid(self.settings.evaluations)
         shares = noise_share(times, self.settings.schedule)[0].clamp(max=1 - 1e-4).tolist()
         mean = state
-        for t, share, then in zip(times[:-1].tolist(), shares, shares[1:], strict=False):
+        for t, share, next_share in zip(times[:-1].tolist(), shares, shares[1:], strict=False):
             mean = (state - math.sqrt(share) * field(state, t)) / math.sqrt(1 - share)
             mean = mean / mean.norm(dim=-1, keepdim=True).clamp_min(1)
             noise = (state - math.sqrt(1 - share) * mean) / math.sqrt(share)
-            state = math.sqrt(1 - then) * mean + math.sqrt(then) * noise
+            state = math.sqrt(1 - next_share) * mean + math.sqrt(next_share) * noise
         return mean
 
     def points(self, features: Vectors) -> Float[Tensor, "photos 2"]:
         """Return the medoid of 16 guided samples of each photo, in degrees."""
-        drawn = self.samples(features, 16, guidance=self.settings.guidance)
-        return to_lat_lon(medoid(drawn.double()))
+        samples = self.samples(features, 16, guidance=self.settings.guidance)
+        return to_lat_lon(medoid(samples.double()))
 
     @torch.no_grad()
     def log_prob(
@@ -268,8 +268,8 @@ class SphereFlow(nn.Module):
     def densities(self, features: Vectors) -> list[Density]:
         """Return the density of each photo: of the flow on the sphere exactly, else of samples."""
         if self.way != "sphere":
-            drawn = self.samples(features, 256).cpu()
-            return [density_of_samples(xyz, nside=self.settings.nside) for xyz in drawn]
+            samples = self.samples(features, 256).cpu()
+            return [density_of_samples(xyz, nside=self.settings.nside) for xyz in samples]
         return [self._exact(one) for one in features]
 
     def _exact(self, features: Float[Tensor, " channels"]) -> Density:

@@ -39,13 +39,13 @@ def segment_view(photos: Sequence[Photo], size: int) -> Classes:
     """
     colours = square_pixels(photos, size).float() / 255
     red, green, blue = colours.unbind(1)
-    bright = colours.mean(1)
-    pale = (colours.amax(1) - colours.amin(1) < 0.12) & (bright > 0.55)
-    spread = avg_pool2d(bright[:, None].square(), 3, 1, 1, count_include_pad=False)
-    spread -= avg_pool2d(bright[:, None], 3, 1, 1, count_include_pad=False).square()
-    rugged = spread[:, 0].clamp_min(0).sqrt() > 0.04
-    land = torch.where(green > red, 1, torch.where(rugged, 3, 2))
-    return torch.where(pale, 4, torch.where(blue > torch.maximum(red, green), 0, land))
+    brightness = colours.mean(1)
+    is_pale = (colours.amax(1) - colours.amin(1) < 0.12) & (brightness > 0.55)
+    spread = avg_pool2d(brightness[:, None].square(), 3, 1, 1, count_include_pad=False)
+    spread -= avg_pool2d(brightness[:, None], 3, 1, 1, count_include_pad=False).square()
+    is_rugged = spread[:, 0].clamp_min(0).sqrt() > 0.04
+    land = torch.where(green > red, 1, torch.where(is_rugged, 3, 2))
+    return torch.where(is_pale, 4, torch.where(blue > torch.maximum(red, green), 0, land))
 
 
 def ade20k(name: str) -> Segment:
@@ -61,13 +61,15 @@ def ade20k(name: str) -> Segment:
 
     try:
         processor: Any = AutoImageProcessor.from_pretrained(name)  # type: ignore[no-untyped-call]
-        opened: Any = AutoModelForSemanticSegmentation.from_pretrained(name, use_safetensors=True)
+        loaded_model: Any = AutoModelForSemanticSegmentation.from_pretrained(
+            name, use_safetensors=True
+        )
     except (OSError, ValueError) as error:
         raise LoadError(
             "expected the folder or hub id of a model of transformers for semantic segmentation, "
             f"got {name!r}: {str(error).splitlines()[0]}"
         ) from error
-    model = opened.eval()
+    model = loaded_model.eval()
 
     @torch.inference_mode()
     def segment(photos: Sequence[Photo], size: int) -> Classes:
@@ -173,18 +175,18 @@ class TwoBranch(nn.Module):
             branches.append(nn.functional.pad(tokens, (0, 0, 1, 0)) + place)
         for number, fusion in enumerate(self.fusions):
             branches = [self.layers[2 * number + side](x) for side, x in enumerate(branches)]
-            told = fusion(torch.cat([x[:, :1] for x in branches], dim=-1)).chunk(2, dim=-1)
-            pairs = zip(branches, told, strict=True)
-            branches = [torch.cat((x[:, :1] + more, x[:, 1:]), dim=1) for x, more in pairs]
-        both = self.norm(torch.cat([x[:, 0] for x in branches], dim=-1))
-        return [head(both) for head in self.heads]
+            updates = fusion(torch.cat([x[:, :1] for x in branches], dim=-1)).chunk(2, dim=-1)
+            pairs = zip(branches, updates, strict=True)
+            branches = [torch.cat((x[:, :1] + update, x[:, 1:]), dim=1) for x, update in pairs]
+        class_tokens = self.norm(torch.cat([x[:, 0] for x in branches], dim=-1))
+        return [head(class_tokens) for head in self.heads]
 
     def loss(self, features: Vectors, xyz: Places, generator: Generator) -> Loss:
         """Return the weighted cross-entropies of the cells and of the scene."""
         *cells, scene = self.logits(features)
         classes = rearrange(features, "n (c p) -> n c p", c=4)[:, 3].long()
-        seen = reduce(one_hot(classes, self.settings.classes), "n p k -> n k", "sum")
-        total = self.settings.scene_weight * cross_entropy(scene, seen.argmax(-1))
+        class_counts = reduce(one_hot(classes, self.settings.classes), "n p k -> n k", "sum")
+        total = self.settings.scene_weight * cross_entropy(scene, class_counts.argmax(-1))
         lat_lon = to_lat_lon(xyz.double())
         granularities = zip(cells, self.settings.nsides, self.settings.weights, strict=True)
         for logits, nside, weight in granularities:

@@ -77,10 +77,10 @@ class BaseMap:
         for number, (centre, field, heading) in enumerate(
             zip(xyz, field_of_view_deg.double(), heading_deg.double(), strict=True)
         ):
-            looks = view_directions(centre, field, size=SUBPIXELS * size, heading_deg=heading)
-            colours, weights = self._sample(sphere.to_lat_lon(looks))
-            both = functional.avg_pool2d(torch.cat((colours, weights[None])), SUBPIXELS)
-            images[number], masks[number] = _settled(both[:3], both[3])
+            directions = view_directions(centre, field, size=SUBPIXELS * size, heading_deg=heading)
+            colours, weights = self._sample(sphere.to_lat_lon(directions))
+            means = functional.avg_pool2d(torch.cat((colours, weights[None])), SUBPIXELS)
+            images[number], masks[number] = _settled(means[:3], means[3])
         return images, masks
 
     def window(self, lat_lon: Float[Tensor, "rows columns 2"]) -> Picture:
@@ -89,15 +89,15 @@ class BaseMap:
 
     def _to_pixels(self, lat_lon: Float[Tensor, "rows columns 2"]) -> Tensor:
         """Return columns and rows, NaN outside; columns go on where the map goes around."""
-        flat = self.grid.to_pixels(rearrange(lat_lon, "h w c -> (h w) c"))
-        pixels = rearrange(flat, "(h w) c -> h w c", h=len(lat_lon))
+        flat_pixels = self.grid.to_pixels(rearrange(lat_lon, "h w c -> (h w) c"))
+        pixels = rearrange(flat_pixels, "(h w) c -> h w c", h=len(lat_lon))
         size = pixels.new_tensor(self.grid.size)
         inside = ((pixels >= 0) & (pixels <= size)).all(-1, keepdim=True)
         pixels = torch.where(inside, pixels, torch.nan)
         if self.grid.is_round and inside.any():
             column, width = pixels[..., 0], size[0]
-            first = column[column.isfinite()].view(-1)
-            reference = first[len(first) // 2]
+            finite_columns = column[column.isfinite()].view(-1)
+            reference = finite_columns[len(finite_columns) // 2]
             around = (column - reference + width / 2) % width - width / 2
             pixels = torch.stack((reference + around, pixels[..., 1]), dim=-1)
         return pixels
@@ -120,31 +120,31 @@ class BaseMap:
         if not inside.any():
             return torch.zeros(3, *shape), torch.zeros(shape)
         step = self._pixels_a_step(pixels)
-        finest = math.isnan(step) or step <= 1
-        level = 0 if finest else min(round(math.log2(step)), self.grid.levels - 1)
-        wide, high = level_size(self.grid.size, level)
-        place = pixels * pixels.new_tensor([wide, high]) / pixels.new_tensor(self.grid.size)
-        known = place[inside]
-        left, top = (known.amin(0).floor().int() - 1).tolist()
-        right, bottom = (known.amax(0).ceil().int() + 1).tolist()
-        top, bottom = max(top, 0), min(bottom, high)
+        is_finest = math.isnan(step) or step <= 1
+        level = 0 if is_finest else min(round(math.log2(step)), self.grid.levels - 1)
+        width, height = level_size(self.grid.size, level)
+        place = pixels * pixels.new_tensor([width, height]) / pixels.new_tensor(self.grid.size)
+        points = place[inside]
+        left, top = (points.amin(0).floor().int() - 1).tolist()
+        right, bottom = (points.amax(0).ceil().int() + 1).tolist()
+        top, bottom = max(top, 0), min(bottom, height)
         if not self.grid.is_round:
-            left, right = max(left, 0), min(right, wide)
-        image, mask = self._read(level, (left, top, right, bottom), wide)
+            left, right = max(left, 0), min(right, width)
+        image, mask = self._read(level, (left, top, right, bottom), width)
         colours = torch.cat((image * mask, mask[None].to(torch.uint8)))[None].float()
         corner, span = place.new_tensor([left, top]), place.new_tensor([right - left, bottom - top])
-        at = torch.where(inside[..., None], (place - corner) / span * 2 - 1, 0)[None].float()
-        sampled = functional.grid_sample(colours, at, padding_mode="border", align_corners=False)
-        sampled = sampled[0] * inside
-        return sampled[:3], sampled[3]
+        grid = torch.where(inside[..., None], (place - corner) / span * 2 - 1, 0)[None].float()
+        samples = functional.grid_sample(colours, grid, padding_mode="border", align_corners=False)
+        samples = samples[0] * inside
+        return samples[:3], samples[3]
 
-    def _read(self, level: int, box: Box, wide: int) -> Picture:
+    def _read(self, level: int, box: Box, width: int) -> Picture:
         """Read a box that may reach over the seam of a round map."""
         left, top, right, bottom = box
         pieces = []
         while left < right:
-            start = left % wide
-            end = min(start + right - left, wide)
+            start = left % width
+            end = min(start + right - left, width)
             pieces.append(self.grid.read(level, (start, top, end, bottom)))
             left += end - start
         images, masks = zip(*pieces, strict=True)
@@ -153,9 +153,9 @@ class BaseMap:
 
 def _settled(colours: Float[Tensor, "3 h w"], weights: Float[Tensor, "h w"]) -> Picture:
     """Return colours of 8 bits, black where less than half of a pixel is known."""
-    known = weights >= 0.5
-    colours = torch.where(known, colours / weights.clamp_min(1e-6) / 255, 0)
-    return to_uint8(colours), known
+    mask = weights >= 0.5
+    colours = torch.where(mask, colours / weights.clamp_min(1e-6) / 255, 0)
+    return to_uint8(colours), mask
 
 
 MapSource = str | Path | BaseMap | Float[Tensor, "3 height width"]

@@ -93,20 +93,20 @@ def coco_rows(path: Path) -> Rows:
     decoder, text, number = json.JSONDecoder(), "", 0
     with path.open(encoding="utf-8", errors="replace") as stream:
         while not (match := _IMAGES.search(text)):
-            if not (more := stream.read(1 << 16)):
+            if not (chunk := stream.read(1 << 16)):
                 yield Skipped("images", "broken file", "expected a list 'images', found none")
                 return
-            text = text[-100:] + more  # the name may lie across the end
+            text = text[-100:] + chunk  # the name may lie across the end
         text = text[match.end() :].lstrip()
         while not text.startswith("]"):
             try:
                 value, end = decoder.raw_decode(text)
             except json.JSONDecodeError as error:
-                more = stream.read(1 << 16)
-                if not more or len(text) > MAX_ROW:
+                chunk = stream.read(1 << 16)
+                if not chunk or len(text) > MAX_ROW:
                     yield Skipped(f"image {number + 1}", "broken file", f"it breaks off: {error}")
                     return
-                text += more
+                text += chunk
             else:
                 number += 1
                 yield _json_row(f"image {number}", value)

@@ -135,38 +135,40 @@ class OpenBenchmark:
         """Return every row, as a record or with the reason why it is skipped."""
         find = _finder(self._folders)
         # a temporary file: of millions of ids a set would fill the memory
-        with closing(sqlite3.connect("", isolation_level=None, check_same_thread=False)) as seen:
-            seen.execute("PRAGMA journal_mode = OFF")
-            seen.execute("CREATE TABLE seen (id TEXT PRIMARY KEY) WITHOUT ROWID")
-            seen.execute("BEGIN")
+        with closing(
+            sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        ) as database:
+            database.execute("PRAGMA journal_mode = OFF")
+            database.execute("CREATE TABLE seen (id TEXT PRIMARY KEY) WITHOUT ROWID")
+            database.execute("BEGIN")
             for row in self._rows():
                 record = row if isinstance(row, Skipped) else self._record(row, find)
                 if isinstance(record, BenchmarkRecord):
                     # last, so that a good row is not lost to a bad one before it
-                    insert = seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (record.id,))
+                    insert = database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (record.id,))
                     if insert.rowcount == 0:
                         reason = f"expected a new {self._names[0]}, got {record.id!r} again"
                         record = Skipped(row.place, "id again", reason, record.id)
                 yield record
 
     def _record(self, row: RawRow, find: Callable[[str], Path | None]) -> BenchmarkRecord | Skipped:
-        cells, files, skipped = row.cells, self.files, partial(Skipped, row.place)
+        cells, files, skip = row.cells, self.files, partial(Skipped, row.place)
         id_name, image_name, lat_name, lon_name = self._names
         if not {id_name, lat_name, lon_name} <= cells.keys():
-            return skipped("bad row", f"expected {id_name}, {lat_name} and {lon_name}")
+            return skip("bad row", f"expected {id_name}, {lat_name} and {lon_name}")
         if not (id := cells[id_name]):
-            return skipped("no id", f"expected {id_name}, found an empty cell")
+            return skip("no id", f"expected {id_name}, found an empty cell")
         try:
             location = to_location(cells[lat_name], cells[lon_name])
         except ManifestError as error:
-            return skipped("bad location", str(error), id)
+            return skip("bad location", str(error), id)
         if location is None:
-            return skipped("no location", "expected latitude and longitude, found empty cells", id)
+            return skip("no location", "expected latitude and longitude, found empty cells", id)
         image, name = row.image, cells.get(image_name, "")
         if image is None and name:
             image = find(name.removesuffix(files.suffix) + files.suffix)
         if image is None:
-            return skipped("no image", f"expected the photo {name!r}, found none", id)
+            return skip("no image", f"expected the photo {name!r}, found none", id)
         labels = {name: cells.get(name, "") for name in files.labels}
         labels = {name: text for name, text in labels.items() if text.lower() not in _NO_LABEL}
         return BenchmarkRecord(id, image, *location, labels)
@@ -207,10 +209,10 @@ def open_benchmark(
             place = str(path)
             if path.suffix != ".tar":
                 folders = _photo_folders(Path(root), files, images)
-        first = next((row for row in rows() if isinstance(row, RawRow)), None)
-        if first is None:
+        first_row = next((row for row in rows() if isinstance(row, RawRow)), None)
+        if first_row is None:
             raise BenchmarkError(f"expected rows of {about.title} in {place}, found none")
-        names = _find_names(files, first, place)
+        names = _find_names(files, first_row, place)
     except BenchmarkError as error:
         raise BenchmarkError(f"{error}; get it from: {about.source}") from error
     return OpenBenchmark(name, split, about, files, rows, names, folders)
@@ -264,15 +266,17 @@ def _photo_folders(root: Path, files: SplitFiles, images: str | Path | None) -> 
             f"expected photos in a folder {' or '.join(map(str, options))}, found {_listing(root)}"
             f"; unpack archives"
         )
-    inner = [entry.path for folder in folders for entry in os.scandir(folder) if entry.is_dir()]
+    subfolders = [
+        entry.path for folder in folders for entry in os.scandir(folder) if entry.is_dir()
+    ]
     # names in a COCO list are paths already
-    return [*map(str, folders), *([] if files.format == "coco" else sorted(inner))]
+    return [*map(str, folders), *([] if files.format == "coco" else sorted(subfolders))]
 
 
 def _listing(folder: Path) -> str:
     names = sorted(entry.name for entry in os.scandir(folder))
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return f"{', '.join(names[:8]) or 'nothing'}{more} in {folder}"
+    remainder = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"{', '.join(names[:8]) or 'nothing'}{remainder} in {folder}"
 
 
 def _finder(folders: Sequence[str]) -> Callable[[str], Path | None]:

@@ -104,22 +104,22 @@ def read_manifest(
         logger.warning("%s; skipped", line)
     records = _placed(records, source, require_location)
     if not records:
-        wanted = "photos with locations" if require_location else "photos"
+        kind = "photos with locations" if require_location else "photos"
         remedy = "put some there" if source.is_dir() else "add a row for each photo"
-        raise ManifestError(f"{source}: expected {wanted}, found none; {remedy}")
+        raise ManifestError(f"{source}: expected {kind}, found none; {remedy}")
     return records
 
 
 def _placed(records: list[Record], source: Path, require_location: bool) -> list[Record]:
     """Take 0, 0 in a table for no location, and leave out those without, as the log counts."""
-    nowhere = sum(one.lat_lon == (0, 0) for one in records)
-    if nowhere and not source.is_dir():
-        logger.warning("%s: took %d rows at 0, 0 as without a location", source, nowhere)
+    zero_count = sum(one.lat_lon == (0, 0) for one in records)
+    if zero_count and not source.is_dir():
+        logger.warning("%s: took %d rows at 0, 0 as without a location", source, zero_count)
         records = [Record(x.id, x.path) if x.lat_lon == (0, 0) else x for x in records]
-    located = [one for one in records if one.lat_lon or not require_location]
-    if missing := len(records) - len(located):
-        logger.warning("%s: left out %d photos without a location", source, missing)
-    return located
+    kept_records = [one for one in records if one.lat_lon or not require_location]
+    if missing_count := len(records) - len(kept_records):
+        logger.warning("%s: left out %d photos without a location", source, missing_count)
+    return kept_records
 
 
 def _collect(
@@ -146,14 +146,16 @@ def _collect(
                     f"expected {len(header)} cells as in the header, got {len(cells)}; quote cells "
                     "with a comma, or delimit by semicolons"
                 )
-            padded = cells + [""] * len(header)
-            id, image, lat, lon, *references = ("" if i is None else padded[i] for i in columns)
+            padded_cells = cells + [""] * len(header)
+            id, image, lat, lon, *references = (
+                "" if i is None else padded_cells[i] for i in columns
+            )
             photo = _photo_path(image, folder, root)
             location = read_location(photo) if is_folder else to_location(lat, lon, references)
-            if (first := places.setdefault(id or image, place)) != place:
+            if (first_place := places.setdefault(id or image, place)) != place:
                 raise ManifestError(
-                    f"expected a new id, got {id or image!r} of {first} again; remove the row, or "
-                    "tell them apart in a column 'id'"
+                    f"expected a new id, got {id or image!r} of {first_place} again; remove the "
+                    "row, or tell them apart in a column 'id'"
                 )
             records.append(Record(id or image, photo, *(location or (None, None))))
         except ValueError as error:
@@ -174,8 +176,10 @@ def _photo_path(text: str, folder: Path, root: Path | None) -> Path:
             path = next((one for one in endings if one.is_file()), path)
         is_inside = root is None or path.resolve().is_relative_to(root)
     except (OSError, RuntimeError, ValueError) as error:  # loops of links, null bytes, long names
-        why = error.strerror if isinstance(error, OSError) else error
-        raise ManifestError(f"expected the path of a photo, got {quoted(text)}: {why}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ManifestError(
+            f"expected the path of a photo, got {quoted(text)}: {reason}"
+        ) from error
     if not is_inside:
         raise ManifestError(
             f"expected a photo in the manifest's folder, got {text!r}, which leaves it; move it "
@@ -189,17 +193,17 @@ def photos_in(folder: str | Path) -> Iterator[Path]:
 
     Those that are RAW files of a camera are counted in the log.
     """
-    raw = 0
+    raw_count = 0
     for path in sorted(Path(folder).rglob("*")):
         parts = path.relative_to(folder).parts
         is_hidden = any(part.startswith(".") or part == "@eaDir" for part in parts)
         if is_hidden or path.is_dir():
             continue
-        raw += path.suffix.lower() in RAW_SUFFIXES
+        raw_count += path.suffix.lower() in RAW_SUFFIXES
         if path.suffix.lower() in PHOTO_SUFFIXES:
             yield path
-    if raw:
-        logger.warning("%s: left out %d RAW files of cameras; save them as JPEG", folder, raw)
+    if raw_count:
+        logger.warning("%s: left out %d RAW files of cameras; save them as JPEG", folder, raw_count)
 
 
 def _find_columns(names: list[str], source: Path, *, needs_places: bool) -> list[int | None]:
@@ -207,16 +211,16 @@ def _find_columns(names: list[str], source: Path, *, needs_places: bool) -> list
 
     Where a table without places has other columns, they are told in the log.
     """
-    known = [plain(name) for name in names]
+    plain_names = [plain(name) for name in names]
 
     def find(options: Sequence[str | None]) -> int | None:
-        name = next((option for option in options if option in known), None)
-        if name is not None and known.count(name) > 1:
+        name = next((option for option in options if option in plain_names), None)
+        if name is not None and plain_names.count(name) > 1:
             raise ManifestError(f"expected one column {name!r}, got two; rename one")
-        return None if name is None else known.index(name)
+        return None if name is None else plain_names.index(name)
 
     image = find(IMAGE_COLUMNS)
-    lat, lon, *letters = (find([name]) for name in place_columns(known))
+    lat, lon, *letters = (find([name]) for name in place_columns(plain_names))
     if image is None:
         raise ManifestError(
             f"expected a header with a column of {IMAGE_COLUMNS[:5]} or others, got "
@@ -224,11 +228,11 @@ def _find_columns(names: list[str], source: Path, *, needs_places: bool) -> list
         )
     if lat is None or lon is None:
         latitudes, longitudes = LATITUDE_COLUMNS[:3], LONGITUDE_COLUMNS[:3]
-        want = f"{latitudes} and of {longitudes}" + (", or neither" if lat != lon else "")
-        problem = f"expected columns of {want}, got {quoted(names)}"
+        columns = f"{latitudes} and of {longitudes}" + (", or neither" if lat != lon else "")
+        problem = f"expected columns of {columns}, got {quoted(names)}"
         if needs_places or lat != lon:
             raise ManifestError(f"{problem}; name the columns")
-        if not {*known} <= {*IMAGE_COLUMNS, *ID_COLUMNS}:
+        if not {*plain_names} <= {*IMAGE_COLUMNS, *ID_COLUMNS}:
             logger.warning("%s: %s; took all rows as without a location", source, problem)
     return [find(ID_COLUMNS), image, lat, lon, *letters]
 

@@ -34,8 +34,8 @@ def kept(base_map: BaseMap, key: tuple[object, ...], make: Callable[[], Tensors]
     """
     if not base_map.fingerprint:
         return make()
-    whole = (base_map.fingerprint, base_map.bounds, *key)
-    name = blake2b(repr(whole).encode(), digest_size=16).hexdigest()
+    full_key = (base_map.fingerprint, base_map.bounds, *key)
+    name = blake2b(repr(full_key).encode(), digest_size=16).hexdigest()
     try:
         folder = base_map.cache or cached_assets_path("icgeo", namespace="maps", subfolder="views")
     except (OSError, ValueError) as error:
@@ -52,9 +52,9 @@ def kept(base_map: BaseMap, key: tuple[object, ...], make: Callable[[], Tensors]
     tensors = make()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with write_atomically(path) as partial:
+        with write_atomically(path) as partial_path:
             save_file(
-                {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, partial
+                {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, partial_path
             )
         _forget_oldest(path.parent)
     except (OSError, SafetensorError) as error:

@@ -58,8 +58,10 @@ class Bands:
         if self.palette is not None:
             return rearrange(torch.from_numpy(self.palette[values[0]]), "h w c -> c h w")
         numbers = torch.from_numpy(np.nan_to_num(values.astype(np.float32)))
-        scaled = ((numbers - self.low) * (255 / (self.high - self.low))).round().clamp(0, 255)
-        colours = scaled.to(torch.uint8)
+        scaled_values = (
+            ((numbers - self.low) * (255 / (self.high - self.low))).round().clamp(0, 255)
+        )
+        colours = scaled_values.to(torch.uint8)
         return repeat(colours[0], "h w -> 3 h w") if len(colours) == 1 else colours
 
 
@@ -74,7 +76,7 @@ class RasterGrid:
     affine: tuple[float, float, float, float, float, float]
     """Pixels to the CRS: x = a column + b row + c, y = d column + e row + f."""
     bands: Bands
-    _kept: dict[int, Picture] = field(default_factory=dict, init=False, repr=False)
+    _cache: dict[int, Picture] = field(default_factory=dict, init=False, repr=False)
     """Levels in memory."""
 
     @property
@@ -154,9 +156,9 @@ class RasterGrid:
         south, west, north, east = self.bounds
         lat, lon = lat_lon.unbind(-1)
         margin = 0.02 * (north - south)
-        wide = (east - west) % 360 or 360.0
+        width = (east - west) % 360 or 360.0
         inside = (lat > south - margin) & (lat < north + margin)
-        inside &= (lon - west + margin) % 360 < wide + 2 * margin
+        inside &= (lon - west + margin) % 360 < width + 2 * margin
         return torch.where(inside[:, None] | self.is_round, pixels, torch.nan)
 
     def _to_pixels(self, lat_lon: Float[Tensor, "places 2"]) -> Float[Tensor, "places 2"]:
@@ -174,32 +176,32 @@ class RasterGrid:
 
     def read(self, level: int, box: Box) -> Picture:
         """BandValues the pixels of a box inside a level."""
-        (wide, high), (left, top, right, bottom) = level_size(self.size, level), box
-        if max(wide, high) <= OVERVIEW_SIDE:
+        (width, height), (left, top, right, bottom) = level_size(self.size, level), box
+        if max(width, height) <= OVERVIEW_SIDE:
             image, mask = self._coarse(level)
             return image[:, top:bottom, left:right], mask[top:bottom, left:right]
-        across, down = self.size[0] / wide, self.size[1] / high
+        across, down = self.size[0] / width, self.size[1] / height
         area = (left * across, top * down, right * across, bottom * down)
         with opened(self.path) as raster:
-            values, known = read_window(raster, self.bands, area, (bottom - top, right - left))
-        return self.bands.to_colours(values), torch.from_numpy(known)
+            values, data_mask = read_window(raster, self.bands, area, (bottom - top, right - left))
+        return self.bands.to_colours(values), torch.from_numpy(data_mask)
 
     def _coarse(self, level: int) -> Picture:
         """Return a level that is kept in memory, whole; it is made of the next finer one."""
-        if level in self._kept:
-            return self._kept[level]
-        wide, high = level_size(self.size, level)
+        if level in self._cache:
+            return self._cache[level]
+        width, height = level_size(self.size, level)
         if level == 0 or max(level_size(self.size, level - 1)) > OVERVIEW_SIDE:
             with opened(self.path) as raster:
-                values, known = read_strips(raster, self.bands, (high, wide))
-            self._kept[level] = self.bands.to_colours(values), torch.from_numpy(known)
+                values, data_mask = read_strips(raster, self.bands, (height, width))
+            self._cache[level] = self.bands.to_colours(values), torch.from_numpy(data_mask)
         else:
             image, mask = self._coarse(level - 1)
-            both = torch.cat((image * mask, mask[None].to(torch.uint8))).float()
-            mean = functional.adaptive_avg_pool2d(both[None], (high, wide))[0]
+            channels = torch.cat((image * mask, mask[None].to(torch.uint8))).float()
+            mean = functional.adaptive_avg_pool2d(channels[None], (height, width))[0]
             colours = (mean[:3] / mean[3].clamp_min(1e-6)).round().to(torch.uint8)
-            self._kept[level] = colours, mean[3] >= 0.5
-        return self._kept[level]
+            self._cache[level] = colours, mean[3] >= 0.5
+        return self._cache[level]
 
 
 @contextmanager
@@ -237,25 +239,30 @@ def read_window(
 
     left, top, right, bottom = area
     window = Area(left, top, right - left, bottom - top)
-    how = Resampling.nearest if bands.palette is not None else Resampling.average
+    resampling = Resampling.nearest if bands.palette is not None else Resampling.average
     values = raster.read(
-        list(bands.indexes), window=window, out_shape=(len(bands.indexes), *shape), resampling=how
+        list(bands.indexes),
+        window=window,
+        out_shape=(len(bands.indexes), *shape),
+        resampling=resampling,
     )
-    known = raster.dataset_mask(window=window, out_shape=shape, resampling=Resampling.nearest) > 0
-    return values, known & np.isfinite(values).all(0)
+    data_mask = (
+        raster.dataset_mask(window=window, out_shape=shape, resampling=Resampling.nearest) > 0
+    )
+    return values, data_mask & np.isfinite(values).all(0)
 
 
 def read_strips(raster: Any, bands: Bands, shape: tuple[int, int]) -> BandValues:
     """BandValues a whole raster at a size, some rows at a time, so that memory stays small."""
-    high, wide = shape
-    down = raster.height / high
+    height, width = shape
+    down = raster.height / height
     strips = []
-    for top in range(0, high, STRIP_ROWS):
-        bottom = min(top + STRIP_ROWS, high)
+    for top in range(0, height, STRIP_ROWS):
+        bottom = min(top + STRIP_ROWS, height)
         area = (0.0, top * down, float(raster.width), bottom * down)
-        strips.append(read_window(raster, bands, area, (bottom - top, wide)))
-    values, known = zip(*strips, strict=True)
-    return np.concatenate(values, axis=1), np.concatenate(known)
+        strips.append(read_window(raster, bands, area, (bottom - top, width)))
+    values, data_masks = zip(*strips, strict=True)
+    return np.concatenate(values, axis=1), np.concatenate(data_masks)
 
 
 def _choose_bands(raster: Any) -> Bands:
@@ -267,10 +274,14 @@ def _choose_bands(raster: Any) -> Bands:
         palette = np.array([colours.get(value, (0, 0, 0))[:3] for value in range(256)], np.uint8)
         return Bands((number,), palette=palette)
     rgb = tuple(by_name[name] for name in ("red", "green", "blue") if name in by_name)
-    others = [n for n, one in enumerate(raster.colorinterp, start=1) if one.name != "alpha"]
-    if not others:
+    band_numbers = [n for n, one in enumerate(raster.colorinterp, start=1) if one.name != "alpha"]
+    if not band_numbers:
         raise UsageError(f"expected bands of colours in {raster.name}, got alpha alone")
-    indexes = rgb if len(rgb) == 3 else tuple(others[:3] if len(others) >= 3 else others[:1])
+    indexes = (
+        rgb
+        if len(rgb) == 3
+        else tuple(band_numbers[:3] if len(band_numbers) >= 3 else band_numbers[:1])
+    )
     kinds = {raster.dtypes[number - 1] for number in indexes}
     if any(kind.startswith("complex") for kind in kinds):
         raise UsageError(f"expected real numbers in {raster.name}, got {sorted(kinds)}")
@@ -278,10 +289,10 @@ def _choose_bands(raster: Any) -> Bands:
         return Bands(indexes)
     scale = min(1.0, 512 / max(raster.width, raster.height))
     shape = max(1, round(raster.height * scale)), max(1, round(raster.width * scale))
-    values, known = read_strips(raster, Bands(indexes), shape)
-    if not known.any():
+    values, data_mask = read_strips(raster, Bands(indexes), shape)
+    if not data_mask.any():
         raise UsageError(f"expected a map with data in {raster.name}, got nothing but nodata")
-    low, high = np.percentile(values[:, known].astype(float), PERCENTILES).tolist()
+    low, high = np.percentile(values[:, data_mask].astype(float), PERCENTILES).tolist()
     return Bands(indexes, low, high if high > low else low + 1)
 
 
@@ -292,9 +303,9 @@ def _reference(raster: Any) -> tuple[Any, tuple[float, ...]]:
 
     name = Path(raster.name).name
     if raster.crs is None or raster.transform.is_identity:
-        lacks = "no CRS" if raster.crs is None else "no place of its pixels"
+        problem = "no CRS" if raster.crs is None else "no place of its pixels"
         raise UsageError(
-            f"expected a georeferenced map, got {lacks} in {name}; set it (gdal_edit.py -a_srs "
+            f"expected a georeferenced map, got {problem} in {name}; set it (gdal_edit.py -a_srs "
             "EPSG:4326 -a_ullr west north east south), or save a picture of a whole planet as PNG"
         )
     try:
@@ -346,8 +357,8 @@ def file_fingerprint(path: Path, *, with_time: bool = True) -> str:
     Without the time a copy of the file has the same key.
     """
     state = path.stat()
-    when = f" {state.st_mtime_ns}" if with_time else ""
-    digest = blake2b(f"{state.st_size}{when}".encode(), digest_size=16)
+    time = f" {state.st_mtime_ns}" if with_time else ""
+    digest = blake2b(f"{state.st_size}{time}".encode(), digest_size=16)
     with path.open("rb") as stream:
         digest.update(stream.read(2**16))
         stream.seek(max(0, state.st_size - 2**16))

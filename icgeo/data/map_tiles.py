@@ -76,8 +76,8 @@ class TileGrid:
     @property
     def levels(self) -> int:
         """Number of levels."""
-        least, most = self.zooms
-        return 1 + most - least + int(math.log2(self.side))
+        min_zoom, max_zoom = self.zooms
+        return 1 + max_zoom - min_zoom + int(math.log2(self.side))
 
     @property
     def middle(self) -> tuple[float, float]:
@@ -95,9 +95,9 @@ class TileGrid:
     def read(self, level: int, box: Box) -> Picture:
         """Read the pixels of a box inside a level."""
         left, top, right, bottom = box
-        least, most = self.zooms
-        zoom = max(most - level, least)
-        side = self.side >> (level - (most - zoom))
+        min_zoom, max_zoom = self.zooms
+        zoom = max(max_zoom - level, min_zoom)
+        side = self.side >> (level - (max_zoom - zoom))
         pixels = np.zeros((bottom - top, right - left, 4), np.uint8)
         for x in range(left // side, -(-right // side)):
             for y in range(top // side, -(-bottom // side)):
@@ -107,8 +107,8 @@ class TileGrid:
                     part = tile[max(0, -row) :, max(0, -column) :]
                     place = pixels[max(0, row) :, max(0, column) :][: len(part), : part.shape[1]]
                     place[...] = part[: len(place), : place.shape[1]]
-        known = torch.from_numpy(pixels[..., 3] >= 128)
-        return rearrange(torch.from_numpy(pixels[..., :3].copy()), "h w c -> c h w"), known
+        mask = torch.from_numpy(pixels[..., 3] >= 128)
+        return rearrange(torch.from_numpy(pixels[..., :3].copy()), "h w c -> c h w"), mask
 
     def _decode(
         self, zoom: int, x: int, y: int, side: int
@@ -151,17 +151,17 @@ def open_mbtiles(path: Path) -> TileGrid:
             return database.execute(query, values).fetchone()
 
     kind = first("select value from metadata where name = 'format'")
-    least, most = first("select min(zoom_level), max(zoom_level) from tiles")
-    if least is None:
+    min_zoom, max_zoom = first("select min(zoom_level), max(zoom_level) from tiles")
+    if min_zoom is None:
         raise UsageError(f"expected tiles in {path}, got none; fetch it again")
     if kind == ("pbf",):
         raise UsageError(f"expected tiles of pictures in {path}, got vector tiles; render them")
     left, right, low, high = first(
         "select min(tile_column), max(tile_column), min(tile_row), max(tile_row) from tiles "
         "where zoom_level = ?",
-        most,
+        max_zoom,
     )
-    bounds = tile_bounds(most, left, 2**most - 1 - high, right, 2**most - 1 - low)
+    bounds = tile_bounds(max_zoom, left, 2**max_zoom - 1 - high, right, 2**max_zoom - 1 - low)
     (tile,) = first("select tile_data from tiles limit 1")
     of_one = "select tile_data from tiles where zoom_level = ? and tile_column = ? and tile_row = ?"
 
@@ -169,7 +169,7 @@ def open_mbtiles(path: Path) -> TileGrid:
         row = first(of_one, zoom, x, 2**zoom - 1 - y)
         return row and row[0]
 
-    return TileGrid(path, (least, most), bounds, tile_side(tile, path), read)
+    return TileGrid(path, (min_zoom, max_zoom), bounds, tile_side(tile, path), read)
 
 
 def open_folder(path: Path) -> TileGrid:

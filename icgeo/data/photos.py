@@ -169,8 +169,8 @@ def content_key(photo: Photo) -> str:
             kind: object = bytes
         elif isinstance(photo, Image.Image):  # what says how its bytes look
             turn = photo.getexif().get(Base.Orientation)
-            looks = (turn, photo.info.get("transparency"), photo.info.get("icc_profile"))
-            kind = photo.size, photo.mode, photo.getpalette(), looks
+            appearance = (turn, photo.info.get("transparency"), photo.info.get("icc_profile"))
+            kind = photo.size, photo.mode, photo.getpalette(), appearance
         else:
             kind = photo.shape, str(photo.dtype)
         content = photo if isinstance(photo, bytes) else photo.tobytes()
@@ -279,10 +279,10 @@ def _load(source: Photo, max_pixels: int, size_hint: int | None) -> Image.Image:
 def _ended(data: bytes) -> bytes:
     """Put an end marker where a JPEG breaks off, for libjpeg then fills what is missing."""
     # Pillow's own switch for this, LOAD_TRUNCATED_IMAGES, would hold for the whole process
-    last = max(data.rfind(b"\xff\xc4"), data.rfind(b"\xff\xda"))  # Huffman table, start of scan
-    length = int.from_bytes(data[last + 2 : last + 4], "big")
-    is_whole = last + 2 + max(length, 2) <= len(data)  # half a header would be an error
-    return (data if is_whole else data[:last]) + b"\xff\xd9"
+    marker = max(data.rfind(b"\xff\xc4"), data.rfind(b"\xff\xda"))  # Huffman table, start of scan
+    length = int.from_bytes(data[marker + 2 : marker + 4], "big")
+    is_whole = marker + 2 + max(length, 2) <= len(data)  # half a header would be an error
+    return (data if is_whole else data[:marker]) + b"\xff\xd9"
 
 
 def _decode(stream: _Stream, max_pixels: int, size_hint: int | None) -> Image.Image:
@@ -297,7 +297,7 @@ def why_missing(path: str | Path) -> str:
     """Say what is odd about the path of a file that is not there, and what to do."""
     text = str(path)
     forms = [unicodedata.normalize(form, text) for form in ("NFC", "NFD")]
-    odd = {
+    checks = {
         "it is the address of a file here: write its path": text.lower().startswith("file:"),
         "it is in quotes: write it without": text[:1] in ("'", '"') and text[-1:] == text[:1],
         "it is an address: download the file first": re.match(r"[a-z]{2,}:/", text, re.IGNORECASE),
@@ -310,7 +310,7 @@ def why_missing(path: str | Path) -> str:
         "its name is there in another Unicode form: rename it, or copy its name from a listing":
             any(form != text and os.path.exists(form) for form in forms),  # noqa: PTH110
     }  # fmt: skip
-    return next((reason for reason, holds in odd.items() if holds), "check the path")
+    return next((reason for reason, applies in checks.items() if applies), "check the path")
 
 
 def _opened(source: str | Path | bytes | StoredPhoto) -> _Stream:
@@ -360,10 +360,10 @@ def _identify(stream: _Stream, max_pixels: int) -> Image.Image:
         raise _raw_error("a RAW file")
     for name in FORMATS:
         factory, accept = Image.OPEN.get(name, (None, None))
-        accepted = factory is not None and accept is not None and accept(prefix)
-        if isinstance(accepted, str):
-            raise PhotoError(f"{accepted}; install Pillow with support for {name}")
-        if factory is not None and accepted:
+        acceptance = factory is not None and accept is not None and accept(prefix)
+        if isinstance(acceptance, str):
+            raise PhotoError(f"{acceptance}; install Pillow with support for {name}")
+        if factory is not None and acceptance:
             openers: dict[str, Any] = {"JPEG": JpegImageFile, "PNG": _png, "TIFF": _tiff}
             image = openers.get(name, factory)(stream, "")
             return _checked_size(image, max_pixels)
@@ -466,9 +466,9 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         alpha = image.getchannel("A")
     photo = image.convert("L" if is_grey else "CMYK" if image.mode == "CMYK" else "RGB")
     if profile:
-        embedded, srgb = BytesIO(profile), ImageCms.createProfile("sRGB")
+        profile_file, srgb = BytesIO(profile), ImageCms.createProfile("sRGB")
         try:
-            photo = ImageCms.profileToProfile(photo, embedded, srgb, outputMode="RGB") or photo
+            photo = ImageCms.profileToProfile(photo, profile_file, srgb, outputMode="RGB") or photo
         except (ImageCms.PyCMSError, OSError) as error:
             logger.warning("ignored a broken colour profile: %s", error)
     photo = photo.convert("RGB")

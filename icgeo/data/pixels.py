@@ -33,16 +33,16 @@ def shaped_pixels(
     Both sides are cut to multiples of `patch` pixels. Small photos are not made larger, unless
     `enlarge` says so.
     """
-    most = size**2 // patch  # of a strip of one patch
+    max_side = size**2 // patch  # of a strip of one patch
     results = []
     for photo in (read_for_model(photo, size) for photo in photos):
         scale = min(size / math.sqrt(photo.width * photo.height), math.inf if enlarge else 1.0)
         width, height = (
-            min(max(math.floor(scale * side / patch + 1e-6), 1) * patch, most)
+            min(max(math.floor(scale * side / patch + 1e-6), 1) * patch, max_side)
             for side in photo.size
         )
-        cut = np.array(ImageOps.fit(photo, (width, height), Image.Resampling.BOX))
-        results.append(rearrange(torch.from_numpy(cut), "h w c -> c h w").contiguous())
+        pixels = np.array(ImageOps.fit(photo, (width, height), Image.Resampling.BOX))
+        results.append(rearrange(torch.from_numpy(pixels), "h w c -> c h w").contiguous())
     return results
 
 
@@ -50,14 +50,14 @@ def augment(
     photos: UInt8[Tensor, "photos 3 high wide"], key: str
 ) -> UInt8[Tensor, "photos 3 high wide"]:
     """Crop each photo and change its exposure, by its content and a key; nothing is flipped."""
-    high, wide = photos.shape[-2:]
+    height, width = photos.shape[-2:]
     results = []
     for photo in photos:
         generator = seeded_generator(key.encode() + photo.numpy().tobytes(), bits=56)
         zoom, right, down, stops = torch.rand(4, generator=generator).tolist()
-        rows, columns = (round(side * (0.8 + 0.2 * zoom)) for side in (high, wide))
-        left, top = round(right * (wide - columns)), round(down * (high - rows))
+        rows, columns = (round(side * (0.8 + 0.2 * zoom)) for side in (height, width))
+        left, top = round(right * (width - columns)), round(down * (height - rows))
         crop = photo[None, :, top : top + rows, left : left + columns].float()
-        scaled = functional.interpolate(crop, (high, wide), mode="bilinear", antialias=True)[0]
-        results.append((scaled * 2 ** (stops - 0.5)).round().clamp(0, 255).to(torch.uint8))
+        image = functional.interpolate(crop, (height, width), mode="bilinear", antialias=True)[0]
+        results.append((image * 2 ** (stops - 0.5)).round().clamp(0, 255).to(torch.uint8))
     return torch.stack(results)

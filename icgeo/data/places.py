@@ -70,7 +70,7 @@ def is_panorama(xmp: str | bytes, width: int, height: int) -> bool | None:
         (values.get(f"gpano:{kind}{side}pixels") for kind in ("fullpano", "croppedareaimage"))
         for side in ("width", "height")
     )
-    is_cut = any(_number(full) > 1.02 * _number(shown) for full, shown in sizes)
+    is_cut = any(_number(full_size) > 1.02 * _number(crop_size) for full_size, crop_size in sizes)
     return None if is_cut or abs(width - 2 * height) > 0.04 * height else True
 
 
@@ -96,25 +96,25 @@ def _xmp_properties(xmp: str | bytes) -> list[dict[str, str]]:
         is_wide = xmp.startswith((b"\xff\xfe", b"\xfe\xff"))
         xmp = xmp.decode("utf-16" if is_wide else "utf-8", "replace")
     text = re.sub(r"&(?!#?\w+;)", "&amp;", _NO_XML.sub("", xmp[max(xmp.find("<"), 0) :]))
-    builder, parser, made = TreeBuilder(), ParserCreate("utf-8"), list[Element]()
-    parser.StartElementHandler = lambda *tag: made.append(builder.start(*tag))
+    builder, parser, all_elements = TreeBuilder(), ParserCreate("utf-8"), list[Element]()
+    parser.StartElementHandler = lambda *tag: all_elements.append(builder.start(*tag))
     parser.EndElementHandler, parser.CharacterDataHandler = builder.end, builder.data
     with suppress(ExpatError):
         parser.Parse(text.strip().encode("utf-8", "replace"), True)
     prefixes = {
         name.removeprefix("xmlns:"): _NAMESPACES[uri]
-        for element in made
+        for element in all_elements
         for name, uri in element.items()
         if uri in _NAMESPACES
     }
-    levels, elements = list[dict[str, str]](), made[:1]
+    levels, elements = list[dict[str, str]](), all_elements[:1]
     while elements:
         levels.append({})
         children = [child for element in elements for child in element]
         attributes = (pair for element in elements for pair in element.items())
         for name, value in (*attributes, *((child.tag, child.text or "") for child in children)):
-            prefix, _, local = name.rpartition(":")
-            key = f"{prefixes.get(prefix, prefix)}:{local}".lower()
+            prefix, _, local_name = name.rpartition(":")
+            key = f"{prefixes.get(prefix, prefix)}:{local_name}".lower()
             levels[-1].setdefault(key.replace("longtitude", "longitude"), value.strip())  # DJI
         elements = [child for child in children if child.tag.rpartition(":")[2] in _OWN]
     return levels
@@ -151,10 +151,10 @@ def takeout_names(name: str) -> Iterator[str]:
     has the number of `a(1).jpg` before its ending, and is that of `a.jpg` for `a-edited.jpg`; it
     may be `a.json`, too.
     """
-    original, number = _original(name)
-    for whole, end in ((name, ""), (original, number)):
+    original_name, number = _original(name)
+    for base, end in ((name, ""), (original_name, number)):
         for length in range(len(TAKEOUT), -1, -1):
-            yield f"{(whole + TAKEOUT[:length])[:TAKEOUT_LENGTH]}{end}.json"
+            yield f"{(base + TAKEOUT[:length])[:TAKEOUT_LENGTH]}{end}.json"
     yield f"{Path(name).stem}.json"
 
 
@@ -165,8 +165,8 @@ def _original(name: str) -> tuple[str, str]:
     """Return the name that a photo had before it was edited, without its number, and this."""
     stem, dot, suffix = unicodedata.normalize("NFC", name).rpartition(".")
     parts = _EDITED.fullmatch(stem)
-    original, number = parts.groups("") if parts else (stem, "")
-    return f"{original}{dot}{suffix}", number
+    base, number = parts.groups("") if parts else (stem, "")
+    return f"{base}{dot}{suffix}", number
 
 
 def _parse_takeout(values: Mapping[str, object]) -> Place:
@@ -178,18 +178,22 @@ def _parse_takeout(values: Mapping[str, object]) -> Place:
     return None
 
 
-def _is_titled(values: object, photo: str, beside: str) -> bool:
+def _is_titled(values: object, photo: str, file_name: str) -> bool:
     """Say whether the title in JSON, the name before it was cut, may be that of a photo."""
     if not isinstance(values, dict):
         return False
-    needs_title = beside == f"{Path(photo).stem}.json" and "." in photo
+    needs_title = file_name == f"{Path(photo).stem}.json" and "." in photo
     if (title := values.get("title")) is None:
         return not needs_title
     names = [Path(_original(name.casefold())[0]) for name in (unescape(str(title)).strip(), photo)]
-    whole, original = (re.sub(r"\W", "_", name.stem) for name in names)
+    title_stem, photo_stem = (re.sub(r"\W", "_", name.stem) for name in names)
     if needs_title and names[0].suffix != names[1].suffix:
         return False
-    return whole.startswith(original) if len(photo) > TAKEOUT_LENGTH else whole == original
+    return (
+        title_stem.startswith(photo_stem)
+        if len(photo) > TAKEOUT_LENGTH
+        else title_stem == photo_stem
+    )
 
 
 def _legal(lat: float | None, lon: float | None, *, is_measured: bool = False) -> Place:

@@ -28,8 +28,8 @@ class Poses:
     def __len__(self) -> int:
         return len(self.xyz)
 
-    def __getitem__(self, chosen: Chosen) -> "Poses":
-        return Poses(self.xyz[chosen], self.field_of_view_deg[chosen], self.heading_deg[chosen])
+    def __getitem__(self, index: Chosen) -> "Poses":
+        return Poses(self.xyz[index], self.field_of_view_deg[index], self.heading_deg[index])
 
     def joined(self, other: "Poses") -> "Poses":
         """Return these and others behind them."""
@@ -61,11 +61,11 @@ class Poses:
 
     def places(self, rays: Float[Tensor, "#views points 3"]) -> Float[Tensor, "views points 2"]:
         """Return where directions lie in the views; what is not ahead is infinitely far."""
-        right, down, ahead = einsum(
+        right, down, depth = einsum(
             self.axes, rays.expand(len(self), -1, -1), "v a c, v p c -> a v p"
         )
-        ahead = torch.where(ahead > 0.05, ahead, 0)
-        return torch.stack((right, down), dim=-1) / (ahead * self.tangent[:, None])[..., None]
+        depth = torch.where(depth > 0.05, depth, 0)
+        return torch.stack((right, down), dim=-1) / (depth * self.tangent[:, None])[..., None]
 
     def warped(self, warp: Float[Tensor, "views 2 3"]) -> "Poses":
         """Return the poses of views whose places lie in these as affine warps say.
@@ -88,8 +88,8 @@ class Poses:
     def outline(self, per_side: int = 8) -> Float[Tensor, "views points 3"]:
         """Return directions along the edges of views, clockwise from the upper left corner."""
         step = torch.arange(per_side, dtype=self.xyz.dtype) * 2 / per_side - 1
-        one = torch.ones_like(step)
-        sides = ((step, -one), (one, step), (-step, one), (-one, -step))
+        ones = torch.ones_like(step)
+        sides = ((step, -ones), (ones, step), (-step, ones), (-ones, -step))
         places = torch.stack([torch.stack(side, dim=-1) for side in sides])
         return self.rays(rearrange(places, "s p c -> 1 (s p) c").expand(len(self), -1, -1))
 

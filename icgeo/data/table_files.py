@@ -35,8 +35,11 @@ LONGITUDE_COLUMNS = (
 """Names of columns, the first of which counts: those of GBIF, exiftool, iNaturalist, Mapillary,
 OSV-5M and Flickr among them."""
 LATITUDE_LETTERS, LONGITUDE_LETTERS = (
-    (*(f"{name}{end}" for end in ("ref", "dir", "direction", "hemisphere") for name in names), bare)
-    for names, bare in ((LATITUDE_COLUMNS, "ns"), (LONGITUDE_COLUMNS, "ew"))
+    (
+        *(f"{name}{end}" for end in ("ref", "dir", "direction", "hemisphere") for name in names),
+        short_name,
+    )
+    for names, short_name in ((LATITUDE_COLUMNS, "ns"), (LONGITUDE_COLUMNS, "ew"))
 )
 """Names of columns of N or S, and of E or W, beside unsigned numbers."""
 PLACE_COLUMNS = {*LATITUDE_COLUMNS, *LONGITUDE_COLUMNS, *LATITUDE_LETTERS, *LONGITUDE_LETTERS}
@@ -76,9 +79,9 @@ def place_columns(names: Iterable[str]) -> list[str | None]:
     Raises:
         TableError: there are several, of which none is named as one of the other axis.
     """
-    known = {*names}
+    name_set = {*names}
     lats, lons = (
-        [name for name in columns if name in known]
+        [name for name in columns if name in name_set]
         for columns in (LATITUDE_COLUMNS, LONGITUDE_COLUMNS)
     )
     every = [(lat, lon) for lat in lats for lon in lons]
@@ -88,11 +91,11 @@ def place_columns(names: Iterable[str]) -> list[str | None]:
         raise TableError(
             f"expected latitude and longitude of one naming, got {lats} and {lons}; leave some out"
         )
-    found: list[str | None] = [*pairs[0]] if pairs else [next(iter(x), None) for x in (lats, lons)]
-    for name, letters in zip(tuple(found), (LATITUDE_LETTERS, LONGITUDE_LETTERS), strict=True):
-        options = (one for one in (f"{name}ref", *letters) if name and one in known)
-        found.append(next(options, None))
-    return found
+    result: list[str | None] = [*pairs[0]] if pairs else [next(iter(x), None) for x in (lats, lons)]
+    for name, letters in zip(tuple(result), (LATITUDE_LETTERS, LONGITUDE_LETTERS), strict=True):
+        options = (one for one in (f"{name}ref", *letters) if name and one in name_set)
+        result.append(next(options, None))
+    return result
 
 
 _AXIS = re.compile("(lat|long|lon|lng)(itude)?")
@@ -129,18 +132,18 @@ def read_rows(path: Path) -> Rows:
         "JSON": (is_json, _json_rows),
         "a map such as KML or GPX": (is_map, _map_rows),
     }
-    name, read = next(((n, kind[1]) for n, kind in kinds.items() if kind[0]), ("CSV", _csv_rows))
+    name, reader = next(((n, kind[1]) for n, kind in kinds.items() if kind[0]), ("CSV", _csv_rows))
     try:
-        yield from read(path)
+        yield from reader(path)
     except UnicodeDecodeError as error:
         raise TableError(f"expected text in UTF-8, got {error}; save as CSV UTF-8") from error
     except TableError:
         raise
     except (OSError, ValueError, RuntimeError) as error:  # of a parser of foreign data
-        found = one_line(error)[:LONGEST_QUOTE]
-        if "correct driver" in found:  # nobody has one
-            found = f"a file that begins with {text[:40].decode('utf-8', 'replace')!r}"
-        raise TableError(f"expected {name}, got {found}") from error
+        description = one_line(error)[:LONGEST_QUOTE]
+        if "correct driver" in description:  # nobody has one
+            description = f"a file that begins with {text[:40].decode('utf-8', 'replace')!r}"
+        raise TableError(f"expected {name}, got {description}") from error
 
 
 def _csv_rows(path: Path) -> Rows:
@@ -155,8 +158,8 @@ def _csv_rows(path: Path) -> Rows:
         is_bare = delimiter == "\t" and '"' in _ENCLOSED.sub("", stream.read())
         stream.seek(0)
         options: Any = {"quoting": csv.QUOTE_NONE} if is_bare else {"strict": True}
-        blanks = re.compile(rf'" +(?=[{delimiter}\r\n]|$)')  # behind a closing quote
-        lines = (blanks.sub('"', line) for line in stream)
+        space_pattern = re.compile(rf'" +(?=[{delimiter}\r\n]|$)')  # behind a closing quote
+        lines = (space_pattern.sub('"', line) for line in stream)
         reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, **options)
         try:
             for cells in reader:
@@ -176,12 +179,12 @@ def _parquet_rows(path: Path) -> Rows:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
-    known = {*IMAGE_COLUMNS, *ID_COLUMNS, *PLACE_COLUMNS}
+    known_columns = {*IMAGE_COLUMNS, *ID_COLUMNS, *PLACE_COLUMNS}
     try:
         with ParquetFile(path) as file:
             schema = file.schema_arrow
             names = schema.names
-            columns = [name for name in names if plain(name) in known]
+            columns = [name for name in names if plain(name) in known_columns]
             if b"geo" in (schema.metadata or {}) and not _has_places(names):
                 yield from _geoparquet_rows(path, columns, schema.metadata[b"geo"])
                 return
@@ -194,8 +197,8 @@ def _parquet_rows(path: Path) -> Rows:
         raise TableError(
             f"expected Parquet with text and numbers, got {one_line(error)[:LONGEST_QUOTE]}"
         ) from error
-    empty = [""] * len(table)
-    for cells in zip(*(texts.get(name, empty) for name in names), strict=True):
+    empty_column = [""] * len(table)
+    for cells in zip(*(texts.get(name, empty_column) for name in names), strict=True):
         yield [(cell or "").strip() for cell in cells]
 
 
@@ -218,27 +221,31 @@ def _json_rows(path: Path) -> Rows:
         rows = json.loads(text)
     except json.JSONDecodeError as error:
         rows = _json_lines(text, error)
-    first = rows[0] if isinstance(rows, list) and rows else rows
-    if isinstance(first, dict) and first.get("type") in ("FeatureCollection", "Feature"):
+    first_row = rows[0] if isinstance(rows, list) and rows else rows
+    if isinstance(first_row, dict) and first_row.get("type") in ("FeatureCollection", "Feature"):
         return _map_rows(path)
     if isinstance(rows, dict):  # Flickr has the list in an object in an object
-        inner = [rows[name] for name in LISTS if name in rows]
-        deeper = (one.get(name) for one in inner if isinstance(one, dict) for name in LISTS)
-        rows = next((one for one in (*inner, *deeper) if isinstance(one, list)), [rows]) or [rows]
+        children = [rows[name] for name in LISTS if name in rows]
+        grandchildren = (
+            one.get(name) for one in children if isinstance(one, dict) for name in LISTS
+        )
+        rows = next(
+            (one for one in (*children, *grandchildren) if isinstance(one, list)), [rows]
+        ) or [rows]
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise TableError(f"expected a list of objects in JSON, got {quoted(rows)}")
     return _cells([_with_point(row) for row in rows])
 
 
-def _json_lines(text: str, whole: json.JSONDecodeError) -> list[Any]:
-    """Read a value a line; `whole` is what is wrong with the text as one value."""
+def _json_lines(text: str, text_error: json.JSONDecodeError) -> list[Any]:
+    """Read a value a line; `text_error` is what is wrong with the text as one value."""
     values = []
     for number, line in enumerate(text.split("\n"), start=1):  # only these end lines of JSON
         try:
             values += [json.loads(line)] if line.strip() else []
         except json.JSONDecodeError as error:
             if not values:
-                raise whole from error
+                raise text_error from error
             raise TableError(
                 f"expected JSON, got {error.msg} in line {number}: {quoted(line.strip())}; mend "
                 "the line, or leave it out"
@@ -278,12 +285,12 @@ def _map_rows(path: Path) -> Rows:
     import geopandas
     import pandas
 
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as warning_list:
         warnings.simplefilter("always")
         layers = geopandas.list_layers(path)["name"]
         places = [layer for layer in layers if layer not in _TRACKS]
         frames = [geopandas.read_file(path, layer=layer, on_invalid="warn") for layer in places]
-    for warning in caught:
+    for warning in warning_list:
         logger.warning("%s: %s", path, warning.message)
     if not any(len(frame) for frame in frames) and len(places) < len(layers):
         raise TableError(

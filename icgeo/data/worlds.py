@@ -40,10 +40,10 @@ def value_noise(xyz: Points, frequency: float, channels: int, generator: Generat
     turn = sphere.random_rotation(generator=generator, dtype=torch.float32)
     shift = LATTICE * torch.rand(3, generator=generator)
     cell = (einsum(xyz, turn, "h w i, j i -> h w j") * frequency + shift) % LATTICE
-    whole = cell.floor()
-    fraction = cell - whole
-    smooth = whole + fraction * fraction * (3 - 2 * fraction)
-    grid = rearrange(smooth * 2 / LATTICE - 1, "h w c -> 1 1 h w c")
+    corner = cell.floor()
+    fraction = cell - corner
+    position = corner + fraction * fraction * (3 - 2 * fraction)
+    grid = rearrange(position * 2 / LATTICE - 1, "h w c -> 1 1 h w c")
     noise = functional.grid_sample(lattice, grid, align_corners=True)[0, :, 0]
     return noise / noise.std().clamp_min(1e-6)
 
@@ -75,8 +75,8 @@ def colour_ramp(values: Field, colours: Float[Tensor, "count channels"]) -> Tens
     place = values.clamp(0, 1) * (len(colours) - 1)
     below = place.floor().long().clamp_max(len(colours) - 2)
     weight = (place - below)[..., None]
-    mixed = colours[below] * (1 - weight) + colours[below + 1] * weight
-    return rearrange(mixed, "h w c -> c h w")
+    blend = colours[below] * (1 - weight) + colours[below + 1] * weight
+    return rearrange(blend, "h w c -> c h w")
 
 
 def _shade(height: Field, strength: float) -> Field:
@@ -95,9 +95,9 @@ def terrain(xyz: Points, generator: Generator) -> World:
     """Paint continents and seas, coloured by height and by moisture."""
     height, moisture = fractal(xyz, generator, frequency=_uniform(1, 2.5, generator), channels=2)
     land = _ranks(height) > _uniform(0.3, 0.7, generator)
-    dry, wet = (colour_ramp(_ranks(height), _colours(4, generator)) for _ in range(2))
+    dry_ground, wet_ground = (colour_ramp(_ranks(height), _colours(4, generator)) for _ in range(2))
     mix = _ranks(moisture)
-    ground = (dry * mix + wet * (1 - mix)) * _shade(height, 0.25)
+    ground = (dry_ground * mix + wet_ground * (1 - mix)) * _shade(height, 0.25)
     sea = colour_ramp(_ranks(height), _colours(3, generator) * 0.6)
     return _tinted(torch.where(land, ground, sea), xyz, generator, 0.05)
 
@@ -136,12 +136,12 @@ def bands(xyz: Points, generator: Generator) -> World:
 def cells(xyz: Points, generator: Generator) -> World:
     """Paint coloured plates with dark seams: a Voronoi diagram of the sphere, warped."""
     warp = rearrange(fractal(xyz, generator, frequency=4, octaves=4, channels=3), "c h w -> h w c")
-    warped = functional.normalize(xyz + _uniform(0.02, 0.08, generator) * warp, dim=-1)
+    points = functional.normalize(xyz + _uniform(0.02, 0.08, generator) * warp, dim=-1)
     count = int(_uniform(60, 400, generator))
     centres = sphere.sample_uniform(count, generator=generator, dtype=torch.float32)
-    near = einsum(warped, centres, "h w i, n i -> h w n").topk(2, dim=-1)
-    seam = ((near.values[..., 0] - near.values[..., 1]) * count / 12).clamp(0, 1) ** 0.5
-    plates = rearrange(_colours(count, generator)[near.indices[..., 0]], "h w c -> c h w")
+    neighbours = einsum(points, centres, "h w i, n i -> h w n").topk(2, dim=-1)
+    seam = ((neighbours.values[..., 0] - neighbours.values[..., 1]) * count / 12).clamp(0, 1) ** 0.5
+    plates = rearrange(_colours(count, generator)[neighbours.indices[..., 0]], "h w c -> c h w")
     grain = 1 + 0.12 * fractal(xyz, generator, frequency=8, octaves=4)[0]
     return _tinted((plates * (0.25 + 0.75 * seam) * grain).clamp(0, 1), xyz, generator, 0.05)
 
@@ -158,16 +158,16 @@ def dunes(xyz: Points, generator: Generator) -> World:
 
 def ice(xyz: Points, generator: Generator) -> World:
     """Paint bright plains crossed by dark cracks and great-circle lines, as on Europa."""
-    plain = fractal(xyz, generator, frequency=1.5, octaves=5)[0]
+    plains = fractal(xyz, generator, frequency=1.5, octaves=5)[0]
     folds = (fractal(xyz, generator, frequency=f, octaves=4)[0] for f in (1.5, 3.0))
     cracks = sum(torch.exp(-(fold / 0.08).square()) for fold in folds)
     wobble = 0.05 * fractal(xyz, generator, frequency=2, octaves=4)[0]
-    lines = torch.zeros_like(plain)
+    lines = torch.zeros_like(plains)
     for normal in sphere.sample_uniform(30, generator=generator, dtype=torch.float32):
         offset = _uniform(-0.8, 0.8, generator)
         width = _uniform(0.008, 0.03, generator)
         lines = lines + torch.exp(-((xyz @ normal + wobble - offset) / width).square())
-    ground = 0.35 + 0.65 * colour_ramp(_ranks(plain), _colours(4, generator))
+    ground = 0.35 + 0.65 * colour_ramp(_ranks(plains), _colours(4, generator))
     stain = rearrange(_colours(1, generator)[0] * 0.5, "c -> c 1 1")
     cover = (0.7 * (cracks + lines)).clamp(0, 0.9)
     return _tinted(ground * (1 - cover) + stain * cover, xyz, generator, 0.06)
@@ -210,10 +210,10 @@ def flows(xyz: Points, generator: Generator) -> World:
 
 def mixture(xyz: Points, generator: Generator) -> World:
     """Paint two training families on one planet, each on its own continents."""
-    pure = (terrain, bands, dunes, ice)
-    first, second = torch.randperm(len(pure), generator=generator)[:2].tolist()
+    families = (terrain, bands, dunes, ice)
+    first, second = torch.randperm(len(families), generator=generator)[:2].tolist()
     mask = torch.sigmoid(6 * fractal(xyz, generator, frequency=1.5, octaves=5)[0])
-    return pure[first](xyz, generator) * mask + pure[second](xyz, generator) * (1 - mask)
+    return families[first](xyz, generator) * mask + families[second](xyz, generator) * (1 - mask)
 
 
 FAMILIES: dict[str, Callable[[Points, Generator], World]] = {

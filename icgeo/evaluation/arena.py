@@ -88,8 +88,8 @@ def ratings(
     generator = generator or np.random.default_rng(0)
     counts = generator.multinomial(photos, np.full(photos, 1 / photos), resamples)
     rating = bradley_terry(total)
-    drawn = bradley_terry(np.tensordot(counts, wins, 1), start=rating)
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    replicates = bradley_terry(np.tensordot(counts, wins, 1), start=rating)
+    low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     columns = {"locator": names, "rating": rating, "low": low, "high": high}
     columns |= {"wins": total.sum(1), "votes": (total + total.T).sum(1).astype(int)}
     return DataFrame(columns).sort_values("rating", ascending=False, ignore_index=True)
@@ -108,18 +108,18 @@ def bradley_terry(
     unit, shape = math.log(10) / SCALE, wins.shape[:-1]
     precision = 1 / (unit * PRIOR_POINTS) ** 2
 
-    def loss(flat: Float[np.ndarray, " all"]) -> tuple[float, Float[np.ndarray, " all"]]:
-        logit = flat.reshape(shape)
+    def loss(values: Float[np.ndarray, " all"]) -> tuple[float, Float[np.ndarray, " all"]]:
+        logit = values.reshape(shape)
         gap = logit[..., :, None] - logit[..., None, :]
-        cost = (wins * np.logaddexp(0, -gap)).sum() + precision * (flat**2).sum() / 2
+        cost = (wins * np.logaddexp(0, -gap)).sum() + precision * (values**2).sum() / 2
         pull = wins * expit(-gap)
         slope = pull.sum(-2) - pull.sum(-1) + precision * logit
         return cost, slope.ravel()
 
-    begin = np.zeros(shape) + (0.0 if start is None else unit * (start - START))
-    tight = {"gtol": 1e-7, "ftol": 1e-15, "maxiter": 10_000, "maxfun": 20_000}
-    best = minimize(loss, begin.ravel(), jac=True, method="L-BFGS-B", options=tight)
-    points = best.x.reshape(shape) / unit
+    initial_values = np.zeros(shape) + (0.0 if start is None else unit * (start - START))
+    options = {"gtol": 1e-7, "ftol": 1e-15, "maxiter": 10_000, "maxfun": 20_000}
+    result = minimize(loss, initial_values.ravel(), jac=True, method="L-BFGS-B", options=options)
+    points = result.x.reshape(shape) / unit
     return points - points.mean(-1, keepdims=True) + START
 
 
@@ -128,9 +128,9 @@ def automatic_votes(rows: DataFrame, *, tie_km: float = TIE_KM) -> Iterator[Vote
 
     A query without an answer counts as a guess, 10,008 km off, as in all scores.
     """
-    known = rows[rows["true_lat"].notna() & rows["error"].isna()]
-    known = known.assign(distance_km=known["distance_km"].fillna(GUESS_KM))
-    for photo, shots, answers in by_query(known):
+    scored_rows = rows[rows["true_lat"].notna() & rows["error"].isna()]
+    scored_rows = scored_rows.assign(distance_km=scored_rows["distance_km"].fillna(GUESS_KM))
+    for photo, shots, answers in by_query(scored_rows):
         for a, b in combinations(answers, 2):
             gap = b.distance_km - a.distance_km
             score = 0.5 if abs(gap) <= tie_km else float(gap > 0)
@@ -139,9 +139,9 @@ def automatic_votes(rows: DataFrame, *, tie_km: float = TIE_KM) -> Iterator[Vote
 
 def by_query(rows: DataFrame) -> Iterator[tuple[str, int, list[Any]]]:
     """Gather the answers to each query at each number of shots."""
-    for key, same in rows.groupby(["episode", "id", "shots"], sort=False):
+    for key, group in rows.groupby(["episode", "id", "shots"], sort=False):
         episode, query, shots = cast("tuple[str, str, int]", key)
-        yield f"{episode}/{query}", int(shots), [*same.itertuples()]
+        yield f"{episode}/{query}", int(shots), [*group.itertuples()]
 
 
 def read_runs(folders: Iterable[str | Path]) -> DataFrame:
@@ -157,13 +157,13 @@ def read_runs(folders: Iterable[str | Path]) -> DataFrame:
     for folder, frame in frames.items():
         if frame.empty:
             raise ValueError(f"expected predictions*.jsonl with rows in {folder}, got none")
-    seen = concat([frame["locator"].drop_duplicates() for frame in frames.values()])
-    shared = seen[seen.duplicated()]
+    locators = concat([frame["locator"].drop_duplicates() for frame in frames.values()])
+    duplicates = locators[locators.duplicated()]
     names = [folder.resolve().name for folder in frames]
     for folder, frame in frames.items():
-        own = folder.resolve().name
-        label = own if names.count(own) == 1 else folder.as_posix()
-        is_shared = frame["locator"].isin(shared)
+        name = folder.resolve().name
+        label = name if names.count(name) == 1 else folder.as_posix()
+        is_shared = frame["locator"].isin(duplicates)
         frame.loc[is_shared, "locator"] = f"{label}: " + frame["locator"][is_shared]
     return concat(frames.values(), ignore_index=True)
 

@@ -133,13 +133,15 @@ def world_episode(
         views = orbit.views_to_examples(track.images, track.lat_lon)
     else:
         views = world_views(world, picture, queries, seeded_generator(episode, "queries"))
-    known = world_views(world, picture, shots, seeded_generator(episode, "examples"))
-    located = [
+    example_views = world_views(world, picture, shots, seeded_generator(episode, "examples"))
+    episode_queries = [
         Query(f"{episode}/{index}", *view, seconds=60.0 * index if is_clip else None)
         for index, view in enumerate(views)
     ]
-    examples = [Example(image, *lat_lon) for image, lat_lon in known]
-    return Episode(episode, name, examples, located, (255 * picture).round().to(torch.uint8))
+    examples = [Example(image, *lat_lon) for image, lat_lon in example_views]
+    return Episode(
+        episode, name, examples, episode_queries, (255 * picture).round().to(torch.uint8)
+    )
 
 
 def group_episodes(

@@ -52,8 +52,8 @@ def local_ray(*, cpus: int = 2, object_store_mb: int = 256) -> Iterator[None]:
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray = require("ray", "an evaluation on Ray", "ray")
-    quiet = {"include_dashboard": False, "log_to_driver": False}
-    ray.init(num_cpus=cpus, object_store_memory=object_store_mb * 2**20, **quiet)
+    options = {"include_dashboard": False, "log_to_driver": False}
+    ray.init(num_cpus=cpus, object_store_memory=object_store_mb * 2**20, **options)
     try:
         yield
     finally:
@@ -80,26 +80,26 @@ def evaluate_on_ray(
     pool = pool or Actors()
     folder.mkdir(parents=True, exist_ok=True)
     order: Order = {}
-    runs, known = [(pool.name, episode) for episode in episodes], known_rows(folder)
-    work = batches(runs, shots=shots, size=batch_size, known=known, order=order)
+    runs, earlier_rows = [(pool.name, episode) for episode in episodes], known_rows(folder)
+    work = batches(runs, shots=shots, size=batch_size, known=earlier_rows, order=order)
     items = [{"work": pickle.dumps(batch)} for batch in work if batch[-1]]  # shots are missing
     if items:
         data = require("ray.data", "an evaluation on Ray", "ray")
         # of episodes, actors need all but the queries
-        bare = [replace(episode, queries=()) for episode in episodes]
+        example_episodes = [replace(episode, queries=()) for episode in episodes]
         read_items = data.from_items(items, override_num_blocks=len(items)).map(_read)
         size = {"min_size": pool.fewest, "max_size": pool.most, "max_tasks_in_flight_per_actor": 2}
-        how = {"compute": data.ActorPoolStrategy(**size), "batch_size": 1}
-        how |= {"num_cpus": pool.cpus, "num_gpus": pool.gpus}
-        given = (open_locators, bare, folder.absolute(), pool)
-        read_items.map_batches(_Actor, fn_constructor_args=given, **how).materialize()
+        options = {"compute": data.ActorPoolStrategy(**size), "batch_size": 1}
+        options |= {"num_cpus": pool.cpus, "num_gpus": pool.gpus}
+        arguments = (open_locators, example_episodes, folder.absolute(), pool)
+        read_items.map_batches(_Actor, fn_constructor_args=arguments, **options).materialize()
     return finish(folder, order, [pool.name])
 
 
 def _read(item: dict[str, bytes]) -> dict[str, bytes]:
     """Decode the photos of a batch, in a task of its own while actors locate others."""
-    run, queries, missing = pickle.loads(item["work"])
-    return {"work": pickle.dumps((run, read(queries), missing))}
+    run, queries, missing_shots = pickle.loads(item["work"])
+    return {"work": pickle.dumps((run, read(queries), missing_shots))}
 
 
 class _Actor:
@@ -114,7 +114,7 @@ class _Actor:
     ) -> None:
         self.runs = list(zip(open_locators(), episodes, strict=True))
         self.file = RowFile(folder / f"predictions-{uuid4().hex}.jsonl")
-        self.known = self.file.rows if pool.baselines else None
+        self.earlier_rows = self.file.rows if pool.baselines else None
         for locator, _ in self.runs:
             if locator.name != pool.name:
                 raise UsageError(
@@ -122,8 +122,8 @@ class _Actor:
                 )
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
-        run, photos, missing = pickle.loads(batch["work"][0])
+        run, photos, missing_shots = pickle.loads(batch["work"][0])
         locator, episode = self.runs[run]
-        for rows in locate(locator, episode, photos, shots=missing, known=self.known):
+        for rows in locate(locator, episode, photos, shots=missing_shots, known=self.earlier_rows):
             self.file.append(rows)
         return {"run": [run]}

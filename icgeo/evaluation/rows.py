@@ -87,15 +87,15 @@ class RowFile:
         """
         self.path = path
         path.touch()
-        whole, rows = _read(path)
-        os.truncate(path, whole)
+        size, rows = _read(path)
+        os.truncate(path, size)
         self.rows = {row.key: row for row in rows}
 
     def append(self, rows: Iterable[Row]) -> None:
         """Add those that are new, and wait until they are on disk."""
-        new = {row.key: row for row in rows if row.key not in self.rows}
-        append_lines(self.path, (row.to_json() for row in new.values()))
-        self.rows |= new
+        new_rows = {row.key: row for row in rows if row.key not in self.rows}
+        append_lines(self.path, (row.to_json() for row in new_rows.values()))
+        self.rows |= new_rows
 
 
 def known_rows(folder: Path) -> dict[Key, Row]:
@@ -127,20 +127,20 @@ def to_frame(rows: Iterable[Row]) -> DataFrame:
 
 def write_rows(folder: Path, rows: Iterable[Row]) -> None:
     """Leave these as the only rows; killed within, the earlier ones are still there."""
-    merged = folder / "predictions.jsonl"
-    with write_atomically(merged) as partial:
-        append_lines(partial, (row.to_json() for row in rows))
+    target = folder / "predictions.jsonl"
+    with write_atomically(target) as partial_path:
+        append_lines(partial_path, (row.to_json() for row in rows))
     for path in folder.glob(ROW_FILES):
-        if path != merged:
+        if path != target:
             path.unlink()
 
 
 def _read(path: Path) -> tuple[int, list[Row]]:
     """Return the bytes up to the last whole line, and the rows in them."""
     content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
+    size = content.rfind(b"\n") + 1
     rows: list[Row] = []
-    for number, line in enumerate(content[:whole].decode().splitlines(), start=1):
+    for number, line in enumerate(content[:size].decode().splitlines(), start=1):
         try:
             rows.append(Row(**json.loads(line)))
         except (ValueError, TypeError) as error:
@@ -148,4 +148,4 @@ def _read(path: Path) -> tuple[int, list[Row]]:
                 f"{path}, line {number}: expected a row, got {line[:80]!r}; remove it, or choose "
                 "another folder"
             ) from error
-    return whole, rows
+    return size, rows

@@ -69,11 +69,12 @@ class Shard:
         Makes the GPU of this process the current one, so call it before a model is loaded.
         """
         state = _state()
-        started = int(os.environ.get("WORLD_SIZE", "1"))
-        if started != state.num_processes:
+        process_count = int(os.environ.get("WORLD_SIZE", "1"))
+        if process_count != state.num_processes:
             raise UsageError(
-                f"expected {started} processes as launched, Accelerate sees {state.num_processes}; "
-                "start them by accelerate launch or torchrun, or unset WORLD_SIZE"
+                f"expected {process_count} processes as launched, Accelerate sees "
+                f"{state.num_processes}; start them by accelerate launch or torchrun, or unset "
+                "WORLD_SIZE"
             )
         return cls(state.process_index, state.num_processes)
 
@@ -161,14 +162,14 @@ def locate_share(
         unit="query",
         disable=not shard.is_main,
     ) as bar:
-        named = [(locator.name, episode) for locator, episode in runs]
-        work = batches(named, shots=shots, size=batch_size, known=file.rows, order=order)
-        for run, queries, missing in islice(work, shard.index, None, shard.count):
+        named_runs = [(locator.name, episode) for locator, episode in runs]
+        work = batches(named_runs, shots=shots, size=batch_size, known=file.rows, order=order)
+        for run, queries, missing_shots in islice(work, shard.index, None, shard.count):
             locator, episode = runs[run]
-            bar.update(len(queries) * (len(episode.shots(shots)) - len(missing)))
-            photos = read(queries) if missing else ([], [])
-            known = file.rows if baselines else None
-            for rows in locate(locator, episode, photos, shots=missing, known=known):
+            bar.update(len(queries) * (len(episode.shots(shots)) - len(missing_shots)))
+            photos = read(queries) if missing_shots else ([], [])
+            earlier_rows = file.rows if baselines else None
+            for rows in locate(locator, episode, photos, shots=missing_shots, known=earlier_rows):
                 file.append(rows)
                 bar.update(len(queries))
     return order
@@ -191,24 +192,26 @@ def batches(
         while batch := list(islice(queries, size)):
             for query in batch:
                 order.setdefault((episode.id, query.id), len(order))
-            missing = [
+            missing_shots = [
                 count
                 for count in episode.shots(shots)
                 if any((locator, episode.id, query.id, count) not in known for query in batch)
             ]
-            yield number, batch, missing
+            yield number, batch, missing_shots
 
 
 def read(queries: Sequence[Query]) -> Photos:
     """Decode photos; set apart those that cannot be, and why."""
-    good: list[Query] = []
+    readable_queries: list[Query] = []
     errors: list[tuple[Query, str]] = []
     for query in queries:
         try:
-            good.append(replace(query, photo=read_photo(query.photo, size_hint=READ_SIDE)))
+            readable_queries.append(
+                replace(query, photo=read_photo(query.photo, size_hint=READ_SIDE))
+            )
         except PhotoError as error:
             errors.append((query, str(error)))
-    return good, errors
+    return readable_queries, errors
 
 
 def locate(
@@ -225,19 +228,21 @@ def locate(
     out.
     """
     queries, errors = photos
-    true = [one for one in queries if one.lat_lon is not None]
-    beside: tuple[Locator, ...] = ()
-    if true and known is not None:
-        truth = torch.tensor([query.lat_lon for query in true], dtype=torch.float64)
-        beside = (Chance(), NearestPixels(), NearestOracle(truth))
+    scored_queries = [one for one in queries if one.lat_lon is not None]
+    baselines: tuple[Locator, ...] = ()
+    if scored_queries and known is not None:
+        truth = torch.tensor([query.lat_lon for query in scored_queries], dtype=torch.float64)
+        baselines = (Chance(), NearestPixels(), NearestOracle(truth))
     for count in shots:
         # the locator's own rows last: where they are on disk, so are those of its baselines
         yield [
             *(
                 row
-                for one in beside
-                if any((one.name, episode.id, q.id, count) not in (known or ()) for q in true)
-                for row in located_rows(one, episode, true, count)
+                for one in baselines
+                if any(
+                    (one.name, episode.id, q.id, count) not in (known or ()) for q in scored_queries
+                )
+                for row in located_rows(one, episode, scored_queries, count)
             ),
             *_robust_rows(locator, episode, queries, count),
             *(to_row(locator.name, episode, q, count, error=error) for q, error in errors),
@@ -267,8 +272,8 @@ def located_rows(
     if not queries:
         return []
     predictions = locator.locate([query.photo for query in queries], episode.examples[:shots])
-    located = zip(queries, predictions, strict=True)
-    return [to_row(locator.name, episode, query, shots, one) for query, one in located]
+    pairs = zip(queries, predictions, strict=True)
+    return [to_row(locator.name, episode, query, shots, one) for query, one in pairs]
 
 
 def to_row(
@@ -305,14 +310,14 @@ def _of_zoom(prediction: Prediction, truth: tuple[float, float] | None) -> dict[
     """Return what a row says of a zoom."""
     levels = [level.to_dict() for level in prediction.levels]
     if truth:
-        for told, level in zip(levels, prediction.levels, strict=True):
-            told["nll"] = -level.density.log_prob(truth).item()
+        for record, level in zip(levels, prediction.levels, strict=True):
+            record["nll"] = -level.density.log_prob(truth).item()
     if not prediction.located:
         return {"levels": levels}
     names = ("heading_deg", "field_of_view_deg")
-    found = {name: getattr(prediction, name) for name in names}
+    angles = {name: getattr(prediction, name) for name in names}
     shape = footprint(prediction.levels[-1].poses[:1])
-    return {"levels": levels, "footprint": shape.wkt, **found}
+    return {"levels": levels, "footprint": shape.wkt, **angles}
 
 
 def finish(folder: Path, order: Order, locators: Sequence[str]) -> DataFrame:
@@ -355,16 +360,16 @@ def choose_examples(
     example most alike in the same features, if the choice has features.
     """
     banks: dict[int, Bank] = {}  # episodes of a benchmark share their examples
-    choosing: list[tuple[Locator, Episode]] = []
+    choosing_runs: list[tuple[Locator, Episode]] = []
     baselines: list[tuple[Locator, Episode]] = []
     for locator, episode in runs:
         bank = banks.setdefault(id(episode.examples), Bank(episode.examples, features))
-        few = replace(episode, examples=episode.examples[:shots])
+        short_episode = replace(episode, examples=episode.examples[:shots])
         strategy = make_strategy(choice, locator)
-        choosing.append((Selecting(locator, bank, strategy, name=locator.name), few))
-        known = [query for query in episode.queries if query.lat_lon is not None]
-        if known and len(bank) and features:
+        choosing_runs.append((Selecting(locator, bank, strategy, name=locator.name), short_episode))
+        scored_queries = [query for query in episode.queries if query.lat_lon is not None]
+        if scored_queries and len(bank) and features:
             retrieval = Retrieval(features)
-            nearest = Selecting(retrieval, bank, Nearest(), shots=1, name=retrieval.name)
-            baselines.append((nearest, replace(few, queries=known)))
-    return choosing, baselines
+            baseline = Selecting(retrieval, bank, Nearest(), shots=1, name=retrieval.name)
+            baselines.append((baseline, replace(short_episode, queries=scored_queries)))
+    return choosing_runs, baselines

@@ -51,17 +51,17 @@ class Metric:
     def interval(self, rows: DataFrame, *, resamples: int = 1000) -> intervals.Interval:
         """Score rows, with the 95 % interval by the bootstrap over episodes."""
         values = self.column(rows)
-        known = ~values.isnan()
-        if not known.any():
+        mask = ~values.isnan()
+        if not mask.any():
             return intervals.Interval(math.nan, math.nan, math.nan)
-        how = self.bootstrap(rows[known.numpy()], resamples)
-        return intervals.bootstrap_interval(values[known], **how)
+        options = self.bootstrap(rows[mask.numpy()], resamples)
+        return intervals.bootstrap_interval(values[mask], **options)
 
     def bootstrap(self, rows: DataFrame, resamples: int) -> dict[str, Any]:
         """Return the options of a bootstrap over episodes, or over the queries of a single one."""
         clusters = list(rows.episode) if rows.episode.nunique() > 1 else None
-        how: dict[str, Any] = {"statistic": self.statistic, "clusters": clusters}
-        return how | {"resamples": resamples, "generator": torch.Generator().manual_seed(0)}
+        options: dict[str, Any] = {"statistic": self.statistic, "clusters": clusters}
+        return options | {"resamples": resamples, "generator": torch.Generator().manual_seed(0)}
 
 
 def distances(rows: DataFrame) -> "Series[float]":
@@ -104,10 +104,10 @@ def score(rows: DataFrame, *, intervals: Sequence[str] = ("median_km",)) -> Data
     (photos that could not be read), the metrics, and of `intervals` `<metric>_low` and `_high`.
     """
     by = ["world", "locator", "shots"]
-    failed = Counter(rows[rows.error.notna()][by].itertuples(index=False, name=None))
+    failures = Counter(rows[rows.error.notna()][by].itertuples(index=False, name=None))
     records: list[dict[str, Any]] = []
     for key, part in rows[rows.nll.notna()].groupby(by, sort=False):
-        record = dict(zip(by, key, strict=True)) | {"queries": len(part), "failed": failed[key]}
+        record = dict(zip(by, key, strict=True)) | {"queries": len(part), "failed": failures[key]}
         record |= {name: metric(part) for name, metric in METRICS.items()}
         for name in intervals:
             interval = METRICS[name].interval(part)
@@ -134,16 +134,16 @@ def compare(
     Raises:
         ValueError: rows of different queries.
     """
-    known = rows[rows.nll.notna()].sort_values("shots", kind="stable")
+    scored_rows = rows[rows.nll.notna()].sort_values("shots", kind="stable")
     records: list[dict[str, Any]] = []
-    for key, group in known.groupby(list(by), sort=False):
+    for key, group in scored_rows.groupby(list(by), sort=False):
         for locator in dict.fromkeys((base, *group.locator)):
             part = group[group.locator == locator]
-            other = _same_queries(part, group[group.locator == base])
+            reference = _same_queries(part, group[group.locator == base])
             record = dict(zip((*by, "locator"), (*key, locator), strict=True))
             for name in metrics:
                 metric = METRICS[name]
-                pair = metric.column(part), metric.column(other)
+                pair = metric.column(part), metric.column(reference)
                 interval = intervals.paired_bootstrap(*pair, **metric.bootstrap(part, resamples))
                 record |= {name: metric(part), f"{name}_difference": interval.estimate}
                 record |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
@@ -151,16 +151,16 @@ def compare(
     return DataFrame(records)
 
 
-def _same_queries(rows: DataFrame, others: DataFrame) -> DataFrame:
-    """Bring others into the order of rows."""
-    first, second = (part.set_index(["episode", "id"]).index for part in (rows, others))
-    common = len(first.intersection(second))
-    if not common == len(first) == len(second):
+def _same_queries(rows: DataFrame, reference: DataFrame) -> DataFrame:
+    """Bring the reference into the order of rows."""
+    index, reference_index = (part.set_index(["episode", "id"]).index for part in (rows, reference))
+    common_count = len(index.intersection(reference_index))
+    if not common_count == len(index) == len(reference_index):
         raise ValueError(
-            f"expected rows of the same queries, got {len(first)} and {len(second)} of which "
-            f"{common} are the same"
+            f"expected rows of the same queries, got {len(index)} and {len(reference_index)} of "
+            f"which {common_count} are the same"
         )
-    return others.iloc[second.get_indexer(first)]
+    return reference.iloc[reference_index.get_indexer(index)]
 
 
 def methods(rows: DataFrame) -> DataFrame:
@@ -173,9 +173,9 @@ def levels_by_world(rows: DataFrame) -> dict[str, Tensor]:
     levels: dict[str, Tensor] = {}
     for world, part in rows.groupby("world", sort=False):
         shots = part.shots.max()
-        known = methods(part[part.nll.notna() & (part.shots == shots)])
-        if len(known):
-            levels[f"{world}, {shots} shots"] = as_tensor(known.level)
+        answers = methods(part[part.nll.notna() & (part.shots == shots)])
+        if len(answers):
+            levels[f"{world}, {shots} shots"] = as_tensor(answers.level)
     return levels
 
 
@@ -194,15 +194,15 @@ def to_markdown(frame: DataFrame) -> str:
 def score_table(scores: DataFrame) -> str:
     """Lay out scores of the method as Markdown, and below what its baselines reach, if they do."""
     method = methods(scores)
-    several = ["locator"] if method.locator.nunique() > 1 else []
-    table = method[["world", *several, "shots"]].copy()
+    name_columns = ["locator"] if method.locator.nunique() > 1 else []
+    table = method[["world", *name_columns, "shots"]].copy()
     for name in IN_TABLES:
         table[METRICS[name].title] = [f"{value:{METRICS[name].format}}" for value in method[name]]
     tables = [to_markdown(table)]
-    beside = [name for name in BESIDE if (scores.locator == name).any()]
-    if beside and not several:
+    baselines = [name for name in BESIDE if (scores.locator == name).any()]
+    if baselines and not name_columns:
         table = method[["world", "shots"]].copy()
-        for name in (*method.locator.unique(), *beside):
+        for name in (*method.locator.unique(), *baselines):
             part = scores[scores.locator == name]
             part = table[["world", "shots"]].merge(part, how="left", on=["world", "shots"])
             values = zip(part.median_km, part.nll, strict=True)
@@ -234,12 +234,12 @@ def format_results(rows: DataFrame, *, most: int = 20) -> str:
     """Return the table of a run, at most so many answers of unknown truth, and what failed."""
     scores = score(rows)
     answers = rows[rows.true_lat.isna() & rows.error.isna()]
-    failed = rows[rows.error.notna()].drop_duplicates("id", keep="last")
+    failures = rows[rows.error.notna()].drop_duplicates("id", keep="last")
     lines = [score_table(scores)] if len(scores) else []
     for name, lat, lon, km2 in answers.head(most)[["id", "lat", "lon", "area_90_km2"]].to_numpy():
         place = f"{lat:.2f}, {lon:.2f}, 90 % within {km2:,.0f} km2"
         lines.append(f"{name}: {'not located' if math.isnan(lat) else place}")
     if len(answers) > most:
         lines.append(f"and {len(answers) - most} more in predictions.parquet")
-    lines += [f"skipped {row.id}: {row.error}" for row in failed.itertuples()]
+    lines += [f"skipped {row.id}: {row.error}" for row in failures.itertuples()]
     return "\n".join(lines)

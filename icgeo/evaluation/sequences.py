@@ -41,8 +41,8 @@ def evaluate_sequences(
         # the last row of a clip: what was torn off may begin anywhere in it
         if (SMOOTHED, episode.id, episode.queries[-1].id, shots) not in file.rows:
             queries = episode.queries if frames_alone else ()
-            alone = located_rows(locator, episode, queries, shots)
-            file.append([*alone, *_sequence_rows(locator, episode, speed_kmh)])
+            frame_rows = located_rows(locator, episode, queries, shots)
+            file.append([*frame_rows, *_sequence_rows(locator, episode, speed_kmh)])
     return write_results(folder, file.rows.values())
 
 
@@ -51,14 +51,14 @@ def _sequence_rows(locator: SequenceLocator, episode: Episode, speed_kmh: float)
     photos = [query.photo for query in episode.queries]
     seconds = [query.seconds or 0.0 for query in episode.queries]
     clip = locator.locate_sequence(photos, episode.examples, speed_kmh=speed_kmh, seconds=seconds)
-    first, shots = episode.queries[0], len(episode.examples)
+    first_query, shots = episode.queries[0], len(episode.examples)
     track = [query.lat_lon for query in episode.queries if query.lat_lon is not None]
-    whole = replace(first, id=WHOLE, lat_lon=None)
+    clip_query = replace(first_query, id=WHOLE, lat_lon=None)
     if len(track) == len(episode.queries):
         lat, lon = to_lat_lon(spherical_mean(to_xyz(torch.tensor(track).double()))).tolist()
-        whole = replace(whole, lat_lon=(lat, lon))
+        clip_query = replace(clip_query, lat_lon=(lat, lon))
     frames = zip(episode.queries, clip.frames, strict=True)
     return [
-        to_row(WHOLE, episode, whole, shots, clip.whole),
+        to_row(WHOLE, episode, clip_query, shots, clip.whole),
         *(to_row(SMOOTHED, episode, query, shots, prediction) for query, prediction in frames),
     ]

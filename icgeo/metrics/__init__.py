@@ -69,12 +69,12 @@ def as_numbers(
 ) -> Float[Tensor, "..."]:
     """Return numbers in [low, high] as float64."""
     numbers = as_tensor(values).double()
-    wrong = ~((numbers >= low) & (numbers <= high))  # NaN is in no range
-    if wrong.any():
-        where = tuple(wrong.nonzero()[0].tolist())
+    mask = ~((numbers >= low) & (numbers <= high))  # NaN is in no range
+    if mask.any():
+        index = tuple(mask.nonzero()[0].tolist())
         raise ValueError(
-            f"expected {name} in [{low:g}, {high:g}], got {numbers[where].item():g} at index "
-            f"{list(where)}; drop such queries, or score a missing answer as infinitely far"
+            f"expected {name} in [{low:g}, {high:g}], got {numbers[index].item():g} at index "
+            f"{list(index)}; drop such queries, or score a missing answer as infinitely far"
         )
     return numbers
 
@@ -96,8 +96,8 @@ def as_locations(values: Values, name: str) -> Float[Tensor, "rows 2"]:
 def as_answers(values: Values, name: str) -> tuple[Float[Tensor, "rows 2"], Tensor]:
     """Return locations, and which rows have one: NaN stands for a query without an answer."""
     lat_lon = as_tensor(values)
-    known = ~lat_lon.isnan().all(-1)
-    return as_locations(torch.where(known[..., None], lat_lon, 0), name), known
+    mask = ~lat_lon.isnan().all(-1)
+    return as_locations(torch.where(mask[..., None], lat_lon, 0), name), mask
 
 
 def check_rows(rows: Tensor, dimensions: int, name: str) -> None:
@@ -128,17 +128,17 @@ def distances(
     Raises:
         ValueError: no row, columns of different lengths, a truth that is not a location.
     """
-    lat_lon, known = as_answers(predicted, "prediction")
-    true = as_locations(truth, "truth")
-    check_same_rows(len(true), len(lat_lon), "predictions")
+    lat_lon, mask = as_answers(predicted, "prediction")
+    truths = as_locations(truth, "truth")
+    check_same_rows(len(truths), len(lat_lon), "predictions")
     radius_km = _protocol(protocol).radius_km
     if radius_km is not None:
-        km = radius_km * angle(to_xyz(lat_lon), to_xyz(true))
+        km = radius_km * angle(to_xyz(lat_lon), to_xyz(truths))
     else:
-        ends = (*lat_lon.numpy().T[::-1], *true.numpy().T[::-1])
+        ends = (*lat_lon.numpy().T[::-1], *truths.numpy().T[::-1])
         # Karney 2013, to nanometres
         km = torch.from_numpy(Geod(ellps="WGS84").inv(*ends)[2]) / 1000
-    return torch.where(known, km, math.inf)
+    return torch.where(mask, km, math.inf)
 
 
 def geoscore(distance_km: Numbers, *, protocol: str = "osv5m") -> Float[Tensor, "..."]:

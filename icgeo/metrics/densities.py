@@ -45,9 +45,9 @@ def calibration_error(levels: Numbers) -> float:
 
     Above `1.36 / sqrt(rows)` it rejects calibration at 5 % for independent queries (Massey 1951).
     """
-    ordered = _sorted_levels(levels)
-    steps = torch.arange(len(ordered) + 1).to(ordered) / len(ordered)
-    return torch.maximum(steps[1:] - ordered, ordered - steps[:-1]).max().item()
+    sorted_levels = _sorted_levels(levels)
+    steps = torch.arange(len(sorted_levels) + 1).to(sorted_levels) / len(sorted_levels)
+    return torch.maximum(steps[1:] - sorted_levels, sorted_levels - steps[:-1]).max().item()
 
 
 def recall_by_area(searched_area_km2: Numbers, areas_km2: Numbers) -> Float[Tensor, "areas"]:
@@ -56,14 +56,14 @@ def recall_by_area(searched_area_km2: Numbers, areas_km2: Numbers) -> Float[Tens
     The recall-against-area curve (Bianco et al. 2024, arXiv 2407.13862): for ranked regions, the
     share of queries whose truth lies within those that together cover the area.
     """
-    ordered = as_column(searched_area_km2, "searched area", low=0).sort().values
-    return _share_up_to(ordered, as_column(areas_km2, "area", low=0))
+    areas = as_column(searched_area_km2, "searched area", low=0).sort().values
+    return _share_up_to(areas, as_column(areas_km2, "area", low=0))
 
 
 def _share_up_to(
-    ordered: Float[Tensor, "rows"], bounds: Float[Tensor, "bounds"]
+    values: Float[Tensor, "rows"], bounds: Float[Tensor, "bounds"]
 ) -> Float[Tensor, "bounds"]:
-    return torch.searchsorted(ordered, bounds.to(ordered), right=True).double() / len(ordered)
+    return torch.searchsorted(values, bounds.to(values), right=True).double() / len(values)
 
 
 def _sorted_levels(levels: Numbers) -> Float[Tensor, "rows"]:
@@ -118,24 +118,25 @@ def searched_area_km2(density: Density, lat_lon: Values) -> float:
     gravitational-wave alerts (Singer et al. 2014), and of recall against area.
     """
     mass = density.mass[cell_of(lat_lon, density.nside)]
-    above, equal = (density.mass > mass).sum().item(), (density.mass == mass).sum().item()
-    return (above + (equal + 1) / 2) * AREA_KM2 / len(density.mass)
+    above, ties = (density.mass > mass).sum().item(), (density.mass == mass).sum().item()
+    return (above + (ties + 1) / 2) * AREA_KM2 / len(density.mass)
 
 
 def score_density(density: Density, lat_lon: Values) -> DensityScore:
     """Score a density by the location of its truth in degrees."""
     (truth,) = as_locations([lat_lon], "truth")
     mass, cell = density.mass.numpy(), int(cell_of(truth, density.nside))
-    upto = np.minimum(np.sort(mass)[::-1].cumsum(), 1)  # sorted once, and faster than by torch
-    before = int((mass > mass[cell]).sum()) + int((mass[:cell] == mass[cell]).sum())
+    # sorted once, and faster than by torch
+    cumulative_mass = np.minimum(np.sort(mass)[::-1].cumsum(), 1)
+    rank = int((mass > mass[cell]).sum()) + int((mass[:cell] == mass[cell]).sum())
     cell_km2 = AREA_KM2 / len(mass)
     return DensityScore(
         nll=-density.log_prob(truth).item(),
         entropy=density.entropy(),
-        level=1.0 if mass[cell] == 0 else float(upto[before - 1]) if before else 0.0,
+        level=1.0 if mass[cell] == 0 else float(cumulative_mass[rank - 1]) if rank else 0.0,
         searched_area_km2=searched_area_km2(density, truth),
-        area_50_km2=(int((upto < 0.5).sum()) + 1) * cell_km2,
-        area_90_km2=(int((upto < 0.9).sum()) + 1) * cell_km2,
+        area_50_km2=(int((cumulative_mass < 0.5).sum()) + 1) * cell_km2,
+        area_90_km2=(int((cumulative_mass < 0.9).sum()) + 1) * cell_km2,
         energy_km=energy_score(density, truth).item(),
     )
 
@@ -208,15 +209,15 @@ def energy_score(
     truth = to_xyz(as_lat_lon(lat_lon).double())
     vectors = mean_vectors(density.nside).numpy()
     mass, middle = _patches(density.mass.numpy(), vectors, resolution or 0)
-    far = _mean_distance(rearrange(truth, "... side -> (...) side").numpy(), middle, mass)
+    distance = _mean_distance(rearrange(truth, "... side -> (...) side").numpy(), middle, mass)
     spread = _mean_distance(middle, middle, mass) @ mass
-    return torch.from_numpy(EARTH_RADIUS_KM * (far - spread / 2)).reshape(truth.shape[:-1])
+    return torch.from_numpy(EARTH_RADIUS_KM * (distance - spread / 2)).reshape(truth.shape[:-1])
 
 
 def _patches(
-    mass: Float[np.ndarray, "cells"], vector: Float[np.ndarray, "cells 3"], most: float
+    mass: Float[np.ndarray, "cells"], vector: Float[np.ndarray, "cells 3"], max_mass: float
 ) -> tuple[Float[np.ndarray, "patches"], Float[np.ndarray, "patches 3"]]:
-    """Return masses and mean vectors of patches of the sphere, split while above `most`.
+    """Return masses and mean vectors of patches of the sphere, split above `max_mass`.
 
     Patches are cells of some nside, each the four of the next, so that no part is heavier than
     its whole.
@@ -228,10 +229,12 @@ def _patches(
         cells = rearrange(mass, "(patch cell) -> patch cell", cell=parts)[patch]
         sides = rearrange(vector, "(patch cell) side -> patch cell side", cell=parts)[patch]
         total = cells.sum(1)
-        whole = (total > _NOTHING) & ((total <= most) | (parts == 1))
-        moment = einsum(cells[whole], sides[whole], "patch cell, patch cell side -> patch side")
-        patches.append(np.column_stack((total[whole], moment / total[whole, None])))
-        patch = (4 * patch[total > max(most, _NOTHING)][:, None] + np.arange(4)).ravel()
+        is_final = (total > _NOTHING) & ((total <= max_mass) | (parts == 1))
+        moment = einsum(
+            cells[is_final], sides[is_final], "patch cell, patch cell side -> patch side"
+        )
+        patches.append(np.column_stack((total[is_final], moment / total[is_final, None])))
+        patch = (4 * patch[total > max(max_mass, _NOTHING)][:, None] + np.arange(4)).ravel()
         parts //= 4
     table = np.concatenate(patches)
     return table[:, 0], table[:, 1:]

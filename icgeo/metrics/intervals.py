@@ -53,11 +53,11 @@ def weighted_median(
 
     NaN where no value is left; NaN counts as the largest value.
     """
-    ordered, order = values.sort()
-    upto = weights[..., order].cumsum(-1)
-    total = upto[..., -1:]
+    sorted_values, order = values.sort()
+    cumulative_weights = weights[..., order].cumsum(-1)
+    total = cumulative_weights[..., -1:]
     middle = torch.cat(((total - 1) // 2, total // 2), dim=-1)
-    return ordered[torch.searchsorted(upto, middle, right=True)].mean(-1)
+    return sorted_values[torch.searchsorted(cumulative_weights, middle, right=True)].mean(-1)
 
 
 def bootstrap_interval(
@@ -147,8 +147,8 @@ def _parts(resamples: int, rows: int) -> Iterator[int]:
     if resamples < 1:
         raise ValueError(f"expected at least 1 resample, got {resamples}")
     at_once = max(1, _WEIGHTS_AT_ONCE // rows)
-    for done in range(0, resamples, at_once):
-        yield min(at_once, resamples - done)
+    for start in range(0, resamples, at_once):
+        yield min(at_once, resamples - start)
 
 
 def _runs(values: Float[Tensor, "rows"]) -> tuple[Float[Tensor, "runs"], Float[Tensor, "runs"]]:
@@ -163,8 +163,8 @@ def _runs(values: Float[Tensor, "rows"]) -> tuple[Float[Tensor, "runs"], Float[T
 
 
 def _interval(replicates: Float[Tensor, "replicates"]) -> Interval:
-    estimate, resampled = replicates[0], replicates[1:]
+    estimate, samples = replicates[0], replicates[1:]
     # Neighbouring replicates outwards, not an interpolation: infinity minus infinity is NaN.
-    low = resampled.quantile((1 - LEVEL) / 2, interpolation="lower")
-    high = resampled.quantile((1 + LEVEL) / 2, interpolation="higher")
+    low = samples.quantile((1 - LEVEL) / 2, interpolation="lower")
+    high = samples.quantile((1 + LEVEL) / 2, interpolation="higher")
     return Interval(estimate.item(), low.item(), high.item())

@@ -84,9 +84,9 @@ class Gazetteer:
 
         Columns `PLACE_LEVELS`, missing where a location is NaN.
         """
-        places, known = as_answers(lat_lon, "location")
+        places, mask = as_answers(lat_lon, "location")
         labels = self.labels.take(self.nearest(places)[0]).reset_index(drop=True)
-        labels.loc[~known.numpy()] = None
+        labels.loc[~mask.numpy()] = None
         return labels
 
     def nearest(
@@ -129,13 +129,16 @@ def hits(predicted: Any, truth: Any) -> Float[np.ndarray, "rows"]:
 
     A missing prediction is wrong. For intervals of accuracies: drop the NaN first.
     """
-    guessed, true = (pandas.Series(labels).reset_index(drop=True) for labels in (predicted, truth))
-    check_same_rows(len(true), len(guessed), "predicted labels")
-    if not len(true):
+    guesses, truths = (
+        pandas.Series(labels).reset_index(drop=True) for labels in (predicted, truth)
+    )
+    check_same_rows(len(truths), len(guesses), "predicted labels")
+    if not len(truths):
         raise ValueError("expected at least one label, got none")
-    if guessed.dtype != true.dtype:
-        guessed, true = guessed.astype(object), true.astype(object)
-    return (guessed == true).to_numpy(dtype=float, na_value=0.0) / np.where(true.isna(), np.nan, 1)
+    if guesses.dtype != truths.dtype:
+        guesses, truths = guesses.astype(object), truths.astype(object)
+    is_right = (guesses == truths).to_numpy(dtype=float, na_value=0.0)
+    return is_right / np.where(truths.isna(), np.nan, 1)
 
 
 def place_accuracy(predicted: Any, truth: Any) -> PlaceAccuracy:
@@ -154,5 +157,5 @@ def accuracy_by_place(
     brings are compared by `place_accuracy`.
     """
     gazetteer = gazetteer or bundled_gazetteer()
-    guessed, true = gazetteer.locate(predicted), gazetteer.locate(truth)
-    return {level: place_accuracy(guessed[level], true[level]) for level in PLACE_LEVELS}
+    guesses, truths = gazetteer.locate(predicted), gazetteer.locate(truth)
+    return {level: place_accuracy(guesses[level], truths[level]) for level in PLACE_LEVELS}

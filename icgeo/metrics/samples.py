@@ -41,8 +41,10 @@ def sample_quality(real: Values, generated: Values, *, nearest: int = 5) -> Samp
         )
     # points of the other set in the ball of each, boundary excluded; neighbour number 0 is itself
     in_real, in_generated = (
-        other.query_ball_point(own.data, (1 - 1e-12) * own.query(own.data, nearest + 1)[0][:, -1])
-        for own, other in ((a, b), (b, a))
+        other_tree.query_ball_point(
+            tree.data, (1 - 1e-12) * tree.query(tree.data, nearest + 1)[0][:, -1]
+        )
+        for tree, other_tree in ((a, b), (b, a))
     )
     around = np.bincount(np.concatenate([*in_real]).astype(int), minlength=b.n)
     return SampleQuality(

@@ -125,10 +125,10 @@ def plot_calibration(
         values = levels[name]
         label = f"{name} (largest gap {calibration_error(values):.2f}, n = {len(values)})"
         ax.plot(grid, reliability(values, grid), label=label, linewidth=1.8, **style)
-    whose = " to ".join(map(str, dict.fromkeys((*counts[:1], *counts[-1:]))))
+    count_text = " to ".join(map(str, dict.fromkeys((*counts[:1], *counts[-1:]))))
     for count in counts:
         low, high = ((grid + sign * calibration_band(count)).clamp(0, 1) for sign in (-1, 1))
-        label = f"95 % of calibrated curves, n = {whose}" if count == counts[0] else ""
+        label = f"95 % of calibrated curves, n = {count_text}" if count == counts[0] else ""
         ax.fill_between(grid, low, high, color=theme.GREY, alpha=0.15, linewidth=0, label=label)
     ax.axvline(0.9, color=theme.GREY, linewidth=0.8, linestyle=":")
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", anchor="N")
@@ -203,14 +203,16 @@ def _label_shares(ax: Axes, x: str, y: str) -> None:
 
 def _recall_curves(rows: DataFrame) -> list[tuple[str, DataFrame, dict[str, Any]]]:
     """Divide the rows of one world into curves: label, rows, style; baselines come last."""
-    known = rows[rows.nll.notna()]
-    groups = dict(iter(methods(known).groupby(["locator", "shots"], sort=False)))
+    scored_rows = rows[rows.nll.notna()]
+    groups = dict(iter(methods(scored_rows).groupby(["locator", "shots"], sort=False)))
     colours = mpl.colormaps["viridis_r"](np.linspace(0.15, 1, len(groups)))
     styles = {key: {"color": colour} for key, colour in zip(groups, colours, strict=True)}
     curves: list[tuple[str, DataFrame, dict[str, Any]]] = [
         (f"{key[0]}, {key[1]} shots", groups[key], styles[key]) for key in sorted(groups)
     ]
-    baselines = known[known.locator.isin(BASELINES) & (known.shots == known.shots.max())]
+    baselines = scored_rows[
+        scored_rows.locator.isin(BASELINES) & (scored_rows.shots == scored_rows.shots.max())
+    ]
     for locator, group in baselines.groupby("locator"):
         style = theme.BASELINE_STYLES[str(locator)]
         curves.append((str(locator), group, {**style, "marker": None, "linewidth": 1.2}))

@@ -69,10 +69,10 @@ def plot_evidence(
     below = rows[1].subgridspec(
         1, 3 if is_small else 2, width_ratios=(1.3, 1.5, 0.85)[: 2 + is_small]
     )
-    drawn, world = (figure.add_subplot(below[column], anchor="N") for column in range(2))
-    drawn.set_axis_off()
+    map_ax, world = (figure.add_subplot(below[column], anchor="N") for column in range(2))
+    map_ax.set_axis_off()
     if prediction.map is not None:
-        show_image(drawn, drawn_image(prediction.map), title="3  The map that the model draws")
+        show_image(map_ax, drawn_image(prediction.map), title="3  The map that the model draws")
     predictions.draw_world(world, prediction, truth, on_earth=on_earth, base=base)
     world.set_title(f"4  {predictions.summary(prediction, truth)}", fontsize=TEXT)
     circle: dict[str, Any] = {"marker": "o", "mfc": "white", "mec": "black", "ms": 8, "ls": "none"}
@@ -91,9 +91,9 @@ def _draw_log_ratios(ax: Axes, log_ratios: Float[Tensor, " places"]) -> Axes:
     """Draw the world and, on the half without it, a window on the best place, which is returned."""
     # of what is too unlikely to be told apart only a bound is known: no more than none
     is_exact = log_ratios - log_ratios.max() > 0.99 * math.log(LEAST)
-    bounded = torch.where(is_exact, log_ratios, log_ratios.clamp_max(0))
+    capped_ratios = torch.where(is_exact, log_ratios, log_ratios.clamp_max(0))
     lat, lon = to_lat_lon(cell_xyz(FINE)[log_ratios.argmax()]).tolist()
-    values = bounded[cell_of_pixels(FINE, _PIXELS)].numpy()
+    values = capped_ratios[cell_of_pixels(FINE, _PIXELS)].numpy()
     window = ax.inset_axes((0.02 if lon > 0 else 0.68, 0.2, 0.3, 0.6), xticks=[], yticks=[])
     middle = min(max(lat, -70), 70)
     for part, turns in ((ax, 1), (window, 3)):  # a window may lie across the antimeridian
@@ -127,12 +127,12 @@ def _draw_matches(
         one = examples[number]
         place = theme.place_name(one.lat, one.lon)
         _show_square(panel, one.image, evidence.photo_size, f"{letter}: {place}")
-        mine = (evidence.example == number).nonzero()[:, 0].flip(0)  # the likeliest on top
-        for pair in mine.tolist():
+        matches = (evidence.example == number).nonzero()[:, 0].flip(0)  # the likeliest on top
+        for pair in matches.tolist():
             share = scale(evidence.probability[pair].item())
             ends = (xy[pair].tolist() for xy in (evidence.query_xy, evidence.example_xy))
-            here, there = map(tuple, ends)
-            line = ConnectionPatch(here, there, middle.transData, panel.transData)
+            start, end = map(tuple, ends)
+            line = ConnectionPatch(start, end, middle.transData, panel.transData)
             line.set(color=colormaps["plasma"](share), alpha=0.25 + 0.6 * share, linewidth=0.9)
             line.set_in_layout(False)
             figure.add_artist(line)

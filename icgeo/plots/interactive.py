@@ -47,8 +47,8 @@ def _draw_earth(figure: Any) -> Any:
     figure.add_layout_image(source=_blue_marble(), sizing="stretch", layer="below", **world)
     lat, lon = np.concatenate((shapes("land"), [[np.nan] * 2], shapes("borders"))).round(2).T
     line = {"color": "rgba(255,255,255,.5)", "width": 1}
-    still = {"name": "coastlines", "hoverinfo": "skip", "showlegend": False}
-    figure.add_scatter(x=lon, y=lat, mode="lines", line=line, **still)
+    options = {"name": "coastlines", "hoverinfo": "skip", "showlegend": False}
+    figure.add_scatter(x=lon, y=lat, mode="lines", line=line, **options)
     axis: dict[str, Any] = {"ticksuffix": "°", "constrain": "domain", "showgrid": False}
     axis |= {"zeroline": False}
     return figure.update_layout(
@@ -106,12 +106,12 @@ def plot_answers(a: tuple[float, float] | None, b: tuple[float, float] | None) -
             text = {"textposition": "top center", "textfont": {"size": 18, "color": "white"}}
             _add_points(figure, name, [place], colour, symbol)
             figure.data[-1].update(mode="markers+text", texttemplate=f"<b>{name}</b>", **text)
-    known = [place for place in (a, b) if place is not None]
-    lat, lon = np.array(known or [(0.0, 0.0)]).T
-    span = max(np.ptp(lat), np.ptp(lon) / 2, _CLOSEST_DEG) if known else 180.0
+    places = [place for place in (a, b) if place is not None]
+    lat, lon = np.array(places or [(0.0, 0.0)]).T
+    span = max(np.ptp(lat), np.ptp(lon) / 2, _CLOSEST_DEG) if places else 180.0
     ranges = [
-        [max(-most, middle - wide * span), min(most, middle + wide * span)]
-        for middle, most, wide in ((lon.mean(), 180, 1.5), (lat.mean(), 90, 0.75))
+        [max(-limit, middle - aspect * span), min(limit, middle + aspect * span)]
+        for middle, limit, aspect in ((lon.mean(), 180, 1.5), (lat.mean(), 90, 0.75))
     ]
     figure.update_layout(xaxis_constrain="range", yaxis_constrain="range", height=340)
     return _fill_box(figure, *ranges)
@@ -143,11 +143,11 @@ def plot_interactive(prediction: Prediction, truth: tuple[float, float] | None =
         west, south, east, north = -180, -90, 180, 90
     lon_range = [max(-180, west - 2 * _MARGIN_DEG), min(180, east + 2 * _MARGIN_DEG)]
     lat_range = [max(-90, south - _MARGIN_DEG), min(90, north + _MARGIN_DEG)]
-    dark = {"bgcolor": _DARK, "font": {"color": "white"}}  # its lines are white
+    dark_style = {"bgcolor": _DARK, "font": {"color": "white"}}  # its lines are white
     return figure.update_layout(
         xaxis={"range": lon_range, "constrain": "range"},
         yaxis={"range": lat_range, "constrain": "range"},
-        legend={"orientation": "h", "y": -0.12, **dark},
+        legend={"orientation": "h", "y": -0.12, **dark_style},
         margin={"l": 34, "r": 8, "t": 34, "b": 10},
         height=380,
     )

@@ -86,10 +86,10 @@ def plot_moves(rows: DataFrame, change: str, *, most: int = 24, ax: Axes | None 
     """
     ax = ax or Figure(figsize=(6, 3.6), layout="constrained").subplots()
     view = draw_globe(ax, on_earth=True)
-    before = rows[rows.change == "none"].set_index("photo")
-    after = rows[rows.change == change].set_index("photo")[["lat", "lon"]].add_suffix("_after")
-    both = before.join(after).dropna(subset=["lat", "lat_after", "goal_lat"])
-    for row in both.head(most).itertuples():
+    old_rows = rows[rows.change == "none"].set_index("photo")
+    new_rows = rows[rows.change == change].set_index("photo")[["lat", "lon"]].add_suffix("_after")
+    moves = old_rows.join(new_rows).dropna(subset=["lat", "lat_after", "goal_lat"])
+    for row in moves.head(most).itertuples():
         ends = torch.tensor([[row.lat, row.lon], [row.lat_after, row.lon_after]]).double()
         goal = view.project(np.array([[row.goal_lat, row.goal_lon]]))
         lines = view.lines(great_circle(*ends))
@@ -98,5 +98,7 @@ def plot_moves(rows: DataFrame, change: str, *, most: int = 24, ax: Axes | None 
         if lines and len(lines[-1]) > 3:
             head: dict[str, Any] = {"arrowstyle": "-|>", "color": theme.BLUE, "linewidth": 0}
             ax.annotate("", lines[-1][-1], lines[-1][-4], arrowprops=head, zorder=5)
-    ax.set_title(f"{change}: {min(most, len(both))} of {len(before)} photos", fontsize=theme.TITLE)
+    ax.set_title(
+        f"{change}: {min(most, len(moves))} of {len(old_rows)} photos", fontsize=theme.TITLE
+    )
     return theme.figure_of(ax)

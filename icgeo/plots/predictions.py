@@ -81,22 +81,22 @@ def _draw_density(
     place: dict[str, Any] = {"extent": view.extent, "origin": "upper"}
     # alike in every view, and pale where nothing is known: darkest is four times uniform at least;
     # of a density with levels it is that of its even cells: beside a place of 1 km all is pale
-    most = max(density.mass.max().item() / density.cell_area, 1 / math.pi)
-    colours: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "vmax": most}
+    max_density = max(density.mass.max().item() / density.cell_area, 1 / math.pi)
+    colours: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "vmax": max_density}
     levels_at = density.credible_level(view.lat_lon, smooth=True)
-    reached = np.where(view.inside, levels_at.numpy(), np.nan)
+    credible_levels = np.where(view.inside, levels_at.numpy(), np.nan)
     if base is not None:
         ax.imshow(view.paint(base), **place)
-        alpha = 0.3 + 0.7 * np.sqrt(np.minimum(values / most, 1))
-        colours |= {"cmap": DEEP_BLUES, "alpha": np.where(reached <= levels[-1], alpha, 0)}
+        alpha = 0.3 + 0.7 * np.sqrt(np.minimum(values / max_density, 1))
+        colours |= {"cmap": DEEP_BLUES, "alpha": np.where(credible_levels <= levels[-1], alpha, 0)}
     image = ax.imshow(values, interpolation="nearest", **colours, **place)
     if not _is_flat(density):
         if base is None:
-            ax.contourf(reached, [levels[-1], 2], colors="0.5", alpha=0.2, **place)
+            ax.contourf(credible_levels, [levels[-1], 2], colors="0.5", alpha=0.2, **place)
         for level in levels:
-            if np.nanmin(reached) < level < np.nanmax(reached):
+            if np.nanmin(credible_levels) < level < np.nanmax(credible_levels):
                 style = {"linewidths": 0.9, "linestyles": _LEVEL_STYLES[level]}
-                ax.contour(reached, [level], colors=BLACK, **style, **place)
+                ax.contour(credible_levels, [level], colors=BLACK, **style, **place)
     return image
 
 
@@ -187,8 +187,8 @@ def plot_gallery(
     columns = (predictions, photos, truth, titles, on_earth or [True] * count, bases)
     lengths = [len(column) for column in columns]
     if not count or set(lengths) != {count}:
-        needs = "a photo, truth, title, on_earth and base for each of at least one prediction"
-        raise ValueError(f"expected {needs}, got {lengths}")
+        requirement = "a photo, truth, title, on_earth and base for each of at least one prediction"
+        raise ValueError(f"expected {requirement}, got {lengths}")
     figure = figure or Figure(figsize=(10, 2.15 * count + 0.5), layout="constrained")
     axes = figure.subplots(count, 3, squeeze=False, width_ratios=[1, 2, 2.06])
     for row, prediction, photo, place, title, is_earth, base in zip(axes, *columns, strict=True):
@@ -259,10 +259,10 @@ def plot_prediction(
         view = draw_zoom(zoom, prediction, truth, on_earth=on_earth, base=base)
         handles.append(frame_window(world, view))
     if handles:
-        close: dict[str, Any] = {"handletextpad": 0.4, "handlelength": 1.5, "columnspacing": 0.9}
+        spacing: dict[str, Any] = {"handletextpad": 0.4, "handlelength": 1.5, "columnspacing": 0.9}
         below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0)}
         below |= {"ncols": len(handles), "fontsize": SMALL, "frameon": False}
-        world.legend(handles=handles, **below, **close)
+        world.legend(handles=handles, **below, **spacing)
     return figure
 
 
@@ -277,8 +277,8 @@ def frame_window(world: Axes, view: View) -> Artist:
 def summary(prediction: Prediction, truth: Truth) -> str:
     """Say in a line where it is, how far from the truth and how large its 90 % region is."""
     if not prediction.located:
-        flat = ": all places are as likely" if _is_flat(prediction.density) else ""
-        return f"not located, legibility {prediction.legibility:.2f}{flat}"
+        remark = ": all places are as likely" if _is_flat(prediction.density) else ""
+        return f"not located, legibility {prediction.legibility:.2f}{remark}"
     off = "" if truth is None else f", {_verdict(prediction, truth)}"
     area = rounded(prediction.density.credible_area_km2(0.9), digits=2)
     place = theme.place_name(prediction.lat, prediction.lon)
@@ -288,11 +288,11 @@ def summary(prediction: Prediction, truth: Truth) -> str:
 def _zoom_radius_km(density: Density, truth: Truth) -> float:
     """Return half of the side of a window that shows most of what lies around the mode."""
     mode = density.mode()
-    least = _LEAST_CELLS * EARTH_RADIUS_KM * math.sqrt(density.cell_area)
-    away, order = (EARTH_RADIUS_KM * angle(to_xyz(mode), cell_xyz(density.nside))).sort()
-    total = density.mass[order][away < _WIDEST_KM].cumsum(0)
-    within = away[torch.searchsorted(total, 0.9 * total[-1])].item()
-    radius = min(max(least, 1.4 * within), _WIDEST_KM)
+    min_radius = _LEAST_CELLS * EARTH_RADIUS_KM * math.sqrt(density.cell_area)
+    distances, order = (EARTH_RADIUS_KM * angle(to_xyz(mode), cell_xyz(density.nside))).sort()
+    total = density.mass[order][distances < _WIDEST_KM].cumsum(0)
+    within = distances[torch.searchsorted(total, 0.9 * total[-1])].item()
+    radius = min(max(min_radius, 1.4 * within), _WIDEST_KM)
     off = 0.0 if truth is None else 1.2 * distance_km(mode, truth).item()
     # widened to show the truth, but not to show little else
     return max(radius, off) if off < min(4 * radius, _WIDEST_KM) else radius

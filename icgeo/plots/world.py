@@ -51,16 +51,16 @@ class View:
         picture = look_up(world[None].float(), sphere.to_xyz(self.lat_lon.float())[None, None])
         colours = rearrange(picture, "1 1 c h w -> h w c").numpy()
         grey = colours.mean(axis=-1, keepdims=True)
-        pale = 0.35 + 0.65 * (0.7 * grey + 0.3 * colours)
-        return np.concatenate((pale, self.inside[..., None]), axis=-1)
+        pale_colours = 0.35 + 0.65 * (0.7 * grey + 0.3 * colours)
+        return np.concatenate((pale_colours, self.inside[..., None]), axis=-1)
 
     def project(self, lat_lon: Float[np.ndarray, "*batch 2"]) -> Float[np.ndarray, "*batch 2"]:
         """Give x and y; NaN for NaN, and far outside."""
         x, y = Proj(self.projection)(lat_lon[..., 1], lat_lon[..., 0])
         _, right, _, top = self.extent
         with np.errstate(invalid="ignore"):
-            near = (np.abs(x) < 3 * right) & (np.abs(y) < 3 * top)
-        return np.where(near[..., None], np.stack((x, y), axis=-1), np.nan)
+            is_near = (np.abs(x) < 3 * right) & (np.abs(y) < 3 * top)
+        return np.where(is_near[..., None], np.stack((x, y), axis=-1), np.nan)
 
     def lines(self, lat_lon: Points) -> list[Points]:
         """Project lines, without the parts far outside."""
@@ -70,7 +70,7 @@ class View:
 def parted(points: Points) -> list[Points]:
     """Take apart lines at the rows of NaN between them."""
     parts = np.split(points, np.flatnonzero(np.isnan(points[:, 0])))
-    return [rest for part in parts if len(rest := part[np.isfinite(part[:, 0])]) > 1]
+    return [piece for part in parts if len(piece := part[np.isfinite(part[:, 0])]) > 1]
 
 
 def _view(projection: str, right: float, top: float, width: int) -> View:
@@ -79,8 +79,8 @@ def _view(projection: str, right: float, top: float, width: int) -> View:
     across = ((np.arange(width) + 0.5) * 2 / width - 1) * right
     x, y = np.meshgrid(across, (1 - (np.arange(height) + 0.5) * 2 / height) * top)
     lon, lat = project(x, y, inverse=True)
-    again = np.stack(project(lon, lat))
-    inside = np.asarray(np.isclose(again, (x, y), rtol=0, atol=1e-6 * right).all(axis=0))
+    round_trip = np.stack(project(lon, lat))
+    inside = np.asarray(np.isclose(round_trip, (x, y), rtol=0, atol=1e-6 * right).all(axis=0))
     places = np.where(inside[..., None], np.stack((lat, lon), axis=-1), 0.0)
     return View(projection, (-right, right, -top, top), torch.from_numpy(places), inside)
 
@@ -148,8 +148,8 @@ def contour(density: Density, level: float) -> Points:
     height = 4 * min(2 * density.nside, 256)
     lat, lon = np.linspace(90, -90, height + 1), np.linspace(-180, 180, 2 * height + 1)
     places = np.stack(np.broadcast_arrays(lat[:, None], lon), axis=-1)
-    reached = density.credible_level(places, smooth=True)
-    lines: Any = contour_generator(lon, lat, reached.numpy()).lines(level)
+    levels = density.credible_level(places, smooth=True)
+    lines: Any = contour_generator(lon, lat, levels.numpy()).lines(level)
     gap = np.full((1, 2), np.nan)
     return np.concatenate([gap, *(part for line in lines for part in (line[:, ::-1], gap))])
 
@@ -182,9 +182,9 @@ def draw_globe(ax: Axes, *, on_earth: bool) -> View:
 
 def great_circle(start: Float[Tensor, "2"], end: Float[Tensor, "2"]) -> Points:
     """Return locations along the shorter arc between two, cut at the antimeridian."""
-    first, last = sphere.to_xyz(start), sphere.to_xyz(end)
+    start_xyz, end_xyz = sphere.to_xyz(start), sphere.to_xyz(end)
     share = torch.linspace(0, 1, 181, dtype=torch.float64)[:, None]  # a degree apart at most
-    points = sphere.exp_map(first, share * sphere.log_map(first, last))
+    points = sphere.exp_map(start_xyz, share * sphere.log_map(start_xyz, end_xyz))
     return cut(sphere.to_lat_lon(points).numpy())
 
 
@@ -205,8 +205,8 @@ def plot_errors(
         pairs = "a guess and a truth [n, 2] for each of at least one query"
         sizes = f"shapes {tuple(guess.shape)} and {tuple(truth.shape)}"
         raise ValueError(f"expected {pairs}, got {sizes}")
-    located = ~guess.isnan().any(dim=1)
-    guess, goal, missed = sphere.as_lat_lon(guess[located]), truth[located], truth[~located]
+    mask = ~guess.isnan().any(dim=1)
+    guess, goal, missed_truth = sphere.as_lat_lon(guess[mask]), truth[mask], truth[~mask]
     error = sphere.distance_km(guess, goal)
     ax = ax or Figure(figsize=(7, 4), layout="constrained").subplots()
     view = draw_globe(ax, on_earth=on_earth)
@@ -219,14 +219,14 @@ def plot_errors(
     marks: list[tuple[str, Tensor, str, dict[str, Any]]] = [
         ("guess", guess, "x", {"color": theme.ORANGE, "zorder": 4}),
         ("truth", goal, ".", {"color": theme.BLACK, "zorder": 5}),
-        ("truth, not located", missed, "o", {"mfc": "none", "mec": theme.GREY, "zorder": 4}),
+        ("truth, not located", missed_truth, "o", {"mfc": "none", "mec": theme.GREY, "zorder": 4}),
     ]
-    for label, places, marker, style in marks if len(missed) else marks[:2]:
+    for label, places, marker, style in marks if len(missed_truth) else marks[:2]:
         ax.plot(*view.project(places.numpy()).T, marker, ms=4, label=label, **style)
     title = f"{len(error):,} of {len(truth):,} located"
     if len(error):
-        whose = " of the located" if len(missed) else ""
-        title += f", median error{whose} {np.median(error):,.0f} km"
+        suffix = " of the located" if len(missed_truth) else ""
+        title += f", median error{suffix} {np.median(error):,.0f} km"
     ax.set_title(title, fontsize=theme.TITLE)
     theme.add_colour_bar(arcs, ax, "error in km").xaxis.set_major_formatter("{x:,.0f}")
     place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (-0.02, 0.04)}

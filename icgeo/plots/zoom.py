@@ -39,9 +39,9 @@ def plot_zoom(
     if not prediction.levels:
         raise ValueError("expected a prediction of a zoom, got one without levels; give it a map")
     levels = prediction.levels
-    wide = [1.0, 2.0] + [1.0] * (len(levels) - 1)  # the planet is twice as wide as high
-    figure = Figure(figsize=(2.6 * sum(wide), 5.6), layout="constrained")
-    grid = figure.subplots(2, 1 + len(levels), width_ratios=wide)
+    widths = [1.0, 2.0] + [1.0] * (len(levels) - 1)  # the planet is twice as wide as high
+    figure = Figure(figsize=(2.6 * sum(widths), 5.6), layout="constrained")
+    grid = figure.subplots(2, 1 + len(levels), width_ratios=widths)
     square = square_pixels([photo], 256)[0].permute(1, 2, 0).numpy()
     show_image(grid[0, 0], square, title="The photo")
     grid[1, 0].set_axis_off()
@@ -87,9 +87,9 @@ def _draw_level(
     if is_world:
         south, north, west, east = -90.0, 90.0, -180.0, 180.0
     else:
-        wide = min(180.0, reach_deg / max(math.cos(math.radians(lat)), 0.15))
+        half_width = min(180.0, reach_deg / max(math.cos(math.radians(lat)), 0.15))
         south, north = max(-90.0, lat - reach_deg), min(90.0, lat + reach_deg)
-        west, east = lon - wide, lon + wide
+        west, east = lon - half_width, lon + half_width
     rows = torch.linspace(north, south, _PIXELS, dtype=torch.float64)
     columns = torch.linspace(west, east, 2 * _PIXELS if is_world else _PIXELS).double()
     places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
@@ -109,9 +109,9 @@ def _draw_level(
                     x, y = part.exterior.coords.xy
                     ax.plot(np.array(x) + turn, y, lw=0.9, color="cyan", alpha=0.9)
     if truth is not None:
-        there = sphere.as_lat_lon(truth).tolist()
-        x = lon + (there[1] - lon + 180) % 360 - 180 if not is_world else there[1]
-        ax.plot(x, there[0], "x", color="red", ms=7, mew=1.8)
+        truth_place = sphere.as_lat_lon(truth).tolist()
+        x = lon + (truth_place[1] - lon + 180) % 360 - 180 if not is_world else truth_place[1]
+        ax.plot(x, truth_place[0], "x", color="red", ms=7, mew=1.8)
     ax.set(xlim=(west, east), ylim=(south, north))
     ax.tick_params(labelsize=SMALL)
     return (west, south), east - west, north - south

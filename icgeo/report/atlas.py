@@ -63,14 +63,14 @@ def write_survey(
     lat_lon: Values,
 ) -> Path:
     """Write the page of a survey of photos at these places; its figures follow the `facts`."""
-    told = survey.facts()
-    features, by_chance = told["features"], told["concentrated_at_shuffled_places"]
+    stats = survey.facts()
+    features, by_chance = stats["features"], stats["concentrated_at_shuffled_places"]
     figures = {
-        "Autoencoder": f"{features} features, at most {told['top_k']} in a photo",
-        "Unexplained": f"{100 * told['fvu']:.1f} % of the variance; a photo has {told['l0']:.1f}",
-        "Dead": f"{told['dead']} features, which no photo here has",
-        "Stability": f"{told['stability']:.2f}, mean cosine of matched features of other seeds",
-        "Concentrated": f"{told['concentrated']} of {told['tested']} features tested; "
+        "Autoencoder": f"{features} features, at most {stats['top_k']} in a photo",
+        "Unexplained": f"{100 * stats['fvu']:.1f} % of the variance; a photo has {stats['l0']:.1f}",
+        "Dead": f"{stats['dead']} features, which no photo here has",
+        "Stability": f"{stats['stability']:.2f}, mean cosine of matched features of other seeds",
+        "Concentrated": f"{stats['concentrated']} of {stats['tested']} features tested; "
         f"{by_chance} where places are shuffled",
     }
     maps = feature_maps(survey.codes, lat_lon, nside=2 * suited_nside(len(photos)))
@@ -97,12 +97,12 @@ def write_atlas(atlas: Atlas, path: Path, *, most: int = 400) -> Path:
     table = table.sort_values(["moran_q", "moran"], ascending=[True, False], na_position="last")
     codes = atlas.codes.tocsc()
     top = {int(feature): top_photos(codes, feature, TOP) for feature in table.index[:most]}
-    shown = sorted({int(number) for numbers in top.values() for number in numbers})
-    order = {number: position for position, number in enumerate(shown)}
+    photo_numbers = sorted({int(number) for numbers in top.values() for number in numbers})
+    order = {number: position for position, number in enumerate(photo_numbers)}
     data = {
         **_globe(atlas.maps),
-        "photos": [_thumbnail(atlas.photos[number]) for number in shown],
-        "places": [place_name(*places[number].tolist()) for number in shown],
+        "photos": [_thumbnail(atlas.photos[number]) for number in photo_numbers],
+        "places": [place_name(*places[number].tolist()) for number in photo_numbers],
         "maps": {feature: _packed(atlas.maps.means[:, feature]) for feature in top},
         "top": {
             feature: [[order[int(n)], round(float(codes[n, feature]), 3)] for n in numbers]
@@ -121,15 +121,15 @@ def write_atlas(atlas: Atlas, path: Path, *, most: int = 400) -> Path:
         digest=digest,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+    with write_atomically(path) as partial_path:
+        partial_path.write_text(page, encoding="utf-8")
     return path
 
 
 def _cards(table: pd.DataFrame, enrichment: pd.DataFrame) -> list[dict[str, Any]]:
     """Say of each feature what stands on its card."""
-    enriched = enrichment[(enrichment.q < LEVEL) & (enrichment.fold > 1)]
-    lists = enriched.groupby("feature")
+    significant_rows = enrichment[(enrichment.q < LEVEL) & (enrichment.fold > 1)]
+    lists = significant_rows.groupby("feature")
     countries: dict[Any, Any] = {n: [*rows[:COUNTRIES].itertuples()] for n, rows in lists}
     return [
         {"number": row.Index, "row": row, "countries": countries.get(row.Index, [])}
@@ -158,9 +158,9 @@ def _globe(maps: FeatureMaps) -> dict[str, Any]:
 
 def _packed(means: Any) -> str:
     """Write values from 0 to the largest as bytes from 0 to 255."""
-    largest = float(means.max(initial=0)) or 1.0
-    scaled = np.round(255 * means / largest).astype(np.uint8)
-    return base64.b64encode(scaled.tobytes()).decode()
+    maximum = float(means.max(initial=0)) or 1.0
+    values = np.round(255 * means / maximum).astype(np.uint8)
+    return base64.b64encode(values.tobytes()).decode()
 
 
 def _thumbnail(photo: Photo) -> str:

@@ -32,11 +32,11 @@ def write_report(folders: Sequence[Path], path: Path, *, title: str = "Geolocati
         UsageError: no run folder, or one that cannot be read.
     """
     runs = [read_run(folder) for folder in folders]
-    each = max(1, WORLDS_SHOWN // max(1, len(runs)))
-    worlds = [each if number < WORLDS_SHOWN else 0 for number in range(len(runs))]
-    shown = {"title": title, "runs": runs, "sections": [*map(_section, runs, worlds)]}
+    worlds_per_run = max(1, WORLDS_SHOWN // max(1, len(runs)))
+    worlds = [worlds_per_run if number < WORLDS_SHOWN else 0 for number in range(len(runs))]
+    context = {"title": title, "runs": runs, "sections": [*map(_section, runs, worlds)]}
     template = open_template("report.html.jinja")
-    page = template.render(tables=tables, GUESS_KM=GUESS_KM, **shown)
+    page = template.render(tables=tables, GUESS_KM=GUESS_KM, **context)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     return path
@@ -45,23 +45,23 @@ def write_report(folders: Sequence[Path], path: Path, *, title: str = "Geolocati
 def _section(run: Run, worlds: int) -> dict[str, Any]:
     """Make the tables of a run, and the charts and cases of its first `worlds`."""
     names = list(run.rows.world.unique())
-    known = run.rows[run.rows.nll.notna()]
-    by_world = {str(world): rows for world, rows in known.groupby("world", sort=False)}
-    charted = {world: rows for world, rows in by_world.items() if world in names[:worlds]}
-    drawn = known[known.world.isin(charted)]
-    calibration = tables.calibration_table(drawn)
-    compared, notes = tables.compare_with_published(run.rows)
+    scored_rows = run.rows[run.rows.nll.notna()]
+    by_world = {str(world): rows for world, rows in scored_rows.groupby("world", sort=False)}
+    chart_worlds = {world: rows for world, rows in by_world.items() if world in names[:worlds]}
+    chart_rows = scored_rows[scored_rows.world.isin(chart_worlds)]
+    calibration = tables.calibration_table(chart_rows)
+    comparisons, notes = tables.compare_with_published(run.rows)
     return {
         "run": run,
         "worlds": names,
         "left_out": len(names[worlds:]),
         "results": {world: tables.results_table(rows) for world, rows in by_world.items()},
-        "compared": compared,
+        "compared": comparisons,
         "notes": notes,
-        "curves": [chart for item in charted.items() for chart in _draw_curves(*item)],
+        "curves": [chart for item in chart_worlds.items() for chart in _draw_curves(*item)],
         "calibration": calibration,
-        "reliability": _draw_calibration(drawn, calibration["distance from diagonal"]),
-        "maps": [_draw_errors(*item) for item in charted.items()],
+        "reliability": _draw_calibration(chart_rows, calibration["distance from diagonal"]),
+        "maps": [_draw_errors(*item) for item in chart_worlds.items()],
         "cases": run.cases[run.cases.world.isin(names[:worlds])][: 2 * EACH * worlds],
     }
 
@@ -71,8 +71,11 @@ def _draw_curves(world: str, rows: DataFrame) -> list[Chart]:
     charts: list[Chart] = []
     scores = score(rows.dropna(subset=["area_90_km2", "seconds"]))
     if len(scores):
-        most = methods(scores[scores.shots == scores.shots.max()])
-        ends = [f"{s.locator}, {s.shots} shots: {s.median_km:,.0f} km." for s in most.itertuples()]
+        final_scores = methods(scores[scores.shots == scores.shots.max()])
+        ends = [
+            f"{s.locator}, {s.shots} shots: {s.median_km:,.0f} km."
+            for s in final_scores.itertuples()
+        ]
         caption = f"{world}: median error against shots, with 95 % intervals of the method"
         charts.append(_curve(plots.plot_shots, scores, caption, *ends))
     caption = f"{world}: share of queries answered within each radius; numbers are in the tables"
@@ -109,22 +112,24 @@ def _draw_calibration(rows: DataFrame, distances: Series) -> Chart | None:
 
 def _draw_errors(world: str, rows: DataFrame) -> Chart:
     """Draw great circles from truths to answers, evenly spread, of the first method, most shots."""
-    known = methods(rows)
-    known = known[known.locator == known.locator.iloc[0]]
-    known = known[known.shots == known.shots.max()]
-    most = min(len(known), 400)  # more lines hide each other
-    drawn = known.iloc[np.linspace(0, len(known) - 1, most).round().astype(int)]
+    answers = methods(rows)
+    answers = answers[answers.locator == answers.locator.iloc[0]]
+    answers = answers[answers.shots == answers.shots.max()]
+    line_count = min(len(answers), 400)  # more lines hide each other
+    sample = answers.iloc[np.linspace(0, len(answers) - 1, line_count).round().astype(int)]
     columns = (["lat", "lon"], ["true_lat", "true_lon"])
-    ends = (drawn[names].to_numpy(copy=True) for names in columns)
+    ends = (sample[names].to_numpy(copy=True) for names in columns)
     ax = Figure(figsize=(6, 3.7), layout="constrained").subplots()
     figure = plots.plot_errors(*ends, on_earth=Episode("", world, (), ()).is_earth, ax=ax)
-    first, silent = known.iloc[0], known.lat.isna().sum()
-    count = f"{len(drawn):,} of {len(known):,}" if len(drawn) < len(known) else f"{len(known)}"
-    caption = (
-        f"{world}, {first.locator}, {first.shots} shots: {count} truths and answers, joined by "
-        f"great circles; {silent:,} of {len(known):,} were not located"
+    first_row, miss_count = answers.iloc[0], answers.lat.isna().sum()
+    count = (
+        f"{len(sample):,} of {len(answers):,}" if len(sample) < len(answers) else f"{len(answers)}"
     )
-    if silent:
+    caption = (
+        f"{world}, {first_row.locator}, {first_row.shots} shots: {count} truths and answers, "
+        f"joined by great circles; {miss_count:,} of {len(answers):,} were not located"
+    )
+    if miss_count:
         guess = f"{GUESS_KM:,.0f} km"
         caption += f"; the tables count them as {guess}, the median on the map leaves them out"
     return EmbeddedImage.from_figure(figure, dpi=130), caption, f"World map, {caption}."

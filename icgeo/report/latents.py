@@ -70,10 +70,10 @@ def write_latents_report(folder: Path, *, title: str = "The geography inside") -
             f"expected {PAGE} in {folder}, found none; make it with scripts/latent_geography.py"
         )
     try:
-        shown = [_load(folder, section) for section in sections.values()]
+        contents = [_load(folder, section) for section in sections.values()]
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {folder}: {error}; run the script again") from error
-    page = open_template("latents.html.jinja").render(title=title, sections=shown)
+    page = open_template("latents.html.jinja").render(title=title, sections=contents)
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
@@ -93,8 +93,8 @@ def _load(folder: Path, section: Section) -> dict[str, Any]:
         (EmbeddedImage((folder / name).read_bytes(), Path(name).suffix), caption, alt)
         for caption, name, alt in section.figures
     ]
-    shown = {"title": section.title, "text": section.text, "tables": tables, "figures": figures}
-    return {**shown, "pages": section.pages}
+    values = {"title": section.title, "text": section.text, "tables": tables, "figures": figures}
+    return {**values, "pages": section.pages}
 
 
 def _table(path: Path) -> pd.DataFrame:

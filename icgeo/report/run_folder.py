@@ -122,15 +122,15 @@ def choose_cases(rows: pd.DataFrame, each: int = EACH) -> pd.DataFrame:
     answers = methods(rows[rows.error.isna()])
     cases = [answers[:0].assign(kind="")]
     for _, group in answers.groupby(["world", "locator"], sort=False):
-        most = group[group.shots == group.shots.max()]
-        known = most[most.nll.notna()]
-        if known.empty:
-            low, high, values = "surest", "least sure", most.area_90_km2.fillna(0)
+        final_rows = group[group.shots == group.shots.max()]
+        scored_rows = final_rows[final_rows.nll.notna()]
+        if scored_rows.empty:
+            low, high, values = "surest", "least sure", final_rows.area_90_km2.fillna(0)
         else:
-            low, high, values = "best", "worst", known.distance_km.fillna(GUESS_KM)
-        ordered = most.loc[values.sort_values(kind="stable").index]
-        last = ordered[each:][-each:][::-1]
-        cases += [ordered[:each].assign(kind=low), last.assign(kind=high)]
+            low, high, values = "best", "worst", scored_rows.distance_km.fillna(GUESS_KM)
+        ranking = final_rows.loc[values.sort_values(kind="stable").index]
+        tail = ranking[each:][-each:][::-1]
+        cases += [ranking[:each].assign(kind=low), tail.assign(kind=high)]
     return pd.concat(cases)
 
 
@@ -166,10 +166,10 @@ def save_figures(
 
 def _draw_gallery(rows: pd.DataFrame, runs: EpisodeRuns) -> Figure | None:
     """Show the first queries of each run that can be read, if any."""
-    failed = set(rows[rows.error.notna()].set_index(["episode", "id"]).index)
+    failures = set(rows[rows.error.notna()].set_index(["episode", "id"]).index)
     gallery: list[tuple[Any, ...]] = []
     for locator, episode in runs:
-        queries = [one for one in episode.queries if (episode.id, one.id) not in failed][:EACH]
+        queries = [one for one in episode.queries if (episode.id, one.id) not in failures][:EACH]
         answers = locator.locate([one.photo for one in queries], episode.examples)
         for query, answer in zip(queries, answers, strict=True):
             row = (answer, query.photo, query.lat_lon, query.id, episode.is_earth)
@@ -319,10 +319,10 @@ def load_cases(folder: Path, rows: pd.DataFrame, *, each: int = EACH) -> pd.Data
         entries = {}
     cases = choose_cases(rows, each)
     keys = cases[KEY].itertuples(index=False, name=None)
-    kept = [entries.get(key, {}) for key in keys]
+    case_entries = [entries.get(key, {}) for key in keys]
     for part in ("photo", "map", "density", "chain"):
         # the last part of a name only: the index is data, and leads nowhere else
-        paths = [target / Path(str(entry.get(part))).name for entry in kept]
+        paths = [target / Path(str(entry.get(part))).name for entry in case_entries]
         images: Any = [
             EmbeddedImage(one.read_bytes(), one.suffix) if one.is_file() else None for one in paths
         ]

@@ -96,24 +96,25 @@ def results_table(rows: DataFrame) -> DataFrame:
     Rows of one locator that are the same for several numbers of shots, as chance's, are one.
     """
     table = DataFrame(_score(rows[rows.nll.notna()], RESULTS))
-    others = [name for name in table if name != "shots"]
-    folded = table.groupby(others, sort=False).shots.agg(", ".join).reset_index()
-    return folded[table.columns].set_index("locator")
+    group_columns = [name for name in table if name != "shots"]
+    result = table.groupby(group_columns, sort=False).shots.agg(", ".join).reset_index()
+    return result[table.columns].set_index("locator")
 
 
 def glance_table(runs: Sequence[Run]) -> DataFrame:
     """Score methods of runs and what else could be done, each with its best number of shots."""
-    several = len(runs) > 1
+    has_several_runs = len(runs) > 1
     lines = [
-        ({"run": run.name} if several else {}) | {"world or benchmark": world} | line
+        ({"run": run.name} if has_several_runs else {}) | {"world or benchmark": world} | line
         for run in runs
-        for world, known in run.rows[run.rows.nll.notna()].groupby("world", sort=False)
-        for line in _score(_with_best_shots(known), GLANCE)
+        for world, world_rows in run.rows[run.rows.nll.notna()].groupby("world", sort=False)
+        for line in _score(_with_best_shots(world_rows), GLANCE)
     ]
-    index = [*(["run"] if several else []), "world or benchmark"]
+    index = [*(["run"] if has_several_runs else []), "world or benchmark"]
     table = DataFrame(lines or {name: [] for name in index})
-    last = table.columns.intersection(["queries", "located, %"])  # first what fits on a phone
-    table = table[[*table.columns.difference(last, sort=False), *last]]
+    # first what fits on a phone
+    tail_columns = table.columns.intersection(["queries", "located, %"])
+    table = table[[*table.columns.difference(tail_columns, sort=False), *tail_columns]]
     return table.set_index(index)
 
 
@@ -122,8 +123,8 @@ def _with_best_shots(rows: DataFrame) -> DataFrame:
     rows = rows[~rows.locator.isin(BASELINES) | rows.locator.isin(BESIDE)]
     errors = rows.distance_km.fillna(GUESS_KM)
     medians = errors.groupby([rows.locator, rows.shots]).median()
-    best = medians.groupby("locator").idxmin()
-    return rows[MultiIndex.from_frame(rows[["locator", "shots"]]).isin(best)]
+    best_shots = medians.groupby("locator").idxmin()
+    return rows[MultiIndex.from_frame(rows[["locator", "shots"]]).isin(best_shots)]
 
 
 def calibration_table(rows: DataFrame) -> DataFrame:
@@ -169,8 +170,8 @@ def answer_table(rows: DataFrame) -> DataFrame:
 
 def failure_table(rows: DataFrame) -> DataFrame:
     """List photos that could not be read or that a method could not locate, and why."""
-    failed = methods(rows[rows.error.notna()]).drop_duplicates(["episode", "id", "error"])
-    table = failed[["id", "world", "error"]]
+    failures = methods(rows[rows.error.notna()]).drop_duplicates(["episode", "id", "error"])
+    table = failures[["id", "world", "error"]]
     return table.set_axis(["photo", "from", "reason"], axis="columns").set_index("photo")
 
 
@@ -194,12 +195,12 @@ def compare_with_published(rows: DataFrame) -> tuple[dict[str, DataFrame], list[
     notes: list[str] = []
     for episode, (benchmark, size) in SETS.items():
         answers = methods(rows[rows.episode == episode])
-        known = answers[(answers.shots == answers.shots.max()) & answers.nll.notna()]
-        if 0 < len(known) < WHOLE * size:
-            answered = f"{benchmark}: {len(known):,} of its {size:,} queries were answered"
-            notes.append(f"{answered}; a part of a benchmark is not compared.")
-        elif len(known):
-            tables |= _compare(benchmark, known)
+        scored_answers = answers[(answers.shots == answers.shots.max()) & answers.nll.notna()]
+        if 0 < len(scored_answers) < WHOLE * size:
+            sentence = f"{benchmark}: {len(scored_answers):,} of its {size:,} queries were answered"
+            notes.append(f"{sentence}; a part of a benchmark is not compared.")
+        elif len(scored_answers):
+            tables |= _compare(benchmark, scored_answers)
     if not tables and not notes:
         worlds = set(rows["world"])
         photos, splits = worlds & {PHOTOS}, worlds & set(BENCHMARKS)
@@ -212,7 +213,7 @@ def compare_with_published(rows: DataFrame) -> tuple[dict[str, DataFrame], list[
             "None of the published systems (PLONK, GeoCLIP, PIGEON, OSV-5M baselines, LocDiff, "
             "HierLoc, GeoRanker) is set beside this run: their numbers hold for photos taken on "
             "the ground, on OSV-5M, Im2GPS3k, YFCC4k, GWS15k and iNat21, and this run has none of "
-            "these." + "".join(reason for where, reason in reasons if where)
+            "these." + "".join(reason for applies, reason in reasons if applies)
         )
     return tables, notes
 
@@ -230,11 +231,11 @@ def _compare(benchmark: str, rows: DataFrame) -> dict[str, DataFrame]:
             cells[-1] += f"\nthis run {format_number(_score_as(number, rows), form)}"
     numbers = numbers.assign(heading=numbers.metric + ", " + numbers.unit, cell=cells)
     is_same = numbers.protocol.notna()
-    first = rows.iloc[0]
-    run = f"{first['locator']}, {first['shots']} shots, {len(rows):,} queries"
-    same = f"published, and below it this run ({run}) counted by the same protocol"
-    other = "published by a protocol that is not known, so not compared"
-    parts = {same: numbers[is_same], other: numbers[~is_same]}
+    first_row = rows.iloc[0]
+    run = f"{first_row['locator']}, {first_row['shots']} shots, {len(rows):,} queries"
+    same_title = f"published, and below it this run ({run}) counted by the same protocol"
+    other_title = "published by a protocol that is not known, so not compared"
+    parts = {same_title: numbers[is_same], other_title: numbers[~is_same]}
     return {f"{benchmark}: {title}": _by_system(part) for title, part in parts.items() if len(part)}
 
 
