@@ -22,6 +22,8 @@ from icgeo.data.worlds import World
 REAL_WORLDS = {"blue-marble": "bmng", "etopo1": "etopo1", "shaded-relief": "shadedrelief"}
 HAZE_COLOUR = (0.82, 0.88, 0.95)
 MAX_WORLD_PIXELS = 300_000_000
+VIEWS_AT_ONCE = 16_384
+"""Views that are taken at a time: four gigabytes."""
 ORBITAL_SPEED_KMH = 27_600.0
 ESCAPE_SPEED_KMH = 40_300.0
 """Nothing that stays with the Earth is faster: a speed limit with room for what orbits it."""
@@ -247,7 +249,8 @@ def random_views(
     texture = (world if land is None else torch.cat((world, land)))[None]
     parts = []
     for _ in range(100):
-        centre = sphere.sample_uniform(1, count, generator=generator, dtype=torch.float32)
+        size = (1, min(count, VIEWS_AT_ONCE))
+        centre = sphere.sample_uniform(*size, generator=generator, dtype=torch.float32)
         (views,), (directions,) = take_views(texture, centre, generator=generator, options=options)
         has_land = views[:, 3:].mean(dim=(1, 2, 3)).nan_to_num(1.0) >= options.min_land
         parts.append(
