@@ -72,12 +72,12 @@ def register(
 ) -> Registration | None:
     """Take one step of least squares over all colours from a pose that is off by part of a pixel.
 
-    Six numbers of an affine warp and a gain, by the mean gradient of both pictures (Benhimane and
-    Malis 2004), which leaves a tenth of what `align` leaves. Pictures of two kinds that agree in
-    brightness, as ECC sees them, hardly agree in colour. What differs between them is no white
-    noise, but stands in patches and where there are edges; the error is that of least squares under
-    such noise (the spatial covariance of Conley 1999, sums over squares of `PATCH` pixels). None
-    if the step is none of a part of a pixel, or there is no texture.
+    Least squares of the photo on the view and on its changes with six numbers of an affine warp, by
+    the mean gradient of both (Benhimane and Malis 2004). Pictures of two kinds that agree in
+    brightness, as ECC sees them, hardly agree in colour. What differs between photo and view is no
+    white noise, but stands in patches and where there are edges; the error is that of least squares
+    under such noise (the spatial covariance of Conley 1999, over squares of `PATCH` pixels). None
+    if the step leads too far away.
     """
     first, second = (_smooth(one) for one in (photo, view))
     first, second = (one / one.norm().clamp_min(1e-9) for one in (first, second))
@@ -85,14 +85,15 @@ def register(
     step = torch.linspace(-1, 1, first.shape[-1], dtype=first.dtype)
     scales = (1, step, step[:, None])
     slopes = [slope * by for by in scales for slope in (right, down)]
-    changes = rearrange([*slopes, second], "change c h w -> change (c h w)")
-    solve = torch.linalg.pinv(changes @ changes.T, hermitian=True) @ changes
-    fitted = solve @ first.flatten()
-    off = first - (fitted @ changes).view_as(first)
-    score = reduce(solve[:2].view(2, *off.shape) * off, "way c h w -> way 1 h w", "sum")
+    design = rearrange([*slopes, second], "number c h w -> number (c h w)")
+    estimator = torch.linalg.pinv(design @ design.T, hermitian=True) @ design
+    coefficients = estimator @ first.flatten()
+    residual = first - (coefficients @ design).view_as(first)
+    by_pixel = estimator[:2].view(2, *residual.shape) * residual
+    score = reduce(by_pixel, "way c h w -> way 1 h w", "sum")
     sums = PATCH**2 * avg_pool2d(pad(score, 4 * (PATCH - 1,)), PATCH, stride=1)
     half, reach = photo.shape[-1] / 2, (first.shape[-1] - 1) / 2
-    ways = rearrange(fitted[:6], "(by way) -> way by", way=2)
+    ways = rearrange(coefficients[:6], "(by way) -> way by", way=2)
     warp = torch.eye(2, 3).double() + ways[:, [1, 2, 0]] / torch.tensor([reach, reach, half])
     if not _is_small(warp):
         return None
