@@ -183,7 +183,15 @@ def stopped_after(batches, monkeypatch):
     monkeypatch.setattr(cli, "_locate", interrupted)
 
 
-@pytest.mark.parametrize("suffix", [".geojson", ".csv", ".parquet", ".jsonl"])
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        pytest.param(".geojson", marks=pytest.mark.slow),
+        ".csv",
+        ".parquet",
+        pytest.param(".jsonl", marks=pytest.mark.slow),
+    ],
+)
 def test_a_stopped_run_goes_on(album, suffix, tmp_path, monkeypatch, capsys):
     whole, path = (tmp_path / f"{name}{suffix}" for name in ("whole", "out"))
     command = ["predict", str(album), "--batch_size", "2", "--save"]

@@ -42,6 +42,7 @@ def test_reading_is_timed():
     assert benchmark.reading_rate(32, 64, count=2) > 0
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_many_queries():
     model = benchmark.build("small", 32, device="cpu", dtype=torch.float32)
     style = MapStyle.marker(height=32, width=64, sigma_deg=15.0)

@@ -96,6 +96,7 @@ def test_families_take_turns():
     assert [*module.worlds(3, 1)] == [("craters", 0), ("cells", 1), ("craters", 2), (EARTH, 0)]
 
 
+@pytest.mark.slow
 def test_ways_are_compared_with_chance_choices(run, capsys):
     few = ("--queries", 2, "--shots", "[1,4]", "--bank", 12, "--held_out", 2, "--earth", 0)
     folder = run(*few, "--bank_worlds", 0)

@@ -134,6 +134,7 @@ def small_run(bank, folder, steps=6):
     )
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_weights_of_one_never_killed(bank, tmp_path, monkeypatch):
     monkeypatch.setattr(Pretraining, "validate", lambda self: {"held-out": 0.0})
     whole = small_run(bank, tmp_path / "whole")

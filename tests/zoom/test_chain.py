@@ -139,7 +139,7 @@ def test_a_heading_that_is_known_is_kept_to(locator, world):
             icgeo.Geolocator(locator.loaded, map=world, heading=wrong)
 
 
-@pytest.mark.parametrize("lat", [-20.0, 84.0])
+@pytest.mark.parametrize("lat", [pytest.param(-20.0, marks=pytest.mark.slow), 84.0])
 def test_no_pose_is_turned_further_than_5_degrees_from_a_heading_that_is_known(locator, world, lat):
     photo = torch.from_numpy(_query(world, (lat, 60.0), 40.0, 12.0)).permute(2, 0, 1)
     for known in (0.0, 9.0):
