@@ -191,7 +191,8 @@ def footprint(pose: Poses) -> Any:
         ring = np.concatenate((ring, [[closing, ring[0, 1]], [closing, pole], [lon[0], pole]]))
     shape = shapely.make_valid(shapely.Polygon(ring))
     turns = [shapely.transform(shape, np.array([x, 0]).__add__) for x in (-720, -360, 0, 360, 720)]
-    return shapely.union_all(shapely.intersection(turns, shapely.box(-180, -90, 180, 90)))
+    parts = shapely.intersection(turns, shapely.box(-180, -90, 180, 90))
+    return shapely.union_all(parts, grid_size=1e-9)  # or turns around a pole would leave a seam
 
 
 @dataclass(frozen=True, eq=False)

@@ -121,6 +121,12 @@ def test_a_footprint_has_the_area_of_its_view(place, heading):
     assert flat.area == pytest.approx(expected, rel=0.01)
 
 
+def test_a_footprint_around_a_pole_is_whole():
+    one = torch.tensor([44.6], dtype=torch.float64), torch.tensor([0.0], dtype=torch.float64)
+    place = sphere.to_xyz(torch.tensor([[-80.4, 1.3]], dtype=torch.float64))
+    assert footprint(Poses(place, *one)).geom_type == "Polygon"
+
+
 def test_a_photo_of_no_texture_is_not_placed(locator):
     grey = torch.full((64, 64, 3), 120, dtype=torch.uint8).numpy()
     (found,) = locator.locate(grey)
