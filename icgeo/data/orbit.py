@@ -247,9 +247,8 @@ def random_views(
     """Take views at random places of a world, a ValueError if it has too little of `land`."""
     options = options or ViewOptions()
     texture = (world if land is None else torch.cat((world, land)))[None]
-    parts = []
-    for _ in range(100):
-        size = (1, min(count, VIEWS_AT_ONCE))
+    parts, size = [], (1, min(count, VIEWS_AT_ONCE))
+    for _ in range(100 * math.ceil(count / VIEWS_AT_ONCE)):
         centre = sphere.sample_uniform(*size, generator=generator, dtype=torch.float32)
         (views,), (directions,) = take_views(texture, centre, generator=generator, options=options)
         has_land = views[:, 3:].mean(dim=(1, 2, 3)).nan_to_num(1.0) >= options.min_land

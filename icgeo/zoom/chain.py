@@ -26,7 +26,7 @@ from icgeo.prediction import Prediction, ZoomLevel, informs
 from icgeo.sphere.density import Density
 from icgeo.sphere.healpix import cell_xyz
 from icgeo.sphere.multi_order import MultiOrderDensity
-from icgeo.zoom.align import Registration, align, register
+from icgeo.zoom.align import align, register
 from icgeo.zoom.index import WIDEST_DEG, Describe, MapIndex, turned
 from icgeo.zoom.refine import CLOSE, UPRIGHT, WIDE, Tries, tried
 
@@ -258,33 +258,32 @@ class MapZoom:
             _warn_of_no_alignment()
             return windows
         for number in range(min(ALIGNED, len(windows.poses))):
-            one = torch.tensor([number])
-            registered = self._registered(photo, windows.poses[one], heading_deg)
+            registered = self._registered(photo, windows[torch.tensor([number])], heading_deg)
             if registered is not None:
-                poses, how = registered
-                likeness, error = torch.tensor([[how.likeness], [how.error]])
-                moved = Windows(poses, self._cut(poses), windows.parts[one], likeness, error)
                 order = torch.arange(len(windows.poses))
                 order[number] = len(order)
-                windows = windows.joined(moved)[order]
+                windows = windows.joined(registered)[order]
         return windows
 
     def _registered(
-        self, photo: UInt8[Tensor, "3 size size"], pose: Poses, heading_deg: float | None
-    ) -> tuple[Poses, Registration] | None:
-        """Align the photo from a pose on; None where it does not agree with the map."""
+        self, photo: UInt8[Tensor, "3 size size"], window: Windows, heading_deg: float | None
+    ) -> Windows | None:
+        """Align the photo from a window on; None where it does not agree with the map."""
+        pose = window.poses
         for number in range(ROUNDS + STEPS):
             (view,) = self._cut(pose)
             registration = align(photo, view) if number < ROUNDS else register(photo, view)
             if registration is None:
                 return None
             pose = pose.warped(registration.warp[None])
-        registration = register(photo, self._cut(pose)[0])
+        views = self._cut(pose)
+        registration = register(photo, views[0])
         if registration is None or registration.likeness <= self.settings.least_likeness:
             return None
         if _held(pose, heading_deg).heading_deg != pose.heading_deg:
             return None
-        return pose, registration
+        likeness, error = torch.tensor([[registration.likeness], [registration.error]])
+        return Windows(pose, views, window.parts, likeness, error)
 
     def _chained(
         self, prior: Density, windows: Windows

@@ -122,6 +122,12 @@ def test_real_worlds_have_land_where_there_is_land():
     assert blue > red
 
 
+def test_more_views_than_are_taken_at_a_time(monkeypatch):
+    monkeypatch.setattr(orbit, "VIEWS_AT_ONCE", 4)
+    views = orbit.random_views(xyz_world(64), 402, generator=generator())
+    assert len(views.images) == len(views.lat_lon.unique(dim=0)) == 402
+
+
 def test_random_views_keep_to_the_land_asked_for():
     world, land = torch.rand(3, 64, 128), torch.zeros(1, 64, 128)
     land[:, :, :64] = 1  # the western hemisphere
